@@ -1,0 +1,97 @@
+//! What the reader of an error can do about it.
+//!
+//! Every error type of the crate answers with one [`Fault`]. Retries, exit codes, the codes on the
+//! wire and the hint of the command line follow from it, never from an error's text.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// The request or its input is wrong: change it.
+    Input,
+    /// What was named does not exist: look for it.
+    Missing,
+    /// The token or the key does not allow this: ask for another.
+    Denied,
+    /// Stored or received bytes are damaged: repair or send them again.
+    Corrupt,
+    /// The peer or the system failed for now: try again.
+    Retry,
+    /// A disk or a limit is full: make room.
+    Full,
+    /// The two sides speak different versions: update one.
+    Version,
+    /// Interrupted by the user.
+    Interrupted,
+    /// A mistake in whit: report it.
+    Bug,
+}
+
+impl Fault {
+    /// All faults, in the order of their codes.
+    pub const ALL: [Self; 9] = [
+        Self::Bug,
+        Self::Input,
+        Self::Missing,
+        Self::Denied,
+        Self::Corrupt,
+        Self::Retry,
+        Self::Full,
+        Self::Version,
+        Self::Interrupted,
+    ];
+
+    /// The process exit code: 2 for input (as for wrong usage), 130 for Ctrl-C, else 1 and 3 to 8.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Bug => 1,
+            Self::Input => 2,
+            Self::Missing => 3,
+            Self::Denied => 4,
+            Self::Corrupt => 5,
+            Self::Retry => 6,
+            Self::Full => 7,
+            Self::Version => 8,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// The application error code on QUIC streams and connections.
+    pub fn code(self) -> u32 {
+        u32::from(self.exit_code())
+    }
+
+    /// The fault behind a peer's code; an unknown code is worth another try.
+    pub fn from_code(code: u64) -> Self {
+        Self::ALL.into_iter().find(|fault| u64::from(fault.code()) == code).unwrap_or(Self::Retry)
+    }
+
+    /// Sorts an operating system's error.
+    pub fn of_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::NotFound => Self::Missing,
+            Kind::PermissionDenied => Self::Denied,
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => Self::Full,
+            Kind::InvalidInput | Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory => Self::Input,
+            Kind::InvalidData | Kind::UnexpectedEof => Self::Corrupt,
+            Kind::Interrupted => Self::Interrupted,
+            _ => Self::Retry,
+        }
+    }
+}
+
+/// An error that knows what its reader can do.
+pub trait Faulty: std::error::Error {
+    /// What can be done about this error.
+    fn fault(&self) -> Fault;
+
+    /// One sentence on what to do next, where the error knows better than its fault.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,236 @@
+//! The names of things: hashes that identify content and validated words that people choose.
+//!
+//! A [`ChunkId`] or [`ReleaseId`] is 32 bytes of BLAKE3. A name such as [`AppName`] is a short word that
+//! is safe as one component of a path on every system, so that it needs no escaping anywhere.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a name or id was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not 64 hexadecimal digits.
+    #[error("`{0}` is not an id: expected 64 hexadecimal digits")]
+    Id(String),
+    /// A word that cannot name anything.
+    #[error("{what} `{name}` is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with . or -")]
+    Name {
+        /// What the word was to name.
+        what: &'static str,
+        /// The word.
+        name: String,
+    },
+}
+
+macro_rules! content_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Names `bytes` by their BLAKE3-256.
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(*blake3::hash(bytes).as_bytes())
+            }
+
+            /// Takes over 32 bytes that are a BLAKE3-256.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The first 12 hexadecimal digits: enough for people to tell two apart.
+            pub fn short(&self) -> String {
+                self.to_string()[..12].to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let refuse = || Error::Id(text.to_owned());
+                let digits = text.as_bytes();
+                if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(refuse());
+                }
+                let mut bytes = [0; 32];
+                for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+                    let pair = std::str::from_utf8(pair).map_err(|_| refuse())?;
+                    *byte = u8::from_str_radix(pair, 16).map_err(|_| refuse())?;
+                }
+                Ok(Self(bytes))
+            }
+        }
+
+        /// Text (64 digits) where people read, 32 bytes where machines do.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    serializer.serialize_bytes(&self.0)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                } else {
+                    serde_bytes::ByteArray::<32>::deserialize(deserializer).map(|bytes| Self(*bytes))
+                }
+            }
+        }
+    };
+}
+
+content_id! {
+    /// BLAKE3-256 of a chunk's plain bytes: what chunks are named, found and verified by.
+    ChunkId
+}
+content_id! {
+    /// BLAKE3-256 of a manifest's root: it names one release's whole content.
+    ReleaseId
+}
+
+impl From<ReleaseId> for ChunkId {
+    /// A root is stored as a chunk like any other.
+    fn from(id: ReleaseId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<ChunkId> for ReleaseId {
+    fn from(id: ChunkId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl ChunkId {
+    /// The first 8 bytes as a little-endian number: a chunk's short name inside one negotiation.
+    pub fn prefix(&self) -> u64 {
+        u64::from_le_bytes(self.0[..8].try_into().expect("an id has 32 bytes"))
+    }
+}
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The word itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                if is_word(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(Error::Name { what: $what, name: text.chars().take(80).collect() })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self, Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+word! {
+    /// A group of users who trust one another.
+    SpaceName, "space"
+}
+word! {
+    /// A named series of releases inside a space.
+    AppName, "application"
+}
+word! {
+    /// On whose behalf a push or a query is made.
+    UserName, "user"
+}
+word! {
+    /// A word that people give to a release, like `v1.2.3`.
+    Label, "label"
+}
+word! {
+    /// A place for complete copies, as the admin named it.
+    DestinationName, "destination"
+}
+
+fn is_word(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text_form() {
+        let id = ChunkId::of(b"whit");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.short().len(), 12);
+    }
+
+    #[test]
+    fn a_name_that_could_leave_its_folder_is_refused() {
+        for bad in ["", ".", "..", "../x", "a/b", "-x", "a b", "ä", "a\0", &"x".repeat(65)] {
+            assert!(bad.parse::<AppName>().is_err(), "{bad:?}");
+        }
+        assert!("web-1.2_x".parse::<AppName>().is_ok());
+    }
+}

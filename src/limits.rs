@@ -1,0 +1,59 @@
+//! Every bound that whit puts on what a peer or a disk can make it spend.
+//!
+//! A value from outside is compared with one of these before memory, disk or time is spent on it.
+//! Lengths are bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+/// 64 KiB: the largest chunk any profile may make; one chunk always fits a frame many times.
+pub const CHUNK_BYTES_MAX: u32 = 64 * 1024;
+/// 256 KiB: plain bytes gathered into one frame; enough neighbours for zstd, little to decode for one chunk.
+pub const FRAME_PLAIN_TARGET: usize = 256 * 1024;
+/// 320 KiB: a frame at its target plus one more chunk.
+pub const FRAME_PLAIN_MAX: usize = FRAME_PLAIN_TARGET + CHUNK_BYTES_MAX as usize;
+/// Chunks in one frame; also bounds the frame's table.
+pub const FRAME_CHUNKS_MAX: usize = 1024;
+/// What a frame's payload may take: its plain bytes, as raw is always possible.
+pub const FRAME_STORED_MAX: usize = FRAME_PLAIN_MAX;
+/// 64 MiB: a pack is sealed when it reaches this.
+pub const PACK_BYTES_TARGET: u64 = 64 * 1024 * 1024;
+/// Chunks in one pack: bounds what an unsealed pack holds in memory.
+pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
+
+/// 1 MiB: the largest message on a control stream, and the largest batch of chunks.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Names or marks in one message, so that it stays below [`MESSAGE_BYTES_MAX`].
+pub const MESSAGE_ITEMS_MAX: usize = 32 * 1024;
+/// Segment names that travel with `Open` itself: 2 KiB, so that a known release costs almost nothing.
+pub const OPEN_NAMES_MAX: usize = 256;
+/// Plain bytes of segments in one message.
+pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
+
+/// 512 KiB entries of 32 B: the leaves of a manifest of about 1 GiB, some 450 GiB of content.
+pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;
+/// 4 KiB: Linux's own limit on a path.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Linux's own limit on one name.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Directories below one another; bounds every walk.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// 8 EiB: sizes stay within what a file offset can say.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Chunks a proxy has asked one push for and not yet received: 4 GiB of content, about 16 MB of memory.
+pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
+/// Labels, destinations or patterns in one request or token.
+pub const LIST_MAX: usize = 64;
+/// Bytes of a token as text.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Connections one proxy serves at a time.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Requests under way on one connection.
+pub const REQUESTS_PER_CONNECTION: u32 = 16;
+/// How long a peer may stay silent inside a request before it is given up.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may take to be made.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long `serve` waits for work under way after Ctrl-C.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,135 @@
+//! Reads a manifest's items and refuses what no honest builder makes.
+
+use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION};
+use super::item::ItemError;
+use super::{EntryPath, Error, Item, Root, Shape, Totals, link_stays_inside};
+use crate::ids::ChunkId;
+
+/// Reads segments in order. Memory: one path for each open directory.
+///
+/// What it has returned so far is safe to act on: every path is new, in order, and below directories
+/// that came before it. That sizes add up is known at the next entry, that all is there at [`Reader::finish`].
+#[derive(Debug, Default)]
+pub struct Reader {
+    last: Option<EntryPath>,
+    /// The directory that `last` is or lies in.
+    directory: Vec<u8>,
+    file: Option<OpenFile>,
+    totals: Totals,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: EntryPath,
+    size: u64,
+    found: u64,
+}
+
+impl Reader {
+    /// Starts before the first segment.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks the next segment and returns its items.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the reader must not be used afterwards.
+    pub fn segment(&mut self, bytes: &[u8]) -> Result<Vec<Item>, Error> {
+        let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
+        match bytes.first() {
+            None => return Err(malformed(0)),
+            Some(&SEGMENT_VERSION) => {}
+            Some(version) => return Err(Error::Version(*version)),
+        }
+        if bytes.len() > SEGMENT_BYTES_MAX || bytes.len() == 1 {
+            return Err(malformed(bytes.len()));
+        }
+        let mut items = Vec::new();
+        let mut offset = 1;
+        while offset < bytes.len() {
+            let (item, used) = Item::decode(&bytes[offset..]).map_err(|error| match error {
+                ItemError::Malformed => malformed(offset),
+                ItemError::Refused(error) => error,
+            })?;
+            self.check(&item)?;
+            items.push(item);
+            offset += used;
+        }
+        Ok(items)
+    }
+
+    /// Ends the manifest.
+    ///
+    /// # Errors
+    /// A last file that is not complete, or totals or a shape other than `root` says.
+    pub fn finish(mut self, root: &Root) -> Result<(), Error> {
+        self.end_file()?;
+        let file_alone = self.totals.files == 1 && self.totals.directories + self.totals.symlinks == 0;
+        if self.totals != root.totals || (root.shape == Shape::File && !file_alone) {
+            return Err(Error::Totals);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, item: &Item) -> Result<(), Error> {
+        match item {
+            Item::Chunk(chunk) => {
+                let file = self.file.as_mut().ok_or(Error::Totals)?;
+                file.found += u64::from(chunk.bytes);
+                self.totals.chunks += 1;
+                if file.found > file.size {
+                    return Err(file.mismatch());
+                }
+            }
+            Item::Directory { path, .. } => {
+                self.entry(path)?;
+                self.directory = path.as_bytes().to_vec();
+                self.totals.directories += 1;
+            }
+            Item::Symlink { path, target } => {
+                self.entry(path)?;
+                if !link_stays_inside(path, target) {
+                    return Err(Error::Link { path: path.clone(), target: target.clone() });
+                }
+                self.totals.symlinks += 1;
+            }
+            Item::File { path, size, .. } => {
+                self.entry(path)?;
+                self.file = Some(OpenFile { path: path.clone(), size: *size, found: 0 });
+                self.totals.files += 1;
+                self.totals.bytes = self.totals.bytes.checked_add(*size).ok_or(Error::Totals)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &EntryPath) -> Result<(), Error> {
+        self.end_file()?;
+        let in_order = self.last.as_ref().is_none_or(|last| last < path);
+        // Entries come in the order of a walk, so a parent is the directory of the last entry or one above it.
+        let parent_is_open = path.parent().is_none_or(|parent| {
+            let open = self.directory.as_slice();
+            open == parent || (open.starts_with(parent) && open.get(parent.len()) == Some(&b'/'))
+        });
+        if !in_order || !parent_is_open {
+            return Err(Error::Order(path.clone()));
+        }
+        self.directory.truncate(path.parent().map_or(0, <[u8]>::len));
+        self.last = Some(path.clone());
+        Ok(())
+    }
+
+    fn end_file(&mut self) -> Result<(), Error> {
+        match self.file.take() {
+            Some(file) if file.found != file.size => Err(file.mismatch()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl OpenFile {
+    fn mismatch(&self) -> Error {
+        Error::Size { path: self.path.clone(), expected: self.size, found: self.found }
+    }
+}

@@ -1,0 +1,40 @@
+//! Read-only memory maps of files that nobody changes: the only unsafe code of the crate.
+//!
+//! Packs are immutable once sealed, and whit never truncates one in place: a damaged pack is moved
+//! aside whole. So a map of a sealed pack stays valid. Whoever truncates a pack behind whit's back can
+//! end the process with SIGBUS; what they cannot do is to make wrong bytes pass, as every chunk is
+//! verified after it is read.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+use crate::files::{OnPath, Result};
+
+/// The whole of a file as bytes.
+#[derive(Debug)]
+pub struct Mapping(memmap2::Mmap);
+
+impl Mapping {
+    /// Maps the file at `path`. Costs no memory until it is read; the pages belong to the page cache.
+    ///
+    /// # Errors
+    /// The file cannot be opened or mapped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).on("open", path)?;
+        // SAFETY: the map is read-only and private to whit's data folder, whose sealed packs are never
+        // written or truncated by whit (module documentation). Bytes that change nevertheless are seen
+        // as damage, since every use verifies a hash; a `&[u8]` of them is never trusted as text or
+        // as numbers without a bound.
+        let map = unsafe { memmap2::Mmap::map(&file) }.on("map", path)?;
+        Ok(Self(map))
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}

@@ -1,0 +1,41 @@
+//! Walks a pack's frames from the start, trusting nothing but their checksums.
+
+use super::{Error, FrameView, HEADER_BYTES, read_header};
+
+/// Gives whole frames in order and stops at the first that is not: for a pack that was cut short.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// Starts behind the header.
+    ///
+    /// # Errors
+    /// A header that begins no pack of a known version.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        read_header(bytes)?;
+        Ok(Self { bytes, offset: HEADER_BYTES })
+    }
+
+    /// How many bytes, from the pack's start, were whole so far.
+    pub fn valid_bytes(&self) -> u64 {
+        self.offset as u64
+    }
+}
+
+impl<'a> Iterator for Scanner<'a> {
+    /// A frame's place and the frame.
+    type Item = (u64, FrameView<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.offset as u64;
+        let view = FrameView::parse(&self.bytes[self.offset..], offset).ok()?;
+        if !view.is_whole() {
+            return None;
+        }
+        self.offset += view.bytes().len();
+        Some((offset, view))
+    }
+}

@@ -1,0 +1,52 @@
+//! Where the reassembler's chunks come from: a store, or what a pulling agent has fetched and holds.
+
+use crate::faults::{Fault, Faulty};
+use crate::ids::ChunkId;
+use crate::recipe::ChunkRef;
+
+/// Why a chunk could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No place holds it.
+    #[error("chunk {0} is not there")]
+    Unknown(ChunkId),
+    /// A place holds something else.
+    #[error("chunk {id} is damaged in {place}")]
+    Damaged {
+        /// The chunk.
+        id: ChunkId,
+        /// The file that should hold it.
+        place: String,
+    },
+    /// The place cannot be read.
+    #[error(transparent)]
+    File(#[from] crate::files::Error),
+    /// The index cannot answer for now.
+    #[error("the index could not answer: {0}")]
+    Index(String),
+}
+
+impl Faulty for SourceError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Unknown(_) | Self::Damaged { .. } => Fault::Corrupt,
+            Self::File(error) => error.fault(),
+            Self::Index(_) => Fault::Retry,
+        }
+    }
+}
+
+/// Gives out readers, one for each thread.
+pub trait ChunkSource: Sync {
+    /// A reader with its own small cache of decoded frames.
+    fn reader(&self) -> Box<dyn ChunkReader + '_>;
+}
+
+/// Reads chunks; neighbours in quick succession are cheap.
+pub trait ChunkReader {
+    /// Appends the chunk's plain bytes to `out`, verified by their BLAKE3.
+    ///
+    /// # Errors
+    /// The chunk is unknown, damaged or unreadable; `out` is then as it was.
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError>;
+}
