@@ -210,6 +210,35 @@ word! {
     DestinationName, "destination"
 }
 
+/// An application and, if not its latest release, which one: `APP`, `APP@LABEL` or `APP@RELEASE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// The application.
+    pub app: AppName,
+    /// A label, or a release id's first digits (at least six); none for the latest.
+    pub at: Option<Label>,
+}
+
+impl FromStr for Selector {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once('@') {
+            None => Ok(Self { app: text.parse()?, at: None }),
+            Some((app, at)) => Ok(Self { app: app.parse()?, at: Some(at.parse()?) }),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            None => write!(f, "{}", self.app),
+            Some(at) => write!(f, "{}@{at}", self.app),
+        }
+    }
+}
+
 fn is_word(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-'])

@@ -17,7 +17,7 @@ mod root;
 pub use builder::{Builder, Segment};
 pub use item::{Item, MODE_MASK};
 pub use path::{EntryPath, link_stays_inside};
-pub use reader::Reader;
+pub use reader::{Reader, decode_segment, segment_chunks};
 pub use root::{NodeRef, Profile, Root, Shape, Totals, decode_node};
 
 use crate::faults::{Fault, Faulty};

@@ -4,6 +4,7 @@ use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION};
 use super::item::ItemError;
 use super::{EntryPath, Error, Item, Root, Shape, Totals, link_stays_inside};
 use crate::ids::ChunkId;
+use crate::recipe::ChunkRef;
 
 /// Reads segments in order. Memory: one path for each open directory.
 ///
@@ -36,26 +37,8 @@ impl Reader {
     /// # Errors
     /// Any of [`Error`]; the reader must not be used afterwards.
     pub fn segment(&mut self, bytes: &[u8]) -> Result<Vec<Item>, Error> {
-        let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
-        match bytes.first() {
-            None => return Err(malformed(0)),
-            Some(&SEGMENT_VERSION) => {}
-            Some(version) => return Err(Error::Version(*version)),
-        }
-        if bytes.len() > SEGMENT_BYTES_MAX || bytes.len() == 1 {
-            return Err(malformed(bytes.len()));
-        }
-        let mut items = Vec::new();
-        let mut offset = 1;
-        while offset < bytes.len() {
-            let (item, used) = Item::decode(&bytes[offset..]).map_err(|error| match error {
-                ItemError::Malformed => malformed(offset),
-                ItemError::Refused(error) => error,
-            })?;
-            self.check(&item)?;
-            items.push(item);
-            offset += used;
-        }
+        let items = decode_segment(bytes)?;
+        items.iter().try_for_each(|item| self.check(item))?;
         Ok(items)
     }
 
@@ -126,6 +109,42 @@ impl Reader {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads one segment's items without knowing those before it: each is well-formed, their order is not checked.
+///
+/// # Errors
+/// Bytes that no segment has, or a version or recipe of a newer whit.
+pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
+    let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
+    match bytes.first() {
+        None => return Err(malformed(0)),
+        Some(&SEGMENT_VERSION) => {}
+        Some(version) => return Err(Error::Version(*version)),
+    }
+    if bytes.len() > SEGMENT_BYTES_MAX || bytes.len() == 1 {
+        return Err(malformed(bytes.len()));
+    }
+    let mut items = Vec::new();
+    let mut offset = 1;
+    while offset < bytes.len() {
+        let (item, used) = Item::decode(&bytes[offset..]).map_err(|error| match error {
+            ItemError::Malformed => malformed(offset),
+            ItemError::Refused(error) => error,
+        })?;
+        items.push(item);
+        offset += used;
+    }
+    Ok(items)
+}
+
+/// The chunk references among one segment's items, in order.
+///
+/// # Errors
+/// As [`decode_segment`].
+pub fn segment_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, Error> {
+    let items = decode_segment(bytes)?;
+    Ok(items.into_iter().filter_map(|item| if let Item::Chunk(chunk) = item { Some(chunk) } else { None }).collect())
 }
 
 impl OpenFile {

@@ -1,0 +1,73 @@
+//! Both halves of a push as state machines without sockets, files or clocks.
+//!
+//! The [`Agent`] is told what the proxy says and answers with what to do next; the [`Proxy`] is told
+//! what the agent says and works on a [`Shelf`], its view of a space. Whatever order the peer chooses,
+//! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
+
+mod agent;
+mod proxy;
+
+pub use agent::{Action, Agent};
+pub use proxy::{Proposal, Proxy, Shelf};
+
+use crate::faults::{Fault, Faulty};
+use crate::ids::ChunkId;
+use crate::manifest;
+use crate::wire::{BatchError, Refusal};
+
+/// Why a push cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The other side said something that does not belong here.
+    #[error("the peer sent {0} out of turn")]
+    OutOfTurn(&'static str),
+    /// A batch that breaks its bounds or does not decode.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A manifest that no honest agent makes.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// A chunk whose bytes hash to something that was not asked for.
+    #[error("chunk {0:?} was not asked for, or its bytes are not what its name says")]
+    Unasked(ChunkId),
+    /// A segment that is not the one that was named.
+    #[error("segment {0:?} is not the one that was named")]
+    OtherSegment(ChunkId),
+    /// Beyond a limit.
+    #[error("the push is beyond a limit: {what} of {max}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: usize,
+    },
+    /// The commit came before all that was missing.
+    #[error("{0} chunks are still missing at the commit")]
+    Incomplete(usize),
+    /// The proxy said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What keeps the chunks failed.
+    #[error("{0}")]
+    Shelf(Refusal),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Batch(error) => error.fault(),
+            Self::Manifest(error) => error.fault(),
+            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
+            Self::Limit { .. } => Fault::Full,
+            Self::Unasked(_) | Self::OtherSegment(_) => Fault::Corrupt,
+            Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.hint.clone(),
+            _ => None,
+        }
+    }
+}

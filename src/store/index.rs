@@ -1,0 +1,235 @@
+//! The index: chunk id to place, kept by sled, never the only home of a fact.
+//!
+//! sled 0.34 loses everything silently at a power loss unless its file is synced for it, and panics on
+//! damaged bytes. So: small batches, a small cache, our own sync after each flush, every call guarded
+//! against panics, and a catalogue of the packs taken in, by which [`super::recovery`] notices an index
+//! that is empty, cut short or behind. A wrong answer is never dangerous: what a place gives is verified.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::faults::{Fault, Faulty};
+use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
+use crate::pack::PackId;
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The pack's number in this index.
+    pub pack: u32,
+    /// Where its frame begins in the pack.
+    pub frame_offset: u32,
+    /// Where it begins in the frame's plain bytes.
+    pub plain_offset: u32,
+    /// Its plain bytes.
+    pub bytes: u32,
+}
+
+impl Place {
+    fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];
+        bytes.chunks_exact_mut(4).zip(fields).for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (fields, []) = bytes.as_chunks::<4>() else { return None };
+        let [pack, frame_offset, plain_offset, bytes] = fields else { return None };
+        let number = |field: &[u8; 4]| u32::from_le_bytes(*field);
+        Some(Self {
+            pack: number(pack),
+            frame_offset: number(frame_offset),
+            plain_offset: number(plain_offset),
+            bytes: number(bytes),
+        })
+    }
+}
+
+/// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// sled found its files damaged, or the disk failed.
+    #[error("the index failed: {0}")]
+    Failed(#[from] sled::Error),
+    /// sled panicked, which is how it meets most damage.
+    #[error("the index is damaged: {0}")]
+    Panicked(String),
+    /// An entry that was never written so.
+    #[error("the index holds a malformed entry")]
+    Entry,
+    /// The index folder cannot be used.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Failed(sled::Error::Io(error)) => Fault::of_io(error),
+            _ => Fault::Retry,
+        }
+    }
+}
+
+/// 32 MiB: enough for the upper levels of the tree; the system caches the rest.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// Larger batches cost 3 KB of memory a key (FINDINGS of the first measurements, docs/decisions/0005).
+const BATCH_KEYS: usize = 1000;
+
+/// The open index of one space.
+#[derive(Debug)]
+pub struct Index {
+    db: sled::Db,
+    chunks: sled::Tree,
+    /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
+    catalogue: sled::Tree,
+    file: PathBuf,
+}
+
+impl Index {
+    /// Opens or creates the index in `folder`.
+    ///
+    /// # Errors
+    /// The folder is damaged, locked by another process, or unreadable.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        files::create_folder(folder)?;
+        guarded(|| {
+            let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+            let db = config.mode(sled::Mode::LowSpace).open()?;
+            let chunks = db.open_tree("chunks")?;
+            let catalogue = db.open_tree("packs")?;
+            Ok(Self { db, chunks, catalogue, file: folder.join("db") })
+        })
+        .and_then(|index| {
+            files::sync_folder(folder)?;
+            Ok(index)
+        })
+    }
+
+    /// Where the chunk lies, if a pack taken in has it.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find(&self, id: &ChunkId) -> Result<Option<Place>, Error> {
+        match guarded(|| Ok(self.chunks.get(id.as_bytes())?))? {
+            None => Ok(None),
+            Some(value) => Place::decode(&value).map(Some).ok_or(Error::Entry),
+        }
+    }
+
+    /// The first chunk whose id begins with the 8 bytes of `name`.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find_name(&self, name: u64) -> Result<Option<(ChunkId, Place)>, Error> {
+        let Some((key, value)) = guarded(|| Ok(self.chunks.scan_prefix(name.to_le_bytes()).next().transpose()?))?
+        else {
+            return Ok(None);
+        };
+        let id = ChunkId::from_bytes(key.as_ref().try_into().map_err(|_| Error::Entry)?);
+        Ok(Some((id, Place::decode(&value).ok_or(Error::Entry)?)))
+    }
+
+    /// Takes in all chunks of a sealed pack, durably; the catalogue learns of it last.
+    ///
+    /// # Errors
+    /// The index is damaged or the disk full; the pack counts as not taken in.
+    pub fn take_in(
+        &self,
+        number: u32,
+        id: PackId,
+        chunks: impl ExactSizeIterator<Item = (ChunkId, Place)>,
+    ) -> Result<(), Error> {
+        let count = u32::try_from(chunks.len()).map_err(|_| Error::Entry)?;
+        let mut chunks = chunks.peekable();
+        while chunks.peek().is_some() {
+            let mut batch = sled::Batch::default();
+            for (id, place) in chunks.by_ref().take(BATCH_KEYS) {
+                batch.insert(id.as_bytes(), &place.encode());
+            }
+            guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
+        }
+        self.sync()?;
+        let mut entry = [0; 20];
+        entry[..16].copy_from_slice(id.as_bytes());
+        entry[16..].copy_from_slice(&count.to_le_bytes());
+        guarded(|| Ok(self.catalogue.insert(number.to_be_bytes(), &entry).map(drop)?))?;
+        self.sync()
+    }
+
+    /// The packs taken in: number, id, chunks.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn packs(&self) -> Result<Vec<(u32, PackId, u32)>, Error> {
+        let entries = guarded(|| Ok(self.catalogue.iter().collect::<Result<Vec<_>, _>>()?))?;
+        let read = |(key, value): (sled::IVec, sled::IVec)| {
+            let number = u32::from_be_bytes(key.as_ref().try_into().ok()?);
+            let id = PackId::from_bytes(value.get(..16)?.try_into().ok()?);
+            Some((number, id, u32::from_le_bytes(value.get(16..)?.try_into().ok()?)))
+        };
+        entries.into_iter().map(|entry| read(entry).ok_or(Error::Entry)).collect()
+    }
+
+    /// Makes what was written durable: sled's flush writes, but never syncs.
+    fn sync(&self) -> Result<(), Error> {
+        guarded(|| Ok(self.db.flush().map(drop)?))?;
+        File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
+        Ok(())
+    }
+}
+
+/// Runs a call into sled; a panic inside becomes an error.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // After a panic the index is dropped and rebuilt, so that no broken state of sled's is used again.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(Error::Panicked(text.lines().next().unwrap_or_default().to_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_in_is_found_again_after_reopening() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let id = ChunkId::of(b"a");
+        let place = Place { pack: 3, frame_offset: 32, plain_offset: 7, bytes: 9 };
+        let pack = PackId::from_bytes([1; 16]);
+        let index = Index::open(folder.path()).expect("a new index");
+        index.take_in(3, pack, [(id, place)].into_iter()).expect("taken in");
+        drop(index);
+        let index = Index::open(folder.path()).expect("an old index");
+        assert_eq!(index.find(&id).expect("readable"), Some(place));
+        assert_eq!(index.find_name(id.prefix()).expect("readable"), Some((id, place)));
+        assert_eq!(index.find(&ChunkId::of(b"b")).expect("readable"), None);
+        assert_eq!(index.packs().expect("readable"), [(3, pack, 1)]);
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let index = Index::open(folder.path()).expect("a new index");
+        let place = Place { pack: 0, frame_offset: 0, plain_offset: 0, bytes: 1 };
+        let chunks: Vec<_> = (0..5000u32).map(|n| (ChunkId::of(&n.to_le_bytes()), place)).collect();
+        index.take_in(0, PackId::from_bytes([0; 16]), chunks.into_iter()).expect("taken in");
+        drop(index);
+        let file = folder.path().join("db");
+        let mut bytes = std::fs::read(&file).expect("the index's file");
+        for at in (0..bytes.len()).step_by(97) {
+            bytes[at] ^= 0x10;
+        }
+        std::fs::write(&file, bytes).expect("damaged");
+        if let Ok(index) = Index::open(folder.path()) {
+            let found = (0..5000u32).filter(|n| matches!(index.find(&ChunkId::of(&n.to_le_bytes())), Ok(Some(_))));
+            assert!(found.count() < 5000, "the damage went unnoticed");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The store of one space: packs, their index, and the records of its releases.
+//!
+//! Promises: a frame is durable when [`Store::sync`] says so; a release is recorded only after all its
+//! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
+//! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
+
+mod index;
+mod packs;
+mod reader;
+mod records;
+mod recovery;
+mod writer;
+
+pub use index::{Error as IndexError, Index, Place};
+pub use packs::Pack;
+pub use reader::StoreReader;
+pub use records::{Found, Records};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::faults::{Fault, Faulty};
+use crate::files;
+use crate::ids::{AppName, ChunkId, ReleaseId, Selector};
+use crate::manifest::{NodeRef, Root};
+use crate::pack::{self, Frame, PackId};
+use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
+use crate::recipe::ChunkRef;
+use crate::record::Record;
+
+use self::packs::Packs;
+use self::writer::{Recent, Shared, Writer};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] index::Error),
+    /// A pack.
+    #[error("pack {}: {source}", .path.display())]
+    Pack {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pack::Error,
+    },
+    /// The index knows of a pack, or of chunks in it, otherwise than the disk.
+    #[error("the index and pack {pack} disagree")]
+    Catalogue {
+        /// The pack.
+        pack: PackId,
+    },
+    /// The disk is nearly full.
+    #[error("{} has only {free} B left, {reserve} B of which are kept in reserve", .folder.display())]
+    NoRoom {
+        /// The packs' folder.
+        folder: PathBuf,
+        /// Bytes left.
+        free: u64,
+        /// Bytes kept.
+        reserve: u64,
+    },
+    /// An earlier write or sync failed: what was written since the last sync may be lost.
+    #[error("an earlier write to the disk failed; the store takes no more until it is opened anew")]
+    WriteFailed,
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+    /// A record that is none.
+    #[error("the record {} is damaged", .path.display())]
+    Record {
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// A record of a newer whit.
+    #[error("the record {} has version {version}, unknown to this version", .path.display())]
+    RecordVersion {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its version.
+        version: u8,
+    },
+    /// Nothing of that name.
+    #[error("there is no application `{0}` here")]
+    NoApp(AppName),
+    /// Nothing of that name.
+    #[error("there is no release `{0}`")]
+    NoRelease(Selector),
+    /// Several releases fit.
+    #[error("`{0}` fits several releases: give more digits")]
+    Ambiguous(Selector),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Index(error) => error.fault(),
+            Self::Pack { source, .. } => source.fault(),
+            Self::NoRoom { .. } => Fault::Full,
+            Self::Catalogue { .. } | Self::Record { .. } => Fault::Corrupt,
+            Self::RecordVersion { .. } => Fault::Version,
+            Self::WriteFailed | Self::Random => Fault::Retry,
+            Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
+            Self::Ambiguous(_) => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
+            Self::NoRelease(selector) => Some(format!("`whit releases {}` lists what there is", selector.app)),
+            _ => None,
+        }
+    }
+}
+
+/// The result of an operation of the store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can be chosen about a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { reserve_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// The open store of one space.
+#[derive(Debug)]
+pub struct Store {
+    shared: Shared,
+    writer: Writer,
+    records: Records,
+}
+
+impl Store {
+    /// Opens the space in `folder`, or makes it: seals what a crash left open, and brings the index up
+    /// to the packs.
+    ///
+    /// # Errors
+    /// The disk's, or damage that cannot be set aside.
+    pub fn open(folder: &Path, options: Options) -> Result<Self> {
+        let packs_folder = folder.join("packs");
+        files::create_folder(&packs_folder)?;
+        let left_open = recovery::seal_open_packs(&packs_folder)?;
+        if left_open > 0 {
+            tracing::info!(packs = left_open, "packs left open by an earlier process were sealed");
+        }
+        let packs = Packs::default();
+        let (index, next) = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
+        let records = Records::open(&folder.join("releases"))?;
+        let shared = Shared {
+            folder: packs_folder,
+            index: Arc::new(index),
+            packs: Arc::new(packs),
+            recent: Arc::new(Recent::default()),
+        };
+        let writer = Writer::new(shared.clone(), next, options.reserve_bytes);
+        Ok(Self { shared, writer, records })
+    }
+
+    /// Where the chunk lies, if the store has it.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find(&self, id: &ChunkId) -> Result<Option<Place>> {
+        if let Some(place) = self.shared.recent.find(id) {
+            return Ok(Some(place));
+        }
+        // A chunk of a damaged pack that was left out counts as missing, so that the next push brings it.
+        let place = self.shared.index.find(id)?;
+        Ok(place.filter(|place| self.shared.packs.by_number(place.pack).is_some()))
+    }
+
+    /// The first chunk whose id begins with the 8 bytes of `name`.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find_name(&self, name: u64) -> Result<Option<NodeRef>> {
+        let found = match self.shared.recent.find_name(name) {
+            Some(found) => Some(found),
+            None => self.shared.index.find_name(name)?,
+        };
+        let there = found.filter(|(_, place)| self.shared.packs.by_number(place.pack).is_some());
+        Ok(there.map(|(id, place)| NodeRef { id, bytes: place.bytes }))
+    }
+
+    /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.
+    ///
+    /// # Errors
+    /// No room, or the disk's.
+    pub fn append(&self, frame: &Frame) -> Result<u64> {
+        self.writer.append(frame)
+    }
+
+    /// Makes every frame appended before durable; returns how many are.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<u64> {
+        self.writer.sync()
+    }
+
+    /// How many appended frames are durable.
+    pub fn durable(&self) -> u64 {
+        self.writer.durable()
+    }
+
+    /// The records of the space's releases.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The root of a release.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
+        let id = ChunkId::from(*release);
+        let place = self.find(&id).map_err(|error| SourceError::Index(error.to_string()))?;
+        let place = place.ok_or(SourceError::Unknown(id))?;
+        let mut bytes = Vec::new();
+        self.reader().read(&ChunkRef { id, bytes: place.bytes }, &mut bytes)?;
+        Root::decode(&bytes).map_err(|error| SourceError::Damaged { id, place: error.to_string() })
+    }
+
+    /// The record and root that a selector means.
+    ///
+    /// # Errors
+    /// Nothing fits, or too much.
+    pub fn select(&self, selector: &Selector) -> Result<Record> {
+        self.records.select(selector)
+    }
+
+    /// The packs, to count what is in them.
+    pub fn packs(&self) -> Vec<Arc<Pack>> {
+        self.shared.packs.all().into_iter().map(|(_, pack)| pack).collect()
+    }
+
+    /// Seals the open pack and waits until the index has it. The store then only reads.
+    pub fn close(&self) {
+        self.writer.close();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.writer.close();
+    }
+}
+
+impl ChunkSource for Store {
+    fn reader(&self) -> Box<dyn ChunkReader + '_> {
+        Box::new(StoreReader::new(self))
+    }
+}

@@ -1,0 +1,129 @@
+//! The packs of one space that can be read: sealed ones through maps, unsealed ones through their file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::files::{self, OnPath};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_STORED_MAX};
+use crate::mapping::Mapping;
+use crate::pack::{self, FooterView, PackId};
+
+/// A pack that can be read. Cheap to hold; a map is made at the first read.
+#[derive(Debug)]
+pub struct Pack {
+    /// Its name.
+    pub id: PackId,
+    path: PathBuf,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Sealed(OnceLock<Mapping>),
+    Open(File),
+}
+
+impl Pack {
+    /// A sealed pack.
+    pub fn sealed(id: PackId, path: PathBuf) -> Self {
+        Self { id, path, body: Body::Sealed(OnceLock::new()) }
+    }
+
+    /// A pack that is still written to, through `file`.
+    pub fn open(id: PackId, path: PathBuf, file: File) -> Self {
+        Self { id, path, body: Body::Open(file) }
+    }
+
+    /// Where the pack lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes from `offset` on that hold the frame there: a slice of the map, or a copy.
+    ///
+    /// # Errors
+    /// The pack cannot be read; an offset beyond it gives no bytes.
+    pub fn frame(&self, offset: u64) -> files::Result<Cow<'_, [u8]>> {
+        match &self.body {
+            Body::Sealed(_) => {
+                let map = self.map()?;
+                let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+                Ok(Cow::Borrowed(map.get(begin..).unwrap_or_default()))
+            }
+            Body::Open(file) => {
+                let mut bytes = vec![0; pack::frame_bytes(FRAME_CHUNKS_MAX, FRAME_STORED_MAX)];
+                let mut filled = 0;
+                while filled < bytes.len() {
+                    match file.read_at(&mut bytes[filled..], offset + filled as u64).on("read", &self.path)? {
+                        0 => break,
+                        count => filled += count,
+                    }
+                }
+                bytes.truncate(filled);
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// The map of a sealed pack.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    ///
+    /// # Panics
+    /// Never for a pack made by [`Pack::sealed`], the only kind this is called for.
+    pub fn map(&self) -> files::Result<&Mapping> {
+        let Body::Sealed(cell) = &self.body else { unreachable!("only sealed packs are mapped") };
+        if let Some(map) = cell.get() {
+            return Ok(map);
+        }
+        let map = Mapping::open(&self.path)?;
+        Ok(cell.get_or_init(|| map))
+    }
+}
+
+/// The packs by their number in the index.
+#[derive(Debug, Default)]
+pub struct Packs(RwLock<HashMap<u32, Arc<Pack>>>);
+
+impl Packs {
+    /// The pack with that number.
+    pub fn by_number(&self, number: u32) -> Option<Arc<Pack>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    /// Adds a pack, or replaces an open one by its sealed form.
+    pub fn insert(&self, number: u32, pack: Pack) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(pack));
+    }
+
+    /// All packs, in no order.
+    pub fn all(&self) -> Vec<(u32, Arc<Pack>)> {
+        let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        packs.iter().map(|(number, pack)| (*number, Arc::clone(pack))).collect()
+    }
+}
+
+/// Where a sealed pack lies below the space's `packs` folder.
+pub fn sealed_path(packs: &Path, id: PackId) -> PathBuf {
+    let name = id.to_string();
+    packs.join(&name[..2]).join(format!("{name}.pack"))
+}
+
+/// Checks the header and footer of a sealed pack.
+///
+/// # Errors
+/// The file cannot be mapped, or is not the sealed pack of that name.
+pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
+    let damaged = |source| super::Error::Pack { path: pack.path().to_owned(), source };
+    let map = pack.map()?;
+    let id = pack::read_header(map).map_err(damaged)?;
+    if id != pack.id {
+        return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
+    }
+    FooterView::of_pack(map).map_err(damaged)
+}

@@ -1,0 +1,177 @@
+//! The records of a space's releases: one small immutable file for each push (FORMAT 4).
+//!
+//! `releases/APP/0000000001.record`: a version byte, the record in MessagePack, and the first 16 bytes
+//! of the BLAKE3 of both. All are held in memory; some 300 B each.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use super::{Error, Result};
+use crate::files::{self, OnPath};
+use crate::ids::{AppName, ReleaseId, Selector};
+use crate::record::{AppSummary, Record};
+
+const VERSION: u8 = 1;
+const CHECK_BYTES: usize = 16;
+/// A record with all labels it may have is far smaller.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// Fewer digits than this do not name a release.
+const DIGITS_MIN: usize = 6;
+
+/// What a lookup of a release found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The application's latest release is this one.
+    Latest(Record),
+    /// Some release of the space is this one.
+    Elsewhere(Record),
+}
+
+/// All records of a space.
+#[derive(Debug)]
+pub struct Records {
+    folder: PathBuf,
+    apps: RwLock<BTreeMap<AppName, Vec<Record>>>,
+}
+
+impl Records {
+    /// Reads all records below `folder`. A damaged one is named in the log and left out.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or a record is of a newer whit.
+    pub fn open(folder: &Path) -> Result<Self> {
+        files::create_folder(folder)?;
+        let mut apps = BTreeMap::new();
+        for entry in fs::read_dir(folder).on("list", folder)? {
+            let entry = entry.on("list", folder)?;
+            let Some(app) = entry.file_name().to_str().and_then(|name| name.parse::<AppName>().ok()) else {
+                continue;
+            };
+            let records = read_folder(&entry.path())?;
+            if !records.is_empty() {
+                apps.insert(app, records);
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), apps: RwLock::new(apps) })
+    }
+
+    /// Writes the record of a push, durably, and gives it the next sequence number.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn add(&self, mut record: Record) -> Result<Record> {
+        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder.join(record.app.as_str());
+        files::create_folder(&folder)?;
+        let records = apps.entry(record.app.clone()).or_default();
+        record.sequence = records.last().map_or(1, |last| last.sequence + 1);
+        let path = folder.join(format!("{:010}.record", record.sequence));
+        files::publish(&path, &encode(&record), 0o600)?;
+        records.push(record.clone());
+        Ok(record)
+    }
+
+    /// Whether the space has the release, and whether it is the application's latest.
+    pub fn recognize(&self, app: &AppName, release: &ReleaseId) -> Option<Found> {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = apps.get(app).and_then(|records| records.last()).filter(|last| last.release == *release) {
+            return Some(Found::Latest(latest.clone()));
+        }
+        let found = apps.values().flatten().find(|record| record.release == *release);
+        found.cloned().map(Found::Elsewhere)
+    }
+
+    /// The application's latest record.
+    pub fn latest(&self, app: &AppName) -> Option<Record> {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        apps.get(app).and_then(|records| records.last()).cloned()
+    }
+
+    /// All of an application's records, oldest first.
+    ///
+    /// # Errors
+    /// There is no such application.
+    pub fn of(&self, app: &AppName) -> Result<Vec<Record>> {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        apps.get(app).cloned().ok_or_else(|| Error::NoApp(app.clone()))
+    }
+
+    /// All applications, by name.
+    pub fn apps(&self) -> Vec<AppSummary> {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        let summary = |(app, records): (&AppName, &Vec<Record>)| {
+            let latest = records.last()?.clone();
+            Some(AppSummary { app: app.clone(), releases: records.len() as u64, latest })
+        };
+        apps.iter().filter_map(summary).collect()
+    }
+
+    /// The newest record that a selector means: a label first, then a release's first digits.
+    ///
+    /// # Errors
+    /// Nothing fits, or digits that several releases share.
+    pub fn select(&self, selector: &Selector) -> Result<Record> {
+        let records = self.of(&selector.app)?;
+        let nothing = || Error::NoRelease(selector.clone());
+        let Some(at) = &selector.at else { return records.into_iter().next_back().ok_or_else(nothing) };
+        if let Some(record) = records.iter().rev().find(|record| record.labels.contains(at)) {
+            return Ok(record.clone());
+        }
+        let digits = at.as_str().to_ascii_lowercase();
+        if digits.len() < DIGITS_MIN {
+            return Err(nothing());
+        }
+        let fits: Vec<&Record> =
+            records.iter().filter(|record| record.release.to_string().starts_with(&digits)).collect();
+        let distinct: HashSet<ReleaseId> = fits.iter().map(|record| record.release).collect();
+        match (fits.last(), distinct.len()) {
+            (Some(record), 1) => Ok((*record).clone()),
+            (None, _) => Err(nothing()),
+            _ => Err(Error::Ambiguous(selector.clone())),
+        }
+    }
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        if path.extension().is_some_and(|extension| extension == "record") {
+            match decode(&path, &files::read_bounded(&path, RECORD_BYTES_MAX)?) {
+                Ok(record) => records.push(record),
+                Err(error @ Error::Record { .. }) => {
+                    // Aside, so that its number can be given again and its bytes still be looked at.
+                    tracing::error!(%error, "a damaged record is set aside");
+                    files::rename(&path, &path.with_extension("damaged"))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    records.sort_by_key(|record| record.sequence);
+    Ok(records)
+}
+
+/// A record's bytes.
+fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    rmp_serde::encode::write(&mut bytes, record).expect("a Vec takes every write");
+    let check = blake3::hash(&bytes);
+    bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
+    bytes
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Record> {
+    let damaged = || Error::Record { path: path.to_owned() };
+    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or_else(damaged)?;
+    if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
+        return Err(damaged());
+    }
+    match body.split_first() {
+        Some((&VERSION, record)) => rmp_serde::from_slice(record).map_err(|_| damaged()),
+        Some((&version, _)) => Err(Error::RecordVersion { path: path.to_owned(), version }),
+        None => Err(damaged()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Opening a space: packs that a crash left open are sealed, and the index is brought up to the packs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use super::index::{Index, Place};
+use super::packs::{Pack, Packs, check_sealed, sealed_path};
+use super::{Error, Result, writer};
+use crate::files::{self, OnPath};
+use crate::mapping::Mapping;
+use crate::pack::{Footer, PackId, Scanner};
+
+/// Chunks of each pack that are looked up at every start, to notice an index that lost entries.
+const SAMPLES: usize = 4;
+
+/// Seals every pack that was left open, keeping the frames that are whole. Returns how many there were.
+///
+/// # Errors
+/// The disk's error. A file that holds no whole frame is removed, as nothing in it was ever acknowledged.
+pub fn seal_open_packs(folder: &Path) -> Result<usize> {
+    let open = folder.join("open");
+    let mut count = 0;
+    for path in list(&open)? {
+        let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
+        let Some(id) = id else { continue };
+        count += 1;
+        let mut footer = Footer::default();
+        let valid = {
+            let map = Mapping::open(&path)?;
+            let mut scanner = match Scanner::new(&map) {
+                Ok(scanner) => Some(scanner),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a pack was cut short before its first frame");
+                    None
+                }
+            };
+            for (offset, frame) in scanner.iter_mut().flatten() {
+                let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
+                footer.add(offset, bytes, frame.kind(), frame.chunks());
+            }
+            scanner.map_or(0, |scanner| scanner.valid_bytes())
+        };
+        if footer.chunk_count() == 0 {
+            files::remove(&path)?;
+            continue;
+        }
+        // The map above is gone, and only sealed packs are mapped by others: this file may be cut.
+        let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
+        file.set_len(valid).on("cut", &path)?;
+        writer::finish_file(folder, &mut file, &path, id, footer, valid)?;
+    }
+    Ok(count)
+}
+
+/// Opens the index and brings it up to the packs in `folder`; rebuilds it where it does not fit them.
+///
+/// Returns the index and the number for the next pack. Packs whose header or footer is damaged are
+/// left where they are and named in the log; their chunks count as missing.
+///
+/// # Errors
+/// The packs cannot be listed, or a new index cannot be made.
+pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<(Index, u32)> {
+    let on_disk: Vec<Pack> = list_sealed(folder)?;
+    match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
+        Ok(opened) => return Ok(opened),
+        Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
+        Err(error) => tracing::warn!(%error, "the index is set aside and rebuilt from the packs"),
+    }
+    set_aside(index_folder)?;
+    catch_up(Index::open(index_folder)?, &on_disk, packs)
+}
+
+/// Takes one sealed pack into the index.
+///
+/// # Errors
+/// The pack is damaged, or the index failed.
+pub fn take_in(index: &Index, number: u32, pack: &Pack) -> Result<()> {
+    let footer = check_sealed(pack)?;
+    let damaged = || Error::Pack {
+        path: pack.path().to_owned(),
+        source: crate::pack::Error::Damaged { part: "footer", offset: 0 },
+    };
+    let mut places = Vec::with_capacity(footer.chunk_count());
+    for entry in footer.chunks() {
+        let place = Place {
+            pack: number,
+            frame_offset: u32::try_from(entry.frame_offset).map_err(|_| damaged())?,
+            plain_offset: entry.plain_offset,
+            bytes: entry.chunk.bytes,
+        };
+        places.push((entry.chunk.id, place));
+    }
+    index.take_in(number, pack.id, places.into_iter())?;
+    Ok(())
+}
+
+/// Compares the catalogue with the packs on disk, takes in what is new, and samples what should be there.
+fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<(Index, u32)> {
+    let known: HashMap<PackId, (u32, u32)> =
+        index.packs()?.into_iter().map(|(number, id, count)| (id, (number, count))).collect();
+    let there: HashSet<PackId> = on_disk.iter().map(|pack| pack.id).collect();
+    if let Some(gone) = known.keys().find(|id| !there.contains(id)) {
+        return Err(Error::Catalogue { pack: *gone });
+    }
+    let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0);
+    for pack in on_disk {
+        let sealed = Pack::sealed(pack.id, pack.path().to_owned());
+        let footer = match check_sealed(&sealed) {
+            Ok(footer) => footer,
+            Err(error) => {
+                tracing::error!(path = %pack.path().display(), %error, "a damaged pack is left out");
+                continue;
+            }
+        };
+        let number = if let Some((number, count)) = known.get(&pack.id) {
+            let step = (footer.chunk_count() / SAMPLES).max(1);
+            let complete = *count as usize == footer.chunk_count();
+            for entry in footer.chunks().step_by(step) {
+                if !complete || index.find(&entry.chunk.id)?.is_none() {
+                    return Err(Error::Catalogue { pack: pack.id });
+                }
+            }
+            *number
+        } else {
+            take_in(&index, next, &sealed)?;
+            next += 1;
+            next - 1
+        };
+        packs.insert(number, sealed);
+    }
+    Ok((index, next))
+}
+
+/// Moves a damaged index out of the way; the one from the time before is removed.
+fn set_aside(index_folder: &Path) -> Result<()> {
+    let aside = index_folder.with_extension("damaged");
+    files::remove(&aside)?;
+    files::rename(index_folder, &aside)?;
+    Ok(())
+}
+
+fn list_sealed(folder: &Path) -> Result<Vec<Pack>> {
+    let mut packs = Vec::new();
+    for shelf in list(folder)? {
+        if !shelf.is_dir() || shelf.ends_with("open") {
+            continue;
+        }
+        for path in list(&shelf)? {
+            let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
+            if let Some(id) = id.filter(|id| sealed_path(folder, *id) == path) {
+                packs.push(Pack::sealed(id, path));
+            }
+        }
+    }
+    Ok(packs)
+}
+
+/// The paths in a folder, sorted; none where there is no folder.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.on("list", folder)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.on("list", folder)?;
+    paths.sort();
+    Ok(paths)
+}

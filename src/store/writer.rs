@@ -1,0 +1,295 @@
+//! Appends frames to the open pack, makes them durable in groups, and seals full packs.
+//!
+//! A frame is written at once and counted; [`Writer::sync`] makes all frames that were counted durable
+//! with one sync for everybody who waits. A full pack is sealed by a thread of its own: footer, sync,
+//! rename, index. Until the index has a pack's chunks, [`Recent`] answers for them.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use super::index::{Index, Place};
+use super::packs::{self, Pack, Packs};
+use super::{Error, Result};
+use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
+use crate::limits::{PACK_BYTES_TARGET, PACK_CHUNKS_MAX};
+use crate::pack::{self, Footer, Frame, PackId};
+
+/// Packs waiting to be sealed: bounds memory and how far the index may lag.
+const SEAL_QUEUE: usize = 2;
+
+/// The chunks of packs that the index does not have yet.
+#[derive(Debug, Default)]
+pub struct Recent(RwLock<BTreeMap<ChunkId, Place>>);
+
+impl Recent {
+    /// Where the chunk lies.
+    pub fn find(&self, id: &ChunkId) -> Option<Place> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+
+    /// The first chunk whose id begins with the 8 bytes of `name`.
+    pub fn find_name(&self, name: u64) -> Option<(ChunkId, Place)> {
+        let mut low = [0; 32];
+        low[..8].copy_from_slice(&name.to_le_bytes());
+        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (id, place) = chunks.range(ChunkId::from_bytes(low)..).next()?;
+        (id.prefix() == name).then_some((*id, *place))
+    }
+
+    fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
+    }
+
+    fn forget(&self, pack: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, place| place.pack != pack);
+    }
+}
+
+/// What the writer shares with the store that reads.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The space's `packs` folder.
+    pub folder: PathBuf,
+    /// Chunk id to place.
+    pub index: Arc<Index>,
+    /// The packs that can be read.
+    pub packs: Arc<Packs>,
+    /// Chunks that the index does not have yet.
+    pub recent: Arc<Recent>,
+}
+
+/// The pack that is being filled.
+#[derive(Debug)]
+struct OpenPack {
+    number: u32,
+    id: PackId,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    footer: Footer,
+    /// A frame was half written and could not be taken back: nothing may follow it.
+    broken: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<OpenPack>,
+    next_number: u32,
+    /// Frames written since the start.
+    written: u64,
+    /// Files with frames that may not be durable.
+    dirty: Vec<(File, PathBuf)>,
+    /// A sync failed: what was written may be lost, and no later success proves otherwise.
+    failed: bool,
+}
+
+/// Writes the packs of one space. All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Shared,
+    state: Mutex<State>,
+    /// Frames that are durable; held during a sync, so that those who wait share the next one.
+    durable: Mutex<u64>,
+    sealer: Mutex<Option<(SyncSender<OpenPack>, JoinHandle<()>)>>,
+    /// Bytes of the disk that pushes must leave free.
+    reserve_bytes: u64,
+}
+
+impl Writer {
+    /// Starts with no open pack; new packs are numbered from `next_number`.
+    pub fn new(shared: Shared, next_number: u32, reserve_bytes: u64) -> Self {
+        let (sender, receiver) = sync_channel(SEAL_QUEUE);
+        let for_sealer = shared.clone();
+        let thread = std::thread::Builder::new().name("whit-sealer".to_owned());
+        let thread = thread.spawn(move || seal_all(&for_sealer, &receiver)).expect("a thread can be started");
+        Self {
+            shared,
+            state: Mutex::new(State { next_number, ..State::default() }),
+            durable: Mutex::new(0),
+            sealer: Mutex::new(Some((sender, thread))),
+            reserve_bytes,
+        }
+    }
+
+    /// Appends a frame; its chunks can be found and read at once, and are durable after [`Writer::sync`].
+    ///
+    /// Returns how many frames there are with it: what [`Writer::durable`] must reach.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when less than the reserve would stay free, or the disk's error. The pack is as before.
+    pub fn append(&self, frame: &Frame) -> Result<u64> {
+        let mut bytes = Vec::with_capacity(pack::frame_bytes(frame.chunks.len(), frame.payload.len()));
+        frame.encode(&mut bytes);
+        let free = files::free_bytes(&self.shared.folder)?;
+        if free < self.reserve_bytes.saturating_add(bytes.len() as u64) {
+            return Err(Error::NoRoom { folder: self.shared.folder.clone(), free, reserve: self.reserve_bytes });
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.open.as_ref().is_none_or(|pack| pack.broken) {
+            // A broken pack is left as it is: its whole frames are read from it, the next start seals it.
+            let pack = OpenPack::create(&self.shared.folder, state.next_number)?;
+            let reading = pack.file.try_clone().on("open", &pack.path)?;
+            self.shared.packs.insert(pack.number, Pack::open(pack.id, pack.path.clone(), reading));
+            state.next_number += 1;
+            state.dirty.push((pack.file.try_clone().on("open", &pack.path)?, pack.path.clone()));
+            state.open = Some(pack);
+        }
+        let pack = state.open.as_mut().expect("it was opened above");
+        let chunks = pack.append(frame, &bytes)?;
+        self.shared.recent.add(chunks.into_iter());
+        let full = pack.bytes >= PACK_BYTES_TARGET || pack.footer.chunk_count() >= PACK_CHUNKS_MAX / 2;
+        state.written += 1;
+        let written = state.written;
+        if full {
+            let pack = state.open.take().expect("it was just written to");
+            drop(state);
+            self.hand_to_sealer(pack);
+        }
+        Ok(written)
+    }
+
+    /// Frames that are on stable storage; waits for a sync under way.
+    pub fn durable(&self) -> u64 {
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes all frames appended before the call durable. Those who wait together share one sync.
+    ///
+    /// # Errors
+    /// The disk's error: then nothing can be said about the frames since the last sync.
+    pub fn sync(&self) -> Result<u64> {
+        let target = self.state.lock().unwrap_or_else(PoisonError::into_inner).written;
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if *durable >= target {
+            return Ok(*durable);
+        }
+        let (written, dirty) = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.failed {
+                return Err(Error::WriteFailed);
+            }
+            let mut dirty = std::mem::take(&mut state.dirty);
+            if let Some(open) = &state.open {
+                // The open pack will be written to again, so that it is dirty at the next sync too.
+                dirty.retain(|(_, path)| *path != open.path);
+                dirty.push((open.file.try_clone().on("open", &open.path)?, open.path.clone()));
+                let again = (open.file.try_clone().on("open", &open.path)?, open.path.clone());
+                state.dirty.push(again);
+            }
+            (state.written, dirty)
+        };
+        for (file, path) in &dirty {
+            if let Err(error) = file.sync_data().on("sync", path) {
+                // After a failed sync the system may have dropped the pages: never believe a later success.
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+                return Err(error.into());
+            }
+        }
+        *durable = written;
+        Ok(written)
+    }
+
+    /// Seals the open pack and waits until the index has all packs. Later appends are refused.
+    pub fn close(&self) {
+        let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
+        if let Some(pack) = open.filter(|pack| !pack.broken) {
+            self.hand_to_sealer(pack);
+        }
+        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((sender, thread)) = sealer {
+            drop(sender);
+            if thread.join().is_err() {
+                tracing::error!("the sealer panicked; the next start takes its packs in");
+            }
+        }
+    }
+
+    fn hand_to_sealer(&self, pack: OpenPack) {
+        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed = sealer.as_ref().is_some_and(|(sender, _)| sender.send(pack).is_ok());
+        if !handed {
+            // The pack stays as it is: its frames are whole, and the next start seals it.
+            tracing::warn!("a pack stays unsealed until the next start");
+        }
+    }
+}
+
+impl OpenPack {
+    fn create(folder: &Path, number: u32) -> Result<Self> {
+        let mut random = [0; 16];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random).map_err(|_| Error::Random)?;
+        let id = PackId::from_bytes(random);
+        let open = folder.join("open");
+        files::create_folder(&open)?;
+        let path = open.join(format!("{id}.part"));
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
+        file.write_all(&pack::header(id)).on("write", &path)?;
+        files::sync_folder(&open)?;
+        Ok(Self { number, id, path, file, bytes: pack::HEADER_BYTES as u64, footer: Footer::default(), broken: false })
+    }
+
+    /// Writes a frame, or leaves the pack as it was.
+    fn append(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<(ChunkId, Place)>> {
+        if let Err(error) = self.file.write_all(bytes).on("write", &self.path) {
+            // Nobody has mapped an open pack, so that it may be cut back to its last whole frame.
+            self.broken = self.file.set_len(self.bytes).is_err();
+            return Err(error.into());
+        }
+        let offset = self.bytes;
+        let frame_offset = u32::try_from(offset).map_err(|_| Error::WriteFailed)?;
+        let frame_bytes = u32::try_from(bytes.len()).map_err(|_| Error::WriteFailed)?;
+        self.footer.add(offset, frame_bytes, frame.kind, frame.chunks.iter().copied());
+        self.bytes += u64::from(frame_bytes);
+        let mut plain_offset = 0;
+        let place = |chunk: &crate::recipe::ChunkRef| {
+            let place = Place { pack: self.number, frame_offset, plain_offset, bytes: chunk.bytes };
+            plain_offset += chunk.bytes;
+            (chunk.id, place)
+        };
+        Ok(frame.chunks.iter().map(place).collect())
+    }
+}
+
+/// The sealer's thread: seals packs as they come, until the writer is closed.
+fn seal_all(shared: &Shared, packs: &Receiver<OpenPack>) {
+    while let Ok(pack) = packs.recv() {
+        let (number, path) = (pack.number, pack.path.clone());
+        if let Err(error) = seal(shared, pack) {
+            // The chunks stay readable through `recent`; the next start seals and indexes the pack.
+            tracing::warn!(pack = number, path = %path.display(), %error, "a pack could not be sealed");
+        }
+    }
+}
+
+fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
+    let sealed = finish_file(&shared.folder, &mut pack.file, &pack.path, pack.id, pack.footer, pack.bytes)?;
+    let sealed = Pack::sealed(pack.id, sealed);
+    super::recovery::take_in(&shared.index, pack.number, &sealed)?;
+    shared.packs.insert(pack.number, sealed);
+    shared.recent.forget(pack.number);
+    Ok(())
+}
+
+/// Ends an open pack's file by its footer, syncs it and gives it its final name.
+pub fn finish_file(
+    folder: &Path,
+    file: &mut File,
+    path: &Path,
+    id: PackId,
+    footer: Footer,
+    bytes: u64,
+) -> Result<PathBuf> {
+    file.write_all(&footer.encode(bytes)).and_then(|()| file.sync_all()).on("write", path)?;
+    let sealed = packs::sealed_path(folder, id);
+    files::create_folder(sealed.parent().unwrap_or(folder))?;
+    files::rename(path, &sealed)?;
+    Ok(sealed)
+}

@@ -1,0 +1,223 @@
+//! The messages of `whit/1`: what agent and proxy say on a stream (PROTOCOL 2).
+//!
+//! A request is one bidirectional stream: a [`Request`], then what its operation asks for. Every list
+//! is bounded by `limits`, and whatever a peer sends is checked by the types here or by the state
+//! machines in `push` before it is believed.
+
+mod batch;
+mod marks;
+mod query;
+
+pub use batch::{Batch, BatchError, pack_names, unpack_names};
+pub use marks::Marks;
+pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, UserStatistics};
+
+use serde::{Deserialize, Serialize};
+
+use crate::faults::{Fault, Faulty};
+use crate::ids::{AppName, DestinationName, Label, Selector};
+use crate::record::{DeliveryEvent, Record};
+
+/// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
+pub const VERSION: u16 = 1;
+
+/// The first message of every stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the agent.
+    pub version: u16,
+    /// The agent's token, checked on every request.
+    pub token: String,
+    /// An [`Operation`] in MessagePack, read only after the version is known to be ours.
+    #[serde(with = "serde_bytes")]
+    pub operation: Vec<u8>,
+}
+
+impl Request {
+    /// Asks for `operation`.
+    pub fn new(token: &str, operation: &Operation) -> Self {
+        let operation = rmp_serde::to_vec(operation).expect("a Vec takes every write");
+        Self { version: VERSION, token: token.to_owned(), operation }
+    }
+
+    /// The operation asked for.
+    ///
+    /// # Errors
+    /// A refusal that says which version this side speaks, or that the request is malformed.
+    pub fn operation(&self) -> Result<Operation, Refusal> {
+        if self.version != VERSION {
+            let text = format!("the agent speaks version {}, this proxy version {VERSION}", self.version);
+            return Err(Refusal { fault: Fault::Version, text, hint: None });
+        }
+        rmp_serde::from_slice(&self.operation).map_err(|_| Refusal {
+            fault: Fault::Version,
+            text: "the request is none that this proxy knows".to_owned(),
+            hint: None,
+        })
+    }
+}
+
+/// What an agent can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Push a release: goes on with [`FromAgent`] and [`PushReply`].
+    Push(Open),
+    /// Pull a release: goes on with [`PullRequest`] and [`PullReply`].
+    Pull(Selector),
+    /// Deliver a release again: answered by deliveries as they go on.
+    Deliver {
+        /// Which release.
+        release: Selector,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+    },
+    /// Who am I, and who are you.
+    Identify,
+    /// All applications of the space.
+    Applications,
+    /// An application's releases, newest first.
+    Releases(AppName),
+    /// Which files differ between two releases.
+    Difference {
+        /// Before.
+        from: Selector,
+        /// After.
+        to: Selector,
+    },
+    /// Counts of an application, or of the whole space.
+    Statistics(Option<AppName>),
+}
+
+/// How a push begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The application.
+    pub app: AppName,
+    /// Words for the release.
+    pub labels: Vec<Label>,
+    /// Where to deliver it.
+    pub destinations: Vec<DestinationName>,
+    /// The root's bytes: the release id is their BLAKE3.
+    #[serde(with = "serde_bytes")]
+    pub root: Vec<u8>,
+    /// How many segments the manifest has.
+    pub segments: u32,
+    /// The segments' names ([`pack_names`]), or nothing where they are too many to send unasked.
+    #[serde(with = "serde_bytes")]
+    pub names: Vec<u8>,
+    /// Negotiate only: nothing is stored.
+    pub dry_run: bool,
+}
+
+/// What an agent says after `Open`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromAgent {
+    /// More names of segments, in order; as many messages as it takes.
+    Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The next of the wanted segments, in order.
+    Segments(Batch),
+    /// Some of the missing chunks.
+    Chunks(Batch),
+    /// All that was missing is sent.
+    Commit,
+}
+
+/// What a proxy says during a push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushReply {
+    /// The root is unknown: send the segments' names.
+    WantNames,
+    /// Which segments, of all in order, the proxy must see.
+    WantSegments(Marks),
+    /// For one `Segments`: which of its chunk references, in order, the space lacks.
+    Missing(Marks),
+    /// So many `Chunks` messages are on stable storage.
+    Stored(u64),
+    /// The release is on stable storage, its deliveries durably queued.
+    Committed {
+        /// What was written.
+        record: Record,
+        /// Whether the application's latest release was this one already.
+        existing: bool,
+    },
+    /// How a delivery goes on.
+    Delivery(DeliveryEvent),
+    /// All deliveries have come to an end.
+    Done,
+    /// No.
+    Refused(Refusal),
+}
+
+/// What an agent says after asking to pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullRequest {
+    /// Which segments, of all in order, the agent must see.
+    WantSegments(Marks),
+    /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
+    WantChunks {
+        /// The first segment's place.
+        first: u32,
+        /// How many segments.
+        count: u32,
+        /// Over all their chunk references.
+        marks: Marks,
+    },
+}
+
+/// What a proxy says during a pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullReply {
+    /// What was asked for.
+    Release {
+        /// Its record.
+        record: Record,
+        /// Its root's bytes.
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
+        /// How many segments its manifest has; their names follow.
+        segments: u32,
+    },
+    /// More names of segments, in order.
+    Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The next of the wanted segments.
+    Segments(Batch),
+    /// The next of the wanted chunks.
+    Chunks(Batch),
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why a proxy does not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// What can be done about it.
+    pub fault: Fault,
+    /// One clause.
+    pub text: String,
+    /// What to do next, where the proxy knows better than the fault says.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// Tells a peer of an error: its text with its causes, nothing of what it holds.
+    pub fn of(error: &dyn Faulty) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self { fault: error.fault(), text, hint: error.hint() }
+    }
+}
+
+impl Faulty for Refusal {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
