@@ -12,12 +12,13 @@ mod recovery;
 mod writer;
 
 pub use index::{Error as IndexError, Index, Place};
-pub use packs::Pack;
+pub use packs::FrameSummary;
 pub use reader::StoreReader;
 pub use records::{Found, Records};
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::faults::{Fault, Faulty};
 use crate::files;
@@ -51,6 +52,12 @@ pub enum Error {
     /// The index knows of a pack, or of chunks in it, otherwise than the disk.
     #[error("the index and pack {pack} disagree")]
     Catalogue {
+        /// The pack.
+        pack: PackId,
+    },
+    /// The index knows of a pack that the disk does not have.
+    #[error("pack {pack} is gone")]
+    PackGone {
         /// The pack.
         pack: PackId,
     },
@@ -102,7 +109,7 @@ impl Faulty for Error {
             Self::Index(error) => error.fault(),
             Self::Pack { source, .. } => source.fault(),
             Self::NoRoom { .. } => Fault::Full,
-            Self::Catalogue { .. } | Self::Record { .. } => Fault::Corrupt,
+            Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt,
             Self::RecordVersion { .. } => Fault::Version,
             Self::WriteFailed | Self::Random => Fault::Retry,
             Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
@@ -141,6 +148,10 @@ pub struct Store {
     shared: Shared,
     writer: Writer,
     records: Records,
+    /// There while some chunk that a release names may be gone.
+    incomplete: PathBuf,
+    /// Chunks that were found damaged: they count as missing until they are brought again.
+    lost: RwLock<HashSet<ChunkId>>,
 }
 
 impl Store {
@@ -157,16 +168,21 @@ impl Store {
             tracing::info!(packs = left_open, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
-        let (index, next) = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
+        let opened = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
         let records = Records::open(&folder.join("releases"))?;
         let shared = Shared {
             folder: packs_folder,
-            index: Arc::new(index),
+            index: Arc::new(opened.index),
             packs: Arc::new(packs),
             recent: Arc::new(Recent::default()),
         };
-        let writer = Writer::new(shared.clone(), next, options.reserve_bytes);
-        Ok(Self { shared, writer, records })
+        let writer = Writer::new(shared.clone(), opened.next_number, options.reserve_bytes);
+        let incomplete = folder.join("incomplete");
+        let store = Self { shared, writer, records, incomplete, lost: RwLock::default() };
+        if opened.packs_lost {
+            store.mark_incomplete();
+        }
+        Ok(store)
     }
 
     /// Where the chunk lies, if the store has it.
@@ -176,6 +192,9 @@ impl Store {
     pub fn find(&self, id: &ChunkId) -> Result<Option<Place>> {
         if let Some(place) = self.shared.recent.find(id) {
             return Ok(Some(place));
+        }
+        if self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(id) {
+            return Ok(None);
         }
         // A chunk of a damaged pack that was left out counts as missing, so that the next push brings it.
         let place = self.shared.index.find(id)?;
@@ -242,9 +261,34 @@ impl Store {
         self.records.select(selector)
     }
 
-    /// The packs, to count what is in them.
-    pub fn packs(&self) -> Vec<Arc<Pack>> {
-        self.shared.packs.all().into_iter().map(|(_, pack)| pack).collect()
+    /// Whether every chunk that a release names can be taken to be there: no pack is damaged or gone,
+    /// as far as is known.
+    pub fn is_whole(&self) -> bool {
+        !self.incomplete.exists()
+    }
+
+    /// Has a damaged chunk count as missing, so that the next push that has it brings it again.
+    pub fn mark_lost(&self, id: ChunkId) {
+        tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
+        self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.mark_incomplete();
+    }
+
+    fn mark_incomplete(&self) {
+        if let Err(error) = files::publish(&self.incomplete, b"", 0o600) {
+            tracing::error!(%error, "that chunks are missing could not be written down");
+        }
+    }
+
+    /// Hands each frame of each pack to `visit`, in no order between packs. Time O(chunks).
+    ///
+    /// # Errors
+    /// A pack cannot be read.
+    pub fn visit_frames(&self, visit: &mut dyn FnMut(&FrameSummary)) -> Result<()> {
+        for (_, pack) in self.shared.packs.all() {
+            packs::visit_frames(&pack, visit)?;
+        }
+        Ok(())
     }
 
     /// Seals the open pack and waits until the index has it. The store then only reads.

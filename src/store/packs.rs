@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use crate::files::{self, OnPath};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_STORED_MAX};
 use crate::mapping::Mapping;
-use crate::pack::{self, FooterView, PackId};
+use crate::pack::{self, FooterView, FrameKind, FrameView, PackId};
+use crate::recipe::ChunkRef;
 
 /// A pack that can be read. Cheap to hold; a map is made at the first read.
 #[derive(Debug)]
@@ -126,4 +127,41 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
         return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
     }
     FooterView::of_pack(map).map_err(damaged)
+}
+
+/// A frame, without its payload.
+#[derive(Debug, Clone)]
+pub struct FrameSummary {
+    /// Whether its chunks are parts of artifacts, not of manifests.
+    pub is_content: bool,
+    /// Its bytes in the pack.
+    pub bytes: u64,
+    /// Its chunks.
+    pub chunks: Vec<ChunkRef>,
+}
+
+/// Hands each frame of a pack to `visit`, in order; of an open pack those that are there.
+///
+/// # Errors
+/// The pack cannot be read, or a sealed one has no whole footer.
+pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super::Result<()> {
+    let end = match &pack.body {
+        Body::Sealed(_) => {
+            let footer = check_sealed(pack)?;
+            let last = footer.frame_count().checked_sub(1).map(|last| footer.frame(last));
+            last.map_or(0, |(offset, bytes, _)| offset + u64::from(bytes))
+        }
+        Body::Open(file) => file.metadata().on("examine", &pack.path)?.len(),
+    };
+    let mut offset = pack::HEADER_BYTES as u64;
+    while offset < end {
+        let bytes = pack.frame(offset)?;
+        // A frame that is being written now is not counted yet.
+        let Ok(frame) = FrameView::parse(&bytes, offset) else { break };
+        let length = frame.bytes().len() as u64;
+        let is_content = frame.kind() == FrameKind::Content;
+        visit(&FrameSummary { is_content, bytes: length, chunks: frame.chunks().collect() });
+        offset += length;
+    }
+    Ok(())
 }

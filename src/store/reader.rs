@@ -41,6 +41,11 @@ impl<'a> StoreReader<'a> {
         Self { store, zstd: Decompressor::new(), frames: VecDeque::new(), chunks: HashMap::new(), dropped: 0 }
     }
 
+    /// The store that is read.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
         let place = self.store.find(id).map_err(|error| SourceError::Index(error.to_string()))?;
         let place = place.ok_or(SourceError::Unknown(*id))?;

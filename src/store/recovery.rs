@@ -14,6 +14,17 @@ use crate::pack::{Footer, PackId, Scanner};
 /// Chunks of each pack that are looked up at every start, to notice an index that lost entries.
 const SAMPLES: usize = 4;
 
+/// An index that fits the packs.
+#[derive(Debug)]
+pub struct Opened {
+    /// The index.
+    pub index: Index,
+    /// The number for the next pack.
+    pub next_number: u32,
+    /// Whether a pack is damaged and left out, or gone.
+    pub packs_lost: bool,
+}
+
 /// Seals every pack that was left open, keeping the frames that are whole. Returns how many there were.
 ///
 /// # Errors
@@ -55,20 +66,25 @@ pub fn seal_open_packs(folder: &Path) -> Result<usize> {
 
 /// Opens the index and brings it up to the packs in `folder`; rebuilds it where it does not fit them.
 ///
-/// Returns the index and the number for the next pack. Packs whose header or footer is damaged are
+/// Packs whose header or footer is damaged are
 /// left where they are and named in the log; their chunks count as missing.
 ///
 /// # Errors
 /// The packs cannot be listed, or a new index cannot be made.
-pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<(Index, u32)> {
+pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<Opened> {
     let on_disk: Vec<Pack> = list_sealed(folder)?;
+    let mut packs_lost = false;
     match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
-        Err(error) => tracing::warn!(%error, "the index is set aside and rebuilt from the packs"),
+        Err(error) => {
+            packs_lost = matches!(error, Error::PackGone { .. });
+            tracing::warn!(%error, "the index is set aside and rebuilt from the packs");
+        }
     }
     set_aside(index_folder)?;
-    catch_up(Index::open(index_folder)?, &on_disk, packs)
+    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs)?;
+    Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 
 /// Takes one sealed pack into the index.
@@ -96,13 +112,14 @@ pub fn take_in(index: &Index, number: u32, pack: &Pack) -> Result<()> {
 }
 
 /// Compares the catalogue with the packs on disk, takes in what is new, and samples what should be there.
-fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<(Index, u32)> {
+fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
     let known: HashMap<PackId, (u32, u32)> =
         index.packs()?.into_iter().map(|(number, id, count)| (id, (number, count))).collect();
     let there: HashSet<PackId> = on_disk.iter().map(|pack| pack.id).collect();
     if let Some(gone) = known.keys().find(|id| !there.contains(id)) {
-        return Err(Error::Catalogue { pack: *gone });
+        return Err(Error::PackGone { pack: *gone });
     }
+    let mut packs_lost = false;
     let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0);
     for pack in on_disk {
         let sealed = Pack::sealed(pack.id, pack.path().to_owned());
@@ -110,6 +127,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<(Index, u32
             Ok(footer) => footer,
             Err(error) => {
                 tracing::error!(path = %pack.path().display(), %error, "a damaged pack is left out");
+                packs_lost = true;
                 continue;
             }
         };
@@ -129,7 +147,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<(Index, u32
         };
         packs.insert(number, sealed);
     }
-    Ok((index, next))
+    Ok(Opened { index, next_number: next, packs_lost })
 }
 
 /// Moves a damaged index out of the way; the one from the time before is removed.

@@ -1,0 +1,112 @@
+//! What an agent has of a release already: chunks of its directory, and chunks that it has fetched.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::scan::{self, Scan};
+use crate::ids::ChunkId;
+use crate::manifest::NodeRef;
+use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
+use crate::recipe::ChunkRef;
+use crate::store::Store;
+
+/// Chunks of the directory that are remembered: some 130 MB. Chunks beyond are fetched again, which
+/// costs bytes, never correctness.
+const CHUNKS_MAX: usize = 2 * 1024 * 1024;
+
+/// The chunks and segments of a directory's present content.
+#[derive(Debug, Default)]
+pub struct Present {
+    files: Vec<Arc<Path>>,
+    chunks: HashMap<ChunkId, (u32, u64)>,
+    segments: HashMap<u64, (NodeRef, Vec<u8>)>,
+}
+
+impl Present {
+    /// Remembers what a scan of the directory found.
+    ///
+    /// # Errors
+    /// The scan's temporary file cannot be read.
+    pub fn of(mut scan: Scan) -> Result<Self, scan::Error> {
+        let mut present = Self::default();
+        for (place, node) in (0..).zip(&scan.segments) {
+            for located in scan.spool.chunks(place)? {
+                if present.files.last().is_none_or(|last| *last != located.path) {
+                    present.files.push(Arc::clone(&located.path));
+                }
+                if present.chunks.len() < CHUNKS_MAX {
+                    let file = u32::try_from(present.files.len() - 1).unwrap_or(u32::MAX);
+                    present.chunks.entry(located.chunk.id).or_insert((file, located.offset));
+                }
+            }
+            present.segments.insert(node.id.prefix(), (*node, scan.spool.segment(place)?));
+        }
+        Ok(present)
+    }
+
+    /// The segment of that name, if the directory's manifest has it.
+    pub fn segment(&self, name: u64) -> Option<&(NodeRef, Vec<u8>)> {
+        self.segments.get(&name)
+    }
+
+    /// Whether some file of the directory has the chunk.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.chunks.contains_key(id)
+    }
+
+    /// Forgets the segments: from then on only chunks are asked for.
+    pub fn forget_segments(&mut self) {
+        self.segments = HashMap::new();
+    }
+}
+
+/// Reads chunks from the directory where it still has them, else from what was fetched.
+#[derive(Debug)]
+pub struct Held<'a> {
+    /// The directory's content.
+    pub present: &'a Present,
+    /// What was fetched.
+    pub fetched: &'a Store,
+}
+
+impl ChunkSource for Held<'_> {
+    fn reader(&self) -> Box<dyn ChunkReader + '_> {
+        Box::new(HeldReader { present: self.present, fetched: self.fetched.reader(), open: None })
+    }
+}
+
+struct HeldReader<'a> {
+    present: &'a Present,
+    fetched: Box<dyn ChunkReader + 'a>,
+    open: Option<(u32, File)>,
+}
+
+impl ChunkReader for HeldReader<'_> {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        let begin = out.len();
+        if self.read_present(chunk, out).is_some() {
+            return Ok(());
+        }
+        out.truncate(begin);
+        self.fetched.read(chunk, out)
+    }
+}
+
+impl HeldReader<'_> {
+    /// Appends the chunk if the directory's file still holds it.
+    fn read_present(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Option<()> {
+        let (number, offset) = *self.present.chunks.get(&chunk.id)?;
+        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
+            let path = self.present.files.get(number as usize)?;
+            self.open = Some((number, File::open(path).ok()?));
+        }
+        let (_, file) = self.open.as_ref()?;
+        let begin = out.len();
+        out.resize(begin + chunk.bytes as usize, 0);
+        file.read_exact_at(&mut out[begin..], offset).ok()?;
+        (ChunkId::of(&out[begin..]) == chunk.id).then_some(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Pulls a release: only chunks that the directory's present content does not have cross the link.
+//!
+//! Chunks that were fetched wait in a small store beside the directory, so that an interrupted pull
+//! goes on where it was. The new tree is written beside the old one, verified on the way, and exchanged
+//! with it in one step.
+
+mod fetch;
+mod held;
+mod publish;
+
+pub use fetch::{Fetched, fetch};
+pub use publish::{Pulled, pull_tree};

@@ -1,0 +1,74 @@
+//! What a push cost and saved (docs/RECEIPT.md).
+
+use serde::Serialize;
+
+use crate::ids::{AppName, ReleaseId};
+use crate::record::DeliveryEvent;
+
+/// What one push cost and saved. Its JSON form is stable: fields are added, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Receipt {
+    /// The release's id: the BLAKE3 of its manifest's root.
+    pub release: ReleaseId,
+    /// The application.
+    pub app: AppName,
+    /// Counts the application's pushes from 1; none for a dry run.
+    pub sequence: Option<u64>,
+    /// Whether the application's latest release was this one already.
+    pub unchanged: bool,
+    /// Whether nothing was stored.
+    pub dry_run: bool,
+    /// Files of the release.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: ReceiptBytes,
+    /// Chunks of content.
+    pub chunks: ReceiptChunks,
+    /// Bytes on the wire.
+    pub wire: ReceiptWire,
+    /// Dependent exchanges with the proxy, the handshake's included, deliveries not.
+    pub round_trips: u32,
+    /// Seconds from the start of the scan to the commit.
+    pub seconds: f64,
+    /// The agent process's largest resident memory, in bytes; 0 where the system does not tell.
+    pub peak_rss: u64,
+    /// The deliveries that the push asked for, as they ended.
+    pub delivered: Vec<DeliveryEvent>,
+}
+
+/// Bytes of content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ReceiptBytes {
+    /// Of all files.
+    pub logical: u64,
+    /// Of the chunks that the space did not have, plain.
+    pub unseen: u64,
+    /// Of those chunks as they were sent, compressed.
+    pub sent: u64,
+}
+
+/// Chunks of content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ReceiptChunks {
+    /// All references of the release.
+    pub total: u64,
+    /// Those that the space did not have.
+    pub unseen: u64,
+}
+
+/// UDP payload bytes of the connection, handshake and retransmissions included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ReceiptWire {
+    /// Sent by the agent.
+    pub up: u64,
+    /// Received by the agent.
+    pub down: u64,
+}
+
+/// The process's largest resident memory so far, in bytes; 0 where the system does not tell.
+pub fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.map_or(0, |kilobytes| kilobytes * 1024)
+}

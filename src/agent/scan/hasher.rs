@@ -1,0 +1,146 @@
+//! Workers that read, cut and hash files.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use super::{Error, Parts};
+use crate::chunking::Profile;
+use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
+use crate::monitor::{Monitor, Phase};
+use crate::recipe::ChunkRef;
+
+/// Chunk references handed over at a time.
+const PART_CHUNKS: usize = 512;
+/// Parts of one file that may wait: with those above, some 600 KB a worker.
+const PARTS_AHEAD: usize = 32;
+/// Files handed to the workers ahead of time.
+const JOBS_AHEAD: usize = 64;
+
+struct Job {
+    path: PathBuf,
+    size: u64,
+    parts: SyncSender<Result<Vec<ChunkRef>, Error>>,
+}
+
+/// Workers; they end when the pool is dropped and all files are read.
+///
+/// Files are taken up in the order in which they were handed in, so that the one whose parts are
+/// awaited is always being read.
+pub(super) struct Pool {
+    jobs: SyncSender<Job>,
+}
+
+impl Pool {
+    /// Starts `threads` workers.
+    pub fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        profile: Profile,
+        threads: usize,
+        monitor: &'scope dyn Monitor,
+    ) -> Self {
+        let (jobs, queue) = sync_channel::<Job>(JOBS_AHEAD);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads {
+            let queue = Arc::clone(&queue);
+            scope.spawn(move || work(&queue, profile, monitor));
+        }
+        Self { jobs }
+    }
+
+    /// Has the file read; its chunks come in parts.
+    pub fn hash(&mut self, path: PathBuf, size: u64) -> Parts {
+        let (parts, receiver) = sync_channel(PARTS_AHEAD);
+        // The workers outlive the pool, so that the queue is always open.
+        drop(self.jobs.send(Job { path, size, parts }));
+        receiver
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>, profile: Profile, monitor: &dyn Monitor) {
+    let mut buffer = Vec::new();
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { break };
+        match read(&job, profile, &mut buffer, monitor) {
+            // An error of the channel means that the scan has ended: nobody waits for this file.
+            Ok(()) | Err(Stop::Unheard) => {}
+            Err(Stop::Failed(error)) => drop(job.parts.send(Err(error))),
+        }
+    }
+}
+
+enum Stop {
+    Failed(Error),
+    Unheard,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An error of the file while it is read; the path is added where it is known.
+struct Reading(io::Error);
+
+enum ReadStop {
+    Io(Reading),
+    Unheard,
+}
+
+impl From<io::Error> for ReadStop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Reading(error))
+    }
+}
+
+fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor) -> Result<(), Stop> {
+    let path = &job.path;
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Vanished(path.clone()).into()),
+        result => result.on("open", path).map_err(Error::from)?,
+    };
+    let before = examine(&file, path)?;
+    if before.len() != job.size {
+        return Err(Error::Changed(path.clone()).into());
+    }
+    let mut part = Vec::with_capacity(PART_CHUNKS);
+    let mut unreported = 0;
+    let read = profile.cut_all::<ReadStop>(&file, buffer, |bytes| {
+        let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
+        part.push(ChunkRef { id: ChunkId::of(bytes), bytes: length });
+        unreported += u64::from(length);
+        if part.len() == PART_CHUNKS {
+            monitor.advance(Phase::Scan, std::mem::take(&mut unreported));
+            job.parts.send(Ok(std::mem::take(&mut part))).map_err(|_| ReadStop::Unheard)?;
+        }
+        Ok(())
+    });
+    let total = match read {
+        Ok(total) => total,
+        Err(ReadStop::Unheard) => return Err(Stop::Unheard),
+        Err(ReadStop::Io(Reading(source))) => {
+            return Err(Error::File(files::Error { action: "read", path: path.clone(), source }).into());
+        }
+    };
+    monitor.advance(Phase::Scan, unreported);
+    let after = examine(&file, path)?;
+    let same = |field: fn(&Metadata) -> i64| field(&before) == field(&after);
+    if total != job.size || !same(MetadataExt::mtime) || !same(MetadataExt::mtime_nsec) {
+        return Err(Error::Changed(path.clone()).into());
+    }
+    if !part.is_empty() {
+        job.parts.send(Ok(part)).map_err(|_| Stop::Unheard)?;
+    }
+    Ok(())
+}
+
+fn examine(file: &File, path: &Path) -> Result<Metadata, Stop> {
+    Ok(file.metadata().on("examine", path).map_err(Error::from)?)
+}

@@ -1,0 +1,124 @@
+//! The segments of a scan, kept until the push is done: in memory while small, then in a temporary file.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Error, path_below};
+use crate::files::{self, OnPath};
+use crate::manifest::{self, EntryPath, Item};
+use crate::recipe::ChunkRef;
+
+/// Kept in memory up to this: the manifest of about 4 GiB.
+const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Where the segments are, and for each the file that its first chunks belong to.
+#[derive(Debug)]
+pub struct Spool {
+    base: PathBuf,
+    file: tempfile::SpooledTempFile,
+    /// Where each segment's record begins.
+    offsets: Vec<u64>,
+    end: u64,
+    /// The file and offset of the first chunk, if the segment under way begins inside a file.
+    context: Option<(EntryPath, u64)>,
+    begun: bool,
+}
+
+/// A chunk and where it can be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The file on this machine.
+    pub path: std::sync::Arc<Path>,
+    /// Where the chunk begins in it.
+    pub offset: u64,
+    /// The chunk.
+    pub chunk: ChunkRef,
+}
+
+impl Spool {
+    /// Starts for entries below `base`.
+    pub fn new(base: PathBuf) -> Self {
+        let file = tempfile::spooled_tempfile(MEMORY_BYTES_MAX);
+        Self { base, file, offsets: Vec::new(), end: 0, context: None, begun: false }
+    }
+
+    /// Hears of the next item, and of the file and offset of it where it is a chunk.
+    pub(super) fn item(&mut self, item: &Item, at: Option<(&EntryPath, u64)>) {
+        if !self.begun {
+            self.begun = true;
+            self.context = match item {
+                Item::Chunk(_) => at.map(|(path, offset)| (path.clone(), offset)),
+                _ => None,
+            };
+        }
+    }
+
+    /// Takes a finished segment.
+    pub(super) fn end_segment(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let (path, offset) = match &self.context {
+            Some((path, offset)) => (path.as_bytes(), *offset),
+            None => (&[][..], 0),
+        };
+        let length = |value: usize| u32::try_from(value).expect("segments and paths are some KiB").to_le_bytes();
+        let mut record = Vec::with_capacity(16 + path.len() + bytes.len());
+        record.extend_from_slice(&length(path.len()));
+        record.extend_from_slice(&length(bytes.len()));
+        record.extend_from_slice(&offset.to_le_bytes());
+        record.extend_from_slice(path);
+        record.extend_from_slice(bytes);
+        self.file.write_all(&record).on("write the manifest to", &std::env::temp_dir())?;
+        self.offsets.push(self.end);
+        self.end += record.len() as u64;
+        (self.begun, self.context) = (false, None);
+        Ok(())
+    }
+
+    /// The bytes of segment `place`, which is one of the scan's.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub fn segment(&mut self, place: u32) -> files::Result<Vec<u8>> {
+        self.record(place).map(|(_, bytes)| bytes)
+    }
+
+    /// The chunks of segment `place`, in order, and where each can be read again.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
+        let (context, bytes) = self.record(place)?;
+        let mut at = context.map(|(path, offset)| (path_below(&self.base, &path).into(), offset));
+        let mut chunks = Vec::new();
+        for item in manifest::decode_segment(&bytes)? {
+            match item {
+                Item::File { path, .. } => at = Some((path_below(&self.base, &path).into(), 0)),
+                Item::Chunk(chunk) => {
+                    if let Some((path, offset)) = &mut at {
+                        chunks.push(Located { path: std::sync::Arc::clone(path), offset: *offset, chunk });
+                        *offset += u64::from(chunk.bytes);
+                    }
+                }
+                Item::Directory { .. } | Item::Symlink { .. } => {}
+            }
+        }
+        Ok(chunks)
+    }
+
+    fn record(&mut self, place: u32) -> files::Result<(Option<(EntryPath, u64)>, Vec<u8>)> {
+        let mut read = |offset: u64| -> io::Result<(Vec<u8>, u64, Vec<u8>)> {
+            self.file.seek(SeekFrom::Start(offset))?;
+            let mut head = [0; 16];
+            self.file.read_exact(&mut head)?;
+            let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+            let mut path = vec![0; number(0)];
+            let mut bytes = vec![0; number(4)];
+            self.file.read_exact(&mut path)?;
+            self.file.read_exact(&mut bytes)?;
+            let (_, offset) = head.split_at(8);
+            Ok((path, u64::from_le_bytes(offset.try_into().expect("eight bytes")), bytes))
+        };
+        let offset = self.offsets[place as usize];
+        let (path, offset, bytes) = read(offset).on("read the manifest in", &std::env::temp_dir())?;
+        Ok((EntryPath::new(path).ok().map(|path| (path, offset)), bytes))
+    }
+}

@@ -1,0 +1,128 @@
+//! Lists what is to be pushed, in the manifest's order.
+
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+
+use ignore::WalkBuilder;
+use ignore::overrides::{Override, OverrideBuilder};
+
+use super::hasher::Pool;
+use super::{Error, Listed};
+use crate::files::OnPath;
+use crate::manifest::{EntryPath, Item, MODE_MASK, Shape};
+use crate::monitor::Monitor;
+
+/// The file whose patterns, in gitignore syntax, keep paths out of a release.
+const IGNORE_FILE: &str = ".whitignore";
+
+/// What of a tree is pushed.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Patterns in gitignore syntax, relative to the top; what they match is left out.
+    pub exclude: Vec<String>,
+    /// Whether `.whitignore` files are heeded; they are by default.
+    pub ignore_files_off: bool,
+}
+
+/// Where a scan begins.
+pub(super) struct Top {
+    /// The path as given.
+    pub path: PathBuf,
+    /// The folder that entries are below.
+    pub base: PathBuf,
+    pub shape: Shape,
+}
+
+impl Top {
+    /// Looks at the path to scan; a link at the top is followed.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        let kind = fs::metadata(path).on("read", path)?;
+        if kind.is_dir() {
+            Ok(Self { path: path.to_owned(), base: path.to_owned(), shape: Shape::Tree })
+        } else if kind.is_file() {
+            let base = path.parent().unwrap_or(Path::new("")).to_owned();
+            Ok(Self { path: path.to_owned(), base, shape: Shape::File })
+        } else {
+            Err(Error::Kind(path.to_owned()))
+        }
+    }
+}
+
+/// Lists all entries; ends early, without an error, when nobody listens any more.
+pub(super) fn list(
+    top: &Top,
+    selection: &Selection,
+    mut pool: Pool,
+    listed: &SyncSender<Listed>,
+    monitor: &dyn Monitor,
+) -> Result<(), Error> {
+    if top.shape == Shape::File {
+        let kind = fs::metadata(&top.path).on("read", &top.path)?;
+        let name = top.path.file_name().unwrap_or_default().as_bytes();
+        let path = EntryPath::new(name)?;
+        drop(listed.send(file(&mut pool, path, &top.path, &kind)));
+        return Ok(());
+    }
+    let mut walk = WalkBuilder::new(&top.path);
+    walk.standard_filters(false).parents(false).follow_links(false).sort_by_file_name(std::cmp::Ord::cmp);
+    if !selection.ignore_files_off {
+        walk.add_custom_ignore_filename(IGNORE_FILE);
+    }
+    walk.overrides(overrides(&top.path, &selection.exclude)?);
+    for entry in walk.build() {
+        let entry = entry.map_err(|source| walk_error(&top.path, source))?;
+        let below = entry.path().strip_prefix(&top.path).unwrap_or(entry.path());
+        if below.as_os_str().is_empty() {
+            continue;
+        }
+        let path = EntryPath::new(below.as_os_str().as_bytes())?;
+        let kind = match fs::symlink_metadata(entry.path()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::Vanished(entry.path().to_owned()));
+            }
+            result => result.on("examine", entry.path())?,
+        };
+        let next = if kind.is_dir() {
+            Listed::Entry(Item::Directory { path, mode: mode_of(&kind) })
+        } else if kind.is_symlink() {
+            let target = fs::read_link(entry.path()).on("read", entry.path())?;
+            Listed::Entry(Item::Symlink { path, target: target.into_os_string().into_vec() })
+        } else if kind.is_file() {
+            file(&mut pool, path, entry.path(), &kind)
+        } else {
+            monitor.note(&format!("skipped {}: neither a file, a directory nor a link", entry.path().display()));
+            continue;
+        };
+        if listed.send(next).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn file(pool: &mut Pool, path: EntryPath, place: &Path, kind: &Metadata) -> Listed {
+    let parts = pool.hash(place.to_owned(), kind.len());
+    Listed::File { path, mode: mode_of(kind), size: kind.len(), parts }
+}
+
+fn mode_of(kind: &Metadata) -> u16 {
+    u16::try_from(kind.permissions().mode() & u32::from(MODE_MASK)).expect("nine bits fit")
+}
+
+fn overrides(top: &Path, exclude: &[String]) -> Result<Override, Error> {
+    let refused = |pattern: &str, source| Error::Pattern { pattern: pattern.to_owned(), source };
+    let mut builder = OverrideBuilder::new(top);
+    for pattern in exclude {
+        // An override names what is kept; with `!` before it, what is left out.
+        builder.add(&format!("!{pattern}")).map_err(|source| refused(pattern, source))?;
+    }
+    builder.build().map_err(|source| refused(&exclude.join(" "), source))
+}
+
+fn walk_error(top: &Path, source: ignore::Error) -> Error {
+    let gone = source.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if gone { Error::Vanished(top.to_owned()) } else { Error::Walk { path: top.to_owned(), source } }
+}

@@ -1,0 +1,311 @@
+//! The durable effort to put releases to destinations, in order for each of them.
+//!
+//! A delivery is a small file before anybody is told of it, and is removed when it has ended, so that
+//! what a crash interrupts goes on at the next start. Each destination has one worker; deliveries are
+//! idempotent, so that doing one again is harmless.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::destination::Directory;
+use crate::faults::{Fault, Faulty};
+use crate::files::{self, OnPath};
+use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName};
+use crate::record::{DeliveryEvent, DeliveryReport, DeliveryState};
+
+/// What can go wrong with the queue itself; what goes wrong with a delivery is a state of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// Not defined by the admin.
+    #[error("there is no destination `{0}`")]
+    Unknown(DestinationName),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Unknown(_) => Fault::Missing,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        matches!(self, Self::Unknown(_))
+            .then(|| "destinations are defined in the proxy's configuration file".to_owned())
+    }
+}
+
+/// One delivery, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The space of the release.
+    pub space: SpaceName,
+    /// Its application.
+    pub app: AppName,
+    /// What to deliver.
+    pub release: ReleaseId,
+    /// Where to.
+    pub destination: DestinationName,
+}
+
+/// Makes a delivery: the proxy's part that knows spaces and stores.
+pub trait Courier: Send + Sync {
+    /// Puts a complete, verified copy of the release there, or says why not and what can be done.
+    ///
+    /// # Errors
+    /// What failed; [`Fault::Retry`], [`Fault::Full`] and [`Fault::Corrupt`] are tried again.
+    fn deliver(
+        &self,
+        delivery: &Delivery,
+        destination: &Directory,
+        cancelled: &AtomicBool,
+    ) -> Result<DeliveryReport, (Fault, String)>;
+}
+
+const VERSION: u8 = 1;
+const DELIVERY_BYTES_MAX: u64 = 64 * 1024;
+/// The wait after the first failure; it doubles up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Tries before a delivery is given up: with the waits above, about a day.
+const TRIES_MAX: u32 = 1450;
+
+/// Told of one delivery's states; it ends with the delivery.
+pub type Events = mpsc::UnboundedReceiver<DeliveryEvent>;
+
+struct Queued {
+    file: PathBuf,
+    delivery: Delivery,
+    listener: Option<mpsc::UnboundedSender<DeliveryEvent>>,
+}
+
+impl Queued {
+    fn tell(&self, state: DeliveryState) {
+        if let Some(listener) = &self.listener {
+            // The agent may have gone; the delivery goes on.
+            drop(listener.send(DeliveryEvent { destination: self.delivery.destination.clone(), state }));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: Mutex<VecDeque<Queued>>,
+    more: Condvar,
+}
+
+/// The queue: one lane and one worker for each destination.
+pub struct Deliveries {
+    folder: PathBuf,
+    lanes: BTreeMap<DestinationName, Arc<Lane>>,
+    stop: Arc<AtomicBool>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    next: Mutex<u64>,
+}
+
+impl std::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deliveries").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Deliveries {
+    /// Takes up what was left in `folder` and starts a worker for each destination.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn start(
+        folder: &Path,
+        destinations: BTreeMap<DestinationName, Directory>,
+        courier: &Arc<dyn Courier>,
+    ) -> Result<Self, Error> {
+        files::create_folder(folder)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut lanes, mut workers) = (BTreeMap::new(), Vec::new());
+        for (name, directory) in destinations {
+            let lane = Arc::new(Lane::default());
+            let (for_worker, stop, courier) = (Arc::clone(&lane), Arc::clone(&stop), Arc::clone(courier));
+            let thread = std::thread::Builder::new().name(format!("whit-{name}"));
+            let worker = thread.spawn(move || work(&for_worker, &directory, courier.as_ref(), &stop));
+            workers.push(worker.on("start a worker for", folder)?);
+            lanes.insert(name, lane);
+        }
+        let queue = Self {
+            folder: folder.to_owned(),
+            lanes,
+            stop,
+            workers: Mutex::new(workers),
+            next: Mutex::new(1),
+        };
+        queue.take_up()?;
+        Ok(queue)
+    }
+
+    /// Whether the admin has defined the destination.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn check(&self, destination: &DestinationName) -> Result<(), Error> {
+        if self.lanes.contains_key(destination) { Ok(()) } else { Err(Error::Unknown(destination.clone())) }
+    }
+
+    /// Writes the delivery down, durably, and queues it.
+    ///
+    /// # Errors
+    /// An unknown destination, or the disk's.
+    pub fn add(&self, delivery: Delivery) -> Result<Events, Error> {
+        self.check(&delivery.destination)?;
+        let file = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = self.folder.join(format!("{:012}.delivery", *next));
+            *next += 1;
+            file
+        };
+        let mut bytes = vec![VERSION];
+        rmp_serde::encode::write(&mut bytes, &delivery).expect("a Vec takes every write");
+        files::publish(&file, &bytes, 0o600)?;
+        let (listener, events) = mpsc::unbounded_channel();
+        let queued = Queued { file, delivery, listener: Some(listener) };
+        queued.tell(DeliveryState::Queued);
+        self.enqueue(queued);
+        Ok(events)
+    }
+
+    /// Lets the deliveries under way come to their next step, and stops. What is left is taken up at the next start.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for lane in self.lanes.values() {
+            lane.more.notify_all();
+        }
+        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a delivery worker panicked; its deliveries go on at the next start");
+            }
+        }
+    }
+
+    fn enqueue(&self, queued: Queued) {
+        if let Some(lane) = self.lanes.get(&queued.delivery.destination) {
+            lane.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(queued);
+            lane.more.notify_one();
+        }
+    }
+
+    fn take_up(&self) -> Result<(), Error> {
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).on("list", &self.folder)? {
+            let file = entry.on("list", &self.folder)?.path();
+            let number = file.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
+            if let (Some(number), true) = (number, file.extension().is_some_and(|end| end == "delivery")) {
+                left.push((number, file));
+            }
+        }
+        left.sort();
+        for (number, file) in left {
+            *self.next.lock().unwrap_or_else(PoisonError::into_inner) = number + 1;
+            let bytes = files::read_bounded(&file, DELIVERY_BYTES_MAX)?;
+            let delivery = match bytes.split_first() {
+                Some((&VERSION, rest)) => rmp_serde::from_slice::<Delivery>(rest).ok(),
+                _ => None,
+            };
+            match delivery {
+                Some(delivery) if self.lanes.contains_key(&delivery.destination) => {
+                    self.enqueue(Queued { file, delivery, listener: None });
+                }
+                Some(delivery) => {
+                    tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
+                }
+                None => tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A destination's worker: one delivery after another until it is told to stop.
+fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) {
+    loop {
+        let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let queued = loop {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match waiting.pop_front() {
+                Some(queued) => break queued,
+                None => waiting = lane.more.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(waiting);
+        if !pursue(&queued, lane, directory, courier, stop) {
+            return;
+        }
+    }
+}
+
+/// Pursues one delivery to its end; false when it was told to stop before.
+fn pursue(queued: &Queued, lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) -> bool {
+    let mut wait = WAIT_MIN;
+    for tries in 1.. {
+        queued.tell(DeliveryState::Running);
+        let end = match courier.deliver(&queued.delivery, directory, stop) {
+            Ok(report) => Some(DeliveryState::Delivered(report)),
+            Err(_) if stop.load(Ordering::Relaxed) => return false,
+            Err((fault, reason)) => {
+                let passing = matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && tries < TRIES_MAX;
+                tracing::warn!(destination = %queued.delivery.destination, release = ?queued.delivery.release, reason, passing, "a delivery failed");
+                let seconds = wait.as_secs();
+                if passing {
+                    queued.tell(DeliveryState::Retrying { reason, seconds });
+                    None
+                } else {
+                    Some(DeliveryState::Failed { reason })
+                }
+            }
+        };
+        if let Some(state) = end {
+            // Removed before anybody is told: a delivery that was reported is not made again.
+            if let Err(error) = files::remove(&queued.file) {
+                tracing::warn!(%error, "a finished delivery will be made again at the next start");
+            }
+            queued.tell(state);
+            return true;
+        }
+        if !sleep(lane, wait, stop) {
+            return false;
+        }
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+    true
+}
+
+/// Waits, unless told to stop; false if so.
+fn sleep(lane: &Lane, wait: Duration, stop: &AtomicBool) -> bool {
+    let deadline = Instant::now() + wait;
+    let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        if left.is_zero() {
+            return true;
+        }
+        waiting = lane.more.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

@@ -1,0 +1,55 @@
+//! Who did what when: one line of JSON for each change that somebody asked for.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::files::{self, OnPath};
+use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+
+/// One line.
+#[derive(Debug, Clone, Serialize)]
+pub struct Entry<'a> {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// `push` or `deliver`.
+    pub action: &'static str,
+    /// On whose behalf.
+    pub user: &'a UserName,
+    /// In which space.
+    pub space: &'a SpaceName,
+    /// Of which application.
+    pub app: &'a AppName,
+    /// Which release.
+    pub release: ReleaseId,
+    /// Where to, if anywhere.
+    pub destinations: &'a [DestinationName],
+}
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub struct Audit(Mutex<File>);
+
+impl Audit {
+    /// Opens or creates the log.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn open(path: &Path) -> files::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).on("open", path)?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    /// Appends a line. A disk that refuses it does not undo what was done: the log of the process says so.
+    pub fn write(&self, entry: &Entry<'_>) {
+        let mut line = serde_json::to_vec(entry).expect("an entry is plain words and numbers");
+        line.push(b'\n');
+        if let Err(error) = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line) {
+            tracing::error!(%error, "the audit log could not be written");
+        }
+    }
+}

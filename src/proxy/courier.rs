@@ -1,0 +1,65 @@
+//! Makes deliveries out of the spaces' stores.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::spaces::Spaces;
+use crate::deliveries::{Courier, Delivery};
+use crate::destination::{self, Directory};
+use crate::faults::{Fault, Faulty};
+use crate::ids::ReleaseId;
+use crate::monitor::Silent;
+use crate::reassembly::{self, SourceError};
+use crate::record::DeliveryReport;
+use crate::store::Store;
+use crate::wire::Refusal;
+
+/// Reads releases from the spaces.
+#[derive(Debug)]
+pub struct StoreCourier {
+    spaces: Arc<Spaces>,
+}
+
+impl StoreCourier {
+    /// A courier for all spaces.
+    pub fn new(spaces: Arc<Spaces>) -> Self {
+        Self { spaces }
+    }
+}
+
+impl Courier for StoreCourier {
+    fn deliver(
+        &self,
+        delivery: &Delivery,
+        destination: &Directory,
+        cancelled: &AtomicBool,
+    ) -> Result<DeliveryReport, (Fault, String)> {
+        let told = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
+        let store = self.spaces.open(&delivery.space).map_err(|error| told(&error))?;
+        let root = store.root(&delivery.release).map_err(|error| told(&error))?;
+        let previous = |release: &ReleaseId| store.root(release).ok();
+        let place = destination.for_app(&delivery.app);
+        let delivered =
+            place.deliver(&delivery.release, &root, store.as_ref(), &previous, &Silent, Some(cancelled));
+        match delivered {
+            Ok(done) => Ok(DeliveryReport {
+                place: done.path.display().to_string(),
+                files: done.files,
+                bytes: done.bytes,
+                reused_bytes: done.reused_bytes,
+                already: done.already,
+            }),
+            Err(error) => {
+                note_damage(&store, &error);
+                Err(told(&error))
+            }
+        }
+    }
+}
+
+/// Has a chunk that was found damaged asked for again at the next push.
+fn note_damage(store: &Store, error: &destination::Error) {
+    if let destination::Error::Rebuild(reassembly::Error::Source(SourceError::Damaged { id, .. })) = error {
+        store.mark_lost(*id);
+    }
+}

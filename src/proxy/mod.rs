@@ -1,0 +1,330 @@
+//! The proxy's role: it answers requests, keeps spaces, and has releases delivered.
+
+mod audit;
+mod courier;
+mod pull;
+mod push;
+mod query;
+mod shelf;
+mod spaces;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+
+use crate::address::ProxyUrl;
+use crate::deliveries::{self, Courier, Deliveries};
+use crate::destination::Directory;
+use crate::faults::{Fault, Faulty};
+use crate::files::{self, Lock};
+use crate::identity::{self, Identity};
+use crate::ids::{AppName, DestinationName};
+use crate::limits::DRAIN_TIME_MAX;
+use crate::link::{self, Connection, Listener, Receiver, Sender};
+use crate::store;
+use crate::token::{Action, Grant};
+use crate::wire::{Answer, Operation, Refusal, Request};
+
+use self::audit::Audit;
+use self::courier::StoreCourier;
+use self::spaces::Spaces;
+
+/// Why a proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data folder.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// The proxy's keys.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The socket.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// The queue of deliveries.
+    #[error(transparent)]
+    Deliveries(#[from] deliveries::Error),
+    /// Another process has the data folder.
+    #[error("{} is in use by another whit", .0.display())]
+    InUse(PathBuf),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Identity(error) => error.fault(),
+            Self::Link(error) => error.fault(),
+            Self::Deliveries(error) => error.fault(),
+            Self::InUse(_) => Fault::Retry,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Identity(error) => error.hint(),
+            Self::Link(error) => error.hint(),
+            Self::InUse(_) => Some("stop the other process, or give another --data".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What can be chosen about a proxy.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The host that agents are told, where it is not the address listened on.
+    pub public_host: Option<String>,
+    /// Where releases can be delivered.
+    pub destinations: BTreeMap<DestinationName, Directory>,
+    /// The stores.
+    pub store: store::Options,
+    /// The link.
+    pub link: link::Options,
+    /// How long to wait for the data folder's lock.
+    pub lock_patience: Duration,
+}
+
+impl Options {
+    /// The defaults, for a proxy in `data` that listens at `listen`.
+    pub fn new(data: &Path, listen: SocketAddr) -> Self {
+        Self {
+            data: data.to_owned(),
+            listen,
+            public_host: None,
+            destinations: BTreeMap::new(),
+            store: store::Options::default(),
+            link: link::Options::default(),
+            lock_patience: Duration::ZERO,
+        }
+    }
+}
+
+/// What all requests share.
+struct Shared {
+    identity: Identity,
+    spaces: Arc<Spaces>,
+    deliveries: Deliveries,
+    audit: Audit,
+}
+
+/// A proxy that listens.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    listener: Listener,
+    url: ProxyUrl,
+    first_start: bool,
+    /// Held as long as the proxy lives.
+    _lock: Lock,
+}
+
+impl Proxy {
+    /// Opens the data folder, takes its lock and listens. Blocks for the disk; call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// The folder is in use or unusable, or the address cannot be listened on.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        files::create_folder(&options.data)?;
+        let lock_path = lock_path(&options.data);
+        let lock = Lock::take(&lock_path, options.lock_patience)?;
+        let mut lock = lock.ok_or_else(|| Error::InUse(options.data.clone()))?;
+        let (identity, first_start) = Identity::open_or_create(&options.data.join("identity"))?;
+        let listener = Listener::bind(options.listen, &identity, &options.link)?;
+        let address = listener.local_address();
+        let host = options.public_host.clone().unwrap_or_else(|| told_host(address));
+        let url = ProxyUrl::new(&host, address.port(), identity.fingerprint()).map_err(link::Error::from)?;
+        let spaces = Arc::new(Spaces::new(options.data.join("spaces"), options.store));
+        let courier: Arc<dyn Courier> = Arc::new(StoreCourier::new(Arc::clone(&spaces)));
+        let folder = options.data.join("deliveries");
+        let deliveries = Deliveries::start(&folder, options.destinations.clone(), &courier)?;
+        let audit = Audit::open(&options.data.join("audit.log"))?;
+        lock.describe(&url.to_string())?;
+        let shared = Arc::new(Shared { identity, spaces, deliveries, audit });
+        Ok(Self { shared, listener, url, first_start, _lock: lock })
+    }
+
+    /// The address that agents use.
+    pub fn url(&self) -> &ProxyUrl {
+        &self.url
+    }
+
+    /// Whether this start made the proxy's keys.
+    pub fn is_first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// The proxy's keys and tokens.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Serves until `stop` is done, then lets what is under way end, for at most [`DRAIN_TIME_MAX`].
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut connections = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                connection = self.listener.accept() => match connection {
+                    Some(connection) => {
+                        connections.spawn(serve(Arc::clone(&self.shared), connection));
+                    }
+                    None => break,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        self.listener.refuse_new();
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIME_MAX, drained).await.is_err() {
+            tracing::warn!("requests still under way are cut off; they can be repeated");
+            connections.abort_all();
+        }
+        self.listener.close().await;
+        let shared = self.shared;
+        let stopped = tokio::task::spawn_blocking(move || {
+            shared.deliveries.stop();
+            shared.spaces.close();
+        });
+        if stopped.await.is_err() {
+            tracing::error!("the store was not closed cleanly; the next start repairs it");
+        }
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The file that says who uses a data folder, and locks it.
+pub fn lock_path(data: &Path) -> PathBuf {
+    data.join("lock")
+}
+
+/// The host to tell agents when the proxy listens on `address`.
+fn told_host(address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return address.ip().to_string();
+    }
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Serves one connection until it ends; its requests run side by side.
+async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept() => match stream {
+                Ok(Some((sender, receiver))) => {
+                    requests.spawn(answer(Arc::clone(&shared), sender, receiver));
+                }
+                Ok(None) | Err(_) => break,
+            },
+            Some(_) = requests.join_next() => {}
+        }
+    }
+    // The agent is gone; what it had under way ends by itself at its next word.
+    while requests.join_next().await.is_some() {}
+}
+
+/// Answers one request.
+async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver) {
+    let (grant, operation) = match admit(&shared, &mut receiver).await {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => return,
+        Err(refusal) => return refuse(&mut sender, refusal).await,
+    };
+    let granted = Granted { shared: Arc::clone(&shared), grant };
+    match operation {
+        Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
+        Operation::Pull(selector) => pull::serve(granted, selector, sender, receiver).await,
+        Operation::Deliver { release, destinations } => {
+            if let Err(refusal) = query::deliver(&granted, &release, &destinations, &mut sender).await {
+                refuse(&mut sender, refusal).await;
+            }
+        }
+        question => {
+            if let Err(refusal) = query::answer(granted, question, &mut sender).await {
+                refuse(&mut sender, refusal).await;
+            }
+        }
+    }
+}
+
+/// Reads the request and checks its token.
+async fn admit(shared: &Shared, receiver: &mut Receiver) -> Result<Option<(Grant, Operation)>, Refusal> {
+    let request = match receiver.receive::<Request>().await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(Refusal::of(&error)),
+    };
+    let operation = request.operation()?;
+    let grant = shared.identity.check(&request.token, now()).map_err(|error| Refusal::of(&error))?;
+    Ok(Some((grant, operation)))
+}
+
+/// Tells the agent no, in words that every conversation knows.
+async fn refuse(sender: &mut Sender, refusal: Refusal) {
+    tracing::info!(fault = ?refusal.fault, text = refusal.text, "refused");
+    // The agent may have gone already.
+    if sender.send(&Answer::Refused(refusal)).await.is_ok() {
+        drop(sender.finish());
+    }
+}
+
+/// A request whose token was checked.
+struct Granted {
+    shared: Arc<Shared>,
+    grant: Grant,
+}
+
+impl Granted {
+    /// Whether the token allows the action on the application.
+    fn allow(&self, action: Action, app: Option<&AppName>) -> Result<(), Refusal> {
+        if self.grant.allows(action, app) {
+            return Ok(());
+        }
+        let on = app.map(|app| format!(" `{app}`")).unwrap_or_default();
+        Err(Refusal {
+            fault: Fault::Denied,
+            text: format!("the token does not allow to {action}{on}"),
+            hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
+        })
+    }
+
+    /// Whether each destination is there and the token allows it.
+    fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
+        for destination in destinations {
+            if !self.grant.allows_destination(destination) {
+                return Err(Refusal {
+                    fault: Fault::Denied,
+                    text: format!("the token does not allow destination `{destination}`"),
+                    hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
+                });
+            }
+            self.shared.deliveries.check(destination).map_err(|error| Refusal::of(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The space that the token names. Blocks for the disk at its first use.
+    fn store(&self) -> Result<Arc<store::Store>, Refusal> {
+        self.shared.spaces.open(&self.grant.space).map_err(|error| Refusal::of(&error))
+    }
+}

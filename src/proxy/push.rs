@@ -1,0 +1,147 @@
+//! Serves one push: the link on async threads, the state machine and the store on a blocking one.
+
+use tokio::sync::mpsc;
+
+use super::audit::Entry;
+use super::shelf::SpaceShelf;
+use super::{Granted, now, refuse};
+use crate::deliveries::{Delivery, Events};
+use crate::faults::{Fault, Faulty};
+use crate::link::{Receiver, Sender};
+use crate::push::{Error, Proxy};
+use crate::record::{DeliveryState, Record};
+use crate::token::Action;
+use crate::wire::{FromAgent, Open, PushReply, Refusal};
+
+/// Messages from the agent that wait for the state machine: bounded memory, and the link waits.
+const MESSAGES_AHEAD: usize = 8;
+/// Replies that wait for the link.
+const REPLIES_AHEAD: usize = 64;
+/// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
+pub(super) const TRIES_TOLD: u32 = 3;
+
+/// Serves a push until the agent is done or gone.
+pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: Receiver) {
+    let destinations = &open.destinations;
+    let allowed = granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
+    if let Err(refusal) = allowed {
+        return refuse(&mut sender, refusal).await;
+    }
+    let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
+    let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
+    let reader = tokio::spawn(read(receiver, messages_in));
+    let push = tokio::task::spawn_blocking(move || run(&granted, open, messages, &replies_in));
+    let mut gone = false;
+    while let Some(reply) = replies.recv().await {
+        // Where the agent is gone, what it has sent so far is still stored: its next push goes on there.
+        gone = gone || sender.send(&reply).await.is_err();
+    }
+    let events = match push.await {
+        Ok(Ok(events)) => events,
+        Ok(Err(refusal)) => {
+            reader.abort();
+            return refuse(&mut sender, refusal).await;
+        }
+        Err(_) => {
+            reader.abort();
+            let text = "the proxy failed inside; its log says more".to_owned();
+            return refuse(&mut sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
+        }
+    };
+    reader.abort();
+    if !gone && follow(events, &mut sender).await.is_ok() && sender.send(&PushReply::Done).await.is_ok() {
+        drop(sender.finish());
+    }
+}
+
+/// Passes what the agent says on, until it ends or breaks off.
+async fn read(mut receiver: Receiver, messages: mpsc::Sender<Result<FromAgent, Refusal>>) {
+    loop {
+        let message = match receiver.receive::<FromAgent>().await {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => break,
+            Err(error) => Err(Refusal::of(&error)),
+        };
+        let ends = message.is_err();
+        if messages.send(message).await.is_err() || ends {
+            break;
+        }
+    }
+}
+
+/// Runs the state machine against the space. Gives the deliveries that the agent may follow.
+fn run(
+    granted: &Granted,
+    open: Open,
+    mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
+    replies: &mpsc::Sender<PushReply>,
+) -> Result<Vec<Events>, Refusal> {
+    let store = granted.store()?;
+    let mut shelf = SpaceShelf::new(&store, &granted.grant.user, now(), replies);
+    let told = |error: Error| Refusal::of(&error as &dyn Faulty);
+    let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
+    let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;
+    loop {
+        for reply in next {
+            if let PushReply::Committed { record, .. } = &reply {
+                // Deliveries are written down before the push is acknowledged.
+                let events = if dry_run { Vec::new() } else { queue(granted, record, destinations)? };
+                drop(replies.blocking_send(reply));
+                return Ok(events);
+            }
+            drop(replies.blocking_send(reply));
+        }
+        if machine.is_finished() {
+            return Ok(Vec::new());
+        }
+        match messages.blocking_recv() {
+            Some(Ok(message)) => next = machine.receive(message, &mut shelf).map_err(told)?,
+            Some(Err(refusal)) => return Err(refusal),
+            None => {
+                let text = "the push ended before its commit".to_owned();
+                return Err(Refusal { fault: Fault::Input, text, hint: None });
+            }
+        }
+    }
+}
+
+/// Queues the deliveries that a push asked for.
+fn queue(
+    granted: &Granted,
+    record: &Record,
+    destinations: Vec<crate::ids::DestinationName>,
+) -> Result<Vec<Events>, Refusal> {
+    granted.shared.audit.write(&Entry {
+        time: now(),
+        action: "push",
+        user: &granted.grant.user,
+        space: &granted.grant.space,
+        app: &record.app,
+        release: record.release,
+        destinations: &destinations,
+    });
+    let add = |destination| {
+        granted.shared.deliveries.add(Delivery {
+            space: granted.grant.space.clone(),
+            app: record.app.clone(),
+            release: record.release,
+            destination,
+        })
+    };
+    destinations.into_iter().map(|destination| add(destination).map_err(|error| Refusal::of(&error))).collect()
+}
+
+/// Tells the agent how its deliveries go on, until each has ended or has failed a few times.
+pub async fn follow(events: Vec<Events>, sender: &mut Sender) -> Result<(), crate::link::Error> {
+    for mut deliveries in events {
+        let mut failures = 0;
+        while let Some(event) = deliveries.recv().await {
+            failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
+            sender.send(&PushReply::Delivery(event)).await?;
+            if failures == TRIES_TOLD {
+                break;
+            }
+        }
+    }
+    Ok(())
+}

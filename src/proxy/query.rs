@@ -1,0 +1,169 @@
+//! Answers questions: applications, releases, differences, statistics; delivers again.
+
+use super::audit::Entry;
+use super::{Granted, now};
+use crate::deliveries::Delivery;
+use crate::difference;
+use crate::faults::Faulty;
+use crate::ids::{DestinationName, Selector};
+use crate::link::Sender;
+use crate::record::DeliveryState;
+use crate::statistics;
+use crate::store::Store;
+use crate::token::Action;
+use crate::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
+
+/// Rows in one message: with paths of the longest kind still below its bound.
+const ROWS_PER_MESSAGE: usize = 200;
+
+/// Answers a question and ends the stream.
+///
+/// # Errors
+/// What the agent is to be told.
+pub async fn answer(granted: Granted, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
+    let (answers_in, mut answers) = tokio::sync::mpsc::channel(4);
+    let work = tokio::task::spawn_blocking(move || {
+        work_out(&granted, question, |answer| answers_in.blocking_send(answer).is_ok())
+    });
+    while let Some(answer) = answers.recv().await {
+        if sender.send(&answer).await.is_err() {
+            break;
+        }
+    }
+    drop(answers);
+    let text = "the proxy failed inside; its log says more".to_owned();
+    work.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
+    drop(sender.finish());
+    Ok(())
+}
+
+/// Works the answer out, in parts; `give` says whether anybody still listens.
+fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> bool) -> Result<(), Refusal> {
+    let told = |error: &dyn Faulty| Refusal::of(error);
+    match question {
+        Operation::Identify => {
+            let grant = &granted.grant;
+            give(Answer::Identity(ProxyInfo {
+                whit: env!("CARGO_PKG_VERSION").to_owned(),
+                user: grant.user.clone(),
+                space: grant.space.clone(),
+                expires: grant.expires,
+                now: now(),
+            }));
+        }
+        Operation::Applications => {
+            granted.allow(Action::Read, None)?;
+            let mut apps = granted.store()?.records().apps();
+            apps.retain(|summary| granted.grant.allows(Action::Read, Some(&summary.app)));
+            for part in apps.chunks(ROWS_PER_MESSAGE) {
+                if !give(Answer::Applications(part.to_vec())) {
+                    break;
+                }
+            }
+        }
+        Operation::Releases(app) => {
+            granted.allow(Action::Read, Some(&app))?;
+            let mut records = granted.store()?.records().of(&app).map_err(|error| told(&error))?;
+            records.reverse();
+            for part in records.chunks(ROWS_PER_MESSAGE) {
+                if !give(Answer::Releases(part.to_vec())) {
+                    break;
+                }
+            }
+        }
+        Operation::Difference { from, to } => {
+            granted.allow(Action::Read, Some(&from.app))?;
+            granted.allow(Action::Read, Some(&to.app))?;
+            compare(&*granted.store()?, &from, &to, give)?;
+        }
+        Operation::Statistics(app) => {
+            granted.allow(Action::Read, app.as_ref())?;
+            let counted = statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
+            give(Answer::Statistics(Box::new(counted)));
+        }
+        Operation::Push(_) | Operation::Pull(_) | Operation::Deliver { .. } => {
+            unreachable!("these are served by themselves")
+        }
+    }
+    Ok(())
+}
+
+fn compare(store: &Store, from: &Selector, to: &Selector, give: impl Fn(Answer) -> bool) -> Result<(), Refusal> {
+    let root = |selector: &Selector| {
+        let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
+        store.root(&record.release).map_err(|error| Refusal::of(&error))
+    };
+    let (before, after) = (root(from)?, root(to)?);
+    let mut rows: Vec<Change> = Vec::new();
+    let mut listening = true;
+    let mut take = |change| {
+        rows.push(change);
+        if rows.len() == ROWS_PER_MESSAGE {
+            listening = give(Answer::Changes(std::mem::take(&mut rows)));
+        }
+        listening
+    };
+    difference::compare(&before, &after, store, &mut take).map_err(|error| Refusal::of(&error))?;
+    if !rows.is_empty() {
+        give(Answer::Changes(rows));
+    }
+    Ok(())
+}
+
+/// Delivers a release again and tells how that goes on.
+///
+/// # Errors
+/// What the agent is to be told.
+pub async fn deliver(
+    granted: &Granted,
+    release: &Selector,
+    destinations: &[DestinationName],
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    granted.allow(Action::Deliver, Some(&release.app))?;
+    granted.allow_destinations(destinations)?;
+    let shared = std::sync::Arc::clone(&granted.shared);
+    let (space, selector, wanted) = (granted.grant.space.clone(), release.clone(), destinations.to_vec());
+    let user = granted.grant.user.clone();
+    let queued = tokio::task::spawn_blocking(move || {
+        let store = shared.spaces.open(&space).map_err(|error| Refusal::of(&error))?;
+        let record = store.select(&selector).map_err(|error| Refusal::of(&error))?;
+        shared.audit.write(&Entry {
+            time: now(),
+            action: "deliver",
+            user: &user,
+            space: &space,
+            app: &record.app,
+            release: record.release,
+            destinations: &wanted,
+        });
+        let add = |destination: &DestinationName| {
+            let delivery = Delivery {
+                space: space.clone(),
+                app: record.app.clone(),
+                release: record.release,
+                destination: destination.clone(),
+            };
+            shared.deliveries.add(delivery).map_err(|error| Refusal::of(&error))
+        };
+        wanted.iter().map(add).collect::<Result<Vec<_>, _>>()
+    });
+    let text = "the proxy failed inside; its log says more".to_owned();
+    let events = queued.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
+    let tries = super::push::TRIES_TOLD;
+    for mut deliveries in events {
+        let mut failures = 0;
+        while let Some(event) = deliveries.recv().await {
+            failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
+            if sender.send(&Answer::Delivery(event)).await.is_err() {
+                // The agent is gone; the delivery goes on.
+                return Ok(());
+            }
+            if failures == tries {
+                break;
+            }
+        }
+    }
+    drop(sender.finish());
+    Ok(())
+}

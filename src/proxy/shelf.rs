@@ -1,0 +1,231 @@
+//! A space as the proxy's half of a push sees it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::faults::Fault;
+use crate::ids::{ChunkId, UserName};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use crate::manifest::{self, NodeRef, Root};
+use crate::pack::{Frame, FrameKind};
+use crate::push::{Proposal, Shelf};
+use crate::reassembly::{self, ChunkReader};
+use crate::recipe::ChunkRef;
+use crate::record::{Cost, Record};
+use crate::store::{Found, Store, StoreReader};
+use crate::wire::{Open, PushReply, Refusal};
+
+/// Content written since the last sync after which another is begun: what an interrupted push sends again.
+const SYNC_BYTES: u64 = 16 * 1024 * 1024;
+/// The same by time, for slow links.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// One push's view of its space.
+pub struct SpaceShelf<'a> {
+    store: &'a Arc<Store>,
+    user: &'a UserName,
+    now: u64,
+    replies: &'a mpsc::Sender<PushReply>,
+    /// The segments of the application's latest release: complete, as it was committed.
+    latest: Option<HashMap<u64, NodeRef>>,
+    app_latest: Option<Record>,
+    /// For each content frame not yet reported: how many frames the store had with it.
+    unreported: VecDeque<u64>,
+    reported: u64,
+    unsynced_bytes: u64,
+    last_sync: Instant,
+}
+
+impl<'a> SpaceShelf<'a> {
+    /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
+    pub fn new(store: &'a Arc<Store>, user: &'a UserName, now: u64, replies: &'a mpsc::Sender<PushReply>) -> Self {
+        Self {
+            store,
+            user,
+            now,
+            replies,
+            latest: None,
+            app_latest: None,
+            unreported: VecDeque::new(),
+            reported: 0,
+            unsynced_bytes: 0,
+            last_sync: Instant::now(),
+        }
+    }
+
+    /// The segments that need no check, because a committed release has them.
+    fn trusted(&mut self, reader: &mut StoreReader<'_>) -> &HashMap<u64, NodeRef> {
+        let latest = self.app_latest.take();
+        self.latest.get_or_insert_with(|| {
+            let leaves = latest.filter(|_| reader.store().is_whole()).and_then(|record| {
+                let root = reader.store().root(&record.release).ok()?;
+                reassembly::leaves(&root, reader).ok()
+            });
+            leaves.unwrap_or_default().into_iter().map(|node| (node.id.prefix(), node)).collect()
+        })
+    }
+
+    /// Whether a segment that the store has lists only chunks that it has too.
+    fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<'_>) -> Result<bool, Refusal> {
+        let mut bytes = Vec::new();
+        if reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).is_err() {
+            return Ok(false);
+        }
+        // A chunk of content may happen to have that name; it is then no segment.
+        let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
+        for chunk in chunks {
+            if self.find(&chunk.id)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn find(&self, id: &ChunkId) -> Result<Option<crate::store::Place>, Refusal> {
+        self.store.find(id).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Says how many content frames are durable, if more than was said before.
+    fn report(&mut self) {
+        let durable = self.store.durable();
+        let before = self.reported;
+        while self.unreported.front().is_some_and(|position| *position <= durable) {
+            self.unreported.pop_front();
+            self.reported += 1;
+        }
+        if self.reported > before {
+            // The agent may have gone; the push then ends by itself.
+            drop(self.replies.blocking_send(PushReply::Stored(self.reported)));
+        }
+    }
+
+    /// Begins a sync beside the push when enough has come since the last.
+    fn sync_beside(&mut self) {
+        if self.unsynced_bytes < SYNC_BYTES && self.last_sync.elapsed() < SYNC_EVERY {
+            return;
+        }
+        (self.unsynced_bytes, self.last_sync) = (0, Instant::now());
+        let store = Arc::clone(self.store);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.sync() {
+                tracing::error!(%error, "a sync failed; the push will be refused at its commit");
+            }
+        });
+    }
+
+    fn write_record(&self, open: &Open, root: &Root, cost: Cost) -> Result<Record, Refusal> {
+        let record = Record {
+            app: open.app.clone(),
+            release: root.release(),
+            sequence: 0,
+            created: self.now,
+            user: self.user.clone(),
+            labels: open.labels.clone(),
+            totals: root.totals,
+            cost,
+        };
+        self.store.records().add(record).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Stores the nodes and the root above the segments, after checking that they make the root that was named.
+    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
+        let named = &proposal.root;
+        let mut nodes = Vec::new();
+        let segments = proposal.segments.clone();
+        let made = Root::above(named.profile, named.shape, named.totals, segments, |node| nodes.push(node.bytes))
+            .map_err(|error| Refusal::of(&error))?;
+        if made != *named {
+            let (expected, found) = (named.release().into(), made.release().into());
+            return Err(Refusal::of(&manifest::Error::OtherRoot { expected, found }));
+        }
+        nodes.push(named.encode());
+        let mut compressor = Compressor::new(LEVEL_DEFAULT);
+        let mut rest = nodes.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |node: &&Vec<u8>| {
+                bytes += node.len();
+                bytes <= FRAME_PLAIN_TARGET
+            };
+            let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
+            let (frame, after) = rest.split_at(count);
+            let frame = Frame::compress(FrameKind::Manifest, frame.iter().map(Vec::as_slice), &mut compressor);
+            self.keep(frame)?;
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+impl Shelf for SpaceShelf<'_> {
+    fn recognize(&mut self, open: &Open, root: &Root) -> Result<Option<(Record, bool)>, Refusal> {
+        self.app_latest = self.store.records().latest(&open.app);
+        if !self.store.is_whole() {
+            // Some chunk may be gone: ask for the segments, and for what they lack.
+            return Ok(None);
+        }
+        match self.store.records().recognize(&open.app, &root.release()) {
+            None => Ok(None),
+            Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, true))),
+            Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
+                Ok(Some((record, true)))
+            }
+            Some(Found::Latest(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, true))),
+            Some(Found::Elsewhere(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, false))),
+        }
+    }
+
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        let store = Arc::clone(self.store);
+        let mut reader = StoreReader::new(&store);
+        let mut resolved = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(node) = self.trusted(&mut reader).get(name) {
+                resolved.push(Some(*node));
+                continue;
+            }
+            let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
+            resolved.push(match node {
+                Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
+                _ => None,
+            });
+        }
+        Ok(resolved)
+    }
+
+    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
+        ids.iter().map(|id| Ok(self.find(id)?.is_some())).collect()
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
+        self.unsynced_bytes += frame.payload.len() as u64;
+        if frame.kind == FrameKind::Content {
+            self.unreported.push_back(position);
+        }
+        self.sync_beside();
+        self.report();
+        Ok(())
+    }
+
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        self.keep_nodes(&proposal)?;
+        self.store.sync().map_err(|error| Refusal::of(&error))?;
+        self.report();
+        let mut reader = StoreReader::new(self.store);
+        let checked = reassembly::walk::<reassembly::Error>(&proposal.root, &mut reader, &mut |_| Ok(()));
+        checked.map_err(|error| Refusal::of(&error))?;
+        let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
+        let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;
+        Ok((record, existing))
+    }
+}
+
+/// What an agent is told when the proxy is at its end.
+pub fn stopping() -> Refusal {
+    Refusal { fault: Fault::Retry, text: "the proxy is stopping".to_owned(), hint: Some("try again soon".to_owned()) }
+}
