@@ -1,0 +1,171 @@
+//! Messages on a stream: a length (u32, little-endian) and that many bytes of MessagePack each.
+//!
+//! Structures are arrays of their fields, in order. Layout: docs/PROTOCOL.md, framing.
+
+use std::fmt;
+use std::time::Duration;
+
+use quinn::VarInt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Error, Result};
+use crate::faults::Fault;
+use crate::limits::MESSAGE_BYTES_MAX;
+
+/// Bytes of the length before each message.
+const HEADER_BYTES: usize = 4;
+/// 16 KiB: a peer that sends at least so much is not silent, however long its message takes.
+const PROGRESS_BYTES: usize = 16 * 1024;
+/// 64 KiB: what a receiver may keep between messages.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// The sending half of a stream.
+///
+/// Dropped without [`Sender::finish`] it resets the stream with [`Fault::Retry`], so that the peer never takes what an
+/// interrupted task had sent for all there is.
+pub struct Sender {
+    pub(super) stream: quinn::SendStream,
+    silence_max: Duration,
+    ended: bool,
+}
+
+impl Sender {
+    pub(super) fn new(stream: quinn::SendStream, silence_max: Duration) -> Self {
+        Self { stream, silence_max, ended: false }
+    }
+
+    /// Sends one message; returns when the connection has taken it over, not when it has arrived.
+    ///
+    /// Not to be cancelled: a message sent in part leaves the stream useless. The sender is then to be
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] sends nothing; [`Error::Silent`] where the peer does not read; the end of
+    /// the stream or the connection.
+    pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<()> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        rmp_serde::encode::write(&mut bytes, message).expect("a Vec takes every write");
+        let length = bytes.len() - HEADER_BYTES;
+        let header = u32::try_from(length).ok().filter(|_| length <= MESSAGE_BYTES_MAX);
+        let header = header.ok_or(Error::TooLarge { bytes: length })?;
+        bytes[..HEADER_BYTES].copy_from_slice(&header.to_le_bytes());
+        match timeout(self.silence_max, self.stream.write_chunk(bytes.into())).await {
+            Err(_) => Err(Error::silent(self.silence_max)),
+            Ok(result) => result.map_err(|error| Error::of_write(&error)),
+        }
+    }
+
+    /// Ends the stream after the last message; does not wait for the peer.
+    ///
+    /// # Errors
+    /// The stream or the connection has ended before.
+    pub fn finish(mut self) -> Result<()> {
+        self.ended = true;
+        self.stream.finish().map_err(|_| Error::Ended)
+    }
+
+    /// Gives the stream up: the peer's next [`Receiver::receive`] fails with `fault`.
+    pub fn reset(mut self, fault: Fault) {
+        self.give_up(fault);
+    }
+
+    fn give_up(&mut self, fault: Fault) {
+        if !self.ended {
+            self.ended = true;
+            // It fails only where the stream has ended already.
+            drop(self.stream.reset(VarInt::from_u32(fault.code())));
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.give_up(Fault::Retry);
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sender({})", self.stream.id())
+    }
+}
+
+/// The receiving half of a stream.
+///
+/// Dropped before the stream's end it tells the peer to stop sending, with [`Fault::Retry`].
+pub struct Receiver {
+    stream: quinn::RecvStream,
+    silence_max: Duration,
+    /// What has arrived of the current message, its header included.
+    pub(super) arrived: Vec<u8>,
+}
+
+impl Receiver {
+    pub(super) fn new(stream: quinn::RecvStream, silence_max: Duration) -> Self {
+        Self { stream, silence_max, arrived: Vec::new() }
+    }
+
+    /// Receives one message; none at the stream's end.
+    ///
+    /// Memory grows with what arrives, not with what is announced. May be cancelled: the next call goes
+    /// on where this one stopped.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Malformed`] and [`Error::Cut`] for what no honest peer sends;
+    /// [`Error::Silent`] where fewer than 16 KiB arrive within [`Options::silence_max`](super::Options);
+    /// [`Error::Closed`] where the peer gave up; the connection's end.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        if !self.fill(HEADER_BYTES).await? {
+            return match self.arrived.len() {
+                0 => Ok(None),
+                found => Err(Error::Cut { expected: HEADER_BYTES, found }),
+            };
+        }
+        let header = self.arrived.first_chunk().expect("it was just filled");
+        let bytes = usize::try_from(u32::from_le_bytes(*header)).expect("usize holds 32 bits");
+        if bytes > MESSAGE_BYTES_MAX {
+            return Err(Error::TooLarge { bytes });
+        }
+        if !self.fill(HEADER_BYTES + bytes).await? {
+            return Err(Error::Cut { expected: bytes, found: self.arrived.len() - HEADER_BYTES });
+        }
+        let message = rmp_serde::from_slice(&self.arrived[HEADER_BYTES..]);
+        self.arrived.clear();
+        self.arrived.shrink_to(KEPT_BYTES);
+        message.map(Some).map_err(|_| Error::Malformed { bytes })
+    }
+
+    /// Reads until `arrived` has `wanted` bytes; false where the stream ends before.
+    async fn fill(&mut self, wanted: usize) -> Result<bool> {
+        let mut deadline = Instant::now() + self.silence_max;
+        let mut progress = self.arrived.len();
+        while self.arrived.len() < wanted {
+            let missing = wanted - self.arrived.len();
+            match timeout_at(deadline, self.stream.read_chunk(missing, true)).await {
+                Err(_) => return Err(Error::silent(self.silence_max)),
+                Ok(Err(error)) => return Err(Error::of_read(&error)),
+                Ok(Ok(None)) => return Ok(false),
+                Ok(Ok(Some(chunk))) => self.arrived.extend_from_slice(&chunk.bytes),
+            }
+            if self.arrived.len() - progress >= PROGRESS_BYTES {
+                progress = self.arrived.len();
+                deadline = Instant::now() + self.silence_max;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives the stream up: the peer's next [`Sender::send`] fails with `fault`.
+    pub fn stop(mut self, fault: Fault) {
+        // It fails only where the stream has ended already.
+        drop(self.stream.stop(VarInt::from_u32(fault.code())));
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receiver({})", self.stream.id())
+    }
+}

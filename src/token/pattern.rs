@@ -1,0 +1,140 @@
+//! Patterns: one word that stands for many names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// A name in which each `*` stands for any run of characters, none included: `api`, `web-*`, `*`.
+///
+/// 1 to 64 of `A-Z a-z 0-9 . _ - *`, not beginning with `.` or `-`, as names do not either.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern that every name matches.
+    pub fn any() -> Self {
+        Self("*".to_owned())
+    }
+
+    /// The pattern itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `name` matches, from its first character to its last.
+    ///
+    /// Time O(pattern × name), no memory.
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut at, mut seen) = (0, 0);
+        // Where the last star is and how much of the name it covers: only that one is ever tried again.
+        let mut star = None;
+        while seen < name.len() {
+            match pattern.get(at) {
+                Some(b'*') => {
+                    star = Some((at, seen));
+                    at += 1;
+                }
+                Some(byte) if *byte == name[seen] => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((star_at, covered)) = star else { return false };
+                    star = Some((star_at, covered + 1));
+                    (at, seen) = (star_at + 1, covered + 1);
+                }
+            }
+        }
+        pattern[at..].iter().all(|byte| *byte == b'*')
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'*');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-']) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::Pattern(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().expect("a pattern")
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run() {
+        for (text, name, expected) in [
+            ("api", "api", true),
+            ("api", "api2", false),
+            ("api", "ap", false),
+            ("*", "anything", true),
+            ("web-*", "web-", true),
+            ("web-*", "web-front", true),
+            ("web-*", "web", false),
+            ("*-x", "a-x-x", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("**a", "a", true),
+            ("*a*a*a*a*a*b", &"a".repeat(64), false),
+        ] {
+            assert_eq!(pattern(text).matches(name), expected, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn what_could_name_nothing_is_no_pattern() {
+        for bad in ["", ".*", "-*", "a/*", "a b", "ä*", &"*".repeat(65)] {
+            assert!(bad.parse::<Pattern>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_pattern_matches_what_it_was_cut_from(name in "[a-z]{1,20}", from in 0usize..20, to in 0usize..20) {
+            let (from, to) = (from.min(name.len()), to.min(name.len()));
+            let (from, to) = (from.min(to), from.max(to));
+            let starred = pattern(&format!("{}*{}", &name[..from], &name[to..]));
+            proptest::prop_assert!(starred.matches(&name));
+        }
+    }
+}
