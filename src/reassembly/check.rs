@@ -44,3 +44,49 @@ pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> R
 fn is(found: &Stat, kind: FileType, mode: u16) -> bool {
     FileType::from_raw_mode(found.st_mode) == kind && found.st_mode & 0o7777 == u32::from(mode)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::sample::{MemorySource, one_of_each};
+    use super::super::{TreeOptions, write_tree};
+    use super::*;
+    use crate::files;
+    use crate::manifest::Shape;
+    use crate::monitor::Silent;
+
+    #[test]
+    fn a_copy_looks_complete_until_an_entry_differs() {
+        let (root, source) = MemorySource::of(Shape::Tree, &one_of_each());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let copy = folder.path().join("copy");
+        let options = TreeOptions { sync: false, ..TreeOptions::default() };
+        let complete = || looks_complete(&root, &source, &copy).expect("an honest manifest");
+        let changes: [(&str, &dyn Fn()); 5] = [
+            ("a removed file", &|| fs::remove_file(copy.join("README")).expect("removed")),
+            ("another size", &|| fs::write(copy.join("README"), "read").expect("written")),
+            ("another mode", &|| {
+                fs::set_permissions(copy.join("bin"), Permissions::from_mode(0o700)).expect("set");
+            }),
+            ("another target", &|| {
+                fs::remove_file(copy.join("bin/run")).expect("removed");
+                std::os::unix::fs::symlink("other", copy.join("bin/run")).expect("linked");
+            }),
+            ("another kind", &|| {
+                fs::remove_file(copy.join("nothing")).expect("removed");
+                fs::create_dir(copy.join("nothing")).expect("created");
+            }),
+        ];
+        for (name, change) in changes {
+            assert!(!complete(), "{name}");
+            write_tree(&root, &source, &copy, &options, &Silent).expect("written");
+            fs::write(copy.join("added by the application"), "log").expect("written");
+            assert!(complete(), "{name}");
+            change();
+            assert!(!complete(), "{name}");
+            files::remove(&copy).expect("removed");
+        }
+    }
+}

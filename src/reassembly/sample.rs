@@ -115,6 +115,7 @@ pub(crate) struct MemorySource {
     /// The segments of the release made last.
     pub(crate) segments: Vec<NodeRef>,
     content_reads: AtomicU64,
+    buffer: Vec<u8>,
 }
 
 impl MemorySource {
@@ -160,14 +161,16 @@ impl MemorySource {
 
     fn cut(&mut self, content: &[u8]) -> Vec<ChunkRef> {
         let mut chunks = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
         Profile::DEFAULT
-            .cut_all::<io::Error>(content, &mut Vec::new(), |chunk| {
+            .cut_all::<io::Error>(content, &mut buffer, |chunk| {
                 let NodeRef { id, bytes } = self.add(chunk.to_vec());
                 self.content.insert(id);
                 chunks.push(ChunkRef { id, bytes });
                 Ok(())
             })
             .expect("a slice can be read");
+        self.buffer = buffer;
         chunks
     }
 
