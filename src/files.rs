@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,8 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let aside = aside(path);
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
     let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
 }
@@ -164,6 +165,8 @@ pub fn sync_file_system(path: &Path) -> Result<()> {
 
 /// Removes a file or a whole folder; that it is not there is no error.
 ///
+/// A folder may hold others that their owner may not write to, as a copy of a release does.
+///
 /// # Errors
 /// Something else than its absence.
 pub fn remove(path: &Path) -> Result<()> {
@@ -171,7 +174,28 @@ pub fn remove(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.on("examine", path)?,
     };
-    if kind.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.on("remove", path)
+    if !kind.is_dir() {
+        return fs::remove_file(path).on("remove", path);
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_folders(path).and_then(|()| fs::remove_dir_all(path))
+        }
+        result => result,
+    }
+    .on("remove", path)
+}
+
+/// Lets the owner into a folder and all those below it.
+fn open_folders(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A lock that ends with the process that holds it, however it ends; no person ever removes it.
@@ -249,6 +273,20 @@ mod tests {
         assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_none());
         drop(held);
         assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_some());
+    }
+
+    #[test]
+    fn a_folder_with_closed_folders_is_removed() {
+        // Only without the superuser's rights does this need more than one attempt.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let top = folder.path().join("top");
+        fs::create_dir_all(top.join("closed/deep")).expect("created");
+        fs::write(top.join("closed/deep/file"), "content").expect("written");
+        for (name, mode) in [("closed/deep", 0o000), ("closed", 0o555)] {
+            fs::set_permissions(top.join(name), fs::Permissions::from_mode(mode)).expect("set");
+        }
+        remove(&top).expect("removed");
+        assert!(!top.exists());
     }
 
     #[test]

@@ -1,5 +1,94 @@
 //! Rebuilds complete artifacts from a manifest and a source of verified chunks.
+//!
+//! [`write_tree`] writes a release below a new folder, with several threads and with what an earlier
+//! copy still holds; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
+//! [`walk`] read a manifest in order and [`leaves`] lists its segments. [`looks_complete`] compares a
+//! folder with a release without reading a file.
+//!
+//! A manifest may come from anyone. Memory stays bounded whatever it holds, nothing is written outside
+//! the folder, and no byte is written that does not have the hash its manifest names.
 
+mod check;
 mod source;
+mod stream;
+mod tar_header;
+mod tree;
+mod walk;
 
+#[cfg(test)]
+mod sample;
+
+pub use check::looks_complete;
 pub use source::{ChunkReader, ChunkSource, SourceError};
+pub use stream::{write_file, write_tar};
+pub use tree::{Previous, Reuse, TreeOptions, Written, write_tree};
+pub use walk::{Items, leaves, walk};
+
+#[cfg(test)]
+pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
+
+use std::io;
+
+use crate::faults::{Fault, Faulty};
+use crate::files;
+use crate::ids::ChunkId;
+use crate::manifest::{self, EntryPath};
+
+/// Why a release could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The manifest is not one that an honest builder makes.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// A chunk could not be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A file or folder could not be written or read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A chunk is not as long as the manifest says.
+    #[error("chunk {id}: expected {expected} B, found {found} B")]
+    Length {
+        /// The chunk.
+        id: ChunkId,
+        /// What the manifest says.
+        expected: u32,
+        /// What the source gave.
+        found: usize,
+    },
+    /// The release has no file of this name.
+    #[error("the release has no file `{0}`")]
+    Missing(EntryPath),
+    /// One file was asked for, without a name, of a release that is a tree.
+    #[error("the release is a tree of {0} files: name the one to write")]
+    Unnamed(u64),
+    /// Whoever takes the stream did not take it.
+    #[error("could not pass on `{path}`: {source}")]
+    Output {
+        /// The entry on its way.
+        path: EntryPath,
+        /// What the writer said.
+        source: io::Error,
+    },
+    /// The end of a stream was not taken.
+    #[error("could not end the stream: {0}")]
+    OutputEnd(io::Error),
+    /// The caller asked to stop.
+    #[error("rebuilding was cancelled")]
+    Cancelled,
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Manifest(error) => error.fault(),
+            Self::Source(error) => error.fault(),
+            Self::File(error) => error.fault(),
+            Self::Length { .. } => Fault::Corrupt,
+            Self::Missing(_) => Fault::Missing,
+            Self::Unnamed(_) => Fault::Input,
+            Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
+            Self::Cancelled => Fault::Interrupted,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Takes jobs: reads chunks, from an earlier copy where they are right, and writes them in large pieces.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Reuse;
+use super::jobs::{Basis, Job, Output, Whole};
+use super::site::Site;
+use crate::files;
+use crate::ids::ChunkId;
+use crate::monitor::Phase;
+use crate::reassembly::walk::read_chunk;
+use crate::reassembly::{ChunkReader, Error};
+use crate::recipe::ChunkRef;
+
+/// 1 MiB: what is written at once.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// One thread's reader and buffer.
+pub(super) struct Worker<'a> {
+    site: &'a Site<'a>,
+    reader: &'a mut dyn ChunkReader,
+    /// Bytes to be written next.
+    buffer: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    /// Starts with nothing to do.
+    pub(super) fn new(site: &'a Site<'a>, reader: &'a mut dyn ChunkReader) -> Self {
+        Self { site, reader, buffer: Vec::with_capacity(WRITE_BYTES) }
+    }
+
+    /// Does jobs until none come; after an error anywhere it only takes them, so that the sender can end.
+    pub(super) fn run(mut self, jobs: &Mutex<Receiver<Job>>) {
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = job else { return };
+            if let Err(error) = self.site.go_on().and_then(|()| self.job(job)) {
+                self.site.fail(error);
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) -> Result<(), Error> {
+        match job {
+            Job::Files(files) => files.into_iter().try_for_each(|file| {
+                self.site.go_on()?;
+                self.whole(file)
+            }),
+            Job::Part(part) => {
+                self.fill(&part.output, part.offset, &part.chunks)?;
+                finish(self.site, part.output);
+                Ok(())
+            }
+        }
+    }
+
+    fn whole(&mut self, wanted: Whole) -> Result<(), Error> {
+        let site = self.site;
+        let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
+        let (links, reflinks) = (site.reuse == Reuse::HardLink, site.may_reflink());
+        if let Some(earlier) = &earlier
+            && links
+            && !reflinks
+            && self.link(earlier, &wanted)
+        {
+            return Ok(());
+        }
+        let file = site.create_file(&wanted.path, wanted.mode)?;
+        let basis = site.basis(earlier, &file, &wanted)?;
+        if links && reflinks && matches!(basis, Basis::Earlier(_)) {
+            // The first refused reflink: now that this is known, a link can be tried.
+            site.remove_file(&wanted.path)?;
+            return self.whole(wanted);
+        }
+        let output = Output { path: wanted.path, file, basis, rebuilt: AtomicBool::new(false) };
+        self.fill(&output, 0, &wanted.chunks)?;
+        finish(site, Arc::new(output));
+        Ok(())
+    }
+
+    /// Links the earlier file, once it is verified, instead of writing a new one.
+    fn link(&mut self, earlier: &File, wanted: &Whole) -> bool {
+        let mut offset = 0;
+        for chunk in &wanted.chunks {
+            self.buffer.clear();
+            if !self.take_from(earlier, offset, chunk) {
+                return false;
+            }
+            offset += u64::from(chunk.bytes);
+        }
+        let linked = self.site.hard_link(earlier, wanted);
+        if linked {
+            self.site.reused(wanted.size);
+            self.site.reused_whole();
+            self.site.monitor.advance(Phase::Rebuild, wanted.size);
+        }
+        linked
+    }
+
+    /// Writes `chunks` from `offset` on.
+    fn fill(&mut self, output: &Output, offset: u64, chunks: &[ChunkRef]) -> Result<(), Error> {
+        self.buffer.clear();
+        // Where the buffer's first byte goes, and where the next chunk does.
+        let (mut begin, mut next) = (offset, offset);
+        for chunk in chunks {
+            let pending = self.buffer.len();
+            let found = match &output.basis {
+                Basis::None => false,
+                Basis::Earlier(earlier) => self.take_from(earlier, next, chunk),
+                Basis::InPlace => self.take_from(&output.file, next, chunk),
+            };
+            next += u64::from(chunk.bytes);
+            if found {
+                self.site.reused(u64::from(chunk.bytes));
+            } else {
+                output.rebuilt.store(true, Ordering::Relaxed);
+                read_chunk(self.reader, chunk, &mut self.buffer)?;
+            }
+            if found && matches!(output.basis, Basis::InPlace) {
+                self.buffer.truncate(pending);
+                self.write(output, begin)?;
+                begin = next;
+            } else if self.buffer.len() >= WRITE_BYTES {
+                self.write(output, begin)?;
+                begin = next;
+            }
+        }
+        self.write(output, begin)?;
+        self.site.monitor.advance(Phase::Rebuild, next - offset);
+        Ok(())
+    }
+
+    /// Appends a chunk from a file that may have changed; false, and nothing appended, where it has.
+    fn take_from(&mut self, file: &File, offset: u64, chunk: &ChunkRef) -> bool {
+        let before = self.buffer.len();
+        self.buffer.resize(before + chunk.bytes as usize, 0);
+        let read = file.read_exact_at(&mut self.buffer[before..], offset);
+        let right = read.is_ok() && ChunkId::of(&self.buffer[before..]) == chunk.id;
+        if !right {
+            self.buffer.truncate(before);
+        }
+        right
+    }
+
+    fn write(&mut self, output: &Output, offset: u64) -> Result<(), files::Error> {
+        let written = output.file.write_all_at(&self.buffer, offset);
+        self.buffer.clear();
+        self.site.on(written, "write", &output.path)
+    }
+}
+
+/// Lets go of a file; whoever is the last counts it.
+pub(super) fn finish(site: &Site<'_>, output: Arc<Output>) {
+    if let Some(output) = Arc::into_inner(output) {
+        let whole = !matches!(output.basis, Basis::None) && !output.rebuilt.into_inner();
+        if whole {
+            site.reused_whole();
+        }
+    }
+}
