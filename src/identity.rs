@@ -173,13 +173,26 @@ impl Identity {
     /// # Errors
     /// A grant beyond the limits, or the disk.
     pub fn create_token(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(TokenId, String)> {
+        let (grant, text) = self.issue(grant)?;
+        let record = rmp_serde::to_vec(&grant).expect("a Vec takes every write");
+        files::publish(&self.record_path(grant.id), &record, 0o600)?;
+        Ok((grant.id, text))
+    }
+
+    /// Makes a token that is not registered: for a command of whoever may read this folder anyway.
+    ///
+    /// # Errors
+    /// A grant beyond the limits.
+    pub fn sign_own(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<String> {
+        self.issue(grant).map(|(_, text)| text)
+    }
+
+    fn issue(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(Grant, String)> {
         let mut id = [0; 8];
         SystemRandom::new().fill(&mut id).map_err(|_| Error::Random)?;
         let grant = grant(TokenId::from_bytes(id));
         let text = self.issuer.sign(&grant)?;
-        let record = rmp_serde::to_vec(&grant).expect("a Vec takes every write");
-        files::publish(&self.record_path(grant.id), &record, 0o600)?;
-        Ok((grant.id, text))
+        Ok((grant, text))
     }
 
     /// All tokens made here, and whether each was revoked; the oldest first.

@@ -43,3 +43,7 @@ pub mod destination;
 pub mod agent;
 pub mod deliveries;
 pub mod proxy;
+
+// The faces.
+pub mod config;
+pub mod cli;

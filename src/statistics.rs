@@ -84,7 +84,7 @@ fn of_packs(store: &Store, add: &mut impl FnMut(u32)) -> Result<u64, Error> {
     let mut stored = 0;
     store.visit_frames(&mut |frame| {
         stored += frame.bytes;
-        for chunk in frame.chunks {
+        for chunk in &frame.chunks {
             if frame.is_content && seen.insert(chunk.id) {
                 add(chunk.bytes);
             }
@@ -113,7 +113,7 @@ fn of_releases(store: &Store, records: &[Record], add: &mut impl FnMut(u32)) -> 
     store.visit_frames(&mut |frame| {
         let plain: u64 = frame.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
         let mut ours = 0;
-        for chunk in frame.chunks {
+        for chunk in &frame.chunks {
             ours += chunks.remove(&chunk.id).map_or(0, u64::from);
         }
         stored += frame.bytes * ours / plain.max(1);

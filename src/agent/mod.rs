@@ -11,6 +11,8 @@ mod session;
 pub use receipt::Receipt;
 pub use session::{Access, Session};
 
+use std::path::PathBuf;
+
 use crate::faults::{Fault, Faulty};
 use crate::wire::{BatchError, Refusal};
 use crate::{destination, files, link, manifest, reassembly, store};
@@ -51,6 +53,15 @@ pub enum Error {
     /// Keeping fetched chunks.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Another pull is making the same directory.
+    #[error("another pull to {} is under way", .0.display())]
+    Busy(PathBuf),
+    /// Not a directory that can be replaced.
+    #[error("{} is not a directory that a pull can make", .0.display())]
+    Target(PathBuf),
+    /// A directory with content that no pull has made.
+    #[error("{} holds files that no pull has put there", .0.display())]
+    NotPulled(PathBuf),
     /// Rebuilding.
     #[error(transparent)]
     Rebuild(#[from] reassembly::Error),
@@ -72,7 +83,12 @@ impl Error {
             Self::Store(error) => error,
             Self::Rebuild(error) => error,
             Self::Publish(error) => error,
-            Self::WrongChunk | Self::Ended | Self::OutOfTurn(_) => return None,
+            Self::WrongChunk
+            | Self::Ended
+            | Self::OutOfTurn(_)
+            | Self::Busy(_)
+            | Self::Target(_)
+            | Self::NotPulled(_) => return None,
         })
     }
 }
@@ -81,16 +97,31 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::WrongChunk => Fault::Corrupt,
-            Self::Ended => Fault::Retry,
+            Self::Ended | Self::Busy(_) => Fault::Retry,
+            Self::Target(_) | Self::NotPulled(_) => Fault::Input,
             Self::OutOfTurn(_) => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }
     }
 
     fn hint(&self) -> Option<String> {
-        self.inner().and_then(Faulty::hint)
+        match self {
+            Self::NotPulled(_) => Some("pull into a new directory, or replace what is there with --replace".to_owned()),
+            _ => self.inner().and_then(Faulty::hint),
+        }
     }
 }
 
 /// The result of an agent's work.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static, E>(
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    E: Send + 'static,
+    Error: From<E>,
+{
+    Ok(tokio::task::spawn_blocking(work).await.expect("blocking work does not panic")?)
+}

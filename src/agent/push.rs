@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::feed::{self, Fed, Job};
 use super::receipt::{self, Receipt, ReceiptBytes, ReceiptChunks, ReceiptWire};
 use super::scan::{self, Scan, Selection, Spool};
-use super::{Error, Result, Session};
+use super::{Error, Result, Session, blocking};
 use crate::chunking::Profile;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::faults::Faulty;
@@ -105,13 +105,13 @@ async fn attempt(
         finished: false,
     };
     let result = drive.run(receiver, fed).await;
-    drive.jobs = None;
-    if let Err(error) = &result {
-        drive.sender.reset(error.fault());
-    }
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
-    drop(drive);
+    drop(drive.jobs.take());
+    match &result {
+        Ok(()) => drive.sender.finish()?,
+        Err(error) => drive.sender.reset(error.fault()),
+    }
     feeder.await.expect("the feeder does not panic");
     result?;
     let counters = session.counters();
@@ -244,10 +244,7 @@ impl Drive {
                 self.committed = Some((record, existing, Instant::now()));
             }
             Action::Delivery(event) => self.delivery(event),
-            Action::Finish => {
-                self.sender.finish()?;
-                self.finished = true;
-            }
+            Action::Finish => self.finished = true,
         }
         Ok(())
     }
@@ -306,14 +303,3 @@ impl Drive {
 }
 
 type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;
-
-/// Runs blocking work off the async threads.
-pub(super) async fn blocking<T: Send + 'static, E>(
-    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
-) -> Result<T>
-where
-    E: Send + 'static,
-    Error: From<E>,
-{
-    Ok(tokio::task::spawn_blocking(work).await.expect("blocking work does not panic")?)
-}

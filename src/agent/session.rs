@@ -46,7 +46,7 @@ impl Session {
     /// # Errors
     /// The connection is lost, or the proxy refused.
     pub async fn ask(&self, operation: &Operation, mut take: impl FnMut(Answer)) -> Result<()> {
-        let (mut sender, mut receiver) = self.request(operation).await?;
+        let (sender, mut receiver) = self.request(operation).await?;
         sender.finish()?;
         while let Some(answer) = receiver.receive::<Answer>().await? {
             match answer {

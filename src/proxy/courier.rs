@@ -7,7 +7,7 @@ use super::spaces::Spaces;
 use crate::deliveries::{Courier, Delivery};
 use crate::destination::{self, Directory};
 use crate::faults::{Fault, Faulty};
-use crate::ids::ReleaseId;
+use crate::ids::{AppName, ReleaseId};
 use crate::monitor::Silent;
 use crate::reassembly::{self, SourceError};
 use crate::record::DeliveryReport;
@@ -38,7 +38,7 @@ impl Courier for StoreCourier {
         let store = self.spaces.open(&delivery.space).map_err(|error| told(&error))?;
         let root = store.root(&delivery.release).map_err(|error| told(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
-        let place = destination.for_app(&delivery.app);
+        let place = for_app(destination, &delivery.app);
         let delivered =
             place.deliver(&delivery.release, &root, store.as_ref(), &previous, &Silent, Some(cancelled));
         match delivered {
@@ -55,6 +55,13 @@ impl Courier for StoreCourier {
             }
         }
     }
+}
+
+/// The destination with `{app}` in its path replaced by the application's name.
+fn for_app(destination: &Directory, app: &AppName) -> Directory {
+    let path = destination.path.to_string_lossy();
+    let path = if path.contains("{app}") { path.replace("{app}", app.as_str()).into() } else { destination.path.clone() };
+    Directory { path, ..destination.clone() }
 }
 
 /// Has a chunk that was found damaged asked for again at the next push.

@@ -42,6 +42,9 @@ pub enum Error {
     /// The proxy's keys.
     #[error(transparent)]
     Identity(#[from] identity::Error),
+    /// The host that agents are to be told.
+    #[error(transparent)]
+    Address(#[from] crate::address::Error),
     /// The socket.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -58,6 +61,7 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.fault(),
             Self::Identity(error) => error.fault(),
+            Self::Address(error) => error.fault(),
             Self::Link(error) => error.fault(),
             Self::Deliveries(error) => error.fault(),
             Self::InUse(_) => Fault::Retry,
@@ -91,6 +95,8 @@ pub struct Options {
     pub link: link::Options,
     /// How long to wait for the data folder's lock.
     pub lock_patience: Duration,
+    /// How long work under way may take when the proxy is stopped.
+    pub drain_patience: Duration,
 }
 
 impl Options {
@@ -104,6 +110,7 @@ impl Options {
             store: store::Options::default(),
             link: link::Options::default(),
             lock_patience: Duration::ZERO,
+            drain_patience: DRAIN_TIME_MAX,
         }
     }
 }
@@ -122,6 +129,7 @@ pub struct Proxy {
     listener: Listener,
     url: ProxyUrl,
     first_start: bool,
+    drain_patience: Duration,
     /// Held as long as the proxy lives.
     _lock: Lock,
 }
@@ -138,9 +146,9 @@ impl Proxy {
         let mut lock = lock.ok_or_else(|| Error::InUse(options.data.clone()))?;
         let (identity, first_start) = Identity::open_or_create(&options.data.join("identity"))?;
         let listener = Listener::bind(options.listen, &identity, &options.link)?;
-        let address = listener.local_address();
+        let address = listener.local_address()?;
         let host = options.public_host.clone().unwrap_or_else(|| told_host(address));
-        let url = ProxyUrl::new(&host, address.port(), identity.fingerprint()).map_err(link::Error::from)?;
+        let url = ProxyUrl::new(&host, address.port(), identity.fingerprint())?;
         let spaces = Arc::new(Spaces::new(options.data.join("spaces"), options.store));
         let courier: Arc<dyn Courier> = Arc::new(StoreCourier::new(Arc::clone(&spaces)));
         let folder = options.data.join("deliveries");
@@ -148,7 +156,7 @@ impl Proxy {
         let audit = Audit::open(&options.data.join("audit.log"))?;
         lock.describe(&url.to_string())?;
         let shared = Arc::new(Shared { identity, spaces, deliveries, audit });
-        Ok(Self { shared, listener, url, first_start, _lock: lock })
+        Ok(Self { shared, listener, url, first_start, drain_patience: options.drain_patience, _lock: lock })
     }
 
     /// The address that agents use.
@@ -166,8 +174,8 @@ impl Proxy {
         &self.shared.identity
     }
 
-    /// Serves until `stop` is done, then lets what is under way end, for at most [`DRAIN_TIME_MAX`].
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` is done, then lets what is under way end, for at most the options' patience.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
         loop {
@@ -182,13 +190,8 @@ impl Proxy {
                 Some(_) = connections.join_next() => {}
             }
         }
-        self.listener.refuse_new();
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_TIME_MAX, drained).await.is_err() {
-            tracing::warn!("requests still under way are cut off; they can be repeated");
-            connections.abort_all();
-        }
-        self.listener.close().await;
+        self.listener.drain(self.drain_patience).await;
+        connections.shutdown().await;
         let shared = self.shared;
         let stopped = tokio::task::spawn_blocking(move || {
             shared.deliveries.stop();
@@ -248,21 +251,19 @@ async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver)
     let (grant, operation) = match admit(&shared, &mut receiver).await {
         Ok(Some(admitted)) => admitted,
         Ok(None) => return,
-        Err(refusal) => return refuse(&mut sender, refusal).await,
+        Err(refusal) => return refuse(sender, refusal).await,
     };
     let granted = Granted { shared: Arc::clone(&shared), grant };
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
         Operation::Pull(selector) => pull::serve(granted, selector, sender, receiver).await,
         Operation::Deliver { release, destinations } => {
-            if let Err(refusal) = query::deliver(&granted, &release, &destinations, &mut sender).await {
-                refuse(&mut sender, refusal).await;
-            }
+            let delivered = query::deliver(&granted, &release, &destinations, &mut sender).await;
+            end(sender, delivered).await;
         }
         question => {
-            if let Err(refusal) = query::answer(granted, question, &mut sender).await {
-                refuse(&mut sender, refusal).await;
-            }
+            let answered = query::answer(granted, question, &mut sender).await;
+            end(sender, answered).await;
         }
     }
 }
@@ -280,11 +281,19 @@ async fn admit(shared: &Shared, receiver: &mut Receiver) -> Result<Option<(Grant
 }
 
 /// Tells the agent no, in words that every conversation knows.
-async fn refuse(sender: &mut Sender, refusal: Refusal) {
+async fn refuse(mut sender: Sender, refusal: Refusal) {
     tracing::info!(fault = ?refusal.fault, text = refusal.text, "refused");
     // The agent may have gone already.
     if sender.send(&Answer::Refused(refusal)).await.is_ok() {
         drop(sender.finish());
+    }
+}
+
+/// Ends a stream well, or with a refusal.
+async fn end(sender: Sender, result: Result<(), Refusal>) {
+    match result {
+        Ok(()) => drop(sender.finish()),
+        Err(refusal) => refuse(sender, refusal).await,
     }
 }
 

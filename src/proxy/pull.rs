@@ -25,7 +25,7 @@ const REQUESTS_AHEAD: usize = 16;
 /// Serves a pull until the agent is done or gone.
 pub async fn serve(granted: Granted, selector: Selector, mut sender: Sender, mut receiver: Receiver) {
     if let Err(refusal) = granted.allow(Action::Pull, Some(&selector.app)) {
-        return refuse(&mut sender, refusal).await;
+        return refuse(sender, refusal).await;
     }
     let (requests_in, requests) = mpsc::channel(REQUESTS_AHEAD);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
@@ -45,10 +45,10 @@ pub async fn serve(granted: Granted, selector: Selector, mut sender: Sender, mut
     drop(replies);
     match pull.await {
         Ok(Ok(())) => drop(sender.finish()),
-        Ok(Err(refusal)) => refuse(&mut sender, refusal).await,
+        Ok(Err(refusal)) => refuse(sender, refusal).await,
         Err(_) => {
             let text = "the proxy failed inside; its log says more".to_owned();
-            refuse(&mut sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
+            refuse(sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
         }
     }
     reader.abort();

@@ -25,7 +25,7 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
     let destinations = &open.destinations;
     let allowed = granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
     if let Err(refusal) = allowed {
-        return refuse(&mut sender, refusal).await;
+        return refuse(sender, refusal).await;
     }
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
@@ -40,12 +40,12 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
         Ok(Ok(events)) => events,
         Ok(Err(refusal)) => {
             reader.abort();
-            return refuse(&mut sender, refusal).await;
+            return refuse(sender, refusal).await;
         }
         Err(_) => {
             reader.abort();
             let text = "the proxy failed inside; its log says more".to_owned();
-            return refuse(&mut sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
+            return refuse(sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
         }
     };
     reader.abort();

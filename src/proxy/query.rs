@@ -16,7 +16,7 @@ use crate::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
 /// Rows in one message: with paths of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 200;
 
-/// Answers a question and ends the stream.
+/// Answers a question.
 ///
 /// # Errors
 /// What the agent is to be told.
@@ -32,9 +32,7 @@ pub async fn answer(granted: Granted, question: Operation, sender: &mut Sender) 
     }
     drop(answers);
     let text = "the proxy failed inside; its log says more".to_owned();
-    work.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
-    drop(sender.finish());
-    Ok(())
+    work.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })?
 }
 
 /// Works the answer out, in parts; `give` says whether anybody still listens.
@@ -164,6 +162,5 @@ pub async fn deliver(
             }
         }
     }
-    drop(sender.finish());
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
-use crate::faults::Fault;
 use crate::ids::{ChunkId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, NodeRef, Root};
@@ -223,9 +222,4 @@ impl Shelf for SpaceShelf<'_> {
         let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;
         Ok((record, existing))
     }
-}
-
-/// What an agent is told when the proxy is at its end.
-pub fn stopping() -> Refusal {
-    Refusal { fault: Fault::Retry, text: "the proxy is stopping".to_owned(), hint: Some("try again soon".to_owned()) }
 }

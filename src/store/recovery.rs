@@ -73,7 +73,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<usize> {
 /// The packs cannot be listed, or a new index cannot be made.
 pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<Opened> {
     let on_disk: Vec<Pack> = list_sealed(folder)?;
-    let mut packs_lost = false;
+    let packs_lost;
     match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),

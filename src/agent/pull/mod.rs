@@ -9,4 +9,5 @@ mod held;
 mod publish;
 
 pub use fetch::{Fetched, fetch};
-pub use publish::{Pulled, pull_tree};
+pub use held::{Held, Present};
+pub use publish::{PullOptions, Pulled, pull_tree};

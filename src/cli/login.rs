@@ -1,0 +1,52 @@
+//! `whit login`: remembers a proxy and a token, after trying them.
+
+use clap::Args;
+use serde_json::json;
+
+use super::access::Login;
+use super::output::{self, Output};
+use super::{Error, config};
+use crate::address::ProxyUrl;
+use crate::agent::{Access, Session};
+use crate::files;
+use crate::link;
+use crate::wire::{Answer, Operation};
+
+/// Remember a proxy and a token, after trying them.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The proxy's address, as `whit serve` prints it.
+    url: ProxyUrl,
+    /// The token, as `whit token create` prints it.
+    #[arg(long, env = "WHIT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: String,
+}
+
+/// Runs the command.
+pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
+    let login = Login { proxy: arguments.url, token: arguments.token.trim().to_owned() };
+    let access = Access { url: login.proxy.clone(), token: login.token.clone() };
+    let session = Session::open(&access, &link::Options::default()).await?;
+    let mut identity = None;
+    session
+        .ask(&Operation::Identify, |answer| {
+            if let Answer::Identity(info) = answer {
+                identity = Some(info);
+            }
+        })
+        .await?;
+    session.finish().await;
+    let Some(info) = identity else { return Err(crate::agent::Error::Ended.into()) };
+    let path = config::login_file()?;
+    let text = toml::to_string(&login).map_err(|source| Error::input(source.to_string(), "check the address"))?;
+    if let Some(folder) = path.parent() {
+        files::create_folder(folder)?;
+    }
+    // The token opens the proxy: for the user's eyes only.
+    files::publish(&path, text.as_bytes(), 0o600)?;
+    output.report(&json!({ "proxy": login.proxy, "user": info.user, "space": info.space, "expires": info.expires }), || {
+        let until = info.expires.map_or_else(|| "revoked".to_owned(), output::time);
+        format!("logged in to {} as {} in space {}, until {until}", login.proxy, info.user, info.space)
+    });
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The command line: one file a command, and what they share.
+
+mod access;
+mod deliver;
+mod demo;
+mod embedded;
+mod login;
+mod output;
+mod progress;
+mod pull;
+mod push;
+mod queries;
+mod serve;
+mod token;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::faults::{Fault, Faulty};
+use crate::monitor::{Monitor, Silent};
+use crate::{address, agent, config, files, identity, ids, link, proxy, reassembly};
+
+use self::access::AccessArgs;
+use self::output::Output;
+
+const AFTER_HELP: &str = "\
+Without a proxy configured, whit keeps everything in a store of your own (--data, WHIT_DATA) and runs
+its proxy inside the command: try `whit push myapp ./build`, change something, and push again.
+
+Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allowed, 5 damaged data,
+6 try again, 7 no room, 8 incompatible versions, 130 interrupted.";
+
+/// Sends only the whit that changed: pushes releases to a proxy, which rebuilds and delivers them whole.
+#[derive(Debug, Parser)]
+#[command(name = "whit", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How to report.
+#[derive(Debug, Clone, Copy, Args)]
+struct OutputArgs {
+    /// Report as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show no progress and no notes.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Push a directory or file as a release of an application.
+    Push(push::PushArgs),
+    /// Make a directory equal to a release.
+    Pull(pull::PullArgs),
+    /// Write one file of a release to standard output.
+    Cat(pull::CatArgs),
+    /// Deliver a release again, without any agent's bytes.
+    Deliver(deliver::DeliverArgs),
+    /// List applications.
+    Apps(queries::AppsArgs),
+    /// List an application's releases, newest first.
+    Releases(queries::ReleasesArgs),
+    /// Show which files differ between two releases.
+    Diff(queries::DiffArgs),
+    /// Show what is stored and what was saved.
+    Stats(queries::StatsArgs),
+    /// Run a proxy.
+    Serve(serve::ServeArgs),
+    /// Create, list and revoke tokens, on the proxy's host.
+    Token(token::TokenArgs),
+    /// Remember a proxy and a token.
+    Login(login::LoginArgs),
+    /// Push two releases through a proxy of its own and show what crossed.
+    Demo(demo::DemoArgs),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    File(#[from] files::Error),
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    #[error(transparent)]
+    Rebuild(#[from] reassembly::Error),
+    #[error(transparent)]
+    Name(#[from] ids::Error),
+    #[error(transparent)]
+    Address(#[from] address::Error),
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// Said in the command's own words.
+    #[error("{text}")]
+    Told {
+        fault: Fault,
+        text: String,
+        hint: Option<String>,
+    },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    fn input(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Told { fault: Fault::Input, text: text.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Agent(error) => error.fault(),
+            Self::Proxy(error) => error.fault(),
+            Self::Config(error) => error.fault(),
+            Self::File(error) => error.fault(),
+            Self::Identity(error) => error.fault(),
+            Self::Rebuild(error) => error.fault(),
+            Self::Address(error) => error.fault(),
+            Self::Link(error) => error.fault(),
+            Self::Name(_) => Fault::Input,
+            Self::Told { fault, .. } => *fault,
+            Self::Interrupted => Fault::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let own = match self {
+            Self::Agent(error) => error.hint(),
+            Self::Proxy(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
+            Self::Address(error) => error.hint(),
+            Self::Link(error) => error.hint(),
+            Self::Told { hint, .. } => hint.clone(),
+            _ => None,
+        };
+        own.or_else(|| general_hint(self.fault()).map(str::to_owned))
+    }
+}
+
+/// What to do about a fault where the error itself does not know better.
+fn general_hint(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Retry => Some("try again; what was acknowledged is not sent twice"),
+        Fault::Full => Some("make room on the disk, then try again"),
+        Fault::Corrupt => Some("push the release again from where it was built; the proxy asks for what it lost"),
+        Fault::Version => Some("update the older of the two sides"),
+        Fault::Bug => Some("this is a mistake in whit: please report it with the command that led to it"),
+        Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
+        Fault::Interrupted => Some("run the command again: it goes on where it was"),
+        Fault::Missing | Fault::Input => None,
+    }
+}
+
+/// Runs the program and gives its exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.output.json, cli.output.quiet);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
+        Err(source) => Err(Error::Told { fault: Fault::Retry, text: format!("no threads: {source}"), hint: None }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.fault().exit_code())
+        }
+    }
+}
+
+async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
+    match command {
+        // These end in an orderly way by themselves.
+        Command::Serve(arguments) => serve::run(arguments, output).await,
+        Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Token(arguments) => token::run(&arguments, output),
+        Command::Login(arguments) => login::run(arguments, output).await,
+        Command::Push(arguments) => push::run(arguments, output).await,
+        Command::Pull(arguments) => pull::run(arguments, output).await,
+        Command::Cat(arguments) => pull::cat(arguments, output).await,
+        Command::Deliver(arguments) => deliver::run(arguments, output).await,
+        Command::Apps(arguments) => queries::apps(arguments, output).await,
+        Command::Releases(arguments) => queries::releases(arguments, output).await,
+        Command::Diff(arguments) => queries::diff(arguments, output).await,
+        Command::Stats(arguments) => queries::stats(arguments, output).await,
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn monitor(output: &Output) -> Arc<dyn Monitor> {
+    if output.shows_progress() { Arc::new(progress::Bar::new()) } else { notes_or_silence(output) }
+}
+
+fn notes_or_silence(output: &Output) -> Arc<dyn Monitor> {
+    if output.is_quiet() { Arc::new(Silent) } else { Arc::new(progress::Notes) }
+}
+
+/// Workers for hashing, compressing and writing: one for each processor.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}

@@ -1,0 +1,167 @@
+//! `whit push`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::output::{self, Output};
+use super::{AccessArgs, Error, monitor, threads};
+use crate::agent::push::{Order, push};
+use crate::agent::receipt::Receipt;
+use crate::agent::scan::Selection;
+use crate::destination::Directory;
+use crate::faults::Fault;
+use crate::ids::DestinationName;
+use crate::record::{DeliveryEvent, DeliveryState};
+
+const HELP: &str = "\
+PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
+--exclude stay out. Kept: names as bytes, content, permission bits, symbolic links inside the tree, empty
+directories. Not kept: owner, times, set-id bits.
+
+  whit push web ./dist --label v1.2.3 --to production
+  whit push web ./dist --dry-run --json | jq .bytes.unseen
+  whit push web ./dist --to dir:/srv/web          (without a proxy of your own)";
+
+/// Push a directory or file as a release of an application.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct PushArgs {
+    /// The application.
+    app: String,
+    /// A directory or a file.
+    path: PathBuf,
+    /// A word for the release, like v1.2.3; may be given several times.
+    #[arg(long, value_name = "LABEL")]
+    label: Vec<String>,
+    /// Deliver the release there: a destination of the proxy, or dir:PATH where the proxy is inside the
+    /// command; may be given several times.
+    #[arg(long, value_name = "DEST")]
+    to: Vec<String>,
+    /// Leave out what matches, in gitignore syntax; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Negotiate and report what would cross; store nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs the command.
+pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
+    let (destinations, local) = destinations(&arguments.to)?;
+    let order = Order {
+        app: arguments.app.parse()?,
+        path: arguments.path,
+        selection: Selection { exclude: arguments.exclude, ignore_files_off: false },
+        labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
+        destinations,
+        dry_run: arguments.dry_run,
+        threads: threads(),
+    };
+    let open = arguments.access.open(output, local).await?;
+    let monitor = monitor(output);
+    let receipt = open.run(async |session| Ok(push(session, &order, &monitor).await?)).await;
+    drop(monitor);
+    let receipt = receipt?;
+    output.report(&receipt, || receipt_text(&receipt));
+    delivered_all(&receipt.delivered)
+}
+
+/// The names to send, and the directories behind `dir:PATH`.
+pub fn destinations(given: &[String]) -> Result<(Vec<DestinationName>, Vec<(DestinationName, Directory)>), Error> {
+    let (mut names, mut local) = (Vec::new(), Vec::new());
+    for text in given {
+        if let Some(path) = text.strip_prefix("dir:") {
+            let path = std::path::absolute(path)
+                .map_err(|_| Error::input(format!("`{text}` names no folder"), "write dir:PATH"))?;
+            let name = local_name(&path)?;
+            local.push((name.clone(), Directory::new(path)));
+            names.push(name);
+        } else {
+            names.push(text.parse()?);
+        }
+    }
+    Ok((names, local))
+}
+
+/// The name of a directory that the admin has not named.
+fn local_name(path: &Path) -> Result<DestinationName, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let hash = blake3::hash(path.as_os_str().as_bytes()).to_hex();
+    Ok(format!("dir.{}", &hash[..16]).parse()?)
+}
+
+/// An error where a delivery that was asked for has not been made.
+pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
+    for event in deliveries {
+        let (fault, reason, hint) = match &event.state {
+            DeliveryState::Delivered(_) => continue,
+            DeliveryState::Failed { reason } => (Fault::Input, reason.clone(), "mend the cause, then `whit deliver`"),
+            DeliveryState::Retrying { reason, .. } => {
+                (Fault::Retry, reason.clone(), "the release is stored; the proxy keeps trying to deliver it")
+            }
+            DeliveryState::Queued | DeliveryState::Running => {
+                (Fault::Retry, "it has not ended".to_owned(), "the release is stored; the proxy goes on delivering it")
+            }
+        };
+        let text = format!("delivery to {} failed: {reason}", event.destination);
+        return Err(Error::Told { fault, text, hint: Some(hint.to_owned()) });
+    }
+    Ok(())
+}
+
+/// A receipt for people.
+pub fn receipt_text(receipt: &Receipt) -> String {
+    let what = match (receipt.dry_run, receipt.unchanged) {
+        (true, _) => "would push",
+        (false, true) => "unchanged",
+        (false, false) => "pushed",
+    };
+    let number = receipt.sequence.map(|number| format!(" #{number}")).unwrap_or_default();
+    let mut lines = vec![format!("{what} {}{number}, release {}", receipt.app, receipt.release.short())];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    line("content", format!("{} in {} files", output::bytes(receipt.bytes.logical), output::count(receipt.files)));
+    line(
+        "unseen",
+        format!(
+            "{} in {} of {} chunks, {} compressed",
+            output::bytes(receipt.bytes.unseen),
+            output::count(receipt.chunks.unseen),
+            output::count(receipt.chunks.total),
+            output::bytes(receipt.bytes.sent)
+        ),
+    );
+    line(
+        "wire",
+        format!(
+            "{} up, {} down, {} round trips",
+            output::bytes(receipt.wire.up),
+            output::bytes(receipt.wire.down),
+            receipt.round_trips
+        ),
+    );
+    line("time", format!("{:.2} s", receipt.seconds));
+    for event in &receipt.delivered {
+        line("delivery", delivery_text(event));
+    }
+    lines.join("\n")
+}
+
+/// How a delivery ended, for people.
+pub fn delivery_text(event: &DeliveryEvent) -> String {
+    match &event.state {
+        DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
+        DeliveryState::Delivered(report) => format!(
+            "{} ({}, {} of it taken over)",
+            report.place,
+            output::bytes(report.bytes),
+            output::bytes(report.reused_bytes)
+        ),
+        DeliveryState::Failed { reason } | DeliveryState::Retrying { reason, .. } => {
+            format!("{} failed: {reason}", event.destination)
+        }
+        DeliveryState::Queued | DeliveryState::Running => format!("{} is under way", event.destination),
+    }
+}

@@ -1,0 +1,105 @@
+//! `whit serve`: runs a proxy until it is told to stop.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::Output;
+use super::{Error, config, token};
+use crate::config::Config;
+use crate::faults::Fault;
+use crate::ids::UserName;
+use crate::link;
+use crate::proxy::{self, Options, Proxy};
+
+/// The default port: w-h-i-t on a telephone.
+const PORT: u16 = 9448;
+
+const HELP: &str = "\
+Prints its address when it is ready, as the first line on standard output, and on its first start the
+`whit login` line to paste on a build host. Further tokens: `whit token create`. Ctrl-C or SIGTERM lets
+what is under way end, for at most 30 seconds, then stops. Nothing acknowledged is ever lost.";
+
+/// Run a proxy: receive pushes, keep them, rebuild and deliver complete releases.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct ServeArgs {
+    /// Where everything is kept [default: the user's data folder].
+    #[arg(long, env = "WHIT_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to listen; port 0 picks a free one [default: port 9448 on all addresses].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// A configuration file: destinations, and defaults for these flags (docs/CONFIG.md).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The host that agents are told to connect to [default: the address listened on, or this host's name].
+    #[arg(long, value_name = "HOST")]
+    public_host: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
+    log_to_stderr(output);
+    let config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    let data = match arguments.data.or_else(|| config.data.clone()) {
+        Some(data) => data,
+        None => config::data_folder()?,
+    };
+    let listen = arguments.listen.or(config.listen);
+    let mut options = Options::new(&data, listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, PORT).into()));
+    options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
+    options.destinations = config.directories();
+    if let Some(mebibytes) = config.reserve_mib {
+        options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
+    }
+    let (mut interrupt, mut terminate) = (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
+    let proxy = match Proxy::start(&options) {
+        Err(proxy::Error::Link(link::Error::Bind { .. })) if listen.is_none() => {
+            // A machine without IPv6.
+            options.listen = (Ipv4Addr::UNSPECIFIED, PORT).into();
+            Proxy::start(&options)?
+        }
+        result => result?,
+    };
+    let url = proxy.url().to_string();
+    output.report(&json!({ "url": url }), || url.clone());
+    output.note(&format!("data in {}; Ctrl-C stops", data.display()));
+    if proxy.is_first_start() {
+        let user: UserName = "admin".parse()?;
+        let token = token::everything(proxy.identity(), user)?;
+        output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
+    }
+    proxy
+        .run(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            output.note("stopping when what is under way has ended");
+        })
+        .await;
+    Ok(())
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+    signal(kind).map_err(|source| Error::Told {
+        fault: Fault::of_io(&source),
+        text: format!("could not listen for signals: {source}"),
+        hint: None,
+    })
+}
+
+/// The proxy's own log goes where notes go.
+fn log_to_stderr(output: &Output) {
+    let level = if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    // A second start in one process, as in tests, keeps the first log.
+    drop(log.with_target(false).try_init());
+}

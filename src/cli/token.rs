@@ -1,0 +1,161 @@
+//! `whit token`: creates, lists and revokes tokens, on the proxy's host.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::embedded::default_space;
+use super::output::{self, Output};
+use super::{Error, config};
+use crate::identity::Identity;
+use crate::ids::{SpaceName, UserName};
+use crate::token::{Action, Grant, Pattern, TokenId};
+
+const HELP: &str = "\
+Works on the proxy's data folder, beside a running proxy: a token can be used at once, and a revoked
+one is refused at its next request.";
+
+/// Create, list and revoke tokens, on the proxy's host.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct TokenArgs {
+    /// The proxy's data folder [default: the user's data folder].
+    #[arg(long, env = "WHIT_DATA", value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Create a token and print it, alone, on standard output. It is shown only this once.
+    Create(CreateArgs),
+    /// List the tokens that were created here.
+    List,
+    /// Take a token back, at once.
+    Revoke {
+        /// The token's id, as `whit token list` shows it.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// On whose behalf the token speaks.
+    #[arg(long)]
+    user: String,
+    /// The group of users who share what is stored.
+    #[arg(long, default_value = "default")]
+    space: String,
+    /// What the token allows; may be given several times [default: all].
+    #[arg(long = "allow", value_name = "push|pull|read|deliver")]
+    actions: Vec<Action>,
+    /// Applications, as names or patterns like `web-*`; may be given several times [default: all].
+    #[arg(long = "app", value_name = "PATTERN")]
+    applications: Vec<Pattern>,
+    /// Destinations, as names or patterns; may be given several times [default: all].
+    #[arg(long = "to", value_name = "PATTERN")]
+    destinations: Vec<Pattern>,
+    /// How long the token is good for, like `30d` or `12h` [default: until it is revoked].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    expires: Option<Duration>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
+    let data = match &arguments.data {
+        Some(data) => data.clone(),
+        None => config::data_folder()?,
+    };
+    let (identity, _) = Identity::open_or_create(&data.join("identity"))?;
+    match &arguments.command {
+        TokenCommand::Create(create) => create_token(&identity, create, output),
+        TokenCommand::List => list(&identity, output),
+        TokenCommand::Revoke { id } => {
+            let id: TokenId = id.parse().map_err(identity_error)?;
+            identity.revoke(id)?;
+            output.report(&json!({ "revoked": id }), || format!("revoked {id}"));
+            Ok(())
+        }
+    }
+}
+
+fn identity_error(error: crate::token::Error) -> Error {
+    crate::identity::Error::Token(error).into()
+}
+
+fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) -> Result<(), Error> {
+    let (user, space): (UserName, SpaceName) = (arguments.user.parse()?, arguments.space.parse()?);
+    let now = now();
+    let all = |patterns: &[Pattern]| if patterns.is_empty() { vec![Pattern::any()] } else { patterns.to_vec() };
+    let actions = if arguments.actions.is_empty() { Action::ALL.to_vec() } else { arguments.actions.clone() };
+    let (id, token) = identity.create_token(|id| Grant {
+        id,
+        user,
+        space,
+        actions,
+        applications: all(&arguments.applications),
+        destinations: all(&arguments.destinations),
+        issued: now,
+        expires: arguments.expires.map(|time| now + time.as_secs()),
+    })?;
+    output.report(&json!({ "id": id, "token": token }), || token.clone());
+    Ok(())
+}
+
+/// A token that allows everything in the default space: for the first start.
+pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> {
+    let (_, token) = identity.create_token(|id| Grant {
+        id,
+        user,
+        space: default_space(),
+        actions: Action::ALL.to_vec(),
+        applications: vec![Pattern::any()],
+        destinations: vec![Pattern::any()],
+        issued: now(),
+        expires: None,
+    })?;
+    Ok(token)
+}
+
+fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
+    let tokens = identity.tokens()?;
+    let now = now();
+    let state = |grant: &Grant, revoked: bool| match (revoked, grant.is_expired(now)) {
+        (true, _) => "revoked",
+        (false, true) => "expired",
+        (false, false) => "good",
+    };
+    let as_json = |(grant, revoked): &(Grant, bool)| {
+        json!({
+            "id": grant.id, "user": grant.user, "space": grant.space, "allow": grant.actions,
+            "apps": grant.applications, "to": grant.destinations, "issued": grant.issued,
+            "expires": grant.expires, "state": state(grant, *revoked),
+        })
+    };
+    let row = |(grant, revoked): &(Grant, bool)| {
+        let actions: Vec<String> = grant.actions.iter().map(ToString::to_string).collect();
+        let patterns = |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
+        vec![
+            format!("#{}", grant.id),
+            grant.user.to_string(),
+            grant.space.to_string(),
+            actions.join(","),
+            patterns(&grant.applications),
+            patterns(&grant.destinations),
+            grant.expires.map_or_else(|| "never".to_owned(), output::time),
+            state(grant, *revoked).to_owned(),
+        ]
+    };
+    output.report(&tokens.iter().map(as_json).collect::<Vec<_>>(), || {
+        let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
+        output::table(&["ID", "USER", "SPACE", "ALLOW", "APPS", "TO", "EXPIRES", "STATE"], &rows).replace('#', "")
+    });
+    Ok(())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,184 @@
+//! The proxy's configuration file and the folders that whit uses (docs/CONFIG.md).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::destination::Directory;
+use crate::faults::{Fault, Faulty};
+use crate::files;
+use crate::ids::DestinationName;
+use crate::reassembly::Reuse;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// It is not TOML, or has keys or values that mean nothing.
+    #[error("{}: {source}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A destination's path that depends on where the proxy was started.
+    #[error("destination `{name}`: `{}` must be an absolute path", .path.display())]
+    Relative {
+        /// The destination.
+        name: DestinationName,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// No folder to keep data in.
+    #[error("there is no folder for whit's data: neither {0} nor HOME is set")]
+    NoHome(&'static str),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            _ => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(_) => None,
+            Self::NoHome(name) => Some(format!("set {name}, or give --data DIR")),
+            Self::Syntax { .. } | Self::Relative { .. } => Some("docs/CONFIG.md lists every key".to_owned()),
+        }
+    }
+}
+
+/// `whit serve`'s configuration file. Everything is optional; flags on the command line come first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// The host that agents are told.
+    pub public_host: Option<String>,
+    /// MiB of the disk that pushes must leave free.
+    pub reserve_mib: Option<u64>,
+    /// Where releases can be delivered, by name.
+    #[serde(default)]
+    pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+}
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum DestinationConfig {
+    /// A folder with releases and a `current` link.
+    Dir {
+        /// The folder; `{app}` in it stands for the application's name.
+        path: PathBuf,
+        /// Copies kept, the current one included.
+        keep: Option<usize>,
+        /// How unchanged files are taken over.
+        reuse: Option<ReuseConfig>,
+    },
+}
+
+/// How a directory takes over unchanged files of its last release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReuseConfig {
+    /// By reflink where the file system can, else by copy: each release is independent.
+    Copy,
+    /// By hard link where there is no reflink: saves space, for applications that never change their files.
+    Hardlink,
+}
+
+/// More is no configuration.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// It cannot be read, or says something that has no meaning.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = files::read_bounded(path, CONFIG_BYTES_MAX)?;
+        let config: Self = toml::from_slice(&bytes)
+            .map_err(|source| Error::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        for (name, DestinationConfig::Dir { path, .. }) in &config.destinations {
+            if !path.is_absolute() {
+                return Err(Error::Relative { name: name.clone(), path: path.clone() });
+            }
+        }
+        Ok(config)
+    }
+
+    /// The destinations as the proxy takes them.
+    pub fn directories(&self) -> BTreeMap<DestinationName, Directory> {
+        let directory = |(name, DestinationConfig::Dir { path, keep, reuse }): (&DestinationName, &_)| {
+            let mut directory = Directory::new(path);
+            directory.keep = keep.unwrap_or(directory.keep);
+            if *reuse == Some(ReuseConfig::Hardlink) {
+                directory.reuse = Reuse::HardLink;
+            }
+            (name.clone(), directory)
+        };
+        self.destinations.iter().map(directory).collect()
+    }
+}
+
+/// The folder for the data of a proxy that was told none: `WHIT_DATA`, else by the XDG rules.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn data_folder() -> Result<PathBuf, Error> {
+    let given = std::env::var_os("WHIT_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+    given.or_else(|| xdg("XDG_DATA_HOME", ".local/share")).ok_or(Error::NoHome("WHIT_DATA"))
+}
+
+/// The file that `whit login` writes.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn login_file() -> Result<PathBuf, Error> {
+    let folder = xdg("XDG_CONFIG_HOME", ".config").ok_or(Error::NoHome("XDG_CONFIG_HOME"))?;
+    Ok(folder.join("login.toml"))
+}
+
+/// whit's folder below an XDG base folder.
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))?;
+    Some(base.join("whit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("whit.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::read(&path)
+    }
+
+    #[test]
+    fn destinations_are_read_with_their_defaults() {
+        let config = read("[destinations.web]\nkind = \"dir\"\npath = \"/srv/{app}\"\n").expect("a configuration");
+        let directories = config.directories();
+        assert_eq!(directories.values().next(), Some(&Directory::new("/srv/{app}")));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for bad in ["lisen = 1", "[destinations.web]\nkind = \"ftp\"", "[destinations.web]\nkind = \"dir\"\npath = \"a\""] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
