@@ -1,6 +1,7 @@
 //! whit sends only the whit that changed.
 pub mod chunking;
 pub mod compression;
+pub mod destination;
 pub mod faults;
 pub mod files;
 pub mod ids;
