@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `whit` program; all of it is in the library.
 
 use std::process::ExitCode;
@@ -5,3 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     whit::cli::run()
 }
+=======
+fn main(){}
+>>>>>>> reas

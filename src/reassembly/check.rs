@@ -5,7 +5,6 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::{ChunkSource, Error, Items};
-use crate::files::OnPath;
 use crate::manifest::{Item, Root};
 
 /// Whether every entry of `root` lies below `folder` with its kind, size, mode and target.
@@ -17,10 +16,7 @@ use crate::manifest::{Item, Root};
 /// The manifest cannot be read; a folder that cannot be examined is only not complete.
 pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> Result<bool, Error> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let below = match rustix::fs::open(folder, flags, Mode::empty()).on("open", folder) {
-        Ok(below) => below,
-        Err(_) => return Ok(false),
-    };
+    let Ok(below) = rustix::fs::open(folder, flags, Mode::empty()) else { return Ok(false) };
     let stat = |path: &[u8]| rustix::fs::statat(&below, path, AtFlags::SYMLINK_NOFOLLOW).ok();
     for item in Items::new(root, &mut *source.reader()) {
         let there = match item? {

@@ -88,7 +88,7 @@ pub fn write_tar(root: &Root, source: &dyn ChunkSource, out: &mut dyn Write) -> 
                 open = Some((path.clone(), *size));
             }
             Item::Directory { path, .. } | Item::Symlink { path, .. } => {
-                content.bytes(&header(&item), path)?
+                content.bytes(&header(&item), path)?;
             }
             Item::Chunk(_) => {}
         }

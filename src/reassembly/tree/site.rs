@@ -118,8 +118,8 @@ impl<'a> Site<'a> {
 
     /// Creates a directory; one that its owner may not write to gets its mode at the end.
     pub(super) fn create_directory(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
-        let made = rustix::fs::mkdirat(&self.folder, path.as_bytes(), Mode::RWXU);
-        self.on(made, "create", path)?;
+        let created = rustix::fs::mkdirat(&self.folder, path.as_bytes(), Mode::RWXU);
+        self.on(created, "create", path)?;
         if waits_for_its_mode(mode) { Ok(()) } else { self.set_mode(path, mode) }
     }
 
