@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `whit` program; all of it is in the library.
 
 use std::process::ExitCode;
@@ -6,6 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     whit::cli::run()
 }
-=======
-fn main(){}
->>>>>>> reas

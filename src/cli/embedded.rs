@@ -36,8 +36,10 @@ pub struct Embedded {
 impl Embedded {
     /// Lets the proxy end what others still do with it, then seals its store.
     pub async fn stop(self) {
-        drop(self.stop.send(()));
-        drop(self.running.await);
+        drop(self.stop);
+        if self.running.await.is_err() {
+            tracing::error!("the proxy inside ended badly; its next start repairs what it left");
+        }
     }
 }
 
@@ -77,11 +79,9 @@ pub async fn open(
 fn start(proxy: Proxy) -> Result<(Option<Embedded>, Access), Error> {
     let token = own_token(proxy.identity())?;
     let access = Access { url: proxy.url().clone(), token };
-    let (stop, stopped) = oneshot::channel();
-    let running = tokio::spawn(proxy.run(async {
-        // An error means that the command was dropped: a reason to stop too.
-        drop(stopped.await);
-    }));
+    let (stop, stopped) = oneshot::channel::<()>();
+    // It stops when the sender is dropped.
+    let running = tokio::spawn(proxy.run(async { drop(stopped.await) }));
     Ok((Some(Embedded { stop, running }), access))
 }
 

@@ -21,11 +21,6 @@ impl Output {
         Self { json, quiet }
     }
 
-    /// Whether programs read the report.
-    pub fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Whether nothing but the report is wanted.
     pub fn is_quiet(&self) -> bool {
         self.quiet
