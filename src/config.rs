@@ -170,14 +170,19 @@ mod tests {
 
     #[test]
     fn destinations_are_read_with_their_defaults() {
-        let config = read("[destinations.web]\nkind = \"dir\"\npath = \"/srv/{app}\"\n").expect("a configuration");
+        let config =
+            read("[destinations.web]\nkind = \"dir\"\npath = \"/srv/{app}\"\n").expect("a configuration");
         let directories = config.directories();
         assert_eq!(directories.values().next(), Some(&Directory::new("/srv/{app}")));
     }
 
     #[test]
     fn what_has_no_meaning_is_refused() {
-        for bad in ["lisen = 1", "[destinations.web]\nkind = \"ftp\"", "[destinations.web]\nkind = \"dir\"\npath = \"a\""] {
+        for bad in [
+            "lisen = 1",
+            "[destinations.web]\nkind = \"ftp\"",
+            "[destinations.web]\nkind = \"dir\"\npath = \"a\"",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -205,7 +205,8 @@ impl Deliveries {
         let mut left = Vec::new();
         for entry in std::fs::read_dir(&self.folder).on("list", &self.folder)? {
             let file = entry.on("list", &self.folder)?.path();
-            let number = file.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
+            let number =
+                file.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
             if let (Some(number), true) = (number, file.extension().is_some_and(|end| end == "delivery")) {
                 left.push((number, file));
             }
@@ -225,7 +226,9 @@ impl Deliveries {
                 Some(delivery) => {
                     tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
                 }
-                None => tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version"),
+                None => {
+                    tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version")
+                }
             }
         }
         Ok(())
@@ -259,7 +262,13 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
 }
 
 /// Pursues one delivery to its end; false when it was told to stop before.
-fn pursue(queued: &Queued, lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) -> bool {
+fn pursue(
+    queued: &Queued,
+    lane: &Lane,
+    directory: &Directory,
+    courier: &dyn Courier,
+    stop: &AtomicBool,
+) -> bool {
     let mut wait = WAIT_MIN;
     for tries in 1.. {
         queued.tell(DeliveryState::Running);
@@ -267,7 +276,8 @@ fn pursue(queued: &Queued, lane: &Lane, directory: &Directory, courier: &dyn Cou
             Ok(report) => Some(DeliveryState::Delivered(report)),
             Err(_) if stop.load(Ordering::Relaxed) => return false,
             Err((fault, reason)) => {
-                let passing = matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && tries < TRIES_MAX;
+                let passing =
+                    matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && tries < TRIES_MAX;
                 tracing::warn!(destination = %queued.delivery.destination, release = ?queued.delivery.release, reason, passing, "a delivery failed");
                 let seconds = wait.as_secs();
                 if passing {

@@ -48,7 +48,8 @@ pub fn compare(
     let (mut old, mut new) = (olds.next()?, news.next()?);
     let unseen = |entry: &Entry| {
         let mut counted = HashSet::new();
-        let unseen = entry.chunks.iter().filter(|chunk| !had.contains(&chunk.id.prefix()) && counted.insert(chunk.id));
+        let unseen =
+            entry.chunks.iter().filter(|chunk| !had.contains(&chunk.id.prefix()) && counted.insert(chunk.id));
         unseen.map(|chunk| u64::from(chunk.bytes)).sum()
     };
     let change = |kind, entry: &Entry, unseen_bytes| Change {
@@ -91,7 +92,9 @@ impl Entries<'_> {
     fn next(&mut self) -> Result<Option<Entry>, Error> {
         let Some(item) = self.0.next().transpose()? else { return Ok(None) };
         let path = match &item {
-            Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => path.clone(),
+            Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => {
+                path.clone()
+            }
             Item::Chunk(_) => unreachable!("the reader gives a file's chunks after the file alone"),
         };
         let mut chunks = Vec::new();

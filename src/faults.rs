@@ -77,7 +77,9 @@ impl Fault {
             Kind::NotFound => Self::Missing,
             Kind::PermissionDenied => Self::Denied,
             Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => Self::Full,
-            Kind::InvalidInput | Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory => Self::Input,
+            Kind::InvalidInput | Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory => {
+                Self::Input
+            }
             Kind::InvalidData | Kind::UnexpectedEof => Self::Corrupt,
             Kind::Interrupted => Self::Interrupted,
             _ => Self::Retry,

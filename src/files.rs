@@ -89,7 +89,8 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let aside = aside(path);
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
     let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
 }

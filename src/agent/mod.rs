@@ -106,7 +106,9 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotPulled(_) => Some("pull into a new directory, or replace what is there with --replace".to_owned()),
+            Self::NotPulled(_) => {
+                Some("pull into a new directory, or replace what is there with --replace".to_owned())
+            }
             _ => self.inner().and_then(Faulty::hint),
         }
     }

@@ -287,11 +287,13 @@ impl Drive {
 
     fn delivery(&mut self, event: DeliveryEvent) {
         match &event.state {
-            DeliveryState::Queued | DeliveryState::Running => {
+            DeliveryState::Queued => {}
+            DeliveryState::Running => {
                 self.monitor.note(&format!("delivering to {}", event.destination));
             }
             DeliveryState::Retrying { reason, seconds } => {
-                let text = format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
+                let text =
+                    format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
                 self.monitor.note(&text);
             }
             DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}

@@ -76,7 +76,11 @@ impl Open {
 
 impl AccessArgs {
     /// Opens a session; `local` are destinations that only a proxy inside the command can serve.
-    pub async fn open(&self, output: &Output, local: Vec<(DestinationName, Directory)>) -> Result<Open, Error> {
+    pub async fn open(
+        &self,
+        output: &Output,
+        local: Vec<(DestinationName, Directory)>,
+    ) -> Result<Open, Error> {
         match self.remote()? {
             Some(access) => {
                 if !local.is_empty() {
@@ -115,7 +119,10 @@ impl AccessArgs {
         let url: ProxyUrl = url.parse()?;
         let remembered = login.filter(|login| login.proxy == url).map(|login| login.token);
         let token = self.token()?.or(remembered).ok_or_else(|| {
-            Error::input("there is no token for the proxy", "set WHIT_TOKEN or WHIT_TOKEN_FILE, or run `whit login`")
+            Error::input(
+                "there is no token for the proxy",
+                "set WHIT_TOKEN or WHIT_TOKEN_FILE, or run `whit login`",
+            )
         })?;
         Ok(Some(Access { url, token }))
     }

@@ -38,7 +38,11 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
     })
     .await?;
     output.report(&events, || {
-        events.iter().map(|event| format!("delivered to {}", delivery_text(event))).collect::<Vec<_>>().join("\n")
+        events
+            .iter()
+            .map(|event| format!("delivered to {}", delivery_text(event)))
+            .collect::<Vec<_>>()
+            .join("\n")
     });
     delivered_all(&events)
 }

@@ -55,7 +55,9 @@ pub async fn run(arguments: DemoArgs, output: &Output) -> Result<(), Error> {
     };
     let folder = match arguments.dir {
         Some(folder) => folder,
-        None => tempfile::Builder::new().prefix("whit-demo-").tempdir().map_err(|source| cannot(&source))?.keep(),
+        None => {
+            tempfile::Builder::new().prefix("whit-demo-").tempdir().map_err(|source| cannot(&source))?.keep()
+        }
     };
     let folder = std::path::absolute(folder).map_err(|source| cannot(&source))?;
     output.note(&format!("old: {}\nnew: {}\n", old.display(), new.display()));
@@ -76,7 +78,12 @@ pub async fn run(arguments: DemoArgs, output: &Output) -> Result<(), Error> {
 }
 
 /// Serves, pushes OLD, pushes NEW with its delivery, and stops.
-async fn push_both(folder: &Path, old: &Path, new: &Path, output: &Output) -> Result<(Receipt, Receipt), Error> {
+async fn push_both(
+    folder: &Path,
+    old: &Path,
+    new: &Path,
+    output: &Output,
+) -> Result<(Receipt, Receipt), Error> {
     let destination: DestinationName = "copy".parse()?;
     let mut options = Options::new(&folder.join("data"), ([127, 0, 0, 1], 0).into());
     let delivered = Directory::new(folder.join("delivered"));
@@ -138,7 +145,8 @@ fn compare(new: &Path, copy: &Path) -> Result<u64, Error> {
         return Ok(0);
     }
     if kind.is_file() {
-        let copy = if copy.is_dir() { copy.join(new.file_name().unwrap_or_default()) } else { copy.to_owned() };
+        let copy =
+            if copy.is_dir() { copy.join(new.file_name().unwrap_or_default()) } else { copy.to_owned() };
         return same_file(new, &copy);
     }
     let mut bytes = 0;
@@ -146,7 +154,13 @@ fn compare(new: &Path, copy: &Path) -> Result<u64, Error> {
         let entry = entry.map_err(|source| cannot(&source))?;
         let (from, to) = (entry.path(), copy.join(entry.file_name()));
         let is_dir = entry.file_type().map_err(|source| cannot(&source))?.is_dir();
-        bytes += if is_dir { compare(&from, &to)? } else if from.is_symlink() { 0 } else { same_file(&from, &to)? };
+        bytes += if is_dir {
+            compare(&from, &to)?
+        } else if from.is_symlink() {
+            0
+        } else {
+            same_file(&from, &to)?
+        };
     }
     Ok(bytes)
 }
@@ -205,8 +219,10 @@ fn split_version(name: &str) -> Option<(&str, Vec<u64>)> {
 
 fn size_of_tree(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => size_of_tree(&entry.path()),
-        _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-    }).sum()
+    entries
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => size_of_tree(&entry.path()),
+            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
+        })
+        .sum()
 }

@@ -110,7 +110,8 @@ async fn join(data: &Path) -> Result<Option<Access>, Error> {
 /// A token for whoever may read the data folder anyway.
 fn own_token(identity: &Identity) -> Result<String, Error> {
     let user = std::env::var("USER").ok().and_then(|name| name.parse::<UserName>().ok());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(identity.sign_own(|id| Grant {
         id,
         user: user.unwrap_or_else(|| "local".parse().expect("a word")),

@@ -38,15 +38,19 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     session.finish().await;
     let Some(info) = identity else { return Err(crate::agent::Error::Ended.into()) };
     let path = config::login_file()?;
-    let text = toml::to_string(&login).map_err(|source| Error::input(source.to_string(), "check the address"))?;
+    let text =
+        toml::to_string(&login).map_err(|source| Error::input(source.to_string(), "check the address"))?;
     if let Some(folder) = path.parent() {
         files::create_folder(folder)?;
     }
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;
-    output.report(&json!({ "proxy": login.proxy, "user": info.user, "space": info.space, "expires": info.expires }), || {
-        let until = info.expires.map_or_else(|| "revoked".to_owned(), output::time);
-        format!("logged in to {} as {} in space {}, until {until}", login.proxy, info.user, info.space)
-    });
+    output.report(
+        &json!({ "proxy": login.proxy, "user": info.user, "space": info.space, "expires": info.expires }),
+        || {
+            let until = info.expires.map_or_else(|| "revoked".to_owned(), output::time);
+            format!("logged in to {} as {} in space {}, until {until}", login.proxy, info.user, info.space)
+        },
+    );
     Ok(())
 }

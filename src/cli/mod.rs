@@ -104,11 +104,7 @@ pub(crate) enum Error {
     Link(#[from] link::Error),
     /// Said in the command's own words.
     #[error("{text}")]
-    Told {
-        fault: Fault,
-        text: String,
-        hint: Option<String>,
-    },
+    Told { fault: Fault, text: String, hint: Option<String> },
     #[error("interrupted")]
     Interrupted,
 }
@@ -156,7 +152,9 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
     match fault {
         Fault::Retry => Some("try again; what was acknowledged is not sent twice"),
         Fault::Full => Some("make room on the disk, then try again"),
-        Fault::Corrupt => Some("push the release again from where it was built; the proxy asks for what it lost"),
+        Fault::Corrupt => {
+            Some("push the release again from where it was built; the proxy asks for what it lost")
+        }
         Fault::Version => Some("update the older of the two sides"),
         Fault::Bug => Some("this is a mistake in whit: please report it with the command that led to it"),
         Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
@@ -172,7 +170,9 @@ pub fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
-        Err(source) => Err(Error::Told { fault: Fault::Retry, text: format!("no threads: {source}"), hint: None }),
+        Err(source) => {
+            Err(Error::Told { fault: Fault::Retry, text: format!("no threads: {source}"), hint: None })
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,7 +111,8 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
-            let padded = if is_number(cell) { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
+            let padded =
+                if is_number(cell) { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
             line.push_str(&padded);
         }
         line.trim_end().to_owned()

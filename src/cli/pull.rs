@@ -9,7 +9,7 @@ use clap::Args;
 use super::output::{self, Output};
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
-use crate::agent::pull::{Fetched, Held, PullOptions, Present, Pulled, fetch, pull_tree};
+use crate::agent::pull::{Fetched, Held, Present, PullOptions, Pulled, fetch, pull_tree};
 use crate::faults::Fault;
 use crate::ids::Selector;
 use crate::manifest::EntryPath;
@@ -81,7 +81,8 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     };
     let open = arguments.access.open(output, Vec::new()).await?;
     open.run(async |session| {
-        let (fetched, store, _folder) = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
+        let (fetched, store, _folder) =
+            fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let held = Held { present: &Present::default(), fetched: &store };
         reassembly::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
         Ok(())
@@ -126,15 +127,27 @@ async fn fetch_aside(
 }
 
 fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
-    Error::Told { fault: Fault::of_io(source), text: format!("could not write {}: {source}", path.display()), hint: None }
+    Error::Told {
+        fault: Fault::of_io(source),
+        text: format!("could not write {}: {source}", path.display()),
+        hint: None,
+    }
 }
 
 fn pulled_text(pulled: &Pulled) -> String {
     let lines = [
         format!("pulled {}, release {}, into {}", pulled.app, pulled.release.short(), pulled.place.display()),
         format!("  content    {} in {} files", output::bytes(pulled.bytes), output::count(pulled.files)),
-        format!("  fetched    {} in {} chunks", output::bytes(pulled.fetched_bytes), output::count(pulled.fetched_chunks)),
-        format!("  wire       {} up, {} down", output::bytes(pulled.wire.up), output::bytes(pulled.wire.down)),
+        format!(
+            "  fetched    {} in {} chunks",
+            output::bytes(pulled.fetched_bytes),
+            output::count(pulled.fetched_chunks)
+        ),
+        format!(
+            "  wire       {} up, {} down",
+            output::bytes(pulled.wire.up),
+            output::bytes(pulled.wire.down)
+        ),
         format!("  time       {:.2} s", pulled.seconds),
     ];
     lines.join("\n")

@@ -70,7 +70,9 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
 }
 
 /// The names to send, and the directories behind `dir:PATH`.
-pub fn destinations(given: &[String]) -> Result<(Vec<DestinationName>, Vec<(DestinationName, Directory)>), Error> {
+pub fn destinations(
+    given: &[String],
+) -> Result<(Vec<DestinationName>, Vec<(DestinationName, Directory)>), Error> {
     let (mut names, mut local) = (Vec::new(), Vec::new());
     for text in given {
         if let Some(path) = text.strip_prefix("dir:") {
@@ -98,13 +100,17 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     for event in deliveries {
         let (fault, reason, hint) = match &event.state {
             DeliveryState::Delivered(_) => continue,
-            DeliveryState::Failed { reason } => (Fault::Input, reason.clone(), "mend the cause, then `whit deliver`"),
+            DeliveryState::Failed { reason } => {
+                (Fault::Input, reason.clone(), "mend the cause, then `whit deliver`")
+            }
             DeliveryState::Retrying { reason, .. } => {
                 (Fault::Retry, reason.clone(), "the release is stored; the proxy keeps trying to deliver it")
             }
-            DeliveryState::Queued | DeliveryState::Running => {
-                (Fault::Retry, "it has not ended".to_owned(), "the release is stored; the proxy goes on delivering it")
-            }
+            DeliveryState::Queued | DeliveryState::Running => (
+                Fault::Retry,
+                "it has not ended".to_owned(),
+                "the release is stored; the proxy goes on delivering it",
+            ),
         };
         let text = format!("delivery to {} failed: {reason}", event.destination);
         return Err(Error::Told { fault, text, hint: Some(hint.to_owned()) });
@@ -122,7 +128,10 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     let number = receipt.sequence.map(|number| format!(" #{number}")).unwrap_or_default();
     let mut lines = vec![format!("{what} {}{number}, release {}", receipt.app, receipt.release.short())];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
-    line("content", format!("{} in {} files", output::bytes(receipt.bytes.logical), output::count(receipt.files)));
+    line(
+        "content",
+        format!("{} in {} files", output::bytes(receipt.bytes.logical), output::count(receipt.files)),
+    );
     line(
         "unseen",
         format!(

@@ -156,10 +156,20 @@ fn stats_text(statistics: &Statistics) -> String {
     let whole = "all applications".to_owned();
     let mut lines = vec![statistics.app.as_ref().map_or(whole, ToString::to_string)];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
-    line("pushes", format!("{} of {} files", output::count(statistics.releases), output::count(statistics.files)));
+    line(
+        "pushes",
+        format!("{} of {} files", output::count(statistics.releases), output::count(statistics.files)),
+    );
     line("logical", output::bytes(statistics.logical_bytes));
     let by = output::ratio(statistics.logical_bytes, statistics.unique_bytes);
-    line("unique", format!("{} in {} chunks: {by} deduplicated", output::bytes(statistics.unique_bytes), output::count(statistics.chunks)));
+    line(
+        "unique",
+        format!(
+            "{} in {} chunks: {by} deduplicated",
+            output::bytes(statistics.unique_bytes),
+            output::count(statistics.chunks)
+        ),
+    );
     let by = output::ratio(statistics.logical_bytes, statistics.stored_bytes);
     line("stored", format!("{}: {by} smaller in all", output::bytes(statistics.stored_bytes)));
     lines.push("  chunks by size".to_owned());
@@ -170,7 +180,11 @@ fn stats_text(statistics: &Statistics) -> String {
     lines.push("  users".to_owned());
     for user in &statistics.users {
         let (pushes, pushed) = (output::count(user.pushes), output::bytes(user.pushed_bytes));
-        lines.push(format!("    {}: {pushes} pushes of {pushed}, {} saved", user.user, output::bytes(user.saved_bytes)));
+        lines.push(format!(
+            "    {}: {pushes} pushes of {pushed}, {} saved",
+            user.user,
+            output::bytes(user.saved_bytes)
+        ));
     }
     lines.join("\n")
 }

@@ -59,7 +59,8 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     if let Some(mebibytes) = config.reserve_mib {
         options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
     }
-    let (mut interrupt, mut terminate) = (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
     let proxy = match Proxy::start(&options) {
         Err(proxy::Error::Link(link::Error::Bind { .. })) if listen.is_none() => {
             // A machine without IPv6.

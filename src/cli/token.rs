@@ -89,7 +89,8 @@ fn identity_error(error: crate::token::Error) -> Error {
 fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) -> Result<(), Error> {
     let (user, space): (UserName, SpaceName) = (arguments.user.parse()?, arguments.space.parse()?);
     let now = now();
-    let all = |patterns: &[Pattern]| if patterns.is_empty() { vec![Pattern::any()] } else { patterns.to_vec() };
+    let all =
+        |patterns: &[Pattern]| if patterns.is_empty() { vec![Pattern::any()] } else { patterns.to_vec() };
     let actions = if arguments.actions.is_empty() { Action::ALL.to_vec() } else { arguments.actions.clone() };
     let (id, token) = identity.create_token(|id| Grant {
         id,
@@ -137,7 +138,8 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
     };
     let row = |(grant, revoked): &(Grant, bool)| {
         let actions: Vec<String> = grant.actions.iter().map(ToString::to_string).collect();
-        let patterns = |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
+        let patterns =
+            |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
         vec![
             format!("#{}", grant.id),
             grant.user.to_string(),
@@ -151,7 +153,8 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
     };
     output.report(&tokens.iter().map(as_json).collect::<Vec<_>>(), || {
         let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
-        output::table(&["ID", "USER", "SPACE", "ALLOW", "APPS", "TO", "EXPIRES", "STATE"], &rows).replace('#', "")
+        output::table(&["ID", "USER", "SPACE", "ALLOW", "APPS", "TO", "EXPIRES", "STATE"], &rows)
+            .replace('#', "")
     });
     Ok(())
 }

@@ -144,7 +144,10 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
 /// As [`decode_segment`].
 pub fn segment_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, Error> {
     let items = decode_segment(bytes)?;
-    Ok(items.into_iter().filter_map(|item| if let Item::Chunk(chunk) = item { Some(chunk) } else { None }).collect())
+    Ok(items
+        .into_iter()
+        .filter_map(|item| if let Item::Chunk(chunk) = item { Some(chunk) } else { None })
+        .collect())
 }
 
 impl OpenFile {

@@ -46,7 +46,13 @@ pub struct Footer {
 
 impl Footer {
     /// Takes in the frame of `frame_bytes` bytes at `offset`.
-    pub fn add(&mut self, offset: u64, frame_bytes: u32, kind: FrameKind, chunks: impl Iterator<Item = ChunkRef>) {
+    pub fn add(
+        &mut self,
+        offset: u64,
+        frame_bytes: u32,
+        kind: FrameKind,
+        chunks: impl Iterator<Item = ChunkRef>,
+    ) {
         let frame = u32::try_from(self.frames.len()).expect("a pack has fewer frames than bytes");
         let mut plain = 0;
         for chunk in chunks {
@@ -114,7 +120,8 @@ impl Trailer {
     /// # Errors
     /// A newer version, or bytes that end no sealed pack of that length.
     pub fn parse(bytes: &[u8; TRAILER_BYTES], pack_bytes: u64) -> Result<Self, Error> {
-        let damaged = Error::Damaged { part: "trailer", offset: pack_bytes.saturating_sub(TRAILER_BYTES as u64) };
+        let damaged =
+            Error::Damaged { part: "trailer", offset: pack_bytes.saturating_sub(TRAILER_BYTES as u64) };
         if bytes[56..] != END {
             return Err(damaged);
         }
@@ -122,8 +129,10 @@ impl Trailer {
         if version != VERSION {
             return Err(Error::Version(version));
         }
-        let (footer_offset, footer_bytes) = (u64::from_le_bytes(eight(bytes, 0)), u64::from_le_bytes(eight(bytes, 8)));
-        let end = footer_offset.checked_add(footer_bytes).and_then(|end| end.checked_add(TRAILER_BYTES as u64));
+        let (footer_offset, footer_bytes) =
+            (u64::from_le_bytes(eight(bytes, 0)), u64::from_le_bytes(eight(bytes, 8)));
+        let end =
+            footer_offset.checked_add(footer_bytes).and_then(|end| end.checked_add(TRAILER_BYTES as u64));
         if end != Some(pack_bytes) {
             return Err(damaged);
         }
@@ -158,7 +167,10 @@ impl<'a> FooterView<'a> {
     /// [`Error::Damaged`] where they do not belong together.
     pub fn parse(footer: &'a [u8], trailer: &Trailer) -> Result<Self, Error> {
         let damaged = Error::Damaged { part: "footer", offset: trailer.footer_offset };
-        if footer.len() < FIXED_BYTES || footer[..4] != MAGIC || *blake3::hash(footer).as_bytes() != trailer.hash {
+        if footer.len() < FIXED_BYTES
+            || footer[..4] != MAGIC
+            || *blake3::hash(footer).as_bytes() != trailer.hash
+        {
             return Err(damaged);
         }
         let frames = u32::from_le_bytes(four(footer, 4)) as usize;
@@ -170,7 +182,9 @@ impl<'a> FooterView<'a> {
         let (frames, chunks) = footer[FIXED_BYTES..].split_at(FRAME_BYTES * frames);
         let view = Self { frames, chunks };
         let in_order = (0..view.frame_count()).all(|at| view.frame(at).0 < trailer.footer_offset)
-            && chunks.chunks_exact(CHUNK_BYTES).all(|chunk| (u32::from_le_bytes(four(chunk, 32)) as usize) < view.frame_count());
+            && chunks
+                .chunks_exact(CHUNK_BYTES)
+                .all(|chunk| (u32::from_le_bytes(four(chunk, 32)) as usize) < view.frame_count());
         if in_order { Ok(view) } else { Err(damaged) }
     }
 
@@ -187,7 +201,11 @@ impl<'a> FooterView<'a> {
     /// Offset, bytes and plain bytes of frame `at`, which is below [`FooterView::frame_count`].
     pub fn frame(&self, at: usize) -> (u64, u32, u32) {
         let frame = &self.frames[at * FRAME_BYTES..][..FRAME_BYTES];
-        (u64::from_le_bytes(eight(frame, 0)), u32::from_le_bytes(four(frame, 8)), u32::from_le_bytes(four(frame, 12)))
+        (
+            u64::from_le_bytes(eight(frame, 0)),
+            u32::from_le_bytes(four(frame, 8)),
+            u32::from_le_bytes(four(frame, 12)),
+        )
     }
 
     /// All chunks, sorted by id.

@@ -80,8 +80,12 @@ impl Frame {
             FrameKind::Manifest => 1,
         });
         out.push(self.codec.into());
-        out.extend_from_slice(&u16::try_from(self.chunks.len()).expect("a frame is within its limits").to_le_bytes());
-        out.extend_from_slice(&u32::try_from(self.plain_bytes()).expect("a frame is within its limits").to_le_bytes());
+        out.extend_from_slice(
+            &u16::try_from(self.chunks.len()).expect("a frame is within its limits").to_le_bytes(),
+        );
+        out.extend_from_slice(
+            &u32::try_from(self.plain_bytes()).expect("a frame is within its limits").to_le_bytes(),
+        );
         out.extend_from_slice(&number(self.payload.len()).to_le_bytes());
         for chunk in &self.chunks {
             out.extend_from_slice(chunk.id.as_bytes());

@@ -60,7 +60,11 @@ impl Courier for StoreCourier {
 /// The destination with `{app}` in its path replaced by the application's name.
 fn for_app(destination: &Directory, app: &AppName) -> Directory {
     let path = destination.path.to_string_lossy();
-    let path = if path.contains("{app}") { path.replace("{app}", app.as_str()).into() } else { destination.path.clone() };
+    let path = if path.contains("{app}") {
+        path.replace("{app}", app.as_str()).into()
+    } else {
+        destination.path.clone()
+    };
     Directory { path, ..destination.clone() }
 }
 

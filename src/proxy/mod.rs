@@ -324,7 +324,9 @@ impl Granted {
                 return Err(Refusal {
                     fault: Fault::Denied,
                     text: format!("the token does not allow destination `{destination}`"),
-                    hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
+                    hint: Some(
+                        "ask the proxy's admin for a token that does (`whit token create`)".to_owned(),
+                    ),
                 });
             }
             self.shared.deliveries.check(destination).map_err(|error| Refusal::of(&error))?;

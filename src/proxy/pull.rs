@@ -71,7 +71,8 @@ fn run(
         let names = pack_names(part.iter().map(|node| node.id.prefix()));
         drop(replies.blocking_send(PullReply::Names(names)));
     }
-    let mut supply = Supply { store: &store, reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
+    let mut supply =
+        Supply { store: &store, reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
     while let Some(request) = requests.blocking_recv() {
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
@@ -85,8 +86,9 @@ fn unreadable(store: &Arc<Store>, error: SourceError) -> Refusal {
     if let SourceError::Damaged { id, .. } = &error {
         store.mark_lost(*id);
     }
-    let hint = (error.fault() == Fault::Corrupt)
-        .then(|| "push the release again from where it was built: the proxy asks for what it lost".to_owned());
+    let hint = (error.fault() == Fault::Corrupt).then(|| {
+        "push the release again from where it was built: the proxy asks for what it lost".to_owned()
+    });
     Refusal { hint, ..Refusal::of(&error) }
 }
 
@@ -104,7 +106,8 @@ impl Supply<'_> {
         if !marks.fits(self.leaves.len()) {
             return Err(out_of_bounds());
         }
-        let wanted: Vec<ChunkRef> = marks.places().map(|place| reference(&self.leaves[place as usize])).collect();
+        let wanted: Vec<ChunkRef> =
+            marks.places().map(|place| reference(&self.leaves[place as usize])).collect();
         self.send(&wanted, SEGMENT_BATCH_BYTES, PullReply::Segments)
     }
 
@@ -126,7 +129,12 @@ impl Supply<'_> {
     }
 
     /// Sends the parts, in order, as batches of about `target` bytes.
-    fn send(&mut self, parts: &[ChunkRef], target: usize, reply: fn(Batch) -> PullReply) -> Result<(), Refusal> {
+    fn send(
+        &mut self,
+        parts: &[ChunkRef],
+        target: usize,
+        reply: fn(Batch) -> PullReply,
+    ) -> Result<(), Refusal> {
         let (mut plain, mut lengths) = (Vec::new(), Vec::new());
         for (at, part) in parts.iter().enumerate() {
             self.read(part, &mut plain)?;
@@ -154,5 +162,9 @@ fn reference(node: &NodeRef) -> ChunkRef {
 }
 
 fn out_of_bounds() -> Refusal {
-    Refusal { fault: Fault::Input, text: "the pull asked for what the release does not have".to_owned(), hint: None }
+    Refusal {
+        fault: Fault::Input,
+        text: "the pull asked for what the release does not have".to_owned(),
+        hint: None,
+    }
 }

@@ -23,7 +23,8 @@ pub(super) const TRIES_TOLD: u32 = 3;
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: Receiver) {
     let destinations = &open.destinations;
-    let allowed = granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
+    let allowed =
+        granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
     if let Err(refusal) = allowed {
         return refuse(sender, refusal).await;
     }
@@ -128,7 +129,10 @@ fn queue(
             destination,
         })
     };
-    destinations.into_iter().map(|destination| add(destination).map_err(|error| Refusal::of(&error))).collect()
+    destinations
+        .into_iter()
+        .map(|destination| add(destination).map_err(|error| Refusal::of(&error)))
+        .collect()
 }
 
 /// Tells the agent how its deliveries go on, until each has ended or has failed a few times.

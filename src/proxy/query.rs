@@ -76,7 +76,8 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         }
         Operation::Statistics(app) => {
             granted.allow(Action::Read, app.as_ref())?;
-            let counted = statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
+            let counted =
+                statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
             give(Answer::Statistics(Box::new(counted)));
         }
         Operation::Push(_) | Operation::Pull(_) | Operation::Deliver { .. } => {
@@ -86,7 +87,12 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
     Ok(())
 }
 
-fn compare(store: &Store, from: &Selector, to: &Selector, give: impl Fn(Answer) -> bool) -> Result<(), Refusal> {
+fn compare(
+    store: &Store,
+    from: &Selector,
+    to: &Selector,
+    give: impl Fn(Answer) -> bool,
+) -> Result<(), Refusal> {
     let root = |selector: &Selector| {
         let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
         store.root(&record.release).map_err(|error| Refusal::of(&error))
@@ -147,7 +153,8 @@ pub async fn deliver(
         wanted.iter().map(add).collect::<Result<Vec<_>, _>>()
     });
     let text = "the proxy failed inside; its log says more".to_owned();
-    let events = queued.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
+    let events =
+        queued.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
     let tries = super::push::TRIES_TOLD;
     for mut deliveries in events {
         let mut failures = 0;

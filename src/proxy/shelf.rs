@@ -41,7 +41,12 @@ pub struct SpaceShelf<'a> {
 
 impl<'a> SpaceShelf<'a> {
     /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
-    pub fn new(store: &'a Arc<Store>, user: &'a UserName, now: u64, replies: &'a mpsc::Sender<PushReply>) -> Self {
+    pub fn new(
+        store: &'a Arc<Store>,
+        user: &'a UserName,
+        now: u64,
+        replies: &'a mpsc::Sender<PushReply>,
+    ) -> Self {
         Self {
             store,
             user,
@@ -135,8 +140,9 @@ impl<'a> SpaceShelf<'a> {
         let named = &proposal.root;
         let mut nodes = Vec::new();
         let segments = proposal.segments.clone();
-        let made = Root::above(named.profile, named.shape, named.totals, segments, |node| nodes.push(node.bytes))
-            .map_err(|error| Refusal::of(&error))?;
+        let made =
+            Root::above(named.profile, named.shape, named.totals, segments, |node| nodes.push(node.bytes))
+                .map_err(|error| Refusal::of(&error))?;
         if made != *named {
             let (expected, found) = (named.release().into(), made.release().into());
             return Err(Refusal::of(&manifest::Error::OtherRoot { expected, found }));
@@ -152,7 +158,8 @@ impl<'a> SpaceShelf<'a> {
             };
             let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
             let (frame, after) = rest.split_at(count);
-            let frame = Frame::compress(FrameKind::Manifest, frame.iter().map(Vec::as_slice), &mut compressor);
+            let frame =
+                Frame::compress(FrameKind::Manifest, frame.iter().map(Vec::as_slice), &mut compressor);
             self.keep(frame)?;
             rest = after;
         }
@@ -169,7 +176,9 @@ impl Shelf for SpaceShelf<'_> {
         }
         match self.store.records().recognize(&open.app, &root.release()) {
             None => Ok(None),
-            Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, true))),
+            Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => {
+                Ok(Some((record, true)))
+            }
             Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
                 Ok(Some((record, true)))
             }
@@ -218,7 +227,8 @@ impl Shelf for SpaceShelf<'_> {
         let mut reader = StoreReader::new(self.store);
         let checked = reassembly::walk::<reassembly::Error>(&proposal.root, &mut reader, &mut |_| Ok(()));
         checked.map_err(|error| Refusal::of(&error))?;
-        let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
+        let existing =
+            self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
         let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;
         Ok((record, existing))
     }

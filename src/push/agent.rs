@@ -106,13 +106,17 @@ impl Agent {
                 self.turn(State::Named);
                 Ok(self.names())
             }
-            (State::Opened | State::Named, PushReply::WantSegments(marks)) if marks.fits(self.segments.len()) => {
+            (State::Opened | State::Named, PushReply::WantSegments(marks))
+                if marks.fits(self.segments.len()) =>
+            {
                 self.turn(State::Sending);
                 self.queue(&marks);
                 Ok(self.proceed())
             }
             (State::Sending, PushReply::Missing(marks)) => self.missing(marks),
-            (State::Sending | State::Committing, PushReply::Stored(batches)) => Ok(vec![Action::Stored(batches)]),
+            (State::Sending | State::Committing, PushReply::Stored(batches)) => {
+                Ok(vec![Action::Stored(batches)])
+            }
             (State::Opened | State::Committing, PushReply::Committed { record, existing }) => {
                 self.turn(State::Delivering);
                 Ok(vec![Action::Committed { record, existing }])
@@ -139,7 +143,10 @@ impl Agent {
 
     fn names(&self) -> Vec<Action> {
         let names = |part: &[NodeRef]| pack_names(part.iter().map(|segment| segment.id.prefix()));
-        self.segments.chunks(NAMES_PER_MESSAGE).map(|part| Action::Send(FromAgent::Names(names(part)))).collect()
+        self.segments
+            .chunks(NAMES_PER_MESSAGE)
+            .map(|part| Action::Send(FromAgent::Names(names(part))))
+            .collect()
     }
 
     /// Cuts the wanted segments into batches.
@@ -147,7 +154,9 @@ impl Agent {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for place in marks.places() {
             let length = self.segments[place as usize].bytes as usize;
-            if !batch.is_empty() && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH) {
+            if !batch.is_empty()
+                && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH)
+            {
                 self.waiting.push_back(std::mem::take(&mut batch));
                 bytes = 0;
             }

@@ -92,7 +92,9 @@ impl Proxy {
     /// # Errors
     /// A request out of bounds, or a shelf that fails.
     pub fn open(open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
-        let limit = |what, found: usize, max: usize| if found > max { Err(Error::Limit { what, max }) } else { Ok(()) };
+        let limit = |what, found: usize, max: usize| {
+            if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
+        };
         limit("labels", open.labels.len(), LIST_MAX)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
@@ -175,7 +177,8 @@ impl Proxy {
         let mut nodes = Vec::with_capacity(parts.len());
         for part in parts {
             let bytes = &self.plain[part];
-            let node = NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+            let node =
+                NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
             let place = self.wanted.pop_front().ok_or(Error::OutOfTurn("Segments"))? as usize;
             if node.id.prefix() != self.names[place] {
                 return Err(Error::OtherSegment(node.id));

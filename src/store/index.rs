@@ -31,7 +31,10 @@ impl Place {
     fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];
-        bytes.chunks_exact_mut(4).zip(fields).for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
+        bytes
+            .chunks_exact_mut(4)
+            .zip(fields)
+            .for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
         bytes
     }
 
@@ -126,7 +129,8 @@ impl Index {
     /// # Errors
     /// The index is damaged.
     pub fn find_name(&self, name: u64) -> Result<Option<(ChunkId, Place)>, Error> {
-        let Some((key, value)) = guarded(|| Ok(self.chunks.scan_prefix(name.to_le_bytes()).next().transpose()?))?
+        let Some((key, value)) =
+            guarded(|| Ok(self.chunks.scan_prefix(name.to_le_bytes()).next().transpose()?))?
         else {
             return Ok(None);
         };
@@ -228,7 +232,8 @@ mod tests {
         }
         std::fs::write(&file, bytes).expect("damaged");
         if let Ok(index) = Index::open(folder.path()) {
-            let found = (0..5000u32).filter(|n| matches!(index.find(&ChunkId::of(&n.to_le_bytes())), Ok(Some(_))));
+            let found =
+                (0..5000u32).filter(|n| matches!(index.find(&ChunkId::of(&n.to_le_bytes())), Ok(Some(_))));
             assert!(found.count() < 5000, "the damage went unnoticed");
         }
     }

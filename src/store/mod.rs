@@ -120,7 +120,9 @@ impl Faulty for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
-            Self::NoRelease(selector) => Some(format!("`whit releases {}` lists what there is", selector.app)),
+            Self::NoRelease(selector) => {
+                Some(format!("`whit releases {}` lists what there is", selector.app))
+            }
             _ => None,
         }
     }

@@ -66,7 +66,8 @@ impl<'a> StoreReader<'a> {
         {
             let bytes = pack.frame(u64::from(place.frame_offset))?;
             let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| damaged())?;
-            let decoded = self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
+            let decoded =
+                self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
             decoded.map_err(|_| damaged())?;
             let mut offset = 0;
             for chunk in frame.chunks() {

@@ -76,7 +76,9 @@ impl Records {
     /// Whether the space has the release, and whether it is the application's latest.
     pub fn recognize(&self, app: &AppName, release: &ReleaseId) -> Option<Found> {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latest) = apps.get(app).and_then(|records| records.last()).filter(|last| last.release == *release) {
+        if let Some(latest) =
+            apps.get(app).and_then(|records| records.last()).filter(|last| last.release == *release)
+        {
             return Some(Found::Latest(latest.clone()));
         }
         let found = apps.values().flatten().find(|record| record.release == *release);

@@ -129,7 +129,11 @@ impl Writer {
         frame.encode(&mut bytes);
         let free = files::free_bytes(&self.shared.folder)?;
         if free < self.reserve_bytes.saturating_add(bytes.len() as u64) {
-            return Err(Error::NoRoom { folder: self.shared.folder.clone(), free, reserve: self.reserve_bytes });
+            return Err(Error::NoRoom {
+                folder: self.shared.folder.clone(),
+                free,
+                reserve: self.reserve_bytes,
+            });
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.open.as_ref().is_none_or(|pack| pack.broken) {
@@ -224,16 +228,26 @@ impl Writer {
 impl OpenPack {
     fn create(folder: &Path, number: u32) -> Result<Self> {
         let mut random = [0; 16];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random).map_err(|_| Error::Random)?;
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+            .map_err(|_| Error::Random)?;
         let id = PackId::from_bytes(random);
         let open = folder.join("open");
         files::create_folder(&open)?;
         let path = open.join(format!("{id}.part"));
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
+        let mut file =
+            options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
         file.write_all(&pack::header(id)).on("write", &path)?;
         files::sync_folder(&open)?;
-        Ok(Self { number, id, path, file, bytes: pack::HEADER_BYTES as u64, footer: Footer::default(), broken: false })
+        Ok(Self {
+            number,
+            id,
+            path,
+            file,
+            bytes: pack::HEADER_BYTES as u64,
+            footer: Footer::default(),
+            broken: false,
+        })
     }
 
     /// Writes a frame, or leaves the pack as it was.

@@ -48,7 +48,11 @@ impl Batch {
     ///
     /// # Errors
     /// Anything out of the bounds of a frame, or a payload that is not what it announced.
-    pub fn open(&self, zstd: &mut Decompressor, plain: &mut Vec<u8>) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
+    pub fn open(
+        &self,
+        zstd: &mut Decompressor,
+        plain: &mut Vec<u8>,
+    ) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
         let count = self.lengths.len();
         let mut bytes = 0;
         let mut parts = Vec::with_capacity(count.min(FRAME_CHUNKS_MAX));
@@ -82,5 +86,9 @@ pub fn pack_names(names: impl Iterator<Item = u64>) -> Vec<u8> {
 /// A length that is no multiple of 8.
 pub fn unpack_names(bytes: &[u8]) -> Result<Vec<u64>, BatchError> {
     let (names, rest) = bytes.as_chunks::<8>();
-    if rest.is_empty() { Ok(names.iter().map(|name| u64::from_le_bytes(*name)).collect()) } else { Err(BatchError::Names(bytes.len())) }
+    if rest.is_empty() {
+        Ok(names.iter().map(|name| u64::from_le_bytes(*name)).collect())
+    } else {
+        Err(BatchError::Names(bytes.len()))
+    }
 }

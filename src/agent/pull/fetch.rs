@@ -99,7 +99,11 @@ impl Talk {
             };
             names.extend(unpack_names(&part)?);
         }
-        if names.len() == segments as usize { Ok((record, root, names)) } else { Err(Error::OutOfTurn("Names")) }
+        if names.len() == segments as usize {
+            Ok((record, root, names))
+        } else {
+            Err(Error::OutOfTurn("Names"))
+        }
     }
 
     /// Brings all segments, and the nodes above them, into the store; proves that they make the root.
@@ -241,7 +245,8 @@ fn segment_chunks(
 /// rebuild reads all of them from the store.
 fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Store) -> Result<()> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
-    let made = Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| parts.push(node.bytes))?;
+    let made =
+        Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| parts.push(node.bytes))?;
     if made != *root {
         let (expected, found) = (root.release().into(), made.release().into());
         return Err(manifest::Error::OtherRoot { expected, found }.into());
@@ -255,7 +260,11 @@ fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Stor
     }
     let mut compressor = Compressor::new(LEVEL_FAST);
     for some in parts.chunks(8) {
-        store.append(&Frame::compress(FrameKind::Manifest, some.iter().map(Vec::as_slice), &mut compressor))?;
+        store.append(&Frame::compress(
+            FrameKind::Manifest,
+            some.iter().map(Vec::as_slice),
+            &mut compressor,
+        ))?;
     }
     Ok(())
 }

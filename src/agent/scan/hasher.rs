@@ -103,7 +103,9 @@ impl From<io::Error> for ReadStop {
 fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor) -> Result<(), Stop> {
     let path = &job.path;
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Vanished(path.clone()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::Vanished(path.clone()).into());
+        }
         result => result.on("open", path).map_err(Error::from)?,
     };
     let before = examine(&file, path)?;

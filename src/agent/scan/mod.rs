@@ -75,7 +75,9 @@ impl Faulty for Error {
             Self::Manifest(manifest::Error::Link { .. }) => {
                 "make the link relative and keep it inside the tree, or exclude it with --exclude or .whitignore"
             }
-            Self::File(_) | Self::Walk { .. } => "make it readable, or exclude it with --exclude or .whitignore",
+            Self::File(_) | Self::Walk { .. } => {
+                "make it readable, or exclude it with --exclude or .whitignore"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -136,7 +138,8 @@ pub fn scan(
     std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(LISTED_AHEAD);
         let pool = hasher::Pool::start(scope, profile, threads.max(1), monitor);
-        let walker = scope.spawn(|| walk::list(&top, selection, pool, &listed_in, monitor).map(|()| drop(listed_in)));
+        let walker =
+            scope.spawn(|| walk::list(&top, selection, pool, &listed_in, monitor).map(|()| drop(listed_in)));
         let collected = collector.collect(&listed);
         // The walker stops when nobody listens; its own error comes first, being the cause.
         drop(listed);

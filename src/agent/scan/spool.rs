@@ -59,7 +59,8 @@ impl Spool {
             Some((path, offset)) => (path.as_bytes(), *offset),
             None => (&[][..], 0),
         };
-        let length = |value: usize| u32::try_from(value).expect("segments and paths are some KiB").to_le_bytes();
+        let length =
+            |value: usize| u32::try_from(value).expect("segments and paths are some KiB").to_le_bytes();
         let mut record = Vec::with_capacity(16 + path.len() + bytes.len());
         record.extend_from_slice(&length(path.len()));
         record.extend_from_slice(&length(bytes.len()));
@@ -109,7 +110,8 @@ impl Spool {
             self.file.seek(SeekFrom::Start(offset))?;
             let mut head = [0; 16];
             self.file.read_exact(&mut head)?;
-            let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+            let number =
+                |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
             let mut path = vec![0; number(0)];
             let mut bytes = vec![0; number(4)];
             self.file.read_exact(&mut path)?;

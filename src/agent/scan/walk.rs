@@ -93,7 +93,8 @@ pub(super) fn list(
         } else if kind.is_file() {
             file(&mut pool, path, entry.path(), &kind)
         } else {
-            monitor.note(&format!("skipped {}: neither a file, a directory nor a link", entry.path().display()));
+            monitor
+                .note(&format!("skipped {}: neither a file, a directory nor a link", entry.path().display()));
             continue;
         };
         if listed.send(next).is_err() {
