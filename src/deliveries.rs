@@ -227,7 +227,7 @@ impl Deliveries {
                     tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
                 }
                 None => {
-                    tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version")
+                    tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version");
                 }
             }
         }

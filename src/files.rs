@@ -37,6 +37,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Turns an `io::Result` into one that names the action and the path.
 pub trait OnPath<T> {
     /// Names them; costs nothing where there is no error.
+    ///
+    /// # Errors
+    /// The error that was there, with its path.
     fn on(self, action: &'static str, path: &Path) -> Result<T>;
 }
 

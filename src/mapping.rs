@@ -22,6 +22,7 @@ impl Mapping {
     /// The file cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).on("open", path)?;
+        #[expect(unsafe_code, reason = "a memory map is the one thing that cannot be had otherwise")]
         // SAFETY: the map is read-only and private to whit's data folder, whose sealed packs are never
         // written or truncated by whit (module documentation). Bytes that change nevertheless are seen
         // as damage, since every use verifies a hash; a `&[u8]` of them is never trusted as text or

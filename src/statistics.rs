@@ -47,13 +47,12 @@ impl crate::faults::Faulty for Error {
 /// # Errors
 /// There is no such application, or its releases cannot be read.
 pub fn count(store: &Store, app: Option<&AppName>) -> Result<Statistics, Error> {
-    let records = match app {
-        Some(app) => store.records().of(app)?,
-        None => {
-            let apps = store.records().apps();
-            let all = apps.iter().map(|summary| store.records().of(&summary.app));
-            all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
-        }
+    let records = if let Some(app) = app {
+        store.records().of(app)?
+    } else {
+        let apps = store.records().apps();
+        let all = apps.iter().map(|summary| store.records().of(&summary.app));
+        all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
     };
     let mut statistics = Statistics { app: app.cloned(), users: users(&records), ..Statistics::default() };
     for record in &records {
@@ -107,7 +106,9 @@ fn of_releases(store: &Store, records: &[Record], add: &mut impl FnMut(u32)) -> 
             Ok(())
         })?;
     }
-    chunks.values().for_each(|bytes| add(*bytes));
+    for bytes in chunks.values() {
+        add(*bytes);
+    }
     // A frame's bytes are shared out by its chunks' plain bytes; each chunk counts once.
     let mut stored = 0;
     store.visit_frames(&mut |frame| {

@@ -287,7 +287,6 @@ impl Drive {
 
     fn delivery(&mut self, event: DeliveryEvent) {
         match &event.state {
-            DeliveryState::Queued => {}
             DeliveryState::Running => {
                 self.monitor.note(&format!("delivering to {}", event.destination));
             }
@@ -296,7 +295,7 @@ impl Drive {
                     format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
                 self.monitor.note(&text);
             }
-            DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
+            DeliveryState::Queued | DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
         }
         // The receipt tells each delivery's last state.
         self.deliveries.retain(|earlier| earlier.destination != event.destination);

@@ -81,26 +81,23 @@ impl AccessArgs {
         output: &Output,
         local: Vec<(DestinationName, Directory)>,
     ) -> Result<Open, Error> {
-        match self.remote()? {
-            Some(access) => {
-                if !local.is_empty() {
-                    return Err(Error::input(
-                        "a proxy elsewhere does not deliver to `dir:` paths of this machine",
-                        "name one of the destinations in the proxy's configuration",
-                    ));
-                }
-                let session = Session::open(&access, &link::Options::default()).await?;
-                Ok(Open { session, embedded: None })
+        if let Some(access) = self.remote()? {
+            if !local.is_empty() {
+                return Err(Error::input(
+                    "a proxy elsewhere does not deliver to `dir:` paths of this machine",
+                    "name one of the destinations in the proxy's configuration",
+                ));
             }
-            None => {
-                let data = match &self.data {
-                    Some(data) => data.clone(),
-                    None => config::data_folder()?,
-                };
-                let (embedded, access) = embedded::open(&data, local, output).await?;
-                let session = Session::open(&access, &link::Options::default()).await?;
-                Ok(Open { session, embedded })
-            }
+            let session = Session::open(&access, &link::Options::default()).await?;
+            Ok(Open { session, embedded: None })
+        } else {
+            let data = match &self.data {
+                Some(data) => data.clone(),
+                None => config::data_folder()?,
+            };
+            let (embedded, access) = embedded::open(&data, local, output).await?;
+            let session = Session::open(&access, &link::Options::default()).await?;
+            Ok(Open { session, embedded })
         }
     }
 

@@ -63,10 +63,10 @@ pub async fn open(
             Err(proxy::Error::InUse(_)) if Instant::now() < deadline => {}
             Err(error) => return Err(error.into()),
         }
-        if destinations.is_empty() {
-            if let Some(access) = join(data).await? {
-                return Ok((None, access));
-            }
+        if destinations.is_empty()
+            && let Some(access) = join(data).await?
+        {
+            return Ok((None, access));
         }
         if !told {
             output.note(&format!("waiting for another whit that uses {}", data.display()));

@@ -69,10 +69,11 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     delivered_all(&receipt.delivered)
 }
 
+/// Directories of this machine, for the proxy inside the command.
+pub type LocalDirectories = Vec<(DestinationName, Directory)>;
+
 /// The names to send, and the directories behind `dir:PATH`.
-pub fn destinations(
-    given: &[String],
-) -> Result<(Vec<DestinationName>, Vec<(DestinationName, Directory)>), Error> {
+pub fn destinations(given: &[String]) -> Result<(Vec<DestinationName>, LocalDirectories), Error> {
     let (mut names, mut local) = (Vec::new(), Vec::new());
     for text in given {
         if let Some(path) = text.strip_prefix("dir:") {

@@ -41,7 +41,7 @@ impl EntryPath {
 
     /// How many components the path has, at least one.
     pub fn depth(&self) -> usize {
-        1 + self.0.iter().filter(|byte| **byte == b'/').count()
+        self.0.split(|byte| *byte == b'/').count()
     }
 }
 

@@ -62,7 +62,7 @@ fn run(
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
-    let root = store.root(&record.release).map_err(|error| unreadable(&store, error))?;
+    let root = store.root(&record.release).map_err(|error| unreadable(&store, &error))?;
     let mut reader = StoreReader::new(&store);
     let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| Refusal::of(&error))?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
@@ -82,14 +82,14 @@ fn run(
     Ok(())
 }
 
-fn unreadable(store: &Arc<Store>, error: SourceError) -> Refusal {
-    if let SourceError::Damaged { id, .. } = &error {
+fn unreadable(store: &Arc<Store>, error: &SourceError) -> Refusal {
+    if let SourceError::Damaged { id, .. } = error {
         store.mark_lost(*id);
     }
     let hint = (error.fault() == Fault::Corrupt).then(|| {
         "push the release again from where it was built: the proxy asks for what it lost".to_owned()
     });
-    Refusal { hint, ..Refusal::of(&error) }
+    Refusal { hint, ..Refusal::of(error) }
 }
 
 /// Reads what is wanted and sends it, neighbours together.
@@ -153,7 +153,7 @@ impl Supply<'_> {
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| unreadable(self.store, error))
+        self.reader.read(chunk, out).map_err(|error| unreadable(self.store, &error))
     }
 }
 

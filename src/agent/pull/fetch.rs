@@ -252,10 +252,10 @@ fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Stor
         return Err(manifest::Error::OtherRoot { expected, found }.into());
     }
     for segment in segments {
-        if let Some((_, bytes)) = present.segment(segment.id.prefix()) {
-            if store.find(&segment.id)?.is_none() {
-                parts.push(bytes.clone());
-            }
+        if let Some((_, bytes)) = present.segment(segment.id.prefix())
+            && store.find(&segment.id)?.is_none()
+        {
+            parts.push(bytes.clone());
         }
     }
     let mut compressor = Compressor::new(LEVEL_FAST);

@@ -20,9 +20,12 @@ pub struct Spool {
     offsets: Vec<u64>,
     end: u64,
     /// The file and offset of the first chunk, if the segment under way begins inside a file.
-    context: Option<(EntryPath, u64)>,
+    context: Context,
     begun: bool,
 }
+
+/// The file that a segment's first chunks belong to, and the offset of the first, where it begins inside a file.
+type Context = Option<(EntryPath, u64)>;
 
 /// A chunk and where it can be read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +108,7 @@ impl Spool {
         Ok(chunks)
     }
 
-    fn record(&mut self, place: u32) -> files::Result<(Option<(EntryPath, u64)>, Vec<u8>)> {
+    fn record(&mut self, place: u32) -> files::Result<(Context, Vec<u8>)> {
         let mut read = |offset: u64| -> io::Result<(Vec<u8>, u64, Vec<u8>)> {
             self.file.seek(SeekFrom::Start(offset))?;
             let mut head = [0; 16];
