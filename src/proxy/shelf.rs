@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::ids::{ChunkId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::manifest::{self, NodeRef, Root};
+use crate::manifest::{self, NodeRef, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
@@ -121,33 +121,33 @@ impl<'a> SpaceShelf<'a> {
         });
     }
 
-    fn write_record(&self, open: &Open, root: &Root, cost: Cost) -> Result<Record, Refusal> {
+    fn write_record(&self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
         let record = Record {
             app: open.app.clone(),
-            release: root.release(),
+            release: open.release,
             sequence: 0,
             created: self.now,
             user: self.user.clone(),
             labels: open.labels.clone(),
-            totals: root.totals,
+            totals,
             cost,
         };
         self.store.records().add(record).map_err(|error| Refusal::of(&error))
     }
 
     /// Stores the nodes and the root above the segments, after checking that they make the root that was named.
-    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
-        let named = &proposal.root;
+    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<Root, Refusal> {
+        let open = &proposal.open;
         let mut nodes = Vec::new();
         let segments = proposal.segments.clone();
-        let made =
-            Root::above(named.profile, named.shape, named.totals, segments, |node| nodes.push(node.bytes))
+        let root =
+            Root::above(open.profile, open.shape, open.totals, segments, |node| nodes.push(node.bytes))
                 .map_err(|error| Refusal::of(&error))?;
-        if made != *named {
-            let (expected, found) = (named.release().into(), made.release().into());
+        if root.release() != open.release {
+            let (expected, found) = (open.release.into(), root.release().into());
             return Err(Refusal::of(&manifest::Error::OtherRoot { expected, found }));
         }
-        nodes.push(named.encode());
+        nodes.push(root.encode());
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
         let mut rest = nodes.as_slice();
         while !rest.is_empty() {
@@ -163,18 +163,18 @@ impl<'a> SpaceShelf<'a> {
             self.keep(frame)?;
             rest = after;
         }
-        Ok(())
+        Ok(root)
     }
 }
 
 impl Shelf for SpaceShelf<'_> {
-    fn recognize(&mut self, open: &Open, root: &Root) -> Result<Option<(Record, bool)>, Refusal> {
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         self.app_latest = self.store.records().latest(&open.app);
         if !self.store.is_whole() {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
         }
-        match self.store.records().recognize(&open.app, &root.release()) {
+        match self.store.records().recognize(&open.app, &open.release) {
             None => Ok(None),
             Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => {
                 Ok(Some((record, true)))
@@ -182,8 +182,12 @@ impl Shelf for SpaceShelf<'_> {
             Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
                 Ok(Some((record, true)))
             }
-            Some(Found::Latest(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, true))),
-            Some(Found::Elsewhere(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, false))),
+            Some(Found::Latest(record)) => {
+                Ok(Some((self.write_record(open, record.totals, Cost::default())?, true)))
+            }
+            Some(Found::Elsewhere(record)) => {
+                Ok(Some((self.write_record(open, record.totals, Cost::default())?, false)))
+            }
         }
     }
 
@@ -221,15 +225,14 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
-        self.keep_nodes(&proposal)?;
+        let root = self.keep_nodes(&proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         self.report();
         let mut reader = StoreReader::new(self.store);
-        let checked = reassembly::walk::<reassembly::Error>(&proposal.root, &mut reader, &mut |_| Ok(()));
+        let checked = reassembly::walk::<reassembly::Error>(&root, &mut reader, &mut |_| Ok(()));
         checked.map_err(|error| Refusal::of(&error))?;
-        let existing =
-            self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
-        let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;
+        let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
+        let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
         Ok((record, existing))
     }
 }

@@ -70,6 +70,15 @@ impl Pack {
         }
     }
 
+    /// Says that the `length` bytes at `offset` are not needed for now.
+    pub fn release(&self, offset: u64, length: usize) {
+        if let (Body::Sealed(cell), Ok(offset)) = (&self.body, usize::try_from(offset))
+            && let Some(map) = cell.get()
+        {
+            map.release(offset, length);
+        }
+    }
+
     /// The map of a sealed pack.
     ///
     /// # Errors
@@ -161,6 +170,8 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
         let length = frame.bytes().len() as u64;
         let is_content = frame.kind() == FrameKind::Content;
         visit(&FrameSummary { is_content, bytes: length, chunks: frame.chunks().collect() });
+        drop(bytes);
+        pack.release(offset, usize::try_from(length).unwrap_or(usize::MAX));
         offset += length;
     }
     Ok(())

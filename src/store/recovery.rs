@@ -145,6 +145,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
             next += 1;
             next - 1
         };
+        sealed.release(0, usize::MAX);
         packs.insert(number, sealed);
     }
     Ok(Opened { index, next_number: next, packs_lost })

@@ -15,7 +15,8 @@ pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, Us
 use serde::{Deserialize, Serialize};
 
 use crate::faults::{Fault, Faulty};
-use crate::ids::{AppName, DestinationName, Label, Selector};
+use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
+use crate::manifest::{Profile, Shape, Totals};
 use crate::record::{DeliveryEvent, Record};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
@@ -97,9 +98,14 @@ pub struct Open {
     pub labels: Vec<Label>,
     /// Where to deliver it.
     pub destinations: Vec<DestinationName>,
-    /// The root's bytes: the release id is their BLAKE3.
-    #[serde(with = "serde_bytes")]
-    pub root: Vec<u8>,
+    /// The release: what the root hashes to that both sides compute above the segments.
+    pub release: ReleaseId,
+    /// How the content was cut.
+    pub profile: Profile,
+    /// Tree or file.
+    pub shape: Shape,
+    /// What the entries add up to.
+    pub totals: Totals,
     /// How many segments the manifest has.
     pub segments: u32,
     /// The segments' names ([`pack_names`]), or nothing where they are too many to send unasked.
