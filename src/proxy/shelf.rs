@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::faults::Fault;
 use crate::ids::{ChunkId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, NodeRef, Root, Totals};
@@ -15,7 +16,7 @@ use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
-use crate::store::{Found, Store, StoreReader};
+use crate::store::{Found, Lease, Store, StoreReader};
 use crate::wire::{Open, PushReply, Refusal};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
@@ -37,6 +38,7 @@ pub struct SpaceShelf<'a> {
     reported: u64,
     unsynced_bytes: u64,
     last_sync: Instant,
+    lease: Lease,
 }
 
 impl<'a> SpaceShelf<'a> {
@@ -58,6 +60,7 @@ impl<'a> SpaceShelf<'a> {
             reported: 0,
             unsynced_bytes: 0,
             last_sync: Instant::now(),
+            lease: store.lease(),
         }
     }
 
@@ -82,15 +85,30 @@ impl<'a> SpaceShelf<'a> {
         // A chunk of content may happen to have that name; it is then no segment.
         let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
         for chunk in chunks {
-            if self.find(&chunk.id)?.is_none() {
+            if !self.store_holds(&chunk.id)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn find(&self, id: &ChunkId) -> Result<Option<crate::store::Place>, Refusal> {
-        self.store.find(id).map_err(|error| Refusal::of(&error))
+    fn store_holds(&self, id: &ChunkId) -> Result<bool, Refusal> {
+        self.store.holds(id).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Checks every chunk again, after the promise that they stay has lapsed.
+    fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
+        let mut reader = StoreReader::new(self.store);
+        for segment in segments {
+            if !self.store_holds(&segment.id)? || !self.is_complete(segment, &mut reader)? {
+                return Err(Refusal {
+                    fault: Fault::Retry,
+                    text: "the push took so long that chunks it counted on are gone".to_owned(),
+                    hint: Some("push again: only those chunks are sent".to_owned()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Says how many content frames are durable, if more than was said before.
@@ -202,7 +220,9 @@ impl Shelf for SpaceShelf<'_> {
             }
             let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
             resolved.push(match node {
-                Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
+                Some(node) if self.store_holds(&node.id)? && self.is_complete(&node, &mut reader)? => {
+                    Some(node)
+                }
                 _ => None,
             });
         }
@@ -210,10 +230,12 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
-        ids.iter().map(|id| Ok(self.find(id)?.is_some())).collect()
+        self.lease.renew(Instant::now());
+        ids.iter().map(|id| self.store_holds(id)).collect()
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        self.lease.renew(Instant::now());
         let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
         if frame.kind == FrameKind::Content {
@@ -225,6 +247,9 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        if !self.lease.renew(Instant::now()) {
+            self.check_again(&proposal.segments)?;
+        }
         let root = self.keep_nodes(&proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         self.report();

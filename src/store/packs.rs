@@ -70,6 +70,14 @@ impl Pack {
         }
     }
 
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// The file cannot be examined.
+    pub fn bytes(&self) -> files::Result<u64> {
+        Ok(std::fs::metadata(&self.path).on("examine", &self.path)?.len())
+    }
+
     /// Says that the `length` bytes at `offset` are not needed for now.
     pub fn release(&self, offset: u64, length: usize) {
         if let (Body::Sealed(cell), Ok(offset)) = (&self.body, usize::try_from(offset))
@@ -111,6 +119,19 @@ impl Packs {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(pack));
     }
 
+    /// The sealed packs, by number.
+    pub fn sealed(&self) -> Vec<(u32, Arc<Pack>)> {
+        let mut packs = self.all();
+        packs.retain(|(_, pack)| matches!(pack.body, Body::Sealed(_)));
+        packs.sort_unstable_by_key(|(number, _)| *number);
+        packs
+    }
+
+    /// Forgets a pack; those that read it still can, even when its file is removed.
+    pub fn remove(&self, number: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
     /// All packs, in no order.
     pub fn all(&self) -> Vec<(u32, Arc<Pack>)> {
         let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -141,8 +162,8 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
 /// A frame, without its payload.
 #[derive(Debug, Clone)]
 pub struct FrameSummary {
-    /// Whether its chunks are parts of artifacts, not of manifests.
-    pub is_content: bool,
+    /// What its chunks are.
+    pub kind: FrameKind,
     /// Its bytes in the pack.
     pub bytes: u64,
     /// Its chunks.
@@ -168,8 +189,7 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
         // A frame that is being written now is not counted yet.
         let Ok(frame) = FrameView::parse(&bytes, offset) else { break };
         let length = frame.bytes().len() as u64;
-        let is_content = frame.kind() == FrameKind::Content;
-        visit(&FrameSummary { is_content, bytes: length, chunks: frame.chunks().collect() });
+        visit(&FrameSummary { kind: frame.kind(), bytes: length, chunks: frame.chunks().collect() });
         drop(bytes);
         pack.release(offset, usize::try_from(length).unwrap_or(usize::MAX));
         offset += length;

@@ -87,6 +87,27 @@ pub enum Operation {
     },
     /// Counts of an application, or of the whole space.
     Statistics(Option<AppName>),
+    /// Collect garbage in the space.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Verify the space's packs and releases.
+    Verify {
+        /// Mend what can be mended.
+        repair: bool,
+        /// Stop after so many seconds; the next time goes on from there.
+        seconds_max: Option<u64>,
+    },
+    /// Remove a release: its chunks go at the next collection, unless others name them.
+    Remove(Selector),
+    /// Keep a release from being removed, or end that.
+    Pin {
+        /// Which.
+        release: Selector,
+        /// Whether it is to be kept.
+        pinned: bool,
+    },
 }
 
 /// How a push begins.
