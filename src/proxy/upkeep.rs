@@ -21,6 +21,9 @@ use crate::token::Action;
 use crate::upkeep::{Collected, Incomplete, Verified};
 use crate::wire::{Answer, Operation, Refusal};
 
+/// Between two looks at whether damage was met.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// What is kept, and how often that is seen to.
 #[derive(Debug, Clone)]
 pub struct UpkeepOptions {
@@ -66,11 +69,13 @@ impl Upkeep {
                 let due = |every: Option<Duration>, last: Instant| every.map(|every| last + every);
                 let next = [due(options.collect_every, collected), due(options.verify_every, verified)];
                 let Some(next) = next.into_iter().flatten().min() else { break };
-                match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                let wait = next.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+                match stopped.recv_timeout(wait) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => break,
                 }
                 let Some(shared) = Weak::upgrade(&shared) else { break };
+                each_space(&shared, |store, _| verify_suspect(&shared, store));
                 if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
                     each_space(&shared, |store, space| tidy(&shared, store, space, &options.rules));
                     collected = Instant::now();
@@ -96,6 +101,15 @@ impl Upkeep {
             }
         }
     }
+}
+
+/// Sets damaged packs aside as soon as damage was met, not only at the next regular check.
+fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
+    if !store.take_suspicion() {
+        return Ok(());
+    }
+    tracing::warn!("damage was met: all packs are verified");
+    verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)
 }
 
 fn each_space(shared: &Shared, work: impl Fn(&Arc<Store>, &SpaceName) -> store::Result<()>) {

@@ -26,6 +26,7 @@ pub use verification::{Pass, heal, verify_packs, verify_releases};
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -176,6 +177,8 @@ pub struct Store {
     lost: RwLock<HashSet<ChunkId>>,
     leases: Leases,
     condemned: Condemned,
+    /// Damage was met since somebody last asked.
+    suspect: AtomicBool,
 }
 
 impl Store {
@@ -210,6 +213,7 @@ impl Store {
             lost: RwLock::default(),
             leases: Leases::default(),
             condemned: Condemned::default(),
+            suspect: AtomicBool::new(opened.packs_lost),
         };
         if opened.packs_lost {
             store.mark_incomplete();
@@ -324,7 +328,13 @@ impl Store {
     pub fn mark_lost(&self, id: ChunkId) {
         tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
         self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.suspect.store(true, Ordering::Relaxed);
         self.mark_incomplete();
+    }
+
+    /// Whether damage was met since this was last asked: then the store is to be verified soon.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::Relaxed)
     }
 
     /// Every chunk of every release was found: nothing counts as lost any more.
