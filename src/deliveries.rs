@@ -72,6 +72,7 @@ pub trait Courier: Send + Sync {
     ) -> Result<DeliveryReport, (Fault, String)>;
 }
 
+/// First byte of a delivery's file (FORMAT 5).
 const VERSION: u8 = 1;
 const DELIVERY_BYTES_MAX: u64 = 64 * 1024;
 /// The wait after the first failure; it doubles up to [`WAIT_MAX`].

@@ -17,7 +17,8 @@ pub const FRAME_CHUNKS_MAX: usize = 1024;
 pub const FRAME_STORED_MAX: usize = FRAME_PLAIN_MAX;
 /// 64 MiB: a pack is sealed when it reaches this.
 pub const PACK_BYTES_TARGET: u64 = 64 * 1024 * 1024;
-/// Chunks in one pack: bounds what an unsealed pack holds in memory.
+/// Bounds the chunks of one pack, and so what an unsealed one holds in memory: a pack is sealed at half of
+/// this; a reader takes twice as many.
 pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
 
 /// 1 MiB: the largest message on a control stream, and the largest batch of chunks.
@@ -29,7 +30,7 @@ pub const OPEN_NAMES_MAX: usize = 256;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
 
-/// 512 KiB entries of 32 B: the leaves of a manifest of about 1 GiB, some 450 GiB of content.
+/// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;
 /// 4 KiB: Linux's own limit on a path.
 pub const PATH_BYTES_MAX: usize = 4096;

@@ -1,6 +1,6 @@
 //! Messages on a stream: a length (u32, little-endian) and that many bytes of MessagePack each.
 //!
-//! Structures are arrays of their fields, in order. Layout: docs/PROTOCOL.md, framing.
+//! Structures are arrays of their fields, in order. Layout: PROTOCOL 2.
 
 use std::fmt;
 use std::time::Duration;

@@ -80,7 +80,7 @@ impl Faulty for Error {
 
 /// 32 MiB: enough for the upper levels of the tree; the system caches the rest.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Larger batches cost 3 KB of memory a key (FINDINGS of the first measurements, docs/decisions/0005).
+/// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
 
 /// The open index of one space.
