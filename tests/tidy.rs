@@ -231,7 +231,8 @@ fn after_literal(chars: &[char], place: usize) -> Option<usize> {
     // r"…", br#"…"#: the prefix is no word of its own.
     let prefix = (place..place + 3).take_while(|place| matches!(at(*place), 'b' | 'c' | 'r')).count();
     let raw = prefix > 0 && at(place + prefix - 1) == 'r';
-    let hashes = if raw { (place + prefix..).take_while(|place| at(*place) == '#').count() } else { 0 };
+    let hashes =
+        if raw { (place + prefix..chars.len()).take_while(|place| at(*place) == '#').count() } else { 0 };
     let quote = place + prefix + hashes;
     if at(quote) == '"' {
         let mut end = quote + 1;
@@ -258,7 +259,7 @@ fn after_literal(chars: &[char], place: usize) -> Option<usize> {
         return Some(first + 2);
     }
     // A lifetime.
-    Some((first..).find(|end| !is_word(at(*end))).unwrap_or(chars.len()))
+    Some((first..chars.len()).find(|end| !is_word(at(*end))).unwrap_or(chars.len()))
 }
 
 /// The modules that a file declares, in order.

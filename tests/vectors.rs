@@ -4,7 +4,7 @@
 //! A block that differs is printed as it would have to be; a change of one is a change of the format.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -66,7 +66,8 @@ impl Document {
         let mut wrong = String::new();
         for (name, expected) in written {
             if self.blocks.get(*name) != Some(expected) {
-                wrong.push_str(&format!("```hex name={name}\n{}```\n", lines(expected)));
+                write!(wrong, "```hex name={name}\n{}```\n", lines(expected))
+                    .expect("a String takes every write");
             }
         }
         assert!(wrong.is_empty(), "docs/{} must say:\n{wrong}", self.file);
@@ -87,8 +88,14 @@ fn bytes(digits: &str) -> Vec<u8> {
 }
 
 fn lines(bytes: &[u8]) -> String {
-    let line = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
-    bytes.chunks(LINE_BYTES).map(line).collect()
+    let mut text = String::new();
+    for line in bytes.chunks(LINE_BYTES) {
+        for byte in line {
+            write!(text, "{byte:02x}").expect("a String takes every write");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn name<T: std::str::FromStr<Err: Debug>>(text: &str) -> T {

@@ -200,7 +200,8 @@ impl Writer {
         Ok(written)
     }
 
-    /// Seals the open pack and waits until the index has all packs. Later appends are refused.
+    /// Seals the open pack and waits until the index has all packs. What is appended later stays in an open
+    /// pack until the next start.
     pub fn close(&self) {
         let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
         if let Some(pack) = open.filter(|pack| !pack.broken) {
