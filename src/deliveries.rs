@@ -72,6 +72,7 @@ pub trait Courier: Send + Sync {
     ) -> Result<DeliveryReport, (Fault, String)>;
 }
 
+/// First byte of a delivery's file (FORMAT 5).
 const VERSION: u8 = 1;
 const DELIVERY_BYTES_MAX: u64 = 64 * 1024;
 /// The wait after the first failure; it doubles up to [`WAIT_MAX`].
@@ -87,6 +88,10 @@ struct Queued {
     file: PathBuf,
     delivery: Delivery,
     listener: Option<mpsc::UnboundedSender<DeliveryEvent>>,
+    /// Tries that failed.
+    tries: u32,
+    /// Before that it is not tried again.
+    not_before: Instant,
 }
 
 impl Queued {
@@ -184,7 +189,8 @@ impl Deliveries {
         files::publish(&file, &bytes, 0o600)?;
         let (listener, events) = mpsc::unbounded_channel();
         self.note_pending(&file, &delivery);
-        let queued = Queued { file, delivery, listener: Some(listener) };
+        let queued =
+            Queued { file, delivery, listener: Some(listener), tries: 0, not_before: Instant::now() };
         queued.tell(DeliveryState::Queued);
         self.enqueue(queued);
         Ok(events)
@@ -245,7 +251,8 @@ impl Deliveries {
             }
             match delivery {
                 Some(delivery) if self.lanes.contains_key(&delivery.destination) => {
-                    self.enqueue(Queued { file, delivery, listener: None });
+                    let not_before = Instant::now();
+                    self.enqueue(Queued { file, delivery, listener: None, tries: 0, not_before });
                 }
                 Some(delivery) => {
                     tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
@@ -267,80 +274,88 @@ impl Drop for Deliveries {
 
 /// A destination's worker: one delivery after another until it is told to stop.
 fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool, pending: &Pending) {
-    loop {
-        let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let queued = loop {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            match waiting.pop_front() {
-                Some(queued) => break queued,
-                None => waiting = lane.more.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-            }
+    while let Some(queued) = next(lane, stop) {
+        let ended = |queued: &Queued| {
+            pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
         };
-        drop(waiting);
-        if !pursue(&queued, lane, directory, courier, stop) {
-            return;
-        }
-        pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
-    }
-}
-
-/// Pursues one delivery to its end; false when it was told to stop before.
-fn pursue(
-    queued: &Queued,
-    lane: &Lane,
-    directory: &Directory,
-    courier: &dyn Courier,
-    stop: &AtomicBool,
-) -> bool {
-    let mut wait = WAIT_MIN;
-    for tries in 1.. {
-        queued.tell(DeliveryState::Running);
-        let end = match courier.deliver(&queued.delivery, directory, stop) {
-            Ok(report) => Some(DeliveryState::Delivered(report)),
-            Err(_) if stop.load(Ordering::Relaxed) => return false,
-            Err((fault, reason)) => {
-                let passing =
-                    matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && tries < TRIES_MAX;
-                tracing::warn!(destination = %queued.delivery.destination, release = ?queued.delivery.release, reason, passing, "a delivery failed");
-                let seconds = wait.as_secs();
-                if passing {
-                    queued.tell(DeliveryState::Retrying { reason, seconds });
-                    None
+        match attempt(&queued, directory, courier, stop) {
+            Attempt::Stopped => return,
+            Attempt::Ended(state) => {
+                end(&queued, state);
+                ended(&queued);
+            }
+            Attempt::Failed(reason) => {
+                let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let later = |other: &Queued| {
+                    (&other.delivery.space, &other.delivery.app)
+                        == (&queued.delivery.space, &queued.delivery.app)
+                };
+                if waiting.iter().any(later) {
+                    // The later release takes its place, and may be the one that heals what failed.
+                    drop(waiting);
+                    let reason = format!("{reason}; a later release takes its place");
+                    end(&queued, DeliveryState::Failed { reason });
+                    ended(&queued);
                 } else {
-                    Some(DeliveryState::Failed { reason })
+                    waiting.push_back(again(queued, reason));
                 }
             }
-        };
-        if let Some(state) = end {
-            // Removed before anybody is told: a delivery that was reported is not made again.
-            if let Err(error) = files::remove(&queued.file) {
-                tracing::warn!(%error, "a finished delivery will be made again at the next start");
-            }
-            queued.tell(state);
-            return true;
         }
-        if !sleep(lane, wait, stop) {
-            return false;
-        }
-        wait = (wait * 2).min(WAIT_MAX);
     }
-    true
 }
 
-/// Waits, unless told to stop; false if so.
-fn sleep(lane: &Lane, wait: Duration, stop: &AtomicBool) -> bool {
-    let deadline = Instant::now() + wait;
+/// The first delivery whose time has come; none when told to stop.
+///
+/// One that failed waits behind the others, so that it holds up no other application; releases of one
+/// application never overtake one another, as a failed one gives way to a later one.
+fn next(lane: &Lane, stop: &AtomicBool) -> Option<Queued> {
     let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
         if stop.load(Ordering::Relaxed) {
-            return false;
+            return None;
         }
-        if left.is_zero() {
-            return true;
+        let now = Instant::now();
+        if let Some(place) = waiting.iter().position(|queued| queued.not_before <= now) {
+            return waiting.remove(place);
         }
-        waiting = lane.more.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        let wait = waiting.iter().map(|queued| queued.not_before - now).min().unwrap_or(WAIT_MAX);
+        waiting = lane.more.wait_timeout(waiting, wait).unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+/// How one try went.
+enum Attempt {
+    Ended(DeliveryState),
+    Failed(String),
+    Stopped,
+}
+
+fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) -> Attempt {
+    queued.tell(DeliveryState::Running);
+    match courier.deliver(&queued.delivery, directory, stop) {
+        Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
+        Err(_) if stop.load(Ordering::Relaxed) => Attempt::Stopped,
+        Err((fault, reason)) => {
+            let passing =
+                matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && queued.tries < TRIES_MAX;
+            let Delivery { destination, release, .. } = &queued.delivery;
+            tracing::warn!(%destination, ?release, reason, passing, "a delivery failed");
+            if passing { Attempt::Failed(reason) } else { Attempt::Ended(DeliveryState::Failed { reason }) }
+        }
+    }
+}
+
+/// Queues a failed delivery for another try, later each time.
+fn again(queued: Queued, reason: String) -> Queued {
+    let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
+    queued.tell(DeliveryState::Retrying { reason, seconds: wait.as_secs() });
+    Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
+}
+
+fn end(queued: &Queued, state: DeliveryState) {
+    // Removed before anybody is told: a delivery that was reported is not made again.
+    if let Err(error) = files::remove(&queued.file) {
+        tracing::warn!(%error, "a finished delivery will be made again at the next start");
+    }
+    queued.tell(state);
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -241,10 +242,15 @@ impl Lock {
     }
 }
 
+/// Counts the files written aside by this process.
+static ASIDE: AtomicU64 = AtomicU64::new(0);
+
 /// Where a file is written before it gets its name.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    // Two threads may publish one path at a time: the later rename wins, and neither meets the other's half.
+    let number = ASIDE.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.part", std::process::id()));
     path.with_file_name(name)
 }
 

@@ -17,7 +17,8 @@ pub const FRAME_CHUNKS_MAX: usize = 1024;
 pub const FRAME_STORED_MAX: usize = FRAME_PLAIN_MAX;
 /// 64 MiB: a pack is sealed when it reaches this.
 pub const PACK_BYTES_TARGET: u64 = 64 * 1024 * 1024;
-/// Chunks in one pack: bounds what an unsealed pack holds in memory.
+/// Bounds the chunks of one pack, and so what an unsealed one holds in memory: a pack is sealed at half of
+/// this; a reader takes twice as many.
 pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
 
 /// 1 MiB: the largest message on a control stream, and the largest batch of chunks.
@@ -29,7 +30,7 @@ pub const OPEN_NAMES_MAX: usize = 256;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
 
-/// 512 KiB entries of 32 B: the leaves of a manifest of about 1 GiB, some 450 GiB of content.
+/// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;
 /// 4 KiB: Linux's own limit on a path.
 pub const PATH_BYTES_MAX: usize = 4096;
@@ -51,8 +52,12 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Requests under way on one connection.
 pub const REQUESTS_PER_CONNECTION: u32 = 16;
-/// How long a peer may stay silent inside a request before it is given up.
+/// How long a peer may stay silent inside a message before it is given up.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a peer may work without a word between two messages of a request. That it is gone, the
+/// connection notices within half a minute; this is for one that lives and has nothing to say, as a proxy
+/// that commits a release of hundreds of gigabytes, or delivers one.
+pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long a connection may take to be made.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long `serve` waits for work under way after Ctrl-C.

@@ -157,7 +157,7 @@ struct Drive {
 
 impl Drive {
     async fn run(&mut self, mut receiver: Receiver, mut fed: mpsc::Receiver<Fed>) -> Result<()> {
-        // Receiving is not cancel-safe, so that a task of its own does it.
+        // A task of its own listens, so that the proxy is heard while a send waits.
         let (replies_in, mut replies) = mpsc::channel(64);
         let reader = tokio::spawn(async move {
             loop {

@@ -28,8 +28,9 @@ pub struct AccessArgs {
     /// A file that holds the token.
     #[arg(long, env = "WHIT_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The data folder of the proxy inside the command, where no other proxy is named.
-    #[arg(long, env = "WHIT_DATA", value_name = "DIR")]
+    /// Use the proxy inside the command, with its data in this folder [default where no proxy is named
+    /// or logged in to: `WHIT_DATA`, else the user's data folder].
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 

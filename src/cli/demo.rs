@@ -22,8 +22,8 @@ use crate::proxy::{Options, Proxy};
 use crate::record::DeliveryState;
 
 const HELP: &str = "\
-Without OLD and NEW, takes a library that this build has in two releases among its own dependencies
-(Cargo keeps their sources below CARGO_HOME). Starts a proxy with empty data on a free loopback port,
+Without OLD and NEW, takes the largest library whose sources Cargo has unpacked in two releases below
+CARGO_HOME, as it has for this build's own dependencies. Starts a proxy with empty data on a free loopback port,
 pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte.";
 
 /// Push two releases through a proxy of its own and show what crossed.

@@ -25,6 +25,7 @@ pub struct Connection {
     /// What came before quinn began to count: on the proxy's side, one datagram.
     uncounted_bytes: u64,
     silence_max: Duration,
+    pause_max: Duration,
 }
 
 /// What a connection has cost since its first datagram, handshake and retransmissions included.
@@ -53,11 +54,23 @@ pub struct Counters {
 
 impl Connection {
     pub(super) fn accepted(inner: quinn::Connection, options: &Options) -> Self {
-        Self { inner, endpoint: None, uncounted_bytes: FIRST_BYTES, silence_max: options.silence_max }
+        Self {
+            inner,
+            endpoint: None,
+            uncounted_bytes: FIRST_BYTES,
+            silence_max: options.silence_max,
+            pause_max: options.pause_max,
+        }
     }
 
     pub(super) fn connected(inner: quinn::Connection, endpoint: Endpoint, options: &Options) -> Self {
-        Self { inner, endpoint: Some(endpoint), uncounted_bytes: 0, silence_max: options.silence_max }
+        Self {
+            inner,
+            endpoint: Some(endpoint),
+            uncounted_bytes: 0,
+            silence_max: options.silence_max,
+            pause_max: options.pause_max,
+        }
     }
 
     /// Opens a stream. The peer learns of it with the first message.
@@ -90,7 +103,7 @@ impl Connection {
     }
 
     fn halves(&self, (sender, receiver): (quinn::SendStream, quinn::RecvStream)) -> (Sender, Receiver) {
-        (Sender::new(sender, self.silence_max), Receiver::new(receiver, self.silence_max))
+        (Sender::new(sender, self.silence_max), Receiver::new(receiver, self.silence_max, self.pause_max))
     }
 
     /// What the connection has cost so far; also after its end.

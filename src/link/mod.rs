@@ -35,6 +35,8 @@ use crate::limits;
 pub struct Options {
     /// How long a peer may stay silent inside a message before it is given up.
     pub silence_max: Duration,
+    /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
+    pub pause_max: Duration,
     /// How long a connection may take to be made.
     pub connect_time_max: Duration,
     /// Connections that a listener serves at a time; more are refused.
@@ -54,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             silence_max: limits::PEER_SILENCE_MAX,
+            pause_max: limits::PEER_PAUSE_MAX,
             connect_time_max: limits::CONNECT_TIME_MAX,
             connections_max: limits::CONNECTIONS_MAX,
             loopback_datagram_bytes: 6400,

@@ -1,6 +1,6 @@
 //! Messages on a stream: a length (u32, little-endian) and that many bytes of MessagePack each.
 //!
-//! Structures are arrays of their fields, in order. Layout: docs/PROTOCOL.md, framing.
+//! Structures are arrays of their fields, in order. Layout: PROTOCOL 2.
 
 use std::fmt;
 use std::time::Duration;
@@ -98,13 +98,14 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     stream: quinn::RecvStream,
     silence_max: Duration,
+    pause_max: Duration,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: quinn::RecvStream, silence_max: Duration) -> Self {
-        Self { stream, silence_max, arrived: Vec::new() }
+    pub(super) fn new(stream: quinn::RecvStream, silence_max: Duration, pause_max: Duration) -> Self {
+        Self { stream, silence_max, pause_max, arrived: Vec::new() }
     }
 
     /// Receives one message; none at the stream's end.
@@ -114,7 +115,8 @@ impl Receiver {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Malformed`] and [`Error::Cut`] for what no honest peer sends;
-    /// [`Error::Silent`] where fewer than 16 KiB arrive within [`Options::silence_max`](super::Options);
+    /// [`Error::Silent`] where no message begins within [`Options::pause_max`](super::Options), or fewer than
+    /// 16 KiB of one arrive within `silence_max`;
     /// [`Error::Closed`] where the peer gave up; the connection's end.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         if !self.fill(HEADER_BYTES).await? {
@@ -139,17 +141,19 @@ impl Receiver {
 
     /// Reads until `arrived` has `wanted` bytes; false where the stream ends before.
     async fn fill(&mut self, wanted: usize) -> Result<bool> {
-        let mut deadline = Instant::now() + self.silence_max;
+        // Before a message's first byte the peer may be at work; inside a message it has to go on.
+        let patience = if self.arrived.is_empty() { self.pause_max } else { self.silence_max };
+        let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();
         while self.arrived.len() < wanted {
             let missing = wanted - self.arrived.len();
             match timeout_at(deadline, self.stream.read_chunk(missing, true)).await {
-                Err(_) => return Err(Error::silent(self.silence_max)),
+                Err(_) => return Err(Error::silent(patience)),
                 Ok(Err(error)) => return Err(Error::of_read(&error)),
                 Ok(Ok(None)) => return Ok(false),
                 Ok(Ok(Some(chunk))) => self.arrived.extend_from_slice(&chunk.bytes),
             }
-            if self.arrived.len() - progress >= PROGRESS_BYTES {
+            if progress == 0 || self.arrived.len() - progress >= PROGRESS_BYTES {
                 progress = self.arrived.len();
                 deadline = Instant::now() + self.silence_max;
             }

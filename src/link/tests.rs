@@ -52,7 +52,8 @@ async fn stream(agent: &Connection, proxy: &Connection) -> ((Sender, Receiver), 
 }
 
 fn impatient() -> Options {
-    Options { silence_max: Duration::from_millis(100), ..Options::default() }
+    let silence_max = Duration::from_millis(100);
+    Options { silence_max, pause_max: silence_max, ..Options::default() }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! nodes above it. [`Reader`] gives the items back and refuses whatever an honest builder cannot make:
 //! wrong order, duplicates, paths or links that leave the tree, sizes that do not add up.
 //!
-//! Byte layouts: docs/FORMAT.md, section 2.
+//! Byte layouts: FORMAT 2.
 
 mod builder;
 mod item;

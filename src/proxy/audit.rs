@@ -1,4 +1,4 @@
-//! Who did what when: one line of JSON for each change that somebody asked for.
+//! Who did what when: one line of JSON for each push, delivery and change that somebody asked for.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -5,13 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use super::spaces::Spaces;
 use crate::deliveries::{Courier, Delivery};
-use crate::destination::{self, Directory};
+use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, ReleaseId};
 use crate::monitor::Silent;
-use crate::reassembly::{self, SourceError};
 use crate::record::DeliveryReport;
-use crate::store::Store;
 use crate::wire::Refusal;
 
 /// Reads releases from the spaces.
@@ -49,10 +47,7 @@ impl Courier for StoreCourier {
                 reused_bytes: done.reused_bytes,
                 already: done.already,
             }),
-            Err(error) => {
-                note_damage(&store, &error);
-                Err(told(&error))
-            }
+            Err(error) => Err(told(&error)),
         }
     }
 }
@@ -66,11 +61,4 @@ pub fn for_app(destination: &Directory, app: &AppName) -> Directory {
         destination.path.clone()
     };
     Directory { path, ..destination.clone() }
-}
-
-/// Has a chunk that was found damaged asked for again at the next push.
-fn note_damage(store: &Store, error: &destination::Error) {
-    if let destination::Error::Rebuild(reassembly::Error::Source(SourceError::Damaged { id, .. })) = error {
-        store.mark_lost(*id);
-    }
 }

@@ -1,7 +1,5 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 
 use super::{Granted, refuse};
@@ -13,7 +11,7 @@ use crate::link::{Receiver, Sender};
 use crate::manifest::{self, NodeRef};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
-use crate::store::{Store, StoreReader};
+use crate::store::StoreReader;
 use crate::token::Action;
 use crate::wire::{Batch, Marks, PullReply, PullRequest, Refusal, pack_names};
 
@@ -64,7 +62,7 @@ fn run(
     // What a pull was promised stays until it is done, whatever is removed meanwhile.
     let lease = store.lease();
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
-    let root = store.root(&record.release).map_err(|error| unreadable(&store, &error))?;
+    let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
     let mut reader = StoreReader::new(&store);
     let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| Refusal::of(&error))?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
@@ -73,8 +71,7 @@ fn run(
         let names = pack_names(part.iter().map(|node| node.id.prefix()));
         drop(replies.blocking_send(PullReply::Names(names)));
     }
-    let mut supply =
-        Supply { store: &store, reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
+    let mut supply = Supply { reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
     while let Some(request) = requests.blocking_recv() {
         lease.renew(std::time::Instant::now());
         match request {
@@ -85,10 +82,7 @@ fn run(
     Ok(())
 }
 
-fn unreadable(store: &Arc<Store>, error: &SourceError) -> Refusal {
-    if let SourceError::Damaged { id, .. } = error {
-        store.mark_lost(*id);
-    }
+fn unreadable(error: &SourceError) -> Refusal {
     let hint = (error.fault() == Fault::Corrupt).then(|| {
         "push the release again from where it was built: the proxy asks for what it lost".to_owned()
     });
@@ -97,7 +91,6 @@ fn unreadable(store: &Arc<Store>, error: &SourceError) -> Refusal {
 
 /// Reads what is wanted and sends it, neighbours together.
 struct Supply<'a> {
-    store: &'a Arc<Store>,
     reader: StoreReader<'a>,
     leaves: Vec<NodeRef>,
     compressor: Compressor,
@@ -156,7 +149,7 @@ impl Supply<'_> {
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| unreadable(self.store, &error))
+        self.reader.read(chunk, out).map_err(|error| unreadable(&error))
     }
 }
 

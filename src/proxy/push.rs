@@ -1,5 +1,7 @@
 //! Serves one push: the link on async threads, the state machine and the store on a blocking one.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 use super::audit::Entry;
@@ -9,7 +11,7 @@ use crate::deliveries::{Delivery, Events};
 use crate::faults::{Fault, Faulty};
 use crate::link::{Receiver, Sender};
 use crate::push::{Error, Proxy};
-use crate::record::{DeliveryState, Record};
+use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::token::Action;
 use crate::wire::{FromAgent, Open, PushReply, Refusal};
 
@@ -18,7 +20,9 @@ const MESSAGES_AHEAD: usize = 8;
 /// Replies that wait for the link.
 const REPLIES_AHEAD: usize = 64;
 /// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
-pub(super) const TRIES_TOLD: u32 = 3;
+const TRIES_TOLD: u32 = 3;
+/// A delivery that takes long is told of again and again, well within what an agent waits.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: Receiver) {
@@ -135,16 +139,41 @@ fn queue(
         .collect()
 }
 
+/// What an agent was told of one delivery.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    last: Option<DeliveryEvent>,
+    failures: u32,
+}
+
+impl Told {
+    /// The next event to tell; the last one again where nothing happens for a while, so that the agent
+    /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
+    pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
+        if self.failures == TRIES_TOLD {
+            return None;
+        }
+        loop {
+            match (tokio::time::timeout(TELL_AGAIN, events.recv()).await, &self.last) {
+                (Ok(event), _) => {
+                    let event = event?;
+                    self.failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
+                    self.last = Some(event.clone());
+                    return Some(event);
+                }
+                (Err(_), Some(last)) => return Some(last.clone()),
+                (Err(_), None) => {}
+            }
+        }
+    }
+}
+
 /// Tells the agent how its deliveries go on, until each has ended or has failed a few times.
 pub async fn follow(events: Vec<Events>, sender: &mut Sender) -> Result<(), crate::link::Error> {
     for mut deliveries in events {
-        let mut failures = 0;
-        while let Some(event) = deliveries.recv().await {
-            failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
+        let mut told = Told::default();
+        while let Some(event) = told.next(&mut deliveries).await {
             sender.send(&PushReply::Delivery(event)).await?;
-            if failures == TRIES_TOLD {
-                break;
-            }
         }
     }
     Ok(())

@@ -7,7 +7,6 @@ use crate::difference;
 use crate::faults::Faulty;
 use crate::ids::{DestinationName, Selector};
 use crate::link::Sender;
-use crate::record::DeliveryState;
 use crate::statistics;
 use crate::store::Store;
 use crate::token::Action;
@@ -76,6 +75,12 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         }
         Operation::Statistics(app) => {
             granted.allow(Action::Read, app.as_ref())?;
+            if app.is_none() {
+                // What a whole space holds is told to those alone who may read all of it.
+                for summary in granted.store()?.records().apps() {
+                    granted.allow(Action::Read, Some(&summary.app))?;
+                }
+            }
             let counted =
                 statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
             give(Answer::Statistics(Box::new(counted)));
@@ -161,17 +166,12 @@ pub async fn deliver(
     let text = "the proxy failed inside; its log says more".to_owned();
     let events =
         queued.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
-    let tries = super::push::TRIES_TOLD;
     for mut deliveries in events {
-        let mut failures = 0;
-        while let Some(event) = deliveries.recv().await {
-            failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
+        let mut told = super::push::Told::default();
+        while let Some(event) = told.next(&mut deliveries).await {
             if sender.send(&Answer::Delivery(event)).await.is_err() {
                 // The agent is gone; the delivery goes on.
                 return Ok(());
-            }
-            if failures == tries {
-                break;
             }
         }
     }

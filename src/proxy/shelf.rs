@@ -194,9 +194,8 @@ impl Shelf for SpaceShelf<'_> {
         }
         match self.store.records().recognize(&open.app, &open.release) {
             None => Ok(None),
-            Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => {
-                Ok(Some((record, true)))
-            }
+            Some(Found::Latest(record)) if open.dry_run => Ok(Some((record, true))),
+            Some(Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, false))),
             Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
                 Ok(Some((record, true)))
             }
@@ -258,6 +257,7 @@ impl Shelf for SpaceShelf<'_> {
         checked.map_err(|error| Refusal::of(&error))?;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
         let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
+        self.store.suspect_if_incomplete();
         Ok((record, existing))
     }
 }

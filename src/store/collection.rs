@@ -255,7 +255,6 @@ impl<'a> Rewriting<'a> {
                 }
                 let mut content = Vec::new();
                 if reader.read(chunk, &mut content).is_err() {
-                    self.store.mark_lost(chunk.id);
                     return Ok(false);
                 }
                 bytes += content.len();

@@ -28,6 +28,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether both lie in one frame.
+    pub fn is_in_frame_of(&self, other: &Self) -> bool {
+        (self.pack, self.frame_offset) == (other.pack, other.frame_offset)
+    }
+
     fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];
@@ -80,7 +85,7 @@ impl Faulty for Error {
 
 /// 32 MiB: enough for the upper levels of the tree; the system caches the rest.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Larger batches cost 3 KB of memory a key (FINDINGS of the first measurements, docs/decisions/0005).
+/// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
 
 /// The open index of one space.

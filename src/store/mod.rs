@@ -325,7 +325,7 @@ impl Store {
     }
 
     /// Has a damaged chunk count as missing, so that the next push that has it brings it again.
-    pub fn mark_lost(&self, id: ChunkId) {
+    fn mark_lost(&self, id: ChunkId) {
         tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
         self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id);
         self.suspect.store(true, Ordering::Relaxed);
@@ -335,6 +335,13 @@ impl Store {
     /// Whether damage was met since this was last asked: then the store is to be verified soon.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the store verified soon, where it is not known to be whole: something may have healed it.
+    pub fn suspect_if_incomplete(&self) {
+        if !self.is_whole() {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Every chunk of every release was found: nothing counts as lost any more.

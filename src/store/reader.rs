@@ -65,10 +65,21 @@ impl<'a> StoreReader<'a> {
         let mut plain = Vec::new();
         let frame_bytes = {
             let bytes = pack.frame(u64::from(place.frame_offset))?;
-            let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| damaged())?;
+            let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| {
+                self.store.mark_lost(*id);
+                damaged()
+            })?;
             let decoded =
                 self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
-            decoded.map_err(|_| damaged())?;
+            if decoded.is_err() {
+                // All that this frame is the place of is gone with it.
+                for chunk in frame.chunks() {
+                    if self.place(&chunk.id).is_ok_and(|(other, _)| other.is_in_frame_of(&place)) {
+                        self.store.mark_lost(chunk.id);
+                    }
+                }
+                return Err(damaged());
+            }
             let mut offset = 0;
             for chunk in frame.chunks() {
                 let end = offset + chunk.bytes as usize;
@@ -98,18 +109,31 @@ impl<'a> StoreReader<'a> {
 
 impl ChunkReader for StoreReader<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        if !self.chunks.contains_key(&chunk.id) {
-            self.decode(&chunk.id)?;
+        if self.copy(chunk, out) {
+            return Ok(());
         }
-        let (number, range) = self.chunks.get(&chunk.id).ok_or(SourceError::Unknown(chunk.id))?;
+        // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged.
+        self.decode(&chunk.id)?;
+        if self.copy(chunk, out) {
+            return Ok(());
+        }
+        let place = self.frames.back().map(|frame| frame.pack.path().display().to_string());
+        self.store.mark_lost(chunk.id);
+        Err(SourceError::Damaged { id: chunk.id, place: place.unwrap_or_default() })
+    }
+}
+
+impl StoreReader<'_> {
+    /// Appends the chunk if a decoded frame has it and it is what its name says.
+    fn copy(&self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        let Some((number, range)) = self.chunks.get(&chunk.id) else { return false };
         let slot = usize::try_from(number - self.dropped).unwrap_or(usize::MAX);
-        let frame = self.frames.get(slot).ok_or(SourceError::Unknown(chunk.id))?;
-        let bytes = frame.plain.get(range.clone()).unwrap_or_default();
-        if bytes.len() != chunk.bytes as usize || ChunkId::of(bytes) != chunk.id {
-            let place = frame.pack.path().display().to_string();
-            return Err(SourceError::Damaged { id: chunk.id, place });
+        let bytes = self.frames.get(slot).and_then(|frame| frame.plain.get(range.clone()));
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() == chunk.bytes as usize) else { return false };
+        if ChunkId::of(bytes) != chunk.id {
+            return false;
         }
         out.extend_from_slice(bytes);
-        Ok(())
+        true
     }
 }

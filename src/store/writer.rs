@@ -144,6 +144,9 @@ impl Writer {
             });
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.failed {
+            return Err(Error::WriteFailed);
+        }
         if state.open.as_ref().is_none_or(|pack| pack.broken) {
             // A broken pack is left as it is: its whole frames are read from it, the next start seals it.
             let pack = OpenPack::create(&self.shared.folder, state.next_number)?;
@@ -232,7 +235,8 @@ impl Writer {
         if asked && sealed.recv() == Ok(true) { Ok(()) } else { Err(Error::WriteFailed) }
     }
 
-    /// Seals the open pack and waits until the index has all packs. Later appends are refused.
+    /// Seals the open pack and waits until the index has all packs. What is appended later stays in an open
+    /// pack until the next start.
     pub fn close(&self) {
         let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
         if let Some(pack) = open.filter(|pack| !pack.broken) {

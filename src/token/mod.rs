@@ -4,7 +4,7 @@
 //! base64url. It carries its whole [`Grant`], so that a proxy needs no lookup to know what it allows;
 //! that it was not revoked is the caller's to check. Nothing here reads a clock or draws randomness.
 //!
-//! Layout: docs/FORMAT.md, tokens.
+//! Layout: FORMAT 6.
 
 mod grant;
 mod pattern;

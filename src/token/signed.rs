@@ -161,7 +161,7 @@ mod tests {
     }
 
     const NOW: u64 = 1_750_000_000;
-    /// FORMAT, tokens: the vector of a key whose seed is 32 times 7.
+    /// FORMAT 6: the vector of a key whose seed is 32 times 7.
     const VECTOR: &str = "whit1.ksQICHHzqrwm5FiYxAgBAgMEBQYHCKNhZGGkc2hvcJKkcHVzaKRyZWFkkaV3ZWItKpGhKs5lU_EAzmtJ0gA\
         .MMH5x0DwITsk73Auci-t1UMtuo3c8dzqqD2YvGh-CD9SUumI86YOCFe_krOL8_6NsNjAXIKy2YR2J4ybPGEPDA";
 

@@ -77,6 +77,16 @@ impl Staging {
         Ok(Self { folder, _lock: lock })
     }
 
+    /// Removes the folder, unless a pull was here before or something was fetched that the next one can use.
+    fn leave_if_empty(&self) -> Result<()> {
+        let fetched = self.path("store").join("packs");
+        let is_empty = fs::read_dir(&fetched).on("list", &fetched)?.next().is_none();
+        if is_empty && !self.path(MARK).exists() {
+            files::remove(&self.folder)?;
+        }
+        Ok(())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -106,7 +116,14 @@ pub async fn pull_tree(
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
-    let fetched = fetch(session, selector, &present, &store, monitor).await?;
+    let fetched = match fetch(session, selector, &present, &store, monitor).await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            drop(store);
+            staging.leave_if_empty()?;
+            return Err(error);
+        }
+    };
     let counters = session.counters();
     let Fetched { record, root, chunks, bytes } = fetched;
     let release = root.release();

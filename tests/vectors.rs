@@ -1,0 +1,369 @@
+//! Holds docs/FORMAT.md and docs/PROTOCOL.md to the code: each fenced block ```` ```hex name=… ```` there is
+//! what the public API writes for the value here, and reading the block gives the value back.
+//!
+//! A block that differs is printed as it would have to be; a change of one is a change of the format.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Debug, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use whit::deliveries::{Courier, Deliveries, Delivery};
+use whit::destination::Directory;
+use whit::faults::Fault;
+use whit::ids::{ChunkId, ReleaseId, Selector};
+use whit::manifest::{
+    Builder, EntryPath, Item, NodeRef, Profile, Root, Segment, Shape, decode_node, decode_segment,
+};
+use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
+use whit::recipe::{ChunkRef, Recipe};
+use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use whit::store::Records;
+use whit::token::{Action, Grant, Issuer, TokenId, verify};
+use whit::wire::{
+    Answer, Batch, FromAgent, Marks, Open, Operation, ProxyInfo, PullReply, PullRequest, PushReply, Refusal,
+    Request, pack_names,
+};
+
+/// Bytes on one line of a block.
+const LINE_BYTES: usize = 32;
+
+/// The blocks of one document, by name.
+struct Document {
+    file: &'static str,
+    blocks: HashMap<String, Vec<u8>>,
+}
+
+impl Document {
+    fn open(file: &'static str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
+        let text = fs::read_to_string(path).expect("the document is there");
+        let mut blocks = HashMap::new();
+        let mut open: Option<(String, String)> = None;
+        for line in text.lines() {
+            match &mut open {
+                None => {
+                    let name = line.strip_prefix("```hex name=");
+                    open = name.map(|name| (name.trim().to_owned(), String::new()));
+                }
+                Some(_) if line.starts_with("```") => {
+                    let (name, digits) = open.take().expect("a block is open");
+                    assert!(blocks.insert(name.clone(), bytes(&digits)).is_none(), "{file}: {name} twice");
+                }
+                Some((_, digits)) => digits.push_str(line),
+            }
+        }
+        Self { file, blocks }
+    }
+
+    /// Compares all blocks with `written`; each has to be there, and no other.
+    fn check(&self, written: &BTreeMap<&'static str, Vec<u8>>) {
+        let mut wrong = String::new();
+        for (name, expected) in written {
+            if self.blocks.get(*name) != Some(expected) {
+                write!(wrong, "```hex name={name}\n{}```\n", lines(expected))
+                    .expect("a String takes every write");
+            }
+        }
+        assert!(wrong.is_empty(), "docs/{} must say:\n{wrong}", self.file);
+        let unknown: Vec<&String> =
+            self.blocks.keys().filter(|name| !written.contains_key(name.as_str())).collect();
+        assert!(unknown.is_empty(), "docs/{}: blocks that nobody checks: {unknown:?}", self.file);
+    }
+}
+
+/// The bytes behind digits that may be spaced.
+fn bytes(digits: &str) -> Vec<u8> {
+    let digits: Vec<u8> = digits.bytes().filter(|digit| !digit.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).expect("digits are ASCII");
+        u8::from_str_radix(pair, 16).unwrap_or_else(|_| panic!("`{pair}` is no byte"))
+    };
+    digits.chunks(2).map(byte).collect()
+}
+
+fn lines(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in bytes.chunks(LINE_BYTES) {
+        for byte in line {
+            write!(text, "{byte:02x}").expect("a String takes every write");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn name<T: std::str::FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().expect("a name")
+}
+
+const CONTENT: [&[u8]; 2] = [b"hello, whit\n", b"only the whit that changed\n"];
+
+fn chunk(content: &[u8]) -> ChunkRef {
+    ChunkRef { id: ChunkId::of(content), bytes: u32::try_from(content.len()).expect("short") }
+}
+
+fn path(text: &str) -> EntryPath {
+    EntryPath::new(text).expect("a path")
+}
+
+/// The manifest of the documents: a directory, a file in it, a link.
+fn items() -> Vec<Item> {
+    let size = CONTENT.iter().map(|part| part.len() as u64).sum();
+    vec![
+        Item::Directory { path: path("bin"), mode: 0o755 },
+        Item::File { path: path("bin/app"), mode: 0o755, size, recipe: Recipe::Chunks },
+        Item::Chunk(chunk(CONTENT[0])),
+        Item::Chunk(chunk(CONTENT[1])),
+        Item::Symlink { path: path("run"), target: b"bin/app".to_vec() },
+    ]
+}
+
+fn manifest() -> (Segment, Root) {
+    let mut builder = Builder::new(Profile::DEFAULT);
+    for item in items() {
+        assert_eq!(builder.push(&item), None, "so few items are one segment");
+    }
+    let (segment, root, _) = builder.finish(Shape::Tree).expect("a small manifest");
+    (segment.expect("one segment"), root)
+}
+
+fn record() -> Record {
+    let (_, root) = manifest();
+    Record {
+        app: name("web"),
+        release: root.release(),
+        sequence: 1,
+        created: 1_750_000_000,
+        user: name("ada"),
+        labels: vec![name("v1.2.3")],
+        totals: root.totals,
+        cost: Cost { unseen_chunks: 2, unseen_bytes: 39, sent_bytes: 39 },
+    }
+}
+
+fn delivery(release: ReleaseId) -> Delivery {
+    Delivery { space: name("shop"), app: name("web"), release, destination: name("edge") }
+}
+
+/// Starts a pack with one frame and gives its header, the frame, its footer with the trailer, and all of it.
+fn pack_parts() -> [Vec<u8>; 4] {
+    let id = PackId::from_bytes(*b"sixteen bytes id");
+    let header = pack::header(id).to_vec();
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    let frame = Frame::compress(FrameKind::Content, CONTENT, &mut compressor);
+    let mut encoded = Vec::new();
+    frame.encode(&mut encoded);
+    let mut footer = Footer::default();
+    let length = u32::try_from(encoded.len()).expect("short");
+    footer.add(header.len() as u64, length, frame.kind, frame.chunks.iter().copied());
+    let end = footer.encode((header.len() + encoded.len()) as u64);
+    let whole = [header.as_slice(), &encoded, &end].concat();
+
+    assert_eq!(pack::read_header(&whole), Ok(id));
+    let view = FrameView::parse(&whole[header.len()..], header.len() as u64).expect("a frame");
+    assert!(view.is_whole());
+    let mut plain = Vec::new();
+    let decoded =
+        Decompressor::new().decompress(view.codec(), view.payload(), view.plain_bytes(), &mut plain);
+    decoded.expect("it was just made");
+    assert_eq!(plain, CONTENT.concat());
+    let found = FooterView::of_pack(&whole).expect("a sealed pack").find(&ChunkId::of(CONTENT[1]));
+    assert_eq!(found.map(|found| found.plain_offset), Some(12));
+    [header, encoded, end, whole]
+}
+
+/// Has a store's records write `record`, and gives the file.
+fn record_file(record: &Record) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let records = Records::open(folder.path()).expect("no records");
+    assert_eq!(records.add(record.clone()).expect("written"), *record);
+    let again = Records::open(folder.path()).expect("one record");
+    assert_eq!(again.latest(&record.app).as_ref(), Some(record));
+    fs::read(folder.path().join("web/0000000001.record")).expect("it was written")
+}
+
+/// Reads the file of the delivery it is asked to make.
+struct Spy {
+    folder: PathBuf,
+    seen: Mutex<Vec<(Delivery, Vec<u8>)>>,
+}
+
+impl Courier for Spy {
+    fn deliver(
+        &self,
+        delivery: &Delivery,
+        _destination: &Directory,
+        _cancelled: &AtomicBool,
+    ) -> Result<DeliveryReport, (Fault, String)> {
+        let file = fs::read(self.folder.join("000000000001.delivery")).expect("it is written first");
+        self.seen.lock().expect("no panic").push((delivery.clone(), file));
+        Ok(DeliveryReport::default())
+    }
+}
+
+/// Queues a delivery and gives its file.
+fn delivery_file(delivery: &Delivery) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let spy = Arc::new(Spy { folder: folder.path().to_owned(), seen: Mutex::default() });
+    let courier: Arc<dyn Courier> = spy.clone();
+    let destinations = BTreeMap::from([(delivery.destination.clone(), Directory::new("unused"))]);
+    let queue = Deliveries::start(folder.path(), destinations, &courier).expect("started");
+    let mut events = queue.add(delivery.clone()).expect("queued");
+    while events.blocking_recv().is_some() {}
+    queue.stop();
+    let (made, file) = spy.seen.lock().expect("no panic").pop().expect("it was made");
+    assert_eq!(made, *delivery);
+    file
+}
+
+fn grant() -> Grant {
+    Grant {
+        id: TokenId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8]),
+        user: name("ada"),
+        space: name("shop"),
+        actions: vec![Action::Push, Action::Read],
+        applications: vec![name("web-*")],
+        destinations: vec![name("*")],
+        issued: 1_700_000_000,
+        expires: Some(1_800_000_000),
+    }
+}
+
+/// A token by the key whose seed is 32 times 7.
+fn token() -> String {
+    // RFC 8410, section 10.3, with the public key as in RFC 5958.
+    let mut key = bytes("3051020101300506032b657004220420");
+    key.extend_from_slice(&[7; 32]);
+    key.extend_from_slice(&[0x81, 0x21, 0]);
+    key.extend_from_slice(&bytes("ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"));
+    let issuer = Issuer::from_pkcs8(&key).expect("a key");
+    let text = issuer.sign(&grant()).expect("a small grant");
+    assert_eq!(verify(&text, issuer.public_key(), 1_750_000_000), Ok(grant()));
+    text
+}
+
+#[test]
+fn the_format_is_as_its_document_says() {
+    let document = Document::open("FORMAT.md");
+    let (segment, root) = manifest();
+    let nodes = vec![segment.node, NodeRef { id: ChunkId::of(b"another segment"), bytes: 2048 }];
+    let mut node = vec![0x12];
+    node.extend(rmp_serde::to_vec(&nodes).expect("a Vec takes every write"));
+    let [header, frame, end, _] = pack_parts();
+    document.check(&BTreeMap::from([
+        ("segment-1", segment.bytes.clone()),
+        ("node-1", node),
+        ("root-1", root.encode()),
+        ("pack-header-1", header),
+        ("frame-1", frame),
+        ("footer-1", end),
+        ("record-1", record_file(&record())),
+        ("delivery-1", delivery_file(&delivery(root.release()))),
+        ("token-1", token().into_bytes()),
+        ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
+    ]));
+    let block = |name: &str| document.blocks[name].as_slice();
+    assert_eq!(decode_segment(block("segment-1")), Ok(items()));
+    // Whatever is read here is also what the code writes: the decoder refuses every other form.
+    assert_eq!(decode_node(block("node-1")), Ok(nodes));
+    assert_eq!(Root::decode(block("root-1")), Ok(root));
+}
+
+/// Writes a message, and proves that it can be read again.
+fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Vec<u8> {
+    let bytes = rmp_serde::to_vec(value).expect("a Vec takes every write");
+    assert_eq!(&rmp_serde::from_slice::<T>(&bytes).expect("it was just written"), value);
+    bytes
+}
+
+fn open() -> Open {
+    let (segment, root) = manifest();
+    Open {
+        app: name("web"),
+        labels: vec![name("v1.2.3")],
+        destinations: vec![name("edge")],
+        release: root.release(),
+        profile: root.profile,
+        shape: root.shape,
+        totals: root.totals,
+        segments: 1,
+        names: pack_names([segment.node.id.prefix()].into_iter()),
+        dry_run: false,
+    }
+}
+
+fn batch(parts: &[&[u8]]) -> Batch {
+    let lengths = parts.iter().map(|part| u32::try_from(part.len()).expect("short")).collect();
+    let batch = Batch { codec: Codec::Raw, lengths, payload: parts.concat() };
+    let mut plain = Vec::new();
+    let places = batch.open(&mut Decompressor::new(), &mut plain).expect("within its bounds");
+    assert_eq!(places.len(), parts.len());
+    batch
+}
+
+fn event(state: DeliveryState) -> DeliveryEvent {
+    DeliveryEvent { destination: name("edge"), state }
+}
+
+#[test]
+fn the_protocol_is_as_its_document_says() {
+    let (segment, root) = manifest();
+    let marks = |marks: &[bool]| marks.iter().copied().collect::<Marks>();
+    let nine = marks(&[true, false, false, false, false, false, false, false, true]);
+    let refusal = Refusal {
+        fault: Fault::Missing,
+        text: "there is no application `web` here".to_owned(),
+        hint: Some("`whit apps` lists what there is".to_owned()),
+    };
+    let report = DeliveryReport {
+        place: "/srv/web/releases/1".to_owned(),
+        files: 1,
+        bytes: 39,
+        reused_bytes: 12,
+        already: false,
+    };
+    let info = ProxyInfo {
+        whit: "0.1.0".to_owned(),
+        user: name("ada"),
+        space: name("shop"),
+        expires: None,
+        now: 1_750_000_000,
+    };
+    let chunks = batch(&CONTENT);
+    let request = Request::new("whit1.x.y", &Operation::Identify);
+    assert_eq!(request.operation(), Ok(Operation::Identify));
+    let (second, selector) = (marks(&[false, true]), "web@v1.2.3".parse::<Selector>());
+    let release = PullReply::Release { record: record(), root: root.encode(), segments: 1 };
+    Document::open("PROTOCOL.md").check(&BTreeMap::from([
+        ("request-identify", message(&request)),
+        ("open-1", message(&open())),
+        ("operation-push", message(&Operation::Push(open()))),
+        ("operation-pull", message(&Operation::Pull(selector.expect("a selector")))),
+        ("marks-9", message(&nine)),
+        ("batch-raw", message(&chunks)),
+        ("from-agent-names", message(&FromAgent::Names(pack_names([segment.node.id.prefix()].into_iter())))),
+        ("from-agent-segments", message(&FromAgent::Segments(batch(&[&segment.bytes])))),
+        ("from-agent-chunks", message(&FromAgent::Chunks(chunks.clone()))),
+        ("from-agent-commit", message(&FromAgent::Commit)),
+        ("push-reply-want-names", message(&PushReply::WantNames)),
+        ("push-reply-want-segments", message(&PushReply::WantSegments(marks(&[true])))),
+        ("push-reply-missing", message(&PushReply::Missing(marks(&[true, true])))),
+        ("push-reply-stored", message(&PushReply::Stored(1))),
+        ("push-reply-committed", message(&PushReply::Committed { record: record(), existing: false })),
+        ("push-reply-delivery-queued", message(&PushReply::Delivery(event(DeliveryState::Queued)))),
+        ("push-reply-delivered", message(&PushReply::Delivery(event(DeliveryState::Delivered(report))))),
+        ("push-reply-done", message(&PushReply::Done)),
+        ("push-reply-refused", message(&PushReply::Refused(refusal))),
+        ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
+        ("pull-want-chunks", message(&PullRequest::WantChunks { first: 0, count: 1, marks: second })),
+        ("pull-reply-release", message(&release)),
+        ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
+        ("answer-identity", message(&Answer::Identity(info))),
+    ]));
+}
