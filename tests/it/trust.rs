@@ -120,19 +120,6 @@ async fn a_token_allows_what_it_names_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statistics_of_the_whole_space_are_not_for_a_token_of_one_application() {
-    within(async {
-        let world = World::start();
-        write(&world.path("tree"), "a", "one");
-        world.push("api", &world.path("tree")).await;
-        let narrow = world.access_with(|grant| grant.applications = vec!["web-*".parse().expect("a pattern")]);
-        let error = ask_as(&narrow, &Operation::Statistics(None)).await.expect_err("others' counts");
-        assert_denied(&error, "read");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_version_of_the_messages_is_told_as_such() {
     within(async {
         let world = World::start();
