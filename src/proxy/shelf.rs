@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
-use crate::ids::{ChunkId, UserName};
+use crate::ids::UserName;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, NodeRef, Root};
 use crate::pack::{Frame, FrameKind};
@@ -82,15 +82,17 @@ impl<'a> SpaceShelf<'a> {
         // A chunk of content may happen to have that name; it is then no segment.
         let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
         for chunk in chunks {
-            if self.find(&chunk.id)?.is_none() {
+            if !self.has(&chunk)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn find(&self, id: &ChunkId) -> Result<Option<crate::store::Place>, Refusal> {
-        self.store.find(id).map_err(|error| Refusal::of(&error))
+    /// Whether the store has the chunk, in the length that is claimed.
+    fn has(&self, chunk: &ChunkRef) -> Result<bool, Refusal> {
+        let place = self.store.find(&chunk.id).map_err(|error| Refusal::of(&error))?;
+        Ok(place.is_some_and(|place| place.bytes == chunk.bytes))
     }
 
     /// Says how many content frames are durable, if more than was said before.
@@ -205,8 +207,8 @@ impl Shelf for SpaceShelf<'_> {
         Ok(resolved)
     }
 
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
-        ids.iter().map(|id| Ok(self.find(id)?.is_some())).collect()
+    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+        chunks.iter().map(|chunk| self.has(chunk)).collect()
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {

@@ -193,14 +193,17 @@ async fn a_manifest_whose_totals_or_root_lie_is_refused() {
     within(async {
         let world = World::start();
         let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
-        for change in [
-            |totals: &mut Totals| totals.bytes = 1,
-            |totals: &mut Totals| totals.files = 2,
-            |totals: &mut Totals| totals.chunks = u64::MAX,
-        ] {
-            let mut forged = honest.clone();
-            change(&mut forged.totals);
-            let refusal = commit(&world, &forged, &[b"0123456789"]).await;
+        // A refused push leaves its chunks behind, so that each lie needs content of its own.
+        let lies: [(&str, fn(&mut Totals)); 3] = [
+            ("b", |totals| totals.bytes = 1),
+            ("c", |totals| totals.files = 2),
+            ("d", |totals| totals.chunks = u64::MAX),
+        ];
+        for (name, lie) in lies {
+            let content = name.repeat(10);
+            let mut forged = Forged::of(&[file(name, 10), chunk(content.as_bytes())]);
+            lie(&mut forged.totals);
+            let refusal = commit(&world, &forged, &[content.as_bytes()]).await;
             assert!(matches!(refusal.fault, Fault::Input | Fault::Corrupt), "{refusal:?}");
         }
         // The segments make another root than the one named.

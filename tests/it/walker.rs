@@ -17,8 +17,8 @@ use whit::push::{Action, Agent};
 use whit::record::Record;
 use whit::wire::{Batch, FromAgent, Open, Operation, PushReply, Request};
 
-/// Chunks in one message: few, so that there are many messages.
-const CHUNKS_PER_BATCH: usize = 16;
+/// Chunks in one message: few, so that there are many messages, each far within a frame.
+const CHUNKS_PER_BATCH: usize = 4;
 
 /// Where a walk stands after one step.
 #[derive(Debug)]
