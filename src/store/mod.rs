@@ -221,7 +221,13 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        self.writer.append(frame)
+        let frames = self.writer.append(frame)?;
+        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
+        if !lost.is_empty() {
+            // What was brought again is found at its new place, by now and once its pack is sealed.
+            frame.chunks.iter().for_each(|chunk| drop(lost.remove(&chunk.id)));
+        }
+        Ok(frames)
     }
 
     /// Makes every frame appended before durable; returns how many are.
@@ -269,11 +275,33 @@ impl Store {
         !self.incomplete.exists()
     }
 
-    /// Has a damaged chunk count as missing, so that the next push that has it brings it again.
+    /// Has a damaged chunk count as missing, with all that share its damaged frame, so that the next push
+    /// that has them brings them again.
     pub fn mark_lost(&self, id: ChunkId) {
         tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
-        self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id);
+        let neighbours = self.shares_damage(&id).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what else is damaged could not be found out");
+            Vec::new()
+        });
+        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
+        lost.insert(id);
+        lost.extend(neighbours);
+        drop(lost);
         self.mark_incomplete();
+    }
+
+    /// The chunks that are found in the same frame as `id`, where that frame is damaged.
+    fn shares_damage(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
+        let Some(place) = self.shared.index.find(id)? else { return Ok(Vec::new()) };
+        let Some(pack) = self.shared.packs.by_number(place.pack) else { return Ok(Vec::new()) };
+        let mut neighbours = Vec::new();
+        for neighbour in packs::chunks_of_damaged_frame(&pack, u64::from(place.frame_offset))? {
+            let here = |found: Place| (found.pack, found.frame_offset) == (place.pack, place.frame_offset);
+            if self.shared.index.find(&neighbour)?.is_some_and(here) {
+                neighbours.push(neighbour);
+            }
+        }
+        Ok(neighbours)
     }
 
     fn mark_incomplete(&self) {

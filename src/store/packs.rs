@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_STORED_MAX};
 use crate::mapping::Mapping;
 use crate::pack::{self, FooterView, FrameKind, FrameView, PackId};
@@ -127,6 +128,19 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
         return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
     }
     FooterView::of_pack(map).map_err(damaged)
+}
+
+/// The chunks of the frame at `offset` of a sealed pack, by the pack's footer; none where the frame is whole.
+///
+/// # Errors
+/// The pack cannot be read, or has no whole footer.
+pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
+    let is_whole = FrameView::parse(&pack.frame(offset)?, offset).is_ok_and(|frame| frame.is_whole());
+    if is_whole || matches!(pack.body, Body::Open(_)) {
+        return Ok(Vec::new());
+    }
+    let footer = check_sealed(pack)?;
+    Ok(footer.chunks().filter(|entry| entry.frame_offset == offset).map(|entry| entry.chunk.id).collect())
 }
 
 /// A frame, without its payload.
