@@ -9,9 +9,8 @@ use crate::destination::{self, Directory};
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, ReleaseId};
 use crate::monitor::Silent;
-use crate::reassembly::{self, SourceError};
+use crate::reassembly;
 use crate::record::DeliveryReport;
-use crate::store::Store;
 use crate::wire::Refusal;
 
 /// Reads releases from the spaces.
@@ -36,7 +35,10 @@ impl Courier for StoreCourier {
     ) -> Result<DeliveryReport, (Fault, String)> {
         let told = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
         let store = self.spaces.open(&delivery.space).map_err(|error| told(&error))?;
-        let root = store.root(&delivery.release).map_err(|error| told(&error))?;
+        let root = store.root(&delivery.release).map_err(|error| {
+            store.note_damage(&error);
+            told(&error)
+        })?;
         let previous = |release: &ReleaseId| store.root(release).ok();
         let place = for_app(destination, &delivery.app);
         let delivered =
@@ -50,7 +52,10 @@ impl Courier for StoreCourier {
                 already: done.already,
             }),
             Err(error) => {
-                note_damage(&store, &error);
+                // A chunk that was found damaged is asked for again at the next push.
+                if let destination::Error::Rebuild(reassembly::Error::Source(error)) = &error {
+                    store.note_damage(error);
+                }
                 Err(told(&error))
             }
         }
@@ -66,11 +71,4 @@ fn for_app(destination: &Directory, app: &AppName) -> Directory {
         destination.path.clone()
     };
     Directory { path, ..destination.clone() }
-}
-
-/// Has a chunk that was found damaged asked for again at the next push.
-fn note_damage(store: &Store, error: &destination::Error) {
-    if let destination::Error::Rebuild(reassembly::Error::Source(SourceError::Damaged { id, .. })) = error {
-        store.mark_lost(*id);
-    }
 }

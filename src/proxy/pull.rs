@@ -64,7 +64,10 @@ fn run(
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     let root = store.root(&record.release).map_err(|error| unreadable(&store, &error))?;
     let mut reader = StoreReader::new(&store);
-    let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| Refusal::of(&error))?;
+    let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| match error {
+        reassembly::Error::Source(error) => unreadable(&store, &error),
+        error => Refusal::of(&error),
+    })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
     for part in leaves.chunks(MESSAGE_ITEMS_MAX) {
@@ -83,9 +86,7 @@ fn run(
 }
 
 fn unreadable(store: &Arc<Store>, error: &SourceError) -> Refusal {
-    if let SourceError::Damaged { id, .. } = error {
-        store.mark_lost(*id);
-    }
+    store.note_damage(error);
     let hint = (error.fault() == Fault::Corrupt).then(|| {
         "push the release again from where it was built: the proxy asks for what it lost".to_owned()
     });

@@ -228,7 +228,12 @@ impl Shelf for SpaceShelf<'_> {
         self.report();
         let mut reader = StoreReader::new(self.store);
         let checked = reassembly::walk::<reassembly::Error>(&proposal.root, &mut reader, &mut |_| Ok(()));
-        checked.map_err(|error| Refusal::of(&error))?;
+        checked.map_err(|error| {
+            if let reassembly::Error::Source(error) = &error {
+                self.store.note_damage(error);
+            }
+            Refusal::of(&error)
+        })?;
         let existing =
             self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
         let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;

@@ -275,6 +275,13 @@ impl Store {
         !self.incomplete.exists()
     }
 
+    /// Marks the chunk that could not be read as lost, where it is damaged.
+    pub fn note_damage(&self, error: &SourceError) {
+        if let SourceError::Damaged { id, .. } = error {
+            self.mark_lost(*id);
+        }
+    }
+
     /// Has a damaged chunk count as missing, with all that share its damaged frame, so that the next push
     /// that has them brings them again.
     pub fn mark_lost(&self, id: ChunkId) {

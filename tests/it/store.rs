@@ -294,16 +294,23 @@ async fn what_was_healed_stays_healed_when_its_pack_is_sealed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_manifest_is_healed_by_the_second_push_at_the_latest() {
     within(async {
-        let (mut world, pack) = one_release().await;
-        for payload in payloads(&pack, FrameKind::Manifest) {
-            flip(&pack, usize::midpoint(payload.start, payload.end));
+        // The first frame holds the segments, the second the root.
+        for (damaged, pulled_first) in [(0..1, false), (1..2, false), (0..2, false), (0..1, true), (1..2, true)] {
+            let (mut world, pack) = one_release().await;
+            for payload in &payloads(&pack, FrameKind::Manifest)[damaged.clone()] {
+                flip(&pack, usize::midpoint(payload.start, payload.end));
+            }
+            world.again();
+            if pulled_first {
+                let error = world.pull("app", &world.path("copy")).await.expect_err("damaged");
+                assert_eq!(error.fault(), Fault::Corrupt, "{error}");
+            }
+            write(&world.path("tree"), "README", "Read this.");
+            if let Err(error) = world.try_push("app", &world.path("tree")).await {
+                assert_eq!(error.fault(), Fault::Corrupt, "{error}");
+            }
+            assert_heals(&world).await;
         }
-        world.again();
-        write(&world.path("tree"), "README", "Read this.");
-        if let Err(error) = world.try_push("app", &world.path("tree")).await {
-            assert_eq!(error.fault(), Fault::Corrupt, "{error}");
-        }
-        assert_heals(&world).await;
     })
     .await;
 }
