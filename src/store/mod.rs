@@ -225,7 +225,9 @@ impl Store {
         let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
         if !lost.is_empty() {
             // What was brought again is found at its new place, by now and once its pack is sealed.
-            frame.chunks.iter().for_each(|chunk| drop(lost.remove(&chunk.id)));
+            for chunk in &frame.chunks {
+                lost.remove(&chunk.id);
+            }
         }
         Ok(frames)
     }

@@ -34,7 +34,10 @@ async fn a_file_that_never_stops_changing_is_named_after_one_more_reading() {
         stop.store(true, Ordering::Relaxed);
         appending.join().expect("no panic");
         let error = result.expect_err("it never stood still");
-        assert!(matches!(&error, Error::Scan(ScanError::Changed(path)) if path.ends_with("growing")), "{error}");
+        assert!(
+            matches!(&error, Error::Scan(ScanError::Changed(path)) if path.ends_with("growing")),
+            "{error}"
+        );
         assert_eq!(error.fault(), Fault::Retry);
         assert_eq!(notes.iter().filter(|note| note.contains("once more")).count(), 1, "{notes:?}");
         assert!(world.releases("app").await.is_err(), "nothing is listed");
@@ -108,7 +111,7 @@ async fn what_cannot_be_read_is_named_and_can_be_excluded() {
         let tree = world.path("tree");
         write(&tree, "open", "open");
         write(&tree, "secret", "secret");
-        fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0)).expect("changed");
+        fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0o000)).expect("changed");
         if fs::read(tree.join("secret")).is_ok() {
             eprintln!("skipped: this user may read everything");
             return;

@@ -80,7 +80,8 @@ fn a_root_or_node_that_was_changed_is_refused_or_another() {
         (0u32..1000).map(|n| NodeRef { id: ChunkId::of(&n.to_le_bytes()), bytes: n + 1 }).collect();
     let mut nodes = Vec::new();
     let (_, small) = segment();
-    let root = Root::above(Profile::DEFAULT, Shape::Tree, small.totals, children, |node| nodes.push(node.bytes));
+    let root =
+        Root::above(Profile::DEFAULT, Shape::Tree, small.totals, children, |node| nodes.push(node.bytes));
     let good = root.expect("within limits").encode();
     mutations(&good, |bytes, at| {
         if let Ok(changed) = Root::decode(bytes) {
@@ -125,7 +126,8 @@ fn a_frame_that_was_changed_is_never_whole() {
         if let Ok(view) = FrameView::parse(bytes, 0) {
             assert!(!view.is_whole(), "at {at}");
             let mut plain = Vec::new();
-            drop(Decompressor::new().decompress(view.codec(), view.payload(), view.plain_bytes(), &mut plain));
+            let mut zstd = Decompressor::new();
+            let _ = zstd.decompress(view.codec(), view.payload(), view.plain_bytes(), &mut plain);
             assert!(plain.len() <= view.plain_bytes().max(view.payload().len()), "at {at}");
         }
     });
@@ -139,7 +141,9 @@ fn a_pack_that_was_changed_gives_only_what_it_held() {
     mutations(&good, |bytes, at| {
         if let Ok(scanner) = Scanner::new(bytes) {
             for (offset, view) in scanner {
-                let here = |chunk: ChunkRef| held.iter().any(|entry| entry.chunk == chunk && entry.frame_offset == offset);
+                let here = |chunk: ChunkRef| {
+                    held.iter().any(|entry| entry.chunk == chunk && entry.frame_offset == offset)
+                };
                 assert!(view.chunks().all(here), "at {at}");
             }
         }
@@ -187,10 +191,21 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
             drop(Request { operation: bytes.to_vec(), ..request.clone() }.operation());
         });
     }
-    for message in [FromAgent::Names(vec![1; 16]), FromAgent::Segments(batch.clone()), FromAgent::Chunks(batch.clone()), FromAgent::Commit] {
+    for message in [
+        FromAgent::Names(vec![1; 16]),
+        FromAgent::Segments(batch.clone()),
+        FromAgent::Chunks(batch.clone()),
+        FromAgent::Commit,
+    ] {
         check_message(&message);
     }
-    for message in [PushReply::WantNames, PushReply::WantSegments(marks.clone()), PushReply::Missing(marks.clone()), PushReply::Stored(9), PushReply::Done] {
+    for message in [
+        PushReply::WantNames,
+        PushReply::WantSegments(marks.clone()),
+        PushReply::Missing(marks.clone()),
+        PushReply::Stored(9),
+        PushReply::Done,
+    ] {
         check_message(&message);
     }
     check_message(&PullRequest::WantChunks { first: 3, count: 4, marks: marks.clone() });
@@ -208,11 +223,17 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
 #[test]
 fn a_few_bytes_that_announce_gigabytes_cost_nothing() {
     // MessagePack: an array of 2^32 - 1 entries, a text and bytes of as many.
-    for announced in [[0xdd, 0xff, 0xff, 0xff, 0xff], [0xdb, 0xff, 0xff, 0xff, 0xff], [0xc6, 0xff, 0xff, 0xff, 0xff]] {
+    for announced in
+        [[0xdd, 0xff, 0xff, 0xff, 0xff], [0xdb, 0xff, 0xff, 0xff, 0xff], [0xc6, 0xff, 0xff, 0xff, 0xff]]
+    {
         for version in [0x11, 0x12, 0x13] {
             let mut bytes = vec![version];
             bytes.extend(announced);
-            assert!(decode_segment(&bytes).is_err() && decode_node(&bytes).is_err() && Root::decode(&bytes).is_err());
+            assert!(
+                decode_segment(&bytes).is_err()
+                    && decode_node(&bytes).is_err()
+                    && Root::decode(&bytes).is_err()
+            );
         }
         assert!(rmp_serde::from_slice::<Batch>(&announced).is_err());
         assert!(rmp_serde::from_slice::<Marks>(&announced).is_err());
@@ -252,8 +273,7 @@ proptest! {
         drop(decode_segment(&bytes));
         drop(decode_node(&bytes));
         drop(Root::decode(&bytes));
-        drop(FrameView::parse(&bytes, 0));
-        drop(FooterView::of_pack(&bytes));
+        prop_assert!(FrameView::parse(&bytes, 0).is_err() && FooterView::of_pack(&bytes).is_err());
         let mut with_header = pack::header(PackId::from_bytes([0; 16])).to_vec();
         with_header.extend(&noise);
         prop_assert_eq!(Scanner::new(&with_header).expect("a header").count(), 0);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::trees::{assert_same, change_byte, noise, some_tree, write};
-use crate::world::PATIENCE;
+use crate::world::patience;
 
 /// A user's home, and the program run in it.
 pub struct Home(tempfile::TempDir);
@@ -107,7 +107,7 @@ impl Running {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             if let Some(status) = self.0.try_wait().expect("it is ours") {
                 return status;
@@ -160,14 +160,14 @@ impl Served {
                 drop(line_in.send(line));
             }
         });
-        let first_line = first.recv_timeout(PATIENCE).expect("it says where it listens");
+        let first_line = first.recv_timeout(patience()).expect("it says where it listens");
         Self { running, first_line, lines }
     }
 
     /// Waits for a line on standard error.
     fn line(&self, holds: impl Fn(&str) -> bool) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("it says so");
+            let line = self.lines.recv_timeout(patience()).expect("it says so");
             if holds(&line) {
                 return line;
             }
@@ -190,11 +190,32 @@ fn without_a_proxy_a_tree_is_pushed_asked_about_and_pulled() {
     let home = Home::new();
     some_tree(&home.path("tree"), 1);
     let first = home.run(&["push", "app", "tree", "--label", "v1", "--json"]).json();
-    assert_eq!((&first["sequence"], &first["unchanged"], &first["files"]), (&1.into(), &false.into(), &5.into()));
+    assert_eq!(
+        (&first["sequence"], &first["unchanged"], &first["files"]),
+        (&1.into(), &false.into(), &5.into())
+    );
     assert_eq!(first["bytes"]["logical"], 1_100_008);
-    let fields = ["release", "app", "sequence", "unchanged", "dry_run", "files", "bytes", "chunks", "wire", "round_trips", "seconds", "peak_rss", "delivered"];
+    let fields = [
+        "release",
+        "app",
+        "sequence",
+        "unchanged",
+        "dry_run",
+        "files",
+        "bytes",
+        "chunks",
+        "wire",
+        "round_trips",
+        "seconds",
+        "peak_rss",
+        "delivered",
+    ];
     assert!(fields.iter().all(|field| first.get(field).is_some()), "{first}");
-    for (group, fields) in [("bytes", ["logical", "unseen", "sent"].as_slice()), ("chunks", &["total", "unseen"]), ("wire", &["up", "down"])] {
+    for (group, fields) in [
+        ("bytes", ["logical", "unseen", "sent"].as_slice()),
+        ("chunks", &["total", "unseen"]),
+        ("wire", &["up", "down"]),
+    ] {
         assert!(fields.iter().all(|field| first[group][field].is_u64()), "{first}");
     }
     let second = home.run(&["push", "app", "tree"]).good();
@@ -212,8 +233,16 @@ fn without_a_proxy_a_tree_is_pushed_asked_about_and_pulled() {
     assert!(home.run(&["releases", "app"]).good().contains("v1"));
     let difference = home.run(&["diff", "app@v1", "app", "--json"]).json();
     let changes = difference["changes"].as_array().expect("a list");
-    let changes: Vec<_> = changes.iter().map(|change| (change["kind"].as_str(), change["path"].as_str())).collect();
-    assert_eq!(changes, [(Some("changed"), Some("bin/server")), (Some("removed"), Some("empty")), (Some("added"), Some("new"))]);
+    let changes: Vec<_> =
+        changes.iter().map(|change| (change["kind"].as_str(), change["path"].as_str())).collect();
+    assert_eq!(
+        changes,
+        [
+            (Some("changed"), Some("bin/server")),
+            (Some("removed"), Some("empty")),
+            (Some("added"), Some("new"))
+        ]
+    );
     let statistics = home.run(&["stats", "--json"]).json();
     assert_eq!((&statistics["releases"], &statistics["users"][0]["user"]), (&2.into(), &"ada".into()));
     assert!(home.run(&["stats", "app"]).good().contains("deduplicated"));
@@ -302,7 +331,7 @@ fn said_by_a_start(home: &Home) -> String {
     let proxy = home.serve(&["--data", "data"]);
     kill_process(proxy.running.pid(), Signal::TERM).expect("it runs");
     let mut lines = String::new();
-    while let Ok(line) = proxy.lines.recv_timeout(PATIENCE) {
+    while let Ok(line) = proxy.lines.recv_timeout(patience()) {
         lines.push_str(&line);
     }
     lines
@@ -313,7 +342,12 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     let home = Home::new();
     let proxy = home.serve(&["--data", "data"]);
     write(&home.path("tree"), "a", "one");
-    let made = home.run(&["token", "create", "--user", "bob", "--allow", "push", "--app", "web-*", "--data", "data", "--json"]).json();
+    let made = home
+        .run(&[
+            "token", "create", "--user", "bob", "--allow", "push", "--app", "web-*", "--data", "data",
+            "--json",
+        ])
+        .json();
     let (id, token) = (made["id"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
     let with_token = |arguments: &[&str]| {
         let mut command = home.command(arguments);
@@ -370,7 +404,7 @@ fn an_interrupted_push_says_so_and_the_next_one_succeeds() {
     let child = home.command(&["push", "app", "tree"]).spawn().expect("it starts");
     // Interrupted once chunks arrive.
     let open = home.path("home/.local/share/whit/spaces/default/packs/open");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let arriving = |open: &Path| {
         fs::read_dir(open).is_ok_and(|entries| {
             entries.flatten().any(|entry| entry.metadata().is_ok_and(|kind| kind.len() > 2_000_000))

@@ -198,14 +198,17 @@ async fn what_is_ignored_or_excluded_stays_out() {
     within(async {
         let world = World::start();
         let tree = world.path("tree");
-        for name in ["keep", "drop.log", "sub/drop.log", "sub/important.log", "sub/keep", "cache/x", "sub/tmp/y"] {
+        for name in
+            ["keep", "drop.log", "sub/drop.log", "sub/important.log", "sub/keep", "cache/x", "sub/tmp/y"]
+        {
             write(&tree, name, name);
         }
         write(&tree, ".whitignore", "*.log\n/cache/\n");
         write(&tree, "sub/.whitignore", "!important.log\n");
         // Those of git mean nothing here.
         write(&tree, ".gitignore", "keep\n");
-        let selection = Selection { exclude: vec!["tmp/".to_owned(), ".whitignore".to_owned()], ..Selection::default() };
+        let selection =
+            Selection { exclude: vec!["tmp/".to_owned(), ".whitignore".to_owned()], ..Selection::default() };
         world.push_order(&Order { selection, ..order("app", &tree) }).await;
         world.pull("app", &world.path("copy")).await.expect("pulled");
         let found = crate::trees::snapshot(&world.path("copy"));
@@ -228,13 +231,17 @@ async fn a_tree_of_very_many_files_is_pushed_and_its_change_is_small() {
             if file % 500 == 0 {
                 fs::create_dir_all(tree.join((file / 500).to_string())).expect("created");
             }
-            fs::write(tree.join(format!("{}/{file}", file / 500)), format!("this is file {file}")).expect("written");
+            fs::write(tree.join(format!("{}/{file}", file / 500)), format!("this is file {file}"))
+                .expect("written");
         }
         let first = world.push("app", &tree).await;
         assert_consistent(&first);
         assert_eq!((first.files, first.chunks.unseen), (files, files));
         let same = world.push("app", &tree).await;
-        assert!(same.unchanged && same.round_trips == 2 && same.wire.up + same.wire.down < 12_000, "{same:?}");
+        assert!(
+            same.unchanged && same.round_trips == 2 && same.wire.up + same.wire.down < 12_000,
+            "{same:?}"
+        );
         write(&tree, "7/3777", "another");
         let changed = world.push("app", &tree).await;
         assert_eq!(changed.chunks.unseen, 1);
@@ -256,7 +263,8 @@ async fn a_large_file_is_pushed_and_a_byte_of_it_again() {
         file.set_len(size).expect("a sparse file");
         for island in 0..islands {
             let bytes = noise(island, 300_000);
-            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, size / islands * island).expect("written");
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, size / islands * island)
+                .expect("written");
         }
         let first = world.push("app", &world.path("tree")).await;
         assert_consistent(&first);
@@ -281,7 +289,10 @@ async fn a_delivery_inside_a_push_is_complete_and_later_ones_cost_no_agent_bytes
         let to_web = Order { destinations: vec![web()], ..order("app", &world.path("tree")) };
         let first = world.push_order(&to_web).await;
         let report = delivered(&first.delivered);
-        assert_eq!((report.files, report.bytes, report.reused_bytes, report.already), (5, 1_100_008, 0, false));
+        assert_eq!(
+            (report.files, report.bytes, report.reused_bytes, report.already),
+            (5, 1_100_008, 0, false)
+        );
         assert_same(&world.path("tree"), &world.path("web/current"));
         let same = world.push_order(&to_web).await;
         assert!(same.unchanged && delivered(&same.delivered).already);
@@ -336,10 +347,10 @@ async fn two_agents_that_push_the_same_content_at_once_both_succeed() {
         let (tree, access) = (world.path("tree"), world.access());
         let orders: Vec<Order> = ["one", "two", "one", "three"].iter().map(|app| order(app, &tree)).collect();
         let (a, b, c, d) = tokio::join!(
-            push_as(access, &orders[0]),
-            push_as(access, &orders[1]),
-            push_as(access, &orders[2]),
-            push_as(access, &orders[3]),
+            Box::pin(push_as(access, &orders[0])),
+            Box::pin(push_as(access, &orders[1])),
+            Box::pin(push_as(access, &orders[2])),
+            Box::pin(push_as(access, &orders[3])),
         );
         for receipt in [a, b, c, d] {
             assert_consistent(&receipt.expect("pushed"));
@@ -365,17 +376,33 @@ async fn spaces_do_not_see_one_another() {
         assert_eq!((told.chunks.unseen, told.unchanged), (first.chunks.unseen, false));
 
         // What is in another space and what is nowhere is told in the same words.
-        let told = |error: Error| (error.to_string().replace("none", "app"), error.fault(), error.hint().map(|hint| hint.replace("none", "app")));
+        let told = |error: Error| {
+            (
+                error.to_string().replace("none", "app"),
+                error.fault(),
+                error.hint().map(|hint| hint.replace("none", "app")),
+            )
+        };
         let there = releases_as(&elsewhere, "app").await.expect_err("another space's");
         let nowhere = releases_as(&elsewhere, "none").await.expect_err("nobody's");
         assert_eq!(told(there), told(nowhere));
         let selector = format!("app@{}", first.release);
         let there = crate::world::pull_as(&elsewhere, &selector[..20], &world.path("out"), false).await;
-        let nowhere = crate::world::pull_as(&elsewhere, &selector[..20].replace("app", "none"), &world.path("out"), false).await;
+        let nowhere = crate::world::pull_as(
+            &elsewhere,
+            &selector[..20].replace("app", "none"),
+            &world.path("out"),
+            false,
+        )
+        .await;
         assert_eq!(told(there.expect_err("another space's")), told(nowhere.expect_err("nobody's")));
-        assert!(ask_as(&elsewhere, &Operation::Applications).await.expect("an answer").iter().all(
-            |answer| matches!(answer, Answer::Applications(apps) if apps.is_empty())
-        ));
+        assert!(
+            ask_as(&elsewhere, &Operation::Applications)
+                .await
+                .expect("an answer")
+                .iter()
+                .all(|answer| matches!(answer, Answer::Applications(apps) if apps.is_empty()))
+        );
 
         let again = push_as(&elsewhere, &order("app", &world.path("tree"))).await.expect("pushed");
         assert_eq!(again.chunks.unseen, first.chunks.unseen);

@@ -68,7 +68,11 @@ impl Shelf for Memory {
         let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
         let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");
         for (chunk, part) in frame.chunks.iter().zip(parts) {
-            assert_eq!(chunk.id, ChunkId::of(&plain[part.clone()]), "only what is what its name says is kept");
+            assert_eq!(
+                chunk.id,
+                ChunkId::of(&plain[part.clone()]),
+                "only what is what its name says is kept"
+            );
             if frame.kind == FrameKind::Content {
                 self.content_kept.push(chunk.id);
                 self.chunks.insert(chunk.id, chunk.bytes);
@@ -115,13 +119,15 @@ fn release(files: &[Vec<u16>]) -> Release {
         parts.push((bytes, chunks));
     };
     for (number, chunks) in files.iter().enumerate() {
-        let bytes_of = |chunk: &u16| format!("chunk {chunk}").repeat(usize::from(*chunk % 50 + 1)).into_bytes();
+        let bytes_of =
+            |chunk: &u16| format!("chunk {chunk}").repeat(usize::from(*chunk % 50 + 1)).into_bytes();
         let size = chunks.iter().map(|chunk| bytes_of(chunk).len() as u64).sum();
         let path = EntryPath::new(format!("{number:06}")).expect("a path");
         let entry = Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks };
         let items = chunks.iter().map(|chunk| {
             let bytes = bytes_of(chunk);
-            let reference = ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
+            let reference =
+                ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
             content.insert(reference.id, bytes);
             Item::Chunk(reference)
         });
@@ -195,13 +201,17 @@ fn talk(release: &Release, memory: &mut Memory, dry_run: bool, choices: &[bool],
             match action {
                 Action::Send(message) => to_proxy.push_back(message),
                 Action::SendSegments(places) => {
-                    let parts: Vec<_> = places.iter().map(|place| release.parts[*place as usize].0.clone()).collect();
+                    let parts: Vec<_> =
+                        places.iter().map(|place| release.parts[*place as usize].0.clone()).collect();
                     to_proxy.push_back(FromAgent::Segments(raw(&parts)));
                 }
                 Action::SendChunks { segments, marks } => {
                     let all = segments.iter().flat_map(|place| &release.parts[*place as usize].1);
-                    let missing: Vec<_> =
-                        all.zip(marks.iter()).filter(|(_, mark)| *mark).map(|(chunk, _)| release.content[&chunk.id].clone()).collect();
+                    let missing: Vec<_> = all
+                        .zip(marks.iter())
+                        .filter(|(_, mark)| *mark)
+                        .map(|(chunk, _)| release.content[&chunk.id].clone())
+                        .collect();
                     if !dry_run {
                         feeding.extend(missing.chunks(3).map(|part| Some(FromAgent::Chunks(raw(part)))));
                     }
@@ -275,7 +285,9 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
     match which % 8 {
         0 => FromAgent::Commit,
         1 => FromAgent::Names(noise),
-        2 => FromAgent::Names(release.segments.iter().flat_map(|node| node.id.prefix().to_le_bytes()).collect()),
+        2 => FromAgent::Names(
+            release.segments.iter().flat_map(|node| node.id.prefix().to_le_bytes()).collect(),
+        ),
         3 => FromAgent::Segments(raw(&release.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>())),
         4 => FromAgent::Segments(raw(&part(at).into_iter().collect::<Vec<_>>())),
         5 => FromAgent::Chunks(raw(&chunk(at).into_iter().chain(chunk(at / 2)).collect::<Vec<_>>())),

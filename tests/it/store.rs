@@ -10,8 +10,8 @@ use whit::faults::{Fault, Faulty};
 use whit::ids::ChunkId;
 use whit::pack::{Frame, FrameKind, HEADER_BYTES, Scanner};
 use whit::reassembly::ChunkSource;
-use whit::record::{DeliveryEvent, DeliveryState};
 use whit::recipe::ChunkRef;
+use whit::record::{DeliveryEvent, DeliveryState, Record};
 use whit::store::{Options, Store};
 use whit::wire::{Answer, Operation};
 
@@ -50,7 +50,11 @@ fn only(folder: &Path, ending: &str) -> PathBuf {
 
 fn all(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let names = snapshot(folder);
-    names.keys().map(|name| folder.join(name)).filter(|path| path.extension().is_some_and(|end| end == ending)).collect()
+    names
+        .keys()
+        .map(|name| folder.join(name))
+        .filter(|path| path.extension().is_some_and(|end| end == ending))
+        .collect()
 }
 
 fn flip(path: &Path, at: usize) {
@@ -105,7 +109,8 @@ fn a_torn_tail_is_cut_and_every_whole_frame_before_it_kept() {
     }
     assert_eq!(*ends.last().expect("one"), bytes.len());
     let near = |end: &usize| end.saturating_sub(2)..(end + 3).min(bytes.len() + 1);
-    let mut lengths: Vec<usize> = ends.iter().flat_map(near).chain([0, 1, 8, 31, ends[1] + 16, ends[2] + 60]).collect();
+    let mut lengths: Vec<usize> =
+        ends.iter().flat_map(near).chain([0, 1, 8, 31, ends[1] + 16, ends[2] + 60]).collect();
     lengths.sort_unstable();
     lengths.dedup();
     for length in lengths {
@@ -233,7 +238,8 @@ async fn flip_and_heal(which: usize) {
     let payload = payloads(&pack, FrameKind::Content)[which].clone();
     flip(&pack, usize::midpoint(payload.start, payload.end));
     world.again();
-    let deliver = Operation::Deliver { release: "app".parse().expect("a selector"), destinations: vec![web()] };
+    let deliver =
+        Operation::Deliver { release: "app".parse().expect("a selector"), destinations: vec![web()] };
     let answers = ask_as(world.access(), &deliver).await.expect("told");
     let failed = |answer: &Answer| {
         matches!(answer, Answer::Delivery(DeliveryEvent { state: DeliveryState::Retrying { .. }, .. }))
@@ -295,7 +301,9 @@ async fn what_was_healed_stays_healed_when_its_pack_is_sealed() {
 async fn a_damaged_manifest_is_healed_by_the_second_push_at_the_latest() {
     within(async {
         // The first frame holds the segments, the second the root.
-        for (damaged, pulled_first) in [(0..1, false), (1..2, false), (0..2, false), (0..1, true), (1..2, true)] {
+        for (damaged, pulled_first) in
+            [(0..1, false), (1..2, false), (0..2, false), (0..1, true), (1..2, true)]
+        {
             let (mut world, pack) = one_release().await;
             for payload in &payloads(&pack, FrameKind::Manifest)[damaged.clone()] {
                 flip(&pack, usize::midpoint(payload.start, payload.end));
@@ -378,7 +386,10 @@ impl SmallDisk {
     fn mount(place: PathBuf, mebibytes: u32) -> Option<Self> {
         fs::create_dir_all(&place).expect("created");
         let size = format!("size={mebibytes}m");
-        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&place).output();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&place)
+            .output();
         mount.is_ok_and(|output| output.status.success()).then_some(Self(place))
     }
 }
@@ -434,4 +445,31 @@ fn a_chunk_that_nobody_stored_is_unknown() {
     let chunk = ChunkRef { id: ChunkId::of(b"nobody's"), bytes: 8 };
     let error = store.reader().read(&chunk, &mut Vec::new()).expect_err("unknown");
     assert_eq!(error.fault(), Fault::Corrupt);
+}
+
+#[test]
+fn digits_that_two_releases_share_are_ambiguous_and_more_digits_are_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let records = whit::store::Records::open(folder.path()).expect("a folder");
+    for last in [1, 2] {
+        let mut id = [0xab; 32];
+        id[20..].fill(last);
+        let release = whit::ids::ReleaseId::from_bytes(id);
+        let record = Record {
+            app: "app".parse().expect("a name"),
+            release,
+            sequence: 0,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: Vec::new(),
+            totals: whit::manifest::Totals::default(),
+            cost: whit::record::Cost::default(),
+        };
+        records.add(record).expect("written");
+    }
+    let select = |at: &str| records.select(&format!("app@{at}").parse().expect("a selector"));
+    let error = select(&"ab".repeat(4)).expect_err("two fit");
+    assert_eq!(error.fault(), Fault::Input, "{error}");
+    assert_eq!(select(&format!("{}02", "ab".repeat(20))).expect("one fits").sequence, 2);
+    assert_eq!(select("abab").expect_err("too few digits").fault(), Fault::Missing);
 }

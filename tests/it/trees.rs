@@ -20,7 +20,7 @@ pub fn text(seed: u64, length: usize) -> Vec<u8> {
         if bytes.len() >= length {
             break;
         }
-        let word = blake3::hash(&(seed << 32 | line / 4).to_le_bytes()).to_hex();
+        let word = blake3::hash(&((seed << 32) | (line / 4)).to_le_bytes()).to_hex();
         bytes.extend_from_slice(format!("line {line} says {}\n", &word[..16]).as_bytes());
     }
     bytes.truncate(length);

@@ -27,7 +27,8 @@ async fn a_proxy_with_another_key_is_not_talked_to() {
     within(async {
         let world = World::start();
         let Access { url, token } = world.access().clone();
-        let wrong = ProxyUrl::new(url.host(), url.port(), Fingerprint::of_key(b"another")).expect("an address");
+        let wrong =
+            ProxyUrl::new(url.host(), url.port(), Fingerprint::of_key(b"another")).expect("an address");
         let error = identify(&Access { url: wrong, token }).await.expect_err("another key");
         assert_denied(&error, "another key");
     })

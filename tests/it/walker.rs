@@ -77,24 +77,28 @@ impl Walker {
         })
     }
 
-    /// Takes one step: sends a batch where one waits, else hears what the proxy says.
+    /// Takes one step: hears what the proxy has said, else sends a batch where one waits, else waits.
     pub async fn step(&mut self) -> link::Result<Step> {
-        match self.waiting.pop_front() {
-            Some(Some(chunks)) => {
-                self.batches.push(chunks.iter().map(|located| located.chunk.id).collect());
-                self.sender.send(&FromAgent::Chunks(read(&chunks))).await?;
-                Ok(Step::Sent)
+        let reply = if self.waiting.is_empty() {
+            Some(self.receiver.receive::<PushReply>().await)
+        } else {
+            tokio::select! {
+                biased;
+                reply = self.receiver.receive::<PushReply>() => Some(reply),
+                () = std::future::ready(()) => None,
             }
-            Some(None) => {
-                let actions = self.machine.chunks_sent();
-                self.act(actions).await
-            }
-            None => {
-                let Some(reply) = self.receiver.receive::<PushReply>().await? else { return Err(link::Error::Ended) };
-                let actions = self.machine.receive(reply).expect("an honest proxy");
-                self.act(actions).await
-            }
+        };
+        if let Some(reply) = reply {
+            let actions = self.machine.receive(reply?.ok_or(link::Error::Ended)?).expect("an honest proxy");
+            return self.act(actions).await;
         }
+        let Some(chunks) = self.waiting.pop_front().flatten() else {
+            let actions = self.machine.chunks_sent();
+            return self.act(actions).await;
+        };
+        self.batches.push(chunks.iter().map(|located| located.chunk.id).collect());
+        self.sender.send(&FromAgent::Chunks(read(&chunks))).await?;
+        Ok(Step::Sent)
     }
 
     /// Steps until the release is safe.
@@ -128,8 +132,10 @@ impl Walker {
                     }
                 }
                 Action::SendSegments(places) => {
-                    let parts: Vec<Vec<u8>> =
-                        places.iter().map(|place| self.scan.spool.segment(*place).expect("a segment")).collect();
+                    let parts: Vec<Vec<u8>> = places
+                        .iter()
+                        .map(|place| self.scan.spool.segment(*place).expect("a segment"))
+                        .collect();
                     self.sender.send(&FromAgent::Segments(raw(&parts))).await?;
                 }
                 Action::SendChunks { segments, marks } => {

@@ -23,12 +23,16 @@ use whit::store::Store;
 use whit::token::{Action, Grant, Pattern};
 use whit::wire::{Answer, Operation};
 
-/// A test that takes longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+use crate::trees::is_slow;
 
-/// Runs a test's work, within [`PATIENCE`].
+/// A test that takes longer hangs.
+pub fn patience() -> Duration {
+    Duration::from_secs(if is_slow() { 1800 } else { 180 })
+}
+
+/// Runs a test's work, within [`patience`].
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("the test hangs")
+    tokio::time::timeout(patience(), work).await.expect("the test hangs")
 }
 
 /// A folder for everything, and the proxy that serves from it.
