@@ -46,34 +46,23 @@ pub enum Error {
     Payload(usize),
 }
 
-/// zstd's fastest positive level: what a link needs that is faster than level 3 compresses.
+/// zstd's fastest positive level: for what is kept a short while only.
 pub const LEVEL_FAST: i32 = 1;
 /// zstd's own default: the best bytes for the time on the corpus (docs/decisions/0004).
 pub const LEVEL_DEFAULT: i32 = 3;
 
 /// Compresses payloads; holds zstd's working memory (about 1 MiB) for use again.
-pub struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
-    level: i32,
-}
+pub struct Compressor(zstd::bulk::Compressor<'static>);
 
 impl Compressor {
     /// Starts at `level`, in zstd's own numbers.
     pub fn new(level: i32) -> Self {
-        Self { zstd: zstd::bulk::Compressor::new(level).expect("zstd takes every level"), level }
-    }
-
-    /// Changes the level from the next payload on.
-    pub fn set_level(&mut self, level: i32) {
-        if level != self.level {
-            self.zstd.set_compression_level(level).expect("zstd takes every level");
-            self.level = level;
-        }
+        Self(zstd::bulk::Compressor::new(level).expect("zstd takes every level"))
     }
 
     /// Compresses `plain`; keeps it raw unless that saves at least one part in 32.
     pub fn compress(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
-        match self.zstd.compress(plain) {
+        match self.0.compress(plain) {
             Ok(small) if small.len() + plain.len() / 32 < plain.len() => (Codec::Zstd, small),
             _ => (Codec::Raw, plain.to_vec()),
         }
@@ -82,7 +71,7 @@ impl Compressor {
 
 impl fmt::Debug for Compressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compressor").field("level", &self.level).finish_non_exhaustive()
+        f.write_str("Compressor")
     }
 }
 

@@ -7,15 +7,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
 use super::scan::{Error, Located, Spool};
-use crate::compression::{Compressor, LEVEL_DEFAULT, LEVEL_FAST};
+use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
@@ -23,8 +21,6 @@ use crate::wire::{Batch, Marks};
 
 /// Frames under way: bounds memory to some 5 MB.
 const FRAMES_AHEAD: usize = 6;
-/// Batches between two looks at which side is the slower one.
-const LEVEL_EVERY: u32 = 8;
 
 /// Chunks to send, as the push's state machine asked for them.
 #[derive(Debug)]
@@ -56,17 +52,15 @@ type Work = (Vec<Located>, SyncSender<Result<(Batch, u64), Error>>);
 
 /// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
 pub fn feed(spool: &Mutex<Spool>, jobs: &Receiver<Job>, out: &Sender<Fed>, threads: usize) {
-    let level = AtomicI32::new(LEVEL_DEFAULT);
     std::thread::scope(|scope| {
         let (work_in, work) = sync_channel::<Work>(FRAMES_AHEAD);
         let (ordered_in, ordered) = sync_channel::<Ordered>(FRAMES_AHEAD);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..threads.max(1) {
-            let (work, level) = (Arc::clone(&work), &level);
-            scope.spawn(move || compress(&work, level));
+            let work = Arc::clone(&work);
+            scope.spawn(move || compress(&work));
         }
-        let level = &level;
-        scope.spawn(move || forward(&ordered, out, level));
+        scope.spawn(move || forward(&ordered, out));
         for job in jobs {
             let result = gather(spool, &job, |frame| {
                 let (sender, receiver) = sync_channel(1);
@@ -107,7 +101,7 @@ fn gather(spool: &Mutex<Spool>, job: &Job, mut take: impl FnMut(Vec<Located>) ->
 }
 
 /// A worker: reads, verifies and compresses one frame at a time.
-fn compress(work: &Mutex<Receiver<Work>>, level: &AtomicI32) {
+fn compress(work: &Mutex<Receiver<Work>>) {
     let mut compressor = Compressor::new(LEVEL_DEFAULT);
     let mut plain = Vec::new();
     let mut open: Option<(Arc<Path>, File)> = None;
@@ -116,7 +110,6 @@ fn compress(work: &Mutex<Receiver<Work>>, level: &AtomicI32) {
         let Ok((frame, result)) = next else { break };
         plain.clear();
         let read = frame.iter().try_for_each(|located| read(located, &mut open, &mut plain));
-        compressor.set_level(level.load(Ordering::Relaxed));
         let batch = read.map(|()| {
             let (codec, payload) = compressor.compress(&plain);
             let lengths = frame.iter().map(|located| located.chunk.bytes).collect();
@@ -159,11 +152,9 @@ fn read(located: &Located, open: &mut Option<(Arc<Path>, File)>, plain: &mut Vec
     Ok(())
 }
 
-/// Gives out what the workers make, in order, and fits the level to the slower side.
-fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>, level: &AtomicI32) {
-    let (mut on_workers, mut on_link, mut batches) = (Duration::ZERO, Duration::ZERO, 0);
+/// Gives out what the workers make, in order.
+fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>) {
     for next in ordered {
-        let begin = Instant::now();
         let fed = match next {
             Ordered::JobDone => Fed::JobDone,
             Ordered::Failed(error) => Fed::Failed(error),
@@ -173,18 +164,8 @@ fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>, level: &AtomicI32) {
                 Err(_) => break,
             },
         };
-        let compressed = Instant::now();
         if out.blocking_send(fed).is_err() {
             break;
-        }
-        on_workers += compressed - begin;
-        on_link += compressed.elapsed();
-        batches += 1;
-        if batches == LEVEL_EVERY {
-            // A link that never makes us wait takes more than the workers give: compress less.
-            let next = if on_workers > on_link * 4 { LEVEL_FAST } else { LEVEL_DEFAULT };
-            level.store(next, Ordering::Relaxed);
-            (on_workers, on_link, batches) = (Duration::ZERO, Duration::ZERO, 0);
         }
     }
 }

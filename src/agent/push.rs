@@ -168,18 +168,24 @@ impl Drive {
                 }
             }
         });
+        let mut heard_all = false;
         let result = loop {
             if self.finished {
                 break Ok(());
             }
             let step = tokio::select! {
                 biased;
-                reply = replies.recv() => match reply {
+                reply = replies.recv(), if !heard_all => match reply {
                     Some(Ok(Some(reply))) => self.reply(reply).await,
                     Some(Err(error)) => Err(error.into()),
+                    Some(Ok(None)) if self.machine.is_answered() => {
+                        heard_all = true;
+                        Ok(())
+                    }
                     Some(Ok(None)) | None => Err(Error::Ended),
                 },
                 Some(next) = fed.recv() => self.fed(next).await,
+                else => Err(Error::Ended),
             };
             // A peer that refuses closes its half first: what it said before is the better reason.
             if let Err(error) = step {

@@ -102,6 +102,17 @@ pub fn frame_bytes(chunks: usize, stored: usize) -> usize {
     FRAME_OVERHEAD + ENTRY_BYTES * chunks + stored
 }
 
+/// Bytes at a frame's begin that tell its length.
+pub const FRAME_HEAD_BYTES: usize = FIXED_BYTES;
+
+/// The length that a frame's head tells, where it is within the limits.
+pub fn frame_length(head: &[u8; FRAME_HEAD_BYTES]) -> Option<usize> {
+    let count = usize::from(u16::from_le_bytes([head[6], head[7]]));
+    let stored = u32::from_le_bytes(four(head, 12)) as usize;
+    let bounded = head[..4] == MAGIC && count <= FRAME_CHUNKS_MAX && stored <= FRAME_STORED_MAX;
+    bounded.then(|| frame_bytes(count, stored))
+}
+
 /// A frame inside a pack's bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameView<'a> {

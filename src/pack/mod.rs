@@ -8,7 +8,7 @@ mod frame;
 mod scanner;
 
 pub use footer::{Footer, FooterChunk, FooterView, TRAILER_BYTES, Trailer};
-pub use frame::{FRAME_OVERHEAD, Frame, FrameKind, FrameView, frame_bytes};
+pub use frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD, Frame, FrameKind, FrameView, frame_bytes, frame_length};
 pub use scanner::Scanner;
 
 use std::fmt;

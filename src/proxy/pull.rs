@@ -64,7 +64,10 @@ fn run(
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
     let mut reader = StoreReader::new(&store);
-    let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| Refusal::of(&error))?;
+    let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| match error {
+        reassembly::Error::Source(error) => unreadable(&error),
+        error => Refusal::of(&error),
+    })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
     for part in leaves.chunks(MESSAGE_ITEMS_MAX) {

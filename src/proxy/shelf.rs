@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::faults::Fault;
-use crate::ids::{ChunkId, UserName};
+use crate::ids::UserName;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, NodeRef, Root, Totals};
 use crate::pack::{Frame, FrameKind};
@@ -78,6 +78,9 @@ impl<'a> SpaceShelf<'a> {
 
     /// Whether a segment that the store has lists only chunks that it has too.
     fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<'_>) -> Result<bool, Refusal> {
+        if !self.has(&ChunkRef { id: node.id, bytes: node.bytes })? {
+            return Ok(false);
+        }
         let mut bytes = Vec::new();
         if reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).is_err() {
             return Ok(false);
@@ -85,22 +88,23 @@ impl<'a> SpaceShelf<'a> {
         // A chunk of content may happen to have that name; it is then no segment.
         let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
         for chunk in chunks {
-            if !self.store_holds(&chunk.id)? {
+            if !self.has(&chunk)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn store_holds(&self, id: &ChunkId) -> Result<bool, Refusal> {
-        self.store.holds(id).map_err(|error| Refusal::of(&error))
+    /// Whether a push may count on the chunk, in the length that is claimed.
+    fn has(&self, chunk: &ChunkRef) -> Result<bool, Refusal> {
+        self.store.holds(chunk).map_err(|error| Refusal::of(&error))
     }
 
     /// Checks every chunk again, after the promise that they stay has lapsed.
     fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
         let mut reader = StoreReader::new(self.store);
         for segment in segments {
-            if !self.store_holds(&segment.id)? || !self.is_complete(segment, &mut reader)? {
+            if !self.is_complete(segment, &mut reader)? {
                 return Err(Refusal {
                     fault: Fault::Retry,
                     text: "the push took so long that chunks it counted on are gone".to_owned(),
@@ -219,18 +223,16 @@ impl Shelf for SpaceShelf<'_> {
             }
             let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
             resolved.push(match node {
-                Some(node) if self.store_holds(&node.id)? && self.is_complete(&node, &mut reader)? => {
-                    Some(node)
-                }
+                Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
                 _ => None,
             });
         }
         Ok(resolved)
     }
 
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
+    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
         self.lease.renew(Instant::now());
-        ids.iter().map(|id| self.store_holds(id)).collect()
+        chunks.iter().map(|chunk| self.has(chunk)).collect()
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {

@@ -122,12 +122,19 @@ impl Agent {
                 Ok(vec![Action::Committed { record, existing }])
             }
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
+            // A dry run is over for the proxy before the agent has compressed what it would have sent.
+            (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
             (State::Delivering, PushReply::Done) => {
                 self.state = State::Finished;
                 Ok(vec![Action::Finish])
             }
             (_, reply) => Err(Error::OutOfTurn(name_of(&reply))),
         }
+    }
+
+    /// Whether the proxy has nothing more to say: a dry run, all of whose segments were answered.
+    pub fn is_answered(&self) -> bool {
+        self.dry_run && self.waiting.is_empty() && self.unanswered.is_empty()
     }
 
     /// One `SendChunks` is done.

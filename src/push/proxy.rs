@@ -27,11 +27,12 @@ pub trait Shelf {
     /// The space cannot be read.
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
 
-    /// Which of the chunks the space holds, or will hold once what it was given to keep is stored.
+    /// Which of the chunks the space holds in that length, or will hold once what it was given to keep is
+    /// stored.
     ///
     /// # Errors
     /// The space cannot be read.
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal>;
+    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal>;
 
     /// Takes a frame over, to be stored soon.
     ///
@@ -188,11 +189,15 @@ impl Proxy {
             let frame = Frame { kind: FrameKind::Manifest, codec, chunks: nodes, payload };
             shelf.keep(frame).map_err(Error::Shelf)?;
         }
-        let ids: Vec<ChunkId> = references.iter().map(|chunk| chunk.id).collect();
-        let held = shelf.holds(&ids).map_err(Error::Shelf)?;
+        let held = shelf.holds(&references).map_err(Error::Shelf)?;
         let mut marks = Vec::with_capacity(references.len());
         for (chunk, held) in references.iter().zip(held) {
-            let missing = !held && !self.asked.contains_key(&chunk.id);
+            // A length that is not the chunk's would be found only when the release is rebuilt.
+            let asked = self.asked.get(&chunk.id);
+            if asked.is_some_and(|bytes| *bytes != chunk.bytes) {
+                return Err(Error::Unasked(chunk.id));
+            }
+            let missing = !held && asked.is_none();
             if missing {
                 self.asked.insert(chunk.id, chunk.bytes);
                 self.cost.unseen_chunks += 1;

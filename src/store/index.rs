@@ -28,11 +28,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether both lie in one frame.
-    pub fn is_in_frame_of(&self, other: &Self) -> bool {
-        (self.pack, self.frame_offset) == (other.pack, other.frame_offset)
-    }
-
     fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];

@@ -237,12 +237,13 @@ impl Store {
         Ok(place.filter(|place| self.shared.packs.by_number(place.pack).is_some()))
     }
 
-    /// Whether a push may count on the chunk: it is there, and nobody has chosen to remove it.
+    /// Whether a push may count on the chunk: it is there, in that length, and nobody has chosen to remove it.
     ///
     /// # Errors
     /// The index is damaged.
-    pub fn holds(&self, id: &ChunkId) -> Result<bool> {
-        Ok(!self.condemned.has(id) && self.find(id)?.is_some())
+    pub fn holds(&self, chunk: &ChunkRef) -> Result<bool> {
+        let is_there = self.find(&chunk.id)?.is_some_and(|place| place.bytes == chunk.bytes);
+        Ok(is_there && !self.condemned.has(&chunk.id))
     }
 
     /// Opens the lease of a push: take it before the first question.
@@ -324,12 +325,34 @@ impl Store {
         !self.incomplete.exists()
     }
 
-    /// Has a damaged chunk count as missing, so that the next push that has it brings it again.
-    fn mark_lost(&self, id: ChunkId) {
+    /// Has a damaged chunk count as missing, with all that share its damaged frame, so that the next push
+    /// that has them brings them again.
+    pub fn mark_lost(&self, id: ChunkId) {
         tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
-        self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id);
+        let neighbours = self.shares_damage(&id).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what else is damaged could not be found out");
+            Vec::new()
+        });
+        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
+        lost.insert(id);
+        lost.extend(neighbours);
+        drop(lost);
         self.suspect.store(true, Ordering::Relaxed);
         self.mark_incomplete();
+    }
+
+    /// The chunks that are found in the same frame as `id`, where that frame is damaged.
+    fn shares_damage(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
+        let Some(place) = self.shared.index.find(id)? else { return Ok(Vec::new()) };
+        let Some(pack) = self.shared.packs.by_number(place.pack) else { return Ok(Vec::new()) };
+        let mut neighbours = Vec::new();
+        for neighbour in packs::chunks_of_damaged_frame(&pack, u64::from(place.frame_offset))? {
+            let here = |found: Place| (found.pack, found.frame_offset) == (place.pack, place.frame_offset);
+            if self.shared.index.find(&neighbour)?.is_some_and(here) {
+                neighbours.push(neighbour);
+            }
+        }
+        Ok(neighbours)
     }
 
     /// Whether damage was met since this was last asked: then the store is to be verified soon.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::files::{self, OnPath};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_STORED_MAX};
+use crate::ids::ChunkId;
 use crate::mapping::Mapping;
 use crate::pack::{self, FooterView, FrameKind, FrameView, PackId};
 use crate::recipe::ChunkRef;
@@ -56,15 +56,12 @@ impl Pack {
                 Ok(Cow::Borrowed(map.get(begin..).unwrap_or_default()))
             }
             Body::Open(file) => {
-                let mut bytes = vec![0; pack::frame_bytes(FRAME_CHUNKS_MAX, FRAME_STORED_MAX)];
-                let mut filled = 0;
-                while filled < bytes.len() {
-                    match file.read_at(&mut bytes[filled..], offset + filled as u64).on("read", &self.path)? {
-                        0 => break,
-                        count => filled += count,
-                    }
-                }
-                bytes.truncate(filled);
+                let mut head = [0; pack::FRAME_HEAD_BYTES];
+                file.read_exact_at(&mut head, offset).on("read", &self.path)?;
+                // What makes no sense is given as it is, for the frame's own check to refuse.
+                let Some(length) = pack::frame_length(&head) else { return Ok(Cow::Owned(head.to_vec())) };
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, offset).on("read", &self.path)?;
                 Ok(Cow::Owned(bytes))
             }
         }
@@ -159,6 +156,19 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
     FooterView::of_pack(map).map_err(damaged)
 }
 
+/// The chunks of the frame at `offset` of a sealed pack, by the pack's footer; none where the frame is whole.
+///
+/// # Errors
+/// The pack cannot be read, or has no whole footer.
+pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
+    let is_whole = FrameView::parse(&pack.frame(offset)?, offset).is_ok_and(|frame| frame.is_whole());
+    if is_whole || matches!(pack.body, Body::Open(_)) {
+        return Ok(Vec::new());
+    }
+    let footer = check_sealed(pack)?;
+    Ok(footer.chunks().filter(|entry| entry.frame_offset == offset).map(|entry| entry.chunk.id).collect())
+}
+
 /// A frame, without its payload.
 #[derive(Debug, Clone)]
 pub struct FrameSummary {
@@ -185,8 +195,8 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
     };
     let mut offset = pack::HEADER_BYTES as u64;
     while offset < end {
-        let bytes = pack.frame(offset)?;
         // A frame that is being written now is not counted yet.
+        let Ok(bytes) = pack.frame(offset) else { break };
         let Ok(frame) = FrameView::parse(&bytes, offset) else { break };
         let length = frame.bytes().len() as u64;
         visit(&FrameSummary { kind: frame.kind(), bytes: length, chunks: frame.chunks().collect() });

@@ -72,12 +72,7 @@ impl<'a> StoreReader<'a> {
             let decoded =
                 self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
             if decoded.is_err() {
-                // All that this frame is the place of is gone with it.
-                for chunk in frame.chunks() {
-                    if self.place(&chunk.id).is_ok_and(|(other, _)| other.is_in_frame_of(&place)) {
-                        self.store.mark_lost(chunk.id);
-                    }
-                }
+                self.store.mark_lost(*id);
                 return Err(damaged());
             }
             let mut offset = 0;
@@ -111,6 +106,12 @@ impl ChunkReader for StoreReader<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
         if self.copy(chunk, out) {
             return Ok(());
+        }
+        let is_known = self.store.find(&chunk.id).ok().flatten();
+        if let Some(place) = is_known.filter(|place| place.bytes != chunk.bytes) {
+            // The manifest lies about the chunk; the chunk is not damaged for that.
+            let place = format!("a manifest that says {} B of {} B", chunk.bytes, place.bytes);
+            return Err(SourceError::Damaged { id: chunk.id, place });
         }
         // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged.
         self.decode(&chunk.id)?;

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -103,8 +104,10 @@ struct State {
 pub struct Writer {
     shared: Shared,
     state: Mutex<State>,
-    /// Frames that are durable; held during a sync, so that those who wait share the next one.
-    durable: Mutex<u64>,
+    /// Held during a sync, so that those who wait share the next one.
+    syncing: Mutex<()>,
+    /// Frames that are durable.
+    durable: AtomicU64,
     sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
     /// Bytes of the disk that pushes must leave free.
     reserve_bytes: u64,
@@ -120,7 +123,8 @@ impl Writer {
         Self {
             shared,
             state: Mutex::new(State { next_number, ..State::default() }),
-            durable: Mutex::new(0),
+            syncing: Mutex::new(()),
+            durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
             reserve_bytes,
         }
@@ -177,9 +181,9 @@ impl Writer {
         state.next_number - 1
     }
 
-    /// Frames that are on stable storage; waits for a sync under way.
+    /// Frames that are on stable storage; waits for nothing.
     pub fn durable(&self) -> u64 {
-        *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+        self.durable.load(Ordering::Acquire)
     }
 
     /// Makes all frames appended before the call durable. Those who wait together share one sync.
@@ -188,9 +192,9 @@ impl Writer {
     /// The disk's error: then nothing can be said about the frames since the last sync.
     pub fn sync(&self) -> Result<u64> {
         let target = self.state.lock().unwrap_or_else(PoisonError::into_inner).written;
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if *durable >= target {
-            return Ok(*durable);
+        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.durable() >= target {
+            return Ok(self.durable());
         }
         let (written, dirty) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +218,7 @@ impl Writer {
                 return Err(error.into());
             }
         }
-        *durable = written;
+        self.durable.store(written, Ordering::Release);
         Ok(written)
     }
 

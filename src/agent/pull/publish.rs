@@ -64,13 +64,17 @@ struct Staging {
 /// Says that the directory beside it was made by a pull.
 const MARK: &str = "pulled";
 
+/// `.DIR.whit` beside `DIR`.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".whit");
+    target.with_file_name(name)
+}
+
 impl Staging {
     fn open(target: &Path) -> Result<Self> {
-        let name = target.file_name().unwrap_or_default();
-        let mut aside = std::ffi::OsString::from(".");
-        aside.push(name);
-        aside.push(".whit");
-        let folder = target.with_file_name(aside);
+        let folder = beside(target);
         files::create_folder(&folder)?;
         let lock = Lock::take(&folder.join("lock"), std::time::Duration::ZERO)?;
         let lock = lock.ok_or_else(|| Error::Busy(target.to_owned()))?;
@@ -158,30 +162,41 @@ pub async fn pull_tree(
 
 /// Looks at the directory as it is and opens what an interrupted pull left.
 fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result<(Staging, Present, Store)> {
+    // Before anything is made beside a directory that is not ours.
+    let is_there = is_replaceable(target, options)?;
     let staging = Staging::open(target)?;
     files::remove(&staging.path("tree"))?;
-    let present = match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Present::default(),
-        Err(error) => return Err(error).on("examine", target)?,
-        Ok(kind) if !kind.is_dir() => return Err(Error::Target(target.to_owned())),
-        Ok(_) => {
-            let is_empty = fs::read_dir(target).on("list", target)?.next().is_none();
-            if !is_empty && !options.replace && !staging.path(MARK).exists() {
-                return Err(Error::NotPulled(target.to_owned()));
-            }
-            let everything = Selection { ignore_files_off: true, ..Selection::default() };
-            match scan::scan(target, &everything, Profile::DEFAULT, options.threads, monitor) {
-                Ok(scan) => Present::of(scan)?,
-                Err(error) => {
-                    // What cannot be read only costs bytes.
-                    monitor.note(&format!("{error}; its content is fetched anew"));
-                    Present::default()
-                }
+    let present = if is_there {
+        let everything = Selection { ignore_files_off: true, ..Selection::default() };
+        match scan::scan(target, &everything, Profile::DEFAULT, options.threads, monitor) {
+            Ok(scan) => Present::of(scan)?,
+            Err(error) => {
+                // What cannot be read only costs bytes.
+                monitor.note(&format!("{error}; its content is fetched anew"));
+                Present::default()
             }
         }
+    } else {
+        Present::default()
     };
     let store = Store::open(&staging.path("store"), store::Options::default())?;
     Ok((staging, present, store))
+}
+
+/// Whether there is a directory to replace; an error where something else is there, or what is not ours.
+fn is_replaceable(target: &Path, options: PullOptions) -> Result<bool> {
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).on("examine", target)?,
+        Ok(kind) if !kind.is_dir() => return Err(Error::Target(target.to_owned())),
+        Ok(_) => {}
+    }
+    let is_empty = fs::read_dir(target).on("list", target)?.next().is_none();
+    if is_empty || options.replace || beside(target).join(MARK).exists() {
+        Ok(true)
+    } else {
+        Err(Error::NotPulled(target.to_owned()))
+    }
 }
 
 /// Puts the new tree in the old one's place in one step, and removes the old one.

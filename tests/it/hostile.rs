@@ -1,0 +1,440 @@
+//! Agents that lie: whatever they say, they are refused, nothing of theirs is listed, and the next honest
+//! push is served.
+
+use std::time::Duration;
+
+use whit::compression::Codec;
+use whit::faults::{Fault, Faulty};
+use whit::ids::ChunkId;
+use whit::link::{self, Connection, Receiver, Sender};
+use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
+use whit::recipe::{ChunkRef, Recipe};
+use whit::wire::{Batch, FromAgent, Open, Operation, PushReply, Refusal, Request, pack_names};
+
+use crate::trees::{assert_same, noise, write};
+use crate::walker::{Step, Walker, raw};
+use crate::world::{World, within};
+
+/// A segment that no honest builder need have made.
+#[derive(Clone)]
+struct Forged {
+    bytes: Vec<u8>,
+    totals: Totals,
+}
+
+impl Forged {
+    fn of(items: &[Item]) -> Self {
+        let (mut bytes, mut totals) = (vec![0x11], Totals::default());
+        for item in items {
+            item.encode(&mut bytes);
+            match item {
+                Item::Directory { .. } => totals.directories += 1,
+                Item::Symlink { .. } => totals.symlinks += 1,
+                Item::Chunk(_) => totals.chunks += 1,
+                Item::File { size, .. } => {
+                    totals.files += 1;
+                    totals.bytes = totals.bytes.wrapping_add(*size);
+                }
+            }
+        }
+        Self { bytes, totals }
+    }
+
+    /// Replaces bytes by as many others, so that names can be made that no type allows.
+    fn with(mut self, from: &[u8], to: &[u8]) -> Self {
+        assert_eq!(from.len(), to.len());
+        let at = self.bytes.windows(from.len()).position(|window| window == from).expect("it is there");
+        self.bytes[at..at + to.len()].copy_from_slice(to);
+        self
+    }
+
+    fn node(&self) -> NodeRef {
+        NodeRef { id: ChunkId::of(&self.bytes), bytes: u32::try_from(self.bytes.len()).expect("small") }
+    }
+
+    fn root(&self) -> Root {
+        Root::above(Profile::DEFAULT, Shape::Tree, self.totals, vec![self.node()], |_| {}).expect("small")
+    }
+
+    fn open(&self) -> Open {
+        open(&self.root(), &[self.node()])
+    }
+}
+
+fn open(root: &Root, segments: &[NodeRef]) -> Open {
+    Open {
+        app: "bad".parse().expect("a name"),
+        labels: Vec::new(),
+        destinations: Vec::new(),
+        release: root.release(),
+        profile: root.profile,
+        shape: root.shape,
+        totals: root.totals,
+        segments: u32::try_from(segments.len()).expect("few"),
+        names: pack_names(segments.iter().map(|segment| segment.id.prefix())),
+        dry_run: false,
+    }
+}
+
+fn path(text: &str) -> EntryPath {
+    EntryPath::new(text).expect("a path")
+}
+
+fn file(name: &str, size: u64) -> Item {
+    Item::File { path: path(name), mode: 0o644, size, recipe: Recipe::Chunks }
+}
+
+fn folder(name: &str) -> Item {
+    Item::Directory { path: path(name), mode: 0o755 }
+}
+
+fn link_to(name: &str, target: &str) -> Item {
+    Item::Symlink { path: path(name), target: target.as_bytes().to_vec() }
+}
+
+fn chunk(bytes: &[u8]) -> Item {
+    Item::Chunk(ChunkRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("small") })
+}
+
+/// A raw conversation.
+struct Liar {
+    _connection: Connection,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Liar {
+    async fn open(world: &World, open: Open) -> Self {
+        let access = world.access();
+        let connection = link::connect(&access.url, &link::Options::default()).await.expect("a connection");
+        let (mut sender, receiver) = connection.open().await.expect("a stream");
+        sender.send(&Request::new(&access.token, &Operation::Push(open))).await.expect("sent");
+        Self { _connection: connection, sender, receiver }
+    }
+
+    /// Says something, which a proxy that has had enough need not hear.
+    async fn say(&mut self, message: FromAgent) {
+        drop(self.sender.send(&message).await);
+    }
+
+    async fn hear(&mut self) -> PushReply {
+        self.receiver.receive().await.expect("a reply").expect("the stream goes on")
+    }
+
+    /// The refusal that ends the conversation.
+    async fn refusal(mut self) -> Refusal {
+        loop {
+            match self.hear().await {
+                PushReply::Refused(refusal) => return refusal,
+                reply @ (PushReply::Committed { .. } | PushReply::Done) => panic!("believed: {reply:?}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Asserts that the proxy lists nothing bad and serves an honest push and pull.
+async fn assert_unharmed(world: &World) {
+    let error = world.releases("bad").await.expect_err("nothing of it is listed");
+    assert_eq!(error.fault(), Fault::Missing, "{error}");
+    let tree = world.path("honest");
+    write(&tree, "a/b", noise(7, 100_000));
+    write(&tree, "shared", b"shared content");
+    world.push("good", &tree).await;
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    world.pull("good", &copy.path().join("copy")).await.expect("pulled");
+    assert_same(&tree, &copy.path().join("copy"));
+}
+
+/// Sends a forged manifest with all its chunks and commits it; gives the refusal.
+async fn commit(world: &World, forged: &Forged, chunks: &[&[u8]]) -> Refusal {
+    let mut liar = Liar::open(world, forged.open()).await;
+    liar.say(FromAgent::Segments(raw(std::slice::from_ref(&forged.bytes)))).await;
+    if !chunks.is_empty() {
+        let parts: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.to_vec()).collect();
+        liar.say(FromAgent::Chunks(raw(&parts))).await;
+    }
+    liar.say(FromAgent::Commit).await;
+    liar.refusal().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_no_honest_agent_makes_is_refused() {
+    within(async {
+        let world = World::start();
+        let cases = [
+            ("a path above the release", Forged::of(&[file("QQ", 0)]).with(b"QQ", b"..")),
+            ("a path through above", Forged::of(&[folder("a"), file("a/QQ", 0)]).with(b"QQ", b"..")),
+            ("an absolute path", Forged::of(&[file("Qetc", 0)]).with(b"Qetc", b"/etc")),
+            ("a NUL", Forged::of(&[file("aQb", 0)]).with(b"aQb", b"a\0b")),
+            ("a name twice", Forged::of(&[file("a", 0), file("a", 0)])),
+            ("a file and a folder of one name", Forged::of(&[file("a", 0), folder("a")])),
+            ("names out of order", Forged::of(&[file("b", 0), file("a", 0)])),
+            ("a file below a file", Forged::of(&[file("a", 0), file("a/b", 0)])),
+            ("a file below a link", Forged::of(&[link_to("a", "b"), file("a/b", 0)])),
+            ("a file below nothing", Forged::of(&[file("a/b", 0)])),
+            ("a link above the release", Forged::of(&[link_to("a", "../b")])),
+            ("an absolute link", Forged::of(&[link_to("a", "/etc/passwd")])),
+            ("an empty link", Forged::of(&[link_to("a", "")])),
+            ("a file larger than its chunks", Forged::of(&[file("a", 20), chunk(b"0123456789")])),
+            ("a file smaller than its chunks", Forged::of(&[file("a", 5), chunk(b"0123456789")])),
+            ("chunks of nothing", Forged::of(&[folder("a"), chunk(b"0123456789")])),
+            (
+                "sizes that overflow",
+                Forged::of(&[file("a", 1 << 62), file("b", 1 << 62), file("c", 1 << 62)]),
+            ),
+        ];
+        for (what, forged) in cases {
+            let chunks: &[&[u8]] = if forged.totals.chunks > 0 { &[b"0123456789"] } else { &[] };
+            let refusal = commit(&world, &forged, chunks).await;
+            assert!(matches!(refusal.fault, Fault::Input | Fault::Corrupt), "{what}: {refusal:?}");
+        }
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_whose_totals_or_root_lie_is_refused() {
+    within(async {
+        let world = World::start();
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        // A refused push leaves its chunks behind, so that each lie needs content of its own.
+        for (name, lie) in [
+            ("b", Totals { bytes: 1, files: 1, chunks: 1, ..Totals::default() }),
+            ("c", Totals { bytes: 10, files: 2, chunks: 1, ..Totals::default() }),
+            ("d", Totals { bytes: 10, files: 1, chunks: u64::MAX, ..Totals::default() }),
+        ] {
+            let content = name.repeat(10);
+            let mut forged = Forged::of(&[file(name, 10), chunk(content.as_bytes())]);
+            forged.totals = lie;
+            let refusal = commit(&world, &forged, &[content.as_bytes()]).await;
+            assert!(matches!(refusal.fault, Fault::Input | Fault::Corrupt), "{refusal:?}");
+        }
+        // The segments make another root than the one named.
+        let root = Root { children: vec![NodeRef { bytes: 1, ..honest.node() }], ..honest.root() };
+        let mut liar = Liar::open(&world, open(&root, &[honest.node()])).await;
+        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Chunks(raw(&[b"0123456789".to_vec()]))).await;
+        liar.say(FromAgent::Commit).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        // A tree that says it is a file.
+        let root = Root { shape: Shape::File, ..Forged::of(&[folder("a")]).root() };
+        let mut liar = Liar::open(&world, open(&root, &[Forged::of(&[folder("a")]).node()])).await;
+        liar.say(FromAgent::Segments(raw(&[Forged::of(&[folder("a")]).bytes]))).await;
+        liar.say(FromAgent::Commit).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Input);
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_that_are_not_what_was_asked_for_are_refused() {
+    within(async {
+        let world = World::start();
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        for (what, lie) in [
+            ("other bytes", raw(&[b"9876543210".to_vec()])),
+            ("more than asked for", raw(&[b"0123456789".to_vec(), b"more".to_vec()])),
+            ("twice the same", raw(&[b"0123456789".to_vec(), b"0123456789".to_vec()])),
+            ("cut in two", raw(&[b"01234".to_vec(), b"56789".to_vec()])),
+            ("lengths that do not add up", Batch { lengths: vec![11], ..raw(&[b"0123456789".to_vec()]) }),
+            ("no lengths", Batch { lengths: vec![], ..raw(&[b"0123456789".to_vec()]) }),
+            ("no bytes", Batch { payload: vec![], lengths: vec![10], codec: Codec::Raw }),
+            ("a length of nothing", Batch { lengths: vec![0, 10], ..raw(&[b"0123456789".to_vec()]) }),
+            ("not what its codec says", Batch { codec: Codec::Zstd, ..raw(&[b"0123456789".to_vec()]) }),
+            ("very many lengths", Batch { lengths: vec![1; 100_000], ..raw(&[b"0123456789".to_vec()]) }),
+            (
+                "a length beyond all chunks",
+                Batch { lengths: vec![u32::MAX], ..raw(&[b"0123456789".to_vec()]) },
+            ),
+        ] {
+            let mut liar = Liar::open(&world, honest.open()).await;
+            liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+            liar.say(FromAgent::Chunks(lie)).await;
+            let refusal = liar.refusal().await;
+            assert_eq!(refusal.fault, Fault::Corrupt, "{what}: {refusal:?}");
+        }
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decompression_bomb_costs_nothing_and_is_refused() {
+    within(async {
+        let world = World::start();
+        let zeros = vec![0; 64 << 20];
+        let payload = zstd::bulk::compress(&zeros, 19).expect("zeros compress");
+        drop(zeros);
+        assert!(payload.len() < 256 * 1024);
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        for lengths in [vec![10], vec![65536; 5]] {
+            let bomb = Batch { codec: Codec::Zstd, lengths, payload: payload.clone() };
+            let mut liar = Liar::open(&world, honest.open()).await;
+            liar.say(FromAgent::Segments(bomb.clone())).await;
+            assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+            let mut liar = Liar::open(&world, honest.open()).await;
+            liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+            liar.say(FromAgent::Chunks(bomb)).await;
+            assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        }
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_before_its_time_is_refused() {
+    within(async {
+        let world = World::start();
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Commit).await;
+        assert!(liar.refusal().await.text.contains("missing"));
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Commit).await;
+        assert!(liar.refusal().await.text.contains("missing"));
+        let mut liar = Liar::open(&world, Open { names: Vec::new(), ..honest.open() }).await;
+        assert_eq!(liar.hear().await, PushReply::WantNames);
+        liar.say(FromAgent::Commit).await;
+        assert!(liar.refusal().await.text.contains("out of turn"));
+        let mut liar = Liar::open(&world, Open { dry_run: true, ..honest.open() }).await;
+        liar.say(FromAgent::Commit).await;
+        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_and_counts_that_lie_are_refused() {
+    within(async {
+        let world = World::start();
+        let (honest, other) = (Forged::of(&[file("a", 0)]), Forged::of(&[file("b", 0)]));
+        // Another segment than the one named.
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&other.bytes)))).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        // More segments than were wanted.
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(raw(&[honest.bytes.clone(), other.bytes.clone()]))).await;
+        assert!(liar.refusal().await.text.contains("out of turn"));
+        // More names than segments, and a name cut short.
+        for names in [vec![0; 16], vec![0; 7]] {
+            let liar = Liar::open(&world, Open { names, ..honest.open() }).await;
+            liar.refusal().await;
+        }
+        // More segments than any release has.
+        let liar = Liar::open(&world, Open { segments: u32::MAX, names: Vec::new(), ..honest.open() }).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Full);
+        // More names in all than were announced.
+        let mut liar =
+            Liar::open(&world, Open { segments: 40_000, names: Vec::new(), ..honest.open() }).await;
+        assert_eq!(liar.hear().await, PushReply::WantNames);
+        liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
+        liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
+        assert!(liar.refusal().await.text.contains("out of turn"));
+        // Chunks cut as nobody cuts them.
+        let profile = Profile { max: u32::MAX, ..Profile::DEFAULT };
+        let liar = Liar::open(&world, Open { profile, ..honest.open() }).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Input);
+        // Labels beyond the bound.
+        let labels = (0..65).map(|n| format!("l{n}").parse().expect("a label")).collect();
+        let liar = Liar::open(&world, Open { labels, ..honest.open() }).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Full);
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_known_chunk_under_a_wrong_length_is_refused_and_stays_good() {
+    within(async {
+        let world = World::start();
+        write(&world.path("tree"), "shared", b"shared content");
+        world.push("good", &world.path("tree")).await;
+        let lie = ChunkRef { id: ChunkId::of(b"shared content"), bytes: 20_000 };
+        let forged = Forged::of(&[file("a", 20_000), Item::Chunk(lie)]);
+        let refusal = commit(&world, &forged, &[]).await;
+        assert!(matches!(refusal.fault, Fault::Corrupt | Fault::Input | Fault::Bug), "{refusal:?}");
+        // Nor by a first push that only leaves the segment behind.
+        let refusal = commit(&world, &forged, &[b"shared content"]).await;
+        assert!(matches!(refusal.fault, Fault::Corrupt | Fault::Input), "{refusal:?}");
+        let mut liar = Liar::open(&world, forged.open()).await;
+        liar.say(FromAgent::Commit).await;
+        liar.refusal().await;
+        // Two lengths for one chunk inside one release.
+        let (id, bytes) = (ChunkId::of(b"a new chunk"), 11);
+        let two = [ChunkRef { id, bytes }, ChunkRef { id, bytes: 12 }].map(Item::Chunk);
+        let forged = Forged::of(&[file("a", 23), two[0].clone(), two[1].clone()]);
+        commit(&world, &forged, &[b"a new chunk"]).await;
+        assert_unharmed(&world).await;
+        assert!(world.push("good", &world.path("honest")).await.unchanged, "the store is as whole as before");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_none_or_too_large_is_refused() {
+    within(async {
+        let world = World::start();
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.sender.send(&vec![1, 2, 3]).await.expect("sent");
+        assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        let access = world.access();
+        let connection = link::connect(&access.url, &link::Options::default()).await.expect("a connection");
+        for nonsense in ["hello", "", "whit"] {
+            let (mut sender, mut receiver) = connection.open().await.expect("a stream");
+            sender.send(nonsense).await.expect("sent");
+            match receiver.receive::<PushReply>().await.expect("an answer") {
+                Some(PushReply::Refused(refusal)) => assert_eq!(refusal.fault, Fault::Corrupt),
+                other => panic!("{other:?}"),
+            }
+        }
+        // A batch of plain bytes beyond a frame, inside a message within its bound.
+        let large = raw(&(0..6).map(|seed| noise(seed, 65536)).collect::<Vec<_>>());
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(large)).await;
+        assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_goes_silent_is_given_up() {
+    within(async {
+        let world = World::start_with(|options| options.link.silence_max = Duration::from_millis(300));
+        let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        let refusal = liar.refusal().await;
+        assert_eq!(refusal.fault, Fault::Retry, "{refusal:?}");
+        assert!(refusal.text.contains("silent"), "{refusal:?}");
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_breaks_off_leaves_what_it_sent_and_no_release() {
+    within(async {
+        let world = World::start();
+        for file in 0..10 {
+            write(&world.path("tree"), &format!("{file}"), noise(file, 300_000));
+        }
+        let mut walker = Walker::begin(world.access(), "bad", &world.path("tree")).await.expect("begun");
+        for _ in 0..4 {
+            while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
+        }
+        drop(walker);
+        assert_unharmed(&world).await;
+        let receipt = world.push("late", &world.path("tree")).await;
+        assert!(receipt.chunks.unseen <= receipt.chunks.total, "{receipt:?}");
+    })
+    .await;
+}

@@ -1,0 +1,18 @@
+//! whit from the outside: over real QUIC, as the installed program, under kills, damage and hostile peers.
+//!
+//! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` makes the large ones as large as
+//! they are meant to be.
+
+mod changing;
+mod decoders;
+mod hostile;
+mod kill;
+mod program;
+mod pull;
+mod push;
+mod push_machines;
+mod store;
+mod trees;
+mod trust;
+mod walker;
+mod world;

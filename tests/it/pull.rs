@@ -1,0 +1,225 @@
+//! Pulls over real QUIC: what crosses, what is repaired, what is refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use whit::agent::pull::{PullOptions, pull_tree};
+use whit::agent::push::Order;
+use whit::agent::{Error, Session};
+use whit::faults::{Fault, Faulty};
+use whit::link;
+use whit::monitor::{Monitor, Phase};
+
+use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, write};
+use crate::world::{World, order, pull_as, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_into_a_new_folder_is_the_release_and_a_second_one_fetches_nothing() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        let pushed = world.push("app", &tree).await;
+        let pulled = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!((pulled.release, pulled.files, pulled.bytes), (pushed.release, 5, 1_100_008));
+        assert_eq!((pulled.fetched_chunks, pulled.fetched_bytes), (pushed.chunks.total, 1_100_008));
+        assert_same(&tree, &copy);
+        let again = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!((again.fetched_chunks, again.fetched_bytes), (0, 0));
+        assert!(again.wire.up + again.wire.down < 12_000, "{again:?}");
+        assert_same(&tree, &copy);
+        // An empty folder that is there already is as good as none.
+        fs::create_dir_all(world.path("empty")).expect("created");
+        world.pull("app", &world.path("empty")).await.expect("pulled");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_fetches_only_what_differs() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        world.pull("app", &copy).await.expect("pulled");
+        change_byte(&tree.join("bin/server"), 300_000);
+        fs::remove_file(tree.join("README")).expect("removed");
+        fs::rename(tree.join("bin/tool"), tree.join("bin/renamed")).expect("renamed");
+        write(&tree, "new/file", "new");
+        world.push("app", &tree).await;
+        let update = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!(update.fetched_chunks, 2, "{update:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_locally_is_repaired() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        world.pull("app", &copy).await.expect("pulled");
+        change_byte(&copy.join("bin/server"), 10);
+        fs::remove_file(copy.join("README")).expect("removed");
+        fs::remove_file(copy.join("link")).expect("removed");
+        fs::create_dir(copy.join("link")).expect("created");
+        write(&copy, "stray/file", "left behind");
+        fs::set_permissions(copy.join("bin/tool"), fs::Permissions::from_mode(0o600)).expect("changed");
+        let repaired = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!(repaired.fetched_chunks, 2, "{repaired:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+/// Says when chunks begin to arrive.
+#[derive(Default)]
+struct Arrivals {
+    bytes: AtomicU64,
+    enough: Notify,
+}
+
+impl Monitor for Arrivals {
+    fn advance(&self, phase: Phase, bytes: u64) {
+        if phase == Phase::Transfer && self.bytes.fetch_add(bytes, Ordering::Relaxed) > 6_000_000 {
+            self.enough.notify_one();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_pull_goes_on_where_it_was() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        for file in 0..24 {
+            write(&tree, &format!("{file}"), noise(file, 1_000_000));
+        }
+        let pushed = world.push("app", &tree).await;
+        let arrivals = Arc::new(Arrivals::default());
+        let monitor: Arc<dyn Monitor> = Arc::clone(&arrivals) as _;
+        let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
+        let selector = "app".parse().expect("a selector");
+        let options = PullOptions { replace: false, threads: 2 };
+        tokio::select! {
+            biased;
+            () = arrivals.enough.notified() => {}
+            pulled = pull_tree(&session, &selector, &copy, options, &monitor) => panic!("too fast: {pulled:?}"),
+        }
+        drop(session);
+        assert!(!copy.exists());
+        // The store beside it is sealed as soon as the last write has ended.
+        let open = world.path(".copy.whit/store/packs/open");
+        while fs::read_dir(&open).is_ok_and(|mut entries| entries.next().is_some()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let pulled = world.pull("app", &copy).await.expect("pulled");
+        assert!(pulled.fetched_bytes + 5_000_000 < pushed.bytes.logical, "{pulled:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
+    within(async {
+        let world = World::start();
+        let (tree, home) = (world.path("tree"), world.path("home"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        write(&home, "precious", "mine");
+        let before = snapshot(&home);
+        for _ in 0..2 {
+            let error = world.pull("app", &home).await.expect_err("it is not ours");
+            assert!(matches!(error, Error::NotPulled(_)) && error.fault() == Fault::Input, "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("--replace")));
+            assert_eq!(snapshot(&home), before);
+        }
+        let error = world.pull("app", &tree.join("README")).await.expect_err("a file");
+        assert_eq!(error.fault(), Fault::Input, "{error}");
+        // A replacement that fails leaves what was there, and no right to replace it.
+        let error = pull_as(world.access(), "app@v9", &home, true).await.expect_err("no such release");
+        assert_eq!(error.fault(), Fault::Missing, "{error}");
+        assert_eq!(snapshot(&home), before);
+        assert!(matches!(world.pull("app", &home).await, Err(Error::NotPulled(_))));
+        pull_as(world.access(), "app", &home, true).await.expect("replaced");
+        assert_same(&tree, &home);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_is_found_by_label_and_by_its_first_digits() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        let mut releases = Vec::new();
+        for version in ["v1", "v2"] {
+            write(&tree, "version", version);
+            let labels = vec![version.parse().expect("a label")];
+            releases.push(world.push_order(&Order { labels, ..order("app", &tree) }).await.release);
+        }
+        let copy = world.path("copy");
+        let holds = |copy: &Path| fs::read_to_string(copy.join("version")).expect("a file");
+        let first = releases[0].to_string();
+        for (selector, expected) in [
+            ("app".to_owned(), "v2"),
+            ("app@v1".to_owned(), "v1"),
+            (format!("app@{}", releases[1].short()), "v2"),
+            (format!("app@{}", &first[..6]), "v1"),
+            (format!("app@{}", first.to_uppercase()), "v1"),
+        ] {
+            world.pull(&selector, &copy).await.expect("pulled");
+            assert_eq!(holds(&copy), expected, "{selector}");
+        }
+        for nothing in ["none", "app@v3", "app@ffffffffffff", &format!("app@{}", &first[..5])] {
+            let error = world.pull(nothing, &copy).await.expect_err("nothing fits");
+            assert_eq!(error.fault(), Fault::Missing, "{nothing}: {error}");
+            assert!(error.hint().is_some(), "{nothing}");
+        }
+        assert_eq!(holds(&copy), "v1");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_release_with_a_label_is_meant() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        for version in ["one", "two"] {
+            write(&tree, "version", version);
+            let labels = vec!["stable".parse().expect("a label")];
+            world.push_order(&Order { labels, ..order("app", &tree) }).await;
+        }
+        world.pull("app@stable", &world.path("copy")).await.expect("pulled");
+        assert_eq!(fs::read(world.path("copy/version")).expect("a file"), b"two");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_pulls_into_one_folder_do_not_meet() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        write(&tree, "a", noise(1, 8_000_000));
+        world.push("app", &tree).await;
+        let (first, second) = tokio::join!(world.pull("app", &copy), world.pull("app", &copy));
+        let errors: Vec<Error> = [first, second].into_iter().filter_map(Result::err).collect();
+        assert!(errors.len() < 2, "{errors:?}");
+        assert!(errors.iter().all(|error| matches!(error, Error::Busy(_))), "{errors:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}

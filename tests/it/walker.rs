@@ -1,0 +1,177 @@
+//! An agent of the test's own: it drives the agent's half of a push over a raw link, step by step, and
+//! knows exactly which chunks it has sent and which were acknowledged.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use whit::agent::Access;
+use whit::agent::scan::{Located, Scan, Selection, scan};
+use whit::chunking::Profile;
+use whit::compression::Codec;
+use whit::ids::ChunkId;
+use whit::link::{self, Connection, Receiver, Sender};
+use whit::monitor::Silent;
+use whit::push::{Action, Agent};
+use whit::record::Record;
+use whit::wire::{Batch, FromAgent, Open, Operation, PushReply, Request};
+
+/// Chunks in one message: few, so that there are many messages, each far within a frame.
+const CHUNKS_PER_BATCH: usize = 4;
+
+/// Where a walk stands after one step.
+#[derive(Debug)]
+pub enum Step {
+    /// The proxy said something.
+    Heard,
+    /// A batch of chunks was sent.
+    Sent,
+    /// The commit was sent.
+    Committing,
+    /// The release is safe.
+    Committed(Box<Record>),
+}
+
+/// A push under way.
+pub struct Walker {
+    _connection: Connection,
+    sender: Sender,
+    receiver: Receiver,
+    machine: Agent,
+    scan: Scan,
+    /// What is to be sent, in order; none stands for the end of a job.
+    waiting: VecDeque<Option<Vec<Located>>>,
+    batches: Vec<Vec<ChunkId>>,
+    acknowledged: usize,
+    committing: bool,
+}
+
+impl Walker {
+    /// Begins to push `path` as `app`.
+    pub async fn begin(access: &Access, app: &str, path: &Path) -> link::Result<Self> {
+        let scan = scan(path, &Selection::default(), Profile::DEFAULT, 2, &Silent).expect("a scan");
+        let open = Open {
+            app: app.parse().expect("a name"),
+            labels: Vec::new(),
+            destinations: Vec::new(),
+            release: scan.root.release(),
+            profile: scan.root.profile,
+            shape: scan.root.shape,
+            totals: scan.root.totals,
+            segments: u32::try_from(scan.segments.len()).expect("few"),
+            names: Vec::new(),
+            dry_run: false,
+        };
+        let (machine, open) = Agent::new(open, scan.segments.clone());
+        let connection = link::connect(&access.url, &link::Options::default()).await?;
+        let (mut sender, receiver) = connection.open().await?;
+        sender.send(&Request::new(&access.token, &Operation::Push(open))).await?;
+        Ok(Self {
+            _connection: connection,
+            sender,
+            receiver,
+            machine,
+            scan,
+            waiting: VecDeque::new(),
+            batches: Vec::new(),
+            acknowledged: 0,
+            committing: false,
+        })
+    }
+
+    /// Takes one step: hears what the proxy has said, else sends a batch where one waits, else waits.
+    pub async fn step(&mut self) -> link::Result<Step> {
+        let reply = if self.waiting.is_empty() {
+            Some(self.receiver.receive::<PushReply>().await)
+        } else {
+            tokio::select! {
+                biased;
+                reply = self.receiver.receive::<PushReply>() => Some(reply),
+                () = std::future::ready(()) => None,
+            }
+        };
+        if let Some(reply) = reply {
+            let actions = self.machine.receive(reply?.ok_or(link::Error::Ended)?).expect("an honest proxy");
+            return self.act(actions).await;
+        }
+        let Some(chunks) = self.waiting.pop_front().flatten() else {
+            let actions = self.machine.chunks_sent();
+            return self.act(actions).await;
+        };
+        self.batches.push(chunks.iter().map(|located| located.chunk.id).collect());
+        self.sender.send(&FromAgent::Chunks(read(&chunks))).await?;
+        Ok(Step::Sent)
+    }
+
+    /// Steps until the release is safe.
+    pub async fn finish(&mut self) -> link::Result<Record> {
+        loop {
+            if let Step::Committed(record) = self.step().await? {
+                return Ok(*record);
+            }
+        }
+    }
+
+    /// Every chunk that was sent.
+    pub fn sent(&self) -> Vec<ChunkId> {
+        self.batches.iter().flatten().copied().collect()
+    }
+
+    /// The chunks that the proxy has said are safe.
+    pub fn acknowledged(&self) -> HashSet<ChunkId> {
+        self.batches[..self.acknowledged].iter().flatten().copied().collect()
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) -> link::Result<Step> {
+        let mut step = Step::Heard;
+        for action in actions {
+            match action {
+                Action::Send(message) => {
+                    self.committing |= matches!(message, FromAgent::Commit);
+                    self.sender.send(&message).await?;
+                    if self.committing {
+                        step = Step::Committing;
+                    }
+                }
+                Action::SendSegments(places) => {
+                    let parts: Vec<Vec<u8>> = places
+                        .iter()
+                        .map(|place| self.scan.spool.segment(*place).expect("a segment"))
+                        .collect();
+                    self.sender.send(&FromAgent::Segments(raw(&parts))).await?;
+                }
+                Action::SendChunks { segments, marks } => {
+                    let mut marks = marks.iter();
+                    let mut missing = Vec::new();
+                    for segment in segments {
+                        let chunks = self.scan.spool.chunks(segment).expect("a segment");
+                        missing.extend(chunks.into_iter().filter(|_| marks.next() == Some(true)));
+                    }
+                    self.waiting.extend(missing.chunks(CHUNKS_PER_BATCH).map(|part| Some(part.to_vec())));
+                    self.waiting.push_back(None);
+                }
+                Action::Stored(batches) => self.acknowledged = usize::try_from(batches).expect("few"),
+                Action::Committed { record, .. } => step = Step::Committed(Box::new(record)),
+                Action::Delivery(_) | Action::Finish => {}
+            }
+        }
+        Ok(step)
+    }
+}
+
+fn read(chunks: &[Located]) -> Batch {
+    let part = |located: &Located| {
+        let mut bytes = vec![0; located.chunk.bytes as usize];
+        let file = fs::File::open(&located.path).expect("a file");
+        file.read_exact_at(&mut bytes, located.offset).expect("as it was");
+        bytes
+    };
+    raw(&chunks.iter().map(part).collect::<Vec<_>>())
+}
+
+/// A batch that is not compressed.
+pub fn raw(parts: &[Vec<u8>]) -> Batch {
+    let lengths = parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
+    Batch { codec: Codec::Raw, lengths, payload: parts.concat() }
+}

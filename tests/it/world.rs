@@ -1,0 +1,264 @@
+//! A proxy of the test's own on a free port, and what an agent does with it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use whit::agent::pull::{PullOptions, Pulled, pull_tree};
+use whit::agent::push::{Order, push};
+use whit::agent::scan::Selection;
+use whit::agent::{self, Access, Receipt, Session};
+use whit::destination::Directory;
+use whit::identity::Identity;
+use whit::ids::{DestinationName, SpaceName};
+use whit::link;
+use whit::monitor::{Monitor, Phase};
+use whit::proxy::{Options, Proxy};
+use whit::record::{DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use whit::store::Store;
+use whit::token::{Action, Grant, Pattern};
+use whit::wire::{Answer, Operation};
+
+use crate::trees::is_slow;
+
+/// A test that takes longer hangs.
+pub fn patience() -> Duration {
+    Duration::from_secs(if is_slow() { 1800 } else { 180 })
+}
+
+/// Runs a test's work, within [`patience`].
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(patience(), work).await.expect("the test hangs")
+}
+
+/// A folder for everything, and the proxy that serves from it.
+pub struct World {
+    folder: tempfile::TempDir,
+    options: Options,
+    identity: Identity,
+    access: Access,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl World {
+    /// Starts a proxy with one destination, `web`, and little disk kept in reserve.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// Starts a proxy that was changed by `change`.
+    pub fn start_with(change: impl FnOnce(&mut Options)) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut options = Options::new(&folder.path().join("data"), ([127, 0, 0, 1], 0).into());
+        options.destinations = BTreeMap::from([(web(), Directory::new(folder.path().join("web")))]);
+        options.store.reserve_bytes = 0;
+        options.drain_patience = Duration::from_secs(5);
+        change(&mut options);
+        let (proxy, identity, access) = serve(&options);
+        Self { folder, options, identity, access, running: Some(run(proxy)) }
+    }
+
+    /// Stops the proxy in an orderly way.
+    pub async fn stop(&mut self) {
+        if let Some((stop, running)) = self.running.take() {
+            drop(stop);
+            running.await.expect("the proxy ends well");
+        }
+    }
+
+    /// Starts the proxy again on what [`World::stop`] left; its port is another.
+    pub fn again(&mut self) {
+        let (proxy, _, access) = serve(&self.options);
+        self.access = access;
+        self.running = Some(run(proxy));
+    }
+
+    /// Everything is below this folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The proxy's address, and a token that allows everything in the space `default`.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Access with a token of the test's own choice; it begins as one that allows everything.
+    pub fn access_with(&self, change: impl FnOnce(&mut Grant)) -> Access {
+        Access { url: self.access.url.clone(), token: token(&self.identity, change) }
+    }
+
+    /// Access to another space.
+    pub fn access_to(&self, space: &str) -> Access {
+        let space: SpaceName = space.parse().expect("a name");
+        self.access_with(|grant| grant.space = space)
+    }
+
+    /// The proxy's keys and tokens.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The folder of the space `default`.
+    pub fn space(&self) -> PathBuf {
+        self.path("data/spaces/default")
+    }
+
+    /// The store of the space `default`; the proxy must be stopped.
+    pub fn store(&self) -> Store {
+        Store::open(&self.space(), self.options.store).expect("a store")
+    }
+
+    /// Pushes as application `app`.
+    pub async fn push(&self, app: &str, path: &Path) -> Receipt {
+        self.try_push(app, path).await.expect("pushed")
+    }
+
+    /// Pushes as application `app`.
+    pub async fn try_push(&self, app: &str, path: &Path) -> agent::Result<Receipt> {
+        push_as(&self.access, &order(app, path)).await
+    }
+
+    /// Pushes as an order says.
+    pub async fn push_order(&self, order: &Order) -> Receipt {
+        push_as(&self.access, order).await.expect("pushed")
+    }
+
+    /// Pulls into a folder, which must be new or made by a pull.
+    pub async fn pull(&self, selector: &str, target: &Path) -> agent::Result<Pulled> {
+        pull_as(&self.access, selector, target, false).await
+    }
+
+    /// The application's releases, newest first.
+    pub async fn releases(&self, app: &str) -> agent::Result<Vec<Record>> {
+        releases_as(&self.access, app).await
+    }
+}
+
+/// The one destination of every world.
+pub fn web() -> DestinationName {
+    "web".parse().expect("a name")
+}
+
+fn serve(options: &Options) -> (Proxy, Identity, Access) {
+    let proxy = Proxy::start(options).expect("a proxy");
+    let (identity, _) = Identity::open_or_create(&options.data.join("identity")).expect("an identity");
+    let access = Access { url: proxy.url().clone(), token: token(&identity, |_| {}) };
+    (proxy, identity, access)
+}
+
+fn run(proxy: Proxy) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel();
+    (stop, tokio::spawn(proxy.run(async { drop(stopped.await) })))
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// A token that allows everything in the space `default`, unless it is changed.
+pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
+    let made = identity.create_token(|id| {
+        let mut grant = Grant {
+            id,
+            user: "ada".parse().expect("a name"),
+            space: "default".parse().expect("a name"),
+            actions: Action::ALL.to_vec(),
+            applications: vec![Pattern::any()],
+            destinations: vec![Pattern::any()],
+            issued: now(),
+            expires: None,
+        };
+        change(&mut grant);
+        grant
+    });
+    made.expect("a token").1
+}
+
+/// A plain order.
+pub fn order(app: &str, path: &Path) -> Order {
+    Order {
+        app: app.parse().expect("a name"),
+        path: path.to_owned(),
+        selection: Selection::default(),
+        labels: Vec::new(),
+        destinations: Vec::new(),
+        dry_run: false,
+        threads: 2,
+    }
+}
+
+/// Pushes over a connection of its own.
+pub async fn push_as(access: &Access, order: &Order) -> agent::Result<Receipt> {
+    push_noted(access, order).await.0
+}
+
+/// Pushes over a connection of its own; also gives the notes.
+pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receipt>, Vec<String>) {
+    let notes = Arc::new(Notes::default());
+    let monitor: Arc<dyn Monitor> = Arc::clone(&notes) as _;
+    let result = async {
+        let session = Session::open(access, &link::Options::default()).await?;
+        let receipt = push(&session, order, &monitor).await;
+        session.finish().await;
+        receipt
+    };
+    let result = result.await;
+    let notes = notes.0.lock().expect("no panic").clone();
+    (result, notes)
+}
+
+/// Pulls over a connection of its own.
+pub async fn pull_as(access: &Access, selector: &str, target: &Path, replace: bool) -> agent::Result<Pulled> {
+    let session = Session::open(access, &link::Options::default()).await?;
+    let selector = selector.parse().expect("a selector");
+    let monitor: Arc<dyn Monitor> = Arc::new(whit::monitor::Silent);
+    let options = PullOptions { replace, threads: 2 };
+    let pulled = pull_tree(&session, &selector, target, options, &monitor).await;
+    session.finish().await;
+    pulled
+}
+
+/// Asks over a connection of its own.
+pub async fn ask_as(access: &Access, question: &Operation) -> agent::Result<Vec<Answer>> {
+    let session = Session::open(access, &link::Options::default()).await?;
+    let mut answers = Vec::new();
+    let asked = session.ask(question, |answer| answers.push(answer)).await;
+    session.finish().await;
+    asked.map(|()| answers)
+}
+
+/// An application's releases, newest first.
+pub async fn releases_as(access: &Access, app: &str) -> agent::Result<Vec<Record>> {
+    let answers = ask_as(access, &Operation::Releases(app.parse().expect("a name"))).await?;
+    let records = answers.into_iter().flat_map(|answer| match answer {
+        Answer::Releases(records) => records,
+        other => panic!("{other:?} is no list of releases"),
+    });
+    Ok(records.collect())
+}
+
+/// The report of the one delivery that was asked for.
+pub fn delivered(events: &[DeliveryEvent]) -> &DeliveryReport {
+    match events {
+        [DeliveryEvent { state: DeliveryState::Delivered(report), .. }] => report,
+        other => panic!("not delivered: {other:?}"),
+    }
+}
+
+/// Keeps what a push tells beside its receipt.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Monitor for Notes {
+    fn begin(&self, _phase: Phase, _total: Option<u64>) {}
+
+    fn note(&self, text: &str) {
+        self.0.lock().expect("no panic").push(text.to_owned());
+    }
+}
