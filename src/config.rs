@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -10,7 +11,10 @@ use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::DestinationName;
+use crate::proxy::UpkeepOptions;
 use crate::reassembly::Reuse;
+use crate::store::retention::{Retention, Rules};
+use crate::token::Pattern;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +72,33 @@ pub struct Config {
     pub public_host: Option<String>,
     /// MiB of the disk that pushes must leave free.
     pub reserve_mib: Option<u64>,
+    /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
+    #[serde(default)]
+    pub keep: Vec<KeepConfig>,
+    /// MiB of packs a space may take; beyond, the least recently used releases go.
+    pub size_max_mib: Option<u64>,
+    /// Minutes between two collections of garbage; 60 unless told otherwise, 0 for never.
+    pub collect_minutes: Option<u64>,
+    /// Days between two checks of everything stored; 7 unless told otherwise, 0 for never.
+    pub verify_days: Option<u64>,
     /// Where releases can be delivered, by name.
     #[serde(default)]
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+}
+
+/// What an application keeps. A release stays while any of these keeps it; the latest always stays.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Which applications: a name, or a pattern like `web-*`.
+    pub app: Pattern,
+    /// The last so many releases.
+    pub last: Option<usize>,
+    /// Releases pushed at most so many days before the latest.
+    pub days: Option<u64>,
+    /// Releases with a label that fits one of these.
+    #[serde(default)]
+    pub labels: Vec<Pattern>,
 }
 
 /// One destination.
@@ -98,6 +126,7 @@ pub enum ReuseConfig {
     Hardlink,
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// More is no configuration.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -116,6 +145,27 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// The rules of upkeep as the proxy takes them.
+    pub fn upkeep(&self) -> UpkeepOptions {
+        let rule = |keep: &KeepConfig| {
+            let keep_within = keep.days.map(|days| DAY * u32::try_from(days).unwrap_or(u32::MAX));
+            let retention = Retention { keep_last: keep.last, keep_within, keep_labels: keep.labels.clone() };
+            (keep.app.clone(), retention)
+        };
+        let rules = Rules {
+            apps: self.keep.iter().map(rule).collect(),
+            size_max: self.size_max_mib.map(|mebibytes| mebibytes.saturating_mul(1024 * 1024)),
+        };
+        let every =
+            |count: u64, unit: Duration| (count > 0).then(|| unit * u32::try_from(count).unwrap_or(u32::MAX));
+        UpkeepOptions {
+            rules,
+            collect_every: every(self.collect_minutes.unwrap_or(60), Duration::from_secs(60)),
+            verify_every: every(self.verify_days.unwrap_or(7), DAY),
+            ..UpkeepOptions::default()
+        }
     }
 
     /// The destinations as the proxy takes them.

@@ -111,7 +111,11 @@ pub struct Deliveries {
     stop: Arc<AtomicBool>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     next: Mutex<u64>,
+    pending: Pending,
 }
+
+/// The deliveries that have not ended, by their file.
+type Pending = Arc<Mutex<BTreeMap<PathBuf, Delivery>>>;
 
 impl std::fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,12 +135,15 @@ impl Deliveries {
     ) -> Result<Self, Error> {
         files::create_folder(folder)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let pending = Pending::default();
         let (mut lanes, mut workers) = (BTreeMap::new(), Vec::new());
         for (name, directory) in destinations {
             let lane = Arc::new(Lane::default());
             let (for_worker, stop, courier) = (Arc::clone(&lane), Arc::clone(&stop), Arc::clone(courier));
             let thread = std::thread::Builder::new().name(format!("whit-{name}"));
-            let worker = thread.spawn(move || work(&for_worker, &directory, courier.as_ref(), &stop));
+            let pending = Arc::clone(&pending);
+            let worker =
+                thread.spawn(move || work(&for_worker, &directory, courier.as_ref(), &stop, &pending));
             workers.push(worker.on("start a worker for", folder)?);
             lanes.insert(name, lane);
         }
@@ -146,6 +153,7 @@ impl Deliveries {
             stop,
             workers: Mutex::new(workers),
             next: Mutex::new(1),
+            pending,
         };
         queue.take_up()?;
         Ok(queue)
@@ -175,10 +183,23 @@ impl Deliveries {
         rmp_serde::encode::write(&mut bytes, &delivery).expect("a Vec takes every write");
         files::publish(&file, &bytes, 0o600)?;
         let (listener, events) = mpsc::unbounded_channel();
+        self.note_pending(&file, &delivery);
         let queued = Queued { file, delivery, listener: Some(listener) };
         queued.tell(DeliveryState::Queued);
         self.enqueue(queued);
         Ok(events)
+    }
+
+    /// The releases of a space that deliveries have still to be made of.
+    pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = pending.values().filter(|delivery| delivery.space == *space);
+        ours.map(|delivery| delivery.release).collect()
+    }
+
+    fn note_pending(&self, file: &Path, delivery: &Delivery) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.insert(file.to_owned(), delivery.clone());
     }
 
     /// Lets the deliveries under way come to their next step, and stops. What is left is taken up at the next start.
@@ -219,6 +240,9 @@ impl Deliveries {
                 Some((&VERSION, rest)) => rmp_serde::from_slice::<Delivery>(rest).ok(),
                 _ => None,
             };
+            if let Some(delivery) = &delivery {
+                self.note_pending(&file, delivery);
+            }
             match delivery {
                 Some(delivery) if self.lanes.contains_key(&delivery.destination) => {
                     self.enqueue(Queued { file, delivery, listener: None });
@@ -242,7 +266,7 @@ impl Drop for Deliveries {
 }
 
 /// A destination's worker: one delivery after another until it is told to stop.
-fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) {
+fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool, pending: &Pending) {
     loop {
         let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let queued = loop {
@@ -258,6 +282,7 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
         if !pursue(&queued, lane, directory, courier, stop) {
             return;
         }
+        pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
     }
 }
 

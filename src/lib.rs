@@ -23,6 +23,7 @@ pub mod pack;
 pub mod address;
 pub mod token;
 pub mod record;
+pub mod upkeep;
 pub mod wire;
 pub mod push;
 

@@ -32,6 +32,25 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Lets the system take the pages of a range out of this process's memory; reading brings them back.
+    ///
+    /// Without it, a process that has read every pack would count all of them as its own.
+    pub fn release(&self, offset: usize, length: usize) {
+        let length = length.min(self.0.len().saturating_sub(offset));
+        if length == 0 {
+            return;
+        }
+        #[expect(unsafe_code, reason = "the safe advice has no way to give pages back")]
+        // SAFETY: the map is of a file, shared and read-only, so that pages given back are read from the
+        // file again at their next use: no content is lost, whoever reads them meanwhile.
+        let advised =
+            unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, length) };
+        // Advice that is not taken costs memory, nothing else.
+        drop(advised);
+    }
+}
+
 impl Deref for Mapping {
     type Target = [u8];
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ids::{AppName, ChunkId, ReleaseId, UserName};
 use crate::manifest::Item;
+use crate::pack::FrameKind;
 use crate::reassembly::{self, ChunkSource};
 use crate::record::Record;
 use crate::store::{self, Store};
@@ -84,7 +85,7 @@ fn of_packs(store: &Store, add: &mut impl FnMut(u32)) -> Result<u64, Error> {
     store.visit_frames(&mut |frame| {
         stored += frame.bytes;
         for chunk in &frame.chunks {
-            if frame.is_content && seen.insert(chunk.id) {
+            if frame.kind == FrameKind::Content && seen.insert(chunk.id) {
                 add(chunk.bytes);
             }
         }

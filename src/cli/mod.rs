@@ -12,6 +12,7 @@ mod push;
 mod queries;
 mod serve;
 mod token;
+mod upkeep;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -71,6 +72,16 @@ enum Command {
     Diff(queries::DiffArgs),
     /// Show what is stored and what was saved.
     Stats(queries::StatsArgs),
+    /// Remove what no release needs any more.
+    Gc(upkeep::GcArgs),
+    /// Check everything that is stored.
+    Verify(upkeep::VerifyArgs),
+    /// Remove a release.
+    Rm(upkeep::ReleaseArgs),
+    /// Keep a release from being removed.
+    Pin(upkeep::ReleaseArgs),
+    /// Let a release be removed again.
+    Unpin(upkeep::ReleaseArgs),
     /// Run a proxy.
     Serve(serve::ServeArgs),
     /// Create, list and revoke tokens, on the proxy's host.
@@ -197,6 +208,11 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,
         Command::Diff(arguments) => queries::diff(arguments, output).await,
+        Command::Gc(arguments) => upkeep::gc(arguments, output).await,
+        Command::Verify(arguments) => upkeep::verify(arguments, output).await,
+        Command::Rm(arguments) => upkeep::remove(arguments, output).await,
+        Command::Pin(arguments) => upkeep::pin(arguments, true, output).await,
+        Command::Unpin(arguments) => upkeep::pin(arguments, false, output).await,
         Command::Stats(arguments) => queries::stats(arguments, output).await,
     }
 }

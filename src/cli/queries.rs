@@ -45,7 +45,8 @@ pub struct StatsArgs {
     access: AccessArgs,
 }
 
-async fn ask(access: &AccessArgs, output: &Output, question: Operation) -> Result<Vec<Answer>, Error> {
+/// Asks a question and gathers the answer's parts.
+pub async fn ask(access: &AccessArgs, output: &Output, question: Operation) -> Result<Vec<Answer>, Error> {
     let open = access.open(output, Vec::new()).await?;
     let mut answers = Vec::new();
     open.run(async |session| Ok(session.ask(&question, |answer| answers.push(answer)).await?)).await?;

@@ -49,8 +49,8 @@ struct CreateArgs {
     /// The group of users who share what is stored.
     #[arg(long, default_value = "default")]
     space: String,
-    /// What the token allows; may be given several times [default: all].
-    #[arg(long = "allow", value_name = "push|pull|read|deliver")]
+    /// What the token allows; may be given several times [default: all but admin].
+    #[arg(long = "allow", value_name = "push|pull|read|deliver|admin")]
     actions: Vec<Action>,
     /// Applications, as names or patterns like `web-*`; may be given several times [default: all].
     #[arg(long = "app", value_name = "PATTERN")]
@@ -91,7 +91,8 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
     let now = now();
     let all =
         |patterns: &[Pattern]| if patterns.is_empty() { vec![Pattern::any()] } else { patterns.to_vec() };
-    let actions = if arguments.actions.is_empty() { Action::ALL.to_vec() } else { arguments.actions.clone() };
+    let actions =
+        if arguments.actions.is_empty() { Action::USUAL.to_vec() } else { arguments.actions.clone() };
     let (id, token) = identity.create_token(|id| Grant {
         id,
         user,

@@ -16,7 +16,7 @@ use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 pub struct Entry<'a> {
     /// Seconds since 1970.
     pub time: u64,
-    /// `push` or `deliver`.
+    /// `push`, `deliver`, `remove`, `pin` or `unpin`.
     pub action: &'static str,
     /// On whose behalf.
     pub user: &'a UserName,

@@ -63,7 +63,7 @@ impl Courier for StoreCourier {
 }
 
 /// The destination with `{app}` in its path replaced by the application's name.
-fn for_app(destination: &Directory, app: &AppName) -> Directory {
+pub fn for_app(destination: &Directory, app: &AppName) -> Directory {
     let path = destination.path.to_string_lossy();
     let path = if path.contains("{app}") {
         path.replace("{app}", app.as_str()).into()

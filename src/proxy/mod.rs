@@ -7,11 +7,13 @@ mod push;
 mod query;
 mod shelf;
 mod spaces;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -29,9 +31,12 @@ use crate::store;
 use crate::token::{Action, Grant};
 use crate::wire::{Answer, Operation, Refusal, Request};
 
+pub use self::upkeep::UpkeepOptions;
+
 use self::audit::Audit;
 use self::courier::StoreCourier;
 use self::spaces::Spaces;
+use self::upkeep::Upkeep;
 
 /// Why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +98,8 @@ pub struct Options {
     pub store: store::Options,
     /// The link.
     pub link: link::Options,
+    /// What is kept, and how often that is seen to.
+    pub upkeep: UpkeepOptions,
     /// How long to wait for the data folder's lock.
     pub lock_patience: Duration,
     /// How long work under way may take when the proxy is stopped.
@@ -109,6 +116,7 @@ impl Options {
             destinations: BTreeMap::new(),
             store: store::Options::default(),
             link: link::Options::default(),
+            upkeep: UpkeepOptions::default(),
             lock_patience: Duration::ZERO,
             drain_patience: DRAIN_TIME_MAX,
         }
@@ -121,11 +129,15 @@ struct Shared {
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
     audit: Audit,
+    destinations: BTreeMap<DestinationName, Directory>,
+    /// Tells long upkeep to end.
+    stopping: AtomicBool,
 }
 
 /// A proxy that listens.
 pub struct Proxy {
     shared: Arc<Shared>,
+    upkeep: Upkeep,
     listener: Listener,
     url: ProxyUrl,
     first_start: bool,
@@ -155,8 +167,12 @@ impl Proxy {
         let deliveries = Deliveries::start(&folder, options.destinations.clone(), &courier)?;
         let audit = Audit::open(&options.data.join("audit.log"))?;
         lock.describe(&url.to_string())?;
-        let shared = Arc::new(Shared { identity, spaces, deliveries, audit });
-        Ok(Self { shared, listener, url, first_start, drain_patience: options.drain_patience, _lock: lock })
+        let destinations = options.destinations.clone();
+        let stopping = AtomicBool::new(false);
+        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping });
+        let upkeep = Upkeep::start(&shared, &options.upkeep)?;
+        let drain_patience = options.drain_patience;
+        Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, _lock: lock })
     }
 
     /// The address that agents use.
@@ -192,8 +208,10 @@ impl Proxy {
         }
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
-        let shared = self.shared;
+        let (shared, upkeep) = (self.shared, self.upkeep);
+        shared.stopping.store(true, Ordering::Relaxed);
         let stopped = tokio::task::spawn_blocking(move || {
+            upkeep.stop();
             shared.deliveries.stop();
             shared.spaces.close();
         });
@@ -332,6 +350,19 @@ impl Granted {
             self.shared.deliveries.check(destination).map_err(|error| Refusal::of(&error))?;
         }
         Ok(())
+    }
+
+    /// Writes down what was done with a release on the token's behalf.
+    fn audit(&self, action: &'static str, app: &AppName, release: crate::ids::ReleaseId) {
+        self.shared.audit.write(&audit::Entry {
+            time: now(),
+            action,
+            user: &self.grant.user,
+            space: &self.grant.space,
+            app,
+            release,
+            destinations: &[],
+        });
     }
 
     /// The space that the token names. Blocks for the disk at its first use.

@@ -61,6 +61,8 @@ fn run(
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
+    // What a pull was promised stays until it is done, whatever is removed meanwhile.
+    let lease = store.lease();
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     let root = store.root(&record.release).map_err(|error| unreadable(&store, &error))?;
     let mut reader = StoreReader::new(&store);
@@ -77,6 +79,7 @@ fn run(
     let mut supply =
         Supply { store: &store, reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
     while let Some(request) = requests.blocking_recv() {
+        lease.renew(std::time::Instant::now());
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,

@@ -80,6 +80,12 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
             give(Answer::Statistics(Box::new(counted)));
         }
+        Operation::Collect { .. }
+        | Operation::Verify { .. }
+        | Operation::Remove(_)
+        | Operation::Pin { .. } => {
+            give(super::upkeep::serve(granted, question)?);
+        }
         Operation::Push(_) | Operation::Pull(_) | Operation::Deliver { .. } => {
             unreachable!("these are served by themselves")
         }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::faults::Fault;
 use crate::ids::UserName;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::manifest::{self, NodeRef, Root};
+use crate::manifest::{self, NodeRef, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
-use crate::store::{Found, Store, StoreReader};
+use crate::store::{Found, Lease, Store, StoreReader};
 use crate::wire::{Open, PushReply, Refusal};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
@@ -37,6 +38,7 @@ pub struct SpaceShelf<'a> {
     reported: u64,
     unsynced_bytes: u64,
     last_sync: Instant,
+    lease: Lease,
 }
 
 impl<'a> SpaceShelf<'a> {
@@ -58,6 +60,7 @@ impl<'a> SpaceShelf<'a> {
             reported: 0,
             unsynced_bytes: 0,
             last_sync: Instant::now(),
+            lease: store.lease(),
         }
     }
 
@@ -89,10 +92,25 @@ impl<'a> SpaceShelf<'a> {
         Ok(true)
     }
 
-    /// Whether the store has the chunk, in the length that is claimed.
+    /// Whether the store has the chunk, in the length that is claimed, and it stays.
     fn has(&self, chunk: &ChunkRef) -> Result<bool, Refusal> {
-        let place = self.store.find(&chunk.id).map_err(|error| Refusal::of(&error))?;
-        Ok(place.is_some_and(|place| place.bytes == chunk.bytes))
+        self.store.holds(chunk).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Checks every chunk again, after the promise that they stay has lapsed.
+    fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
+        let mut reader = StoreReader::new(self.store);
+        for segment in segments {
+            let chunk = ChunkRef { id: segment.id, bytes: segment.bytes };
+            if !self.has(&chunk)? || !self.is_complete(segment, &mut reader)? {
+                return Err(Refusal {
+                    fault: Fault::Retry,
+                    text: "the push took so long that chunks it counted on are gone".to_owned(),
+                    hint: Some("push again: only those chunks are sent".to_owned()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Says how many content frames are durable, if more than was said before.
@@ -123,33 +141,33 @@ impl<'a> SpaceShelf<'a> {
         });
     }
 
-    fn write_record(&self, open: &Open, root: &Root, cost: Cost) -> Result<Record, Refusal> {
+    fn write_record(&self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
         let record = Record {
             app: open.app.clone(),
-            release: root.release(),
+            release: open.release,
             sequence: 0,
             created: self.now,
             user: self.user.clone(),
             labels: open.labels.clone(),
-            totals: root.totals,
+            totals,
             cost,
         };
         self.store.records().add(record).map_err(|error| Refusal::of(&error))
     }
 
     /// Stores the nodes and the root above the segments, after checking that they make the root that was named.
-    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
-        let named = &proposal.root;
+    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<Root, Refusal> {
+        let open = &proposal.open;
         let mut nodes = Vec::new();
         let segments = proposal.segments.clone();
-        let made =
-            Root::above(named.profile, named.shape, named.totals, segments, |node| nodes.push(node.bytes))
+        let root =
+            Root::above(open.profile, open.shape, open.totals, segments, |node| nodes.push(node.bytes))
                 .map_err(|error| Refusal::of(&error))?;
-        if made != *named {
-            let (expected, found) = (named.release().into(), made.release().into());
+        if root.release() != open.release {
+            let (expected, found) = (open.release.into(), root.release().into());
             return Err(Refusal::of(&manifest::Error::OtherRoot { expected, found }));
         }
-        nodes.push(named.encode());
+        nodes.push(root.encode());
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
         let mut rest = nodes.as_slice();
         while !rest.is_empty() {
@@ -165,18 +183,18 @@ impl<'a> SpaceShelf<'a> {
             self.keep(frame)?;
             rest = after;
         }
-        Ok(())
+        Ok(root)
     }
 }
 
 impl Shelf for SpaceShelf<'_> {
-    fn recognize(&mut self, open: &Open, root: &Root) -> Result<Option<(Record, bool)>, Refusal> {
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         self.app_latest = self.store.records().latest(&open.app);
         if !self.store.is_whole() {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
         }
-        match self.store.records().recognize(&open.app, &root.release()) {
+        match self.store.records().recognize(&open.app, &open.release) {
             None => Ok(None),
             Some(Found::Latest(record) | Found::Elsewhere(record)) if open.dry_run => {
                 Ok(Some((record, true)))
@@ -184,8 +202,12 @@ impl Shelf for SpaceShelf<'_> {
             Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
                 Ok(Some((record, true)))
             }
-            Some(Found::Latest(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, true))),
-            Some(Found::Elsewhere(_)) => Ok(Some((self.write_record(open, root, Cost::default())?, false))),
+            Some(Found::Latest(record)) => {
+                Ok(Some((self.write_record(open, record.totals, Cost::default())?, true)))
+            }
+            Some(Found::Elsewhere(record)) => {
+                Ok(Some((self.write_record(open, record.totals, Cost::default())?, false)))
+            }
         }
     }
 
@@ -200,7 +222,12 @@ impl Shelf for SpaceShelf<'_> {
             }
             let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
             resolved.push(match node {
-                Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
+                Some(node)
+                    if self.has(&ChunkRef { id: node.id, bytes: node.bytes })?
+                        && self.is_complete(&node, &mut reader)? =>
+                {
+                    Some(node)
+                }
                 _ => None,
             });
         }
@@ -208,10 +235,12 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+        self.lease.renew(Instant::now());
         chunks.iter().map(|chunk| self.has(chunk)).collect()
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        self.lease.renew(Instant::now());
         let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
         if frame.kind == FrameKind::Content {
@@ -223,20 +252,22 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
-        self.keep_nodes(&proposal)?;
+        if !self.lease.renew(Instant::now()) {
+            self.check_again(&proposal.segments)?;
+        }
+        let root = self.keep_nodes(&proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         self.report();
         let mut reader = StoreReader::new(self.store);
-        let checked = reassembly::walk::<reassembly::Error>(&proposal.root, &mut reader, &mut |_| Ok(()));
+        let checked = reassembly::walk::<reassembly::Error>(&root, &mut reader, &mut |_| Ok(()));
         checked.map_err(|error| {
             if let reassembly::Error::Source(error) = &error {
                 self.store.note_damage(error);
             }
             Refusal::of(&error)
         })?;
-        let existing =
-            self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.root.release());
-        let record = self.write_record(&proposal.open, &proposal.root, proposal.cost)?;
+        let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
+        let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
         Ok((record, existing))
     }
 }

@@ -35,6 +35,24 @@ impl Spaces {
         Ok(store)
     }
 
+    /// The names of all spaces that there are on disk.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn names(&self) -> crate::files::Result<Vec<SpaceName>> {
+        use crate::files::OnPath;
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result.on("list", &self.folder)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.on("list", &self.folder)?.file_name();
+            names.extend(name.to_str().and_then(|name| name.parse().ok()));
+        }
+        Ok(names)
+    }
+
     /// Seals what is open in every space.
     pub fn close(&self) {
         for store in self.open.lock().unwrap_or_else(PoisonError::into_inner).values() {

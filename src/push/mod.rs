@@ -12,8 +12,8 @@ pub use proxy::{Proposal, Proxy, Shelf};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;
-use crate::manifest;
 use crate::wire::{BatchError, Refusal};
+use crate::{chunking, manifest};
 
 /// Why a push cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum Error {
     /// A manifest that no honest agent makes.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
+    /// Chunks cut in a way that this side does not know.
+    #[error(transparent)]
+    Profile(chunking::Error),
     /// A chunk whose bytes hash to something that was not asked for.
     #[error("chunk {0:?} was not asked for, or its bytes are not what its name says")]
     Unasked(ChunkId),
@@ -58,6 +61,8 @@ impl Faulty for Error {
             Self::Batch(error) => error.fault(),
             Self::Manifest(error) => error.fault(),
             Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
+            Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
+            Self::Profile(chunking::Error::Bounds(_)) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
             Self::Unasked(_) | Self::OtherSegment(_) => Fault::Corrupt,
             Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,

@@ -6,7 +6,7 @@ use super::Error;
 use crate::compression::Decompressor;
 use crate::ids::ChunkId;
 use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT};
-use crate::manifest::{self, NodeRef, Root};
+use crate::manifest::{self, NodeRef};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
@@ -14,12 +14,12 @@ use crate::wire::{Batch, FromAgent, Marks, Open, PushReply, Refusal, unpack_name
 
 /// What the proxy's half needs of the space it pushes into. Errors come as what the agent is told.
 pub trait Shelf {
-    /// Where the space has the root as a release already: the record for this push, written unless it is
+    /// Where the space has the release already: the record for this push, written unless it is
     /// a dry run, and whether the application's latest release was this one already.
     ///
     /// # Errors
     /// The space cannot be read or written.
-    fn recognize(&mut self, open: &Open, root: &Root) -> Result<Option<(Record, bool)>, Refusal>;
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
 
     /// For each name, the segment that it names, where the space holds it and all chunks it lists.
     ///
@@ -52,8 +52,6 @@ pub trait Shelf {
 pub struct Proposal {
     /// How it began.
     pub open: Open,
-    /// The root that it named.
-    pub root: Root,
     /// All segments of its manifest, in order.
     pub segments: Vec<NodeRef>,
     /// What it cost.
@@ -76,7 +74,6 @@ enum State {
 #[derive(Debug)]
 pub struct Proxy {
     open: Open,
-    root: Root,
     state: State,
     names: Vec<u64>,
     segments: Vec<Option<NodeRef>>,
@@ -99,10 +96,9 @@ impl Proxy {
         limit("labels", open.labels.len(), LIST_MAX)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
-        let root = Root::decode(&open.root)?;
+        open.profile.check().map_err(Error::Profile)?;
         let names = unpack_names(&open.names)?;
         let mut proxy = Self {
-            root,
             state: State::Naming,
             names,
             segments: Vec::new(),
@@ -113,7 +109,7 @@ impl Proxy {
             plain: Vec::new(),
             open,
         };
-        if let Some((record, existing)) = shelf.recognize(&proxy.open, &proxy.root).map_err(Error::Shelf)? {
+        if let Some((record, existing)) = shelf.recognize(&proxy.open).map_err(Error::Shelf)? {
             proxy.state = State::Finished;
             return Ok((proxy, vec![PushReply::Committed { record, existing }]));
         }
@@ -247,7 +243,6 @@ impl Proxy {
         let segments = std::mem::take(&mut self.segments);
         let proposal = Proposal {
             open: self.open.clone(),
-            root: self.root.clone(),
             segments: segments.into_iter().flatten().collect(),
             cost: self.cost,
         };

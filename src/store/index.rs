@@ -90,6 +90,8 @@ pub struct Index {
     chunks: sled::Tree,
     /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
     catalogue: sled::Tree,
+    /// `next`: the first pack number that was never given.
+    numbers: sled::Tree,
     file: PathBuf,
 }
 
@@ -105,7 +107,8 @@ impl Index {
             let db = config.mode(sled::Mode::LowSpace).open()?;
             let chunks = db.open_tree("chunks")?;
             let catalogue = db.open_tree("packs")?;
-            Ok(Self { db, chunks, catalogue, file: folder.join("db") })
+            let numbers = db.open_tree("numbers")?;
+            Ok(Self { db, chunks, catalogue, numbers, file: folder.join("db") })
         })
         .and_then(|index| {
             files::sync_folder(folder)?;
@@ -149,6 +152,9 @@ impl Index {
         chunks: impl ExactSizeIterator<Item = (ChunkId, Place)>,
     ) -> Result<(), Error> {
         let count = u32::try_from(chunks.len()).map_err(|_| Error::Entry)?;
+        // Burnt first: entries that a crash leaves half written must never point into another pack.
+        let next = self.next_number()?.max(number + 1);
+        guarded(|| Ok(self.numbers.insert("next", &next.to_le_bytes()).map(drop)?))?;
         let mut chunks = chunks.peekable();
         while chunks.peek().is_some() {
             let mut batch = sled::Batch::default();
@@ -162,6 +168,37 @@ impl Index {
         entry[..16].copy_from_slice(id.as_bytes());
         entry[16..].copy_from_slice(&count.to_le_bytes());
         guarded(|| Ok(self.catalogue.insert(number.to_be_bytes(), &entry).map(drop)?))?;
+        self.sync()
+    }
+
+    /// The first pack number that was never given.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn next_number(&self) -> Result<u32, Error> {
+        match guarded(|| Ok(self.numbers.get("next")?))? {
+            None => Ok(0),
+            Some(value) => Ok(u32::from_le_bytes(value.as_ref().try_into().map_err(|_| Error::Entry)?)),
+        }
+    }
+
+    /// Takes a pack out of the catalogue, and those of its chunks that went with it, durably.
+    ///
+    /// The catalogue forgets it first: what a crash leaves of its entries leads nowhere.
+    ///
+    /// # Errors
+    /// The index is damaged or the disk full.
+    pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
+        guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
+        for some in chunks.chunks(BATCH_KEYS) {
+            let mut batch = sled::Batch::default();
+            for id in some {
+                if self.find(id)?.is_some_and(|place| place.pack == number) {
+                    batch.remove(id.as_bytes());
+                }
+            }
+            guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
+        }
         self.sync()
     }
 

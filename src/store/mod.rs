@@ -4,21 +4,31 @@
 //! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
+mod collection;
 mod index;
+mod leases;
+mod marking;
 mod packs;
 mod reader;
 mod records;
 mod recovery;
+pub mod retention;
+mod verification;
 mod writer;
 
+pub use collection::collect;
 pub use index::{Error as IndexError, Index, Place};
+pub use leases::{LEASE_TIME, Lease};
 pub use packs::FrameSummary;
 pub use reader::StoreReader;
 pub use records::{Found, Records};
+pub use verification::{Pass, heal, verify_packs, verify_releases};
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::faults::{Fault, Faulty};
 use crate::files;
@@ -29,6 +39,8 @@ use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
 use crate::recipe::ChunkRef;
 use crate::record::Record;
 
+use self::collection::Condemned;
+use self::leases::Leases;
 use self::packs::Packs;
 use self::writer::{Recent, Shared, Writer};
 
@@ -91,6 +103,14 @@ pub enum Error {
         /// Its version.
         version: u8,
     },
+    /// A release that may not be removed.
+    #[error("release {} of `{app}` is pinned", .release.short())]
+    Pinned {
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+    },
     /// Nothing of that name.
     #[error("there is no application `{0}` here")]
     NoApp(AppName),
@@ -113,7 +133,7 @@ impl Faulty for Error {
             Self::RecordVersion { .. } => Fault::Version,
             Self::WriteFailed | Self::Random => Fault::Retry,
             Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
-            Self::Ambiguous(_) => Fault::Input,
+            Self::Ambiguous(_) | Self::Pinned { .. } => Fault::Input,
         }
     }
 
@@ -123,6 +143,7 @@ impl Faulty for Error {
             Self::NoRelease(selector) => {
                 Some(format!("`whit releases {}` lists what there is", selector.app))
             }
+            Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
             _ => None,
         }
     }
@@ -154,6 +175,10 @@ pub struct Store {
     incomplete: PathBuf,
     /// Chunks that were found damaged: they count as missing until they are brought again.
     lost: RwLock<HashSet<ChunkId>>,
+    leases: Leases,
+    condemned: Condemned,
+    /// Damage was met since somebody last asked.
+    suspect: AtomicBool,
 }
 
 impl Store {
@@ -180,7 +205,16 @@ impl Store {
         };
         let writer = Writer::new(shared.clone(), opened.next_number, options.reserve_bytes);
         let incomplete = folder.join("incomplete");
-        let store = Self { shared, writer, records, incomplete, lost: RwLock::default() };
+        let store = Self {
+            shared,
+            writer,
+            records,
+            incomplete,
+            lost: RwLock::default(),
+            leases: Leases::default(),
+            condemned: Condemned::default(),
+            suspect: AtomicBool::new(opened.packs_lost),
+        };
         if opened.packs_lost {
             store.mark_incomplete();
         }
@@ -203,6 +237,20 @@ impl Store {
         Ok(place.filter(|place| self.shared.packs.by_number(place.pack).is_some()))
     }
 
+    /// Whether a push may count on the chunk: it is there in that length, and nobody has chosen to remove it.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn holds(&self, chunk: &ChunkRef) -> Result<bool> {
+        let is_there = self.find(&chunk.id)?.is_some_and(|place| place.bytes == chunk.bytes);
+        Ok(is_there && !self.condemned.has(&chunk.id))
+    }
+
+    /// Opens the lease of a push: take it before the first question.
+    pub fn lease(&self) -> Lease {
+        self.leases.open(Instant::now())
+    }
+
     /// The first chunk whose id begins with the 8 bytes of `name`.
     ///
     /// # Errors
@@ -221,15 +269,15 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        let frames = self.writer.append(frame)?;
-        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
-        if !lost.is_empty() {
-            // What was brought again is found at its new place, by now and once its pack is sealed.
+        let position = self.writer.append(frame)?;
+        // The new copy is found first, as it is recent; when it is indexed it takes the damaged one's place.
+        if !self.lost.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
             for chunk in &frame.chunks {
                 lost.remove(&chunk.id);
             }
         }
-        Ok(frames)
+        Ok(position)
     }
 
     /// Makes every frame appended before durable; returns how many are.
@@ -296,6 +344,7 @@ impl Store {
         lost.insert(id);
         lost.extend(neighbours);
         drop(lost);
+        self.suspect.store(true, Ordering::Relaxed);
         self.mark_incomplete();
     }
 
@@ -313,6 +362,17 @@ impl Store {
         Ok(neighbours)
     }
 
+    /// Whether damage was met since this was last asked: then the store is to be verified soon.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::Relaxed)
+    }
+
+    /// Every chunk of every release was found: nothing counts as lost any more.
+    fn mark_whole(&self) -> Result<()> {
+        self.lost.write().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(files::remove(&self.incomplete)?)
+    }
+
     fn mark_incomplete(&self) {
         if let Err(error) = files::publish(&self.incomplete, b"", 0o600) {
             tracing::error!(%error, "that chunks are missing could not be written down");
@@ -328,6 +388,15 @@ impl Store {
             packs::visit_frames(&pack, visit)?;
         }
         Ok(())
+    }
+
+    /// Bytes of all packs.
+    ///
+    /// # Errors
+    /// A pack cannot be examined.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let packs = self.shared.packs.all();
+        packs.iter().map(|(_, pack)| Ok(pack.bytes()?)).sum()
     }
 
     /// Seals the open pack and waits until the index has it. The store then only reads.

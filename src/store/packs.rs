@@ -71,6 +71,23 @@ impl Pack {
         }
     }
 
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// The file cannot be examined.
+    pub fn bytes(&self) -> files::Result<u64> {
+        Ok(std::fs::metadata(&self.path).on("examine", &self.path)?.len())
+    }
+
+    /// Says that the `length` bytes at `offset` are not needed for now.
+    pub fn release(&self, offset: u64, length: usize) {
+        if let (Body::Sealed(cell), Ok(offset)) = (&self.body, usize::try_from(offset))
+            && let Some(map) = cell.get()
+        {
+            map.release(offset, length);
+        }
+    }
+
     /// The map of a sealed pack.
     ///
     /// # Errors
@@ -101,6 +118,19 @@ impl Packs {
     /// Adds a pack, or replaces an open one by its sealed form.
     pub fn insert(&self, number: u32, pack: Pack) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(pack));
+    }
+
+    /// The sealed packs, by number.
+    pub fn sealed(&self) -> Vec<(u32, Arc<Pack>)> {
+        let mut packs = self.all();
+        packs.retain(|(_, pack)| matches!(pack.body, Body::Sealed(_)));
+        packs.sort_unstable_by_key(|(number, _)| *number);
+        packs
+    }
+
+    /// Forgets a pack; those that read it still can, even when its file is removed.
+    pub fn remove(&self, number: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     /// All packs, in no order.
@@ -146,8 +176,8 @@ pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<Ch
 /// A frame, without its payload.
 #[derive(Debug, Clone)]
 pub struct FrameSummary {
-    /// Whether its chunks are parts of artifacts, not of manifests.
-    pub is_content: bool,
+    /// What its chunks are.
+    pub kind: FrameKind,
     /// Its bytes in the pack.
     pub bytes: u64,
     /// Its chunks.
@@ -173,8 +203,9 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
         // A frame that is being written now is not counted yet.
         let Ok(frame) = FrameView::parse(&bytes, offset) else { break };
         let length = frame.bytes().len() as u64;
-        let is_content = frame.kind() == FrameKind::Content;
-        visit(&FrameSummary { is_content, bytes: length, chunks: frame.chunks().collect() });
+        visit(&FrameSummary { kind: frame.kind(), bytes: length, chunks: frame.chunks().collect() });
+        drop(bytes);
+        pack.release(offset, usize::try_from(length).unwrap_or(usize::MAX));
         offset += length;
     }
     Ok(())

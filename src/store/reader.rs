@@ -63,7 +63,7 @@ impl<'a> StoreReader<'a> {
         let number = self.dropped + self.frames.len() as u64;
         let mut ids = Vec::new();
         let mut plain = Vec::new();
-        {
+        let frame_bytes = {
             let bytes = pack.frame(u64::from(place.frame_offset))?;
             let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| damaged())?;
             let decoded =
@@ -76,7 +76,9 @@ impl<'a> StoreReader<'a> {
                 self.chunks.insert(chunk.id, (number, offset..end));
                 offset = end;
             }
-        }
+            frame.bytes().len()
+        };
+        pack.release(u64::from(place.frame_offset), frame_bytes);
         self.frames.push_back(Decoded { plain, ids, pack });
         Ok(())
     }

@@ -66,8 +66,8 @@ impl Records {
         let folder = self.folder.join(record.app.as_str());
         files::create_folder(&folder)?;
         let records = apps.entry(record.app.clone()).or_default();
-        record.sequence = records.last().map_or(1, |last| last.sequence + 1);
-        let path = folder.join(format!("{:010}.record", record.sequence));
+        record.sequence = records.last().map_or(0, |last| last.sequence).max(last_removed(&folder)?) + 1;
+        let path = self.record_path(&record.app, record.sequence);
         files::publish(&path, &encode(&record), 0o600)?;
         records.push(record.clone());
         Ok(record)
@@ -98,6 +98,85 @@ impl Records {
     pub fn of(&self, app: &AppName) -> Result<Vec<Record>> {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
         apps.get(app).cloned().ok_or_else(|| Error::NoApp(app.clone()))
+    }
+
+    /// Takes the records of a release of an application away, and says how many there were.
+    ///
+    /// Their files stay, renamed to `.removed`: who pushed what when is not forgotten.
+    ///
+    /// # Errors
+    /// The disk's; [`Error::Pinned`] where the release is pinned.
+    pub fn remove(&self, app: &AppName, release: &ReleaseId) -> Result<usize> {
+        if self.is_pinned(app, release) {
+            return Err(Error::Pinned { app: app.clone(), release: *release });
+        }
+        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(records) = apps.get_mut(app) else { return Err(Error::NoApp(app.clone())) };
+        let mut removed = 0;
+        for record in records.iter().filter(|record| record.release == *release) {
+            let path = self.record_path(app, record.sequence);
+            files::rename(&path, &path.with_extension("removed"))?;
+            removed += 1;
+        }
+        records.retain(|record| record.release != *release);
+        if records.is_empty() {
+            apps.remove(app);
+        }
+        Ok(removed)
+    }
+
+    /// Keeps a release from being removed, by anybody, until it is unpinned.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn pin(&self, app: &AppName, release: &ReleaseId) -> Result<()> {
+        Ok(files::publish(&self.pin_path(app, release), b"", 0o600)?)
+    }
+
+    /// Ends a pin; that there was none is no error.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn unpin(&self, app: &AppName, release: &ReleaseId) -> Result<()> {
+        Ok(files::remove(&self.pin_path(app, release))?)
+    }
+
+    /// Whether the release is pinned.
+    pub fn is_pinned(&self, app: &AppName, release: &ReleaseId) -> bool {
+        self.pin_path(app, release).exists()
+    }
+
+    /// Notes that the release was used now: its records' files tell by their time of change.
+    pub fn touch(&self, app: &AppName, release: &ReleaseId) {
+        for record in self.of(app).unwrap_or_default().iter().filter(|record| record.release == *release) {
+            let path = self.record_path(app, record.sequence);
+            let touched = fs::File::options().append(true).open(&path);
+            if let Err(error) = touched.and_then(|file| file.set_modified(std::time::SystemTime::now())) {
+                tracing::debug!(%error, "the use of a release was not noted");
+            }
+        }
+    }
+
+    /// When the record's release was last pushed, pulled or delivered: seconds since 1970.
+    pub fn last_used(&self, record: &Record) -> u64 {
+        let changed =
+            fs::metadata(self.record_path(&record.app, record.sequence)).and_then(|file| file.modified());
+        let since = changed.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(record.created, |since| since.as_secs().max(record.created))
+    }
+
+    fn record_path(&self, app: &AppName, sequence: u64) -> PathBuf {
+        self.folder.join(app.as_str()).join(format!("{sequence:010}.record"))
+    }
+
+    fn pin_path(&self, app: &AppName, release: &ReleaseId) -> PathBuf {
+        self.folder.join(app.as_str()).join(format!("{release}.pin"))
+    }
+
+    /// All releases that have a record.
+    pub fn releases(&self) -> HashSet<ReleaseId> {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        apps.values().flatten().map(|record| record.release).collect()
     }
 
     /// All applications, by name.
@@ -134,6 +213,19 @@ impl Records {
             _ => Err(Error::Ambiguous(selector.clone())),
         }
     }
+}
+
+/// The highest number that a removed record had: numbers are never given twice.
+fn last_removed(folder: &Path) -> Result<u64> {
+    let mut last = 0;
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        let number = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        if path.extension().is_some_and(|extension| extension == "removed") {
+            last = last.max(number.unwrap_or(0));
+        }
+    }
+    Ok(last)
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<Record>> {

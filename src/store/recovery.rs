@@ -120,7 +120,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
         return Err(Error::PackGone { pack: *gone });
     }
     let mut packs_lost = false;
-    let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0);
+    let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0).max(index.next_number()?);
     for pack in on_disk {
         let sealed = Pack::sealed(pack.id, pack.path().to_owned());
         let footer = match check_sealed(&sealed) {
@@ -145,6 +145,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
             next += 1;
             next - 1
         };
+        sealed.release(0, usize::MAX);
         packs.insert(number, sealed);
     }
     Ok(Opened { index, next_number: next, packs_lost })
@@ -158,10 +159,11 @@ fn set_aside(index_folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn list_sealed(folder: &Path) -> Result<Vec<Pack>> {
+/// All sealed packs on disk, whether they are whole or not.
+pub fn list_sealed(folder: &Path) -> Result<Vec<Pack>> {
     let mut packs = Vec::new();
     for shelf in list(folder)? {
-        if !shelf.is_dir() || shelf.ends_with("open") {
+        if !shelf.is_dir() || shelf.ends_with("open") || shelf.ends_with("damaged") {
             continue;
         }
         for path in list(&shelf)? {

@@ -78,6 +78,14 @@ struct OpenPack {
     broken: bool,
 }
 
+/// What the sealer's thread is told.
+#[derive(Debug)]
+enum ForSealer {
+    Seal(Box<OpenPack>),
+    /// Say whether everything before was sealed.
+    Report(SyncSender<bool>),
+}
+
 #[derive(Debug, Default)]
 struct State {
     open: Option<OpenPack>,
@@ -97,7 +105,7 @@ pub struct Writer {
     state: Mutex<State>,
     /// Frames that are durable; held during a sync, so that those who wait share the next one.
     durable: Mutex<u64>,
-    sealer: Mutex<Option<(SyncSender<OpenPack>, JoinHandle<()>)>>,
+    sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
     /// Bytes of the disk that pushes must leave free.
     reserve_bytes: u64,
 }
@@ -159,6 +167,13 @@ impl Writer {
         Ok(written)
     }
 
+    /// A pack number that was never given.
+    pub fn new_number(&self) -> u32 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.next_number += 1;
+        state.next_number - 1
+    }
+
     /// Frames that are on stable storage; waits for a sync under way.
     pub fn durable(&self) -> u64 {
         *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
@@ -200,6 +215,23 @@ impl Writer {
         Ok(written)
     }
 
+    /// Seals the open pack and waits until the index has it and all before it.
+    ///
+    /// # Errors
+    /// [`Error::WriteFailed`] where one could not be sealed.
+    pub fn seal_now(&self) -> Result<()> {
+        self.sync()?;
+        let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
+        if let Some(pack) = open {
+            self.hand_to_sealer(pack);
+        }
+        let (sender, sealed) = sync_channel(1);
+        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = sealer.as_ref().is_some_and(|(queue, _)| queue.send(ForSealer::Report(sender)).is_ok());
+        drop(sealer);
+        if asked && sealed.recv() == Ok(true) { Ok(()) } else { Err(Error::WriteFailed) }
+    }
+
     /// Seals the open pack and waits until the index has all packs. Later appends are refused.
     pub fn close(&self) {
         let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
@@ -217,7 +249,8 @@ impl Writer {
 
     fn hand_to_sealer(&self, pack: OpenPack) {
         let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
-        let handed = sealer.as_ref().is_some_and(|(sender, _)| sender.send(pack).is_ok());
+        let handed =
+            sealer.as_ref().is_some_and(|(sender, _)| sender.send(ForSealer::Seal(Box::new(pack))).is_ok());
         if !handed {
             // The pack stays as it is: its frames are whole, and the next start seals it.
             tracing::warn!("a pack stays unsealed until the next start");
@@ -273,11 +306,22 @@ impl OpenPack {
 }
 
 /// The sealer's thread: seals packs as they come, until the writer is closed.
-fn seal_all(shared: &Shared, packs: &Receiver<OpenPack>) {
-    while let Ok(pack) = packs.recv() {
+fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
+    let mut all_sealed = true;
+    while let Ok(told) = packs.recv() {
+        let pack = match told {
+            ForSealer::Seal(pack) => *pack,
+            ForSealer::Report(to) => {
+                if to.send(all_sealed).is_err() {
+                    tracing::debug!("whoever asked for the sealing has given up");
+                }
+                continue;
+            }
+        };
         let (number, path) = (pack.number, pack.path.clone());
         if let Err(error) = seal(shared, pack) {
             // The chunks stay readable through `recent`; the next start seals and indexes the pack.
+            all_sealed = false;
             tracing::warn!(pack = number, path = %path.display(), %error, "a pack could not be sealed");
         }
     }

@@ -74,11 +74,15 @@ pub enum Action {
     Read,
     /// Send a release to a destination.
     Deliver,
+    /// Remove and pin releases, collect garbage, verify.
+    Admin,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
+    pub const ALL: [Self; 5] = [Self::Push, Self::Pull, Self::Read, Self::Deliver, Self::Admin];
+    /// What agents do every day: all but [`Action::Admin`].
+    pub const USUAL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
 
     /// The action's word.
     pub const fn as_str(self) -> &'static str {
@@ -87,6 +91,7 @@ impl Action {
             Self::Pull => "pull",
             Self::Read => "read",
             Self::Deliver => "deliver",
+            Self::Admin => "admin",
         }
     }
 }

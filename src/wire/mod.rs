@@ -15,7 +15,8 @@ pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, Us
 use serde::{Deserialize, Serialize};
 
 use crate::faults::{Fault, Faulty};
-use crate::ids::{AppName, DestinationName, Label, Selector};
+use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
+use crate::manifest::{Profile, Shape, Totals};
 use crate::record::{DeliveryEvent, Record};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
@@ -86,6 +87,27 @@ pub enum Operation {
     },
     /// Counts of an application, or of the whole space.
     Statistics(Option<AppName>),
+    /// Collect garbage in the space.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Verify the space's packs and releases.
+    Verify {
+        /// Mend what can be mended.
+        repair: bool,
+        /// Stop after so many seconds; the next time goes on from there.
+        seconds_max: Option<u64>,
+    },
+    /// Remove a release: its chunks go at the next collection, unless others name them.
+    Remove(Selector),
+    /// Keep a release from being removed, or end that.
+    Pin {
+        /// Which.
+        release: Selector,
+        /// Whether it is to be kept.
+        pinned: bool,
+    },
 }
 
 /// How a push begins.
@@ -97,9 +119,14 @@ pub struct Open {
     pub labels: Vec<Label>,
     /// Where to deliver it.
     pub destinations: Vec<DestinationName>,
-    /// The root's bytes: the release id is their BLAKE3.
-    #[serde(with = "serde_bytes")]
-    pub root: Vec<u8>,
+    /// The release: what the root hashes to that both sides compute above the segments.
+    pub release: ReleaseId,
+    /// How the content was cut.
+    pub profile: Profile,
+    /// Tree or file.
+    pub shape: Shape,
+    /// What the entries add up to.
+    pub totals: Totals,
     /// How many segments the manifest has.
     pub segments: u32,
     /// The segments' names ([`pack_names`]), or nothing where they are too many to send unasked.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use crate::ids::{AppName, SpaceName, UserName};
 use crate::record::{AppSummary, DeliveryEvent, Record};
+use crate::upkeep::{Collected, Verified};
 
 /// A part of an answer; the stream's end ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,12 @@ pub enum Answer {
     Statistics(Box<Statistics>),
     /// Who is who.
     Identity(ProxyInfo),
+    /// What a collection did.
+    Collected(Collected),
+    /// What verifying found.
+    Verified(Box<Verified>),
+    /// The release that was removed, pinned or unpinned.
+    Done(Record),
     /// How a delivery goes on.
     Delivery(DeliveryEvent),
     /// No.

@@ -66,7 +66,10 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         app: "bad".parse().expect("a name"),
         labels: Vec::new(),
         destinations: Vec::new(),
-        root: root.encode(),
+        release: root.release(),
+        profile: root.profile,
+        shape: root.shape,
+        totals: root.totals,
         segments: u32::try_from(segments.len()).expect("few"),
         names: pack_names(segments.iter().map(|segment| segment.id.prefix())),
         dry_run: false,
@@ -334,10 +337,15 @@ async fn names_and_counts_that_lie_are_refused() {
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         assert!(liar.refusal().await.text.contains("out of turn"));
-        // A root that is none.
-        for root in [vec![], vec![0x13], vec![0x99; 100], honest.root().encode()[..20].to_vec()] {
-            let liar = Liar::open(&world, Open { root, ..honest.open() }).await;
-            liar.refusal().await;
+        // A way to cut that no reader could bear.
+        for profile in [
+            Profile { max: u32::MAX, ..Profile::DEFAULT },
+            Profile { min: 0, ..Profile::DEFAULT },
+            Profile { algorithm: 9, ..Profile::DEFAULT },
+        ] {
+            let refusal = Liar::open(&world, Open { profile, ..honest.open() }).await.refusal().await;
+            let expected = if profile.algorithm == 9 { Fault::Version } else { Fault::Input };
+            assert_eq!(refusal.fault, expected, "{refusal:?}");
         }
         // Labels beyond the bound.
         let labels = (0..65).map(|n| format!("l{n}").parse().expect("a label")).collect();

@@ -26,15 +26,15 @@ struct Memory {
 }
 
 impl Memory {
-    fn record(open: &Open, root: &Root) -> Record {
+    fn record(open: &Open) -> Record {
         Record {
             app: open.app.clone(),
-            release: root.release(),
+            release: open.release,
             sequence: 1,
             created: 0,
             user: "ada".parse().expect("a name"),
             labels: Vec::new(),
-            totals: root.totals,
+            totals: open.totals,
             cost: whit::record::Cost::default(),
         }
     }
@@ -45,9 +45,9 @@ impl Memory {
 }
 
 impl Shelf for Memory {
-    fn recognize(&mut self, open: &Open, root: &Root) -> Result<Option<(Record, bool)>, Refusal> {
-        let known = self.releases.contains(&root.release().into());
-        Ok(known.then(|| (Self::record(open, root), true)))
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        let known = self.releases.contains(&open.release.into());
+        Ok(known.then(|| (Self::record(open), true)))
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
@@ -86,18 +86,19 @@ impl Shelf for Memory {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        let record = Self::record(&proposal.open);
         assert_eq!(proposal.segments.len(), proposal.open.segments as usize, "no segment is missing");
         for segment in &proposal.segments {
             let (_, chunks) = self.segments.get(&segment.id.prefix()).expect("every segment is there");
             assert!(chunks.iter().all(|chunk| self.has(chunk)), "every chunk is there");
         }
-        let Root { profile, shape, totals, .. } = proposal.root;
+        let Open { profile, shape, totals, release, .. } = proposal.open;
         let made = Root::above(profile, shape, totals, proposal.segments, |_| {}).expect("within limits");
-        if made != proposal.root {
+        if made.release() != release {
             return Err(Refusal { fault: Fault::Corrupt, text: "another root".to_owned(), hint: None });
         }
         self.releases.insert(made.release().into());
-        Ok((Self::record(&proposal.open, &made), false))
+        Ok((record, false))
     }
 }
 
@@ -149,7 +150,10 @@ fn open(release: &Release, dry_run: bool) -> Open {
         app: "app".parse().expect("a name"),
         labels: Vec::new(),
         destinations: Vec::new(),
-        root: release.root.encode(),
+        release: release.root.release(),
+        profile: release.root.profile,
+        shape: release.root.shape,
+        totals: release.root.totals,
         segments: u32::try_from(release.segments.len()).expect("few"),
         names: Vec::new(),
         dry_run,
@@ -347,7 +351,7 @@ proptest! {
                 1 => PushReply::WantSegments(marks),
                 2 | 3 => PushReply::Missing(marks),
                 4 => PushReply::Stored(u64::MAX),
-                5 => PushReply::Committed { record: Memory::record(&begin, &release.root), existing: right },
+                5 => PushReply::Committed { record: Memory::record(&begin), existing: right },
                 6 => PushReply::Delivery(DeliveryEvent { destination, state: DeliveryState::Running }),
                 7 => PushReply::Done,
                 _ => {

@@ -1,0 +1,169 @@
+//! `whit gc`, `verify`, `rm`, `pin` and `unpin`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::output::{self, Output};
+use super::queries::ask;
+use super::{AccessArgs, Error};
+use crate::faults::Fault;
+use crate::ids::Selector;
+use crate::upkeep::{Collected, Verified};
+use crate::wire::{Answer, Operation};
+
+const GC_HELP: &str = "\
+Runs beside pushes and may be cut off at any point. What pushes under way may count on waits for the next run.";
+
+const VERIFY_HELP: &str = "\
+Reads every pack and hashes every chunk, then looks for every chunk of every release. With --repair,
+damaged packs are set aside after their intact chunks were kept, the index is mended, and missing chunks
+are taken from delivered copies; what is still missing then, the next push of that content is asked for.
+Exit code 5 where anything is damaged or missing.";
+
+/// Remove what no release needs any more.
+#[derive(Debug, Args)]
+#[command(after_help = GC_HELP)]
+pub struct GcArgs {
+    /// Only say what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Check everything that is stored.
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub struct VerifyArgs {
+    /// Mend what can be mended.
+    #[arg(long)]
+    repair: bool,
+    /// Stop after that time, like `10m`; the next verify goes on from there.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_duration: Option<Duration>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// One release.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// APP@RELEASE or APP@LABEL.
+    release: Selector,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs `whit gc`.
+pub async fn gc(arguments: GcArgs, output: &Output) -> Result<(), Error> {
+    let question = Operation::Collect { dry_run: arguments.dry_run };
+    for answer in ask(&arguments.access, output, question).await? {
+        if let Answer::Collected(collected) = answer {
+            output.report(&collected, || collected_text(&collected, arguments.dry_run));
+        }
+    }
+    Ok(())
+}
+
+fn collected_text(collected: &Collected, dry_run: bool) -> String {
+    let would = if dry_run { "would remove" } else { "removed" };
+    let mut text = format!(
+        "{would} {} of {} packs and {} chunks: {} of disk\n{} chunks are in use; {} unused ones stay in packs that are mostly in use",
+        output::count(collected.packs_removed),
+        output::count(collected.packs),
+        output::count(collected.removed_chunks),
+        output::bytes(collected.reclaimed_bytes),
+        output::count(collected.live_chunks),
+        output::count(collected.dead_chunks_left),
+    );
+    if collected.waits_for_pushes {
+        text.push_str("\npushes under way may count on more: the next run takes it");
+    }
+    text
+}
+
+/// Runs `whit verify`.
+pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error> {
+    let seconds_max = arguments.max_duration.map(|time| time.as_secs());
+    let question = Operation::Verify { repair: arguments.repair, seconds_max };
+    for answer in ask(&arguments.access, output, question).await? {
+        if let Answer::Verified(verified) = answer {
+            output.report(&verified, || verified_text(&verified));
+            let still_damaged = !verified.damaged.is_empty() && !arguments.repair;
+            if still_damaged || !verified.incomplete.is_empty() {
+                let hint = if still_damaged {
+                    "`whit verify --repair`"
+                } else {
+                    "push these releases again from where they were built"
+                };
+                return Err(Error::Told {
+                    fault: Fault::Corrupt,
+                    text: "stored data is damaged or missing".to_owned(),
+                    hint: Some(hint.to_owned()),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verified_text(verified: &Verified) -> String {
+    let mut lines = vec![format!(
+        "read {} packs, {} chunks, {}{}",
+        output::count(verified.packs),
+        output::count(verified.chunks),
+        output::bytes(verified.bytes),
+        if verified.finished { "" } else { "; the next verify goes on from there" },
+    )];
+    for damage in &verified.damaged {
+        lines.push(format!(
+            "damaged: {} at byte {}: {} ({} chunks)",
+            damage.pack, damage.offset, damage.what, damage.chunks
+        ));
+    }
+    let mut mended = |count: u64, what: &str| {
+        if count > 0 {
+            lines.push(format!("{} {what}", output::count(count)));
+        }
+    };
+    mended(verified.set_aside, "damaged packs were set aside; their intact chunks were kept");
+    mended(verified.indexed, "chunks were missing in the index");
+    mended(verified.healed_chunks, "chunks were taken from delivered copies");
+    for release in &verified.incomplete {
+        let lacks = release
+            .missing_chunks
+            .map_or("parts of its manifest".to_owned(), |count| format!("{count} chunks"));
+        lines.push(format!("incomplete: {}@{} lacks {lacks}", release.app, release.release.short()));
+    }
+    if verified.finished && verified.incomplete.is_empty() {
+        lines.push("every chunk of every release is there".to_owned());
+    }
+    lines.join("\n")
+}
+
+/// Runs `whit rm`.
+pub async fn remove(arguments: ReleaseArgs, output: &Output) -> Result<(), Error> {
+    if arguments.release.at.is_none() {
+        return Err(Error::input(
+            "which release? an application alone is not enough",
+            "name it: APP@RELEASE or APP@LABEL",
+        ));
+    }
+    change(&arguments.access, Operation::Remove(arguments.release), "removed", output).await
+}
+
+/// Runs `whit pin` and `whit unpin`.
+pub async fn pin(arguments: ReleaseArgs, pinned: bool, output: &Output) -> Result<(), Error> {
+    let what = if pinned { "pinned" } else { "unpinned" };
+    change(&arguments.access, Operation::Pin { release: arguments.release, pinned }, what, output).await
+}
+
+async fn change(access: &AccessArgs, question: Operation, what: &str, output: &Output) -> Result<(), Error> {
+    for answer in ask(access, output, question).await? {
+        if let Answer::Done(record) = answer {
+            output.report(&record, || format!("{what} {}@{}", record.app, record.release.short()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! What keeps a proxy healthy: retention, collecting garbage, verifying, healing.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::courier::for_app;
+use super::{Error, Granted, Shared};
+use crate::destination::Directory;
+use crate::faults::Faulty;
+use crate::files::OnPath;
+use crate::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
+use crate::manifest::Item;
+use crate::reassembly::{self, ChunkSource};
+use crate::store::retention::{Rules, evict_one, expire};
+use crate::store::{self, Pass, Store};
+use crate::token::Action;
+use crate::upkeep::{Collected, Incomplete, Verified};
+use crate::wire::{Answer, Operation, Refusal};
+
+/// Between two looks at whether damage was met.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What is kept, and how often that is seen to.
+#[derive(Debug, Clone)]
+pub struct UpkeepOptions {
+    /// Which releases may go.
+    pub rules: Rules,
+    /// How often releases expire and garbage is collected; never where none.
+    pub collect_every: Option<Duration>,
+    /// How often all packs are read and checked; never where none.
+    pub verify_every: Option<Duration>,
+    /// How fast they are read in the background.
+    pub verify_bytes_per_second: u64,
+}
+
+impl Default for UpkeepOptions {
+    /// Nothing expires; nothing runs by itself: for a proxy inside a command.
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            collect_every: None,
+            verify_every: None,
+            verify_bytes_per_second: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// The thread that does upkeep by itself.
+#[derive(Debug)]
+pub struct Upkeep(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Upkeep {
+    /// Starts the thread, where there is anything for it to do.
+    pub fn start(shared: &Arc<Shared>, options: &UpkeepOptions) -> Result<Self, Error> {
+        if options.collect_every.is_none() && options.verify_every.is_none() {
+            return Ok(Self(None));
+        }
+        let (stop, stopped) = channel();
+        let (shared, options) = (Arc::downgrade(shared), options.clone());
+        let thread = std::thread::Builder::new().name("whit-upkeep".to_owned());
+        let thread = thread.spawn(move || {
+            let begin = Instant::now();
+            let (mut collected, mut verified) = (begin, begin);
+            loop {
+                let due = |every: Option<Duration>, last: Instant| every.map(|every| last + every);
+                let next = [due(options.collect_every, collected), due(options.verify_every, verified)];
+                let Some(next) = next.into_iter().flatten().min() else { break };
+                let wait = next.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
+                match stopped.recv_timeout(wait) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    _ => break,
+                }
+                let Some(shared) = Weak::upgrade(&shared) else { break };
+                each_space(&shared, |store, _| verify_suspect(&shared, store));
+                if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
+                    each_space(&shared, |store, space| tidy(&shared, store, space, &options.rules));
+                    collected = Instant::now();
+                }
+                if due(options.verify_every, verified).is_some_and(|due| due <= Instant::now()) {
+                    let rate = Some(options.verify_bytes_per_second);
+                    let pass = Pass { repair: true, duration_max: None, bytes_per_second: rate };
+                    each_space(&shared, |store, _| verify(&shared, store, pass).map(drop));
+                    verified = Instant::now();
+                }
+            }
+        });
+        let thread = thread.on("start the upkeep of", &PathBuf::from("the proxy"))?;
+        Ok(Self(Some((stop, thread))))
+    }
+
+    /// Ends the thread after the step it is at.
+    pub fn stop(self) {
+        if let Some((stop, thread)) = self.0 {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("upkeep panicked; it goes on at the next start");
+            }
+        }
+    }
+}
+
+/// Sets damaged packs aside as soon as damage was met, not only at the next regular check.
+fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
+    if !store.take_suspicion() {
+        return Ok(());
+    }
+    tracing::warn!("damage was met: all packs are verified");
+    verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)
+}
+
+fn each_space(shared: &Shared, work: impl Fn(&Arc<Store>, &SpaceName) -> store::Result<()>) {
+    let names = shared.spaces.names().unwrap_or_default();
+    for space in names {
+        let worked = shared.spaces.open(&space).and_then(|store| work(&store, &space));
+        if let Err(error) = worked {
+            tracing::error!(%space, %error, "upkeep failed; it is tried again the next time");
+        }
+    }
+}
+
+/// Lets releases expire, collects, and evicts releases while the store is larger than it may be.
+fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<()> {
+    for (app, release) in expire(store, rules)? {
+        tracing::info!(%app, release = ?release, "a release expired");
+    }
+    let collected = collect(shared, store, space, false)?;
+    if collected.packs_removed > 0 {
+        tracing::info!(%space, bytes = collected.reclaimed_bytes, chunks = collected.removed_chunks, "garbage was collected");
+    }
+    let Some(size_max) = rules.size_max else { return Ok(()) };
+    while store.stored_bytes()? > size_max {
+        let Some((app, release)) = evict_one(store)? else { break };
+        tracing::info!(%app, release = ?release, "the store is too large: a release was evicted");
+        if collect(shared, store, space, false)?.waits_for_pushes {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn collect(
+    shared: &Shared,
+    store: &Arc<Store>,
+    space: &SpaceName,
+    dry_run: bool,
+) -> store::Result<Collected> {
+    store::collect(store, &|| shared.deliveries.pending(space), dry_run, &shared.stopping)
+}
+
+/// Verifies packs, heals from delivered copies, then looks at every release.
+fn verify(shared: &Shared, store: &Arc<Store>, pass: Pass) -> store::Result<Verified> {
+    let mut verified = store::verify_packs(store, pass, &shared.stopping)?;
+    if verified.finished {
+        verified.incomplete = store::verify_releases(store)?;
+        if pass.repair && !verified.incomplete.is_empty() {
+            for incomplete in &verified.incomplete {
+                verified.healed_chunks += heal(shared, store, incomplete)?;
+            }
+            verified.incomplete = store::verify_releases(store)?;
+        }
+    }
+    Ok(verified)
+}
+
+/// Takes what a release lacks from copies of it that were delivered and are intact.
+fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::Result<u64> {
+    let copies = shared.destinations.values().map(|destination| copy_of(destination, incomplete));
+    let copies: Vec<PathBuf> = copies.flatten().collect();
+    let Ok(root) = store.root(&incomplete.release) else { return Ok(0) };
+    let mut wanted: Vec<(ChunkId, PathBuf, u64, u32)> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut at: Option<(PathBuf, u64)> = None;
+    let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
+        match item {
+            Item::File { path, .. } => {
+                use std::os::unix::ffi::OsStrExt;
+                at = Some((std::ffi::OsStr::from_bytes(path.as_bytes()).into(), 0));
+            }
+            Item::Chunk(chunk) => {
+                if let Some((path, offset)) = &mut at {
+                    if matches!(store.find(&chunk.id), Ok(None)) && seen.insert(chunk.id) {
+                        wanted.push((chunk.id, path.clone(), *offset, chunk.bytes));
+                    }
+                    *offset += u64::from(chunk.bytes);
+                }
+            }
+            Item::Directory { .. } | Item::Symlink { .. } => at = None,
+        }
+        Ok(())
+    });
+    if walked.is_err() {
+        return Ok(0);
+    }
+    let mut healed = 0;
+    for (id, path, offset, bytes) in wanted {
+        let found = copies.iter().find_map(|copy| {
+            use std::os::unix::fs::FileExt;
+            let mut content = vec![0; bytes as usize];
+            let file = std::fs::File::open(copy.join(&path)).ok()?;
+            file.read_exact_at(&mut content, offset).ok()?;
+            (ChunkId::of(&content) == id).then_some(content)
+        });
+        if let Some(content) = found {
+            healed += store::heal(store, &[(id, content)])?;
+        }
+    }
+    Ok(healed)
+}
+
+/// Where a destination keeps a release, if it does.
+fn copy_of(destination: &Directory, incomplete: &Incomplete) -> Option<PathBuf> {
+    let place = for_app(destination, &incomplete.app);
+    let copy = place.path.join("releases").join(incomplete.release.to_string());
+    copy.is_dir().then_some(copy)
+}
+
+/// Serves one request of an admin.
+///
+/// # Errors
+/// What the agent is to be told.
+pub fn serve(granted: &Granted, request: Operation) -> Result<Answer, Refusal> {
+    let told = |error: store::Error| Refusal::of(&error as &dyn Faulty);
+    let shared = &granted.shared;
+    match request {
+        Operation::Collect { dry_run } => {
+            granted.allow(Action::Admin, None)?;
+            let store = granted.store()?;
+            Ok(Answer::Collected(collect(shared, &store, &granted.grant.space, dry_run).map_err(told)?))
+        }
+        Operation::Verify { repair, seconds_max } => {
+            granted.allow(Action::Admin, None)?;
+            let store = granted.store()?;
+            let duration_max = seconds_max.map(Duration::from_secs);
+            let pass = Pass { repair, duration_max, bytes_per_second: None };
+            Ok(Answer::Verified(Box::new(verify(shared, &store, pass).map_err(told)?)))
+        }
+        Operation::Remove(selector) => {
+            let (store, app, release) = select(granted, &selector)?;
+            let record = store.select(&selector).map_err(told)?;
+            store.records().remove(&app, &release).map_err(told)?;
+            granted.audit("remove", &app, release);
+            Ok(Answer::Done(record))
+        }
+        Operation::Pin { release: selector, pinned } => {
+            let (store, app, release) = select(granted, &selector)?;
+            let record = store.select(&selector).map_err(told)?;
+            let records = store.records();
+            if pinned { records.pin(&app, &release) } else { records.unpin(&app, &release) }.map_err(told)?;
+            granted.audit(if pinned { "pin" } else { "unpin" }, &app, release);
+            Ok(Answer::Done(record))
+        }
+        _ => unreachable!("only requests of an admin come here"),
+    }
+}
+
+/// The release that an admin means, if the token allows it.
+fn select(granted: &Granted, selector: &Selector) -> Result<(Arc<Store>, AppName, ReleaseId), Refusal> {
+    granted.allow(Action::Admin, Some(&selector.app))?;
+    let store = granted.store()?;
+    let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
+    Ok((store, record.app, record.release))
+}

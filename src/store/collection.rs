@@ -1,0 +1,293 @@
+//! Garbage collection: removes what no release names, beside pushes, in steps that may be cut off anywhere.
+//!
+//! A run marks what is alive and *condemns* the rest: from then on no push is told that a condemned
+//! chunk is known. Pushes that were under way may have been told so before; so a condemned chunk is
+//! removed only when every lease that was open at that time has ended or lapsed, and a fresh marking
+//! still finds no release that names it. Where no push is under way both happen in one run.
+//!
+//! Removing: a pack with little left alive is rewritten into the open pack; when that is durable and
+//! indexed, the old pack leaves the index, then the disk. A crash between two steps leaves a chunk
+//! twice, never not at all. Two-step collection with leases is argued in docs/decisions/0011.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use super::marking::{Live, mark};
+use super::packs::{self, Pack};
+use super::{Result, Store, StoreReader};
+use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::files;
+use crate::ids::{ChunkId, ReleaseId};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PACK_BYTES_TARGET};
+use crate::pack::{Frame, FrameKind};
+use crate::reassembly::ChunkReader;
+use crate::recipe::ChunkRef;
+use crate::upkeep::Collected;
+
+/// A pack is rewritten when less than this part of its bytes is alive.
+const ALIVE_PERCENT_MIN: u64 = 60;
+/// Packs below this are gathered into larger ones ...
+const SMALL_PACK_BYTES: u64 = PACK_BYTES_TARGET / 16;
+/// ... when there are so many of them.
+const SMALL_PACKS_MIN: usize = 16;
+
+/// What was chosen to be removed, and for whom it waits.
+#[derive(Debug, Default)]
+pub struct Condemned {
+    names: RwLock<Arc<HashSet<u64>>>,
+    run: Mutex<Vec<u64>>,
+}
+
+impl Condemned {
+    /// Whether the chunk is to be removed: no push may count on it.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).contains(&id.prefix())
+    }
+
+    fn replace(&self, names: HashSet<u64>) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    }
+
+    fn names(&self) -> Arc<HashSet<u64>> {
+        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One run at a time; it holds the leases that the last one waits for.
+    fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Collects once. `roots` gives releases to keep besides those that have records: of deliveries under way.
+///
+/// Only one run works at a time; others wait for it. Stops between packs when `cancelled`.
+///
+/// # Errors
+/// The disk's or the index's: what was done so far is complete in itself.
+pub fn collect(
+    store: &Store,
+    roots: &dyn Fn() -> Vec<ReleaseId>,
+    dry_run: bool,
+    cancelled: &AtomicBool,
+) -> Result<Collected> {
+    let mut waits_for = store.condemned.begin();
+    let mut collected = Collected::default();
+    if dry_run {
+        let live = live(store, roots);
+        sweep(store, &live, None, &mut collected, &Sweep { dry_run, cancelled })?;
+        return Ok(collected);
+    }
+    // What the run before condemned, if nobody who was promised it is left.
+    let before = store.condemned.names();
+    let holding = store.leases.holding(Instant::now());
+    if !before.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
+        let live = live(store, roots);
+        sweep(store, &live, Some(&before), &mut collected, &Sweep { dry_run, cancelled })?;
+    }
+    // Condemn first, then look who is there: whoever comes later is not told of these chunks.
+    let live_now = live(store, roots);
+    if !live_now.unreadable.is_empty() {
+        // What a damaged manifest names is unknown; nothing is removed until it is healed or its release removed.
+        tracing::warn!(releases = ?live_now.unreadable, "releases cannot be read; nothing is collected");
+        store.condemned.replace(HashSet::new());
+        waits_for.clear();
+        collected.live_chunks = live_now.len() as u64;
+        return Ok(collected);
+    }
+    let names = dead(store, &live_now);
+    let nothing = names.is_empty();
+    store.condemned.replace(names);
+    *waits_for = store.leases.holding(Instant::now());
+    if nothing {
+        collected.live_chunks = live_now.len() as u64;
+    } else if waits_for.is_empty() {
+        let live = live(store, roots);
+        let condemned = store.condemned.names();
+        sweep(store, &live, Some(&condemned), &mut collected, &Sweep { dry_run, cancelled })?;
+        store.condemned.replace(HashSet::new());
+    } else {
+        collected.waits_for_pushes = true;
+        collected.live_chunks = live_now.len() as u64;
+    }
+    Ok(collected)
+}
+
+fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
+    // Deliveries first: one that ends meanwhile was made of a release that is named here.
+    let mut releases: HashSet<ReleaseId> = roots().into_iter().collect();
+    releases.extend(store.records().releases());
+    mark(store, &releases)
+}
+
+/// The names of all chunks in sealed packs that are not alive.
+fn dead(store: &Store, live: &Live) -> HashSet<u64> {
+    let mut names = HashSet::new();
+    for (_, pack) in store.shared.packs.sealed() {
+        let Ok(footer) = packs::check_sealed(&pack) else { continue };
+        names.extend(
+            footer.chunks().map(|entry| entry.chunk.id).filter(|id| !live.has(id)).map(|id| id.prefix()),
+        );
+        pack.release(0, usize::MAX);
+    }
+    names
+}
+
+struct Sweep<'a> {
+    dry_run: bool,
+    cancelled: &'a AtomicBool,
+}
+
+/// Removes dead chunks pack by pack; with `condemned`, only what is condemned counts as dead.
+fn sweep(
+    store: &Store,
+    live: &Live,
+    condemned: Option<&HashSet<u64>>,
+    collected: &mut Collected,
+    how: &Sweep<'_>,
+) -> Result<()> {
+    collected.live_chunks = live.len() as u64;
+    let packs = store.shared.packs.sealed();
+    let is_small = |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < SMALL_PACK_BYTES);
+    let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
+    let mut rewriting = Rewriting::new(store);
+    for (number, pack) in packs {
+        if how.cancelled.load(Ordering::Relaxed) {
+            break;
+        }
+        collected.packs += 1;
+        let Ok(share) = Share::of(store, number, &pack, live, condemned) else {
+            // A damaged pack is verify's business.
+            continue;
+        };
+        let keeps_much = share.live_bytes * 100 >= share.bytes * ALIVE_PERCENT_MIN;
+        if keeps_much && !(gather_small && is_small(&pack)) {
+            collected.dead_chunks_left += share.dead_chunks;
+            continue;
+        }
+        if how.dry_run || rewriting.take(number, &pack, &share)? {
+            collected.packs_removed += 1;
+            collected.removed_chunks += share.dead_chunks;
+            collected.reclaimed_bytes += share.bytes.saturating_sub(share.live_bytes);
+        }
+    }
+    rewriting.finish()
+}
+
+/// What of a pack is alive.
+struct Share {
+    /// The chunks to keep, in the pack's order, with their frames' kinds.
+    live: Vec<(ChunkRef, FrameKind)>,
+    live_bytes: u64,
+    /// The chunks that the index knows in this pack and that go with it.
+    dead: Vec<ChunkId>,
+    dead_chunks: u64,
+    bytes: u64,
+}
+
+impl Share {
+    fn of(
+        store: &Store,
+        number: u32,
+        pack: &Pack,
+        live: &Live,
+        condemned: Option<&HashSet<u64>>,
+    ) -> Result<Self> {
+        let bytes = pack.bytes()?;
+        let mut share = Self { live: Vec::new(), live_bytes: 0, dead: Vec::new(), dead_chunks: 0, bytes };
+        let (mut plain, mut live_plain) = (0, 0);
+        let mut failed = Ok(());
+        packs::visit_frames(pack, &mut |frame| {
+            for chunk in &frame.chunks {
+                plain += u64::from(chunk.bytes);
+                let place = match store.find(&chunk.id) {
+                    Ok(place) => place,
+                    Err(error) => {
+                        failed = Err(error);
+                        return;
+                    }
+                };
+                // A copy that the index does not point to is not needed, alive or not.
+                let elsewhere = place.is_some_and(|place| place.pack != number);
+                let may_go = condemned.is_none_or(|names| names.contains(&chunk.id.prefix()));
+                if elsewhere || (may_go && !live.has(&chunk.id)) {
+                    share.dead_chunks += 1;
+                    if !elsewhere {
+                        share.dead.push(chunk.id);
+                    }
+                } else {
+                    live_plain += u64::from(chunk.bytes);
+                    share.live.push((*chunk, frame.kind));
+                }
+            }
+        })?;
+        failed?;
+        share.live_bytes = bytes * live_plain / plain.max(1);
+        Ok(share)
+    }
+}
+
+/// Brings packs' live chunks into the open pack, and removes the packs once that is durable and indexed.
+struct Rewriting<'a> {
+    store: &'a Store,
+    compressor: Compressor,
+    /// Packs whose live chunks were appended: number, pack, chunks to take out of the index.
+    emptied: Vec<(u32, Arc<Pack>, Vec<ChunkId>)>,
+    appended_bytes: u64,
+}
+
+impl<'a> Rewriting<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, compressor: Compressor::new(LEVEL_DEFAULT), emptied: Vec::new(), appended_bytes: 0 }
+    }
+
+    /// Appends what is alive in the pack; false where a chunk is damaged, so that the pack stays.
+    fn take(&mut self, number: u32, pack: &Arc<Pack>, share: &Share) -> Result<bool> {
+        let mut reader = StoreReader::new(self.store);
+        let mut rest = share.live.as_slice();
+        while let Some((_, kind)) = rest.first() {
+            let mut plain: Vec<Vec<u8>> = Vec::new();
+            let mut bytes = 0;
+            for (chunk, _) in rest.iter().take(FRAME_CHUNKS_MAX).take_while(|(_, other)| other == kind) {
+                if bytes >= FRAME_PLAIN_TARGET {
+                    break;
+                }
+                let mut content = Vec::new();
+                if reader.read(chunk, &mut content).is_err() {
+                    self.store.mark_lost(chunk.id);
+                    return Ok(false);
+                }
+                bytes += content.len();
+                plain.push(content);
+            }
+            let parts = plain.iter().map(Vec::as_slice);
+            self.store.append(&Frame::compress(*kind, parts, &mut self.compressor))?;
+            self.appended_bytes += bytes as u64;
+            rest = &rest[plain.len()..];
+        }
+        self.emptied.push((number, Arc::clone(pack), share.dead.clone()));
+        if self.appended_bytes >= PACK_BYTES_TARGET {
+            self.remove_emptied()?;
+        }
+        Ok(true)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.remove_emptied()
+    }
+
+    /// The copies are durable and in the index before the old packs leave either.
+    fn remove_emptied(&mut self) -> Result<()> {
+        if self.appended_bytes > 0 {
+            self.store.writer.seal_now()?;
+            self.appended_bytes = 0;
+        }
+        for (number, pack, dead) in self.emptied.drain(..) {
+            self.store.shared.index.take_out(number, &dead)?;
+            self.store.shared.packs.remove(number);
+            files::remove(pack.path())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! What is alive: every chunk that some release names.
+
+use std::collections::HashSet;
+
+use super::Store;
+use crate::ids::{ChunkId, ReleaseId};
+use crate::manifest::{self, NodeRef, Root};
+use crate::reassembly::{ChunkReader, SourceError};
+use crate::recipe::ChunkRef;
+
+/// The names of all live chunks: 8 bytes each. A dead chunk that shares its name with a live one stays.
+#[derive(Debug, Default)]
+pub struct Live {
+    names: Vec<u64>,
+    /// Releases some part of whose manifest cannot be read: what they name is unknown.
+    pub unreadable: Vec<ReleaseId>,
+}
+
+impl Live {
+    /// Whether some release names the chunk.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.names.binary_search(&id.prefix()).is_ok()
+    }
+
+    /// How many distinct chunks are named.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// Names all chunks of `releases`: content, segments, nodes and roots.
+///
+/// Each distinct segment is read once. Memory: 8 B for each chunk reference of distinct segments.
+pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
+    let mut marking = Marking { store, names: Vec::new(), seen: HashSet::new() };
+    let mut reader = super::StoreReader::new(store);
+    let mut unreadable = Vec::new();
+    for release in releases {
+        if marking.release(release, &mut reader).is_err() {
+            unreadable.push(*release);
+        }
+    }
+    let mut names = marking.names;
+    names.sort_unstable();
+    names.dedup();
+    Live { names, unreadable }
+}
+
+struct Marking<'a> {
+    store: &'a Store,
+    names: Vec<u64>,
+    /// Nodes and segments that were read already.
+    seen: HashSet<ChunkId>,
+}
+
+impl Marking<'_> {
+    fn release(
+        &mut self,
+        release: &ReleaseId,
+        reader: &mut super::StoreReader<'_>,
+    ) -> Result<(), SourceError> {
+        self.names.push(ChunkId::from(*release).prefix());
+        let root: Root = self.store.root(release)?;
+        self.level(&root.children, root.depth, reader)
+    }
+
+    fn level(
+        &mut self,
+        nodes: &[NodeRef],
+        depth: u8,
+        reader: &mut super::StoreReader<'_>,
+    ) -> Result<(), SourceError> {
+        let mut first_error = Ok(());
+        for node in nodes {
+            self.names.push(node.id.prefix());
+            if self.seen.insert(node.id) {
+                // What can still be read is kept alive, whatever else of the release is gone.
+                if let Err(error) = self.node(node, depth, reader) {
+                    self.seen.remove(&node.id);
+                    first_error = first_error.and(Err(error));
+                }
+            }
+        }
+        first_error
+    }
+
+    fn node(
+        &mut self,
+        node: &NodeRef,
+        depth: u8,
+        reader: &mut super::StoreReader<'_>,
+    ) -> Result<(), SourceError> {
+        let mut bytes = Vec::new();
+        reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes)?;
+        let damaged = |error: manifest::Error| SourceError::Damaged { id: node.id, place: error.to_string() };
+        if depth > 0 {
+            let children = manifest::decode_node(&bytes).map_err(damaged)?;
+            return self.level(&children, depth - 1, reader);
+        }
+        let chunks = manifest::segment_chunks(&bytes).map_err(damaged)?;
+        self.names.extend(chunks.iter().map(|chunk| chunk.id.prefix()));
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! Verifying: every pack against its footer, every chunk against its name, every release against the packs.
+//!
+//! A damaged pack is set aside whole, after its intact chunks were brought into the open pack; chunks
+//! that are gone then count as missing, so that the next push that has them is asked for exactly those.
+//! A long pass goes on where the last one stopped.
+
+mod check;
+mod repair;
+
+pub use repair::heal;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Result, Store, recovery};
+use crate::files;
+use crate::ids::ReleaseId;
+use crate::manifest::Item;
+use crate::pack::PackId;
+use crate::reassembly::{self, ChunkSource};
+use crate::upkeep::{Incomplete, Verified};
+
+/// How to verify.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// Set damaged packs aside, bring their intact chunks over, mend the index.
+    pub repair: bool,
+    /// Stop after that time; the next pass goes on from there.
+    pub duration_max: Option<Duration>,
+    /// Read no more than so many bytes a second; none for as fast as possible.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// Verifies the packs from where the last pass stopped. Stops between packs when `cancelled`.
+///
+/// # Errors
+/// The disk's or the index's.
+pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result<Verified> {
+    let begin = Instant::now();
+    let cursor_file = store.shared.folder.join("verify.cursor");
+    let mut verified = Verified { finished: true, ..Verified::default() };
+    let mut packs = recovery::list_sealed(&store.shared.folder)?;
+    packs.sort_by_key(|pack| pack.id);
+    let after = files::read_if_there(&cursor_file, 64)?
+        .and_then(|text| PackId::from_hex(&String::from_utf8(text).ok()?));
+    let numbers: HashMap<PackId, u32> =
+        store.shared.packs.sealed().into_iter().map(|(number, pack)| (pack.id, number)).collect();
+    for pack in packs.into_iter().filter(|pack| after.is_none_or(|after| pack.id > after)) {
+        let over = pass.duration_max.is_some_and(|most| begin.elapsed() >= most);
+        if over || cancelled.load(Ordering::Relaxed) {
+            verified.finished = false;
+            return Ok(verified);
+        }
+        // A pack may have been collected since it was listed.
+        if !pack.path().exists() {
+            continue;
+        }
+        let number = numbers.get(&pack.id).copied();
+        let check = check::check(&pack);
+        verified.packs += 1;
+        verified.chunks += check.intact.len() as u64;
+        verified.bytes += check.bytes;
+        if check.damaged.is_empty() {
+            verified.indexed += repair::mend_index(store, number, &pack, pass.repair)?;
+        } else {
+            repair::report(store, &check);
+            if pass.repair {
+                repair::set_aside(store, number, &pack, &check)?;
+                verified.set_aside += 1;
+            }
+        }
+        verified.damaged.extend(check.damaged);
+        pack.release(0, usize::MAX);
+        files::publish(&cursor_file, pack.id.to_string().as_bytes(), 0o600)?;
+        keep_rate(pass, begin, verified.bytes, cancelled);
+    }
+    files::remove(&cursor_file)?;
+    Ok(verified)
+}
+
+/// Looks for every chunk of every release; where all are there, the store counts as whole again.
+///
+/// # Errors
+/// The index's.
+pub fn verify_releases(store: &Store) -> Result<Vec<Incomplete>> {
+    let mut incomplete = Vec::new();
+    let mut checked: HashMap<ReleaseId, Completeness> = HashMap::new();
+    for summary in store.records().apps() {
+        let mut reported = HashSet::new();
+        for record in store.records().of(&summary.app).unwrap_or_default() {
+            let missing = match checked.get(&record.release) {
+                Some(known) => *known,
+                None => *checked.entry(record.release).or_insert(completeness(store, &record.release)?),
+            };
+            let missing_chunks = match missing {
+                Completeness::Complete => continue,
+                Completeness::Lacks(chunks) => Some(chunks),
+                Completeness::Unreadable => None,
+            };
+            if reported.insert(record.release) {
+                incomplete.push(Incomplete { app: record.app, release: record.release, missing_chunks });
+            }
+        }
+    }
+    if incomplete.is_empty() {
+        store.mark_whole()?;
+    } else {
+        store.mark_incomplete();
+    }
+    Ok(incomplete)
+}
+
+/// What of a release is there.
+#[derive(Debug, Clone, Copy)]
+enum Completeness {
+    Complete,
+    /// So many chunks of content are gone.
+    Lacks(u64),
+    /// Parts of the manifest are gone.
+    Unreadable,
+}
+
+fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
+    let Ok(root) = store.root(release) else { return Ok(Completeness::Unreadable) };
+    let mut missing = HashSet::new();
+    let mut failed = Ok(());
+    let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
+        if let Item::Chunk(chunk) = item {
+            match store.find(&chunk.id) {
+                Ok(None) => drop(missing.insert(chunk.id)),
+                Ok(Some(_)) => {}
+                Err(error) => failed = Err(error),
+            }
+        }
+        Ok(())
+    });
+    failed?;
+    match walked {
+        Err(_) => Ok(Completeness::Unreadable),
+        Ok(()) if missing.is_empty() => Ok(Completeness::Complete),
+        Ok(()) => Ok(Completeness::Lacks(missing.len() as u64)),
+    }
+}
+
+/// Waits until no more was read than the rate allows.
+fn keep_rate(pass: Pass, begin: Instant, bytes: u64, cancelled: &AtomicBool) {
+    let Some(rate) = pass.bytes_per_second else { return };
+    let due = Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1));
+    while begin.elapsed() < due && !cancelled.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20).min(due.saturating_sub(begin.elapsed())));
+    }
+}

@@ -1,0 +1,103 @@
+//! Mends what verifying found.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::super::packs::{self, Pack};
+use super::super::{Result, Store, recovery};
+use super::check::Check;
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::files;
+use crate::ids::ChunkId;
+use crate::pack::{Frame, FrameKind, FrameView};
+
+/// Names the damage in the log, and has what is lost asked for again.
+pub fn report(store: &Store, check: &Check) {
+    for damage in &check.damaged {
+        tracing::error!(pack = damage.pack, offset = damage.offset, what = damage.what, "damage was found");
+    }
+    store.mark_incomplete();
+}
+
+/// Brings a damaged pack's intact chunks over and sets the pack aside.
+pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check) -> Result<()> {
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    let mut zstd = Decompressor::new();
+    let mut frames: Vec<u64> = check.intact.iter().map(|(_, _, offset)| *offset).collect();
+    frames.dedup();
+    let intact: HashSet<ChunkId> = check.intact.iter().map(|(chunk, _, _)| chunk.id).collect();
+    let map = pack.map()?;
+    for offset in frames {
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+        let Ok(frame) = FrameView::parse(map.get(begin..).unwrap_or_default(), offset) else { continue };
+        let mut plain = Vec::new();
+        if zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain).is_err() {
+            continue;
+        }
+        let mut parts = Vec::new();
+        let mut at = 0;
+        for chunk in frame.chunks() {
+            let end = at + chunk.bytes as usize;
+            let here = store.find(&chunk.id)?.is_none_or(|place| Some(place.pack) == number);
+            if here && intact.contains(&chunk.id) && ChunkId::of(&plain[at..end]) == chunk.id {
+                parts.push(&plain[at..end]);
+            }
+            at = end;
+        }
+        if !parts.is_empty() {
+            store.append(&Frame::compress(frame.kind(), parts, &mut compressor))?;
+        }
+    }
+    store.writer.seal_now()?;
+    if let Some(number) = number {
+        store.shared.index.take_out(number, &check.lost)?;
+        store.shared.packs.remove(number);
+    }
+    let folder = store.shared.folder.join("damaged");
+    files::create_folder(&folder)?;
+    files::rename(pack.path(), &aside_path(&folder, pack))?;
+    tracing::warn!(pack = %pack.path().display(), "a damaged pack was set aside; its intact chunks were kept");
+    Ok(())
+}
+
+fn aside_path(folder: &Path, pack: &Pack) -> PathBuf {
+    folder.join(pack.path().file_name().unwrap_or_default())
+}
+
+/// Has the index know every chunk of an intact pack; gives how many it did not know.
+pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool) -> Result<u64> {
+    let footer = packs::check_sealed(pack)?;
+    let mut unknown = 0;
+    for entry in footer.chunks() {
+        if number.is_none() || store.shared.index.find(&entry.chunk.id)?.is_none() {
+            unknown += 1;
+        }
+    }
+    if unknown > 0 && repair {
+        let number = match number {
+            Some(number) => number,
+            None => store.writer.new_number(),
+        };
+        let sealed = Pack::sealed(pack.id, pack.path().to_owned());
+        recovery::take_in(&store.shared.index, number, &sealed)?;
+        store.shared.packs.insert(number, sealed);
+    }
+    Ok(unknown)
+}
+
+/// Puts chunks that were found elsewhere back into the store; each is verified by its name first.
+///
+/// # Errors
+/// The disk's.
+pub fn heal(store: &Store, chunks: &[(ChunkId, Vec<u8>)]) -> Result<u64> {
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    let mut healed = 0;
+    for (id, bytes) in chunks {
+        if ChunkId::of(bytes) == *id {
+            store.append(&Frame::compress(FrameKind::Content, [bytes.as_slice()], &mut compressor))?;
+            healed += 1;
+        }
+    }
+    store.sync()?;
+    Ok(healed)
+}
