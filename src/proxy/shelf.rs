@@ -66,7 +66,7 @@ impl<'a> SpaceShelf<'a> {
 
     /// The segments that need no check, because a committed release has them.
     fn trusted(&mut self, reader: &mut StoreReader<'_>) -> &HashMap<u64, NodeRef> {
-        let latest = self.app_latest.take();
+        let latest = self.app_latest.clone();
         self.latest.get_or_insert_with(|| {
             let leaves = latest.filter(|_| reader.store().is_whole()).and_then(|record| {
                 let root = reader.store().root(&record.release).ok()?;

@@ -11,11 +11,11 @@ pub enum SourceError {
     #[error("chunk {0} is not there")]
     Unknown(ChunkId),
     /// A place holds something else.
-    #[error("chunk {id} is damaged in {place}")]
+    #[error("chunk {id} is damaged")]
     Damaged {
         /// The chunk.
         id: ChunkId,
-        /// The file that should hold it.
+        /// The file that should hold it: for the log of who reads, not for a peer.
         place: String,
     },
     /// The place cannot be read.

@@ -408,7 +408,10 @@ async fn a_message_that_is_none_or_too_large_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_goes_silent_is_given_up() {
     within(async {
-        let world = World::start_with(|options| options.link.silence_max = Duration::from_millis(300));
+        let world = World::start_with(|options| {
+            let soon = Duration::from_millis(300);
+            (options.link.silence_max, options.link.pause_max) = (soon, soon);
+        });
         let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
