@@ -14,5 +14,6 @@ mod push_machines;
 mod store;
 mod trees;
 mod trust;
+mod upkeep;
 mod walker;
 mod world;
