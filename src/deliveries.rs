@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::crash;
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
@@ -315,9 +316,11 @@ fn pursue(
         };
         if let Some(state) = end {
             // Removed before anybody is told: a delivery that was reported is not made again.
+            crash::point("delivery.made");
             if let Err(error) = files::remove(&queued.file) {
                 tracing::warn!(%error, "a finished delivery will be made again at the next start");
             }
+            crash::point("delivery.removed");
             queued.tell(state);
             return true;
         }

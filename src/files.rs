@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use crate::crash;
 use crate::faults::{Fault, Faulty};
 
 /// An operating system's error with what was done to which path.
@@ -94,7 +95,10 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
+    crash::on(path, ".created");
+    crash::half_on(path, ".half", &file, content);
     let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
+    crash::on(path, ".written");
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
 }
 
@@ -104,6 +108,7 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// The rename or the sync of the new name's folder.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).on("rename", from)?;
+    crash::on(to, ".renamed");
     sync_folder(parent(to))?;
     if parent(from) == parent(to) { Ok(()) } else { sync_folder(parent(from)) }
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
@@ -153,8 +154,10 @@ impl Index {
     ) -> Result<(), Error> {
         let count = u32::try_from(chunks.len()).map_err(|_| Error::Entry)?;
         // Burnt first: entries that a crash leaves half written must never point into another pack.
+        crash::point("take-in.before");
         let next = self.next_number()?.max(number + 1);
         guarded(|| Ok(self.numbers.insert("next", &next.to_le_bytes()).map(drop)?))?;
+        crash::point("take-in.burnt");
         let mut chunks = chunks.peekable();
         while chunks.peek().is_some() {
             let mut batch = sled::Batch::default();
@@ -162,13 +165,18 @@ impl Index {
                 batch.insert(id.as_bytes(), &place.encode());
             }
             guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
+            crash::point("take-in.chunks");
         }
         self.sync()?;
+        crash::point("take-in.synced");
         let mut entry = [0; 20];
         entry[..16].copy_from_slice(id.as_bytes());
         entry[16..].copy_from_slice(&count.to_le_bytes());
         guarded(|| Ok(self.catalogue.insert(number.to_be_bytes(), &entry).map(drop)?))?;
-        self.sync()
+        crash::point("take-in.catalogued");
+        self.sync()?;
+        crash::point("take-in.after");
+        Ok(())
     }
 
     /// The first pack number that was never given.
@@ -189,7 +197,9 @@ impl Index {
     /// # Errors
     /// The index is damaged or the disk full.
     pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
+        crash::point("take-out.before");
         guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
+        crash::point("take-out.catalogue");
         for some in chunks.chunks(BATCH_KEYS) {
             let mut batch = sled::Batch::default();
             for id in some {
@@ -199,6 +209,7 @@ impl Index {
             }
             guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
         }
+        crash::point("take-out.chunks");
         self.sync()
     }
 

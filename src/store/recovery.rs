@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::index::{Index, Place};
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::{Error, Result, writer};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::mapping::Mapping;
 use crate::pack::{Footer, PackId, Scanner};
@@ -59,7 +60,9 @@ pub fn seal_open_packs(folder: &Path) -> Result<usize> {
         // The map above is gone, and only sealed packs are mapped by others: this file may be cut.
         let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
         file.set_len(valid).on("cut", &path)?;
+        crash::point("recovery.cut");
         writer::finish_file(folder, &mut file, &path, id, footer, valid)?;
+        crash::point("recovery.sealed");
     }
     Ok(count)
 }
@@ -156,6 +159,7 @@ fn set_aside(index_folder: &Path) -> Result<()> {
     let aside = index_folder.with_extension("damaged");
     files::remove(&aside)?;
     files::rename(index_folder, &aside)?;
+    crash::point("recovery.index");
     Ok(())
 }
 

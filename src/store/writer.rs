@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use super::index::{Index, Place};
 use super::packs::{self, Pack, Packs};
 use super::{Error, Result};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::limits::{PACK_BYTES_TARGET, PACK_CHUNKS_MAX};
@@ -204,6 +205,7 @@ impl Writer {
             }
             (state.written, dirty)
         };
+        crash::point("sync.before");
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
@@ -211,6 +213,7 @@ impl Writer {
                 return Err(error.into());
             }
         }
+        crash::point("sync.after");
         *durable = written;
         Ok(written)
     }
@@ -270,7 +273,9 @@ impl OpenPack {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
+        crash::point("pack.created");
         file.write_all(&pack::header(id)).on("write", &path)?;
+        crash::point("pack.headed");
         files::sync_folder(&open)?;
         Ok(Self {
             number,
@@ -285,11 +290,14 @@ impl OpenPack {
 
     /// Writes a frame, or leaves the pack as it was.
     fn append(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<(ChunkId, Place)>> {
+        crash::point("append.before");
+        crash::half("append.half", &self.file, bytes);
         if let Err(error) = self.file.write_all(bytes).on("write", &self.path) {
             // Nobody has mapped an open pack, so that it may be cut back to its last whole frame.
             self.broken = self.file.set_len(self.bytes).is_err();
             return Err(error.into());
         }
+        crash::point("append.after");
         let offset = self.bytes;
         let frame_offset = u32::try_from(offset).map_err(|_| Error::WriteFailed)?;
         let frame_bytes = u32::try_from(bytes.len()).map_err(|_| Error::WriteFailed)?;
@@ -345,9 +353,16 @@ pub fn finish_file(
     footer: Footer,
     bytes: u64,
 ) -> Result<PathBuf> {
-    file.write_all(&footer.encode(bytes)).and_then(|()| file.sync_all()).on("write", path)?;
+    let footer = footer.encode(bytes);
+    crash::point("seal.before");
+    crash::half("seal.half", file, &footer);
+    file.write_all(&footer).on("write", path)?;
+    crash::point("seal.footer");
+    file.sync_all().on("sync", path)?;
+    crash::point("seal.synced");
     let sealed = packs::sealed_path(folder, id);
     files::create_folder(sealed.parent().unwrap_or(folder))?;
     files::rename(path, &sealed)?;
+    crash::point("seal.after");
     Ok(sealed)
 }
