@@ -224,6 +224,7 @@ impl Deliveries {
     }
 
     fn take_up(&self) -> Result<(), Error> {
+        files::remove_unpublished(&self.folder)?;
         let mut left = Vec::new();
         for entry in std::fs::read_dir(&self.folder).on("list", &self.folder)? {
             let file = entry.on("list", &self.folder)?.path();

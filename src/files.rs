@@ -246,6 +246,22 @@ impl Lock {
     }
 }
 
+/// Removes what processes that were killed within [`publish`] left in a folder.
+///
+/// For folders that only the caller writes to.
+///
+/// # Errors
+/// The folder cannot be read, or a file in it cannot be removed.
+pub fn remove_unpublished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where a file is written before it gets its name.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -270,6 +286,17 @@ mod tests {
         publish(&path, b"new", 0o600).expect("published");
         assert_eq!(fs::read(&path).expect("it is there"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_publish_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        publish(&path, b"whole", 0o600).expect("published");
+        fs::write(folder.path().join("a.4711.part"), "ha").expect("written");
+        remove_unpublished(folder.path()).expect("removed");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").flatten().collect();
+        assert_eq!(left.iter().map(fs::DirEntry::path).collect::<Vec<_>>(), [path]);
     }
 
     #[test]

@@ -190,6 +190,8 @@ impl Store {
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
         let packs_folder = folder.join("packs");
         files::create_folder(&packs_folder)?;
+        files::remove_unpublished(folder)?;
+        files::remove_unpublished(&packs_folder)?;
         let left_open = recovery::seal_open_packs(&packs_folder)?;
         if left_open > 0 {
             tracing::info!(packs = left_open, "packs left open by an earlier process were sealed");

@@ -75,6 +75,7 @@ impl Staging {
         files::create_folder(&folder)?;
         let lock = Lock::take(&folder.join("lock"), std::time::Duration::ZERO)?;
         let lock = lock.ok_or_else(|| Error::Busy(target.to_owned()))?;
+        files::remove_unpublished(&folder)?;
         Ok(Self { folder, _lock: lock })
     }
 
