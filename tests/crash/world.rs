@@ -115,7 +115,7 @@ pub const APP: &str = "app";
 impl World {
     /// A new world; `keep` copies stay at the destination.
     pub fn new(shape: Shape, keep: usize) -> Self {
-        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let temporary = temporary();
         let mut world = Self::at(temporary.path(), shape, keep);
         world._temporary = Some(temporary);
         world
@@ -155,7 +155,7 @@ impl World {
 
     /// The same world in another place.
     pub fn copy(&self) -> Self {
-        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let temporary = temporary();
         let folder = temporary.path().join("w");
         trees::copy(&self.folder, &folder);
         let config = fs::read_to_string(self.path("whit.toml")).expect("a configuration");
@@ -390,6 +390,15 @@ impl World {
         file.read_exact_at(&mut byte, at).expect("within the file");
         file.write_all_at(&[byte[0] ^ 0x40], at).expect("written");
     }
+}
+
+/// A folder in memory where there is one, as a process that dies takes nothing from the page cache and
+/// the syncs of a disk only take time; `TMPDIR` comes first. Loss of power is another proof's.
+pub fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let is_chosen = std::env::var_os("TMPDIR").is_none() && memory.is_dir();
+    let folder = if is_chosen { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
 }
 
 /// A number from the environment.
