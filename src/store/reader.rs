@@ -83,6 +83,19 @@ impl<'a> StoreReader<'a> {
         Ok(())
     }
 
+    /// The chunk's bytes, verified, in the frame that was decoded last.
+    fn decoded(&self, chunk: &ChunkRef) -> Result<&[u8], SourceError> {
+        let (number, range) = self.chunks.get(&chunk.id).ok_or(SourceError::Unknown(chunk.id))?;
+        let slot = usize::try_from(number - self.dropped).unwrap_or(usize::MAX);
+        let frame = self.frames.get(slot).ok_or(SourceError::Unknown(chunk.id))?;
+        let bytes = frame.plain.get(range.clone()).unwrap_or_default();
+        if bytes.len() != chunk.bytes as usize || ChunkId::of(bytes) != chunk.id {
+            let place = frame.pack.path().display().to_string();
+            return Err(SourceError::Damaged { id: chunk.id, place });
+        }
+        Ok(bytes)
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
             for id in frame.ids {
@@ -98,18 +111,66 @@ impl<'a> StoreReader<'a> {
 
 impl ChunkReader for StoreReader<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        if !self.chunks.contains_key(&chunk.id) {
+        let known = self.chunks.contains_key(&chunk.id);
+        if !known {
             self.decode(&chunk.id)?;
         }
-        let (number, range) = self.chunks.get(&chunk.id).ok_or(SourceError::Unknown(chunk.id))?;
-        let slot = usize::try_from(number - self.dropped).unwrap_or(usize::MAX);
-        let frame = self.frames.get(slot).ok_or(SourceError::Unknown(chunk.id))?;
-        let bytes = frame.plain.get(range.clone()).unwrap_or_default();
-        if bytes.len() != chunk.bytes as usize || ChunkId::of(bytes) != chunk.id {
-            let place = frame.pack.path().display().to_string();
-            return Err(SourceError::Damaged { id: chunk.id, place });
+        match self.decoded(chunk) {
+            // A neighbour's frame had a copy; the index may know a better one, brought since.
+            Err(SourceError::Damaged { .. }) if known => self.decode(&chunk.id)?,
+            result => {
+                out.extend_from_slice(result?);
+                return Ok(());
+            }
         }
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(self.decoded(chunk)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::compression::Codec;
+    use crate::pack::{Frame, FrameKind};
+    use crate::store::Options;
+
+    #[test]
+    fn a_chunk_brought_again_is_read_though_its_neighbours_frame_has_it_damaged() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = Options { reserve_bytes: 0 };
+        let parts: [&[u8]; 2] = [b"the first chunk", b"the second chunk"];
+        let chunks = parts.map(|bytes| ChunkRef { id: ChunkId::of(bytes), bytes: bytes.len() as u32 });
+        let frame = |places: &[usize]| Frame {
+            kind: FrameKind::Content,
+            codec: Codec::Raw,
+            chunks: places.iter().map(|place| chunks[*place]).collect(),
+            payload: places.iter().flat_map(|place| parts[*place]).copied().collect(),
+        };
+        let store = Store::open(folder.path(), options).expect("a new store");
+        store.append(&frame(&[0, 1])).expect("appended");
+        drop(store);
+        let pack = &crate::store::recovery::list_sealed(&folder.path().join("packs")).expect("a pack")[0];
+        let bytes = fs::read(pack.path()).expect("a pack");
+        let at = bytes.windows(parts[1].len()).position(|window| window == parts[1]).expect("it is raw");
+        let file = fs::File::options().write(true).open(pack.path()).expect("a pack");
+        file.write_all_at(b"T", at as u64).expect("damaged");
+
+        let store = Store::open(folder.path(), options).expect("the old store");
+        let read = |reader: &mut StoreReader<'_>, place: usize| {
+            let mut bytes = Vec::new();
+            reader.read(&chunks[place], &mut bytes).map(|()| bytes)
+        };
+        let mut reader = StoreReader::new(&store);
+        assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);
+        assert!(matches!(read(&mut reader, 1), Err(SourceError::Damaged { .. })));
+        store.mark_lost(chunks[1].id);
+        store.append(&frame(&[1])).expect("appended");
+        let mut reader = StoreReader::new(&store);
+        assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);
+        assert_eq!(read(&mut reader, 1).expect("brought again"), parts[1]);
     }
 }
