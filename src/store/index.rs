@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::crash;
 use crate::faults::{Fault, Faulty};
@@ -69,6 +70,13 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
+impl Error {
+    /// Whether sled's own lock was taken; sled says so in words alone.
+    fn is_lock(&self) -> bool {
+        matches!(self, Self::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
+    }
+}
+
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
@@ -83,6 +91,9 @@ impl Faulty for Error {
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Larger batches cost 3 KB of memory a key (FINDINGS of the first measurements, docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
+
+/// A dropped index holds its lock until sled's own threads have let go of it: a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The open index of one space.
 #[derive(Debug)]
@@ -103,6 +114,18 @@ impl Index {
     /// The folder is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         files::create_folder(folder)?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Self::open_once(folder) {
+                Err(error) if error.is_lock() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(folder: &Path) -> Result<Self, Error> {
         guarded(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
             let db = config.mode(sled::Mode::LowSpace).open()?;
