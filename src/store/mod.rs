@@ -159,6 +159,11 @@ pub struct Options {
     pub reserve_bytes: u64,
 }
 
+impl Options {
+    /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
+    pub const PASSING: Self = Self { reserve_bytes: 1024 * 1024 };
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { reserve_bytes: 64 * 1024 * 1024 }

@@ -168,7 +168,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
             }
         }
     };
-    let store = Store::open(&staging.path("store"), store::Options::default())?;
+    let store = Store::open(&staging.path("store"), store::Options::PASSING)?;
     Ok((staging, present, store))
 }
 
