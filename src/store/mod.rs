@@ -184,6 +184,8 @@ pub struct Store {
     condemned: Condemned,
     /// Damage was met since somebody last asked.
     suspect: AtomicBool,
+    /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
+    unsure: AtomicBool,
 }
 
 impl Store {
@@ -198,8 +200,8 @@ impl Store {
         files::remove_unpublished(folder)?;
         files::remove_unpublished(&packs_folder)?;
         let left_open = recovery::seal_open_packs(&packs_folder)?;
-        if left_open > 0 {
-            tracing::info!(packs = left_open, "packs left open by an earlier process were sealed");
+        if left_open.packs > 0 {
+            tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
         let opened = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
@@ -209,6 +211,7 @@ impl Store {
             index: Arc::new(opened.index),
             packs: Arc::new(packs),
             recent: Arc::new(Recent::default()),
+            failed: Arc::default(),
         };
         let writer = Writer::new(shared.clone(), opened.next_number, options.reserve_bytes);
         let incomplete = folder.join("incomplete");
@@ -221,8 +224,9 @@ impl Store {
             leases: Leases::default(),
             condemned: Condemned::default(),
             suspect: AtomicBool::new(opened.packs_lost),
+            unsure: AtomicBool::new(left_open.cut),
         };
-        if opened.packs_lost {
+        if opened.packs_lost || left_open.cut {
             store.mark_incomplete();
         }
         Ok(store)
@@ -342,6 +346,11 @@ impl Store {
     /// Whether damage was met since this was last asked: then the store is to be verified soon.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a release may lack chunks that were cut off at the opening; asked once.
+    pub fn take_doubt(&self) -> bool {
+        self.unsure.swap(false, Ordering::Relaxed)
     }
 
     /// Every chunk of every release was found: nothing counts as lost any more.

@@ -64,6 +64,9 @@ pub struct Shared {
     pub packs: Arc<Packs>,
     /// Chunks that the index does not have yet.
     pub recent: Arc<Recent>,
+    /// Whether a sync failed: then what was written may be lost, and no later success proves otherwise.
+    /// Held during every sync: the system tells only one of two who sync the same file of a failure.
+    pub failed: Arc<Mutex<bool>>,
 }
 
 /// The pack that is being filled.
@@ -95,8 +98,6 @@ struct State {
     written: u64,
     /// Files with frames that may not be durable.
     dirty: Vec<(File, PathBuf)>,
-    /// A sync failed: what was written may be lost, and no later success proves otherwise.
-    failed: bool,
 }
 
 /// Writes the packs of one space. All methods may be called from any thread.
@@ -190,11 +191,12 @@ impl Writer {
         if *durable >= target {
             return Ok(*durable);
         }
+        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(Error::WriteFailed);
+        }
         let (written, dirty) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.failed {
-                return Err(Error::WriteFailed);
-            }
             let mut dirty = std::mem::take(&mut state.dirty);
             if let Some(open) = &state.open {
                 // The open pack will be written to again, so that it is dirty at the next sync too.
@@ -209,7 +211,7 @@ impl Writer {
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
-                self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+                *failed = true;
                 return Err(error.into());
             }
         }
@@ -263,20 +265,7 @@ impl Writer {
 
 impl OpenPack {
     fn create(folder: &Path, number: u32) -> Result<Self> {
-        let mut random = [0; 16];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
-            .map_err(|_| Error::Random)?;
-        let id = PackId::from_bytes(random);
-        let open = folder.join("open");
-        files::create_folder(&open)?;
-        let path = open.join(format!("{id}.part"));
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
-        crash::point("pack.created");
-        file.write_all(&pack::header(id)).on("write", &path)?;
-        crash::point("pack.headed");
-        files::sync_folder(&open)?;
+        let (id, path, file) = create_file(folder)?;
         Ok(Self {
             number,
             id,
@@ -336,12 +325,37 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
 }
 
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
-    let sealed = finish_file(&shared.folder, &mut pack.file, &pack.path, pack.id, pack.footer, pack.bytes)?;
+    let sealed = {
+        let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, footer) = (&mut pack.file, pack.footer);
+        let sealed = finish_file(&shared.folder, file, &pack.path, pack.id, footer, pack.bytes);
+        *failed |= matches!(&sealed, Err(Error::File(error)) if error.action == "sync");
+        sealed?
+    };
     let sealed = Pack::sealed(pack.id, sealed);
     super::recovery::take_in(&shared.index, pack.number, &sealed)?;
     shared.packs.insert(pack.number, sealed);
     shared.recent.forget(pack.number);
     Ok(())
+}
+
+/// Begins a pack's file, with a new name, below the `packs` folder.
+pub fn create_file(folder: &Path) -> Result<(PackId, PathBuf, File)> {
+    let mut random = [0; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+        .map_err(|_| Error::Random)?;
+    let id = PackId::from_bytes(random);
+    let open = folder.join("open");
+    files::create_folder(&open)?;
+    let path = open.join(format!("{id}.part"));
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
+    crash::point("pack.created");
+    file.write_all(&pack::header(id)).on("write", &path)?;
+    crash::point("pack.headed");
+    files::sync_folder(&open)?;
+    Ok((id, path, file))
 }
 
 /// Ends an open pack's file by its footer, syncs it and gives it its final name.
