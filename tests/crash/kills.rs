@@ -114,8 +114,15 @@ fn report(victim: Victim, mut figures: Figures) {
     };
     println!(
         "{victim:?} killed {} times: {} pushes had been acknowledged, {} more were stored; {} lost, {} wrong; the destination went on {} times; restart and first answer: median {:?}, 99 % {:?}, longest {:?}",
-        figures.rounds, figures.acknowledged, figures.unheard, figures.lost, figures.wrong,
-        figures.delivered, at(50), at(99), at(100)
+        figures.rounds,
+        figures.acknowledged,
+        figures.unheard,
+        figures.lost,
+        figures.wrong,
+        figures.delivered,
+        at(50),
+        at(99),
+        at(100)
     );
     assert_eq!((figures.lost, figures.wrong), (0, 0));
 }

@@ -40,7 +40,9 @@ enum Act {
 fn acts(point: &str) -> Vec<Act> {
     let (word, _) = point.split_once('.').expect("points have two words");
     match (word, point) {
-        (_, "pack.renamed") | ("seal" | "take-in", _) => vec![Act::Stop, Act::Start, Act::Collect, Act::Repair],
+        (_, "pack.renamed") | ("seal" | "take-in", _) => {
+            vec![Act::Stop, Act::Start, Act::Collect, Act::Repair]
+        }
         ("recovery", "recovery.index") => vec![Act::Rebuild],
         ("recovery", _) => vec![Act::Start],
         ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],

@@ -235,7 +235,8 @@ impl World {
             return None;
         }
         line.trim().clone_into(&mut self.url);
-        let port = self.url.split(['@', '/', '?', '#']).find_map(|part| part.rsplit_once(':')?.1.parse().ok());
+        let port =
+            self.url.split(['@', '/', '?', '#']).find_map(|part| part.rsplit_once(':')?.1.parse().ok());
         self.port = port.expect("an address has a port");
         Some(process)
     }
@@ -275,7 +276,8 @@ impl World {
 
     /// Takes what a push said: a receipt is an acknowledgement.
     pub fn took(&mut self, version: u64, done: &Done) -> bool {
-        let receipt = serde_json::from_str::<Value>(done.out.trim()).ok();
+        // A second line may tell of a delivery that has not been made.
+        let receipt = done.out.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
         let release = receipt.as_ref().and_then(|receipt| receipt["release"].as_str());
         if let Some(release) = release {
             self.acknowledged.insert(release.to_owned(), version);
@@ -326,7 +328,11 @@ impl World {
     pub fn check_releases(&self, attempted: &[u64]) {
         let listed = self.releases();
         for (release, version) in &self.acknowledged {
-            assert!(listed.contains(release), "version {version} was acknowledged and is gone\n{}", self.log());
+            assert!(
+                listed.contains(release),
+                "version {version} was acknowledged and is gone\n{}",
+                self.log()
+            );
         }
         let mut distinct = listed;
         distinct.sort();
