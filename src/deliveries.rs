@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::crash;
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
@@ -229,6 +230,7 @@ impl Deliveries {
     }
 
     fn take_up(&self) -> Result<(), Error> {
+        files::remove_unpublished(&self.folder)?;
         let mut left = Vec::new();
         for entry in std::fs::read_dir(&self.folder).on("list", &self.folder)? {
             let file = entry.on("list", &self.folder)?.path();
@@ -354,8 +356,10 @@ fn again(queued: Queued, reason: String) -> Queued {
 
 fn end(queued: &Queued, state: DeliveryState) {
     // Removed before anybody is told: a delivery that was reported is not made again.
+    crash::point("delivery.made");
     if let Err(error) = files::remove(&queued.file) {
         tracing::warn!(%error, "a finished delivery will be made again at the next start");
     }
+    crash::point("delivery.removed");
     queued.tell(state);
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use crate::crash;
 use crate::faults::{Fault, Faulty};
 
 /// An operating system's error with what was done to which path.
@@ -95,7 +96,10 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
+    crash::on(path, ".created");
+    crash::half_on(path, ".half", &file, content);
     let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
+    crash::on(path, ".written");
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
 }
 
@@ -105,6 +109,7 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// The rename or the sync of the new name's folder.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).on("rename", from)?;
+    crash::on(to, ".renamed");
     sync_folder(parent(to))?;
     if parent(from) == parent(to) { Ok(()) } else { sync_folder(parent(from)) }
 }
@@ -245,6 +250,22 @@ impl Lock {
 /// Counts the files written aside by this process.
 static ASIDE: AtomicU64 = AtomicU64::new(0);
 
+/// Removes what processes that were killed within [`publish`] left in a folder.
+///
+/// For folders that only the caller writes to.
+///
+/// # Errors
+/// The folder cannot be read, or a file in it cannot be removed.
+pub fn remove_unpublished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where a file is written before it gets its name.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -271,6 +292,17 @@ mod tests {
         publish(&path, b"new", 0o600).expect("published");
         assert_eq!(fs::read(&path).expect("it is there"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_publish_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        publish(&path, b"whole", 0o600).expect("published");
+        fs::write(folder.path().join("a.4711.part"), "ha").expect("written");
+        remove_unpublished(folder.path()).expect("removed");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").flatten().collect();
+        assert_eq!(left.iter().map(fs::DirEntry::path).collect::<Vec<_>>(), [path]);
     }
 
     #[test]

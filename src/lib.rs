@@ -28,6 +28,7 @@ pub mod wire;
 pub mod push;
 
 // The disk: blocking, without tokio.
+pub mod crash;
 pub mod files;
 pub mod mapping;
 pub mod identity;

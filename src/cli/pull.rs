@@ -119,7 +119,7 @@ async fn fetch_aside(
     output: &Output,
 ) -> Result<(Fetched, Arc<Store>, tempfile::TempDir), Error> {
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
-    let store = Store::open(aside.path(), store::Options::default()).map_err(crate::agent::Error::from)?;
+    let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
     let monitor = monitor(output);
     let fetched = fetch(session, release, &Arc::new(Present::default()), &store, &monitor).await?;

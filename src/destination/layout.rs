@@ -21,6 +21,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use super::Error;
+use crate::crash;
 use crate::files::{self, Lock, OnPath};
 use crate::ids::ReleaseId;
 
@@ -105,6 +106,7 @@ impl<'a> Layout<'a> {
             slot.number += 1;
         }
         files::rename(staging, &self.folder(slot))?;
+        crash::point("copy.renamed");
         Ok(slot)
     }
 
@@ -115,6 +117,7 @@ impl<'a> Layout<'a> {
     pub(super) fn switch(&self, slot: Slot) -> Result<(), Error> {
         let next = self.path.join(".whit/current-next");
         symlink(Path::new("releases").join(slot.name()), &next).on("create", &next)?;
+        crash::point("link.made");
         Ok(files::rename(&next, &self.path.join("current"))?)
     }
 
@@ -139,7 +142,10 @@ impl<'a> Layout<'a> {
     pub(super) fn remove(&self, slot: Slot) -> Result<(), Error> {
         let aside = self.path.join(".whit").join(format!("removed-{}", slot.name()));
         files::rename(&self.folder(slot), &aside)?;
-        Ok(files::remove(&aside)?)
+        crash::point("copy.removing");
+        files::remove(&aside)?;
+        crash::point("copy.removed");
+        Ok(())
     }
 }
 

@@ -36,6 +36,12 @@ pub struct FooterChunk {
     pub plain_offset: u32,
 }
 
+/// Whether these bytes, behind a pack's last frame, are a footer or the first of one.
+pub fn begins_footer(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(MAGIC.len());
+    bytes[..length] == MAGIC[..length]
+}
+
 /// Gathers a footer while frames are appended.
 #[derive(Debug, Default)]
 pub struct Footer {

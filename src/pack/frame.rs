@@ -18,7 +18,8 @@ use crate::ids::ChunkId;
 use crate::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, FRAME_STORED_MAX};
 use crate::recipe::ChunkRef;
 
-const MAGIC: [u8; 4] = *b"wFRM";
+/// What every frame begins with.
+pub(super) const MAGIC: [u8; 4] = *b"wFRM";
 const FIXED_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 36;
 const CHECK_BYTES: usize = 16;

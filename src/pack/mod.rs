@@ -7,7 +7,7 @@ mod footer;
 mod frame;
 mod scanner;
 
-pub use footer::{Footer, FooterChunk, FooterView, TRAILER_BYTES, Trailer};
+pub use footer::{Footer, FooterChunk, FooterView, TRAILER_BYTES, Trailer, begins_footer};
 pub use frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD, Frame, FrameKind, FrameView, frame_bytes, frame_length};
 pub use scanner::Scanner;
 

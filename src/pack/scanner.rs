@@ -1,5 +1,6 @@
 //! Walks a pack's frames from the start, trusting nothing but their checksums.
 
+use super::frame::MAGIC;
 use super::{Error, FrameView, HEADER_BYTES, read_header};
 
 /// Gives whole frames in order and stops at the first that is not: for a pack that was cut short.
@@ -19,7 +20,21 @@ impl<'a> Scanner<'a> {
         Ok(Self { bytes, offset: HEADER_BYTES })
     }
 
-    /// How many bytes, from the pack's start, were whole so far.
+    /// Starts at the first whole frame from `offset` on, behind damage; none where there is none.
+    pub fn behind(bytes: &'a [u8], offset: u64) -> Option<Self> {
+        let mut offset = usize::try_from(offset).ok()?;
+        loop {
+            let next = bytes.get(offset..)?.windows(MAGIC.len()).position(|window| window == MAGIC)?;
+            offset += next;
+            let found = FrameView::parse(&bytes[offset..], offset as u64);
+            if found.is_ok_and(|frame| frame.is_whole()) {
+                return Some(Self { bytes, offset });
+            }
+            offset += 1;
+        }
+    }
+
+    /// The end of the last frame given: up to it, from where the scan started, all was whole.
     pub fn valid_bytes(&self) -> u64 {
         self.offset as u64
     }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::audit::Entry;
 use super::shelf::SpaceShelf;
 use super::{Granted, now, refuse};
+use crate::crash;
 use crate::deliveries::{Delivery, Events};
 use crate::faults::{Fault, Faulty};
 use crate::link::{Receiver, Sender};
@@ -89,8 +90,10 @@ fn run(
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
+                crash::point("commit.recorded");
                 // Deliveries are written down before the push is acknowledged.
                 let events = if dry_run { Vec::new() } else { queue(granted, record, destinations)? };
+                crash::point("commit.queued");
                 drop(replies.blocking_send(reply));
                 return Ok(events);
             }

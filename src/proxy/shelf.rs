@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::crash;
 use crate::faults::Fault;
 use crate::ids::UserName;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
@@ -253,6 +254,7 @@ impl Shelf for SpaceShelf<'_> {
         }
         let root = self.keep_nodes(&proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
+        crash::point("commit.synced");
         self.report();
         let mut reader = StoreReader::new(self.store);
         let checked = reassembly::walk::<reassembly::Error>(&root, &mut reader, &mut |_| Ok(()));

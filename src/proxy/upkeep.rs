@@ -105,8 +105,13 @@ impl Upkeep {
 
 /// Sets damaged packs aside as soon as damage was met, not only at the next regular check.
 fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
+    let is_unsure = store.take_doubt();
     if !store.take_suspicion() {
-        return Ok(());
+        // What the end of an open pack had may never have been acknowledged: the releases tell.
+        let lacks = is_unsure && !store::verify_releases(store)?.is_empty();
+        if !lacks {
+            return Ok(());
+        }
     }
     tracing::warn!("damage was met: all packs are verified");
     verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)

@@ -18,6 +18,7 @@ use super::marking::{Live, mark};
 use super::packs::{self, Pack};
 use super::{Result, Store, StoreReader};
 use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::crash;
 use crate::files;
 use crate::ids::{ChunkId, ReleaseId};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PACK_BYTES_TARGET};
@@ -99,6 +100,7 @@ pub fn collect(
     let names = dead(store, &live_now);
     let nothing = names.is_empty();
     store.condemned.replace(names);
+    crash::point("collect.condemned");
     *waits_for = store.leases.holding(Instant::now());
     if nothing {
         collected.live_chunks = live_now.len() as u64;
@@ -265,6 +267,7 @@ impl<'a> Rewriting<'a> {
             self.appended_bytes += bytes as u64;
             rest = &rest[plain.len()..];
         }
+        crash::point("collect.appended");
         self.emptied.push((number, Arc::clone(pack), share.dead.clone()));
         if self.appended_bytes >= PACK_BYTES_TARGET {
             self.remove_emptied()?;
@@ -282,10 +285,13 @@ impl<'a> Rewriting<'a> {
             self.store.writer.seal_now()?;
             self.appended_bytes = 0;
         }
+        crash::point("collect.sealed");
         for (number, pack, dead) in self.emptied.drain(..) {
             self.store.shared.index.take_out(number, &dead)?;
+            crash::point("collect.index");
             self.store.shared.packs.remove(number);
             files::remove(pack.path())?;
+            crash::point("collect.removed");
         }
         Ok(())
     }

@@ -8,7 +8,9 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
@@ -68,6 +70,13 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
+impl Error {
+    /// Whether sled's own lock was taken; sled says so in words alone.
+    fn is_lock(&self) -> bool {
+        matches!(self, Self::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
+    }
+}
+
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
@@ -82,6 +91,9 @@ impl Faulty for Error {
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
+
+/// A dropped index holds its lock until sled's own threads have let go of it: a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The open index of one space.
 #[derive(Debug)]
@@ -102,6 +114,18 @@ impl Index {
     /// The folder is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         files::create_folder(folder)?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Self::open_once(folder) {
+                Err(error) if error.is_lock() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(folder: &Path) -> Result<Self, Error> {
         guarded(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
             let db = config.mode(sled::Mode::LowSpace).open()?;
@@ -153,8 +177,10 @@ impl Index {
     ) -> Result<(), Error> {
         let count = u32::try_from(chunks.len()).map_err(|_| Error::Entry)?;
         // Burnt first: entries that a crash leaves half written must never point into another pack.
+        crash::point("take-in.before");
         let next = self.next_number()?.max(number + 1);
         guarded(|| Ok(self.numbers.insert("next", &next.to_le_bytes()).map(drop)?))?;
+        crash::point("take-in.burnt");
         let mut chunks = chunks.peekable();
         while chunks.peek().is_some() {
             let mut batch = sled::Batch::default();
@@ -162,13 +188,18 @@ impl Index {
                 batch.insert(id.as_bytes(), &place.encode());
             }
             guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
+            crash::point("take-in.chunks");
         }
         self.sync()?;
+        crash::point("take-in.synced");
         let mut entry = [0; 20];
         entry[..16].copy_from_slice(id.as_bytes());
         entry[16..].copy_from_slice(&count.to_le_bytes());
         guarded(|| Ok(self.catalogue.insert(number.to_be_bytes(), &entry).map(drop)?))?;
-        self.sync()
+        crash::point("take-in.catalogued");
+        self.sync()?;
+        crash::point("take-in.after");
+        Ok(())
     }
 
     /// The first pack number that was never given.
@@ -189,7 +220,9 @@ impl Index {
     /// # Errors
     /// The index is damaged or the disk full.
     pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
+        crash::point("take-out.before");
         guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
+        crash::point("take-out.catalogue");
         for some in chunks.chunks(BATCH_KEYS) {
             let mut batch = sled::Batch::default();
             for id in some {
@@ -199,6 +232,7 @@ impl Index {
             }
             guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
         }
+        crash::point("take-out.chunks");
         self.sync()
     }
 

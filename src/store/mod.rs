@@ -159,6 +159,11 @@ pub struct Options {
     pub reserve_bytes: u64,
 }
 
+impl Options {
+    /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
+    pub const PASSING: Self = Self { reserve_bytes: 1024 * 1024 };
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { reserve_bytes: 64 * 1024 * 1024 }
@@ -179,6 +184,8 @@ pub struct Store {
     condemned: Condemned,
     /// Damage was met since somebody last asked.
     suspect: AtomicBool,
+    /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
+    unsure: AtomicBool,
 }
 
 impl Store {
@@ -190,9 +197,11 @@ impl Store {
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
         let packs_folder = folder.join("packs");
         files::create_folder(&packs_folder)?;
+        files::remove_unpublished(folder)?;
+        files::remove_unpublished(&packs_folder)?;
         let left_open = recovery::seal_open_packs(&packs_folder)?;
-        if left_open > 0 {
-            tracing::info!(packs = left_open, "packs left open by an earlier process were sealed");
+        if left_open.packs > 0 {
+            tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
         let opened = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
@@ -202,6 +211,7 @@ impl Store {
             index: Arc::new(opened.index),
             packs: Arc::new(packs),
             recent: Arc::new(Recent::default()),
+            failed: Arc::default(),
         };
         let writer = Writer::new(shared.clone(), opened.next_number, options.reserve_bytes);
         let incomplete = folder.join("incomplete");
@@ -214,8 +224,9 @@ impl Store {
             leases: Leases::default(),
             condemned: Condemned::default(),
             suspect: AtomicBool::new(opened.packs_lost),
+            unsure: AtomicBool::new(left_open.cut),
         };
-        if opened.packs_lost {
+        if opened.packs_lost || left_open.cut {
             store.mark_incomplete();
         }
         Ok(store)
@@ -365,6 +376,11 @@ impl Store {
         if !self.is_whole() {
             self.suspect.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a release may lack chunks that were cut off at the opening; asked once.
+    pub fn take_doubt(&self) -> bool {
+        self.unsure.swap(false, Ordering::Relaxed)
     }
 
     /// Every chunk of every release was found: nothing counts as lost any more.

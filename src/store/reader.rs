@@ -138,3 +138,53 @@ impl StoreReader<'_> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::compression::Codec;
+    use crate::pack::{Frame, FrameKind};
+    use crate::store::Options;
+
+    #[test]
+    fn a_chunk_brought_again_is_read_though_its_neighbours_frame_has_it_damaged() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = Options { reserve_bytes: 0 };
+        let parts: [&[u8]; 2] = [b"the first chunk", b"the second chunk"];
+        let chunks = parts.map(|bytes| ChunkRef {
+            id: ChunkId::of(bytes),
+            bytes: u32::try_from(bytes.len()).expect("short"),
+        });
+        let frame = |places: &[usize]| Frame {
+            kind: FrameKind::Content,
+            codec: Codec::Raw,
+            chunks: places.iter().map(|place| chunks[*place]).collect(),
+            payload: places.iter().flat_map(|place| parts[*place]).copied().collect(),
+        };
+        let store = Store::open(folder.path(), options).expect("a new store");
+        store.append(&frame(&[0, 1])).expect("appended");
+        drop(store);
+        let pack = &crate::store::recovery::list_sealed(&folder.path().join("packs")).expect("a pack")[0];
+        let bytes = fs::read(pack.path()).expect("a pack");
+        let at = bytes.windows(parts[1].len()).position(|window| window == parts[1]).expect("it is raw");
+        let file = fs::File::options().write(true).open(pack.path()).expect("a pack");
+        file.write_all_at(b"T", at as u64).expect("damaged");
+
+        let store = Store::open(folder.path(), options).expect("the old store");
+        let read = |reader: &mut StoreReader<'_>, place: usize| {
+            let mut bytes = Vec::new();
+            reader.read(&chunks[place], &mut bytes).map(|()| bytes)
+        };
+        let mut reader = StoreReader::new(&store);
+        assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);
+        assert!(matches!(read(&mut reader, 1), Err(SourceError::Damaged { .. })));
+        store.mark_lost(chunks[1].id);
+        store.append(&frame(&[1])).expect("appended");
+        let mut reader = StoreReader::new(&store);
+        assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);
+        assert_eq!(read(&mut reader, 1).expect("brought again"), parts[1]);
+    }
+}

@@ -229,6 +229,7 @@ fn last_removed(folder: &Path) -> Result<u64> {
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<Record>> {
+    files::remove_unpublished(folder)?;
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).on("list", folder)? {
         let path = entry.on("list", folder)?.path();

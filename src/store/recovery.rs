@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::index::{Index, Place};
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::{Error, Result, writer};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::mapping::Mapping;
-use crate::pack::{Footer, PackId, Scanner};
+use crate::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
 
 /// Chunks of each pack that are looked up at every start, to notice an index that lost entries.
 const SAMPLES: usize = 4;
@@ -25,17 +27,27 @@ pub struct Opened {
     pub packs_lost: bool,
 }
 
-/// Seals every pack that was left open, keeping the frames that are whole. Returns how many there were.
+/// The packs that an earlier process left open.
+#[derive(Debug, Default)]
+pub struct LeftOpen {
+    /// How many there were.
+    pub packs: usize,
+    /// Whether bytes were cut off that may have been a frame: of one that was being written, or, where
+    /// the file was damaged, of one that was acknowledged.
+    pub cut: bool,
+}
+
+/// Seals every pack that was left open, keeping the frames that are whole.
 ///
 /// # Errors
-/// The disk's error. A file that holds no whole frame is removed, as nothing in it was ever acknowledged.
-pub fn seal_open_packs(folder: &Path) -> Result<usize> {
+/// The disk's error.
+pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
     let open = folder.join("open");
-    let mut count = 0;
+    let mut left = LeftOpen::default();
     for path in list(&open)? {
         let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
         let Some(id) = id else { continue };
-        count += 1;
+        left.packs += 1;
         let mut footer = Footer::default();
         let valid = {
             let map = Mapping::open(&path)?;
@@ -50,7 +62,20 @@ pub fn seal_open_packs(folder: &Path) -> Result<usize> {
                 let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
                 footer.add(offset, bytes, frame.kind(), frame.chunks());
             }
-            scanner.map_or(0, |scanner| scanner.valid_bytes())
+            let valid = scanner.map_or(0, |scanner| scanner.valid_bytes());
+            if let Some(behind) = Scanner::behind(&map, valid) {
+                tracing::error!(path = %path.display(), offset = valid, "an open pack is damaged in its middle");
+                left.cut = true;
+                salvage(folder, &map, valid, behind)?;
+                let damaged = folder.join("damaged");
+                files::create_folder(&damaged)?;
+                files::rename(&path, &damaged.join(path.file_name().unwrap_or_default()))?;
+                continue;
+            }
+            let rest = &map[usize::try_from(valid).unwrap_or(usize::MAX).min(map.len())..];
+            // A file without its header never held a frame that was acknowledged, unless it was damaged.
+            left.cut |= map.len() > HEADER_BYTES && !rest.is_empty() && !begins_footer(rest);
+            valid
         };
         if footer.chunk_count() == 0 {
             files::remove(&path)?;
@@ -59,9 +84,37 @@ pub fn seal_open_packs(folder: &Path) -> Result<usize> {
         // The map above is gone, and only sealed packs are mapped by others: this file may be cut.
         let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
         file.set_len(valid).on("cut", &path)?;
+        crash::point("recovery.cut");
         writer::finish_file(folder, &mut file, &path, id, footer, valid)?;
+        crash::point("recovery.sealed");
     }
-    Ok(count)
+    Ok(left)
+}
+
+/// Copies the whole frames of a damaged open pack into a new one: those before `valid`, and all behind.
+fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Scanner<'a>) -> Result<()> {
+    let (id, path, mut file) = writer::create_file(folder)?;
+    let mut footer = Footer::default();
+    let mut end = HEADER_BYTES as u64;
+    let before = Scanner::new(map).into_iter().flatten().take_while(|(offset, _)| *offset < valid);
+    let mut scanner = Some(behind);
+    let behind = std::iter::from_fn(|| {
+        loop {
+            let current = scanner.as_mut()?;
+            if let Some(frame) = current.next() {
+                return Some(frame);
+            }
+            scanner = Scanner::behind(map, current.valid_bytes());
+        }
+    });
+    for (_, frame) in before.chain(behind) {
+        let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
+        file.write_all(frame.bytes()).on("write", &path)?;
+        footer.add(end, bytes, frame.kind(), frame.chunks());
+        end += u64::from(bytes);
+    }
+    writer::finish_file(folder, &mut file, &path, id, footer, end)?;
+    Ok(())
 }
 
 /// Opens the index and brings it up to the packs in `folder`; rebuilds it where it does not fit them.
@@ -156,6 +209,7 @@ fn set_aside(index_folder: &Path) -> Result<()> {
     let aside = index_folder.with_extension("damaged");
     files::remove(&aside)?;
     files::rename(index_folder, &aside)?;
+    crash::point("recovery.index");
     Ok(())
 }
 

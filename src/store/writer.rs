@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use super::index::{Index, Place};
 use super::packs::{self, Pack, Packs};
 use super::{Error, Result};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::limits::{PACK_BYTES_TARGET, PACK_CHUNKS_MAX};
@@ -64,6 +65,9 @@ pub struct Shared {
     pub packs: Arc<Packs>,
     /// Chunks that the index does not have yet.
     pub recent: Arc<Recent>,
+    /// Whether a sync failed: then what was written may be lost, and no later success proves otherwise.
+    /// Held during every sync: the system tells only one of two who sync the same file of a failure.
+    pub failed: Arc<Mutex<bool>>,
 }
 
 /// The pack that is being filled.
@@ -95,8 +99,6 @@ struct State {
     written: u64,
     /// Files with frames that may not be durable.
     dirty: Vec<(File, PathBuf)>,
-    /// A sync failed: what was written may be lost, and no later success proves otherwise.
-    failed: bool,
 }
 
 /// Writes the packs of one space. All methods may be called from any thread.
@@ -104,8 +106,6 @@ struct State {
 pub struct Writer {
     shared: Shared,
     state: Mutex<State>,
-    /// Held during a sync, so that those who wait share the next one.
-    syncing: Mutex<()>,
     /// Frames that are durable.
     durable: AtomicU64,
     sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
@@ -123,7 +123,6 @@ impl Writer {
         Self {
             shared,
             state: Mutex::new(State { next_number, ..State::default() }),
-            syncing: Mutex::new(()),
             durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
             reserve_bytes,
@@ -148,7 +147,8 @@ impl Writer {
             });
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.failed {
+        // While a sync runs nobody knows yet; the commit will.
+        if self.shared.failed.try_lock().is_ok_and(|failed| *failed) {
             return Err(Error::WriteFailed);
         }
         if state.open.as_ref().is_none_or(|pack| pack.broken) {
@@ -192,15 +192,16 @@ impl Writer {
     /// The disk's error: then nothing can be said about the frames since the last sync.
     pub fn sync(&self) -> Result<u64> {
         let target = self.state.lock().unwrap_or_else(PoisonError::into_inner).written;
-        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those who wait here share the next sync.
+        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if self.durable() >= target {
             return Ok(self.durable());
         }
+        if *failed {
+            return Err(Error::WriteFailed);
+        }
         let (written, dirty) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.failed {
-                return Err(Error::WriteFailed);
-            }
             let mut dirty = std::mem::take(&mut state.dirty);
             if let Some(open) = &state.open {
                 // The open pack will be written to again, so that it is dirty at the next sync too.
@@ -211,13 +212,15 @@ impl Writer {
             }
             (state.written, dirty)
         };
+        crash::point("sync.before");
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
-                self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+                *failed = true;
                 return Err(error.into());
             }
         }
+        crash::point("sync.after");
         self.durable.store(written, Ordering::Release);
         Ok(written)
     }
@@ -268,18 +271,7 @@ impl Writer {
 
 impl OpenPack {
     fn create(folder: &Path, number: u32) -> Result<Self> {
-        let mut random = [0; 16];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
-            .map_err(|_| Error::Random)?;
-        let id = PackId::from_bytes(random);
-        let open = folder.join("open");
-        files::create_folder(&open)?;
-        let path = open.join(format!("{id}.part"));
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
-        file.write_all(&pack::header(id)).on("write", &path)?;
-        files::sync_folder(&open)?;
+        let (id, path, file) = create_file(folder)?;
         Ok(Self {
             number,
             id,
@@ -293,11 +285,14 @@ impl OpenPack {
 
     /// Writes a frame, or leaves the pack as it was.
     fn append(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<(ChunkId, Place)>> {
+        crash::point("append.before");
+        crash::half("append.half", &self.file, bytes);
         if let Err(error) = self.file.write_all(bytes).on("write", &self.path) {
             // Nobody has mapped an open pack, so that it may be cut back to its last whole frame.
             self.broken = self.file.set_len(self.bytes).is_err();
             return Err(error.into());
         }
+        crash::point("append.after");
         let offset = self.bytes;
         let frame_offset = u32::try_from(offset).map_err(|_| Error::WriteFailed)?;
         let frame_bytes = u32::try_from(bytes.len()).map_err(|_| Error::WriteFailed)?;
@@ -336,12 +331,37 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
 }
 
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
-    let sealed = finish_file(&shared.folder, &mut pack.file, &pack.path, pack.id, pack.footer, pack.bytes)?;
+    let sealed = {
+        let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, footer) = (&mut pack.file, pack.footer);
+        let sealed = finish_file(&shared.folder, file, &pack.path, pack.id, footer, pack.bytes);
+        *failed |= matches!(&sealed, Err(Error::File(error)) if error.action == "sync");
+        sealed?
+    };
     let sealed = Pack::sealed(pack.id, sealed);
     super::recovery::take_in(&shared.index, pack.number, &sealed)?;
     shared.packs.insert(pack.number, sealed);
     shared.recent.forget(pack.number);
     Ok(())
+}
+
+/// Begins a pack's file, with a new name, below the `packs` folder.
+pub fn create_file(folder: &Path) -> Result<(PackId, PathBuf, File)> {
+    let mut random = [0; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+        .map_err(|_| Error::Random)?;
+    let id = PackId::from_bytes(random);
+    let open = folder.join("open");
+    files::create_folder(&open)?;
+    let path = open.join(format!("{id}.part"));
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
+    crash::point("pack.created");
+    file.write_all(&pack::header(id)).on("write", &path)?;
+    crash::point("pack.headed");
+    files::sync_folder(&open)?;
+    Ok((id, path, file))
 }
 
 /// Ends an open pack's file by its footer, syncs it and gives it its final name.
@@ -353,9 +373,16 @@ pub fn finish_file(
     footer: Footer,
     bytes: u64,
 ) -> Result<PathBuf> {
-    file.write_all(&footer.encode(bytes)).and_then(|()| file.sync_all()).on("write", path)?;
+    let footer = footer.encode(bytes);
+    crash::point("seal.before");
+    crash::half("seal.half", file, &footer);
+    file.write_all(&footer).on("write", path)?;
+    crash::point("seal.footer");
+    file.sync_all().on("sync", path)?;
+    crash::point("seal.synced");
     let sealed = packs::sealed_path(folder, id);
     files::create_folder(sealed.parent().unwrap_or(folder))?;
     files::rename(path, &sealed)?;
+    crash::point("seal.after");
     Ok(sealed)
 }

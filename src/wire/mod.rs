@@ -232,7 +232,11 @@ impl Refusal {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            text = format!("{text}: {error}");
+            let told = error.to_string();
+            // Some errors tell their cause themselves.
+            if !text.contains(&told) {
+                text = format!("{text}: {told}");
+            }
             cause = error.source();
         }
         Self { fault: error.fault(), text, hint: error.hint() }
@@ -246,5 +250,28 @@ impl Faulty for Refusal {
 
     fn hint(&self) -> Option<String> {
         self.hint.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not write a: {source}")]
+    struct Told {
+        source: std::io::Error,
+    }
+
+    impl Faulty for Told {
+        fn fault(&self) -> Fault {
+            Fault::of_io(&self.source)
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_each_cause_once() {
+        let refusal = Refusal::of(&Told { source: std::io::Error::other("no room") });
+        assert_eq!(refusal.text, "could not write a: no room");
     }
 }

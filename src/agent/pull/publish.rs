@@ -15,6 +15,7 @@ use super::super::{Error, Result, Session, blocking};
 use super::fetch::{Fetched, fetch};
 use super::held::{Held, Present};
 use crate::chunking::Profile;
+use crate::crash;
 use crate::files::{self, Lock, OnPath};
 use crate::ids::{AppName, ReleaseId, Selector};
 use crate::monitor::Monitor;
@@ -78,6 +79,7 @@ impl Staging {
         files::create_folder(&folder)?;
         let lock = Lock::take(&folder.join("lock"), std::time::Duration::ZERO)?;
         let lock = lock.ok_or_else(|| Error::Busy(target.to_owned()))?;
+        files::remove_unpublished(&folder)?;
         Ok(Self { folder, _lock: lock })
     }
 
@@ -134,14 +136,17 @@ pub async fn pull_tree(
     {
         let (target, monitor) = (target.clone(), Arc::clone(monitor));
         blocking(move || {
+            crash::point("pull.fetched");
             let held = Held { present: &present, fetched: &store };
             let tree = staging.path("tree");
             reassembly::write_tree(&root, &held, &tree, &TreeOptions::default(), monitor.as_ref())?;
+            crash::point("pull.tree");
             files::publish(&staging.path(MARK), release.to_string().as_bytes(), 0o600)?;
             exchange(&tree, &target)?;
             // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
             store.close();
             files::remove(&staging.path("store"))?;
+            crash::point("pull.after");
             Ok::<(), Error>(())
         })
         .await?;
@@ -179,7 +184,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     } else {
         Present::default()
     };
-    let store = Store::open(&staging.path("store"), store::Options::default())?;
+    let store = Store::open(&staging.path("store"), store::Options::PASSING)?;
     Ok((staging, present, store))
 }
 
@@ -203,8 +208,10 @@ fn is_replaceable(target: &Path, options: PullOptions) -> Result<bool> {
 fn exchange(tree: &Path, target: &Path) -> Result<()> {
     match rustix::fs::renameat_with(CWD, tree, CWD, target, RenameFlags::EXCHANGE) {
         Ok(()) => {
+            crash::point("pull.exchanged");
             files::sync_folder(target.parent().unwrap_or(Path::new("/")))?;
             files::remove(tree)?;
+            crash::point("pull.removed");
         }
         Err(rustix::io::Errno::NOENT) => files::rename(tree, target)?,
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {

@@ -29,6 +29,7 @@ use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
 use super::{ChunkSource, Error};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::manifest::Root;
 use crate::monitor::{Monitor, Phase};
@@ -124,9 +125,11 @@ pub fn write_tree(
     site.tally(&mut written);
     let mode = fs::Permissions::from_mode(options.folder_mode);
     fs::set_permissions(folder, mode).on("set the mode of", folder)?;
+    crash::point("tree.written");
     if options.sync {
         files::sync_file_system(folder)?;
     }
+    crash::point("tree.synced");
     unfinished.keep();
     Ok(written)
 }

@@ -7,6 +7,7 @@ use super::super::packs::{self, Pack};
 use super::super::{Result, Store, recovery};
 use super::check::Check;
 use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::crash;
 use crate::files;
 use crate::ids::ChunkId;
 use crate::pack::{Frame, FrameKind, FrameView};
@@ -48,14 +49,18 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
             store.append(&Frame::compress(frame.kind(), parts, &mut compressor))?;
         }
     }
+    crash::point("aside.appended");
     store.writer.seal_now()?;
+    crash::point("aside.sealed");
     if let Some(number) = number {
         store.shared.index.take_out(number, &check.lost)?;
         store.shared.packs.remove(number);
     }
+    crash::point("aside.index");
     let folder = store.shared.folder.join("damaged");
     files::create_folder(&folder)?;
     files::rename(pack.path(), &aside_path(&folder, pack))?;
+    crash::point("aside.renamed");
     tracing::warn!(pack = %pack.path().display(), "a damaged pack was set aside; its intact chunks were kept");
     Ok(())
 }

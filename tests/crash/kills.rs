@@ -1,0 +1,138 @@
+//! `kill -9` of the proxy and of agents at random moments of pushes whose content changes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::trees::{Dice, Shape};
+use crate::world::{World, rounds};
+
+/// Some 4 MB, of which a third changes.
+const SHAPE: Shape = Shape { files: 40, changing: 14, file_bytes: 100_000 };
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Proxy,
+    Agent,
+}
+
+/// What a loop saw.
+#[derive(Debug, Default)]
+struct Figures {
+    rounds: u64,
+    /// Pushes that had been acknowledged when the process died.
+    acknowledged: u64,
+    /// Releases that the proxy had, though the agent did not live to hear of it.
+    unheard: u64,
+    /// Acknowledged releases that were gone afterwards.
+    lost: u64,
+    /// Destinations or pulls with bytes of no release.
+    wrong: u64,
+    /// Rounds after which the destination showed the new release without any further push.
+    delivered: u64,
+    restarts: Vec<Duration>,
+}
+
+fn kill(victim: Victim, count: u64) -> Figures {
+    let mut dice = Dice::cast(&format!("{victim:?}"));
+    let mut world = World::new(SHAPE, 1);
+    let mut served = world.serve(None);
+    world.push(0);
+    let mut figures = Figures { rounds: count, ..Figures::default() };
+    // How long a push takes: the moments are spread over it.
+    let mut usual = Duration::from_millis(200);
+    let mut last = 0;
+    for version in 1..=count {
+        world.tree(version);
+        let begin = Instant::now();
+        let mut push = world.begin_push(version);
+        let moment = Duration::from_micros(dice.below(usual.as_micros() as u64 * 5 / 4));
+        let ended = push.ended(moment);
+        if ended.is_some() {
+            usual = (usual * 7 + begin.elapsed()) / 8;
+        } else if dice.below(16) == 0 {
+            usual = usual * 9 / 8;
+        }
+        match victim {
+            Victim::Proxy => served.kill(),
+            Victim::Agent => push.kill(),
+        }
+        let done = push.done(Duration::from_millis(20));
+        let acknowledged = world.took(version, &done);
+        figures.acknowledged += u64::from(acknowledged);
+        if victim == Victim::Proxy {
+            if world.current(&[last, version]).is_none() {
+                figures.wrong += 1;
+            }
+            let begin = Instant::now();
+            served = world.serve(None);
+            drop(world.releases());
+            figures.restarts.push(begin.elapsed());
+        }
+        let listed: BTreeSet<String> = world.releases().into_iter().collect();
+        figures.lost += world.acknowledged.keys().filter(|release| !listed.contains(*release)).count() as u64;
+        let unheard: Vec<String> =
+            listed.iter().filter(|release| !world.acknowledged.contains_key(*release)).cloned().collect();
+        for release in unheard {
+            figures.unheard += 1;
+            figures.wrong += u64::from(world.pulls(&release, &[version]).is_none());
+            world.acknowledged.insert(release, version);
+        }
+        world.settle();
+        let shown = world.current(&[version, last]);
+        figures.wrong += u64::from(shown.is_none());
+        figures.delivered += u64::from(shown == Some(version));
+        // The same again, to its end; a pull every few rounds.
+        world.push(version);
+        world.settle();
+        figures.wrong += u64::from(world.current(&[version]) != Some(version));
+        if version % 5 == 0 {
+            let (release, version) = world.acknowledged.iter().nth_back(0).expect("there is one");
+            figures.wrong += u64::from(world.pulls(release, &[*version]).is_none());
+        }
+        if version % 50 == 0 || version == count {
+            world.check_verified();
+        }
+        drop(fs::remove_dir_all(world.path(&format!("tree-{last}"))));
+        last = version;
+    }
+    // Some of all that was acknowledged, wherever it lies now.
+    for (release, version) in &world.acknowledged {
+        if dice.below(world.acknowledged.len() as u64) < 12 {
+            figures.wrong += u64::from(world.pulls(release, &[*version]).is_none());
+        }
+    }
+    figures
+}
+
+fn report(victim: Victim, mut figures: Figures) {
+    figures.restarts.sort();
+    let at = |percent: usize| {
+        let place = figures.restarts.len() * percent / 100;
+        figures.restarts.get(place.min(figures.restarts.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
+    println!(
+        "{victim:?} killed {} times: {} pushes had been acknowledged, {} more were stored; {} lost, {} wrong; the destination went on {} times; restart and first answer: median {:?}, 99 % {:?}, longest {:?}",
+        figures.rounds,
+        figures.acknowledged,
+        figures.unheard,
+        figures.lost,
+        figures.wrong,
+        figures.delivered,
+        at(50),
+        at(99),
+        at(100)
+    );
+    assert_eq!((figures.lost, figures.wrong), (0, 0));
+}
+
+#[test]
+fn a_proxy_killed_at_random_moments_keeps_what_it_acknowledged() {
+    report(Victim::Proxy, kill(Victim::Proxy, rounds("WHIT_KILL_ROUNDS", 30)));
+}
+
+#[test]
+fn an_agent_killed_at_random_moments_hurts_nobody() {
+    report(Victim::Agent, kill(Victim::Agent, rounds("WHIT_KILL_AGENT_ROUNDS", 20)));
+}

@@ -1,0 +1,281 @@
+//! The process ends at every named point, and whatever it was at goes on afterwards.
+//!
+//! Each case starts from a copy of one small world (three releases, delivered), arms one point, does
+//! what passes it, sees the process die, starts again and checks everything that was promised.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use whit::crash::POINTS;
+
+use crate::trees::{self, Shape};
+use crate::world::{APP, Done, Process, World, rounds};
+
+/// What passes a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Act {
+    /// A push of new content, with its delivery.
+    Push,
+    /// The proxy is asked to stop after a push, and seals what is open.
+    Stop,
+    /// The proxy starts after `kill -9`.
+    Start,
+    /// It starts and finds its index damaged.
+    Rebuild,
+    /// A release is removed.
+    Remove,
+    /// Garbage is collected, after two of three releases were removed.
+    Collect,
+    /// Damage is repaired.
+    Repair,
+    /// A directory is pulled.
+    Pull,
+}
+
+/// What passes the point; seals and the index are met by three ways each.
+fn acts(point: &str) -> Vec<Act> {
+    let (word, _) = point.split_once('.').expect("points have two words");
+    match (word, point) {
+        (_, "pack.renamed") | ("seal" | "take-in", _) => {
+            vec![Act::Stop, Act::Start, Act::Collect, Act::Repair]
+        }
+        ("recovery", "recovery.index") => vec![Act::Rebuild],
+        ("recovery", _) => vec![Act::Start],
+        ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],
+        ("tree", _) => vec![Act::Push, Act::Pull],
+        ("pull" | "pulled", _) => vec![Act::Pull],
+        ("removed", _) => vec![Act::Remove],
+        ("collect", _) => vec![Act::Collect],
+        // Taking a damaged pack's chunks out happens too.
+        ("take-out", _) => vec![Act::Collect, Act::Repair],
+        ("aside", _) => vec![Act::Repair],
+        _ => vec![Act::Push],
+    }
+}
+
+const OLD: [u64; 3] = [1, 2, 3];
+const NEW: u64 = 4;
+
+/// Three releases in one sealed pack, all delivered; two copies are kept.
+fn template() -> &'static World {
+    static TEMPLATE: OnceLock<World> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let mut world = World::new(Shape::SMALL, 1);
+        let mut served = world.serve(None);
+        for version in OLD {
+            world.push(version);
+        }
+        served.terminate();
+        let status = served.ended(Duration::from_secs(60)).expect("it stops");
+        assert!(status.success());
+        world.tree(NEW);
+        world
+    })
+}
+
+/// Whether the process died at the point.
+fn died(status: Option<ExitStatus>) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.is_some_and(|status| status.signal() == Some(9))
+}
+
+/// Waits until the proxy dies, or the agent is done and the proxy outlives it. The last steps of a
+/// delivery come after the agent was told of it.
+fn outlives(served: &mut Process, mut agent: Process) -> (bool, Done) {
+    let mut ended = None;
+    while ended.is_none() && agent.ended(Duration::ZERO).is_none() {
+        ended = served.ended(Duration::from_millis(5));
+    }
+    let ended = ended.or_else(|| served.ended(Duration::from_millis(500)));
+    // An agent whose proxy is gone would wait for it.
+    (died(ended), agent.done(Duration::from_millis(50)))
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs a case; false where the point was not passed so often.
+fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
+    let mut world = template().copy();
+    let crash = format!("{point}:{pass}");
+    let crash = Some(crash.as_str());
+    let release_of = |world: &World, version: u64| {
+        let found = world.acknowledged.iter().find(|(_, known)| **known == version);
+        found.expect("it was pushed").0.clone()
+    };
+    let first = release_of(&world, 1);
+    let reached = match act {
+        Act::Push => {
+            let mut served = world.serve(crash);
+            let push = world.begin_push(NEW);
+            let (died, done) = outlives(&mut served, push);
+            world.took(NEW, &done);
+            died
+        }
+        Act::Stop => {
+            let mut served = world.serve(crash);
+            world.push(NEW);
+            served.terminate();
+            died(served.ended(SOON))
+        }
+        Act::Start | Act::Rebuild => {
+            let mut served = world.serve(None);
+            world.push(NEW);
+            served.kill();
+            if act == Act::Rebuild {
+                let file = world.index().join("db");
+                let mut bytes = fs::read(&file).expect("an index");
+                bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x10);
+                fs::write(&file, bytes).expect("written");
+            }
+            let mut served = world.serve(crash);
+            let asked = world.begin(&["releases", APP], None);
+            let (died, _) = outlives(&mut served, asked);
+            died
+        }
+        Act::Remove => {
+            let mut served = world.serve(crash);
+            let removing = world.begin(&["rm", &format!("{APP}@{first}")], None);
+            let (died, _) = outlives(&mut served, removing);
+            // Whether it is gone or not, both are right.
+            world.acknowledged.remove(&first);
+            died
+        }
+        Act::Collect => {
+            let mut served = world.serve(None);
+            for version in [1, 2] {
+                let release = release_of(&world, version);
+                assert!(world.run(&["rm", &format!("{APP}@{release}")]).is_good());
+                world.acknowledged.remove(&release);
+            }
+            served.kill();
+            let mut served = world.serve(crash);
+            let collecting = world.begin(&["gc"], None);
+            let (died, _) = outlives(&mut served, collecting);
+            died
+        }
+        Act::Repair => {
+            let pack = world.sealed().remove(0);
+            let bytes = fs::metadata(&pack).expect("a pack").len();
+            World::flip(&pack, bytes / 2);
+            let mut served = world.serve(crash);
+            let repairing = world.begin(&["verify", "--repair"], None);
+            let (died, _) = outlives(&mut served, repairing);
+            died
+        }
+        Act::Pull => return pull_dies_and_goes_on(&mut world, crash),
+    };
+    if !reached {
+        return false;
+    }
+
+    // What readers of the destination see is whole before anybody starts anything again.
+    let before = world.current(&[3, NEW]).expect("there was one");
+    assert!(before == 3 || matches!(act, Act::Push | Act::Stop | Act::Start | Act::Rebuild));
+    let waiting = world.deliveries();
+    let mut served = world.serve(None);
+    if act == Act::Repair {
+        repaired(&mut world);
+    }
+    world.check_releases(&[1, NEW]);
+    if waiting > 0 {
+        // A delivery that was written down is made without the agent.
+        world.settle();
+        assert_eq!(world.current(&[NEW]), Some(NEW));
+    }
+    match act {
+        Act::Remove => {
+            let again = world.run(&["rm", &format!("{APP}@{first}")]);
+            assert!(again.is_good() || again.status.code() == Some(3), "{again:?}");
+        }
+        Act::Collect => {
+            let collected = world.run(&["gc"]).json();
+            let waits = collected["waits_for_pushes"].as_bool();
+            assert_eq!((waits, collected["removed_chunks"].is_u64()), (Some(false), true), "{collected}");
+        }
+        _ => {}
+    }
+    world.push(NEW);
+    world.settle();
+    assert_eq!(world.current(&[NEW]), Some(NEW));
+    world.check_releases(&[]);
+    world.check_verified();
+    served.terminate();
+    let status = served.ended(Duration::from_secs(60)).expect("it stops");
+    assert!(status.success(), "{}", world.log());
+    let data = trees::read(&world.path("data"));
+    let left: Vec<_> = data.keys().filter(|path| path.extension().is_some_and(|end| end == "part")).collect();
+    assert!(left.is_empty(), "an open pack or an aside file stays: {left:?}");
+    true
+}
+
+/// Damage that was being repaired is repaired, with what the agents still have.
+fn repaired(world: &mut World) {
+    let again = world.run(&["verify", "--repair"]);
+    assert!(matches!(again.status.code(), Some(0 | 5)), "{again:?}");
+    for version in OLD {
+        world.push(version);
+    }
+    world.push(3);
+    world.settle();
+    let done = world.run(&["verify", "--repair"]);
+    assert!(done.is_good(), "{done:?}\n{}", world.log());
+}
+
+fn pull_dies_and_goes_on(world: &mut World, crash: Option<&str>) -> bool {
+    let _served = world.serve(None);
+    let target = world.path("target");
+    let shown = target.display().to_string();
+    let release = |version: u64| {
+        let found = world.acknowledged.iter().find(|(_, known)| **known == version);
+        format!("{APP}@{}", found.expect("it was pushed").0)
+    };
+    let old = world.run(&["pull", &release(2), &shown]);
+    assert!(old.is_good(), "{old:?}");
+    let mut pull = world.begin(&["pull", &release(3), &shown], crash);
+    if !died(pull.ended(SOON)) {
+        return false;
+    }
+    let is = |version: u64, target: &Path| trees::is_same(&world.tree(version), target);
+    assert!(is(2, &target) || is(3, &target), "half a tree");
+    let again = world.run(&["pull", &release(3), &shown]);
+    assert!(again.is_good(), "{again:?}");
+    assert!(is(3, &target));
+    let left: Vec<_> = fs::read_dir(world.path(".target.whit")).expect("a folder").collect();
+    assert_eq!(left.len(), 2, "more than a mark and a lock is left: {left:?}");
+    true
+}
+
+#[test]
+fn the_process_may_end_at_every_point() {
+    let most = rounds("WHIT_CRASH_ROUNDS", 1);
+    let only = std::env::var("WHIT_CRASH_POINT").ok();
+    let mut table: BTreeMap<(usize, Act), u64> = BTreeMap::new();
+    let mut missed = Vec::new();
+    for (place, point) in POINTS.into_iter().enumerate() {
+        if only.as_ref().is_some_and(|only| only != point) {
+            continue;
+        }
+        let mut met = false;
+        for act in acts(point) {
+            for pass in 1..=most {
+                if !dies_and_goes_on(point, act, pass) {
+                    break;
+                }
+                met = true;
+                *table.entry((place, act)).or_default() += 1;
+            }
+        }
+        if !met {
+            missed.push(point);
+        }
+    }
+    for ((place, act), times) in &table {
+        println!("{:<20} {act:?}: died {times} times, nothing lost", POINTS[*place]);
+    }
+    println!("{} crashes at {} points", table.values().sum::<u64>(), POINTS.len() - missed.len());
+    assert_eq!(missed, Vec::<&str>::new(), "points that nothing passes");
+}

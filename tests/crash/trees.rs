@@ -1,0 +1,114 @@
+//! Trees to push, made from a seed, and how they are compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// xorshift64: enough to choose by; its seed is printed.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A seed from `WHIT_CRASH_SEED` or the clock, printed.
+    pub fn cast(what: &str) -> Self {
+        let given = std::env::var("WHIT_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| {
+            let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            u64::from(clock.expect("after 1970").subsec_nanos())
+        });
+        println!("{what}: WHIT_CRASH_SEED={seed}");
+        Self::new(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
+
+/// Bytes that no compressor makes smaller.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed + 1);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&dice.next().to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// What a tree is made of: some files change with every version, the rest never.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub files: u64,
+    pub changing: u64,
+    pub file_bytes: usize,
+}
+
+impl Shape {
+    /// Some 1 MiB, of which three quarters change: small enough for many rounds, several frames long.
+    pub const SMALL: Self = Self { files: 40, changing: 30, file_bytes: 28_000 };
+
+    /// Makes version `version` in the new folder `folder`.
+    pub fn write(self, folder: &Path, version: u64) {
+        fs::create_dir_all(folder.join("deep/er")).expect("created");
+        for file in 0..self.files {
+            let seed = if file < self.changing { file + 1000 * version } else { file };
+            let name = if file % 3 == 0 { format!("deep/{file}") } else { format!("{file}") };
+            fs::write(folder.join(name), noise(seed, self.file_bytes)).expect("written");
+        }
+        fs::write(folder.join("version"), version.to_string()).expect("written");
+        fs::write(folder.join("run"), "#!/bin/sh\n").expect("written");
+        fs::set_permissions(folder.join("run"), fs::Permissions::from_mode(0o755)).expect("set");
+        fs::write(folder.join("deep/er/empty"), "").expect("written");
+        symlink("deep/0", folder.join("link")).expect("linked");
+    }
+}
+
+/// Everything below a folder: kind, permission bits and bytes by path.
+pub fn read(folder: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![PathBuf::new()];
+    while let Some(at) = left.pop() {
+        let Ok(entries) = fs::read_dir(folder.join(&at)) else { continue };
+        for entry in entries {
+            let path = at.join(entry.expect("an entry").file_name());
+            let place = folder.join(&path);
+            let metadata = fs::symlink_metadata(&place).expect("it is there");
+            let mode = metadata.permissions().mode() & 0o777;
+            let entry = if metadata.is_symlink() {
+                let target = fs::read_link(&place).expect("a link");
+                ('l', 0, target.into_os_string().into_encoded_bytes())
+            } else if metadata.is_dir() {
+                left.push(path.clone());
+                ('d', mode, Vec::new())
+            } else {
+                ('f', mode, fs::read(&place).expect("readable"))
+            };
+            found.insert(path, entry);
+        }
+    }
+    found
+}
+
+/// Whether two folders hold the same, to the last bit.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    one.is_dir() && other.is_dir() && read(one) == read(other)
+}
+
+/// Copies a folder with everything below it, as `cp -a` does.
+pub fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp");
+    assert!(status.success());
+}

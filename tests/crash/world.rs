@@ -1,0 +1,422 @@
+//! A proxy's data, a destination and the trees that were pushed, in one temporary folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::trees::{self, Shape};
+
+/// Long enough for a slow machine; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    pub fn is_good(&self) -> bool {
+        self.status.success()
+    }
+
+    /// The report, which must be there.
+    pub fn json(&self) -> Value {
+        assert!(self.is_good(), "{self:?}");
+        serde_json::from_str(self.out.trim()).expect("a report")
+    }
+}
+
+/// A process that is ended with its owner.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the program starts"))
+    }
+
+    pub fn kill(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        let id = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a child can be told");
+    }
+
+    /// How it ended, if it does within `patience`.
+    pub fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child can be asked") {
+                return Some(status);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What it printed, once it has ended; it is killed where that takes too long.
+    pub fn done(mut self, patience: Duration) -> Done {
+        let out = reader(self.0.stdout.take());
+        let err = reader(self.0.stderr.take());
+        let status = self.ended(patience).unwrap_or_else(|| {
+            self.kill();
+            ExitStatus::from_raw(9)
+        });
+        Done { status, out: out.join().expect("text"), err: err.join().expect("text") }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut pipe) = pipe {
+            drop(pipe.read_to_end(&mut text));
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+/// The whole of an experiment. Versions are numbers; a release is known by what was pushed as it.
+#[derive(Debug)]
+pub struct World {
+    pub folder: PathBuf,
+    pub shape: Shape,
+    url: String,
+    token: String,
+    port: u16,
+    /// Release id to version: what the proxy has acknowledged.
+    pub acknowledged: BTreeMap<String, u64>,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+pub const APP: &str = "app";
+
+impl World {
+    /// A new world; `keep` copies stay at the destination.
+    pub fn new(shape: Shape, keep: usize) -> Self {
+        let temporary = temporary();
+        let mut world = Self::at(temporary.path(), shape, keep);
+        world._temporary = Some(temporary);
+        world
+    }
+
+    /// A new world in a folder that somebody else removes.
+    pub fn at(folder: &Path, shape: Shape, keep: usize) -> Self {
+        let mut world = Self {
+            folder: folder.to_owned(),
+            shape,
+            url: String::new(),
+            token: String::new(),
+            port: 0,
+            acknowledged: BTreeMap::new(),
+            _temporary: None,
+        };
+        world.configure(keep);
+        let data = world.path("data");
+        let mut create = world.command();
+        create.args(["token", "create", "--user", "tester", "--data"]).arg(&data);
+        for action in ["push", "pull", "read", "deliver", "admin"] {
+            create.args(["--allow", action]);
+        }
+        let token = Process::spawn(&mut create).done(PATIENCE);
+        assert!(token.is_good(), "{token:?}");
+        world.token = token.out.trim().to_owned();
+        world
+    }
+
+    fn configure(&self, keep: usize) {
+        let config = format!(
+            "reserve_mib = 1\ncollect_minutes = 0\nverify_days = 0\n[destinations.d]\nkind = \"dir\"\npath = \"{}\"\nkeep = {keep}\n",
+            self.path("dest").display()
+        );
+        fs::write(self.path("whit.toml"), config).expect("written");
+    }
+
+    /// The same world in another place.
+    pub fn copy(&self) -> Self {
+        let temporary = temporary();
+        let folder = temporary.path().join("w");
+        trees::copy(&self.folder, &folder);
+        let config = fs::read_to_string(self.path("whit.toml")).expect("a configuration");
+        let here = |path: &Path| path.display().to_string();
+        let config = config.replace(&here(&self.folder), &here(&folder));
+        fs::write(folder.join("whit.toml"), config).expect("written");
+        Self {
+            folder,
+            shape: self.shape,
+            url: String::new(),
+            token: self.token.clone(),
+            port: 0,
+            acknowledged: self.acknowledged.clone(),
+            _temporary: Some(temporary),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The folder of the space's packs.
+    pub fn packs(&self) -> PathBuf {
+        self.path("data/spaces/default/packs")
+    }
+
+    pub fn index(&self) -> PathBuf {
+        self.path("data/spaces/default/index")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
+        command.env_clear().env("HOME", &self.folder).env("PATH", std::env::var("PATH").unwrap_or_default());
+        for name in ["TMPDIR", "LLVM_PROFILE_FILE"] {
+            if let Ok(value) = std::env::var(name) {
+                command.env(name, value);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the proxy, on the port it had before. `crash` is a point to die at.
+    pub fn serve(&mut self, crash: Option<&str>) -> Process {
+        self.start(&[], crash).unwrap_or_else(|| panic!("the proxy did not start: {}", self.log()))
+    }
+
+    /// Starts the proxy below another program; none where it ends at once.
+    pub fn try_serve_under(&mut self, below: &[&str]) -> Option<Process> {
+        self.start(below, None)
+    }
+
+    fn start(&mut self, below: &[&str], crash: Option<&str>) -> Option<Process> {
+        let own = self.command();
+        let mut command = match below {
+            [] => own,
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(own.get_program()).stdin(Stdio::null());
+                command.env_clear();
+                command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                command
+            }
+        };
+        let log = OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
+        command.args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--config"]);
+        command.arg(self.path("whit.toml")).arg("--data").arg(self.path("data"));
+        command.stdout(Stdio::piped()).stderr(log);
+        if let Some(crash) = crash {
+            command.env("WHIT_CRASH", crash);
+        }
+        let mut process = Process::spawn(&mut command);
+        let mut line = String::new();
+        let out = process.0.stdout.take().expect("it is piped");
+        BufReader::new(out).read_line(&mut line).expect("readable");
+        if !line.starts_with("whit://") {
+            return None;
+        }
+        line.trim().clone_into(&mut self.url);
+        let port =
+            self.url.split(['@', '/', '?', '#']).find_map(|part| part.rsplit_once(':')?.1.parse().ok());
+        self.port = port.expect("an address has a port");
+        Some(process)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts a command of an agent.
+    pub fn begin(&self, arguments: &[&str], crash: Option<&str>) -> Process {
+        let mut command = self.command();
+        command.args(arguments).arg("--json").env("WHIT_PROXY", &self.url).env("WHIT_TOKEN", &self.token);
+        if let Some(crash) = crash {
+            command.env("WHIT_CRASH", crash);
+        }
+        Process::spawn(&mut command)
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        self.begin(arguments, None).done(PATIENCE)
+    }
+
+    /// The folder of a version's tree, made where there is none.
+    pub fn tree(&self, version: u64) -> PathBuf {
+        let folder = self.path(&format!("tree-{version}"));
+        if !folder.exists() {
+            self.shape.write(&folder, version);
+        }
+        folder
+    }
+
+    /// Starts the push of a version, to the destination.
+    pub fn begin_push(&self, version: u64) -> Process {
+        let tree = self.tree(version);
+        self.begin(&["push", APP, &tree.display().to_string(), "--to", "d"], None)
+    }
+
+    /// Takes what a push said: a receipt is an acknowledgement.
+    pub fn took(&mut self, version: u64, done: &Done) -> bool {
+        // A second line may tell of a delivery that has not been made.
+        let receipt = done.out.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let release = receipt.as_ref().and_then(|receipt| receipt["release"].as_str());
+        if let Some(release) = release {
+            self.acknowledged.insert(release.to_owned(), version);
+        }
+        release.is_some()
+    }
+
+    /// Pushes a version, which must succeed.
+    pub fn push(&mut self, version: u64) {
+        let done = self.begin_push(version).done(PATIENCE);
+        assert!(done.is_good(), "{done:?}\n{}", self.log());
+        self.took(version, &done);
+    }
+
+    /// The ids of the releases that the proxy lists, oldest first.
+    pub fn releases(&self) -> Vec<String> {
+        let done = self.run(&["releases", APP]);
+        if done.status.code() == Some(3) {
+            return Vec::new();
+        }
+        let mut releases: Vec<String> = Vec::new();
+        for record in done.json().as_array().expect("a list") {
+            releases.push(record["release"].as_str().expect("an id").to_owned());
+        }
+        releases.reverse();
+        releases
+    }
+
+    /// Which of some versions the destination shows; none before its first.
+    pub fn current(&self, versions: &[u64]) -> Option<u64> {
+        let current = fs::canonicalize(self.path("dest/current")).ok()?;
+        let shown = trees::read(&current);
+        let version = versions.iter().find(|version| trees::read(&self.tree(**version)) == shown);
+        Some(*version.unwrap_or_else(|| panic!("the destination shows none of {versions:?}")))
+    }
+
+    /// Pulls a release into a new folder and says whether it is the version; panics where the pull fails.
+    pub fn pulls(&self, release: &str, versions: &[u64]) -> Option<u64> {
+        let target = self.path("pulled");
+        drop(fs::remove_dir_all(&target));
+        drop(fs::remove_dir_all(self.path(".pulled.whit")));
+        let done = self.run(&["pull", &format!("{APP}@{release}"), &target.display().to_string()]);
+        assert!(done.is_good(), "{done:?}\n{}", self.log());
+        versions.iter().copied().find(|version| trees::is_same(&self.tree(*version), &target))
+    }
+
+    /// Everything acknowledged is listed, and everything listed is complete, byte for byte.
+    pub fn check_releases(&self, attempted: &[u64]) {
+        let listed = self.releases();
+        for (release, version) in &self.acknowledged {
+            assert!(
+                listed.contains(release),
+                "version {version} was acknowledged and is gone\n{}",
+                self.log()
+            );
+        }
+        let mut distinct = listed;
+        distinct.sort();
+        distinct.dedup();
+        for release in distinct {
+            let expected = self.acknowledged.get(&release).map_or(attempted.to_vec(), |known| vec![*known]);
+            let found = self.pulls(&release, &expected);
+            assert!(found.is_some(), "{release} is not {expected:?}");
+        }
+    }
+
+    /// `whit verify` finds nothing to say.
+    pub fn check_verified(&self) {
+        let done = self.run(&["verify"]);
+        assert!(done.is_good(), "{done:?}\n{}", self.log());
+        let verified = done.json();
+        for list in ["damaged", "incomplete"] {
+            assert_eq!(verified[list].as_array().map(Vec::len), Some(0), "{verified}");
+        }
+    }
+
+    /// Deliveries that are written down.
+    pub fn deliveries(&self) -> usize {
+        let Ok(entries) = fs::read_dir(self.path("data/deliveries")) else { return 0 };
+        entries
+            .filter(|entry| {
+                let path = entry.as_ref().expect("an entry").path();
+                path.extension().is_some_and(|extension| extension == "delivery")
+            })
+            .count()
+    }
+
+    /// Waits until no delivery is left.
+    pub fn settle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.deliveries() > 0 {
+            assert!(Instant::now() < deadline, "a delivery never ends\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// All sealed packs.
+    pub fn sealed(&self) -> Vec<PathBuf> {
+        let mut packs: Vec<PathBuf> = Vec::new();
+        for shelf in fs::read_dir(self.packs()).into_iter().flatten().flatten() {
+            let name = shelf.file_name();
+            if name == "open" || name == "damaged" {
+                continue;
+            }
+            packs.extend(fs::read_dir(shelf.path()).into_iter().flatten().flatten().map(|pack| pack.path()));
+        }
+        packs.sort();
+        packs
+    }
+
+    /// Changes a byte of a file in its place.
+    pub fn flip(path: &Path, at: u64) {
+        use std::os::unix::fs::FileExt;
+        let file = File::options().read(true).write(true).open(path).expect("it is there");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("within the file");
+        file.write_all_at(&[byte[0] ^ 0x40], at).expect("written");
+    }
+}
+
+/// A folder in memory where there is one, as a process that dies takes nothing from the page cache and
+/// the syncs of a disk only take time; `TMPDIR` comes first. Loss of power is another proof's.
+pub fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let is_chosen = std::env::var_os("TMPDIR").is_none() && memory.is_dir();
+    let folder = if is_chosen { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
+}
+
+/// A number from the environment.
+pub fn rounds(name: &str, normal: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(normal)
+}
+
+/// Whether this test runs with the rights that mounting needs; says why not.
+pub fn is_root(what: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("skipped: {what} needs root");
+    }
+    is_root
+}
