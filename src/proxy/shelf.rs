@@ -85,22 +85,25 @@ impl<'a> SpaceShelf<'a> {
         // A chunk of content may happen to have that name; it is then no segment.
         let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
         for chunk in chunks {
-            if !self.store_holds(&chunk.id)? {
+            // Nor does it count with another length: a push that was refused may have left such a segment.
+            if self.store_holds(&chunk.id)? != Some(chunk.bytes) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn store_holds(&self, id: &ChunkId) -> Result<bool, Refusal> {
-        self.store.holds(id).map_err(|error| Refusal::of(&error))
+    /// The chunk's plain bytes, if the store has it.
+    fn store_holds(&self, id: &ChunkId) -> Result<Option<u32>, Refusal> {
+        let place = self.store.holds(id).map_err(|error| Refusal::of(&error))?;
+        Ok(place.map(|place| place.bytes))
     }
 
     /// Checks every chunk again, after the promise that they stay has lapsed.
     fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
         let mut reader = StoreReader::new(self.store);
         for segment in segments {
-            if !self.store_holds(&segment.id)? || !self.is_complete(segment, &mut reader)? {
+            if self.store_holds(&segment.id)?.is_none() || !self.is_complete(segment, &mut reader)? {
                 return Err(Refusal {
                     fault: Fault::Retry,
                     text: "the push took so long that chunks it counted on are gone".to_owned(),
@@ -220,7 +223,9 @@ impl Shelf for SpaceShelf<'_> {
             }
             let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
             resolved.push(match node {
-                Some(node) if self.store_holds(&node.id)? && self.is_complete(&node, &mut reader)? => {
+                Some(node)
+                    if self.store_holds(&node.id)?.is_some() && self.is_complete(&node, &mut reader)? =>
+                {
                     Some(node)
                 }
                 _ => None,
@@ -229,7 +234,7 @@ impl Shelf for SpaceShelf<'_> {
         Ok(resolved)
     }
 
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
+    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<u32>>, Refusal> {
         self.lease.renew(Instant::now());
         ids.iter().map(|id| self.store_holds(id)).collect()
     }

@@ -237,12 +237,12 @@ impl Store {
         Ok(place.filter(|place| self.shared.packs.by_number(place.pack).is_some()))
     }
 
-    /// Whether a push may count on the chunk: it is there, and nobody has chosen to remove it.
+    /// Where the chunk is, if a push may count on it: it is there, and nobody has chosen to remove it.
     ///
     /// # Errors
     /// The index is damaged.
-    pub fn holds(&self, id: &ChunkId) -> Result<bool> {
-        Ok(!self.condemned.has(id) && self.find(id)?.is_some())
+    pub fn holds(&self, id: &ChunkId) -> Result<Option<Place>> {
+        if self.condemned.has(id) { Ok(None) } else { self.find(id) }
     }
 
     /// Opens the lease of a push: take it before the first question.

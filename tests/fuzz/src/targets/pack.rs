@@ -48,7 +48,8 @@ fn frame(view: &FrameView<'_>) {
         assert_eq!(again, view.bytes(), "a frame has one form");
     }
     let mut plain = Vec::new();
-    let decoded = Decompressor::new().decompress(view.codec(), view.payload(), view.plain_bytes(), &mut plain);
+    let decoded =
+        Decompressor::new().decompress(view.codec(), view.payload(), view.plain_bytes(), &mut plain);
     if decoded.is_ok() {
         assert_eq!(plain.len(), view.plain_bytes());
     }

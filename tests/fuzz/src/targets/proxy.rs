@@ -24,7 +24,8 @@ pub fn run(bytes: &[u8]) {
     let release = Release::read(&mut script);
     let mut space = Space::holding(&release, &mut script);
     let (open, names) = open(&release, &mut script);
-    let mut agent = Talk { release: &release, names, named: open.names.len() / 8, wanted: Vec::new(), asked: Vec::new() };
+    let mut agent =
+        Talk { release: &release, names, named: open.names.len() / 8, wanted: Vec::new(), asked: Vec::new() };
     let (mut proxy, mut replies) = match Proxy::open(open, &mut space) {
         Ok(opened) => opened,
         Err(error) => return drop(error.to_string()),
@@ -182,7 +183,8 @@ impl Talk<'_> {
     fn batch(&self, parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
         let parts: Vec<&[u8]> = places.iter().filter_map(|at| parts.get(*at)).map(Vec::as_slice).collect();
         let plain = parts.concat();
-        let mut lengths: Vec<u32> = parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
+        let mut lengths: Vec<u32> =
+            parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
         let flags = script.byte();
         let (codec, mut payload) = match flags & 1 {
             0 => (Codec::Raw, plain),
@@ -246,8 +248,9 @@ impl Shelf for Space {
         Ok(names.iter().map(|name| self.known.get(name).copied()).collect())
     }
 
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
-        Ok(ids.iter().map(|id| self.chunks.contains_key(id)).collect())
+    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<u32>>, Refusal> {
+        let length = |bytes: &Vec<u8>| u32::try_from(bytes.len()).expect("a small chunk");
+        Ok(ids.iter().map(|id| self.chunks.get(id).map(length)).collect())
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
@@ -285,7 +288,8 @@ impl Shelf for Space {
         if root.release() != open.release {
             return Err(Refusal { fault: Fault::Corrupt, text: String::new(), hint: None });
         }
-        walk::<reassembly::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(())).map_err(|e| refuse(&e))?;
+        walk::<reassembly::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(()))
+            .map_err(|e| refuse(&e))?;
         Ok((super::wire::record(), false))
     }
 }

@@ -55,7 +55,8 @@ fn signed(payload: &[u8]) -> String {
 pub fn seeds() -> Vec<Vec<u8>> {
     let grant = super::wire::grant();
     let text = issuer().sign(&grant).expect("a small grant");
-    let payload = text.split('.').nth(1).and_then(|payload| BASE64.decode(payload).ok()).expect("three parts");
+    let payload =
+        text.split('.').nth(1).and_then(|payload| BASE64.decode(payload).ok()).expect("three parts");
     vec![
         [b"0", text.as_bytes()].concat(),
         [b"0", text.replacen("whit1", "whit2", 1).as_bytes()].concat(),

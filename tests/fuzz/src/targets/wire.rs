@@ -166,7 +166,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let small = Batch { codec, lengths: vec![100, 68], payload };
     let raw = Batch { codec: Codec::Raw, lengths: vec![3], payload: b"abc".to_vec() };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
-    let refusal = Refusal { fault: Fault::Full, text: "no room".to_owned(), hint: Some("make some".to_owned()) };
+    let refusal =
+        Refusal { fault: Fault::Full, text: "no room".to_owned(), hint: Some("make some".to_owned()) };
     let push = Operation::Push(open.clone());
     let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
     let event = |state| DeliveryEvent { destination: word("edge"), state };
@@ -191,7 +192,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let root = super::manifest::seeds().pop().expect("a root");
     [
         (0, encode(&Request::new("whit1.a.b", &push))),
-        (0, encode(&Request::new("whit1.a.b", &Operation::Difference { from: select("web@v1"), to: select("web") }))),
+        (
+            0,
+            encode(&Request::new(
+                "whit1.a.b",
+                &Operation::Difference { from: select("web@v1"), to: select("web") },
+            )),
+        ),
         (1, encode(&push)),
         (1, encode(&remove)),
         (1, encode(&Operation::Pull(select("web@v1")))),
