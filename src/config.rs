@@ -136,8 +136,15 @@ impl Config {
     /// # Errors
     /// It cannot be read, or says something that has no meaning.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = files::read_bounded(path, CONFIG_BYTES_MAX)?;
-        let config: Self = toml::from_slice(&bytes)
+        Self::parse(&files::read_bounded(path, CONFIG_BYTES_MAX)?, path)
+    }
+
+    /// Reads what a configuration file holds; `path` names it in errors.
+    ///
+    /// # Errors
+    /// It says something that has no meaning.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
+        let config: Self = toml::from_slice(bytes)
             .map_err(|source| Error::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         for (name, DestinationConfig::Dir { path, .. }) in &config.destinations {
             if !path.is_absolute() {

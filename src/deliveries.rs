@@ -59,6 +59,23 @@ pub struct Delivery {
     pub destination: DestinationName,
 }
 
+impl Delivery {
+    /// The bytes of a delivery's file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
+        bytes
+    }
+
+    /// Reads the bytes of a delivery's file; none for what is damaged or of a newer whit.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, delivery)) => rmp_serde::from_slice(delivery).ok(),
+            _ => None,
+        }
+    }
+}
+
 /// Makes a delivery: the proxy's part that knows spaces and stores.
 pub trait Courier: Send + Sync {
     /// Puts a complete, verified copy of the release there, or says why not and what can be done.
@@ -185,9 +202,7 @@ impl Deliveries {
             *next += 1;
             file
         };
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, &delivery).expect("a Vec takes every write");
-        files::publish(&file, &bytes, 0o600)?;
+        files::publish(&file, &delivery.encode(), 0o600)?;
         let (listener, events) = mpsc::unbounded_channel();
         self.note_pending(&file, &delivery);
         let queued =
@@ -244,10 +259,7 @@ impl Deliveries {
         for (number, file) in left {
             *self.next.lock().unwrap_or_else(PoisonError::into_inner) = number + 1;
             let bytes = files::read_bounded(&file, DELIVERY_BYTES_MAX)?;
-            let delivery = match bytes.split_first() {
-                Some((&VERSION, rest)) => rmp_serde::from_slice::<Delivery>(rest).ok(),
-                _ => None,
-            };
+            let delivery = Delivery::decode(&bytes);
             if let Some(delivery) = &delivery {
                 self.note_pending(&file, delivery);
             }

@@ -69,7 +69,7 @@ macro_rules! content_id {
             type Err = Error;
 
             fn from_str(text: &str) -> Result<Self, Error> {
-                let refuse = || Error::Id(text.to_owned());
+                let refuse = || Error::Id(text.chars().take(80).collect());
                 let digits = text.as_bytes();
                 if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
                     return Err(refuse());
@@ -253,6 +253,13 @@ mod tests {
         let id = ChunkId::of(b"whit");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.short().len(), 12);
+    }
+
+    #[test]
+    fn a_refusal_repeats_only_the_beginning_of_a_long_text() {
+        let text = "x".repeat(10_000);
+        let error = text.parse::<ChunkId>().expect_err("no id");
+        assert!(error.to_string().len() < 200, "{error}");
     }
 
     #[test]

@@ -33,6 +33,16 @@ pub enum Error {
     /// A chunk whose bytes hash to something that was not asked for.
     #[error("chunk {0:?} was not asked for, or its bytes are not what its name says")]
     Unasked(ChunkId),
+    /// A segment that gives a chunk another length than it has.
+    #[error("chunk {id:?} has {expected} B, a segment says {found} B")]
+    Length {
+        /// The chunk.
+        id: ChunkId,
+        /// Its plain bytes.
+        expected: u32,
+        /// What the segment says.
+        found: u32,
+    },
     /// A segment that is not the one that was named.
     #[error("segment {0:?} is not the one that was named")]
     OtherSegment(ChunkId),
@@ -64,7 +74,7 @@ impl Faulty for Error {
             Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
             Self::Profile(chunking::Error::Bounds(_)) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
-            Self::Unasked(_) | Self::OtherSegment(_) => Fault::Corrupt,
+            Self::Unasked(_) | Self::Length { .. } | Self::OtherSegment(_) => Fault::Corrupt,
             Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
         }
     }

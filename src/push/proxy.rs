@@ -184,18 +184,13 @@ impl Proxy {
             nodes.push(ChunkRef { id: node.id, bytes: node.bytes });
             references.extend(manifest::segment_chunks(bytes)?);
         }
-        if !self.open.dry_run {
-            let (codec, payload) = (batch.codec, batch.payload.clone());
-            let frame = Frame { kind: FrameKind::Manifest, codec, chunks: nodes, payload };
-            shelf.keep(frame).map_err(Error::Shelf)?;
-        }
         let held = shelf.holds(&references).map_err(Error::Shelf)?;
         let mut marks = Vec::with_capacity(references.len());
         for (chunk, held) in references.iter().zip(held) {
             // A length that is not the chunk's would be found only when the release is rebuilt.
-            let asked = self.asked.get(&chunk.id);
-            if asked.is_some_and(|bytes| *bytes != chunk.bytes) {
-                return Err(Error::Unasked(chunk.id));
+            let asked = self.asked.get(&chunk.id).copied();
+            if let Some(expected) = asked.filter(|expected| *expected != chunk.bytes) {
+                return Err(Error::Length { id: chunk.id, expected, found: chunk.bytes });
             }
             let missing = !held && asked.is_none();
             if missing {
@@ -213,8 +208,13 @@ impl Proxy {
             if self.wanted.is_empty() {
                 self.state = State::Finished;
             }
-        } else if self.asked.len() > PUSH_CHUNKS_IN_FLIGHT {
-            return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+        } else {
+            if self.asked.len() > PUSH_CHUNKS_IN_FLIGHT {
+                return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+            }
+            let (codec, payload) = (batch.codec, batch.payload.clone());
+            let frame = Frame { kind: FrameKind::Manifest, codec, chunks: nodes, payload };
+            shelf.keep(frame).map_err(Error::Shelf)?;
         }
         Ok(vec![PushReply::Missing(marks.into_iter().collect())])
     }
@@ -249,5 +249,77 @@ impl Proxy {
         let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
         self.state = State::Finished;
         Ok(vec![PushReply::Committed { record, existing }])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compression::Codec;
+    use crate::ids::ReleaseId;
+    use crate::manifest::{EntryPath, Item, Profile, Shape, Totals};
+    use crate::recipe::Recipe;
+
+    /// A space that holds one chunk of 5 bytes.
+    struct Holding(ChunkId);
+
+    impl Shelf for Holding {
+        fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+            Ok(None)
+        }
+
+        fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+            Ok(vec![None; names.len()])
+        }
+
+        fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+            Ok(chunks.iter().map(|chunk| chunk.id == self.0 && chunk.bytes == 5).collect())
+        }
+
+        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn commit(&mut self, _: Proposal) -> Result<(Record, bool), Refusal> {
+            panic!("nothing here may be committed")
+        }
+    }
+
+    /// What comes of a push of one segment that lists `chunks`.
+    fn push_of(chunks: &[ChunkRef]) -> Result<Vec<PushReply>, Error> {
+        let mut shelf = Holding(ChunkId::of(b"held!"));
+        let path = EntryPath::new("file").expect("a plain path");
+        let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let mut segment = vec![0x11];
+        Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
+        chunks.iter().for_each(|chunk| Item::Chunk(*chunk).encode(&mut segment));
+        let open = Open {
+            app: "web".parse().expect("a name"),
+            labels: Vec::new(),
+            destinations: Vec::new(),
+            release: ReleaseId::of(b"a root"),
+            profile: Profile::DEFAULT,
+            shape: Shape::Tree,
+            totals: Totals::default(),
+            segments: 1,
+            names: ChunkId::of(&segment).prefix().to_le_bytes().to_vec(),
+            dry_run: false,
+        };
+        let (mut proxy, _) = Proxy::open(open, &mut shelf)?;
+        let lengths = vec![u32::try_from(segment.len()).expect("a small segment")];
+        let batch = Batch { codec: Codec::Raw, lengths, payload: segment };
+        proxy.receive(FromAgent::Segments(batch), &mut shelf)
+    }
+
+    #[test]
+    fn a_segment_that_gives_a_chunk_another_length_is_refused() {
+        let chunk = |name: &[u8], bytes| ChunkRef { id: ChunkId::of(name), bytes };
+        let replies = push_of(&[chunk(b"held!", 5), chunk(b"new", 3), chunk(b"new", 3)]).expect("the truth");
+        assert_eq!(replies, [PushReply::Missing([false, true, false].into_iter().collect())]);
+        let lie = push_of(&[chunk(b"new", 3), chunk(b"new", 2)]);
+        assert!(matches!(lie, Err(Error::Length { .. })), "{lie:?}");
+        // A held chunk under another length counts as unseen: no bytes will fit both name and length.
+        let lie = push_of(&[chunk(b"held!", 6)]).expect("it is asked for");
+        assert_eq!(lie, [PushReply::Missing([true].into_iter().collect())]);
     }
 }

@@ -37,6 +37,32 @@ pub struct Records {
 }
 
 impl Records {
+    /// The bytes of a record's file.
+    pub fn encode(record: &Record) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        rmp_serde::encode::write(&mut bytes, record).expect("a Vec takes every write");
+        let check = blake3::hash(&bytes);
+        bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
+        bytes
+    }
+
+    /// Reads the bytes of a record's file; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Record`] where they are damaged, [`Error::RecordVersion`] where a newer whit wrote them.
+    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Record> {
+        let damaged = || Error::Record { path: path.to_owned() };
+        let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or_else(damaged)?;
+        if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
+            return Err(damaged());
+        }
+        match body.split_first() {
+            Some((&VERSION, record)) => rmp_serde::from_slice(record).map_err(|_| damaged()),
+            Some((&version, _)) => Err(Error::RecordVersion { path: path.to_owned(), version }),
+            None => Err(damaged()),
+        }
+    }
+
     /// Reads all records below `folder`. A damaged one is named in the log and left out.
     ///
     /// # Errors
@@ -68,7 +94,7 @@ impl Records {
         let records = apps.entry(record.app.clone()).or_default();
         record.sequence = records.last().map_or(0, |last| last.sequence).max(last_removed(&folder)?) + 1;
         let path = self.record_path(&record.app, record.sequence);
-        files::publish(&path, &encode(&record), 0o600)?;
+        files::publish(&path, &Self::encode(&record), 0o600)?;
         records.push(record.clone());
         Ok(record)
     }
@@ -234,7 +260,7 @@ fn read_folder(folder: &Path) -> Result<Vec<Record>> {
     for entry in fs::read_dir(folder).on("list", folder)? {
         let path = entry.on("list", folder)?.path();
         if path.extension().is_some_and(|extension| extension == "record") {
-            match decode(&path, &files::read_bounded(&path, RECORD_BYTES_MAX)?) {
+            match Records::decode(&path, &files::read_bounded(&path, RECORD_BYTES_MAX)?) {
                 Ok(record) => records.push(record),
                 Err(error @ Error::Record { .. }) => {
                     // Aside, so that its number can be given again and its bytes still be looked at.
@@ -247,26 +273,4 @@ fn read_folder(folder: &Path) -> Result<Vec<Record>> {
     }
     records.sort_by_key(|record| record.sequence);
     Ok(records)
-}
-
-/// A record's bytes.
-fn encode(record: &Record) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    rmp_serde::encode::write(&mut bytes, record).expect("a Vec takes every write");
-    let check = blake3::hash(&bytes);
-    bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-    bytes
-}
-
-fn decode(path: &Path, bytes: &[u8]) -> Result<Record> {
-    let damaged = || Error::Record { path: path.to_owned() };
-    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or_else(damaged)?;
-    if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
-        return Err(damaged());
-    }
-    match body.split_first() {
-        Some((&VERSION, record)) => rmp_serde::from_slice(record).map_err(|_| damaged()),
-        Some((&version, _)) => Err(Error::RecordVersion { path: path.to_owned(), version }),
-        None => Err(damaged()),
-    }
 }

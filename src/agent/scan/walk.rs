@@ -27,6 +27,22 @@ pub struct Selection {
     pub ignore_files_off: bool,
 }
 
+impl Selection {
+    /// Compiles the patterns for a tree at `top`; what they match is left out as `Match::Ignore`.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] names the first that is none.
+    pub fn overrides(&self, top: &Path) -> Result<Override, Error> {
+        let refused = |pattern: &str, source| Error::Pattern { pattern: pattern.to_owned(), source };
+        let mut builder = OverrideBuilder::new(top);
+        for pattern in &self.exclude {
+            // An override names what is kept; with `!` before it, what is left out.
+            builder.add(&format!("!{pattern}")).map_err(|source| refused(pattern, source))?;
+        }
+        builder.build().map_err(|source| refused(&self.exclude.join(" "), source))
+    }
+}
+
 /// Where a scan begins.
 pub(super) struct Top {
     /// The path as given.
@@ -71,7 +87,7 @@ pub(super) fn list(
     if !selection.ignore_files_off {
         walk.add_custom_ignore_filename(IGNORE_FILE);
     }
-    walk.overrides(overrides(&top.path, &selection.exclude)?);
+    walk.overrides(selection.overrides(&top.path)?);
     for entry in walk.build() {
         let entry = entry.map_err(|source| walk_error(&top.path, source))?;
         let below = entry.path().strip_prefix(&top.path).unwrap_or(entry.path());
@@ -111,16 +127,6 @@ fn file(pool: &mut Pool, path: EntryPath, place: &Path, kind: &Metadata) -> List
 
 fn mode_of(kind: &Metadata) -> u16 {
     u16::try_from(kind.permissions().mode() & u32::from(MODE_MASK)).expect("nine bits fit")
-}
-
-fn overrides(top: &Path, exclude: &[String]) -> Result<Override, Error> {
-    let refused = |pattern: &str, source| Error::Pattern { pattern: pattern.to_owned(), source };
-    let mut builder = OverrideBuilder::new(top);
-    for pattern in exclude {
-        // An override names what is kept; with `!` before it, what is left out.
-        builder.add(&format!("!{pattern}")).map_err(|source| refused(pattern, source))?;
-    }
-    builder.build().map_err(|source| refused(&exclude.join(" "), source))
 }
 
 fn walk_error(top: &Path, source: ignore::Error) -> Error {

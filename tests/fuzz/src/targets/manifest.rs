@@ -1,0 +1,108 @@
+//! Segments, nodes, roots, and the reader of a whole manifest.
+
+use whit::ids::ChunkId;
+use whit::manifest::{
+    Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Totals, decode_node, decode_segment,
+    segment_chunks,
+};
+use whit::recipe::{ChunkRef, Recipe};
+
+pub fn run(bytes: &[u8]) {
+    match decode_segment(bytes) {
+        Ok(items) => segment(bytes, &items),
+        Err(error) => drop(error.to_string()),
+    }
+    match decode_node(bytes) {
+        Ok(children) => assert_eq!(encode_node(&children), bytes),
+        Err(error) => drop(error.to_string()),
+    }
+    match Root::decode(bytes) {
+        Ok(root) => {
+            assert_eq!(root.encode(), bytes);
+            assert_eq!(ChunkId::from(root.release()), ChunkId::of(bytes));
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn segment(bytes: &[u8], items: &[Item]) {
+    assert_eq!(encode_segment(items), bytes, "one content has one form");
+    let chunks = segment_chunks(bytes).expect("it was just decoded");
+    assert_eq!(chunks.len(), items.iter().filter(|item| matches!(item, Item::Chunk(_))).count());
+
+    let mut whole = Reader::new();
+    let outcome = whole.segment(bytes).map(drop);
+    if items.len() > 1 {
+        // Where a manifest is cut changes nothing of what it says.
+        let (left, right) = items.split_at(items.len() / 2);
+        let mut parts = Reader::new();
+        let both = parts.segment(&encode_segment(left)).and_then(|_| parts.segment(&encode_segment(right)));
+        assert_eq!(both.map(drop), outcome);
+    }
+    if let Err(error) = outcome {
+        drop(error.to_string());
+        return;
+    }
+    let mut builder = Builder::new(Profile::DEFAULT);
+    let mut segments: Vec<_> = items.iter().filter_map(|item| builder.push(item)).collect();
+    let (last, root, nodes) = builder.finish(Shape::Tree).expect("few segments");
+    segments.extend(last);
+    assert_eq!(nodes, segments.iter().map(|segment| segment.node).collect::<Vec<_>>());
+    assert_eq!(Root::decode(&root.encode()).as_ref(), Ok(&root));
+    let mut rebuilt = Reader::new();
+    for segment in &segments {
+        rebuilt.segment(&segment.bytes).expect("the same items in the same order");
+    }
+    assert_eq!(rebuilt.finish(&root), whole.finish(&root));
+}
+
+fn encode_segment(items: &[Item]) -> Vec<u8> {
+    let mut bytes = vec![0x11];
+    items.iter().for_each(|item| item.encode(&mut bytes));
+    bytes
+}
+
+fn encode_node(children: &[NodeRef]) -> Vec<u8> {
+    let mut bytes = vec![0x12];
+    rmp_serde::encode::write(&mut bytes, children).expect("a Vec takes every write");
+    bytes
+}
+
+/// A small tree of every kind of item.
+pub fn items() -> Vec<Item> {
+    let path = |text: &str| EntryPath::new(text).expect("a plain path");
+    let chunk = |bytes| Item::Chunk(ChunkRef { id: ChunkId::of(&[bytes]), bytes: u32::from(bytes) });
+    let file = |text, size| Item::File { path: path(text), mode: 0o644, size, recipe: Recipe::Chunks };
+    vec![
+        Item::Directory { path: path("bin"), mode: 0o755 },
+        file("bin/run", 300),
+        chunk(100),
+        chunk(200),
+        file("empty", 0),
+        Item::Directory { path: path("lib"), mode: 0o700 },
+        Item::Directory { path: path("lib/a"), mode: 0o755 },
+        Item::Symlink { path: path("lib/a/link"), target: b"../../bin/run".to_vec() },
+        file("lib/b.so", 7),
+        chunk(7),
+    ]
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let items = items();
+    let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 1000 + u32::from(n) };
+    let totals = Totals { files: 3, directories: 3, symlinks: 1, chunks: 3, bytes: 307 };
+    let root = |children: Vec<NodeRef>, depth| Root {
+        profile: Profile::DEFAULT,
+        shape: Shape::Tree,
+        totals,
+        depth,
+        children,
+    };
+    let mut seeds: Vec<_> = items.chunks(3).map(encode_segment).collect();
+    seeds.push(encode_segment(&items));
+    seeds.push(encode_node(&(0..20).map(node).collect::<Vec<_>>()));
+    seeds.push(root((0..3).map(node).collect(), 0).encode());
+    seeds.push(root((0..64).map(node).collect(), 2).encode());
+    seeds.push(Root { shape: Shape::File, ..root(Vec::new(), 0) }.encode());
+    seeds
+}

@@ -1,0 +1,43 @@
+//! One function for each target: any bytes in, a panic where a promise is broken.
+//!
+//! Used by the fuzzer's programs and, over the committed corpora, by `tests/fuzz_corpus.rs`.
+
+mod agent;
+mod config;
+mod exclude;
+mod manifest;
+mod names;
+mod pack;
+mod proxy;
+mod records;
+mod script;
+mod token;
+mod wire;
+
+/// A target: its name, what it does with bytes, and valid bytes to begin with.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+pub const TARGETS: [Target; 10] = [
+    Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
+    Target { name: "pack", run: pack::run, seeds: pack::seeds },
+    Target { name: "wire", run: wire::run, seeds: wire::seeds },
+    Target { name: "push_proxy", run: proxy::run, seeds: proxy::seeds },
+    Target { name: "push_agent", run: agent::run, seeds: agent::seeds },
+    Target { name: "token", run: token::run, seeds: token::seeds },
+    Target { name: "names", run: names::run, seeds: names::seeds },
+    Target { name: "config", run: config::run, seeds: config::seeds },
+    Target { name: "records", run: records::run, seeds: records::seeds },
+    Target { name: "exclude", run: exclude::run, seeds: exclude::seeds },
+];
+
+/// The target of that name.
+///
+/// # Panics
+/// There is none.
+pub fn target(name: &str) -> &'static Target {
+    TARGETS.iter().find(|target| target.name == name).expect("a target")
+}

@@ -1,0 +1,321 @@
+//! The proxy's half of a push against an agent that says whatever it likes, over a space in memory.
+//!
+//! The bytes are a script: first a release, honest or not, and what the space holds of it; then what the
+//! agent says. Whatever that is, a release is committed only where all of it is there.
+
+use std::collections::{HashMap, HashSet};
+
+use whit::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
+use whit::faults::Fault;
+use whit::ids::{ChunkId, ReleaseId};
+use whit::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, MESSAGE_BYTES_MAX};
+use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals, segment_chunks};
+use whit::pack::Frame;
+use whit::push::{Proposal, Proxy, Shelf};
+use whit::reassembly::{self, ChunkReader, SourceError, walk};
+use whit::recipe::{ChunkRef, Recipe};
+use whit::record::Record;
+use whit::wire::{Batch, FromAgent, Open, PushReply, Refusal, pack_names};
+
+use super::script::Script;
+
+pub fn run(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let release = Release::read(&mut script);
+    let mut space = Space::holding(&release, &mut script);
+    let (open, names) = open(&release, &mut script);
+    let mut agent =
+        Talk { release: &release, names, named: open.names.len() / 8, wanted: Vec::new(), asked: Vec::new() };
+    let (mut proxy, mut replies) = match Proxy::open(open, &mut space) {
+        Ok(opened) => opened,
+        Err(error) => return drop(error.to_string()),
+    };
+    loop {
+        assert!(replies.len() <= 1, "one message, one reply");
+        for reply in replies {
+            let bytes = rmp_serde::to_vec(&reply).expect("a Vec takes every write");
+            assert!(bytes.len() <= MESSAGE_BYTES_MAX, "a reply of {} B", bytes.len());
+            agent.hear(reply);
+        }
+        if script.is_over() {
+            break;
+        }
+        replies = match agent.next(&mut script).map(|message| proxy.receive(message, &mut space)) {
+            None => Vec::new(),
+            Some(Ok(replies)) => replies,
+            Some(Err(error)) => return drop(error.to_string()),
+        };
+    }
+}
+
+/// What an agent may have: segments and chunks, some of which say what is not so.
+struct Release {
+    segments: Vec<Vec<u8>>,
+    chunks: Vec<Vec<u8>>,
+    root: Root,
+}
+
+impl Release {
+    fn read(script: &mut Script<'_>) -> Self {
+        let (mut segments, mut chunks) = (Vec::new(), Vec::new());
+        let mut totals = Totals::default();
+        for number in 0..script.below(6) {
+            let kind = script.byte();
+            if kind == 0xff {
+                segments.push(script.run().to_vec());
+                continue;
+            }
+            let mut segment = vec![0x11];
+            for file in 0..1 + kind % 4 {
+                let path = EntryPath::new(format!("{number}-{file}")).expect("a plain path");
+                let mut parts = Vec::new();
+                for _ in 0..script.below(4) {
+                    let (seed, lie) = (script.byte(), script.byte());
+                    let bytes = vec![seed % 8; 1 + usize::from(seed) * 16];
+                    let length = u32::try_from(bytes.len()).expect("a small chunk");
+                    // Mostly the truth.
+                    let length =
+                        if lie > 250 { (length + 252).saturating_sub(u32::from(lie)) } else { length };
+                    parts.push(ChunkRef { id: ChunkId::of(&bytes), bytes: length });
+                    chunks.push(bytes);
+                }
+                let size = parts.iter().map(|part| u64::from(part.bytes)).sum();
+                totals.files += 1;
+                totals.chunks += parts.len() as u64;
+                totals.bytes += size;
+                Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
+                parts.into_iter().for_each(|part| Item::Chunk(part).encode(&mut segment));
+            }
+            segments.push(segment);
+        }
+        let nodes = segments.iter().map(|bytes| node(bytes)).collect();
+        let root = Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |_| {}).expect("few segments");
+        Self { segments, chunks, root }
+    }
+}
+
+fn node(bytes: &[u8]) -> NodeRef {
+    NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("a small segment") }
+}
+
+/// The opening, honest but for what the script changes; and all names that go with it.
+fn open(release: &Release, script: &mut Script<'_>) -> (Open, Vec<u64>) {
+    let flags = script.byte();
+    let mut names: Vec<u64> = release.segments.iter().map(|bytes| node(bytes).id.prefix()).collect();
+    let mut open = super::agent::open(names.len(), flags & 1 == 1);
+    open.release = release.root.release();
+    open.totals = release.root.totals;
+    match flags >> 1 & 7 {
+        1 => open.release = ReleaseId::of(b"another"),
+        2 => open.segments = open.segments.wrapping_add(1),
+        3 => open.segments = u32::MAX,
+        4 => open.profile.max = u32::from(script.byte()) << 12,
+        5 => open.labels = vec!["v1".parse().expect("a label"); script.below(256)],
+        6 => names.reverse(),
+        7 => names.iter_mut().for_each(|name| *name = name.wrapping_add(u64::from(script.byte() == 1))),
+        _ => {}
+    }
+    if flags & 16 == 0 {
+        open.names = pack_names(names.iter().copied());
+    }
+    (open, names)
+}
+
+/// What the agent knows and was told.
+struct Talk<'a> {
+    release: &'a Release,
+    names: Vec<u64>,
+    named: usize,
+    wanted: Vec<usize>,
+    asked: Vec<usize>,
+}
+
+impl Talk<'_> {
+    fn hear(&mut self, reply: PushReply) {
+        match reply {
+            PushReply::WantSegments(marks) => {
+                self.wanted = marks.places().map(|place| place as usize).collect();
+            }
+            // Which are missing is for the space to say: what is sent is tried in order.
+            PushReply::Missing(marks) => {
+                assert!(marks.fits(marks.iter().count()));
+                self.asked = (0..self.release.chunks.len()).collect();
+            }
+            PushReply::WantNames => self.named = 0,
+            PushReply::Committed { .. } => {}
+            reply => panic!("not by this half: {reply:?}"),
+        }
+    }
+
+    fn next(&mut self, script: &mut Script<'_>) -> Option<FromAgent> {
+        Some(match script.below(10) {
+            0 => {
+                let names = &self.names[self.named.min(self.names.len())..];
+                let names = &names[..names.len().min(1 + script.below(8))];
+                self.named += names.len();
+                FromAgent::Names(pack_names(names.iter().copied()))
+            }
+            1 => FromAgent::Names(script.run().to_vec()),
+            2 => {
+                let count = self.wanted.len().min(1 + script.below(4));
+                let places: Vec<usize> = self.wanted.drain(..count).collect();
+                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+            }
+            3 => {
+                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(8)).collect();
+                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+            }
+            4 => {
+                let count = self.asked.len().min(1 + script.below(4));
+                let places: Vec<usize> = self.asked.drain(..count).collect();
+                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+            }
+            5 => {
+                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(64)).collect();
+                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+            }
+            6 | 7 => FromAgent::Commit,
+            8 => rmp_serde::from_slice(script.run()).ok()?,
+            _ => return None,
+        })
+    }
+
+    fn batch(&self, parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
+        let parts: Vec<&[u8]> = places.iter().filter_map(|at| parts.get(*at)).map(Vec::as_slice).collect();
+        let plain = parts.concat();
+        let mut lengths: Vec<u32> =
+            parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
+        let flags = script.byte();
+        let (codec, mut payload) = match flags & 1 {
+            0 => (Codec::Raw, plain),
+            _ => Compressor::new(LEVEL_FAST).compress(&plain),
+        };
+        match flags >> 1 {
+            1 => lengths.iter_mut().for_each(|length| *length += u32::from(script.byte())),
+            2 => lengths = vec![u32::from(script.byte()); script.below(256) * 8],
+            3 => payload = script.run().to_vec(),
+            4 => payload.iter_mut().take(8).for_each(|byte| *byte ^= script.byte()),
+            _ => {}
+        }
+        Batch { codec, lengths, payload }
+    }
+}
+
+/// A space in memory that checks what it is given.
+#[derive(Default)]
+struct Space {
+    chunks: HashMap<ChunkId, Vec<u8>>,
+    known: HashMap<u64, NodeRef>,
+    names: Vec<u64>,
+    recognized: bool,
+}
+
+impl Space {
+    fn holding(release: &Release, script: &mut Script<'_>) -> Self {
+        let mut space = Self::default();
+        let flags = script.byte();
+        for (at, chunk) in release.chunks.iter().enumerate() {
+            if flags >> (at % 7) & 1 == 1 {
+                space.chunks.insert(ChunkId::of(chunk), chunk.clone());
+            }
+        }
+        let segments = script.byte();
+        for (at, segment) in release.segments.iter().enumerate() {
+            if segments >> (at % 7) & 1 == 1 && space.is_complete(segment) {
+                space.chunks.insert(ChunkId::of(segment), segment.clone());
+                space.known.insert(node(segment).id.prefix(), node(segment));
+            }
+        }
+        space.recognized = segments == 0xff;
+        space
+    }
+
+    fn is_complete(&self, segment: &[u8]) -> bool {
+        let whole = |chunk: &ChunkRef| {
+            self.chunks.get(&chunk.id).is_some_and(|bytes| bytes.len() == chunk.bytes as usize)
+        };
+        segment_chunks(segment).is_ok_and(|chunks| chunks.iter().all(whole))
+    }
+}
+
+impl Shelf for Space {
+    fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        Ok(self.recognized.then(|| (super::wire::record(), true)))
+    }
+
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        self.names = names.to_vec();
+        Ok(names.iter().map(|name| self.known.get(name).copied()).collect())
+    }
+
+    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+        let has = |chunk: &ChunkRef| {
+            self.chunks.get(&chunk.id).is_some_and(|bytes| bytes.len() == chunk.bytes as usize)
+        };
+        Ok(chunks.iter().map(has).collect())
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        assert!((1..=FRAME_CHUNKS_MAX).contains(&frame.chunks.len()));
+        let bytes = usize::try_from(frame.plain_bytes()).expect("it is small");
+        assert!(bytes <= FRAME_PLAIN_MAX && frame.payload.len() <= FRAME_PLAIN_MAX);
+        let mut plain = Vec::new();
+        let decoded = Decompressor::new().decompress(frame.codec, &frame.payload, bytes, &mut plain);
+        decoded.expect("a frame that can be read back");
+        let mut rest = plain.as_slice();
+        for chunk in &frame.chunks {
+            let (bytes, after) = rest.split_at(chunk.bytes as usize);
+            assert_eq!(ChunkId::of(bytes), chunk.id, "a chunk under its own name");
+            self.chunks.insert(chunk.id, bytes.to_vec());
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        assert!(!proposal.open.dry_run);
+        let names: Vec<u64> = proposal.segments.iter().map(|segment| segment.id.prefix()).collect();
+        assert_eq!(names, self.names, "the segments that were named, in their order");
+        for segment in proposal.segments.iter().collect::<HashSet<_>>() {
+            let bytes = self.chunks.get(&segment.id).expect("a segment that is there");
+            assert_eq!(bytes.len(), segment.bytes as usize);
+            assert!(self.is_complete(bytes), "a release is committed that cannot be rebuilt");
+        }
+        let open = &proposal.open;
+        let refuse = |error: &reassembly::Error| Refusal::of(error);
+        let root = Root::above(open.profile, open.shape, open.totals, proposal.segments, |node| {
+            self.chunks.insert(node.node.id, node.bytes);
+        });
+        let root = root.map_err(|error| Refusal::of(&error))?;
+        if root.release() != open.release {
+            return Err(Refusal { fault: Fault::Corrupt, text: String::new(), hint: None });
+        }
+        walk::<reassembly::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(()))
+            .map_err(|e| refuse(&e))?;
+        Ok((super::wire::record(), false))
+    }
+}
+
+/// Reads what a space holds.
+struct Shown<'a>(&'a HashMap<ChunkId, Vec<u8>>);
+
+impl ChunkReader for Shown<'_> {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        out.extend_from_slice(self.0.get(&chunk.id).ok_or(SourceError::Unknown(chunk.id))?);
+        Ok(())
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    // One segment of a file with two chunks; one with two files; then what the space holds, and the opening.
+    let release = [2, 0, 2, 9, 0, 18, 0, 1, 1, 27, 0, 1, 36, 0];
+    let script = |rest: &[u8]| [&release, rest].concat();
+    vec![
+        script(&[0, 0, 0, 2, 1, 0, 4, 3, 1, 4, 3, 0, 6]),
+        script(&[3, 1, 0, 2, 0, 1, 5, 0, 3, 0, 6]),
+        script(&[0, 0, 16, 0, 0, 0, 7, 2, 1, 0, 4, 3, 0, 6]),
+        script(&[0xff, 0, 0, 2, 1, 1, 6]),
+        script(&[0, 0, 1, 2, 0, 0, 2, 0, 0]),
+        script(&[0, 0xff, 0, 6]),
+    ]
+}

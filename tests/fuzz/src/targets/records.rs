@@ -1,0 +1,52 @@
+//! What the proxy reads back of its own small files: records of releases, deliveries.
+//!
+//! The first byte says which, and whether the checksum is made right.
+
+use std::path::Path;
+
+use whit::deliveries::Delivery;
+use whit::ids::ReleaseId;
+use whit::store::Records;
+
+pub fn run(bytes: &[u8]) {
+    let Some((mode, bytes)) = bytes.split_first() else { return };
+    match mode % 3 {
+        0 => record(bytes),
+        1 => record(&whole(bytes)),
+        _ => {
+            if let Some(delivery) = Delivery::decode(bytes) {
+                assert_eq!(Delivery::decode(&delivery.encode()), Some(delivery));
+            }
+        }
+    }
+}
+
+fn record(bytes: &[u8]) {
+    let path = Path::new("0000000001.record");
+    match Records::decode(path, bytes) {
+        Ok(record) => {
+            let again = Records::decode(path, &Records::encode(&record));
+            assert_eq!(again.expect("what was written can be read"), record);
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn whole(body: &[u8]) -> Vec<u8> {
+    [body, &blake3::hash(body).as_bytes()[..16]].concat()
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let record = Records::encode(&super::wire::record());
+    let delivery = Delivery {
+        space: "shop".parse().expect("a name"),
+        app: "web".parse().expect("a name"),
+        release: ReleaseId::of(b"a root"),
+        destination: "edge".parse().expect("a name"),
+    };
+    vec![
+        [&[0], record.as_slice()].concat(),
+        [&[1], &record[..record.len() - 16]].concat(),
+        [&[2], delivery.encode().as_slice()].concat(),
+    ]
+}

@@ -1,0 +1,232 @@
+//! All messages between an agent and a proxy. The first byte says which one the others are read as.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use whit::faults::Fault;
+use whit::ids::ReleaseId;
+use whit::limits::FRAME_PLAIN_MAX;
+use whit::manifest::{Profile, Shape, Totals};
+use whit::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use whit::token::{Action, Grant, Pattern, TokenId};
+use whit::wire::{
+    Answer, Batch, Change, ChangeKind, FromAgent, Marks, Open, Operation, ProxyInfo, PullReply, PullRequest,
+    PushReply, Refusal, Request, SizeClass, Statistics, UserStatistics, pack_names, unpack_names,
+};
+
+/// More marks than any list in one message has.
+const MARKS_READ: usize = 1_000_000;
+
+pub fn run(bytes: &[u8]) {
+    let Some((which, bytes)) = bytes.split_first() else { return };
+    match which % 12 {
+        0 => {
+            if let Some(request) = message::<Request>(bytes) {
+                drop(request.operation());
+            }
+        }
+        1 => drop(message::<Operation>(bytes)),
+        2 => {
+            if let Some(open) = message::<Open>(bytes) {
+                names(&open.names);
+            }
+        }
+        3 => match message::<FromAgent>(bytes) {
+            Some(FromAgent::Names(bytes)) => names(&bytes),
+            Some(FromAgent::Segments(batch) | FromAgent::Chunks(batch)) => open(&batch),
+            Some(FromAgent::Commit) | None => {}
+        },
+        4 => match message::<PushReply>(bytes) {
+            Some(PushReply::WantSegments(found) | PushReply::Missing(found)) => marks(&found),
+            _ => {}
+        },
+        5 => match message::<PullRequest>(bytes) {
+            Some(PullRequest::WantSegments(found) | PullRequest::WantChunks { marks: found, .. }) => {
+                marks(&found);
+            }
+            None => {}
+        },
+        6 => match message::<PullReply>(bytes) {
+            Some(PullReply::Names(bytes)) => names(&bytes),
+            Some(PullReply::Segments(batch) | PullReply::Chunks(batch)) => open(&batch),
+            _ => {}
+        },
+        7 => drop(message::<Answer>(bytes)),
+        8 => {
+            if let Some(found) = message::<Marks>(bytes) {
+                marks(&found);
+            }
+        }
+        9 => {
+            if let Some(batch) = message::<Batch>(bytes) {
+                open(&batch);
+            }
+        }
+        10 => names(bytes),
+        _ => {
+            if let Some(grant) = message::<Grant>(bytes) {
+                drop(grant.check());
+            }
+        }
+    }
+}
+
+/// Reads a message as the link does; what was read survives being sent on.
+fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
+    let message: T = rmp_serde::from_slice(bytes).ok()?;
+    let sent = encode(&message);
+    assert_eq!(rmp_serde::from_slice::<T>(&sent).expect("what was written can be read"), message);
+    assert!(sent.len() <= 16 * bytes.len() + 64, "{} B became {} B", bytes.len(), sent.len());
+    Some(message)
+}
+
+fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    rmp_serde::to_vec(message).expect("a Vec takes every write")
+}
+
+fn names(bytes: &[u8]) {
+    match unpack_names(bytes) {
+        Ok(names) => assert_eq!(pack_names(names.into_iter()), bytes),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn marks(marks: &Marks) {
+    let read: Vec<bool> = marks.iter().take(MARKS_READ).collect();
+    if marks.fits(read.len()) {
+        assert_eq!(marks.marked(), read.iter().filter(|mark| **mark).count());
+        assert_eq!(marks.marked(), marks.places().count());
+        assert_eq!(read.into_iter().collect::<Marks>(), *marks, "marks have one form");
+    }
+}
+
+fn open(batch: &Batch) {
+    let mut plain = Vec::new();
+    match batch.open(&mut Decompressor::new(), &mut plain) {
+        Ok(parts) => {
+            assert!(plain.len() <= FRAME_PLAIN_MAX);
+            let end = parts.iter().fold(0, |end, part| {
+                assert_eq!(part.start, end, "parts follow one another");
+                part.end
+            });
+            assert_eq!(end, plain.len());
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    assert!(plain.capacity() <= 2 * FRAME_PLAIN_MAX, "no more than was announced");
+}
+
+fn word<T: std::str::FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().expect("a word")
+}
+
+pub fn record() -> Record {
+    Record {
+        app: word("web"),
+        release: ReleaseId::of(b"a root"),
+        sequence: 3,
+        created: 1_700_000_000,
+        user: word("ada"),
+        labels: vec![word("v1.2.3")],
+        totals: Totals { files: 3, directories: 1, symlinks: 0, chunks: 9, bytes: 70_000 },
+        cost: Cost { unseen_chunks: 2, unseen_bytes: 30_000, sent_bytes: 9_000 },
+    }
+}
+
+pub fn grant() -> Grant {
+    Grant {
+        id: TokenId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8]),
+        user: word("ada"),
+        space: word("shop"),
+        actions: Action::ALL.to_vec(),
+        applications: vec![word("web-*")],
+        destinations: vec![Pattern::any()],
+        issued: 1_700_000_000,
+        expires: Some(1_800_000_000),
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let open = Open {
+        app: word("web"),
+        labels: vec![word("v1")],
+        destinations: vec![word("edge")],
+        release: ReleaseId::of(b"a root"),
+        profile: Profile::DEFAULT,
+        shape: Shape::Tree,
+        totals: record().totals,
+        segments: 2,
+        names: pack_names([1, 2].into_iter()),
+        dry_run: false,
+    };
+    let text = b"again and again and again and again and again and again ".repeat(3);
+    let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);
+    let small = Batch { codec, lengths: vec![100, 68], payload };
+    let raw = Batch { codec: Codec::Raw, lengths: vec![3], payload: b"abc".to_vec() };
+    let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
+    let refusal =
+        Refusal { fault: Fault::Full, text: "no room".to_owned(), hint: Some("make some".to_owned()) };
+    let push = Operation::Push(open.clone());
+    let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
+    let event = |state| DeliveryEvent { destination: word("edge"), state };
+    let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
+    let summary = AppSummary { app: word("web"), releases: 1, latest: record() };
+    let change = Change { kind: ChangeKind::Added, path: b"a/b".to_vec(), bytes: 9, unseen_bytes: 3 };
+    let user = UserStatistics { user: word("ada"), pushes: 1, pushed_bytes: 2, saved_bytes: 1 };
+    let statistics = Statistics {
+        app: Some(word("web")),
+        sizes: vec![SizeClass::default()],
+        users: vec![user],
+        ..Statistics::default()
+    };
+    let identity = ProxyInfo {
+        whit: "0.1.0".to_owned(),
+        user: word("ada"),
+        space: word("shop"),
+        expires: None,
+        now: 1_700_000_000,
+    };
+    let select = |text| word::<whit::ids::Selector>(text);
+    let root = super::manifest::seeds().pop().expect("a root");
+    [
+        (0, encode(&Request::new("whit1.a.b", &push))),
+        (
+            0,
+            encode(&Request::new(
+                "whit1.a.b",
+                &Operation::Difference { from: select("web@v1"), to: select("web") },
+            )),
+        ),
+        (1, encode(&push)),
+        (1, encode(&remove)),
+        (1, encode(&Operation::Pull(select("web@v1")))),
+        (2, encode(&open)),
+        (3, encode(&FromAgent::Names(open.names.clone()))),
+        (3, encode(&FromAgent::Segments(small.clone()))),
+        (3, encode(&FromAgent::Chunks(raw.clone()))),
+        (3, encode(&FromAgent::Commit)),
+        (4, encode(&PushReply::WantSegments(marks.clone()))),
+        (4, encode(&PushReply::Committed { record: record(), existing: true })),
+        (4, encode(&PushReply::Delivery(event(DeliveryState::Delivered(report))))),
+        (4, encode(&PushReply::Refused(refusal.clone()))),
+        (5, encode(&PullRequest::WantChunks { first: 0, count: 2, marks: marks.clone() })),
+        (6, encode(&PullReply::Release { record: record(), root, segments: 2 })),
+        (6, encode(&PullReply::Segments(small.clone()))),
+        (7, encode(&Answer::Applications(vec![summary]))),
+        (7, encode(&Answer::Releases(vec![record()]))),
+        (7, encode(&Answer::Changes(vec![change]))),
+        (7, encode(&Answer::Statistics(Box::new(statistics)))),
+        (7, encode(&Answer::Identity(identity))),
+        (7, encode(&Answer::Refused(refusal))),
+        (8, encode(&marks)),
+        (9, encode(&small)),
+        (9, encode(&raw)),
+        (10, open.names),
+        (11, encode(&grant())),
+    ]
+    .into_iter()
+    .map(|(which, bytes): (u8, Vec<u8>)| [&[which], bytes.as_slice()].concat())
+    .collect()
+}
