@@ -12,15 +12,14 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::{Result, Store, StoreReader};
+use super::{Planted, Result, Store, StoreReader};
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::files;
 use crate::ids::{ChunkId, ReleaseId};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PACK_BYTES_TARGET};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::pack::{Frame, FrameKind};
 use crate::reassembly::ChunkReader;
 use crate::recipe::ChunkRef;
@@ -28,8 +27,8 @@ use crate::upkeep::Collected;
 
 /// A pack is rewritten when less than this part of its bytes is alive.
 const ALIVE_PERCENT_MIN: u64 = 60;
-/// Packs below this are gathered into larger ones ...
-const SMALL_PACK_BYTES: u64 = PACK_BYTES_TARGET / 16;
+/// Packs below this part of a full one are gathered into larger ones ...
+const SMALL_PACK_PART: u64 = 16;
 /// ... when there are so many of them.
 const SMALL_PACKS_MIN: usize = 16;
 
@@ -81,7 +80,7 @@ pub fn collect(
     }
     // What the run before condemned, if nobody who was promised it is left.
     let before = store.condemned.names();
-    let holding = store.leases.holding(Instant::now());
+    let holding = waited_for(store);
     if !before.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
         let live = live(store, roots);
         sweep(store, &live, Some(&before), &mut collected, &Sweep { dry_run, cancelled })?;
@@ -99,7 +98,7 @@ pub fn collect(
     let names = dead(store, &live_now);
     let nothing = names.is_empty();
     store.condemned.replace(names);
-    *waits_for = store.leases.holding(Instant::now());
+    *waits_for = waited_for(store);
     if nothing {
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
@@ -112,6 +111,11 @@ pub fn collect(
         collected.live_chunks = live_now.len() as u64;
     }
     Ok(collected)
+}
+
+/// The pushes that hold what is condemned now.
+fn waited_for(store: &Store) -> Vec<u64> {
+    if store.options.planted == Some(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
 }
 
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
@@ -149,7 +153,7 @@ fn sweep(
 ) -> Result<()> {
     collected.live_chunks = live.len() as u64;
     let packs = store.shared.packs.sealed();
-    let is_small = |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < SMALL_PACK_BYTES);
+    let is_small = |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
     let mut rewriting = Rewriting::new(store);
     for (number, pack) in packs {
@@ -267,7 +271,7 @@ impl<'a> Rewriting<'a> {
             rest = &rest[plain.len()..];
         }
         self.emptied.push((number, Arc::clone(pack), share.dead.clone()));
-        if self.appended_bytes >= PACK_BYTES_TARGET {
+        if self.appended_bytes >= self.store.options.pack_bytes {
             self.remove_emptied()?;
         }
         Ok(true)
