@@ -45,7 +45,7 @@ pub struct SpaceShelf {
 impl SpaceShelf {
     /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
     pub fn new(store: Arc<Store>, user: UserName, now: u64, replies: mpsc::Sender<PushReply>) -> Self {
-        let lease = store.lease();
+        let (lease, last_sync) = (store.lease(), store.now());
         Self {
             store,
             user,
@@ -56,7 +56,7 @@ impl SpaceShelf {
             unreported: VecDeque::new(),
             reported: 0,
             unsynced_bytes: 0,
-            last_sync: Instant::now(),
+            last_sync,
             lease,
         }
     }
@@ -124,10 +124,10 @@ impl SpaceShelf {
 
     /// Begins a sync beside the push when enough has come since the last.
     fn sync_beside(&mut self) {
-        if self.unsynced_bytes < SYNC_BYTES && self.last_sync.elapsed() < SYNC_EVERY {
+        if self.unsynced_bytes < SYNC_BYTES && self.store.now() - self.last_sync < SYNC_EVERY {
             return;
         }
-        (self.unsynced_bytes, self.last_sync) = (0, Instant::now());
+        (self.unsynced_bytes, self.last_sync) = (0, self.store.now());
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = store.sync() {

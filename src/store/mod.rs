@@ -264,6 +264,11 @@ impl Store {
         Ok(!condemned && self.find(id)?.is_some())
     }
 
+    /// The time by the store's clock.
+    pub fn now(&self) -> Instant {
+        (self.options.now)()
+    }
+
     /// Opens the lease of a push: take it before the first question.
     pub fn lease(&self) -> Lease {
         self.leases.open()
