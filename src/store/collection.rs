@@ -35,7 +35,7 @@ const SMALL_PACKS_MIN: usize = 16;
 /// What was chosen to be removed, and for whom it waits.
 #[derive(Debug, Default)]
 pub struct Condemned {
-    names: RwLock<Arc<HashSet<u64>>>,
+    names: RwLock<HashSet<u64>>,
     run: Mutex<Vec<u64>>,
 }
 
@@ -45,12 +45,29 @@ impl Condemned {
         self.names.read().unwrap_or_else(PoisonError::into_inner).contains(&id.prefix())
     }
 
-    fn replace(&self, names: HashSet<u64>) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    /// Appends a frame by `append`; those of its chunks that were condemned no longer are.
+    ///
+    /// Whoever brings a condemned chunk again counts on the new copy, which may be sealed, and would be
+    /// swept, before its push has ended.
+    pub fn take_back(&self, frame: &Frame, append: impl FnOnce() -> Result<u64>) -> Result<u64> {
+        if !frame.chunks.iter().any(|chunk| self.has(&chunk.id)) {
+            return append();
+        }
+        // Held meanwhile: no sweep finds the new copy sealed and its chunk still condemned.
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let position = append()?;
+        for chunk in &frame.chunks {
+            names.remove(&chunk.id.prefix());
+        }
+        Ok(position)
     }
 
-    fn names(&self) -> Arc<HashSet<u64>> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    fn replace(&self, names: HashSet<u64>) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// One run at a time; it holds the leases that the last one waits for.
@@ -75,15 +92,14 @@ pub fn collect(
     let mut collected = Collected::default();
     if dry_run {
         let live = live(store, roots);
-        sweep(store, &live, None, &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         return Ok(collected);
     }
     // What the run before condemned, if nobody who was promised it is left.
-    let before = store.condemned.names();
     let holding = waited_for(store);
-    if !before.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
+    if !store.condemned.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
         let live = live(store, roots);
-        sweep(store, &live, Some(&before), &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
     }
     // Condemn first, then look who is there: whoever comes later is not told of these chunks.
     let live_now = live(store, roots);
@@ -103,8 +119,7 @@ pub fn collect(
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
-        let condemned = store.condemned.names();
-        sweep(store, &live, Some(&condemned), &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         store.condemned.replace(HashSet::new());
     } else {
         collected.waits_for_pushes = true;
@@ -143,11 +158,10 @@ struct Sweep<'a> {
     cancelled: &'a AtomicBool,
 }
 
-/// Removes dead chunks pack by pack; with `condemned`, only what is condemned counts as dead.
+/// Removes dead chunks pack by pack; only what is condemned counts as dead, except in a dry run.
 fn sweep(
     store: &Store,
     live: &Live,
-    condemned: Option<&HashSet<u64>>,
     collected: &mut Collected,
     how: &Sweep<'_>,
 ) -> Result<()> {
@@ -161,7 +175,7 @@ fn sweep(
             break;
         }
         collected.packs += 1;
-        let Ok(share) = Share::of(store, number, &pack, live, condemned) else {
+        let Ok(share) = Share::of(store, number, &pack, live, how) else {
             // A damaged pack is verify's business.
             continue;
         };
@@ -196,7 +210,7 @@ impl Share {
         number: u32,
         pack: &Pack,
         live: &Live,
-        condemned: Option<&HashSet<u64>>,
+        how: &Sweep<'_>,
     ) -> Result<Self> {
         let bytes = pack.bytes()?;
         let mut share = Self { live: Vec::new(), live_bytes: 0, dead: Vec::new(), dead_chunks: 0, bytes };
@@ -214,7 +228,7 @@ impl Share {
                 };
                 // A copy that the index does not point to is not needed, alive or not.
                 let elsewhere = place.is_some_and(|place| place.pack != number);
-                let may_go = condemned.is_none_or(|names| names.contains(&chunk.id.prefix()));
+                let may_go = how.dry_run || store.condemned.has(&chunk.id);
                 if elsewhere || (may_go && !live.has(&chunk.id)) {
                     share.dead_chunks += 1;
                     if !elsewhere {

@@ -292,7 +292,11 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        let position = self.writer.append(frame)?;
+        let position = if self.options.planted == Some(Planted::BroughtAgainInVain) {
+            self.writer.append(frame)?
+        } else {
+            self.condemned.take_back(frame, || self.writer.append(frame))?
+        };
         // The new copy is found first, as it is recent; when it is indexed it takes the damaged one's place.
         if !self.lost.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);

@@ -9,4 +9,6 @@ pub enum Planted {
     CondemnedShown,
     /// What was appended is called durable without a sync.
     NoSync,
+    /// A condemned chunk that a push brings again stays condemned.
+    BroughtAgainInVain,
 }

@@ -360,7 +360,7 @@ impl Model {
 
     fn begin(&mut self, store: &Arc<Store>) {
         let app = self.random.below(APPS);
-        let again = self.random.percent(40);
+        let again = self.random.percent(25);
         let build = match self.random.pick(&self.builds) {
             Some(build) if again => Rc::clone(build),
             _ => {

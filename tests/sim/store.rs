@@ -40,3 +40,8 @@ fn condemned_chunks_that_pushes_may_count_on_are_caught() {
 fn a_record_written_before_its_chunks_are_durable_is_caught() {
     is_caught(Planted::NoSync);
 }
+
+#[test]
+fn a_condemned_chunk_that_is_brought_again_and_swept_is_caught() {
+    is_caught(Planted::BroughtAgainInVain);
+}
