@@ -31,6 +31,8 @@ use crate::store;
 use crate::token::{Action, Grant};
 use crate::wire::{Answer, Operation, Refusal, Request};
 
+#[doc(hidden)]
+pub use self::shelf::SpaceShelf;
 pub use self::upkeep::UpkeepOptions;
 
 use self::audit::Audit;

@@ -76,7 +76,7 @@ fn run(
     }
     let mut supply = Supply { reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
     while let Some(request) = requests.blocking_recv() {
-        lease.renew(std::time::Instant::now());
+        lease.renew();
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,

@@ -83,7 +83,7 @@ fn run(
     replies: &mpsc::Sender<PushReply>,
 ) -> Result<Vec<Events>, Refusal> {
     let store = granted.store()?;
-    let mut shelf = SpaceShelf::new(&store, &granted.grant.user, now(), replies);
+    let mut shelf = SpaceShelf::new(store, granted.grant.user.clone(), now(), replies.clone());
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;

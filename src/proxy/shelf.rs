@@ -26,11 +26,12 @@ const SYNC_BYTES: u64 = 16 * 1024 * 1024;
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// One push's view of its space.
-pub struct SpaceShelf<'a> {
-    store: &'a Arc<Store>,
-    user: &'a UserName,
+#[derive(Debug)]
+pub struct SpaceShelf {
+    store: Arc<Store>,
+    user: UserName,
     now: u64,
-    replies: &'a mpsc::Sender<PushReply>,
+    replies: mpsc::Sender<PushReply>,
     /// The segments of the application's latest release: complete, as it was committed.
     latest: Option<HashMap<u64, NodeRef>>,
     app_latest: Option<Record>,
@@ -42,14 +43,10 @@ pub struct SpaceShelf<'a> {
     lease: Lease,
 }
 
-impl<'a> SpaceShelf<'a> {
+impl SpaceShelf {
     /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
-    pub fn new(
-        store: &'a Arc<Store>,
-        user: &'a UserName,
-        now: u64,
-        replies: &'a mpsc::Sender<PushReply>,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, user: UserName, now: u64, replies: mpsc::Sender<PushReply>) -> Self {
+        let (lease, last_sync) = (store.lease(), store.now());
         Self {
             store,
             user,
@@ -60,8 +57,8 @@ impl<'a> SpaceShelf<'a> {
             unreported: VecDeque::new(),
             reported: 0,
             unsynced_bytes: 0,
-            last_sync: Instant::now(),
-            lease: store.lease(),
+            last_sync,
+            lease,
         }
     }
 
@@ -103,7 +100,7 @@ impl<'a> SpaceShelf<'a> {
 
     /// Checks every chunk again, after the promise that they stay has lapsed.
     fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
-        let mut reader = StoreReader::new(self.store);
+        let mut reader = StoreReader::new(&self.store);
         for segment in segments {
             if !self.is_complete(segment, &mut reader)? {
                 return Err(Refusal {
@@ -132,11 +129,11 @@ impl<'a> SpaceShelf<'a> {
 
     /// Begins a sync beside the push when enough has come since the last.
     fn sync_beside(&mut self) {
-        if self.unsynced_bytes < SYNC_BYTES && self.last_sync.elapsed() < SYNC_EVERY {
+        if self.unsynced_bytes < SYNC_BYTES && self.store.now() - self.last_sync < SYNC_EVERY {
             return;
         }
-        (self.unsynced_bytes, self.last_sync) = (0, Instant::now());
-        let store = Arc::clone(self.store);
+        (self.unsynced_bytes, self.last_sync) = (0, self.store.now());
+        let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = store.sync() {
                 tracing::error!(%error, "a sync failed; the push will be refused at its commit");
@@ -190,7 +187,7 @@ impl<'a> SpaceShelf<'a> {
     }
 }
 
-impl Shelf for SpaceShelf<'_> {
+impl Shelf for SpaceShelf {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         self.app_latest = self.store.records().latest(&open.app);
         if !self.store.is_whole() {
@@ -214,7 +211,7 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        let store = Arc::clone(self.store);
+        let store = Arc::clone(&self.store);
         let mut reader = StoreReader::new(&store);
         let mut resolved = Vec::with_capacity(names.len());
         for name in names {
@@ -232,12 +229,12 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
-        self.lease.renew(Instant::now());
+        self.lease.renew();
         chunks.iter().map(|chunk| self.has(chunk)).collect()
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        self.lease.renew(Instant::now());
+        self.lease.renew();
         let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
         if frame.kind == FrameKind::Content {
@@ -249,14 +246,14 @@ impl Shelf for SpaceShelf<'_> {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
-        if !self.lease.renew(Instant::now()) {
+        if !self.lease.renew() {
             self.check_again(&proposal.segments)?;
         }
         let root = self.keep_nodes(&proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         crash::point("commit.synced");
         self.report();
-        let mut reader = StoreReader::new(self.store);
+        let mut reader = StoreReader::new(&self.store);
         let checked = reassembly::walk::<reassembly::Error>(&root, &mut reader, &mut |_| Ok(()));
         checked.map_err(|error| Refusal::of(&error))?;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);

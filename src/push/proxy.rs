@@ -292,7 +292,9 @@ mod tests {
         let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
         let mut segment = vec![0x11];
         Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
-        chunks.iter().for_each(|chunk| Item::Chunk(*chunk).encode(&mut segment));
+        for chunk in chunks {
+            Item::Chunk(*chunk).encode(&mut segment);
+        }
         let open = Open {
             app: "web".parse().expect("a name"),
             labels: Vec::new(),

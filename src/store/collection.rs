@@ -12,16 +12,15 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::{Result, Store, StoreReader};
+use super::{Planted, Result, Store, StoreReader};
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::files;
 use crate::ids::{ChunkId, ReleaseId};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PACK_BYTES_TARGET};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::pack::{Frame, FrameKind};
 use crate::reassembly::ChunkReader;
 use crate::recipe::ChunkRef;
@@ -29,15 +28,15 @@ use crate::upkeep::Collected;
 
 /// A pack is rewritten when less than this part of its bytes is alive.
 const ALIVE_PERCENT_MIN: u64 = 60;
-/// Packs below this are gathered into larger ones ...
-const SMALL_PACK_BYTES: u64 = PACK_BYTES_TARGET / 16;
+/// Packs below this part of a full one are gathered into larger ones ...
+const SMALL_PACK_PART: u64 = 16;
 /// ... when there are so many of them.
 const SMALL_PACKS_MIN: usize = 16;
 
 /// What was chosen to be removed, and for whom it waits.
 #[derive(Debug, Default)]
 pub struct Condemned {
-    names: RwLock<Arc<HashSet<u64>>>,
+    names: RwLock<HashSet<u64>>,
     run: Mutex<Vec<u64>>,
 }
 
@@ -47,12 +46,29 @@ impl Condemned {
         self.names.read().unwrap_or_else(PoisonError::into_inner).contains(&id.prefix())
     }
 
-    fn replace(&self, names: HashSet<u64>) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    /// Appends a frame by `append`; those of its chunks that were condemned no longer are.
+    ///
+    /// Whoever brings a condemned chunk again counts on the new copy, which may be sealed, and would be
+    /// swept, before its push has ended.
+    pub fn take_back(&self, frame: &Frame, append: impl FnOnce() -> Result<u64>) -> Result<u64> {
+        if !frame.chunks.iter().any(|chunk| self.has(&chunk.id)) {
+            return append();
+        }
+        // Held meanwhile: no sweep finds the new copy sealed and its chunk still condemned.
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let position = append()?;
+        for chunk in &frame.chunks {
+            names.remove(&chunk.id.prefix());
+        }
+        Ok(position)
     }
 
-    fn names(&self) -> Arc<HashSet<u64>> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    fn replace(&self, names: HashSet<u64>) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// One run at a time; it holds the leases that the last one waits for.
@@ -77,15 +93,14 @@ pub fn collect(
     let mut collected = Collected::default();
     if dry_run {
         let live = live(store, roots);
-        sweep(store, &live, None, &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         return Ok(collected);
     }
     // What the run before condemned, if nobody who was promised it is left.
-    let before = store.condemned.names();
-    let holding = store.leases.holding(Instant::now());
-    if !before.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
+    let holding = waited_for(store);
+    if !store.condemned.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
         let live = live(store, roots);
-        sweep(store, &live, Some(&before), &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
     }
     // Condemn first, then look who is there: whoever comes later is not told of these chunks.
     let live_now = live(store, roots);
@@ -101,19 +116,23 @@ pub fn collect(
     let nothing = names.is_empty();
     store.condemned.replace(names);
     crash::point("collect.condemned");
-    *waits_for = store.leases.holding(Instant::now());
+    *waits_for = waited_for(store);
     if nothing {
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
-        let condemned = store.condemned.names();
-        sweep(store, &live, Some(&condemned), &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         store.condemned.replace(HashSet::new());
     } else {
         collected.waits_for_pushes = true;
         collected.live_chunks = live_now.len() as u64;
     }
     Ok(collected)
+}
+
+/// The pushes that hold what is condemned now.
+fn waited_for(store: &Store) -> Vec<u64> {
+    if store.options.planted == Some(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
 }
 
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
@@ -141,17 +160,12 @@ struct Sweep<'a> {
     cancelled: &'a AtomicBool,
 }
 
-/// Removes dead chunks pack by pack; with `condemned`, only what is condemned counts as dead.
-fn sweep(
-    store: &Store,
-    live: &Live,
-    condemned: Option<&HashSet<u64>>,
-    collected: &mut Collected,
-    how: &Sweep<'_>,
-) -> Result<()> {
+/// Removes dead chunks pack by pack; only what is condemned counts as dead, except in a dry run.
+fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>) -> Result<()> {
     collected.live_chunks = live.len() as u64;
     let packs = store.shared.packs.sealed();
-    let is_small = |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < SMALL_PACK_BYTES);
+    let is_small =
+        |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
     let mut rewriting = Rewriting::new(store);
     for (number, pack) in packs {
@@ -159,7 +173,7 @@ fn sweep(
             break;
         }
         collected.packs += 1;
-        let Ok(share) = Share::of(store, number, &pack, live, condemned) else {
+        let Ok(share) = Share::of(store, number, &pack, live, how) else {
             // A damaged pack is verify's business.
             continue;
         };
@@ -189,13 +203,7 @@ struct Share {
 }
 
 impl Share {
-    fn of(
-        store: &Store,
-        number: u32,
-        pack: &Pack,
-        live: &Live,
-        condemned: Option<&HashSet<u64>>,
-    ) -> Result<Self> {
+    fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
         let bytes = pack.bytes()?;
         let mut share = Self { live: Vec::new(), live_bytes: 0, dead: Vec::new(), dead_chunks: 0, bytes };
         let (mut plain, mut live_plain) = (0, 0);
@@ -212,7 +220,7 @@ impl Share {
                 };
                 // A copy that the index does not point to is not needed, alive or not.
                 let elsewhere = place.is_some_and(|place| place.pack != number);
-                let may_go = condemned.is_none_or(|names| names.contains(&chunk.id.prefix()));
+                let may_go = how.dry_run || store.condemned.has(&chunk.id);
                 if elsewhere || (may_go && !live.has(&chunk.id)) {
                     share.dead_chunks += 1;
                     if !elsewhere {
@@ -269,7 +277,7 @@ impl<'a> Rewriting<'a> {
         }
         crash::point("collect.appended");
         self.emptied.push((number, Arc::clone(pack), share.dead.clone()));
-        if self.appended_bytes >= PACK_BYTES_TARGET {
+        if self.appended_bytes >= self.store.options.pack_bytes {
             self.remove_emptied()?;
         }
         Ok(true)

@@ -5,7 +5,7 @@
 //! [`LEASE_TIME`] is waited for no longer, and its push checks every chunk again before it commits.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a lease holds without being renewed: ten times what a silent peer is given.
@@ -18,8 +18,11 @@ struct Open {
 }
 
 /// The open leases of a space.
-#[derive(Debug, Clone, Default)]
-pub struct Leases(Arc<Mutex<Open>>);
+#[derive(Debug, Clone)]
+pub struct Leases {
+    open: Arc<Mutex<Open>>,
+    now: fn() -> Instant,
+}
 
 /// One open lease; it ends when it is dropped.
 #[derive(Debug)]
@@ -29,27 +32,39 @@ pub struct Lease {
 }
 
 impl Leases {
-    /// Opens a lease at `now`.
-    pub fn open(&self, now: Instant) -> Lease {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// No leases; they lapse by the clock `now`.
+    pub fn new(now: fn() -> Instant) -> Self {
+        Self { open: Arc::default(), now }
+    }
+
+    /// Opens a lease.
+    pub fn open(&self) -> Lease {
+        let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        open.renewed.insert(number, now);
+        open.renewed.insert(number, (self.now)());
+        drop(open);
         Lease { leases: self.clone(), number }
     }
 
-    /// The numbers of all leases that hold at `now`; those that lapsed end here.
-    pub fn holding(&self, now: Instant) -> Vec<u64> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The numbers of all leases that hold; those that lapsed end here.
+    pub fn holding(&self) -> Vec<u64> {
+        let now = (self.now)();
+        let mut open = self.lock();
         open.renewed.retain(|_, renewed| now.duration_since(*renewed) < LEASE_TIME);
         open.renewed.keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lease {
-    /// Renews the lease at `now`; false where it has lapsed: then nothing that was promised holds.
-    pub fn renew(&self, now: Instant) -> bool {
-        let mut open = self.leases.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Renews the lease; false where it has lapsed: then nothing that was promised holds.
+    pub fn renew(&self) -> bool {
+        let now = (self.leases.now)();
+        let mut open = self.leases.lock();
         match open.renewed.get_mut(&self.number) {
             Some(renewed) if now.duration_since(*renewed) < LEASE_TIME => {
                 *renewed = now;
@@ -62,27 +77,39 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.0.lock().unwrap_or_else(PoisonError::into_inner).renewed.remove(&self.number);
+        self.leases.lock().renewed.remove(&self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        static NOW: Cell<Instant> = Cell::new(Instant::now());
+    }
+
+    fn pass(time: Duration) {
+        NOW.set(NOW.get() + time);
+    }
 
     #[test]
     fn a_lease_holds_while_it_is_renewed_and_ends_with_its_push() {
-        let leases = Leases::default();
-        let begin = Instant::now();
-        let lease = leases.open(begin);
-        let later = begin + LEASE_TIME / 2;
-        assert!(lease.renew(later));
-        assert_eq!(leases.holding(later + LEASE_TIME / 2), [0]);
-        assert!(!lease.renew(later + LEASE_TIME), "it lapsed");
-        assert!(leases.holding(later + LEASE_TIME).is_empty());
-        assert!(!lease.renew(later + LEASE_TIME), "a lapsed lease does not come back");
-        let other = leases.open(later);
+        let leases = Leases::new(|| NOW.get());
+        let lease = leases.open();
+        pass(LEASE_TIME / 2);
+        assert!(lease.renew());
+        pass(LEASE_TIME / 2);
+        assert_eq!(leases.holding(), [0]);
+        pass(LEASE_TIME / 2);
+        assert!(!lease.renew(), "it lapsed");
+        assert!(leases.holding().is_empty());
+        assert!(!lease.renew(), "a lapsed lease does not come back");
+        let other = leases.open();
+        assert_eq!(leases.holding(), [1]);
         drop(other);
-        assert!(leases.holding(later).is_empty());
+        assert!(leases.holding().is_empty());
     }
 }

@@ -9,6 +9,7 @@ mod index;
 mod leases;
 mod marking;
 mod packs;
+mod planted;
 mod reader;
 mod records;
 mod recovery;
@@ -20,6 +21,8 @@ pub use collection::collect;
 pub use index::{Error as IndexError, Index, Place};
 pub use leases::{LEASE_TIME, Lease};
 pub use packs::FrameSummary;
+#[doc(hidden)]
+pub use planted::Planted;
 pub use reader::StoreReader;
 pub use records::{Found, Records};
 pub use verification::{Pass, heal, verify_packs, verify_releases};
@@ -33,6 +36,7 @@ use std::time::Instant;
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::{AppName, ChunkId, ReleaseId, Selector};
+use crate::limits::PACK_BYTES_TARGET;
 use crate::manifest::{NodeRef, Root};
 use crate::pack::{self, Frame, PackId};
 use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
@@ -157,22 +161,36 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Options {
     /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
     pub reserve_bytes: u64,
+    /// Bytes at which a pack is sealed; [`PACK_BYTES_TARGET`].
+    pub pack_bytes: u64,
+    /// The clock by which leases lapse; the system's.
+    pub now: fn() -> Instant,
+    /// For tests alone.
+    #[doc(hidden)]
+    pub planted: Option<Planted>,
 }
 
 impl Options {
     /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
-    pub const PASSING: Self = Self { reserve_bytes: 1024 * 1024 };
+    pub const PASSING: Self =
+        Self { reserve_bytes: 1024 * 1024, pack_bytes: PACK_BYTES_TARGET, now: Instant::now, planted: None };
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve_bytes: 64 * 1024 * 1024 }
+        Self {
+            reserve_bytes: 64 * 1024 * 1024,
+            pack_bytes: PACK_BYTES_TARGET,
+            now: Instant::now,
+            planted: None,
+        }
     }
 }
 
 /// The open store of one space.
 #[derive(Debug)]
 pub struct Store {
+    options: Options,
     shared: Shared,
     writer: Writer,
     records: Records,
@@ -213,15 +231,16 @@ impl Store {
             recent: Arc::new(Recent::default()),
             failed: Arc::default(),
         };
-        let writer = Writer::new(shared.clone(), opened.next_number, options.reserve_bytes);
+        let writer = Writer::new(shared.clone(), opened.next_number, &options);
         let incomplete = folder.join("incomplete");
         let store = Self {
+            options,
             shared,
             writer,
             records,
             incomplete,
             lost: RwLock::default(),
-            leases: Leases::default(),
+            leases: Leases::new(options.now),
             condemned: Condemned::default(),
             suspect: AtomicBool::new(opened.packs_lost),
             unsure: AtomicBool::new(left_open.cut),
@@ -254,12 +273,19 @@ impl Store {
     /// The index is damaged.
     pub fn holds(&self, chunk: &ChunkRef) -> Result<bool> {
         let is_there = self.find(&chunk.id)?.is_some_and(|place| place.bytes == chunk.bytes);
-        Ok(is_there && !self.condemned.has(&chunk.id))
+        let condemned =
+            self.condemned.has(&chunk.id) && self.options.planted != Some(Planted::CondemnedShown);
+        Ok(is_there && !condemned)
+    }
+
+    /// The time by the store's clock.
+    pub fn now(&self) -> Instant {
+        (self.options.now)()
     }
 
     /// Opens the lease of a push: take it before the first question.
     pub fn lease(&self) -> Lease {
-        self.leases.open(Instant::now())
+        self.leases.open()
     }
 
     /// The first chunk whose id begins with the 8 bytes of `name`.
@@ -280,7 +306,11 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        let position = self.writer.append(frame)?;
+        let position = if self.options.planted == Some(Planted::BroughtAgainInVain) {
+            self.writer.append(frame)?
+        } else {
+            self.condemned.take_back(frame, || self.writer.append(frame))?
+        };
         // The new copy is found first, as it is recent; when it is indexed it takes the damaged one's place.
         if !self.lost.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
@@ -296,7 +326,15 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<u64> {
+        if self.options.planted == Some(Planted::NoSync) {
+            return Ok(self.writer.appended());
+        }
         self.writer.sync()
+    }
+
+    /// How many frames were appended since the store was opened.
+    pub fn appended(&self) -> u64 {
+        self.writer.appended()
     }
 
     /// How many appended frames are durable.
@@ -413,6 +451,14 @@ impl Store {
     pub fn stored_bytes(&self) -> Result<u64> {
         let packs = self.shared.packs.all();
         packs.iter().map(|(_, pack)| Ok(pack.bytes()?)).sum()
+    }
+
+    /// Waits until all packs that are full are sealed and in the index.
+    ///
+    /// # Errors
+    /// [`Error::WriteFailed`] where one could not be sealed.
+    pub fn settle(&self) -> Result<()> {
+        self.writer.settle()
     }
 
     /// Seals the open pack and waits until the index has it. The store then only reads.

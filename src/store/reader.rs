@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_chunk_brought_again_is_read_though_its_neighbours_frame_has_it_damaged() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = Options { reserve_bytes: 0 };
+        let options = Options { reserve_bytes: 0, ..Options::default() };
         let parts: [&[u8]; 2] = [b"the first chunk", b"the second chunk"];
         let chunks = parts.map(|bytes| ChunkRef {
             id: ChunkId::of(bytes),

@@ -16,11 +16,11 @@ use std::thread::JoinHandle;
 
 use super::index::{Index, Place};
 use super::packs::{self, Pack, Packs};
-use super::{Error, Result};
+use super::{Error, Options, Result};
 use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
-use crate::limits::{PACK_BYTES_TARGET, PACK_CHUNKS_MAX};
+use crate::limits::PACK_CHUNKS_MAX;
 use crate::pack::{self, Footer, Frame, PackId};
 
 /// Packs waiting to be sealed: bounds memory and how far the index may lag.
@@ -111,11 +111,13 @@ pub struct Writer {
     sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
     /// Bytes of the disk that pushes must leave free.
     reserve_bytes: u64,
+    /// Bytes at which a pack is full.
+    pack_bytes: u64,
 }
 
 impl Writer {
     /// Starts with no open pack; new packs are numbered from `next_number`.
-    pub fn new(shared: Shared, next_number: u32, reserve_bytes: u64) -> Self {
+    pub fn new(shared: Shared, next_number: u32, options: &Options) -> Self {
         let (sender, receiver) = sync_channel(SEAL_QUEUE);
         let for_sealer = shared.clone();
         let thread = std::thread::Builder::new().name("whit-sealer".to_owned());
@@ -125,7 +127,8 @@ impl Writer {
             state: Mutex::new(State { next_number, ..State::default() }),
             durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
-            reserve_bytes,
+            reserve_bytes: options.reserve_bytes,
+            pack_bytes: options.pack_bytes,
         }
     }
 
@@ -163,7 +166,7 @@ impl Writer {
         let pack = state.open.as_mut().expect("it was opened above");
         let chunks = pack.append(frame, &bytes)?;
         self.shared.recent.add(chunks.into_iter());
-        let full = pack.bytes >= PACK_BYTES_TARGET || pack.footer.chunk_count() >= PACK_CHUNKS_MAX / 2;
+        let full = pack.bytes >= self.pack_bytes || pack.footer.chunk_count() >= PACK_CHUNKS_MAX / 2;
         state.written += 1;
         let written = state.written;
         if full {
@@ -179,6 +182,11 @@ impl Writer {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.next_number += 1;
         state.next_number - 1
+    }
+
+    /// Frames that were appended.
+    pub fn appended(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).written
     }
 
     /// Frames that are on stable storage; waits for nothing.
@@ -235,6 +243,14 @@ impl Writer {
         if let Some(pack) = open {
             self.hand_to_sealer(pack);
         }
+        self.settle()
+    }
+
+    /// Waits until the index has all packs that are full.
+    ///
+    /// # Errors
+    /// [`Error::WriteFailed`] where one could not be sealed.
+    pub fn settle(&self) -> Result<()> {
         let (sender, sealed) = sync_channel(1);
         let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = sealer.as_ref().is_some_and(|(queue, _)| queue.send(ForSealer::Report(sender)).is_ok());

@@ -18,7 +18,7 @@ use whit::wire::{Answer, Operation};
 use crate::trees::{assert_same, noise, snapshot, some_tree, text, write};
 use crate::world::{World, ask_as, delivered, order, push_as, web, within};
 
-const NO_RESERVE: Options = Options { reserve_bytes: 0 };
+const NO_RESERVE: Options = Options { reserve_bytes: 0, ..Options::PASSING };
 
 fn open(folder: &Path) -> Store {
     Store::open(folder, NO_RESERVE).expect("a store")

@@ -66,7 +66,7 @@ impl Release {
                 continue;
             }
             let mut segment = vec![0x11];
-            for file in 0..1 + kind % 4 {
+            for file in 0..=(kind % 4) {
                 let path = EntryPath::new(format!("{number}-{file}")).expect("a plain path");
                 let mut parts = Vec::new();
                 for _ in 0..script.below(4) {
@@ -84,7 +84,9 @@ impl Release {
                 totals.chunks += parts.len() as u64;
                 totals.bytes += size;
                 Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
-                parts.into_iter().for_each(|part| Item::Chunk(part).encode(&mut segment));
+                for part in parts {
+                    Item::Chunk(part).encode(&mut segment);
+                }
             }
             segments.push(segment);
         }

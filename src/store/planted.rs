@@ -1,0 +1,14 @@
+//! Mistakes that tests plant in a store, to prove that such a mistake would be noticed.
+
+/// One mistake; a store that is not under test has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// The collector waits for no push.
+    NoLeaseWait,
+    /// Pushes are told that condemned chunks are known.
+    CondemnedShown,
+    /// What was appended is called durable without a sync.
+    NoSync,
+    /// A condemned chunk that a push brings again stays condemned.
+    BroughtAgainInVain,
+}
