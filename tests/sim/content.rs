@@ -85,7 +85,7 @@ impl Draft {
             *self = Self::new(random, pool);
             return;
         }
-        for _ in 0..1 + random.below(40) {
+        for _ in 0..=random.below(40) {
             let file = random.below(self.0.len());
             let chunk = pool.chunks[random.below(pool.chunks.len())];
             let chunks = &mut self.0[file];

@@ -139,7 +139,7 @@ impl History {
             0..840 => {
                 let model = self.model.get_mut();
                 let store = self.store.as_ref().expect("a store is open between steps");
-                (0..1 + model.random.below(12)).try_for_each(|_| model.small_step(store))?;
+                (0..=model.random.below(12)).try_for_each(|_| model.small_step(store))?;
             }
             840..920 => self.collect()?,
             920..940 => self.pass_time(),

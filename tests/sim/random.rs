@@ -1,4 +1,4 @@
-//! Random numbers from a seed: SplitMix64, Steele et al. 2014.
+//! Random numbers from a seed: `SplitMix64`, Steele et al. 2014.
 
 /// A generator; equal seeds give equal numbers.
 #[derive(Debug, Clone)]

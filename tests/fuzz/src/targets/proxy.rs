@@ -161,20 +161,20 @@ impl Talk<'_> {
             2 => {
                 let count = self.wanted.len().min(1 + script.below(4));
                 let places: Vec<usize> = self.wanted.drain(..count).collect();
-                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
             }
             3 => {
-                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(8)).collect();
-                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+                let places: Vec<usize> = (0..=script.below(3)).map(|_| script.below(8)).collect();
+                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
             }
             4 => {
                 let count = self.asked.len().min(1 + script.below(4));
                 let places: Vec<usize> = self.asked.drain(..count).collect();
-                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+                FromAgent::Chunks(Self::batch(&self.release.chunks, &places, script))
             }
             5 => {
-                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(64)).collect();
-                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+                let places: Vec<usize> = (0..=script.below(3)).map(|_| script.below(64)).collect();
+                FromAgent::Chunks(Self::batch(&self.release.chunks, &places, script))
             }
             6 | 7 => FromAgent::Commit,
             8 => rmp_serde::from_slice(script.run()).ok()?,
@@ -182,7 +182,7 @@ impl Talk<'_> {
         })
     }
 
-    fn batch(&self, parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
+    fn batch(parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
         let parts: Vec<&[u8]> = places.iter().filter_map(|at| parts.get(*at)).map(Vec::as_slice).collect();
         let plain = parts.concat();
         let mut lengths: Vec<u32> =
