@@ -50,6 +50,7 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
     let mut dice = Dice::cast("full disk");
     let count = rounds("WHIT_FULL_ROUNDS", 20);
     let (mut refused, mut succeeded, mut undelivered) = (0, 0, 0);
+    let mut restarts = [0, 0];
     let mut version = 0;
     for set in 0..count.div_ceil(ROUNDS_EACH) {
         let temporary = tempfile::tempdir().expect("a temporary folder");
@@ -72,7 +73,8 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
             let last = version;
             version += 1;
             world.tree(version);
-            let ballast = fill(&place, dice.below(4_500_000));
+            let most = [4_500_000, 300_000][usize::from(dice.below(3) == 0)];
+            let ballast = fill(&place, dice.below(most));
             let done = world.begin_push(version).done(Duration::from_secs(60));
             let stored = world.took(version, &done);
             match (done.status.code(), stored) {
@@ -84,8 +86,26 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
             }
             let shown = world.current(&[last, version]);
             assert!(shown.is_some());
-            assert!(world.run(&["apps"]).is_good(), "the proxy no longer answers\n{}", world.log());
+            let apps = world.run(&["apps"]);
+            assert!(apps.is_good(), "the proxy no longer answers: {apps:?}\n{}", world.log());
+            let restarted = number % 3 == 1;
+            if restarted {
+                // It seals and indexes on the full disk, then starts there, or says why it cannot.
+                served.terminate();
+                assert!(served.ended(Duration::from_secs(60)).is_some(), "it does not stop");
+                let again = world.try_serve_under(&[]);
+                let answers = again.is_some() && world.run(&["apps"]).is_good();
+                restarts[usize::from(answers)] += 1;
+                if let Some(again) = again {
+                    served = again;
+                } else {
+                    assert!(world.log().contains("error:"), "no clear error: {}", world.log());
+                }
+            }
             fs::remove_file(ballast).expect("removed");
+            if restarted && served.ended(Duration::ZERO).is_some() {
+                served = world.serve(None);
+            }
             world.push(version);
             world.settle();
             assert_eq!(world.current(&[version]), Some(version));
@@ -103,7 +123,8 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
         served.kill();
     }
     println!(
-        "full disk, {count} times: {refused} pushes refused, {succeeded} made, {undelivered} stored and not delivered until there was room"
+        "full disk, {count} times: {refused} pushes refused, {succeeded} made, {undelivered} stored and not delivered until there was room; started anew on the full disk, it answered {} times at once, {} times only with room",
+        restarts[1], restarts[0]
     );
 }
 

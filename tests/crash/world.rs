@@ -187,7 +187,9 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
+        // Another build of it may be told, as long loops outlive the one that cargo makes.
+        let program = std::env::var_os("WHIT_CRASH_PROGRAM");
+        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_whit").into()));
         command.env_clear().env("HOME", &self.folder).env("PATH", std::env::var("PATH").unwrap_or_default());
         for name in ["TMPDIR", "LLVM_PROFILE_FILE"] {
             if let Ok(value) = std::env::var(name) {
