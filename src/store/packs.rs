@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use crate::compression::Decompressor;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::mapping::Mapping;
@@ -156,14 +157,29 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
     FooterView::of_pack(map).map_err(damaged)
 }
 
-/// The chunks of the frame at `offset` of a sealed pack, by the pack's footer; none where the frame is whole.
+/// The damaged chunks of the frame at `offset` of a sealed pack: all of them, by the pack's footer, where the
+/// frame does not decode; none where it is whole.
 ///
 /// # Errors
 /// The pack cannot be read, or has no whole footer.
 pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
-    let is_whole = FrameView::parse(&pack.frame(offset)?, offset).is_ok_and(|frame| frame.is_whole());
-    if is_whole || matches!(pack.body, Body::Open(_)) {
+    let bytes = pack.frame(offset)?;
+    if matches!(pack.body, Body::Open(_)) {
         return Ok(Vec::new());
+    }
+    if let Ok(frame) = FrameView::parse(&bytes, offset) {
+        let mut plain = Vec::new();
+        let decoded =
+            Decompressor::new().decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
+        if decoded.is_ok() {
+            let mut rest = plain.as_slice();
+            let is_damaged = |chunk: &ChunkRef| {
+                let (bytes, after) = rest.split_at(chunk.bytes as usize);
+                rest = after;
+                ChunkId::of(bytes) != chunk.id
+            };
+            return Ok(frame.chunks().filter(is_damaged).map(|chunk| chunk.id).collect());
+        }
     }
     let footer = check_sealed(pack)?;
     Ok(footer.chunks().filter(|entry| entry.frame_offset == offset).map(|entry| entry.chunk.id).collect())
