@@ -260,13 +260,19 @@ impl Store {
     /// # Errors
     /// The index is damaged.
     pub fn holds(&self, id: &ChunkId) -> Result<bool> {
-        let condemned = self.condemned.has(id) && self.options.planted != Some(Planted::CondemnedShown);
+        let condemned = self.condemned.has(id) && !self.is_planted(Planted::CondemnedShown);
         Ok(!condemned && self.find(id)?.is_some())
     }
 
     /// The time by the store's clock.
     pub fn now(&self) -> Instant {
         (self.options.now)()
+    }
+
+    /// Whether a test planted the mistake.
+    #[doc(hidden)]
+    pub fn is_planted(&self, mistake: Planted) -> bool {
+        self.options.planted == Some(mistake)
     }
 
     /// Opens the lease of a push: take it before the first question.
@@ -292,7 +298,7 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        let position = if self.options.planted == Some(Planted::BroughtAgainInVain) {
+        let position = if self.is_planted(Planted::BroughtAgainInVain) {
             self.writer.append(frame)?
         } else {
             self.condemned.take_back(frame, || self.writer.append(frame))?
@@ -312,7 +318,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<u64> {
-        if self.options.planted == Some(Planted::NoSync) {
+        if self.is_planted(Planted::NoSync) {
             return Ok(self.writer.appended());
         }
         self.writer.sync()
