@@ -130,7 +130,7 @@ pub fn collect(
 
 /// The pushes that hold what is condemned now.
 fn waited_for(store: &Store) -> Vec<u64> {
-    if store.options.planted == Some(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
+    if store.is_planted(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
 }
 
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
@@ -297,7 +297,11 @@ impl<'a> Rewriting<'a> {
 
     /// The copies are durable and in the index before the old packs leave either.
     fn remove_emptied(&mut self) -> Result<()> {
-        if self.appended_bytes > 0 {
+        if self.emptied.is_empty() {
+            return Ok(());
+        }
+        // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
+        if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
             self.store.writer.seal_now()?;
             self.appended_bytes = 0;
         }
