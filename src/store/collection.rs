@@ -95,11 +95,20 @@ pub fn collect(
         sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         return Ok(collected);
     }
-    // What the run before condemned, if nobody who was promised it is left.
-    let holding = waited_for(store);
-    if !store.condemned.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
+    // What an earlier run condemned, if nobody who was promised it is left.
+    if !store.condemned.is_empty() {
+        // Before the marking: a push that ends in between has its record by then.
+        let holding = waited_for(store);
         let live = live(store, roots);
-        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        if waits_for.iter().any(|lease| holding.contains(lease)) {
+            // Not condemned anew: that would wait for the pushes of today too, and never end.
+            collected.live_chunks = live.len() as u64;
+            collected.waits_for_pushes = true;
+            return Ok(collected);
+        }
+        if live.unreadable.is_empty() {
+            sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        }
     }
     // Condemn first, then look who is there: whoever comes later is not told of these chunks.
     let live_now = live(store, roots);

@@ -62,3 +62,28 @@ fn a_pack_goes_only_when_the_other_copies_are_durable() {
 fn a_pack_that_goes_before_the_other_copies_are_durable_is_caught() {
     assert!(!survives(Some(Planted::EmptiedUnsynced)));
 }
+
+#[test]
+fn a_collector_waits_for_the_pushes_of_its_time_and_no_others() {
+    let pool = Pool::new(&mut Random::new(1), 20, 400);
+    let folder = new_folder();
+    let options = Options { reserve_bytes: 0, pack_bytes: 1000, ..Options::default() };
+    let store = Store::open(folder.path(), options).expect("a store");
+    let dead = pool.chunks.iter().map(|chunk| pool.bytes(&chunk.id));
+    let frame = Frame::compress(FrameKind::Content, dead, &mut Compressor::new(LEVEL_DEFAULT));
+    store.append(&frame).expect("appended");
+    store.settle().expect("sealed");
+    let collect = || collect(&store, &Vec::new, false, &AtomicBool::new(false)).expect("collected");
+    let mut push = store.lease();
+    for _ in 0..3 {
+        assert!(collect().waits_for_pushes);
+        // Some push is always under way; each ends after the next has begun.
+        let next = store.lease();
+        assert!(collect().waits_for_pushes);
+        drop(std::mem::replace(&mut push, next));
+        if collect().packs_removed == 1 {
+            return;
+        }
+    }
+    panic!("the collector waits for pushes that began after it had condemned");
+}
