@@ -70,8 +70,8 @@ impl Condemned {
         self.names.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// One run at a time; it holds the leases that the last one waits for.
-    fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
+    /// One run at a time; it holds the leases that the last one waits for. Who mends packs holds it too.
+    pub fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,8 +8,8 @@ mod collector;
 mod commit;
 mod content;
 mod crash;
-
 mod history;
 mod pusher;
 mod random;
 mod store;
+mod verification;
