@@ -17,7 +17,7 @@ use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
-use crate::store::{Found, Lease, Store, StoreReader};
+use crate::store::{Found, Lease, Planted, Store, StoreReader};
 use crate::wire::{Open, PushReply, Refusal};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
@@ -99,7 +99,12 @@ impl SpaceShelf {
     }
 
     /// Checks every chunk again, after the promise that they stay has lapsed.
-    fn check_again(&self, segments: &[NodeRef]) -> Result<(), Refusal> {
+    ///
+    /// Under a new lease, taken first: what is found must stay until the record is written.
+    fn check_again(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
+        if !self.store.is_planted(Planted::CheckedUnheld) {
+            self.lease = self.store.lease();
+        }
         let mut reader = StoreReader::new(&self.store);
         for segment in segments {
             if !self.is_complete(segment, &mut reader)? {

@@ -71,8 +71,8 @@ impl Condemned {
         self.names.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// One run at a time; it holds the leases that the last one waits for.
-    fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
+    /// One run at a time; it holds the leases that the last one waits for. Who mends packs holds it too.
+    pub fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,11 +96,20 @@ pub fn collect(
         sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
         return Ok(collected);
     }
-    // What the run before condemned, if nobody who was promised it is left.
-    let holding = waited_for(store);
-    if !store.condemned.is_empty() && waits_for.iter().all(|lease| !holding.contains(lease)) {
+    // What an earlier run condemned, if nobody who was promised it is left.
+    if !store.condemned.is_empty() {
+        // Before the marking: a push that ends in between has its record by then.
+        let holding = waited_for(store);
         let live = live(store, roots);
-        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        if waits_for.iter().any(|lease| holding.contains(lease)) {
+            // Not condemned anew: that would wait for the pushes of today too, and never end.
+            collected.live_chunks = live.len() as u64;
+            collected.waits_for_pushes = true;
+            return Ok(collected);
+        }
+        if live.unreadable.is_empty() {
+            sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        }
     }
     // Condemn first, then look who is there: whoever comes later is not told of these chunks.
     let live_now = live(store, roots);
@@ -132,7 +141,7 @@ pub fn collect(
 
 /// The pushes that hold what is condemned now.
 fn waited_for(store: &Store) -> Vec<u64> {
-    if store.options.planted == Some(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
+    if store.is_planted(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
 }
 
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
@@ -289,7 +298,11 @@ impl<'a> Rewriting<'a> {
 
     /// The copies are durable and in the index before the old packs leave either.
     fn remove_emptied(&mut self) -> Result<()> {
-        if self.appended_bytes > 0 {
+        if self.emptied.is_empty() {
+            return Ok(());
+        }
+        // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
+        if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
             self.store.writer.seal_now()?;
             self.appended_bytes = 0;
         }

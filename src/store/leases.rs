@@ -39,10 +39,11 @@ impl Leases {
 
     /// Opens a lease.
     pub fn open(&self) -> Lease {
+        let now = (self.now)();
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        open.renewed.insert(number, (self.now)());
+        open.renewed.insert(number, now);
         drop(open);
         Lease { leases: self.clone(), number }
     }

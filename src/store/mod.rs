@@ -273,14 +273,19 @@ impl Store {
     /// The index is damaged.
     pub fn holds(&self, chunk: &ChunkRef) -> Result<bool> {
         let is_there = self.find(&chunk.id)?.is_some_and(|place| place.bytes == chunk.bytes);
-        let condemned =
-            self.condemned.has(&chunk.id) && self.options.planted != Some(Planted::CondemnedShown);
+        let condemned = self.condemned.has(&chunk.id) && !self.is_planted(Planted::CondemnedShown);
         Ok(is_there && !condemned)
     }
 
     /// The time by the store's clock.
     pub fn now(&self) -> Instant {
         (self.options.now)()
+    }
+
+    /// Whether a test planted the mistake.
+    #[doc(hidden)]
+    pub fn is_planted(&self, mistake: Planted) -> bool {
+        self.options.planted == Some(mistake)
     }
 
     /// Opens the lease of a push: take it before the first question.
@@ -306,7 +311,7 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        let position = if self.options.planted == Some(Planted::BroughtAgainInVain) {
+        let position = if self.is_planted(Planted::BroughtAgainInVain) {
             self.writer.append(frame)?
         } else {
             self.condemned.take_back(frame, || self.writer.append(frame))?
@@ -326,7 +331,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<u64> {
-        if self.options.planted == Some(Planted::NoSync) {
+        if self.is_planted(Planted::NoSync) {
             return Ok(self.writer.appended());
         }
         self.writer.sync()

@@ -40,6 +40,11 @@ impl Pack {
         Self { id, path, body: Body::Open(file) }
     }
 
+    /// Whether it is still written to, or being sealed.
+    pub fn is_open(&self) -> bool {
+        matches!(self.body, Body::Open(_))
+    }
+
     /// Where the pack lies.
     pub fn path(&self) -> &Path {
         &self.path
@@ -112,6 +117,12 @@ impl Packs {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
+    /// The pack of that name and its number.
+    pub fn by_id(&self, id: PackId) -> Option<(u32, Arc<Pack>)> {
+        let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        packs.iter().find(|(_, pack)| pack.id == id).map(|(number, pack)| (*number, Arc::clone(pack)))
+    }
+
     /// Adds a pack, or replaces an open one by its sealed form.
     pub fn insert(&self, number: u32, pack: Pack) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(pack));
@@ -120,7 +131,7 @@ impl Packs {
     /// The sealed packs, by number.
     pub fn sealed(&self) -> Vec<(u32, Arc<Pack>)> {
         let mut packs = self.all();
-        packs.retain(|(_, pack)| matches!(pack.body, Body::Sealed(_)));
+        packs.retain(|(_, pack)| !pack.is_open());
         packs.sort_unstable_by_key(|(number, _)| *number);
         packs
     }

@@ -11,4 +11,8 @@ pub enum Planted {
     NoSync,
     /// A condemned chunk that a push brings again stays condemned.
     BroughtAgainInVain,
+    /// A pack whose chunks all lie elsewhere too goes before the other copies are durable.
+    EmptiedUnsynced,
+    /// A push whose lease lapsed checks its chunks without holding them.
+    CheckedUnheld,
 }

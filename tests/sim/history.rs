@@ -13,11 +13,12 @@ use tempfile::TempDir;
 
 use whit::ids::{AppName, ChunkId, ReleaseId};
 use whit::manifest::Item;
-use whit::pack::{FooterView, Scanner};
+use whit::pack::FooterView;
 use whit::reassembly::{ChunkSource, Items};
 use whit::store::{LEASE_TIME, Options, Pass, Planted, Store, collect, verify_packs, verify_releases};
 
 use crate::content::{Build, Draft, Pool};
+use crate::crash::{copy, files_below, image, new_folder};
 use crate::pusher::{Pusher, Stepped};
 use crate::random::Random;
 
@@ -528,65 +529,11 @@ struct Image {
 
 impl Image {
     fn take(folder: &Path, store: &Store, model: &mut Model) -> Self {
-        store.settle().expect("full packs can be sealed");
-        let unsynced = usize::try_from(store.appended() - store.durable()).expect("few");
-        let image = new_folder();
-        copy(folder, image.path());
-        for path in files_below(&image.path().join("packs").join("open")) {
-            cut(&path, unsynced, &mut model.random);
-        }
+        let image = image(folder, store, &mut model.random);
         let holding = model.pushers.iter().filter(|pusher| !pusher.lapsed);
         let acknowledged = holding.flat_map(Pusher::acknowledged).copied().collect();
         let (recorded, pinned) = (model.recorded.clone(), model.pinned.clone());
         Self { folder: image, acknowledged, recorded, pinned }
-    }
-}
-
-/// Takes back some of what was written to an open pack and never synced.
-fn cut(path: &Path, unsynced: usize, random: &mut Random) {
-    let mut bytes = fs::read(path).expect("an open pack");
-    let ends: Vec<u64> = Scanner::new(&bytes).map_or(Vec::new(), |scanner| {
-        scanner.map(|(offset, frame)| offset + frame.bytes().len() as u64).collect()
-    });
-    let durable = match ends.len().saturating_sub(unsynced) {
-        0 => 0,
-        frames => usize::try_from(ends[frames - 1]).expect("packs are small"),
-    };
-    let kept = durable + random.below(bytes.len() - durable + 1);
-    match random.below(3) {
-        0 => bytes[kept..].fill(0),
-        1 => {
-            let noise = random.bytes(bytes.len() - kept);
-            bytes[kept..].copy_from_slice(&noise);
-        }
-        _ => bytes.truncate(kept),
-    }
-    fs::write(path, bytes).expect("written");
-}
-
-/// In memory where the system has such a place: what a crash leaves is made up here, so that syncs need
-/// not reach a disk.
-fn new_folder() -> TempDir {
-    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-    folder.expect("a temporary folder")
-}
-
-fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
-    }
-    files.sort();
-    files
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(drop).expect("copied") }
     }
 }
 

@@ -4,8 +4,12 @@
 //! `WHIT_SEED` runs one seed, `WHIT_SIM_STEPS` sets how many steps a history of the store has. Whoever
 //! finds a failure is told the seed and the last steps.
 
+mod collector;
+mod commit;
 mod content;
+mod crash;
 mod history;
 mod pusher;
 mod random;
 mod store;
+mod verification;

@@ -95,6 +95,11 @@ impl Pusher {
         self.received[..self.acknowledged].iter().flatten()
     }
 
+    /// Whether all is said but the commit.
+    pub fn is_at_commit(&self) -> bool {
+        matches!(self.to_proxy.front(), Some(FromAgent::Commit))
+    }
+
     /// Delivers one message, in one of the two directions.
     pub fn step(&mut self, random: &mut Random, pool: &Pool) -> Result<Stepped, String> {
         if self.answered {

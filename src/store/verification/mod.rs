@@ -44,19 +44,20 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
     packs.sort_by_key(|pack| pack.id);
     let after = files::read_if_there(&cursor_file, 64)?
         .and_then(|text| PackId::from_hex(&String::from_utf8(text).ok()?));
-    let numbers: HashMap<PackId, u32> =
-        store.shared.packs.sealed().into_iter().map(|(number, pack)| (pack.id, number)).collect();
     for pack in packs.into_iter().filter(|pack| after.is_none_or(|after| pack.id > after)) {
         let over = pass.duration_max.is_some_and(|most| begin.elapsed() >= most);
         if over || cancelled.load(Ordering::Relaxed) {
             verified.finished = false;
             return Ok(verified);
         }
-        // A pack may have been collected since it was listed.
-        if !pack.path().exists() {
+        // Neither the collector nor another pass moves a pack meanwhile.
+        let alone = store.condemned.begin();
+        let known = store.shared.packs.by_id(pack.id);
+        // A pack may have been collected since it was listed, or not be in the index yet: the sealer sees to it.
+        if !pack.path().exists() || known.as_ref().is_some_and(|(_, pack)| pack.is_open()) {
             continue;
         }
-        let number = numbers.get(&pack.id).copied();
+        let number = known.map(|(number, _)| number);
         let check = check::check(&pack);
         verified.packs += 1;
         verified.chunks += check.intact.len() as u64;
@@ -70,6 +71,7 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
                 verified.set_aside += 1;
             }
         }
+        drop(alone);
         verified.damaged.extend(check.damaged);
         pack.release(0, usize::MAX);
         files::publish(&cursor_file, pack.id.to_string().as_bytes(), 0o600)?;

@@ -1,0 +1,89 @@
+//! What a collector waits for: that other copies are durable, and the pushes that hold what it condemned.
+
+use std::sync::atomic::AtomicBool;
+
+use whit::compression::{Compressor, LEVEL_DEFAULT};
+use whit::pack::{Frame, FrameKind};
+use whit::reassembly::ChunkSource;
+use whit::record::{Cost, Record};
+use whit::store::{Options, Planted, Store, collect};
+
+use crate::content::{Build, Pool};
+use crate::crash::{image, new_folder};
+use crate::random::Random;
+
+/// A release's chunks lie in a sealed pack, and again in the open one, as a second push of the same build
+/// that then broke off has brought them. Gives whether they are there after a collection and a power loss.
+fn survives(planted: Option<Planted>) -> bool {
+    let mut random = Random::new(1);
+    let pool = Pool::new(&mut random, 80, 400);
+    let (live, dead) = pool.chunks.split_at(20);
+    let build = Build::new(&[live.to_vec()]);
+    let folder = new_folder();
+    let options = Options { reserve_bytes: 0, pack_bytes: 12_000, planted, ..Options::default() };
+    let store = Store::open(folder.path(), options).expect("a store");
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    let all = live.iter().chain(dead).map(|chunk| pool.bytes(&chunk.id));
+    store.append(&Frame::compress(FrameKind::Content, all, &mut compressor)).expect("appended");
+    store.settle().expect("sealed");
+    let root = build.root.encode();
+    let manifest = build.segments.iter().map(|(bytes, _)| bytes.as_slice()).chain([root.as_slice()]);
+    store.append(&Frame::compress(FrameKind::Manifest, manifest, &mut compressor)).expect("appended");
+    store.sync().expect("synced");
+    let record = Record {
+        app: "app".parse().expect("a name"),
+        release: build.release,
+        sequence: 0,
+        created: 1,
+        user: "user".parse().expect("a name"),
+        labels: Vec::new(),
+        totals: build.root.totals,
+        cost: Cost::default(),
+    };
+    store.records().add(record).expect("recorded");
+    let again = live.iter().map(|chunk| pool.bytes(&chunk.id));
+    store.append(&Frame::compress(FrameKind::Content, again, &mut compressor)).expect("appended");
+    let collected = collect(&store, &Vec::new, false, &AtomicBool::new(false)).expect("collected");
+    assert_eq!(collected.packs_removed, 1);
+    (0..20).all(|_| {
+        let left = image(folder.path(), &store, &mut random);
+        let reopened = Store::open(left.path(), options).expect("a store");
+        let mut reader = reopened.reader();
+        live.iter().all(|chunk| reader.read(chunk, &mut Vec::new()).is_ok())
+    })
+}
+
+#[test]
+fn a_pack_goes_only_when_the_other_copies_are_durable() {
+    assert!(survives(None));
+}
+
+#[test]
+fn a_pack_that_goes_before_the_other_copies_are_durable_is_caught() {
+    assert!(!survives(Some(Planted::EmptiedUnsynced)));
+}
+
+#[test]
+fn a_collector_waits_for_the_pushes_of_its_time_and_no_others() {
+    let pool = Pool::new(&mut Random::new(1), 20, 400);
+    let folder = new_folder();
+    let options = Options { reserve_bytes: 0, pack_bytes: 1000, ..Options::default() };
+    let store = Store::open(folder.path(), options).expect("a store");
+    let dead = pool.chunks.iter().map(|chunk| pool.bytes(&chunk.id));
+    let frame = Frame::compress(FrameKind::Content, dead, &mut Compressor::new(LEVEL_DEFAULT));
+    store.append(&frame).expect("appended");
+    store.settle().expect("sealed");
+    let collect = || collect(&store, &Vec::new, false, &AtomicBool::new(false)).expect("collected");
+    let mut push = store.lease();
+    for _ in 0..3 {
+        assert!(collect().waits_for_pushes);
+        // Some push is always under way; each ends after the next has begun.
+        let next = store.lease();
+        assert!(collect().waits_for_pushes);
+        drop(std::mem::replace(&mut push, next));
+        if collect().packs_removed == 1 {
+            return;
+        }
+    }
+    panic!("the collector waits for pushes that began after it had condemned");
+}
