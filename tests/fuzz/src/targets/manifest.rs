@@ -58,7 +58,9 @@ fn segment(bytes: &[u8], items: &[Item]) {
 
 fn encode_segment(items: &[Item]) -> Vec<u8> {
     let mut bytes = vec![0x11];
-    items.iter().for_each(|item| item.encode(&mut bytes));
+    for item in items {
+        item.encode(&mut bytes);
+    }
     bytes
 }
 

@@ -66,7 +66,7 @@ impl Release {
                 continue;
             }
             let mut segment = vec![0x11];
-            for file in 0..1 + kind % 4 {
+            for file in 0..=(kind % 4) {
                 let path = EntryPath::new(format!("{number}-{file}")).expect("a plain path");
                 let mut parts = Vec::new();
                 for _ in 0..script.below(4) {
@@ -84,7 +84,9 @@ impl Release {
                 totals.chunks += parts.len() as u64;
                 totals.bytes += size;
                 Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
-                parts.into_iter().for_each(|part| Item::Chunk(part).encode(&mut segment));
+                for part in parts {
+                    Item::Chunk(part).encode(&mut segment);
+                }
             }
             segments.push(segment);
         }
@@ -159,20 +161,20 @@ impl Talk<'_> {
             2 => {
                 let count = self.wanted.len().min(1 + script.below(4));
                 let places: Vec<usize> = self.wanted.drain(..count).collect();
-                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
             }
             3 => {
-                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(8)).collect();
-                FromAgent::Segments(self.batch(&self.release.segments, &places, script))
+                let places: Vec<usize> = (0..=script.below(3)).map(|_| script.below(8)).collect();
+                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
             }
             4 => {
                 let count = self.asked.len().min(1 + script.below(4));
                 let places: Vec<usize> = self.asked.drain(..count).collect();
-                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+                FromAgent::Chunks(Self::batch(&self.release.chunks, &places, script))
             }
             5 => {
-                let places: Vec<usize> = (0..1 + script.below(3)).map(|_| script.below(64)).collect();
-                FromAgent::Chunks(self.batch(&self.release.chunks, &places, script))
+                let places: Vec<usize> = (0..=script.below(3)).map(|_| script.below(64)).collect();
+                FromAgent::Chunks(Self::batch(&self.release.chunks, &places, script))
             }
             6 | 7 => FromAgent::Commit,
             8 => rmp_serde::from_slice(script.run()).ok()?,
@@ -180,7 +182,7 @@ impl Talk<'_> {
         })
     }
 
-    fn batch(&self, parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
+    fn batch(parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
         let parts: Vec<&[u8]> = places.iter().filter_map(|at| parts.get(*at)).map(Vec::as_slice).collect();
         let plain = parts.concat();
         let mut lengths: Vec<u32> =

@@ -38,10 +38,13 @@ pub fn run(bytes: &[u8]) {
             Some(FromAgent::Segments(batch) | FromAgent::Chunks(batch)) => open(&batch),
             Some(FromAgent::Commit) | None => {}
         },
-        4 => match message::<PushReply>(bytes) {
-            Some(PushReply::WantSegments(found) | PushReply::Missing(found)) => marks(&found),
-            _ => {}
-        },
+        4 => {
+            if let Some(PushReply::WantSegments(found) | PushReply::Missing(found)) =
+                message::<PushReply>(bytes)
+            {
+                marks(&found);
+            }
+        }
         5 => match message::<PullRequest>(bytes) {
             Some(PullRequest::WantSegments(found) | PullRequest::WantChunks { marks: found, .. }) => {
                 marks(&found);
