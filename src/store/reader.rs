@@ -143,7 +143,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = Options { reserve_bytes: 0 };
         let parts: [&[u8]; 2] = [b"the first chunk", b"the second chunk"];
-        let chunks = parts.map(|bytes| ChunkRef { id: ChunkId::of(bytes), bytes: bytes.len() as u32 });
+        let chunks = parts.map(|bytes| ChunkRef {
+            id: ChunkId::of(bytes),
+            bytes: u32::try_from(bytes.len()).expect("few"),
+        });
         let frame = |places: &[usize]| Frame {
             kind: FrameKind::Content,
             codec: Codec::Raw,
