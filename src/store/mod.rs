@@ -148,6 +148,7 @@ impl Faulty for Error {
                 Some(format!("`whit releases {}` lists what there is", selector.app))
             }
             Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
+            Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
             _ => None,
         }
     }

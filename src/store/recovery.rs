@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use super::index::{Index, Place};
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::{Error, Result, writer};
+use crate::compression::Decompressor;
 use crate::crash;
 use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
 use crate::mapping::Mapping;
 use crate::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
+use crate::recipe::ChunkRef;
 
 /// Chunks of each pack that are looked up at every start, to notice an index that lost entries.
 const SAMPLES: usize = 4;
@@ -92,6 +95,8 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
 }
 
 /// Copies the whole frames of a damaged open pack into a new one: those before `valid`, and all behind.
+///
+/// Behind damage a frame may also be found inside an artifact's bytes, so that every chunk is hashed.
 fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Scanner<'a>) -> Result<()> {
     let (id, path, mut file) = writer::create_file(folder)?;
     let mut footer = Footer::default();
@@ -107,7 +112,18 @@ fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Scanner<'a>) ->
             scanner = Scanner::behind(map, current.valid_bytes());
         }
     });
+    let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
     for (_, frame) in before.chain(behind) {
+        plain.clear();
+        let decoded = zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
+        let mut rest = plain.as_slice();
+        let is_right = |chunk: ChunkRef| {
+            let content = rest.split_off(..chunk.bytes as usize);
+            content.is_some_and(|content| ChunkId::of(content) == chunk.id)
+        };
+        if decoded.is_err() || !frame.chunks().all(is_right) {
+            continue;
+        }
         let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
         file.write_all(frame.bytes()).on("write", &path)?;
         footer.add(end, bytes, frame.kind(), frame.chunks());
@@ -240,4 +256,82 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = paths.on("list", folder)?;
     paths.sort();
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::compression::Compressor;
+    use crate::pack::{Frame, FrameKind};
+    use crate::reassembly::ChunkSource;
+    use crate::store::{Options, Store};
+
+    /// A store as `kill -9` leaves it, with one frame for each content; the open pack is handed to `damage`.
+    fn killed(contents: &[&[u8]], damage: impl FnOnce(&fs::File)) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = Options { reserve_bytes: 0 };
+        let (alive, dead) = (folder.path().join("alive"), folder.path().join("dead"));
+        let store = Store::open(&alive, options).expect("a new store");
+        for content in contents {
+            let mut compressor = Compressor::new(1);
+            store
+                .append(&Frame::compress(FrameKind::Content, [*content], &mut compressor))
+                .expect("appended");
+        }
+        let open = list(&alive.join("packs/open")).expect("a folder").remove(0);
+        let copy = dead.join("packs/open").join(open.file_name().expect("a name"));
+        files::create_folder(&dead.join("packs/open")).expect("created");
+        fs::copy(open, &copy).expect("copied");
+        damage(&OpenOptions::new().read(true).write(true).open(&copy).expect("a pack"));
+        drop(store);
+        (folder, Store::open(&dead, options).expect("the dead one's store"))
+    }
+
+    fn has(store: &Store, content: &[u8]) -> bool {
+        let chunk = ChunkRef { id: ChunkId::of(content), bytes: u32::try_from(content.len()).expect("few") };
+        let mut found = Vec::new();
+        store.reader().read(&chunk, &mut found).is_ok() && found == content
+    }
+
+    const CONTENTS: [&[u8]; 3] = [b"the first", b"the second", b"the third"];
+
+    #[test]
+    fn what_is_whole_is_kept_and_nothing_is_doubted() {
+        let (_folder, store) = killed(&CONTENTS, |_| ());
+        assert!(CONTENTS.iter().all(|content| has(&store, content)));
+        assert!(store.is_whole() && !store.take_doubt());
+    }
+
+    #[test]
+    fn a_cut_frame_is_left_out_and_the_store_asks_whether_a_release_lacks_it() {
+        let cut = |file: &fs::File| file.set_len(file.metadata().expect("a file").len() - 1).expect("cut");
+        let (_folder, store) = killed(&CONTENTS, cut);
+        assert_eq!(CONTENTS.map(|content| has(&store, content)), [true, true, false]);
+        assert!(!store.is_whole() && store.take_doubt());
+        assert!(!store.take_doubt(), "asked once");
+    }
+
+    #[test]
+    fn frames_behind_damage_are_kept() {
+        for at in [0, HEADER_BYTES as u64, HEADER_BYTES as u64 + 40] {
+            let (_folder, store) = killed(&CONTENTS, |file| file.write_all_at(b"?", at).expect("damaged"));
+            assert_eq!(CONTENTS.map(|content| has(&store, content)), [at == 0, true, true], "byte {at}");
+            assert!(!store.is_whole(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_frame_inside_an_artifact_brings_no_wrong_chunk() {
+        // The payload of a damaged frame holds a frame that calls other bytes by this chunk's name.
+        let victim = ChunkRef { id: ChunkId::of(b"the victim"), bytes: 10 };
+        let mut forged = Vec::new();
+        let (codec, payload) = (crate::compression::Codec::Raw, b"the forged".to_vec());
+        Frame { kind: FrameKind::Content, codec, chunks: vec![victim], payload }.encode(&mut forged);
+        let damage = |file: &fs::File| file.write_all_at(b"?", HEADER_BYTES as u64).expect("damaged");
+        let (_folder, store) = killed(&[&forged, CONTENTS[1]], damage);
+        assert_eq!(store.find(&victim.id).expect("readable"), None);
+        assert!(has(&store, CONTENTS[1]));
+    }
 }

@@ -47,7 +47,7 @@ fn kill(victim: Victim, count: u64) -> Figures {
         world.tree(version);
         let begin = Instant::now();
         let mut push = world.begin_push(version);
-        let moment = Duration::from_micros(dice.below(usual.as_micros() as u64 * 5 / 4));
+        let moment = usual.mul_f64(f64::from(u32::try_from(dice.below(1250)).expect("small")) / 1000.0);
         let ended = push.ended(moment);
         if ended.is_some() {
             usual = (usual * 7 + begin.elapsed()) / 8;

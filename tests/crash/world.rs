@@ -107,7 +107,8 @@ pub struct World {
     port: u16,
     /// Release id to version: what the proxy has acknowledged.
     pub acknowledged: BTreeMap<String, u64>,
-    _temporary: Option<tempfile::TempDir>,
+    /// Removed with the world.
+    kept: Option<tempfile::TempDir>,
 }
 
 pub const APP: &str = "app";
@@ -117,7 +118,7 @@ impl World {
     pub fn new(shape: Shape, keep: usize) -> Self {
         let temporary = temporary();
         let mut world = Self::at(temporary.path(), shape, keep);
-        world._temporary = Some(temporary);
+        world.kept = Some(temporary);
         world
     }
 
@@ -130,7 +131,7 @@ impl World {
             token: String::new(),
             port: 0,
             acknowledged: BTreeMap::new(),
-            _temporary: None,
+            kept: None,
         };
         world.configure(keep);
         let data = world.path("data");
@@ -141,7 +142,7 @@ impl World {
         }
         let token = Process::spawn(&mut create).done(PATIENCE);
         assert!(token.is_good(), "{token:?}");
-        world.token = token.out.trim().to_owned();
+        token.out.trim().clone_into(&mut world.token);
         world
     }
 
@@ -169,7 +170,7 @@ impl World {
             token: self.token.clone(),
             port: 0,
             acknowledged: self.acknowledged.clone(),
-            _temporary: Some(temporary),
+            kept: Some(temporary),
         }
     }
 
