@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::ClientConfig;
+use quinn::{ClientConfig, Endpoint};
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::tap::Datagrams;
 use super::tls::{self, Pin};
 use super::transport::{self, Side};
 use super::{Connection, Error, Options, Result};
@@ -95,20 +96,45 @@ async fn attempt(
     options: Options,
     protocol: &'static [u8],
 ) -> Result<Connection> {
-    let unreachable = |reason: String| Error::Unreachable { address, reason };
     let local: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = transport::endpoint(Side::Agent, local, None, &options);
+    shake_hands(endpoint, address, fingerprint, &options, protocol).await
+}
+
+/// Connects over a simulated network.
+///
+/// # Errors
+/// As [`connect`], but for the time that it may take.
+#[doc(hidden)]
+pub async fn connect_over(
+    network: Arc<dyn Datagrams>,
+    address: SocketAddr,
+    fingerprint: Fingerprint,
+    options: &Options,
+) -> Result<Connection> {
+    let endpoint = transport::endpoint_over(Side::Agent, network, None, options);
+    shake_hands(endpoint, address, fingerprint, options, tls::PROTOCOL).await
+}
+
+async fn shake_hands(
+    endpoint: io::Result<Endpoint>,
+    address: SocketAddr,
+    fingerprint: Fingerprint,
+    options: &Options,
+    protocol: &'static [u8],
+) -> Result<Connection> {
+    let unreachable = |reason: String| Error::Unreachable { address, reason };
     let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
     let pin = Arc::new(Pin::new(fingerprint));
     let mut config = ClientConfig::new(Arc::new(tls::client(pin.clone(), protocol)));
-    config.transport_config(transport::transport(Side::Agent, address.ip(), &options));
+    config.transport_config(transport::transport(Side::Agent, address.ip(), options));
     let connecting = endpoint.connect_with(config, address, NO_NAME);
     let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
     match (connecting.await, pin.other()) {
-        (Ok(connection), _) => Ok(Connection::connected(connection, endpoint, &options)),
+        (Ok(connection), _) => Ok(Connection::connected(connection, endpoint, options)),
         (Err(_), Some(found)) => Err(Error::WrongFingerprint { expected: fingerprint, found }),
         (Err(error), None) => Err(Error::of_handshake(&error, address)),
     }

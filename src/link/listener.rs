@@ -1,5 +1,6 @@
 //! The proxy's end: one socket that takes connections.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use quinn::{Endpoint, Incoming, ServerConfig, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::tap::Datagrams;
 use super::transport::{self, Side};
 use super::{Connection, Error, Options, Result, tls};
 use crate::faults::Fault;
@@ -37,18 +39,41 @@ impl Listener {
         Self::bind_for(address, identity, options, tls::PROTOCOL)
     }
 
+    /// Listens on a simulated network.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    #[doc(hidden)]
+    pub fn bind_over(network: Arc<dyn Datagrams>, identity: &Identity, options: &Options) -> Result<Self> {
+        let address = network.local_address();
+        Self::start(address, identity, options, tls::PROTOCOL, |server| {
+            transport::endpoint_over(Side::Proxy, network, Some(server), options)
+        })
+    }
+
     pub(super) fn bind_for(
         address: SocketAddr,
         identity: &Identity,
         options: &Options,
         protocol: &[u8],
     ) -> Result<Self> {
+        Self::start(address, identity, options, protocol, |server| {
+            transport::endpoint(Side::Proxy, address, Some(server), options)
+        })
+    }
+
+    fn start(
+        address: SocketAddr,
+        identity: &Identity,
+        options: &Options,
+        protocol: &[u8],
+        endpoint: impl FnOnce(ServerConfig) -> io::Result<Endpoint>,
+    ) -> Result<Self> {
         let far = ServerConfig::with_crypto(Arc::new(tls::server(identity, protocol)));
         let (mut near, mut far) = (far.clone(), far);
         near.transport_config(transport::transport(Side::Proxy, [127, 0, 0, 1].into(), options));
         far.transport_config(transport::transport(Side::Proxy, [0, 0, 0, 0].into(), options));
-        let endpoint = transport::endpoint(Side::Proxy, address, Some(far.clone()), options)
-            .map_err(|source| Error::Bind { address, source })?;
+        let endpoint = endpoint(far.clone()).map_err(|source| Error::Bind { address, source })?;
         let (near, far) = (Arc::new(near), Arc::new(far));
         Ok(Self { endpoint, near, far, handshakes: JoinSet::new(), options: options.clone() })
     }

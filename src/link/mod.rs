@@ -15,16 +15,21 @@ mod connection;
 mod error;
 mod listener;
 mod stream;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
 
 pub use connecting::connect;
+#[doc(hidden)]
+pub use connecting::connect_over;
 pub use connection::{Connection, Counters};
 pub use error::{Error, Result};
 pub use listener::Listener;
 pub use stream::{Receiver, Sender};
+#[doc(hidden)]
+pub use tap::Datagrams;
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ use quinn::{
 use rustix::net::sockopt;
 
 use super::Options;
+use super::tap::{Datagrams, Tap};
 use crate::limits::REQUESTS_PER_CONNECTION;
 
 /// RFC 9000, section 14: what every path carries.
@@ -88,13 +89,30 @@ pub(super) fn endpoint(
     if sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
     }
+    Endpoint::new(settings(side, options), server, socket, Arc::new(TokioRuntime))
+}
+
+/// Starts QUIC on a simulated network.
+pub(super) fn endpoint_over(
+    side: Side,
+    network: Arc<dyn Datagrams>,
+    server: Option<ServerConfig>,
+    options: &Options,
+) -> io::Result<Endpoint> {
+    let mut settings = settings(side, options);
+    settings.rng_seed(Some(network.seed()));
+    let socket = Arc::new(Tap(network));
+    Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(TokioRuntime))
+}
+
+fn settings(side: Side, options: &Options) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     let accepted = loopback_bytes(options).max(DATAGRAM_BYTES_FAR);
     config.max_udp_payload_size(accepted).expect("QUIC allows 1,200 to 65,527");
     if side == Side::Agent {
         config.cid_generator(|| Box::new(NoName));
     }
-    Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    config
 }
 
 /// Names no connection: an agent's socket has only one, and each datagram to it is 8 B shorter.

@@ -45,7 +45,7 @@ use crate::record::Record;
 
 use self::collection::Condemned;
 use self::leases::Leases;
-use self::packs::Packs;
+use self::packs::{Pack, Packs};
 use self::writer::{Recent, Shared, Writer};
 
 /// Why the store could not do what was asked.
@@ -257,15 +257,30 @@ impl Store {
     /// # Errors
     /// The index is damaged.
     pub fn find(&self, id: &ChunkId) -> Result<Option<Place>> {
-        if let Some(place) = self.shared.recent.find(id) {
-            return Ok(Some(place));
+        Ok(self.locate(id)?.map(|(place, _)| place))
+    }
+
+    /// Where the chunk lies, and the pack: it can be read through that even when it is removed meanwhile.
+    fn locate(&self, id: &ChunkId) -> Result<Option<(Place, Arc<Pack>)>> {
+        let found = |place: Place| Some((place, self.shared.packs.by_number(place.pack)?));
+        let mut before = None;
+        loop {
+            if let Some(found) = self.shared.recent.find(id).and_then(found) {
+                return Ok(Some(found));
+            }
+            if self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(id) {
+                return Ok(None);
+            }
+            let Some(place) = self.shared.index.find(id)? else { return Ok(None) };
+            if let Some(found) = found(place) {
+                return Ok(Some(found));
+            }
+            // The collector may just have moved it: then the index knows another place by now. A chunk of a
+            // damaged pack that was left out counts as missing, so that the next push brings it.
+            if before.replace(place) == Some(place) {
+                return Ok(None);
+            }
         }
-        if self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(id) {
-            return Ok(None);
-        }
-        // A chunk of a damaged pack that was left out counts as missing, so that the next push brings it.
-        let place = self.shared.index.find(id)?;
-        Ok(place.filter(|place| self.shared.packs.by_number(place.pack).is_some()))
     }
 
     /// Whether a push may count on the chunk: it is there, in that length, and nobody has chosen to remove it.

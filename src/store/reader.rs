@@ -47,10 +47,8 @@ impl<'a> StoreReader<'a> {
     }
 
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
-        let place = self.store.find(id).map_err(|error| SourceError::Index(error.to_string()))?;
-        let place = place.ok_or(SourceError::Unknown(*id))?;
-        let pack = self.store.shared.packs.by_number(place.pack).ok_or(SourceError::Unknown(*id))?;
-        Ok((place, pack))
+        let found = self.store.locate(id).map_err(|error| SourceError::Index(error.to_string()))?;
+        found.ok_or(SourceError::Unknown(*id))
     }
 
     /// Decodes the frame that holds the chunk.

@@ -9,6 +9,8 @@ mod commit;
 mod content;
 mod crash;
 mod history;
+mod link;
+mod network;
 mod pusher;
 mod random;
 mod store;

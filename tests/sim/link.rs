@@ -1,0 +1,285 @@
+//! Whole pushes over QUIC on a simulated network, in virtual time.
+//!
+//! The roles of agent and proxy work on threads, which stop tokio's paused clock; so both halves of a
+//! push are driven here by small loops over the link's own streams, on a shelf in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use whit::compression::Decompressor;
+use whit::identity::Identity;
+use whit::ids::ChunkId;
+use whit::link::{Connection, Counters, Listener, Options, connect_over};
+use whit::manifest::{Item, NodeRef, Root, decode_segment};
+use whit::pack::Frame;
+use whit::push::{Action, Agent, Proposal, Proxy, Shelf};
+use whit::record::Record;
+use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
+
+use crate::content::{Build, Pool};
+use crate::network::{Network, Sent, Weather};
+use crate::pusher::{batch, wanted};
+use crate::random::{Random, seeds};
+
+const PROXY: &str = "10.0.0.1:4433";
+const AGENT: &str = "10.0.0.2:50000";
+const AGENT_MOVED: &str = "10.9.0.7:61000";
+/// Chunks in one message.
+const BATCH: usize = 16;
+
+/// A space in memory.
+#[derive(Debug, Default)]
+struct Memory {
+    chunks: HashMap<ChunkId, Vec<u8>>,
+    committed: Option<Vec<Item>>,
+}
+
+impl Shelf for Memory {
+    fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        Ok(None)
+    }
+
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        Ok(vec![None; names.len()])
+    }
+
+    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
+        Ok(ids.iter().map(|id| self.chunks.contains_key(id)).collect())
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let mut plain = Vec::new();
+        let bytes = usize::try_from(frame.plain_bytes()).expect("frames are small");
+        let decoded = Decompressor::new().decompress(frame.codec, &frame.payload, bytes, &mut plain);
+        decoded.map_err(|error| Refusal::of(&error))?;
+        let mut rest = plain.as_slice();
+        for chunk in &frame.chunks {
+            let (bytes, after) = rest.split_at(chunk.bytes as usize);
+            self.chunks.insert(chunk.id, bytes.to_vec());
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        let open = &proposal.open;
+        let root = Root::above(open.profile, open.shape, open.totals, proposal.segments.clone(), |_| {})
+            .map_err(|error| Refusal::of(&error))?;
+        assert_eq!(root.release(), open.release);
+        let segments = proposal.segments.iter().map(|node| self.chunks[&node.id].as_slice());
+        let items = segments.flat_map(|bytes| decode_segment(bytes).expect("the state machine checked it"));
+        self.committed = Some(items.collect());
+        let record = Record {
+            app: open.app.clone(),
+            release: open.release,
+            sequence: 1,
+            created: 1,
+            user: "sim".parse().expect("a name"),
+            labels: Vec::new(),
+            totals: open.totals,
+            cost: proposal.cost,
+        };
+        Ok((record, false))
+    }
+}
+
+/// The proxy's half, until the agent is done.
+async fn serve(mut listener: Listener) -> Result<Memory, String> {
+    let told = |error: &dyn std::error::Error| format!("proxy: {error}");
+    let connection = listener.accept().await.ok_or("the listener ended")?;
+    let stream = connection.accept().await.map_err(|error| told(&error))?;
+    let (mut sender, mut receiver) = stream.ok_or("the agent ended")?;
+    let request = receiver.receive::<Request>().await.map_err(|error| told(&error))?.ok_or("no request")?;
+    let Ok(Operation::Push(open)) = request.operation() else { return Err("no push".to_owned()) };
+    let mut memory = Memory::default();
+    let (mut machine, mut replies) = Proxy::open(open, &mut memory).map_err(|error| told(&error))?;
+    let mut stored = 0;
+    loop {
+        for reply in replies {
+            sender.send(&reply).await.map_err(|error| told(&error))?;
+        }
+        if machine.is_finished() {
+            break;
+        }
+        let message = receiver.receive::<FromAgent>().await.map_err(|error| told(&error))?;
+        let message = message.ok_or("the push ended before its commit")?;
+        let is_content = matches!(message, FromAgent::Chunks(_));
+        replies = machine.receive(message, &mut memory).map_err(|error| told(&error))?;
+        if is_content {
+            stored += 1;
+            replies.insert(0, PushReply::Stored(stored));
+        }
+    }
+    sender.send(&PushReply::Done).await.map_err(|error| told(&error))?;
+    sender.finish().map_err(|error| told(&error))?;
+    connection.closed().await.map_err(|error| told(&error))?;
+    Ok(memory)
+}
+
+/// The agent's half.
+async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(), String> {
+    let told = |error: &dyn std::error::Error| format!("agent: {error}");
+    let open = Open {
+        app: "app".parse().expect("a name"),
+        labels: Vec::new(),
+        destinations: Vec::new(),
+        release: build.release,
+        profile: build.root.profile,
+        shape: build.root.shape,
+        totals: build.root.totals,
+        segments: u32::try_from(build.nodes.len()).expect("few"),
+        names: Vec::new(),
+        dry_run: false,
+    };
+    let (mut machine, open) = Agent::new(open, build.nodes.clone());
+    let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
+    let request = Request::new("", &Operation::Push(open));
+    sender.send(&request).await.map_err(|error| told(&error))?;
+    loop {
+        let reply = receiver.receive::<PushReply>().await.map_err(|error| told(&error))?;
+        let mut actions = machine.receive(reply.ok_or("the proxy ended")?).map_err(|error| told(&error))?;
+        while !actions.is_empty() {
+            match actions.remove(0) {
+                Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
+                Action::SendSegments(places) => {
+                    let parts = places.iter().map(|place| build.segments[*place as usize].0.as_slice());
+                    let message = FromAgent::Segments(batch(parts));
+                    sender.send(&message).await.map_err(|error| told(&error))?;
+                }
+                Action::SendChunks { segments, marks } => {
+                    for chunks in wanted(build, &segments, &marks).chunks(BATCH) {
+                        let message = FromAgent::Chunks(batch(chunks.iter().map(|id| pool.bytes(id))));
+                        sender.send(&message).await.map_err(|error| told(&error))?;
+                    }
+                    actions.extend(machine.chunks_sent());
+                }
+                Action::Finish => return Ok(()),
+                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+            }
+        }
+    }
+}
+
+/// What a push over the network was like.
+#[derive(Debug)]
+struct Told {
+    seconds: f64,
+    counters: Counters,
+    trace: Vec<Sent>,
+}
+
+/// Pushes a release of some 1.2 MB over the network; at `moved` the agent's address changes.
+fn simulate(seed: u64, weather: Weather, moved: Option<Duration>) -> Result<Told, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
+    runtime.expect("a runtime").block_on(async {
+        let mut random = Random::new(seed);
+        let pool = Pool::new(&mut random, 600, 4000);
+        let build = Build::new(&pool.chunks.chunks(100).map(<[_]>::to_vec).collect::<Vec<_>>());
+        let network = Network::new(seed, weather);
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let options = Options { connect_time_max: Duration::from_secs(60), ..Options::default() };
+        let listener = Listener::bind_over(network.socket(address(PROXY)), &identity, &options);
+        let serving = tokio::spawn(serve(listener.map_err(|error| error.to_string())?));
+        let socket = network.socket(address(AGENT));
+        let begin = Instant::now();
+        if let Some(at) = moved {
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(at).await;
+                socket.move_to(address(AGENT_MOVED));
+            });
+        }
+        let connection = connect_over(socket, address(PROXY), identity.fingerprint(), &options).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        push(&connection, &build, &pool).await?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let counters = connection.counters();
+        connection.finish().await;
+        let memory = serving.await.expect("the proxy's half does not panic")?;
+        assert_eq!(memory.committed.as_ref(), Some(&build.items), "the manifest arrived as it was");
+        let ids: HashSet<ChunkId> = pool.chunks.iter().map(|chunk| chunk.id).collect();
+        assert!(ids.iter().all(|id| memory.chunks.get(id).map(Vec::as_slice) == Some(pool.bytes(id))));
+        Ok(Told { seconds, counters, trace: network.trace() })
+    })
+}
+
+/// Simulates for each seed; gives the longest time that a push took.
+fn longest(default: std::ops::Range<u64>, weather: &Weather, moved: Option<Duration>) -> f64 {
+    let mut longest = 0.0_f64;
+    for seed in seeds(default) {
+        match simulate(seed, weather.clone(), moved) {
+            Ok(told) => {
+                println!("seed {seed}: {:.2} s, {:?}", told.seconds, told.counters);
+                longest = longest.max(told.seconds);
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    longest
+}
+
+#[test]
+fn a_push_over_a_clear_network_takes_little_more_than_its_bytes_and_round_trips() {
+    // 1.2 MB at 2.5 MB/s, and some round trips of 40 ms while the window opens.
+    assert!(longest(1..4, &Weather::default(), None) < 2.0);
+}
+
+#[test]
+fn a_push_survives_one_datagram_lost_of_a_hundred() {
+    longest(1..6, &Weather { lost: 10, ..Weather::default() }, None);
+}
+
+#[test]
+fn a_push_survives_one_datagram_lost_of_ten() {
+    longest(1..6, &Weather { lost: 100, ..Weather::default() }, None);
+}
+
+#[test]
+fn a_push_survives_datagrams_that_are_repeated_and_overtake_one_another() {
+    let jitter = Duration::from_millis(15);
+    longest(1..6, &Weather { lost: 5, repeated: 30, jitter, ..Weather::default() }, None);
+}
+
+#[test]
+fn a_push_over_a_long_way_completes() {
+    let delay = Duration::from_millis(200);
+    longest(1..4, &Weather { lost: 5, delay, ..Weather::default() }, None);
+}
+
+#[test]
+fn a_push_goes_on_after_twenty_seconds_without_a_network() {
+    let blackout = Some((Duration::from_millis(300), Duration::from_millis(20_300)));
+    longest(1..6, &Weather { blackout, ..Weather::default() }, None);
+}
+
+#[test]
+fn a_push_goes_on_from_another_address() {
+    longest(1..6, &Weather::default(), Some(Duration::from_millis(300)));
+    longest(1..6, &Weather { lost: 20, ..Weather::default() }, Some(Duration::from_millis(300)));
+}
+
+#[test]
+fn a_network_that_is_gone_for_good_ends_the_push_within_the_idle_time() {
+    let blackout = Some((Duration::from_millis(300), Duration::from_secs(100_000)));
+    let error = simulate(1, Weather { blackout, ..Weather::default() }, None).expect_err("nobody answers");
+    assert!(error.contains("lost") || error.contains("silent"), "{error}");
+}
+
+#[test]
+fn equal_seeds_give_equal_datagrams() {
+    let jitter = Duration::from_millis(5);
+    let weather = Weather { lost: 20, repeated: 10, jitter, ..Weather::default() };
+    let run = |seed| simulate(seed, weather.clone(), Some(Duration::from_millis(400))).expect("a push").trace;
+    for seed in seeds(1..4) {
+        let (first, second) = (run(seed), run(seed));
+        let differ = first.iter().zip(&second).position(|(first, second)| first != second);
+        assert!(differ.is_none(), "seed {seed}: datagram {differ:?} of {} differs", first.len());
+        assert_eq!(first.len(), second.len());
+    }
+    assert_ne!(run(1), run(2));
+}
