@@ -5,6 +5,7 @@
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
 mod collection;
+mod error;
 mod index;
 mod leases;
 mod marking;
@@ -18,6 +19,7 @@ mod verification;
 mod writer;
 
 pub use collection::collect;
+pub use error::Error;
 pub use index::{Error as IndexError, Index, Place};
 pub use leases::{LEASE_TIME, Lease};
 pub use packs::FrameSummary;
@@ -33,12 +35,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::faults::{Fault, Faulty};
 use crate::files;
-use crate::ids::{AppName, ChunkId, ReleaseId, Selector};
+use crate::ids::{ChunkId, ReleaseId, Selector};
 use crate::limits::PACK_BYTES_TARGET;
 use crate::manifest::{NodeRef, Root};
-use crate::pack::{self, Frame, PackId};
+use crate::pack::Frame;
 use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
 use crate::recipe::ChunkRef;
 use crate::record::Record;
@@ -47,112 +48,6 @@ use self::collection::Condemned;
 use self::leases::Leases;
 use self::packs::{Pack, Packs};
 use self::writer::{Recent, Shared, Writer};
-
-/// Why the store could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The disk.
-    #[error(transparent)]
-    File(#[from] files::Error),
-    /// The index.
-    #[error(transparent)]
-    Index(#[from] index::Error),
-    /// A pack.
-    #[error("pack {}: {source}", .path.display())]
-    Pack {
-        /// Where it lies.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pack::Error,
-    },
-    /// The index knows of a pack, or of chunks in it, otherwise than the disk.
-    #[error("the index and pack {pack} disagree")]
-    Catalogue {
-        /// The pack.
-        pack: PackId,
-    },
-    /// The index knows of a pack that the disk does not have.
-    #[error("pack {pack} is gone")]
-    PackGone {
-        /// The pack.
-        pack: PackId,
-    },
-    /// The disk is nearly full.
-    #[error("{} has only {free} B left, {reserve} B of which are kept in reserve", .folder.display())]
-    NoRoom {
-        /// The packs' folder.
-        folder: PathBuf,
-        /// Bytes left.
-        free: u64,
-        /// Bytes kept.
-        reserve: u64,
-    },
-    /// An earlier write or sync failed: what was written since the last sync may be lost.
-    #[error("an earlier write to the disk failed; the store takes no more until it is opened anew")]
-    WriteFailed,
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes")]
-    Random,
-    /// A record that is none.
-    #[error("the record {} is damaged", .path.display())]
-    Record {
-        /// Where it lies.
-        path: PathBuf,
-    },
-    /// A record of a newer whit.
-    #[error("the record {} has version {version}, unknown to this version", .path.display())]
-    RecordVersion {
-        /// Where it lies.
-        path: PathBuf,
-        /// Its version.
-        version: u8,
-    },
-    /// A release that may not be removed.
-    #[error("release {} of `{app}` is pinned", .release.short())]
-    Pinned {
-        /// The application.
-        app: AppName,
-        /// The release.
-        release: ReleaseId,
-    },
-    /// Nothing of that name.
-    #[error("there is no application `{0}` here")]
-    NoApp(AppName),
-    /// Nothing of that name.
-    #[error("there is no release `{0}`")]
-    NoRelease(Selector),
-    /// Several releases fit.
-    #[error("`{0}` fits several releases: give more digits")]
-    Ambiguous(Selector),
-}
-
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Index(error) => error.fault(),
-            Self::Pack { source, .. } => source.fault(),
-            Self::NoRoom { .. } => Fault::Full,
-            Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt,
-            Self::RecordVersion { .. } => Fault::Version,
-            Self::WriteFailed | Self::Random => Fault::Retry,
-            Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
-            Self::Ambiguous(_) | Self::Pinned { .. } => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
-            Self::NoRelease(selector) => {
-                Some(format!("`whit releases {}` lists what there is", selector.app))
-            }
-            Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
-            Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
-            _ => None,
-        }
-    }
-}
 
 /// The result of an operation of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

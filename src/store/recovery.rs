@@ -271,7 +271,7 @@ mod tests {
     /// A store as `kill -9` leaves it, with one frame for each content; the open pack is handed to `damage`.
     fn killed(contents: &[&[u8]], damage: impl FnOnce(&fs::File)) -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = Options { reserve_bytes: 0 };
+        let options = Options { reserve_bytes: 0, ..Options::default() };
         let (alive, dead) = (folder.path().join("alive"), folder.path().join("dead"));
         let store = Store::open(&alive, options).expect("a new store");
         for content in contents {

@@ -1,0 +1,115 @@
+//! What can go wrong with a store.
+
+use std::path::PathBuf;
+
+use super::index;
+use crate::faults::{Fault, Faulty};
+use crate::files;
+use crate::ids::{AppName, ReleaseId, Selector};
+use crate::pack::{self, PackId};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] index::Error),
+    /// A pack.
+    #[error("pack {}: {source}", .path.display())]
+    Pack {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pack::Error,
+    },
+    /// The index knows of a pack, or of chunks in it, otherwise than the disk.
+    #[error("the index and pack {pack} disagree")]
+    Catalogue {
+        /// The pack.
+        pack: PackId,
+    },
+    /// The index knows of a pack that the disk does not have.
+    #[error("pack {pack} is gone")]
+    PackGone {
+        /// The pack.
+        pack: PackId,
+    },
+    /// The disk is nearly full.
+    #[error("{} has only {free} B left, {reserve} B of which are kept in reserve", .folder.display())]
+    NoRoom {
+        /// The packs' folder.
+        folder: PathBuf,
+        /// Bytes left.
+        free: u64,
+        /// Bytes kept.
+        reserve: u64,
+    },
+    /// An earlier write or sync failed: what was written since the last sync may be lost.
+    #[error("an earlier write to the disk failed; the store takes no more until it is opened anew")]
+    WriteFailed,
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+    /// A record that is none.
+    #[error("the record {} is damaged", .path.display())]
+    Record {
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// A record of a newer whit.
+    #[error("the record {} has version {version}, unknown to this version", .path.display())]
+    RecordVersion {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its version.
+        version: u8,
+    },
+    /// A release that may not be removed.
+    #[error("release {} of `{app}` is pinned", .release.short())]
+    Pinned {
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// Nothing of that name.
+    #[error("there is no application `{0}` here")]
+    NoApp(AppName),
+    /// Nothing of that name.
+    #[error("there is no release `{0}`")]
+    NoRelease(Selector),
+    /// Several releases fit.
+    #[error("`{0}` fits several releases: give more digits")]
+    Ambiguous(Selector),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Index(error) => error.fault(),
+            Self::Pack { source, .. } => source.fault(),
+            Self::NoRoom { .. } => Fault::Full,
+            Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt,
+            Self::RecordVersion { .. } => Fault::Version,
+            Self::WriteFailed | Self::Random => Fault::Retry,
+            Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
+            Self::Ambiguous(_) | Self::Pinned { .. } => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
+            Self::NoRelease(selector) => {
+                Some(format!("`whit releases {}` lists what there is", selector.app))
+            }
+            Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
+            Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
+            _ => None,
+        }
+    }
+}
