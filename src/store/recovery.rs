@@ -46,6 +46,8 @@ pub struct LeftOpen {
 /// The disk's error.
 pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
     let open = folder.join("open");
+    let unsynced = unsynced_mark(folder);
+    let is_unsynced = unsynced.exists();
     let mut left = LeftOpen::default();
     for path in list(&open)? {
         let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
@@ -66,10 +68,16 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
                 footer.add(offset, bytes, frame.kind(), frame.chunks());
             }
             let valid = scanner.map_or(0, |scanner| scanner.valid_bytes());
-            if let Some(behind) = Scanner::behind(&map, valid) {
-                tracing::error!(path = %path.display(), offset = valid, "an open pack is damaged in its middle");
-                left.cut = true;
+            let behind = Scanner::behind(&map, valid);
+            if behind.is_some() || is_unsynced {
+                let is_damaged = behind.is_some();
+                left.cut |= is_damaged;
                 salvage(folder, &map, valid, behind)?;
+                if !is_damaged {
+                    files::remove(&path)?;
+                    continue;
+                }
+                tracing::error!(path = %path.display(), offset = valid, "an open pack is damaged in its middle");
                 let damaged = folder.join("damaged");
                 files::create_folder(&damaged)?;
                 files::rename(&path, &damaged.join(path.file_name().unwrap_or_default()))?;
@@ -91,18 +99,29 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
         writer::finish_file(folder, &mut file, &path, id, footer, valid)?;
         crash::point("recovery.sealed");
     }
+    if is_unsynced {
+        files::remove(&unsynced)?;
+    }
     Ok(left)
 }
 
-/// Copies the whole frames of a damaged open pack into a new one: those before `valid`, and all behind.
+/// The file that says that a sync of an open pack has failed.
+///
+/// The system may then hold pages of the pack that look written and are not on the disk; no later sync of
+/// the file writes them. So the next start writes what it reads there anew, into another file.
+pub fn unsynced_mark(folder: &Path) -> PathBuf {
+    folder.join("unsynced")
+}
+
+/// Copies the whole frames of an open pack into a new one: those before `valid`, and all `behind` damage.
 ///
 /// Behind damage a frame may also be found inside an artifact's bytes, so that every chunk is hashed.
-fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Scanner<'a>) -> Result<()> {
+fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<'a>>) -> Result<()> {
     let (id, path, mut file) = writer::create_file(folder)?;
     let mut footer = Footer::default();
     let mut end = HEADER_BYTES as u64;
     let before = Scanner::new(map).into_iter().flatten().take_while(|(offset, _)| *offset < valid);
-    let mut scanner = Some(behind);
+    let mut scanner = behind;
     let behind = std::iter::from_fn(|| {
         loop {
             let current = scanner.as_mut()?;
@@ -128,6 +147,9 @@ fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Scanner<'a>) ->
         file.write_all(frame.bytes()).on("write", &path)?;
         footer.add(end, bytes, frame.kind(), frame.chunks());
         end += u64::from(bytes);
+    }
+    if footer.chunk_count() == 0 {
+        return Ok(files::remove(&path)?);
     }
     writer::finish_file(folder, &mut file, &path, id, footer, end)?;
     Ok(())
@@ -302,6 +324,27 @@ mod tests {
         let (_folder, store) = killed(&CONTENTS, |_| ());
         assert!(CONTENTS.iter().all(|content| has(&store, content)));
         assert!(store.is_whole() && !store.take_doubt());
+    }
+
+    #[test]
+    fn a_pack_whose_sync_failed_is_written_anew() {
+        let (folder, store) = killed(&CONTENTS, |_| ());
+        drop(store);
+        let packs = folder.path().join("dead/packs");
+        let sealed = list_sealed(&packs).expect("a pack").remove(0);
+        let bytes = fs::read(sealed.path()).expect("a pack");
+        let name = sealed.path().file_stem().expect("a name").to_owned();
+        files::remove(sealed.path()).expect("removed");
+        fs::write(packs.join("open").join(&name).with_extension("part"), bytes).expect("written");
+        fs::write(unsynced_mark(&packs), "").expect("written");
+        let store =
+            Store::open(&folder.path().join("dead"), Options { reserve_bytes: 0, ..Options::default() })
+                .expect("opened");
+        assert!(CONTENTS.iter().all(|content| has(&store, content)));
+        let anew = list_sealed(&packs).expect("a pack");
+        assert!(anew.len() == 1 && anew[0].path().file_stem() != Some(name.as_os_str()));
+        assert!(!unsynced_mark(&packs).exists());
+        assert_eq!(list(&packs.join("open")).expect("a folder"), Vec::<PathBuf>::new());
     }
 
     #[test]

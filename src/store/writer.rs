@@ -224,7 +224,7 @@ impl Writer {
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
-                *failed = true;
+                *failed = note_failure(&self.shared.folder);
                 return Err(error.into());
             }
         }
@@ -349,9 +349,14 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
     let sealed = {
         let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(Error::WriteFailed);
+        }
         let (file, footer) = (&mut pack.file, pack.footer);
         let sealed = finish_file(&shared.folder, file, &pack.path, pack.id, footer, pack.bytes);
-        *failed |= matches!(&sealed, Err(Error::File(error)) if error.action == "sync");
+        if matches!(&sealed, Err(Error::File(error)) if error.action == "sync") {
+            *failed = note_failure(&shared.folder);
+        }
         sealed?
     };
     let sealed = Pack::sealed(pack.id, sealed);
@@ -359,6 +364,14 @@ fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
     shared.packs.insert(pack.number, sealed);
     shared.recent.forget(pack.number);
     Ok(())
+}
+
+/// Writes down that a sync failed, as far as the disk still takes that, for the next start.
+fn note_failure(folder: &Path) -> bool {
+    if let Err(error) = files::publish(&super::recovery::unsynced_mark(folder), b"", 0o600) {
+        tracing::error!(%error, "that a sync failed could not be written down");
+    }
+    true
 }
 
 /// Begins a pack's file, with a new name, below the `packs` folder.

@@ -16,6 +16,7 @@ use whit::link::{Connection, Counters, Listener, Options, connect_over};
 use whit::manifest::{Item, NodeRef, Root, decode_segment};
 use whit::pack::Frame;
 use whit::push::{Action, Agent, Proposal, Proxy, Shelf};
+use whit::recipe::ChunkRef;
 use whit::record::Record;
 use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
 
@@ -46,15 +47,15 @@ impl Shelf for Memory {
         Ok(vec![None; names.len()])
     }
 
-    fn holds(&mut self, ids: &[ChunkId]) -> Result<Vec<bool>, Refusal> {
-        Ok(ids.iter().map(|id| self.chunks.contains_key(id)).collect())
+    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+        Ok(chunks.iter().map(|chunk| self.chunks.contains_key(&chunk.id)).collect())
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         let mut plain = Vec::new();
         let bytes = usize::try_from(frame.plain_bytes()).expect("frames are small");
         let decoded = Decompressor::new().decompress(frame.codec, &frame.payload, bytes, &mut plain);
-        decoded.map_err(|error| Refusal::of(&error))?;
+        decoded.expect("the state machine decoded it before");
         let mut rest = plain.as_slice();
         for chunk in &frame.chunks {
             let (bytes, after) = rest.split_at(chunk.bytes as usize);

@@ -92,7 +92,7 @@ fn a_release_can_be_read_at_every_moment_of_a_collection() {
                     over.store(true, Ordering::Relaxed);
                     panic!("{error}");
                 }
-                assert!(store.holds(&chunk.id).expect("an index"), "it is held, wherever it lies");
+                assert!(store.holds(chunk).expect("an index"), "it is held, wherever it lies");
             }
         }
     });
