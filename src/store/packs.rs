@@ -141,6 +141,11 @@ impl Packs {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
+    /// Forgets all packs.
+    pub fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// All packs, in no order.
     pub fn all(&self) -> Vec<(u32, Arc<Pack>)> {
         let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);

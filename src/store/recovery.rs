@@ -174,6 +174,8 @@ pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<O
         }
     }
     set_aside(index_folder)?;
+    // Their numbers were those of the old index. A pack known by two would be collected under one of them.
+    packs.clear();
     let opened = catch_up(Index::open(index_folder)?, &on_disk, packs)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }

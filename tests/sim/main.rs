@@ -13,5 +13,6 @@ mod link;
 mod network;
 mod pusher;
 mod random;
+mod rebuilding;
 mod store;
 mod verification;

@@ -1,0 +1,65 @@
+//! An index that lacks entries is rebuilt, and the packs are then known once each.
+
+use std::fs;
+use std::sync::atomic::AtomicBool;
+
+use whit::compression::{Compressor, LEVEL_DEFAULT};
+use whit::pack::{FooterView, Frame, FrameKind};
+use whit::reassembly::ChunkSource;
+use whit::store::{Options, Store, collect};
+
+use crate::content::{Build, Pool};
+use crate::crash::{files_below, new_folder};
+use crate::random::Random;
+
+#[test]
+fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
+    let pool = Pool::new(&mut Random::new(1), 60, 400);
+    let build = Build::new(std::slice::from_ref(&pool.chunks));
+    let folder = new_folder();
+    let options = Options { reserve_bytes: 0, pack_bytes: 2000, ..Options::default() };
+    let store = Store::open(folder.path(), options).expect("a store");
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    let dead = Random::new(2).bytes(3000);
+    let dead = Frame::compress(FrameKind::Content, [dead.as_slice()], &mut compressor);
+    // The first numbers go, so that a rebuilt index gives all packs others.
+    for _ in 0..10 {
+        store.append(&dead).expect("appended");
+    }
+    store.settle().expect("sealed");
+    collect(&store, &Vec::new, false, &AtomicBool::new(false)).expect("collected");
+    let root = build.root.encode();
+    let manifest = build.segments.iter().map(|(bytes, _)| bytes.as_slice()).chain([root.as_slice()]);
+    store.append(&Frame::compress(FrameKind::Manifest, manifest, &mut compressor)).expect("appended");
+    for chunks in pool.chunks.chunks(6) {
+        let frame = chunks.iter().map(|chunk| pool.bytes(&chunk.id));
+        store.append(&Frame::compress(FrameKind::Content, frame, &mut compressor)).expect("appended");
+    }
+    drop(store);
+    // The last pack that is looked at lacks its entries; those before it were found in order.
+    let packs = files_below(&folder.path().join("packs"));
+    let last = fs::read(packs.last().expect("packs")).expect("a pack");
+    // sled ends in threads of its own, some time after it is dropped.
+    let index = loop {
+        match sled::open(folder.path().join("index")) {
+            Ok(index) => break index,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    let entries = index.open_tree("chunks").expect("its chunks");
+    for entry in FooterView::of_pack(&last).expect("a footer").chunks() {
+        entries.remove(entry.chunk.id.as_bytes()).expect("removed");
+    }
+    drop((entries, index));
+    let store = Store::open(folder.path(), options).expect("a store");
+    // Something dead, so that the collector has something to look for.
+    store.append(&dead).expect("appended");
+    store.settle().expect("sealed");
+    collect(&store, &|| vec![build.release], false, &AtomicBool::new(false)).expect("collected");
+    drop(store);
+    let store = Store::open(folder.path(), options).expect("a store");
+    let mut reader = store.reader();
+    for chunk in &pool.chunks {
+        reader.read(chunk, &mut Vec::new()).expect("it is alive");
+    }
+}
