@@ -6,6 +6,7 @@ use crate::history::{run, steps};
 use crate::random::seeds;
 
 #[test]
+#[ignore = "minutes: cargo test --release --test sim -- --ignored"]
 fn a_store_holds_what_its_model_holds_through_any_history() {
     for seed in seeds(1..4) {
         match run(seed, steps(300), None) {
@@ -42,6 +43,7 @@ fn a_record_written_before_its_chunks_are_durable_is_caught() {
 }
 
 #[test]
+#[ignore = "minutes: cargo test --release --test sim -- --ignored"]
 fn a_condemned_chunk_that_is_brought_again_and_swept_is_caught() {
     is_caught(Planted::BroughtAgainInVain);
 }
