@@ -198,6 +198,16 @@ pub fn data_folder() -> Result<PathBuf, Error> {
     given.or_else(|| xdg("XDG_DATA_HOME", ".local/share")).ok_or(Error::NoHome("WHIT_DATA"))
 }
 
+/// The folder for what an agent remembers: `WHIT_STATE`, else by the XDG rules.
+///
+/// None where `WHIT_STATE` is empty, or no folder can be found: then nothing is remembered.
+pub fn state_folder() -> Option<PathBuf> {
+    match std::env::var_os("WHIT_STATE") {
+        Some(given) => Some(PathBuf::from(given)).filter(|given| !given.as_os_str().is_empty()),
+        None => xdg("XDG_STATE_HOME", ".local/state"),
+    }
+}
+
 /// The file that `whit login` writes.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Grant};
+use crate::ids::SpaceName;
 use crate::limits::TOKEN_BYTES_MAX;
 
 /// Bytes of an Ed25519 public key.
@@ -107,6 +108,15 @@ pub fn verify(text: &str, public_key: &[u8; PUBLIC_KEY_BYTES], now: u64) -> Resu
         Some(since) if grant.is_expired(now) => Err(Error::Expired { since }),
         _ => Ok(grant),
     }
+}
+
+/// The space that a token names, whoever signed it: nothing may depend on it but where a cache is kept.
+///
+/// None for text that is no token of this version.
+pub fn claimed_space(text: &str) -> Option<SpaceName> {
+    let (message, _) = parse(text).ok()?;
+    let payload: Payload = rmp_serde::from_slice(&message[DOMAIN.len()..]).ok()?;
+    Some(payload.grant.space)
 }
 
 /// Takes the text apart: what must have been signed, and the signature.

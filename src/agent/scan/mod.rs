@@ -2,7 +2,8 @@
 //!
 //! A walker lists the entries in the manifest's order, workers read, cut and hash the files, a
 //! collector puts the results back in order. The manifest goes to a [`Spool`], so that memory stays
-//! bounded whatever the input's size.
+//! bounded whatever the input's size. A file that looks as it did at the last push is not read: the
+//! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
 mod hasher;
 mod spool;
@@ -15,9 +16,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use crate::chunking::Profile;
 use crate::faults::{Fault, Faulty};
-use crate::files;
+use crate::files::{self, OnPath};
 use crate::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
 use crate::monitor::{Monitor, Phase};
 use crate::recipe::{ChunkRef, Recipe};
@@ -100,6 +102,50 @@ pub struct Scan {
     pub segments: Vec<NodeRef>,
     /// The segments' bytes.
     pub spool: Spool,
+    /// What a memory keeps besides them.
+    pub seen: Seen,
+}
+
+/// How the files looked.
+#[derive(Debug)]
+pub struct Seen {
+    /// The path that was scanned, absolute.
+    pub source: PathBuf,
+    /// When the scan began, in nanoseconds since 1970.
+    pub began: i64,
+    /// Each file's stat, in the manifest's order.
+    pub stats: Stats,
+    /// Files that were not read, as they looked as remembered.
+    pub remembered: u64,
+}
+
+impl Seen {
+    /// Writes the memory of a push that the proxy has confirmed under `sequence`; not where it is the same as
+    /// `before`, the one that the scan had.
+    ///
+    /// # Errors
+    /// The memory cannot be written; an earlier one is then still there.
+    pub fn remember(
+        mut self,
+        folder: &Path,
+        key: &Key,
+        sequence: u64,
+        (root, segments): (&Root, &[NodeRef]),
+        spool: &mut Spool,
+        before: Option<&Memory>,
+    ) -> memory::Result<()> {
+        let same = |before: &Memory| {
+            let whole = self.remembered == root.totals.files && before.source() == self.source;
+            whole && before.sequence() == sequence && before.release() == root.release()
+        };
+        if before.is_some_and(same) {
+            return Ok(());
+        }
+        let confirmed =
+            memory::Confirmed { sequence, root, segments, source: &self.source, began: self.began };
+        let segment = |place| spool.segment(place);
+        memory::write(folder, key, &confirmed, segment, &mut self.stats, &WriteOptions::default())
+    }
 }
 
 /// One file's chunk references, in blocks as they are found; an error ends them.
@@ -108,11 +154,20 @@ type Parts = Receiver<Result<Vec<ChunkRef>, Error>>;
 /// An entry in the manifest's order, with its parts still to come where it is a file.
 enum Listed {
     Entry(Item),
-    File { path: EntryPath, mode: u16, size: u64, parts: Parts },
+    File {
+        path: EntryPath,
+        mode: u16,
+        size: u64,
+        stat: Stat,
+        parts: Parts,
+    },
+    /// A file that is not read; all its chunks follow.
+    Remembered(Item, Stat),
+    Chunks(Vec<ChunkRef>),
 }
 
-/// Files listed ahead of the one whose chunks are being collected.
-const LISTED_AHEAD: usize = 256;
+/// Batches of entries listed ahead of the file whose chunks are being collected.
+const BATCHES_AHEAD: usize = 16;
 
 /// Scans `path`, a directory or a file, with `threads` workers.
 ///
@@ -127,19 +182,57 @@ pub fn scan(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
+    scan_remembering(path, selection, profile, threads, None, monitor)
+}
+
+/// Scans as [`scan`] does, but does not read the files that look as `memory` remembers them.
+///
+/// The result is the same, unless such a file was given back its size, times and inode after a change.
+/// A memory that turns out to be wrong in itself is passed over.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_remembering(
+    path: &Path,
+    selection: &Selection,
+    profile: Profile,
+    threads: usize,
+    memory: Option<&Memory>,
+    monitor: &dyn Monitor,
+) -> Result<Scan, Error> {
+    let once = |memory| scan_once(path, selection, profile, threads, memory, monitor);
+    match once(memory) {
+        // Either the tree or the memory is to blame.
+        Err(Error::Manifest(_)) if memory.is_some() => once(None),
+        result => result,
+    }
+}
+
+fn scan_once(
+    path: &Path,
+    selection: &Selection,
+    profile: Profile,
+    threads: usize,
+    memory: Option<&Memory>,
+    monitor: &dyn Monitor,
+) -> Result<Scan, Error> {
     monitor.begin(Phase::Scan, None);
+    let began = memory::now();
     let top = walk::Top::of(path)?;
+    let source = std::path::absolute(path).on("find", path)?;
+    let recall = memory.map(Memory::recall).filter(|recall| recall.fits(&source, profile));
     let mut collector = Collector {
         builder: Builder::new(profile),
         spool: Spool::new(top.base.clone()),
+        seen: Seen { source, began, stats: Stats::new(), remembered: 0 },
         file: None,
         checker: manifest::Reader::new(),
     };
     std::thread::scope(|scope| {
-        let (listed_in, listed) = sync_channel(LISTED_AHEAD);
+        let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
         let pool = hasher::Pool::start(scope, profile, threads.max(1), monitor);
-        let walker =
-            scope.spawn(|| walk::list(&top, selection, pool, &listed_in, monitor).map(|()| drop(listed_in)));
+        let lister = walk::Lister::new(pool, recall, listed_in, monitor);
+        let walker = scope.spawn(|| walk::list(&top, selection, lister));
         let collected = collector.collect(&listed);
         // The walker stops when nobody listens; its own error comes first, being the cause.
         drop(listed);
@@ -152,33 +245,49 @@ pub fn scan(
 struct Collector {
     builder: Builder,
     spool: Spool,
+    seen: Seen,
     /// The file whose chunks come next, and the offset of the next.
     file: Option<(EntryPath, u64)>,
     checker: manifest::Reader,
 }
 
 impl Collector {
-    fn collect(&mut self, listed: &Receiver<Listed>) -> Result<(), Error> {
-        while let Ok(entry) = listed.recv() {
-            match entry {
-                Listed::Entry(item) => {
-                    self.file = None;
-                    self.push(&item)?;
-                }
-                Listed::File { path, mode, size, parts } => {
-                    let item = Item::File { path: path.clone(), mode, size, recipe: Recipe::Chunks };
-                    self.file = None;
-                    self.push(&item)?;
-                    self.file = Some((path, 0));
-                    while let Ok(part) = parts.recv() {
-                        for chunk in part? {
-                            self.push(&Item::Chunk(chunk))?;
-                        }
-                    }
-                }
-            }
+    fn collect(&mut self, listed: &Receiver<Vec<Listed>>) -> Result<(), Error> {
+        while let Ok(batch) = listed.recv() {
+            batch.into_iter().try_for_each(|entry| self.entry(entry))?;
         }
         Ok(())
+    }
+
+    fn entry(&mut self, entry: Listed) -> Result<(), Error> {
+        match entry {
+            Listed::Entry(item) => {
+                self.file = None;
+                self.push(&item)
+            }
+            Listed::File { path, mode, size, stat, parts } => {
+                self.begin_file(&Item::File { path, mode, size, recipe: Recipe::Chunks }, &stat)?;
+                parts.iter().try_for_each(|part| self.chunks(part?))
+            }
+            Listed::Remembered(item, stat) => {
+                self.seen.remembered += 1;
+                self.begin_file(&item, &stat)
+            }
+            Listed::Chunks(chunks) => self.chunks(chunks),
+        }
+    }
+
+    fn begin_file(&mut self, item: &Item, stat: &Stat) -> Result<(), Error> {
+        self.file = None;
+        self.push(item)?;
+        if let Item::File { path, .. } = item {
+            self.file = Some((path.clone(), 0));
+        }
+        Ok(self.seen.stats.push(stat)?)
+    }
+
+    fn chunks(&mut self, chunks: Vec<ChunkRef>) -> Result<(), Error> {
+        chunks.into_iter().try_for_each(|chunk| self.push(&Item::Chunk(chunk)))
     }
 
     /// Adds an item; the place of the next chunk is known before its segment may end.
@@ -208,7 +317,7 @@ impl Collector {
             self.end_segment(&segment)?;
         }
         std::mem::take(&mut self.checker).finish(&root)?;
-        Ok(Scan { root, segments, spool: self.spool })
+        Ok(Scan { root, segments, spool: self.spool, seen: self.seen })
     }
 }
 

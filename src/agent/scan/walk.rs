@@ -9,11 +9,13 @@ use std::sync::mpsc::SyncSender;
 use ignore::WalkBuilder;
 use ignore::overrides::{Override, OverrideBuilder};
 
+use super::super::memory::{Recall, Stat};
 use super::hasher::Pool;
 use super::{Error, Listed};
 use crate::files::OnPath;
 use crate::manifest::{EntryPath, Item, MODE_MASK, Shape};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Phase};
+use crate::recipe::Recipe;
 
 /// The file whose patterns, in gitignore syntax, keep paths out of a release.
 const IGNORE_FILE: &str = ".whitignore";
@@ -67,19 +69,77 @@ impl Top {
     }
 }
 
+/// Entries handed over together.
+const BATCH_ENTRIES: usize = 64;
+
+/// Hands entries to the collector, and files to the workers.
+pub(super) struct Lister<'a> {
+    pool: Pool,
+    recall: Option<Recall<'a>>,
+    listed: SyncSender<Vec<Listed>>,
+    batch: Vec<Listed>,
+    monitor: &'a dyn Monitor,
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+impl<'a> Lister<'a> {
+    pub fn new(
+        pool: Pool,
+        recall: Option<Recall<'a>>,
+        listed: SyncSender<Vec<Listed>>,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        Self { pool, recall, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
+    }
+
+    fn entry(&mut self, item: Item) -> Result<(), Unheard> {
+        self.add(Listed::Entry(item))
+    }
+
+    fn file(&mut self, path: EntryPath, place: &Path, metadata: &Metadata) -> Result<(), Unheard> {
+        let (mode, size, stat) = (mode_of(metadata), metadata.len(), Stat::of(metadata));
+        if let Some(recall) = &mut self.recall
+            && recall.find(&path, size, &stat)
+        {
+            self.monitor.advance(Phase::Scan, size);
+            return self.remembered(Item::File { path, mode, size, recipe: Recipe::Chunks }, stat);
+        }
+        // A worker waits for the collector, so that the collector must know of the files before this one.
+        self.send()?;
+        let parts = self.pool.hash(place.to_owned(), size);
+        self.add(Listed::File { path, mode, size, stat, parts })
+    }
+
+    fn remembered(&mut self, file: Item, stat: Stat) -> Result<(), Unheard> {
+        self.add(Listed::Remembered(file, stat))?;
+        while let Some(chunks) = self.recall.as_mut().and_then(Recall::chunks) {
+            self.add(Listed::Chunks(chunks))?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, entry: Listed) -> Result<(), Unheard> {
+        self.batch.push(entry);
+        if self.batch.len() < BATCH_ENTRIES { Ok(()) } else { self.send() }
+    }
+
+    fn send(&mut self) -> Result<(), Unheard> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ENTRIES));
+        self.listed.send(batch).map_err(|_| Unheard)
+    }
+}
+
 /// Lists all entries; ends early, without an error, when nobody listens any more.
-pub(super) fn list(
-    top: &Top,
-    selection: &Selection,
-    mut pool: Pool,
-    listed: &SyncSender<Listed>,
-    monitor: &dyn Monitor,
-) -> Result<(), Error> {
+pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> Result<(), Error> {
     if top.shape == Shape::File {
-        let kind = fs::metadata(&top.path).on("read", &top.path)?;
-        let name = top.path.file_name().unwrap_or_default().as_bytes();
-        let path = EntryPath::new(name)?;
-        drop(listed.send(file(&mut pool, path, &top.path, &kind)));
+        let metadata = fs::metadata(&top.path).on("read", &top.path)?;
+        let path = EntryPath::new(top.path.file_name().unwrap_or_default().as_bytes())?;
+        drop(lister.file(path, &top.path, &metadata).and_then(|()| lister.send()));
         return Ok(());
     }
     let mut walk = WalkBuilder::new(&top.path);
@@ -101,28 +161,25 @@ pub(super) fn list(
             }
             result => result.on("examine", entry.path())?,
         };
-        let next = if kind.is_dir() {
-            Listed::Entry(Item::Directory { path, mode: mode_of(&kind) })
+        let heard = if kind.is_dir() {
+            lister.entry(Item::Directory { path, mode: mode_of(&kind) })
         } else if kind.is_symlink() {
             let target = fs::read_link(entry.path()).on("read", entry.path())?;
-            Listed::Entry(Item::Symlink { path, target: target.into_os_string().into_vec() })
+            lister.entry(Item::Symlink { path, target: target.into_os_string().into_vec() })
         } else if kind.is_file() {
-            file(&mut pool, path, entry.path(), &kind)
+            lister.file(path, entry.path(), &kind)
         } else {
-            monitor
+            lister
+                .monitor
                 .note(&format!("skipped {}: neither a file, a directory nor a link", entry.path().display()));
             continue;
         };
-        if listed.send(next).is_err() {
-            break;
+        if heard.is_err() {
+            return Ok(());
         }
     }
+    drop(lister.send());
     Ok(())
-}
-
-fn file(pool: &mut Pool, path: EntryPath, place: &Path, kind: &Metadata) -> Listed {
-    let parts = pool.hash(place.to_owned(), kind.len());
-    Listed::File { path, mode: mode_of(kind), size: kind.len(), parts }
 }
 
 fn mode_of(kind: &Metadata) -> u16 {

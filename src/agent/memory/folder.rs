@@ -1,0 +1,95 @@
+//! The folder of all memories: names, their last use, and how much they may take.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tempfile::{Builder, NamedTempFile};
+
+use super::{Key, MEMORY_BYTES_MAX, Result};
+use crate::files::{self, OnPath};
+
+/// 512 MiB: what all memories of a user may take.
+pub const TOTAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
+/// The folder below the state folder.
+const FOLDER: &str = "memory";
+const EXTENSION: &str = "memory";
+/// What files are called that are being written; in older ones, their writer was killed.
+const ASIDE_EXTENSION: &str = "part";
+const ASIDE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How much is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Bytes of all memories together; beyond, those go that were used longest ago.
+    pub total_bytes_max: u64,
+    /// Bytes of one memory, at most [`MEMORY_BYTES_MAX`]; what would be larger is not written.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self { total_bytes_max: TOTAL_BYTES_DEFAULT, memory_bytes_max: MEMORY_BYTES_MAX }
+    }
+}
+
+/// Where the memory of `key` is.
+pub(super) fn path(folder: &Path, key: &Key) -> PathBuf {
+    folder.join(FOLDER).join(format!("{key}.{EXTENSION}"))
+}
+
+/// Makes the file's time of change that of its last use. Where that fails, it goes earlier than it might.
+pub(super) fn mark_used(file: &File) {
+    drop(file.set_times(FileTimes::new().set_modified(SystemTime::now())));
+}
+
+/// Creates the file to write to.
+pub(super) fn create_aside(folder: &Path) -> Result<NamedTempFile> {
+    let folder = folder.join(FOLDER);
+    files::create_folder(&folder)?;
+    let aside = Builder::new().prefix("").suffix(&format!(".{ASIDE_EXTENSION}")).tempfile_in(&folder);
+    Ok(aside.on("create a file in", &folder)?)
+}
+
+/// Gives a written file its name, and makes room.
+pub(super) fn publish(folder: &Path, key: &Key, aside: NamedTempFile, options: &WriteOptions) -> Result<()> {
+    let path = path(folder, key);
+    aside.persist(&path).map_err(|error| error.error).on("rename to", &path)?;
+    Ok(make_room(&folder.join(FOLDER), &path, options.total_bytes_max)?)
+}
+
+/// Removes memories, those used longest ago first, until all take at most `total_bytes_max`; `latest` stays.
+fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Result<()> {
+    let (mut memories, mut total) = (Vec::new(), 0);
+    let now = SystemTime::now();
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        // Another push may have replaced or removed it.
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let used = metadata.modified().on("examine", &path)?;
+        let has = |extension: &str| path.extension().is_some_and(|found| found == extension);
+        if has(ASIDE_EXTENSION) && now.duration_since(used).is_ok_and(|age| age > ASIDE_AGE_MAX) {
+            gone(&path);
+        } else if has(EXTENSION) {
+            total += metadata.len();
+            if path != latest {
+                memories.push((used, metadata.len(), path));
+            }
+        }
+    }
+    memories.sort_unstable();
+    for (_, length, path) in memories {
+        if total <= total_bytes_max {
+            break;
+        }
+        if gone(&path) {
+            total -= length;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, if another push has not.
+fn gone(path: &Path) -> bool {
+    fs::remove_file(path).is_ok() || !path.exists()
+}

@@ -1,0 +1,212 @@
+//! What the agent remembers of its last push: what the proxy confirmed, and what each file looked like then.
+//!
+//! One file for each proxy, space and application (FORMAT 8). It is a cache. Without it, or where it is
+//! damaged, of another version or out of date, a push reads and sends more; what it pushes is the same.
+//! The parts of the manifest in it are held to the release's id, so that a memory is of that release or
+//! of none. What it cannot know is that a file was changed and then dressed in its old size, times and
+//! inode: as rsync and git do, it believes those (docs/decisions/0012).
+//!
+//! A memory is written aside and renamed, without a sync: one that a crash has torn fails its check.
+
+mod block;
+mod folder;
+mod footer;
+mod recall;
+mod stat;
+mod writer;
+
+pub use folder::{TOTAL_BYTES_DEFAULT, WriteOptions};
+pub use recall::Recall;
+pub use stat::{Stat, Stats, now};
+pub use writer::{Confirmed, write};
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use block::{Block, Decoder};
+use footer::Footer;
+
+use crate::address::Fingerprint;
+use crate::faults::{Fault, Faulty};
+use crate::files::{self, OnPath};
+use crate::ids::{AppName, ChunkId, ReleaseId};
+use crate::manifest::{NodeRef, Root};
+use crate::token;
+
+/// 128 MiB: the release of some 3,000,000 chunks, or 50 GB; what would be larger is not remembered.
+pub const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Why something was not remembered, or no longer is. It never stops a push.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state folder cannot be written to, or the memory not be read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A release with too many chunks or files.
+    #[error("a release of {0} files and chunks is too large to be remembered")]
+    TooLarge(u64),
+    /// The memory is not what it was when it was opened.
+    #[error("the memory {} is damaged", .0.display())]
+    Damaged(PathBuf),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::TooLarge(_) => Fault::Full,
+            Self::Damaged(_) => Fault::Corrupt,
+        }
+    }
+}
+
+/// The result of an operation on a memory.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a memory is of: a proxy's key, a space, an application.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key for pushes of `app` to the proxy with this fingerprint, with `token`.
+    ///
+    /// The space is the one that the token names. Nobody checks the token here: a wrong space costs bytes.
+    /// For text that is no token of today, the text itself stands for the space.
+    pub fn new(proxy: &Fingerprint, token: &str, app: &AppName) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("whit memory v1: proxy, space, application");
+        hasher.update(proxy.as_bytes());
+        match token::claimed_space(token) {
+            Some(space) => hasher.update(b"space:").update(space.as_str().as_bytes()),
+            None => hasher.update(b"token:").update(blake3::hash(token.as_bytes()).as_bytes()),
+        };
+        hasher.update(b"\0").update(app.as_str().as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..16].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A memory, open. It stays readable while others replace or remove it.
+///
+/// Memory: 36 B for each segment of the release, and one block (256 KiB).
+#[derive(Debug)]
+pub struct Memory {
+    file: File,
+    path: PathBuf,
+    sequence: u64,
+    release: ReleaseId,
+    root: Root,
+    segments: Vec<NodeRef>,
+    source: PathBuf,
+    /// When the scan began that the stats are of, in nanoseconds since 1970.
+    began: i64,
+    segment_blocks: Vec<Block>,
+    stat_blocks: Vec<Block>,
+    /// The block that a segment was last read from.
+    last: Mutex<Decoder>,
+}
+
+impl Memory {
+    /// Opens the memory in the state folder; none where there is none, or one that cannot be used.
+    ///
+    /// Reads the file once (a tenth of a second for the largest), and marks it as used.
+    pub fn open(folder: &Path, key: &Key) -> Option<Self> {
+        let path = folder::path(folder, key);
+        let file = File::open(&path).ok()?;
+        folder::mark_used(&file);
+        Self::read(file, &path, key)
+    }
+
+    /// Reads an open file as the memory of `key`; `path` names it in errors.
+    pub fn read(file: File, path: &Path, key: &Key) -> Option<Self> {
+        let Footer { sequence, root, segments, source, began, segment_blocks, stat_blocks } =
+            footer::read(&file, key)?;
+        let release = root.release();
+        let last = Mutex::default();
+        let path = path.to_owned();
+        Some(Self {
+            file,
+            path,
+            sequence,
+            release,
+            root,
+            segments,
+            source,
+            began,
+            segment_blocks,
+            stat_blocks,
+            last,
+        })
+    }
+
+    /// The release that the proxy confirmed.
+    pub fn release(&self) -> ReleaseId {
+        self.release
+    }
+
+    /// The number that the proxy gave that push.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The release's root.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The release's segments, in order.
+    pub fn segments(&self) -> &[NodeRef] {
+        &self.segments
+    }
+
+    /// The absolute path that was scanned.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// The bytes of segment `place`, one of [`Memory::segments`], verified by its id.
+    ///
+    /// Segments are some KiB, compressed 256 KiB at a time: reading them in order decodes each block once.
+    ///
+    /// # Errors
+    /// The file cannot be read, or was changed since it was opened.
+    pub fn segment(&self, place: u32) -> Result<Vec<u8>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.decode_segment(place, &mut last).map(<[u8]>::to_vec)
+    }
+
+    /// The bytes of segment `place`, which lie in the decoder's block.
+    fn decode_segment<'a>(&self, place: u32, decoder: &'a mut Decoder) -> Result<&'a [u8]> {
+        let damaged = || Error::Damaged(self.path.clone());
+        let number = self.segment_blocks.partition_point(|block| block.end <= place);
+        let block = self.segment_blocks.get(number).ok_or_else(damaged)?;
+        let bytes = decoder.block(&self.file, block).on("read", &self.path)?.ok_or_else(damaged)?;
+        let node = &self.segments[place as usize];
+        let before = &self.segments[block.begin as usize..place as usize];
+        let begin: usize = before.iter().map(|segment| segment.bytes as usize).sum();
+        let segment = bytes.get(begin..begin + node.bytes as usize).ok_or_else(damaged)?;
+        if ChunkId::of(segment) == node.id { Ok(segment) } else { Err(damaged()) }
+    }
+
+    /// Recalls the files of the release, for a scan of `source`.
+    pub fn recall(&self) -> Recall<'_> {
+        Recall::new(self)
+    }
+}
