@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, compress_bound};
 
 /// How a payload is stored. The numbers are part of the format (FORMAT 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub enum Error {
 pub const LEVEL_FAST: i32 = 1;
 /// zstd's own default: the best bytes for the time on the corpus (docs/decisions/0004).
 pub const LEVEL_DEFAULT: i32 = 3;
+
+/// For what is at most some 100 KB and every byte of which waits for a round trip.
+pub const LEVEL_SMALL: i32 = 19;
 
 /// Compresses payloads; holds zstd's working memory (about 1 MiB) for use again.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
@@ -121,9 +125,73 @@ impl fmt::Debug for Decompressor {
     }
 }
 
+/// zstd's bounds of a window, as powers of two; 32 MiB holds a parcel and its basis.
+const WINDOW_LOG: std::ops::RangeInclusive<u32> = 10..=25;
+
+/// Compresses `plain` against `prefix`: what both sides have, and the plain bytes resemble.
+///
+/// The window reaches over both. Memory: some three times both, at low levels.
+pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
+    let mut context = CCtx::create();
+    let reach = (prefix.len() + plain.len()).max(1).next_power_of_two().trailing_zeros();
+    let window = reach.clamp(*WINDOW_LOG.start(), *WINDOW_LOG.end());
+    let mut out = Vec::with_capacity(compress_bound(plain.len()));
+    let parameters = [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(window),
+        CParameter::EnableLongDistanceMatching(reach > 20),
+    ];
+    for parameter in parameters {
+        context.set_parameter(parameter).expect("zstd knows its own parameters");
+    }
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).expect("a fresh context takes a prefix");
+    }
+    context.compress2(&mut out, plain).expect("the output has room for the worst case");
+    out
+}
+
+/// Decodes what [`compress_against`] made into exactly `plain_bytes` bytes, which replace what `plain` held.
+///
+/// The caller bounds `plain_bytes`; never more than that is allocated.
+///
+/// # Errors
+/// [`Error::Payload`] where the payload is anything else.
+pub fn decompress_against(
+    prefix: &[u8],
+    payload: &[u8],
+    plain_bytes: usize,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut context = DCtx::create();
+    plain.clear();
+    plain.reserve_exact(plain_bytes);
+    let failed = |_| Error::Payload(plain_bytes);
+    context.set_parameter(DParameter::WindowLogMax(*WINDOW_LOG.end())).map_err(failed)?;
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).map_err(failed)?;
+    }
+    context.decompress(plain, payload).map_err(failed)?;
+    if plain.len() == plain_bytes { Ok(()) } else { Err(Error::Payload(plain_bytes)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn against_its_own_past_a_text_is_nearly_nothing() {
+        let old: Vec<u8> = (0..5000u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+        let mut new = old.clone();
+        new[70_000] ^= 1;
+        let payload = compress_against(&old, &new, LEVEL_DEFAULT);
+        assert!(payload.len() < 300, "{} B", payload.len());
+        let mut plain = Vec::new();
+        decompress_against(&old, &payload, new.len(), &mut plain).expect("just made");
+        assert_eq!(plain, new);
+        assert!(decompress_against(&old, &payload, new.len() - 1, &mut plain).is_err());
+        assert!(decompress_against(&[], &payload, new.len(), &mut plain).is_err());
+    }
 
     #[test]
     fn a_payload_never_grows_past_what_it_announced() {

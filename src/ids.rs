@@ -135,6 +135,41 @@ impl ChunkId {
     }
 }
 
+/// The first 6 bytes of a chunk's id: how a manifest on its way names a chunk (PROTOCOL 2).
+///
+/// Whoever resolves one may meet another chunk that begins alike; the hash of what the chunks then make up
+/// tells (docs/decisions/0013).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShortId([u8; 6]);
+
+impl ShortId {
+    /// Bytes of one.
+    pub const BYTES: usize = 6;
+
+    /// Takes over 6 bytes.
+    pub const fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 6 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 6] {
+        &self.0
+    }
+
+    /// The lowest id that begins so.
+    pub fn lowest(&self) -> ChunkId {
+        let mut bytes = [0; 32];
+        bytes[..Self::BYTES].copy_from_slice(&self.0);
+        ChunkId(bytes)
+    }
+}
+
+impl From<ChunkId> for ShortId {
+    fn from(id: ChunkId) -> Self {
+        Self(*id.0.first_chunk().expect("an id has 32 bytes"))
+    }
+}
+
 macro_rules! word {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*

@@ -19,6 +19,8 @@ pub mod chunking;
 pub mod recipe;
 pub mod manifest;
 pub mod compression;
+pub mod delta;
+pub mod basis;
 pub mod pack;
 pub mod address;
 pub mod token;

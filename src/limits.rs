@@ -25,10 +25,22 @@ pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Names or marks in one message, so that it stays below [`MESSAGE_BYTES_MAX`].
 pub const MESSAGE_ITEMS_MAX: usize = 32 * 1024;
-/// Segment names that travel with `Open` itself: 2 KiB, so that a known release costs almost nothing.
-pub const OPEN_NAMES_MAX: usize = 256;
+/// Segment names that travel with `Open` itself: 8 KiB, which a new connection may send without an answer.
+pub const OPEN_NAMES_MAX: usize = 2048;
+/// Steps of an outline: 500 KB at most; a manifest that differs more is told by names.
+pub const OUTLINE_STEPS_MAX: usize = 32 * 1024;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
+/// 8 MiB: plain bytes of one parcel; enough for a long window, little enough to hold a few.
+pub const PARCEL_PLAIN_MAX: usize = 8 * 1024 * 1024;
+/// 16 MiB: bytes of the older content that one parcel is told against.
+pub const PARCEL_BASIS_MAX: usize = 16 * 1024 * 1024;
+/// Chunks of one parcel: four times as many as of average size fit.
+pub const PARCEL_CHUNKS_MAX: usize = 2048;
+/// Runs of older chunks that one parcel is told against.
+pub const PARCEL_SPANS_MAX: usize = 4096;
+/// 256 KiB: a piece of a parcel in one message.
+pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
 
 /// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;
@@ -41,7 +53,8 @@ pub const PATH_DEPTH_MAX: usize = 256;
 /// 8 EiB: sizes stay within what a file offset can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
-/// Chunks a proxy has asked one push for and not yet received: 4 GiB of content, about 16 MB of memory.
+/// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
+/// some: 4 GiB of content, about 40 MB of memory.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
 /// Labels, destinations or patterns in one request or token.
 pub const LIST_MAX: usize = 64;

@@ -6,9 +6,16 @@ pub mod push;
 pub mod receipt;
 pub mod scan;
 
+mod base;
+mod drive;
 mod feed;
+mod gather;
+mod keep;
+mod pace;
+mod pack;
 mod session;
 
+pub use pace::Pace;
 pub use receipt::Receipt;
 pub use session::{Access, Session};
 
@@ -51,6 +58,9 @@ pub enum Error {
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
+    /// What the agent remembers.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
     /// Keeping fetched chunks.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -81,6 +91,7 @@ impl Error {
             Self::File(error) => error,
             Self::Manifest(error) => error,
             Self::Batch(error) => error,
+            Self::Memory(error) => error,
             Self::Store(error) => error,
             Self::Rebuild(error) => error,
             Self::Publish(error) => error,

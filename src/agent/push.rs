@@ -2,24 +2,25 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::feed::{self, Fed, Job};
+use super::base::Base;
+use super::drive::Drive;
+use super::feed;
+use super::keep::{KEPT_BYTES_DEFAULT, Keep};
 use super::memory::Memory;
-use super::receipt::{self, Receipt, ReceiptBytes, ReceiptChunks, ReceiptWire};
-use super::scan::{self, Scan, Selection, Spool};
+use super::pace::Pace;
+use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
+use super::scan::{self, Scan, Selection};
 use super::{Error, Result, Session, blocking};
 use crate::chunking::Profile;
-use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::faults::Faulty;
 use crate::ids::{AppName, DestinationName, Label};
-use crate::link::{Receiver, Sender};
 use crate::monitor::{Monitor, Phase};
-use crate::push::{Action, Agent};
-use crate::record::{DeliveryEvent, DeliveryState, Record};
-use crate::wire::{Batch, FromAgent, Open, Operation, PushReply};
+use crate::push::{self as machines, Agent, Telling};
+use crate::wire::{Open, Operation, Told};
 
 /// What to push, and how.
 #[derive(Debug, Clone)]
@@ -36,16 +37,39 @@ pub struct Order {
     pub destinations: Vec<DestinationName>,
     /// Negotiate only.
     pub dry_run: bool,
-    /// The folder of what earlier pushes left (the [`super::memory`]); none to remember nothing.
-    pub state: Option<PathBuf>,
-    /// Read every file, whatever is remembered of it.
-    pub checksum: bool,
     /// Workers for hashing and compressing.
     pub threads: usize,
+    /// Bytes a second that the link carries, where it is not to be measured.
+    pub link_rate: Option<f64>,
+    /// The state folder in which the agent remembers its pushes; none to remember nothing.
+    pub state: Option<PathBuf>,
+    /// Read every file, also those that look as they did at the last push.
+    pub checksum: bool,
+    /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
+    pub keep_bytes: u64,
 }
 
-/// Batches ready for the link: with those under way in the feeder, some 8 MB.
-const BATCHES_AHEAD: usize = 4;
+impl Order {
+    /// A push of all of `path`, that remembers nothing.
+    pub fn new(app: AppName, path: PathBuf) -> Self {
+        Self {
+            app,
+            path,
+            selection: Selection::default(),
+            labels: Vec::new(),
+            destinations: Vec::new(),
+            dry_run: false,
+            threads: 1,
+            link_rate: None,
+            state: None,
+            checksum: false,
+            keep_bytes: KEPT_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// Units ready for the link: with those under way in the feeder, some 30 MB.
+const UNITS_READY: usize = 4;
 
 /// Pushes once; where a file changed under the reader, everything is read once more.
 ///
@@ -53,15 +77,29 @@ const BATCHES_AHEAD: usize = 4;
 /// Any of [`Error`]; what was acknowledged before is not sent again by the next push.
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     let begin = Instant::now();
-    match attempt(session, order, monitor, begin).await {
-        Err(Error::Scan(error)) if error.is_passing() => {
-            monitor.note(&format!("{error}; reading everything once more"));
-            // What is remembered of the file may be to blame.
-            let order = Order { checksum: true, ..order.clone() };
-            attempt(session, &order, monitor, begin).await
+    let mut trust = Trust { memory: !order.checksum, short: true };
+    loop {
+        let error = match attempt(session, order, monitor, begin, trust).await {
+            Err(error) => error,
+            receipt => return receipt,
+        };
+        match &error {
+            // Something changed, or what is remembered of it is wrong: then all is read, once.
+            Error::Scan(scan) if scan.is_passing() && trust.memory => trust.memory = false,
+            Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
+            _ => return Err(error),
         }
-        result => result,
+        monitor.note(&format!("{error}; once more"));
     }
+}
+
+/// What an attempt relies on.
+#[derive(Debug, Clone, Copy)]
+struct Trust {
+    /// On what is remembered of the files.
+    memory: bool,
+    /// On names that are cut short.
+    short: bool,
 }
 
 async fn attempt(
@@ -69,59 +107,79 @@ async fn attempt(
     order: &Order,
     monitor: &Arc<dyn Monitor>,
     begin: Instant,
+    trust: Trust,
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
     let (scan, memory) = {
-        let (order, monitor) = (order.clone(), Arc::clone(monitor));
-        let work = move || {
-            let memory = order.state.as_ref().and_then(|folder| Memory::open(folder, &key));
-            let seen = memory.as_ref().filter(|_| !order.checksum);
-            let (path, selection, threads) = (&order.path, &order.selection, order.threads);
-            let scan =
-                scan::scan_remembering(path, selection, Profile::DEFAULT, threads, seen, monitor.as_ref())?;
-            Ok::<_, scan::Error>((scan, memory))
-        };
-        blocking(work).await?
+        let (order, monitor, key) = (order.clone(), Arc::clone(monitor), key);
+        blocking(move || {
+            let memory = order.state.as_ref().and_then(|state| Memory::open(state, &key));
+            let known = memory.as_ref().filter(|_| trust.memory);
+            scan::scan_remembering(
+                &order.path,
+                &order.selection,
+                Profile::DEFAULT,
+                order.threads,
+                known,
+                monitor.as_ref(),
+            )
+            .map(|scan| (scan, memory))
+        })
+        .await?
     };
     let Scan { root, segments, spool, seen } = scan;
-    let (listed, files_remembered) = (segments.clone(), seen.remembered);
+    let release = root.release();
     let open = Open {
         app: order.app.clone(),
         labels: order.labels.clone(),
         destinations: order.destinations.clone(),
-        release: root.release(),
+        release,
         profile: root.profile,
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
-        names: Vec::new(),
+        told: Told::Short(Vec::new()),
         dry_run: order.dry_run,
     };
-    let release = root.release();
-    let (machine, open) = Agent::new(open, segments);
+    let keep = match &order.state {
+        Some(state) if order.keep_bytes > 0 && !order.dry_run => Keep::open(state, &key).map(Arc::new),
+        _ => None,
+    };
+    let base = memory.filter(|_| trust.short).and_then(|memory| Base::new(memory, &segments, keep.clone()));
+    let telling = match &base {
+        Some(base) => Telling::Base(base.release(), base.segments().to_vec()),
+        None if trust.short => Telling::Short,
+        None => Telling::Full,
+    };
+    let (machine, open, actions) = Agent::new(open, segments.clone(), telling);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
     let spool = Arc::new(Mutex::new(spool));
     let (jobs, queue) = threads::channel();
-    let (fed_in, fed) = mpsc::channel(BATCHES_AHEAD);
+    let (fed_in, fed) = mpsc::channel(UNITS_READY);
+    let pace = order.link_rate.map_or_else(|| session.pace(), Pace::given);
     let feeder = {
-        let (spool, workers) = (Arc::clone(&spool), order.threads);
-        tokio::task::spawn_blocking(move || feed::feed(&spool, &queue, &fed_in, workers))
+        let (spool, threads, keep) = (Arc::clone(&spool), order.threads, keep.clone());
+        tokio::task::spawn_blocking(move || {
+            let source = feed::Source { spool: &spool, pace: &pace, keep: keep.as_deref(), threads };
+            feed::feed(&source, &queue, &fed_in);
+        })
     };
     let mut drive = Drive {
         machine,
         sender,
-        spool,
+        spool: Arc::clone(&spool),
+        base,
         jobs: Some(jobs),
         monitor: Arc::clone(monitor),
-        bytes: ReceiptBytes { logical: root.totals.bytes, ..ReceiptBytes::default() },
+        bytes: receipt::ReceiptBytes { logical: root.totals.bytes, ..receipt::ReceiptBytes::default() },
         unseen_chunks: 0,
         committed: None,
         deliveries: Vec::new(),
         dry_run: order.dry_run,
         finished: false,
     };
-    let result = drive.run(receiver, fed).await;
+    let result = drive.run(actions, receiver, fed).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
     drop(drive.jobs.take());
@@ -131,26 +189,31 @@ async fn attempt(
     }
     feeder.await.expect("the feeder does not panic");
     result?;
-    if let (Some((record, ..)), Some(folder)) = (&committed, &order.state)
-        && !order.dry_run
-    {
-        let (sequence, folder, monitor) = (record.sequence, folder.clone(), Arc::clone(monitor));
-        let (root, spool) = (root.clone(), Arc::clone(&drive.spool));
-        let work = move || {
-            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            let written =
-                seen.remember(&folder, &key, sequence, (&root, &listed), &mut spool, memory.as_ref());
-            if let Err(error) = written {
-                monitor.note(&format!("the next push will read every file: {error}"));
-            }
-        };
-        tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
-    }
     let counters = session.counters();
     let (seconds, record) = match committed {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
         None => (begin.elapsed().as_secs_f64(), None),
     };
+    let files_remembered = seen.remembered;
+    if let (Some(folder), Some((record, _)), false) = (&order.state, &record, order.dry_run) {
+        let (folder, sequence, monitor) = (folder.clone(), record.sequence, Arc::clone(monitor));
+        let (root, base, keep_bytes) = (root.clone(), drive.base.take(), order.keep_bytes);
+        let work = move || {
+            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+            let earlier = base.as_ref().map(Base::memory);
+            let written = seen.remember(&folder, &key, sequence, (&root, &segments), &mut spool, earlier);
+            if let Err(error) = written {
+                monitor.note(&format!("the next push will read every file: {error}"));
+            }
+            drop(base);
+            if let Some(keep) = keep.and_then(Arc::into_inner)
+                && let Err(error) = keep.finish(&folder, root.totals.bytes, keep_bytes)
+            {
+                monitor.note(&format!("pushed content is not kept: {error}"));
+            }
+        };
+        tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
+    }
     Ok(Receipt {
         release,
         app: order.app.clone(),
@@ -168,178 +231,3 @@ async fn attempt(
         delivered: deliveries,
     })
 }
-
-/// Runs the state machine over the link.
-struct Drive {
-    machine: Agent,
-    sender: Sender,
-    spool: Arc<Mutex<Spool>>,
-    /// Gone when no more chunks will be asked for.
-    jobs: Option<threads::Sender<Job>>,
-    monitor: Arc<dyn Monitor>,
-    bytes: ReceiptBytes,
-    unseen_chunks: u64,
-    committed: Option<(Record, bool, Instant)>,
-    deliveries: Vec<DeliveryEvent>,
-    dry_run: bool,
-    finished: bool,
-}
-
-impl Drive {
-    async fn run(&mut self, mut receiver: Receiver, mut fed: mpsc::Receiver<Fed>) -> Result<()> {
-        // A task of its own listens, so that the proxy is heard while a send waits.
-        let (replies_in, mut replies) = mpsc::channel(64);
-        let reader = tokio::spawn(async move {
-            loop {
-                let reply = receiver.receive::<PushReply>().await;
-                let ends = !matches!(reply, Ok(Some(_)));
-                if replies_in.send(reply).await.is_err() || ends {
-                    break;
-                }
-            }
-        });
-        let mut heard_all = false;
-        let result = loop {
-            if self.finished {
-                break Ok(());
-            }
-            let step = tokio::select! {
-                biased;
-                reply = replies.recv(), if !heard_all => match reply {
-                    Some(Ok(Some(reply))) => self.reply(reply).await,
-                    Some(Err(error)) => Err(error.into()),
-                    Some(Ok(None)) if self.machine.is_answered() => {
-                        heard_all = true;
-                        Ok(())
-                    }
-                    Some(Ok(None)) | None => Err(Error::Ended),
-                },
-                Some(next) = fed.recv() => self.fed(next).await,
-                else => Err(Error::Ended),
-            };
-            // A peer that refuses closes its half first: what it said before is the better reason.
-            if let Err(error) = step {
-                break Err(self.reason(error, &mut replies).await);
-            }
-        };
-        fed.close();
-        reader.abort();
-        result
-    }
-
-    /// The refusal behind a broken stream, if the proxy sent one.
-    async fn reason(&mut self, error: Error, replies: &mut mpsc::Receiver<LinkReply>) -> Error {
-        if !matches!(error, Error::Link(_)) {
-            return error;
-        }
-        let refusal = async {
-            while let Some(Ok(Some(reply))) = replies.recv().await {
-                if let PushReply::Refused(refusal) = reply {
-                    return Some(refusal);
-                }
-            }
-            None
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(1), refusal).await;
-        waited.ok().flatten().map_or(error, Error::Refused)
-    }
-
-    async fn reply(&mut self, reply: PushReply) -> Result<()> {
-        for action in self.machine.receive(reply)? {
-            self.act(action).await?;
-        }
-        Ok(())
-    }
-
-    async fn fed(&mut self, next: Fed) -> Result<()> {
-        match next {
-            Fed::Batch(batch, plain) => {
-                self.bytes.sent += batch.payload.len() as u64;
-                if !self.dry_run {
-                    self.sender.send(&FromAgent::Chunks(batch)).await?;
-                }
-                self.monitor.advance(Phase::Transfer, plain);
-            }
-            Fed::JobDone => {
-                for action in self.machine.chunks_sent() {
-                    self.act(action).await?;
-                }
-            }
-            Fed::Failed(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    async fn act(&mut self, action: Action) -> Result<()> {
-        match action {
-            Action::Send(message) => self.sender.send(&message).await?,
-            Action::SendSegments(places) => {
-                let batch = self.segments(&places)?;
-                self.sender.send(&FromAgent::Segments(batch)).await?;
-            }
-            Action::SendChunks { segments, marks } => self.send_chunks(segments, marks)?,
-            Action::Stored(_) => {}
-            Action::Committed { record, existing } => {
-                self.committed = Some((record, existing, Instant::now()));
-            }
-            Action::Delivery(event) => self.delivery(event),
-            Action::Finish => self.finished = true,
-        }
-        Ok(())
-    }
-
-    fn segments(&self, places: &[u32]) -> Result<Batch> {
-        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plain = Vec::new();
-        let mut lengths = Vec::with_capacity(places.len());
-        for place in places {
-            let bytes = spool.segment(*place)?;
-            lengths.push(u32::try_from(bytes.len()).expect("segments are some KiB"));
-            plain.extend_from_slice(&bytes);
-        }
-        let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&plain);
-        Ok(Batch { codec, lengths, payload })
-    }
-
-    fn send_chunks(&mut self, segments: Vec<u32>, marks: crate::wire::Marks) -> Result<()> {
-        let mut missing = marks.iter();
-        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut count, mut bytes) = (0, 0);
-        for segment in &segments {
-            for located in spool.chunks(*segment)? {
-                if missing.next() == Some(true) {
-                    count += 1;
-                    bytes += u64::from(located.chunk.bytes);
-                }
-            }
-        }
-        drop(missing);
-        self.unseen_chunks += count;
-        self.bytes.unseen += bytes;
-        self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
-        if let Some(jobs) = &self.jobs {
-            // The feeder ends only after `jobs` is dropped.
-            drop(jobs.send(Job { segments, marks }));
-        }
-        Ok(())
-    }
-
-    fn delivery(&mut self, event: DeliveryEvent) {
-        match &event.state {
-            DeliveryState::Running => {
-                self.monitor.note(&format!("delivering to {}", event.destination));
-            }
-            DeliveryState::Retrying { reason, seconds } => {
-                let text =
-                    format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
-                self.monitor.note(&text);
-            }
-            DeliveryState::Queued | DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
-        }
-        // The receipt tells each delivery's last state.
-        self.deliveries.retain(|earlier| earlier.destination != event.destination);
-        self.deliveries.push(event);
-    }
-}
-
-type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;

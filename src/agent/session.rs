@@ -1,6 +1,7 @@
 //! A connection to one proxy on behalf of one user.
 
 use super::memory::Key;
+use super::pace::Pace;
 use super::{Error, Result};
 use crate::address::{Fingerprint, ProxyUrl};
 use crate::ids::AppName;
@@ -34,11 +35,6 @@ impl Session {
         Ok(Self { connection, token: access.token.clone(), proxy: access.url.fingerprint() })
     }
 
-    /// What this session's pushes of `app` are remembered by.
-    pub fn memory_key(&self, app: &AppName) -> Key {
-        Key::new(&self.proxy, &self.token, app)
-    }
-
     /// Begins a request.
     ///
     /// # Errors
@@ -63,6 +59,23 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What this session's pushes of `app` are remembered by.
+    pub fn memory_key(&self, app: &AppName) -> Key {
+        Key::new(&self.proxy, &self.token, app)
+    }
+
+    /// Measures the link's speed: what may be under way unacknowledged, each round trip.
+    pub fn pace(&self) -> Pace {
+        let connection = self.connection.clone();
+        Pace::measured(move || {
+            let counters = connection.counters();
+            // A congestion window is far below 2^52 bytes.
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let window = counters.congestion_window as f64;
+            window / counters.rtt.as_secs_f64().max(1e-6)
+        })
     }
 
     /// What crossed the link so far, handshake included.

@@ -12,7 +12,6 @@ use super::push::receipt_text;
 use super::{Error, monitor, threads};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
-use crate::agent::scan::Selection;
 use crate::agent::{Access, Session};
 use crate::destination::Directory;
 use crate::faults::Fault;
@@ -115,17 +114,7 @@ async fn push_one(
     output: &Output,
 ) -> Result<Receipt, Error> {
     let session = Session::open(access, &link::Options::default()).await?;
-    let order = Order {
-        app: "demo".parse()?,
-        path: path.to_owned(),
-        selection: Selection::default(),
-        labels: Vec::new(),
-        destinations,
-        dry_run: false,
-        state: None,
-        checksum: false,
-        threads: threads(),
-    };
+    let order = Order { destinations, threads: threads(), ..Order::new("demo".parse()?, path.to_owned()) };
     let receipt = push(&session, &order, &monitor(output)).await?;
     session.finish().await;
     Ok(receipt)

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::output::{self, Output};
-use super::{AccessArgs, Error, config, monitor, threads};
+use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::scan::Selection;
+use crate::config;
 use crate::destination::Directory;
 use crate::faults::Fault;
 use crate::ids::DestinationName;
@@ -44,12 +45,15 @@ pub struct PushArgs {
     /// Negotiate and report what would cross; store nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Read every file, even if its size, times and inode are those of the last push.
+    /// Read every file, also those whose size and times are those of the last push.
     #[arg(long)]
     checksum: bool,
-    /// Neither use nor keep what pushes from here remember (`WHIT_STATE`).
+    /// Neither use nor keep what this host remembers of its pushes.
     #[arg(long)]
     no_memory: bool,
+    /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
+    #[arg(long, value_name = "RATE")]
+    link: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -58,15 +62,15 @@ pub struct PushArgs {
 pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let (destinations, local) = destinations(&arguments.to)?;
     let order = Order {
-        app: arguments.app.parse()?,
-        path: arguments.path,
         selection: Selection { exclude: arguments.exclude, ignore_files_off: false },
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
         dry_run: arguments.dry_run,
-        state: config::state_folder().filter(|_| !arguments.no_memory),
-        checksum: arguments.checksum,
         threads: threads(),
+        link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
+        state: if arguments.no_memory { None } else { config::state_folder() },
+        checksum: arguments.checksum,
+        ..Order::new(arguments.app.parse()?, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;
     let monitor = monitor(output);
@@ -75,6 +79,19 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let receipt = receipt?;
     output.report(&receipt, || receipt_text(&receipt));
     delivered_all(&receipt.delivered)
+}
+
+/// Bytes a second, of a rate in bits: `20mbit`, `1gbit`, `500kbit`.
+fn link_rate(text: &str) -> Result<f64, Error> {
+    let units = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
+    let lower = text.to_ascii_lowercase();
+    let parsed = units.iter().find_map(|(unit, factor)| {
+        let number: f64 = lower.strip_suffix(unit)?.trim().parse().ok()?;
+        Some(number * factor / 8.0)
+    });
+    parsed
+        .filter(|rate| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| Error::input(format!("`{text}` is not the rate of a link"), "write it like 20mbit"))
 }
 
 /// Directories of this machine, for the proxy inside the command.

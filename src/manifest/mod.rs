@@ -10,15 +10,19 @@
 
 mod builder;
 mod item;
+mod outline;
 mod path;
 mod reader;
 mod root;
+mod thin;
 
 pub use builder::{Builder, Segment};
 pub use item::{Item, MODE_MASK};
+pub use outline::{Gap, Outline, Step};
 pub use path::{EntryPath, link_stays_inside};
 pub use reader::{Reader, decode_segment, segment_chunks};
 pub use root::{NodeRef, Profile, Root, Shape, Totals, decode_node};
+pub use thin::{Reference, Thin, shorten};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;

@@ -11,7 +11,7 @@ use crate::link::{Receiver, Sender};
 use crate::manifest::{self, NodeRef};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
-use crate::store::StoreReader;
+use crate::store::{Store, StoreReader};
 use crate::token::Action;
 use crate::wire::{Batch, Marks, PullReply, PullRequest, Refusal, pack_names};
 
@@ -63,7 +63,7 @@ fn run(
     let lease = store.lease();
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
-    let mut reader = StoreReader::new(&store);
+    let mut reader = StoreReader::new(&*store);
     let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| match error {
         reassembly::Error::Source(error) => unreadable(&error),
         error => Refusal::of(&error),
@@ -94,7 +94,7 @@ fn unreadable(error: &SourceError) -> Refusal {
 
 /// Reads what is wanted and sends it, neighbours together.
 struct Supply<'a> {
-    reader: StoreReader<'a>,
+    reader: StoreReader<&'a Store>,
     leaves: Vec<NodeRef>,
     compressor: Compressor,
     replies: &'a mpsc::Sender<PullReply>,

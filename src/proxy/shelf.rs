@@ -1,6 +1,6 @@
 //! A space as the proxy's half of a push sees it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::faults::Fault;
-use crate::ids::UserName;
+use crate::ids::{AppName, ReleaseId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::manifest::{self, NodeRef, Root, Totals};
+use crate::manifest::{self, NodeRef, Reference, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
@@ -32,10 +32,13 @@ pub struct SpaceShelf {
     user: UserName,
     now: u64,
     replies: mpsc::Sender<PushReply>,
-    /// The segments of the application's latest release: complete, as it was committed.
-    latest: Option<HashMap<u64, NodeRef>>,
+    app: Option<AppName>,
     app_latest: Option<Record>,
-    /// For each content frame not yet reported: how many frames the store had with it.
+    /// For reading what the push builds on.
+    reader: StoreReader<Arc<Store>>,
+    /// How many frames the store had with the last that was kept.
+    position: u64,
+    /// The same at the end of each message of content that is not yet reported.
     unreported: VecDeque<u64>,
     reported: u64,
     unsynced_bytes: u64,
@@ -47,13 +50,16 @@ impl SpaceShelf {
     /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
     pub fn new(store: Arc<Store>, user: UserName, now: u64, replies: mpsc::Sender<PushReply>) -> Self {
         let (lease, last_sync) = (store.lease(), store.now());
+        let reader = StoreReader::new(Arc::clone(&store));
         Self {
             store,
             user,
             now,
             replies,
-            latest: None,
+            app: None,
             app_latest: None,
+            reader,
+            position: 0,
             unreported: VecDeque::new(),
             reported: 0,
             unsynced_bytes: 0,
@@ -62,20 +68,8 @@ impl SpaceShelf {
         }
     }
 
-    /// The segments that need no check, because a committed release has them.
-    fn trusted(&mut self, reader: &mut StoreReader<'_>) -> &HashMap<u64, NodeRef> {
-        let latest = self.app_latest.clone();
-        self.latest.get_or_insert_with(|| {
-            let leaves = latest.filter(|_| reader.store().is_whole()).and_then(|record| {
-                let root = reader.store().root(&record.release).ok()?;
-                reassembly::leaves(&root, reader).ok()
-            });
-            leaves.unwrap_or_default().into_iter().map(|node| (node.id.prefix(), node)).collect()
-        })
-    }
-
     /// Whether a segment that the store has lists only chunks that it has too.
-    fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<'_>) -> Result<bool, Refusal> {
+    fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<&Store>) -> Result<bool, Refusal> {
         if !self.has(&ChunkRef { id: node.id, bytes: node.bytes })? {
             return Ok(false);
         }
@@ -105,7 +99,7 @@ impl SpaceShelf {
         if !self.store.is_planted(Planted::CheckedUnheld) {
             self.lease = self.store.lease();
         }
-        let mut reader = StoreReader::new(&self.store);
+        let mut reader = StoreReader::new(&*self.store);
         for segment in segments {
             if !self.is_complete(segment, &mut reader)? {
                 return Err(Refusal {
@@ -160,18 +154,12 @@ impl SpaceShelf {
         self.store.records().add(record).map_err(|error| Refusal::of(&error))
     }
 
-    /// Stores the nodes and the root above the segments, after checking that they make the root that was named.
-    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<Root, Refusal> {
-        let open = &proposal.open;
+    /// Stores the nodes between the segments and the root, and the root.
+    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
         let mut nodes = Vec::new();
-        let segments = proposal.segments.clone();
-        let root =
-            Root::above(open.profile, open.shape, open.totals, segments, |node| nodes.push(node.bytes))
-                .map_err(|error| Refusal::of(&error))?;
-        if root.release() != open.release {
-            let (expected, found) = (open.release.into(), root.release().into());
-            return Err(Refusal::of(&manifest::Error::OtherRoot { expected, found }));
-        }
+        let (root, segments) = (&proposal.root, proposal.segments.clone());
+        Root::above(root.profile, root.shape, root.totals, segments, |node| nodes.push(node.bytes))
+            .map_err(|error| Refusal::of(&error))?;
         nodes.push(root.encode());
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
         let mut rest = nodes.as_slice();
@@ -188,12 +176,13 @@ impl SpaceShelf {
             self.keep(frame)?;
             rest = after;
         }
-        Ok(root)
+        Ok(())
     }
 }
 
 impl Shelf for SpaceShelf {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        self.app = Some(open.app.clone());
         self.app_latest = self.store.records().latest(&open.app);
         if !self.store.is_whole() {
             // Some chunk may be gone: ask for the segments, and for what they lack.
@@ -215,15 +204,28 @@ impl Shelf for SpaceShelf {
         }
     }
 
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        if !self.store.is_whole() {
+            // Some chunk of it may be gone.
+            return Ok(None);
+        }
+        let record = match (release, &self.app) {
+            (None, _) | (_, None) => self.app_latest.clone(),
+            (Some(release), Some(app)) => self.store.records().recognize(app, release).map(Found::record),
+        };
+        let mut reader = StoreReader::new(&*self.store);
+        let leaves = record.and_then(|record| {
+            let root = self.store.root(&record.release).ok()?;
+            reassembly::leaves(&root, &mut reader).ok()
+        });
+        Ok(leaves)
+    }
+
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         let store = Arc::clone(&self.store);
-        let mut reader = StoreReader::new(&store);
+        let mut reader = StoreReader::new(&*store);
         let mut resolved = Vec::with_capacity(names.len());
         for name in names {
-            if let Some(node) = self.trusted(&mut reader).get(name) {
-                resolved.push(Some(*node));
-                continue;
-            }
             let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
             resolved.push(match node {
                 Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
@@ -233,33 +235,44 @@ impl Shelf for SpaceShelf {
         Ok(resolved)
     }
 
-    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
         self.lease.renew();
-        chunks.iter().map(|chunk| self.has(chunk)).collect()
+        let find = |reference: &Reference| match reference {
+            Reference::Short(short) => self.store.find_short(*short).map_err(|error| Refusal::of(&error)),
+            Reference::Full(chunk) => Ok(self.has(chunk)?.then_some(*chunk)),
+        };
+        references.iter().map(find).collect()
+    }
+
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         self.lease.renew();
         let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
-        if frame.kind == FrameKind::Content {
-            self.unreported.push_back(position);
-        }
+        self.position = position;
         self.sync_beside();
-        self.report();
         Ok(())
+    }
+
+    fn kept_message(&mut self) {
+        self.unreported.push_back(self.position);
+        self.report();
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         if !self.lease.renew() {
             self.check_again(&proposal.segments)?;
         }
-        let root = self.keep_nodes(&proposal)?;
+        self.keep_nodes(&proposal)?;
+        let root = &proposal.root;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         crash::point("commit.synced");
         self.report();
-        let mut reader = StoreReader::new(&self.store);
-        let checked = reassembly::walk::<reassembly::Error>(&root, &mut reader, &mut |_| Ok(()));
+        let mut reader = StoreReader::new(&*self.store);
+        let checked = reassembly::walk::<reassembly::Error>(root, &mut reader, &mut |_| Ok(()));
         checked.map_err(|error| Refusal::of(&error))?;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
         let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;

@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::Error;
-use crate::limits::{OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::NodeRef;
+use super::{Error, SegmentsReplaced};
+use crate::ids::ReleaseId;
+use crate::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, PARCEL_SPANS_MAX, SEGMENT_BATCH_BYTES};
+use crate::manifest::{NodeRef, Outline};
 use crate::record::{DeliveryEvent, Record};
-use crate::wire::{FromAgent, Marks, Open, PushReply, pack_names};
+use crate::wire::{FromAgent, Marks, Open, PushReply, Signed, Told, pack_names, pack_short_names};
 
 /// `Segments` on their way at a time: bounds what the proxy has asked for and not yet got to some
 /// 30,000 chunks, and keeps the link busy over any round trip.
 const SEGMENT_BATCHES_OPEN: usize = 8;
-/// Names in one message: 256 KiB.
-const NAMES_PER_MESSAGE: usize = crate::limits::MESSAGE_ITEMS_MAX;
+/// Names in one message: 256 KiB at most.
+const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
 /// Segments in one batch; a frame holds no more parts.
 const SEGMENTS_PER_BATCH: usize = 256;
 
@@ -22,15 +23,17 @@ pub enum Action {
     /// Send this.
     Send(FromAgent),
     /// Send these segments, by place, as one `Segments`.
-    SendSegments(Vec<u32>),
+    SendSegments(Segments),
     /// Send the marked ones of all chunk references of these segments, then call [`Agent::chunks_sent`].
     SendChunks {
         /// The segments, by place.
         segments: Vec<u32>,
         /// Which of their chunk references, in order.
         marks: Marks,
+        /// What the proxy has that some of them resemble.
+        signed: Vec<Signed>,
     },
-    /// So many `Chunks` messages are safe now.
+    /// So many `Chunks` and `Parcel`s are safe now.
     Stored(u64),
     /// The release is safe.
     Committed {
@@ -45,6 +48,30 @@ pub enum Action {
     Finish,
 }
 
+/// Segments to send, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// Which, by place.
+    pub places: Vec<u32>,
+    /// In full instead of thin.
+    pub full: bool,
+    /// The base's segments, by place, to compress them against; none without a base.
+    pub against: Option<Vec<usize>>,
+    /// Whether to mark the chunks that the base lacks, and to call [`Agent::offered`].
+    pub offer: bool,
+}
+
+/// How the agent tells of its manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Telling {
+    /// By what the proxy confirmed last time: that release, and its segments.
+    Base(ReleaseId, Vec<NodeRef>),
+    /// By short names.
+    Short,
+    /// In full, after a [`Error::Mismatch`].
+    Full,
+}
+
 /// Where a push stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -56,43 +83,86 @@ enum State {
     Finished,
 }
 
+/// `Segments` that were sent and not yet answered.
+#[derive(Debug)]
+struct Unanswered {
+    places: Vec<u32>,
+    offered: Option<Marks>,
+}
+
 /// The agent's half: what the proxy says in, actions out. Memory: 36 B for each segment of the manifest.
 #[derive(Debug)]
 pub struct Agent {
     segments: Vec<NodeRef>,
     dry_run: bool,
+    full: bool,
+    /// What new segments are in the place of, while the push is told by a base.
+    replaced: Option<SegmentsReplaced>,
     state: State,
     /// Batches of wanted segments that have not been sent.
     waiting: VecDeque<Vec<u32>>,
-    /// Batches that were sent and not yet answered.
-    unanswered: VecDeque<Vec<u32>>,
+    unanswered: VecDeque<Unanswered>,
+    /// Signatures for the next `Missing`.
+    signed: Vec<Signed>,
     /// `SendChunks` under way.
     sending: usize,
     round_trips: u32,
 }
 
 impl Agent {
-    /// Begins a push of the manifest with these `segments`; fills in the names that `open` carries.
-    pub fn new(mut open: Open, segments: Vec<NodeRef>) -> (Self, Open) {
-        if segments.len() <= OPEN_NAMES_MAX {
-            open.names = pack_names(segments.iter().map(|segment| segment.id.prefix()));
-        }
-        let agent = Self {
+    /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
+    /// to do right after it is sent.
+    pub fn new(mut open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
+        let mut agent = Self {
             segments,
             dry_run: open.dry_run,
+            full: telling == Telling::Full,
+            replaced: None,
             state: State::Opened,
             waiting: VecDeque::new(),
             unanswered: VecDeque::new(),
+            signed: Vec::new(),
             sending: 0,
             round_trips: 0,
         };
-        (agent, open)
+        let fits = agent.segments.len() <= OPEN_NAMES_MAX;
+        let names = agent.segments.iter().map(|segment| segment.id.prefix());
+        let by_base = match &telling {
+            Telling::Base(release, base) => {
+                Outline::between(base, &agent.segments).map(|outline| (release, base, outline))
+            }
+            Telling::Short | Telling::Full => None,
+        };
+        let Some((release, base, outline)) = by_base else {
+            open.told = match (agent.full, fits) {
+                (true, true) => Told::Full(pack_names(names)),
+                (true, false) => Told::Full(Vec::new()),
+                (false, true) => Told::Short(pack_short_names(names)),
+                (false, false) => Told::Short(Vec::new()),
+            };
+            return (agent, open, Vec::new());
+        };
+        let gaps = outline.gaps(base.len());
+        let marks = gaps.iter().flat_map(|gap| gap.new.clone());
+        let new: Vec<u32> =
+            marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
+        agent.queue(new.into_iter());
+        agent.replaced = Some(SegmentsReplaced::new(gaps));
+        open.told = Told::Base { release: *release, outline };
+        agent.state = State::Sending;
+        let actions = agent.proceed();
+        (agent, open, actions)
     }
 
     /// Dependent exchanges with the proxy so far: how often the push had to wait for an answer, the
     /// batches of one step counted once.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
+    }
+
+    /// Whether the push is told by a base, which then both sides have.
+    pub fn is_based(&self) -> bool {
+        self.replaced.is_some()
     }
 
     /// What to do about what the proxy said.
@@ -106,22 +176,42 @@ impl Agent {
                 self.turn(State::Named);
                 Ok(self.names())
             }
+            (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
+                // The proxy does not have the base: all begins anew, and it passes over what was sent.
+                self.replaced = None;
+                self.waiting.clear();
+                self.unanswered.clear();
+                self.turn(State::Named);
+                Ok(self.names())
+            }
             (State::Opened | State::Named, PushReply::WantSegments(marks))
                 if marks.fits(self.segments.len()) =>
             {
                 self.turn(State::Sending);
-                self.queue(&marks);
+                self.queue(marks.places());
                 Ok(self.proceed())
             }
-            (State::Sending, PushReply::Missing(marks)) => self.missing(marks),
-            (State::Sending | State::Committing, PushReply::Stored(batches)) => {
-                Ok(vec![Action::Stored(batches)])
+            (State::Sending | State::Committing, PushReply::Signature(signed))
+                if self.signed.len() < PARCEL_SPANS_MAX =>
+            {
+                self.signed.push(signed);
+                Ok(Vec::new())
             }
-            (State::Opened | State::Committing, PushReply::Committed { record, existing }) => {
+            (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
+            (State::Sending | State::Committing, PushReply::Stored(messages)) => {
+                Ok(vec![Action::Stored(messages)])
+            }
+            (State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
+            (
+                State::Opened | State::Sending | State::Committing,
+                PushReply::Committed { record, existing },
+            ) if self.state != State::Sending || self.is_based() => {
+                self.waiting.clear();
                 self.turn(State::Delivering);
                 Ok(vec![Action::Committed { record, existing }])
             }
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
+            (State::Delivering, PushReply::Stored(messages)) => Ok(vec![Action::Stored(messages)]),
             // A dry run is over for the proxy before the agent has compressed what it would have sent.
             (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
             (State::Delivering, PushReply::Done) => {
@@ -137,6 +227,20 @@ impl Agent {
         self.dry_run && self.waiting.is_empty() && self.unanswered.is_empty()
     }
 
+    /// The last segments that were to be sent with an offer are on their way, and these of their chunks will be.
+    pub fn offered(&mut self, marks: Marks) -> Vec<Action> {
+        let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
+        let segments = last.places.clone();
+        last.offered = Some(marks.clone());
+        if marks.marked() == 0 {
+            return self.proceed();
+        }
+        self.sending += 1;
+        let mut actions = vec![Action::SendChunks { segments, marks, signed: Vec::new() }];
+        actions.extend(self.proceed());
+        actions
+    }
+
     /// One `SendChunks` is done.
     pub fn chunks_sent(&mut self) -> Vec<Action> {
         self.sending = self.sending.saturating_sub(1);
@@ -149,17 +253,20 @@ impl Agent {
     }
 
     fn names(&self) -> Vec<Action> {
-        let names = |part: &[NodeRef]| pack_names(part.iter().map(|segment| segment.id.prefix()));
+        let pack = |part: &[NodeRef]| {
+            let names = part.iter().map(|segment| segment.id.prefix());
+            if self.full { pack_names(names) } else { pack_short_names(names) }
+        };
         self.segments
             .chunks(NAMES_PER_MESSAGE)
-            .map(|part| Action::Send(FromAgent::Names(names(part))))
+            .map(|part| Action::Send(FromAgent::Names(pack(part))))
             .collect()
     }
 
     /// Cuts the wanted segments into batches.
-    fn queue(&mut self, marks: &Marks) {
+    fn queue(&mut self, places: impl Iterator<Item = u32>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for place in marks.places() {
+        for place in places {
             let length = self.segments[place as usize].bytes as usize;
             if !batch.is_empty()
                 && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH)
@@ -175,13 +282,31 @@ impl Agent {
         }
     }
 
-    fn missing(&mut self, marks: Marks) -> Result<Vec<Action>, Error> {
-        let segments = self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
-        if self.waiting.is_empty() && self.unanswered.is_empty() {
+    fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
+        let Unanswered { places, offered } =
+            self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
+        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.is_based() {
             self.round_trips += 1;
         }
-        self.sending += 1;
-        let mut actions = vec![Action::SendChunks { segments, marks }];
+        let mut signed = std::mem::take(&mut self.signed);
+        let marks = match offered {
+            None => marks.clone(),
+            // What was offered is on its way already.
+            Some(offered) => {
+                // Places among all that are missing say nothing of the rest.
+                signed.clear();
+                let rest = marks.iter().zip(offered.iter().chain(std::iter::repeat(false)));
+                rest.map(|(missing, offered)| missing && !offered).collect()
+            }
+        };
+        let mut actions = Vec::new();
+        if marks.marked() > 0 {
+            if self.is_based() {
+                self.round_trips += 1;
+            }
+            self.sending += 1;
+            actions.push(Action::SendChunks { segments: places, marks, signed });
+        }
         actions.extend(self.proceed());
         Ok(actions)
     }
@@ -189,13 +314,25 @@ impl Agent {
     /// Sends further segments while few are open; commits, or ends a dry run, when all is sent.
     fn proceed(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        while self.state == State::Sending && self.unanswered.len() + self.sending < SEGMENT_BATCHES_OPEN {
-            let Some(batch) = self.waiting.pop_front() else { break };
-            self.unanswered.push_back(batch.clone());
-            actions.push(Action::SendSegments(batch));
+        if self.state != State::Sending {
+            return actions;
         }
-        let all_sent = self.waiting.is_empty() && self.unanswered.is_empty() && self.sending == 0;
-        if self.state == State::Sending && all_sent {
+        if self.unanswered.len() + self.sending < SEGMENT_BATCHES_OPEN
+            && let Some(batch) = self.waiting.pop_front()
+        {
+            let offer = self.is_based() && !self.dry_run;
+            self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None });
+            let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
+            actions.push(Action::SendSegments(Segments { places: batch, full: self.full, against, offer }));
+            if offer {
+                // It goes on when the offer is made.
+                return actions;
+            }
+            actions.extend(self.proceed());
+            return actions;
+        }
+        let none_open = self.unanswered.is_empty() || (self.is_based() && !self.dry_run);
+        if self.waiting.is_empty() && none_open && self.sending == 0 {
             if self.dry_run {
                 self.state = State::Finished;
                 actions.push(Action::Finish);
@@ -212,8 +349,10 @@ fn name_of(reply: &PushReply) -> &'static str {
     match reply {
         PushReply::WantNames => "WantNames",
         PushReply::WantSegments(_) => "WantSegments",
+        PushReply::Signature(_) => "Signature",
         PushReply::Missing(_) => "Missing",
         PushReply::Stored(_) => "Stored",
+        PushReply::Mismatch => "Mismatch",
         PushReply::Committed { .. } => "Committed",
         PushReply::Delivery(_) => "Delivery",
         PushReply::Done => "Done",

@@ -4,15 +4,21 @@
 //! what the agent says and works on a [`Shelf`], its view of a space. Whatever order the peer chooses,
 //! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
 
+mod replaced;
+mod resemblance;
+mod waiting;
+mod parcels;
 mod agent;
 mod proxy;
 
-pub use agent::{Action, Agent};
+pub use agent::{Action, Agent, Segments, Telling};
 pub use proxy::{Proposal, Proxy, Shelf};
+pub use replaced::{SegmentsReplaced, prefix_of};
+pub use resemblance::{Likeness, Older};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;
-use crate::wire::{BatchError, Refusal};
+use crate::wire::{BatchError, ParcelError, Refusal};
 use crate::{chunking, manifest};
 
 /// Why a push cannot go on.
@@ -24,6 +30,9 @@ pub enum Error {
     /// A batch that breaks its bounds or does not decode.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// A parcel that breaks its bounds or does not decode.
+    #[error(transparent)]
+    Parcel(#[from] ParcelError),
     /// A manifest that no honest agent makes.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
@@ -43,9 +52,9 @@ pub enum Error {
         /// What the segment says.
         found: u32,
     },
-    /// A segment that is not the one that was named.
-    #[error("segment {0:?} is not the one that was named")]
-    OtherSegment(ChunkId),
+    /// Something short met another thing that begins alike: the push goes through in full.
+    #[error("two things of this release and the proxy's begin alike")]
+    Mismatch,
     /// Beyond a limit.
     #[error("the push is beyond a limit: {what} of {max}")]
     Limit {
@@ -54,8 +63,8 @@ pub enum Error {
         /// How much there may be.
         max: usize,
     },
-    /// The commit came before all that was missing.
-    #[error("{0} chunks are still missing at the commit")]
+    /// The commit came before all segments that were wanted.
+    #[error("{0} segments are still missing at the commit")]
     Incomplete(usize),
     /// The proxy said no.
     #[error(transparent)]
@@ -69,12 +78,14 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Batch(error) => error.fault(),
+            Self::Parcel(error) => error.fault(),
             Self::Manifest(error) => error.fault(),
             Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
             Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
             Self::Profile(chunking::Error::Bounds(_)) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
-            Self::Unasked(_) | Self::Length { .. } | Self::OtherSegment(_) => Fault::Corrupt,
+            Self::Mismatch => Fault::Retry,
+            Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
             Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
         }
     }

@@ -1,16 +1,25 @@
 //! The proxy's half of a push.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::Error;
-use crate::compression::Decompressor;
-use crate::ids::ChunkId;
-use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT};
-use crate::manifest::{self, NodeRef};
+use super::parcels::{self, Parcels, Region, Regions};
+use super::waiting::{Complete, WaitingRoom};
+use super::{Error, Likeness, Older, SegmentsReplaced};
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::delta::{self, Geometry, Signature};
+use crate::ids::{ChunkId, ReleaseId, ShortId};
+use crate::limits::{
+    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT,
+    SEGMENT_BATCH_BYTES,
+};
+use crate::manifest::{self, NodeRef, Outline, Reference, Root, Thin};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
-use crate::wire::{Batch, FromAgent, Marks, Open, PushReply, Refusal, unpack_names};
+use crate::wire::{
+    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, Refusal, SegmentBatch, Signed, Told, short_name,
+    unpack_names, unpack_short_names,
+};
 
 /// What the proxy's half needs of the space it pushes into. Errors come as what the agent is told.
 pub trait Shelf {
@@ -21,24 +30,39 @@ pub trait Shelf {
     /// The space cannot be read or written.
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
 
+    /// The segments of `release`, or of the application's latest where none is named, if the space has all of it.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
+
     /// For each name, the segment that it names, where the space holds it and all chunks it lists.
     ///
     /// # Errors
     /// The space cannot be read.
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
 
-    /// Which of the chunks the space holds in that length, or will hold once what it was given to keep is
+    /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
     /// stored.
     ///
     /// # Errors
     /// The space cannot be read.
-    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal>;
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
+
+    /// Appends the bytes of a chunk that the space holds.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
 
     /// Takes a frame over, to be stored soon.
     ///
     /// # Errors
     /// There is no room, or the disk failed.
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
+
+    /// All content of one message was kept: the agent is told when it is stored.
+    fn kept_message(&mut self);
 
     /// Stores all that was kept, checks the manifest whole, and records the release.
     ///
@@ -52,10 +76,26 @@ pub trait Shelf {
 pub struct Proposal {
     /// How it began.
     pub open: Open,
+    /// Its root, which makes the release that was named.
+    pub root: Root,
     /// All segments of its manifest, in order.
     pub segments: Vec<NodeRef>,
     /// What it cost.
     pub cost: Cost,
+}
+
+/// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
+const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What is left of inserted bytes when they are compressed, in percent.
+const LITERAL_PERCENT: u64 = 35;
+
+/// The signature of a basis; none where it is too small to pay.
+fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
+    let block_bytes = delta::block_bytes(basis.len() as u64, edits, LITERAL_PERCENT);
+    let geometry = Geometry::new(basis.len() as u64, block_bytes).ok()?;
+    let bits = delta::checksum_bits(&geometry, basis.len() as u64, delta::ODDS_DEFAULT);
+    Signature::new([basis], block_bytes, bits).ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +110,37 @@ enum State {
 
 /// The proxy's half: what the agent says in, replies out.
 ///
-/// Memory: 44 B for each segment of the manifest and each chunk asked for and not yet received, both bounded.
+/// Memory: 44 B for each segment of the manifest, some 100 B for each reference of segments that wait for
+/// chunks, and one parcel; all bounded.
 #[derive(Debug)]
 pub struct Proxy {
     open: Open,
     state: State,
-    names: Vec<u64>,
+    names: Vec<u8>,
     segments: Vec<Option<NodeRef>>,
     wanted: VecDeque<u32>,
-    asked: HashMap<ChunkId, u32>,
+    /// The segments of the release that the push builds on.
+    base: Vec<NodeRef>,
+    replaced: SegmentsReplaced,
+    told_by_base: bool,
+    /// What of the base is not in the new release, once somebody asked.
+    older: Option<Older>,
+    regions: Regions,
+    /// Chunks of all regions.
+    signed_chunks: usize,
+    /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
+    base_refused: bool,
+    waiting: WaitingRoom,
+    /// Chunks that the agent sends unasked.
+    offered: HashSet<ShortId>,
+    parcels: Parcels,
+    commit_ordered: bool,
+    /// Complete segments that are not kept yet.
+    complete: Vec<Vec<u8>>,
+    complete_bytes: usize,
     cost: Cost,
     zstd: Decompressor,
+    compressor: Compressor,
     plain: Vec<u8>,
 }
 
@@ -89,7 +149,7 @@ impl Proxy {
     ///
     /// # Errors
     /// A request out of bounds, or a shelf that fails.
-    pub fn open(open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
+    pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
         let limit = |what, found: usize, max: usize| {
             if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
         };
@@ -97,15 +157,28 @@ impl Proxy {
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
         open.profile.check().map_err(Error::Profile)?;
-        let names = unpack_names(&open.names)?;
+        let told = std::mem::replace(&mut open.told, Told::Short(Vec::new()));
         let mut proxy = Self {
             state: State::Naming,
-            names,
+            names: Vec::new(),
             segments: Vec::new(),
             wanted: VecDeque::new(),
-            asked: HashMap::new(),
+            base: Vec::new(),
+            replaced: SegmentsReplaced::default(),
+            told_by_base: false,
+            older: None,
+            regions: Regions::new(),
+            signed_chunks: 0,
+            base_refused: false,
+            waiting: WaitingRoom::default(),
+            offered: HashSet::new(),
+            parcels: Parcels::default(),
+            commit_ordered: false,
+            complete: Vec::new(),
+            complete_bytes: 0,
             cost: Cost::default(),
             zstd: Decompressor::new(),
+            compressor: Compressor::new(LEVEL_DEFAULT),
             plain: Vec::new(),
             open,
         };
@@ -113,10 +186,13 @@ impl Proxy {
             proxy.state = State::Finished;
             return Ok((proxy, vec![PushReply::Committed { record, existing }]));
         }
-        let replies = if proxy.names.is_empty() && proxy.open.segments > 0 {
-            vec![PushReply::WantNames]
-        } else {
-            proxy.named(shelf)?
+        let replies = match told {
+            Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
+            Told::Short(names) => proxy.told_by_names(names, shelf)?,
+            Told::Full(names) => {
+                proxy.open.told = Told::Full(Vec::new());
+                proxy.told_by_names(names, shelf)?
+            }
         };
         Ok((proxy, replies))
     }
@@ -137,115 +213,374 @@ impl Proxy {
     /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
     pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         match (self.state, message) {
-            (State::Naming, FromAgent::Names(names)) => {
-                self.names.extend(unpack_names(&names)?);
-                self.named(shelf)
+            (State::Naming, FromAgent::Names(names)) => self.named(&names, shelf),
+            // Sent before the agent heard that its base is unknown.
+            (State::Naming, _) if self.base_refused => Ok(Vec::new()),
+            (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
+                self.segments(&batch, shelf)
             }
-            (State::Receiving, FromAgent::Segments(batch)) => self.segments(&batch, shelf),
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
-            (State::Receiving, FromAgent::Commit) if !self.open.dry_run => self.commit(shelf),
+            (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
+                // One told against the base that is unknown here is passed over, with its pieces.
+                if !self.base_refused || parcel.basis == Basis::None {
+                    self.parcels.begin(parcel)?;
+                }
+                Ok(Vec::new())
+            }
+            (State::Receiving, FromAgent::Piece(_)) if self.base_refused && !self.parcels.is_open() => {
+                Ok(Vec::new())
+            }
+            (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
+            (State::Receiving, FromAgent::Commit) if !self.open.dry_run => {
+                self.commit_ordered = true;
+                self.commit_if_due(shelf)
+            }
             (_, FromAgent::Names(_)) => Err(Error::OutOfTurn("Names")),
             (_, FromAgent::Segments(_)) => Err(Error::OutOfTurn("Segments")),
             (_, FromAgent::Chunks(_)) => Err(Error::OutOfTurn("Chunks")),
+            (_, FromAgent::Parcel(_)) => Err(Error::OutOfTurn("Parcel")),
+            (_, FromAgent::Piece(_)) => Err(Error::OutOfTurn("Piece")),
             (_, FromAgent::Commit) => Err(Error::OutOfTurn("Commit")),
         }
     }
 
+    fn told_by_base(
+        &mut self,
+        release: &ReleaseId,
+        outline: &Outline,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let base = shelf.base(Some(release)).map_err(Error::Shelf)?;
+        let applied = base.and_then(|base| {
+            let segments = outline.apply(&base, self.open.segments as usize)?;
+            Some((base, segments))
+        });
+        let Some((base, segments)) = applied else {
+            self.base_refused = true;
+            return Ok(vec![PushReply::WantNames]);
+        };
+        self.replaced = SegmentsReplaced::new(outline.gaps(base.len()));
+        self.base = base;
+        self.told_by_base = true;
+        self.begin_receiving(segments);
+        Ok(Vec::new())
+    }
+
+    fn told_by_names(&mut self, names: Vec<u8>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if names.is_empty() && self.open.segments > 0 {
+            return Ok(vec![PushReply::WantNames]);
+        }
+        self.named(&names, shelf)
+    }
+
     /// Answers once all names are there.
-    fn named(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let expected = self.open.segments as usize;
-        if self.names.len() > expected {
+    fn named(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let is_full = matches!(self.open.told, Told::Full(_));
+        let width = if is_full { 8 } else { 4 };
+        self.names.extend_from_slice(names);
+        let expected = self.open.segments as usize * width;
+        if self.names.len() > expected || (names.is_empty() && expected > 0) {
             return Err(Error::OutOfTurn("Names"));
         }
         if self.names.len() < expected {
             return Ok(Vec::new());
         }
-        self.segments = shelf.resolve(&self.names).map_err(Error::Shelf)?;
-        self.state = State::Receiving;
-        let marks: Marks = self.segments.iter().map(Option::is_none).collect();
-        self.wanted = marks.places().collect();
+        let names = std::mem::take(&mut self.names);
+        let segments = if is_full {
+            shelf.resolve(&unpack_names(&names)?).map_err(Error::Shelf)?
+        } else {
+            self.base = shelf.base(None).map_err(Error::Shelf)?.unwrap_or_default();
+            let by_name: HashMap<u32, NodeRef> =
+                self.base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
+            unpack_short_names(&names)?.iter().map(|name| by_name.get(name).copied()).collect()
+        };
+        let marks: Marks = segments.iter().map(Option::is_none).collect();
+        self.begin_receiving(segments);
         Ok(vec![PushReply::WantSegments(marks)])
     }
 
+    fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
+        self.state = State::Receiving;
+        self.wanted =
+            (0..).zip(&segments).filter(|(_, node)| node.is_none()).map(|(place, _)| place).collect();
+        self.segments = segments;
+    }
+
     /// Takes the next wanted segments and says which of their chunks are missing.
-    fn segments(&mut self, batch: &Batch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let parts = batch.open(&mut self.zstd, &mut self.plain)?;
-        let mut references = Vec::new();
-        let mut nodes = Vec::with_capacity(parts.len());
-        for part in parts {
-            let bytes = &self.plain[part];
-            let node =
-                NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
-            let place = self.wanted.pop_front().ok_or(Error::OutOfTurn("Segments"))? as usize;
-            if node.id.prefix() != self.names[place] {
-                return Err(Error::OtherSegment(node.id));
-            }
-            self.segments[place] = Some(node);
-            nodes.push(ChunkRef { id: node.id, bytes: node.bytes });
-            references.extend(manifest::segment_chunks(bytes)?);
+    fn segments(&mut self, batch: &SegmentBatch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let count = batch.lengths.len();
+        if count > self.wanted.len() {
+            return Err(Error::OutOfTurn("Segments"));
         }
-        let held = shelf.holds(&references).map_err(Error::Shelf)?;
-        let mut marks = Vec::with_capacity(references.len());
-        for (chunk, held) in references.iter().zip(held) {
-            // A length that is not the chunk's would be found only when the release is rebuilt.
-            let asked = self.asked.get(&chunk.id).copied();
-            if let Some(expected) = asked.filter(|expected| *expected != chunk.bytes) {
-                return Err(Error::Length { id: chunk.id, expected, found: chunk.bytes });
-            }
-            let missing = !held && asked.is_none();
-            if missing {
-                self.asked.insert(chunk.id, chunk.bytes);
-                self.cost.unseen_chunks += 1;
-                self.cost.unseen_bytes += u64::from(chunk.bytes);
-            }
-            marks.push(missing);
+        let places: Vec<u32> = self.wanted.drain(..count).collect();
+        let mut base = Vec::new();
+        if batch.against_base {
+            let replaced = self.replaced.by(&places).into_iter().map(|place| self.base[place]);
+            let read = |node: NodeRef| {
+                let mut bytes = Vec::new();
+                shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map(|()| bytes)
+            };
+            base = super::prefix_of(replaced.map(read)).map_err(Error::Shelf)??;
         }
-        if self.open.dry_run {
-            // Nothing will come; what is forgotten here is at worst counted twice.
-            if self.asked.len() > PUSH_CHUNKS_IN_FLIGHT {
-                self.asked.clear();
+        let (mut marks, mut chunks) = (Vec::new(), 0);
+        let mut segments = Vec::with_capacity(count);
+        for (place, bytes) in places.into_iter().zip(batch.open(&base)?) {
+            let thin = Thin::decode(&bytes)?;
+            let references: Vec<Reference> = thin.references().collect();
+            let known = shelf.find(&references).map_err(Error::Shelf)?;
+            segments.push((place, thin, references, known));
+        }
+        let likenesses = self.likenesses(&segments, shelf)?;
+        let mut asked_at = HashMap::new();
+        for (place, thin, references, known) in segments {
+            if self.open.dry_run {
+                // Nothing will come, and the same chunk may be counted again.
+                self.waiting.clear();
             }
-            if self.wanted.is_empty() {
-                self.state = State::Finished;
+            let offered = batch.offered.iter().skip(chunks).zip(&references).filter(|(mark, _)| *mark);
+            self.offered.extend(offered.map(|(_, reference)| reference.short()));
+            chunks += references.len();
+            let (asked, complete) = self.waiting.enter(place, thin, known)?;
+            self.cost.unseen_chunks += asked.iter().filter(|asked| **asked).count() as u64;
+            for number in (0..).zip(&asked).filter(|(_, asked)| **asked).map(|(number, _)| number) {
+                asked_at.insert((place, number), asked_at.len());
             }
+            marks.extend(asked);
+            if let Some(complete) = complete.filter(|_| !self.open.dry_run) {
+                self.take(complete, shelf)?;
+            }
+        }
+        if self.offered.len() > PUSH_CHUNKS_IN_FLIGHT {
+            return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+        }
+        if self.open.dry_run && self.wanted.is_empty() {
+            self.state = State::Finished;
+        }
+        let mut replies = self.sign(likenesses, &asked_at, shelf)?;
+        replies.push(PushReply::Missing(marks.into_iter().collect()));
+        Ok(replies)
+    }
+
+    /// What missing chunks of new segments resemble, where the agent cannot know.
+    fn likenesses(
+        &mut self,
+        segments: &[(u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>)],
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<Likeness>, Error> {
+        if self.told_by_base || self.open.dry_run || self.base.is_empty() {
+            return Ok(Vec::new());
+        }
+        let base = &self.base;
+        let mut read = |node: &NodeRef| {
+            let mut bytes = Vec::new();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+            Ok::<_, Error>(bytes)
+        };
+        if self.older.is_none() {
+            let gaps = Outline::of(base, self.segments.iter().copied()).gaps(base.len());
+            self.older = Some(Older::read(base, &gaps, |place| read(&base[place as usize]))?);
+        }
+        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let new: Vec<_> =
+            segments.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
+        let present: HashSet<&NodeRef> = base.iter().collect();
+        older.likenesses(&new, |place| {
+            let stays = self.segments.get(place as usize).copied().flatten();
+            stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
+        })
+    }
+
+    /// Signs the older content that chunks resemble which were asked for.
+    fn sign(
+        &mut self,
+        likenesses: Vec<Likeness>,
+        asked: &HashMap<(u32, u32), usize>,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let mut replies = Vec::new();
+        for likeness in likenesses {
+            let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
+            let Some(first) = places.first().copied() else { continue };
+            let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
+            let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
+            if bytes > REGION_BYTES_MAX || self.signed_chunks + likeness.chunks.len() > PUSH_CHUNKS_IN_FLIGHT
+            {
+                continue;
+            }
+            let mut basis = Vec::with_capacity(bytes);
+            // A damaged basis costs the delta, not the push.
+            if likeness.chunks.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
+                continue;
+            }
+            let Some(signature) = signature_of(&basis, likeness.edits) else { continue };
+            let region = u32::try_from(self.regions.len()).expect("regions are bounded");
+            let mut encoded = Vec::new();
+            signature.encode(&mut encoded);
+            self.signed_chunks += likeness.chunks.len();
+            self.regions.insert(region, Region { chunks: likeness.chunks, geometry: signature.geometry() });
+            let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
+            replies.push(PushReply::Signature(Signed {
+                region,
+                first: number(first),
+                chunks: number(chunks),
+                signature: encoded,
+            }));
+        }
+        Ok(replies)
+    }
+
+    /// Takes chunks that were asked for, or offered, as they came.
+    fn chunks(&mut self, batch: Batch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let mut plain = std::mem::take(&mut self.plain);
+        let parts = batch.open(&mut self.zstd, &mut plain)?;
+        let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
+        self.cost.sent_bytes += batch.payload.len() as u64;
+        if arrived.iter().all(Option::is_some) {
+            let chunks = arrived.into_iter().flatten().collect();
+            let frame =
+                Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
+            shelf.keep(frame).map_err(Error::Shelf)?;
         } else {
-            if self.asked.len() > PUSH_CHUNKS_IN_FLIGHT {
-                return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+            self.keep_anew(&plain, &batch.lengths, &arrived, shelf)?;
+        }
+        self.plain = plain;
+        self.end_message(complete, shelf)
+    }
+
+    fn piece(&mut self, piece: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let Some((parcel, payload)) = self.parcels.piece(piece)? else { return Ok(Vec::new()) };
+        self.parcel(&parcel, &payload, shelf)
+    }
+
+    /// Takes the chunks of a whole parcel, and frames them anew.
+    fn parcel(
+        &mut self,
+        parcel: &Parcel,
+        payload: &[u8],
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let mut plain = Vec::new();
+        parcels::open(parcel, payload, &self.base, &self.regions, shelf, &mut plain)?;
+        let mut rest = plain.as_slice();
+        let parts = parcel.lengths.iter().map(|length| {
+            let (part, after) = rest.split_at(*length as usize);
+            rest = after;
+            part
+        });
+        let (arrived, complete) = self.arrive(parts)?;
+        self.cost.sent_bytes += payload.len() as u64;
+        self.keep_anew(&plain, &parcel.lengths, &arrived, shelf)?;
+        self.end_message(complete, shelf)
+    }
+
+    /// Names the chunks that came, where somebody waits for them; gives the segments that they complete.
+    fn arrive<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Vec<Option<ChunkRef>>, Vec<Complete>), Error> {
+        let (mut arrived, mut completed) = (Vec::new(), Vec::new());
+        for bytes in parts {
+            let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
+            let chunk = ChunkRef { id: ChunkId::of(bytes), bytes: length };
+            let was_offered = self.offered.remove(&chunk.id.into());
+            match self.waiting.arrive(chunk)? {
+                Some(complete) => {
+                    self.cost.unseen_bytes += u64::from(length);
+                    completed.extend(complete);
+                    arrived.push(Some(chunk));
+                }
+                None if was_offered || self.base_refused => arrived.push(None),
+                None => return Err(Error::Unasked(chunk.id)),
             }
-            let (codec, payload) = (batch.codec, batch.payload.clone());
-            let frame = Frame { kind: FrameKind::Manifest, codec, chunks: nodes, payload };
+        }
+        Ok((arrived, completed))
+    }
+
+    /// Keeps those parts of `plain` that have a name, in frames made here.
+    fn keep_anew(
+        &mut self,
+        mut plain: &[u8],
+        lengths: &[u32],
+        arrived: &[Option<ChunkRef>],
+        shelf: &mut impl Shelf,
+    ) -> Result<(), Error> {
+        let (mut chunks, mut bytes) = (Vec::new(), Vec::new());
+        for (at, (length, chunk)) in (1..).zip(lengths.iter().zip(arrived)) {
+            let (part, rest) = plain.split_at(*length as usize);
+            plain = rest;
+            if let Some(chunk) = chunk {
+                chunks.push(*chunk);
+                bytes.extend_from_slice(part);
+            }
+            let is_full = bytes.len() >= FRAME_PLAIN_TARGET || chunks.len() == FRAME_CHUNKS_MAX;
+            if (is_full || at == lengths.len()) && !chunks.is_empty() {
+                let (codec, payload) = self.compressor.compress(&bytes);
+                bytes.clear();
+                let chunks = std::mem::take(&mut chunks);
+                let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
+                shelf.keep(frame).map_err(Error::Shelf)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a message of content.
+    fn end_message(
+        &mut self,
+        complete: Vec<Complete>,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        shelf.kept_message();
+        for complete in complete {
+            self.take(complete, shelf)?;
+        }
+        self.commit_if_due(shelf)
+    }
+
+    /// Takes a complete segment; keeps it with its neighbours.
+    fn take(&mut self, complete: Complete, shelf: &mut impl Shelf) -> Result<(), Error> {
+        self.segments[complete.place as usize] = Some(complete.node());
+        self.complete_bytes += complete.bytes.len();
+        self.complete.push(complete.bytes);
+        if self.complete_bytes >= SEGMENT_BATCH_BYTES {
+            self.keep_segments(shelf)?;
+        }
+        Ok(())
+    }
+
+    fn keep_segments(&mut self, shelf: &mut impl Shelf) -> Result<(), Error> {
+        self.complete_bytes = 0;
+        for segments in std::mem::take(&mut self.complete).chunks(FRAME_CHUNKS_MAX) {
+            let parts = segments.iter().map(Vec::as_slice);
+            let frame = Frame::compress(FrameKind::Manifest, parts, &mut self.compressor);
             shelf.keep(frame).map_err(Error::Shelf)?;
         }
-        Ok(vec![PushReply::Missing(marks.into_iter().collect())])
+        Ok(())
     }
 
-    /// Takes chunks that were asked for.
-    fn chunks(&mut self, batch: Batch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let parts = batch.open(&mut self.zstd, &mut self.plain)?;
-        let mut chunks = Vec::with_capacity(parts.len());
-        for (part, bytes) in parts.into_iter().zip(&batch.lengths) {
-            let id = ChunkId::of(&self.plain[part]);
-            if self.asked.remove(&id) != Some(*bytes) {
-                return Err(Error::Unasked(id));
+    /// Commits where that was ordered and nothing is missing.
+    fn commit_if_due(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if !self.commit_ordered || self.waiting.asked() > 0 || self.parcels.is_open() {
+            return Ok(Vec::new());
+        }
+        let segments: Vec<NodeRef> = self.segments.iter().copied().flatten().collect();
+        if segments.len() != self.segments.len() {
+            return Err(Error::Incomplete(self.segments.len() - segments.len()));
+        }
+        let Open { profile, shape, totals, release, .. } = self.open;
+        let root = Root::above(profile, shape, totals, segments.clone(), |_| {})?;
+        if root.release() != release {
+            if matches!(self.open.told, Told::Full(_)) {
+                let (expected, found) = (release.into(), root.release().into());
+                return Err(manifest::Error::OtherRoot { expected, found }.into());
             }
-            chunks.push(ChunkRef { id, bytes: *bytes });
+            self.state = State::Finished;
+            return Ok(vec![PushReply::Mismatch]);
         }
-        self.cost.sent_bytes += batch.payload.len() as u64;
-        let frame = Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
-        shelf.keep(frame).map_err(Error::Shelf)?;
-        Ok(Vec::new())
-    }
-
-    fn commit(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        if !self.asked.is_empty() || !self.wanted.is_empty() {
-            return Err(Error::Incomplete(self.asked.len() + self.wanted.len()));
-        }
-        let segments = std::mem::take(&mut self.segments);
-        let proposal = Proposal {
-            open: self.open.clone(),
-            segments: segments.into_iter().flatten().collect(),
-            cost: self.cost,
-        };
+        self.keep_segments(shelf)?;
+        let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
         let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
         self.state = State::Finished;
         Ok(vec![PushReply::Committed { record, existing }])

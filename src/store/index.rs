@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, ShortId};
 use crate::pack::PackId;
 
 /// Where a chunk lies.
@@ -156,9 +156,19 @@ impl Index {
     /// # Errors
     /// The index is damaged.
     pub fn find_name(&self, name: u64) -> Result<Option<(ChunkId, Place)>, Error> {
-        let Some((key, value)) =
-            guarded(|| Ok(self.chunks.scan_prefix(name.to_le_bytes()).next().transpose()?))?
-        else {
+        self.find_beginning(&name.to_le_bytes())
+    }
+
+    /// The first chunk whose id begins so.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find_short(&self, short: ShortId) -> Result<Option<(ChunkId, Place)>, Error> {
+        self.find_beginning(short.as_bytes())
+    }
+
+    fn find_beginning(&self, begin: &[u8]) -> Result<Option<(ChunkId, Place)>, Error> {
+        let Some((key, value)) = guarded(|| Ok(self.chunks.scan_prefix(begin).next().transpose()?))? else {
             return Ok(None);
         };
         let id = ChunkId::from_bytes(key.as_ref().try_into().map_err(|_| Error::Entry)?);

@@ -57,7 +57,7 @@ impl Marking<'_> {
     fn release(
         &mut self,
         release: &ReleaseId,
-        reader: &mut super::StoreReader<'_>,
+        reader: &mut super::StoreReader<&super::Store>,
     ) -> Result<(), SourceError> {
         self.names.push(ChunkId::from(*release).prefix());
         let root: Root = self.store.root(release)?;
@@ -68,7 +68,7 @@ impl Marking<'_> {
         &mut self,
         nodes: &[NodeRef],
         depth: u8,
-        reader: &mut super::StoreReader<'_>,
+        reader: &mut super::StoreReader<&super::Store>,
     ) -> Result<(), SourceError> {
         let mut first_error = Ok(());
         for node in nodes {
@@ -88,7 +88,7 @@ impl Marking<'_> {
         &mut self,
         node: &NodeRef,
         depth: u8,
-        reader: &mut super::StoreReader<'_>,
+        reader: &mut super::StoreReader<&super::Store>,
     ) -> Result<(), SourceError> {
         let mut bytes = Vec::new();
         reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes)?;

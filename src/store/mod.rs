@@ -36,7 +36,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::files;
-use crate::ids::{ChunkId, ReleaseId, Selector};
+use crate::ids::{ChunkId, ReleaseId, Selector, ShortId};
 use crate::limits::PACK_BYTES_TARGET;
 use crate::manifest::{NodeRef, Root};
 use crate::pack::Frame;
@@ -215,6 +215,20 @@ impl Store {
         };
         let there = found.filter(|(_, place)| self.shared.packs.by_number(place.pack).is_some());
         Ok(there.map(|(id, place)| NodeRef { id, bytes: place.bytes }))
+    }
+
+    /// The first chunk whose id begins so and that a push may count on.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn find_short(&self, short: ShortId) -> Result<Option<ChunkRef>> {
+        let found = match self.shared.recent.find_short(short) {
+            Some(found) => Some(found),
+            None => self.shared.index.find_short(short)?,
+        };
+        let Some((id, place)) = found else { return Ok(None) };
+        let chunk = ChunkRef { id, bytes: place.bytes };
+        Ok(self.holds(&chunk)?.then_some(chunk))
     }
 
     /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.

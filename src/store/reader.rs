@@ -1,7 +1,7 @@
 //! Reads chunks out of packs, with the last frames kept decoded.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::Store;
@@ -16,10 +16,10 @@ use crate::recipe::ChunkRef;
 /// Frames kept decoded by one reader: some 2 MiB; neighbours of the next chunk are mostly in the last.
 const FRAMES_KEPT: usize = 8;
 
-/// A reader of one thread.
+/// A reader of one thread, over a borrowed or a shared store.
 #[derive(Debug)]
-pub struct StoreReader<'a> {
-    store: &'a Store,
+pub struct StoreReader<S> {
+    store: S,
     zstd: Decompressor,
     frames: VecDeque<Decoded>,
     /// Which frame, counted since the start, holds a chunk, and where.
@@ -35,15 +35,15 @@ struct Decoded {
     pack: Arc<Pack>,
 }
 
-impl<'a> StoreReader<'a> {
+impl<S: Deref<Target = Store>> StoreReader<S> {
     /// Starts with nothing decoded.
-    pub fn new(store: &'a Store) -> Self {
+    pub fn new(store: S) -> Self {
         Self { store, zstd: Decompressor::new(), frames: VecDeque::new(), chunks: HashMap::new(), dropped: 0 }
     }
 
     /// The store that is read.
-    pub fn store(&self) -> &'a Store {
-        self.store
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
@@ -100,7 +100,7 @@ impl<'a> StoreReader<'a> {
     }
 }
 
-impl ChunkReader for StoreReader<'_> {
+impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
         if self.copy(chunk, out) {
             return Ok(());
@@ -122,7 +122,7 @@ impl ChunkReader for StoreReader<'_> {
     }
 }
 
-impl StoreReader<'_> {
+impl<S> StoreReader<S> {
     /// Appends the chunk if a decoded frame has it and it is what its name says.
     fn copy(&self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
         let Some((number, range)) = self.chunks.get(&chunk.id) else { return false };
@@ -172,7 +172,7 @@ mod tests {
         file.write_all_at(b"T", at as u64).expect("damaged");
 
         let store = Store::open(folder.path(), options).expect("the old store");
-        let read = |reader: &mut StoreReader<'_>, place: usize| {
+        let read = |reader: &mut StoreReader<&Store>, place: usize| {
             let mut bytes = Vec::new();
             reader.read(&chunks[place], &mut bytes).map(|()| bytes)
         };

@@ -29,6 +29,15 @@ pub enum Found {
     Elsewhere(Record),
 }
 
+impl Found {
+    /// The record itself.
+    pub fn record(self) -> Record {
+        match self {
+            Self::Latest(record) | Self::Elsewhere(record) => record,
+        }
+    }
+}
+
 /// All records of a space.
 #[derive(Debug)]
 pub struct Records {

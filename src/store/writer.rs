@@ -19,7 +19,7 @@ use super::packs::{self, Pack, Packs};
 use super::{Error, Options, Result};
 use crate::crash;
 use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, ShortId};
 use crate::limits::PACK_CHUNKS_MAX;
 use crate::pack::{self, Footer, Frame, PackId};
 
@@ -43,6 +43,13 @@ impl Recent {
         let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (id, place) = chunks.range(ChunkId::from_bytes(low)..).next()?;
         (id.prefix() == name).then_some((*id, *place))
+    }
+
+    /// The first chunk whose id begins so.
+    pub fn find_short(&self, short: ShortId) -> Option<(ChunkId, Place)> {
+        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (id, place) = chunks.range(short.lowest()..).next()?;
+        (ShortId::from(*id) == short).then_some((*id, *place))
     }
 
     fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {

@@ -4,23 +4,28 @@
 //! is bounded by `limits`, and whatever a peer sends is checked by the types here or by the state
 //! machines in `push` before it is believed.
 
-mod batch;
 mod marks;
+mod batch;
+mod parcel;
 mod query;
 
-pub use batch::{Batch, BatchError, pack_names, unpack_names};
+pub use batch::{
+    Batch, BatchError, SegmentBatch, pack_names, pack_short_names, short_name, unpack_names,
+    unpack_short_names,
+};
 pub use marks::Marks;
+pub use parcel::{Basis, Parcel, ParcelError, Section, Signed, Span};
 pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, UserStatistics};
 
 use serde::{Deserialize, Serialize};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
-use crate::manifest::{Profile, Shape, Totals};
+use crate::manifest::{Outline, Profile, Shape, Totals};
 use crate::record::{DeliveryEvent, Record};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,11 +134,27 @@ pub struct Open {
     pub totals: Totals,
     /// How many segments the manifest has.
     pub segments: u32,
-    /// The segments' names ([`pack_names`]), or nothing where they are too many to send unasked.
-    #[serde(with = "serde_bytes")]
-    pub names: Vec<u8>,
+    /// How the segments are told.
+    pub told: Told,
     /// Negotiate only: nothing is stored.
     pub dry_run: bool,
+}
+
+/// How a push tells which segments its manifest has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// By those of a release that the agent remembers; the new ones follow at once.
+    Base {
+        /// The release.
+        release: ReleaseId,
+        /// What stays of it.
+        outline: Outline,
+    },
+    /// By short names ([`pack_short_names`]), or by none yet where they are too many to send unasked. They are
+    /// looked for in the application's latest release.
+    Short(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// By names ([`pack_names`]) and segments in full, after short ones met something that begins alike.
+    Full(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// What an agent says after `Open`.
@@ -142,24 +163,32 @@ pub enum FromAgent {
     /// More names of segments, in order; as many messages as it takes.
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The next of the wanted segments, in order.
-    Segments(Batch),
-    /// Some of the missing chunks.
+    Segments(SegmentBatch),
+    /// Some of the missing chunks, stored as they come.
     Chunks(Batch),
-    /// All that was missing is sent.
+    /// More missing chunks; their bytes follow in pieces.
+    Parcel(Parcel),
+    /// The next piece of the parcel.
+    Piece(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Commit as soon as nothing is missing.
     Commit,
 }
 
 /// What a proxy says during a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushReply {
-    /// The root is unknown: send the segments' names.
+    /// The release is unknown, and so is the one that it was told by, if any: send the segments' names.
     WantNames,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),
+    /// Older content that some of the chunks resemble that the next `Missing` marks.
+    Signature(Signed),
     /// For one `Segments`: which of its chunk references, in order, the space lacks.
     Missing(Marks),
-    /// So many `Chunks` messages are on stable storage.
+    /// So many `Chunks` and `Parcel`s are on stable storage.
     Stored(u64),
+    /// Something short met another thing that begins alike: push again, in full.
+    Mismatch,
     /// The release is on stable storage, its deliveries durably queued.
     Committed {
         /// What was written.

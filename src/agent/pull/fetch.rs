@@ -230,7 +230,7 @@ fn missing(
 fn segment_chunks(
     segment: &NodeRef,
     present: &Present,
-    reader: &mut crate::store::StoreReader<'_>,
+    reader: &mut crate::store::StoreReader<&Store>,
 ) -> Result<Vec<ChunkRef>> {
     use crate::reassembly::{self, ChunkReader};
     if let Some((_, bytes)) = present.segment(segment.id.prefix()) {

@@ -1,0 +1,134 @@
+//! What the proxy confirmed last time, as far as a push builds on it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::gather::Resembled;
+use super::keep::Keep;
+use super::memory::Memory;
+use super::scan::Spool;
+use super::{Error, Result};
+use crate::ids::{ChunkId, ReleaseId};
+use crate::manifest::{self, NodeRef, Outline, Thin};
+use crate::push::{Older, prefix_of};
+use crate::recipe::ChunkRef;
+use crate::wire::Marks;
+
+/// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
+const CHUNKS_MAX: usize = 1024 * 1024;
+
+/// The release that the proxy confirmed last time. Memory: 40 B for each chunk of segments that changed.
+#[derive(Debug)]
+pub(super) struct Base {
+    memory: Memory,
+    /// The chunks of its segments that the new manifest does not have, and those that were offered since.
+    chunks: HashSet<ChunkId>,
+    /// The new manifest's segments.
+    new: Vec<NodeRef>,
+    /// The base's content, as far as it is kept here.
+    keep: Option<Arc<Keep>>,
+    /// The base's segments that the new manifest does not have, once somebody asked.
+    older: Option<Older>,
+}
+
+impl Base {
+    /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
+    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>) -> Option<Self> {
+        let stay: HashSet<&NodeRef> = new.iter().collect();
+        let mut chunks = HashSet::new();
+        for (place, node) in (0..).zip(memory.segments()) {
+            if stay.contains(node) || chunks.len() >= CHUNKS_MAX {
+                continue;
+            }
+            let bytes = memory.segment(place).ok()?;
+            chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
+        }
+        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None })
+    }
+
+    /// What is remembered of it.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The release.
+    pub fn release(&self) -> ReleaseId {
+        self.memory.release()
+    }
+
+    /// Its segments.
+    pub fn segments(&self) -> &[NodeRef] {
+        self.memory.segments()
+    }
+
+    /// Which of the chunks the base does not have and no earlier call had.
+    pub fn unseen(&mut self, references: &[ChunkRef]) -> Marks {
+        references.iter().map(|chunk| self.chunks.insert(chunk.id)).collect()
+    }
+
+    /// What missing chunks of some new segments resemble in the base, where it is kept here.
+    ///
+    /// `marks` says which of the segments' references, in order, are missing.
+    pub fn resembled(
+        &mut self,
+        spool: &mut Spool,
+        segments: &[u32],
+        marks: &Marks,
+    ) -> Result<Vec<Resembled>> {
+        let Some(keep) = &self.keep else { return Ok(Vec::new()) };
+        let memory = &self.memory;
+        let read = |place: u32| -> Result<Vec<u8>> { Ok(memory.segment(place)?) };
+        if self.older.is_none() {
+            let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
+            self.older = Some(Older::read(memory.segments(), &gaps.gaps(memory.segments().len()), read)?);
+        }
+        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let (mut thins, mut known, mut places) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut marks = marks.iter();
+        for segment in segments {
+            let thin = Thin::decode(&spool.segment(*segment)?)?;
+            let mut known_here = Vec::new();
+            for (number, reference) in (0..).zip(thin.references()) {
+                let missing = marks.next() == Some(true);
+                if missing {
+                    places.insert((*segment, number), places.len());
+                }
+                known_here.push(if missing { None } else { reference.full() });
+            }
+            thins.push(thin);
+            known.push(known_here);
+        }
+        let new: Vec<_> = segments
+            .iter()
+            .zip(&thins)
+            .zip(&known)
+            .map(|((place, thin), known)| (*place, thin, known.as_slice()))
+            .collect();
+        let stays: HashSet<&NodeRef> = memory.segments().iter().collect();
+        let likenesses = older.likenesses(&new, |place| match self.new.get(place as usize) {
+            Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(place)?)),
+            _ => Ok(None),
+        })?;
+        let mut resembled = Vec::new();
+        for likeness in likenesses {
+            let new: Vec<usize> = likeness.new.iter().filter_map(|at| places.get(at).copied()).collect();
+            let Some(first) = new.first().copied() else { continue };
+            if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
+                let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
+                let older = super::gather::Older::Kept(likeness.basis, likeness.chunks);
+                resembled.push(Resembled { first, count, older });
+            }
+        }
+        Ok(resembled)
+    }
+
+    /// What a batch of segments is compressed against that stand in the place of these.
+    pub fn prefix(&self, places: &[usize]) -> Result<Vec<u8>> {
+        let segments = places.iter().map(|place| {
+            self.memory.segment(u32::try_from(*place).expect("a manifest's segments are bounded"))
+        });
+        Ok(prefix_of(segments)??)
+    }
+}

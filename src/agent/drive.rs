@@ -1,0 +1,271 @@
+//! Runs a push: the state machine on one side, the link and the feeder on the other.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::base::Base;
+use super::feed::{Fed, Job};
+use super::gather::{Older, Resembled};
+use super::pack::Packed;
+use super::receipt::ReceiptBytes;
+use super::scan::Spool;
+use super::{Error, Result};
+use crate::delta::Signature;
+use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES};
+use crate::link::{Receiver, Sender};
+use crate::manifest;
+use crate::monitor::{Monitor, Phase};
+use crate::push::{self, Action, Agent, Segments};
+use crate::record::{DeliveryEvent, DeliveryState, Record};
+use crate::wire::{FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed};
+
+/// Runs the state machine over the link.
+pub(super) struct Drive {
+    /// The state machine.
+    pub machine: Agent,
+    /// The agent's half of the stream.
+    pub sender: Sender,
+    /// The scanned manifest.
+    pub spool: Arc<Mutex<Spool>>,
+    /// What the proxy confirmed last time.
+    pub base: Option<Base>,
+    /// Gone when no more chunks will be asked for.
+    pub jobs: Option<threads::Sender<Job>>,
+    /// Who is told.
+    pub monitor: Arc<dyn Monitor>,
+    /// What was sent so far.
+    pub bytes: ReceiptBytes,
+    /// Chunks that were sent, or are to be.
+    pub unseen_chunks: u64,
+    /// What the proxy wrote, and when that was known.
+    pub committed: Option<(Record, bool, Instant)>,
+    /// The last state of each delivery.
+    pub deliveries: Vec<DeliveryEvent>,
+    /// Whether nothing is to be stored.
+    pub dry_run: bool,
+    /// Whether the conversation is over.
+    pub finished: bool,
+}
+
+impl Drive {
+    /// Talks until all is said: first does what `begin` says, then what the proxy's words ask for.
+    pub async fn run(
+        &mut self,
+        begin: Vec<Action>,
+        mut receiver: Receiver,
+        mut fed: mpsc::Receiver<Fed>,
+    ) -> Result<()> {
+        // A task of its own listens, so that the proxy is heard while a send waits.
+        let (replies_in, mut replies) = mpsc::channel(64);
+        let reader = tokio::spawn(async move {
+            loop {
+                let reply = receiver.receive::<PushReply>().await;
+                let ends = !matches!(reply, Ok(Some(_)));
+                if replies_in.send(reply).await.is_err() || ends {
+                    break;
+                }
+            }
+        });
+        let mut heard_all = false;
+        let mut begun = self.act_all(begin).await;
+        let result = loop {
+            if self.finished {
+                break Ok(());
+            }
+            if let Err(error) = std::mem::replace(&mut begun, Ok(())) {
+                break Err(self.reason(error, &mut replies).await);
+            }
+            let step = tokio::select! {
+                biased;
+                reply = replies.recv(), if !heard_all => match reply {
+                    Some(Ok(Some(reply))) => self.reply(reply).await,
+                    Some(Err(error)) => Err(error.into()),
+                    Some(Ok(None)) if self.machine.is_answered() => {
+                        heard_all = true;
+                        Ok(())
+                    }
+                    Some(Ok(None)) | None => Err(Error::Ended),
+                },
+                Some(next) = fed.recv(), if self.committed.is_none() => self.fed(next).await,
+                else => Err(Error::Ended),
+            };
+            // A peer that refuses closes its half first: what it said before is the better reason.
+            if let Err(error) = step {
+                break Err(self.reason(error, &mut replies).await);
+            }
+        };
+        fed.close();
+        reader.abort();
+        result
+    }
+
+    /// The refusal behind a broken stream, if the proxy sent one.
+    async fn reason(&mut self, error: Error, replies: &mut mpsc::Receiver<LinkReply>) -> Error {
+        if !matches!(error, Error::Link(_)) {
+            return error;
+        }
+        let refusal = async {
+            while let Some(Ok(Some(reply))) = replies.recv().await {
+                if let PushReply::Refused(refusal) = reply {
+                    return Some(refusal);
+                }
+            }
+            None
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(1), refusal).await;
+        waited.ok().flatten().map_or(error, Error::Refused)
+    }
+
+    async fn reply(&mut self, reply: PushReply) -> Result<()> {
+        let actions = self.machine.receive(reply)?;
+        self.act_all(actions).await
+    }
+
+    /// Does what is to be done, and what follows from it.
+    async fn act_all(&mut self, actions: Vec<Action>) -> Result<()> {
+        let mut actions: VecDeque<Action> = actions.into();
+        while let Some(action) = actions.pop_front() {
+            actions.extend(self.act(action).await?);
+        }
+        Ok(())
+    }
+
+    async fn fed(&mut self, next: Fed) -> Result<()> {
+        match next {
+            Fed::Unit(packed, plain) => {
+                self.bytes.sent += packed.bytes() as u64;
+                if !self.dry_run {
+                    self.send(packed).await?;
+                }
+                self.monitor.advance(Phase::Transfer, plain);
+            }
+            Fed::JobDone => {
+                let actions = self.machine.chunks_sent();
+                self.act_all(actions).await?;
+            }
+            Fed::Failed(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, packed: Packed) -> Result<()> {
+        match packed {
+            Packed::Batch(batch) => self.sender.send(&FromAgent::Chunks(batch)).await?,
+            Packed::Parcel(parcel, payload) => {
+                self.sender.send(&FromAgent::Parcel(parcel)).await?;
+                for piece in payload.chunks(PARCEL_PIECE_BYTES) {
+                    self.sender.send(&FromAgent::Piece(piece.to_vec())).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one thing; gives what is to be done next.
+    async fn act(&mut self, action: Action) -> Result<Vec<Action>> {
+        match action {
+            Action::Send(message) => self.sender.send(&message).await?,
+            Action::SendSegments(segments) => {
+                let offer = segments.offer;
+                let batch = self.segments(&segments)?;
+                let offered = batch.offered.clone();
+                self.sender.send(&FromAgent::Segments(batch)).await?;
+                if offer {
+                    return Ok(self.machine.offered(offered));
+                }
+            }
+            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, signed)?,
+            Action::Stored(_) => {}
+            Action::Committed { record, existing } => {
+                self.committed = Some((record, existing, Instant::now()));
+                // Whatever was still to be sent is not needed.
+                self.jobs = None;
+            }
+            Action::Delivery(event) => self.delivery(event),
+            Action::Finish => self.finished = true,
+        }
+        Ok(Vec::new())
+    }
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
+        let mut parts = Vec::with_capacity(wanted.places.len());
+        {
+            let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+            for place in &wanted.places {
+                parts.push(spool.segment(*place)?);
+            }
+        }
+        let mut offered = Marks::default();
+        if let Some(base) = self.base.as_mut().filter(|_| wanted.offer) {
+            let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
+            let references = references.collect::<Result<Vec<_>, _>>()?.concat();
+            offered = base.unseen(&references);
+        }
+        let against = match (&wanted.against, &self.base) {
+            (Some(places), Some(base)) => Some(base.prefix(places)?),
+            _ => None,
+        };
+        if !wanted.full {
+            parts = parts.iter().map(|bytes| manifest::shorten(bytes)).collect::<Result<_, _>>()?;
+        }
+        Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
+    }
+
+    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: Vec<Signed>) -> Result<()> {
+        let mut missing = marks.iter();
+        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut count, mut bytes) = (0, 0);
+        for segment in &segments {
+            for located in spool.chunks(*segment)? {
+                if missing.next() == Some(true) {
+                    count += 1;
+                    bytes += u64::from(located.chunk.bytes);
+                }
+            }
+        }
+        drop(missing);
+        let mut resembled = signed.into_iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
+        if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
+            resembled = base.resembled(&mut spool, &segments, &marks)?;
+        }
+        drop(spool);
+        self.unseen_chunks += count;
+        self.bytes.unseen += bytes;
+        self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
+        if let Some(jobs) = &self.jobs {
+            // The feeder ends only after `jobs` is dropped.
+            drop(jobs.send(Job { segments, marks, resembled }));
+        }
+        Ok(())
+    }
+
+    fn delivery(&mut self, event: DeliveryEvent) {
+        match &event.state {
+            DeliveryState::Running => {
+                self.monitor.note(&format!("delivering to {}", event.destination));
+            }
+            DeliveryState::Retrying { reason, seconds } => {
+                let text =
+                    format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
+                self.monitor.note(&text);
+            }
+            DeliveryState::Queued | DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
+        }
+        // The receipt tells each delivery's last state.
+        self.deliveries.retain(|earlier| earlier.destination != event.destination);
+        self.deliveries.push(event);
+    }
+}
+
+/// Older content at the proxy, as the feeder takes it.
+fn resembled_by(signed: Signed) -> Result<Resembled> {
+    let mut bytes = signed.signature.as_slice();
+    let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
+    let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);
+    Ok(Resembled { first: signed.first as usize, count: signed.chunks as usize, older })
+}
+
+type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;

@@ -1,0 +1,208 @@
+//! What the agent keeps of the content that it pushed: the basis of its next push.
+//!
+//! A store of chunks for each proxy, space and application, below the state folder. It is a cache, like the memory:
+//! without it a push sends more, never something else. Every chunk is verified when it is read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::memory::Key;
+use crate::compression::{Compressor, LEVEL_FAST};
+use crate::files::{self, Lock};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use crate::pack::{Frame, FrameKind};
+use crate::reassembly::ChunkReader;
+use crate::recipe::ChunkRef;
+use crate::store::{self, Store, StoreReader};
+
+/// 2 GiB: what all applications together may take.
+pub const KEPT_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+/// Kept content that is this many times larger than the release is mostly of older ones, and begins anew.
+const DEAD_FACTOR: u64 = 3;
+/// 64 MiB: below this, older content is no burden.
+const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// The kept content of one application, open. One process has it at a time.
+#[derive(Debug)]
+pub struct Keep {
+    store: Arc<Store>,
+    folder: PathBuf,
+    _lock: Lock,
+}
+
+impl Keep {
+    /// Opens the content kept for `key`, or begins it; none where another push has it, or it cannot be used.
+    pub fn open(state: &Path, key: &Key) -> Option<Self> {
+        let folder = state.join("kept").join(key.to_string());
+        files::create_folder(&folder).ok()?;
+        let mut lock = Lock::take(&folder.join("lock"), Duration::ZERO).ok()??;
+        // Its time tells when the content was last used.
+        lock.describe("a push uses this folder").ok()?;
+        let content = folder.join("content");
+        let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
+        let store = Store::open(&content, options).or_else(|_| {
+            drop(fs::remove_dir_all(&content));
+            Store::open(&content, options)
+        });
+        Some(Self { store: Arc::new(store.ok()?), folder, _lock: lock })
+    }
+
+    /// Whether the chunk is kept.
+    pub fn has(&self, chunk: &ChunkRef) -> bool {
+        self.store.holds(chunk).unwrap_or(false)
+    }
+
+    /// A reader of what is kept.
+    pub fn reader(&self) -> KeptReader {
+        KeptReader(StoreReader::new(Arc::clone(&self.store)))
+    }
+
+    /// Keeps chunks that lie behind one another in `plain`; those that cannot be kept are not.
+    pub fn add(&self, chunks: &[ChunkRef], mut plain: &[u8]) {
+        let mut compressor = Compressor::new(LEVEL_FAST);
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |chunk: &&ChunkRef| {
+                bytes += chunk.bytes as usize;
+                bytes <= FRAME_PLAIN_TARGET
+            };
+            let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
+            let (some, after) = rest.split_at(count);
+            let length = some.iter().map(|chunk| chunk.bytes as usize).sum::<usize>().min(plain.len());
+            let (content, behind) = plain.split_at(length);
+            let (codec, payload) = compressor.compress(content);
+            let frame = Frame { kind: FrameKind::Content, codec, chunks: some.to_vec(), payload };
+            if let Err(error) = self.store.append(&frame) {
+                return tracing::debug!(%error, "pushed content is not kept");
+            }
+            (rest, plain) = (after, behind);
+        }
+    }
+
+    /// Ends the push of a release of `release_bytes`; lets content go where all of it is more than `bytes_max`.
+    ///
+    /// # Errors
+    /// The state folder cannot be read.
+    pub fn finish(self, state: &Path, release_bytes: u64, bytes_max: u64) -> files::Result<()> {
+        self.store.close();
+        let stored = self.store.stored_bytes().unwrap_or(u64::MAX);
+        let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
+        let Self { store, folder, _lock } = self;
+        drop(store);
+        if is_old || stored > bytes_max {
+            drop(fs::remove_dir_all(folder.join("content")));
+        }
+        evict(&state.join("kept"), &folder, bytes_max)
+    }
+}
+
+/// Reads kept chunks; verifies each.
+#[derive(Debug)]
+pub struct KeptReader(StoreReader<Arc<Store>>);
+
+impl KeptReader {
+    /// Appends a chunk's bytes; false where it is not kept or damaged, and `out` is then as it was.
+    pub fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        let begin = out.len();
+        let read = self.0.read(chunk, out).is_ok();
+        if !read {
+            out.truncate(begin);
+        }
+        read
+    }
+}
+
+/// Removes the content that was used longest ago, except `current`, until all is at most `bytes_max`.
+fn evict(kept: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
+    use crate::files::OnPath;
+    let mut all = Vec::new();
+    for entry in fs::read_dir(kept).on("read", kept)? {
+        let path = entry.on("read", kept)?.path();
+        let used = fs::metadata(path.join("lock")).and_then(|lock| lock.modified()).ok();
+        all.push((used, bytes_below(&path), path));
+    }
+    all.sort();
+    let mut total: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, bytes, path) in all {
+        if total <= bytes_max {
+            break;
+        }
+        if path != *current
+            && let Ok(Some(_lock)) = Lock::take(&path.join("lock"), Duration::ZERO)
+            && fs::remove_dir_all(&path).is_ok()
+        {
+            total -= bytes;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of all files below a folder, as far as they can be read.
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Fingerprint;
+    use crate::ids::ChunkId;
+
+    fn key(app: &str) -> Key {
+        Key::new(&Fingerprint::of_key(b"a key"), "a token", &app.parse().expect("a name"))
+    }
+
+    fn chunk(bytes: &[u8]) -> ChunkRef {
+        ChunkRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("small") }
+    }
+
+    #[test]
+    fn what_was_kept_is_read_back_until_there_is_too_much_of_it() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let (one, two) = ([1u8; 5000], [2u8; 3000]);
+        let chunks = [chunk(&one), chunk(&two)];
+        let keep = Keep::open(state.path(), &key("web")).expect("a new one");
+        assert!(Keep::open(state.path(), &key("web")).is_none(), "one process at a time");
+        keep.add(&chunks, &[one.as_slice(), two.as_slice()].concat());
+        keep.finish(state.path(), 8000, KEPT_BYTES_DEFAULT).expect("finished");
+
+        let keep = Keep::open(state.path(), &key("web")).expect("the one before");
+        let mut out = vec![7];
+        assert!(keep.has(&chunks[1]) && keep.reader().read(&chunks[1], &mut out));
+        assert_eq!((out[0], &out[1..]), (7, two.as_slice()));
+        assert!(!keep.reader().read(&chunk(b"never"), &mut out));
+        keep.finish(state.path(), 8000, 10).expect("finished");
+        let keep = Keep::open(state.path(), &key("web")).expect("a new one");
+        assert!(!keep.has(&chunks[1]), "it was let go");
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let bytes: Vec<u8> = (0..500u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+        for app in ["old", "new"] {
+            let keep = Keep::open(state.path(), &key(app)).expect("a new one");
+            keep.add(&[chunk(&bytes)], &bytes);
+            keep.finish(state.path(), 16_000, KEPT_BYTES_DEFAULT).expect("finished");
+        }
+        let used = fs::File::options()
+            .write(true)
+            .open(state.path().join("kept").join(key("old").to_string()).join("lock"));
+        let used = used.expect("its lock");
+        used.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("set");
+        drop(used);
+        let size = bytes_below(&state.path().join("kept"));
+        evict(&state.path().join("kept"), Path::new("/"), size - 1).expect("evicted");
+        let has = |app| Keep::open(state.path(), &key(app)).expect("one").has(&chunk(&bytes));
+        assert!(has("new") && !has("old"));
+    }
+}

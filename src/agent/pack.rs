@@ -1,0 +1,229 @@
+//! Compresses a unit: as a frame, as a parcel, or told by what it resembles.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::gather::{Older, Resembled, Unit};
+use super::keep::{Keep, KeptReader};
+use super::pace::Packing;
+use super::scan::{Error, Located};
+use crate::compression::{self, Codec, Compressor};
+use crate::delta::{Matcher, Signature};
+use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
+use crate::limits::PARCEL_BASIS_MAX;
+use crate::recipe::ChunkRef;
+use crate::wire::{Basis, Batch, Parcel, Section};
+
+/// Compressed chunks, as they cross.
+#[derive(Debug)]
+pub enum Packed {
+    /// One frame.
+    Batch(Batch),
+    /// A parcel, and its payload.
+    Parcel(Parcel, Vec<u8>),
+}
+
+impl Packed {
+    /// Compressed bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.payload.len(),
+            Self::Parcel(parcel, payload) => {
+                let told: usize = match &parcel.basis {
+                    Basis::Signed(sections) => sections.iter().map(|section| section.delta.len()).sum(),
+                    Basis::None | Basis::Prefix(_) => 0,
+                };
+                payload.len() + told
+            }
+        }
+    }
+}
+
+/// Compresses units of one worker; holds its working memory.
+pub struct Packer<'a> {
+    keep: Option<&'a Keep>,
+    kept: Option<KeptReader>,
+    compressor: Option<(i32, Compressor)>,
+    open: Option<(Arc<Path>, File)>,
+    plain: Vec<u8>,
+}
+
+impl<'a> Packer<'a> {
+    /// Starts; what is packed is added to `keep`.
+    pub fn new(keep: Option<&'a Keep>) -> Self {
+        Self { keep, kept: keep.map(Keep::reader), compressor: None, open: None, plain: Vec::new() }
+    }
+
+    /// Reads, verifies and compresses a unit; gives its plain bytes besides.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it was.
+    pub fn pack(&mut self, unit: Unit) -> Result<(Packed, u64), Error> {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        unit.chunks.iter().try_for_each(|located| read(located, &mut self.open, &mut plain))?;
+        let lengths: Vec<u32> = unit.chunks.iter().map(|located| located.chunk.bytes).collect();
+        let packed = match unit.packing {
+            Packing::Frames { level } => self.frame(lengths, &plain, level),
+            Packing::Parcels { level } => self.parcel(lengths, &plain, unit.resembled, level),
+        };
+        if let Some(keep) = self.keep {
+            let chunks: Vec<ChunkRef> = unit.chunks.iter().map(|located| located.chunk).collect();
+            keep.add(&chunks, &plain);
+        }
+        let bytes = plain.len() as u64;
+        self.plain = plain;
+        Ok((packed, bytes))
+    }
+
+    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Packed {
+        if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
+            self.compressor = Some((level, Compressor::new(level)));
+        }
+        let (_, compressor) = self.compressor.as_mut().expect("just made");
+        let (codec, payload) = compressor.compress(plain);
+        Packed::Batch(Batch { codec, lengths, payload })
+    }
+
+    fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], resembled: Vec<Resembled>, level: i32) -> Packed {
+        let (mut spans, mut prefix, mut signed) = (Vec::new(), Vec::new(), Vec::new());
+        for Resembled { first, count, older } in resembled {
+            match older {
+                Older::Kept(span, chunks) => {
+                    let begin = prefix.len();
+                    let kept = self.kept.as_mut();
+                    let read =
+                        kept.is_some_and(|kept| chunks.iter().all(|chunk| kept.read(chunk, &mut prefix)));
+                    if read && !spans.contains(&span) {
+                        spans.push(span);
+                    } else {
+                        prefix.truncate(begin);
+                    }
+                }
+                Older::Signed(region, signature) => signed.push((first, count, region, signature)),
+            }
+        }
+        if !signed.is_empty() {
+            return told_by_deltas(lengths, plain, &signed, level);
+        }
+        let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
+        if basis == Basis::None && is_dense(plain) {
+            return packed(lengths, basis, Codec::Raw, plain.to_vec());
+        }
+        let level = if prefix.is_empty() { level } else { level_against(prefix.len() + plain.len(), level) };
+        packed(lengths, basis, Codec::Zstd, compression::compress_against(&prefix, plain, level))
+    }
+}
+
+/// Tells chunks by deltas of signed regions, where that is shorter.
+fn told_by_deltas(
+    lengths: Vec<u32>,
+    plain: &[u8],
+    signed: &[(usize, usize, u32, Signature)],
+    level: i32,
+) -> Packed {
+    let (mut sections, mut literals, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+    let mut done_chunks = 0;
+    let mut rest = plain;
+    let bytes_of = |lengths: &[u32]| lengths.iter().map(|length| *length as usize).sum::<usize>();
+    for (first, count, region, signature) in signed {
+        let Some(before) = lengths.get(done_chunks..*first) else { continue };
+        let Some(chunks) = lengths.get(*first..first + count) else { continue };
+        let (whole, after) = rest.split_at(bytes_of(before));
+        let (new, after) = after.split_at(bytes_of(chunks));
+        let begin = literals.len();
+        literals.extend_from_slice(whole);
+        let delta = Matcher::new(signature).delta(new, &mut literals);
+        if delta.insert_bytes() * 10 > new.len() as u64 * 9 {
+            // Told whole with what is before it: no later delta is in its way.
+            literals.truncate(begin);
+            continue;
+        }
+        for (range, _) in delta.copies() {
+            let at = |offset: u64| usize::try_from(offset).expect("a region is some MiB");
+            let bytes = &new[at(range.start)..at(range.end)];
+            copied.extend_from_slice(&bytes[..bytes.len().min(PARCEL_BASIS_MAX - copied.len())]);
+        }
+        let mut encoded = Vec::new();
+        delta.encode(&mut encoded);
+        let number = |value: usize| u32::try_from(value).expect("chunks of a parcel are bounded");
+        sections.push(Section {
+            whole: number(before.len()),
+            region: *region,
+            chunks: number(*count),
+            delta: encoded,
+        });
+        done_chunks = first + count;
+        rest = after;
+    }
+    literals.extend_from_slice(rest);
+    if sections.is_empty() {
+        return packed(lengths, Basis::None, Codec::Zstd, compression::compress_against(&[], plain, level));
+    }
+    let level = level_against(copied.len() + literals.len(), level);
+    let payload = compression::compress_against(&copied, &literals, level);
+    packed(lengths, Basis::Signed(sections), Codec::Zstd, payload)
+}
+
+/// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
+fn level_against(bytes: usize, level: i32) -> i32 {
+    match bytes {
+        ..0x10_0000 => level.max(19),
+        ..0x40_0000 => level.max(12),
+        _ => level.min(9),
+    }
+}
+
+fn packed(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Packed {
+    let payload_bytes = u32::try_from(payload.len()).expect("a parcel is some MiB");
+    Packed::Parcel(Parcel { lengths, basis, codec, payload_bytes }, payload)
+}
+
+/// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels
+/// would spend seconds for nothing.
+fn is_dense(plain: &[u8]) -> bool {
+    const SAMPLE: usize = 16 * 1024;
+    if plain.len() < 8 * SAMPLE {
+        return false;
+    }
+    let mut compressor = Compressor::new(compression::LEVEL_FAST);
+    plain
+        .chunks(plain.len() / 8)
+        .all(|part| compressor.compress(&part[..SAMPLE.min(part.len())]).0 == Codec::Raw)
+}
+
+/// Appends a chunk's bytes, which must still be what they were.
+fn read(located: &Located, open: &mut Option<(Arc<Path>, File)>, plain: &mut Vec<u8>) -> Result<(), Error> {
+    let path = &located.path;
+    let file = match open {
+        Some((opened, file)) if opened == path => file,
+        _ => {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::Vanished(path.to_path_buf()));
+                }
+                result => result.on("open", path)?,
+            };
+            &open.insert((Arc::clone(path), file)).1
+        }
+    };
+    let begin = plain.len();
+    plain.resize(begin + located.chunk.bytes as usize, 0);
+    match file.read_exact_at(&mut plain[begin..], located.offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(Error::Changed(path.to_path_buf()));
+        }
+        Err(source) => {
+            return Err(files::Error { action: "read", path: path.to_path_buf(), source }.into());
+        }
+        Ok(()) => {}
+    }
+    if ChunkId::of(&plain[begin..]) != located.chunk.id {
+        return Err(Error::Changed(path.to_path_buf()));
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! What new chunks of a release resemble in the release that it builds on.
+//!
+//! Looks only at segments that changed, and at one that stays on either side of them: what a push learns of
+//! a release of a million files is then as small as the change.
+
+use std::collections::HashSet;
+
+use crate::basis::{self, Chunk, File, Rule};
+use crate::ids::ShortId;
+use crate::manifest::{self, Gap, Item, NodeRef, Thin};
+use crate::recipe::ChunkRef;
+use crate::wire::Span;
+
+/// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
+const SEGMENTS_MAX: usize = 8 * 1024;
+/// 16 KiB: what a chunk is taken to be whose length is not known yet.
+const CHUNK_BYTES_GUESS: u32 = 16 * 1024;
+
+/// New chunks, and the older ones that they resemble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Likeness {
+    /// The new chunks: the places of their segments, and which of their references.
+    pub new: Vec<(u32, u32)>,
+    /// A run of the base's chunks.
+    pub basis: Span,
+    /// The same, in full.
+    pub chunks: Vec<ChunkRef>,
+    /// Why these.
+    pub rule: Rule,
+    /// How many edits there probably are.
+    pub edits: u64,
+}
+
+/// Part of a file: its chunks, and where each is listed.
+#[derive(Debug, Default)]
+struct Listing {
+    path: Vec<u8>,
+    chunks: Vec<Chunk>,
+    places: Vec<(u32, u32)>,
+    /// The chunks in full, where they are known.
+    full: Vec<Option<ChunkRef>>,
+}
+
+/// Files of some segments, in order.
+#[derive(Debug, Default)]
+pub struct Listings {
+    files: Vec<Listing>,
+}
+
+/// The changed part of the base.
+#[derive(Debug, Default)]
+pub struct Older {
+    gaps: Vec<Gap>,
+    listings: Listings,
+}
+
+impl Listings {
+    /// Begins a run of neighbouring segments; what goes on from before it is told by the run's number.
+    fn begin_run(&mut self, number: usize) {
+        let path = [b"\0".as_slice(), &number.to_be_bytes()].concat();
+        self.files.push(Listing { path, ..Listing::default() });
+    }
+
+    /// Adds a segment; `known` gives its chunks in full, as far as they are known.
+    fn add(&mut self, segment: u32, thin: &Thin, known: impl Iterator<Item = Option<ChunkRef>>) {
+        let mut references = thin.references().zip(known);
+        let mut number = 0;
+        for item in thin.items() {
+            match item {
+                Some(Item::File { path, .. }) => {
+                    self.files.push(Listing { path: path.as_bytes().to_vec(), ..Listing::default() });
+                }
+                Some(Item::Directory { .. } | Item::Symlink { .. }) => {}
+                Some(Item::Chunk(_)) | None => {
+                    let (Some((reference, full)), Some(file)) = (references.next(), self.files.last_mut())
+                    else {
+                        continue;
+                    };
+                    let bytes = full.map_or(CHUNK_BYTES_GUESS, |chunk| chunk.bytes);
+                    file.chunks.push(Chunk { id: number_of(reference.short()), bytes });
+                    file.places.push((segment, number));
+                    file.full.push(full);
+                    number += 1;
+                }
+            }
+        }
+    }
+
+    /// Files in the order that the choice asks for.
+    fn sorted(mut self) -> Self {
+        self.files.retain(|file| !file.chunks.is_empty());
+        self.files.sort_by(|one, other| one.path.cmp(&other.path));
+        self
+    }
+
+    fn views(&self) -> Vec<File<'_>> {
+        self.files.iter().map(|file| File { path: &file.path, chunks: &file.chunks }).collect()
+    }
+}
+
+fn number_of(short: ShortId) -> u64 {
+    let [a, b, c, d, e, f] = *short.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// One that stays on either side of a gap: chunks that both releases have are what changes are found between.
+fn with_neighbours(range: &std::ops::Range<usize>, count: usize) -> std::ops::Range<usize> {
+    range.start.saturating_sub(1)..(range.end + 1).min(count)
+}
+
+impl Older {
+    /// Reads the part of the base that the gaps leave out; nothing where that is too much.
+    ///
+    /// # Errors
+    /// What `read` gives.
+    pub fn read<E: From<manifest::Error>>(
+        base: &[NodeRef],
+        gaps: &[Gap],
+        mut read: impl FnMut(u32) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let all: usize = gaps.iter().map(|gap| gap.base.len() + 2).sum();
+        if all > SEGMENTS_MAX {
+            return Ok(Self::default());
+        }
+        let mut listings = Listings::default();
+        let mut done = 0;
+        for (number, gap) in gaps.iter().enumerate() {
+            let range = with_neighbours(&gap.base, base.len());
+            if range.start >= done || range.end < done {
+                listings.begin_run(number);
+            }
+            // Gaps that nearly touch share what stays between them.
+            let begin = if range.end > done { range.start.max(done) } else { range.start };
+            for place in begin..range.end {
+                let place = u32::try_from(place).expect("a manifest's segments are bounded");
+                let thin = Thin::decode(&read(place)?)?;
+                listings.add(place, &thin, in_full(&thin));
+            }
+            done = range.end;
+        }
+        Ok(Self { gaps: gaps.to_vec(), listings: listings.sorted() })
+    }
+
+    /// Whether there is nothing to resemble.
+    pub fn is_empty(&self) -> bool {
+        self.listings.files.is_empty()
+    }
+
+    /// What the missing chunks of some new segments resemble, in their order.
+    ///
+    /// `new` are segments by place, with what is known of their references; `stays` gives the segments around
+    /// them that the base has too; `missing` are the chunks to find a basis for, by their first occurrence.
+    ///
+    /// # Errors
+    /// What `stays` gives.
+    pub fn likenesses<E: From<manifest::Error>>(
+        &self,
+        new: &[(u32, &Thin, &[Option<ChunkRef>])],
+        mut stays: impl FnMut(u32) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Vec<Likeness>, E> {
+        let mut listings = Listings::default();
+        let mut missing = HashSet::new();
+        let mut last = None;
+        for (place, thin, known) in new {
+            if last.is_none_or(|last| last + 1 != *place) {
+                // What stood before the gap stands before the new segments too.
+                let after = |gap: &&Gap| gap.new.contains(&(*place as usize));
+                let number = self.gaps.iter().position(|gap| after(&gap));
+                listings.begin_run(number.unwrap_or(self.gaps.len() + *place as usize));
+                if let Some(before) = place.checked_sub(1)
+                    && let Some(bytes) = stays(before)?
+                {
+                    let thin = Thin::decode(&bytes)?;
+                    listings.add(before, &thin, in_full(&thin));
+                }
+            }
+            let unknown = thin.references().zip(*known).filter(|(_, known)| known.is_none());
+            missing.extend(unknown.map(|(reference, _)| number_of(reference.short())));
+            listings.add(*place, thin, known.iter().copied());
+            last = Some(*place);
+            if !new.iter().any(|(other, ..)| *other == place + 1)
+                && let Some(bytes) = stays(place + 1)?
+            {
+                let thin = Thin::decode(&bytes)?;
+                listings.add(place + 1, &thin, in_full(&thin));
+            }
+        }
+        let listings = listings.sorted();
+        let regions =
+            basis::choose(&self.listings.views(), &listings.views(), |chunk| !missing.contains(&chunk.id));
+        let mut likenesses = Vec::new();
+        for region in regions {
+            let Some(place) = region.basis else { continue };
+            let file = &listings.files[region.file];
+            let new = region.runs.iter().flat_map(|run| file.places[run.clone()].iter().copied()).collect();
+            let old = &self.listings.files[place.file];
+            let (segment, first) = old.places[place.chunks.start];
+            let count = u32::try_from(place.chunks.len()).expect("segments' references are bounded");
+            let chunks = old.full[place.chunks].iter().copied().flatten().collect();
+            let basis = Span { segment, first, count };
+            likenesses.push(Likeness { new, basis, chunks, rule: region.rule, edits: region.edits });
+        }
+        likenesses.sort_by_key(|likeness| likeness.new.first().copied());
+        Ok(likenesses)
+    }
+}
+
+/// The chunks that a segment names in full.
+fn in_full(thin: &Thin) -> impl Iterator<Item = Option<ChunkRef>> + '_ {
+    thin.references().map(|reference| reference.full())
+}
