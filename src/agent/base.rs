@@ -29,11 +29,14 @@ pub(super) struct Base {
     keep: Option<Arc<Keep>>,
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
+    offer: bool,
 }
 
 impl Base {
     /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
-    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>) -> Option<Self> {
+    ///
+    /// Without `offer` no chunk counts as unseen: the proxy then says which are.
+    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>, offer: bool) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
         for (place, node) in (0..).zip(memory.segments()) {
@@ -43,7 +46,7 @@ impl Base {
             let bytes = memory.segment(place).ok()?;
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
-        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None })
+        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer })
     }
 
     /// What is remembered of it.
@@ -63,7 +66,7 @@ impl Base {
 
     /// Which of the chunks the base does not have and no earlier call had.
     pub fn unseen(&mut self, references: &[ChunkRef]) -> Marks {
-        references.iter().map(|chunk| self.chunks.insert(chunk.id)).collect()
+        references.iter().map(|chunk| self.chunks.insert(chunk.id) && self.offer).collect()
     }
 
     /// What missing chunks of some new segments resemble in the base, where it is kept here.

@@ -12,15 +12,19 @@ use super::gather::{Older, Resembled};
 use super::pack::Packed;
 use super::receipt::ReceiptBytes;
 use super::scan::Spool;
+use super::throttle::Throttle;
 use super::{Error, Result};
 use crate::delta::Signature;
-use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES};
+use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self, Action, Agent, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::wire::{FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed};
+
+/// How long the proxy may take to say why it no longer listens.
+const HEAR_OUT: Duration = Duration::from_secs(1);
 
 /// Runs the state machine over the link.
 pub(super) struct Drive {
@@ -46,6 +50,8 @@ pub(super) struct Drive {
     pub deliveries: Vec<DeliveryEvent>,
     /// Whether nothing is to be stored.
     pub dry_run: bool,
+    /// Holds what is sent below a rate.
+    pub throttle: Throttle,
     /// Whether the conversation is over.
     pub finished: bool,
 }
@@ -76,7 +82,7 @@ impl Drive {
                 break Ok(());
             }
             if let Err(error) = std::mem::replace(&mut begun, Ok(())) {
-                break Err(self.reason(error, &mut replies).await);
+                break self.hear_out(error, &mut replies).await;
             }
             let step = tokio::select! {
                 biased;
@@ -94,7 +100,7 @@ impl Drive {
             };
             // A peer that refuses closes its half first: what it said before is the better reason.
             if let Err(error) = step {
-                break Err(self.reason(error, &mut replies).await);
+                break self.hear_out(error, &mut replies).await;
             }
         };
         fed.close();
@@ -102,21 +108,23 @@ impl Drive {
         result
     }
 
-    /// The refusal behind a broken stream, if the proxy sent one.
-    async fn reason(&mut self, error: Error, replies: &mut mpsc::Receiver<LinkReply>) -> Error {
+    /// Where sending broke off, what the proxy says: why it refuses, or that it needs no more.
+    async fn hear_out(&mut self, error: Error, replies: &mut mpsc::Receiver<LinkReply>) -> Result<()> {
         if !matches!(error, Error::Link(_)) {
-            return error;
+            return Err(error);
         }
-        let refusal = async {
-            while let Some(Ok(Some(reply))) = replies.recv().await {
-                if let PushReply::Refused(refusal) = reply {
-                    return Some(refusal);
+        while !self.finished {
+            let patience = if self.committed.is_some() { PEER_PAUSE_MAX } else { HEAR_OUT };
+            let Ok(Some(Ok(Some(reply)))) = tokio::time::timeout(patience, replies.recv()).await else {
+                return Err(error);
+            };
+            for action in self.machine.receive(reply)? {
+                if !matches!(action, Action::Send(_) | Action::SendSegments(_)) {
+                    self.act(action).await?;
                 }
             }
-            None
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(1), refusal).await;
-        waited.ok().flatten().map_or(error, Error::Refused)
+        }
+        Ok(())
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
@@ -153,10 +161,14 @@ impl Drive {
 
     async fn send(&mut self, packed: Packed) -> Result<()> {
         match packed {
-            Packed::Batch(batch) => self.sender.send(&FromAgent::Chunks(batch)).await?,
+            Packed::Batch(batch) => {
+                self.throttle.take(batch.payload.len()).await;
+                self.sender.send(&FromAgent::Chunks(batch)).await?;
+            }
             Packed::Parcel(parcel, payload) => {
                 self.sender.send(&FromAgent::Parcel(parcel)).await?;
-                for piece in payload.chunks(PARCEL_PIECE_BYTES) {
+                for piece in payload.chunks(self.throttle.piece_bytes(PARCEL_PIECE_BYTES)) {
+                    self.throttle.take(piece.len()).await;
                     self.sender.send(&FromAgent::Piece(piece.to_vec())).await?;
                 }
             }

@@ -14,6 +14,7 @@ mod keep;
 mod pace;
 mod pack;
 mod session;
+mod throttle;
 
 pub use pace::Pace;
 pub use receipt::Receipt;

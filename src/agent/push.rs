@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -10,14 +10,16 @@ use super::base::Base;
 use super::drive::Drive;
 use super::feed;
 use super::keep::{KEPT_BYTES_DEFAULT, Keep};
-use super::memory::Memory;
+use super::memory::{Key, Memory, Underway};
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::scan::{self, Scan, Selection};
+use super::scan::{self, Scan, Seen, Selection, Spool};
+use super::throttle::Throttle;
 use super::{Error, Result, Session, blocking};
 use crate::chunking::Profile;
-use crate::faults::Faulty;
+use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, DestinationName, Label};
+use crate::manifest::{NodeRef, Root};
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self as machines, Agent, Telling};
 use crate::wire::{Open, Operation, Told};
@@ -47,6 +49,10 @@ pub struct Order {
     pub checksum: bool,
     /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
     pub keep_bytes: u64,
+    /// Bytes a second that may be sent.
+    pub upload_rate_max: Option<f64>,
+    /// How long to try again after the link was lost.
+    pub patience: Duration,
 }
 
 impl Order {
@@ -64,32 +70,82 @@ impl Order {
             state: None,
             checksum: false,
             keep_bytes: KEPT_BYTES_DEFAULT,
+            upload_rate_max: None,
+            patience: Duration::ZERO,
         }
     }
 }
 
+/// Bytes from the proxy that show that a connection was of use: more than a handshake's.
+const PROGRESS_BYTES: u64 = 4096;
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
 
-/// Pushes once; where a file changed under the reader, everything is read once more.
+/// Pushes; goes on by itself where the link is lost, and reads everything once more where a file changed.
+///
+/// What was acknowledged never crosses again, neither in this push nor in the next one after a failure.
 ///
 /// # Errors
-/// Any of [`Error`]; what was acknowledged before is not sent again by the next push.
+/// Any of [`Error`]; one that passes, only after [`Order::patience`].
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     let begin = Instant::now();
-    let mut trust = Trust { memory: !order.checksum, short: true };
+    let mut trust = Trust { memory: !order.checksum, short: true, offer: true };
+    let mut scanned: Option<Scanned> = None;
+    let mut lost: Option<(Instant, u32)> = None;
     loop {
-        let error = match attempt(session, order, monitor, begin, trust).await {
+        let input = match scanned.take() {
+            Some(input) => input,
+            None => scan_input(session, order, monitor, trust).await?,
+        };
+        let before = session.counters().received_bytes;
+        let error = match attempt(session, order, monitor, begin, trust, &input).await {
+            Ok(receipt) => return Ok(receipt),
             Err(error) => error,
-            receipt => return receipt,
         };
         match &error {
             // Something changed, or what is remembered of it is wrong: then all is read, once.
-            Error::Scan(scan) if scan.is_passing() && trust.memory => trust.memory = false,
+            Error::Scan(scan) if scan.is_passing() && trust.memory => {
+                monitor.note(&format!("{error}; reading everything once more"));
+                trust.memory = false;
+                continue;
+            }
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
+            _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
+                if session.counters().received_bytes > before + PROGRESS_BYTES {
+                    lost = None;
+                }
+                let (since, tries) = lost.get_or_insert((Instant::now(), 0));
+                reconnect(session, monitor, error, *since + order.patience, tries).await?;
+            }
             _ => return Err(error),
         }
-        monitor.note(&format!("{error}; once more"));
+        // What crossed already is told by the proxy.
+        trust.offer = false;
+        scanned = Some(input);
+    }
+}
+
+/// Waits and connects again, a little later each time.
+async fn reconnect(
+    session: &Session,
+    monitor: &Arc<dyn Monitor>,
+    mut error: Error,
+    deadline: Instant,
+    tries: &mut u32,
+) -> Result<()> {
+    loop {
+        let wait = Duration::from_millis(250 << (*tries).min(6));
+        *tries += 1;
+        if Instant::now() + wait > deadline {
+            return Err(error);
+        }
+        monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+        tokio::time::sleep(wait).await;
+        match session.reopen().await {
+            Ok(()) => return Ok(()),
+            Err(again) if again.fault() == Fault::Retry => error = again,
+            Err(other) => return Err(other),
+        }
     }
 }
 
@@ -100,6 +156,41 @@ struct Trust {
     memory: bool,
     /// On names that are cut short.
     short: bool,
+    /// On nothing having crossed before.
+    offer: bool,
+}
+
+/// The input, read.
+struct Scanned {
+    root: Root,
+    segments: Vec<NodeRef>,
+    spool: Arc<Mutex<Spool>>,
+    /// Gone once it is remembered.
+    seen: Mutex<Option<Seen>>,
+}
+
+async fn scan_input(
+    session: &Session,
+    order: &Order,
+    monitor: &Arc<dyn Monitor>,
+    trust: Trust,
+) -> Result<Scanned> {
+    let key = session.memory_key(&order.app);
+    let (order, monitor) = (order.clone(), Arc::clone(monitor));
+    let work = move || {
+        let memory = order.state.as_ref().filter(|_| trust.memory);
+        let memory = memory.and_then(|state| Memory::open(state, &key));
+        scan::scan_remembering(
+            &order.path,
+            &order.selection,
+            Profile::DEFAULT,
+            order.threads,
+            memory.as_ref(),
+            monitor.as_ref(),
+        )
+    };
+    let Scan { root, segments, spool, seen } = blocking(work).await?;
+    Ok(Scanned { root, segments, spool: Arc::new(Mutex::new(spool)), seen: Mutex::new(Some(seen)) })
 }
 
 async fn attempt(
@@ -108,26 +199,10 @@ async fn attempt(
     monitor: &Arc<dyn Monitor>,
     begin: Instant,
     trust: Trust,
+    input: &Scanned,
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
-    let (scan, memory) = {
-        let (order, monitor, key) = (order.clone(), Arc::clone(monitor), key);
-        blocking(move || {
-            let memory = order.state.as_ref().and_then(|state| Memory::open(state, &key));
-            let known = memory.as_ref().filter(|_| trust.memory);
-            scan::scan_remembering(
-                &order.path,
-                &order.selection,
-                Profile::DEFAULT,
-                order.threads,
-                known,
-                monitor.as_ref(),
-            )
-            .map(|scan| (scan, memory))
-        })
-        .await?
-    };
-    let Scan { root, segments, spool, seen } = scan;
+    let Scanned { root, segments, spool, seen } = input;
     let release = root.release();
     let open = Open {
         app: order.app.clone(),
@@ -141,11 +216,11 @@ async fn attempt(
         told: Told::Short(Vec::new()),
         dry_run: order.dry_run,
     };
-    let keep = match &order.state {
-        Some(state) if order.keep_bytes > 0 && !order.dry_run => Keep::open(state, &key).map(Arc::new),
-        _ => None,
+    let recalled = {
+        let (order, segments) = (order.clone(), segments.clone());
+        blocking(move || Ok::<_, Error>(recall(&order, &key, &segments, trust))).await?
     };
-    let base = memory.filter(|_| trust.short).and_then(|memory| Base::new(memory, &segments, keep.clone()));
+    let Recalled { keep, base, underway } = recalled;
     let telling = match &base {
         Some(base) => Telling::Base(base.release(), base.segments().to_vec()),
         None if trust.short => Telling::Short,
@@ -154,12 +229,11 @@ async fn attempt(
     let (machine, open, actions) = Agent::new(open, segments.clone(), telling);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
-    let spool = Arc::new(Mutex::new(spool));
     let (jobs, queue) = threads::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
-    let pace = order.link_rate.map_or_else(|| session.pace(), Pace::given);
+    let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
     let feeder = {
-        let (spool, threads, keep) = (Arc::clone(&spool), order.threads, keep.clone());
+        let (spool, threads, keep) = (Arc::clone(spool), order.threads, keep.clone());
         tokio::task::spawn_blocking(move || {
             let source = feed::Source { spool: &spool, pace: &pace, keep: keep.as_deref(), threads };
             feed::feed(&source, &queue, &fed_in);
@@ -168,7 +242,7 @@ async fn attempt(
     let mut drive = Drive {
         machine,
         sender,
-        spool: Arc::clone(&spool),
+        spool: Arc::clone(spool),
         base,
         jobs: Some(jobs),
         monitor: Arc::clone(monitor),
@@ -177,6 +251,7 @@ async fn attempt(
         committed: None,
         deliveries: Vec::new(),
         dry_run: order.dry_run,
+        throttle: Throttle::new(order.upload_rate_max),
         finished: false,
     };
     let result = drive.run(actions, receiver, fed).await;
@@ -194,10 +269,13 @@ async fn attempt(
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
         None => (begin.elapsed().as_secs_f64(), None),
     };
-    let files_remembered = seen.remembered;
-    if let (Some(folder), Some((record, _)), false) = (&order.state, &record, order.dry_run) {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let files_remembered = seen.as_ref().map_or(0, |seen| seen.remembered);
+    if let (Some(folder), Some((record, _)), Some(seen), false) = (&order.state, &record, seen, order.dry_run)
+    {
         let (folder, sequence, monitor) = (folder.clone(), record.sequence, Arc::clone(monitor));
         let (root, base, keep_bytes) = (root.clone(), drive.base.take(), order.keep_bytes);
+        let (segments, spool) = (segments.clone(), Arc::clone(spool));
         let work = move || {
             let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
             let earlier = base.as_ref().map(Base::memory);
@@ -211,6 +289,7 @@ async fn attempt(
             {
                 monitor.note(&format!("pushed content is not kept: {error}"));
             }
+            underway.end();
         };
         tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
     }
@@ -230,4 +309,26 @@ async fn attempt(
         peak_rss: receipt::peak_rss(),
         delivered: deliveries,
     })
+}
+
+/// What the state folder gives for one attempt.
+struct Recalled {
+    keep: Option<Arc<Keep>>,
+    base: Option<Base>,
+    underway: Underway,
+}
+
+/// Opens what is remembered and kept, and marks that a push is under way.
+fn recall(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
+    let Some(state) = order.state.as_ref().filter(|_| !order.dry_run) else {
+        let memory = order.state.as_ref().filter(|_| trust.short).and_then(|state| Memory::open(state, key));
+        let base = memory.and_then(|memory| Base::new(memory, segments, None, false));
+        return Recalled { keep: None, base, underway: Underway::nothing() };
+    };
+    let underway = Underway::begin(state, key);
+    let keep = (order.keep_bytes > 0).then(|| Keep::open(state, key).map(Arc::new)).flatten();
+    let memory = Memory::open(state, key).filter(|_| trust.short);
+    let offer = trust.offer && !underway.was_cut();
+    let base = memory.and_then(|memory| Base::new(memory, segments, keep.clone(), offer));
+    Recalled { keep, base, underway }
 }

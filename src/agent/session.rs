@@ -1,9 +1,11 @@
 //! A connection to one proxy on behalf of one user.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::memory::Key;
 use super::pace::Pace;
 use super::{Error, Result};
-use crate::address::{Fingerprint, ProxyUrl};
+use crate::address::ProxyUrl;
 use crate::ids::AppName;
 use crate::link::{self, Connection, Counters, Receiver, Sender};
 use crate::wire::{Answer, Operation, Request};
@@ -20,9 +22,16 @@ pub struct Access {
 /// An open connection; each request is a stream of its own.
 #[derive(Debug)]
 pub struct Session {
+    access: Access,
+    options: link::Options,
+    current: Mutex<Current>,
+}
+
+/// The connection in use, and what those before it have cost.
+#[derive(Debug, Clone)]
+struct Current {
     connection: Connection,
-    token: String,
-    proxy: Fingerprint,
+    earlier: Counters,
 }
 
 impl Session {
@@ -32,7 +41,27 @@ impl Session {
     /// The proxy cannot be reached, has another key, or speaks another protocol.
     pub async fn open(access: &Access, options: &link::Options) -> Result<Self> {
         let connection = link::connect(&access.url, options).await?;
-        Ok(Self { connection, token: access.token.clone(), proxy: access.url.fingerprint() })
+        let current = Mutex::new(Current { connection, earlier: Counters::default() });
+        Ok(Self { access: access.clone(), options: options.clone(), current })
+    }
+
+    /// Connects anew, after the connection was lost; what it has cost stays counted.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn reopen(&self) -> Result<()> {
+        let connection = link::connect(&self.access.url, &self.options).await?;
+        let earlier = self.counters();
+        *self.current() = Current { connection, earlier };
+        Ok(())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self) -> Connection {
+        self.current().connection.clone()
     }
 
     /// Begins a request.
@@ -40,8 +69,8 @@ impl Session {
     /// # Errors
     /// The connection is lost.
     pub async fn request(&self, operation: &Operation) -> Result<(Sender, Receiver)> {
-        let (mut sender, receiver) = self.connection.open().await?;
-        sender.send(&Request::new(&self.token, operation)).await?;
+        let (mut sender, receiver) = self.connection().open().await?;
+        sender.send(&Request::new(&self.access.token, operation)).await?;
         Ok((sender, receiver))
     }
 
@@ -63,12 +92,12 @@ impl Session {
 
     /// What this session's pushes of `app` are remembered by.
     pub fn memory_key(&self, app: &AppName) -> Key {
-        Key::new(&self.proxy, &self.token, app)
+        Key::new(&self.access.url.fingerprint(), &self.access.token, app)
     }
 
     /// Measures the link's speed: what may be under way unacknowledged, each round trip.
     pub fn pace(&self) -> Pace {
-        let connection = self.connection.clone();
+        let connection = self.connection();
         Pace::measured(move || {
             let counters = connection.counters();
             // A congestion window is far below 2^52 bytes.
@@ -78,13 +107,14 @@ impl Session {
         })
     }
 
-    /// What crossed the link so far, handshake included.
+    /// What crossed the link so far, handshakes included.
     pub fn counters(&self) -> Counters {
-        self.connection.counters()
+        let Current { connection, earlier } = self.current().clone();
+        connection.counters().after(&earlier)
     }
 
     /// Says goodbye.
     pub async fn finish(self) {
-        self.connection.finish().await;
+        self.connection().finish().await;
     }
 }

@@ -54,6 +54,16 @@ pub struct PushArgs {
     /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
+    /// Send no faster than that, like 20mbit.
+    #[arg(long, value_name = "RATE")]
+    limit_upload: Option<String>,
+    /// How long to go on trying after the link was lost.
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    retry_for: humantime::Duration,
+    /// How much pushed content to keep on this host, in MiB for all applications: later pushes send what
+    /// differs from it. 0 keeps none.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    keep_basis: u64,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -70,6 +80,9 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
         state: if arguments.no_memory { None } else { config::state_folder() },
         checksum: arguments.checksum,
+        keep_bytes: arguments.keep_basis.saturating_mul(1024 * 1024),
+        upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
+        patience: arguments.retry_for.into(),
         ..Order::new(arguments.app.parse()?, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;

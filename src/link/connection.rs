@@ -52,6 +52,21 @@ pub struct Counters {
     pub mtu: u16,
 }
 
+impl Counters {
+    /// What this connection and those before it have cost together; its state is this one's.
+    #[must_use]
+    pub fn after(self, earlier: &Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes + earlier.sent_bytes,
+            received_bytes: self.received_bytes + earlier.received_bytes,
+            sent_datagrams: self.sent_datagrams + earlier.sent_datagrams,
+            received_datagrams: self.received_datagrams + earlier.received_datagrams,
+            lost_packets: self.lost_packets + earlier.lost_packets,
+            ..self
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn accepted(inner: quinn::Connection, options: &Options) -> Self {
         Self {

@@ -13,11 +13,13 @@ mod folder;
 mod footer;
 mod recall;
 mod stat;
+mod underway;
 mod writer;
 
 pub use folder::{TOTAL_BYTES_DEFAULT, WriteOptions};
 pub use recall::Recall;
 pub use stat::{Stat, Stats, now};
+pub use underway::Underway;
 pub use writer::{Confirmed, write};
 
 use std::fmt;

@@ -1,0 +1,59 @@
+//! A mark that a push is under way: what it sent, the next one after a cut must not send again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Key;
+
+/// The mark of one push; it stays where the push does not end.
+#[derive(Debug)]
+pub struct Underway {
+    path: Option<PathBuf>,
+    was_cut: bool,
+}
+
+impl Underway {
+    /// Marks that a push begins.
+    pub fn begin(folder: &Path, key: &Key) -> Self {
+        let path = folder.join(format!("{key}.underway"));
+        let was_cut = path.exists();
+        // Without the mark the next push may offer what has crossed; nothing worse.
+        let written = was_cut || fs::create_dir_all(folder).and_then(|()| fs::write(&path, b"")).is_ok();
+        Self { path: written.then_some(path), was_cut }
+    }
+
+    /// The mark of a push that stores nothing.
+    pub fn nothing() -> Self {
+        Self { path: None, was_cut: false }
+    }
+
+    /// Whether an earlier push did not end.
+    pub fn was_cut(&self) -> bool {
+        self.was_cut
+    }
+
+    /// The push is committed.
+    pub fn end(self) {
+        if let Some(path) = self.path {
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Fingerprint;
+
+    #[test]
+    fn a_push_that_did_not_end_is_noticed_by_the_next() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let key = Key::new(&Fingerprint::of_key(b"a key"), "a token", &"web".parse().expect("a name"));
+        let state = folder.path().join("new");
+        assert!(!Underway::begin(&state, &key).was_cut());
+        let next = Underway::begin(&state, &key);
+        assert!(next.was_cut());
+        next.end();
+        assert!(!Underway::begin(&state, &key).was_cut());
+    }
+}
