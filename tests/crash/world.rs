@@ -274,7 +274,7 @@ impl World {
     /// Starts the push of a version, to the destination.
     pub fn begin_push(&self, version: u64) -> Process {
         let tree = self.tree(version);
-        self.begin(&["push", APP, &tree.display().to_string(), "--to", "d"], None)
+        self.begin(&["push", APP, &tree.display().to_string(), "--to", "d", "--retry-for", "0s"], None)
     }
 
     /// Takes what a push said: a receipt is an acknowledgement.

@@ -107,7 +107,8 @@ async fn an_agent_killed_at_any_moment_leaves_a_proxy_that_serves_and_goes_on() 
         for round in 0..rounds() {
             tree(&home, round);
             let url = access.url.to_string();
-            let arguments = ["push", "app", "tree", "--proxy", &url, "--token", &access.token];
+            let arguments =
+                ["push", "app", "tree", "--retry-for", "0s", "--proxy", &url, "--token", &access.token];
             let mut agent = home.command(&arguments).spawn().expect("it starts");
             tokio::time::sleep(Duration::from_millis(dice.below(800))).await;
             agent.kill().expect("it is ours");
