@@ -25,8 +25,8 @@ pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Names or marks in one message, so that it stays below [`MESSAGE_BYTES_MAX`].
 pub const MESSAGE_ITEMS_MAX: usize = 32 * 1024;
-/// Segment names that travel with `Open` itself: 8 KiB, which a new connection may send without an answer.
-pub const OPEN_NAMES_MAX: usize = 2048;
+/// Segment names that travel with `Open` itself: 64 KiB, those of a release of 16 GiB; a round trip less.
+pub const OPEN_NAMES_MAX: usize = 16 * 1024;
 /// Steps of an outline: 500 KB at most; a manifest that differs more is told by names.
 pub const OUTLINE_STEPS_MAX: usize = 32 * 1024;
 /// Plain bytes of segments in one message.

@@ -121,7 +121,8 @@ impl Base {
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
                 let older = super::gather::Older::Kept(likeness.basis, likeness.chunks);
-                resembled.push(Resembled { first, count, older });
+                let older_path = likeness.older_path.map(|path| String::from_utf8_lossy(&path).into_owned());
+                resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
             }
         }
         Ok(resembled)

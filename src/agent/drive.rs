@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::base::Base;
+use super::explain::Explanation;
 use super::feed::{Fed, Job};
 use super::gather::{Older, Resembled};
-use super::pack::Packed;
+use super::pack::{Packed, PackedUnit};
 use super::receipt::ReceiptBytes;
 use super::scan::Spool;
 use super::throttle::Throttle;
 use super::{Error, Result};
+use crate::basis::Rule;
 use crate::delta::Signature;
 use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
@@ -50,6 +52,8 @@ pub(super) struct Drive {
     pub deliveries: Vec<DeliveryEvent>,
     /// Whether nothing is to be stored.
     pub dry_run: bool,
+    /// Why bytes crossed, file by file, where somebody wants to know.
+    pub explained: Explanation,
     /// Holds what is sent below a rate.
     pub throttle: Throttle,
     /// Whether the conversation is over.
@@ -143,7 +147,9 @@ impl Drive {
 
     async fn fed(&mut self, next: Fed) -> Result<()> {
         match next {
-            Fed::Unit(packed, plain) => {
+            Fed::Unit(unit) => {
+                let PackedUnit { packed, plain, explained } = unit;
+                self.explained.add(explained);
                 self.bytes.sent += packed.bytes() as u64;
                 if !self.dry_run {
                     self.send(packed).await?;
@@ -277,7 +283,8 @@ fn resembled_by(signed: Signed) -> Result<Resembled> {
     let mut bytes = signed.signature.as_slice();
     let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
     let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);
-    Ok(Resembled { first: signed.first as usize, count: signed.chunks as usize, older })
+    let (first, count) = (signed.first as usize, signed.chunks as usize);
+    Ok(Resembled { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
 }
 
 type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Sender;
 use super::gather::{Gathering, Resembled, Unit};
 use super::keep::Keep;
 use super::pace::Pace;
-use super::pack::{Packed, Packer};
+use super::pack::{PackedUnit, Packer};
 use super::scan::{Error, Spool};
 use crate::wire::Marks;
 
@@ -32,8 +32,8 @@ pub struct Job {
 /// What the feeder gives, in order.
 #[derive(Debug)]
 pub enum Fed {
-    /// Chunks to send, and their plain bytes.
-    Unit(Packed, u64),
+    /// Chunks to send.
+    Unit(PackedUnit),
     /// All chunks of one job were given.
     JobDone,
     /// A file cannot be read, or is not what it was.
@@ -41,12 +41,12 @@ pub enum Fed {
 }
 
 enum Ordered {
-    Unit(Receiver<Result<(Packed, u64), Error>>),
+    Unit(Receiver<Result<PackedUnit, Error>>),
     JobDone,
     Failed(Error),
 }
 
-type Work = (Unit, SyncSender<Result<(Packed, u64), Error>>);
+type Work = (Unit, SyncSender<Result<PackedUnit, Error>>);
 
 /// What a feeder works with.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Source<'a> {
     pub keep: Option<&'a Keep>,
     /// Workers.
     pub threads: usize,
+    /// Whether to say why bytes cross.
+    pub explain: bool,
 }
 
 /// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
@@ -69,7 +71,7 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
         let work = Arc::new(Mutex::new(work));
         for _ in 0..source.threads.max(1) {
             let work = Arc::clone(&work);
-            scope.spawn(move || compress(&work, source.keep));
+            scope.spawn(move || compress(&work, Packer::new(source.keep, source.explain)));
         }
         scope.spawn(move || forward(&ordered, out));
         for job in jobs {
@@ -109,8 +111,7 @@ fn gather(source: &Source<'_>, job: Job, mut take: impl FnMut(Unit) -> bool) -> 
 }
 
 /// A worker: reads, verifies and compresses one unit at a time.
-fn compress(work: &Mutex<Receiver<Work>>, keep: Option<&Keep>) {
-    let mut packer = Packer::new(keep);
+fn compress(work: &Mutex<Receiver<Work>>, mut packer: Packer<'_>) {
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((unit, result)) = next else { break };
@@ -126,7 +127,7 @@ fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>) {
             Ordered::JobDone => Fed::JobDone,
             Ordered::Failed(error) => Fed::Failed(error),
             Ordered::Unit(result) => match result.recv() {
-                Ok(Ok((packed, plain))) => Fed::Unit(packed, plain),
+                Ok(Ok(unit)) => Fed::Unit(unit),
                 Ok(Err(error)) => Fed::Failed(error),
                 Err(_) => break,
             },

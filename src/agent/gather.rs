@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::pace::{Pace, Packing};
 use super::scan::Located;
+use crate::basis::Rule;
 use crate::delta::Signature;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX};
 use crate::recipe::ChunkRef;
@@ -23,6 +24,10 @@ pub struct Resembled {
     pub count: usize,
     /// The older content.
     pub older: Older,
+    /// Why this content.
+    pub rule: Rule,
+    /// The older file, where its path is known.
+    pub older_path: Option<String>,
 }
 
 /// Older content, and how it is told.

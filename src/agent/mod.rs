@@ -1,5 +1,6 @@
 //! The agent's roles: pushing a build, pulling a release, asking questions.
 
+pub mod explain;
 pub mod memory;
 pub mod pull;
 pub mod push;

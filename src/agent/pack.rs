@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
 use super::keep::{Keep, KeptReader};
 use super::pace::Packing;
@@ -43,6 +44,17 @@ impl Packed {
     }
 }
 
+/// A unit, compressed.
+#[derive(Debug)]
+pub struct PackedUnit {
+    /// What crosses.
+    pub packed: Packed,
+    /// Plain bytes of its chunks.
+    pub plain: u64,
+    /// Why, for each of its files, where that is asked for.
+    pub explained: Vec<Explained>,
+}
+
 /// Compresses units of one worker; holds its working memory.
 pub struct Packer<'a> {
     keep: Option<&'a Keep>,
@@ -50,23 +62,27 @@ pub struct Packer<'a> {
     compressor: Option<(i32, Compressor)>,
     open: Option<(Arc<Path>, File)>,
     plain: Vec<u8>,
+    explain: bool,
 }
 
 impl<'a> Packer<'a> {
     /// Starts; what is packed is added to `keep`.
-    pub fn new(keep: Option<&'a Keep>) -> Self {
-        Self { keep, kept: keep.map(Keep::reader), compressor: None, open: None, plain: Vec::new() }
+    pub fn new(keep: Option<&'a Keep>, explain: bool) -> Self {
+        let kept = keep.map(Keep::reader);
+        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain }
     }
 
-    /// Reads, verifies and compresses a unit; gives its plain bytes besides.
+    /// Reads, verifies and compresses a unit.
     ///
     /// # Errors
     /// A file cannot be read, or is not what it was.
-    pub fn pack(&mut self, unit: Unit) -> Result<(Packed, u64), Error> {
+    pub fn pack(&mut self, unit: Unit) -> Result<PackedUnit, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         unit.chunks.iter().try_for_each(|located| read(located, &mut self.open, &mut plain))?;
         let lengths: Vec<u32> = unit.chunks.iter().map(|located| located.chunk.bytes).collect();
+        let mut explained =
+            if self.explain { explain::of_unit(&unit, &plain, self.kept.as_mut()) } else { Vec::new() };
         let packed = match unit.packing {
             Packing::Frames { level } => self.frame(lengths, &plain, level),
             Packing::Parcels { level } => self.parcel(lengths, &plain, unit.resembled, level),
@@ -75,9 +91,10 @@ impl<'a> Packer<'a> {
             let chunks: Vec<ChunkRef> = unit.chunks.iter().map(|located| located.chunk).collect();
             keep.add(&chunks, &plain);
         }
+        explain::settle(&mut explained, packed.bytes() as u64);
         let bytes = plain.len() as u64;
         self.plain = plain;
-        Ok((packed, bytes))
+        Ok(PackedUnit { packed, plain: bytes, explained })
     }
 
     fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Packed {
@@ -91,7 +108,7 @@ impl<'a> Packer<'a> {
 
     fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], resembled: Vec<Resembled>, level: i32) -> Packed {
         let (mut spans, mut prefix, mut signed) = (Vec::new(), Vec::new(), Vec::new());
-        for Resembled { first, count, older } in resembled {
+        for Resembled { first, count, older, .. } in resembled {
             match older {
                 Older::Kept(span, chunks) => {
                     let begin = prefix.len();
@@ -185,7 +202,7 @@ fn packed(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Pa
 
 /// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels
 /// would spend seconds for nothing.
-fn is_dense(plain: &[u8]) -> bool {
+pub(super) fn is_dense(plain: &[u8]) -> bool {
     const SAMPLE: usize = 16 * 1024;
     if plain.len() < 8 * SAMPLE {
         return false;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::base::Base;
 use super::drive::Drive;
+use super::explain::Explanation;
 use super::feed;
 use super::keep::{KEPT_BYTES_DEFAULT, Keep};
 use super::memory::{Key, Memory, Underway};
@@ -53,6 +54,8 @@ pub struct Order {
     pub upload_rate_max: Option<f64>,
     /// How long to try again after the link was lost.
     pub patience: Duration,
+    /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
+    pub explain: bool,
 }
 
 impl Order {
@@ -72,6 +75,7 @@ impl Order {
             keep_bytes: KEPT_BYTES_DEFAULT,
             upload_rate_max: None,
             patience: Duration::ZERO,
+            explain: false,
         }
     }
 }
@@ -233,9 +237,11 @@ async fn attempt(
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
     let feeder = {
-        let (spool, threads, keep) = (Arc::clone(spool), order.threads, keep.clone());
+        let (spool, keep) = (Arc::clone(spool), keep.clone());
+        let (threads, explain) = (order.threads, order.explain);
         tokio::task::spawn_blocking(move || {
-            let source = feed::Source { spool: &spool, pace: &pace, keep: keep.as_deref(), threads };
+            let keep = keep.as_deref();
+            let source = feed::Source { spool: &spool, pace: &pace, keep, threads, explain };
             feed::feed(&source, &queue, &fed_in);
         })
     };
@@ -251,11 +257,13 @@ async fn attempt(
         committed: None,
         deliveries: Vec::new(),
         dry_run: order.dry_run,
+        explained: Explanation::default(),
         throttle: Throttle::new(order.upload_rate_max),
         finished: false,
     };
     let result = drive.run(actions, receiver, fed).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
+    let explained = std::mem::take(&mut drive.explained).finish();
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
     drop(drive.jobs.take());
     match &result {
@@ -307,6 +315,7 @@ async fn attempt(
         round_trips: round_trips + 1,
         seconds,
         peak_rss: receipt::peak_rss(),
+        explained,
         delivered: deliveries,
     })
 }

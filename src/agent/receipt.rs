@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::explain::Explained;
 use crate::ids::{AppName, ReleaseId};
 use crate::record::DeliveryEvent;
 
@@ -34,6 +35,9 @@ pub struct Receipt {
     pub seconds: f64,
     /// The agent process's largest resident memory, in bytes; 0 where the system does not tell.
     pub peak_rss: u64,
+    /// Why bytes crossed, where that was asked for (`--explain`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<Explained>,
     /// The deliveries that the push asked for, as they ended.
     pub delivered: Vec<DeliveryEvent>,
 }

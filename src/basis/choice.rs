@@ -45,6 +45,24 @@ pub enum Rule {
     Nothing,
 }
 
+impl Rule {
+    /// The rule's number on the wire (PROTOCOL 2).
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The rule of a number; one that is not known says nothing.
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Neighbours,
+            1 => Self::Path,
+            2 => Self::Name,
+            3 => Self::Sketch,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// Chunks of one old file, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

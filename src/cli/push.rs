@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::output::{self, Output};
 use super::{AccessArgs, Error, monitor, threads};
+use crate::agent::explain::{Explained, Reason};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::scan::Selection;
@@ -54,6 +55,9 @@ pub struct PushArgs {
     /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
+    /// Say, file by file, why bytes crossed, and what would have helped.
+    #[arg(long)]
+    explain: bool,
     /// Send no faster than that, like 20mbit.
     #[arg(long, value_name = "RATE")]
     limit_upload: Option<String>,
@@ -83,6 +87,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         keep_bytes: arguments.keep_basis.saturating_mul(1024 * 1024),
         upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
         patience: arguments.retry_for.into(),
+        explain: arguments.explain,
         ..Order::new(arguments.app.parse()?, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;
@@ -200,7 +205,46 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     for event in &receipt.delivered {
         line("delivery", delivery_text(event));
     }
+    if !receipt.explained.is_empty() {
+        lines.push(String::new());
+        lines.push(explained_table(&receipt.explained));
+    }
     lines.join("\n")
+}
+
+/// Files shown of an explanation; `--json` has all.
+const EXPLAINED_ROWS: usize = 40;
+
+/// Why bytes crossed, for people.
+fn explained_table(explained: &[Explained]) -> String {
+    let reason = |file: &Explained| match (file.reason, &file.older) {
+        (Reason::New, _) => "new: nothing older resembles it".to_owned(),
+        (Reason::Incompressible, _) => "compressed already".to_owned(),
+        (Reason::ChangedInPlace, None) => "changed in place".to_owned(),
+        (Reason::ChangedInPlace, Some(older)) => format!("changed in place, in {older}"),
+        (Reason::ChangedFile, _) => "changed file".to_owned(),
+        (Reason::SimilarName, older) => {
+            format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
+        }
+        (Reason::SimilarContent, older) => {
+            format!("similar content: {}", older.as_deref().unwrap_or("an older file"))
+        }
+    };
+    let mut rows = Vec::new();
+    for file in explained.iter().take(EXPLAINED_ROWS) {
+        let mut why = reason(file);
+        if let Some(advice) = file.advice {
+            why = format!("{why} ({advice})");
+        }
+        rows.push(vec![output::bytes(file.sent), output::bytes(file.plain), file.path.clone(), why]);
+    }
+    let mut text = output::table(&["SENT", "CHANGED", "FILE", "WHY"], &rows);
+    if explained.len() > EXPLAINED_ROWS {
+        let rest: u64 = explained.iter().skip(EXPLAINED_ROWS).map(|file| file.sent).sum();
+        let count = explained.len() - EXPLAINED_ROWS;
+        text = format!("{text}\n… and {count} more that sent {}", output::bytes(rest));
+    }
+    text
 }
 
 /// How a delivery ended, for people.

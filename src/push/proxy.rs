@@ -425,6 +425,7 @@ impl Proxy {
                 region,
                 first: number(first),
                 chunks: number(chunks),
+                rule: likeness.rule.number(),
                 signature: encoded,
             }));
         }

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 
 use crate::basis::{self, Chunk, File, Rule};
 use crate::ids::ShortId;
+use crate::limits::CHUNK_BYTES_MAX;
 use crate::manifest::{self, Gap, Item, NodeRef, Thin};
 use crate::recipe::ChunkRef;
 use crate::wire::Span;
 
 /// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
 const SEGMENTS_MAX: usize = 8 * 1024;
-/// 16 KiB: what a chunk is taken to be whose length is not known yet.
+/// 16 KiB: what a chunk is taken to be of which nothing is known.
 const CHUNK_BYTES_GUESS: u32 = 16 * 1024;
 
 /// New chunks, and the older ones that they resemble.
@@ -27,6 +28,8 @@ pub struct Likeness {
     pub chunks: Vec<ChunkRef>,
     /// Why these.
     pub rule: Rule,
+    /// The older file, where its path is known.
+    pub older_path: Option<Vec<u8>>,
     /// How many edits there probably are.
     pub edits: u64,
 }
@@ -35,6 +38,8 @@ pub struct Likeness {
 #[derive(Debug, Default)]
 struct Listing {
     path: Vec<u8>,
+    /// Bytes of the whole file, where its entry is among the segments.
+    size: u64,
     chunks: Vec<Chunk>,
     places: Vec<(u32, u32)>,
     /// The chunks in full, where they are known.
@@ -67,8 +72,9 @@ impl Listings {
         let mut number = 0;
         for item in thin.items() {
             match item {
-                Some(Item::File { path, .. }) => {
-                    self.files.push(Listing { path: path.as_bytes().to_vec(), ..Listing::default() });
+                Some(Item::File { path, size, .. }) => {
+                    let path = path.as_bytes().to_vec();
+                    self.files.push(Listing { path, size: *size, ..Listing::default() });
                 }
                 Some(Item::Directory { .. } | Item::Symlink { .. }) => {}
                 Some(Item::Chunk(_)) | None => {
@@ -76,7 +82,7 @@ impl Listings {
                     else {
                         continue;
                     };
-                    let bytes = full.map_or(CHUNK_BYTES_GUESS, |chunk| chunk.bytes);
+                    let bytes = full.map_or(0, |chunk| chunk.bytes);
                     file.chunks.push(Chunk { id: number_of(reference.short()), bytes });
                     file.places.push((segment, number));
                     file.full.push(full);
@@ -89,12 +95,25 @@ impl Listings {
     /// Files in the order that the choice asks for.
     fn sorted(mut self) -> Self {
         self.files.retain(|file| !file.chunks.is_empty());
+        self.files.iter_mut().for_each(Listing::guess_lengths);
         self.files.sort_by(|one, other| one.path.cmp(&other.path));
         self
     }
 
     fn views(&self) -> Vec<File<'_>> {
         self.files.iter().map(|file| File { path: &file.path, chunks: &file.chunks }).collect()
+    }
+}
+
+impl Listing {
+    /// Gives chunks of unknown length their part of what the known ones leave of the file.
+    fn guess_lengths(&mut self) {
+        let known: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let unknown = self.chunks.iter().filter(|chunk| chunk.bytes == 0).count() as u64;
+        let rest = self.size.saturating_sub(known);
+        let guess = if rest == 0 { CHUNK_BYTES_GUESS } else { rest.div_ceil(unknown.max(1)) };
+        let guess = u32::try_from(guess).unwrap_or(CHUNK_BYTES_MAX).min(CHUNK_BYTES_MAX);
+        self.chunks.iter_mut().filter(|chunk| chunk.bytes == 0).for_each(|chunk| chunk.bytes = guess);
     }
 }
 
@@ -198,7 +217,9 @@ impl Older {
             let count = u32::try_from(place.chunks.len()).expect("segments' references are bounded");
             let chunks = old.full[place.chunks].iter().copied().flatten().collect();
             let basis = Span { segment, first, count };
-            likenesses.push(Likeness { new, basis, chunks, rule: region.rule, edits: region.edits });
+            let older_path = (!old.path.starts_with(b"\0")).then(|| old.path.clone());
+            let (rule, edits) = (region.rule, region.edits);
+            likenesses.push(Likeness { new, basis, chunks, rule, older_path, edits });
         }
         likenesses.sort_by_key(|likeness| likeness.new.first().copied());
         Ok(likenesses)

@@ -87,6 +87,8 @@ pub struct Signed {
     pub first: u32,
     /// How many chunks.
     pub chunks: u32,
+    /// Why this content: the number of a [`Rule`](crate::basis::Rule).
+    pub rule: u8,
     /// The signature of the older content ([`Signature::encode`](crate::delta::Signature::encode)).
     #[serde(with = "serde_bytes")]
     pub signature: Vec<u8>,
