@@ -42,7 +42,10 @@ impl Outline {
 
     /// Finds each of `new` in the base; those that are none, or not there, are new. Time and memory O(n).
     pub fn of(base: &[NodeRef], new: impl Iterator<Item = Option<NodeRef>>) -> Self {
-        let places: HashMap<&NodeRef, usize> = base.iter().zip(0..).collect();
+        let mut places: HashMap<&NodeRef, Vec<usize>> = HashMap::new();
+        for (place, node) in base.iter().enumerate() {
+            places.entry(node).or_default().push(place);
+        }
         let number = |value: usize| u32::try_from(value).expect("a manifest's segments are bounded");
         let mut steps: Vec<Step> = Vec::new();
         for node in new {
@@ -50,7 +53,12 @@ impl Outline {
             let next =
                 steps.last().filter(|step| step.new == 0).map(|step| (step.first + step.keep) as usize);
             let goes_on = next.filter(|place| node.is_some() && base.get(*place) == node.as_ref());
-            let place = goes_on.or_else(|| places.get(&node?).copied());
+            let place = goes_on.or_else(|| {
+                let all = places.get(&node?)?;
+                // The first behind the last that stayed: what is new then stands where its like stood.
+                let behind = steps.last().map_or(0, |step| (step.first + step.keep) as usize);
+                all.get(all.partition_point(|place| *place < behind)).or(all.first()).copied()
+            });
             match (place, steps.last_mut()) {
                 (Some(_), Some(step)) if goes_on.is_some() => step.keep += 1,
                 (Some(place), _) => steps.push(Step { first: number(place), keep: 1, new: 0 }),

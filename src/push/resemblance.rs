@@ -111,7 +111,7 @@ impl Listing {
         let known: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
         let unknown = self.chunks.iter().filter(|chunk| chunk.bytes == 0).count() as u64;
         let rest = self.size.saturating_sub(known);
-        let guess = if rest == 0 { CHUNK_BYTES_GUESS } else { rest.div_ceil(unknown.max(1)) };
+        let guess = if rest == 0 { u64::from(CHUNK_BYTES_GUESS) } else { rest.div_ceil(unknown.max(1)) };
         let guess = u32::try_from(guess).unwrap_or(CHUNK_BYTES_MAX).min(CHUNK_BYTES_MAX);
         self.chunks.iter_mut().filter(|chunk| chunk.bytes == 0).for_each(|chunk| chunk.bytes = guess);
     }
