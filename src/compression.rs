@@ -139,7 +139,8 @@ pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
     let parameters = [
         CParameter::CompressionLevel(level),
         CParameter::WindowLog(window),
-        CParameter::EnableLongDistanceMatching(reach > 20),
+        // At high levels it costs bytes, until their tables no longer remember the whole window.
+        CParameter::EnableLongDistanceMatching(reach > 20 && level < 9),
     ];
     for parameter in parameters {
         context.set_parameter(parameter).expect("zstd knows its own parameters");

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod compression;
 pub mod delta;
 pub mod basis;
+pub mod patch;
 pub mod pack;
 pub mod address;
 pub mod token;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Sender;
 use super::gather::{Gathering, Resembled, Unit};
 use super::keep::Keep;
 use super::pace::Pace;
-use super::pack::{PackedUnit, Packer};
+use super::pack::{Effort, PackedUnit, Packer};
 use super::scan::{Error, Spool};
 use crate::wire::Marks;
 
@@ -65,13 +65,15 @@ pub struct Source<'a> {
 
 /// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
 pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
+    let effort = Effort::new();
     std::thread::scope(|scope| {
+        let effort = &effort;
         let (work_in, work) = sync_channel::<Work>(UNITS_AHEAD);
         let (ordered_in, ordered) = sync_channel::<Ordered>(UNITS_AHEAD);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..source.threads.max(1) {
             let work = Arc::clone(&work);
-            scope.spawn(move || compress(&work, Packer::new(source.keep, source.explain)));
+            scope.spawn(move || compress(&work, Packer::new(source.keep, source.explain, effort)));
         }
         scope.spawn(move || forward(&ordered, out));
         for job in jobs {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
@@ -16,6 +17,7 @@ use crate::delta::{Matcher, Signature};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::limits::PARCEL_BASIS_MAX;
+use crate::patch;
 use crate::recipe::ChunkRef;
 use crate::wire::{Basis, Batch, Parcel, Section};
 
@@ -36,7 +38,7 @@ impl Packed {
             Self::Parcel(parcel, payload) => {
                 let told: usize = match &parcel.basis {
                     Basis::Signed(sections) => sections.iter().map(|section| section.delta.len()).sum(),
-                    Basis::None | Basis::Prefix(_) => 0,
+                    Basis::None | Basis::Prefix(_) | Basis::Patch(_) => 0,
                 };
                 payload.len() + told
             }
@@ -63,13 +65,39 @@ pub struct Packer<'a> {
     open: Option<(Arc<Path>, File)>,
     plain: Vec<u8>,
     explain: bool,
+    effort: &'a Effort,
+}
+
+/// What a push may still spend on patches, which take a second for some 10 MB.
+#[derive(Debug)]
+pub struct Effort {
+    patch_bytes_left: AtomicUsize,
+}
+
+/// 16 MiB: new bytes told by patches in one push.
+const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// zstd's level from which on the link is slow enough for patches.
+const PATCH_LEVEL: i32 = 9;
+
+impl Effort {
+    /// That of one push.
+    pub fn new() -> Self {
+        Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX) }
+    }
+
+    /// Whether `bytes` may be told by a patch where zstd would be given this level; they are then spent.
+    fn allows_patch(&self, level: i32, bytes: usize) -> bool {
+        let spend = |left: usize| left.checked_sub(bytes);
+        level >= PATCH_LEVEL
+            && self.patch_bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+    }
 }
 
 impl<'a> Packer<'a> {
     /// Starts; what is packed is added to `keep`.
-    pub fn new(keep: Option<&'a Keep>, explain: bool) -> Self {
+    pub fn new(keep: Option<&'a Keep>, explain: bool, effort: &'a Effort) -> Self {
         let kept = keep.map(Keep::reader);
-        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain }
+        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain, effort }
     }
 
     /// Reads, verifies and compresses a unit.
@@ -126,6 +154,10 @@ impl<'a> Packer<'a> {
         }
         if !signed.is_empty() {
             return told_by_deltas(lengths, plain, &signed, level);
+        }
+        if !spans.is_empty() && self.effort.allows_patch(level, plain.len()) {
+            let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
+            return packed(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }
         let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
         if basis == Basis::None && is_dense(plain) {

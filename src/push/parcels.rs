@@ -8,6 +8,7 @@ use crate::compression::{self, Codec, Decompressor};
 use crate::delta::{Delta, Geometry};
 use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES};
 use crate::manifest::{self, NodeRef};
+use crate::patch;
 use crate::recipe::ChunkRef;
 use crate::wire::{Basis, Parcel, ParcelError, Section, Span};
 
@@ -74,12 +75,16 @@ pub(super) fn open(
     let mut prefix = Vec::new();
     match &parcel.basis {
         Basis::None => {}
-        Basis::Prefix(spans) => {
+        Basis::Prefix(spans) | Basis::Patch(spans) => {
             for span in spans {
                 read_span(*span, base, shelf, &mut prefix)?;
             }
         }
         Basis::Signed(sections) => return open_signed(parcel, sections, payload, regions, shelf, plain),
+    }
+    if let Basis::Patch(_) = &parcel.basis {
+        *plain = patch::decompress(payload, &prefix, bytes).map_err(ParcelError::from)?;
+        return Ok(());
     }
     decode(parcel.codec, &prefix, payload, bytes, plain)
 }

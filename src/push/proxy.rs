@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::parcels::{self, Parcels, Region, Regions};
 use super::waiting::{Complete, WaitingRoom};
 use super::{Error, Likeness, Older, SegmentsReplaced};
-use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT, LEVEL_FAST};
 use crate::delta::{self, Geometry, Signature};
 use crate::ids::{ChunkId, ReleaseId, ShortId};
 use crate::limits::{
@@ -87,15 +87,21 @@ pub struct Proposal {
 /// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
 const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What is left of inserted bytes when they are compressed, in percent.
-const LITERAL_PERCENT: u64 = 35;
+/// 64 KiB: what tells how well a basis compresses.
+const SAMPLE_BYTES: usize = 64 * 1024;
 
-/// The signature of a basis; none where it is too small to pay.
+/// The signature of a basis; none where it would cost about as much as it could save.
 fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
-    let block_bytes = delta::block_bytes(basis.len() as u64, edits, LITERAL_PERCENT);
-    let geometry = Geometry::new(basis.len() as u64, block_bytes).ok()?;
-    let bits = delta::checksum_bits(&geometry, basis.len() as u64, delta::ODDS_DEFAULT);
-    Signature::new([basis], block_bytes, bits).ok()
+    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
+    let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
+    let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
+    let basis_bytes = basis.len() as u64;
+    let block_bytes = delta::block_bytes(basis_bytes, edits, percent);
+    let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;
+    let bits = delta::checksum_bits(&geometry, basis_bytes, delta::ODDS_DEFAULT);
+    let costs = u64::from(geometry.blocks()) * u64::from(bits) / 8;
+    let pays = costs * 2 < basis_bytes * percent / 100;
+    pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Looks only at segments that changed, and at one that stays on either side of them: what a push learns of
 //! a release of a million files is then as small as the change.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::basis::{self, Chunk, File, Rule};
 use crate::ids::ShortId;
@@ -178,7 +178,8 @@ impl Older {
         mut stays: impl FnMut(u32) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Vec<Likeness>, E> {
         let mut listings = Listings::default();
-        let mut missing = HashSet::new();
+        // Each where it occurs first, as it is asked for there.
+        let mut missing: HashMap<u64, (u32, u32)> = HashMap::new();
         let mut last = None;
         for (place, thin, known) in new {
             if last.is_none_or(|last| last + 1 != *place) {
@@ -193,8 +194,11 @@ impl Older {
                     listings.add(before, &thin, in_full(&thin));
                 }
             }
-            let unknown = thin.references().zip(*known).filter(|(_, known)| known.is_none());
-            missing.extend(unknown.map(|(reference, _)| number_of(reference.short())));
+            for (number, reference) in (0..).zip(thin.references()) {
+                if known.get(number as usize).is_some_and(Option::is_none) {
+                    missing.entry(number_of(reference.short())).or_insert((*place, number));
+                }
+            }
             listings.add(*place, thin, known.iter().copied());
             last = Some(*place);
             if !new.iter().any(|(other, ..)| *other == place + 1)
@@ -206,12 +210,13 @@ impl Older {
         }
         let listings = listings.sorted();
         let regions =
-            basis::choose(&self.listings.views(), &listings.views(), |chunk| !missing.contains(&chunk.id));
+            basis::choose(&self.listings.views(), &listings.views(), |chunk| !missing.contains_key(&chunk.id));
         let mut likenesses = Vec::new();
         for region in regions {
             let Some(place) = region.basis else { continue };
             let file = &listings.files[region.file];
-            let new = region.runs.iter().flat_map(|run| file.places[run.clone()].iter().copied()).collect();
+            let chunks = region.runs.iter().flat_map(|run| &file.chunks[run.clone()]);
+            let new = chunks.filter_map(|chunk| missing.get(&chunk.id).copied()).collect();
             let old = &self.listings.files[place.file];
             let (segment, first) = old.places[place.chunks.start];
             let count = u32::try_from(place.chunks.len()).expect("segments' references are bounded");

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::compression::{self, Codec};
 use crate::delta;
 use crate::faults::{Fault, Faulty};
+use crate::patch;
 use crate::limits::{CHUNK_BYTES_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX};
 
 /// Why a parcel was refused.
@@ -27,6 +28,9 @@ pub enum ParcelError {
     /// A delta of a region that was never signed, or that does not make its chunks.
     #[error("a delta of region {0} is none that was asked for")]
     Region(u32),
+    /// A patch that cannot be read.
+    #[error(transparent)]
+    Patch(#[from] patch::Error),
     /// A delta that cannot be read.
     #[error(transparent)]
     Delta(#[from] delta::Error),
@@ -59,6 +63,8 @@ pub enum Basis {
     None,
     /// Older chunks that both sides have: the prefix of the zstd frame.
     Prefix(Vec<Span>),
+    /// The same, told by a patch.
+    Patch(Vec<Span>),
     /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
     /// copy, in order, is the prefix of the zstd frame.
     Signed(Vec<Section>),
@@ -117,7 +123,7 @@ impl Parcel {
         let chunks = self.lengths.len();
         let spans = match &self.basis {
             Basis::None => 0,
-            Basis::Prefix(spans) => spans.len(),
+            Basis::Prefix(spans) | Basis::Patch(spans) => spans.len(),
             Basis::Signed(sections) => sections.len(),
         };
         let sized = self.lengths.iter().all(|length| (1..=CHUNK_BYTES_MAX).contains(length));
