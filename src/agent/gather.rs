@@ -12,8 +12,10 @@ use crate::wire::Span;
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
-/// 8 MiB: older bytes that one parcel is compressed against.
-const PARCEL_BASIS_TARGET: usize = 8 * 1024 * 1024;
+/// 7 MiB: the same against older content, where each parcel's coder learns anew.
+const PARCEL_PLAIN_AGAINST: usize = 7 * 1024 * 1024;
+/// 12 MiB: older bytes that one parcel is compressed against.
+const PARCEL_BASIS_TARGET: usize = 12 * 1024 * 1024;
 
 /// Older content that some missing chunks resemble.
 #[derive(Debug)]
@@ -100,7 +102,7 @@ impl<'a> Gathering<'a> {
             if crowded && !self.unit.chunks.is_empty() {
                 full = Some(self.end());
             }
-            if basis <= PARCEL_BASIS_TARGET && next.count <= PARCEL_CHUNKS_MAX / 8 {
+            if basis <= PARCEL_BASIS_TARGET && next.count <= PARCEL_CHUNKS_MAX / 2 {
                 // Only parcels can be told against older content.
                 self.unit.packing = self.unit.packing.parcels();
                 self.basis_bytes += basis;
@@ -113,6 +115,7 @@ impl<'a> Gathering<'a> {
         self.region_left = self.region_left.saturating_sub(1);
         let (bytes_full, chunks_full) = match self.unit.packing {
             Packing::Frames { .. } => (FRAME_PLAIN_TARGET, FRAME_CHUNKS_MAX),
+            Packing::Parcels { .. } if self.basis_bytes > 0 => (PARCEL_PLAIN_AGAINST, PARCEL_CHUNKS_MAX / 2),
             Packing::Parcels { .. } => (PARCEL_PLAIN_TARGET, PARCEL_CHUNKS_MAX / 2),
         };
         let is_full = self.bytes >= bytes_full || self.unit.chunks.len() >= chunks_full;

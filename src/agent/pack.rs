@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::explain::{self, Explained};
@@ -72,6 +72,8 @@ pub struct Packer<'a> {
 #[derive(Debug)]
 pub struct Effort {
     patch_bytes_left: AtomicUsize,
+    /// One at a time: each takes up to 100 MB.
+    patching: Mutex<()>,
 }
 
 /// 16 MiB: new bytes told by patches in one push.
@@ -82,7 +84,7 @@ const PATCH_LEVEL: i32 = 9;
 impl Effort {
     /// That of one push.
     pub fn new() -> Self {
-        Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX) }
+        Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX), patching: Mutex::new(()) }
     }
 
     /// Whether `bytes` may be told by a patch where zstd would be given this level; they are then spent.
@@ -156,6 +158,7 @@ impl<'a> Packer<'a> {
             return told_by_deltas(lengths, plain, &signed, level);
         }
         if !spans.is_empty() && self.effort.allows_patch(level, plain.len()) {
+            let _alone = self.effort.patching.lock().unwrap_or_else(PoisonError::into_inner);
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
             return packed(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }

@@ -4,6 +4,7 @@
 //! a release of a million files is then as small as the change.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::basis::{self, Chunk, File, Rule};
 use crate::ids::ShortId;
@@ -16,6 +17,13 @@ use crate::wire::Span;
 const SEGMENTS_MAX: usize = 8 * 1024;
 /// 16 KiB: what a chunk is taken to be of which nothing is known.
 const CHUNK_BYTES_GUESS: u32 = 16 * 1024;
+
+/// 6 MiB: a region with more new bytes is cut.
+const PIECE_BYTES_MAX: u64 = 6 * 1024 * 1024;
+/// 32 KiB: what lies between two edits of a piece, for all that is known.
+const BYTES_OF_EDIT: u64 = 32 * 1024;
+/// 2 MiB: new bytes of one piece.
+const PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// New chunks, and the older ones that they resemble.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +131,7 @@ fn number_of(short: ShortId) -> u64 {
 }
 
 /// One that stays on either side of a gap: chunks that both releases have are what changes are found between.
-fn with_neighbours(range: &std::ops::Range<usize>, count: usize) -> std::ops::Range<usize> {
+fn with_neighbours(range: &Range<usize>, count: usize) -> Range<usize> {
     range.start.saturating_sub(1)..(range.end + 1).min(count)
 }
 
@@ -216,19 +224,75 @@ impl Older {
             let Some(place) = region.basis else { continue };
             let file = &listings.files[region.file];
             let chunks = region.runs.iter().flat_map(|run| &file.chunks[run.clone()]);
-            let new = chunks.filter_map(|chunk| missing.get(&chunk.id).copied()).collect();
+            let new: Vec<_> = chunks
+                .filter_map(|chunk| Some((missing.get(&chunk.id).copied()?, u64::from(chunk.bytes))))
+                .collect();
             let old = &self.listings.files[place.file];
-            let (segment, first) = old.places[place.chunks.start];
-            let count = u32::try_from(place.chunks.len()).expect("segments' references are bounded");
-            let chunks = old.full[place.chunks].iter().copied().flatten().collect();
-            let basis = Span { segment, first, count };
             let older_path = (!old.path.starts_with(b"\0")).then(|| old.path.clone());
-            let (rule, edits) = (region.rule, region.edits);
-            likenesses.push(Likeness { new, basis, chunks, rule, older_path, edits });
+            for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()]) {
+                let range = place.chunks.start + range.start..place.chunks.start + range.end;
+                let (segment, first) = old.places[range.start];
+                let count = u32::try_from(range.len()).expect("segments' references are bounded");
+                // Of a piece little is known: where it was relinked, short blocks find no more than long ones.
+                let is_whole = part.len() == new.len();
+                let bytes: u64 = new[part.clone()].iter().map(|(_, bytes)| bytes).sum();
+                let edits = if is_whole { region.edits } else { bytes / BYTES_OF_EDIT };
+                likenesses.push(Likeness {
+                    new: new[part].iter().map(|(at, _)| *at).collect(),
+                    basis: Span { segment, first, count },
+                    chunks: old.full[range].iter().copied().flatten().collect(),
+                    rule: region.rule,
+                    older_path: older_path.clone(),
+                    edits: edits.max(1),
+                });
+            }
         }
         likenesses.sort_by_key(|likeness| likeness.new.first().copied());
         Ok(likenesses)
     }
+}
+
+/// Cuts a long region into pieces, each with the part of the basis that lies where it should, and a margin.
+///
+/// Relinked code and databases keep their order: what moved, moved little beside the margin.
+fn pieces(new: &[((u32, u32), u64)], old: &[Chunk]) -> Vec<(Range<usize>, Range<usize>)> {
+    let new_bytes: u64 = new.iter().map(|(_, bytes)| bytes).sum();
+    let old_bytes: u64 = old.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+    if new_bytes <= PIECE_BYTES_MAX && old_bytes <= PIECE_BYTES_MAX * 4 / 3 {
+        return vec![(0..new.len(), 0..old.len())];
+    }
+    let mut pieces = Vec::new();
+    let (mut begin, mut begin_bytes, mut end_bytes) = (0, 0, 0);
+    for (at, (_, bytes)) in new.iter().enumerate() {
+        end_bytes += bytes;
+        if end_bytes - begin_bytes < PIECE_BYTES && at + 1 < new.len() {
+            continue;
+        }
+        // Where the same share of the old bytes lies, with half a piece on either side.
+        let place = |bytes: u64| {
+            let share = u128::from(bytes) * u128::from(old_bytes) / u128::from(new_bytes.max(1));
+            u64::try_from(share).expect("no more than all old bytes")
+        };
+        let from = place(begin_bytes).saturating_sub(PIECE_BYTES / 2);
+        let to = place(end_bytes) + PIECE_BYTES / 2;
+        let mut offset = 0;
+        let mut range = old.len()..old.len();
+        for (number, chunk) in old.iter().enumerate() {
+            if offset >= from && range.start == old.len() {
+                range.start = number;
+            }
+            offset += u64::from(chunk.bytes);
+            if offset >= to {
+                range.end = number + 1;
+                break;
+            }
+        }
+        if range.start < range.end {
+            pieces.push((begin..at + 1, range));
+        }
+        (begin, begin_bytes) = (at + 1, end_bytes);
+    }
+    pieces
 }
 
 /// The chunks that a segment names in full.

@@ -86,7 +86,8 @@ impl SegmentBatch {
     pub fn new(segments: &[Vec<u8>], base: Option<&[u8]>, offered: Marks) -> Self {
         let lengths = segments.iter().map(|bytes| u32::try_from(bytes.len()).expect("segments are some KiB"));
         let plain = segments.concat();
-        let level = if plain.len() <= SMALL_BYTES { LEVEL_SMALL } else { LEVEL_DEFAULT };
+        let is_small = base.is_some() || plain.len() <= SMALL_BYTES;
+        let level = if is_small { LEVEL_SMALL } else { LEVEL_DEFAULT };
         let payload = compression::compress_against(base.unwrap_or_default(), &plain, level);
         Self { lengths: lengths.collect(), against_base: base.is_some(), payload, offered }
     }
