@@ -122,8 +122,6 @@ async fn push_one(
         labels: Vec::new(),
         destinations,
         dry_run: false,
-        state: None,
-        checksum: false,
         threads: threads(),
     };
     let receipt = push(&session, &order, &monitor(output)).await?;
