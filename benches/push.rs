@@ -83,6 +83,8 @@ impl Served {
             labels: Vec::new(),
             destinations: Vec::new(),
             dry_run: false,
+            state: None,
+            checksum: false,
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);

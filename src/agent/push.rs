@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::feed::{self, Fed, Job};
+use super::memory::Memory;
 use super::receipt::{self, Receipt, ReceiptBytes, ReceiptChunks, ReceiptWire};
 use super::scan::{self, Scan, Selection, Spool};
 use super::{Error, Result, Session, blocking};
@@ -35,6 +36,10 @@ pub struct Order {
     pub destinations: Vec<DestinationName>,
     /// Negotiate only.
     pub dry_run: bool,
+    /// The folder of what earlier pushes left (the [`super::memory`]); none to remember nothing.
+    pub state: Option<PathBuf>,
+    /// Read every file, whatever is remembered of it.
+    pub checksum: bool,
     /// Workers for hashing and compressing.
     pub threads: usize,
 }
@@ -51,7 +56,9 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
     match attempt(session, order, monitor, begin).await {
         Err(Error::Scan(error)) if error.is_passing() => {
             monitor.note(&format!("{error}; reading everything once more"));
-            attempt(session, order, monitor, begin).await
+            // What is remembered of the file may be to blame.
+            let order = Order { checksum: true, ..order.clone() };
+            attempt(session, &order, monitor, begin).await
         }
         result => result,
     }
@@ -63,14 +70,19 @@ async fn attempt(
     monitor: &Arc<dyn Monitor>,
     begin: Instant,
 ) -> Result<Receipt> {
+    let key = session.memory_key(&order.app);
     let scan = {
         let (order, monitor) = (order.clone(), Arc::clone(monitor));
-        blocking(move || {
-            scan::scan(&order.path, &order.selection, Profile::DEFAULT, order.threads, monitor.as_ref())
-        })
-        .await?
+        let work = move || {
+            let memory = order.state.as_ref().and_then(|folder| Memory::open(folder, &key));
+            let seen = memory.as_ref().filter(|_| !order.checksum);
+            let (path, selection, threads) = (&order.path, &order.selection, order.threads);
+            scan::scan_remembering(path, selection, Profile::DEFAULT, threads, seen, monitor.as_ref())
+        };
+        blocking(work).await?
     };
-    let Scan { root, segments, spool, .. } = scan;
+    let Scan { root, segments, spool, seen } = scan;
+    let (listed, files_remembered) = (segments.clone(), seen.remembered);
     let open = Open {
         app: order.app.clone(),
         labels: order.labels.clone(),
@@ -117,6 +129,20 @@ async fn attempt(
     }
     feeder.await.expect("the feeder does not panic");
     result?;
+    if let (Some((record, ..)), Some(folder)) = (&committed, &order.state)
+        && !order.dry_run
+    {
+        let (sequence, folder, monitor) = (record.sequence, folder.clone(), Arc::clone(monitor));
+        let (root, spool) = (root.clone(), Arc::clone(&drive.spool));
+        let work = move || {
+            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = seen.remember(&folder, &key, sequence, (&root, &listed), &mut spool);
+            if let Err(error) = written {
+                monitor.note(&format!("the next push will read every file: {error}"));
+            }
+        };
+        tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
+    }
     let counters = session.counters();
     let (seconds, record) = match committed {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
@@ -129,6 +155,7 @@ async fn attempt(
         unchanged: record.is_some_and(|(_, existing)| existing),
         dry_run: order.dry_run,
         files: root.totals.files,
+        files_remembered,
         bytes,
         chunks: ReceiptChunks { total: root.totals.chunks, unseen },
         wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },

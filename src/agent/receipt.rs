@@ -20,6 +20,8 @@ pub struct Receipt {
     pub dry_run: bool,
     /// Files of the release.
     pub files: u64,
+    /// Files that were not read, as they looked as they did at the last push from here.
+    pub files_remembered: u64,
     /// Bytes of content.
     pub bytes: ReceiptBytes,
     /// Chunks of content.

@@ -1,7 +1,9 @@
 //! A connection to one proxy on behalf of one user.
 
+use super::memory::Key;
 use super::{Error, Result};
-use crate::address::ProxyUrl;
+use crate::address::{Fingerprint, ProxyUrl};
+use crate::ids::AppName;
 use crate::link::{self, Connection, Counters, Receiver, Sender};
 use crate::wire::{Answer, Operation, Request};
 
@@ -19,6 +21,7 @@ pub struct Access {
 pub struct Session {
     connection: Connection,
     token: String,
+    proxy: Fingerprint,
 }
 
 impl Session {
@@ -28,7 +31,12 @@ impl Session {
     /// The proxy cannot be reached, has another key, or speaks another protocol.
     pub async fn open(access: &Access, options: &link::Options) -> Result<Self> {
         let connection = link::connect(&access.url, options).await?;
-        Ok(Self { connection, token: access.token.clone() })
+        Ok(Self { connection, token: access.token.clone(), proxy: access.url.fingerprint() })
+    }
+
+    /// What this session's pushes of `app` are remembered by.
+    pub fn memory_key(&self, app: &AppName) -> Key {
+        Key::new(&self.proxy, &self.token, app)
     }
 
     /// Begins a request.

@@ -122,6 +122,8 @@ async fn push_one(
         labels: Vec::new(),
         destinations,
         dry_run: false,
+        state: None,
+        checksum: false,
         threads: threads(),
     };
     let receipt = push(&session, &order, &monitor(output)).await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::output::{self, Output};
-use super::{AccessArgs, Error, monitor, threads};
+use super::{AccessArgs, Error, config, monitor, threads};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::scan::Selection;
@@ -44,6 +44,12 @@ pub struct PushArgs {
     /// Negotiate and report what would cross; store nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Read every file, even if its size, times and inode are those of the last push.
+    #[arg(long)]
+    checksum: bool,
+    /// Neither use nor keep what pushes from here remember (`WHIT_STATE`).
+    #[arg(long)]
+    no_memory: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -58,6 +64,8 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
         dry_run: arguments.dry_run,
+        state: config::state_folder().filter(|_| !arguments.no_memory),
+        checksum: arguments.checksum,
         threads: threads(),
     };
     let open = arguments.access.open(output, local).await?;
@@ -133,6 +141,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         "content",
         format!("{} in {} files", output::bytes(receipt.bytes.logical), output::count(receipt.files)),
     );
+    if receipt.files_remembered > 0 {
+        line(
+            "unread",
+            format!("{} files look as they did at the last push", output::count(receipt.files_remembered)),
+        );
+    }
     line(
         "unseen",
         format!(

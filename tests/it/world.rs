@@ -189,6 +189,8 @@ pub fn order(app: &str, path: &Path) -> Order {
         labels: Vec::new(),
         destinations: Vec::new(),
         dry_run: false,
+        state: None,
+        checksum: false,
         threads: 2,
     }
 }
