@@ -49,11 +49,6 @@ impl Base {
         Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer })
     }
 
-    /// What is remembered of it.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
     /// The release.
     pub fn release(&self) -> ReleaseId {
         self.memory.release()

@@ -286,8 +286,7 @@ async fn attempt(
         let (segments, spool) = (segments.clone(), Arc::clone(spool));
         let work = move || {
             let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            let earlier = base.as_ref().map(Base::memory);
-            let written = seen.remember(&folder, &key, sequence, (&root, &segments), &mut spool, earlier);
+            let written = seen.remember(&folder, &key, sequence, (&root, &segments), &mut spool);
             if let Err(error) = written {
                 monitor.note(&format!("the next push will read every file: {error}"));
             }

@@ -26,13 +26,13 @@ pub struct Ran {
 
 impl Ran {
     /// Asserts that it went well; gives what it printed.
-    fn good(self) -> String {
+    pub fn good(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
 
     /// Asserts that it went well; gives what it printed as JSON, which is one line.
-    fn json(self) -> Value {
+    pub fn json(self) -> Value {
         let out = self.good();
         assert_eq!(out.lines().count(), 1, "{out}");
         serde_json::from_str(&out).expect("JSON")
@@ -202,6 +202,7 @@ fn without_a_proxy_a_tree_is_pushed_asked_about_and_pulled() {
         "unchanged",
         "dry_run",
         "files",
+        "files_remembered",
         "bytes",
         "chunks",
         "wire",

@@ -13,6 +13,8 @@ mod folder;
 mod footer;
 mod recall;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod underway;
 mod writer;
 

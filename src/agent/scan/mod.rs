@@ -7,6 +7,8 @@
 
 mod hasher;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use spool::{Located, Spool};
@@ -117,34 +119,31 @@ pub struct Seen {
     pub stats: Stats,
     /// Files that were not read, as they looked as remembered.
     pub remembered: u64,
+    /// The number of the remembered push, where everything is as it was then.
+    pub same_as: Option<u64>,
 }
 
 impl Seen {
-    /// Writes the memory of a push that the proxy has confirmed under `sequence`; not where it is the same as
-    /// `before`, the one that the scan had.
+    /// Writes the memory of a push that the proxy has confirmed under `sequence`; not where it would be the one
+    /// that the scan had.
     ///
     /// # Errors
     /// The memory cannot be written; an earlier one is then still there.
     pub fn remember(
         mut self,
-        folder: &Path,
+        state: &Path,
         key: &Key,
         sequence: u64,
         (root, segments): (&Root, &[NodeRef]),
         spool: &mut Spool,
-        before: Option<&Memory>,
     ) -> memory::Result<()> {
-        let same = |before: &Memory| {
-            let whole = self.remembered == root.totals.files && before.source() == self.source;
-            whole && before.sequence() == sequence && before.release() == root.release()
-        };
-        if before.is_some_and(same) {
+        if self.same_as == Some(sequence) {
             return Ok(());
         }
         let confirmed =
             memory::Confirmed { sequence, root, segments, source: &self.source, began: self.began };
         let segment = |place| spool.segment(place);
-        memory::write(folder, key, &confirmed, segment, &mut self.stats, &WriteOptions::default())
+        memory::write(state, key, &confirmed, segment, &mut self.stats, &WriteOptions::default())
     }
 }
 
@@ -224,7 +223,7 @@ fn scan_once(
     let mut collector = Collector {
         builder: Builder::new(profile),
         spool: Spool::new(top.base.clone()),
-        seen: Seen { source, began, stats: Stats::new(), remembered: 0 },
+        seen: Seen { source, began, stats: Stats::new(), remembered: 0, same_as: None },
         file: None,
         checker: manifest::Reader::new(),
     };
@@ -239,7 +238,12 @@ fn scan_once(
         walker.join().expect("the walker does not panic")?;
         collected
     })?;
-    collector.finish(top.shape)
+    let mut scan = collector.finish(top.shape)?;
+    let same = |memory: &&Memory| {
+        scan.seen.remembered == scan.root.totals.files && memory.release() == scan.root.release()
+    };
+    scan.seen.same_as = memory.filter(same).map(Memory::sequence);
+    Ok(scan)
 }
 
 struct Collector {

@@ -69,7 +69,7 @@ impl Top {
     }
 }
 
-/// Entries handed over together.
+/// Entries handed over together, and chunk references in all but the last of them: a batch is at most 200 KB.
 const BATCH_ENTRIES: usize = 64;
 
 /// Hands entries to the collector, and files to the workers.
@@ -121,8 +121,9 @@ impl<'a> Lister<'a> {
     }
 
     fn add(&mut self, entry: Listed) -> Result<(), Unheard> {
+        let is_large = matches!(&entry, Listed::Chunks(chunks) if chunks.len() > BATCH_ENTRIES);
         self.batch.push(entry);
-        if self.batch.len() < BATCH_ENTRIES { Ok(()) } else { self.send() }
+        if is_large || self.batch.len() >= BATCH_ENTRIES { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), Unheard> {

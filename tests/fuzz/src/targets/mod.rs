@@ -6,6 +6,7 @@ mod agent;
 mod config;
 mod exclude;
 mod manifest;
+mod memory;
 mod names;
 mod pack;
 mod proxy;
@@ -21,7 +22,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "names", run: names::run, seeds: names::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
     Target { name: "records", run: records::run, seeds: records::seeds },
+    Target { name: "memory", run: memory::run, seeds: memory::seeds },
     Target { name: "exclude", run: exclude::run, seeds: exclude::seeds },
 ];
 
