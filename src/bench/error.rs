@@ -51,6 +51,14 @@ pub enum Error {
         /// Where it lies.
         path: String,
     },
+    /// A file beside a directory.
+    #[error("{old} and {new} are neither both files nor both directories")]
+    Mixed {
+        /// The earlier release.
+        old: String,
+        /// The later release.
+        new: String,
+    },
     /// A tool's name that is not known.
     #[error("there is no tool `{name}`")]
     Tool {
@@ -58,7 +66,7 @@ pub enum Error {
         name: String,
     },
     /// A text that says no link.
-    #[error("`{text}` is no link: {reason}")]
+    #[error("`{text}` is no link like 20mbit,50ms: {reason}")]
     Link {
         /// As it was given.
         text: String,
@@ -103,7 +111,11 @@ impl Faulty for Error {
             Self::File(error) => error.fault(),
             Self::Start { source, .. } | Self::Wan { source, .. } => Fault::of_io(source),
             Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => Fault::Retry,
-            Self::Kind { .. } | Self::Tool { .. } | Self::Link { .. } | Self::Report { .. } => Fault::Input,
+            Self::Kind { .. }
+            | Self::Mixed { .. }
+            | Self::Tool { .. }
+            | Self::Link { .. }
+            | Self::Report { .. } => Fault::Input,
             Self::Plot { .. } => Fault::Retry,
             Self::Interrupted => Fault::Interrupted,
         }
@@ -112,7 +124,7 @@ impl Faulty for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Tool { .. } => format!("known are {}", super::tools::names().join(", ")),
-            Self::Link { .. } => "write it like 20mbit,50ms or 100mbit,50ms,0.5%".to_owned(),
+            Self::Link { .. } => "write rate, round trip time, loss: 100mbit,50ms,0.5%".to_owned(),
             Self::Wan { .. } => {
                 "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts"
                     .to_owned()
@@ -123,6 +135,7 @@ impl Faulty for Error {
                     .to_owned()
             }
             Self::Kind { .. } => "take it out of the release".to_owned(),
+            Self::Mixed { .. } => "give two files or two directories".to_owned(),
             Self::Interrupted => "nothing was left behind; run the command again".to_owned(),
             Self::File(_) | Self::Report { .. } | Self::Plot { .. } => return None,
         };

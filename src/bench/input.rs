@@ -58,8 +58,8 @@ impl Input {
         let kind = |path: &Path| fs::metadata(path).on("read", path);
         let is_file = kind(new)?.is_file();
         if kind(old)?.is_file() != is_file {
-            let path = format!("{}, beside {},", old.display(), new.display());
-            return Err(Error::Kind { path });
+            let (old, new) = (old.display().to_string(), new.display().to_string());
+            return Err(Error::Mixed { old, new });
         }
         let file = if is_file { new.file_name().map(PathBuf::from) } else { None };
         let stage = |from: &Path, name: &str| -> Result<Release> {
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(fs::read(input.old.folder.join("app-2")).expect("read"), b"one");
         assert!(matches!(
             Input::stage(work.path(), &new, &work.path().join("."), &Stop::default()),
-            Err(Error::Kind { .. })
+            Err(Error::Mixed { .. })
         ));
     }
 }

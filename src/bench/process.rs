@@ -99,14 +99,14 @@ pub fn run(stop: &Stop, command: &mut Command) -> Result<Ended> {
 /// Runs `first | second`; the costs are added up, the memory is that of the larger.
 ///
 /// # Errors
-/// As [`run`]; the first program's error is told first.
+/// As [`run`]; where the second program fails, the first has nobody to write to, and is not told of.
 pub fn run_pipe(stop: &Stop, first: &mut Command, second: &mut Command) -> Result<Ended> {
     let started = Instant::now();
     let (first, pipe) = Running::start_piped(stop, first.stdin(Stdio::null()))?;
     let second = Running::start(stop, second.stdin(pipe))?;
     let second = second.wait();
-    let first = first.wait()?;
-    let mut ended = second?;
+    let first = first.wait();
+    let (mut ended, first) = (second?, first?);
     ended.load.add(first.load);
     ended.wall_seconds = started.elapsed().as_secs_f64();
     Ok(ended)

@@ -193,13 +193,8 @@ fn in_markdown(table: &Table) -> String {
         text.push_str(&format!("| {} |\n", row.join(" | ")));
         if number == 0 {
             let is_word = |place: usize| {
-                let cells = || table.iter().skip(1).filter_map(|row| row.get(place));
-                place == 0
-                    || cells().any(|cell| {
-                        cell.contains(|letter: char| letter.is_alphabetic())
-                            && !cell.ends_with("MiB")
-                            && !NO_FIGURE.contains(&cell.as_str())
-                    })
+                let mut cells = table.iter().skip(1).filter_map(|row| row.get(place));
+                cells.any(|cell| cell.starts_with(char::is_alphabetic) && !NO_FIGURE.contains(&cell.as_str()))
             };
             let rules = (0..row.len()).map(|place| if is_word(place) { "---" } else { "--:" });
             text.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
@@ -209,7 +204,7 @@ fn in_markdown(table: &Table) -> String {
 }
 
 /// What stands where there is no figure.
-const NO_FIGURE: [&str; 4] = ["too large", "failed", "missing", "-"];
+const NO_FIGURE: [&str; 3] = ["too large", "failed", "missing"];
 
 fn unknown() -> String {
     "-".to_owned()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::RangedI64ValueParser;
 
 use super::output::{self, Output};
 use super::{Error, notes_or_silence};
@@ -38,7 +39,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
     skip: Vec<String>,
     /// Run each tool so often, and report medians.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
     rounds: u32,
     /// Predict the time over a link: rate, round trip time, loss, like 20mbit,50ms or 100mbit,50ms,0.5%.
     #[arg(long)]
@@ -53,8 +54,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "wan")]
     peers: Option<PathBuf>,
     /// Print the tables of reports that --json wrote as Markdown, instead of measuring.
-    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "wan", "plot", "peers", "only", "skip"])]
+    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "wan", "plot", "peers"])]
     markdown: Vec<PathBuf>,
+}
+
+/// More rounds tell nothing more.
+fn rounds() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=100)
 }
 
 /// Runs the command.

@@ -59,7 +59,7 @@ pub fn bita(ground: &Ground<'_>) -> Result<Situations> {
     let (served, copy) = (ground.path("served"), ground.path("copy"));
     std::fs::create_dir(&served).on("create", &served)?;
     let mut compress = Command::new("bita");
-    compress.args(["compress", "--compression", "zstd", "--compression-level", "3", "-i"]);
+    compress.args(["compress", "-i"]);
     let made = process::run(ground.stop, compress.arg(&ground.input.new.stream).arg(served.join("new.cba")))?;
     let server = Server::start(&served)?;
     let mut clone = Command::new("bita");

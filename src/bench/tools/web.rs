@@ -185,7 +185,8 @@ fn answer(stream: &TcpStream, path: &Path, ranges: &[(u64, u64)]) -> io::Result<
         }
         [(first, last)] => {
             let head = format!(
-                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{length}\r\nContent-Length: {}\r\n\r\n",
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{length}\r\n\
+                 Content-Length: {}\r\n\r\n",
                 last - first + 1
             );
             output.write_all(head.as_bytes())?;

@@ -34,7 +34,7 @@ struct Track<'a> {
     relay: Relay,
 }
 
-/// Runs whit (fresh, kept) and `rsync -az` over an emulated link; OLD is brought over the link too, unmeasured.
+/// Runs whit (fresh, kept) and `rsync -az` over an emulated link, each with OLD first and then NEW.
 ///
 /// # Errors
 /// The link cannot be built, or either tool fails.
