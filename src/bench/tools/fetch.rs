@@ -63,7 +63,14 @@ pub fn bita(ground: &Ground<'_>) -> Result<Situations> {
     let made = process::run(ground.stop, compress.arg(&ground.input.new.stream).arg(served.join("new.cba")))?;
     let server = Server::start(&served)?;
     let mut clone = Command::new("bita");
-    clone.arg("clone").arg("--seed").arg(&ground.input.old.stream).arg(server.url("new.cba")).arg(&copy);
+    // Its errors are told by their words, not by what the user's environment adds.
+    clone
+        .env("RUST_BACKTRACE", "0")
+        .arg("clone")
+        .arg("--seed")
+        .arg(&ground.input.old.stream)
+        .arg(server.url("new.cba"))
+        .arg(&copy);
     let fetched = process::run(ground.stop, &mut clone)?;
     let traffic = server.stop();
     ground.input.expect_new_stream("bita", &copy)?;

@@ -124,12 +124,16 @@ fn converse(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut is_first = true;
     loop {
         let head = read_head(&mut input)?;
-        let Some((name, ranges)) = parse(&head) else { return Ok(()) };
+        let Some(Request { name, ranges, is_last }) = parse(&head) else { return Ok(()) };
         shared.connections.fetch_add(u32::from(std::mem::take(&mut is_first)), Relaxed);
         shared.requests.fetch_add(1, Relaxed);
         shared.in_bytes.fetch_add(head.len() as u64, Relaxed);
         let sent = answer(stream, &shared.folder.join(name), &ranges)?;
         shared.out_bytes.fetch_add(sent, Relaxed);
+        if is_last {
+            // The other handle, which lets `end` close what is open, would keep the connection.
+            return stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -145,23 +149,35 @@ fn read_head(input: &mut impl BufRead) -> io::Result<String> {
     Ok(head)
 }
 
-/// The file's name and the ranges asked for, each from its first to its last byte.
-fn parse(head: &str) -> Option<(&str, Vec<(u64, u64)>)> {
+/// What is asked for.
+struct Request<'a> {
+    /// The file's name.
+    name: &'a str,
+    /// From the first to the last byte each; all of the file where there are none.
+    ranges: Vec<(u64, u64)>,
+    /// Whether the client waits for the connection's end after the answer.
+    is_last: bool,
+}
+
+fn parse(head: &str) -> Option<Request<'_>> {
     let mut lines = head.lines();
-    let path = lines.next()?.strip_prefix("GET ")?.split(' ').next()?;
+    let mut words = lines.next()?.strip_prefix("GET ")?.split(' ');
     // Some ask with the whole address, as of a proxy.
-    let name = path.rsplit('/').next().filter(|name| !name.is_empty() && *name != "..")?;
+    let name = words.next()?.rsplit('/').next().filter(|name| !name.is_empty() && *name != "..")?;
+    let mut is_last = words.next() == Some("HTTP/1.0");
     let mut ranges = Vec::new();
     for line in lines {
         let Some((field, value)) = line.split_once(':') else { continue };
-        if field.eq_ignore_ascii_case("range") {
+        if field.eq_ignore_ascii_case("connection") {
+            is_last = !value.trim().eq_ignore_ascii_case("keep-alive");
+        } else if field.eq_ignore_ascii_case("range") {
             for range in value.trim().strip_prefix("bytes=")?.split(',') {
                 let (first, last) = range.trim().split_once('-')?;
                 ranges.push((first.parse().ok()?, last.parse().unwrap_or(u64::MAX)));
             }
         }
     }
-    Some((name, ranges))
+    Some(Request { name, ranges, is_last })
 }
 
 /// Sends a file or parts of it; gives the bytes that were sent.
@@ -240,7 +256,7 @@ impl Write for Counted<'_> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpStream};
+    use std::net::TcpStream;
 
     use super::Server;
 
@@ -251,9 +267,8 @@ mod tests {
         let server = Server::start(folder.path()).expect("a port");
         let mut stream = TcpStream::connect(server.address).expect("it listens");
         let questions = "GET /digits HTTP/1.1\r\n\r\nGET /digits HTTP/1.1\r\nRange: bytes=2-4\r\n\r\n\
-                         GET /digits HTTP/1.1\r\nrange: bytes=0-0, 8-99\r\n\r\nGET /none HTTP/1.1\r\n\r\n";
+                         GET /digits HTTP/1.1\r\nrange: bytes=0-0, 8-99\r\n\r\nGET /none HTTP/1.1\r\nConnection: close\r\n\r\n";
         stream.write_all(questions.as_bytes()).expect("sent");
-        stream.shutdown(Shutdown::Write).expect("shut");
         let mut told = String::new();
         stream.read_to_string(&mut told).expect("answers");
         assert!(told.contains("\r\n\r\n0123456789HTTP/1.1 206"), "{told}");
