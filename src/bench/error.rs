@@ -110,13 +110,14 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.fault(),
             Self::Start { source, .. } | Self::Wan { source, .. } => Fault::of_io(source),
-            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => Fault::Retry,
+            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } | Self::Plot { .. } => {
+                Fault::Retry
+            }
             Self::Kind { .. }
             | Self::Mixed { .. }
             | Self::Tool { .. }
             | Self::Link { .. }
             | Self::Report { .. } => Fault::Input,
-            Self::Plot { .. } => Fault::Retry,
             Self::Interrupted => Fault::Interrupted,
         }
     }

@@ -1,7 +1,7 @@
 //! The two releases, copied so that every tool meets the same.
 //!
 //! A copy's files have their content, names and permission bits, and a modification time of now, as after
-//! a checkout or a build in CI. A release that is one file has the name of NEW's file on both sides.
+//! a checkout or a build in CI; OLD's that of an hour ago, since some tools compare whole seconds. A release that is one file has the name of NEW's file on both sides.
 //! Tools that know one stream alone get the file, or a tar of the tree: entries sorted by name, all times
 //! and owners zero, as somebody would make it who wants small differences.
 
@@ -9,12 +9,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::process::{self, Stop};
 use crate::files::OnPath;
+
+/// So much older than NEW's are OLD's files.
+const OLDER: Duration = Duration::from_secs(3600);
 
 /// How much a release is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +76,15 @@ impl Input {
                 }
                 None => copy_tree(from, &folder, stop)?,
             };
-            let stream = match &file {
-                Some(file) => folder.join(file),
-                None => {
-                    let stream = work.join(format!("{name}.tar"));
-                    process::run(stop, tar(&folder).arg("-f").arg(&stream).arg("."))?;
-                    stream
-                }
+            if name == "old" {
+                make_older(&folder)?;
+            }
+            let stream = if let Some(file) = &file {
+                folder.join(file)
+            } else {
+                let stream = work.join(format!("{name}.tar"));
+                process::run(stop, tar(&folder).arg("-f").arg(&stream).arg("."))?;
+                stream
             };
             Ok(Release { folder, stream, size })
         };
@@ -148,6 +155,23 @@ pub fn copy_tree(from: &Path, to: &Path, stop: &Stop) -> Result<Size> {
 fn copy_file(from: &Path, to: &Path) -> Result<Size> {
     let bytes = fs::copy(from, to).on("copy", from)?;
     Ok(Size { files: 1, bytes })
+}
+
+/// Sets the modification times of all files below a folder to an hour ago.
+fn make_older(folder: &Path) -> Result<()> {
+    let then = SystemTime::now().checked_sub(OLDER).unwrap_or(SystemTime::UNIX_EPOCH);
+    let seconds = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    for entry in fs::read_dir(folder).on("read", folder)? {
+        let path = entry.on("read", folder)?.path();
+        if fs::symlink_metadata(&path).on("read", &path)?.is_dir() {
+            make_older(&path)?;
+        } else {
+            rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).on("date", &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of all files below a folder.
@@ -244,6 +268,11 @@ mod tests {
             (Size { files: 2, bytes: 11 }, Size { files: 2, bytes: 13 })
         );
         input.expect_new("test", &work.path().join("y")).expect("the same");
+        let written = |release: &super::Release| {
+            fs::metadata(release.folder.join("b")).and_then(|file| file.modified()).expect("a time")
+        };
+        let between = written(&input.new).duration_since(written(&input.old)).expect("it is later");
+        assert!(between >= super::OLDER, "{between:?}");
         let error = input.expect_new("test", &work.path().join("x")).expect_err("another");
         assert!(matches!(error, Error::Differs { place, .. } if place.ends_with("a/file")));
         assert!(input.expect_new_stream("test", &input.new.stream).is_ok());

@@ -94,7 +94,7 @@ pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Repo
     for tool in &options.tools {
         let earlier = known.as_ref().and_then(|known| known.measured(tool.name)).filter(|_| !tool.is_whit());
         let outcome = match earlier {
-            Some(found) => Outcome::Measured(found.clone()),
+            Some(found) => Outcome::Measured(Box::new(found.clone())),
             None => measure(tool, options, &input, work.path(), stop, monitor)?,
         };
         report.tools.push(Row { tool: tool.name.to_owned(), outcome });
@@ -148,5 +148,5 @@ fn measure(
             }
         }
     }
-    Ok(Outcome::Measured(Situations::median(&rounds)))
+    Ok(Outcome::Measured(Box::new(Situations::median(&rounds))))
 }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use wait4::Wait4;
 
 use super::error::{Error, Result};
@@ -21,6 +22,8 @@ use super::measurement::Load;
 
 /// A program that should say that it is ready does so within this time.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
+/// A program that has not ended after two hours is killed: it hangs.
+const SECONDS_MAX: i64 = 7200;
 /// So much of what a program wrote on standard error is told.
 const TOLD_BYTES: usize = 400;
 
@@ -224,10 +227,13 @@ impl Running {
     fn reap(&mut self) -> io::Result<wait4::ResUse> {
         let pid = self.pid();
         // First until it has ended, without taking its number away.
+        let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let patience = Timespec { tv_sec: SECONDS_MAX, tv_nsec: 0 };
         loop {
-            match rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience)) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
+                Ok(0) => kill_group(pid.as_raw_nonzero().get(), Signal::KILL),
                 Ok(_) => break,
             }
         }

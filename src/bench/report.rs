@@ -56,7 +56,7 @@ pub struct Row {
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// It ran.
-    Measured(Situations),
+    Measured(Box<Situations>),
     /// A program is not installed.
     Missing {
         /// Which one.
@@ -122,7 +122,7 @@ impl Report {
     /// The figures of a tool, where it was measured.
     pub fn measured(&self, tool: &str) -> Option<&Situations> {
         self.tools.iter().filter(|row| row.tool == tool).find_map(|row| match &row.outcome {
-            Outcome::Measured(situations) => Some(situations),
+            Outcome::Measured(situations) => Some(&**situations),
             _ => None,
         })
     }
@@ -170,9 +170,9 @@ pub mod sample {
             processors: 2,
             link: None,
             tools: vec![
-                row("whit", Outcome::Measured(whit)),
-                row("rsync-acz", Outcome::Measured(fresh(run(45_000, 5_000)))),
-                row("zstd-3", Outcome::Measured(kept)),
+                row("whit", Outcome::Measured(Box::new(whit))),
+                row("rsync-acz", Outcome::Measured(Box::new(fresh(run(45_000, 5_000))))),
+                row("zstd-3", Outcome::Measured(Box::new(kept))),
                 row("borg", Outcome::Missing { program: "borg".to_owned() }),
                 row("bsdiff", Outcome::PassedOver { input_bytes_max: 1_000_000 }),
                 row("zsync", Outcome::Failed { reason: "it broke".to_owned() }),

@@ -150,12 +150,12 @@ pub fn markdown(reports: &[Report]) -> String {
 
 /// What was measured over emulated links.
 fn links(reports: &[Report]) -> String {
-    let mut text = String::new();
-    for report in reports.iter().filter(|report| !report.wan.is_empty()) {
+    let raced = reports.iter().filter(|report| !report.wan.is_empty());
+    let parts = raced.map(|report| {
         let link = report.link.map(|link| link.to_string()).unwrap_or_default();
-        text.push_str(&format!("\n### {} over {link}\n\n{}", report.name, in_markdown(&wan(&report.wan))));
-    }
-    text
+        format!("\n### {} over {link}\n\n{}", report.name, in_markdown(&wan(&report.wan)))
+    });
+    parts.collect()
 }
 
 fn cost_line(name: &str, situation: &str, run: &Measurement, peer: Option<&Measurement>) -> Vec<String> {
@@ -187,20 +187,17 @@ fn reason(report: &Report, tool: &str) -> String {
 }
 
 /// A table in Markdown, words to the left and numbers to the right.
-fn in_markdown(table: &Table) -> String {
-    let mut text = String::new();
-    for (number, row) in table.iter().enumerate() {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
-        if number == 0 {
-            let is_word = |place: usize| {
-                let mut cells = table.iter().skip(1).filter_map(|row| row.get(place));
-                cells.any(|cell| cell.starts_with(char::is_alphabetic) && !NO_FIGURE.contains(&cell.as_str()))
-            };
-            let rules = (0..row.len()).map(|place| if is_word(place) { "---" } else { "--:" });
-            text.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
-        }
-    }
-    text
+fn in_markdown(table: &[Vec<String>]) -> String {
+    let Some((heads, rows)) = table.split_first() else { return String::new() };
+    let is_word = |place: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.get(place));
+        cells.any(|cell| cell.starts_with(char::is_alphabetic) && !NO_FIGURE.contains(&cell.as_str()))
+    };
+    let rules = (0..heads.len()).map(|place| if place == 0 || is_word(place) { "---" } else { "--:" });
+    let rules = format!("|{}|\n", rules.collect::<Vec<_>>().join("|"));
+    let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
+    let rows: String = rows.iter().map(line).collect();
+    format!("{}{rules}{rows}", line(heads))
 }
 
 /// What stands where there is no figure.

@@ -125,10 +125,8 @@ fn name_of(path: &Path) -> String {
 fn text(report: &Report) -> String {
     let size =
         |size: &bench::Size| format!("{} in {} files", output::bytes(size.bytes), output::count(size.files));
-    let mut text = format!("{}: {}, after {}\n", report.name, size(&report.new), size(&report.old));
-    if let Some(link) = report.link {
-        text.push_str(&format!("over {link}\n"));
-    }
+    let link = report.link.map(|link| format!("over {link}\n")).unwrap_or_default();
+    let text = format!("{}: {}, after {}\n{link}", report.name, size(&report.new), size(&report.old));
     let show = |table: &bench::Table| {
         let (heads, rows) = table.split_first().expect("a table has heads");
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();

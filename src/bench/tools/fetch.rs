@@ -43,7 +43,7 @@ pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
     };
     // One connection after the other, one request after the other; TLS adds one round trip to the first.
     let round_trips = traffic.connections + traffic.requests + 1;
-    Ok(Situations { note, ..fresh(traffic, round_trips, made, fetched) })
+    Ok(Situations { note, ..fresh(traffic, round_trips, &made, &fetched) })
 }
 
 fn is_gzip(ground: &Ground<'_>) -> Result<bool> {
@@ -74,10 +74,10 @@ pub fn bita(ground: &Ground<'_>) -> Result<Situations> {
     let fetched = process::run(ground.stop, &mut clone)?;
     let traffic = server.stop();
     ground.input.expect_new_stream("bita", &copy)?;
-    Ok(fresh(traffic, BITA_ROUND_TRIPS, made, fetched))
+    Ok(fresh(traffic, BITA_ROUND_TRIPS, &made, &fetched))
 }
 
-fn fresh(traffic: Traffic, round_trips: u32, made: Ended, fetched: Ended) -> Situations {
+fn fresh(traffic: Traffic, round_trips: u32, made: &Ended, fetched: &Ended) -> Situations {
     let fresh = Measurement {
         up_bytes: traffic.out_bytes,
         down_bytes: traffic.in_bytes,

@@ -41,7 +41,7 @@ fn zstd(ground: &Ground<'_>, tool: &'static str, level: &str) -> Result<Situatio
     let (patch, copy) = (ground.path("patch"), ground.path("copy"));
     let sent = process::run(ground.stop, &mut command(old, &[level], new, &patch))?;
     let received = process::run(ground.stop, &mut command(old, &["-d"], &patch, &copy))?;
-    kept(ground, tool, &patch, &copy, sent, received)
+    kept(ground, tool, &patch, &copy, &sent, &received)
 }
 
 /// `xdelta3` with a source window over all of OLD.
@@ -56,7 +56,7 @@ pub fn xdelta3(ground: &Ground<'_>) -> Result<Situations> {
     let (patch, copy) = (ground.path("patch"), ground.path("copy"));
     let sent = process::run(ground.stop, &mut command("-e", &ground.input.new.stream, &patch))?;
     let received = process::run(ground.stop, &mut command("-d", &patch, &copy))?;
-    kept(ground, "xdelta3", &patch, &copy, sent, received)
+    kept(ground, "xdelta3", &patch, &copy, &sent, &received)
 }
 
 /// `bsdiff`, whose patches are compressed with bzip2.
@@ -66,7 +66,7 @@ pub fn bsdiff(ground: &Ground<'_>) -> Result<Situations> {
     let sent = process::run(ground.stop, make.arg(old).arg(&ground.input.new.stream).arg(&patch))?;
     let mut apply = Command::new("bspatch");
     let received = process::run(ground.stop, apply.arg(old).arg(&copy).arg(&patch))?;
-    kept(ground, "bsdiff", &patch, &copy, sent, received)
+    kept(ground, "bsdiff", &patch, &copy, &sent, &received)
 }
 
 fn kept(
@@ -74,8 +74,8 @@ fn kept(
     tool: &'static str,
     patch: &Path,
     copy: &Path,
-    sent: Ended,
-    received: Ended,
+    sent: &Ended,
+    received: &Ended,
 ) -> Result<Situations> {
     ground.input.expect_new_stream(tool, copy)?;
     let kept = Measurement {

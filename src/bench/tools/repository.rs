@@ -9,7 +9,7 @@ use std::process::Command;
 use super::Ground;
 use crate::bench::error::Result;
 use crate::bench::input::{bytes_below, bytes_of, copy_tree};
-use crate::bench::measurement::{Load, Measurement, Situations};
+use crate::bench::measurement::{Measurement, Situations};
 use crate::bench::process;
 use crate::files::{self, OnPath};
 
@@ -123,13 +123,12 @@ fn grown(ground: &Ground<'_>, repository: &Path, backup: impl Fn(&str) -> Comman
         last = Some((bytes_below(repository)?.saturating_sub(before), ended));
     }
     let (up_bytes, ended) = last.expect("two releases were backed up");
-    let Load { cpu_seconds, peak_bytes } = ended.load;
     let kept = Measurement {
         up_bytes,
         down_bytes: 0,
         round_trips: None,
         wall_seconds: ended.wall_seconds,
-        sender: Load { cpu_seconds, peak_bytes },
+        sender: ended.load,
         receiver: None,
     };
     Ok(Situations { kept: Some(kept), ..Situations::default() })

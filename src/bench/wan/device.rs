@@ -27,7 +27,7 @@ impl Device {
     ///
     /// # Errors
     /// The device has gone.
-    pub fn read(&self, packet: &mut [u8; PACKET_BYTES_MAX], patience: Timespec) -> io::Result<Option<usize>> {
+    pub fn read(&self, packet: &mut [u8], patience: Timespec) -> io::Result<Option<usize>> {
         match self.0.recv(packet) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other.map(Some),

@@ -121,7 +121,7 @@ struct Entrance {
 impl Entrance {
     fn run(mut self, device: &Device, counters: &Counters, is_stopped: &AtomicBool) {
         let begin = Instant::now();
-        let mut buffer = Box::new([0; PACKET_BYTES_MAX]);
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
         while !is_stopped.load(Relaxed) {
             let length = match device.read(&mut buffer, LOOK_EVERY) {
                 Ok(Some(length)) => length,
