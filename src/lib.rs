@@ -51,4 +51,5 @@ pub mod proxy;
 
 // The faces.
 pub mod config;
+pub mod bench;
 pub mod cli;

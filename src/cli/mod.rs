@@ -1,6 +1,7 @@
 //! The command line: one file a command, and what they share.
 
 mod access;
+mod bench;
 mod deliver;
 mod demo;
 mod embedded;
@@ -90,6 +91,8 @@ enum Command {
     Login(login::LoginArgs),
     /// Push two releases through a proxy of its own and show what crossed.
     Demo(demo::DemoArgs),
+    /// Measure whit beside the tools that people use today.
+    Bench(bench::BenchArgs),
 }
 
 /// Why a command failed.
@@ -113,6 +116,8 @@ pub(crate) enum Error {
     Address(#[from] address::Error),
     #[error(transparent)]
     Link(#[from] link::Error),
+    #[error(transparent)]
+    Bench(#[from] crate::bench::Error),
     /// Said in the command's own words.
     #[error("{text}")]
     Told { fault: Fault, text: String, hint: Option<String> },
@@ -137,6 +142,7 @@ impl Faulty for Error {
             Self::Rebuild(error) => error.fault(),
             Self::Address(error) => error.fault(),
             Self::Link(error) => error.fault(),
+            Self::Bench(error) => error.fault(),
             Self::Name(_) => Fault::Input,
             Self::Told { fault, .. } => *fault,
             Self::Interrupted => Fault::Interrupted,
@@ -151,6 +157,7 @@ impl Faulty for Error {
             Self::Identity(error) => error.hint(),
             Self::Address(error) => error.hint(),
             Self::Link(error) => error.hint(),
+            Self::Bench(error) => error.hint(),
             Self::Told { hint, .. } => hint.clone(),
             _ => None,
         };
@@ -199,6 +206,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         // These end in an orderly way by themselves.
         Command::Serve(arguments) => serve::run(arguments, output).await,
         Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Bench(arguments) => bench::run(arguments, output).await,
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Login(arguments) => login::run(arguments, output).await,
         Command::Push(arguments) => push::run(arguments, output).await,

@@ -1,0 +1,145 @@
+//! Why a benchmark did not come to an end.
+
+use std::io;
+
+use crate::faults::{Fault, Faulty};
+use crate::files;
+
+/// What can go wrong between two releases and a table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the input, of the work folder, or of a report.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A program could not be started.
+    #[error("could not start {program}: {source}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A program ended badly.
+    #[error("{program} ended with {status}: {told}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// How it ended.
+        status: String,
+        /// The end of what it wrote on standard error, on one line.
+        told: String,
+    },
+    /// A program did not print what is read from it.
+    #[error("{program} printed no {expected}")]
+    Unreadable {
+        /// Its name.
+        program: &'static str,
+        /// What was looked for.
+        expected: &'static str,
+    },
+    /// A tool brought something else than NEW.
+    #[error("{tool} brought something that differs from NEW at {place}")]
+    Differs {
+        /// The tool's name.
+        tool: &'static str,
+        /// A path, or the stream.
+        place: String,
+    },
+    /// The input holds what cannot be copied alike for all tools.
+    #[error("{path} is neither a file, a folder nor a symbolic link")]
+    Kind {
+        /// Where it lies.
+        path: String,
+    },
+    /// A file beside a directory.
+    #[error("{old} and {new} are neither both files nor both directories")]
+    Mixed {
+        /// The earlier release.
+        old: String,
+        /// The later release.
+        new: String,
+    },
+    /// A tool's name that is not known.
+    #[error("there is no tool `{name}`")]
+    Tool {
+        /// As it was given.
+        name: String,
+    },
+    /// A text that says no link.
+    #[error("`{text}` is no link like 20mbit,50ms: {reason}")]
+    Link {
+        /// As it was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A report of another shape.
+    #[error("{path} is no report of `whit bench --json`: {source}")]
+    Report {
+        /// The file.
+        path: String,
+        /// Where reading stopped.
+        source: serde_json::Error,
+    },
+    /// A plot could not be drawn.
+    #[error("could not draw {path}: {reason}")]
+    Plot {
+        /// The file.
+        path: String,
+        /// In the library's words.
+        reason: String,
+    },
+    /// The emulated link could not be built.
+    #[error("could not build the link: {action}: {source}")]
+    Wan {
+        /// What was done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A benchmark's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Start { source, .. } | Self::Wan { source, .. } => Fault::of_io(source),
+            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } | Self::Plot { .. } => {
+                Fault::Retry
+            }
+            Self::Kind { .. }
+            | Self::Mixed { .. }
+            | Self::Tool { .. }
+            | Self::Link { .. }
+            | Self::Report { .. } => Fault::Input,
+            Self::Interrupted => Fault::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Tool { .. } => format!("known are {}", super::tools::names().join(", ")),
+            Self::Link { .. } => "write rate, round trip time, loss: 100mbit,50ms,0.5%".to_owned(),
+            Self::Wan { .. } => {
+                "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts"
+                    .to_owned()
+            }
+            Self::Start { program, .. } => format!("install {program}, or leave it out with --skip"),
+            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => {
+                "leave the tool out with --skip, or run what it was asked to do by hand (docs/BENCHMARKS.md)"
+                    .to_owned()
+            }
+            Self::Kind { .. } => "take it out of the release".to_owned(),
+            Self::Mixed { .. } => "give two files or two directories".to_owned(),
+            Self::Interrupted => "nothing was left behind; run the command again".to_owned(),
+            Self::File(_) | Self::Report { .. } | Self::Plot { .. } => return None,
+        };
+        Some(hint)
+    }
+}

@@ -1,0 +1,142 @@
+//! What one tool's run was seen to cost.
+
+use serde::{Deserialize, Serialize};
+
+/// Processor time and memory of one side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// User and system time of all its processes, seconds.
+    pub cpu_seconds: f64,
+    /// The largest resident memory of any of its processes, bytes.
+    pub peak_bytes: u64,
+}
+
+impl Load {
+    /// Takes in another process of the same side.
+    pub fn add(&mut self, other: Self) {
+        self.cpu_seconds += other.cpu_seconds;
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
+}
+
+/// One run, or the medians of several.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Bytes from the sender to the receiver, as docs/BENCHMARKS.md defines them for the tool.
+    pub up_bytes: u64,
+    /// Bytes from the receiver to the sender.
+    pub down_bytes: u64,
+    /// Round trips, the handshake's included, where something is known of them.
+    pub round_trips: Option<u32>,
+    /// From the sender's start until it has ended, and where it is measured until the receiver has NEW.
+    pub wall_seconds: f64,
+    /// The side that has NEW.
+    pub sender: Load,
+    /// The side that has OLD, where it runs anything.
+    pub receiver: Option<Load>,
+}
+
+impl Measurement {
+    /// Bytes in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.up_bytes + self.down_bytes
+    }
+
+    /// The median of each number by itself.
+    ///
+    /// `None` without runs. Of an even number, the lower of the two in the middle.
+    pub fn median(runs: &[Self]) -> Option<Self> {
+        let receivers: Vec<Load> = runs.iter().filter_map(|run| run.receiver).collect();
+        Some(Self {
+            up_bytes: middle(runs.iter().map(|run| run.up_bytes))?,
+            down_bytes: middle(runs.iter().map(|run| run.down_bytes))?,
+            round_trips: middle(runs.iter().filter_map(|run| run.round_trips)),
+            wall_seconds: middle_time(runs.iter().map(|run| run.wall_seconds))?,
+            sender: median_load(runs.iter().map(|run| run.sender))?,
+            receiver: median_load(receivers.into_iter()),
+        })
+    }
+}
+
+fn median_load(loads: impl Iterator<Item = Load> + Clone) -> Option<Load> {
+    Some(Load {
+        cpu_seconds: middle_time(loads.clone().map(|load| load.cpu_seconds))?,
+        peak_bytes: middle(loads.map(|load| load.peak_bytes))?,
+    })
+}
+
+fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+fn middle_time(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// What one tool did in each situation that it knows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Situations {
+    /// The receiver has nothing; OLD is brought to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<Measurement>,
+    /// The receiver has OLD, the sender has NEW alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<Measurement>,
+    /// The receiver has OLD, the sender has NEW, and OLD or what it remembers of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Measurement>,
+    /// What should be known of the figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Situations {
+    /// The medians of several rounds.
+    pub fn median(rounds: &[Self]) -> Self {
+        let of = |pick: fn(&Self) -> Option<Measurement>| {
+            Measurement::median(&rounds.iter().filter_map(pick).collect::<Vec<_>>())
+        };
+        Self {
+            first: of(|round| round.first),
+            fresh: of(|round| round.fresh),
+            kept: of(|round| round.kept),
+            note: rounds.iter().find_map(|round| round.note.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Load, Measurement, Situations};
+
+    fn run(up_bytes: u64, wall_seconds: f64) -> Measurement {
+        let sender = Load { cpu_seconds: wall_seconds / 2.0, peak_bytes: up_bytes * 3 };
+        Measurement { up_bytes, down_bytes: 7, round_trips: Some(2), wall_seconds, sender, receiver: None }
+    }
+
+    #[test]
+    fn the_median_is_taken_of_each_number_by_itself() {
+        let median = Measurement::median(&[run(5, 1.0), run(1, 9.0), run(3, 2.0)]).expect("there are runs");
+        assert_eq!(median, Measurement { wall_seconds: 2.0, ..run(3, 2.0) });
+        assert_eq!(Measurement::median(&[run(1, 1.0), run(2, 2.0)]).map(|run| run.up_bytes), Some(1));
+        assert_eq!(Measurement::median(&[]), None);
+    }
+
+    #[test]
+    fn a_situation_that_no_round_knows_stays_unknown() {
+        let round = Situations { fresh: Some(run(4, 1.0)), ..Situations::default() };
+        let median = Situations::median(&[round.clone(), round.clone()]);
+        assert_eq!(median, round);
+    }
+
+    #[test]
+    fn loads_add_up_in_time_and_not_in_memory() {
+        let mut load = Load { cpu_seconds: 1.0, peak_bytes: 10 };
+        load.add(Load { cpu_seconds: 0.5, peak_bytes: 4 });
+        assert_eq!(load, Load { cpu_seconds: 1.5, peak_bytes: 10 });
+    }
+}

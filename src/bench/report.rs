@@ -1,0 +1,206 @@
+//! What a benchmark found, as `whit bench --json` prints it and `--peers` keeps it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
+use super::input::Size;
+use super::measurement::Situations;
+use super::prediction::LinkSpec;
+use super::wan::Counts;
+use crate::files;
+
+/// A report of all tools takes some 20 KB.
+const REPORT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// One benchmark.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of whit.
+    pub version: String,
+    /// What the input is called in tables.
+    pub name: String,
+    /// BLAKE3 of both releases' content.
+    pub digest: String,
+    /// The earlier release.
+    pub old: Size,
+    /// The later release.
+    pub new: Size,
+    /// Of how many runs the figures are medians.
+    pub rounds: u32,
+    /// Processors of the machine.
+    pub processors: usize,
+    /// The link that times are predicted for, or measured over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkSpec>,
+    /// One for each tool, in the order of tables.
+    pub tools: Vec<Row>,
+    /// What ran over the emulated link, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wan: Vec<Leg>,
+}
+
+/// One tool's figures, or why there are none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The tool's name.
+    pub tool: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of running a tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ran.
+    Measured(Box<Situations>),
+    /// A program is not installed.
+    Missing {
+        /// Which one.
+        program: String,
+    },
+    /// The input is larger than the tool is given.
+    PassedOver {
+        /// The most it is given, bytes.
+        input_bytes_max: u64,
+    },
+    /// It did not do what it should.
+    Failed {
+        /// In the error's words.
+        reason: String,
+    },
+}
+
+/// One tool's run over the emulated link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leg {
+    /// What ran.
+    pub name: String,
+    /// From the program's start to its end.
+    pub seconds: f64,
+    /// What crossed from the side of the agent.
+    pub up: Counts,
+    /// What crossed to it.
+    pub down: Counts,
+    /// Round trips, where something is known of them.
+    pub round_trips: Option<u32>,
+}
+
+impl Report {
+    /// Reads a report that `--json` wrote.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds something else.
+    pub fn read(path: &Path) -> Result<Self> {
+        parse(path, &files::read_bounded(path, REPORT_BYTES_MAX)?)
+    }
+
+    /// Reads a report where there is one.
+    ///
+    /// # Errors
+    /// As [`Report::read`].
+    pub fn read_if_there(path: &Path) -> Result<Option<Self>> {
+        files::read_if_there(path, REPORT_BYTES_MAX)?.map(|bytes| parse(path, &bytes)).transpose()
+    }
+
+    /// Writes the peers' figures: all but whit's own, and nothing of a link.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_peers(&self, path: &Path) -> Result<()> {
+        let mut peers = self.clone();
+        peers.tools.retain(|row| row.tool != "whit" && matches!(row.outcome, Outcome::Measured(_)));
+        peers.wan.clear();
+        peers.link = None;
+        let text = serde_json::to_string_pretty(&peers).expect("reports are plain words and numbers");
+        Ok(files::publish(path, text.as_bytes(), 0o644)?)
+    }
+
+    /// The figures of a tool, where it was measured.
+    pub fn measured(&self, tool: &str) -> Option<&Situations> {
+        self.tools.iter().filter(|row| row.tool == tool).find_map(|row| match &row.outcome {
+            Outcome::Measured(situations) => Some(&**situations),
+            _ => None,
+        })
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Report> {
+    let wrong = |source| Error::Report { path: path.display().to_string(), source };
+    serde_json::from_slice(bytes).map_err(wrong)
+}
+
+#[cfg(test)]
+pub mod sample {
+    //! A report made up for tests.
+
+    use super::{Outcome, Report, Row};
+    use crate::bench::input::Size;
+    use crate::bench::measurement::{Load, Measurement, Situations};
+
+    /// A run of so many bytes.
+    pub fn run(up_bytes: u64, down_bytes: u64) -> Measurement {
+        let sender = Load { cpu_seconds: 0.25, peak_bytes: 12_000_000 };
+        Measurement {
+            up_bytes,
+            down_bytes,
+            round_trips: Some(4),
+            wall_seconds: 0.5,
+            sender,
+            receiver: Some(sender),
+        }
+    }
+
+    /// whit, a peer in each situation, and one of each that has no figures.
+    pub fn report() -> Report {
+        let row = |tool: &str, outcome| Row { tool: tool.to_owned(), outcome };
+        let fresh = |run| Situations { fresh: Some(run), ..Situations::default() };
+        let whit = Situations { kept: Some(run(900, 100)), ..fresh(run(40_000, 2_000)) };
+        let kept = Situations { kept: Some(run(3_000, 0)), ..Situations::default() };
+        Report {
+            version: "0.1.0".to_owned(),
+            name: "app".to_owned(),
+            digest: "00".repeat(32),
+            old: Size { files: 2, bytes: 1_000_000 },
+            new: Size { files: 3, bytes: 1_234_567 },
+            rounds: 1,
+            processors: 2,
+            link: None,
+            tools: vec![
+                row("whit", Outcome::Measured(Box::new(whit))),
+                row("rsync-acz", Outcome::Measured(Box::new(fresh(run(45_000, 5_000))))),
+                row("zstd-3", Outcome::Measured(Box::new(kept))),
+                row("borg", Outcome::Missing { program: "borg".to_owned() }),
+                row("bsdiff", Outcome::PassedOver { input_bytes_max: 1_000_000 }),
+                row("zsync", Outcome::Failed { reason: "it broke".to_owned() }),
+            ],
+            wan: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Report, sample};
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("peers.json");
+        assert!(Report::read_if_there(&path).expect("no error").is_none());
+        let report = sample::report();
+        report.write_peers(&path).expect("written");
+        let peers = Report::read(&path).expect("read");
+        let names: Vec<&str> = peers.tools.iter().map(|row| row.tool.as_str()).collect();
+        assert_eq!(names, ["rsync-acz", "zstd-3"], "measured peers alone");
+        assert_eq!(peers.tools[0], report.tools[1]);
+        assert_eq!(peers.digest, report.digest);
+        let all: Report = serde_json::from_str(&serde_json::to_string(&report).expect("text")).expect("read");
+        assert_eq!(all.tools, report.tools);
+        std::fs::write(&path, "{}").expect("written");
+        assert!(Report::read(&path).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! The tools: what each is called, what it needs, and how it is run.
+//!
+//! docs/BENCHMARKS.md defines what is counted for each.
+
+mod archive;
+mod fetch;
+mod patch;
+mod repository;
+mod rsync;
+mod web;
+mod whit;
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use super::input::Input;
+use super::measurement::Situations;
+use super::process::Stop;
+
+pub use self::rsync::{Daemon, client as rsync_client, transferred as rsync_transferred};
+pub use self::whit::{Proxy, Push};
+
+/// What a tool is run on.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// Ends whatever runs.
+    pub stop: &'a Stop,
+    /// Both releases.
+    pub input: &'a Input,
+    /// An empty folder of the tool's own.
+    pub work: &'a Path,
+    /// The program that is running: whit.
+    pub whit: &'a Path,
+}
+
+impl Ground<'_> {
+    /// A path below the tool's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+}
+
+/// A tool.
+#[derive(Debug, Clone, Copy)]
+pub struct Tool {
+    /// Its name in tables and for `--only`.
+    pub name: &'static str,
+    /// The programs that it needs.
+    pub programs: &'static [&'static str],
+    /// Releases beyond this many bytes are passed over: it would take hours, or all memory.
+    pub input_bytes_max: u64,
+    /// Runs it once in each situation that it knows.
+    pub measure: fn(&Ground<'_>) -> Result<Situations>,
+}
+
+const ANY: u64 = u64::MAX;
+const MIB: u64 = 1024 * 1024;
+/// zstd at level 19 over a stream: a minute or two on one processor.
+const SLOW_BYTES_MAX: u64 = 128 * MIB;
+/// bsdiff sorts all suffixes: 17 times OLD in memory, and minutes.
+const SUFFIX_BYTES_MAX: u64 = 48 * MIB;
+
+/// All tools, in the order of tables.
+pub const TOOLS: [Tool; 17] = [
+    tool("whit", &[], ANY, whit::measure),
+    tool("rsync-a", &["rsync"], ANY, rsync::plain),
+    tool("rsync-az", &["rsync"], ANY, rsync::compressed),
+    tool("rsync-acz", &["rsync"], ANY, rsync::checksums),
+    tool("rsync-fuzzy", &["rsync"], ANY, rsync::fuzzy),
+    tool("casync", &["casync"], ANY, repository::casync),
+    tool("casync-16k", &["casync"], ANY, repository::casync_small),
+    tool("zsync", &["zsync", "zsyncmake"], ANY, fetch::zsync),
+    tool("bita", &["bita"], ANY, fetch::bita),
+    tool("restic", &["restic"], ANY, repository::restic),
+    tool("borg", &["borg"], ANY, repository::borg),
+    tool("rdiff", &["rdiff", "zstd"], ANY, patch::rdiff),
+    tool("tar", &["tar", "zstd"], ANY, archive::upload),
+    tool("zstd-3", &["zstd"], ANY, patch::zstd_fast),
+    tool("zstd-19", &["zstd"], SLOW_BYTES_MAX, patch::zstd_best),
+    tool("xdelta3", &["xdelta3"], ANY, patch::xdelta3),
+    tool("bsdiff", &["bsdiff", "bspatch"], SUFFIX_BYTES_MAX, patch::bsdiff),
+];
+
+const fn tool(
+    name: &'static str,
+    programs: &'static [&'static str],
+    input_bytes_max: u64,
+    measure: fn(&Ground<'_>) -> Result<Situations>,
+) -> Tool {
+    Tool { name, programs, input_bytes_max, measure }
+}
+
+impl Tool {
+    /// Whether it is whit itself, whose figures are never taken from an earlier run.
+    pub fn is_whit(&self) -> bool {
+        self.name == "whit"
+    }
+
+    /// The first of its programs that is not installed.
+    pub fn missing_program(&self) -> Option<&'static str> {
+        self.programs.iter().copied().find(|program| find_program(program).is_none())
+    }
+}
+
+/// The names of all tools.
+pub fn names() -> Vec<&'static str> {
+    TOOLS.iter().map(|tool| tool.name).collect()
+}
+
+/// The tools of `only`, or all, without those of `skip`.
+///
+/// # Errors
+/// [`Error::Tool`] for a name that is not known.
+pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
+    for name in only.iter().chain(skip) {
+        if !names().contains(&name.as_str()) {
+            return Err(Error::Tool { name: name.clone() });
+        }
+    }
+    let has = |list: &[String], tool: &Tool| list.iter().any(|name| name == tool.name);
+    let wanted = |tool: &Tool| (only.is_empty() || has(only, tool)) && !has(skip, tool);
+    Ok(TOOLS.into_iter().filter(wanted).collect())
+}
+
+/// Where a program lies, by `PATH`.
+fn find_program(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(is_program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{find_program, names, select};
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn tools_are_chosen_and_left_out_by_name() {
+        let chosen = |only: &[&str], skip: &[&str]| -> Vec<&str> {
+            let tools = select(&words(only), &words(skip)).expect("known names");
+            tools.iter().map(|tool| tool.name).collect()
+        };
+        assert_eq!(chosen(&[], &[]), names());
+        assert_eq!(chosen(&["tar", "whit"], &[]), ["whit", "tar"]);
+        assert_eq!(chosen(&["tar", "whit"], &["tar"]), ["whit"]);
+        assert!(select(&words(&["rcync"]), &[]).is_err() && select(&[], &words(&["rcync"])).is_err());
+    }
+
+    #[test]
+    fn programs_are_found_by_path() {
+        assert!(find_program("sh").is_some());
+        assert_eq!(find_program("no program has this name"), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! `whit bench`: whit beside the tools that people use today.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use clap::builder::RangedI64ValueParser;
+
+use super::output::{self, Output};
+use super::{Error, notes_or_silence};
+use crate::bench::{self, LinkSpec, Options, Report, Stop};
+use crate::faults::Fault;
+
+const HELP: &str = "\
+Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over
+loopback, and counts the bytes in both directions, round trips, processor time, memory and time. Nothing
+leaves the machine. docs/BENCHMARKS.md says what exactly is counted for each tool.
+
+  whit bench ./v1 ./v2 --plot bench.svg
+  whit bench ./v1 ./v2 --only whit,rsync-az --rounds 3 --link 20mbit,50ms
+  sudo whit bench ./v1 ./v2 --wan --link 100mbit,50ms,0.5%";
+
+/// Measure whit beside the tools that people use today.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct BenchArgs {
+    /// The earlier release: a directory or a file.
+    #[arg(required_unless_present = "markdown", requires = "new")]
+    old: Option<PathBuf>,
+    /// The later release, of the same kind.
+    new: Option<PathBuf>,
+    /// What to call the input in tables [default: NEW's name].
+    #[arg(long)]
+    name: Option<String>,
+    /// Run these tools alone.
+    #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leave these tools out.
+    #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
+    skip: Vec<String>,
+    /// Run each tool so often, and report medians.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
+    rounds: u32,
+    /// Predict the time over a link: rate, round trip time, loss, like 20mbit,50ms or 100mbit,50ms,0.5%.
+    #[arg(long)]
+    link: Option<LinkSpec>,
+    /// Run whit and rsync over an emulation of the link instead; needs Linux and root.
+    #[arg(long, requires = "link")]
+    wan: bool,
+    /// Draw the bytes into an SVG file.
+    #[arg(long, value_name = "FILE", conflicts_with = "wan")]
+    plot: Option<PathBuf>,
+    /// Take peers' figures from this file where it has them for this input, and keep them in it.
+    #[arg(long, value_name = "FILE", conflicts_with = "wan")]
+    peers: Option<PathBuf>,
+    /// Print the tables of reports that --json wrote as Markdown, instead of measuring.
+    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "wan", "plot", "peers"])]
+    markdown: Vec<PathBuf>,
+}
+
+/// More rounds tell nothing more.
+fn rounds() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=100)
+}
+
+/// Runs the command.
+pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
+    let (Some(old), Some(new)) = (arguments.old, arguments.new) else {
+        let reports = arguments.markdown.iter().map(|path| Report::read(path));
+        let reports = reports.collect::<Result<Vec<_>, _>>()?;
+        output.line(bench::markdown(&reports).trim_end());
+        return Ok(());
+    };
+    let name = match arguments.name {
+        Some(name) => name,
+        None => name_of(&new),
+    };
+    let whit = std::env::current_exe().map_err(|source| Error::Told {
+        fault: Fault::of_io(&source),
+        text: format!("could not find the program itself: {source}"),
+        hint: None,
+    })?;
+    let options = Options {
+        name,
+        old,
+        new,
+        tools: bench::select(&arguments.only, &arguments.skip)?,
+        rounds: arguments.rounds,
+        link: arguments.link,
+        wan: arguments.wan,
+        peers: arguments.peers,
+        whit,
+    };
+    let report = measure(options, output).await?;
+    if let Some(path) = &arguments.plot {
+        bench::draw(&report, path)?;
+        output.note(&format!("drawn into {}", path.display()));
+    }
+    output.report(&report, || text(&report));
+    Ok(())
+}
+
+/// Measures on a thread of its own; Ctrl-C ends what runs, and waits until it is cleared away.
+async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
+    let stop = Stop::default();
+    let (of_thread, monitor) = (stop.clone(), notes_or_silence(output));
+    let monitor = Arc::clone(&monitor);
+    let mut work = tokio::task::spawn_blocking(move || bench::run(&options, &of_thread, &*monitor));
+    let ended = tokio::select! {
+        ended = &mut work => ended,
+        _ = tokio::signal::ctrl_c() => {
+            stop.stop();
+            work.await
+        }
+    };
+    Ok(ended.expect("a benchmark does not panic")?)
+}
+
+fn name_of(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A report for people.
+fn text(report: &Report) -> String {
+    let size =
+        |size: &bench::Size| format!("{} in {} files", output::bytes(size.bytes), output::count(size.files));
+    let link = report.link.map(|link| format!("over {link}\n")).unwrap_or_default();
+    let text = format!("{}: {}, after {}\n{link}", report.name, size(&report.new), size(&report.old));
+    let show = |table: &bench::Table| {
+        let (heads, rows) = table.split_first().expect("a table has heads");
+        let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+        output::table(&heads, rows)
+    };
+    if !report.wan.is_empty() {
+        return format!("{text}\n{}", show(&bench::wan_table(&report.wan)));
+    }
+    let (table, words) = bench::tools_table(report);
+    format!("{text}\n{}\n\n{}", show(&table), words.join("\n"))
+}
