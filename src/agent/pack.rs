@@ -172,8 +172,8 @@ fn told_by_deltas(
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
 fn level_against(bytes: usize, level: i32) -> i32 {
     match bytes {
-        ..0x10_0000 => level.max(19),
-        ..0x40_0000 => level.max(12),
+        0..0x10_0000 => level.max(19),
+        0x10_0000..0x40_0000 => level.max(12),
         _ => level.min(9),
     }
 }

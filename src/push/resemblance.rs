@@ -99,8 +99,9 @@ impl Listings {
 }
 
 fn number_of(short: ShortId) -> u64 {
-    let [a, b, c, d, e, f] = *short.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    let mut bytes = [0; 8];
+    bytes[..ShortId::BYTES].copy_from_slice(short.as_bytes());
+    u64::from_le_bytes(bytes)
 }
 
 /// One that stays on either side of a gap: chunks that both releases have are what changes are found between.

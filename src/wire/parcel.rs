@@ -122,7 +122,7 @@ impl Parcel {
         let bounded = (1..=PARCEL_CHUNKS_MAX).contains(&chunks)
             && bytes <= PARCEL_PLAIN_MAX
             && spans <= PARCEL_SPANS_MAX
-            && self.payload_bytes as usize <= PARCEL_PLAIN_MAX;
+            && (1..=PARCEL_PLAIN_MAX).contains(&(self.payload_bytes as usize));
         if sized && bounded { Ok(bytes) } else { Err(ParcelError::Bounds { chunks, bytes, spans }) }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn read(file: &File, key: &Key) -> Option<Footer> {
     let mut footer = vec![0; footer_bytes];
     file.read_exact_at(&mut footer, footer_begin).ok()?;
     let written: Written = rmp_serde::from_slice(&footer).ok()?;
-    check(written, footer_begin, key)
+    check(&written, footer_begin, key)
 }
 
 /// Whether the check at the end is that of all before it.
@@ -122,7 +122,7 @@ fn is_whole(file: &File, length: u64) -> bool {
     file.read_exact_at(&mut check, end).is_ok() && check == hasher.finalize().as_bytes()[..CHECK_BYTES]
 }
 
-fn check(written: Written, footer_begin: u64, key: &Key) -> Option<Footer> {
+fn check(written: &Written, footer_begin: u64, key: &Key) -> Option<Footer> {
     let root = Root::decode(&written.root).ok()?;
     let entries = written.segments.chunks_exact(SEGMENT_BYTES);
     let fits =
