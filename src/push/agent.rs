@@ -258,6 +258,10 @@ impl Agent {
             let names = part.iter().map(|segment| segment.id.prefix());
             if self.full { pack_names(names) } else { pack_short_names(names) }
         };
+        if self.segments.is_empty() {
+            // The proxy waits for an answer.
+            return vec![Action::Send(FromAgent::Names(Vec::new()))];
+        }
         self.segments
             .chunks(NAMES_PER_MESSAGE)
             .map(|part| Action::Send(FromAgent::Names(pack(part))))

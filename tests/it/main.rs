@@ -7,6 +7,7 @@ mod changing;
 mod decoders;
 mod hostile;
 mod kill;
+mod memory;
 mod program;
 mod pull;
 mod push;
