@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use whit::agent::push::{Order, push};
-use whit::agent::scan::Selection;
 use whit::agent::{Access, Receipt, Session};
 use whit::files;
 use whit::link;
@@ -77,15 +76,8 @@ impl Served {
     /// One push on a connection of its own.
     fn push(&self, tree: &Path) -> Receipt {
         let order = Order {
-            app: "bench".parse().expect("a name"),
-            path: tree.to_owned(),
-            selection: Selection::default(),
-            labels: Vec::new(),
-            destinations: Vec::new(),
-            dry_run: false,
-            state: None,
-            checksum: false,
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            ..Order::new("bench".parse().expect("a name"), tree.to_owned())
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);
         self.runtime.block_on(async {

@@ -14,11 +14,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use whit::deliveries::{Courier, Deliveries, Delivery};
+use whit::delta::{Matcher, Signature};
 use whit::destination::Directory;
 use whit::faults::Fault;
 use whit::ids::{ChunkId, ReleaseId, Selector};
 use whit::manifest::{
-    Builder, EntryPath, Item, NodeRef, Profile, Root, Segment, Shape, decode_node, decode_segment,
+    Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, Shape, Thin, decode_node,
+    decode_segment, shorten,
 };
 use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
 use whit::recipe::{ChunkRef, Recipe};
@@ -26,8 +28,8 @@ use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
 use whit::wire::{
-    Answer, Batch, FromAgent, Marks, Open, Operation, ProxyInfo, PullReply, PullRequest, PushReply, Refusal,
-    Request, pack_names,
+    Answer, Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, ProxyInfo, PullReply, PullRequest,
+    PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span, Told, pack_short_names,
 };
 
 /// Bytes on one line of a block.
@@ -293,7 +295,7 @@ fn open() -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: 1,
-        names: pack_names([segment.node.id.prefix()].into_iter()),
+        told: Told::Short(pack_short_names([segment.node.id.prefix()].into_iter())),
         dry_run: false,
     }
 }
@@ -305,6 +307,30 @@ fn batch(parts: &[&[u8]]) -> Batch {
     let places = batch.open(&mut Decompressor::new(), &mut plain).expect("within its bounds");
     assert_eq!(places.len(), parts.len());
     batch
+}
+
+/// The release before, of one segment more, and what stays of it.
+fn told_by_base() -> Told {
+    let (segment, _) = manifest();
+    let gone = NodeRef { id: ChunkId::of(b"another segment"), bytes: 2048 };
+    let new = [gone, segment.node];
+    let outline = Outline::between(&[segment.node], &new).expect("few steps");
+    assert_eq!(outline.apply(&[segment.node], 2), Some(vec![None, Some(segment.node)]));
+    Told::Base { release: ReleaseId::of(b"the release before"), outline }
+}
+
+/// A region of 200 bytes in blocks of 64, and chunks that are the same but for one byte.
+fn delta_of_a_region() -> (Section, Signed) {
+    let old: Vec<u8> = (0..200).collect();
+    let mut new = old.clone();
+    new[70] = 0;
+    let signature = Signature::new([old.as_slice()], 64, 22).expect("in bounds");
+    let (mut literals, mut delta, mut signed) = (Vec::new(), Vec::new(), Vec::new());
+    Matcher::new(&signature).delta(&new, &mut literals).encode(&mut delta);
+    assert_eq!(literals, new[64..128]);
+    signature.encode(&mut signed);
+    let section = Section { whole: 1, region: 0, chunks: 1, delta };
+    (section, Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: signed })
 }
 
 fn event(state: DeliveryState) -> DeliveryEvent {
@@ -340,6 +366,13 @@ fn the_protocol_is_as_its_document_says() {
     assert_eq!(request.operation(), Ok(Operation::Identify));
     let (second, selector) = (marks(&[false, true]), "web@v1.2.3".parse::<Selector>());
     let release = PullReply::Release { record: record(), root: root.encode(), segments: 1 };
+    let thin = shorten(&segment.bytes).expect("a segment");
+    let read = Thin::decode(&thin).expect("just made");
+    assert_eq!(read.fill(CONTENT.map(chunk)).as_ref(), Ok(&segment.bytes), "it becomes what it was");
+    let span = Span { segment: 0, first: 1, count: 1 };
+    let (section, signed) = delta_of_a_region();
+    let payload_bytes = u32::try_from(CONTENT.concat().len()).expect("short");
+    let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     Document::open("PROTOCOL.md").check(&BTreeMap::from([
         ("request-identify", message(&request)),
         ("open-1", message(&open())),
@@ -347,8 +380,22 @@ fn the_protocol_is_as_its_document_says() {
         ("operation-pull", message(&Operation::Pull(selector.expect("a selector")))),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
-        ("from-agent-names", message(&FromAgent::Names(pack_names([segment.node.id.prefix()].into_iter())))),
-        ("from-agent-segments", message(&FromAgent::Segments(batch(&[&segment.bytes])))),
+        ("open-base", message(&Open { told: told_by_base(), ..open() })),
+        ("thin-1", thin.clone()),
+        (
+            "from-agent-names",
+            message(&FromAgent::Names(pack_short_names([segment.node.id.prefix()].into_iter()))),
+        ),
+        (
+            "from-agent-segments",
+            message(&FromAgent::Segments(SegmentBatch::new(&[thin], None, second.clone()))),
+        ),
+        ("parcel-plain", message(&FromAgent::Parcel(parcel(Basis::None)))),
+        ("parcel-prefix", message(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
+        ("parcel-signed", message(&FromAgent::Parcel(parcel(Basis::Signed(vec![section]))))),
+        ("from-agent-piece", message(&FromAgent::Piece(CONTENT.concat()))),
+        ("push-reply-signature", message(&PushReply::Signature(signed))),
+        ("push-reply-mismatch", message(&PushReply::Mismatch)),
         ("from-agent-chunks", message(&FromAgent::Chunks(chunks.clone()))),
         ("from-agent-commit", message(&FromAgent::Commit)),
         ("push-reply-want-names", message(&PushReply::WantNames)),

@@ -91,7 +91,8 @@ impl<'a> Gathering<'a> {
             // It begins inside another region.
             self.resembled.pop_front();
         }
-        let begins = self.resembled.pop_front_if(|next| next.first == self.count);
+        let is_next = self.resembled.front().is_some_and(|next| next.first == self.count);
+        let begins = if is_next { self.resembled.pop_front() } else { None };
         self.count += 1;
         let mut full = None;
         if let Some(next) = begins.filter(|next| self.region_left == 0 && next.count > 0) {

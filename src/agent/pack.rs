@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
@@ -224,8 +224,8 @@ fn told_by_deltas(
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
 fn level_against(bytes: usize, level: i32) -> i32 {
     match bytes {
-        ..0x10_0000 => level.max(19),
-        ..0x40_0000 => level.max(12),
+        0..0x10_0000 => level.max(19),
+        0x10_0000..0x40_0000 => level.max(12),
         _ => level.min(9),
     }
 }

@@ -163,7 +163,9 @@ mod tests {
         Item::File { path, mode: 0o755, size: 9, recipe: Recipe::Chunks }.encode(&mut bytes);
         let chunks: Vec<ChunkRef> =
             (1..=chunks).map(|n| ChunkRef { id: ChunkId::of(&n.to_le_bytes()), bytes: n }).collect();
-        chunks.iter().for_each(|chunk| Item::Chunk(*chunk).encode(&mut bytes));
+        for chunk in &chunks {
+            Item::Chunk(*chunk).encode(&mut bytes);
+        }
         (bytes, chunks)
     }
 

@@ -127,11 +127,12 @@ impl Agent {
         };
         let fits = agent.segments.len() <= OPEN_NAMES_MAX;
         let names = agent.segments.iter().map(|segment| segment.id.prefix());
-        let by_base = match &telling {
-            Telling::Base(release, base) => {
-                Outline::between(base, &agent.segments).map(|outline| (release, base, outline))
+        let by_base = match telling {
+            // A dry run ends with the answer to its segments: there must be one.
+            Telling::Base(release, base) if !agent.dry_run => {
+                Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
             }
-            Telling::Short | Telling::Full => None,
+            Telling::Base(..) | Telling::Short | Telling::Full => None,
         };
         let Some((release, base, outline)) = by_base else {
             open.told = match (agent.full, fits) {
@@ -148,7 +149,7 @@ impl Agent {
             marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
         agent.queue(new.into_iter());
         agent.replaced = Some(SegmentsReplaced::new(gaps));
-        open.told = Told::Base { release: *release, outline };
+        open.told = Told::Base { release, outline };
         agent.state = State::Sending;
         let actions = agent.proceed();
         (agent, open, actions)
@@ -257,6 +258,10 @@ impl Agent {
             let names = part.iter().map(|segment| segment.id.prefix());
             if self.full { pack_names(names) } else { pack_short_names(names) }
         };
+        if self.segments.is_empty() {
+            // The proxy waits for an answer.
+            return vec![Action::Send(FromAgent::Names(Vec::new()))];
+        }
         self.segments
             .chunks(NAMES_PER_MESSAGE)
             .map(|part| Action::Send(FromAgent::Names(pack(part))))

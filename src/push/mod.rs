@@ -6,15 +6,18 @@
 
 mod replaced;
 mod resemblance;
+mod shelf;
 mod waiting;
 mod parcels;
+mod signer;
 mod agent;
 mod proxy;
 
 pub use agent::{Action, Agent, Segments, Telling};
-pub use proxy::{Proposal, Proxy, Shelf};
+pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};
 pub use resemblance::{Likeness, Older};
+pub use shelf::{Proposal, Shelf};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;

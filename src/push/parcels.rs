@@ -6,11 +6,15 @@ use std::ops::Range;
 use super::{Error, Shelf};
 use crate::compression::{self, Codec, Decompressor};
 use crate::delta::{Delta, Geometry};
-use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES};
+use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX};
 use crate::manifest::{self, NodeRef};
 use crate::patch;
 use crate::recipe::ChunkRef;
 use crate::wire::{Basis, Parcel, ParcelError, Section, Span};
+
+/// Segments of the base that one parcel's spans may lead through: one for each span, and as many again for those
+/// that go on in the next.
+const SPAN_SEGMENTS_MAX: usize = 2 * PARCEL_SPANS_MAX;
 
 /// The parcel whose pieces are coming. Memory: its payload, and while it is opened its plain bytes and its
 /// basis; all bounded.
@@ -76,8 +80,9 @@ pub(super) fn open(
     match &parcel.basis {
         Basis::None => {}
         Basis::Prefix(spans) | Basis::Patch(spans) => {
+            let mut segments_left = SPAN_SEGMENTS_MAX;
             for span in spans {
-                read_span(*span, base, shelf, &mut prefix)?;
+                read_span(*span, base, &mut segments_left, shelf, &mut prefix)?;
             }
         }
         Basis::Signed(sections) => return open_signed(parcel, sections, payload, regions, shelf, plain),
@@ -179,13 +184,22 @@ fn range_of(range: Range<u64>) -> Range<usize> {
 }
 
 /// Appends the bytes of a run of the base's chunks.
-fn read_span(span: Span, base: &[NodeRef], shelf: &mut impl Shelf, out: &mut Vec<u8>) -> Result<(), Error> {
+fn read_span(
+    span: Span,
+    base: &[NodeRef],
+    segments_left: &mut usize,
+    shelf: &mut impl Shelf,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let mut left = span.count as usize;
     let mut first = span.first as usize;
     for node in base.iter().skip(span.segment as usize) {
         if left == 0 {
             break;
         }
+        *segments_left = segments_left
+            .checked_sub(1)
+            .ok_or(Error::Limit { what: "segments of a basis", max: SPAN_SEGMENTS_MAX })?;
         let mut bytes = Vec::new();
         shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
         let chunks = manifest::segment_chunks(&bytes)?;

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::parcels::{self, Parcels, Region, Regions};
+use super::parcels::{self, Parcels};
+use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
-use super::{Error, Likeness, Older, SegmentsReplaced};
-use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT, LEVEL_FAST};
-use crate::delta::{self, Geometry, Signature};
+use super::{Error, Proposal, SegmentsReplaced, Shelf};
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::ids::{ChunkId, ReleaseId, ShortId};
 use crate::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT,
@@ -15,94 +15,11 @@ use crate::limits::{
 use crate::manifest::{self, NodeRef, Outline, Reference, Root, Thin};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
-use crate::record::{Cost, Record};
+use crate::record::Cost;
 use crate::wire::{
-    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, Refusal, SegmentBatch, Signed, Told, short_name,
-    unpack_names, unpack_short_names,
+    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name, unpack_names,
+    unpack_short_names,
 };
-
-/// What the proxy's half needs of the space it pushes into. Errors come as what the agent is told.
-pub trait Shelf {
-    /// Where the space has the release already: the record for this push, written unless it is
-    /// a dry run, and whether the application's latest release was this one already.
-    ///
-    /// # Errors
-    /// The space cannot be read or written.
-    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
-
-    /// The segments of `release`, or of the application's latest where none is named, if the space has all of it.
-    ///
-    /// # Errors
-    /// The space cannot be read.
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
-
-    /// For each name, the segment that it names, where the space holds it and all chunks it lists.
-    ///
-    /// # Errors
-    /// The space cannot be read.
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
-
-    /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
-    /// stored.
-    ///
-    /// # Errors
-    /// The space cannot be read.
-    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
-
-    /// Appends the bytes of a chunk that the space holds.
-    ///
-    /// # Errors
-    /// It is not there, or damaged.
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
-
-    /// Takes a frame over, to be stored soon.
-    ///
-    /// # Errors
-    /// There is no room, or the disk failed.
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
-
-    /// All content of one message was kept: the agent is told when it is stored.
-    fn kept_message(&mut self);
-
-    /// Stores all that was kept, checks the manifest whole, and records the release.
-    ///
-    /// # Errors
-    /// The manifest is not what its root says, or the disk failed.
-    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal>;
-}
-
-/// A complete push, to be recorded.
-#[derive(Debug, Clone)]
-pub struct Proposal {
-    /// How it began.
-    pub open: Open,
-    /// Its root, which makes the release that was named.
-    pub root: Root,
-    /// All segments of its manifest, in order.
-    pub segments: Vec<NodeRef>,
-    /// What it cost.
-    pub cost: Cost,
-}
-
-/// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
-const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// 64 KiB: what tells how well a basis compresses.
-const SAMPLE_BYTES: usize = 64 * 1024;
-
-/// The signature of a basis; none where it would cost about as much as it could save.
-fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
-    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
-    let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
-    let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
-    let basis_bytes = basis.len() as u64;
-    let block_bytes = delta::block_bytes(basis_bytes, edits, percent);
-    let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;
-    let bits = delta::checksum_bits(&geometry, basis_bytes, delta::ODDS_DEFAULT);
-    let costs = u64::from(geometry.blocks()) * u64::from(bits) / 8;
-    let pays = costs * 2 < basis_bytes * percent / 100;
-    pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -129,11 +46,7 @@ pub struct Proxy {
     base: Vec<NodeRef>,
     replaced: SegmentsReplaced,
     told_by_base: bool,
-    /// What of the base is not in the new release, once somebody asked.
-    older: Option<Older>,
-    regions: Regions,
-    /// Chunks of all regions.
-    signed_chunks: usize,
+    signer: Signer,
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
     waiting: WaitingRoom,
@@ -172,9 +85,7 @@ impl Proxy {
             base: Vec::new(),
             replaced: SegmentsReplaced::default(),
             told_by_base: false,
-            older: None,
-            regions: Regions::new(),
-            signed_chunks: 0,
+            signer: Signer::default(),
             base_refused: false,
             waiting: WaitingRoom::default(),
             offered: HashSet::new(),
@@ -194,10 +105,10 @@ impl Proxy {
         }
         let replies = match told {
             Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
-            Told::Short(names) => proxy.told_by_names(names, shelf)?,
+            Told::Short(names) => proxy.told_by_names(&names, shelf)?,
             Told::Full(names) => {
                 proxy.open.told = Told::Full(Vec::new());
-                proxy.told_by_names(names, shelf)?
+                proxy.told_by_names(&names, shelf)?
             }
         };
         Ok((proxy, replies))
@@ -228,7 +139,7 @@ impl Proxy {
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
-                if !self.base_refused || parcel.basis == Basis::None {
+                if !self.base_refused || !matches!(parcel.basis, Basis::Prefix(_)) {
                     self.parcels.begin(parcel)?;
                 }
                 Ok(Vec::new())
@@ -272,11 +183,11 @@ impl Proxy {
         Ok(Vec::new())
     }
 
-    fn told_by_names(&mut self, names: Vec<u8>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         if names.is_empty() && self.open.segments > 0 {
             return Ok(vec![PushReply::WantNames]);
         }
-        self.named(&names, shelf)
+        self.named(names, shelf)
     }
 
     /// Answers once all names are there.
@@ -336,7 +247,12 @@ impl Proxy {
             let known = shelf.find(&references).map_err(Error::Shelf)?;
             segments.push((place, thin, references, known));
         }
-        let likenesses = self.likenesses(&segments, shelf)?;
+        let likenesses = if self.told_by_base || self.open.dry_run {
+            // The agent knows by itself, or nothing will come.
+            Vec::new()
+        } else {
+            self.signer.likenesses(&self.base, &self.segments, &segments, shelf)?
+        };
         let mut asked_at = HashMap::new();
         for (place, thin, references, known) in segments {
             if self.open.dry_run {
@@ -362,79 +278,8 @@ impl Proxy {
         if self.open.dry_run && self.wanted.is_empty() {
             self.state = State::Finished;
         }
-        let mut replies = self.sign(likenesses, &asked_at, shelf)?;
+        let mut replies = self.signer.sign(likenesses, &asked_at, shelf);
         replies.push(PushReply::Missing(marks.into_iter().collect()));
-        Ok(replies)
-    }
-
-    /// What missing chunks of new segments resemble, where the agent cannot know.
-    fn likenesses(
-        &mut self,
-        segments: &[(u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>)],
-        shelf: &mut impl Shelf,
-    ) -> Result<Vec<Likeness>, Error> {
-        if self.told_by_base || self.open.dry_run || self.base.is_empty() {
-            return Ok(Vec::new());
-        }
-        let base = &self.base;
-        let mut read = |node: &NodeRef| {
-            let mut bytes = Vec::new();
-            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
-            Ok::<_, Error>(bytes)
-        };
-        if self.older.is_none() {
-            let gaps = Outline::of(base, self.segments.iter().copied()).gaps(base.len());
-            self.older = Some(Older::read(base, &gaps, |place| read(&base[place as usize]))?);
-        }
-        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let new: Vec<_> =
-            segments.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
-        let present: HashSet<&NodeRef> = base.iter().collect();
-        older.likenesses(&new, |place| {
-            let stays = self.segments.get(place as usize).copied().flatten();
-            stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
-        })
-    }
-
-    /// Signs the older content that chunks resemble which were asked for.
-    fn sign(
-        &mut self,
-        likenesses: Vec<Likeness>,
-        asked: &HashMap<(u32, u32), usize>,
-        shelf: &mut impl Shelf,
-    ) -> Result<Vec<PushReply>, Error> {
-        let mut replies = Vec::new();
-        for likeness in likenesses {
-            let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
-            let Some(first) = places.first().copied() else { continue };
-            let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
-            let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
-            if bytes > REGION_BYTES_MAX || self.signed_chunks + likeness.chunks.len() > PUSH_CHUNKS_IN_FLIGHT
-            {
-                continue;
-            }
-            let mut basis = Vec::with_capacity(bytes);
-            // A damaged basis costs the delta, not the push.
-            if likeness.chunks.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
-                continue;
-            }
-            let Some(signature) = signature_of(&basis, likeness.edits) else { continue };
-            let region = u32::try_from(self.regions.len()).expect("regions are bounded");
-            let mut encoded = Vec::new();
-            signature.encode(&mut encoded);
-            self.signed_chunks += likeness.chunks.len();
-            self.regions.insert(region, Region { chunks: likeness.chunks, geometry: signature.geometry() });
-            let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
-            replies.push(PushReply::Signature(Signed {
-                region,
-                first: number(first),
-                chunks: number(chunks),
-                rule: likeness.rule.number(),
-                signature: encoded,
-            }));
-        }
         Ok(replies)
     }
 
@@ -469,7 +314,7 @@ impl Proxy {
         shelf: &mut impl Shelf,
     ) -> Result<Vec<PushReply>, Error> {
         let mut plain = Vec::new();
-        parcels::open(parcel, payload, &self.base, &self.regions, shelf, &mut plain)?;
+        parcels::open(parcel, payload, &self.base, self.signer.regions(), shelf, &mut plain)?;
         let mut rest = plain.as_slice();
         let parts = parcel.lengths.iter().map(|length| {
             let (part, after) = rest.split_at(*length as usize);
@@ -591,79 +436,5 @@ impl Proxy {
         let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
         self.state = State::Finished;
         Ok(vec![PushReply::Committed { record, existing }])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compression::Codec;
-    use crate::ids::ReleaseId;
-    use crate::manifest::{EntryPath, Item, Profile, Shape, Totals};
-    use crate::recipe::Recipe;
-
-    /// A space that holds one chunk of 5 bytes.
-    struct Holding(ChunkId);
-
-    impl Shelf for Holding {
-        fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
-            Ok(None)
-        }
-
-        fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-            Ok(vec![None; names.len()])
-        }
-
-        fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
-            Ok(chunks.iter().map(|chunk| chunk.id == self.0 && chunk.bytes == 5).collect())
-        }
-
-        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
-            Ok(())
-        }
-
-        fn commit(&mut self, _: Proposal) -> Result<(Record, bool), Refusal> {
-            panic!("nothing here may be committed")
-        }
-    }
-
-    /// What comes of a push of one segment that lists `chunks`.
-    fn push_of(chunks: &[ChunkRef]) -> Result<Vec<PushReply>, Error> {
-        let mut shelf = Holding(ChunkId::of(b"held!"));
-        let path = EntryPath::new("file").expect("a plain path");
-        let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
-        let mut segment = vec![0x11];
-        Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
-        for chunk in chunks {
-            Item::Chunk(*chunk).encode(&mut segment);
-        }
-        let open = Open {
-            app: "web".parse().expect("a name"),
-            labels: Vec::new(),
-            destinations: Vec::new(),
-            release: ReleaseId::of(b"a root"),
-            profile: Profile::DEFAULT,
-            shape: Shape::Tree,
-            totals: Totals::default(),
-            segments: 1,
-            names: ChunkId::of(&segment).prefix().to_le_bytes().to_vec(),
-            dry_run: false,
-        };
-        let (mut proxy, _) = Proxy::open(open, &mut shelf)?;
-        let lengths = vec![u32::try_from(segment.len()).expect("a small segment")];
-        let batch = Batch { codec: Codec::Raw, lengths, payload: segment };
-        proxy.receive(FromAgent::Segments(batch), &mut shelf)
-    }
-
-    #[test]
-    fn a_segment_that_gives_a_chunk_another_length_is_refused() {
-        let chunk = |name: &[u8], bytes| ChunkRef { id: ChunkId::of(name), bytes };
-        let replies = push_of(&[chunk(b"held!", 5), chunk(b"new", 3), chunk(b"new", 3)]).expect("the truth");
-        assert_eq!(replies, [PushReply::Missing([false, true, false].into_iter().collect())]);
-        let lie = push_of(&[chunk(b"new", 3), chunk(b"new", 2)]);
-        assert!(matches!(lie, Err(Error::Length { .. })), "{lie:?}");
-        // A held chunk under another length counts as unseen: no bytes will fit both name and length.
-        let lie = push_of(&[chunk(b"held!", 6)]).expect("it is asked for");
-        assert_eq!(lie, [PushReply::Missing([true].into_iter().collect())]);
     }
 }

@@ -126,8 +126,9 @@ impl Listing {
 }
 
 fn number_of(short: ShortId) -> u64 {
-    let [a, b, c, d, e, f] = *short.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    let mut bytes = [0; 8];
+    bytes[..ShortId::BYTES].copy_from_slice(short.as_bytes());
+    u64::from_le_bytes(bytes)
 }
 
 /// One that stays on either side of a gap: chunks that both releases have are what changes are found between.
@@ -217,8 +218,9 @@ impl Older {
             }
         }
         let listings = listings.sorted();
-        let regions =
-            basis::choose(&self.listings.views(), &listings.views(), |chunk| !missing.contains_key(&chunk.id));
+        let regions = basis::choose(&self.listings.views(), &listings.views(), |chunk| {
+            !missing.contains_key(&chunk.id)
+        });
         let mut likenesses = Vec::new();
         for region in regions {
             let Some(place) = region.basis else { continue };

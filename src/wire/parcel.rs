@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::compression::{self, Codec};
 use crate::delta;
 use crate::faults::{Fault, Faulty};
-use crate::patch;
 use crate::limits::{CHUNK_BYTES_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX};
+use crate::patch;
 
 /// Why a parcel was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +130,7 @@ impl Parcel {
         let bounded = (1..=PARCEL_CHUNKS_MAX).contains(&chunks)
             && bytes <= PARCEL_PLAIN_MAX
             && spans <= PARCEL_SPANS_MAX
-            && self.payload_bytes as usize <= PARCEL_PLAIN_MAX;
+            && (1..=PARCEL_PLAIN_MAX).contains(&(self.payload_bytes as usize));
         if sized && bounded { Ok(bytes) } else { Err(ParcelError::Bounds { chunks, bytes, spans }) }
     }
 }

@@ -10,11 +10,15 @@ use serde::de::DeserializeOwned;
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use whit::ids::ChunkId;
 use whit::manifest::{
-    Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, decode_node, decode_segment,
+    Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Thin, decode_node, decode_segment,
+    shorten,
 };
 use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, Scanner};
 use whit::recipe::{ChunkRef, Recipe};
-use whit::wire::{Batch, FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Request};
+use whit::wire::{
+    Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, PullReply, PullRequest, PushReply, Request,
+    Section, SegmentBatch, Signed, Span, Told,
+};
 
 use crate::trees::{noise, text};
 use crate::walker::raw;
@@ -175,11 +179,13 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         shape: root.shape,
         totals: root.totals,
         segments: 1,
-        names: vec![7; 8],
+        told: Told::Short(vec![7; 4]),
         dry_run: false,
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
     let batch = raw(&[segment, b"more".to_vec()]);
+    let section = Section { whole: 1, region: 2, chunks: 300, delta: vec![1, 2, 3] };
+    let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
     for operation in [
         Operation::Push(open),
         Operation::Pull("app@v1".parse().expect("a selector")),
@@ -196,7 +202,11 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
     }
     for message in [
         FromAgent::Names(vec![1; 16]),
-        FromAgent::Segments(batch.clone()),
+        FromAgent::Segments(SegmentBatch::new(&[vec![1; 40]], Some(b"base"), marks.clone())),
+        FromAgent::Parcel(parcel(Basis::None)),
+        FromAgent::Parcel(parcel(Basis::Prefix(vec![Span { segment: 1, first: 2, count: 300 }]))),
+        FromAgent::Parcel(parcel(Basis::Signed(vec![section]))),
+        FromAgent::Piece(vec![9; 30]),
         FromAgent::Chunks(batch.clone()),
         FromAgent::Commit,
     ] {
@@ -206,6 +216,8 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         PushReply::WantNames,
         PushReply::WantSegments(marks.clone()),
         PushReply::Missing(marks.clone()),
+        PushReply::Signature(Signed { region: 1, first: 2, chunks: 3, rule: 1, signature: vec![4; 9] }),
+        PushReply::Mismatch,
         PushReply::Stored(9),
         PushReply::Done,
     ] {
@@ -221,6 +233,40 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
             assert_eq!((changed.iter().count(), changed.places().count()), (21, changed.marked()), "at {at}");
         }
     });
+}
+
+#[test]
+fn a_thin_segment_that_was_changed_is_refused_or_another() {
+    let (segment, _) = segment();
+    let good = shorten(&segment).expect("a segment");
+    let read = Thin::decode(&good).expect("just made");
+    mutations(&good, |bytes, at| {
+        if let Ok(changed) = Thin::decode(bytes) {
+            assert_ne!(changed, read, "at {at}");
+            let chunk = ChunkRef { id: ChunkId::of(b"any"), bytes: 3 };
+            drop(changed.fill(std::iter::repeat_n(chunk, changed.references().count())));
+        }
+    });
+}
+
+#[test]
+fn segments_that_were_changed_on_their_way_stay_within_their_bounds() {
+    let (segment, _) = segment();
+    let (base, marks) = (text(3, 900), (0..9).map(|n| n % 2 == 0).collect::<Marks>());
+    let parts = [shorten(&segment).expect("a segment"), segment];
+    for (against, base) in [(None, b"".as_slice()), (Some(base.as_slice()), base.as_slice())] {
+        let batch = SegmentBatch::new(&parts, against, marks.clone());
+        assert_eq!(batch.open(base).expect("just made"), parts);
+        let encoded = rmp_serde::to_vec(&batch).expect("a Vec takes every write");
+        mutations(&encoded, |bytes, _| {
+            if let Ok(batch) = rmp_serde::from_slice::<SegmentBatch>(bytes)
+                && let Ok(opened) = batch.open(base)
+            {
+                let lengths = opened.iter().map(|part| u32::try_from(part.len()).expect("small"));
+                assert!(lengths.eq(batch.lengths.iter().copied()));
+            }
+        });
+    }
 }
 
 #[test]
@@ -270,10 +316,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn noise_panics_no_decoder(version in prop_oneof![Just(0x11u8), Just(0x12), Just(0x13), any::<u8>()], noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn noise_panics_no_decoder(version in prop_oneof![Just(0x11u8), Just(0x12), Just(0x13), Just(0x14), any::<u8>()], noise in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut bytes = vec![version];
         bytes.extend(&noise);
         drop(decode_segment(&bytes));
+        drop(Thin::decode(&bytes));
         drop(decode_node(&bytes));
         drop(Root::decode(&bytes));
         prop_assert!(FrameView::parse(&bytes, 0).is_err() && FooterView::of_pack(&bytes).is_err());

@@ -9,10 +9,13 @@ use whit::ids::ChunkId;
 use whit::link::{self, Connection, Receiver, Sender};
 use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
 use whit::recipe::{ChunkRef, Recipe};
-use whit::wire::{Batch, FromAgent, Open, Operation, PushReply, Refusal, Request, pack_names};
+use whit::wire::{
+    Basis, Batch, FromAgent, Open, Operation, Parcel, PushReply, Refusal, Request, SegmentBatch, Told,
+    pack_names, pack_short_names,
+};
 
 use crate::trees::{assert_same, noise, write};
-use crate::walker::{Step, Walker, raw};
+use crate::walker::{Step, Walker, raw, raw_segments};
 use crate::world::{World, within};
 
 /// A segment that no honest builder need have made.
@@ -71,7 +74,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("few"),
-        names: pack_names(segments.iter().map(|segment| segment.id.prefix())),
+        told: Told::Full(pack_names(segments.iter().map(|segment| segment.id.prefix()))),
         dry_run: false,
     }
 }
@@ -123,8 +126,18 @@ impl Liar {
 
     /// The refusal that ends the conversation.
     async fn refusal(mut self) -> Refusal {
+        Self::refused(&mut self.receiver).await
+    }
+
+    /// The refusal, where nothing more is said.
+    async fn end(mut self) -> Refusal {
+        drop(self.sender.finish());
+        Self::refused(&mut self.receiver).await
+    }
+
+    async fn refused(receiver: &mut Receiver) -> Refusal {
         loop {
-            match self.hear().await {
+            match receiver.receive().await.expect("a reply").expect("the stream goes on") {
                 PushReply::Refused(refusal) => return refusal,
                 reply @ (PushReply::Committed { .. } | PushReply::Done) => panic!("believed: {reply:?}"),
                 _ => {}
@@ -149,13 +162,14 @@ async fn assert_unharmed(world: &World) {
 /// Sends a forged manifest with all its chunks and commits it; gives the refusal.
 async fn commit(world: &World, forged: &Forged, chunks: &[&[u8]]) -> Refusal {
     let mut liar = Liar::open(world, forged.open()).await;
-    liar.say(FromAgent::Segments(raw(std::slice::from_ref(&forged.bytes)))).await;
+    liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&forged.bytes)))).await;
     if !chunks.is_empty() {
         let parts: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.to_vec()).collect();
         liar.say(FromAgent::Chunks(raw(&parts))).await;
     }
     liar.say(FromAgent::Commit).await;
-    liar.refusal().await
+    // What is missing then never comes.
+    liar.end().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,14 +228,14 @@ async fn a_manifest_whose_totals_or_root_lie_is_refused() {
         // The segments make another root than the one named.
         let root = Root { children: vec![NodeRef { bytes: 1, ..honest.node() }], ..honest.root() };
         let mut liar = Liar::open(&world, open(&root, &[honest.node()])).await;
-        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         liar.say(FromAgent::Chunks(raw(&[b"0123456789".to_vec()]))).await;
         liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
         // A tree that says it is a file.
         let root = Root { shape: Shape::File, ..Forged::of(&[folder("a")]).root() };
         let mut liar = Liar::open(&world, open(&root, &[Forged::of(&[folder("a")]).node()])).await;
-        liar.say(FromAgent::Segments(raw(&[Forged::of(&[folder("a")]).bytes]))).await;
+        liar.say(FromAgent::Segments(raw_segments(&[Forged::of(&[folder("a")]).bytes]))).await;
         liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Input);
         assert_unharmed(&world).await;
@@ -251,7 +265,7 @@ async fn chunks_that_are_not_what_was_asked_for_are_refused() {
             ),
         ] {
             let mut liar = Liar::open(&world, honest.open()).await;
-            liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+            liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
             liar.say(FromAgent::Chunks(lie)).await;
             let refusal = liar.refusal().await;
             assert_eq!(refusal.fault, Fault::Corrupt, "{what}: {refusal:?}");
@@ -271,13 +285,26 @@ async fn a_decompression_bomb_costs_nothing_and_is_refused() {
         assert!(payload.len() < 256 * 1024);
         let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
         for lengths in [vec![10], vec![65536; 5]] {
-            let bomb = Batch { codec: Codec::Zstd, lengths, payload: payload.clone() };
+            let bomb = Batch { codec: Codec::Zstd, lengths: lengths.clone(), payload: payload.clone() };
             let mut liar = Liar::open(&world, honest.open()).await;
-            liar.say(FromAgent::Segments(bomb.clone())).await;
+            let segments = raw_segments(std::slice::from_ref(&honest.bytes));
+            liar.say(FromAgent::Segments(SegmentBatch {
+                lengths: lengths.clone(),
+                payload: payload.clone(),
+                ..segments.clone()
+            }))
+            .await;
             assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
             let mut liar = Liar::open(&world, honest.open()).await;
-            liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+            liar.say(FromAgent::Segments(segments.clone())).await;
             liar.say(FromAgent::Chunks(bomb)).await;
+            assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+            let mut liar = Liar::open(&world, honest.open()).await;
+            liar.say(FromAgent::Segments(segments)).await;
+            let payload_bytes = u32::try_from(payload.len()).expect("small");
+            let parcel = Parcel { lengths, basis: Basis::None, codec: Codec::Zstd, payload_bytes };
+            liar.say(FromAgent::Parcel(parcel)).await;
+            liar.say(FromAgent::Piece(payload.clone())).await;
             assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
         }
         assert_unharmed(&world).await;
@@ -294,10 +321,16 @@ async fn a_commit_before_its_time_is_refused() {
         liar.say(FromAgent::Commit).await;
         assert!(liar.refusal().await.text.contains("missing"));
         let mut liar = Liar::open(&world, honest.open()).await;
-        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         liar.say(FromAgent::Commit).await;
-        assert!(liar.refusal().await.text.contains("missing"));
-        let mut liar = Liar::open(&world, Open { names: Vec::new(), ..honest.open() }).await;
+        // It waits for the chunk, which never comes.
+        assert!(liar.end().await.text.contains("ended before its commit"));
+        let mut liar = Liar::open(&world, honest.open()).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Commit).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
+        assert!(liar.refusal().await.text.contains("out of turn"));
+        let mut liar = Liar::open(&world, Open { told: Told::Full(Vec::new()), ..honest.open() }).await;
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Commit).await;
         assert!(liar.refusal().await.text.contains("out of turn"));
@@ -316,23 +349,34 @@ async fn names_and_counts_that_lie_are_refused() {
         let (honest, other) = (Forged::of(&[file("a", 0)]), Forged::of(&[file("b", 0)]));
         // Another segment than the one named.
         let mut liar = Liar::open(&world, honest.open()).await;
-        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&other.bytes)))).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
+        liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
+        let short = Told::Short(pack_short_names([honest.node().id.prefix()].into_iter()));
+        let mut liar = Liar::open(&world, Open { told: short, ..honest.open() }).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
+        liar.say(FromAgent::Commit).await;
+        assert!(matches!(liar.hear().await, PushReply::WantSegments(_)));
+        assert!(matches!(liar.hear().await, PushReply::Missing(_)));
+        assert_eq!((liar.hear().await, liar.hear().await), (PushReply::Mismatch, PushReply::Done));
         // More segments than were wanted.
         let mut liar = Liar::open(&world, honest.open()).await;
-        liar.say(FromAgent::Segments(raw(&[honest.bytes.clone(), other.bytes.clone()]))).await;
+        liar.say(FromAgent::Segments(raw_segments(&[honest.bytes.clone(), other.bytes.clone()]))).await;
         assert!(liar.refusal().await.text.contains("out of turn"));
         // More names than segments, and a name cut short.
         for names in [vec![0; 16], vec![0; 7]] {
-            let liar = Liar::open(&world, Open { names, ..honest.open() }).await;
+            let liar = Liar::open(&world, Open { told: Told::Full(names), ..honest.open() }).await;
             liar.refusal().await;
         }
         // More segments than any release has.
-        let liar = Liar::open(&world, Open { segments: u32::MAX, names: Vec::new(), ..honest.open() }).await;
+        let liar =
+            Liar::open(&world, Open { segments: u32::MAX, told: Told::Full(Vec::new()), ..honest.open() })
+                .await;
         assert_eq!(liar.refusal().await.fault, Fault::Full);
         // More names in all than were announced.
         let mut liar =
-            Liar::open(&world, Open { segments: 40_000, names: Vec::new(), ..honest.open() }).await;
+            Liar::open(&world, Open { segments: 40_000, told: Told::Full(Vec::new()), ..honest.open() })
+                .await;
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
@@ -396,7 +440,7 @@ async fn a_message_that_is_none_or_too_large_is_refused() {
             }
         }
         // A batch of plain bytes beyond a frame, inside a message within its bound.
-        let large = raw(&(0..6).map(|seed| noise(seed, 65536)).collect::<Vec<_>>());
+        let large = raw_segments(&(0..6).map(|seed| noise(seed, 65536)).collect::<Vec<_>>());
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(large)).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
@@ -414,7 +458,7 @@ async fn an_agent_that_goes_silent_is_given_up() {
         });
         let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
         let mut liar = Liar::open(&world, honest.open()).await;
-        liar.say(FromAgent::Segments(raw(std::slice::from_ref(&honest.bytes)))).await;
+        liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         let refusal = liar.refusal().await;
         assert_eq!(refusal.fault, Fault::Retry, "{refusal:?}");
         assert!(refusal.text.contains("silent"), "{refusal:?}");

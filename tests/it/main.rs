@@ -13,6 +13,7 @@ mod program;
 mod pull;
 mod push;
 mod push_machines;
+mod shelf;
 mod store;
 mod trees;
 mod trust;

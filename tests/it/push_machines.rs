@@ -1,161 +1,35 @@
 //! The two halves of a push against one another and against anything at all, without sockets or files.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
-use whit::compression::Codec;
-use whit::faults::Fault;
-use whit::ids::ChunkId;
-use whit::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Root, Shape};
-use whit::pack::{Frame, FrameKind};
-use whit::push::{Action, Agent, Error, Proposal, Proxy, Shelf};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::record::{DeliveryEvent, DeliveryState, Record};
-use whit::wire::{Batch, FromAgent, Marks, Open, PushReply, Refusal};
+use whit::compression::{self, Codec, LEVEL_DEFAULT};
+use whit::delta::{Matcher, Signature};
+use whit::ids::{ChunkId, ReleaseId, ShortId};
+use whit::manifest;
+use whit::push::{Action, Agent, Error, Proxy, Segments, Telling, prefix_of};
+use whit::record::{DeliveryEvent, DeliveryState};
+use whit::wire::{
+    Basis, Batch, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Signed, Span, Told,
+};
 
-use crate::walker::raw;
+use crate::shelf::{Files, Memory, Release, open, release};
+use crate::walker::{raw, raw_segments};
 
-/// A space in memory that believes nothing it is not shown.
-#[derive(Default)]
-struct Memory {
-    chunks: HashMap<ChunkId, u32>,
-    segments: HashMap<u64, (NodeRef, Vec<ChunkRef>)>,
-    content_kept: Vec<ChunkId>,
-    releases: HashSet<ChunkId>,
-}
+/// xorshift: small choices of a conversation, from a number of the test's.
+struct Dice(u64);
 
-impl Memory {
-    fn record(open: &Open) -> Record {
-        Record {
-            app: open.app.clone(),
-            release: open.release,
-            sequence: 1,
-            created: 0,
-            user: "ada".parse().expect("a name"),
-            labels: Vec::new(),
-            totals: open.totals,
-            cost: whit::record::Cost::default(),
-        }
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % (end.max(1) as u64)).expect("it is below a usize")
     }
 
-    fn has(&self, chunk: &ChunkRef) -> bool {
-        self.chunks.get(&chunk.id) == Some(&chunk.bytes)
-    }
-}
-
-impl Shelf for Memory {
-    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
-        let known = self.releases.contains(&open.release.into());
-        Ok(known.then(|| (Self::record(open), true)))
-    }
-
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        let known = |name: &u64| {
-            let (node, chunks) = self.segments.get(name)?;
-            chunks.iter().all(|chunk| self.has(chunk)).then_some(*node)
-        };
-        Ok(names.iter().map(known).collect())
-    }
-
-    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
-        Ok(chunks.iter().map(|chunk| self.has(chunk)).collect())
-    }
-
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let (mut zstd, mut plain) = (whit::compression::Decompressor::new(), Vec::new());
-        let lengths = frame.chunks.iter().map(|chunk| chunk.bytes).collect();
-        let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
-        let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");
-        for (chunk, part) in frame.chunks.iter().zip(parts) {
-            assert_eq!(
-                chunk.id,
-                ChunkId::of(&plain[part.clone()]),
-                "only what is what its name says is kept"
-            );
-            if frame.kind == FrameKind::Content {
-                self.content_kept.push(chunk.id);
-                self.chunks.insert(chunk.id, chunk.bytes);
-            } else {
-                let chunks = manifest::segment_chunks(&plain[part]).expect("only segments are kept as such");
-                let node = NodeRef { id: chunk.id, bytes: chunk.bytes };
-                self.segments.insert(chunk.id.prefix(), (node, chunks));
-            }
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
-        assert_eq!(proposal.segments.len(), proposal.open.segments as usize, "no segment is missing");
-        for segment in &proposal.segments {
-            let (_, chunks) = self.segments.get(&segment.id.prefix()).expect("every segment is there");
-            assert!(chunks.iter().all(|chunk| self.has(chunk)), "every chunk is there");
-        }
-        let Open { profile, shape, totals, .. } = proposal.open;
-        let made = Root::above(profile, shape, totals, proposal.segments, |_| {}).expect("within limits");
-        if made.release() != proposal.open.release {
-            return Err(Refusal { fault: Fault::Corrupt, text: "another root".to_owned(), hint: None });
-        }
-        self.releases.insert(made.release().into());
-        Ok((Self::record(&proposal.open), false))
-    }
-}
-
-/// A release in memory.
-struct Release {
-    root: Root,
-    segments: Vec<NodeRef>,
-    /// Each segment's bytes and chunks.
-    parts: Vec<(Vec<u8>, Vec<ChunkRef>)>,
-    content: HashMap<ChunkId, Vec<u8>>,
-}
-
-/// One file for each list; each number stands for a chunk.
-fn release(files: &[Vec<u16>]) -> Release {
-    let mut builder = Builder::new(Profile::DEFAULT);
-    let (mut parts, mut content) = (Vec::new(), HashMap::new());
-    let mut keep = |bytes: Vec<u8>| {
-        let chunks = manifest::segment_chunks(&bytes).expect("a segment");
-        parts.push((bytes, chunks));
-    };
-    for (number, chunks) in files.iter().enumerate() {
-        let bytes_of =
-            |chunk: &u16| format!("chunk {chunk}").repeat(usize::from(*chunk % 50 + 1)).into_bytes();
-        let size = chunks.iter().map(|chunk| bytes_of(chunk).len() as u64).sum();
-        let path = EntryPath::new(format!("{number:06}")).expect("a path");
-        let entry = Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks };
-        let items = chunks.iter().map(|chunk| {
-            let bytes = bytes_of(chunk);
-            let reference =
-                ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
-            content.insert(reference.id, bytes);
-            Item::Chunk(reference)
-        });
-        for item in std::iter::once(entry).chain(items) {
-            if let Some(segment) = builder.push(&item) {
-                keep(segment.bytes);
-            }
-        }
-    }
-    let (last, root, segments) = builder.finish(Shape::Tree).expect("within limits");
-    if let Some(segment) = last {
-        keep(segment.bytes);
-    }
-    Release { root, segments, parts, content }
-}
-
-fn open(release: &Release, dry_run: bool) -> Open {
-    Open {
-        app: "app".parse().expect("a name"),
-        labels: Vec::new(),
-        destinations: Vec::new(),
-        release: release.root.release(),
-        profile: release.root.profile,
-        shape: release.root.shape,
-        totals: release.root.totals,
-        segments: u32::try_from(release.segments.len()).expect("few"),
-        names: Vec::new(),
-        dry_run,
+    fn percent(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
     }
 }
 
@@ -165,119 +39,629 @@ enum End {
     Committed,
     Finished,
     BrokenOff,
+    Mismatch,
+    Refused(String),
 }
 
-/// Lets the two talk; `choices` decides whose turn it is. Breaks off after `steps` turns.
-fn talk(release: &Release, memory: &mut Memory, dry_run: bool, choices: &[bool], steps: usize) -> End {
-    let (mut agent, open) = Agent::new(open(release, dry_run), release.segments.clone());
-    let (mut proxy, first) = Proxy::open(open, memory).expect("an honest agent");
-    let mut to_agent: VecDeque<PushReply> = first.into();
-    let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
-    // What the agent is still compressing: messages, then that a job is done.
-    let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
-    let mut choices = choices.iter().copied().cycle();
-    let mut committed = false;
-    for _ in 0..steps {
-        let mut actions = Vec::new();
-        let choice = choices.next().unwrap_or(true);
-        if choice && !to_proxy.is_empty() {
-            if let Some(message) = to_proxy.pop_front() {
-                to_agent.extend(proxy.receive(message, memory).expect("an honest agent"));
+/// Which chunks an agent offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offering {
+    /// Those that its base lacks.
+    Right,
+    /// Some that the proxy has, and not all that it lacks.
+    Wrong,
+}
+
+/// One push, and how it is told.
+struct Push<'a> {
+    release: &'a Release,
+    /// What the agent believes to be the base.
+    base: Option<&'a Release>,
+    telling: Telling,
+    offering: Offering,
+    dry_run: bool,
+    /// Chunks of the base that the proxy can read.
+    readable: HashSet<ChunkId>,
+    /// Chunks of segments that were sent.
+    seen: HashSet<ChunkId>,
+}
+
+impl<'a> Push<'a> {
+    fn new(release: &'a Release, telling: Telling) -> Self {
+        let (readable, seen) = (HashSet::new(), HashSet::new());
+        Self { release, base: None, telling, offering: Offering::Right, dry_run: false, readable, seen }
+    }
+
+    /// Told by `base`, all of which `memory` has but what it says otherwise.
+    fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
+        let telling = Telling::Base(base.root.release(), base.segments.clone());
+        let readable = memory.chunks.keys().copied().collect();
+        Self { base: Some(base), readable, ..Self::new(release, telling) }
+    }
+
+    /// Lets the two talk; `dice` decides whose turn it is. Breaks off after `steps` turns.
+    fn talk(&mut self, memory: &mut Memory, dice: &mut Dice, steps: usize) -> End {
+        let begin = open(self.release, self.dry_run);
+        let (mut agent, begin, first) =
+            Agent::new(begin, self.release.segments.clone(), self.telling.clone());
+        let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
+        // What the agent is still compressing: messages, then that a job is done.
+        let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
+        let mut committed = self.act(&mut agent, first, &mut to_proxy, &mut feeding, dice);
+        let (mut proxy, first) = Proxy::open(begin, memory).expect("an honest agent");
+        let mut to_agent: VecDeque<PushReply> = first.into();
+        for _ in 0..steps {
+            let mut actions = Vec::new();
+            if !to_proxy.is_empty() && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty())) {
+                if proxy.is_finished() {
+                    // The proxy listens no longer.
+                    to_proxy.clear();
+                    continue;
+                }
+                let message = to_proxy.pop_front().expect("there is one");
+                match proxy.receive(message, memory) {
+                    Ok(replies) => to_agent.extend(replies),
+                    Err(error) => return End::Refused(error.to_string()),
+                }
+            } else if !to_agent.is_empty() && (feeding.is_empty() || dice.percent(50)) {
+                match agent.receive(to_agent.pop_front().expect("there is one")) {
+                    Ok(received) => actions = received,
+                    Err(Error::Mismatch) => return End::Mismatch,
+                    Err(error) => panic!("an honest proxy: {error}"),
+                }
+            } else if let Some(fed) = feeding.pop_front() {
+                match fed {
+                    Some(message) => to_proxy.push_back(message),
+                    None => actions = agent.chunks_sent(),
+                }
+            } else if committed {
+                return End::Committed;
+            } else if to_proxy.is_empty() {
+                panic!("both wait for the other");
             }
-        } else if !to_agent.is_empty() && (choices.next().unwrap_or(true) || feeding.is_empty()) {
-            if let Some(reply) = to_agent.pop_front() {
-                actions = agent.receive(reply).expect("an honest proxy");
+            if actions.contains(&Action::Finish) {
+                return if committed { End::Committed } else { End::Finished };
             }
-        } else if let Some(fed) = feeding.pop_front() {
-            match fed {
-                Some(message) => to_proxy.push_back(message),
-                None => actions = agent.chunks_sent(),
-            }
-        } else if let Some(message) = to_proxy.pop_front() {
-            to_agent.extend(proxy.receive(message, memory).expect("an honest agent"));
-        } else if committed {
-            return End::Committed;
-        } else {
-            panic!("both wait for the other");
+            committed |= self.act(&mut agent, actions, &mut to_proxy, &mut feeding, dice);
         }
-        for action in actions {
+        End::BrokenOff
+    }
+
+    /// Does what is to be done; whether the release is safe.
+    fn act(
+        &mut self,
+        agent: &mut Agent,
+        actions: Vec<Action>,
+        to_proxy: &mut VecDeque<FromAgent>,
+        feeding: &mut VecDeque<Option<FromAgent>>,
+        dice: &mut Dice,
+    ) -> bool {
+        let mut committed = false;
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 Action::Send(message) => to_proxy.push_back(message),
-                Action::SendSegments(places) => {
-                    let parts: Vec<_> =
-                        places.iter().map(|place| release.parts[*place as usize].0.clone()).collect();
-                    to_proxy.push_back(FromAgent::Segments(raw(&parts)));
+                Action::SendSegments(segments) => {
+                    let batch = self.batch(&segments, dice);
+                    let offered = batch.offered.clone();
+                    to_proxy.push_back(FromAgent::Segments(batch));
+                    if segments.offer {
+                        actions.extend(agent.offered(offered));
+                    }
                 }
-                Action::SendChunks { segments, marks } => {
-                    let all = segments.iter().flat_map(|place| &release.parts[*place as usize].1);
-                    let missing: Vec<_> = all
-                        .zip(marks.iter())
-                        .filter(|(_, mark)| *mark)
-                        .map(|(chunk, _)| release.content[&chunk.id].clone())
-                        .collect();
-                    if !dry_run {
-                        feeding.extend(missing.chunks(3).map(|part| Some(FromAgent::Chunks(raw(part)))));
+                Action::SendChunks { segments, marks, signed } => {
+                    if !self.dry_run {
+                        let messages = self.chunks(&segments, &marks, &signed, agent.is_based(), dice);
+                        feeding.extend(messages.into_iter().map(Some));
                     }
                     feeding.push_back(None);
                 }
                 Action::Committed { .. } => committed = true,
-                Action::Finish => return if committed { End::Committed } else { End::Finished },
-                Action::Stored(_) | Action::Delivery(_) => {}
+                Action::Stored(_) | Action::Delivery(_) | Action::Finish => {}
             }
         }
+        committed
     }
-    End::BrokenOff
+
+    fn batch(&mut self, wanted: &Segments, dice: &mut Dice) -> SegmentBatch {
+        let parts = wanted.places.iter().map(|place| &self.release.parts[*place as usize]);
+        let (mut bytes, mut offered) = (Vec::new(), Vec::new());
+        let known: HashSet<ChunkId> =
+            self.base.iter().flat_map(|base| base.content.keys()).copied().collect();
+        for (segment, chunks) in parts {
+            bytes.push(if wanted.full {
+                segment.clone()
+            } else {
+                manifest::shorten(segment).expect("a segment")
+            });
+            for chunk in chunks {
+                let right = !known.contains(&chunk.id);
+                // An agent decides where a chunk stands first.
+                let first = wanted.offer && self.seen.insert(chunk.id);
+                let offers = if self.offering == Offering::Wrong { dice.percent(50) } else { right };
+                offered.push(first && offers);
+            }
+        }
+        let prefix = wanted.against.as_ref().zip(self.base).map(|(places, base)| {
+            let segments = places.iter().map(|place| Ok::<_, Error>(base.parts[*place].0.clone()));
+            prefix_of(segments).expect("in memory").expect("segments")
+        });
+        let offered = if wanted.offer { offered.into_iter().collect() } else { Marks::default() };
+        SegmentBatch::new(&bytes, prefix.as_deref(), offered)
+    }
+
+    /// The marked chunks of some segments, as messages of any kind that fits.
+    fn chunks(
+        &self,
+        segments: &[u32],
+        marks: &Marks,
+        signed: &[Signed],
+        is_based: bool,
+        dice: &mut Dice,
+    ) -> Vec<FromAgent> {
+        let all = segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+        let missing: Vec<Vec<u8>> = all
+            .zip(marks.iter())
+            .filter(|(_, mark)| *mark)
+            .map(|(chunk, _)| self.release.content[&chunk.id].clone())
+            .collect();
+        if !signed.is_empty() && missing.len() <= 2048 && dice.percent(80) {
+            let (parcel, payload) = told_by_deltas(&missing, signed);
+            return in_pieces(parcel, &payload, dice);
+        }
+        let mut messages = Vec::new();
+        for some in missing.chunks(1 + dice.below(6)) {
+            let (spans, prefix) =
+                if is_based && dice.percent(50) { self.prefix(dice) } else { Default::default() };
+            if spans.is_empty() && dice.percent(50) {
+                messages.push(FromAgent::Chunks(raw(some)));
+                continue;
+            }
+            let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
+            let plain = some.concat();
+            let (codec, payload) = if basis == Basis::None && dice.percent(30) {
+                (Codec::Raw, plain)
+            } else {
+                (Codec::Zstd, compression::compress_against(&prefix, &plain, LEVEL_DEFAULT))
+            };
+            messages.extend(in_pieces(parcel(some, basis, codec, &payload), &payload, dice));
+        }
+        messages
+    }
+
+    /// Runs of the base's chunks, and their bytes; none where the proxy lacks one of them.
+    fn prefix(&self, dice: &mut Dice) -> (Vec<Span>, Vec<u8>) {
+        let Some(base) = self.base.filter(|base| !base.parts.is_empty()) else { return Default::default() };
+        let (mut spans, mut prefix) = (Vec::new(), Vec::new());
+        for _ in 0..=dice.below(3) {
+            let segment = dice.below(base.parts.len());
+            let first = dice.below(base.parts[segment].1.len() + 1);
+            let rest = base.parts[segment..].iter().flat_map(|part| &part.1).skip(first);
+            let chunks: Vec<_> = rest.take(1 + dice.below(60)).collect();
+            if chunks.is_empty() || !chunks.iter().all(|chunk| self.readable.contains(&chunk.id)) {
+                return Default::default();
+            }
+            prefix.extend(chunks.iter().flat_map(|chunk| &base.content[&chunk.id]));
+            let number = |value: usize| u32::try_from(value).expect("few");
+            spans.push(Span { segment: number(segment), first: number(first), count: number(chunks.len()) });
+        }
+        (spans, prefix)
+    }
+}
+
+fn parcel(chunks: &[Vec<u8>], basis: Basis, codec: Codec, payload: &[u8]) -> Parcel {
+    let lengths = chunks.iter().map(|chunk| u32::try_from(chunk.len()).expect("small")).collect();
+    Parcel { lengths, basis, codec, payload_bytes: u32::try_from(payload.len()).expect("small") }
+}
+
+fn in_pieces(parcel: Parcel, payload: &[u8], dice: &mut Dice) -> Vec<FromAgent> {
+    let pieces = payload.chunks(1 + dice.below(payload.len()).min(200_000));
+    std::iter::once(FromAgent::Parcel(parcel))
+        .chain(pieces.map(|piece| FromAgent::Piece(piece.to_vec())))
+        .collect()
+}
+
+/// All chunks in one parcel, those that a signature is for as deltas.
+fn told_by_deltas(chunks: &[Vec<u8>], signed: &[Signed]) -> (Parcel, Vec<u8>) {
+    let (mut sections, mut literals, mut copied, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for signed in signed {
+        let (first, count) = (signed.first as usize, signed.chunks as usize);
+        if first < done {
+            continue;
+        }
+        let signature =
+            Signature::decode(&mut signed.signature.as_slice(), 1 << 24).expect("an honest proxy");
+        literals.extend(chunks[done..first].concat());
+        let new = chunks[first..first + count].concat();
+        let found = Matcher::new(&signature).delta(&new, &mut literals);
+        for (range, _) in found.copies() {
+            let at = |offset: u64| usize::try_from(offset).expect("small");
+            copied.extend_from_slice(&new[at(range.start)..at(range.end)]);
+        }
+        let mut delta = Vec::new();
+        found.encode(&mut delta);
+        let whole = u32::try_from(first - done).expect("few");
+        sections.push(Section { whole, region: signed.region, chunks: signed.chunks, delta });
+        done = first + count;
+    }
+    literals.extend(chunks[done..].concat());
+    let payload = compression::compress_against(&copied, &literals, LEVEL_DEFAULT);
+    (parcel(chunks, Basis::Signed(sections), Codec::Zstd, &payload), payload)
 }
 
 fn files() -> impl Strategy<Value = Vec<Vec<u16>>> {
     prop_oneof![
         4 => proptest::collection::vec(proptest::collection::vec(0u16..300, 0..20), 0..60),
-        // More segments than names that `Open` carries.
-        1 => (4000u16..9000).prop_map(|files| (0..files).map(|file| vec![file, file / 3]).collect()),
+        // Many segments.
+        1 => (4000u16..9000).prop_map(|files| (0..files).map(|file| vec![file % 300, file % 299]).collect()),
     ]
+}
+
+fn numbered(files: &[Vec<u16>]) -> Files {
+    (0..).zip(files.iter().cloned()).collect()
+}
+
+/// The files after some changes: other chunks, more, fewer, copies.
+fn changed(files: &Files, changes: &[(usize, u8)]) -> Files {
+    let mut files: BTreeMap<u32, Vec<u16>> = files.clone();
+    for (at, kind) in changes {
+        let Some(key) = files.keys().nth(at % files.len().max(1)).copied() else { continue };
+        let chunks = files.get_mut(&key).expect("just found");
+        let place = at / 7 % (chunks.len() + 1);
+        match kind % 5 {
+            0 | 1 if place < chunks.len() => chunks[place] += 300,
+            2 => chunks.insert(place, 600 + u16::try_from(at % 300).expect("small")),
+            3 => drop(files.remove(&key)),
+            _ => {
+                let copy = chunks.clone();
+                files.insert(1_000_000 + key, copy);
+            }
+        }
+    }
+    files
 }
 
 /// Never in any of [`files`] with fewer turns than this.
 const ENDLESS: usize = 1_000_000;
 
+/// Pushes until it is committed, as an agent does: in full after a mismatch.
+fn push_through(push: &mut Push<'_>, memory: &mut Memory, dice: &mut Dice) {
+    let mut end = push.talk(memory, dice, ENDLESS);
+    if end == End::Mismatch {
+        (push.telling, push.base) = (Telling::Full, None);
+        end = push.talk(memory, dice, ENDLESS);
+    }
+    assert_eq!(end, End::Committed);
+}
+
+/// Asserts that all is there, that nothing was kept twice and nothing that was there before.
+fn assert_kept(memory: &Memory, release: &Release, before: &HashSet<ChunkId>, brought: &HashSet<ChunkId>) {
+    assert!(memory.releases.contains_key(&release.root.release()));
+    let kept: HashSet<ChunkId> = memory.content_kept.iter().copied().collect();
+    assert_eq!(kept.len(), memory.content_kept.len(), "none was kept twice");
+    assert!(kept.is_disjoint(before), "none was kept that was there");
+    for id in release.content.keys() {
+        assert!(memory.chunks.contains_key(id));
+        assert!(kept.contains(id) || before.contains(id) || brought.contains(id));
+    }
+    assert!(kept.iter().all(|id| release.content.contains_key(id)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_push_ends_committed_with_exactly_the_missing_chunks_sent_once(
+    fn a_push_ends_committed_with_exactly_the_missing_chunks_kept_once(
         files in files(),
-        known in proptest::collection::hash_set(0u16..300, 0..200),
-        choices in proptest::collection::vec(any::<bool>(), 1..40),
+        known in 0u8..200,
+        seed in 1u64..,
+        full: bool,
         broken_off in 0usize..60,
     ) {
-        let release = release(&files);
-        let mut memory = Memory::default();
-        for (id, bytes) in &release.content {
-            if known.contains(&(id.as_bytes()[0].into())) {
-                memory.chunks.insert(*id, u32::try_from(bytes.len()).expect("small"));
-            }
-        }
-        let mut expected: HashSet<ChunkId> = release.content.keys().copied().collect();
-        expected.retain(|id| !memory.chunks.contains_key(id));
-        talk(&release, &mut memory, false, &choices, broken_off);
-        if memory.releases.is_empty() {
-            prop_assert_eq!(talk(&release, &mut memory, false, &choices, ENDLESS), End::Committed);
-        }
-        prop_assert!(memory.releases.contains(&release.root.release().into()));
-        let sent: HashSet<ChunkId> = memory.content_kept.iter().copied().collect();
-        prop_assert_eq!(sent.len(), memory.content_kept.len(), "none was sent twice");
-        prop_assert_eq!(sent, expected);
+        let release = release(&numbered(&files));
+        let (mut memory, mut dice) = (Memory::default(), Dice(seed));
+        memory.chunks.extend(release.content.clone().into_iter().filter(|(id, _)| id.as_bytes()[0] < known));
+        let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
+        let telling = if full { Telling::Full } else { Telling::Short };
+        let mut push = Push::new(&release, telling);
+        push.talk(&mut memory, &mut dice, broken_off);
+        push_through(&mut push, &mut memory, &mut dice);
+        assert_kept(&memory, &release, &before, &HashSet::new());
         // And once more: recognized at once.
-        prop_assert_eq!(talk(&release, &mut memory, false, &choices, 10), End::Committed);
+        prop_assert_eq!(push.talk(&mut memory, &mut dice, 10), End::Committed);
     }
 
     #[test]
-    fn a_dry_run_ends_and_keeps_nothing(files in files(), choices in proptest::collection::vec(any::<bool>(), 1..40)) {
-        let mut memory = Memory::default();
-        let end = talk(&release(&files), &mut memory, true, &choices, ENDLESS);
-        prop_assert_eq!(end, End::Finished);
-        prop_assert!(memory.chunks.is_empty() && memory.segments.is_empty() && memory.releases.is_empty());
+    fn a_push_after_another_keeps_exactly_what_changed_however_it_is_told(
+        files in files(),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..30),
+        telling in 0u8..5,
+        wrong_offers: bool,
+        evicting: bool,
+        bringing: bool,
+        seed in 1u64..,
+        broken_off in 0usize..40,
+    ) {
+        let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
+        let (old, new) = (release(&old), release(&new));
+        let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
+        if evicting {
+            // No chunk of a segment that stays: these the proxy has, or it does not know the base.
+            let stay: HashSet<_> = new.segments.iter().collect();
+            let parts = old.segments.iter().zip(&old.parts).filter(|(node, _)| stay.contains(node));
+            let needed: HashSet<ChunkId> = parts.flat_map(|(_, part)| &part.1).map(|chunk| chunk.id).collect();
+            memory.chunks.retain(|id, _| needed.contains(id) || id.as_bytes()[0] < 128);
+        }
+        let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
+        let mut push = match telling {
+            0 => Push::new(&new, Telling::Short),
+            1 => Push::new(&new, Telling::Full),
+            2 => {
+                let unknown = Telling::Base(ReleaseId::of(b"unknown"), old.segments.clone());
+                Push { telling: unknown, ..Push::based(&new, &old, &memory) }
+            }
+            _ => Push::based(&new, &old, &memory),
+        };
+        if wrong_offers {
+            push.offering = Offering::Wrong;
+        }
+        let mut brought = HashSet::new();
+        if push.talk(&mut memory, &mut dice, broken_off) == End::BrokenOff && bringing {
+            // Another push brings some of the chunks before this one comes again.
+            for (id, bytes) in &new.content {
+                if id.as_bytes()[1] < 128 && !memory.chunks.contains_key(id) {
+                    memory.chunks.insert(*id, bytes.clone());
+                    brought.insert(*id);
+                }
+            }
+        }
+        push.seen.clear();
+        push_through(&mut push, &mut memory, &mut dice);
+        assert_kept(&memory, &new, &before, &brought);
     }
+
+    #[test]
+    fn what_begins_alike_ends_in_a_push_in_full(
+        files in proptest::collection::vec(proptest::collection::vec(0u16..300, 1..20), 1..30),
+        changes in proptest::collection::vec((any::<usize>(), Just(0u8)), 1..30),
+        by_base: bool,
+        seed in 1u64..,
+    ) {
+        let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
+        let (old, new) = (release(&old), release(&new));
+        let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
+        // The first chunk that is new to the space is taken for another that begins alike.
+        let chunks = new.parts.iter().flat_map(|part| &part.1);
+        let Some(unseen) = chunks.copied().find(|chunk| !memory.chunks.contains_key(&chunk.id)) else {
+            return Ok(());
+        };
+        let other = old.parts.iter().flat_map(|part| &part.1).next().copied().expect("a chunk");
+        memory.alike.insert(ShortId::from(unseen.id), other);
+        let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
+        let mut push =
+            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Telling::Short) };
+        prop_assert_eq!(push.talk(&mut memory, &mut dice, ENDLESS), End::Mismatch);
+        prop_assert!(!memory.releases.contains_key(&new.root.release()));
+        (push.telling, push.base) = (Telling::Full, None);
+        push_through(&mut push, &mut memory, &mut dice);
+        assert_kept(&memory, &new, &before, &HashSet::new());
+    }
+
+    #[test]
+    fn a_base_that_is_not_what_the_agent_believes_commits_nothing_wrong(
+        files in files(),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..30),
+        believed in files(),
+        seed in 1u64..,
+    ) {
+        let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
+        let (old, new, believed) = (release(&old), release(&new), release(&numbered(&believed)));
+        let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
+        let telling = Telling::Base(old.root.release(), believed.segments.clone());
+        let mut push = Push { telling, ..Push::based(&new, &believed, &memory) };
+        // The shelf holds whatever is committed to what was meant.
+        let end = push.talk(&mut memory, &mut dice, ENDLESS);
+        prop_assert!(matches!(end, End::Committed | End::Mismatch | End::Refused(_)), "{:?}", end);
+        let mut push = Push::new(&new, Telling::Full);
+        push_through(&mut push, &mut memory, &mut dice);
+    }
+
+    #[test]
+    fn a_dry_run_ends_and_keeps_nothing(
+        files in files(),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..10),
+        by_base: bool,
+        seed in 1u64..,
+    ) {
+        let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
+        let (old, new) = (release(&old), release(&new));
+        let mut memory = if by_base { Memory::holding(&old) } else { Memory::default() };
+        let mut push =
+            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Telling::Short) };
+        push.dry_run = true;
+        let end = push.talk(&mut memory, &mut Dice(seed), ENDLESS);
+        let known = by_base && old.root.release() == new.root.release();
+        prop_assert_eq!(end, if known { End::Committed } else { End::Finished });
+        prop_assert!(memory.content_kept.is_empty() && memory.releases.len() == usize::from(by_base));
+    }
+}
+
+/// A release of one file of text chunks, and the next one, in which each is a little different.
+fn edited(chunks: u16) -> (Release, Release) {
+    let old: Vec<u16> = (0..chunks).collect();
+    let mut new = old.clone();
+    new.iter_mut().skip(1).step_by(3).for_each(|chunk| *chunk += 300);
+    (release(&numbered(&[old])), release(&numbered(&[new])))
+}
+
+#[test]
+fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
+    let (old, new) = edited(20);
+    let mut memory = Memory::holding(&old);
+    // Both where the agent has no base, and where its base is gone and the application has another release.
+    for telling in [Telling::Short, Telling::Base(ReleaseId::of(b"gone"), old.segments.clone())] {
+        let mut memory = memory.clone();
+        let mut push = Push { base: Some(&old), telling, ..Push::new(&new, Telling::Short) };
+        // Dice that always fall so that deltas are sent.
+        for seed in 1..20 {
+            if push.talk(&mut memory, &mut Dice(seed), ENDLESS) == End::Committed {
+                break;
+            }
+        }
+        assert!(memory.releases.contains_key(&new.root.release()));
+    }
+    let (mut proxy, replies) = {
+        let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
+        Proxy::open(begin, &mut memory).expect("an honest agent")
+    };
+    assert!(matches!(replies.as_slice(), [PushReply::WantSegments(_)]));
+    let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
+    let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
+    let signed: Vec<&Signed> = replies
+        .iter()
+        .filter_map(|reply| if let PushReply::Signature(signed) = reply { Some(signed) } else { None })
+        .collect();
+    assert!(!signed.is_empty() && matches!(replies.last(), Some(PushReply::Missing(_))), "{replies:?}");
+}
+
+/// A proxy that waits for the chunks of `new`, told by its base or by names; with what it said last.
+fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<PushReply>) {
+    let mut memory = Memory::holding(old);
+    let telling = Telling::Base(old.root.release(), old.segments.clone());
+    let telling = if by_base { telling } else { Telling::Short };
+    let (_, begin, _) = Agent::new(open(new, false), new.segments.clone(), telling);
+    let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
+    let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
+    let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
+    (memory, proxy, replies)
+}
+
+#[test]
+fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
+    let (old, new) = edited(20);
+    let missing: Vec<Vec<u8>> = {
+        let all = new.parts.iter().flat_map(|part| &part.1);
+        let unseen = all.filter(|chunk| !old.content.contains_key(&chunk.id));
+        unseen.map(|chunk| new.content[&chunk.id].clone()).collect()
+    };
+    let plain = missing.concat();
+    let zstd = |prefix: &[u8], plain: &[u8]| compression::compress_against(prefix, plain, LEVEL_DEFAULT);
+    let span = |segment, first, count| Basis::Prefix(vec![Span { segment, first, count }]);
+    let section = |whole, region, chunks, delta: &[u8]| {
+        Basis::Signed(vec![Section { whole, region, chunks, delta: delta.to_vec() }])
+    };
+    let honest = |basis, payload: &[u8]| parcel(&missing, basis, Codec::Zstd, payload);
+    let whole = zstd(&[], &plain);
+    let against = zstd(&plain, &plain);
+    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).expect("zeros compress");
+    let few = u32::try_from(missing.len()).expect("few");
+    let cases: Vec<(&str, Parcel, Vec<u8>)> = vec![
+        ("a span behind the base", honest(span(9000, 0, 1), &whole), whole.clone()),
+        ("a span that ends behind it", honest(span(0, 0, 1000), &whole), whole.clone()),
+        ("a span that begins behind its segment", honest(span(0, u32::MAX, u32::MAX), &whole), whole.clone()),
+        ("another prefix", honest(span(0, 0, 3), &against), against.clone()),
+        ("a region that was never signed", honest(section(0, 77, few, &[0]), &whole), whole.clone()),
+        ("a delta that is none", honest(section(0, 0, few, &[0xff; 4]), &whole), whole.clone()),
+        ("a delta of nothing", honest(section(0, 0, few, &[]), &whole), whole.clone()),
+        ("a delta and more", honest(section(0, 0, 0, &[0, 0, 0]), &whole), whole.clone()),
+        ("sections past the chunks", honest(section(u32::MAX, 0, u32::MAX, &[]), &whole), whole.clone()),
+        (
+            "a payload cut short",
+            honest(Basis::None, &whole[..whole.len() - 1]),
+            whole[..whole.len() - 1].to_vec(),
+        ),
+        ("a bomb", honest(Basis::None, &bomb), bomb.clone()),
+        ("raw bytes too few", parcel(&missing, Basis::None, Codec::Raw, &plain[1..]), plain[1..].to_vec()),
+        (
+            "chunks that nobody asked for",
+            parcel(&[b"alien".to_vec()], Basis::None, Codec::Raw, b"alien"),
+            b"alien".to_vec(),
+        ),
+        ("no chunks", parcel(&[], Basis::None, Codec::Raw, b"x"), b"x".to_vec()),
+        ("no payload", parcel(&missing, Basis::None, Codec::Raw, b""), Vec::new()),
+        ("an empty chunk", Parcel { lengths: vec![0, 5], ..honest(Basis::None, &whole) }, whole.clone()),
+        (
+            "a chunk of a gigabyte",
+            Parcel { lengths: vec![1 << 30], ..honest(Basis::None, &whole) },
+            whole.clone(),
+        ),
+        ("too many chunks", Parcel { lengths: vec![1; 3000], ..honest(Basis::None, &whole) }, whole.clone()),
+        ("9 MiB", Parcel { lengths: vec![65536; 144], ..honest(Basis::None, &whole) }, whole.clone()),
+        (
+            "a payload of gigabytes",
+            Parcel { payload_bytes: u32::MAX, ..honest(Basis::None, &whole) },
+            whole.clone(),
+        ),
+        (
+            "too many spans",
+            honest(Basis::Prefix(vec![Span { segment: 0, first: 0, count: 1 }; 5000]), &whole),
+            whole.clone(),
+        ),
+    ];
+    for by_base in [true, false] {
+        for (what, parcel, payload) in &cases {
+            let (mut memory, mut proxy, _) = waiting(&old, &new, by_base);
+            let mut result = proxy.receive(FromAgent::Parcel(parcel.clone()), &mut memory);
+            for piece in payload.chunks(200_000) {
+                if result.is_err() {
+                    break;
+                }
+                result = proxy.receive(FromAgent::Piece(piece.to_vec()), &mut memory);
+            }
+            assert!(result.is_err(), "{what}: {result:?}");
+            assert!(memory.content_kept.is_empty(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn pieces_come_after_their_parcel_and_no_longer_than_it_said() {
+    let (old, new) = edited(20);
+    let (mut memory, mut proxy, _) = waiting(&old, &new, false);
+    assert!(proxy.receive(FromAgent::Piece(vec![1]), &mut memory).is_err(), "a piece of nothing");
+    let some = parcel(&[vec![7; 50]], Basis::None, Codec::Raw, &[7; 50]);
+    for pieces in [vec![vec![7; 51]], vec![vec![7; 49], vec![7; 2]], vec![vec![]], vec![vec![7; 300 << 10]]] {
+        let (mut memory, mut proxy, _) = waiting(&old, &new, false);
+        proxy.receive(FromAgent::Parcel(some.clone()), &mut memory).expect("within bounds");
+        let mut results = pieces.into_iter().map(|piece| proxy.receive(FromAgent::Piece(piece), &mut memory));
+        assert!(results.any(|result| result.is_err()));
+    }
+    let (mut memory, mut proxy, _) = waiting(&old, &new, false);
+    proxy.receive(FromAgent::Parcel(some.clone()), &mut memory).expect("within bounds");
+    let second = proxy.receive(FromAgent::Parcel(some), &mut memory);
+    assert!(matches!(second, Err(Error::OutOfTurn("Parcel"))), "{second:?}");
+}
+
+#[test]
+fn a_parcel_under_way_holds_the_commit_back() {
+    let (old, new) = edited(20);
+    let (mut memory, mut proxy, replies) = waiting(&old, &new, true);
+    let Some(PushReply::Missing(marks)) = replies.last() else { panic!("{replies:?}") };
+    let all = new.parts.iter().flat_map(|part| &part.1).zip(marks.iter());
+    let missing: Vec<Vec<u8>> =
+        all.filter(|(_, mark)| *mark).map(|(chunk, _)| new.content[&chunk.id].clone()).collect();
+    let payload = missing.concat();
+    let parcel = parcel(&missing, Basis::None, Codec::Raw, &payload);
+    let (half, rest) = payload.split_at(payload.len() / 2);
+    for message in [FromAgent::Parcel(parcel), FromAgent::Piece(half.to_vec()), FromAgent::Commit] {
+        assert_eq!(proxy.receive(message, &mut memory).expect("honest"), []);
+    }
+    let replies = proxy.receive(FromAgent::Piece(rest.to_vec()), &mut memory).expect("honest");
+    assert!(matches!(replies.as_slice(), [PushReply::Committed { .. }]), "{replies:?}");
+}
+
+#[test]
+fn a_segment_that_gives_a_chunk_another_length_is_refused() {
+    let chunk = |bytes: &[u8], length| (ChunkId::of(bytes), length);
+    let replies =
+        Memory::holding_one(b"held!").push_of(&[chunk(b"held!", 5), chunk(b"new", 3), chunk(b"new", 3)]);
+    let expected = PushReply::Missing([false, true, false].into_iter().collect());
+    assert_eq!(replies.expect("the truth"), [expected]);
+    let lie = Memory::holding_one(b"held!").push_of(&[chunk(b"new", 3), chunk(b"new", 2)]);
+    assert!(matches!(lie, Err(Error::Length { .. })), "{lie:?}");
+    // A held chunk under another length counts as unseen: no bytes will fit both name and length.
+    let lie = Memory::holding_one(b"held!").push_of(&[chunk(b"held!", 6)]).expect("it is asked for");
+    assert_eq!(lie, [PushReply::Missing([true].into_iter().collect())]);
 }
 
 /// Messages near those of an honest push of `release`, and some far from any.
@@ -285,14 +669,44 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
     let part = |at: usize| release.parts.get(at % release.parts.len().max(1)).map(|part| part.0.clone());
     let chunks: Vec<&Vec<u8>> = release.content.values().collect();
     let chunk = |at: usize| chunks.get(at % chunks.len().max(1)).map(|bytes| (*bytes).clone());
-    match which % 8 {
+    let parts = || release.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>();
+    let thin = |part: Vec<u8>| manifest::shorten(&part).expect("a segment");
+    match which % 14 {
         0 => FromAgent::Commit,
         1 => FromAgent::Names(noise),
         2 => FromAgent::Names(
             release.segments.iter().flat_map(|node| node.id.prefix().to_le_bytes()).collect(),
         ),
-        3 => FromAgent::Segments(raw(&release.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>())),
-        4 => FromAgent::Segments(raw(&part(at).into_iter().collect::<Vec<_>>())),
+        3 => FromAgent::Segments(raw_segments(&parts())),
+        4 => FromAgent::Segments(raw_segments(&part(at).into_iter().collect::<Vec<_>>())),
+        8 => FromAgent::Segments(SegmentBatch::new(
+            &parts().into_iter().map(thin).collect::<Vec<_>>(),
+            at.is_multiple_of(3).then_some(noise.as_slice()),
+            noise.iter().map(|byte| byte % 2 == 0).collect(),
+        )),
+        9 => FromAgent::Names(
+            release.segments.iter().flat_map(|node| node.id.as_bytes()[..4].to_vec()).collect(),
+        ),
+        10 => {
+            let some: Vec<Vec<u8>> = chunk(at).into_iter().collect();
+            FromAgent::Parcel(parcel(&some, Basis::None, Codec::Raw, &some.concat()))
+        }
+        11 => FromAgent::Piece(chunk(at).unwrap_or_default()),
+        12 => FromAgent::Piece(noise),
+        13 => FromAgent::Parcel(Parcel {
+            lengths: noise.iter().map(|byte| u32::from(*byte)).collect(),
+            basis: match at % 3 {
+                0 => Basis::None,
+                1 => Basis::Prefix(vec![Span {
+                    segment: 0,
+                    first: 0,
+                    count: u32::try_from(at % 99).expect("small"),
+                }]),
+                _ => Basis::Signed(vec![Section { whole: 0, region: 0, chunks: 1, delta: noise.clone() }]),
+            },
+            codec: Codec::Zstd,
+            payload_bytes: u32::try_from(noise.len()).expect("small"),
+        }),
         5 => FromAgent::Chunks(raw(&chunk(at).into_iter().chain(chunk(at / 2)).collect::<Vec<_>>())),
         6 => FromAgent::Chunks(raw(&chunks.iter().map(|bytes| (*bytes).clone()).collect::<Vec<_>>())),
         _ => FromAgent::Chunks(Batch {
@@ -310,18 +724,26 @@ proptest! {
     fn no_sequence_of_messages_commits_an_incomplete_release_or_panics_the_proxy(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         segments in prop_oneof![3 => Just(None), 1 => any::<u32>().prop_map(Some)],
-        with_names: bool,
+        telling in 0u8..5,
         dry_run: bool,
         messages in proptest::collection::vec((any::<u8>(), any::<usize>(), proptest::collection::vec(any::<u8>(), 0..64)), 0..12),
     ) {
-        let release = release(&files);
+        let release = release(&numbered(&files));
         let mut begin = open(&release, dry_run);
-        if with_names {
-            begin = Agent::new(begin, release.segments.clone()).1;
-        }
-        begin.segments = segments.unwrap_or(begin.segments);
         // The shelf asserts that whatever it is given to keep and to commit is whole.
         let mut memory = Memory::default();
+        match telling {
+            0 => begin.told = Told::Short(Vec::new()),
+            1 => begin = Agent::new(begin, release.segments.clone(), Telling::Short).1,
+            2 => begin = Agent::new(begin, release.segments.clone(), Telling::Full).1,
+            _ => {
+                let older = crate::shelf::release(&numbered(&files[files.len() / 2..]));
+                memory = Memory::holding(&older);
+                let base = Telling::Base(older.root.release(), older.segments);
+                begin = Agent::new(begin, release.segments.clone(), base).1;
+            }
+        }
+        begin.segments = segments.unwrap_or(begin.segments);
         if let Ok((mut proxy, _)) = Proxy::open(begin, &mut memory) {
             for (which, at, noise) in messages {
                 if proxy.receive(message(&release, which, at, noise), &mut memory).is_err() {
@@ -336,10 +758,18 @@ proptest! {
     fn no_sequence_of_replies_panics_the_agent(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         dry_run: bool,
-        replies in proptest::collection::vec((0u8..9, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
+        telling in 0u8..4,
+        replies in proptest::collection::vec((0u8..12, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
     ) {
-        let release = release(&files);
-        let (mut agent, begin) = Agent::new(open(&release, dry_run), release.segments.clone());
+        let release = release(&numbered(&files));
+        let telling = match telling {
+            0 => Telling::Short,
+            1 => Telling::Full,
+            2 => Telling::Base(ReleaseId::of(b"base"), Vec::new()),
+            _ => Telling::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
+        };
+        let (mut agent, begin, mut actions) =
+            Agent::new(open(&release, dry_run), release.segments.clone(), telling);
         for (which, marks, right) in replies {
             let count = release.segments.len();
             let marks: Marks =
@@ -353,18 +783,25 @@ proptest! {
                 5 => PushReply::Committed { record: Memory::record(&begin), existing: right },
                 6 => PushReply::Delivery(DeliveryEvent { destination, state: DeliveryState::Running }),
                 7 => PushReply::Done,
+                8 => PushReply::Mismatch,
+                9 => PushReply::Signature(Signed { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),
+                10 => {
+                    actions.extend(agent.offered(marks));
+                    PushReply::WantNames
+                }
                 _ => {
-                    drop(agent.chunks_sent());
+                    actions.extend(agent.chunks_sent());
                     continue;
                 }
             };
+            for action in actions.drain(..) {
+                if let Action::SendSegments(Segments { places, .. }) = action {
+                    prop_assert!(places.iter().all(|place| (*place as usize) < count));
+                }
+            }
             match agent.receive(reply) {
-                Ok(actions) => for action in actions {
-                    if let Action::SendSegments(places) = action {
-                        prop_assert!(places.iter().all(|place| (*place as usize) < count));
-                    }
-                },
-                Err(Error::OutOfTurn(_)) => {}
+                Ok(received) => actions = received,
+                Err(Error::OutOfTurn(_) | Error::Mismatch) => {}
                 Err(error) => prop_assert!(false, "{}", error),
             }
         }

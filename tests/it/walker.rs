@@ -12,10 +12,11 @@ use whit::chunking::Profile;
 use whit::compression::Codec;
 use whit::ids::ChunkId;
 use whit::link::{self, Connection, Receiver, Sender};
+use whit::manifest::shorten;
 use whit::monitor::Silent;
-use whit::push::{Action, Agent};
+use whit::push::{Action, Agent, Segments, Telling};
 use whit::record::Record;
-use whit::wire::{Batch, FromAgent, Open, Operation, PushReply, Request};
+use whit::wire::{Batch, FromAgent, Marks, Open, Operation, PushReply, Request, SegmentBatch, Told};
 
 /// Chunks in one message: few, so that there are many messages, each far within a frame.
 const CHUNKS_PER_BATCH: usize = 4;
@@ -60,10 +61,11 @@ impl Walker {
             shape: scan.root.shape,
             totals: scan.root.totals,
             segments: u32::try_from(scan.segments.len()).expect("few"),
-            names: Vec::new(),
+            told: Told::Short(Vec::new()),
             dry_run: false,
         };
-        let (machine, open) = Agent::new(open, scan.segments.clone());
+        let (machine, open, first) = Agent::new(open, scan.segments.clone(), Telling::Short);
+        assert_eq!(first, [], "without a base the proxy speaks next");
         let connection = link::connect(&access.url, &link::Options::default()).await?;
         let (mut sender, receiver) = connection.open().await?;
         sender.send(&Request::new(&access.token, &Operation::Push(open))).await?;
@@ -134,14 +136,15 @@ impl Walker {
                         step = Step::Committing;
                     }
                 }
-                Action::SendSegments(places) => {
+                Action::SendSegments(Segments { places, full, .. }) => {
                     let parts: Vec<Vec<u8>> = places
                         .iter()
                         .map(|place| self.scan.spool.segment(*place).expect("a segment"))
                         .collect();
-                    self.sender.send(&FromAgent::Segments(raw(&parts))).await?;
+                    let parts = if full { parts } else { thin(&parts) };
+                    self.sender.send(&FromAgent::Segments(raw_segments(&parts))).await?;
                 }
-                Action::SendChunks { segments, marks } => {
+                Action::SendChunks { segments, marks, .. } => {
                     let mut marks = marks.iter();
                     let mut missing = Vec::new();
                     for segment in segments {
@@ -174,4 +177,13 @@ fn read(chunks: &[Located]) -> Batch {
 pub fn raw(parts: &[Vec<u8>]) -> Batch {
     let lengths = parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
     Batch { codec: Codec::Raw, lengths, payload: parts.concat() }
+}
+
+fn thin(segments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    segments.iter().map(|segment| shorten(segment).expect("a segment")).collect()
+}
+
+/// Segments as they are, against nothing and with no chunk offered.
+pub fn raw_segments(parts: &[Vec<u8>]) -> SegmentBatch {
+    SegmentBatch::new(parts, None, Marks::default())
 }

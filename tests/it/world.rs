@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 
 use whit::agent::pull::{PullOptions, Pulled, pull_tree};
 use whit::agent::push::{Order, push};
-use whit::agent::scan::Selection;
 use whit::agent::{self, Access, Receipt, Session};
 use whit::destination::Directory;
 use whit::identity::Identity;
@@ -182,17 +181,7 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
 
 /// A plain order.
 pub fn order(app: &str, path: &Path) -> Order {
-    Order {
-        app: app.parse().expect("a name"),
-        path: path.to_owned(),
-        selection: Selection::default(),
-        labels: Vec::new(),
-        destinations: Vec::new(),
-        dry_run: false,
-        state: None,
-        checksum: false,
-        threads: 2,
-    }
+    Order { threads: 2, ..Order::new(app.parse().expect("a name"), path.to_owned()) }
 }
 
 /// Pushes over a connection of its own.
@@ -210,7 +199,8 @@ pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receip
         session.finish().await;
         receipt
     };
-    let result = result.await;
+    // The future of a push is large, and part of those of all tests.
+    let result = Box::pin(result).await;
     let notes = notes.0.lock().expect("no panic").clone();
     (result, notes)
 }

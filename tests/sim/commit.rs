@@ -49,9 +49,9 @@ fn commit_at(look: u32, planted: Option<Planted>) -> (bool, bool) {
     let options = Options { reserve_bytes: 0, pack_bytes: 18 * 1024, now, planted };
     let store = Arc::new(Store::open(folder.path(), options).expect("a store"));
     let app = "app".parse().expect("a name");
-    let mut pusher = Pusher::new(1, &app, &earlier, &store, false);
+    let mut pusher = Pusher::new(1, &app, &earlier, None, &store, false);
     while pusher.step(&mut random, &pool) != Ok(Stepped::Committed) {}
-    let mut pusher = Pusher::new(2, &app, &build, &store, false);
+    let mut pusher = Pusher::new(2, &app, &build, None, &store, false);
     while !pusher.is_at_commit() {
         assert_eq!(pusher.step(&mut random, &pool), Ok(Stepped::Going));
     }

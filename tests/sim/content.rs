@@ -66,6 +66,11 @@ impl Build {
         let segments = made.into_iter().map(references).collect();
         Self { release: root.release(), root, nodes, segments, items }
     }
+
+    /// All chunk references, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.segments.iter().flat_map(|(_, chunks)| chunks).map(|chunk| chunk.id)
+    }
 }
 
 /// The content of one application as it changes from build to build.

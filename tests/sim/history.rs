@@ -372,7 +372,14 @@ impl Model {
         let app: AppName = format!("app-{app}").parse().expect("a name");
         self.counts.pushers += 1;
         let dry_run = self.random.percent(3);
-        let pusher = Pusher::new(self.counts.pushers, &app, &build, store, dry_run);
+        // What the agent remembers may be gone, or of another application.
+        let base = if self.random.percent(60) {
+            self.some_recorded().map(|key| Rc::clone(&self.recorded[&key]))
+        } else {
+            None
+        };
+        let base = base.or_else(|| self.builds.first().filter(|_| self.random.percent(20)).map(Rc::clone));
+        let pusher = Pusher::new(self.counts.pushers, &app, &build, base.as_ref(), store, dry_run);
         self.tell(format!("push {} of {app} {} begins", pusher.number, build.release.short()));
         self.pushers.push(pusher);
     }

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 use whit::compression::Decompressor;
 use whit::identity::Identity;
-use whit::ids::ChunkId;
+use whit::ids::{ChunkId, ReleaseId, ShortId};
 use whit::link::{Connection, Counters, Listener, Options, connect_over};
-use whit::manifest::{Item, NodeRef, Root, decode_segment};
+use whit::manifest::{Item, NodeRef, Reference, Root, decode_segment};
 use whit::pack::Frame;
-use whit::push::{Action, Agent, Proposal, Proxy, Shelf};
+use whit::push::{Action, Agent, Proposal, Proxy, Shelf, Telling};
 use whit::recipe::ChunkRef;
 use whit::record::Record;
-use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
+use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request, Told};
 
 use crate::content::{Build, Pool};
 use crate::network::{Network, Sent, Weather};
-use crate::pusher::{batch, wanted};
+use crate::pusher::{batch, segment_batch, wanted};
 use crate::random::{Random, seeds};
 
 const PROXY: &str = "10.0.0.1:4433";
@@ -43,13 +43,28 @@ impl Shelf for Memory {
         Ok(None)
     }
 
+    fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        Ok(None)
+    }
+
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         Ok(vec![None; names.len()])
     }
 
-    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
-        Ok(chunks.iter().map(|chunk| self.chunks.contains_key(&chunk.id)).collect())
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let find = |reference: &Reference| {
+            let short = reference.short();
+            let (id, bytes) = self.chunks.iter().find(|(id, _)| ShortId::from(**id) == short)?;
+            Some(ChunkRef { id: *id, bytes: u32::try_from(bytes.len()).expect("chunks are small") })
+        };
+        Ok(references.iter().map(find).collect())
     }
+
+    fn read(&mut self, _: &ChunkRef, _: &mut Vec<u8>) -> Result<(), Refusal> {
+        panic!("nothing here is older")
+    }
+
+    fn kept_message(&mut self) {}
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         let mut plain = Vec::new();
@@ -132,10 +147,11 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
         shape: build.root.shape,
         totals: build.root.totals,
         segments: u32::try_from(build.nodes.len()).expect("few"),
-        names: Vec::new(),
+        told: Told::Short(Vec::new()),
         dry_run: false,
     };
-    let (mut machine, open) = Agent::new(open, build.nodes.clone());
+    let (mut machine, open, first) = Agent::new(open, build.nodes.clone(), Telling::Short);
+    assert_eq!(first, [], "without a base the proxy speaks next");
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     let request = Request::new("", &Operation::Push(open));
     sender.send(&request).await.map_err(|error| told(&error))?;
@@ -145,12 +161,11 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
         while !actions.is_empty() {
             match actions.remove(0) {
                 Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
-                Action::SendSegments(places) => {
-                    let parts = places.iter().map(|place| build.segments[*place as usize].0.as_slice());
-                    let message = FromAgent::Segments(batch(parts));
+                Action::SendSegments(segments) => {
+                    let message = FromAgent::Segments(segment_batch(build, None, &segments, |_| false));
                     sender.send(&message).await.map_err(|error| told(&error))?;
                 }
-                Action::SendChunks { segments, marks } => {
+                Action::SendChunks { segments, marks, .. } => {
                     for chunks in wanted(build, &segments, &marks).chunks(BATCH) {
                         let message = FromAgent::Chunks(batch(chunks.iter().map(|id| pool.bytes(id))));
                         sender.send(&message).await.map_err(|error| told(&error))?;
@@ -166,14 +181,14 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
 
 /// What a push over the network was like.
 #[derive(Debug)]
-struct Told {
+struct Push {
     seconds: f64,
     counters: Counters,
     trace: Vec<Sent>,
 }
 
 /// Pushes a release of some 1.2 MB over the network; at `moved` the agent's address changes.
-fn simulate(seed: u64, weather: Weather, moved: Option<Duration>) -> Result<Told, String> {
+fn simulate(seed: u64, weather: Weather, moved: Option<Duration>) -> Result<Push, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
@@ -205,7 +220,7 @@ fn simulate(seed: u64, weather: Weather, moved: Option<Duration>) -> Result<Told
         assert_eq!(memory.committed.as_ref(), Some(&build.items), "the manifest arrived as it was");
         let ids: HashSet<ChunkId> = pool.chunks.iter().map(|chunk| chunk.id).collect();
         assert!(ids.iter().all(|id| memory.chunks.get(id).map(Vec::as_slice) == Some(pool.bytes(id))));
-        Ok(Told { seconds, counters, trace: network.trace() })
+        Ok(Push { seconds, counters, trace: network.trace() })
     })
 }
 

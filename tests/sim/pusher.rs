@@ -1,18 +1,19 @@
 //! One simulated push: both state machines, the proxy's real shelf, and the messages between them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use whit::compression::{Compressor, LEVEL_DEFAULT};
+use whit::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
 use whit::faults::Fault;
 use whit::ids::{AppName, ChunkId};
+use whit::manifest::shorten;
 use whit::proxy::SpaceShelf;
-use whit::push::{Action, Agent, Error, Proxy};
+use whit::push::{Action, Agent, Error, Proxy, Segments, Telling, prefix_of};
 use whit::store::Store;
-use whit::wire::{Batch, FromAgent, Marks, Open, PushReply};
+use whit::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Span, Told};
 
 use crate::content::{Build, Pool};
 use crate::random::Random;
@@ -49,13 +50,28 @@ pub struct Pusher {
     to_agent: VecDeque<PushReply>,
     /// The chunks of each `Chunks` that the proxy received.
     received: Vec<Vec<ChunkId>>,
+    /// The chunks of parcels under way; then what is left of the first one's payload.
+    parcels: VecDeque<Vec<ChunkId>>,
+    bytes_left: usize,
+    base: Option<Rc<Build>>,
+    /// What is to be done first.
+    begin: Vec<Action>,
+    offered: HashSet<ChunkId>,
     acknowledged: usize,
     dry_run: bool,
     answered: bool,
 }
 
 impl Pusher {
-    pub fn new(number: u64, app: &AppName, build: &Rc<Build>, store: &Arc<Store>, dry_run: bool) -> Self {
+    /// Begins; `base` is what the agent remembers as confirmed.
+    pub fn new(
+        number: u64,
+        app: &AppName,
+        build: &Rc<Build>,
+        base: Option<&Rc<Build>>,
+        store: &Arc<Store>,
+        dry_run: bool,
+    ) -> Self {
         let open = Open {
             app: app.clone(),
             labels: Vec::new(),
@@ -65,10 +81,11 @@ impl Pusher {
             shape: build.root.shape,
             totals: build.root.totals,
             segments: u32::try_from(build.nodes.len()).expect("few"),
-            names: Vec::new(),
+            told: Told::Short(Vec::new()),
             dry_run,
         };
-        let (agent, open) = Agent::new(open, build.nodes.clone());
+        let telling = base.map_or(Telling::Short, |base| Telling::Base(base.release, base.nodes.clone()));
+        let (agent, open, begin) = Agent::new(open, build.nodes.clone(), telling);
         let (replies, stored) = mpsc::channel(REPLIES_MAX);
         let user = "sim".parse().expect("a name");
         Self {
@@ -84,6 +101,11 @@ impl Pusher {
             to_proxy: VecDeque::new(),
             to_agent: VecDeque::new(),
             received: Vec::new(),
+            parcels: VecDeque::new(),
+            bytes_left: 0,
+            base: base.map(Rc::clone),
+            begin,
+            offered: HashSet::new(),
             acknowledged: 0,
             dry_run,
             answered: false,
@@ -105,6 +127,8 @@ impl Pusher {
         if self.answered {
             return Ok(Stepped::Answered);
         }
+        let begin = std::mem::take(&mut self.begin);
+        self.act(begin, random, pool);
         let up = !self.to_proxy.is_empty() && (self.to_agent.is_empty() || random.percent(50));
         if self.open.is_some() || up {
             return self.step_of_proxy();
@@ -126,9 +150,7 @@ impl Pusher {
             })
         } else {
             let message = self.to_proxy.pop_front().expect("the caller looked");
-            if let FromAgent::Chunks(batch) = &message {
-                self.received.push(ids(batch));
-            }
+            self.count(&message);
             let proxy = self.proxy.as_mut().expect("it was opened first");
             proxy.receive(message, &mut self.shelf)
         };
@@ -152,23 +174,56 @@ impl Pusher {
         })
     }
 
+    /// Counts a message of content that the proxy is about to receive.
+    fn count(&mut self, message: &FromAgent) {
+        match message {
+            FromAgent::Chunks(batch) => self.received.push(ids(batch)),
+            FromAgent::Parcel(parcel) => self.bytes_left = parcel.payload_bytes as usize,
+            FromAgent::Piece(piece) => {
+                self.bytes_left -= piece.len();
+                if self.bytes_left == 0 {
+                    self.received.push(self.parcels.pop_front().expect("its chunks were written down"));
+                }
+            }
+            FromAgent::Names(_) if self.agent.round_trips() == 1 && self.base.is_some() => {
+                // The base is unknown: what was sent before was passed over.
+                self.received.clear();
+            }
+            FromAgent::Names(_) | FromAgent::Segments(_) | FromAgent::Commit => {}
+        }
+    }
+
     fn act(&mut self, actions: Vec<Action>, random: &mut Random, pool: &Pool) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Send(message) => self.to_proxy.push_back(message),
-                Action::SendSegments(places) => {
-                    let parts = places.iter().map(|place| self.build.segments[*place as usize].0.as_slice());
-                    let batch = batch(parts);
+                Action::SendSegments(segments) => {
+                    let known: HashSet<ChunkId> = self.base.iter().flat_map(|base| base.chunks()).collect();
+                    let offers = |chunk: ChunkId| !known.contains(&chunk) && self.offered.insert(chunk);
+                    let batch = segment_batch(&self.build, self.base.as_deref(), &segments, offers);
+                    let offered = batch.offered.clone();
                     self.to_proxy.push_back(FromAgent::Segments(batch));
+                    if segments.offer {
+                        actions.extend(self.agent.offered(offered));
+                    }
                 }
-                Action::SendChunks { segments, marks } => {
+                Action::SendChunks { segments, marks, .. } => {
                     let missing = wanted(&self.build, &segments, &marks);
                     let mut rest = missing.as_slice();
                     while !rest.is_empty() {
                         let (frame, after) = rest.split_at(rest.len().min(1 + random.below(6)));
-                        let batch = batch(frame.iter().map(|id| pool.bytes(id)));
-                        self.to_proxy.push_back(FromAgent::Chunks(batch));
+                        let chunks: Vec<&[u8]> = frame.iter().map(|id| pool.bytes(id)).collect();
+                        if random.percent(50) {
+                            self.to_proxy.push_back(FromAgent::Chunks(batch(chunks.into_iter())));
+                        } else {
+                            let base = self.base.as_deref().filter(|_| self.agent.is_based());
+                            let (parcel, payload) = parcel(&chunks, base, random, pool);
+                            self.parcels.push_back(frame.to_vec());
+                            self.to_proxy.push_back(FromAgent::Parcel(parcel));
+                            self.to_proxy
+                                .extend(payload.chunks(700).map(|piece| FromAgent::Piece(piece.to_vec())));
+                        }
                         rest = after;
                     }
                     actions.extend(self.agent.chunks_sent());
@@ -182,6 +237,45 @@ impl Pusher {
     fn tell(&self, what: &str) -> String {
         format!("push {} of {} {}: {what}", self.number, self.app, self.build.release.short())
     }
+}
+
+/// Segments as the agent sends them; `offers` says which chunks are offered, where any is to be.
+pub fn segment_batch(
+    build: &Build,
+    base: Option<&Build>,
+    wanted: &Segments,
+    mut offers: impl FnMut(ChunkId) -> bool,
+) -> SegmentBatch {
+    let parts: Vec<_> = wanted.places.iter().map(|place| &build.segments[*place as usize]).collect();
+    let chunks = parts.iter().flat_map(|(_, chunks)| chunks).filter(|_| wanted.offer);
+    let offered = chunks.map(|chunk| offers(chunk.id)).collect();
+    let bytes = parts
+        .iter()
+        .map(|(bytes, _)| if wanted.full { bytes.clone() } else { shorten(bytes).expect("a segment") });
+    let prefix = wanted.against.as_ref().zip(base).map(|(places, base)| {
+        let segments = places.iter().map(|place| Ok::<_, Error>(base.segments[*place].0.clone()));
+        prefix_of(segments).expect("in memory").expect("segments")
+    });
+    SegmentBatch::new(&bytes.collect::<Vec<_>>(), prefix.as_deref(), offered)
+}
+
+/// Chunks as a parcel; sometimes against some of the base's.
+fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Pool) -> (Parcel, Vec<u8>) {
+    let (mut basis, mut prefix) = (Basis::None, Vec::new());
+    if let Some(base) = base.filter(|base| !base.segments.is_empty()) {
+        let segment = random.below(base.segments.len());
+        let older = &base.segments[segment].1;
+        if !older.is_empty() {
+            prefix = older.iter().flat_map(|chunk| pool.bytes(&chunk.id)).copied().collect();
+            let number = |value: usize| u32::try_from(value).expect("few");
+            basis =
+                Basis::Prefix(vec![Span { segment: number(segment), first: 0, count: number(older.len()) }]);
+        }
+    }
+    let payload = compress_against(&prefix, &chunks.concat(), LEVEL_DEFAULT);
+    let lengths = chunks.iter().map(|chunk| u32::try_from(chunk.len()).expect("chunks are small")).collect();
+    let payload_bytes = u32::try_from(payload.len()).expect("it is small");
+    (Parcel { lengths, basis, codec: Codec::Zstd, payload_bytes }, payload)
 }
 
 /// The marked ones of all chunk references of some segments.

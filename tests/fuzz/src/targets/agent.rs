@@ -3,8 +3,8 @@
 use whit::ids::{ChunkId, ReleaseId};
 use whit::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
 use whit::manifest::{NodeRef, Profile, Shape, Totals};
-use whit::push::{Action, Agent};
-use whit::wire::{FromAgent, Marks, Open, PushReply, Refusal};
+use whit::push::{Action, Agent, Segments, Telling};
+use whit::wire::{FromAgent, Marks, Open, PushReply, Refusal, Signed, Told};
 
 use super::script::Script;
 
@@ -18,59 +18,105 @@ pub fn run(bytes: &[u8]) {
     let segments: Vec<NodeRef> = (0..count)
         .map(|n| NodeRef { id: ChunkId::of(&n.to_le_bytes()), bytes: size + u32::try_from(n).expect("few") })
         .collect();
-    let open = open(count, script.byte() & 1 == 1);
-    let (mut agent, open) = Agent::new(open, segments.clone());
-    assert_eq!(open.names.len(), if count <= OPEN_NAMES_MAX { 8 * count } else { 0 });
-    let (mut unanswered, mut sending, mut ended, mut sent) = (0usize, 0usize, false, vec![false; count]);
-    let (mut wanted, mut answered) = (vec![false; count], false);
-    while !script.is_over() && !ended {
+    let flags = script.byte();
+    let telling = match flags >> 1 & 3 {
+        0 => Telling::Short,
+        1 => Telling::Full,
+        // A base that lacks some of the segments, and has others.
+        _ => {
+            let kept = segments.iter().enumerate().filter(|(at, _)| flags >> (3 + at % 5) & 1 == 0);
+            let other = NodeRef { id: ChunkId::of(b"another"), bytes: 9 };
+            let base = kept.map(|(_, node)| *node).chain([other]).collect();
+            Telling::Base(ReleaseId::of(b"base"), base)
+        }
+    };
+    let told = telling.clone();
+    let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), telling);
+    let fits = count <= OPEN_NAMES_MAX;
+    let mut wanted = vec![false; count];
+    match &open.told {
+        Told::Short(names) => assert_eq!(names.len(), if fits { 4 * count } else { 0 }),
+        Told::Full(names) => assert_eq!(names.len(), if fits { 8 * count } else { 0 }),
+        Told::Base { outline, .. } => {
+            let Telling::Base(_, base) = &told else { panic!("told by a base that nobody gave") };
+            let applied = outline.apply(base, count).expect("its own base");
+            assert!(
+                applied.iter().zip(&segments).all(|(stays, node)| stays.is_none_or(|stays| stays == *node))
+            );
+            wanted = applied.iter().map(Option::is_none).collect();
+        }
+    }
+    let (mut unanswered, mut sending, mut sent) = (0usize, 0usize, vec![false; count]);
+    let mut answered = agent.is_based();
+    loop {
+        while !actions.is_empty() {
+            let mut more = Vec::new();
+            for action in actions {
+                match action {
+                    Action::Send(FromAgent::Names(names)) => {
+                        assert!(names.len() <= 8 * MESSAGE_ITEMS_MAX);
+                        // All begins anew where the base is unknown.
+                        (unanswered, answered, sent) = (0, false, vec![false; count]);
+                    }
+                    Action::Send(FromAgent::Commit) => {
+                        assert!(!open.dry_run && sending == 0 && (agent.is_based() || unanswered == 0));
+                        assert_eq!(sent, wanted, "a commit comes after all that was wanted");
+                    }
+                    Action::Send(_) => panic!("not by this half"),
+                    Action::SendSegments(Segments { places, offer, against, .. }) => {
+                        unanswered += 1;
+                        assert!(!places.is_empty() && unanswered + sending <= OPEN_MAX);
+                        assert_eq!(offer, agent.is_based() && !open.dry_run);
+                        assert_eq!(against.is_some(), agent.is_based());
+                        let bytes: usize =
+                            places.iter().map(|at| segments[*at as usize].bytes as usize).sum();
+                        assert!(places.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
+                        for place in places {
+                            assert!(!std::mem::replace(&mut sent[place as usize], true), "sent once");
+                        }
+                        if offer {
+                            more.extend(agent.offered(marks(&mut script, 20)));
+                        }
+                    }
+                    Action::SendChunks { segments, .. } => {
+                        sending += 1;
+                        assert!(!segments.is_empty());
+                    }
+                    Action::Finish => return,
+                    Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+                }
+            }
+            actions = more;
+        }
+        if script.is_over() {
+            return;
+        }
         let before = agent.round_trips();
-        let actions = match reply(&mut script, count) {
+        actions = match reply(&mut script, count) {
             None => {
                 sending = sending.saturating_sub(1);
                 agent.chunks_sent()
             }
             Some(reply) => {
+                let is_answer = matches!(&reply, PushReply::Missing(_));
                 if let PushReply::WantSegments(marks) = &reply
                     && marks.fits(count)
                     && !answered
                 {
-                    wanted = marks.iter().collect();
+                    (wanted, answered) = (marks.iter().collect(), true);
                 }
-                answered |= matches!(&reply, PushReply::WantSegments(marks) if marks.fits(count));
                 match agent.receive(reply) {
-                    Ok(actions) => actions,
+                    Ok(actions) => {
+                        if is_answer {
+                            unanswered = unanswered.checked_sub(1).expect("an answer to what was sent");
+                        }
+                        actions
+                    }
                     Err(error) => return drop(error.to_string()),
                 }
             }
         };
         assert!(agent.round_trips() <= before + 1);
-        for action in actions {
-            match action {
-                Action::Send(FromAgent::Names(names)) => assert!(names.len() <= 8 * MESSAGE_ITEMS_MAX),
-                Action::Send(FromAgent::Commit) => {
-                    assert!(!open.dry_run && unanswered == 0 && sending == 0);
-                    assert_eq!(sent, wanted, "a commit comes after all that was wanted");
-                }
-                Action::Send(_) => panic!("not by this half"),
-                Action::SendSegments(places) => {
-                    unanswered += 1;
-                    assert!(!places.is_empty() && unanswered + sending <= OPEN_MAX);
-                    let bytes: usize = places.iter().map(|at| segments[*at as usize].bytes as usize).sum();
-                    assert!(places.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
-                    for place in places {
-                        assert!(!std::mem::replace(&mut sent[place as usize], true), "sent once");
-                    }
-                }
-                Action::SendChunks { segments, .. } => {
-                    unanswered = unanswered.checked_sub(1).expect("an answer to what was sent");
-                    sending += 1;
-                    assert!(!segments.is_empty());
-                }
-                Action::Finish => ended = true,
-                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
-            }
-        }
     }
 }
 
@@ -84,18 +130,19 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         shape: Shape::Tree,
         totals: Totals::default(),
         segments: u32::try_from(segments).expect("few segments"),
-        names: Vec::new(),
+        told: Told::Short(Vec::new()),
         dry_run,
     }
 }
 
+fn marks(script: &mut Script<'_>, count: usize) -> Marks {
+    let pattern = script.byte() | 1;
+    (0..count).map(|at| pattern >> (at % 8) & 1 == 1).collect()
+}
+
 /// The next reply; none where chunks have been sent instead.
 fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
-    let marks = |script: &mut Script<'_>, count: usize| -> Marks {
-        let pattern = script.byte() | 1;
-        (0..count).map(|at| pattern >> (at % 8) & 1 == 1).collect()
-    };
-    Some(match script.below(9) {
+    Some(match script.below(11) {
         0 => return None,
         1 => PushReply::WantNames,
         2 => PushReply::WantSegments(marks(script, count)),
@@ -115,18 +162,34 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
             }),
             _ => PushReply::WantSegments(marks(script, count + 1)),
         },
+        8 => PushReply::Mismatch,
+        9 => {
+            PushReply::Signature(Signed { region: 0, first: 1, chunks: 2, signature: script.run().to_vec() })
+        }
         _ => rmp_serde::from_slice(script.run()).ok()?,
     })
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let known = [1, 3, 9, 0, 6, 1, 7, 0];
+    let based = [1, 3, 9, 4, 255, 4, 8, 255, 0, 6, 0, 7, 0];
+    let unknown = [1, 3, 9, 4, 255, 1, 2, 255, 4, 8, 255, 0, 6, 0, 7, 0];
+    let full = [1, 3, 9, 2, 2, 255, 4, 8, 255, 0, 8];
     let small = [1, 3, 9, 0, 2, 255, 4, 8, 255, 0, 6, 0, 7, 0];
     let large = [5, 200, 200, 0, 1, 2, 255, 4, 8, 255, 4, 8, 255, 0, 0, 4, 8, 255, 0, 5, 3];
     let dry = [1, 3, 9, 1, 2, 255, 4, 8, 255, 0];
     let marks = rmp_serde::to_vec(&PushReply::WantSegments((0..3).map(|n| n == 1).collect()));
     let marks = marks.expect("a Vec takes every write");
     let length = u8::try_from(marks.len()).expect("a small message");
-    let raw = [&[1, 3, 9, 0, 8, length, 0], marks.as_slice(), &[4, 3, 255, 0]].concat();
-    vec![known.to_vec(), small.to_vec(), large.to_vec(), dry.to_vec(), raw]
+    let raw = [&[1, 3, 9, 0, 10, length, 0], marks.as_slice(), &[4, 3, 255, 0]].concat();
+    vec![
+        known.to_vec(),
+        based.to_vec(),
+        unknown.to_vec(),
+        full.to_vec(),
+        small.to_vec(),
+        large.to_vec(),
+        dry.to_vec(),
+        raw,
+    ]
 }

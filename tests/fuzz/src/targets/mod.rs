@@ -4,11 +4,13 @@
 
 mod agent;
 mod config;
+mod delta;
 mod exclude;
 mod manifest;
 mod memory;
 mod names;
 mod pack;
+mod parcel;
 mod proxy;
 mod records;
 mod script;
@@ -22,12 +24,14 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
     Target { name: "push_proxy", run: proxy::run, seeds: proxy::seeds },
     Target { name: "push_agent", run: agent::run, seeds: agent::seeds },
+    Target { name: "parcel", run: parcel::run, seeds: parcel::seeds },
+    Target { name: "delta", run: delta::run, seeds: delta::seeds },
     Target { name: "token", run: token::run, seeds: token::seeds },
     Target { name: "names", run: names::run, seeds: names::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },

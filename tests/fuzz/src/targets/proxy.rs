@@ -7,15 +7,20 @@ use std::collections::{HashMap, HashSet};
 
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
 use whit::faults::Fault;
-use whit::ids::{ChunkId, ReleaseId};
+use whit::ids::{ChunkId, ReleaseId, ShortId};
 use whit::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, MESSAGE_BYTES_MAX};
-use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals, segment_chunks};
+use whit::manifest::{
+    EntryPath, Item, NodeRef, Outline, Profile, Reference, Root, Shape, Totals, segment_chunks, shorten,
+};
 use whit::pack::Frame;
 use whit::push::{Proposal, Proxy, Shelf};
 use whit::reassembly::{self, ChunkReader, SourceError, walk};
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::Record;
-use whit::wire::{Batch, FromAgent, Open, PushReply, Refusal, pack_names};
+use whit::wire::{
+    Basis, Batch, FromAgent, Open, Parcel, PushReply, Refusal, Section, SegmentBatch, Span, Told, pack_names,
+    pack_short_names,
+};
 
 use super::script::Script;
 
@@ -23,15 +28,34 @@ pub fn run(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let release = Release::read(&mut script);
     let mut space = Space::holding(&release, &mut script);
-    let (open, names) = open(&release, &mut script);
-    let mut agent =
-        Talk { release: &release, names, named: open.names.len() / 8, wanted: Vec::new(), asked: Vec::new() };
+    let (open, names) = open(&release, &space.base, &mut script);
+    let is_full = matches!(open.told, Told::Full(_));
+    let named = match &open.told {
+        Told::Short(names) => names.len() / 4,
+        Told::Full(names) => names.len() / 8,
+        Told::Base { .. } => 0,
+    };
+    let mut agent = Talk {
+        release: &release,
+        names,
+        is_full,
+        named,
+        wanted: Vec::new(),
+        asked: Vec::new(),
+        payload: Vec::new(),
+    };
+    if let Told::Base { outline, .. } = &open.told
+        && let Some(applied) = outline.apply(&space.base, release.segments.len())
+    {
+        agent.wanted = (0..).zip(&applied).filter(|(_, node)| node.is_none()).map(|(at, _)| at).collect();
+    }
     let (mut proxy, mut replies) = match Proxy::open(open, &mut space) {
         Ok(opened) => opened,
         Err(error) => return drop(error.to_string()),
     };
     loop {
-        assert!(replies.len() <= 1, "one message, one reply");
+        let answers = replies.iter().filter(|reply| !matches!(reply, PushReply::Signature(_))).count();
+        assert!(answers <= 1, "one message, one answer");
         for reply in replies {
             let bytes = rmp_serde::to_vec(&reply).expect("a Vec takes every write");
             assert!(bytes.len() <= MESSAGE_BYTES_MAX, "a reply of {} B", bytes.len());
@@ -101,7 +125,7 @@ fn node(bytes: &[u8]) -> NodeRef {
 }
 
 /// The opening, honest but for what the script changes; and all names that go with it.
-fn open(release: &Release, script: &mut Script<'_>) -> (Open, Vec<u64>) {
+fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, Vec<u64>) {
     let flags = script.byte();
     let mut names: Vec<u64> = release.segments.iter().map(|bytes| node(bytes).id.prefix()).collect();
     let mut open = super::agent::open(names.len(), flags & 1 == 1);
@@ -117,19 +141,37 @@ fn open(release: &Release, script: &mut Script<'_>) -> (Open, Vec<u64>) {
         7 => names.iter_mut().for_each(|name| *name = name.wrapping_add(u64::from(script.byte() == 1))),
         _ => {}
     }
-    if flags & 16 == 0 {
-        open.names = pack_names(names.iter().copied());
-    }
+    let packed = flags & 16 == 0;
+    let told = names.iter().copied().filter(|_| packed);
+    open.told = match flags >> 5 & 3 {
+        0 => Told::Short(pack_short_names(told)),
+        1 => Told::Full(pack_names(told)),
+        // Of the base, which has the release's segments but for the first few.
+        _ => {
+            let nodes: Vec<NodeRef> = release.segments.iter().map(|bytes| node(bytes)).collect();
+            let outline = Outline::between(base, &nodes).expect("few segments");
+            let unknown = ReleaseId::of(b"unknown");
+            Told::Base { release: if packed { base_release() } else { unknown }, outline }
+        }
+    };
     (open, names)
+}
+
+/// The release that the space has.
+pub fn base_release() -> ReleaseId {
+    ReleaseId::of(b"the base")
 }
 
 /// What the agent knows and was told.
 struct Talk<'a> {
     release: &'a Release,
     names: Vec<u64>,
+    is_full: bool,
     named: usize,
     wanted: Vec<usize>,
     asked: Vec<usize>,
+    /// What is left of the parcel under way.
+    payload: Vec<u8>,
 }
 
 impl Talk<'_> {
@@ -144,28 +186,29 @@ impl Talk<'_> {
                 self.asked = (0..self.release.chunks.len()).collect();
             }
             PushReply::WantNames => self.named = 0,
-            PushReply::Committed { .. } => {}
+            PushReply::Signature(_) | PushReply::Mismatch | PushReply::Committed { .. } => {}
             reply => panic!("not by this half: {reply:?}"),
         }
     }
 
     fn next(&mut self, script: &mut Script<'_>) -> Option<FromAgent> {
-        Some(match script.below(10) {
+        Some(match script.below(14) {
             0 => {
                 let names = &self.names[self.named.min(self.names.len())..];
                 let names = &names[..names.len().min(1 + script.below(8))];
                 self.named += names.len();
-                FromAgent::Names(pack_names(names.iter().copied()))
+                let names = names.iter().copied();
+                FromAgent::Names(if self.is_full { pack_names(names) } else { pack_short_names(names) })
             }
             1 => FromAgent::Names(script.run().to_vec()),
             2 => {
                 let count = self.wanted.len().min(1 + script.below(4));
                 let places: Vec<usize> = self.wanted.drain(..count).collect();
-                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
+                FromAgent::Segments(Self::segments(&self.release.segments, &places, script))
             }
             3 => {
                 let places: Vec<usize> = (0..=script.below(3)).map(|_| script.below(8)).collect();
-                FromAgent::Segments(Self::batch(&self.release.segments, &places, script))
+                FromAgent::Segments(Self::segments(&self.release.segments, &places, script))
             }
             4 => {
                 let count = self.asked.len().min(1 + script.below(4));
@@ -178,8 +221,38 @@ impl Talk<'_> {
             }
             6 | 7 => FromAgent::Commit,
             8 => rmp_serde::from_slice(script.run()).ok()?,
+            9 | 10 => {
+                let count = self.asked.len().min(1 + script.below(4));
+                let places: Vec<usize> = self.asked.drain(..count).collect();
+                let Batch { codec, lengths, payload } = Self::batch(&self.release.chunks, &places, script);
+                let payload_bytes = u32::try_from(payload.len()).expect("small");
+                self.payload = payload;
+                FromAgent::Parcel(Parcel { lengths, basis: basis(script), codec, payload_bytes })
+            }
+            11 => FromAgent::Piece(std::mem::take(&mut self.payload)),
+            12 => {
+                let half = self.payload.len() / 2;
+                FromAgent::Piece(self.payload.drain(..half).collect())
+            }
             _ => return None,
         })
+    }
+
+    fn segments(parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> SegmentBatch {
+        let flags = script.byte();
+        let thin = |bytes: &Vec<u8>| if flags & 1 == 0 { shorten(bytes).ok() } else { None };
+        let parts = places.iter().filter_map(|at| parts.get(*at));
+        let parts: Vec<Vec<u8>> = parts.map(|part| thin(part).unwrap_or_else(|| part.clone())).collect();
+        let pattern = flags >> 4;
+        let offered = (0..usize::from(pattern) * 3).map(|at| pattern >> (at % 4) & 1 == 1).collect();
+        let mut batch = SegmentBatch::new(&parts, None, offered);
+        match flags >> 1 & 7 {
+            1 => batch.lengths.iter_mut().for_each(|length| *length += u32::from(script.byte())),
+            2 => batch.payload = script.run().to_vec(),
+            3 => batch.against_base = true,
+            _ => {}
+        }
+        batch
     }
 
     fn batch(parts: &[Vec<u8>], places: &[usize], script: &mut Script<'_>) -> Batch {
@@ -203,12 +276,41 @@ impl Talk<'_> {
     }
 }
 
+/// What a parcel says it is compressed against.
+pub fn basis(script: &mut Script<'_>) -> Basis {
+    let number = |script: &mut Script<'_>| {
+        let byte = script.byte();
+        if byte == 0xff { u32::MAX } else { u32::from(byte) }
+    };
+    match script.below(3) {
+        0 => Basis::None,
+        1 => {
+            let span = |script: &mut Script<'_>| Span {
+                segment: number(script),
+                first: number(script),
+                count: number(script),
+            };
+            Basis::Prefix((0..script.below(4)).map(|_| span(script)).collect())
+        }
+        _ => {
+            let section = |script: &mut Script<'_>| Section {
+                whole: number(script),
+                region: number(script),
+                chunks: number(script),
+                delta: script.run().to_vec(),
+            };
+            Basis::Signed((0..script.below(4)).map(|_| section(script)).collect())
+        }
+    }
+}
+
 /// A space in memory that checks what it is given.
 #[derive(Default)]
-struct Space {
-    chunks: HashMap<ChunkId, Vec<u8>>,
+pub struct Space {
+    pub chunks: HashMap<ChunkId, Vec<u8>>,
     known: HashMap<u64, NodeRef>,
-    names: Vec<u64>,
+    /// The segments of its one release.
+    pub base: Vec<NodeRef>,
     recognized: bool,
 }
 
@@ -226,6 +328,7 @@ impl Space {
             if segments >> (at % 7) & 1 == 1 && space.is_complete(segment) {
                 space.chunks.insert(ChunkId::of(segment), segment.clone());
                 space.known.insert(node(segment).id.prefix(), node(segment));
+                space.base.push(node(segment));
             }
         }
         space.recognized = segments == 0xff;
@@ -246,16 +349,30 @@ impl Shelf for Space {
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        self.names = names.to_vec();
         Ok(names.iter().map(|name| self.known.get(name).copied()).collect())
     }
 
-    fn holds(&mut self, chunks: &[ChunkRef]) -> Result<Vec<bool>, Refusal> {
-        let has = |chunk: &ChunkRef| {
-            self.chunks.get(&chunk.id).is_some_and(|bytes| bytes.len() == chunk.bytes as usize)
-        };
-        Ok(chunks.iter().map(has).collect())
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        let known = release.is_none_or(|release| *release == base_release());
+        Ok(known.then(|| self.base.clone()))
     }
+
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let find = |reference: &Reference| {
+            let (id, bytes) = self.chunks.iter().find(|(id, _)| ShortId::from(**id) == reference.short())?;
+            let found = ChunkRef { id: *id, bytes: u32::try_from(bytes.len()).expect("a small chunk") };
+            (reference.full().is_none_or(|chunk| chunk == found)).then_some(found)
+        };
+        Ok(references.iter().map(find).collect())
+    }
+
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let missing = || Refusal { fault: Fault::Corrupt, text: String::new(), hint: None };
+        out.extend_from_slice(self.chunks.get(&chunk.id).ok_or_else(missing)?);
+        Ok(())
+    }
+
+    fn kept_message(&mut self) {}
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         assert!((1..=FRAME_CHUNKS_MAX).contains(&frame.chunks.len()));
@@ -276,8 +393,7 @@ impl Shelf for Space {
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         assert!(!proposal.open.dry_run);
-        let names: Vec<u64> = proposal.segments.iter().map(|segment| segment.id.prefix()).collect();
-        assert_eq!(names, self.names, "the segments that were named, in their order");
+        assert_eq!(proposal.root.release(), proposal.open.release, "another release than was meant");
         for segment in proposal.segments.iter().collect::<HashSet<_>>() {
             let bytes = self.chunks.get(&segment.id).expect("a segment that is there");
             assert_eq!(bytes.len(), segment.bytes as usize);
@@ -289,9 +405,6 @@ impl Shelf for Space {
             self.chunks.insert(node.node.id, node.bytes);
         });
         let root = root.map_err(|error| Refusal::of(&error))?;
-        if root.release() != open.release {
-            return Err(Refusal { fault: Fault::Corrupt, text: String::new(), hint: None });
-        }
         walk::<reassembly::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(()))
             .map_err(|e| refuse(&e))?;
         Ok((super::wire::record(), false))
@@ -317,6 +430,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         script(&[3, 1, 0, 2, 0, 1, 5, 0, 3, 0, 6]),
         script(&[0, 0, 16, 0, 0, 0, 7, 2, 1, 0, 4, 3, 0, 6]),
         script(&[0xff, 0, 0, 2, 1, 1, 6]),
+        // In full; by a base; by one that is unknown; with chunks in a parcel.
+        script(&[0, 0, 32, 2, 1, 1, 4, 3, 1, 4, 3, 0, 6]),
+        script(&[3, 1, 64, 2, 1, 0x30, 4, 3, 0, 6]),
+        script(&[3, 1, 80, 2, 1, 0, 0, 7, 2, 1, 0, 4, 3, 0, 6]),
+        script(&[0, 0, 0, 2, 1, 0, 9, 3, 0, 0, 12, 11, 9, 3, 1, 0, 11, 6]),
         script(&[0, 0, 1, 2, 0, 0, 2, 0, 0]),
         script(&[0, 0xff, 0, 6]),
     ]

@@ -6,14 +6,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use whit::faults::Fault;
-use whit::ids::ReleaseId;
-use whit::limits::FRAME_PLAIN_MAX;
-use whit::manifest::{Profile, Shape, Totals};
+use whit::ids::{ChunkId, ReleaseId};
+use whit::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
+use whit::manifest::{NodeRef, Outline, Profile, Shape, Totals};
 use whit::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::token::{Action, Grant, Pattern, TokenId};
 use whit::wire::{
-    Answer, Batch, Change, ChangeKind, FromAgent, Marks, Open, Operation, ProxyInfo, PullReply, PullRequest,
-    PushReply, Refusal, Request, SizeClass, Statistics, UserStatistics, pack_names, unpack_names,
+    Answer, Basis, Batch, Change, ChangeKind, FromAgent, Marks, Open, Operation, Parcel, ProxyInfo,
+    PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, SizeClass, Span,
+    Statistics, Told, UserStatistics, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
 
 /// More marks than any list in one message has.
@@ -30,13 +31,23 @@ pub fn run(bytes: &[u8]) {
         1 => drop(message::<Operation>(bytes)),
         2 => {
             if let Some(open) = message::<Open>(bytes) {
-                names(&open.names);
+                match &open.told {
+                    Told::Short(bytes) => short_names(bytes),
+                    Told::Full(bytes) => names(bytes),
+                    Told::Base { outline, .. } => assert!(outline.apply(&[], usize::MAX).is_none()),
+                }
             }
         }
         3 => match message::<FromAgent>(bytes) {
             Some(FromAgent::Names(bytes)) => names(&bytes),
-            Some(FromAgent::Segments(batch) | FromAgent::Chunks(batch)) => open(&batch),
-            Some(FromAgent::Commit) | None => {}
+            Some(FromAgent::Segments(batch)) => open_segments(&batch),
+            Some(FromAgent::Chunks(batch)) => open(&batch),
+            Some(FromAgent::Parcel(parcel)) => {
+                if let Ok(bytes) = parcel.plain_bytes() {
+                    assert!((1..=PARCEL_PLAIN_MAX).contains(&bytes) && parcel.payload_bytes > 0);
+                }
+            }
+            Some(FromAgent::Piece(_) | FromAgent::Commit) | None => {}
         },
         4 => {
             if let Some(PushReply::WantSegments(found) | PushReply::Missing(found)) =
@@ -67,7 +78,10 @@ pub fn run(bytes: &[u8]) {
                 open(&batch);
             }
         }
-        10 => names(bytes),
+        10 => {
+            names(bytes);
+            short_names(bytes);
+        }
         _ => {
             if let Some(grant) = message::<Grant>(bytes) {
                 drop(grant.check());
@@ -92,6 +106,23 @@ fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 fn names(bytes: &[u8]) {
     match unpack_names(bytes) {
         Ok(names) => assert_eq!(pack_names(names.into_iter()), bytes),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn short_names(bytes: &[u8]) {
+    match unpack_short_names(bytes) {
+        Ok(names) => assert_eq!(pack_short_names(names.into_iter().map(u64::from)), bytes),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn open_segments(batch: &SegmentBatch) {
+    match batch.open(b"what the other side has") {
+        Ok(parts) => {
+            assert!(parts.iter().map(Vec::len).sum::<usize>() <= FRAME_PLAIN_MAX);
+            assert!(parts.iter().map(Vec::len).eq(batch.lengths.iter().map(|length| *length as usize)));
+        }
         Err(error) => drop(error.to_string()),
     }
 }
@@ -161,7 +192,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         shape: Shape::Tree,
         totals: record().totals,
         segments: 2,
-        names: pack_names([1, 2].into_iter()),
+        told: Told::Short(pack_short_names([1, 2].into_iter())),
         dry_run: false,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
@@ -172,6 +203,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let refusal =
         Refusal { fault: Fault::Full, text: "no room".to_owned(), hint: Some("make some".to_owned()) };
     let push = Operation::Push(open.clone());
+    let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 9 };
+    let outline = Outline::between(&[node(1), node(2)], &[node(1), node(3), node(2)]).expect("few steps");
+    let based = Told::Base { release: ReleaseId::of(b"base"), outline };
+    let segments = SegmentBatch::new(&[b"a segment".to_vec(), vec![1; 50]], Some(b"segments"), marks.clone());
+    let span = Span { segment: 1, first: 2, count: 300 };
+    let section = Section { whole: 1, region: 0, chunks: 1, delta: vec![0, 0, 0] };
+    let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
+    let signed = Signed { region: 0, first: 1, chunks: 1, signature: vec![64, 64, 20, 1, 2, 3] };
     let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
     let event = |state| DeliveryEvent { destination: word("edge"), state };
     let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
@@ -206,8 +245,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (1, encode(&remove)),
         (1, encode(&Operation::Pull(select("web@v1")))),
         (2, encode(&open)),
-        (3, encode(&FromAgent::Names(open.names.clone()))),
-        (3, encode(&FromAgent::Segments(small.clone()))),
+        (2, encode(&Open { told: Told::Full(pack_names([1, 2].into_iter())), ..open.clone() })),
+        (2, encode(&Open { told: based, ..open })),
+        (3, encode(&FromAgent::Names(pack_names([1, 2].into_iter())))),
+        (3, encode(&FromAgent::Segments(segments))),
+        (3, encode(&FromAgent::Parcel(parcel(Basis::None)))),
+        (3, encode(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
+        (3, encode(&FromAgent::Parcel(parcel(Basis::Signed(vec![section]))))),
+        (3, encode(&FromAgent::Piece(vec![7; 30]))),
+        (4, encode(&PushReply::Signature(signed))),
+        (4, encode(&PushReply::Mismatch)),
         (3, encode(&FromAgent::Chunks(raw.clone()))),
         (3, encode(&FromAgent::Commit)),
         (4, encode(&PushReply::WantSegments(marks.clone()))),
@@ -226,7 +273,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (8, encode(&marks)),
         (9, encode(&small)),
         (9, encode(&raw)),
-        (10, open.names),
+        (10, pack_names([1, 2].into_iter())),
         (11, encode(&grant())),
     ]
     .into_iter()

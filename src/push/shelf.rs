@@ -1,0 +1,71 @@
+//! What the proxy's half of a push needs of the space it pushes into.
+
+use crate::ids::ReleaseId;
+use crate::manifest::{NodeRef, Reference, Root};
+use crate::pack::Frame;
+use crate::recipe::ChunkRef;
+use crate::record::{Cost, Record};
+use crate::wire::{Open, Refusal};
+
+/// A space, as a push sees it. Errors come as what the agent is told.
+pub trait Shelf {
+    /// Where the space has the release already: the record for this push, written unless it is
+    /// a dry run, and whether the application's latest release was this one already.
+    ///
+    /// # Errors
+    /// The space cannot be read or written.
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
+
+    /// The segments of `release`, or of the application's latest where none is named, if the space has all of it.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
+
+    /// For each name, the segment that it names, where the space holds it and all chunks it lists.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
+
+    /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
+    /// stored.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
+
+    /// Appends the bytes of a chunk that the space holds.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
+
+    /// Takes a frame over, to be stored soon.
+    ///
+    /// # Errors
+    /// There is no room, or the disk failed.
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
+
+    /// All content of one message was kept: the agent is told when it is stored.
+    fn kept_message(&mut self);
+
+    /// Stores all that was kept, checks the manifest whole, and records the release.
+    ///
+    /// # Errors
+    /// The manifest is not what its root says, or the disk failed.
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal>;
+}
+
+/// A complete push, to be recorded.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// How it began.
+    pub open: Open,
+    /// Its root, which makes the release that was named.
+    pub root: Root,
+    /// All segments of its manifest, in order.
+    pub segments: Vec<NodeRef>,
+    /// What it cost.
+    pub cost: Cost,
+}

@@ -1,0 +1,125 @@
+//! Signs older content that missing chunks resemble, for an agent that does not have it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::parcels::{Region, Regions};
+use super::{Error, Likeness, Older, Shelf};
+use crate::compression::{Compressor, LEVEL_FAST};
+use crate::delta::{self, Geometry, Signature};
+use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
+use crate::manifest::{NodeRef, Outline, Reference, Thin};
+use crate::recipe::ChunkRef;
+use crate::wire::{PushReply, Signed};
+
+/// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
+const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// 64 KiB: what tells how well a basis compresses.
+const SAMPLE_BYTES: usize = 64 * 1024;
+
+/// The signature of a basis; none where it would cost about as much as it could save.
+fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
+    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
+    let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
+    let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
+    let basis_bytes = basis.len() as u64;
+    let block_bytes = delta::block_bytes(basis_bytes, edits, percent);
+    let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;
+    let bits = delta::checksum_bits(&geometry, basis_bytes, delta::ODDS_DEFAULT);
+    let costs = u64::from(geometry.blocks()) * u64::from(bits) / 8;
+    let pays = costs * 2 < basis_bytes * percent / 100;
+    pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
+}
+
+/// A new segment: its place, what came of it, and what is known of its references.
+pub(super) type Arrived = (u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
+
+/// What was signed in one push. Memory: the changed part of the base's manifest, and 40 B for each chunk that was
+/// signed, which are bounded.
+#[derive(Debug, Default)]
+pub(super) struct Signer {
+    /// What of the base is not in the new release, once somebody asked.
+    older: Option<Older>,
+    regions: Regions,
+    /// Chunks of all regions.
+    chunks: usize,
+}
+
+impl Signer {
+    /// The regions that were signed.
+    pub fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
+    /// What missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as known.
+    pub fn likenesses(
+        &mut self,
+        base: &[NodeRef],
+        segments: &[Option<NodeRef>],
+        new: &[Arrived],
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<Likeness>, Error> {
+        if base.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = |node: &NodeRef| {
+            let mut bytes = Vec::new();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+            Ok::<_, Error>(bytes)
+        };
+        if self.older.is_none() {
+            let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
+            self.older = Some(Older::read(base, &gaps, |place| read(&base[place as usize]))?);
+        }
+        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let new: Vec<_> =
+            new.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
+        let present: HashSet<&NodeRef> = base.iter().collect();
+        older.likenesses(&new, |place| {
+            let stays = segments.get(place as usize).copied().flatten();
+            stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
+        })
+    }
+
+    /// Signs the older content that chunks resemble which were asked for; `asked` numbers these, by the places of
+    /// their segments and references.
+    pub fn sign(
+        &mut self,
+        likenesses: Vec<Likeness>,
+        asked: &HashMap<(u32, u32), usize>,
+        shelf: &mut impl Shelf,
+    ) -> Vec<PushReply> {
+        let mut replies = Vec::new();
+        for likeness in likenesses {
+            let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
+            let Some(first) = places.first().copied() else { continue };
+            let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
+            let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
+            if bytes > REGION_BYTES_MAX || self.chunks + likeness.chunks.len() > PUSH_CHUNKS_IN_FLIGHT {
+                continue;
+            }
+            let mut basis = Vec::with_capacity(bytes);
+            // A damaged basis costs the delta, not the push.
+            if likeness.chunks.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
+                continue;
+            }
+            let Some(signature) = signature_of(&basis, likeness.edits) else { continue };
+            let region = u32::try_from(self.regions.len()).expect("regions are bounded");
+            let mut encoded = Vec::new();
+            signature.encode(&mut encoded);
+            self.chunks += likeness.chunks.len();
+            self.regions.insert(region, Region { chunks: likeness.chunks, geometry: signature.geometry() });
+            let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
+            replies.push(PushReply::Signature(Signed {
+                region,
+                first: number(first),
+                chunks: number(chunks),
+                rule: likeness.rule.number(),
+                signature: encoded,
+            }));
+        }
+        replies
+    }
+}

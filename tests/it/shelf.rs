@@ -1,0 +1,233 @@
+//! A space in memory that believes nothing it is not shown, and releases to push into it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use whit::faults::Fault;
+use whit::ids::{ChunkId, ReleaseId, ShortId};
+use whit::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, Shape, Totals};
+use whit::pack::{Frame, FrameKind};
+use whit::push::{Error, Proposal, Proxy, Shelf};
+use whit::recipe::{ChunkRef, Recipe};
+use whit::record::{Cost, Record};
+use whit::wire::{Batch, FromAgent, Open, PushReply, Refusal, Told};
+
+use crate::trees::noise;
+use crate::walker::raw_segments;
+
+/// A space in memory.
+#[derive(Default, Clone)]
+pub struct Memory {
+    pub chunks: HashMap<ChunkId, Vec<u8>>,
+    segments: HashMap<ChunkId, (Vec<u8>, Vec<ChunkRef>)>,
+    /// The content that was given to be kept, in order.
+    pub content_kept: Vec<ChunkId>,
+    pub releases: HashMap<ReleaseId, Vec<NodeRef>>,
+    latest: Option<ReleaseId>,
+    /// Chunks that are found for short ids that are not theirs.
+    pub alike: HashMap<ShortId, ChunkRef>,
+}
+
+impl Memory {
+    /// A space that has a release.
+    pub fn holding(release: &Release) -> Self {
+        let mut memory = Self { chunks: release.content.clone(), ..Self::default() };
+        for (node, part) in release.segments.iter().zip(&release.parts) {
+            memory.segments.insert(node.id, part.clone());
+        }
+        memory.latest = Some(release.root.release());
+        memory.releases.insert(release.root.release(), release.segments.clone());
+        memory
+    }
+
+    /// A space that has one chunk.
+    pub fn holding_one(chunk: &[u8]) -> Self {
+        let chunks = HashMap::from([(ChunkId::of(chunk), chunk.to_vec())]);
+        Self { chunks, ..Self::default() }
+    }
+
+    /// What comes of a push, in full, of one segment that lists these chunks.
+    pub fn push_of(mut self, chunks: &[(ChunkId, u32)]) -> Result<Vec<PushReply>, Error> {
+        let path = EntryPath::new("file").expect("a plain path");
+        let size = chunks.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+        let mut segment = vec![0x11];
+        Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut segment);
+        for (id, bytes) in chunks {
+            Item::Chunk(ChunkRef { id: *id, bytes: *bytes }).encode(&mut segment);
+        }
+        let node = NodeRef { id: ChunkId::of(&segment), bytes: u32::try_from(segment.len()).expect("small") };
+        let root = Root::above(Profile::DEFAULT, Shape::Tree, Totals::default(), vec![node], |_| {});
+        let mut begin = opening(&root.expect("small"), 1);
+        begin.told = Told::Full(node.id.prefix().to_le_bytes().to_vec());
+        let (mut proxy, _) = Proxy::open(begin, &mut self)?;
+        proxy.receive(FromAgent::Segments(raw_segments(&[segment])), &mut self)
+    }
+
+    pub fn record(open: &Open) -> Record {
+        Record {
+            app: open.app.clone(),
+            release: open.release,
+            sequence: 1,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: Vec::new(),
+            totals: open.totals,
+            cost: Cost::default(),
+        }
+    }
+
+    fn has(&self, chunk: &ChunkRef) -> bool {
+        self.chunks.get(&chunk.id).is_some_and(|bytes| bytes.len() == chunk.bytes as usize)
+    }
+}
+
+impl Shelf for Memory {
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        let known = self.releases.contains_key(&open.release);
+        Ok(known.then(|| (Self::record(open), true)))
+    }
+
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        Ok(release.or(self.latest.as_ref()).and_then(|release| self.releases.get(release)).cloned())
+    }
+
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        let known: HashMap<u64, ChunkId> = self.segments.keys().map(|id| (id.prefix(), *id)).collect();
+        let resolve = |name: &u64| {
+            let id = known.get(name)?;
+            let (bytes, chunks) = &self.segments[id];
+            let node = NodeRef { id: *id, bytes: u32::try_from(bytes.len()).expect("small") };
+            chunks.iter().all(|chunk| self.has(chunk)).then_some(node)
+        };
+        Ok(names.iter().map(resolve).collect())
+    }
+
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let mut by_short: HashMap<ShortId, ChunkRef> = HashMap::new();
+        for (id, bytes) in &self.chunks {
+            let bytes = u32::try_from(bytes.len()).expect("small");
+            by_short.insert(ShortId::from(*id), ChunkRef { id: *id, bytes });
+        }
+        let find = |reference: &Reference| match reference {
+            Reference::Short(short) => self.alike.get(short).or_else(|| by_short.get(short)).copied(),
+            Reference::Full(chunk) => self.has(chunk).then_some(*chunk),
+        };
+        Ok(references.iter().map(find).collect())
+    }
+
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let segment = self.segments.get(&chunk.id).map(|(bytes, _)| bytes);
+        let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
+        out.extend_from_slice(segment.or_else(|| self.chunks.get(&chunk.id)).ok_or_else(missing)?);
+        Ok(())
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let (mut zstd, mut plain) = (whit::compression::Decompressor::new(), Vec::new());
+        let lengths = frame.chunks.iter().map(|chunk| chunk.bytes).collect();
+        let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
+        let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");
+        for (chunk, part) in frame.chunks.iter().zip(parts) {
+            let bytes = plain[part].to_vec();
+            assert_eq!(chunk.id, ChunkId::of(&bytes), "only what is what its name says is kept");
+            if frame.kind == FrameKind::Content {
+                self.content_kept.push(chunk.id);
+                self.chunks.insert(chunk.id, bytes);
+            } else {
+                let chunks = manifest::segment_chunks(&bytes).expect("only segments are kept as such");
+                self.segments.insert(chunk.id, (bytes, chunks));
+            }
+        }
+        Ok(())
+    }
+
+    fn kept_message(&mut self) {}
+
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
+        assert_eq!(proposal.segments.len(), proposal.open.segments as usize, "no segment is missing");
+        for segment in &proposal.segments {
+            let (_, chunks) = self.segments.get(&segment.id).expect("every segment is there");
+            assert!(chunks.iter().all(|chunk| self.has(chunk)), "every chunk is there");
+        }
+        let Open { profile, shape, totals, release, .. } = proposal.open;
+        let made =
+            Root::above(profile, shape, totals, proposal.segments.clone(), |_| {}).expect("within limits");
+        assert!(made == proposal.root && made.release() == release, "only what was meant is committed");
+        self.latest = Some(release);
+        self.releases.insert(release, proposal.segments);
+        Ok((Self::record(&proposal.open), false))
+    }
+}
+
+/// A release in memory.
+pub struct Release {
+    pub root: Root,
+    pub segments: Vec<NodeRef>,
+    /// Each segment's bytes and chunks.
+    pub parts: Vec<(Vec<u8>, Vec<ChunkRef>)>,
+    pub content: HashMap<ChunkId, Vec<u8>>,
+}
+
+/// Files by their numbers; each number in one stands for a chunk.
+pub type Files = BTreeMap<u32, Vec<u16>>;
+
+/// What a number stands for: each 300th is nearly the same.
+fn bytes_of(chunk: u16) -> Vec<u8> {
+    let (kind, edit) = (u64::from(chunk % 300), chunk / 300);
+    let mut bytes = noise(kind, 300 + usize::from(chunk % 300) * 4);
+    if edit > 0 {
+        bytes[170..172].copy_from_slice(&edit.to_le_bytes());
+        bytes.insert(200, 7);
+    }
+    bytes
+}
+
+pub fn release(files: &Files) -> Release {
+    let mut builder = Builder::new(Profile::DEFAULT);
+    let (mut parts, mut content) = (Vec::new(), HashMap::new());
+    let mut keep = |bytes: Vec<u8>| {
+        let chunks = manifest::segment_chunks(&bytes).expect("a segment");
+        parts.push((bytes, chunks));
+    };
+    for (number, chunks) in files {
+        let chunks: Vec<Vec<u8>> = chunks.iter().map(|chunk| bytes_of(*chunk)).collect();
+        let size = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let path = EntryPath::new(format!("{number:07}")).expect("a path");
+        let entry = Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks };
+        let items = chunks.into_iter().map(|bytes| {
+            let reference =
+                ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
+            content.insert(reference.id, bytes);
+            Item::Chunk(reference)
+        });
+        for item in std::iter::once(entry).chain(items) {
+            if let Some(segment) = builder.push(&item) {
+                keep(segment.bytes);
+            }
+        }
+    }
+    let (last, root, segments) = builder.finish(Shape::Tree).expect("within limits");
+    if let Some(segment) = last {
+        keep(segment.bytes);
+    }
+    Release { root, segments, parts, content }
+}
+
+fn opening(root: &Root, segments: usize) -> Open {
+    Open {
+        app: "app".parse().expect("a name"),
+        labels: Vec::new(),
+        destinations: Vec::new(),
+        release: root.release(),
+        profile: root.profile,
+        shape: root.shape,
+        totals: root.totals,
+        segments: u32::try_from(segments).expect("few"),
+        told: Told::Short(Vec::new()),
+        dry_run: false,
+    }
+}
+
+/// How a push of the release opens, before it is said how it is told.
+pub fn open(release: &Release, dry_run: bool) -> Open {
+    Open { dry_run, ..opening(&release.root, release.segments.len()) }
+}
