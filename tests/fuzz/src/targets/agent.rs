@@ -163,9 +163,13 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
             _ => PushReply::WantSegments(marks(script, count + 1)),
         },
         8 => PushReply::Mismatch,
-        9 => {
-            PushReply::Signature(Signed { region: 0, first: 1, chunks: 2, signature: script.run().to_vec() })
-        }
+        9 => PushReply::Signature(Signed {
+            region: 0,
+            first: 1,
+            chunks: 2,
+            rule: 1,
+            signature: script.run().to_vec(),
+        }),
         _ => rmp_serde::from_slice(script.run()).ok()?,
     })
 }

@@ -210,7 +210,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let span = Span { segment: 1, first: 2, count: 300 };
     let section = Section { whole: 1, region: 0, chunks: 1, delta: vec![0, 0, 0] };
     let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
-    let signed = Signed { region: 0, first: 1, chunks: 1, signature: vec![64, 64, 20, 1, 2, 3] };
+    let signed = Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: vec![64, 64, 20, 1, 2, 3] };
     let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
     let event = |state| DeliveryEvent { destination: word("edge"), state };
     let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
