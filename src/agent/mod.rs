@@ -54,6 +54,9 @@ pub enum Error {
     /// The proxy sent a chunk that is not the one asked for.
     #[error("the proxy sent a chunk whose bytes are not what its name says")]
     WrongChunk,
+    /// Files of the directory that is pulled into are not what they were.
+    #[error("the directory was changed while it was pulled into")]
+    DirectoryChanged,
     /// The proxy ended a conversation in its middle.
     #[error("the proxy ended the conversation before it was done")]
     Ended,
@@ -98,6 +101,7 @@ impl Error {
             Self::Rebuild(error) => error,
             Self::Publish(error) => error,
             Self::WrongChunk
+            | Self::DirectoryChanged
             | Self::Ended
             | Self::OutOfTurn(_)
             | Self::Busy(_)
@@ -111,7 +115,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::WrongChunk => Fault::Corrupt,
-            Self::Ended | Self::Busy(_) => Fault::Retry,
+            Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
             Self::Target(_) | Self::NotPulled(_) => Fault::Input,
             Self::OutOfTurn(_) => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),

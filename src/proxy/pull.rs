@@ -1,19 +1,27 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
+use std::collections::{HashMap, HashSet};
+
 use tokio::sync::mpsc;
 
 use super::{Granted, refuse};
-use crate::compression::{Compressor, LEVEL_DEFAULT};
+use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use crate::faults::{Fault, Faulty};
-use crate::ids::Selector;
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, SEGMENT_BATCH_BYTES};
+use crate::ids::{ReleaseId, Selector};
+use crate::limits::{
+    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, SEGMENT_BATCH_BYTES,
+};
 use crate::link::{Receiver, Sender};
-use crate::manifest::{self, NodeRef};
+use crate::manifest::{NodeRef, Outline, Thin};
+use crate::patch;
+use crate::push::{Likeness, Older};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::store::{Store, StoreReader};
 use crate::token::Action;
-use crate::wire::{Batch, Marks, PullReply, PullRequest, Refusal, pack_names};
+use crate::wire::{
+    Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names,
+};
 
 /// Replies that wait for the link: some 2 MB.
 const REPLIES_AHEAD: usize = 4;
@@ -74,10 +82,12 @@ fn run(
         let names = pack_names(part.iter().map(|node| node.id.prefix()));
         drop(replies.blocking_send(PullReply::Names(names)));
     }
-    let mut supply = Supply { reader, leaves, compressor: Compressor::new(LEVEL_DEFAULT), replies };
+    let compressor = Compressor::new(LEVEL_DEFAULT);
+    let mut supply = Supply { reader, leaves, compressor, replies, base: None };
     while let Some(request) = requests.blocking_recv() {
         lease.renew();
         match request {
+            PullRequest::Have(release) => supply.base = base(&store, &release, &supply.leaves),
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,
         }
@@ -92,12 +102,55 @@ fn unreadable(error: &SourceError) -> Refusal {
     Refusal { hint, ..Refusal::of(error) }
 }
 
+/// The release that the agent has, where the space has all of it too.
+fn base(store: &Store, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Base> {
+    if !store.is_whole() || !store.records().has(release) {
+        return None;
+    }
+    let mut reader = StoreReader::new(store);
+    let root = store.root(release).ok()?;
+    let segments = reassembly::leaves(&root, &mut reader).ok()?;
+    let gaps = Outline::of(&segments, leaves.iter().copied().map(Some)).gaps(segments.len());
+    let older = Older::read(&segments, &gaps, |place| read_segment(&mut reader, &segments[place as usize]));
+    Some(Base { present: segments.iter().copied().collect(), older: older.ok()? })
+}
+
+fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<u8>, reassembly::Error> {
+    let mut bytes = Vec::new();
+    reader.read(&reference(node), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A release that both sides have.
+struct Base {
+    present: HashSet<NodeRef>,
+    older: Older,
+}
+
+/// Chunks that are told together by older ones.
+#[derive(Default)]
+struct Unit {
+    chunks: Vec<ChunkRef>,
+    bytes: usize,
+    spans: Vec<Span>,
+    basis: Vec<ChunkRef>,
+    basis_bytes: usize,
+}
+
+/// 4 MiB: plain bytes of a unit.
+const UNIT_BYTES: usize = 4 * 1024 * 1024;
+/// 8 MiB: older bytes that a unit is told by.
+const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
+/// 1 MiB: what may be told by a patch, which takes a second for 10 MB; many machines may pull at a time.
+const PATCH_BYTES: usize = 1024 * 1024;
+
 /// Reads what is wanted and sends it, neighbours together.
 struct Supply<'a> {
     reader: StoreReader<&'a Store>,
     leaves: Vec<NodeRef>,
     compressor: Compressor,
     replies: &'a mpsc::Sender<PullReply>,
+    base: Option<Base>,
 }
 
 impl Supply<'_> {
@@ -117,14 +170,102 @@ impl Supply<'_> {
             return Err(out_of_bounds());
         }
         let mut marks = marks.iter();
-        let mut wanted = Vec::new();
-        for segment in &segments {
+        let (mut wanted, mut asked) = (Vec::new(), HashMap::new());
+        let mut new = Vec::with_capacity(segments.len());
+        for (place, segment) in (first..).zip(&segments) {
             let mut bytes = Vec::new();
             self.read(&reference(segment), &mut bytes)?;
-            let chunks = manifest::segment_chunks(&bytes).map_err(|error| Refusal::of(&error))?;
-            wanted.extend(chunks.into_iter().filter(|_| marks.next() == Some(true)));
+            let thin = Thin::decode(&bytes).map_err(|error| Refusal::of(&error))?;
+            let mut known = Vec::new();
+            for (number, chunk) in (0..).zip(thin.references().filter_map(|reference| reference.full())) {
+                let missing = marks.next() == Some(true);
+                if missing {
+                    asked.insert((place, number), wanted.len());
+                    wanted.push(chunk);
+                }
+                known.push((!missing).then_some(chunk));
+            }
+            new.push((place, thin, known));
         }
-        self.send(&wanted, FRAME_PLAIN_TARGET, PullReply::Chunks)
+        let told = self.likenesses(&new, &asked);
+        let mut told = told.into_iter().peekable();
+        let mut unit = Unit::default();
+        for (number, chunk) in wanted.iter().enumerate() {
+            if let Some((_, likeness)) = told.next_if(|(first, _)| *first == number) {
+                let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
+                if unit.basis_bytes + bytes > UNIT_BASIS_BYTES {
+                    self.send_unit(std::mem::take(&mut unit))?;
+                }
+                if bytes <= UNIT_BASIS_BYTES && !unit.spans.contains(&likeness.basis) {
+                    unit.spans.push(likeness.basis);
+                    unit.basis.extend(likeness.chunks);
+                    unit.basis_bytes += bytes;
+                }
+            }
+            unit.bytes += chunk.bytes as usize;
+            unit.chunks.push(*chunk);
+            if unit.bytes >= UNIT_BYTES || unit.chunks.len() == FRAME_CHUNKS_MAX {
+                self.send_unit(std::mem::take(&mut unit))?;
+            }
+        }
+        self.send_unit(unit)
+    }
+
+    /// What the wanted chunks resemble in the agent's release, each with the first of them.
+    fn likenesses(
+        &mut self,
+        new: &[(u32, Thin, Vec<Option<ChunkRef>>)],
+        asked: &HashMap<(u32, u32), usize>,
+    ) -> Vec<(usize, Likeness)> {
+        let Some(base) = &self.base else { return Vec::new() };
+        let (leaves, reader) = (&self.leaves, &mut self.reader);
+        let new: Vec<_> =
+            new.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
+        let stays = |place: u32| match leaves.get(place as usize) {
+            Some(node) if base.present.contains(node) => read_segment(reader, node).map(Some),
+            _ => Ok(None),
+        };
+        // Without them the chunks go whole.
+        let found = base.older.likenesses(&new, stays).unwrap_or_default();
+        let mut told: Vec<(usize, Likeness)> = found
+            .into_iter()
+            .filter_map(|likeness| {
+                let first = likeness.new.iter().filter_map(|at| asked.get(at)).min()?;
+                Some((*first, likeness))
+            })
+            .collect();
+        told.sort_by_key(|(first, _)| *first);
+        told.dedup_by_key(|(first, _)| *first);
+        told
+    }
+
+    /// Sends a unit: told by older chunks where there are some.
+    fn send_unit(&mut self, unit: Unit) -> Result<(), Refusal> {
+        if unit.spans.is_empty() {
+            return self.send(&unit.chunks, FRAME_PLAIN_TARGET, PullReply::Chunks);
+        }
+        let (mut plain, mut older) = (Vec::with_capacity(unit.bytes), Vec::with_capacity(unit.basis_bytes));
+        for chunk in &unit.basis {
+            self.read(chunk, &mut older)?;
+        }
+        for chunk in &unit.chunks {
+            self.read(chunk, &mut plain)?;
+        }
+        let (basis, codec, payload) = if plain.len() <= PATCH_BYTES {
+            let patch = patch::compress(&plain, &older).expect("a unit's basis is within a patch's");
+            (Basis::Patch(unit.spans), Codec::Raw, patch)
+        } else {
+            let payload = compression::compress_against(&older, &plain, LEVEL_DEFAULT);
+            (Basis::Prefix(unit.spans), Codec::Zstd, payload)
+        };
+        let payload_bytes = u32::try_from(payload.len()).expect("a unit is some MiB");
+        let lengths = unit.chunks.iter().map(|chunk| chunk.bytes).collect();
+        let parcel = Parcel { lengths, basis, codec, payload_bytes };
+        drop(self.replies.blocking_send(PullReply::Parcel(parcel)));
+        for piece in payload.chunks(PARCEL_PIECE_BYTES) {
+            drop(self.replies.blocking_send(PullReply::Piece(piece.to_vec())));
+        }
+        Ok(())
     }
 
     /// Sends the parts, in order, as batches of about `target` bytes.

@@ -120,6 +120,12 @@ impl Records {
         found.cloned().map(Found::Elsewhere)
     }
 
+    /// Whether some application of the space has the release.
+    pub fn has(&self, release: &ReleaseId) -> bool {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        apps.values().flatten().any(|record| record.release == *release)
+    }
+
     /// The application's latest record.
     pub fn latest(&self, app: &AppName) -> Option<Record> {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);

@@ -207,6 +207,8 @@ pub enum PushReply {
 /// What an agent says after asking to pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullRequest {
+    /// What the agent's directory holds: chunks may then be told by those of that release.
+    Have(ReleaseId),
     /// Which segments, of all in order, the agent must see.
     WantSegments(Marks),
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
@@ -239,6 +241,10 @@ pub enum PullReply {
     Segments(Batch),
     /// The next of the wanted chunks.
     Chunks(Batch),
+    /// More of the wanted chunks, told by those that the agent has; their bytes follow in pieces.
+    Parcel(Parcel),
+    /// The next piece of the parcel.
+    Piece(#[serde(with = "serde_bytes")] Vec<u8>),
     /// No.
     Refused(Refusal),
 }

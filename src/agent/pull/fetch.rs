@@ -4,18 +4,23 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::{Error, Result, Session, blocking};
-use super::held::Present;
-use crate::compression::{Compressor, Decompressor, LEVEL_FAST};
+use super::held::{Held, Present};
+use crate::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
 use crate::ids::{ChunkId, Selector};
-use crate::limits::MANIFEST_SEGMENTS_MAX;
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MANIFEST_SEGMENTS_MAX, PARCEL_BASIS_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest::{self, NodeRef, Root};
 use crate::monitor::{Monitor, Phase};
 use crate::pack::{Frame, FrameKind};
+use crate::patch;
+use crate::push;
+use crate::reassembly::ChunkSource;
 use crate::recipe::ChunkRef;
 use crate::record::Record;
 use crate::store::Store;
-use crate::wire::{Batch, Marks, Operation, PullReply, PullRequest, unpack_names};
+use crate::wire::{
+    Basis, Batch, Marks, Operation, Parcel, ParcelError, PullReply, PullRequest, unpack_names,
+};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
 const WINDOW_SEGMENTS: usize = 64;
@@ -124,6 +129,9 @@ impl Talk {
         }
         let wanted: Marks = nodes.iter().map(Option::is_none).collect();
         let mut places: VecDeque<u32> = wanted.places().collect();
+        if let Some(release) = present.release() {
+            self.sender.send(&PullRequest::Have(release)).await?;
+        }
         if !places.is_empty() {
             self.sender.send(&PullRequest::WantSegments(wanted)).await?;
         }
@@ -179,14 +187,26 @@ impl Talk {
                 first += count;
             }
             let Some(window) = open.front_mut() else { return Ok(()) };
-            let PullReply::Chunks(batch) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something before the chunks"));
+            let (lengths, frame) = match self.reply().await? {
+                PullReply::Chunks(batch) => {
+                    batch.open(&mut zstd, &mut plain)?;
+                    (batch.lengths, Some((batch.codec, batch.payload)))
+                }
+                PullReply::Parcel(parcel) => {
+                    let payload = self.payload(&parcel).await?;
+                    plain = told_by_older(&parcel, &payload, present, store)?;
+                    (parcel.lengths, None)
+                }
+                _ => return Err(Error::OutOfTurn("something before the chunks")),
             };
             let mut chunks = Vec::new();
-            for (part, length) in batch.open(&mut zstd, &mut plain)?.into_iter().zip(&batch.lengths) {
+            let mut rest = plain.as_slice();
+            for length in &lengths {
+                let (part, after) = rest.split_at(*length as usize);
+                rest = after;
                 let chunk = window.expected.pop_front().ok_or(Error::OutOfTurn("Chunks"))?;
                 // The manifest may lie about a length: a frame kept with it could not be read back.
-                if *length != chunk.bytes || ChunkId::of(&plain[part]) != chunk.id {
+                if *length != chunk.bytes || ChunkId::of(part) != chunk.id {
                     return Err(Error::WrongChunk);
                 }
                 asked.remove(&chunk.id);
@@ -197,9 +217,84 @@ impl Talk {
                 open.pop_front();
             }
             let store = Arc::clone(store);
-            blocking(move || keep(&store, FrameKind::Content, chunks, batch)).await?;
+            let plain = std::mem::take(&mut plain);
+            blocking(move || match frame {
+                Some((codec, payload)) => {
+                    store.append(&Frame { kind: FrameKind::Content, codec, chunks, payload }).map(drop)
+                }
+                None => keep_anew(&store, &plain, &lengths),
+            })
+            .await?;
         }
     }
+
+    /// The pieces of a parcel.
+    async fn payload(&mut self, parcel: &Parcel) -> Result<Vec<u8>> {
+        parcel.plain_bytes().map_err(push::Error::from)?;
+        let mut payload = Vec::new();
+        while payload.len() < parcel.payload_bytes as usize {
+            let PullReply::Piece(piece) = self.reply().await? else {
+                return Err(Error::OutOfTurn("something inside a parcel"));
+            };
+            if piece.is_empty() || payload.len() + piece.len() > parcel.payload_bytes as usize {
+                return Err(push::Error::from(ParcelError::Piece).into());
+            }
+            payload.extend_from_slice(&piece);
+        }
+        Ok(payload)
+    }
+}
+
+/// Decodes chunks that are told by those of the directory.
+fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Vec<u8>> {
+    let bytes = parcel.plain_bytes().map_err(push::Error::from)?;
+    let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
+        return Err(Error::OutOfTurn("a parcel of another kind"));
+    };
+    let held = Held { present, fetched: store };
+    let mut reader = held.reader();
+    let mut older = Vec::new();
+    for span in spans {
+        let left = PARCEL_BASIS_MAX - older.len();
+        let chunks = present.chunks_of(*span, left).ok_or(Error::OutOfTurn("a parcel outside its base"))?;
+        for chunk in chunks {
+            reader.read(&chunk, &mut older).map_err(|_| Error::DirectoryChanged)?;
+        }
+    }
+    let mut plain = Vec::new();
+    match (&parcel.basis, parcel.codec) {
+        (Basis::Patch(_), _) => {
+            plain = patch::decompress(payload, &older, bytes)
+                .map_err(|error| push::Error::from(ParcelError::from(error)))?;
+        }
+        (_, Codec::Raw) if payload.len() == bytes => plain.extend_from_slice(payload),
+        _ => compression::decompress_against(&older, payload, bytes, &mut plain)
+            .map_err(|error| push::Error::from(ParcelError::from(error)))?,
+    }
+    Ok(plain)
+}
+
+/// Keeps chunks that lie behind one another in `plain`.
+fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::Result<()> {
+    let mut compressor = Compressor::new(LEVEL_FAST);
+    let mut rest = lengths;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |length: &&u32| {
+            bytes += **length as usize;
+            bytes <= FRAME_PLAIN_TARGET
+        };
+        let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
+        let (some, after) = rest.split_at(count);
+        let parts = some.iter().map(|length| {
+            let (part, behind) = plain.split_at(*length as usize);
+            plain = behind;
+            part
+        });
+        store.append(&Frame::compress(FrameKind::Content, parts, &mut compressor))?;
+        rest = after;
+    }
+    Ok(())
 }
 
 /// Which chunks of some segments are at neither place and not on their way.

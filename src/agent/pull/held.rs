@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::scan::{self, Scan};
-use crate::ids::ChunkId;
-use crate::manifest::NodeRef;
+use crate::ids::{ChunkId, ReleaseId};
+use crate::manifest::{self, NodeRef};
 use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
 use crate::recipe::ChunkRef;
 use crate::store::Store;
+use crate::wire::Span;
 
 /// Chunks of the directory that are remembered: some 130 MB. Chunks beyond are fetched again, which
 /// costs bytes, never correctness.
@@ -23,6 +24,8 @@ pub struct Present {
     files: Vec<Arc<Path>>,
     chunks: HashMap<ChunkId, (u32, u64)>,
     segments: HashMap<u64, (NodeRef, Vec<u8>)>,
+    /// The release that the directory holds, and its segments in order; they are told to the proxy.
+    release: Option<(ReleaseId, Vec<NodeRef>)>,
 }
 
 impl Present {
@@ -31,7 +34,8 @@ impl Present {
     /// # Errors
     /// The scan's temporary file cannot be read.
     pub fn of(mut scan: Scan) -> Result<Self, scan::Error> {
-        let mut present = Self::default();
+        let release = Some((scan.root.release(), scan.segments.clone()));
+        let mut present = Self { release, ..Self::default() };
         for (place, node) in (0..).zip(&scan.segments) {
             for located in scan.spool.chunks(place)? {
                 if present.files.last().is_none_or(|last| *last != located.path) {
@@ -57,9 +61,39 @@ impl Present {
         self.chunks.contains_key(id)
     }
 
+    /// The release that the directory holds.
+    pub fn release(&self) -> Option<ReleaseId> {
+        self.release.as_ref().map(|(release, _)| *release)
+    }
+
+    /// The chunks of a run, in the order of the release that the directory holds, at most `bytes_max` bytes.
+    pub fn chunks_of(&self, span: Span, bytes_max: usize) -> Option<Vec<ChunkRef>> {
+        let (_, segments) = self.release.as_ref()?;
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        let mut first = span.first as usize;
+        for node in segments.iter().skip(span.segment as usize) {
+            if chunks.len() == span.count as usize {
+                break;
+            }
+            let (_, segment) = self.segment(node.id.prefix())?;
+            let listed = manifest::segment_chunks(segment).ok()?;
+            let left = span.count as usize - chunks.len();
+            for chunk in listed.into_iter().skip(first).take(left) {
+                bytes += chunk.bytes as usize;
+                if bytes > bytes_max {
+                    return None;
+                }
+                chunks.push(chunk);
+            }
+            first = 0;
+        }
+        (chunks.len() == span.count as usize).then_some(chunks)
+    }
+
     /// Forgets the segments: from then on only chunks are asked for.
     pub fn forget_segments(&mut self) {
         self.segments = HashMap::new();
+        self.release = None;
     }
 }
 
