@@ -9,7 +9,12 @@ use crate::trees::{change_byte, some_tree, write};
 const MEMORY: &str = "home/.local/state/whit/memory";
 
 fn memories(folder: &Path) -> usize {
-    fs::read_dir(folder).map_or(0, Iterator::count)
+    let is_one = |entry: &std::io::Result<fs::DirEntry>| {
+        entry
+            .as_ref()
+            .is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "memory"))
+    };
+    fs::read_dir(folder).map_or(0, |entries| entries.filter(is_one).count())
 }
 
 #[test]
@@ -54,8 +59,10 @@ fn a_damaged_memory_changes_nothing_and_is_replaced() {
     let home = Home::new();
     some_tree(&home.path("tree"), 1);
     home.run(&["push", "app", "tree"]).good();
-    let entry = fs::read_dir(home.path(MEMORY)).expect("a folder").next().expect("a memory");
-    let path = entry.expect("an entry").path();
+    assert_eq!(memories(&home.path(MEMORY)), 1);
+    let mut entries = fs::read_dir(home.path(MEMORY)).expect("a folder").flatten().map(|entry| entry.path());
+    let path = entries.find(|path| path.extension().is_some_and(|extension| extension == "memory"));
+    let path = path.expect("a memory");
     let length = fs::read(&path).expect("a file").len();
     change_byte(&path, length / 2);
     let damaged = fs::read(&path).expect("a file");
