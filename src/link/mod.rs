@@ -10,6 +10,7 @@
 //!
 //! No type of `quinn` or `rustls` leaves this folder.
 
+mod congestion;
 mod connecting;
 mod connection;
 mod error;

@@ -12,6 +12,7 @@ use quinn::{
 use rustix::net::sockopt;
 
 use super::Options;
+use super::congestion::Tolerant;
 use super::tap::{Datagrams, Tap};
 use crate::limits::REQUESTS_PER_CONNECTION;
 
@@ -51,6 +52,7 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(REQUESTS_PER_CONNECTION))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .congestion_controller_factory(Arc::new(Tolerant::new()))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MILLISECONDS).into()));
     if side == Side::Agent {

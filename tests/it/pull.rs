@@ -62,6 +62,31 @@ async fn an_update_fetches_only_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_is_told_what_differs_inside_changed_chunks() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        // Nothing of it compresses: whole chunks would cross as they are.
+        let old = noise(7, 3_000_000);
+        write(&tree, "bin/server", &old);
+        world.push("app", &tree).await;
+        world.pull("app", &copy).await.expect("pulled");
+        let mut new = old.clone();
+        for at in (0..new.len()).step_by(20_000) {
+            new[at] ^= 1;
+        }
+        new.splice(1_000_000..1_000_000, *b"inserted");
+        write(&tree, "bin/server", &new);
+        world.push("app", &tree).await;
+        let update = world.pull("app", &copy).await.expect("pulled");
+        assert!(update.fetched_bytes > 1_000_000, "{update:?}");
+        assert!(update.wire.down < 60_000, "{update:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_locally_is_repaired() {
     within(async {
         let world = World::start();
