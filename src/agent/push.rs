@@ -97,12 +97,15 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
     let mut scanned: Option<Scanned> = None;
     let mut lost: Option<(Instant, u32)> = None;
     loop {
-        let input = match scanned.take() {
-            Some(input) => input,
-            None => scan_input(session, order, monitor, trust).await?,
-        };
         let before = session.counters().received_bytes;
-        let error = match attempt(session, order, monitor, begin, trust, &input).await {
+        let attempted = async {
+            if scanned.is_none() {
+                scanned = Some(scan_input(session, order, monitor, trust).await?);
+            }
+            let input = scanned.as_ref().expect("just scanned");
+            attempt(session, order, monitor, begin, trust, input).await
+        };
+        let error = match attempted.await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
@@ -110,9 +113,11 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             // Something changed, or what is remembered of it is wrong: then all is read, once.
             Error::Scan(scan) if scan.is_passing() && trust.memory => {
                 monitor.note(&format!("{error}; reading everything once more"));
-                trust.memory = false;
+                (trust.memory, scanned) = (false, None);
                 continue;
             }
+            // What changes all the time will not stand still for another try.
+            Error::Scan(_) => return Err(error),
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
                 if session.counters().received_bytes > before + PROGRESS_BYTES {
@@ -125,7 +130,6 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
         }
         // What crossed already is told by the proxy.
         trust.offer = false;
-        scanned = Some(input);
     }
 }
 

@@ -17,8 +17,8 @@ use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::Cost;
 use crate::wire::{
-    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name, unpack_names,
-    unpack_short_names,
+    Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name,
+    unpack_names, unpack_short_names,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +198,9 @@ impl Proxy {
         let expected = self.open.segments as usize * width;
         if self.names.len() > expected || (names.is_empty() && expected > 0) {
             return Err(Error::OutOfTurn("Names"));
+        }
+        if !names.len().is_multiple_of(width) {
+            return Err(BatchError::Names(names.len()).into());
         }
         if self.names.len() < expected {
             return Ok(Vec::new());
