@@ -132,6 +132,10 @@ impl Drive {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
+        if reply == PushReply::WantNames {
+            // All begins anew: what was offered is asked for again.
+            (self.unseen_chunks, self.bytes.unseen) = (0, 0);
+        }
         let actions = self.machine.receive(reply)?;
         self.act_all(actions).await
     }

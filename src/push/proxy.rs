@@ -139,7 +139,7 @@ impl Proxy {
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
-                if !self.base_refused || !matches!(parcel.basis, Basis::Prefix(_)) {
+                if !self.base_refused || matches!(parcel.basis, Basis::None | Basis::Signed(_)) {
                     self.parcels.begin(parcel)?;
                 }
                 Ok(Vec::new())
