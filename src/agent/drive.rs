@@ -199,7 +199,7 @@ impl Drive {
                     return Ok(self.machine.offered(offered));
                 }
             }
-            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, signed)?,
+            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, &signed)?,
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
                 self.committed = Some((record, existing, Instant::now()));
@@ -236,7 +236,7 @@ impl Drive {
         Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
     }
 
-    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: Vec<Signed>) -> Result<()> {
+    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: &[Signed]) -> Result<()> {
         let mut missing = marks.iter();
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut count, mut bytes) = (0, 0);
@@ -249,7 +249,7 @@ impl Drive {
             }
         }
         drop(missing);
-        let mut resembled = signed.into_iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
+        let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
             resembled = base.resembled(&mut spool, &segments, &marks)?;
         }
@@ -283,7 +283,7 @@ impl Drive {
 }
 
 /// Older content at the proxy, as the feeder takes it.
-fn resembled_by(signed: Signed) -> Result<Resembled> {
+fn resembled_by(signed: &Signed) -> Result<Resembled> {
     let mut bytes = signed.signature.as_slice();
     let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
     let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);

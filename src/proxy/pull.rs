@@ -19,9 +19,7 @@ use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::store::{Store, StoreReader};
 use crate::token::Action;
-use crate::wire::{
-    Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names,
-};
+use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
 
 /// Replies that wait for the link: some 2 MB.
 const REPLIES_AHEAD: usize = 4;
@@ -219,8 +217,7 @@ impl Supply<'_> {
     ) -> Vec<(usize, Likeness)> {
         let Some(base) = &self.base else { return Vec::new() };
         let (leaves, reader) = (&self.leaves, &mut self.reader);
-        let new: Vec<_> =
-            new.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
+        let new: Vec<_> = new.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
         let stays = |place: u32| match leaves.get(place as usize) {
             Some(node) if base.present.contains(node) => read_segment(reader, node).map(Some),
             _ => Ok(None),
