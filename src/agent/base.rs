@@ -30,6 +30,8 @@ pub(super) struct Base {
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
     offer: bool,
+    /// The beginnings of the ids of all chunks in segments that stay, sorted, once somebody asked.
+    staying: Option<Vec<u64>>,
 }
 
 impl Base {
@@ -46,7 +48,7 @@ impl Base {
             let bytes = memory.segment(place).ok()?;
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
-        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer })
+        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer, staying: None })
     }
 
     /// The release.
@@ -61,7 +63,33 @@ impl Base {
 
     /// Which of the chunks the base does not have and no earlier call had.
     pub fn unseen(&mut self, references: &[ChunkRef]) -> Marks {
-        references.iter().map(|chunk| self.chunks.insert(chunk.id) && self.offer).collect()
+        let mut mark = |chunk: &ChunkRef| self.chunks.insert(chunk.id) && self.offer;
+        let marks: Vec<bool> = references.iter().map(&mut mark).collect();
+        if !marks.contains(&true) {
+            return marks.into_iter().collect();
+        }
+        // What was copied or moved is in segments that stay.
+        let staying = self.staying.take().unwrap_or_else(|| self.staying());
+        let is_new = |chunk: &ChunkRef| staying.binary_search(&chunk.id.prefix()).is_err();
+        let marks = references.iter().zip(marks).map(|(chunk, mark)| mark && is_new(chunk)).collect();
+        self.staying = Some(staying);
+        marks
+    }
+
+    /// Reads the segments that stay, as far as they can be read: 8 B for each chunk.
+    fn staying(&self) -> Vec<u64> {
+        let new: HashSet<&NodeRef> = self.new.iter().collect();
+        let mut staying = Vec::new();
+        for (place, _) in (0..).zip(self.memory.segments()).filter(|(_, node)| new.contains(node)) {
+            let Ok(bytes) = self.memory.segment(place) else { continue };
+            let chunks = manifest::segment_chunks(&bytes).unwrap_or_default();
+            staying.extend(chunks.iter().map(|chunk| chunk.id.prefix()));
+            if staying.len() >= CHUNKS_MAX {
+                break;
+            }
+        }
+        staying.sort_unstable();
+        staying
     }
 
     /// What missing chunks of some new segments resemble in the base, where it is kept here.

@@ -132,6 +132,10 @@ impl Drive {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
+        if reply == PushReply::WantNames {
+            // All begins anew: what was offered is asked for again.
+            (self.unseen_chunks, self.bytes.unseen) = (0, 0);
+        }
         let actions = self.machine.receive(reply)?;
         self.act_all(actions).await
     }
@@ -195,7 +199,7 @@ impl Drive {
                     return Ok(self.machine.offered(offered));
                 }
             }
-            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, signed)?,
+            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, &signed)?,
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
                 self.committed = Some((record, existing, Instant::now()));
@@ -232,7 +236,7 @@ impl Drive {
         Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
     }
 
-    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: Vec<Signed>) -> Result<()> {
+    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: &[Signed]) -> Result<()> {
         let mut missing = marks.iter();
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut count, mut bytes) = (0, 0);
@@ -245,7 +249,7 @@ impl Drive {
             }
         }
         drop(missing);
-        let mut resembled = signed.into_iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
+        let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
             resembled = base.resembled(&mut spool, &segments, &marks)?;
         }
@@ -279,7 +283,7 @@ impl Drive {
 }
 
 /// Older content at the proxy, as the feeder takes it.
-fn resembled_by(signed: Signed) -> Result<Resembled> {
+fn resembled_by(signed: &Signed) -> Result<Resembled> {
     let mut bytes = signed.signature.as_slice();
     let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
     let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);

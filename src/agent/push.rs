@@ -97,12 +97,15 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
     let mut scanned: Option<Scanned> = None;
     let mut lost: Option<(Instant, u32)> = None;
     loop {
-        let input = match scanned.take() {
-            Some(input) => input,
-            None => scan_input(session, order, monitor, trust).await?,
-        };
         let before = session.counters().received_bytes;
-        let error = match attempt(session, order, monitor, begin, trust, &input).await {
+        let attempted = async {
+            if scanned.is_none() {
+                scanned = Some(scan_input(session, order, monitor, trust).await?);
+            }
+            let input = scanned.as_ref().expect("just scanned");
+            attempt(session, order, monitor, begin, trust, input).await
+        };
+        let error = match attempted.await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
@@ -110,9 +113,11 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             // Something changed, or what is remembered of it is wrong: then all is read, once.
             Error::Scan(scan) if scan.is_passing() && trust.memory => {
                 monitor.note(&format!("{error}; reading everything once more"));
-                trust.memory = false;
+                (trust.memory, scanned) = (false, None);
                 continue;
             }
+            // What changes all the time will not stand still for another try.
+            Error::Scan(_) => return Err(error),
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
                 if session.counters().received_bytes > before + PROGRESS_BYTES {
@@ -125,7 +130,6 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
         }
         // What crossed already is told by the proxy.
         trust.offer = false;
-        scanned = Some(input);
     }
 }
 
@@ -197,6 +201,39 @@ async fn scan_input(
     Ok(Scanned { root, segments, spool: Arc::new(Mutex::new(spool)), seen: Mutex::new(Some(seen)) })
 }
 
+/// How a push opens, before it is said how it is told.
+fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
+    Open {
+        app: order.app.clone(),
+        labels: order.labels.clone(),
+        destinations: order.destinations.clone(),
+        release: root.release(),
+        profile: root.profile,
+        shape: root.shape,
+        totals: root.totals,
+        segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
+        told: Told::Short(Vec::new()),
+        dry_run: order.dry_run,
+    }
+}
+
+/// Starts the feeder on a thread of its own; `ends` are where jobs come from and where what it makes goes to.
+fn start_feeder(
+    order: &Order,
+    spool: &Arc<Mutex<Spool>>,
+    keep: Option<Arc<Keep>>,
+    pace: Pace,
+    ends: (threads::Receiver<feed::Job>, mpsc::Sender<feed::Fed>),
+) -> tokio::task::JoinHandle<()> {
+    let spool = Arc::clone(spool);
+    let (threads, explain) = (order.threads, order.explain);
+    tokio::task::spawn_blocking(move || {
+        let keep = keep.as_deref();
+        let source = feed::Source { spool: &spool, pace: &pace, keep, threads, explain };
+        feed::feed(&source, &ends.0, &ends.1);
+    })
+}
+
 async fn attempt(
     session: &Session,
     order: &Order,
@@ -207,19 +244,8 @@ async fn attempt(
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
     let Scanned { root, segments, spool, seen } = input;
-    let release = root.release();
-    let open = Open {
-        app: order.app.clone(),
-        labels: order.labels.clone(),
-        destinations: order.destinations.clone(),
-        release,
-        profile: root.profile,
-        shape: root.shape,
-        totals: root.totals,
-        segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
-        told: Told::Short(Vec::new()),
-        dry_run: order.dry_run,
-    };
+    let open = opening(order, root, segments);
+    let release = open.release;
     let recalled = {
         let (order, segments) = (order.clone(), segments.clone());
         blocking(move || Ok::<_, Error>(recall(&order, &key, &segments, trust))).await?
@@ -236,15 +262,7 @@ async fn attempt(
     let (jobs, queue) = threads::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
-    let feeder = {
-        let (spool, keep) = (Arc::clone(spool), keep.clone());
-        let (threads, explain) = (order.threads, order.explain);
-        tokio::task::spawn_blocking(move || {
-            let keep = keep.as_deref();
-            let source = feed::Source { spool: &spool, pace: &pace, keep, threads, explain };
-            feed::feed(&source, &queue, &fed_in);
-        })
-    };
+    let feeder = start_feeder(order, spool, keep.clone(), pace, (queue, fed_in));
     let mut drive = Drive {
         machine,
         sender,

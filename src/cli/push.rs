@@ -28,6 +28,7 @@ directories. Not kept: owner, times, set-id bits.
 /// Push a directory or file as a release of an application.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct PushArgs {
     /// The application.
     app: String,

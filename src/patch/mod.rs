@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(around(&basis, &[]), 4);
         assert!(around(&[], &basis) < 51_000);
         assert!(around(&basis, &noise(2, 20_000)) < 20_500);
-        assert!(around(&[0; 10_000], &[0; 30_000]) < 200);
+        assert!(around(&vec![0; 10_000], &vec![0; 30_000]) < 200);
         let moved = [&basis[30_000..], b"between".as_slice(), &basis[..30_000]].concat();
         assert!(around(&basis, &moved) < 250);
     }

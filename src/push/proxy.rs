@@ -17,8 +17,8 @@ use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::Cost;
 use crate::wire::{
-    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name, unpack_names,
-    unpack_short_names,
+    Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name,
+    unpack_names, unpack_short_names,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Proxy {
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
-                if !self.base_refused || !matches!(parcel.basis, Basis::Prefix(_)) {
+                if !self.base_refused || matches!(parcel.basis, Basis::None | Basis::Signed(_)) {
                     self.parcels.begin(parcel)?;
                 }
                 Ok(Vec::new())
@@ -198,6 +198,9 @@ impl Proxy {
         let expected = self.open.segments as usize * width;
         if self.names.len() > expected || (names.is_empty() && expected > 0) {
             return Err(Error::OutOfTurn("Names"));
+        }
+        if !names.len().is_multiple_of(width) {
+            return Err(BatchError::Names(names.len()).into());
         }
         if self.names.len() < expected {
             return Ok(Vec::new());

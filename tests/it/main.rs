@@ -4,6 +4,7 @@
 //! they are meant to be.
 
 mod bench;
+mod building;
 mod changing;
 mod decoders;
 mod hostile;

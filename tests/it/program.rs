@@ -39,7 +39,7 @@ impl Ran {
     }
 
     /// Asserts that it ended with `code` and with one error, and a hint where one is asked for.
-    fn failed(self, code: i32, words: &str) -> Self {
+    pub fn failed(self, code: i32, words: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         let errors = self.err.lines().filter(|line| line.starts_with("error: ")).count();
         assert!(errors == 1 && self.err.contains(words), "{self:?}");
@@ -76,6 +76,11 @@ impl Home {
 
     pub fn run(&self, arguments: &[&str]) -> Ran {
         finish(self.command(arguments).spawn().expect("it starts"))
+    }
+
+    /// Runs a command to its end.
+    pub fn finish(&self, mut command: Command) -> Ran {
+        finish(command.spawn().expect("it starts"))
     }
 
     /// A proxy that listens on a free port.

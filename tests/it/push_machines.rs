@@ -552,7 +552,8 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
     };
     let honest = |basis, payload: &[u8]| parcel(&missing, basis, Codec::Zstd, payload);
     let whole = zstd(&[], &plain);
-    let against = zstd(&plain, &plain);
+    // Of its own memory: zstd takes no prefix that overlaps what it compresses.
+    let against = zstd(&plain.clone(), &plain);
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).expect("zeros compress");
     let few = u32::try_from(missing.len()).expect("few");
     let cases: Vec<(&str, Parcel, Vec<u8>)> = vec![
@@ -560,11 +561,26 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
         ("a span that ends behind it", honest(span(0, 0, 1000), &whole), whole.clone()),
         ("a span that begins behind its segment", honest(span(0, u32::MAX, u32::MAX), &whole), whole.clone()),
         ("another prefix", honest(span(0, 0, 3), &against), against.clone()),
+        ("a patch of nothing", honest(Basis::Patch(Vec::new()), &whole), whole.clone()),
+        (
+            "a patch that is none",
+            honest(Basis::Patch(vec![Span { segment: 0, first: 0, count: 3 }]), &whole),
+            whole.clone(),
+        ),
+        (
+            "a patch behind the base",
+            honest(Basis::Patch(vec![Span { segment: 7, first: 0, count: 3 }]), &whole),
+            whole.clone(),
+        ),
         ("a region that was never signed", honest(section(0, 77, few, &[0]), &whole), whole.clone()),
         ("a delta that is none", honest(section(0, 0, few, &[0xff; 4]), &whole), whole.clone()),
         ("a delta of nothing", honest(section(0, 0, few, &[]), &whole), whole.clone()),
         ("a delta and more", honest(section(0, 0, 0, &[0, 0, 0]), &whole), whole.clone()),
-        ("sections past the chunks", honest(section(u32::MAX, 0, u32::MAX, &[]), &whole), whole.clone()),
+        (
+            "sections past the chunks",
+            honest(section(u32::MAX, 0, u32::MAX, &[0, 0, 0]), &whole),
+            whole.clone(),
+        ),
         (
             "a payload cut short",
             honest(Basis::None, &whole[..whole.len() - 1]),

@@ -1,0 +1,274 @@
+//! Pushes that build on an earlier one: whatever is lost of what agent or proxy have, the release is the same.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use whit::agent::push::Order;
+use whit::agent::{Access, Receipt};
+use whit::wire::{Answer, Operation};
+
+use crate::program::Home;
+use crate::trees::{assert_same, change_byte, noise, text, write};
+use crate::world::{World, ask_as, order, push_as, push_noted, within};
+
+/// An agent that remembers, on a link on which every byte counts.
+fn remembering(world: &World, app: &str, tree: &Path) -> Order {
+    Order { state: Some(world.path("state")), link_rate: Some(1e6), ..order(app, tree) }
+}
+
+/// Files of text and of noise.
+fn make_tree(tree: &Path) {
+    for file in 0..40 {
+        write(tree, &format!("text/{file:02}"), text(file, 60_000));
+    }
+    write(tree, "noise", noise(7, 1_500_000));
+}
+
+/// Changes a little in many places.
+fn edit(tree: &Path, round: usize) {
+    for file in 0..20 {
+        change_byte(&tree.join(format!("text/{file:02}")), 1000 * (round + 1));
+    }
+    for at in 0..10 {
+        change_byte(&tree.join("noise"), 100_000 + 120_000 * at + round);
+    }
+}
+
+/// All files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// Asserts that the application's latest release is what the tree is now, and that a fresh agent would say the same.
+async fn assert_pushed(world: &World, access: &Access, tree: &Path, receipt: &Receipt) {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    world.pull("app", &copy.path().join("copy")).await.expect("pulled");
+    assert_same(tree, &copy.path().join("copy"));
+    let again = push_as(access, &order("app", tree)).await.expect("pushed");
+    assert!(again.unchanged && again.release == receipt.release, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_builds_on_the_last_one_costs_one_exchange_and_little() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        let first = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert!(!first.unchanged && first.chunks.unseen == first.chunks.total, "{first:?}");
+        for round in 0..3 {
+            edit(&tree, round);
+            let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+            // The handshake, and all else in one flight.
+            assert_eq!(receipt.round_trips, 2, "{receipt:?}");
+            assert!(
+                receipt.chunks.unseen >= 20 && receipt.chunks.unseen < receipt.chunks.total,
+                "{receipt:?}"
+            );
+            assert!(receipt.bytes.sent * 5 < receipt.bytes.unseen, "the older content helps: {receipt:?}");
+            assert_pushed(&world, world.access(), &tree, &receipt).await;
+        }
+        let same = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert!(same.unchanged && same.round_trips == 2 && same.bytes.sent == 0, "{same:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_remembers_nothing_is_told_what_its_chunks_resemble() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        world.push("app", &tree).await;
+        edit(&tree, 0);
+        let receipt = world.push_order(&Order { link_rate: Some(1e6), ..order("app", &tree) }).await;
+        assert!(receipt.bytes.sent * 5 < receipt.bytes.unseen, "{receipt:?}");
+        assert_pushed(&world, world.access(), &tree, &receipt).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_keeps_may_be_lost_or_damaged() {
+    within(async {
+        let world = World::start();
+        let (tree, state) = (world.path("tree"), world.path("state"));
+        make_tree(&tree);
+        world.push_order(&remembering(&world, "app", &tree)).await;
+        let memory = |state: &Path| files_below(&state.join("memory"));
+        let kept = |state: &Path| files_below(&state.join("kept"));
+        assert!(!memory(&state).is_empty() && !kept(&state).is_empty(), "something is remembered");
+        for (round, part) in ["memory", "kept", "memory", "kept", "memory", "kept", ""].iter().enumerate() {
+            let folder = state.join(part);
+            match round / 2 {
+                0 => fs::remove_dir_all(&folder).expect("removed"),
+                1 => {
+                    for file in files_below(&folder) {
+                        let length =
+                            usize::try_from(fs::metadata(&file).expect("a file").len()).expect("small");
+                        (1..8)
+                            .map(|at| length * at / 8)
+                            .filter(|at| *at < length)
+                            .for_each(|at| change_byte(&file, at));
+                    }
+                }
+                _ => {
+                    for file in files_below(&folder) {
+                        let length = fs::metadata(&file).expect("a file").len();
+                        let file = fs::File::options().write(true).open(&file).expect("a file");
+                        file.set_len(length / 2).expect("cut");
+                    }
+                }
+            }
+            edit(&tree, round);
+            let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+            assert_pushed(&world, world.access(), &tree, &receipt).await;
+        }
+        edit(&tree, 9);
+        let mended = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_eq!(mended.round_trips, 2, "it remembers again: {mended:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_may_have_lost_all_or_the_base() {
+    within(async {
+        let mut world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        world.push_order(&remembering(&world, "app", &tree)).await;
+        // All is gone.
+        world.stop().await;
+        fs::remove_dir_all(world.path("data/spaces")).expect("removed");
+        world.again();
+        edit(&tree, 0);
+        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_eq!(receipt.chunks.unseen, receipt.chunks.total, "{receipt:?}");
+        assert_pushed(&world, world.access(), &tree, &receipt).await;
+        // The base is gone; another agent has pushed a release since.
+        edit(&tree, 1);
+        push_as(world.access(), &order("app", &tree)).await.expect("pushed");
+        let base = format!("app@{}", &receipt.release.to_string()[..12]);
+        let remove = Operation::Remove(base.parse().expect("a selector"));
+        ask_as(world.access(), &remove).await.expect("removed");
+        for _ in 0..2 {
+            ask_as(world.access(), &Operation::Collect { dry_run: false }).await.expect("collected");
+        }
+        edit(&tree, 2);
+        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_pushed(&world, world.access(), &tree, &receipt).await;
+        assert!(receipt.round_trips > 2, "the base was not known: {receipt:?}");
+        // And nothing at all: the base is unknown, and the release empty.
+        for entry in fs::read_dir(&tree).expect("the tree") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                fs::remove_dir_all(path).expect("removed")
+            } else {
+                fs::remove_file(path).expect("removed")
+            }
+        }
+        world.stop().await;
+        fs::remove_dir_all(world.path("data/spaces")).expect("removed");
+        world.again();
+        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_eq!((receipt.files, receipt.sequence), (0, Some(1)), "{receipt:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_came_from_elsewhere_meanwhile_ends_the_push_early() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        world.push_order(&remembering(&world, "app", &tree)).await;
+        // Far more than waits on a loopback link.
+        for file in 0..20 {
+            write(&tree, &format!("new/{file}"), noise(100 + file, 2_000_000));
+        }
+        let other = push_as(world.access(), &order("app", &tree)).await.expect("pushed");
+        let fast = Order { link_rate: None, ..remembering(&world, "app", &tree) };
+        let (receipt, notes) = push_noted(world.access(), &fast).await;
+        let receipt = receipt.expect("it is there already");
+        assert!(receipt.unchanged && receipt.release == other.release, "{receipt:?}");
+        assert!(notes.iter().all(|note| !note.contains("again")), "{notes:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_by_an_agent_that_remembers_says_what_would_cross() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        let dry = |order: Order| Order { dry_run: true, ..order };
+        world.push_order(&remembering(&world, "app", &tree)).await;
+        let same = world.push_order(&dry(remembering(&world, "app", &tree))).await;
+        assert!(same.unchanged && same.dry_run && same.chunks.unseen == 0, "{same:?}");
+        edit(&tree, 0);
+        let would = world.push_order(&dry(remembering(&world, "app", &tree))).await;
+        let did = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_eq!((would.release, would.chunks.unseen), (did.release, did.chunks.unseen), "{would:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_what_did_not_change_is_not_sent() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        make_tree(&tree);
+        world.push_order(&remembering(&world, "app", &tree)).await;
+        fs::copy(tree.join("noise"), tree.join("zcopy")).expect("copied");
+        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        assert_eq!((receipt.chunks.unseen, receipt.bytes.sent), (0, 0), "{receipt:?}");
+        assert_pushed(&world, world.access(), &tree, &receipt).await;
+    })
+    .await;
+}
+
+#[test]
+fn the_program_remembers_where_it_can_and_is_told_to() {
+    let home = Home::new();
+    let (tree, state) = (home.path("tree"), home.path("state"));
+    make_tree(&tree);
+    let push = |state: &Path, more: &[&str]| {
+        let mut command = home.command(&[&["push", "app", "tree", "--json"], more].concat());
+        command.env("WHIT_STATE", state);
+        home.finish(command)
+    };
+    push(&state, &["--no-memory"]).json();
+    assert!(files_below(&state).is_empty(), "nothing is remembered");
+    edit(&tree, 0);
+    push(&state, &[]).json();
+    assert!(!files_below(&state).is_empty(), "it is remembered");
+    for (round, more) in
+        [["--checksum"].as_slice(), &["--no-memory"], &["--link", "2mbit"], &["--link", "1gbit"]]
+            .iter()
+            .enumerate()
+    {
+        edit(&tree, round + 1);
+        let receipt = push(&state, more).json();
+        assert_eq!(receipt["sequence"], round + 3, "{more:?}: {receipt}");
+        if more[0] == "--checksum" || more[0] == "--no-memory" {
+            assert_eq!(receipt["files_remembered"], 0, "{more:?}: {receipt}");
+        }
+    }
+    push(&state, &["--link", "fast"]).failed(2, "`fast`");
+    // A folder that cannot be made: a file is in its way.
+    edit(&tree, 7);
+    let receipt = push(&home.path("tree/noise/state"), &[]).json();
+    assert_eq!(receipt["sequence"], 7, "{receipt}");
+    home.run(&["pull", "app", "copy"]).good();
+    assert_same(&tree, &home.path("copy"));
+}
