@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod push_machines;
 mod store;
+mod stores;
 mod trees;
 mod trust;
 mod upkeep;
