@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use whit::agent::push::Order;
 use whit::agent::{Access, Receipt};
-use whit::wire::{Answer, Operation};
+use whit::wire::Operation;
 
 use crate::program::Home;
 use crate::trees::{assert_same, change_byte, noise, text, write};
