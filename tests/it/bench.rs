@@ -23,7 +23,7 @@ fn home() -> Home {
 }
 
 fn bench(home: &Home, arguments: &[&str]) -> Ran {
-    finished(command(home, arguments).output().expect("it runs"))
+    finished(&command(home, arguments).output().expect("it runs"))
 }
 
 fn command(home: &Home, arguments: &[&str]) -> Command {
@@ -32,7 +32,7 @@ fn command(home: &Home, arguments: &[&str]) -> Command {
     command
 }
 
-fn finished(output: std::process::Output) -> Ran {
+fn finished(output: &std::process::Output) -> Ran {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
@@ -129,7 +129,7 @@ fn an_interrupted_benchmark_ends_its_programs_and_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     };
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
-    let ran = finished(child.wait_with_output().expect("it ends"));
+    let ran = finished(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(130), "{ran:?}");
     assert!(ran.err.contains("error: interrupted"), "{ran:?}");
     assert_eq!(entries(&home.path("tmp")), 0);
@@ -159,7 +159,7 @@ fn an_emulated_link_carries_whit_and_rsync_and_is_taken_down() {
         .spawn()
         .expect("it starts");
     let namespaces = ["whita", "whitb"].map(|name| format!("/run/netns/{name}{}", child.id() % 1_000_000));
-    let ran = finished(child.wait_with_output().expect("it ends"));
+    let ran = finished(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let report: Value = serde_json::from_str(&ran.out).expect("JSON");
     let legs = report["wan"].as_array().expect("legs");

@@ -7,7 +7,7 @@ use whit::agent::push::Order;
 use whit::agent::{Access, Receipt};
 use whit::wire::Operation;
 
-use crate::program::Home;
+use crate::program::{Home, finish};
 use crate::trees::{assert_same, change_byte, noise, text, write};
 use crate::world::{World, ask_as, order, push_as, push_noted, within};
 
@@ -169,9 +169,9 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         for entry in fs::read_dir(&tree).expect("the tree") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                fs::remove_dir_all(path).expect("removed")
+                fs::remove_dir_all(path).expect("removed");
             } else {
-                fs::remove_file(path).expect("removed")
+                fs::remove_file(path).expect("removed");
             }
         }
         world.stop().await;
@@ -245,7 +245,7 @@ fn the_program_remembers_where_it_can_and_is_told_to() {
     let push = |state: &Path, more: &[&str]| {
         let mut command = home.command(&[&["push", "app", "tree", "--json"], more].concat());
         command.env("WHIT_STATE", state);
-        home.finish(command)
+        finish(command.spawn().expect("it starts"))
     };
     push(&state, &["--no-memory"]).json();
     assert!(files_below(&state).is_empty(), "nothing is remembered");

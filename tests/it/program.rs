@@ -78,11 +78,6 @@ impl Home {
         finish(self.command(arguments).spawn().expect("it starts"))
     }
 
-    /// Runs a command to its end.
-    pub fn finish(&self, mut command: Command) -> Ran {
-        finish(command.spawn().expect("it starts"))
-    }
-
     /// A proxy that listens on a free port.
     fn serve(&self, arguments: &[&str]) -> Served {
         self.serve_at("127.0.0.1:0", arguments)
@@ -132,7 +127,8 @@ fn reading(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
     })
 }
 
-fn finish(mut child: Child) -> Ran {
+/// What a run leaves, once it has ended.
+pub fn finish(mut child: Child) -> Ran {
     let out = reading(child.stdout.take().expect("piped"));
     let err = reading(child.stderr.take().expect("piped"));
     let code = Running(child).wait().code();

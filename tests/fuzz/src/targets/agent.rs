@@ -19,17 +19,7 @@ pub fn run(bytes: &[u8]) {
         .map(|n| NodeRef { id: ChunkId::of(&n.to_le_bytes()), bytes: size + u32::try_from(n).expect("few") })
         .collect();
     let flags = script.byte();
-    let telling = match flags >> 1 & 3 {
-        0 => Telling::Short,
-        1 => Telling::Full,
-        // A base that lacks some of the segments, and has others.
-        _ => {
-            let kept = segments.iter().enumerate().filter(|(at, _)| flags >> (3 + at % 5) & 1 == 0);
-            let other = NodeRef { id: ChunkId::of(b"another"), bytes: 9 };
-            let base = kept.map(|(_, node)| *node).chain([other]).collect();
-            Telling::Base(ReleaseId::of(b"base"), base)
-        }
-    };
+    let telling = telling(flags, &segments);
     let told = telling.clone();
     let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), telling);
     let fits = count <= OPEN_NAMES_MAX;
@@ -117,6 +107,21 @@ pub fn run(bytes: &[u8]) {
             }
         };
         assert!(agent.round_trips() <= before + 1);
+    }
+}
+
+/// How the agent tells of its segments.
+fn telling(flags: u8, segments: &[NodeRef]) -> Telling {
+    match flags >> 1 & 3 {
+        0 => Telling::Short,
+        1 => Telling::Full,
+        // A base that lacks some of the segments, and has others.
+        _ => {
+            let kept = segments.iter().enumerate().filter(|(at, _)| flags >> (3 + at % 5) & 1 == 0);
+            let other = NodeRef { id: ChunkId::of(b"another"), bytes: 9 };
+            let base = kept.map(|(_, node)| *node).chain([other]).collect();
+            Telling::Base(ReleaseId::of(b"base"), base)
+        }
     }
 }
 
