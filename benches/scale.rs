@@ -63,7 +63,8 @@ fn memory(process: &str) -> (u64, u64) {
 }
 
 fn rate(count: u64, time: Duration) -> String {
-    format!("{:.2} s, {:.0} k/s", time.as_secs_f64(), count as f64 / time.as_secs_f64() / 1000.0)
+    let per_second = u128::from(count) * 1000 / time.as_millis().max(1);
+    format!("{:.2} s, {} k/s", time.as_secs_f64(), per_second / 1000)
 }
 
 /// A sealed pack of the chunks with these numbers.
@@ -193,14 +194,14 @@ fn fill(folder: &Path, count: u64) {
             let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
             let path = EntryPath::new(format!("{file:06}")).expect("a path");
             segments.extend(builder.push(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }));
-            chunks.iter().for_each(|chunk| segments.extend(builder.push(&Item::Chunk(*chunk))));
+            segments.extend(chunks.iter().filter_map(|chunk| builder.push(&Item::Chunk(*chunk))));
         }
         let totals = builder.totals();
         let (last, _, nodes) = builder.finish(Shape::Tree).expect("within the limits");
         segments.extend(last);
         let mut nodes_above = Vec::new();
         let root = whit::manifest::Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |node| {
-            nodes_above.push(node)
+            nodes_above.push(node);
         });
         let root = root.expect("within the limits");
         let mut parts: Vec<Vec<u8>> =

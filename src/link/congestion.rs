@@ -2,7 +2,7 @@
 //!
 //! A long link loses packets by itself: at 1 % of loss and 40 ms Cubic keeps 3.6 of 100 Mbit/s. Where a queue
 //! overflows, more is lost than that. So a loss counts only when more than a fiftieth of what was sent lately is
-//! lost: the threshold of BBRv2 (Cardwell et al., draft-cardwell-iccrg-bbr-congestion-control-02, `BBRLossThresh`).
+//! lost: the threshold of `BBRv2` (Cardwell et al., draft-cardwell-iccrg-bbr-congestion-control-02, `BBRLossThresh`).
 //! BBR itself, as quinn has it, dropped half of its packets in a short queue (docs/decisions/0017).
 
 use std::any::Any;

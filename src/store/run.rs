@@ -87,7 +87,7 @@ impl Run {
                 buffer.clear();
             }
         }
-        fences.iter().for_each(|fence| buffer.extend_from_slice(&fence.to_le_bytes()));
+        buffer.extend(fences.iter().flat_map(|fence| fence.to_le_bytes()));
         let hash = trailer_hash(&buffer, count);
         buffer.extend_from_slice(&count.to_le_bytes());
         buffer.extend_from_slice(&hash);
@@ -206,12 +206,15 @@ fn trailer_hash(fences: &[u8], entries: u64) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// A pack's next chunk: its id, the pack's number, which footer, which entry.
+type Next = (ChunkId, Reverse<u32>, usize, usize);
+
 /// The chunks of many packs in the order of their ids, each once: of the pack with the highest number.
 #[derive(Debug)]
 pub struct Merged<'a> {
     footers: &'a [(u32, FooterView<'a>)],
-    /// The next chunk of each pack: its id, the pack's number, which footer, which entry.
-    next: BinaryHeap<Reverse<(ChunkId, Reverse<u32>, usize, usize)>>,
+    /// The next chunk of each pack.
+    next: BinaryHeap<Reverse<Next>>,
     last: Option<ChunkId>,
 }
 
