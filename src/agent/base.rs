@@ -17,6 +17,9 @@ use crate::wire::Marks;
 /// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
 
+/// Chunks by which it is judged how much is kept.
+const SAMPLE: usize = 256;
+
 /// The release that the proxy confirmed last time. Memory: 40 B for each chunk of segments that changed.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -49,6 +52,15 @@ impl Base {
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
         Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer, staying: None })
+    }
+
+    /// Whether most of what changed since is kept here: else the proxy knows better what resembles it.
+    ///
+    /// Looks at a few hundred chunks.
+    pub fn is_kept(&self) -> bool {
+        let sample = self.chunks.iter().take(SAMPLE);
+        let kept = |keep: &Arc<Keep>| sample.clone().filter(|id| keep.knows(id)).count();
+        self.keep.as_ref().map_or(0, kept) * 2 >= sample.clone().count()
     }
 
     /// The release.

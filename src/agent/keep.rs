@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Key;
+use super::pack::read;
+use super::scan::Spool;
 use crate::compression::{Compressor, LEVEL_FAST};
 use crate::files::{self, Lock};
+use crate::ids::ChunkId;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::pack::{Frame, FrameKind};
 use crate::reassembly::ChunkReader;
@@ -23,6 +26,9 @@ pub const KEPT_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const DEAD_FACTOR: u64 = 3;
 /// 64 MiB: below this, older content is no burden.
 const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Segments by which it is judged whether a release is kept.
+const SEGMENTS_LOOKED_AT: u32 = 64;
 
 /// The kept content of one application, open. One process has it at a time.
 #[derive(Debug)]
@@ -47,6 +53,43 @@ impl Keep {
             Store::open(&content, options)
         });
         Some(Self { store: Arc::new(store.ok()?), folder, _lock: lock })
+    }
+
+    /// Whether the content that was kept has the chunk, whatever its length.
+    pub fn knows(&self, id: &ChunkId) -> bool {
+        self.store.find(id).is_ok_and(|place| place.is_some())
+    }
+
+    /// Adds the chunks of a release that are not kept, where a look at some shows that there are: as far as they
+    /// can be read and all of them are at most `bytes_max`.
+    pub fn fill(&self, spool: &mut Spool, segments: u32, bytes_max: u64) {
+        let step = (segments / SEGMENTS_LOOKED_AT).max(1);
+        let mut some = (0..segments).step_by(usize::try_from(step).expect("32 bits"));
+        let lacks = some.any(|place| {
+            let located = spool.chunks(place).unwrap_or_default();
+            located.first().into_iter().chain(located.last()).any(|located| !self.has(&located.chunk))
+        });
+        if !lacks {
+            return;
+        }
+        let mut left = bytes_max;
+        let (mut open, mut plain) = (None, Vec::new());
+        for place in 0..segments {
+            let Ok(located) = spool.chunks(place) else { return };
+            let mut chunks = Vec::new();
+            plain.clear();
+            for located in located.into_iter().filter(|located| !self.has(&located.chunk)) {
+                let begin = plain.len();
+                let bytes = u64::from(located.chunk.bytes);
+                if bytes > left || read(&located, &mut open, &mut plain).is_err() {
+                    plain.truncate(begin);
+                    continue;
+                }
+                left -= bytes;
+                chunks.push(located.chunk);
+            }
+            self.add(&chunks, &plain);
+        }
     }
 
     /// Whether the chunk is kept.
@@ -90,7 +133,7 @@ impl Keep {
         self.store.close();
         let stored = self.store.stored_bytes().unwrap_or(u64::MAX);
         let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
-        let Self { store, folder, _lock } = self;
+        let Self { store, folder, _lock, .. } = self;
         drop(store);
         if is_old || stored > bytes_max {
             drop(fs::remove_dir_all(folder.join("content")));
@@ -155,7 +198,6 @@ fn bytes_below(folder: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::address::Fingerprint;
-    use crate::ids::ChunkId;
 
     fn key(app: &str) -> Key {
         Key::new(&Fingerprint::of_key(b"a key"), "a token", &app.parse().expect("a name"))

@@ -249,7 +249,11 @@ pub(super) fn is_dense(plain: &[u8]) -> bool {
 }
 
 /// Appends a chunk's bytes, which must still be what they were.
-fn read(located: &Located, open: &mut Option<(Arc<Path>, File)>, plain: &mut Vec<u8>) -> Result<(), Error> {
+pub(super) fn read(
+    located: &Located,
+    open: &mut Option<(Arc<Path>, File)>,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
     let path = &located.path;
     let file = match open {
         Some((opened, file)) if opened == path => file,

@@ -309,7 +309,12 @@ async fn attempt(
                 monitor.note(&format!("the next push will read every file: {error}"));
             }
             drop(base);
-            if let Some(keep) = keep.and_then(Arc::into_inner)
+            let keep = keep.and_then(Arc::into_inner);
+            if let Some(keep) = &keep {
+                let count = u32::try_from(segments.len()).expect("a manifest's segments are bounded");
+                keep.fill(&mut spool, count, keep_bytes / 2);
+            }
+            if let Some(keep) = keep
                 && let Err(error) = keep.finish(&folder, root.totals.bytes, keep_bytes)
             {
                 monitor.note(&format!("pushed content is not kept: {error}"));
@@ -356,5 +361,6 @@ fn recall(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recal
     let memory = Memory::open(state, key).filter(|_| trust.short);
     let offer = trust.offer && !underway.was_cut();
     let base = memory.and_then(|memory| Base::new(memory, segments, keep.clone(), offer));
-    Recalled { keep, base, underway }
+    // Without older content here, the proxy's signatures save more than the round trips cost.
+    Recalled { keep, base: base.filter(Base::is_kept), underway }
 }

@@ -138,6 +138,32 @@ async fn what_an_agent_keeps_may_be_lost_or_damaged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_content_that_was_lost_is_kept_again_and_meanwhile_the_proxy_tells_what_it_has() {
+    within(async {
+        let world = World::start();
+        let (tree, state) = (world.path("tree"), world.path("state"));
+        // Noise: without older content, changed chunks would cross whole.
+        let mut bytes = noise(3, 2_000_000);
+        let mut push = async |at: usize| {
+            bytes[at] ^= 1;
+            write(&tree, "data", &bytes);
+            world.push_order(&remembering(&world, "app", &tree)).await
+        };
+        push(0).await;
+        let kept = push(100_000).await;
+        fs::remove_dir_all(state.join("kept")).expect("removed");
+        let signed = push(200_000).await;
+        let again = push(300_000).await;
+        assert_eq!((kept.round_trips, signed.round_trips, again.round_trips), (2, 4, 2));
+        for receipt in [kept, signed, again] {
+            assert_eq!(receipt.chunks.unseen, 1);
+            assert!(receipt.bytes.sent < 2_000, "{receipt:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_may_have_lost_all_or_the_base() {
     within(async {
         let mut world = World::start();
