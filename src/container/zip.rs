@@ -110,19 +110,14 @@ fn entry(file: Fields<'_>, at: usize, shift: u64) -> Option<(Option<Member>, usi
 fn member(file: Fields<'_>, at: usize, shift: u64, extra: &[u8]) -> Option<Member> {
     let flags = file.two(at + 8)?;
     let method = file.two(at + 10)?;
-    let mut packed = u64::from(file.four(at + 20)?);
-    let mut offset = u64::from(file.four(at + 42)?);
-    let wide =
-        [(file.four(at + 24)?, None), (packed as u32, Some(&mut packed)), (offset as u32, Some(&mut offset))];
-    let mut fields = zip64_fields(extra).chunks_exact(8);
-    for (short, long) in wide {
-        if short == u32::MAX {
-            let field = fields.next()?.try_into().expect("chunks of eight");
-            if let Some(long) = long {
-                *long = u64::from_le_bytes(field);
-            }
-        }
-    }
+    let (fields, _) = zip64_fields(extra).as_chunks::<8>();
+    let mut fields = fields.iter();
+    // APPNOTE 4.5.3: in this order, those that do not fit into 32 bits.
+    let mut field = |at| match file.four(at)? {
+        u32::MAX => fields.next().map(|field| u64::from_le_bytes(*field)),
+        short => Some(u64::from(short)),
+    };
+    let (_plain, packed, offset) = (field(at + 24)?, field(at + 20)?, field(at + 42)?);
     let encrypted = flags & 1 != 0;
     if encrypted || packed == 0 || !matches!(method, 0 | 8) {
         return None;

@@ -86,7 +86,7 @@ impl Block {
     /// GNU gzip's rule, once in 4,096 symbols: few copies, and less than half of `plain` bytes by a rough bound.
     pub(super) fn ends_early(&self, plain: usize) -> bool {
         let symbols = self.symbols.len();
-        if symbols % 4096 != 0 {
+        if !symbols.is_multiple_of(4096) {
             return false;
         }
         let codes = self.distance_counts.iter().zip(DISTANCE_EXTRA);

@@ -1,7 +1,7 @@
 //! The hashes of the match finder.
 //!
-//! Sources: `UPDATE_HASH` of zlib's deflate.c, and of Chromium's fork (as Node links it, deps/zlib)
-//! `insert_string_simd` and `insert_string` of contrib/optimizations/insert_string.h. All are written
+//! Sources: `UPDATE_HASH` of zlib's deflate.c, and of Chromium's fork (as Node links it, `deps/zlib`)
+//! `insert_string_simd` and `insert_string` of `contrib/optimizations/insert_string.h`. All are written
 //! as functions of the next four bytes: zlib's rolling hash forgets all but the last three.
 
 /// Reversed polynomial of CRC32C (Castagnoli).

@@ -4,6 +4,12 @@
 //! Chromium's fork of it (which Node, npm and Electron use); [`Guesser`] finds the setting. A stream made by
 //! anything else has no [`Method`]. The encoder is our own, because what it writes must never change.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "codes, lengths and positions in a window of 64 KiB; their bounds are the format's"
+)]
+
 mod bits;
 mod block;
 mod codes;

@@ -139,9 +139,8 @@ fn size(header: &[u8]) -> Option<u64> {
     if header[0] == 0 || header.get(257..262)? != b"ustar" {
         return None;
     }
-    let digits = field.iter().skip_while(|byte| **byte == b' ').take_while(|byte| byte.is_ascii_digit());
-    digits.fold(Some(0), |value, digit| {
-        let value: u64 = value?;
+    let mut digits = field.iter().skip_while(|byte| **byte == b' ').take_while(|byte| byte.is_ascii_digit());
+    digits.try_fold(0u64, |value, digit| {
         (*digit < b'8' && value < 1 << 40).then(|| value * 8 + u64::from(digit - b'0'))
     })
 }

@@ -81,13 +81,12 @@ impl Builder {
         // At least two codes, so that each has a bit.
         while self.length < 2 {
             let symbol = match last {
-                None => 0,
-                Some(largest) if largest < 2 => largest + 1,
-                Some(_) => 0,
+                Some(largest) if largest >= 2 => 0,
+                _ => {
+                    let next = last.map_or(0, |largest| largest + 1);
+                    *last.insert(next)
+                }
             };
-            if last.is_none_or(|largest| largest < 2) {
-                last = Some(symbol);
-            }
             self.count[symbol] = 1;
             self.push_leaf(symbol);
             cost.own -= 1;

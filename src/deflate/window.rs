@@ -48,6 +48,7 @@ pub(super) struct Window {
     slid: bool,
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "100 KiB, never on the stack")]
 fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
     vec![T::default(); N].try_into().unwrap_or_else(|_| unreachable!("the vector has N elements"))
 }
