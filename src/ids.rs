@@ -111,6 +111,10 @@ content_id! {
     ChunkId
 }
 content_id! {
+    /// BLAKE3-256 of an artifact's bytes, whole.
+    ArtifactId
+}
+content_id! {
     /// BLAKE3-256 of a manifest's root: it names one release's whole content.
     ReleaseId
 }

@@ -22,6 +22,8 @@ pub mod compression;
 pub mod delta;
 pub mod basis;
 pub mod patch;
+pub mod deflate;
+pub mod container;
 pub mod pack;
 pub mod address;
 pub mod token;

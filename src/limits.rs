@@ -53,6 +53,15 @@ pub const PATH_DEPTH_MAX: usize = 256;
 /// 8 EiB: sizes stay within what a file offset can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
+/// 4 GiB: what an archive may be taken apart to; with the next two, it bounds what rebuilding it costs.
+pub const STREAM_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes of a stream for each byte of its archive.
+pub const STREAM_RATIO_MAX: u64 = 200;
+/// 1 MiB: what a stream may have, however short its archive.
+pub const STREAM_BYTES_FREE: u64 = 1024 * 1024;
+/// Chunks of one stream, which whoever rebuilds an archive holds in memory: 19 MB.
+pub const STREAM_CHUNKS_MAX: u64 = 512 * 1024;
+
 /// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
 /// some: 4 GiB of content, about 40 MB of memory.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;

@@ -42,6 +42,19 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Maps a temporary file without a name, which only this process has; `place` is for errors.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    pub fn of_own(file: &File, place: &Path) -> Result<Self> {
+        #[expect(unsafe_code, reason = "a memory map is the one thing that cannot be had otherwise")]
+        // SAFETY: nobody else can open the file, and its owner writes it before and not after this.
+        let map = unsafe { memmap2::Mmap::map(file) }.on("map", place)?;
+        Ok(Self(map))
+    }
+}
+
+impl Mapping {
     /// The bytes of a range, as far as the file has them, in memory: using them meets no SIGBUS, unless the
     /// system drops the pages and the disk fails in between.
     ///

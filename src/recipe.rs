@@ -1,6 +1,7 @@
 //! How an artifact is rebuilt.
 
-use crate::ids::ChunkId;
+use crate::ids::{ArtifactId, ChunkId};
+use crate::limits::{STREAM_BYTES_FREE, STREAM_BYTES_MAX, STREAM_RATIO_MAX};
 
 /// One chunk inside a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +19,17 @@ pub struct ChunkRef {
 pub enum Recipe {
     /// 0: the chunk items that follow, one after another.
     Chunks,
+    /// 1: an archive that was taken apart.
+    Container(Container),
+}
+
+/// The chunk items that follow make a stream, of which the archive is rebuilt (`container`, FORMAT 2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Container {
+    /// Bytes of the stream.
+    pub stream_bytes: u64,
+    /// The archive.
+    pub artifact: ArtifactId,
 }
 
 impl Recipe {
@@ -25,11 +37,31 @@ impl Recipe {
     pub fn number(self) -> u8 {
         match self {
             Self::Chunks => 0,
+            Self::Container(_) => 1,
         }
     }
 
-    /// The variant of a number, or none that this version knows.
-    pub fn from_number(number: u8) -> Option<Self> {
-        (number == 0).then_some(Self::Chunks)
+    /// What the chunks of a file of `size` bytes add up to.
+    pub fn chunk_bytes(self, size: u64) -> u64 {
+        match self {
+            Self::Chunks => size,
+            Self::Container(container) => container.stream_bytes,
+        }
+    }
+
+    /// The archive's recipe, where it is one.
+    pub fn container(self) -> Option<Container> {
+        match self {
+            Self::Chunks => None,
+            Self::Container(container) => Some(container),
+        }
+    }
+}
+
+impl Container {
+    /// Whether a stream may be this long for an archive of `size` bytes: what it costs to rebuild is bounded by it.
+    pub fn is_bounded(self, size: u64) -> bool {
+        let by_ratio = size.saturating_mul(STREAM_RATIO_MAX).saturating_add(STREAM_BYTES_FREE);
+        self.stream_bytes <= by_ratio.min(STREAM_BYTES_MAX)
     }
 }

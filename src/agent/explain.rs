@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::gather::{Older, Unit};
 use super::keep::KeptReader;
 use super::pack::is_dense;
+use super::scan::{Holder, Located};
 use crate::basis::Rule;
 use crate::compression::{self, LEVEL_DEFAULT};
 use crate::delta::Matcher;
@@ -81,7 +82,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
     while at < unit.chunks.len() {
         let like = resembled.next_if(|like| like.first == at);
         let next = resembled.peek().map_or(unit.chunks.len(), |next| next.first);
-        let path = &unit.chunks[at].path;
+        let Located { path, holder, .. } = &unit.chunks[at];
         let same_file = unit.chunks[at..next].iter().take_while(|located| located.path == *path).count();
         let count = like.map_or(same_file, |like| like.count.min(same_file)).max(1);
         let length = unit.chunks[at..at + count].iter().map(|located| located.chunk.bytes as usize).sum();
@@ -105,7 +106,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
             None => (Reason::New, alone(&[], bytes)),
         };
         let path = path.to_string_lossy().into_owned();
-        let advice = advice(&path, reason);
+        let advice = if *holder == Holder::File { advice(&path, reason) } else { None };
         let older = like.and_then(|like| like.older_path.clone());
         explained.push(Explained { path, reason, older, plain: length as u64, sent: alone as u64, advice });
     }

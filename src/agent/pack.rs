@@ -11,7 +11,7 @@ use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
 use super::keep::{Keep, KeptReader};
 use super::pace::Packing;
-use super::scan::{Error, Located};
+use super::scan::{Error, Holder, Located};
 use crate::compression::{self, Codec, Compressor};
 use crate::delta::{Matcher, Signature};
 use crate::files::{self, OnPath};
@@ -255,9 +255,11 @@ pub(super) fn read(
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let path = &located.path;
-    let file = match open {
-        Some((opened, file)) if opened == path => file,
-        _ => {
+    let file = match (&located.holder, open) {
+        (Holder::Unread, _) => return Err(Error::Unread(path.to_path_buf())),
+        (Holder::Streams(streams), _) => streams.file(),
+        (Holder::File, Some((opened, file))) if opened == path => file,
+        (Holder::File, open) => {
             let file = match File::open(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Error::Vanished(path.to_path_buf()));

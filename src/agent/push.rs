@@ -14,7 +14,7 @@ use super::keep::{KEPT_BYTES_DEFAULT, Keep};
 use super::memory::{Key, Memory, Underway};
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::scan::{self, Scan, Seen, Selection, Spool};
+use super::scan::{self, Apart, Archives, Scan, Seen, Selection, Spool};
 use super::throttle::Throttle;
 use super::{Error, Result, Session, blocking};
 use crate::chunking::Profile;
@@ -54,6 +54,8 @@ pub struct Order {
     pub upload_rate_max: Option<f64>,
     /// How long to try again after the link was lost.
     pub patience: Duration,
+    /// Whether archives are pushed as they are, instead of as what is in them.
+    pub raw: bool,
     /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,
 }
@@ -75,6 +77,7 @@ impl Order {
             keep_bytes: KEPT_BYTES_DEFAULT,
             upload_rate_max: None,
             patience: Duration::ZERO,
+            raw: false,
             explain: false,
         }
     }
@@ -93,7 +96,7 @@ const UNITS_READY: usize = 4;
 /// Any of [`Error`]; one that passes, only after [`Order::patience`].
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     let begin = Instant::now();
-    let mut trust = Trust { memory: !order.checksum, short: true, offer: true };
+    let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
     let mut scanned: Option<Scanned> = None;
     let mut lost: Option<(Instant, u32)> = None;
     loop {
@@ -119,6 +122,11 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             // What changes all the time will not stand still for another try.
             Error::Scan(_) => return Err(error),
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
+            Error::Push(machines::Error::Unproven(_)) if trust.archives => {
+                monitor.note(&format!("{error}; archives are pushed as they are"));
+                (trust.archives, trust.offer, scanned) = (false, false, None);
+                continue;
+            }
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
                 if session.counters().received_bytes > before + PROGRESS_BYTES {
                     lost = None;
@@ -166,6 +174,8 @@ struct Trust {
     short: bool,
     /// On nothing having crossed before.
     offer: bool,
+    /// On the proxy's making the same archives.
+    archives: bool,
 }
 
 /// The input, read.
@@ -173,6 +183,7 @@ struct Scanned {
     root: Root,
     segments: Vec<NodeRef>,
     spool: Arc<Mutex<Spool>>,
+    apart: Apart,
     /// Gone once it is remembered.
     seen: Mutex<Option<Seen>>,
 }
@@ -188,17 +199,20 @@ async fn scan_input(
     let work = move || {
         let memory = order.state.as_ref().filter(|_| trust.memory);
         let memory = memory.and_then(|state| Memory::open(state, &key));
+        let folder = order.state.clone().filter(|state| crate::files::create_folder(state).is_ok());
+        let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
         scan::scan_remembering(
             &order.path,
             &order.selection,
             Profile::DEFAULT,
             order.threads,
             memory.as_ref(),
+            trust.archives.then_some(&archives),
             monitor.as_ref(),
         )
     };
-    let Scan { root, segments, spool, seen } = blocking(work).await?;
-    Ok(Scanned { root, segments, spool: Arc::new(Mutex::new(spool)), seen: Mutex::new(Some(seen)) })
+    let Scan { root, segments, spool, seen, apart } = blocking(work).await?;
+    Ok(Scanned { root, segments, spool: Arc::new(Mutex::new(spool)), apart, seen: Mutex::new(Some(seen)) })
 }
 
 /// How a push opens, before it is said how it is told.
@@ -243,7 +257,7 @@ async fn attempt(
     input: &Scanned,
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
-    let Scanned { root, segments, spool, seen } = input;
+    let Scanned { root, segments, spool, apart, seen } = input;
     let open = opening(order, root, segments);
     let release = open.release;
     let recalled = {
@@ -331,6 +345,7 @@ async fn attempt(
         dry_run: order.dry_run,
         files: root.totals.files,
         files_remembered,
+        archives: *apart,
         bytes,
         chunks: ReceiptChunks { total: root.totals.chunks, unseen },
         wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::explain::Explained;
+use super::scan::Apart;
 use crate::ids::{AppName, ReleaseId};
 use crate::record::DeliveryEvent;
 
@@ -23,6 +24,8 @@ pub struct Receipt {
     pub files: u64,
     /// Files that were not read, as they looked as they did at the last push from here.
     pub files_remembered: u64,
+    /// Archives that were taken apart.
+    pub archives: Apart,
     /// Bytes of content.
     pub bytes: ReceiptBytes,
     /// Chunks of content.

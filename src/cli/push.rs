@@ -56,6 +56,9 @@ pub struct PushArgs {
     /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
+    /// Push archives (zip, jar, whl, tar.gz and the like) as they are, instead of as what is in them.
+    #[arg(long)]
+    raw: bool,
     /// Say, file by file, why bytes crossed, and what would have helped.
     #[arg(long)]
     explain: bool,
@@ -88,6 +91,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         keep_bytes: arguments.keep_basis.saturating_mul(1024 * 1024),
         upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
         patience: arguments.retry_for.into(),
+        raw: arguments.raw,
         explain: arguments.explain,
         ..Order::new(arguments.app.parse()?, arguments.path)
     };
@@ -182,6 +186,10 @@ pub fn receipt_text(receipt: &Receipt) -> String {
             "unread",
             format!("{} files look as they did at the last push", output::count(receipt.files_remembered)),
         );
+    }
+    if receipt.archives.files > 0 {
+        let (bytes, files) = (output::bytes(receipt.archives.bytes), output::count(receipt.archives.files));
+        line("archives", format!("{bytes} in {files} files, taken apart"));
     }
     line(
         "unseen",

@@ -17,7 +17,7 @@ mod instructions;
 mod matcher;
 mod rolling;
 mod signature;
-mod varint;
+pub(crate) mod varint;
 
 pub use geometry::{BASIS_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Geometry};
 pub use instructions::{ApplyError, Delta, Instruction};

@@ -3,7 +3,7 @@
 use super::Error;
 
 /// Appends `number`: 1 to 10 bytes.
-pub(super) fn write(mut number: u64, out: &mut Vec<u8>) {
+pub(crate) fn write(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
@@ -15,7 +15,7 @@ pub(super) fn write(mut number: u64, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`Error::Short`] at the end of `bytes`; [`Error::Number`] past 64 bits or in more bytes than it needs.
-pub(super) fn read(bytes: &mut &[u8]) -> Result<u64, Error> {
+pub(crate) fn read(bytes: &mut &[u8]) -> Result<u64, Error> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or(Error::Short)?;

@@ -4,9 +4,9 @@ use rmp::decode::{self, Bytes, RmpRead};
 use rmp::encode;
 
 use super::{EntryPath, Error};
-use crate::ids::ChunkId;
+use crate::ids::{ArtifactId, ChunkId};
 use crate::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, PATH_BYTES_MAX};
-use crate::recipe::{ChunkRef, Recipe};
+use crate::recipe::{ChunkRef, Container, Recipe};
 
 /// The permission bits that a manifest keeps; owner, times and the set-id bits are not kept (docs/decisions/0003).
 pub const MODE_MASK: u16 = 0o777;
@@ -59,11 +59,15 @@ impl Item {
                 encode::write_uint(out, u64::from(*mode)).expect(WRITES);
             }
             Self::File { path, mode, size, recipe } => {
-                begin(out, 5, 1);
+                begin(out, if recipe.container().is_some() { 7 } else { 5 }, 1);
                 encode::write_bin(out, path.as_bytes()).expect(WRITES);
                 encode::write_uint(out, u64::from(*mode)).expect(WRITES);
                 encode::write_uint(out, *size).expect(WRITES);
                 encode::write_uint(out, u64::from(recipe.number())).expect(WRITES);
+                if let Some(container) = recipe.container() {
+                    encode::write_uint(out, container.stream_bytes).expect(WRITES);
+                    encode::write_bin(out, container.artifact.as_bytes()).expect(WRITES);
+                }
             }
             Self::Symlink { path, target } => {
                 begin(out, 3, 2);
@@ -88,11 +92,11 @@ impl Item {
         let number = decode::read_pfix(&mut rest).map_err(|_| ItemError::Malformed)?;
         let item = match (length, number) {
             (3, 0) => Self::Directory { path: read_path(&mut rest)?, mode: read_mode(&mut rest)? },
-            (5, 1) => Self::File {
+            (5 | 7, 1) => Self::File {
                 path: read_path(&mut rest)?,
                 mode: read_mode(&mut rest)?,
                 size: read_uint(&mut rest, FILE_BYTES_MAX)?,
-                recipe: read_recipe(&mut rest)?,
+                recipe: read_recipe(&mut rest, length)?,
             },
             (3, 2) => Self::Symlink { path: read_path(&mut rest)?, target: read_bytes(&mut rest)? },
             (3, 3) => {
@@ -154,7 +158,18 @@ fn read_path(rest: &mut Bytes<'_>) -> Result<EntryPath, ItemError> {
     EntryPath::new(read_bytes(rest)?).map_err(ItemError::Refused)
 }
 
-fn read_recipe(rest: &mut Bytes<'_>) -> Result<Recipe, ItemError> {
+/// `elements` are all of the file's.
+fn read_recipe(rest: &mut Bytes<'_>, elements: u32) -> Result<Recipe, ItemError> {
     let number = u8::try_from(read_uint(rest, 255)?).map_err(|_| ItemError::Malformed)?;
-    Recipe::from_number(number).ok_or(ItemError::Refused(Error::Recipe(number)))
+    match (number, elements) {
+        (0, 5) => Ok(Recipe::Chunks),
+        (1, 7) => {
+            let stream_bytes = read_uint(rest, FILE_BYTES_MAX)?;
+            let artifact = read_bytes(rest)?.try_into().map_err(|_| ItemError::Malformed)?;
+            let artifact = ArtifactId::from_bytes(artifact);
+            Ok(Recipe::Container(Container { stream_bytes, artifact }))
+        }
+        (0 | 1, _) => Err(ItemError::Malformed),
+        _ => Err(ItemError::Refused(Error::Recipe(number))),
+    }
 }

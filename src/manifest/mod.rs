@@ -75,6 +75,9 @@ pub enum Error {
         /// What its chunks make.
         found: u64,
     },
+    /// An archive whose stream is beyond the bounds of `limits`.
+    #[error("the archive `{0}` is taken apart into more than its size allows")]
+    Stream(EntryPath),
     /// The entries are not those that the root counted.
     #[error("the manifest's entries do not match its root")]
     Totals,

@@ -4,6 +4,7 @@ use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION};
 use super::item::ItemError;
 use super::{EntryPath, Error, Item, Root, Shape, Totals, link_stays_inside};
 use crate::ids::ChunkId;
+use crate::limits::STREAM_CHUNKS_MAX;
 use crate::recipe::ChunkRef;
 
 /// Reads segments in order. Memory: one path for each open directory.
@@ -22,8 +23,11 @@ pub struct Reader {
 #[derive(Debug)]
 struct OpenFile {
     path: EntryPath,
-    size: u64,
+    /// What its chunks must add up to.
+    expected: u64,
     found: u64,
+    /// How many more it may have.
+    chunks_left: u64,
 }
 
 impl Reader {
@@ -61,9 +65,11 @@ impl Reader {
                 let file = self.file.as_mut().ok_or(Error::Totals)?;
                 file.found += u64::from(chunk.bytes);
                 self.totals.chunks += 1;
-                if file.found > file.size {
+                if file.found > file.expected {
                     return Err(file.mismatch());
                 }
+                file.chunks_left =
+                    file.chunks_left.checked_sub(1).ok_or_else(|| Error::Stream(file.path.clone()))?;
             }
             Item::Directory { path, .. } => {
                 self.entry(path)?;
@@ -77,9 +83,15 @@ impl Reader {
                 }
                 self.totals.symlinks += 1;
             }
-            Item::File { path, size, .. } => {
+            Item::File { path, size, recipe, .. } => {
                 self.entry(path)?;
-                self.file = Some(OpenFile { path: path.clone(), size: *size, found: 0 });
+                let chunks_left = match recipe.container() {
+                    None => u64::MAX,
+                    Some(container) if container.is_bounded(*size) => STREAM_CHUNKS_MAX,
+                    Some(_) => return Err(Error::Stream(path.clone())),
+                };
+                let expected = recipe.chunk_bytes(*size);
+                self.file = Some(OpenFile { path: path.clone(), expected, found: 0, chunks_left });
                 self.totals.files += 1;
                 self.totals.bytes = self.totals.bytes.checked_add(*size).ok_or(Error::Totals)?;
             }
@@ -105,7 +117,7 @@ impl Reader {
 
     fn end_file(&mut self) -> Result<(), Error> {
         match self.file.take() {
-            Some(file) if file.found != file.size => Err(file.mismatch()),
+            Some(file) if file.found != file.expected => Err(file.mismatch()),
             _ => Ok(()),
         }
     }
@@ -152,6 +164,6 @@ pub fn segment_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, Error> {
 
 impl OpenFile {
     fn mismatch(&self) -> Error {
-        Error::Size { path: self.path.clone(), expected: self.size, found: self.found }
+        Error::Size { path: self.path.clone(), expected: self.expected, found: self.found }
     }
 }

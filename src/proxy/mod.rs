@@ -5,6 +5,7 @@ mod courier;
 mod pull;
 mod push;
 mod query;
+mod proof;
 mod shelf;
 mod spaces;
 mod upkeep;

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::proof::{self, Proof};
+
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::faults::Fault;
 use crate::ids::{AppName, ReleaseId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::manifest::{self, NodeRef, Reference, Root, Totals};
+use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
 use crate::reassembly::{self, ChunkReader};
@@ -24,6 +26,9 @@ use crate::wire::{Open, PushReply, Refusal};
 const SYNC_BYTES: u64 = 16 * 1024 * 1024;
 /// The same by time, for slow links.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// How often an agent hears that its archives are still being rebuilt.
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// One push's view of its space.
 #[derive(Debug)]
@@ -262,18 +267,44 @@ impl Shelf for SpaceShelf {
         self.report();
     }
 
+    fn prove(&mut self, proposal: &Proposal) -> Result<Option<EntryPath>, Refusal> {
+        if !self.lease.renew() {
+            self.check_again(&proposal.segments)?;
+        }
+        self.keep_nodes(proposal)?;
+        self.store.sync().map_err(|error| Refusal::of(&error))?;
+        crash::point("commit.synced");
+        self.report();
+        let latest = self.app_latest.as_ref().map(|latest| latest.release);
+        let begin = Instant::now();
+        let mut alive = begin;
+        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &mut || {
+            if alive.elapsed() >= ALIVE_EVERY {
+                alive = Instant::now();
+                self.lease.renew();
+                // The agent waits for a word.
+                drop(self.replies.blocking_send(PushReply::Stored(self.reported)));
+            }
+        });
+        let Proof { archives, bytes, failed } = proof.map_err(|error| Refusal::of(&error))?;
+        if archives > 0 {
+            let seconds = begin.elapsed().as_secs_f64();
+            tracing::info!(
+                archives,
+                bytes,
+                seconds,
+                failed = failed.is_some(),
+                "archives were rebuilt as a proof"
+            );
+        }
+        Ok(failed)
+    }
+
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         if !self.lease.renew() {
             self.check_again(&proposal.segments)?;
         }
-        self.keep_nodes(&proposal)?;
         let root = &proposal.root;
-        self.store.sync().map_err(|error| Refusal::of(&error))?;
-        crash::point("commit.synced");
-        self.report();
-        let mut reader = StoreReader::new(&*self.store);
-        let checked = reassembly::walk::<reassembly::Error>(root, &mut reader, &mut |_| Ok(()));
-        checked.map_err(|error| Refusal::of(&error))?;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
         let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
         self.store.suspect_if_incomplete();

@@ -15,6 +15,7 @@ use crate::files::OnPath;
 use crate::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
 use crate::manifest::Item;
 use crate::reassembly::{self, ChunkSource};
+use crate::recipe::Recipe;
 use crate::store::retention::{Rules, evict_one, expire};
 use crate::store::{self, Pass, Store};
 use crate::token::Action;
@@ -204,6 +205,8 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     let mut at: Option<(PathBuf, u64)> = None;
     let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
         match item {
+            // An archive's chunks are of its stream, not of the file.
+            Item::File { recipe: Recipe::Container(_), .. } => at = None,
             Item::File { path, .. } => {
                 use std::os::unix::ffi::OsStrExt;
                 at = Some((std::ffi::OsStr::from_bytes(path.as_bytes()).into(), 0));

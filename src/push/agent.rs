@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
 use crate::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, PARCEL_SPANS_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::{NodeRef, Outline};
+use crate::manifest::{EntryPath, NodeRef, Outline};
 use crate::record::{DeliveryEvent, Record};
 use crate::wire::{FromAgent, Marks, Open, PushReply, Signed, Told, pack_names, pack_short_names};
 
@@ -203,6 +203,12 @@ impl Agent {
                 Ok(vec![Action::Stored(messages)])
             }
             (State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
+            (State::Sending | State::Committing, PushReply::Unproven(path)) => {
+                Err(match EntryPath::new(path.into_vec()) {
+                    Ok(path) => Error::Unproven(path),
+                    Err(error) => error.into(),
+                })
+            }
             (
                 State::Opened | State::Sending | State::Committing,
                 PushReply::Committed { record, existing },
@@ -358,6 +364,7 @@ fn name_of(reply: &PushReply) -> &'static str {
         PushReply::Missing(_) => "Missing",
         PushReply::Stored(_) => "Stored",
         PushReply::Mismatch => "Mismatch",
+        PushReply::Unproven(_) => "Unproven",
         PushReply::Committed { .. } => "Committed",
         PushReply::Delivery(_) => "Delivery",
         PushReply::Done => "Done",

@@ -21,6 +21,7 @@ pub use shelf::{Proposal, Shelf};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;
+use crate::manifest::EntryPath;
 use crate::wire::{BatchError, ParcelError, Refusal};
 use crate::{chunking, manifest};
 
@@ -58,6 +59,9 @@ pub enum Error {
     /// Something short met another thing that begins alike: the push goes through in full.
     #[error("two things of this release and the proxy's begin alike")]
     Mismatch,
+    /// The proxy cannot rebuild an archive: the push goes through without taking any apart.
+    #[error("the proxy rebuilds the archive `{0}` as something else")]
+    Unproven(EntryPath),
     /// Beyond a limit.
     #[error("the push is beyond a limit: {what} of {max}")]
     Limit {
@@ -87,7 +91,7 @@ impl Faulty for Error {
             Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
             Self::Profile(chunking::Error::Bounds(_)) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
-            Self::Mismatch => Fault::Retry,
+            Self::Mismatch | Self::Unproven(_) => Fault::Retry,
             Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
             Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
         }

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use serde_bytes::ByteBuf;
+
 use super::parcels::{self, Parcels};
 use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
@@ -436,6 +438,10 @@ impl Proxy {
         }
         self.keep_segments(shelf)?;
         let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
+        if let Some(path) = shelf.prove(&proposal).map_err(Error::Shelf)? {
+            self.state = State::Finished;
+            return Ok(vec![PushReply::Unproven(ByteBuf::from(path.as_bytes().to_vec()))]);
+        }
         let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
         self.state = State::Finished;
         Ok(vec![PushReply::Committed { record, existing }])

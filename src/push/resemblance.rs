@@ -80,9 +80,10 @@ impl Listings {
         let mut number = 0;
         for item in thin.items() {
             match item {
-                Some(Item::File { path, size, .. }) => {
+                Some(Item::File { path, size, recipe, .. }) => {
                     let path = path.as_bytes().to_vec();
-                    self.files.push(Listing { path, size: *size, ..Listing::default() });
+                    let size = recipe.chunk_bytes(*size);
+                    self.files.push(Listing { path, size, ..Listing::default() });
                 }
                 Some(Item::Directory { .. } | Item::Symlink { .. }) => {}
                 Some(Item::Chunk(_)) | None => {

@@ -1,7 +1,7 @@
 //! What the proxy's half of a push needs of the space it pushes into.
 
 use crate::ids::ReleaseId;
-use crate::manifest::{NodeRef, Reference, Root};
+use crate::manifest::{EntryPath, NodeRef, Reference, Root};
 use crate::pack::Frame;
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
@@ -49,6 +49,15 @@ pub trait Shelf {
 
     /// All content of one message was kept: the agent is told when it is stored.
     fn kept_message(&mut self);
+
+    /// Stores all that was kept, and rebuilds the archives that the application's latest release does not have;
+    /// gives the first that becomes something else. Comes before [`Shelf::commit`].
+    ///
+    /// # Errors
+    /// As [`Shelf::commit`].
+    fn prove(&mut self, _: &Proposal) -> Result<Option<EntryPath>, Refusal> {
+        Ok(None)
+    }
 
     /// Stores all that was kept, checks the manifest whole, and records the release.
     ///

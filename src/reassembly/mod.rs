@@ -1,13 +1,14 @@
 //! Rebuilds complete artifacts from a manifest and a source of verified chunks.
 //!
 //! [`write_tree`] writes a release below a new folder, with several threads and with what an earlier
-//! copy still holds; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
+//! copy still holds; [`write_archive`] rebuilds an archive; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
 //! [`walk`] read a manifest in order and [`leaves`] lists its segments. [`looks_complete`] compares a
 //! folder with a release without reading a file.
 //!
 //! A manifest may come from anyone. Memory stays bounded whatever it holds, nothing is written outside
 //! the folder, and no byte is written that does not have the hash its manifest names.
 
+mod archive;
 mod check;
 mod source;
 mod stream;
@@ -18,6 +19,7 @@ mod walk;
 #[cfg(test)]
 mod sample;
 
+pub use archive::{Archive, write_archive};
 pub use check::looks_complete;
 pub use source::{ChunkReader, ChunkSource, SourceError};
 pub use stream::{write_file, write_tar};
@@ -29,6 +31,7 @@ pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sort
 
 use std::io;
 
+use crate::container;
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::ChunkId;
@@ -56,6 +59,17 @@ pub enum Error {
         /// What the source gave.
         found: usize,
     },
+    /// The stream of an archive is none.
+    #[error("the archive `{path}` cannot be rebuilt: {source}")]
+    Plan {
+        /// The archive.
+        path: EntryPath,
+        /// What is wrong with its plan.
+        source: container::Error,
+    },
+    /// Its stream makes something else of an archive.
+    #[error("the archive `{0}` was rebuilt as something else")]
+    OtherArtifact(EntryPath),
     /// The release has no file of this name.
     #[error("the release has no file `{0}`")]
     Missing(EntryPath),
@@ -84,7 +98,8 @@ impl Faulty for Error {
             Self::Manifest(error) => error.fault(),
             Self::Source(error) => error.fault(),
             Self::File(error) => error.fault(),
-            Self::Length { .. } => Fault::Corrupt,
+            Self::Plan { source, .. } => source.fault(),
+            Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt,
             Self::Missing(_) => Fault::Missing,
             Self::Unnamed(_) => Fault::Input,
             Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),

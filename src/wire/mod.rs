@@ -18,6 +18,7 @@ pub use parcel::{Basis, Parcel, ParcelError, Section, Signed, Span};
 pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, UserStatistics};
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
@@ -189,6 +190,8 @@ pub enum PushReply {
     Stored(u64),
     /// Something short met another thing that begins alike: push again, in full.
     Mismatch,
+    /// The archive of that path is rebuilt as something else here: push again, without taking archives apart.
+    Unproven(ByteBuf),
     /// The release is on stable storage, its deliveries durably queued.
     Committed {
         /// What was written.

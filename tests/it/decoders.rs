@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
-use whit::ids::ChunkId;
+use whit::ids::{ArtifactId, ChunkId};
 use whit::manifest::{
     Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Thin, decode_node, decode_segment,
     shorten,
 };
 use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, Scanner};
-use whit::recipe::{ChunkRef, Recipe};
+use whit::recipe::{ChunkRef, Container, Recipe};
 use whit::wire::{
     Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, PullReply, PullRequest, PushReply, Request,
     Section, SegmentBatch, Signed, Span, Told,
@@ -53,6 +53,10 @@ fn segment() -> (Vec<u8>, Root) {
     let mut items = vec![Item::Directory { path: EntryPath::new("a").expect("a path"), mode: 0o755 }];
     items.extend(file("a/b", &[b"one", &[7; 300]]));
     items.push(Item::Symlink { path: EntryPath::new("a/c").expect("a path"), target: b"b".to_vec() });
+    let container = Container { stream_bytes: 5, artifact: ArtifactId::of(b"an archive") };
+    let path = EntryPath::new("d").expect("a path");
+    items.push(Item::File { path, mode: 0o644, size: 10, recipe: Recipe::Container(container) });
+    items.push(Item::Chunk(ChunkRef { id: ChunkId::of(b"parts"), bytes: 5 }));
     for item in &items {
         assert!(builder.push(item).is_none());
     }

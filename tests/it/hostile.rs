@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use whit::compression::Codec;
 use whit::faults::{Fault, Faulty};
-use whit::ids::ChunkId;
+use whit::ids::{ArtifactId, ChunkId};
 use whit::link::{self, Connection, Receiver, Sender};
 use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
-use whit::recipe::{ChunkRef, Recipe};
+use whit::recipe::{ChunkRef, Container, Recipe};
 use whit::wire::{
     Basis, Batch, FromAgent, Open, Operation, Parcel, PushReply, Refusal, Request, SegmentBatch, Told,
     pack_names, pack_short_names,
@@ -203,6 +203,52 @@ async fn a_manifest_that_no_honest_agent_makes_is_refused() {
             let refusal = commit(&world, &forged, chunks).await;
             assert!(matches!(refusal.fault, Fault::Input | Fault::Corrupt), "{what}: {refusal:?}");
         }
+        assert_unharmed(&world).await;
+    })
+    .await;
+}
+
+fn archive(name: &str, size: u64, stream_bytes: u64, artifact: &[u8]) -> Item {
+    let container = Container { stream_bytes, artifact: ArtifactId::of(artifact) };
+    Item::File { path: path(name), mode: 0o644, size, recipe: Recipe::Container(container) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_is_rebuilt_as_something_else_is_told_and_not_recorded() {
+    within(async {
+        let world = World::start();
+        // One piece of content, as it is: version, length, no methods, one piece of ten bytes.
+        let stream = |head: &[u8]| [head, b"0123456789"].concat();
+        let honest = [1, 3, 0, 0, 0, 0, 1, 10 << 2 | 1];
+        let level_ten = [1, 11, 0, 0, 0, 1, 1, 10, 8, 15, 0, 0, 1, 2, 10, 0, 0, 0];
+        let cases: [(&str, &[u8], u64, &[u8]); 7] = [
+            ("another hash", &honest, 10, b"9876543210"),
+            ("another size", &honest, 9, b"0123456789"),
+            ("more bytes than there are", &[1, 3, 0, 0, 0, 0, 1, 11 << 2 | 1], 10, b"0123456789"),
+            ("fewer bytes than there are", &[1, 3, 0, 0, 0, 0, 1, 9 << 2 | 1], 9, b"012345678"),
+            ("no plan", &[1, 255, 255, 255, 255], 10, b"0123456789"),
+            ("a newer plan", &[9, 3, 0, 0, 0, 0, 1, 41], 10, b"0123456789"),
+            ("a method out of bounds", &level_ten, 10, b"0123456789"),
+        ];
+        for (what, head, size, artifact) in cases {
+            let content = stream(head);
+            let forged =
+                Forged::of(&[archive("a", size, content.len() as u64, artifact), chunk(&content)]);
+            let mut liar = Liar::open(&world, forged.open()).await;
+            liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&forged.bytes)))).await;
+            liar.say(FromAgent::Chunks(raw(std::slice::from_ref(&content)))).await;
+            liar.say(FromAgent::Commit).await;
+            let told = loop {
+                match liar.hear().await {
+                    PushReply::Missing(_) | PushReply::Stored(_) | PushReply::WantSegments(_) => {}
+                    reply => break reply,
+                }
+            };
+            assert_eq!(told, PushReply::Unproven(b"a".to_vec().into()), "{what}");
+        }
+        // More than an archive of this size can hold.
+        let forged = Forged::of(&[archive("a", 10, 10 << 20, b""), chunk(b"0123456789")]);
+        assert_eq!(commit(&world, &forged, &[b"0123456789"]).await.fault, Fault::Input);
         assert_unharmed(&world).await;
     })
     .await;

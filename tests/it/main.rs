@@ -3,10 +3,13 @@
 //! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` makes the large ones as large as
 //! they are meant to be.
 
+mod archives;
 mod bench;
 mod building;
 mod changing;
+mod container;
 mod decoders;
+mod deflate;
 mod hostile;
 mod kill;
 mod memory;

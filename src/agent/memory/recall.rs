@@ -34,6 +34,7 @@ pub struct Recall<'a> {
 struct File {
     path: EntryPath,
     size: u64,
+    recipe: Recipe,
     stat: Stat,
 }
 
@@ -78,6 +79,11 @@ impl<'a> Recall<'a> {
         false
     }
 
+    /// How the file that was found is rebuilt.
+    pub fn recipe(&self) -> Option<Recipe> {
+        self.file.as_ref().filter(|_| self.found).map(|file| file.recipe)
+    }
+
     /// The next of the chunks of the file that was found, in order; none behind the last.
     pub fn chunks(&mut self) -> Option<Vec<ChunkRef>> {
         let mut chunks = Vec::new();
@@ -110,8 +116,8 @@ impl<'a> Recall<'a> {
 
     /// Takes a file's entry; whether the item was one.
     fn begin(&mut self, item: &Item) -> bool {
-        let Item::File { path, size, recipe: Recipe::Chunks, .. } = item else { return false };
-        self.file = self.stat().map(|stat| File { path: path.clone(), size: *size, stat });
+        let Item::File { path, size, recipe, .. } = item else { return false };
+        self.file = self.stat().map(|stat| File { path: path.clone(), size: *size, recipe: *recipe, stat });
         true
     }
 

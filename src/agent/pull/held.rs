@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::scan::{self, Scan};
+use super::super::scan::{self, Holder, Scan};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef};
 use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
@@ -21,7 +21,7 @@ const CHUNKS_MAX: usize = 2 * 1024 * 1024;
 /// The chunks and segments of a directory's present content.
 #[derive(Debug, Default)]
 pub struct Present {
-    files: Vec<Arc<Path>>,
+    files: Vec<(Arc<Path>, Holder)>,
     chunks: HashMap<ChunkId, (u32, u64)>,
     segments: HashMap<u64, (NodeRef, Vec<u8>)>,
     /// The release that the directory holds, and its segments in order; they are told to the proxy.
@@ -38,8 +38,9 @@ impl Present {
         let mut present = Self { release, ..Self::default() };
         for (place, node) in (0..).zip(&scan.segments) {
             for located in scan.spool.chunks(place)? {
-                if present.files.last().is_none_or(|last| *last != located.path) {
-                    present.files.push(Arc::clone(&located.path));
+                let file = (Arc::clone(&located.path), located.holder.clone());
+                if present.files.last().is_none_or(|last| *last != file) {
+                    present.files.push(file);
                 }
                 if present.chunks.len() < CHUNKS_MAX {
                     let file = u32::try_from(present.files.len() - 1).unwrap_or(u32::MAX);
@@ -133,11 +134,17 @@ impl HeldReader<'_> {
     /// Appends the chunk if the directory's file still holds it.
     fn read_present(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Option<()> {
         let (number, offset) = *self.present.chunks.get(&chunk.id)?;
-        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-            let path = self.present.files.get(number as usize)?;
-            self.open = Some((number, File::open(path).ok()?));
-        }
-        let (_, file) = self.open.as_ref()?;
+        let (path, holder) = self.present.files.get(number as usize)?;
+        let file = match holder {
+            Holder::Unread => return None,
+            Holder::Streams(streams) => streams.file(),
+            Holder::File => {
+                if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
+                    self.open = Some((number, File::open(path).ok()?));
+                }
+                &self.open.as_ref()?.1
+            }
+        };
         let begin = out.len();
         out.resize(begin + chunk.bytes as usize, 0);
         file.read_exact_at(&mut out[begin..], offset).ok()?;

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 
 use super::super::receipt::{self, ReceiptWire};
-use super::super::scan::{self, Selection};
+use super::super::scan::{self, Archives, Selection};
 use super::super::{Error, Result, Session, blocking};
 use super::fetch::{Fetched, fetch};
 use super::held::{Held, Present};
@@ -173,7 +173,17 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     files::remove(&staging.path("tree"))?;
     let present = if is_there {
         let everything = Selection { ignore_files_off: true, ..Selection::default() };
-        match scan::scan(target, &everything, Profile::DEFAULT, options.threads, monitor) {
+        let archives = Archives::new(staging.folder.clone());
+        let scanned = scan::scan_remembering(
+            target,
+            &everything,
+            Profile::DEFAULT,
+            options.threads,
+            None,
+            Some(&archives),
+            monitor,
+        );
+        match scanned {
             Ok(scan) => Present::of(scan)?,
             Err(error) => {
                 // What cannot be read only costs bytes.

@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
-use super::{Error, Parts};
+use super::apart::{Archives, Taker};
+use super::{Error, Part, Parts};
 use crate::chunking::Profile;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
@@ -25,7 +26,7 @@ const JOBS_AHEAD: usize = 64;
 struct Job {
     path: PathBuf,
     size: u64,
-    parts: SyncSender<Result<Vec<ChunkRef>, Error>>,
+    parts: SyncSender<Result<Part, Error>>,
 }
 
 /// Workers; they end when the pool is dropped and all files are read.
@@ -42,13 +43,14 @@ impl Pool {
         scope: &'scope Scope<'scope, '_>,
         profile: Profile,
         threads: usize,
+        archives: Option<&'scope Archives>,
         monitor: &'scope dyn Monitor,
     ) -> Self {
         let (jobs, queue) = sync_channel::<Job>(JOBS_AHEAD);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || work(&queue, profile, monitor));
+            scope.spawn(move || work(&queue, profile, archives, monitor));
         }
         Self { jobs }
     }
@@ -62,12 +64,13 @@ impl Pool {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, profile: Profile, monitor: &dyn Monitor) {
+fn work(queue: &Mutex<Receiver<Job>>, profile: Profile, archives: Option<&Archives>, monitor: &dyn Monitor) {
     let mut buffer = Vec::new();
+    let mut taker = archives.map(Taker::new);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { break };
-        match read(&job, profile, &mut buffer, monitor) {
+        match read(&job, profile, taker.as_mut(), &mut buffer, monitor) {
             // An error of the channel means that the scan has ended: nobody waits for this file.
             Ok(()) | Err(Stop::Unheard) => {}
             Err(Stop::Failed(error)) => drop(job.parts.send(Err(error))),
@@ -100,7 +103,13 @@ impl From<io::Error> for ReadStop {
     }
 }
 
-fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor) -> Result<(), Stop> {
+fn read(
+    job: &Job,
+    profile: Profile,
+    taker: Option<&mut Taker<'_>>,
+    buffer: &mut Vec<u8>,
+    monitor: &dyn Monitor,
+) -> Result<(), Stop> {
     let path = &job.path;
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -112,6 +121,17 @@ fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor
     if before.len() != job.size {
         return Err(Error::Changed(path.clone()).into());
     }
+    let taken = match taker {
+        Some(taker) => taker.take(&file, path, job.size, profile, buffer).map_err(Error::from)?,
+        None => None,
+    };
+    if let Some((taken, chunks)) = taken {
+        check_again(job, &file, &before)?;
+        monitor.advance(Phase::Scan, job.size);
+        let send = |part| job.parts.send(Ok(part)).map_err(|_| Stop::Unheard);
+        send(Part::Taken(taken))?;
+        return chunks.chunks(PART_CHUNKS).try_for_each(|some| send(Part::Chunks(some.to_vec())));
+    }
     let mut part = Vec::with_capacity(PART_CHUNKS);
     let mut unreported = 0;
     let read = profile.cut_all::<ReadStop>(&file, buffer, |bytes| {
@@ -120,7 +140,7 @@ fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor
         unreported += u64::from(length);
         if part.len() == PART_CHUNKS {
             monitor.advance(Phase::Scan, std::mem::take(&mut unreported));
-            job.parts.send(Ok(std::mem::take(&mut part))).map_err(|_| ReadStop::Unheard)?;
+            job.parts.send(Ok(Part::Chunks(std::mem::take(&mut part)))).map_err(|_| ReadStop::Unheard)?;
         }
         Ok(())
     });
@@ -132,15 +152,25 @@ fn read(job: &Job, profile: Profile, buffer: &mut Vec<u8>, monitor: &dyn Monitor
         }
     };
     monitor.advance(Phase::Scan, unreported);
-    let after = examine(&file, path)?;
-    let same = |field: fn(&Metadata) -> i64| field(&before) == field(&after);
-    if total != job.size || !same(MetadataExt::mtime) || !same(MetadataExt::mtime_nsec) {
+    if total != job.size {
         return Err(Error::Changed(path.clone()).into());
     }
+    check_again(job, &file, &before)?;
     if !part.is_empty() {
-        job.parts.send(Ok(part)).map_err(|_| Stop::Unheard)?;
+        job.parts.send(Ok(Part::Chunks(part))).map_err(|_| Stop::Unheard)?;
     }
     Ok(())
+}
+
+/// Whether the file is still what it was before it was read.
+fn check_again(job: &Job, file: &File, before: &Metadata) -> Result<(), Stop> {
+    let after = examine(file, &job.path)?;
+    let same = |field: fn(&Metadata) -> i64| field(before) == field(&after);
+    if after.len() == job.size && same(MetadataExt::mtime) && same(MetadataExt::mtime_nsec) {
+        Ok(())
+    } else {
+        Err(Error::Changed(job.path.clone()).into())
+    }
 }
 
 fn examine(file: &File, path: &Path) -> Result<Metadata, Stop> {

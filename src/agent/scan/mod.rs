@@ -5,19 +5,24 @@
 //! bounded whatever the input's size. A file that looks as it did at the last push is not read: the
 //! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
+mod apart;
 mod hasher;
 mod spool;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use spool::{Located, Spool};
+pub use apart::{Archives, Streams};
+pub use spool::{Holder, Located, Spool};
 pub use walk::Selection;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use serde::Serialize;
+
+use self::apart::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use crate::chunking::Profile;
 use crate::faults::{Fault, Faulty};
@@ -43,6 +48,9 @@ pub enum Error {
     /// A file that was written while it was read.
     #[error("{} changed while it was read", .0.display())]
     Changed(PathBuf),
+    /// An archive that was not read, as it looks as it did, and whose content must be sent now.
+    #[error("{} must be read again: the proxy lacks some of its content", .0.display())]
+    Unread(PathBuf),
     /// A file that was listed and then was gone.
     #[error("{} vanished while the tree was read", .0.display())]
     Vanished(PathBuf),
@@ -66,7 +74,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::File(error) => error.fault(),
-            Self::Changed(_) | Self::Vanished(_) => Fault::Retry,
+            Self::Changed(_) | Self::Vanished(_) | Self::Unread(_) => Fault::Retry,
             Self::Manifest(error) => error.fault(),
             Self::Walk { source, .. } => source.io_error().map_or(Fault::Input, Fault::of_io),
             Self::Kind(_) | Self::Pattern { .. } => Fault::Input,
@@ -91,7 +99,7 @@ impl Faulty for Error {
 impl Error {
     /// Whether reading everything once more may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Changed(_) | Self::Vanished(_))
+        matches!(self, Self::Changed(_) | Self::Vanished(_) | Self::Unread(_))
     }
 }
 
@@ -106,6 +114,17 @@ pub struct Scan {
     pub spool: Spool,
     /// What a memory keeps besides them.
     pub seen: Seen,
+    /// Archives that were taken apart.
+    pub apart: Apart,
+}
+
+/// Archives of a release that are taken apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Apart {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// How the files looked.
@@ -147,8 +166,16 @@ impl Seen {
     }
 }
 
-/// One file's chunk references, in blocks as they are found; an error ends them.
-type Parts = Receiver<Result<Vec<ChunkRef>, Error>>;
+/// What is found of one file.
+enum Part {
+    /// It was taken apart; comes before its chunks.
+    Taken(Taken),
+    /// Its next chunks.
+    Chunks(Vec<ChunkRef>),
+}
+
+/// One file's parts as they are found; an error ends them.
+type Parts = Receiver<Result<Part, Error>>;
 
 /// An entry in the manifest's order, with its parts still to come where it is a file.
 enum Listed {
@@ -181,13 +208,14 @@ pub fn scan(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
-    scan_remembering(path, selection, profile, threads, None, monitor)
+    scan_remembering(path, selection, profile, threads, None, None, monitor)
 }
 
 /// Scans as [`scan`] does, but does not read the files that look as `memory` remembers them.
 ///
 /// The result is the same, unless such a file was given back its size, times and inode after a change.
-/// A memory that turns out to be wrong in itself is passed over.
+/// A memory that turns out to be wrong in itself is passed over. Archives are taken apart where `archives`
+/// says where to.
 ///
 /// # Errors
 /// As [`scan`].
@@ -197,9 +225,10 @@ pub fn scan_remembering(
     profile: Profile,
     threads: usize,
     memory: Option<&Memory>,
+    archives: Option<&Archives>,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
-    let once = |memory| scan_once(path, selection, profile, threads, memory, monitor);
+    let once = |memory| scan_once(path, selection, profile, threads, memory, archives, monitor);
     match once(memory) {
         // Either the tree or the memory is to blame.
         Err(Error::Manifest(_)) if memory.is_some() => once(None),
@@ -213,6 +242,7 @@ fn scan_once(
     profile: Profile,
     threads: usize,
     memory: Option<&Memory>,
+    archives: Option<&Archives>,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
     monitor.begin(Phase::Scan, None);
@@ -225,12 +255,13 @@ fn scan_once(
         spool: Spool::new(top.base.clone()),
         seen: Seen { source, began, stats: Stats::new(), remembered: 0, same_as: None },
         file: None,
+        apart: Apart::default(),
         checker: manifest::Reader::new(),
     };
     std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
-        let pool = hasher::Pool::start(scope, profile, threads.max(1), monitor);
-        let lister = walk::Lister::new(pool, recall, listed_in, monitor);
+        let pool = hasher::Pool::start(scope, profile, threads.max(1), archives, monitor);
+        let lister = walk::Lister::new(pool, recall, archives.is_some(), listed_in, monitor);
         let walker = scope.spawn(|| walk::list(&top, selection, lister));
         let collected = collector.collect(&listed);
         // The walker stops when nobody listens; its own error comes first, being the cause.
@@ -252,6 +283,7 @@ struct Collector {
     seen: Seen,
     /// The file whose chunks come next, and the offset of the next.
     file: Option<(EntryPath, u64)>,
+    apart: Apart,
     checker: manifest::Reader,
 }
 
@@ -270,8 +302,23 @@ impl Collector {
                 self.push(&item)
             }
             Listed::File { path, mode, size, stat, parts } => {
-                self.begin_file(&Item::File { path, mode, size, recipe: Recipe::Chunks }, &stat)?;
-                parts.iter().try_for_each(|part| self.chunks(part?))
+                let first = parts.recv().ok().transpose()?;
+                let (taken, chunks) = match first {
+                    Some(Part::Taken(taken)) => (Some(taken), Vec::new()),
+                    Some(Part::Chunks(chunks)) => (None, chunks),
+                    None => (None, Vec::new()),
+                };
+                let recipe =
+                    taken.as_ref().map_or(Recipe::Chunks, |taken| Recipe::Container(taken.container));
+                if let Some(taken) = taken {
+                    self.spool.taken(&path, taken);
+                }
+                self.begin_file(&Item::File { path, mode, size, recipe }, &stat)?;
+                self.chunks(chunks)?;
+                parts.iter().try_for_each(|part| match part? {
+                    Part::Chunks(chunks) => self.chunks(chunks),
+                    Part::Taken(_) => unreachable!("it comes first"),
+                })
             }
             Listed::Remembered(item, stat) => {
                 self.seen.remembered += 1;
@@ -284,8 +331,12 @@ impl Collector {
     fn begin_file(&mut self, item: &Item, stat: &Stat) -> Result<(), Error> {
         self.file = None;
         self.push(item)?;
-        if let Item::File { path, .. } = item {
+        if let Item::File { path, size, recipe, .. } = item {
             self.file = Some((path.clone(), 0));
+            if recipe.container().is_some() {
+                self.apart.files += 1;
+                self.apart.bytes += size;
+            }
         }
         Ok(self.seen.stats.push(stat)?)
     }
@@ -321,7 +372,7 @@ impl Collector {
             self.end_segment(&segment)?;
         }
         std::mem::take(&mut self.checker).finish(&root)?;
-        Ok(Scan { root, segments, spool: self.spool, seen: self.seen })
+        Ok(Scan { root, segments, spool: self.spool, seen: self.seen, apart: self.apart })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The segments of a scan, kept until the push is done: in memory while small, then in a temporary file.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::apart::{Streams, Taken};
 use super::{Error, path_below};
 use crate::files::{self, OnPath};
 use crate::manifest::{self, EntryPath, Item};
-use crate::recipe::ChunkRef;
+use crate::recipe::{ChunkRef, Recipe};
 
 /// Kept in memory up to this: the manifest of about 4 GiB.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -22,6 +24,10 @@ pub struct Spool {
     /// The file and offset of the first chunk, if the segment under way begins inside a file.
     context: Context,
     begun: bool,
+    /// Archives that were taken apart in this scan.
+    taken: HashMap<EntryPath, Taken>,
+    /// Those that were not read.
+    unread: HashSet<EntryPath>,
 }
 
 /// The file that a segment's first chunks belong to, and the offset of the first, where it begins inside a file.
@@ -30,23 +36,55 @@ type Context = Option<(EntryPath, u64)>;
 /// A chunk and where it can be read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
-    /// The file on this machine.
+    /// The file on this machine that the chunk is of.
     pub path: std::sync::Arc<Path>,
-    /// Where the chunk begins in it.
+    /// What holds the chunk.
+    pub holder: Holder,
+    /// Where the chunk begins in that.
     pub offset: u64,
     /// The chunk.
     pub chunk: ChunkRef,
+}
+
+/// What holds a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// The file itself.
+    File,
+    /// What the file was taken apart to.
+    Streams(Streams),
+    /// Nothing yet: an archive that would have to be taken apart again.
+    Unread,
 }
 
 impl Spool {
     /// Starts for entries below `base`.
     pub fn new(base: PathBuf) -> Self {
         let file = tempfile::spooled_tempfile(MEMORY_BYTES_MAX);
-        Self { base, file, offsets: Vec::new(), end: 0, context: None, begun: false }
+        Self {
+            base,
+            file,
+            offsets: Vec::new(),
+            end: 0,
+            context: None,
+            begun: false,
+            taken: HashMap::new(),
+            unread: HashSet::new(),
+        }
+    }
+
+    /// Hears of an archive that was taken apart, before its entry.
+    pub(super) fn taken(&mut self, path: &EntryPath, taken: Taken) {
+        self.taken.insert(path.clone(), taken);
     }
 
     /// Hears of the next item, and of the file and offset of it where it is a chunk.
     pub(super) fn item(&mut self, item: &Item, at: Option<(&EntryPath, u64)>) {
+        if let Item::File { path, recipe: Recipe::Container(_), .. } = item
+            && !self.taken.contains_key(path)
+        {
+            self.unread.insert(path.clone());
+        }
         if !self.begun {
             self.begun = true;
             self.context = match item {
@@ -91,14 +129,21 @@ impl Spool {
     /// The temporary file cannot be read.
     pub fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
         let (context, bytes) = self.record(place)?;
-        let mut at = context.map(|(path, offset)| (path_below(&self.base, &path).into(), offset));
+        let mut at = context.map(|(path, offset)| {
+            let (holder, begin) = self.holder(&path, self.unread.contains(&path));
+            (path_below(&self.base, &path).into(), holder, begin + offset)
+        });
         let mut chunks = Vec::new();
         for item in manifest::decode_segment(&bytes)? {
             match item {
-                Item::File { path, .. } => at = Some((path_below(&self.base, &path).into(), 0)),
+                Item::File { path, recipe, .. } => {
+                    let (holder, begin) = self.holder(&path, recipe != Recipe::Chunks);
+                    at = Some((path_below(&self.base, &path).into(), holder, begin));
+                }
                 Item::Chunk(chunk) => {
-                    if let Some((path, offset)) = &mut at {
-                        chunks.push(Located { path: std::sync::Arc::clone(path), offset: *offset, chunk });
+                    if let Some((path, holder, offset)) = &mut at {
+                        let (path, holder) = (std::sync::Arc::clone(path), holder.clone());
+                        chunks.push(Located { path, holder, offset: *offset, chunk });
                         *offset += u64::from(chunk.bytes);
                     }
                 }
@@ -106,6 +151,15 @@ impl Spool {
             }
         }
         Ok(chunks)
+    }
+
+    /// What holds the chunks of a file, and where they begin in it.
+    fn holder(&self, path: &EntryPath, is_archive: bool) -> (Holder, u64) {
+        match self.taken.get(path) {
+            Some(taken) => (Holder::Streams(taken.streams.clone()), taken.begin),
+            None if is_archive => (Holder::Unread, 0),
+            None => (Holder::File, 0),
+        }
     }
 
     fn record(&mut self, place: u32) -> files::Result<(Context, Vec<u8>)> {

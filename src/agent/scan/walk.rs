@@ -76,6 +76,8 @@ const BATCH_ENTRIES: usize = 64;
 pub(super) struct Lister<'a> {
     pool: Pool,
     recall: Option<Recall<'a>>,
+    /// Whether archives are taken apart.
+    apart: bool,
     listed: SyncSender<Vec<Listed>>,
     batch: Vec<Listed>,
     monitor: &'a dyn Monitor,
@@ -88,10 +90,11 @@ impl<'a> Lister<'a> {
     pub fn new(
         pool: Pool,
         recall: Option<Recall<'a>>,
+        apart: bool,
         listed: SyncSender<Vec<Listed>>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        Self { pool, recall, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
+        Self { pool, recall, apart, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
     }
 
     fn entry(&mut self, item: Item) -> Result<(), Unheard> {
@@ -102,9 +105,11 @@ impl<'a> Lister<'a> {
         let (mode, size, stat) = (mode_of(metadata), metadata.len(), Stat::of(metadata));
         if let Some(recall) = &mut self.recall
             && recall.find(&path, size, &stat)
+            && let Some(recipe) = recall.recipe()
+            && (self.apart || recipe == Recipe::Chunks)
         {
             self.monitor.advance(Phase::Scan, size);
-            return self.remembered(Item::File { path, mode, size, recipe: Recipe::Chunks }, stat);
+            return self.remembered(Item::File { path, mode, size, recipe }, stat);
         }
         // A worker waits for the collector, so that the collector must know of the files before this one.
         self.send()?;

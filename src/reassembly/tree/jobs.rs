@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::manifest::EntryPath;
-use crate::recipe::ChunkRef;
+use crate::recipe::{ChunkRef, Container};
 
 /// 4 MiB: a larger file is cut into parts of this, so that all workers share it.
 pub(super) const PART_BYTES: u64 = 4 * 1024 * 1024;
@@ -24,6 +24,8 @@ pub(super) enum Job {
     Files(Vec<Whole>),
     /// A part of a large one.
     Part(Part),
+    /// An archive, to be rebuilt of its stream.
+    Archive(Whole, Container),
 }
 
 /// A file that one worker creates and writes.

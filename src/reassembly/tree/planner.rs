@@ -15,9 +15,10 @@ use super::{Reuse, worker};
 use crate::files;
 use crate::manifest::{self, EntryPath, Item, Root};
 use crate::reassembly::{ChunkReader, Error, Items};
-use crate::recipe::ChunkRef;
+use crate::recipe::{ChunkRef, Container};
 
-/// Makes jobs of a manifest. Memory: the chunks of one part, one batch of small files.
+/// Makes jobs of a manifest. Memory: the chunks of one part, one batch of small files, one
+/// archive.
 pub(super) struct Planner<'a> {
     root: &'a Root,
     site: &'a Site<'a>,
@@ -34,6 +35,8 @@ pub(super) struct Planner<'a> {
 /// The file whose chunks come in.
 struct OpenFile {
     file: Whole,
+    /// An archive's; all of its chunks are gathered.
+    container: Option<Container>,
     /// Once the file is known to be large: where its parts go.
     output: Option<Arc<Output>>,
     /// Bytes before `file.chunks`.
@@ -84,9 +87,9 @@ impl<'a> Planner<'a> {
                     self.site.create_symlink(&path, &target)?;
                     self.written.symlinks += 1;
                 }
-                Item::File { path, mode, size, .. } => {
+                Item::File { path, mode, size, recipe } => {
                     self.end_file()?;
-                    self.begin_file(path, mode, size)?;
+                    self.begin_file(path, mode, size, recipe.container())?;
                 }
             }
         }
@@ -104,7 +107,13 @@ impl<'a> Planner<'a> {
         self.written
     }
 
-    fn begin_file(&mut self, path: EntryPath, mode: u16, size: u64) -> Result<(), Error> {
+    fn begin_file(
+        &mut self,
+        path: EntryPath,
+        mode: u16,
+        size: u64,
+        container: Option<Container>,
+    ) -> Result<(), Error> {
         let same = self.same.has(self.written.files);
         self.written.files += 1;
         self.written.bytes = self.written.bytes.saturating_add(size);
@@ -113,7 +122,7 @@ impl<'a> Planner<'a> {
             return Err(manifest::Error::Totals.into());
         }
         let file = Whole { path, mode, size, chunks: Vec::new(), same };
-        self.open = Some(OpenFile { file, output: None, offset: 0, gathered: 0 });
+        self.open = Some(OpenFile { file, container, output: None, offset: 0, gathered: 0 });
         Ok(())
     }
 
@@ -122,7 +131,9 @@ impl<'a> Planner<'a> {
         open.file.chunks.push(chunk);
         open.gathered += u64::from(chunk.bytes);
         let linked = open.file.same && self.site.reuse == Reuse::HardLink && open.output.is_none();
-        let full = if linked {
+        let full = if open.container.is_some() {
+            false
+        } else if linked {
             open.file.chunks.len() >= LINK_CHUNKS_MAX
         } else {
             open.gathered >= PART_BYTES || open.file.chunks.len() >= PART_CHUNKS_MAX
@@ -153,6 +164,9 @@ impl<'a> Planner<'a> {
             Some(OpenFile { output: Some(output), .. }) => {
                 worker::finish(self.site, output);
                 Ok(())
+            }
+            Some(OpenFile { file, container: Some(container), .. }) => {
+                self.send(Job::Archive(file, container))
             }
             Some(OpenFile { file, .. }) => self.add_to_batch(file),
         }

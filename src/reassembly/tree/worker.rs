@@ -13,8 +13,8 @@ use crate::files;
 use crate::ids::ChunkId;
 use crate::monitor::Phase;
 use crate::reassembly::walk::read_chunk;
-use crate::reassembly::{ChunkReader, Error};
-use crate::recipe::ChunkRef;
+use crate::reassembly::{Archive, ChunkReader, Error, write_archive};
+use crate::recipe::{ChunkRef, Container};
 
 /// 1 MiB: what is written at once.
 const WRITE_BYTES: usize = 1024 * 1024;
@@ -50,6 +50,7 @@ impl<'a> Worker<'a> {
                 self.site.go_on()?;
                 self.whole(file)
             }),
+            Job::Archive(file, container) => self.archive(&file, container),
             Job::Part(part) => {
                 self.fill(&part.output, part.offset, &part.chunks)?;
                 finish(self.site, part.output);
@@ -80,6 +81,49 @@ impl<'a> Worker<'a> {
         self.fill(&output, 0, &wanted.chunks)?;
         finish(site, Arc::new(output));
         Ok(())
+    }
+
+    /// Writes an archive: the earlier one's bytes where it is the same, else rebuilt.
+    fn archive(&mut self, wanted: &Whole, container: Container) -> Result<(), Error> {
+        let site = self.site;
+        let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
+        if let Some(earlier) = &earlier
+            && site.reuse == Reuse::HardLink
+            && !site.may_reflink()
+            && is_artifact(earlier, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?
+            && site.hard_link(earlier, wanted)
+        {
+            self.reused_archive(wanted);
+            return Ok(());
+        }
+        let file = site.create_file(&wanted.path, wanted.mode)?;
+        let write = |bytes: &[u8], offset| {
+            site.go_on()?;
+            Ok(site.on(file.write_all_at(bytes, offset), "write", &wanted.path)?)
+        };
+        let is_there = match &site.basis(earlier, &file, wanted)? {
+            Basis::None => false,
+            Basis::InPlace => is_artifact(&file, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?,
+            Basis::Earlier(earlier) => is_artifact(earlier, wanted.size, container, &mut self.buffer, write)?,
+        };
+        if is_there {
+            self.reused_archive(wanted);
+            return Ok(());
+        }
+        let mut offset = 0;
+        let archive = Archive { path: &wanted.path, size: wanted.size, container, chunks: &wanted.chunks };
+        write_archive(archive, self.reader, &mut |bytes| {
+            write(bytes, offset)?;
+            offset += bytes.len() as u64;
+            site.monitor.advance(Phase::Rebuild, bytes.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn reused_archive(&self, wanted: &Whole) {
+        self.site.reused(wanted.size);
+        self.site.reused_whole();
+        self.site.monitor.advance(Phase::Rebuild, wanted.size);
     }
 
     /// Links the earlier file, once it is verified, instead of writing a new one.
@@ -151,6 +195,29 @@ impl<'a> Worker<'a> {
         self.buffer.clear();
         self.site.on(written, "write", &output.path)
     }
+}
+
+/// Whether a file holds the archive; `take` gets its bytes and their offset, whatever they are.
+fn is_artifact(
+    file: &File,
+    size: u64,
+    container: Container,
+    buffer: &mut Vec<u8>,
+    mut take: impl FnMut(&[u8], u64) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let (mut hasher, mut offset) = (blake3::Hasher::new(), 0);
+    while offset < size {
+        let length = usize::try_from(size - offset).unwrap_or(usize::MAX).min(WRITE_BYTES);
+        buffer.resize(length, 0);
+        if file.read_exact_at(buffer, offset).is_err() {
+            return Ok(false);
+        }
+        hasher.update(buffer);
+        take(buffer, offset)?;
+        offset += length as u64;
+    }
+    buffer.clear();
+    Ok(hasher.finalize().as_bytes() == container.artifact.as_bytes())
 }
 
 /// Lets go of a file; whoever is the last counts it.

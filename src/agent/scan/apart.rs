@@ -1,0 +1,342 @@
+//! Takes archives apart, and proves that they come together again.
+//!
+//! An archive that cannot be proven, is beyond a bound, or gains nothing is not one: it is cut as it is. The
+//! stream of a proven one goes to a temporary file without a name, from which its chunks are read again.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chunking::Profile;
+use crate::container::{HEAD_BYTES_MAX, begins_archive};
+use crate::container::{Limits, Part, Piece, Plan, Planner, decode_head, encode_head, rebuild, take_apart};
+use crate::files::{self, OnPath};
+use crate::ids::{ArtifactId, ChunkId};
+use crate::limits::STREAM_CHUNKS_MAX;
+use crate::mapping::Mapping;
+use crate::recipe::{ChunkRef, Container};
+
+/// 16 KiB: a smaller archive is one chunk or two.
+const ARCHIVE_BYTES_MIN: u64 = 16 * 1024;
+/// 2 GiB: a larger archive is cut as it is.
+const ARCHIVE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// 32 MiB: a larger archive is looked at in a map of a copy of its own, as the file may shrink meanwhile.
+const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A tenth of an archive must be streams that can be made again.
+const SHARE_MIN: u64 = 10;
+/// 1 KiB: members that are shorter are cut together with their neighbours.
+const MEMBER_BYTES_MIN: u64 = 1024;
+/// 16 GiB: streams of one scan.
+const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// 64 KiB: what is written or compared at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Where archives may be taken apart in one scan, and how much there may be of it.
+#[derive(Debug)]
+pub struct Archives {
+    folder: PathBuf,
+    bytes_left: AtomicU64,
+}
+
+impl Archives {
+    /// Temporary files go to `folder`, which exists.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, bytes_left: AtomicU64::new(STREAMS_BYTES_MAX) }
+    }
+
+    fn reserve(&self, bytes: u64) -> bool {
+        let spend = |left: u64| left.checked_sub(bytes);
+        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+    }
+
+    fn create(&self) -> files::Result<File> {
+        tempfile::tempfile_in(&self.folder).on("create a temporary file in", &self.folder)
+    }
+}
+
+/// Streams of archives that were taken apart, one behind the other in one file.
+#[derive(Debug, Clone)]
+pub struct Streams(Arc<File>);
+
+impl PartialEq for Streams {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Streams {}
+
+impl Streams {
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+/// An archive's recipe, and where its stream is.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub container: Container,
+    pub streams: Streams,
+    /// Where the stream begins.
+    pub begin: u64,
+}
+
+/// One worker's memory.
+pub(super) struct Taker<'a> {
+    archives: &'a Archives,
+    planner: Planner,
+    streams: Option<(Streams, u64)>,
+}
+
+impl<'a> Taker<'a> {
+    pub fn new(archives: &'a Archives) -> Self {
+        Self { archives, planner: Planner::default(), streams: None }
+    }
+
+    /// Takes `file` apart, where it is an archive of `size` bytes that comes together again; gives its chunks.
+    ///
+    /// Memory: 32 MiB for the archive, 128 MiB for what is nested in it. Time: two times what encoding it takes.
+    pub fn take(
+        &mut self,
+        file: &File,
+        path: &Path,
+        size: u64,
+        profile: Profile,
+        buffer: &mut Vec<u8>,
+    ) -> files::Result<Option<(Taken, Vec<ChunkRef>)>> {
+        if !(ARCHIVE_BYTES_MIN..=ARCHIVE_BYTES_MAX).contains(&size)
+            || !may_be_archive(file, size).on("read", path)?
+        {
+            return Ok(None);
+        }
+        if size <= MEMORY_BYTES_MAX {
+            let mut archive = vec![0; usize::try_from(size).expect("at most 32 MiB")];
+            if file.read_exact_at(&mut archive, 0).is_err() {
+                // It is not what it was: whoever reads it next says so.
+                return Ok(None);
+            }
+            return self.take_bytes(&archive, profile, buffer);
+        }
+        let copy = self.archives.create()?;
+        let copied = io::copy(&mut Section::new(file, 0, size), &mut &copy).on("copy", path)?;
+        if copied != size {
+            return Ok(None);
+        }
+        let archive = Mapping::of_own(&copy, path)?;
+        self.take_bytes(&archive, profile, buffer)
+    }
+
+    fn take_bytes(
+        &mut self,
+        archive: &[u8],
+        profile: Profile,
+        buffer: &mut Vec<u8>,
+    ) -> files::Result<Option<(Taken, Vec<ChunkRef>)>> {
+        let plan = self.planner.plan(archive, &Limits::default());
+        if !is_worth_it(&plan) {
+            return Ok(None);
+        }
+        let head = encode_head(&plan);
+        let lengths = Lengths::of(&plan, head.len() as u64);
+        let artifact = ArtifactId::of(archive);
+        let container = Container { stream_bytes: lengths.all(), artifact };
+        let bounded = head.len() <= HEAD_BYTES_MAX && container.is_bounded(archive.len() as u64);
+        if !bounded || !self.archives.reserve(lengths.all()) {
+            return Ok(None);
+        }
+        let folder = &self.archives.folder;
+        let (streams, begin) = match &self.streams {
+            Some((streams, end)) => (streams.clone(), *end),
+            None => (Streams(Arc::new(self.archives.create()?)), 0),
+        };
+        write_stream(&plan, archive, &head, &lengths, streams.file(), begin).on("write to", folder)?;
+        let proven = is_proven(archive, &head, &lengths, streams.file(), begin).on("read in", folder)?;
+        let chunks = cut(&lengths, streams.file(), begin, profile, buffer).on("read in", folder)?;
+        if !proven || chunks.len() as u64 > STREAM_CHUNKS_MAX {
+            return Ok(None);
+        }
+        self.streams = Some((streams.clone(), begin + lengths.all()));
+        Ok(Some((Taken { container, streams, begin }, chunks)))
+    }
+}
+
+/// Lengths of a stream's parts.
+struct Lengths {
+    head: u64,
+    framing: u64,
+    contents: Vec<u64>,
+}
+
+impl Lengths {
+    fn of(plan: &Plan, head: u64) -> Self {
+        Self { head, framing: plan.framing_bytes(), contents: plan.contents() }
+    }
+
+    fn content(&self) -> u64 {
+        self.contents.iter().sum()
+    }
+
+    fn all(&self) -> u64 {
+        self.head + self.framing + self.content()
+    }
+}
+
+fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
+    let (mut first, mut last) = ([0; 512], [0; 1024]);
+    let read = file.read_exact_at(&mut first, 0).and_then(|()| file.read_exact_at(&mut last, size - 1024));
+    match read {
+        // It is not what it was: whoever reads it next says so.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+        Ok(()) => Ok(begins_archive(&first) || last.windows(4).any(|bytes| bytes == b"PK\x05\x06")),
+    }
+}
+
+fn is_worth_it(plan: &Plan) -> bool {
+    let packed = |piece: &Piece| if let Piece::Deflated { packed, .. } = piece { *packed } else { 0 };
+    let packed: u64 = plan.pieces().iter().map(packed).sum();
+    packed > 0 && packed >= plan.bytes() / SHARE_MIN
+}
+
+fn write_stream(
+    plan: &Plan,
+    archive: &[u8],
+    head: &[u8],
+    lengths: &Lengths,
+    streams: &File,
+    begin: u64,
+) -> io::Result<()> {
+    streams.write_all_at(head, begin)?;
+    let writer = |offset| BufWriter::with_capacity(BUFFER_BYTES, Place { file: streams, offset });
+    let mut framing = writer(begin + lengths.head);
+    let mut content = writer(begin + lengths.head + lengths.framing);
+    take_apart(plan, archive, &mut |part| match part {
+        Part::Framing(bytes) => framing.write_all(bytes),
+        Part::Content(bytes) => content.write_all(bytes),
+        Part::End => Ok(()),
+    })?;
+    framing.flush()?;
+    content.flush()
+}
+
+/// Rebuilds the archive of what was written, as the proxy will, and compares it.
+fn is_proven(archive: &[u8], head: &[u8], lengths: &Lengths, streams: &File, begin: u64) -> io::Result<bool> {
+    let Ok((plan, framing_bytes, content_bytes)) = decode_head(head) else { return Ok(false) };
+    if (framing_bytes, content_bytes) != (lengths.framing, lengths.content()) {
+        return Ok(false);
+    }
+    let at = begin + lengths.head;
+    let mut framing = io::BufReader::with_capacity(BUFFER_BYTES, Section::new(streams, at, framing_bytes));
+    let at = at + framing_bytes;
+    let mut content = io::BufReader::with_capacity(BUFFER_BYTES, Section::new(streams, at, content_bytes));
+    let mut rest = Compared { rest: archive, differs: false };
+    match rebuild(&plan, &mut framing, &mut content, &mut rest) {
+        Ok(()) => Ok(rest.rest.is_empty()),
+        Err(_) if rest.differs => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Cuts the stream; each of its parts begins with a chunk of its own.
+fn cut(
+    lengths: &Lengths,
+    streams: &File,
+    begin: u64,
+    profile: Profile,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Vec<ChunkRef>> {
+    let (mut chunks, mut offset) = (Vec::new(), begin);
+    for length in parts(lengths) {
+        profile.cut_all::<io::Error>(Section::new(streams, offset, length), buffer, |bytes| {
+            let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
+            chunks.push(ChunkRef { id: ChunkId::of(bytes), bytes: length });
+            Ok(())
+        })?;
+        offset += length;
+    }
+    Ok(chunks)
+}
+
+/// The lengths between the places where chunks must end.
+fn parts(lengths: &Lengths) -> Vec<u64> {
+    let mut parts = vec![lengths.head, lengths.framing];
+    let mut short = 0;
+    for length in &lengths.contents {
+        if *length < MEMBER_BYTES_MIN {
+            short += length;
+        } else {
+            parts.extend([std::mem::take(&mut short), *length]);
+        }
+    }
+    parts.push(short);
+    parts.retain(|length| *length > 0);
+    parts
+}
+
+/// Writes from a place of a file on.
+struct Place<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Write for Place<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write_at(bytes, self.offset)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads some bytes of a file.
+struct Section<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+}
+
+impl<'a> Section<'a> {
+    fn new(file: &'a File, offset: u64, bytes: u64) -> Self {
+        Self { file, offset, left: bytes }
+    }
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
+        let read = self.file.read_at(&mut out[..length], self.offset)?;
+        self.offset += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// Takes only the bytes that it expects.
+struct Compared<'a> {
+    rest: &'a [u8],
+    differs: bool,
+}
+
+impl Write for Compared<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.rest.strip_prefix(bytes) {
+            Some(rest) => self.rest = rest,
+            None => {
+                self.differs = true;
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! Reads gzip headers (RFC 1952) to find where the deflate stream begins.
+
+use crate::deflate::Hint;
+
+const HAS_CHECK: u8 = 1 << 1;
+const HAS_EXTRA: u8 = 1 << 2;
+const HAS_NAME: u8 = 1 << 3;
+const HAS_COMMENT: u8 = 1 << 4;
+const RESERVED: u8 = 0xe0;
+/// 64 KiB: a name or a comment longer than that is not one.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Check value and length after the stream.
+pub(super) const TRAILER_BYTES: usize = 8;
+
+/// Length of the header at the start of `bytes`, and what it says of the effort.
+pub(super) fn header(bytes: &[u8]) -> Option<(usize, Hint)> {
+    let [0x1f, 0x8b, 8, flags, _, _, _, _, effort, _, ..] = *bytes else { return None };
+    if flags & RESERVED != 0 {
+        return None;
+    }
+    let mut length = 10;
+    if flags & HAS_EXTRA != 0 {
+        let size = bytes.get(length..length + 2)?;
+        length += 2 + usize::from(u16::from_le_bytes([size[0], size[1]]));
+    }
+    for text in [HAS_NAME, HAS_COMMENT] {
+        if flags & text != 0 {
+            let rest = bytes.get(length..)?;
+            length += 1 + rest.iter().take(TEXT_BYTES_MAX).position(|byte| *byte == 0)?;
+        }
+    }
+    if flags & HAS_CHECK != 0 {
+        length += 2;
+    }
+    let hint = match effort {
+        2 => Hint::Best,
+        4 => Hint::Fast,
+        _ => Hint::None,
+    };
+    (length < bytes.len()).then_some((length, hint))
+}

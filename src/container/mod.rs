@@ -1,0 +1,57 @@
+//! Takes archives apart into framing and plain content, and puts them together again, bit for bit.
+//!
+//! A [`Plan`] says how; [`Planner`] makes it, and keeps of a deflate stream only what it has proven; what it
+//! does not understand stays as it is. [`take_apart`] gives the framing and the content by the plan,
+//! [`rebuild`] makes the archive of them. Plan, framing
+//! and content one after another are the archive's *stream*, whose head is [`encode_head`]'s. Known containers: zip and its kin, gzip, tar, `ar` (Debian
+//! packages), PNG; archives in archives to a bounded depth. No name in an archive is read or used. The
+//! whole archive's hash is the caller's to check, as for any other artifact.
+
+mod ar;
+mod encoding;
+mod gzip;
+mod limits;
+mod plan;
+mod planner;
+mod png;
+mod rebuilding;
+mod tar;
+mod taking;
+mod zip;
+
+use crate::deflate::Hint;
+
+pub use encoding::{HEAD_BYTES_MAX, PREFIX_BYTES, decode_head, encode_head, head_bytes};
+pub use limits::Limits;
+pub use plan::{DEPTH_MAX, Error, Piece, Plan};
+pub use planner::{Planner, Tally, begins_archive};
+pub use rebuilding::rebuild;
+pub use taking::{Part, take_apart};
+
+/// A range of an archive that holds a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member {
+    at: u64,
+    bytes: u64,
+    packing: Packing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Stored,
+    Deflated(Hint),
+}
+
+impl Member {
+    fn stored(at: u64, bytes: u64) -> Self {
+        Self { at, bytes, packing: Packing::Stored }
+    }
+
+    fn deflated(at: u64, bytes: u64, hint: Hint) -> Self {
+        Self { at, bytes, packing: Packing::Deflated(hint) }
+    }
+
+    fn end(&self) -> u64 {
+        self.at.saturating_add(self.bytes)
+    }
+}

@@ -1,0 +1,202 @@
+//! Looks at an archive and writes the plan of its pieces.
+
+use super::limits::Limits;
+use super::plan::{Piece, Plan};
+use super::{Member, Packing, ar, gzip, png, tar, zip};
+use crate::deflate::{Guesser, Hint, Inflater, Stream};
+
+/// 128 B: a shorter stream costs more to describe than it can save.
+const PACKED_BYTES_MIN: usize = 128;
+/// 1 MiB: what any archive may inflate to, whatever the ratio.
+const PLAIN_BYTES_FREE: u64 = 1024 * 1024;
+/// 1,000: gzip members one after another.
+const GZIP_MEMBERS_MAX: usize = 1000;
+
+/// Makes plans; keeps the memory of its encoder and what it learned of the archives' makers.
+#[derive(Default)]
+pub struct Planner {
+    guesser: Guesser,
+    inflater: Inflater,
+    tally: Tally,
+}
+
+/// What became of the deflate streams that a planner saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Streams that a method makes again.
+    pub proven: u64,
+    /// Bytes of them, as packed.
+    pub proven_bytes: u64,
+    /// Streams that stay as they are.
+    pub kept: u64,
+    /// Bytes of them, as packed.
+    pub kept_bytes: u64,
+}
+
+/// What is left of the limits of one archive.
+struct Budget {
+    plain_bytes: u64,
+    pieces: usize,
+    nested_bytes: u64,
+}
+
+impl Planner {
+    /// Plans `archive`; the plan covers it exactly, and each deflated piece was made again and compared.
+    ///
+    /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
+    /// Memory: 1 MiB, the plan, and twice `nested_bytes_max` for each level of nesting. Time: what inflating
+    /// and encoding again `plain_bytes_max` takes, a few times at worst.
+    pub fn plan(&mut self, archive: &[u8], limits: &Limits) -> Plan {
+        let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
+        let mut budget = Budget {
+            plain_bytes: limits.plain_bytes_max.min(ratio_bytes.saturating_add(PLAIN_BYTES_FREE)),
+            pieces: limits.pieces_max,
+            nested_bytes: limits.nested_bytes_max,
+        };
+        self.look(archive, limits.depth_max, &mut budget).unwrap_or_else(|| Plan::plain(archive.len() as u64))
+    }
+
+    /// What became of the streams of all archives so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// `None` if nothing was found in `bytes`.
+    fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Option<Plan> {
+        let depth = depth.checked_sub(1)?;
+        if gzip::header(bytes).is_some() {
+            return self.gzip(bytes, depth, budget);
+        }
+        if tar::begins(bytes) {
+            let members = tar::members(bytes, budget.pieces / 2);
+            return self.members(bytes, &members, Piece::Content, depth, budget);
+        }
+        if let Some(member) = png::member(bytes) {
+            return self.members(bytes, &[member], Piece::Framing, depth, budget);
+        }
+        let members = ar::members(bytes, budget.pieces / 2);
+        let members = members.or_else(|| zip::members(bytes, budget.pieces / 2))?;
+        self.members(bytes, &members, Piece::Framing, depth, budget)
+    }
+
+    fn members(
+        &mut self,
+        bytes: &[u8],
+        members: &[Member],
+        between: fn(u64) -> Piece,
+        depth: u8,
+        budget: &mut Budget,
+    ) -> Option<Plan> {
+        let mut plan = Plan::default();
+        let mut at = 0usize;
+        for member in members {
+            let begin = usize::try_from(member.at).ok()?;
+            let end = usize::try_from(member.end()).ok()?;
+            let inside = bytes.get(begin..end)?;
+            if inside.len() < PACKED_BYTES_MIN || budget.pieces < 2 {
+                continue;
+            }
+            let mut found = Plan::default();
+            match member.packing {
+                Packing::Stored => found = self.stored(inside, depth, budget),
+                Packing::Deflated(hint) => match self.deflated(inside, hint, depth, budget) {
+                    Some(piece) => found.push(piece),
+                    None => found.push(Piece::Content(inside.len() as u64)),
+                },
+            }
+            budget.pieces -= 2;
+            plan.push(between((begin - at) as u64));
+            at = begin + usize::try_from(found.bytes()).ok()?;
+            plan.append(found);
+        }
+        plan.push(between((bytes.len() - at) as u64));
+        (!plan.is_plain()).then_some(plan)
+    }
+
+    fn stored(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Plan {
+        let found = if has_magic(bytes) { self.look(bytes, depth, budget) } else { None };
+        found.unwrap_or_else(|| Plan::plain(bytes.len() as u64))
+    }
+
+    /// The deflate stream at the start of `bytes`, with what is in it; `None` if it cannot be made again.
+    fn deflated(&mut self, bytes: &[u8], hint: Hint, depth: u8, budget: &mut Budget) -> Option<Piece> {
+        let Stream { packed, plain, method } = self.guesser.stream(bytes, budget.plain_bytes, hint)?;
+        budget.plain_bytes -= plain;
+        let Some(method) = method else {
+            self.tally.kept += 1;
+            self.tally.kept_bytes += packed;
+            return None;
+        };
+        self.tally.proven += 1;
+        self.tally.proven_bytes += packed;
+        let stream = &bytes[..usize::try_from(packed).ok()?];
+        let inner = self.nested(stream, plain, depth, budget).unwrap_or_else(|| Plan::plain(plain));
+        Some(Piece::Deflated { packed, method, plain: inner })
+    }
+
+    /// Looks into what a stream inflates to, if it may be held in memory.
+    fn nested(&mut self, stream: &[u8], plain: u64, depth: u8, budget: &mut Budget) -> Option<Plan> {
+        if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(plain).ok()?);
+        self.inflater.reset();
+        let inflated = self.inflater.push(stream, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        inflated.ok()?;
+        budget.nested_bytes -= plain;
+        let plan = self.look(&bytes, depth, budget);
+        budget.nested_bytes += plain;
+        plan
+    }
+
+    /// Whether the first bytes of a stream are those of an archive.
+    fn is_archive(&mut self, stream: &[u8]) -> bool {
+        let mut archive = false;
+        self.inflater.reset();
+        // The first piece is the whole stream or 64 KiB; then it stops.
+        let _ = self.inflater.push(stream, |piece| {
+            archive = has_magic(piece);
+            Err::<(), _>(())
+        });
+        archive
+    }
+
+    fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Option<Plan> {
+        let mut plan = Plan::default();
+        let mut at = 0;
+        for _ in 0..GZIP_MEMBERS_MAX {
+            let Some((header, hint)) = gzip::header(&bytes[at..]) else { break };
+            if budget.pieces < 2 || bytes.len() - at - header < PACKED_BYTES_MIN {
+                break;
+            }
+            let Some(piece) = self.deflated(&bytes[at + header..], hint, depth, budget) else { break };
+            budget.pieces -= 2;
+            at += header + usize::try_from(piece.bytes()).ok()?;
+            plan.push(Piece::Framing(header as u64));
+            plan.push(piece);
+            let trailer = gzip::TRAILER_BYTES.min(bytes.len() - at);
+            plan.push(Piece::Framing(trailer as u64));
+            at += trailer;
+        }
+        if at == 0 {
+            return None;
+        }
+        let rest = (bytes.len() - at) as u64;
+        plan.push(if rest < PACKED_BYTES_MIN as u64 { Piece::Framing(rest) } else { Piece::Content(rest) });
+        Some(plan)
+    }
+}
+
+/// Whether these are the first bytes of an archive, as far as 512 B tell.
+pub fn begins_archive(bytes: &[u8]) -> bool {
+    has_magic(bytes) || bytes.starts_with(b"\x1f\x8b\x08")
+}
+
+/// Whether a nested archive begins here. Only the outermost may begin with something else.
+fn has_magic(bytes: &[u8]) -> bool {
+    let magic = [&b"PK\x03\x04"[..], b"!<arch>\n", b"\x89PNG"];
+    gzip::header(bytes).is_some() || tar::begins(bytes) || magic.iter().any(|magic| bytes.starts_with(magic))
+}

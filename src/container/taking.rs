@@ -1,0 +1,107 @@
+//! Splits an archive by its plan into the framing and the content streams.
+
+use std::io;
+
+use super::plan::{Piece, Plan};
+use crate::deflate::{Broken, Inflater, Progress};
+
+/// What comes out of an archive, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// The next bytes of the framing stream.
+    Framing(&'a [u8]),
+    /// The next bytes of the present content stream.
+    Content(&'a [u8]),
+    /// The present content stream ends.
+    End,
+}
+
+/// Hands the parts of `archive` to `take`. Memory: 75 KiB for each level of nesting.
+///
+/// # Errors
+/// The first error of `take`; `InvalidData` if `plan` is not one of `archive`.
+pub fn take_apart(
+    plan: &Plan,
+    archive: &[u8],
+    take: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut level = Level::new(plan);
+    level.push(archive, take)?;
+    level.finish()
+}
+
+/// A plan being followed: bytes are pushed in and come out as parts.
+struct Level<'a> {
+    pieces: std::slice::Iter<'a, Piece>,
+    piece: Option<&'a Piece>,
+    /// Bytes of the piece still to come.
+    left: u64,
+    inner: Option<Box<(Inflater, Level<'a>)>>,
+}
+
+fn differs() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the archive is not the one that was planned")
+}
+
+impl<'a> Level<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let mut level = Self { pieces: plan.pieces().iter(), piece: None, left: 0, inner: None };
+        level.advance();
+        level
+    }
+
+    fn advance(&mut self) {
+        self.piece = self.pieces.next();
+        self.left = self.piece.map_or(0, Piece::bytes);
+        if let Some(Piece::Deflated { plain, .. }) = self.piece {
+            let inner = Level::new(plain);
+            match &mut self.inner {
+                Some(pair) => {
+                    pair.0.reset();
+                    pair.1 = inner;
+                }
+                none => *none = Some(Box::new((Inflater::default(), inner))),
+            }
+        }
+    }
+
+    fn push(&mut self, mut bytes: &[u8], take: &mut dyn FnMut(Part<'_>) -> io::Result<()>) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let piece = self.piece.ok_or_else(differs)?;
+            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, rest) = bytes.split_at(length);
+            bytes = rest;
+            self.left -= length as u64;
+            match piece {
+                Piece::Framing(_) => take(Part::Framing(now))?,
+                Piece::Content(_) => take(Part::Content(now))?,
+                Piece::Deflated { .. } => self.inflate(now, take)?,
+            }
+            if self.left == 0 {
+                if matches!(piece, Piece::Content(_)) {
+                    take(Part::End)?;
+                }
+                self.advance();
+            }
+        }
+        Ok(())
+    }
+
+    fn inflate(&mut self, packed: &[u8], take: &mut dyn FnMut(Part<'_>) -> io::Result<()>) -> io::Result<()> {
+        let (inflater, level) = &mut **self.inner.as_mut().expect("made when the piece began");
+        let progress =
+            inflater.push(packed, |plain| level.push(plain, take)).map_err(|broken| match broken {
+                Broken::Stream => differs(),
+                Broken::Taker(error) => error,
+            })?;
+        let expected = if self.left == 0 { Progress::End(packed.len()) } else { Progress::More };
+        if progress != expected {
+            return Err(differs());
+        }
+        if self.left == 0 { level.finish() } else { Ok(()) }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if self.piece.is_none() { Ok(()) } else { Err(differs()) }
+    }
+}

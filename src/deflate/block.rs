@@ -1,0 +1,234 @@
+//! Collects the symbols of a block and writes it in the shortest of the three forms.
+//!
+//! Source of the algorithm: `_tr_tally`, `_tr_flush_block`, `scan_tree` and `send_tree` of zlib's trees.c.
+
+use super::bits::BitWriter;
+use super::codes::{
+    DISTANCE_EXTRA, DISTANCE_FIRST, DISTANCES, END, FIXED_DISTANCE_BITS, FIXED_LITERAL_BITS, LENGTH_BASE,
+    LENGTH_CODE, LENGTH_EXTRA, LENGTH_FIRST, LITERALS, RUN_EXTRA, RUN_ORDER, RUNS, distance_code, number,
+};
+use super::tree::{Alphabet, Builder, Code, Cost};
+
+const LITERAL_ALPHABET: Alphabet =
+    Alphabet { extra: &LENGTH_EXTRA, extra_from: LENGTH_BASE, fixed: &FIXED_LITERAL_BITS, bits_max: 15 };
+const DISTANCE_ALPHABET: Alphabet =
+    Alphabet { extra: &DISTANCE_EXTRA, extra_from: 0, fixed: &FIXED_DISTANCE_BITS, bits_max: 15 };
+const RUN_ALPHABET: Alphabet = Alphabet { extra: &RUN_EXTRA, extra_from: 0, fixed: &[], bits_max: 7 };
+
+/// A symbol of the code length alphabet and the value of its extra bits.
+type Run = (u8, u8);
+
+/// The symbols since the last block, how often each occurs, and room to build codes.
+pub(super) struct Block {
+    /// A literal, or a length minus 3 with the distance from bit 8 on.
+    symbols: Vec<u32>,
+    symbols_max: usize,
+    literal_counts: [u16; LITERALS],
+    distance_counts: [u16; DISTANCES],
+    literals: Code<LITERALS>,
+    distances: Code<DISTANCES>,
+    run_code: Code<RUNS>,
+    runs: Vec<Run>,
+    builder: Builder,
+    fixed_only: bool,
+}
+
+impl Block {
+    /// A block holds one symbol less than `symbols`; `fixed_only` leaves no choice of codes.
+    pub(super) fn new(symbols: usize, fixed_only: bool) -> Self {
+        let mut block = Self {
+            symbols: Vec::with_capacity(symbols),
+            symbols_max: 0,
+            literal_counts: [0; LITERALS],
+            distance_counts: [0; DISTANCES],
+            literals: Code::new(),
+            distances: Code::new(),
+            run_code: Code::new(),
+            runs: Vec::with_capacity(LITERALS + DISTANCES),
+            builder: Builder::new(),
+            fixed_only,
+        };
+        block.reset(symbols, fixed_only);
+        block
+    }
+
+    /// Begins anew.
+    pub(super) fn reset(&mut self, symbols: usize, fixed_only: bool) {
+        (self.symbols_max, self.fixed_only) = (symbols - 1, fixed_only);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.symbols.clear();
+        self.literal_counts.fill(0);
+        self.distance_counts.fill(0);
+        self.literal_counts[END] = 1;
+    }
+
+    /// Adds a literal; true when the block is full.
+    #[inline]
+    pub(super) fn literal(&mut self, byte: u8) -> bool {
+        self.symbols.push(u32::from(byte));
+        self.literal_counts[usize::from(byte)] += 1;
+        self.symbols.len() == self.symbols_max
+    }
+
+    /// Adds a copy of 3 to 258 bytes from 1 to 32,768 bytes before; true when the block is full.
+    #[inline]
+    pub(super) fn copy(&mut self, distance: usize, length: usize) -> bool {
+        let length = (length - 3) & 255;
+        self.symbols.push((distance as u32) << 8 | length as u32);
+        self.literal_counts[LENGTH_BASE + usize::from(LENGTH_CODE[length])] += 1;
+        self.distance_counts[distance_code(distance - 1)] += 1;
+        self.symbols.len() == self.symbols_max
+    }
+
+    /// GNU gzip's rule, once in 4,096 symbols: few copies, and less than half of `plain` bytes by a rough bound.
+    pub(super) fn ends_early(&self, plain: usize) -> bool {
+        let symbols = self.symbols.len();
+        if !symbols.is_multiple_of(4096) {
+            return false;
+        }
+        let codes = self.distance_counts.iter().zip(DISTANCE_EXTRA);
+        let bits: usize = codes.map(|(count, extra)| usize::from(*count) * (5 + usize::from(extra))).sum();
+        let copies: usize = self.distance_counts.iter().map(|count| usize::from(*count)).sum();
+        copies < symbols / 2 && (symbols * 8 + bits) / 8 < plain / 2
+    }
+
+    /// Writes the block; `plain` are the bytes it stands for, unless they have left the window.
+    pub(super) fn write(
+        &mut self,
+        plain: Option<&[u8]>,
+        last: bool,
+        bits: &mut BitWriter,
+        out: &mut Vec<u8>,
+    ) {
+        let mut cost = Cost::default();
+        self.builder.build(&self.literal_counts, &LITERAL_ALPHABET, &mut self.literals, &mut cost);
+        self.builder.build(&self.distance_counts, &DISTANCE_ALPHABET, &mut self.distances, &mut cost);
+        let fixed_bytes = (cost.fixed + 3 + 7) >> 3;
+        let run_codes = self.build_runs(&mut cost);
+        let own_bytes = (cost.own + 3 + 7) >> 3;
+        let fixed = fixed_bytes <= own_bytes || self.fixed_only;
+        let best = if fixed { fixed_bytes } else { own_bytes };
+        let flag = u64::from(last);
+        if let Some(plain) = plain.filter(|plain| plain.len() as i64 + 4 <= best) {
+            write_stored(plain, last, bits, out);
+        } else if fixed {
+            bits.put(1 << 1 | flag, 3, out);
+            self.literals.bits.copy_from_slice(&FIXED_LITERAL_BITS[..LITERALS]);
+            self.distances.bits = FIXED_DISTANCE_BITS;
+            let mut codes = [0; LITERALS + 2];
+            number(&FIXED_LITERAL_BITS, &mut codes);
+            self.literals.codes.copy_from_slice(&codes[..LITERALS]);
+            number(&FIXED_DISTANCE_BITS, &mut self.distances.codes);
+            self.write_symbols(bits, out);
+        } else {
+            bits.put(2 << 1 | flag, 3, out);
+            self.write_codes(run_codes, bits, out);
+            self.write_symbols(bits, out);
+        }
+        self.clear();
+        if last {
+            bits.align(out);
+        }
+    }
+
+    /// Makes the code for the code lengths; returns how many of its own lengths are sent.
+    fn build_runs(&mut self, cost: &mut Cost) -> usize {
+        self.runs.clear();
+        append_runs(&self.literals.bits[..=self.literals.last], &mut self.runs);
+        append_runs(&self.distances.bits[..=self.distances.last], &mut self.runs);
+        let mut counts = [0; RUNS];
+        for (symbol, _) in &self.runs {
+            counts[usize::from(*symbol)] += 1;
+        }
+        self.builder.build(&counts, &RUN_ALPHABET, &mut self.run_code, cost);
+        let mut sent = RUNS;
+        while sent > 4 && self.run_code.bits[RUN_ORDER[sent - 1]] == 0 {
+            sent -= 1;
+        }
+        cost.own += 3 * sent as i64 + 5 + 5 + 4;
+        sent
+    }
+
+    fn write_codes(&self, run_codes: usize, bits: &mut BitWriter, out: &mut Vec<u8>) {
+        bits.put((self.literals.last + 1 - 257) as u64, 5, out);
+        bits.put(self.distances.last as u64, 5, out);
+        bits.put((run_codes - 4) as u64, 4, out);
+        for symbol in &RUN_ORDER[..run_codes] {
+            bits.put(u64::from(self.run_code.bits[*symbol]), 3, out);
+        }
+        for (symbol, value) in &self.runs {
+            let symbol = usize::from(*symbol);
+            let width = u32::from(self.run_code.bits[symbol]);
+            let field = u64::from(self.run_code.codes[symbol]) | u64::from(*value) << width;
+            bits.put(field, width + u32::from(RUN_EXTRA[symbol]), out);
+        }
+    }
+
+    fn write_symbols(&self, bits: &mut BitWriter, out: &mut Vec<u8>) {
+        let literals = &self.literals;
+        for symbol in &self.symbols {
+            let (distance, low) = ((symbol >> 8) as usize, (symbol & 255) as usize);
+            if distance == 0 {
+                bits.put(u64::from(literals.codes[low]), u32::from(literals.bits[low]), out);
+                continue;
+            }
+            let code = usize::from(LENGTH_CODE[low]);
+            let mut width = u32::from(literals.bits[LENGTH_BASE + code]);
+            let mut field = u64::from(literals.codes[LENGTH_BASE + code]);
+            field |= (low as u64 - u64::from(LENGTH_FIRST[code])) << width;
+            width += u32::from(LENGTH_EXTRA[code]);
+            let code = distance_code(distance - 1);
+            field |= u64::from(self.distances.codes[code]) << width;
+            width += u32::from(self.distances.bits[code]);
+            field |= (distance as u64 - 1 - u64::from(DISTANCE_FIRST[code])) << width;
+            width += u32::from(DISTANCE_EXTRA[code]);
+            bits.put(field, width, out);
+        }
+        bits.put(u64::from(literals.codes[END]), u32::from(literals.bits[END]), out);
+    }
+}
+
+/// Writes at most 65,535 bytes as they are.
+pub(super) fn write_stored(plain: &[u8], last: bool, bits: &mut BitWriter, out: &mut Vec<u8>) {
+    let length = u16::try_from(plain.len()).expect("a block is not longer than its window");
+    bits.put(u64::from(last), 3, out);
+    bits.align(out);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&(!length).to_le_bytes());
+    out.extend_from_slice(plain);
+}
+
+/// Appends the run-length form of code lengths, RFC 1951 section 3.2.7, cut into runs as zlib cuts them.
+fn append_runs(lengths: &[u8], runs: &mut Vec<Run>) {
+    let (mut count, mut before) = (0u8, None);
+    let (mut most, mut least) = if lengths[0] == 0 { (138, 3) } else { (7, 4) };
+    for (at, length) in lengths.iter().enumerate() {
+        let next = lengths.get(at + 1);
+        count += 1;
+        if count < most && next == Some(length) {
+            continue;
+        }
+        if count < least {
+            runs.extend((0..count).map(|_| (*length, 0)));
+        } else if *length != 0 {
+            if before != Some(length) {
+                runs.push((*length, 0));
+                count -= 1;
+            }
+            runs.push((16, count - 3));
+        } else if count <= 10 {
+            runs.push((17, count - 3));
+        } else {
+            runs.push((18, count - 11));
+        }
+        (count, before) = (0, Some(length));
+        (most, least) = match next {
+            Some(0) => (138, 3),
+            same if same == Some(length) => (6, 3),
+            _ => (7, 4),
+        };
+    }
+}

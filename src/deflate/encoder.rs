@@ -1,0 +1,306 @@
+//! A deflate encoder whose output is, bit for bit, that of zlib with the same settings.
+//!
+//! Source of the algorithm: `deflate_stored`, `deflate_fast`, `deflate_slow`, `deflate_huff` and
+//! `deflate_rle` of zlib's deflate.c (1.2.11 to 1.3.2 agree), by Jean-loup Gailly and Mark Adler, and
+//! Chromium's fork of it. The output is that of one call with all input and enough room, whatever the
+//! pieces in which the input comes here.
+
+use super::bits::BitWriter;
+use super::block::{Block, write_stored};
+use super::finder::{Castagnoli, Hash, Multiplicative, Rolling};
+use super::method::{Maker, Method, Strategy};
+use super::rust::RustEncoder;
+use super::window::{AHEAD_MIN, Effort, MATCH_MAX, MATCH_MIN, Window};
+
+/// A copy of three bytes from farther back costs more than three literals.
+const SHORT_DISTANCE_MAX: usize = 4096;
+/// RFC 1951 section 3.2.4: the length has 16 bits.
+const STORED_BYTES_MAX: usize = 65_535;
+
+/// zlib's `configuration_table`; level 0 does not search.
+const EFFORTS: [Effort; 10] = [
+    Effort { good: 0, lazy: 0, nice: 0, chain: 0 },
+    Effort { good: 4, lazy: 4, nice: 8, chain: 4 },
+    Effort { good: 4, lazy: 5, nice: 16, chain: 8 },
+    Effort { good: 4, lazy: 6, nice: 32, chain: 32 },
+    Effort { good: 4, lazy: 4, nice: 16, chain: 16 },
+    Effort { good: 8, lazy: 16, nice: 32, chain: 32 },
+    Effort { good: 8, lazy: 16, nice: 128, chain: 128 },
+    Effort { good: 8, lazy: 32, nice: 128, chain: 256 },
+    Effort { good: 32, lazy: 128, nice: 258, chain: 1024 },
+    Effort { good: 32, lazy: 258, nice: 258, chain: 4096 },
+];
+
+/// Encodes one stream after another.
+///
+/// Memory: about 450 KiB, kept from one stream to the next, and the output that was not yet taken.
+pub struct Encoder {
+    method: Method,
+    window: Window,
+    block: Block,
+    bits: BitWriter,
+    /// Length of the copy found one byte before, and where it began: zlib's lazy evaluation.
+    length: usize,
+    /// Whether the byte before is a literal that was not yet written.
+    waiting: bool,
+    /// Level 0 only: bytes of the next stored block.
+    stored: Vec<u8>,
+    /// Made when a stream needs it.
+    rust: Option<Box<RustEncoder>>,
+}
+
+impl Encoder {
+    /// Begins a stream made by `method`, which must have passed [`Method::check`].
+    pub fn new(method: &Method) -> Self {
+        let mut encoder = Self {
+            method: *method,
+            window: Window::new(method.window, chain_bits(method)),
+            block: Block::new(symbols(method), method.strategy == Strategy::Fixed),
+            bits: BitWriter::new(),
+            length: MATCH_MIN - 1,
+            waiting: false,
+            stored: Vec::new(),
+            rust: None,
+        };
+        encoder.reset(method);
+        encoder
+    }
+
+    /// Forgets the stream and begins another.
+    pub fn reset(&mut self, method: &Method) {
+        self.method = *method;
+        if method.maker == Maker::Rust {
+            match &mut self.rust {
+                Some(rust) => rust.reset(method.level),
+                none => *none = Some(Box::new(RustEncoder::new(method.level))),
+            }
+            return;
+        }
+        self.window.reset(method.window, chain_bits(method));
+        self.block.reset(symbols(method), method.strategy == Strategy::Fixed);
+        self.bits.reset();
+        (self.length, self.waiting) = (MATCH_MIN - 1, false);
+        self.stored.clear();
+    }
+
+    /// Takes the next plain bytes; appends to `out` what is certain of the stream by now.
+    pub fn write(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
+        if let Some(rust) = self.rust_encoder() {
+            return rust.write(plain, out);
+        }
+        if self.method.level == 0 {
+            return self.store(plain, out);
+        }
+        while !plain.is_empty() {
+            let taken = self.window.fill(plain);
+            plain = &plain[taken..];
+            if self.window.is_full() {
+                self.run(false, out);
+            }
+        }
+    }
+
+    /// Appends the rest of the stream to `out`. [`Self::reset`] begins the next.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if let Some(rust) = self.rust_encoder() {
+            return rust.finish(out);
+        }
+        if self.method.level == 0 {
+            write_stored(&self.stored, true, &mut self.bits, out);
+            self.stored.clear();
+            return;
+        }
+        self.window.end(self.method.maker == Maker::Gzip);
+        self.run(true, out);
+        self.flush(true, out);
+    }
+
+    fn rust_encoder(&mut self) -> Option<&mut RustEncoder> {
+        self.rust.as_deref_mut().filter(|_| self.method.maker == Maker::Rust)
+    }
+
+    fn store(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
+        while !plain.is_empty() {
+            if self.stored.len() == STORED_BYTES_MAX {
+                write_stored(&self.stored, false, &mut self.bits, out);
+                self.stored.clear();
+            }
+            let taken = plain.len().min(STORED_BYTES_MAX - self.stored.len());
+            self.stored.extend_from_slice(&plain[..taken]);
+            plain = &plain[taken..];
+        }
+    }
+
+    fn run(&mut self, last: bool, out: &mut Vec<u8>) {
+        match self.method.strategy {
+            Strategy::Huffman => return self.huffman(last, out),
+            Strategy::Runs => return self.runs(last, out),
+            Strategy::Default | Strategy::Filtered | Strategy::Fixed => {}
+        }
+        let bits = chain_bits(&self.method);
+        match self.method.maker {
+            Maker::Zlib | Maker::Rust => self.search::<false>(last, Rolling::new(bits), out),
+            Maker::Gzip => self.search::<true>(last, Rolling::new(bits), out),
+            Maker::EarlyChromium | Maker::CastagnoliChromium if self.method.level >= 6 => {
+                self.search::<false>(last, Castagnoli::<3>::new(bits), out);
+            }
+            Maker::EarlyChromium | Maker::CastagnoliChromium => {
+                self.search::<false>(last, Castagnoli::<4>::new(bits), out);
+            }
+            Maker::Chromium => self.search::<false>(last, Multiplicative::new(bits), out),
+        }
+    }
+
+    fn search<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+        if self.method.level <= 3 {
+            self.greedy::<GZIP>(last, hash, out);
+        } else {
+            self.lazy::<GZIP>(last, hash, out);
+        }
+    }
+
+    /// Whether there is enough ahead to go on; slides the window if not.
+    #[inline]
+    fn goes_on(&mut self, last: bool, ahead_min: usize) -> bool {
+        if self.window.ahead >= ahead_min {
+            return true;
+        }
+        self.window.slide();
+        last && self.window.ahead > 0
+    }
+
+    /// Levels 1 to 3: takes each copy that it finds.
+    fn greedy<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+        let effort = EFFORTS[usize::from(self.method.level)];
+        while self.goes_on(last, AHEAD_MIN) {
+            let at = self.window.at;
+            let head = if self.window.ahead >= MATCH_MIN { self.window.insert(at, &hash) } else { 0 };
+            let mut length = 0;
+            if head != 0 && at - head <= self.window.reach() {
+                length = self.window.search::<GZIP>(head, MATCH_MIN - 1, &effort);
+            }
+            let full = if length >= MATCH_MIN {
+                let mut full = self.block.copy(at - self.window.found, length);
+                full |= GZIP && self.ends_early(at);
+                self.window.ahead -= length;
+                self.window.at += length;
+                if length <= effort.lazy && self.window.ahead >= MATCH_MIN {
+                    for inner in at + 1..at + length {
+                        self.window.insert(inner, &hash);
+                    }
+                }
+                full
+            } else {
+                let byte = self.window.byte(at);
+                self.window.ahead -= 1;
+                self.window.at += 1;
+                self.block.literal(byte) | (GZIP && self.ends_early(at))
+            };
+            if full {
+                self.flush(false, out);
+            }
+        }
+    }
+
+    /// Levels 4 to 9: takes a copy only when the next byte does not begin a longer one.
+    fn lazy<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+        let effort = EFFORTS[usize::from(self.method.level)];
+        let filtered = self.method.strategy == Strategy::Filtered;
+        while self.goes_on(last, AHEAD_MIN) {
+            let at = self.window.at;
+            let head = if self.window.ahead >= MATCH_MIN { self.window.insert(at, &hash) } else { 0 };
+            let (before, before_found) = (self.length, self.window.found);
+            let mut length = MATCH_MIN - 1;
+            if head != 0 && before < effort.lazy && at - head <= self.window.reach() {
+                length = self.window.search::<GZIP>(head, before, &effort);
+                let far = || at.wrapping_sub(self.window.found) > SHORT_DISTANCE_MAX;
+                if length <= 5 && (filtered || length == MATCH_MIN && far()) {
+                    length = MATCH_MIN - 1;
+                }
+            }
+            if before >= MATCH_MIN && length <= before {
+                let insert_end = at + self.window.ahead - (MATCH_MIN - 1);
+                let mut full = self.block.copy((at - 1).wrapping_sub(before_found), before);
+                full |= GZIP && self.ends_early(at);
+                let next = at + before - 1;
+                for inner in at + 1..next.min(insert_end) {
+                    self.window.insert(inner, &hash);
+                }
+                self.window.ahead -= before - 1;
+                self.window.at = next;
+                (self.waiting, self.length) = (false, MATCH_MIN - 1);
+                if full {
+                    self.flush(false, out);
+                }
+                continue;
+            }
+            self.length = length;
+            if self.waiting {
+                let full = self.block.literal(self.window.byte(at - 1));
+                if full | (GZIP && self.ends_early(at)) {
+                    self.flush(false, out);
+                }
+            }
+            self.waiting = true;
+            self.window.at += 1;
+            self.window.ahead -= 1;
+        }
+        if last && self.waiting {
+            self.block.literal(self.window.byte(self.window.at - 1));
+            self.waiting = false;
+        }
+    }
+
+    /// GNU gzip, `ct_tally`: whether a block that may go on seems to be coded well enough to end here.
+    fn ends_early(&self, at: usize) -> bool {
+        let bytes = (at as isize - self.window.block).unsigned_abs();
+        self.method.level > 2 && self.block.ends_early(bytes)
+    }
+
+    fn huffman(&mut self, last: bool, out: &mut Vec<u8>) {
+        while self.goes_on(last, 1) {
+            let full = self.block.literal(self.window.byte(self.window.at));
+            self.window.at += 1;
+            self.window.ahead -= 1;
+            if full {
+                self.flush(false, out);
+            }
+        }
+    }
+
+    fn runs(&mut self, last: bool, out: &mut Vec<u8>) {
+        while self.goes_on(last, MATCH_MAX + 1) {
+            let run = self.window.run();
+            let (length, full) = if run >= MATCH_MIN {
+                (run, self.block.copy(1, run))
+            } else {
+                (1, self.block.literal(self.window.byte(self.window.at)))
+            };
+            self.window.at += length;
+            self.window.ahead -= length;
+            if full {
+                self.flush(false, out);
+            }
+        }
+    }
+
+    fn flush(&mut self, last: bool, out: &mut Vec<u8>) {
+        self.block.write(self.window.block_bytes(), last, &mut self.bits, out);
+        self.window.block = self.window.at as isize;
+    }
+}
+
+/// As many as zlib's `hash_bits`; Chromium's fork has no smaller tables.
+fn chain_bits(method: &Method) -> u32 {
+    let bits = u32::from(method.memory) + 7;
+    match method.maker {
+        Maker::Zlib | Maker::Rust => bits,
+        Maker::Gzip | Maker::EarlyChromium => 15,
+        Maker::CastagnoliChromium | Maker::Chromium => bits.max(15),
+    }
+}
+
+/// zlib's `lit_bufsize`.
+fn symbols(method: &Method) -> usize {
+    if method.maker == Maker::Gzip { 32_768 } else { 1 << (method.memory + 6) }
+}

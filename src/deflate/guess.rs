@@ -1,0 +1,175 @@
+//! Finds out how a deflate stream was made, by making it again.
+//!
+//! Each likely method encodes the plain bytes until the first difference from the stream; the one that
+//! has none to the end is the answer. Nothing is believed: not the container's hints, which only say what to
+//! try first, nor a match of the beginning.
+
+use super::encoder::Encoder;
+use super::inflater::{Broken, Inflater, Progress};
+use super::method::{Maker, Method, Strategy};
+
+/// 4: a stream is encoded whole about once; the rest pays for methods that differ late.
+const WORK_FACTOR: u64 = 4;
+/// 8 MiB: some 30 methods whose difference shows in the first block.
+const WORK_BYTES: u64 = 8 * 1024 * 1024;
+/// After as many streams in a row that nothing made, only the likeliest methods are tried.
+const FAILURES_MAX: u32 = 16;
+/// How many those are.
+const LIKELY: usize = 5;
+
+/// What a container says of how it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// Nothing: stock zlib's default comes first.
+    None,
+    /// The best level (gzip's XFL 2, zip's flag 1).
+    Best,
+    /// The fastest level (gzip's XFL 4, zip's flags 2 and 3).
+    Fast,
+    /// Filtered image rows, with this window.
+    Image(u8),
+}
+
+/// What a stream is, if it can be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Bytes of the stream.
+    pub packed: u64,
+    /// Bytes that it inflates to.
+    pub plain: u64,
+    /// What makes it again.
+    pub method: Option<Method>,
+}
+
+/// Looks at one stream after another, and tries first what was right before.
+#[derive(Default)]
+pub struct Guesser {
+    inflater: Inflater,
+    encoder: Option<Encoder>,
+    encoded: Vec<u8>,
+    recent: Vec<Method>,
+    failures: u32,
+}
+
+/// Ends an inflation early.
+struct Stop;
+
+impl Guesser {
+    /// Measures the stream at the start of `bytes` and finds its method.
+    ///
+    /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 600 KiB. Time:
+    /// at most about four times what encoding takes, plus 8 MiB.
+    pub fn stream(&mut self, bytes: &[u8], plain_max: u64, hint: Hint) -> Option<Stream> {
+        let (packed, plain) = self.measure(bytes, plain_max)?;
+        let stream = &bytes[..packed];
+        let mut candidates: Vec<Method> = self.recent.clone();
+        let known = candidates.len();
+        for method in likely(hint) {
+            if !candidates.contains(&method) {
+                candidates.push(method);
+            }
+        }
+        if self.failures >= FAILURES_MAX {
+            candidates.truncate(known + LIKELY);
+        }
+        let mut work = plain.saturating_mul(WORK_FACTOR) + WORK_BYTES;
+        let mut found = None;
+        for method in candidates {
+            let (same, encoded) = self.prove(&method, stream);
+            if same {
+                found = Some(method);
+                break;
+            }
+            work = work.saturating_sub(encoded);
+            if work < plain.min(WORK_BYTES / 32) {
+                break;
+            }
+        }
+        self.failures = if found.is_some() { 0 } else { self.failures + 1 };
+        if let Some(method) = found {
+            self.recent.retain(|known| *known != method);
+            self.recent.insert(0, method);
+            self.recent.truncate(LIKELY);
+        }
+        Some(Stream { packed: packed as u64, plain, method: found })
+    }
+
+    fn measure(&mut self, bytes: &[u8], plain_max: u64) -> Option<(usize, u64)> {
+        let mut plain = 0;
+        self.inflater.reset();
+        let ended = self.inflater.push(bytes, |piece| {
+            plain += piece.len() as u64;
+            if plain > plain_max { Err(Stop) } else { Ok(()) }
+        });
+        match ended {
+            Ok(Progress::End(packed)) => Some((packed, plain)),
+            _ => None,
+        }
+    }
+
+    /// Whether `method` makes `stream`, and how many plain bytes were encoded to know it.
+    pub fn prove(&mut self, method: &Method, stream: &[u8]) -> (bool, u64) {
+        let encoder = self.encoder.get_or_insert_with(|| Encoder::new(method));
+        encoder.reset(method);
+        self.inflater.reset();
+        self.encoded.clear();
+        let (mut at, mut plain) = (0, 0);
+        let encoded = &mut self.encoded;
+        let ended = self.inflater.push(stream, |piece| {
+            plain += piece.len() as u64;
+            encoder.write(piece, encoded);
+            let same = stream[at..].starts_with(encoded);
+            at += encoded.len();
+            encoded.clear();
+            if same { Ok(()) } else { Err(Stop) }
+        });
+        if !matches!(ended, Ok(Progress::End(_))) {
+            debug_assert!(!matches!(ended, Err(Broken::Stream)), "the stream was measured");
+            return (false, plain);
+        }
+        encoder.finish(encoded);
+        (stream[at..] == encoded[..], plain)
+    }
+}
+
+/// Methods worth a try, the likeliest first.
+fn likely(hint: Hint) -> Vec<Method> {
+    use Maker::{CastagnoliChromium, Chromium, Gzip, Rust, Zlib};
+    let mut methods = Vec::new();
+    let level = match hint {
+        Hint::Best => 9,
+        Hint::Fast => 1,
+        Hint::None => 6,
+        Hint::Image(window) => {
+            for (level, strategy) in
+                [(9, Strategy::Filtered), (6, Strategy::Filtered), (9, Strategy::Default)]
+            {
+                for memory in [8, 9] {
+                    let method = Method::new(level, Zlib).with_memory(memory);
+                    methods.push(method.with_window(window.max(9)).with_strategy(strategy));
+                }
+            }
+            6
+        }
+    };
+    methods.extend([Zlib, Gzip, Chromium, CastagnoliChromium, Rust].map(|maker| Method::new(level, maker)));
+    methods.push(Method::new(level, Zlib).with_memory(9));
+    for level in [6, 9, 1, 8, 5, 7, 4, 3, 2] {
+        methods.push(Method::new(level, Zlib));
+    }
+    for (level, maker) in [
+        (9, Gzip),
+        (6, Gzip),
+        (9, Chromium),
+        (6, Chromium),
+        (9, CastagnoliChromium),
+        (6, CastagnoliChromium),
+        (9, Rust),
+        (6, Rust),
+        (1, Rust),
+    ] {
+        methods.push(Method::new(level, maker));
+    }
+    methods.extend([6, 9].map(|level| Method::new(level, Zlib).with_memory(9)));
+    methods
+}

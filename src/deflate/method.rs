@@ -1,0 +1,135 @@
+//! How a deflate stream was made: all that an encoder must know to make the same bits again.
+
+/// Layout and meaning of [`Method`]; a change of the encoder's output would need a new number.
+const VERSION: u8 = 1;
+
+/// The settings of zlib's `deflateInit2`, and which library it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Method {
+    /// Version of this description.
+    version: u8,
+    /// 0 (stored) to 9.
+    pub level: u8,
+    /// 1 to 9: size of the hash table and symbols of a block.
+    pub memory: u8,
+    /// 9 to 15: the window holds 2 to this power of bytes.
+    pub window: u8,
+    /// Which matches are looked for.
+    pub strategy: Strategy,
+    /// Which encoder.
+    pub maker: Maker,
+}
+
+/// zlib's strategies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// `Z_DEFAULT_STRATEGY`.
+    Default,
+    /// `Z_FILTERED`: no short matches.
+    Filtered,
+    /// `Z_HUFFMAN_ONLY`: no matches.
+    Huffman,
+    /// `Z_RLE`: only runs of one byte.
+    Runs,
+    /// `Z_FIXED`: only the fixed codes.
+    Fixed,
+}
+
+/// Which encoder it was.
+///
+/// Chromium's forks differ in the match finder's hash, which decides what fits into a bounded search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Maker {
+    /// Stock zlib: a rolling hash of three bytes.
+    Zlib,
+    /// GNU gzip: the same search; blocks of up to 32,767 symbols, ended early where that seems to pay.
+    /// Memory, window and strategy have no meaning.
+    Gzip,
+    /// Chromium's fork of 2019 to 2021 (Node 12 to 16): as the next, always of 15 bits.
+    EarlyChromium,
+    /// Chromium's fork of 2022 (Node 18): CRC32C of four bytes, from level 6 on of three.
+    CastagnoliChromium,
+    /// Chromium's fork since 2023 (Node 20): a multiplicative hash of four bytes.
+    Chromium,
+    /// Rust's `zlib-rs` 0.6.8 (a port of zlib-ng), fed by the `tar` crate. Memory, window and strategy have
+    /// no meaning.
+    Rust,
+}
+
+/// In the order of their numbers.
+const STRATEGIES: [Strategy; 5] =
+    [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
+/// In the order of their numbers.
+const MAKERS: [Maker; 6] =
+    [Maker::Zlib, Maker::Gzip, Maker::EarlyChromium, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust];
+
+/// Why a method was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Made by a newer whit.
+    #[error("deflate method version {0} is unknown to this version")]
+    Version(u8),
+    /// Out of bounds.
+    #[error("deflate method level {}, memory {}, window {} is out of bounds", .0.level, .0.memory, .0.window)]
+    Bounds(Method),
+}
+
+impl Method {
+    /// What zip tools, Java, Python and gzip use: stock zlib at its defaults.
+    pub const STOCK: Self = Self::new(6, Maker::Zlib);
+
+    /// zlib's default memory level (8), window (15) and strategy.
+    pub const fn new(level: u8, maker: Maker) -> Self {
+        Self { version: VERSION, level, memory: 8, window: 15, strategy: Strategy::Default, maker }
+    }
+
+    /// The same with another memory level.
+    #[must_use]
+    pub const fn with_memory(self, memory: u8) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// The same with another window.
+    #[must_use]
+    pub const fn with_window(self, window: u8) -> Self {
+        Self { window, ..self }
+    }
+
+    /// The same with another strategy.
+    #[must_use]
+    pub const fn with_strategy(self, strategy: Strategy) -> Self {
+        Self { strategy, ..self }
+    }
+
+    /// Its six bytes in a plan (FORMAT 2.5).
+    pub fn encode(&self) -> [u8; 6] {
+        let strategy = STRATEGIES.iter().position(|strategy| *strategy == self.strategy);
+        let maker = MAKERS.iter().position(|maker| *maker == self.maker);
+        let number =
+            |place: Option<usize>| u8::try_from(place.expect("all are listed")).expect("they are few");
+        [self.version, self.level, self.memory, self.window, number(strategy), number(maker)]
+    }
+
+    /// Reads and checks what [`Method::encode`] wrote.
+    ///
+    /// # Errors
+    /// As [`Method::check`]; a strategy or maker that is not listed counts as an unknown version.
+    pub fn decode(bytes: [u8; 6]) -> Result<Self, Error> {
+        let [version, level, memory, window, strategy, maker] = bytes;
+        let strategy = STRATEGIES.get(usize::from(strategy)).copied().ok_or(Error::Version(version))?;
+        let maker = MAKERS.get(usize::from(maker)).copied().ok_or(Error::Version(version))?;
+        Self { version, level, memory, window, strategy, maker }.check()
+    }
+
+    /// Checks a method that came from outside.
+    ///
+    /// # Errors
+    /// An unknown version, or settings that zlib would refuse.
+    pub fn check(self) -> Result<Self, Error> {
+        if self.version != VERSION {
+            return Err(Error::Version(self.version));
+        }
+        let fits = self.level <= 9 && (1..=9).contains(&self.memory) && (9..=15).contains(&self.window);
+        if fits { Ok(self) } else { Err(Error::Bounds(self)) }
+    }
+}

@@ -1,0 +1,28 @@
+//! Deflate, so that a stream taken apart can be made again bit for bit.
+//!
+//! Decoding has one answer, encoding has many: [`Encoder`] gives that of zlib, for every setting, and of
+//! Chromium's fork of it (which Node, npm and Electron use); [`Guesser`] finds the setting. A stream made by
+//! anything else has no [`Method`]. The encoder is our own, because what it writes must never change.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "codes, lengths and positions in a window of 64 KiB; their bounds are the format's"
+)]
+
+mod bits;
+mod block;
+mod codes;
+mod encoder;
+mod finder;
+mod guess;
+mod inflater;
+mod method;
+mod rust;
+mod tree;
+mod window;
+
+pub use encoder::Encoder;
+pub use guess::{Guesser, Hint, Stream};
+pub use inflater::{Broken, Inflater, Progress};
+pub use method::{Error, Maker, Method, Strategy};

@@ -1,0 +1,297 @@
+//! Archives are pushed as what is in them, and come out bit for bit.
+
+use std::fs;
+use std::path::Path;
+
+use whit::agent::push::Order;
+use whit::agent::receipt::Receipt;
+use whit::deflate::{Encoder, Maker, Method};
+use whit::destination::Directory;
+
+use crate::program::Home;
+use crate::trees::{assert_same, noise, text, write};
+use crate::world::{World, order, web, within};
+
+fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
+    let (mut encoder, mut out) = (Encoder::new(method), Vec::new());
+    encoder.write(plain, &mut out);
+    encoder.finish(&mut out);
+    out
+}
+
+/// A zip archive of deflated members, or of stored ones.
+pub fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    let number = |value: usize| u32::try_from(value).expect("small").to_le_bytes();
+    for (name, plain) in members {
+        let packed = if deflate { pack(plain, &Method::STOCK) } else { plain.clone() };
+        let method = if deflate { [8, 0] } else { [0, 0] };
+        let at = number(file.len());
+        let length = &number(name.len())[..2];
+        let sizes = [[0; 4], number(packed.len()), number(plain.len())].concat();
+        file.extend([b"PK\x03\x04\x14\0\0\0", &method[..], &[0; 4], &sizes, length, &[0; 2]].concat());
+        file.extend([name.as_bytes(), &packed].concat());
+        directory.extend([b"PK\x01\x02\x14\0\x14\0\0\0", &method[..], &[0; 4], &sizes, length].concat());
+        directory.extend([&[0; 12][..], &at, name.as_bytes()].concat());
+    }
+    let (at, size) = (number(file.len()), number(directory.len()));
+    let count = &number(members.len())[..2];
+    file.extend(directory);
+    file.extend([b"PK\x05\x06\0\0\0\0", count, count, &size, &at, &[0; 2]].concat());
+    file
+}
+
+/// A tar archive in gzip, as npm makes it.
+fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content.as_slice()).expect("a Vec takes every write");
+    }
+    let tar = tar.into_inner().expect("a Vec takes every write");
+    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    file.extend(pack(&tar, &Method::new(6, Maker::Chromium)));
+    file.extend([0; 8]);
+    file
+}
+
+/// What is in an archive of some build: few of its bytes depend on `build`.
+fn members(build: u64) -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("app/core.js", text(1, 300_000)),
+        ("app/version.js", text(100 + build, 3_000)),
+        ("app/data.bin", noise(2, 60_000)),
+        ("app/view.js", [text(3, 150_000), text(100 + build, 500), text(4, 150_000)].concat()),
+    ]
+}
+
+/// A tree with archives of all kinds, one in another.
+fn tree(folder: &Path, build: u64) {
+    let jar = zip(&members(build), true);
+    write(folder, "lib/app.jar", &jar);
+    write(folder, "lib/app.war", zip(&[("WEB-INF/lib/app.jar", jar), ("index.html", text(5, 40_000))], true));
+    write(folder, "app-1.0.whl", zip(&members(build), true));
+    write(folder, "app.tgz", tgz(&members(build)));
+    write(folder, "stored.zip", zip(&members(build), false));
+    write(folder, "README", "Read me.");
+}
+
+fn raw(order: Order) -> Order {
+    Order { raw: true, ..order }
+}
+
+/// What a push sent is less than a part of the archives' bytes.
+fn assert_little(receipt: &Receipt) {
+    assert!(receipt.bytes.sent * 20 < receipt.archives.bytes, "{receipt:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
+    within(async {
+        let world = World::start();
+        let (source, copy) = (world.path("tree"), world.path("copy"));
+        for build in 0..3 {
+            tree(&source, build);
+            let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+            let receipt = world.push_order(&to_web).await;
+            assert_eq!(receipt.archives.files, 4, "{receipt:?}");
+            if build > 0 {
+                assert_little(&receipt);
+            }
+            assert_same(&source, &world.path("web/app/current"));
+            world.pull("app", &copy).await.expect("pulled");
+            assert_same(&source, &copy);
+        }
+        // Nothing changed: nothing is fetched, not even what the archives hold.
+        let again = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!(again.fetched_chunks, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_an_archive_is_sent_once_whatever_it_is_packed_in() {
+    within(async {
+        let world = World::start();
+        for (name, content) in members(0) {
+            write(&world.path("expanded"), name, content);
+        }
+        world.push("expanded", &world.path("expanded")).await;
+        for (name, archive) in [("app.jar", zip(&members(0), true)), ("app.tgz", tgz(&members(0)))] {
+            let file = world.path(name);
+            fs::write(&file, &archive).expect("written");
+            let receipt = world.push("packed", &file).await;
+            assert_eq!(receipt.archives.files, 1);
+            assert_little(&receipt);
+            let copy = world.path("copy");
+            let session = crate::world::pull_as(world.access(), "packed", &copy, true).await;
+            session.expect("pulled");
+            assert!(fs::read(copy.join(name)).expect("pulled") == archive);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
+    within(async {
+        let world = World::start();
+        let state = Some(world.path("state"));
+        let source = world.path("tree");
+        tree(&source, 0);
+        let plain = Order { state: state.clone(), ..order("app", &source) };
+        let first = world.push_order(&raw(plain.clone())).await;
+        assert_eq!(first.archives.files, 0);
+        assert_same(&source, &pulled(&world, "raw").await);
+        for (order, archives) in [(plain.clone(), 4), (raw(plain), 0)] {
+            // Another time, so that each file is read.
+            touch(&source);
+            let receipt = world.push_order(&order).await;
+            assert_eq!(receipt.archives.files, archives);
+            assert_same(&source, &pulled(&world, &format!("by {archives}")).await);
+        }
+    })
+    .await;
+}
+
+async fn pulled(world: &World, name: &str) -> std::path::PathBuf {
+    let copy = world.path(name);
+    world.pull("app", &copy).await.expect("pulled");
+    copy
+}
+
+/// Gives all files of a tree a time some hours ago, another each time.
+fn touch(folder: &Path) {
+    let now = std::time::SystemTime::now();
+    let hours = std::time::Duration::from_secs(3600);
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            touch(&path);
+        } else {
+            let file = fs::File::options().write(true).open(&path).expect("a file");
+            let before = file.metadata().and_then(|stat| stat.modified()).expect("a time");
+            file.set_modified(before.min(now) - hours).expect("set");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
+    within(async {
+        let mut world = World::start();
+        let state = Some(world.path("state"));
+        let source = world.path("tree");
+        tree(&source, 0);
+        touch(&source);
+        let order = Order { state, ..order("app", &source) };
+        world.push_order(&order).await;
+        let remembered = world.push_order(&order).await;
+        assert_eq!((remembered.files_remembered, remembered.archives.files), (6, 4));
+        // A proxy of the same key that has lost everything.
+        world.stop().await;
+        fs::remove_dir_all(world.space()).expect("removed");
+        world.again();
+        let receipt = world.push_order(&order).await;
+        assert_eq!((receipt.files_remembered, receipt.archives.files), (0, 4));
+        assert_same(&source, &pulled(&world, "copy").await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_archives_and_bombs_are_files_like_others() {
+    within(async {
+        let world = World::start();
+        let source = world.path("tree");
+        let jar = zip(&members(0), true);
+        let mut flipped = jar.clone();
+        // Inside the first stream: it no longer inflates, or to something that packs otherwise.
+        flipped[2000..2100].iter_mut().for_each(|byte| *byte ^= 0x55);
+        write(&source, "flipped.jar", &flipped);
+        write(&source, "cut.jar", &jar[..jar.len() - 100_000]);
+        write(&source, "cut.tgz", &tgz(&members(0))[..50_000]);
+        let bomb = pack(&vec![0; 64 << 20], &Method::new(9, Maker::Zlib));
+        write(&source, "bomb.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &bomb, &[0; 8]].concat());
+        write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 50_000))], true));
+        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        let receipt = world.push_order(&to_web).await;
+        // Of the flipped one, the other members still are streams; and names are nobody's business.
+        assert_eq!(receipt.archives.files, 2, "{receipt:?}");
+        assert_same(&source, &world.path("web/app/current"));
+        assert_same(&source, &pulled(&world, "copy").await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
+    within(async {
+        let world = World::start();
+        let source = world.path("tree");
+        tree(&source, 0);
+        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        world.push_order(&to_web).await;
+        // Somebody changes one of the delivered archives; the next delivery does not take it over.
+        let place = fs::canonicalize(world.path("web/app/current")).expect("delivered");
+        crate::trees::change_byte(&place.join("lib/app.jar"), 5_000);
+        write(&source, "README", "Read this.");
+        let receipt = world.push_order(&to_web).await;
+        assert_same(&source, &world.path("web/app/current"));
+        let Some(whit::record::DeliveryState::Delivered(report)) =
+            receipt.delivered.first().map(|event| &event.state)
+        else {
+            panic!("{receipt:?}")
+        };
+        let untouched = ["lib/app.war", "app-1.0.whl", "app.tgz"];
+        let bytes = |name: &str| fs::metadata(source.join(name)).expect("it is there").len();
+        let least: u64 = untouched.iter().map(|name| bytes(name)).sum();
+        assert!(report.reused_bytes >= least, "{report:?}");
+    })
+    .await;
+}
+
+#[test]
+fn the_program_says_what_it_took_apart() {
+    let home = Home::new();
+    tree(&home.path("tree"), 0);
+    let receipt = home.run(&["push", "app", "tree", "--json"]).json();
+    assert_eq!(receipt["archives"]["files"], 4);
+    tree(&home.path("tree"), 1);
+    let told = home.run(&["push", "app", "tree", "--explain"]).good();
+    assert!(told.contains("in 4 files, taken apart") && !told.contains("push what is in it"), "{told}");
+    let told = home.run(&["push", "app", "tree", "--raw"]).good();
+    assert!(!told.contains("taken apart"), "{told}");
+    let jar = home.path("tree/lib/app.jar");
+    home.run(&["push", "app", "tree"]).good();
+    for (release, from) in [("app", "tree"), ("app", "tree")] {
+        let written = home.path("jar");
+        let mut command = home.command(&["cat", release, "lib/app.jar"]);
+        command.stdout(fs::File::create(&written).expect("created"));
+        assert!(command.status().expect("it runs").success(), "{from}");
+        assert!(fs::read(&written).expect("written") == fs::read(&jar).expect("made"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_go_to_directories_that_link() {
+    within(async {
+        let world = World::start_with(|options| {
+            for destination in options.destinations.values_mut() {
+                let path = destination.path.clone();
+                *destination = Directory { reuse: whit::reassembly::Reuse::HardLink, ..Directory::new(path) };
+            }
+        });
+        let source = world.path("tree");
+        for build in [0, 0, 1] {
+            tree(&source, build);
+            write(&source, "number", build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string());
+            let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+            world.push_order(&to_web).await;
+            assert_same(&source, &world.path("web/app/current"));
+        }
+    })
+    .await;
+}
