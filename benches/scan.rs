@@ -31,7 +31,7 @@ fn make(top: &Path) {
 
 fn scanned(top: &Path, memory: Option<&Memory>) -> Scan {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, threads, memory, &Silent).expect("a scan")
+    scan_remembering(top, &Selection::default(), Profile::DEFAULT, threads, memory, None, &Silent).expect("a scan")
 }
 
 fn walk(folder: &Path) -> u64 {
@@ -59,7 +59,7 @@ fn scan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     group.bench_function("everything", |bench| bench.iter(|| scanned(&top, None)));
-    let Scan { root, segments, mut spool, mut seen } = scanned(&top, None);
+    let Scan { root, segments, mut spool, mut seen, .. } = scanned(&top, None);
     // As if the scan had begun an hour later: the files have just been written.
     seen.began += 3_600_000_000_000;
     seen.remember(state.path(), &key, 1, (&root, &segments), &mut spool).expect("written");

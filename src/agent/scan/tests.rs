@@ -44,12 +44,12 @@ fn plain(top: &Path) -> Scan {
 }
 
 fn with(top: &Path, memory: &Memory) -> Scan {
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, 2, Some(memory), &Silent).expect("a scan")
+    scan_remembering(top, &Selection::default(), Profile::DEFAULT, 2, Some(memory), None, &Silent).expect("a scan")
 }
 
 /// Remembers the tree as if the scan had begun `later` nanoseconds later.
 fn remembered(state: &Path, top: &Path, later: i64) -> Memory {
-    let Scan { root, segments, mut spool, mut seen } = plain(top);
+    let Scan { root, segments, mut spool, mut seen, .. } = plain(top);
     seen.began += later;
     seen.remember(state, &key(), 1, (&root, &segments), &mut spool).expect("written");
     Memory::open(state, &key()).expect("a memory")
@@ -133,7 +133,7 @@ proptest! {
             edit(&top, *operation, NAMES[*file], *seed);
         }
         let selection = Selection { exclude: exclude.map(str::to_owned).into_iter().collect(), ..Selection::default() };
-        let scanned = |memory| scan_remembering(&top, &selection, Profile::DEFAULT, 2, memory, &Silent).expect("a scan");
+        let scanned = |memory| scan_remembering(&top, &selection, Profile::DEFAULT, 2, memory, None, &Silent).expect("a scan");
         let (mut with, mut without) = (scanned(Some(&memory)), scanned(None));
         assert_equal(&mut with, &mut without);
         prop_assert_eq!(without.seen.remembered, 0);
@@ -156,8 +156,8 @@ fn an_unchanged_tree_is_not_read_and_its_memory_not_written_again() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     let monitor = Counter::default();
-    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), &monitor);
-    let Scan { root, segments, mut spool, seen } = scan.expect("a scan");
+    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &monitor);
+    let Scan { root, segments, mut spool, seen, .. } = scan.expect("a scan");
     assert_eq!((seen.remembered, root.totals.files), (6, 6));
     assert_eq!(monitor.bytes(), root.totals.bytes, "progress counts what was not read");
     assert_eq!(seen.same_as, Some(1));
@@ -165,7 +165,7 @@ fn an_unchanged_tree_is_not_read_and_its_memory_not_written_again() {
     seen.remember(folder.path(), &key(), 1, (&root, &segments), &mut spool).expect("nothing to do");
     assert!(!folder.path().join("memory").exists());
     // Under another number the proxy has confirmed something else.
-    let Scan { root, segments, mut spool, seen } = with(&top, &memory);
+    let Scan { root, segments, mut spool, seen, .. } = with(&top, &memory);
     seen.remember(folder.path(), &key(), 2, (&root, &segments), &mut spool).expect("written");
     assert_eq!(Memory::open(folder.path(), &key()).expect("a memory").sequence(), 2);
 }
@@ -258,6 +258,6 @@ fn a_tree_that_no_release_can_hold_is_refused_with_a_memory_too() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     std::os::unix::fs::symlink("/etc/passwd", top.join("out")).expect("linked");
-    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), &Silent);
+    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &Silent);
     assert!(matches!(scan, Err(Error::Manifest(manifest::Error::Link { .. }))));
 }
