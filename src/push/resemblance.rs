@@ -302,3 +302,102 @@ fn pieces(new: &[((u32, u32), u64)], old: &[Chunk]) -> Vec<(Range<usize>, Range<
 fn in_full(thin: &Thin) -> impl Iterator<Item = Option<ChunkRef>> + '_ {
     thin.references().map(|reference| reference.full())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::manifest::EntryPath;
+    use crate::recipe::Recipe;
+
+    fn chunk(n: u8) -> ChunkRef {
+        ChunkRef { id: ChunkId::of(&[n]), bytes: 9000 }
+    }
+
+    /// A segment of one file with these chunks; without a path it goes on with the file before it.
+    fn segment(path: Option<&str>, chunks: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x11];
+        if let Some(path) = path {
+            let path = EntryPath::new(path).expect("a path");
+            let size = chunks.len() as u64 * 9000;
+            Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut bytes);
+        }
+        for n in chunks {
+            Item::Chunk(chunk(*n)).encode(&mut bytes);
+        }
+        bytes
+    }
+
+    fn node(bytes: &[u8]) -> NodeRef {
+        NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("small") }
+    }
+
+    /// What the chunks of `new` resemble that `old` does not have.
+    fn found(old: &[Vec<u8>], new: &[Vec<u8>]) -> Vec<Likeness> {
+        let (base, nodes): (Vec<NodeRef>, Vec<NodeRef>) =
+            (old.iter().map(|bytes| node(bytes)).collect(), new.iter().map(|bytes| node(bytes)).collect());
+        let outline = manifest::Outline::of(&base, nodes.iter().copied().map(Some));
+        let read = |place: u32| Ok::<_, manifest::Error>(old[place as usize].clone());
+        let older = Older::read(&base, &outline.gaps(base.len()), read).expect("segments");
+        let held: HashSet<ChunkId> = old
+            .iter()
+            .flat_map(|bytes| manifest::segment_chunks(bytes).expect("a segment"))
+            .map(|c| c.id)
+            .collect();
+        let thins: Vec<Thin> = new.iter().map(|bytes| Thin::decode(bytes).expect("a segment")).collect();
+        let known: Vec<Vec<Option<ChunkRef>>> = thins
+            .iter()
+            .map(|thin| {
+                thin.references().map(|one| one.full().filter(|chunk| held.contains(&chunk.id))).collect()
+            })
+            .collect();
+        let changed: Vec<_> = (0..)
+            .zip(thins.iter().zip(&known))
+            .filter(|(place, _)| !base.contains(&nodes[*place as usize]))
+            .map(|(place, (thin, known))| (place, thin, known.as_slice()))
+            .collect();
+        let stays = |place: u32| {
+            let bytes = new.get(place as usize).filter(|bytes| base.contains(&node(bytes)));
+            Ok::<_, manifest::Error>(bytes.cloned())
+        };
+        older.likenesses(&changed, stays).expect("segments")
+    }
+
+    #[test]
+    fn a_changed_chunk_resembles_what_stood_between_its_neighbours() {
+        let old = [segment(Some("a"), &[1, 2, 3]), segment(Some("b"), &[4, 5, 6]), segment(Some("c"), &[7])];
+        let new = [old[0].clone(), segment(Some("b"), &[4, 50, 6]), old[2].clone()];
+        let likenesses = found(&old, &new);
+        assert_eq!(likenesses.len(), 1);
+        assert_eq!(likenesses[0].new, [(1, 1)]);
+        assert_eq!(likenesses[0].basis, Span { segment: 1, first: 1, count: 1 });
+        assert_eq!(likenesses[0].chunks, [chunk(5)]);
+        assert_eq!(likenesses[0].rule, Rule::Neighbours);
+    }
+
+    #[test]
+    fn neighbours_are_found_across_segments_that_stay() {
+        let old = [segment(Some("a"), &[1, 2]), segment(None, &[3, 4]), segment(None, &[5, 6])];
+        let new = [old[0].clone(), segment(None, &[30, 40]), old[2].clone()];
+        let likenesses = found(&old, &new);
+        let chunks: Vec<ChunkRef> = likenesses.iter().flat_map(|likeness| likeness.chunks.clone()).collect();
+        assert_eq!(chunks, [chunk(3), chunk(4)], "{likenesses:?}");
+    }
+
+    #[test]
+    fn where_nothing_is_like_it_there_is_no_basis() {
+        assert_eq!(found(&[], &[segment(Some("a"), &[1])]), []);
+        let same = [segment(Some("a"), &[1])];
+        assert_eq!(found(&same, &same), []);
+    }
+
+    #[test]
+    fn a_base_in_which_all_changed_is_not_looked_at() {
+        let nodes: Vec<NodeRef> = (0..=SEGMENTS_MAX).map(|n| node(&n.to_le_bytes())).collect();
+        let gaps = [Gap { new: 0..1, base: 0..nodes.len() }];
+        let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
+        assert!(Older::read(&nodes, &gaps, read).expect("nothing is read").is_empty());
+    }
+}

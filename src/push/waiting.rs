@@ -1,11 +1,12 @@
 //! Segments that came thin and wait for the chunks that complete them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::Error;
-use crate::ids::ShortId;
+use crate::ids::{ChunkId, ShortId};
 use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
-use crate::manifest::{NodeRef, Reference, Thin};
+use crate::manifest::{NodeRef, Thin};
 use crate::recipe::ChunkRef;
 
 /// A reference that a chunk on its way will resolve.
@@ -13,9 +14,10 @@ use crate::recipe::ChunkRef;
 struct Waiter {
     place: u32,
     reference: u32,
-    /// The chunk, where the segment names it in full.
-    full: Option<ChunkRef>,
 }
+
+/// What is waited for: any chunk that begins so, or the one that a segment names in full.
+type Awaited = (ShortId, Option<ChunkId>);
 
 #[derive(Debug)]
 struct Waiting {
@@ -37,7 +39,8 @@ pub(super) struct Complete {
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
     segments: HashMap<u32, Waiting>,
-    asked: HashMap<ShortId, Vec<Waiter>>,
+    /// Who waits for each, and the length that a segment gives it, where it is named in full.
+    asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
     references: usize,
 }
 
@@ -62,25 +65,16 @@ impl WaitingRoom {
                 marks.push(false);
                 continue;
             }
-            let full = match reference {
-                Reference::Full(chunk) => Some(chunk),
-                Reference::Short(_) => None,
-            };
-            let waiters = self.asked.entry(reference.short()).or_default();
-            let contradicts = |waiter: &Waiter| {
-                waiter
-                    .full
-                    .zip(full)
-                    .is_some_and(|(one, other)| one.id == other.id && one.bytes != other.bytes)
-            };
-            if let (Some(waiter), Some(other)) = (waiters.iter().find(|waiter| contradicts(waiter)), full) {
-                let expected = waiter.full.map_or(0, |chunk| chunk.bytes);
-                return Err(Error::Length { id: other.id, expected, found: other.bytes });
+            let full = reference.full();
+            let length = full.map_or(0, |chunk| chunk.bytes);
+            let awaited = (reference.short(), full.map(|chunk| chunk.id));
+            let (expected, waiters) = self.asked.entry(awaited).or_insert((length, Vec::new()));
+            if let Some(full) = full.filter(|full| full.bytes != *expected) {
+                return Err(Error::Length { id: full.id, expected: *expected, found: full.bytes });
             }
-            let is_new = |waiter: &Waiter| waiter.full.map(|chunk| chunk.id) != full.map(|chunk| chunk.id);
             // Chunks that begin alike, named in full, are asked for each.
-            marks.push(waiters.iter().all(is_new));
-            waiters.push(Waiter { place, reference: number, full });
+            marks.push(waiters.is_empty());
+            waiters.push(Waiter { place, reference: number });
             missing += 1;
         }
         if missing == 0 {
@@ -97,15 +91,15 @@ impl WaitingRoom {
     /// Whether somebody waits for the chunk; then those that wait for nothing else are complete.
     pub fn arrive(&mut self, chunk: ChunkRef) -> Result<Option<Vec<Complete>>, Error> {
         let short = ShortId::from(chunk.id);
-        let Some(waiters) = self.asked.get_mut(&short) else { return Ok(None) };
-        let meant = |waiter: &Waiter| waiter.full.is_none_or(|full| full == chunk);
-        let answered: Vec<Waiter> = waiters.iter().copied().filter(meant).collect();
+        let mut answered = Vec::new();
+        if let Entry::Occupied(entry) = self.asked.entry((short, Some(chunk.id)))
+            && entry.get().0 == chunk.bytes
+        {
+            answered.extend(entry.remove().1);
+        }
+        answered.extend(self.asked.remove(&(short, None)).into_iter().flat_map(|(_, waiters)| waiters));
         if answered.is_empty() {
             return Ok(None);
-        }
-        waiters.retain(|waiter| !meant(waiter));
-        if waiters.is_empty() {
-            self.asked.remove(&short);
         }
         let mut complete = Vec::new();
         for waiter in answered {
@@ -133,6 +127,74 @@ impl Complete {
     /// The segment's name and length.
     pub fn node(&self) -> NodeRef {
         let bytes = u32::try_from(self.bytes.len()).expect("a segment is some KiB");
-        NodeRef { id: crate::ids::ChunkId::of(&self.bytes), bytes }
+        NodeRef { id: ChunkId::of(&self.bytes), bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{EntryPath, Item, shorten};
+    use crate::recipe::Recipe;
+
+    fn chunk(n: u8) -> ChunkRef {
+        ChunkRef { id: ChunkId::of(&[n]), bytes: 1 }
+    }
+
+    fn segment(chunks: &[ChunkRef]) -> Vec<u8> {
+        let path = EntryPath::new("a").expect("a path");
+        let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let mut bytes = vec![0x11];
+        Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut bytes);
+        for chunk in chunks {
+            Item::Chunk(*chunk).encode(&mut bytes);
+        }
+        bytes
+    }
+
+    fn thin(chunks: &[ChunkRef]) -> Thin {
+        let short = shorten(&segment(chunks)).expect("a segment");
+        Thin::decode(&short).expect("just made")
+    }
+
+    #[test]
+    fn a_segment_is_complete_with_the_last_of_its_chunks_and_each_is_asked_for_once() {
+        let mut room = WaitingRoom::default();
+        let [one, two, three] = [1, 2, 3].map(chunk);
+        let (asked, complete) = room.enter(0, thin(&[one, two, one]), vec![None; 3]).expect("in bounds");
+        assert_eq!((asked, complete.is_none()), (vec![true, true, false], true));
+        let known = vec![Some(three), None];
+        let (asked, complete) = room.enter(1, thin(&[three, two]), known).expect("in bounds");
+        assert_eq!((asked, complete.is_none(), room.asked()), (vec![false, false], true, 2));
+        assert!(room.arrive(three).expect("in bounds").is_none(), "nobody waits for it");
+        assert_eq!(room.arrive(one).expect("in bounds").map(|complete| complete.len()), Some(0));
+        let mut complete = room.arrive(two).expect("in bounds").expect("two wait for it");
+        complete.sort_by_key(|complete| complete.place);
+        let bytes: Vec<Vec<u8>> = complete.into_iter().map(|complete| complete.bytes).collect();
+        assert_eq!(bytes, [segment(&[one, two, one]), segment(&[three, two])]);
+        assert!(room.arrive(two).expect("in bounds").is_none(), "it is there");
+        assert_eq!((room.asked(), room.references), (0, 0));
+    }
+
+    #[test]
+    fn what_is_named_in_full_is_taken_as_nothing_else() {
+        let mut room = WaitingRoom::default();
+        let full = Thin::decode(&segment(&[chunk(1)])).expect("a segment");
+        room.enter(0, full, vec![None]).expect("in bounds");
+        let other = ChunkRef { bytes: 2, ..chunk(1) };
+        assert!(room.arrive(other).expect("in bounds").is_none(), "another length");
+        assert_eq!(room.arrive(chunk(1)).expect("in bounds").map(|complete| complete.len()), Some(1));
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut room = WaitingRoom::default();
+        let chunks: Vec<ChunkRef> = (0..40).map(chunk).collect();
+        let places = u32::try_from(PUSH_CHUNKS_IN_FLIGHT / 40).expect("few");
+        for place in 0..places {
+            room.enter(place, thin(&chunks), vec![None; 40]).expect("within the bound");
+        }
+        let over = room.enter(places, thin(&chunks), vec![None; 40]);
+        assert!(matches!(over, Err(Error::Limit { max: PUSH_CHUNKS_IN_FLIGHT, .. })));
     }
 }
