@@ -17,13 +17,14 @@ use whit::deliveries::{Courier, Deliveries, Delivery};
 use whit::delta::{Matcher, Signature};
 use whit::destination::Directory;
 use whit::faults::Fault;
-use whit::ids::{ChunkId, ReleaseId, Selector};
+use whit::container::{Plan, decode_head, encode_head, rebuild};
+use whit::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
 use whit::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, Shape, Thin, decode_node,
     decode_segment, shorten,
 };
 use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
-use whit::recipe::{ChunkRef, Recipe};
+use whit::recipe::{ChunkRef, Container, Recipe};
 use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
@@ -124,6 +125,28 @@ fn items() -> Vec<Item> {
         Item::Chunk(chunk(CONTENT[1])),
         Item::Symlink { path: path("run"), target: b"bin/app".to_vec() },
     ]
+}
+
+const ARCHIVE: &[u8] = b"0123456789";
+
+/// The stream of the documents: one piece of content.
+fn archive_stream() -> Vec<u8> {
+    [encode_head(&Plan::plain(10)).as_slice(), ARCHIVE].concat()
+}
+
+fn archive_items() -> [Item; 2] {
+    let stream = archive_stream();
+    let container = Container { stream_bytes: stream.len() as u64, artifact: ArtifactId::of(ARCHIVE) };
+    let recipe = Recipe::Container(container);
+    [Item::File { path: path("a"), mode: 0o644, size: 10, recipe }, Item::Chunk(chunk(&stream))]
+}
+
+fn archive_segment() -> Vec<u8> {
+    let mut builder = Builder::new(Profile::DEFAULT);
+    for item in archive_items() {
+        assert_eq!(builder.push(&item), None, "so few items are one segment");
+    }
+    builder.finish(Shape::Tree).expect("a small manifest").0.expect("one segment").bytes
 }
 
 fn manifest() -> (Segment, Root) {
@@ -262,6 +285,8 @@ fn the_format_is_as_its_document_says() {
         ("segment-1", segment.bytes.clone()),
         ("node-1", node),
         ("root-1", root.encode()),
+        ("archive-1", archive_segment()),
+        ("stream-1", archive_stream()),
         ("pack-header-1", header),
         ("frame-1", frame),
         ("footer-1", end),
@@ -275,6 +300,13 @@ fn the_format_is_as_its_document_says() {
     // Whatever is read here is also what the code writes: the decoder refuses every other form.
     assert_eq!(decode_node(block("node-1")), Ok(nodes));
     assert_eq!(Root::decode(block("root-1")), Ok(root));
+    assert_eq!(decode_segment(block("archive-1")), Ok(archive_items().to_vec()));
+    let head = &block("stream-1")[..8];
+    assert_eq!(decode_head(head), Ok((Plan::plain(10), 0, 10)));
+    let mut archive = Vec::new();
+    let mut content = &block("stream-1")[8..];
+    rebuild(&Plan::plain(10), &mut std::io::empty(), &mut content, &mut archive).expect("a slice can be read");
+    assert_eq!(archive, ARCHIVE);
 }
 
 /// Writes a message, and proves that it can be read again.

@@ -135,6 +135,8 @@ struct Shared {
     destinations: BTreeMap<DestinationName, Directory>,
     /// Tells long upkeep to end.
     stopping: AtomicBool,
+    /// Held by whoever rebuilds an archive as a proof.
+    proving: Arc<std::sync::Mutex<()>>,
 }
 
 /// A proxy that listens.
@@ -173,7 +175,7 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping });
+        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, proving: Arc::default() });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

@@ -9,9 +9,6 @@ use crate::reassembly::{self, Archive, Error, write_archive};
 use crate::recipe::{ChunkRef, Container};
 use crate::store::{Store, StoreReader};
 
-/// Proofs at a time of the whole process: a proof keeps one processor busy.
-static PROVING: Mutex<()> = Mutex::new(());
-
 /// What came of a proof.
 #[derive(Debug, Default)]
 pub struct Proof {
@@ -25,7 +22,7 @@ pub struct Proof {
 
 /// Checks the whole manifest, and rebuilds each archive that the release `latest` does not have.
 ///
-/// `alive` is called again and again. Memory: 32 B for each archive of the two releases, and one archive's
+/// `alone` is held while an archive is rebuilt, which keeps one processor busy; `alive` is called again and again. Memory: 32 B for each archive of the two releases, and one archive's
 /// chunks. Time: what encoding the streams takes, some 30 MB/s.
 ///
 /// # Errors
@@ -34,6 +31,7 @@ pub fn prove(
     store: &Store,
     root: &Root,
     latest: Option<&ReleaseId>,
+    alone: &Mutex<()>,
     alive: &mut dyn FnMut(),
 ) -> Result<Proof, Error> {
     let mut proof = Proof::default();
@@ -46,7 +44,7 @@ pub fn prove(
         if proof.failed.is_some() || !known.insert(fingerprint(size, container, chunks)) {
             return Ok(());
         }
-        let _alone = PROVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
         proof.archives += 1;
         proof.bytes += size;
         let archive = Archive { path, size, container, chunks };

@@ -1,7 +1,7 @@
 //! A space as the proxy's half of a push sees it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -49,6 +49,8 @@ pub struct SpaceShelf {
     unsynced_bytes: u64,
     last_sync: Instant,
     lease: Lease,
+    /// Held by whoever rebuilds an archive as a proof.
+    proving: Arc<Mutex<()>>,
 }
 
 impl SpaceShelf {
@@ -70,7 +72,13 @@ impl SpaceShelf {
             unsynced_bytes: 0,
             last_sync,
             lease,
+            proving: Arc::default(),
         }
+    }
+
+    /// The same, rebuilding archives only while nobody else does who holds this.
+    pub fn proving(self, proving: Arc<Mutex<()>>) -> Self {
+        Self { proving, ..self }
     }
 
     /// Whether a segment that the store has lists only chunks that it has too.
@@ -278,7 +286,7 @@ impl Shelf for SpaceShelf {
         let latest = self.app_latest.as_ref().map(|latest| latest.release);
         let begin = Instant::now();
         let mut alive = begin;
-        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &mut || {
+        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &self.proving, &mut || {
             if alive.elapsed() >= ALIVE_EVERY {
                 alive = Instant::now();
                 self.lease.renew();

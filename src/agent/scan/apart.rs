@@ -127,7 +127,8 @@ impl<'a> Taker<'a> {
             return Ok(None);
         }
         let archive = Mapping::of_own(&copy, path)?;
-        self.take_bytes(&archive, profile, buffer)
+        let length = usize::try_from(size).expect("at most 2 GiB");
+        self.take_bytes(archive.range(0, length).on("read", path)?, profile, buffer)
     }
 
     fn take_bytes(

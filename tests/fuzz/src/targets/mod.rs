@@ -3,14 +3,17 @@
 //! Used by the fuzzer's programs and, over the committed corpora, by `tests/fuzz_corpus.rs`.
 
 mod agent;
+mod archive;
 mod config;
 mod delta;
+mod deflate;
 mod exclude;
 mod manifest;
 mod memory;
 mod names;
 mod pack;
 mod parcel;
+mod plan;
 mod proxy;
 mod records;
 mod script;
@@ -24,7 +27,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
@@ -32,6 +35,9 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "push_agent", run: agent::run, seeds: agent::seeds },
     Target { name: "parcel", run: parcel::run, seeds: parcel::seeds },
     Target { name: "delta", run: delta::run, seeds: delta::seeds },
+    Target { name: "archive", run: archive::run, seeds: archive::seeds },
+    Target { name: "deflate", run: deflate::run, seeds: deflate::seeds },
+    Target { name: "plan", run: plan::run, seeds: plan::seeds },
     Target { name: "token", run: token::run, seeds: token::seeds },
     Target { name: "names", run: names::run, seeds: names::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
