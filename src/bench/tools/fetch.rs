@@ -26,7 +26,10 @@ pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
     make.args(["-f", "new", "-u", &server.url("new"), "-o"]).arg(served.join("new.zsync")).arg(&stream);
     let made = process::run(ground.stop, &mut make)?;
     let mut fetch = Command::new("zsync");
-    fetch.arg("-q").arg("-i").arg(&ground.input.old.stream).arg("-o").arg(&copy);
+    // It unpacks a seed whose name ends so.
+    let seed = ground.path(if is_gzip(ground)? { "old.gz" } else { "old" });
+    std::fs::hard_link(&ground.input.old.stream, &seed).on("link", &seed)?;
+    fetch.arg("-q").arg("-i").arg(&seed).arg("-o").arg(&copy);
     fetch.arg(server.url("new.zsync")).current_dir(ground.work);
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         fetch.env_remove(name);

@@ -50,7 +50,9 @@ pub fn xdelta3(ground: &Ground<'_>) -> Result<Situations> {
     let window = bytes_of(old)?.next_power_of_two().clamp(1 << 26, 1 << 31).to_string();
     let command = |direction: &str, input: &Path, output: &Path| {
         let mut command = Command::new("xdelta3");
-        command.args([direction, "-q", "-f", "-B", &window, "-s"]).arg(old).arg(input).arg(output);
+        // -D and -R: else it unpacks gzip streams, and packs them again with other bytes.
+        command.args([direction, "-q", "-f", "-D", "-R", "-B", &window, "-s"]);
+        command.arg(old).arg(input).arg(output);
         command
     };
     let (patch, copy) = (ground.path("patch"), ground.path("copy"));
