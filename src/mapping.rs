@@ -1,15 +1,24 @@
 //! Read-only memory maps of files that nobody changes: the only unsafe code of the crate.
 //!
 //! Packs are immutable once sealed, and whit never truncates one in place: a damaged pack is moved
-//! aside whole. So a map of a sealed pack stays valid. Whoever truncates a pack behind whit's back can
-//! end the process with SIGBUS; what they cannot do is to make wrong bytes pass, as every chunk is
+//! aside whole. So a map of a sealed pack stays valid. A page that the disk no longer gives, or that somebody
+//! cut off behind whit's back, would end the process with SIGBUS where it is touched: [`Mapping::range`] asks
+//! the system for the pages first and turns that into an error. Wrong bytes pass nowhere, as every chunk is
 //! verified after it is read.
 
+use std::borrow::Cow;
 use std::fs::File;
+use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
+use memmap2::Advice;
+use rustix::io::Errno;
+
 use crate::files::{OnPath, Result};
+
+/// What [`Mapping::readable`] reads at once: the smallest page there is.
+const PAGE_BYTES: usize = 4096;
 
 /// The whole of a file as bytes.
 #[derive(Debug)]
@@ -33,6 +42,43 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// The bytes of a range, as far as the file has them, in memory: using them meets no SIGBUS, unless the
+    /// system drops the pages and the disk fails in between.
+    ///
+    /// One call into the system, and what the disk takes. Before Linux 5.14 nothing is asked.
+    ///
+    /// # Errors
+    /// `EIO` where a page cannot be had, or what else the system says.
+    pub fn range(&self, offset: usize, length: usize) -> io::Result<&[u8]> {
+        let rest = self.0.get(offset..).unwrap_or_default();
+        let bytes = &rest[..length.min(rest.len())];
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let asked = self.0.advise_range(Advice::PopulateRead, offset, bytes.len());
+        match asked.as_ref().err().and_then(Errno::from_io_error) {
+            None if asked.is_ok() => Ok(bytes),
+            // This system does not know the question.
+            Some(Errno::INVAL) => Ok(bytes),
+            Some(Errno::FAULT | Errno::HWPOISON) => Err(Errno::IO.into()),
+            _ => asked.map(|()| bytes),
+        }
+    }
+
+    /// All bytes; where pages cannot be had, a copy with zeros in their place.
+    pub fn readable(&self) -> Cow<'_, [u8]> {
+        if let Ok(bytes) = self.range(0, self.0.len()) {
+            return Cow::Borrowed(bytes);
+        }
+        let mut copy = vec![0; self.0.len()];
+        for (number, page) in copy.chunks_mut(PAGE_BYTES).enumerate() {
+            if let Ok(bytes) = self.range(number * PAGE_BYTES, page.len()) {
+                page.copy_from_slice(bytes);
+            }
+        }
+        Cow::Owned(copy)
+    }
+
     /// Lets the system take the pages of a range out of this process's memory; reading brings them back.
     ///
     /// Without it, a process that has read every pack would count all of them as its own.
@@ -56,5 +102,36 @@ impl Deref for Mapping {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_are_cut_off_behind_a_map_are_an_error_and_no_signal() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("file");
+        let page = 64 * 1024;
+        std::fs::write(&path, vec![7; 3 * page]).expect("written");
+        let map = Mapping::open(&path).expect("mapped");
+        assert_eq!(map.range(page, 2 * page).expect("it is there"), vec![7; 2 * page]);
+        assert_eq!(map.range(2 * page, 5 * page).expect("up to the end").len(), page);
+        assert_eq!(map.range(9 * page, 1).expect("nothing").len(), 0);
+        let file = File::options().write(true).open(&path).expect("opened");
+        file.set_len(page as u64).expect("cut");
+        if map.range(0, 3 * page).is_ok() {
+            println!("skipped: this system cannot be asked for pages");
+            return;
+        }
+        assert_eq!(
+            map.range(page, 1).expect_err("it is gone").raw_os_error(),
+            Some(Errno::IO.raw_os_error())
+        );
+        assert_eq!(map.range(0, page).expect("it is there"), vec![7; page]);
+        let mut expected = vec![7; page];
+        expected.resize(3 * page, 0);
+        assert_eq!(map.readable(), expected);
     }
 }

@@ -187,11 +187,34 @@ impl<'a> FooterView<'a> {
         }
         let (frames, chunks) = footer[FIXED_BYTES..].split_at(FRAME_BYTES * frames);
         let view = Self { frames, chunks };
-        let in_order = (0..view.frame_count()).all(|at| view.frame(at).0 < trailer.footer_offset)
-            && chunks
-                .chunks_exact(CHUNK_BYTES)
-                .all(|chunk| (u32::from_le_bytes(four(chunk, 32)) as usize) < view.frame_count());
-        if in_order { Ok(view) } else { Err(damaged) }
+        if view.frames_follow_one_another(trailer.footer_offset) && view.chunks_are_sorted_and_inside() {
+            Ok(view)
+        } else {
+            Err(damaged)
+        }
+    }
+
+    fn frames_follow_one_another(&self, end: u64) -> bool {
+        let mut free = 0;
+        (0..self.frame_count()).all(|at| {
+            let (offset, bytes, _) = self.frame(at);
+            let follows = offset >= free;
+            free = offset.saturating_add(u64::from(bytes));
+            follows && free <= end
+        })
+    }
+
+    /// What searches by halves, and merges footers, counts on.
+    fn chunks_are_sorted_and_inside(&self) -> bool {
+        let entries = || self.chunks.chunks_exact(CHUNK_BYTES);
+        let sorted = entries().zip(entries().skip(1)).all(|(one, next)| one[..32] <= next[..32]);
+        sorted
+            && entries().all(|entry| {
+                let frame = u32::from_le_bytes(four(entry, 32)) as usize;
+                let end = u64::from(u32::from_le_bytes(four(entry, 36)))
+                    + u64::from(u32::from_le_bytes(four(entry, 40)));
+                frame < self.frame_count() && end <= u64::from(self.frame(frame).2)
+            })
     }
 
     /// Chunks in the pack, repeated ones counted each time.
@@ -212,6 +235,11 @@ impl<'a> FooterView<'a> {
             u32::from_le_bytes(four(frame, 8)),
             u32::from_le_bytes(four(frame, 12)),
         )
+    }
+
+    /// Chunk `at` in the order of ids; below [`FooterView::chunk_count`].
+    pub fn entry(&self, at: usize) -> FooterChunk {
+        self.chunk(&self.chunks[at * CHUNK_BYTES..][..CHUNK_BYTES])
     }
 
     /// All chunks, sorted by id.

@@ -11,7 +11,7 @@ use crate::compression::Decompressor;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::mapping::Mapping;
-use crate::pack::{self, FooterView, FrameKind, FrameView, PackId};
+use crate::pack::{self, FooterView, FrameKind, FrameView, PackId, TRAILER_BYTES, Trailer};
 use crate::recipe::ChunkRef;
 
 /// A pack that can be read. Cheap to hold; a map is made at the first read.
@@ -57,14 +57,16 @@ impl Pack {
     pub fn frame(&self, offset: u64) -> files::Result<Cow<'_, [u8]>> {
         match &self.body {
             Body::Sealed(_) => {
-                let map = self.map()?;
-                let begin = usize::try_from(offset).unwrap_or(usize::MAX);
-                Ok(Cow::Borrowed(map.get(begin..).unwrap_or_default()))
+                let head = self.read(offset, pack::FRAME_HEAD_BYTES)?;
+                // What makes no sense is given as it is, for the frame's own check to refuse.
+                match head.try_into().ok().and_then(pack::frame_length) {
+                    None => Ok(Cow::Borrowed(head)),
+                    Some(length) => Ok(Cow::Borrowed(self.read(offset, length)?)),
+                }
             }
             Body::Open(file) => {
                 let mut head = [0; pack::FRAME_HEAD_BYTES];
                 file.read_exact_at(&mut head, offset).on("read", &self.path)?;
-                // What makes no sense is given as it is, for the frame's own check to refuse.
                 let Some(length) = pack::frame_length(&head) else { return Ok(Cow::Owned(head.to_vec())) };
                 let mut bytes = vec![0; length];
                 file.read_exact_at(&mut bytes, offset).on("read", &self.path)?;
@@ -90,14 +92,17 @@ impl Pack {
         }
     }
 
-    /// The map of a sealed pack.
+    /// The bytes of a range of a sealed pack, as far as it has them.
     ///
     /// # Errors
-    /// The file cannot be mapped.
-    ///
-    /// # Panics
-    /// Never for a pack made by [`Pack::sealed`], the only kind this is called for.
-    pub fn map(&self) -> files::Result<&Mapping> {
+    /// The file cannot be mapped, or the disk does not give them.
+    pub fn read(&self, offset: u64, length: usize) -> files::Result<&[u8]> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.map()?.range(offset, length).on("read", &self.path)
+    }
+
+    /// The map of a sealed pack.
+    fn map(&self) -> files::Result<&Mapping> {
         let Body::Sealed(cell) = &self.body else { unreachable!("only sealed packs are mapped") };
         if let Some(map) = cell.get() {
             return Ok(map);
@@ -165,12 +170,20 @@ pub fn sealed_path(packs: &Path, id: PackId) -> PathBuf {
 /// The file cannot be mapped, or is not the sealed pack of that name.
 pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
     let damaged = |source| super::Error::Pack { path: pack.path().to_owned(), source };
-    let map = pack.map()?;
-    let id = pack::read_header(map).map_err(damaged)?;
+    let id = pack::read_header(pack.read(0, pack::HEADER_BYTES)?).map_err(damaged)?;
     if id != pack.id {
         return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
     }
-    FooterView::of_pack(map).map_err(damaged)
+    let end = pack.map()?.len() as u64;
+    // The index tells places in four bytes.
+    if end > u64::from(u32::MAX) {
+        return Err(damaged(pack::Error::Damaged { part: "trailer", offset: end }));
+    }
+    let trailer = pack.read(end.saturating_sub(TRAILER_BYTES as u64), TRAILER_BYTES)?;
+    let cut = pack::Error::Damaged { part: "trailer", offset: end };
+    let trailer = Trailer::parse(trailer.try_into().map_err(|_| damaged(cut))?, end).map_err(damaged)?;
+    let length = usize::try_from(trailer.footer_bytes).unwrap_or(usize::MAX);
+    FooterView::parse(pack.read(trailer.footer_offset, length)?, &trailer).map_err(damaged)
 }
 
 /// The damaged chunks of the frame at `offset` of a sealed pack: all of them, by the pack's footer, where the
@@ -179,11 +192,12 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
 /// # Errors
 /// The pack cannot be read, or has no whole footer.
 pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
-    let bytes = pack.frame(offset)?;
     if matches!(pack.body, Body::Open(_)) {
         return Ok(Vec::new());
     }
-    if let Ok(frame) = FrameView::parse(&bytes, offset) {
+    if let Ok(bytes) = pack.frame(offset)
+        && let Ok(frame) = FrameView::parse(&bytes, offset)
+    {
         let mut plain = Vec::new();
         let decoded =
             Decompressor::new().decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
@@ -215,26 +229,33 @@ pub struct FrameSummary {
 /// Hands each frame of a pack to `visit`, in order; of an open pack those that are there.
 ///
 /// # Errors
-/// The pack cannot be read, or a sealed one has no whole footer.
+/// The pack cannot be read; a sealed one has no whole footer, or lacks a frame that it names.
 pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super::Result<()> {
-    let end = match &pack.body {
-        Body::Sealed(_) => {
-            let footer = check_sealed(pack)?;
-            let last = footer.frame_count().checked_sub(1).map(|last| footer.frame(last));
-            last.map_or(0, |(offset, bytes, _)| offset + u64::from(bytes))
-        }
-        Body::Open(file) => file.metadata().on("examine", &pack.path)?.len(),
-    };
-    let mut offset = pack::HEADER_BYTES as u64;
-    while offset < end {
-        // A frame that is being written now is not counted yet.
-        let Ok(bytes) = pack.frame(offset) else { break };
-        let Ok(frame) = FrameView::parse(&bytes, offset) else { break };
-        let length = frame.bytes().len() as u64;
-        visit(&FrameSummary { kind: frame.kind(), bytes: length, chunks: frame.chunks().collect() });
+    let mut visit_at = |offset: u64| -> super::Result<u64> {
+        let bytes = pack.frame(offset)?;
+        let damaged = |source| super::Error::Pack { path: pack.path.clone(), source };
+        let frame = FrameView::parse(&bytes, offset).map_err(damaged)?;
+        let length = frame.bytes().len();
+        visit(&FrameSummary { kind: frame.kind(), bytes: length as u64, chunks: frame.chunks().collect() });
         drop(bytes);
-        pack.release(offset, usize::try_from(length).unwrap_or(usize::MAX));
-        offset += length;
+        pack.release(offset, length);
+        Ok(length as u64)
+    };
+    match &pack.body {
+        Body::Sealed(_) => {
+            // Whoever counts what is in a pack must not take one for small that is damaged in its middle.
+            let footer = check_sealed(pack)?;
+            (0..footer.frame_count()).try_for_each(|at| visit_at(footer.frame(at).0).map(drop))
+        }
+        Body::Open(file) => {
+            let end = file.metadata().on("examine", &pack.path)?.len();
+            let mut offset = pack::HEADER_BYTES as u64;
+            while offset < end {
+                // A frame that is being written now is not counted yet.
+                let Ok(length) = visit_at(offset) else { break };
+                offset += length;
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }

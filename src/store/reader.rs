@@ -62,7 +62,15 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         let mut ids = Vec::new();
         let mut plain = Vec::new();
         let frame_bytes = {
-            let bytes = pack.frame(u64::from(place.frame_offset))?;
+            let bytes = match pack.frame(u64::from(place.frame_offset)) {
+                // The disk no longer gives it: that is damage too.
+                Err(error) if error.source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    tracing::error!(%error, "a pack cannot be read");
+                    self.store.mark_lost(*id);
+                    return Err(damaged());
+                }
+                bytes => bytes?,
+            };
             let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| {
                 self.store.mark_lost(*id);
                 damaged()

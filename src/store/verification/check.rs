@@ -28,14 +28,13 @@ pub fn check(pack: &Pack) -> Check {
     let shown = pack.path().display().to_string();
     let damage =
         |offset, what: &str, chunks| Damage { pack: shown.clone(), offset, what: what.to_owned(), chunks };
-    let map = match pack.map() {
-        Ok(map) => map,
+    check.bytes = match pack.bytes() {
+        Ok(bytes) => bytes,
         Err(error) => {
             check.damaged.push(damage(0, &error.to_string(), 0));
             return check;
         }
     };
-    check.bytes = map.len() as u64;
     // The footer tells where frames begin; without it they are found one after another.
     let footer = packs::check_sealed(pack);
     let (offsets, named): (Vec<u64>, Vec<ChunkId>) = match &footer {
@@ -51,11 +50,11 @@ pub fn check(pack: &Pack) -> Check {
     let mut zstd = Decompressor::new();
     if footer.is_ok() {
         for offset in offsets {
-            check_frame(map, offset, &mut zstd, &mut check, &damage);
+            check_frame(pack, offset, &mut zstd, &mut check, &damage);
         }
     } else {
         let mut offset = HEADER_BYTES as u64;
-        while let Some(bytes) = check_frame(map, offset, &mut zstd, &mut check, &damage) {
+        while let Some(bytes) = check_frame(pack, offset, &mut zstd, &mut check, &damage) {
             offset += bytes;
         }
     }
@@ -69,20 +68,23 @@ pub fn check(pack: &Pack) -> Check {
 
 /// Checks one frame; gives its bytes where its numbers make sense.
 fn check_frame(
-    map: &[u8],
+    pack: &Pack,
     offset: u64,
     zstd: &mut Decompressor,
     check: &mut Check,
     damage: &impl Fn(u64, &str, u64) -> Damage,
 ) -> Option<u64> {
-    let begin = usize::try_from(offset).ok()?;
-    let bytes = map.get(begin..)?;
-    let frame = match FrameView::parse(bytes, offset) {
+    let mut is_damaged = |text: &str| {
+        check.damaged.push(damage(offset, text, 0));
+        None
+    };
+    let bytes = match pack.frame(offset) {
+        Ok(bytes) => bytes,
+        Err(error) => return is_damaged(&error.to_string()),
+    };
+    let frame = match FrameView::parse(&bytes, offset) {
         Ok(frame) => frame,
-        Err(error) => {
-            check.damaged.push(damage(offset, &error.to_string(), 0));
-            return None;
-        }
+        Err(error) => return is_damaged(&error.to_string()),
     };
     let length = frame.bytes().len() as u64;
     let mut plain = Vec::new();

@@ -27,10 +27,9 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
     let mut frames: Vec<u64> = check.intact.iter().map(|(_, _, offset)| *offset).collect();
     frames.dedup();
     let intact: HashSet<ChunkId> = check.intact.iter().map(|(chunk, _, _)| chunk.id).collect();
-    let map = pack.map()?;
     for offset in frames {
-        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
-        let Ok(frame) = FrameView::parse(map.get(begin..).unwrap_or_default(), offset) else { continue };
+        let Ok(bytes) = pack.frame(offset) else { continue };
+        let Ok(frame) = FrameView::parse(&bytes, offset) else { continue };
         let mut plain = Vec::new();
         if zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain).is_err() {
             continue;
