@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 63] = [
+pub const POINTS: [&str; 67] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -68,6 +68,10 @@ pub const POINTS: [&str; 63] = [
     "recovery.cut",
     "recovery.sealed",
     "recovery.index",
+    "run.half",
+    "run.renamed",
+    "run.named",
+    "run.catalogued",
     // A directory is pulled.
     "pull.fetched",
     "pull.tree",

@@ -4,17 +4,23 @@
 //! damaged bytes. So: small batches, a small cache, our own sync after each flush, every call guarded
 //! against panics, and a catalogue of the packs taken in, by which [`super::recovery`] notices an index
 //! that is empty, cut short or behind. A wrong answer is never dangerous: what a place gives is verified.
+//!
+//! An index that is built anew keeps what all packs have in a [`Run`] beside sled, which then only answers for
+//! what came later: sled's places come first, and a place of the run counts while the catalogue has its pack.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::run::{self, Merged, Run};
 use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::{ChunkId, ShortId};
-use crate::pack::PackId;
+use crate::pack::{FooterView, PackId};
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +36,8 @@ pub struct Place {
 }
 
 impl Place {
-    fn encode(self) -> [u8; 16] {
+    /// The 16 bytes of an entry.
+    pub(super) fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];
         bytes
@@ -40,7 +47,8 @@ impl Place {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads 16 bytes.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (fields, []) = bytes.as_chunks::<4>() else { return None };
         let [pack, frame_offset, plain_offset, bytes] = fields else { return None };
         let number = |field: &[u8; 4]| u32::from_le_bytes(*field);
@@ -65,6 +73,9 @@ pub enum Error {
     /// An entry that was never written so.
     #[error("the index holds a malformed entry")]
     Entry,
+    /// The run that holds most of it cannot be used.
+    #[error("{0}; the next start builds the index anew")]
+    Run(#[from] run::Damaged),
     /// The index folder cannot be used.
     #[error(transparent)]
     File(#[from] files::Error),
@@ -92,6 +103,9 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
 
+/// Beyond so many entries in sled the next opening builds the index anew: about half a gigabyte of memory.
+const GROWN_KEYS: usize = 1_000_000;
+
 /// A dropped index holds its lock until sled's own threads have let go of it: a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -102,9 +116,12 @@ pub struct Index {
     chunks: sled::Tree,
     /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
     catalogue: sled::Tree,
-    /// `next`: the first pack number that was never given.
+    /// `next`: the first pack number that was never given. `run`: the run's hash.
     numbers: sled::Tree,
     file: PathBuf,
+    run: Option<Run>,
+    /// The packs in the catalogue: the run is never changed, and may know others.
+    live: RwLock<HashSet<u32>>,
 }
 
 impl Index {
@@ -132,12 +149,71 @@ impl Index {
             let chunks = db.open_tree("chunks")?;
             let catalogue = db.open_tree("packs")?;
             let numbers = db.open_tree("numbers")?;
-            Ok(Self { db, chunks, catalogue, numbers, file: folder.join("db") })
+            let (file, live) = (folder.join("db"), RwLock::default());
+            Ok(Self { db, chunks, catalogue, numbers, file, run: None, live })
         })
-        .and_then(|index| {
+        .and_then(|mut index| {
             files::sync_folder(folder)?;
+            if let Some(hash) = guarded(|| Ok(index.numbers.get("run")?))? {
+                let path = run_path(folder);
+                let run = Run::open(&path)?;
+                if *hash != run.hash()[..] {
+                    return Err(Error::Entry);
+                }
+                index.run = Some(run);
+            }
+            let live = index.packs()?.into_iter().map(|(number, _, _)| number).collect();
+            index.live = RwLock::new(live);
             Ok(index)
         })
+    }
+
+    /// Takes many packs in at once, durably, where the index has none; numbered from below `next_number`.
+    ///
+    /// Time O(n log packs), some 1 M chunks a second; memory does not grow with the chunks.
+    ///
+    /// # Errors
+    /// The index is damaged or the disk full; no pack counts as taken in.
+    pub fn fill(
+        &mut self,
+        packs: &[(PackId, (u32, FooterView<'_>))],
+        next_number: u32,
+        folder: &Path,
+    ) -> Result<(), Error> {
+        guarded(|| Ok(self.numbers.insert("next", &next_number.to_le_bytes()).map(drop)?))?;
+        let footers: Vec<_> = packs.iter().map(|(_, footer)| *footer).collect();
+        let run = Run::create(&run_path(folder), Merged::new(&footers))?;
+        guarded(|| Ok(self.numbers.insert("run", run.hash()).map(drop)?))?;
+        self.sync()?;
+        crash::point("run.named");
+        // Last, as it says that the chunks are there.
+        for some in packs.chunks(BATCH_KEYS) {
+            let mut batch = sled::Batch::default();
+            for (id, (number, footer)) in some {
+                let count = u32::try_from(footer.chunk_count()).map_err(|_| Error::Entry)?;
+                batch.insert(&number.to_be_bytes(), &catalogue_entry(*id, count));
+            }
+            guarded(|| Ok(self.catalogue.apply_batch(batch)?))?;
+        }
+        self.sync()?;
+        crash::point("run.catalogued");
+        self.run = Some(run);
+        self.live = RwLock::new(footers.iter().map(|(number, _)| *number).collect());
+        Ok(())
+    }
+
+    /// Whether sled holds so much that the index is better built anew.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn is_overgrown(&self) -> Result<bool, Error> {
+        Ok(guarded(|| Ok(self.chunks.len()))? > GROWN_KEYS)
+    }
+
+    fn in_run(&self, begin: &[u8]) -> Result<Option<(ChunkId, Place)>, Error> {
+        let Some(run) = &self.run else { return Ok(None) };
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(run.find(begin, |pack| live.contains(&pack))?)
     }
 
     /// Where the chunk lies, if a pack taken in has it.
@@ -146,7 +222,7 @@ impl Index {
     /// The index is damaged.
     pub fn find(&self, id: &ChunkId) -> Result<Option<Place>, Error> {
         match guarded(|| Ok(self.chunks.get(id.as_bytes())?))? {
-            None => Ok(None),
+            None => Ok(self.in_run(id.as_bytes())?.map(|(_, place)| place)),
             Some(value) => Place::decode(&value).map(Some).ok_or(Error::Entry),
         }
     }
@@ -169,7 +245,7 @@ impl Index {
 
     fn find_beginning(&self, begin: &[u8]) -> Result<Option<(ChunkId, Place)>, Error> {
         let Some((key, value)) = guarded(|| Ok(self.chunks.scan_prefix(begin).next().transpose()?))? else {
-            return Ok(None);
+            return self.in_run(begin);
         };
         let id = ChunkId::from_bytes(key.as_ref().try_into().map_err(|_| Error::Entry)?);
         Ok(Some((id, Place::decode(&value).ok_or(Error::Entry)?)))
@@ -202,12 +278,12 @@ impl Index {
         }
         self.sync()?;
         crash::point("take-in.synced");
-        let mut entry = [0; 20];
-        entry[..16].copy_from_slice(id.as_bytes());
-        entry[16..].copy_from_slice(&count.to_le_bytes());
-        guarded(|| Ok(self.catalogue.insert(number.to_be_bytes(), &entry).map(drop)?))?;
+        guarded(|| {
+            Ok(self.catalogue.insert(number.to_be_bytes(), &catalogue_entry(id, count)).map(drop)?)
+        })?;
         crash::point("take-in.catalogued");
         self.sync()?;
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(number);
         crash::point("take-in.after");
         Ok(())
     }
@@ -232,6 +308,7 @@ impl Index {
     pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
         crash::point("take-out.before");
         guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
+        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         crash::point("take-out.catalogue");
         for some in chunks.chunks(BATCH_KEYS) {
             let mut batch = sled::Batch::default();
@@ -266,6 +343,17 @@ impl Index {
         File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
         Ok(())
     }
+}
+
+fn run_path(folder: &Path) -> PathBuf {
+    folder.join("run")
+}
+
+fn catalogue_entry(id: PackId, chunks: u32) -> [u8; 20] {
+    let mut entry = [0; 20];
+    entry[..16].copy_from_slice(id.as_bytes());
+    entry[16..].copy_from_slice(&chunks.to_le_bytes());
+    entry
 }
 
 /// Runs a call into sled; a panic inside becomes an error.

@@ -15,6 +15,7 @@ mod reader;
 mod records;
 mod recovery;
 pub mod retention;
+mod run;
 mod verification;
 mod writer;
 

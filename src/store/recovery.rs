@@ -1,5 +1,6 @@
 //! Opening a space: packs that a crash left open are sealed, and the index is brought up to the packs.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -55,7 +56,9 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
         left.packs += 1;
         let mut footer = Footer::default();
         let valid = {
-            let map = Mapping::open(&path)?;
+            let mapping = Mapping::open(&path)?;
+            let map = mapping.readable();
+            let is_unreadable = matches!(map, Cow::Owned(_));
             let mut scanner = match Scanner::new(&map) {
                 Ok(scanner) => Some(scanner),
                 Err(error) => {
@@ -69,8 +72,8 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
             }
             let valid = scanner.map_or(0, |scanner| scanner.valid_bytes());
             let behind = Scanner::behind(&map, valid);
-            if behind.is_some() || is_unsynced {
-                let is_damaged = behind.is_some();
+            let is_damaged = behind.is_some() || is_unreadable;
+            if is_damaged || is_unsynced {
                 left.cut |= is_damaged;
                 salvage(folder, &map, valid, behind)?;
                 if !is_damaged {
@@ -165,8 +168,22 @@ fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<
 pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<Opened> {
     let on_disk: Vec<Pack> = list_sealed(folder)?;
     let packs_lost;
-    match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
-        Ok(opened) => return Ok(opened),
+    if fs::symlink_metadata(index_folder).is_ok() && !index_folder.is_dir() {
+        tracing::warn!(path = %index_folder.display(), "what lies in the index's place is no folder: it is set aside");
+        set_aside(index_folder)?;
+    }
+    match Index::open(index_folder)
+        .map_err(Error::from)
+        .and_then(|index| catch_up(index, &on_disk, packs, index_folder))
+    {
+        Ok(opened) if !opened.index.is_overgrown()? => return Ok(opened),
+        Ok(opened) => {
+            tracing::info!("the index has grown: it is built anew from the packs");
+            drop(opened.index);
+            files::remove(index_folder)?;
+            packs.clear();
+            return catch_up(Index::open(index_folder)?, &on_disk, packs, index_folder);
+        }
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
         Err(error) => {
             packs_lost = matches!(error, Error::PackGone { .. });
@@ -176,7 +193,7 @@ pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<O
     set_aside(index_folder)?;
     // Their numbers were those of the old index. A pack known by two would be collected under one of them.
     packs.clear();
-    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs)?;
+    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs, index_folder)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 
@@ -205,7 +222,7 @@ pub fn take_in(index: &Index, number: u32, pack: &Pack) -> Result<()> {
 }
 
 /// Compares the catalogue with the packs on disk, takes in what is new, and samples what should be there.
-fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
+fn catch_up(mut index: Index, on_disk: &[Pack], packs: &Packs, index_folder: &Path) -> Result<Opened> {
     let known: HashMap<PackId, (u32, u32)> =
         index.packs()?.into_iter().map(|(number, id, count)| (id, (number, count))).collect();
     let there: HashSet<PackId> = on_disk.iter().map(|pack| pack.id).collect();
@@ -214,6 +231,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
     }
     let mut packs_lost = false;
     let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0).max(index.next_number()?);
+    let mut unknown = Vec::new();
     for pack in on_disk {
         let sealed = Pack::sealed(pack.id, pack.path().to_owned());
         let footer = match check_sealed(&sealed) {
@@ -234,12 +252,25 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
             }
             *number
         } else {
-            take_in(&index, next, &sealed)?;
-            next += 1;
-            next - 1
+            unknown.push(sealed);
+            continue;
         };
         sealed.release(0, usize::MAX);
         packs.insert(number, sealed);
+    }
+    let numbered = || unknown.iter().zip(next..);
+    if known.is_empty() && !unknown.is_empty() {
+        let footers = numbered().map(|(pack, number)| Ok((pack.id, (number, check_sealed(pack)?))));
+        let footers = footers.collect::<Result<Vec<_>>>()?;
+        let after = next + u32::try_from(footers.len()).map_err(|_| Error::WriteFailed)?;
+        index.fill(&footers, after, index_folder)?;
+    } else {
+        numbered().try_for_each(|(pack, number)| take_in(&index, number, pack))?;
+    }
+    for sealed in unknown {
+        sealed.release(0, usize::MAX);
+        packs.insert(next, sealed);
+        next += 1;
     }
     Ok(Opened { index, next_number: next, packs_lost })
 }

@@ -13,8 +13,9 @@ use crate::token::Pattern;
 pub struct Retention {
     /// The last so many distinct releases; none keeps all.
     pub keep_last: Option<usize>,
-    /// Releases pushed within that time before the application's latest push: no clock that is wrong for
-    /// a while can make them old.
+    /// Releases pushed within that time before the application's latest push, by the proxy's clock: no time
+    /// without a push makes them old. A push while the clock is far ahead does; `keep_last`, labels and pins ask no
+    /// clock.
     pub keep_within: Option<Duration>,
     /// Releases with a label that fits.
     pub keep_labels: Vec<Pattern>,

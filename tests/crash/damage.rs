@@ -20,6 +20,8 @@ fn template(open: bool) -> &'static World {
     (if open { &OPEN } else { &SEALED }).get_or_init(|| {
         let mut world = World::new(Shape::SMALL, 1);
         for versions in [&VERSIONS[..2], &VERSIONS[2..]] {
+            // Built anew for what there is, so that the index has all of its kinds of files.
+            drop(fs::remove_dir_all(world.index()));
             let mut served = world.serve(None);
             for version in versions {
                 world.push(*version);

@@ -43,7 +43,7 @@ fn acts(point: &str) -> Vec<Act> {
         (_, "pack.renamed") | ("seal" | "take-in", _) => {
             vec![Act::Stop, Act::Start, Act::Collect, Act::Repair]
         }
-        ("recovery", "recovery.index") => vec![Act::Rebuild],
+        ("run", _) | (_, "recovery.index") => vec![Act::Rebuild],
         ("recovery", _) => vec![Act::Start],
         ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],
         ("tree", _) => vec![Act::Push, Act::Pull],
@@ -258,12 +258,21 @@ fn end_at_points(share: usize) {
         }
         let mut met = false;
         for act in acts(point) {
-            for pass in 1..=most {
-                if !dies_and_goes_on(point, act, pass) {
+            // Each pass in turn; when there is none left, from the first again.
+            let (mut pass, mut times) = (1, 0);
+            while times < most {
+                if dies_and_goes_on(point, act, pass) {
+                    times += 1;
+                    pass += 1;
+                } else if pass > 1 {
+                    pass = 1;
+                } else {
                     break;
                 }
+            }
+            if times > 0 {
                 met = true;
-                *table.entry((place, act)).or_default() += 1;
+                table.insert((place, act), times);
             }
         }
         if !met {
