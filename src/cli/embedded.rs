@@ -23,6 +23,8 @@ use crate::token::{Action, Grant, Pattern};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks at whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What a command may take, at its end, to mend what an earlier one left when it was killed.
+const MEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// A command's own token lives as long as the longest command may.
 const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -58,6 +60,7 @@ pub async fn open(
         let mut options = Options::new(data, ([127, 0, 0, 1], 0).into());
         options.destinations.clone_from(&destinations);
         options.drain_patience = PATIENCE;
+        options.upkeep.mend_at_end = Some(MEND_TIME_MAX);
         match Proxy::start(&options) {
             Ok(proxy) => return start(proxy),
             Err(proxy::Error::InUse(_)) if Instant::now() < deadline => {}

@@ -144,6 +144,7 @@ pub struct Proxy {
     url: ProxyUrl,
     first_start: bool,
     drain_patience: Duration,
+    mend_at_end: Option<Duration>,
     /// Held as long as the proxy lives.
     _lock: Lock,
 }
@@ -173,8 +174,8 @@ impl Proxy {
         let stopping = AtomicBool::new(false);
         let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
-        let drain_patience = options.drain_patience;
-        Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, _lock: lock })
+        let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
+        Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })
     }
 
     /// The address that agents use.
@@ -210,9 +211,12 @@ impl Proxy {
         }
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
-        let (shared, upkeep) = (self.shared, self.upkeep);
-        shared.stopping.store(true, Ordering::Relaxed);
+        let (shared, upkeep, mend_at_end) = (self.shared, self.upkeep, self.mend_at_end);
         let stopped = tokio::task::spawn_blocking(move || {
+            if let Some(most) = mend_at_end {
+                upkeep::mend_opened(&shared, most);
+            }
+            shared.stopping.store(true, Ordering::Relaxed);
             upkeep.stop();
             shared.deliveries.stop();
             shared.spaces.close();

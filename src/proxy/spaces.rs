@@ -35,6 +35,11 @@ impl Spaces {
         Ok(store)
     }
 
+    /// The stores that are open, in no order.
+    pub fn opened(&self) -> Vec<Arc<Store>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
     /// The names of all spaces that there are on disk.
     ///
     /// # Errors

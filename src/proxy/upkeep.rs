@@ -35,6 +35,9 @@ pub struct UpkeepOptions {
     pub verify_every: Option<Duration>,
     /// How fast they are read in the background.
     pub verify_bytes_per_second: u64,
+    /// How long, at its end, a proxy sees to each space that it used and that is not known to be whole; not at
+    /// all where none. For one that lives too short for upkeep of its own.
+    pub mend_at_end: Option<Duration>,
 }
 
 impl Default for UpkeepOptions {
@@ -45,6 +48,26 @@ impl Default for UpkeepOptions {
             collect_every: None,
             verify_every: None,
             verify_bytes_per_second: 16 * 1024 * 1024,
+            mend_at_end: None,
+        }
+    }
+}
+
+/// Sees to the spaces that were used and that are not known to be whole, each for so long at most.
+///
+/// What was cut off in a crash is mostly nothing that a release needs: then a look at the releases says so.
+/// Else the packs are verified and mended, from where the last pass stopped.
+pub fn mend_opened(shared: &Shared, duration_max: Duration) {
+    for store in shared.spaces.opened() {
+        if store.is_whole() {
+            continue;
+        }
+        let pass = Pass { repair: true, duration_max: Some(duration_max), bytes_per_second: None };
+        let mended = store::verify_releases(&store).and_then(|lacking| {
+            if lacking.is_empty() { Ok(()) } else { verify(shared, &store, pass).map(drop) }
+        });
+        if let Err(error) = mended {
+            tracing::warn!(%error, "the store could not be mended; `whit verify --repair` tries again");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Removing releases, collecting garbage beside pushes, verifying and healing.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use whit::agent::push::Order;
 use whit::faults::{Fault, Faulty};
+use whit::pack::Scanner;
 use whit::token::Action;
 use whit::upkeep::{Collected, Verified};
 use whit::wire::{Answer, Operation};
@@ -198,4 +200,105 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
         if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
     }
     files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_is_damaged_before_what_is_alive_is_not_collected() {
+    within(async {
+        let mut world = World::start();
+        let (all, last) = (world.path("all"), world.path("last"));
+        for (number, name) in (0..).zip(["a", "b", "c"]) {
+            write(&all, name, noise(number, 700_000));
+        }
+        write(&last, "c", noise(2, 700_000));
+        world.push("app", &all).await;
+        world.push("other", &last).await;
+        world.stop().await;
+        let pack = files_below(&world.space().join("packs")).remove(0);
+        let bytes = fs::read(&pack).expect("a pack");
+        // A frame of what is to be removed, before those of what stays.
+        let (second, _) = Scanner::new(&bytes).expect("a pack").nth(1).expect("several frames");
+        change_byte(&pack, usize::try_from(second).expect("small"));
+        world.again();
+        remove(&world, "app").await.expect("removed");
+        for _ in 0..2 {
+            collect(&world).await;
+        }
+        let copy = world.path("copy");
+        world.pull("other", &copy).await.expect("pulled");
+        assert_same(&last, &copy);
+        // When the damage is seen to, the rest goes.
+        verify(&world, true).await;
+        world.stop().await;
+        world.again();
+        assert!(collect(&world).await.packs_removed > 0);
+        let again = world.path("again");
+        world.pull("other", &again).await.expect("pulled");
+        assert_same(&last, &again);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_lives_as_long_as_a_command_mends_at_its_end() {
+    within(async {
+        let mut world = World::start_with(|options| {
+            options.upkeep.mend_at_end = Some(std::time::Duration::from_secs(10));
+        });
+        let tree = world.path("tree");
+        write(&tree, "file", noise(1, 700_000));
+        world.push("app", &tree).await;
+        world.stop().await;
+        // A frame that nobody was told of was cut off: no release lacks it.
+        let doubt = world.space().join("incomplete");
+        fs::write(&doubt, "").expect("written");
+        world.again();
+        world.releases("app").await.expect("listed");
+        world.stop().await;
+        assert!(!doubt.exists(), "every later push would be negotiated in full");
+        // A pack without its end is left out: what is whole of it comes back.
+        let pack = files_below(&world.space().join("packs")).remove(0);
+        let bytes = fs::read(&pack).expect("a pack");
+        fs::write(&pack, &bytes[..bytes.len() - 1]).expect("cut");
+        world.again();
+        world.releases("app").await.expect("listed");
+        world.stop().await;
+        assert!(!doubt.exists() && !pack.exists());
+        world.again();
+        let copy = world.path("copy");
+        world.pull("app", &copy).await.expect("pulled");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_in_the_indexs_place_is_set_aside() {
+    within(async {
+        let mut world = World::start();
+        let tree = world.path("tree");
+        write(&tree, "file", noise(1, 300_000));
+        world.push("app", &tree).await;
+        world.stop().await;
+        let index = world.space().join("index");
+        fs::remove_dir_all(&index).expect("removed");
+        fs::write(&index, "no folder").expect("written");
+        world.again();
+        world.pull("app", &world.path("copy")).await.expect("pulled");
+        assert_same(&tree, &world.path("copy"));
+        assert_eq!(world.push("app", &tree).await.bytes.unseen, 0);
+        assert_eq!(fs::read(index.with_extension("damaged")).expect("set aside"), b"no folder");
+    })
+    .await;
+}
+
+/// All sealed packs.
+fn files_below(packs: &Path) -> Vec<PathBuf> {
+    let shelves = fs::read_dir(packs).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let shelves =
+        shelves.filter(|path| path.is_dir() && !path.ends_with("open") && !path.ends_with("damaged"));
+    shelves
+        .flat_map(|shelf| fs::read_dir(shelf).expect("a folder"))
+        .map(|pack| pack.expect("an entry").path())
+        .collect()
 }
