@@ -34,10 +34,12 @@ pub enum Error {
     #[error("the token's signature does not match its content")]
     Forged,
     /// Its time is over.
-    #[error("the token expired at {}", time_text(*.since))]
+    #[error("the token expired at {}; by the proxy's clock it is {}", time_text(*.since), time_text(*.now))]
     Expired {
         /// When it expired, Unix seconds.
         since: u64,
+        /// What the clock said, Unix seconds.
+        now: u64,
     },
     /// A grant with more names than a token may carry.
     #[error("a token would take {found} B, expected at most {max} B", max = crate::limits::TOKEN_BYTES_MAX)]
@@ -87,7 +89,9 @@ impl Faulty for Error {
             Self::Version(_) => "update the proxy, or create a token with the proxy's own version",
             Self::Foreign => "create a token on the proxy that you connect to: `whit token create`",
             Self::Forged => "copy the token again; if that does not help, ask for a new one",
-            Self::Expired { .. } => "ask for a new token: `whit token create` on the proxy",
+            Self::Expired { .. } => {
+                "ask for a new token: `whit token create` on the proxy; or set the proxy's clock, if it is wrong"
+            }
             Self::TooLarge { .. } | Self::TooMany { .. } => {
                 "use patterns such as `web-*` instead of many names"
             }

@@ -105,7 +105,7 @@ pub fn verify(text: &str, public_key: &[u8; PUBLIC_KEY_BYTES], now: u64) -> Resu
     let grant = rmp_serde::from_slice::<Payload>(payload).map_err(|_| Error::Malformed)?.grant;
     grant.check()?;
     match grant.expires {
-        Some(since) if grant.is_expired(now) => Err(Error::Expired { since }),
+        Some(since) if grant.is_expired(now) => Err(Error::Expired { since, now }),
         _ => Ok(grant),
     }
 }
@@ -216,8 +216,10 @@ mod tests {
         let key = *issuer(7).public_key();
         assert!(verify(VECTOR, &key, 1_799_999_999).is_ok());
         let error = verify(VECTOR, &key, 1_800_000_000).expect_err("its time is over");
-        assert_eq!(error, Error::Expired { since: 1_800_000_000 });
-        assert_eq!(error.to_string(), "the token expired at 2027-01-15T08:00:00Z");
+        assert_eq!(error, Error::Expired { since: 1_800_000_000, now: 1_800_000_000 });
+        let text =
+            "the token expired at 2027-01-15T08:00:00Z; by the proxy's clock it is 2027-01-15T08:00:00Z";
+        assert_eq!(error.to_string(), text);
         let text = issuer(7).sign(&Grant { expires: None, ..grant() }).expect("a small grant");
         assert!(verify(&text, &key, u64::MAX).is_ok());
     }
