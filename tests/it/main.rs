@@ -16,6 +16,7 @@ mod push;
 mod push_machines;
 mod shelf;
 mod store;
+mod stores;
 mod trees;
 mod trust;
 mod upkeep;
