@@ -107,6 +107,8 @@ pub struct World {
     port: u16,
     /// Release id to version: what the proxy has acknowledged.
     pub acknowledged: BTreeMap<String, u64>,
+    /// Below which program the agents run, as with [`World::try_serve_under`].
+    pub agents_below: Vec<String>,
     /// Removed with the world.
     kept: Option<tempfile::TempDir>,
 }
@@ -131,6 +133,7 @@ impl World {
             token: String::new(),
             port: 0,
             acknowledged: BTreeMap::new(),
+            agents_below: Vec::new(),
             kept: None,
         };
         world.configure(keep);
@@ -170,6 +173,7 @@ impl World {
             token: self.token.clone(),
             port: 0,
             acknowledged: self.acknowledged.clone(),
+            agents_below: self.agents_below.clone(),
             kept: Some(temporary),
         }
     }
@@ -212,17 +216,7 @@ impl World {
     }
 
     fn start(&mut self, below: &[&str], crash: Option<&str>) -> Option<Process> {
-        let own = self.command();
-        let mut command = match below {
-            [] => own,
-            [program, arguments @ ..] => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(own.get_program()).stdin(Stdio::null());
-                command.env_clear();
-                command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-                command
-            }
-        };
+        let mut command = under(below, self.command());
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         command.args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--config"]);
         command.arg(self.path("whit.toml")).arg("--data").arg(self.path("data"));
@@ -248,9 +242,17 @@ impl World {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// Whether the program can tell its version below another program.
+    pub fn is_loaded_below(&self, below: &[String]) -> bool {
+        let below: Vec<&str> = below.iter().map(String::as_str).collect();
+        let mut command = under(&below, self.command());
+        Process::spawn(command.arg("--version")).done(PATIENCE).is_good()
+    }
+
     /// Starts a command of an agent.
     pub fn begin(&self, arguments: &[&str], crash: Option<&str>) -> Process {
-        let mut command = self.command();
+        let below: Vec<&str> = self.agents_below.iter().map(String::as_str).collect();
+        let mut command = under(&below, self.command());
         command.args(arguments).arg("--json").env("WHIT_PROXY", &self.url).env("WHIT_TOKEN", &self.token);
         if let Some(crash) = crash {
             command.env("WHIT_CRASH", crash);
@@ -269,6 +271,20 @@ impl World {
             self.shape.write(&folder, version);
         }
         folder
+    }
+
+    /// Has what follows use a token that ends so many seconds from now, and gives the one before.
+    pub fn use_token_of(&mut self, lifetime: &str) -> String {
+        let mut create = self.command();
+        create.args(["token", "create", "--user", "tester", "--expires", lifetime, "--data"]);
+        create.arg(self.path("data")).args(["--allow", "push", "--allow", "read"]);
+        let token = Process::spawn(&mut create).done(PATIENCE);
+        assert!(token.is_good(), "{token:?}");
+        std::mem::replace(&mut self.token, token.out.trim().to_owned())
+    }
+
+    pub fn use_token(&mut self, token: String) {
+        self.token = token;
     }
 
     /// Starts the push of a version, to the destination.
@@ -399,6 +415,17 @@ impl World {
         file.read_exact_at(&mut byte, at).expect("within the file");
         file.write_all_at(&[byte[0] ^ 0x40], at).expect("written");
     }
+}
+
+/// A command below another program.
+fn under(below: &[&str], own: Command) -> Command {
+    let [program, arguments @ ..] = below else { return own };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(own.get_program());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_clear();
+    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 /// A folder in memory where there is one, as a process that dies takes nothing from the page cache and
