@@ -62,9 +62,28 @@ fn memory(process: &str) -> (u64, u64) {
     (field("VmHWM"), field("VmRSS"))
 }
 
-fn rate(count: u64, time: Duration) -> String {
-    let per_second = u128::from(count) * 1000 / time.as_millis().max(1);
-    format!("{:.2} s, {} k/s", time.as_secs_f64(), per_second / 1000)
+/// What this process has used of processors: on a machine with other work it says more than the time that passed.
+fn processor() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").expect("this is Linux");
+    let fields = stat.rsplit_once(')').expect("a name in parentheses").1;
+    // proc(5): fields 14 and 15, in ticks of 10 ms.
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+/// Measures the time and the processors' time from its making on.
+struct Watch(Instant, Duration);
+
+impl Watch {
+    fn start() -> Self {
+        Self(Instant::now(), processor())
+    }
+
+    fn rate(&self, count: u64) -> String {
+        let (time, used) = (self.0.elapsed().as_secs_f64(), (processor() - self.1).as_secs_f64().max(0.01));
+        let rate = |seconds: f64| count as f64 / seconds / 1000.0;
+        format!("{time:.2} s, {:.0} k/s; of processors {used:.2} s, {:.0} k/s", rate(time), rate(used))
+    }
 }
 
 /// A sealed pack of the chunks with these numbers.
@@ -99,10 +118,10 @@ fn look_up(what: &str, count: u64, find: impl Fn(&ChunkId) -> Option<Place>) {
         let ids: Vec<ChunkId> = (0..LOOKUPS)
             .map(|number| id(first + number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % count))
             .collect();
-        let begin = Instant::now();
+        let watch = Watch::start();
         let found = ids.iter().filter(|id| find(id).is_some()).count();
         assert_eq!(found as u64, if first == 0 { LOOKUPS } else { 0 });
-        println!("{what}: {LOOKUPS} lookups, {kind}: {}", rate(LOOKUPS, begin.elapsed()));
+        println!("{what}: {LOOKUPS} lookups, {kind}: {}", watch.rate(LOOKUPS));
     }
 }
 
@@ -116,19 +135,16 @@ fn index(count: u64) {
         let begin = Instant::now();
         let store =
             Store::open(folder.path(), Options { reserve_bytes: 0, ..Options::default() }).expect("opened");
-        (store, begin.elapsed())
+        (store, watch.rate(count))
     };
-    let (store, time) = open();
+    let (store, rate) = open();
     let (peak, now) = memory("self");
-    println!(
-        "index of {count} chunks, built from packs: {}; peak {peak} MiB, then {now} MiB",
-        rate(count, time)
-    );
+    println!("index of {count} chunks, built from packs: {rate}; peak {peak} MiB, then {now} MiB");
     look_up("index", count, |id| store.find(id).expect("readable"));
     println!("index: {} MiB after the lookups", memory("self").1);
     drop(store);
-    let (_store, time) = open();
-    println!("index: opened again in {:.2} s", time.as_secs_f64());
+    let (_store, rate) = open();
+    println!("index: opened again: {rate}");
 }
 
 fn sled(count: u64, sorted: bool) {
@@ -145,7 +161,7 @@ fn sled(count: u64, sorted: bool) {
         entries.sort_unstable_by_key(|(id, _)| *id);
     }
     let before = memory("self").1;
-    let begin = Instant::now();
+    let watch = Watch::start();
     let pack_chunks = if sorted { entries.len() } else { usize::try_from(PACK_CHUNKS).expect("small") };
     for (number, pack) in (0..).zip(entries.chunks_mut(pack_chunks)) {
         // As a footer gives them.
@@ -157,7 +173,7 @@ fn sled(count: u64, sorted: bool) {
     let (peak, now) = memory("self");
     println!(
         "sled, {count} chunks {how}: {}; {} MiB more (peak of all {peak})",
-        rate(count, begin.elapsed()),
+        watch.rate(count),
         now - before
     );
     look_up("sled", count, |id| index.find(id).expect("readable"));
@@ -194,14 +210,14 @@ fn fill(folder: &Path, count: u64) {
             let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
             let path = EntryPath::new(format!("{file:06}")).expect("a path");
             segments.extend(builder.push(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }));
-            segments.extend(chunks.iter().filter_map(|chunk| builder.push(&Item::Chunk(*chunk))));
+            chunks.iter().for_each(|chunk| segments.extend(builder.push(&Item::Chunk(*chunk))));
         }
         let totals = builder.totals();
         let (last, _, nodes) = builder.finish(Shape::Tree).expect("within the limits");
         segments.extend(last);
         let mut nodes_above = Vec::new();
         let root = whit::manifest::Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |node| {
-            nodes_above.push(node);
+            nodes_above.push(node)
         });
         let root = root.expect("within the limits");
         let mut parts: Vec<Vec<u8>> =

@@ -12,6 +12,7 @@ mod drive;
 mod feed;
 mod gather;
 mod keep;
+mod order;
 mod pace;
 mod pack;
 mod session;

@@ -1,6 +1,6 @@
 //! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
 use std::time::{Duration, Instant};
 
@@ -10,78 +10,20 @@ use super::base::Base;
 use super::drive::Drive;
 use super::explain::Explanation;
 use super::feed;
-use super::keep::{KEPT_BYTES_DEFAULT, Keep};
+use super::keep::Keep;
 use super::memory::{Key, Memory, Underway};
+pub use super::order::Order;
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::scan::{self, Apart, Archives, Scan, Seen, Selection, Spool};
+use super::scan::{self, Apart, Archives, Scan, Seen, Spool};
 use super::throttle::Throttle;
 use super::{Error, Result, Session, blocking};
 use crate::chunking::Profile;
 use crate::faults::{Fault, Faulty};
-use crate::ids::{AppName, DestinationName, Label};
 use crate::manifest::{NodeRef, Root};
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self as machines, Agent, Telling};
 use crate::wire::{Open, Operation, Told};
-
-/// What to push, and how.
-#[derive(Debug, Clone)]
-pub struct Order {
-    /// The application.
-    pub app: AppName,
-    /// A directory or a file.
-    pub path: PathBuf,
-    /// What of it.
-    pub selection: Selection,
-    /// Words for the release.
-    pub labels: Vec<Label>,
-    /// Where to deliver it.
-    pub destinations: Vec<DestinationName>,
-    /// Negotiate only.
-    pub dry_run: bool,
-    /// Workers for hashing and compressing.
-    pub threads: usize,
-    /// Bytes a second that the link carries, where it is not to be measured.
-    pub link_rate: Option<f64>,
-    /// The state folder in which the agent remembers its pushes; none to remember nothing.
-    pub state: Option<PathBuf>,
-    /// Read every file, also those that look as they did at the last push.
-    pub checksum: bool,
-    /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
-    pub keep_bytes: u64,
-    /// Bytes a second that may be sent.
-    pub upload_rate_max: Option<f64>,
-    /// How long to try again after the link was lost.
-    pub patience: Duration,
-    /// Whether archives are pushed as they are, instead of as what is in them.
-    pub raw: bool,
-    /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
-    pub explain: bool,
-}
-
-impl Order {
-    /// A push of all of `path`, that remembers nothing.
-    pub fn new(app: AppName, path: PathBuf) -> Self {
-        Self {
-            app,
-            path,
-            selection: Selection::default(),
-            labels: Vec::new(),
-            destinations: Vec::new(),
-            dry_run: false,
-            threads: 1,
-            link_rate: None,
-            state: None,
-            checksum: false,
-            keep_bytes: KEPT_BYTES_DEFAULT,
-            upload_rate_max: None,
-            patience: Duration::ZERO,
-            raw: false,
-            explain: false,
-        }
-    }
-}
 
 /// Bytes from the proxy that show that a connection was of use: more than a handshake's.
 const PROGRESS_BYTES: u64 = 4096;
@@ -167,6 +109,7 @@ async fn reconnect(
 
 /// What an attempt relies on.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is given up by itself")]
 struct Trust {
     /// On what is remembered of the files.
     memory: bool,
@@ -318,21 +261,11 @@ async fn attempt(
         let (segments, spool) = (segments.clone(), Arc::clone(spool));
         let work = move || {
             let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = seen.remember(&folder, &key, sequence, (&root, &segments), &mut spool);
-            if let Err(error) = written {
-                monitor.note(&format!("the next push will read every file: {error}"));
-            }
             drop(base);
-            let keep = keep.and_then(Arc::into_inner);
-            if let Some(keep) = &keep {
-                let count = u32::try_from(segments.len()).expect("a manifest's segments are bounded");
-                keep.fill(&mut spool, count, keep_bytes / 2);
-            }
-            if let Some(keep) = keep
-                && let Err(error) = keep.finish(&folder, root.totals.bytes, keep_bytes)
-            {
-                monitor.note(&format!("pushed content is not kept: {error}"));
-            }
+            let keep = keep.and_then(Arc::into_inner).map(|keep| (keep, keep_bytes));
+            let confirmed =
+                Confirmed { folder: &folder, key: &key, sequence, root: &root, segments: &segments };
+            remember(&confirmed, &mut spool, seen, keep, monitor.as_ref());
             underway.end();
         };
         tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
@@ -355,6 +288,36 @@ async fn attempt(
         explained,
         delivered: deliveries,
     })
+}
+
+/// Keeps what the next push can build on: what the proxy confirmed, and the content itself.
+fn remember(
+    confirmed: &Confirmed<'_>,
+    spool: &mut Spool,
+    seen: Seen,
+    keep: Option<(Keep, u64)>,
+    monitor: &dyn Monitor,
+) {
+    let &Confirmed { folder, key, sequence, root, segments } = confirmed;
+    if let Err(error) = seen.remember(folder, key, sequence, (root, segments), spool) {
+        monitor.note(&format!("the next push will read every file: {error}"));
+    }
+    let Some((keep, bytes_max)) = keep else { return };
+    let count = u32::try_from(segments.len()).expect("a manifest's segments are bounded");
+    keep.fill(spool, count, bytes_max / 2);
+    if let Err(error) = keep.finish(folder, root.totals.bytes, bytes_max) {
+        monitor.note(&format!("pushed content is not kept: {error}"));
+    }
+}
+
+/// A push that the proxy has confirmed.
+struct Confirmed<'a> {
+    /// The state folder.
+    folder: &'a Path,
+    key: &'a Key,
+    sequence: u64,
+    root: &'a Root,
+    segments: &'a [NodeRef],
 }
 
 /// What the state folder gives for one attempt.

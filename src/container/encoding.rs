@@ -31,7 +31,7 @@ pub fn encode_head(plan: &Plan) -> Vec<u8> {
     encode(plan, &mut methods, &mut pieces);
     let mut head = vec![VERSION, 0, 0, 0, 0];
     write(methods.len() as u64, &mut head);
-    methods.iter().for_each(|method| head.extend_from_slice(&method.encode()));
+    head.extend(methods.iter().flat_map(Method::encode));
     head.extend_from_slice(&pieces);
     let length = u32::try_from(head.len() - PREFIX_BYTES).expect("a planner's pieces are bounded");
     head[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -94,15 +94,12 @@ fn encode(plan: &Plan, methods: &mut Vec<Method>, out: &mut Vec<u8>) {
                     [Piece::Content(bytes)] => Some(*bytes),
                     _ => None,
                 };
-                match whole {
-                    Some(bytes) => {
-                        write((place as u64) << 2 | DEFLATED, out);
-                        write(bytes, out);
-                    }
-                    None => {
-                        write((place as u64) << 2 | NESTED, out);
-                        encode(plain, methods, out);
-                    }
+                if let Some(bytes) = whole {
+                    write((place as u64) << 2 | DEFLATED, out);
+                    write(bytes, out);
+                } else {
+                    write((place as u64) << 2 | NESTED, out);
+                    encode(plain, methods, out);
                 }
             }
         }

@@ -175,7 +175,15 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, proving: Arc::default() });
+        let shared = Arc::new(Shared {
+            identity,
+            spaces,
+            deliveries,
+            audit,
+            destinations,
+            stopping,
+            proving: Arc::default(),
+        });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

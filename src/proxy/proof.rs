@@ -53,8 +53,7 @@ pub fn prove(
             Ok(())
         });
         match rebuilt {
-            Err(Error::OtherArtifact(path)) => proof.failed = Some(path),
-            Err(Error::Plan { path, .. }) => proof.failed = Some(path),
+            Err(Error::OtherArtifact(path) | Error::Plan { path, .. }) => proof.failed = Some(path),
             other => other?,
         }
         Ok(())
@@ -89,11 +88,14 @@ fn fingerprint(size: u64, container: Container, chunks: &[ChunkRef]) -> blake3::
     hasher.finalize()
 }
 
+/// Takes an archive: its path, size and container, and its chunks.
+type EachArchive<'a> = dyn FnMut(&EntryPath, u64, Container, &[ChunkRef]) -> Result<(), Error> + 'a;
+
 /// Hands over each archive of a release with its chunks.
 fn each_archive(
     root: &Root,
     reader: &mut StoreReader<&Store>,
-    each: &mut dyn FnMut(&EntryPath, u64, Container, &[ChunkRef]) -> Result<(), Error>,
+    each: &mut EachArchive<'_>,
 ) -> Result<(), Error> {
     let mut open: Option<(EntryPath, u64, Container)> = None;
     let mut chunks = Vec::new();

@@ -41,9 +41,7 @@ pub struct SpaceShelf {
     app_latest: Option<Record>,
     /// For reading what the push builds on.
     reader: StoreReader<Arc<Store>>,
-    /// How many frames the store had with the last that was kept.
-    position: u64,
-    /// The same at the end of each message of content that is not yet reported.
+    /// How many frames the store had at the end of each message of content that is not yet reported.
     unreported: VecDeque<u64>,
     reported: u64,
     unsynced_bytes: u64,
@@ -66,7 +64,6 @@ impl SpaceShelf {
             app: None,
             app_latest: None,
             reader,
-            position: 0,
             unreported: VecDeque::new(),
             reported: 0,
             unsynced_bytes: 0,
@@ -77,6 +74,7 @@ impl SpaceShelf {
     }
 
     /// The same, rebuilding archives only while nobody else does who holds this.
+    #[must_use]
     pub fn proving(self, proving: Arc<Mutex<()>>) -> Self {
         Self { proving, ..self }
     }
@@ -263,15 +261,15 @@ impl Shelf for SpaceShelf {
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         self.lease.renew();
-        let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
+        self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
-        self.position = position;
         self.sync_beside();
         Ok(())
     }
 
     fn kept_message(&mut self) {
-        self.unreported.push_back(self.position);
+        // Also what another push brought that this one counts on.
+        self.unreported.push_back(self.store.appended());
         self.report();
     }
 

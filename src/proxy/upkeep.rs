@@ -205,9 +205,7 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     let mut at: Option<(PathBuf, u64)> = None;
     let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
         match item {
-            // An archive's chunks are of its stream, not of the file.
-            Item::File { recipe: Recipe::Container(_), .. } => at = None,
-            Item::File { path, .. } => {
+            Item::File { path, recipe: Recipe::Chunks, .. } => {
                 use std::os::unix::ffi::OsStrExt;
                 at = Some((std::ffi::OsStr::from_bytes(path.as_bytes()).into(), 0));
             }
@@ -219,7 +217,10 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
                     *offset += u64::from(chunk.bytes);
                 }
             }
-            Item::Directory { .. } | Item::Symlink { .. } => at = None,
+            // An archive's chunks are of its stream, not of the file.
+            Item::File { recipe: Recipe::Container(_), .. }
+            | Item::Directory { .. }
+            | Item::Symlink { .. } => at = None,
         }
         Ok(())
     });

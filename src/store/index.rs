@@ -15,51 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::place::Place;
 use super::run::{self, Merged, Run};
 use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::{ChunkId, ShortId};
 use crate::pack::{FooterView, PackId};
-
-/// Where a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The pack's number in this index.
-    pub pack: u32,
-    /// Where its frame begins in the pack.
-    pub frame_offset: u32,
-    /// Where it begins in the frame's plain bytes.
-    pub plain_offset: u32,
-    /// Its plain bytes.
-    pub bytes: u32,
-}
-
-impl Place {
-    /// The 16 bytes of an entry.
-    pub(super) fn encode(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        let fields = [self.pack, self.frame_offset, self.plain_offset, self.bytes];
-        bytes
-            .chunks_exact_mut(4)
-            .zip(fields)
-            .for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
-        bytes
-    }
-
-    /// Reads 16 bytes.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fields, []) = bytes.as_chunks::<4>() else { return None };
-        let [pack, frame_offset, plain_offset, bytes] = fields else { return None };
-        let number = |field: &[u8; 4]| u32::from_le_bytes(*field);
-        Some(Self {
-            pack: number(pack),
-            frame_offset: number(frame_offset),
-            plain_offset: number(plain_offset),
-            bytes: number(bytes),
-        })
-    }
-}
 
 /// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -103,8 +65,8 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
 const BATCH_KEYS: usize = 1000;
 
-/// Beyond so many entries in sled the next opening builds the index anew: about half a gigabyte of memory.
-const GROWN_KEYS: usize = 1_000_000;
+/// Beyond so many entries in sled, some hundreds of megabytes of memory, the next opening builds the index anew.
+const GROWN_KEYS: usize = 250_000;
 
 /// A dropped index holds its lock until sled's own threads have let go of it: a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -384,6 +346,62 @@ mod tests {
         assert_eq!(index.find_name(id.prefix()).expect("readable"), Some((id, place)));
         assert_eq!(index.find(&ChunkId::of(b"b")).expect("readable"), None);
         assert_eq!(index.packs().expect("readable"), [(3, pack, 1)]);
+    }
+
+    #[test]
+    fn an_index_that_was_filled_at_once_answers_as_one_that_grew() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let packs: Vec<Vec<u8>> = (0..3u8).map(pack_of).collect();
+        let views = || packs.iter().map(|pack| FooterView::of_pack(pack).expect("a pack"));
+        let name = |number: u32| PackId::from_bytes(u128::from(number).to_be_bytes());
+        let filled: Vec<_> =
+            (5..).zip(views()).map(|(number, view)| (name(number), (number, view))).collect();
+        let mut index = Index::open(folder.path()).expect("a new index");
+        index.fill(&filled, 8, folder.path()).expect("filled");
+        let check = |index: &Index, gone: Option<u32>| {
+            for (number, view) in (5..).zip(views()) {
+                // The last chunk is in every pack: the one with the highest number counts.
+                for entry in view.chunks().filter(|entry| entry.chunk.id != ChunkId::of(b"shared")) {
+                    let id = entry.chunk.id;
+                    let expected = (gone != Some(number)).then_some((id, number));
+                    let found = |found: Option<(ChunkId, Place)>| found.map(|(id, place)| (id, place.pack));
+                    assert_eq!(index.find(&id).expect("readable").map(|place| (id, place.pack)), expected);
+                    assert_eq!(found(index.find_name(id.prefix()).expect("readable")), expected);
+                    assert_eq!(found(index.find_short(ShortId::from(id)).expect("readable")), expected);
+                }
+            }
+        };
+        check(&index, None);
+        assert_eq!(index.find(&ChunkId::of(b"shared")).expect("readable").map(|place| place.pack), Some(7));
+        assert_eq!(index.next_number().expect("readable"), 8);
+        index.take_out(6, &[]).expect("taken out");
+        check(&index, Some(6));
+        drop(index);
+        let index = Index::open(folder.path()).expect("an old index");
+        check(&index, Some(6));
+        assert_eq!(index.packs().expect("readable").len(), 2);
+        // Without its run it is no index.
+        drop(index);
+        std::fs::remove_file(folder.path().join("run")).expect("removed");
+        assert!(matches!(Index::open(folder.path()), Err(Error::Run(_))));
+    }
+
+    /// A sealed pack with 100 chunks of its own and one that all have.
+    fn pack_of(number: u8) -> Vec<u8> {
+        use crate::pack::{Footer, Frame, FrameKind};
+        let parts = (0..100u8).map(|part| vec![number, part]).chain([b"shared".to_vec()]);
+        let parts: Vec<Vec<u8>> = parts.collect();
+        let mut zstd = crate::compression::Compressor::new(1);
+        let frame = Frame::compress(FrameKind::Content, parts.iter().map(Vec::as_slice), &mut zstd);
+        let mut bytes = crate::pack::header(PackId::from_bytes([number; 16])).to_vec();
+        let begin = bytes.len();
+        frame.encode(&mut bytes);
+        let length = u32::try_from(bytes.len() - begin).expect("small");
+        let mut footer = Footer::default();
+        footer.add(begin as u64, length, FrameKind::Content, frame.chunks.iter().copied());
+        let end = bytes.len() as u64;
+        bytes.extend(footer.encode(end));
+        bytes
     }
 
     #[test]

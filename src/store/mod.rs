@@ -10,6 +10,7 @@ mod index;
 mod leases;
 mod marking;
 mod packs;
+mod place;
 mod planted;
 mod reader;
 mod records;
@@ -21,9 +22,10 @@ mod writer;
 
 pub use collection::collect;
 pub use error::Error;
-pub use index::{Error as IndexError, Index, Place};
+pub use index::{Error as IndexError, Index};
 pub use leases::{LEASE_TIME, Lease};
 pub use packs::FrameSummary;
+pub use place::Place;
 #[doc(hidden)]
 pub use planted::Planted;
 pub use reader::StoreReader;

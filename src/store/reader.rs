@@ -5,8 +5,8 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::Store;
-use super::index::Place;
 use super::packs::Pack;
+use super::place::Place;
 use crate::compression::Decompressor;
 use crate::ids::ChunkId;
 use crate::pack::FrameView;

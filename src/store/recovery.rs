@@ -6,8 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::index::{Index, Place};
+use super::index::Index;
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
+use super::place::Place;
 use super::{Error, Result, writer};
 use crate::compression::Decompressor;
 use crate::crash;

@@ -19,7 +19,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::index::Place;
+use super::place::Place;
 use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;

@@ -14,8 +14,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::index::{Index, Place};
+use super::index::Index;
 use super::packs::{self, Pack, Packs};
+use super::place::Place;
 use super::{Error, Options, Result};
 use crate::crash;
 use crate::files::{self, OnPath};

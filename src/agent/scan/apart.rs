@@ -327,14 +327,13 @@ struct Compared<'a> {
 
 impl Write for Compared<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.rest.strip_prefix(bytes) {
-            Some(rest) => self.rest = rest,
-            None => {
-                self.differs = true;
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+        if let Some(rest) = self.rest.strip_prefix(bytes) {
+            self.rest = rest;
+            Ok(bytes.len())
+        } else {
+            self.differs = true;
+            Err(io::ErrorKind::InvalidData.into())
         }
-        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,67 @@
+//! What a push is to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keep::KEPT_BYTES_DEFAULT;
+use super::scan::Selection;
+use crate::ids::{AppName, DestinationName, Label};
+
+/// What to push, and how.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Order {
+    /// The application.
+    pub app: AppName,
+    /// A directory or a file.
+    pub path: PathBuf,
+    /// What of it.
+    pub selection: Selection,
+    /// Words for the release.
+    pub labels: Vec<Label>,
+    /// Where to deliver it.
+    pub destinations: Vec<DestinationName>,
+    /// Negotiate only.
+    pub dry_run: bool,
+    /// Workers for hashing and compressing.
+    pub threads: usize,
+    /// Bytes a second that the link carries, where it is not to be measured.
+    pub link_rate: Option<f64>,
+    /// The state folder in which the agent remembers its pushes; none to remember nothing.
+    pub state: Option<PathBuf>,
+    /// Read every file, also those that look as they did at the last push.
+    pub checksum: bool,
+    /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
+    pub keep_bytes: u64,
+    /// Bytes a second that may be sent.
+    pub upload_rate_max: Option<f64>,
+    /// How long to try again after the link was lost.
+    pub patience: Duration,
+    /// Whether archives are pushed as they are, instead of as what is in them.
+    pub raw: bool,
+    /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
+    pub explain: bool,
+}
+
+impl Order {
+    /// A push of all of `path`, that remembers nothing.
+    pub fn new(app: AppName, path: PathBuf) -> Self {
+        Self {
+            app,
+            path,
+            selection: Selection::default(),
+            labels: Vec::new(),
+            destinations: Vec::new(),
+            dry_run: false,
+            threads: 1,
+            link_rate: None,
+            state: None,
+            checksum: false,
+            keep_bytes: KEPT_BYTES_DEFAULT,
+            upload_rate_max: None,
+            patience: Duration::ZERO,
+            raw: false,
+            explain: false,
+        }
+    }
+}
