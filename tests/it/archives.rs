@@ -100,7 +100,7 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
             if build > 0 {
                 assert_little(&receipt);
             }
-            assert_same(&source, &world.path("web/app/current"));
+            assert_same(&source, &world.path("web/current"));
             world.pull("app", &copy).await.expect("pulled");
             assert_same(&source, &copy);
         }
@@ -185,7 +185,8 @@ async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
         let state = Some(world.path("state"));
         let source = world.path("tree");
         tree(&source, 0);
-        touch(&source);
+        // A file that was changed just now is not believed to be what it looks like.
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
         let order = Order { state, ..order("app", &source) };
         world.push_order(&order).await;
         let remembered = world.push_order(&order).await;
@@ -215,12 +216,12 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         write(&source, "cut.tgz", &tgz(&members(0))[..50_000]);
         let bomb = pack(&vec![0; 64 << 20], &Method::new(9, Maker::Zlib));
         write(&source, "bomb.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &bomb, &[0; 8]].concat());
-        write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 50_000))], true));
+        write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 400_000))], true));
         let to_web = Order { destinations: vec![web()], ..order("app", &source) };
         let receipt = world.push_order(&to_web).await;
         // Of the flipped one, the other members still are streams; and names are nobody's business.
         assert_eq!(receipt.archives.files, 2, "{receipt:?}");
-        assert_same(&source, &world.path("web/app/current"));
+        assert_same(&source, &world.path("web/current"));
         assert_same(&source, &pulled(&world, "copy").await);
     })
     .await;
@@ -235,11 +236,11 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         let to_web = Order { destinations: vec![web()], ..order("app", &source) };
         world.push_order(&to_web).await;
         // Somebody changes one of the delivered archives; the next delivery does not take it over.
-        let place = fs::canonicalize(world.path("web/app/current")).expect("delivered");
+        let place = fs::canonicalize(world.path("web/current")).expect("delivered");
         crate::trees::change_byte(&place.join("lib/app.jar"), 5_000);
         write(&source, "README", "Read this.");
         let receipt = world.push_order(&to_web).await;
-        assert_same(&source, &world.path("web/app/current"));
+        assert_same(&source, &world.path("web/current"));
         let Some(whit::record::DeliveryState::Delivered(report)) =
             receipt.delivered.first().map(|event| &event.state)
         else {
@@ -261,18 +262,18 @@ fn the_program_says_what_it_took_apart() {
     assert_eq!(receipt["archives"]["files"], 4);
     tree(&home.path("tree"), 1);
     let told = home.run(&["push", "app", "tree", "--explain"]).good();
-    assert!(told.contains("in 4 files, taken apart") && !told.contains("push what is in it"), "{told}");
+    assert!(told.contains("in 4 files, taken apart"), "{told}");
+    let mut advised = told.lines().filter(|line| line.contains("push what is in it"));
+    assert!(advised.all(|line| line.contains("stored.zip")), "{told}");
     let told = home.run(&["push", "app", "tree", "--raw"]).good();
     assert!(!told.contains("taken apart"), "{told}");
     let jar = home.path("tree/lib/app.jar");
     home.run(&["push", "app", "tree"]).good();
-    for (release, from) in [("app", "tree"), ("app", "tree")] {
-        let written = home.path("jar");
-        let mut command = home.command(&["cat", release, "lib/app.jar"]);
-        command.stdout(fs::File::create(&written).expect("created"));
-        assert!(command.status().expect("it runs").success(), "{from}");
-        assert!(fs::read(&written).expect("written") == fs::read(&jar).expect("made"));
-    }
+    let written = home.path("jar");
+    let mut command = home.command(&["cat", "app", "lib/app.jar"]);
+    command.stdout(fs::File::create(&written).expect("created"));
+    assert!(command.status().expect("it runs").success());
+    assert!(fs::read(&written).expect("written") == fs::read(&jar).expect("made"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,7 +295,7 @@ async fn archives_go_to_directories_that_link() {
             );
             let to_web = Order { destinations: vec![web()], ..order("app", &source) };
             world.push_order(&to_web).await;
-            assert_same(&source, &world.path("web/app/current"));
+            assert_same(&source, &world.path("web/current"));
         }
     })
     .await;

@@ -1,11 +1,11 @@
 //! Segments, nodes, roots, and the reader of a whole manifest.
 
-use whit::ids::ChunkId;
+use whit::ids::{ArtifactId, ChunkId};
 use whit::manifest::{
     Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Totals, decode_node, decode_segment,
     segment_chunks,
 };
-use whit::recipe::{ChunkRef, Recipe};
+use whit::recipe::{ChunkRef, Container, Recipe};
 
 pub fn run(bytes: &[u8]) {
     match decode_segment(bytes) {
@@ -106,5 +106,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push(root((0..3).map(node).collect(), 0).encode());
     seeds.push(root((0..64).map(node).collect(), 2).encode());
     seeds.push(Root { shape: Shape::File, ..root(Vec::new(), 0) }.encode());
+    let container = Container { stream_bytes: 18, artifact: ArtifactId::of(b"an archive") };
+    let path = EntryPath::new("a").expect("a path");
+    let archive = Item::File { path, mode: 0o644, size: 10, recipe: Recipe::Container(container) };
+    seeds.push(encode_segment(&[archive, Item::Chunk(ChunkRef { id: ChunkId::of(b"a stream"), bytes: 18 })]));
     seeds
 }
