@@ -4,6 +4,11 @@ use proptest::prelude::*;
 use whit::container::{Limits, Part, Piece, Plan, Planner, rebuild, take_apart};
 use whit::deflate::{Encoder, Maker, Method};
 
+/// A length as zip and gzip write it.
+fn number(length: usize) -> u32 {
+    u32::try_from(length).expect("a small file")
+}
+
 fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
     let (mut encoder, mut out) = (Encoder::new(method), Vec::new());
     encoder.write(plain, &mut out);
@@ -13,7 +18,7 @@ fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
 
 fn text(length: usize, seed: usize) -> Vec<u8> {
     let line = |at: usize| format!("line {} of {seed} says {}\n", at, (at * 7919 + seed) % 1000);
-    let mut text: Vec<u8> = (0..length / 16 + 1).flat_map(|at| line(at).into_bytes()).collect();
+    let mut text: Vec<u8> = (0..=length / 16).flat_map(|at| line(at).into_bytes()).collect();
     text.truncate(length);
     text
 }
@@ -31,8 +36,8 @@ fn zip(members: &[(&str, Vec<u8>, bool)]) -> Vec<u8> {
     for (name, plain, deflate) in members {
         let packed = if *deflate { pack(plain, &Method::STOCK) } else { plain.clone() };
         let method = if *deflate { 8u16 } else { 0 };
-        let at = file.len() as u32;
-        let length = name.len() as u16;
+        let at = number(file.len());
+        let length = u16::try_from(name.len()).expect("a short name");
         file.extend(b"PK\x03\x04\x14\0\x08\0");
         file.extend(method.to_le_bytes());
         file.extend([0; 16]);
@@ -45,17 +50,17 @@ fn zip(members: &[(&str, Vec<u8>, bool)]) -> Vec<u8> {
         directory.extend(b"PK\x01\x02\x14\0\x14\0\x08\0");
         directory.extend(method.to_le_bytes());
         directory.extend([0; 8]);
-        directory.extend((packed.len() as u32).to_le_bytes());
-        directory.extend((plain.len() as u32).to_le_bytes());
+        directory.extend(number(packed.len()).to_le_bytes());
+        directory.extend(number(plain.len()).to_le_bytes());
         directory.extend(length.to_le_bytes());
         directory.extend([0; 12]);
         directory.extend(at.to_le_bytes());
         directory.extend(name.as_bytes());
     }
-    let (at, size) = (file.len() as u32, directory.len() as u32);
+    let (at, size) = (number(file.len()), number(directory.len()));
     file.extend(directory);
     file.extend(b"PK\x05\x06\0\0\0\0");
-    file.extend([members.len() as u16; 2].map(u16::to_le_bytes).concat());
+    file.extend([u16::try_from(members.len()).expect("few"); 2].map(u16::to_le_bytes).concat());
     file.extend(size.to_le_bytes());
     file.extend(at.to_le_bytes());
     file.extend([0; 2]);

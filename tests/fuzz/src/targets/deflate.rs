@@ -9,7 +9,7 @@ const STRATEGIES: [Strategy; 5] =
 
 pub fn run(bytes: &[u8]) {
     // As a stream: bounded, and no panic.
-    drop(Guesser::default().stream(bytes, 1 << 18, Hint::None));
+    let _ = Guesser::default().stream(bytes, 1 << 18, Hint::None);
     let [level, memory, window, strategy, maker, repeat, plain @ ..] = bytes else { return };
     let method = Method::new(level % 10, MAKERS[usize::from(*maker) % 6])
         .with_memory(1 + memory % 9)
