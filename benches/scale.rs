@@ -132,7 +132,7 @@ fn index(count: u64) {
         write_pack(&packs, pack as u64, first..(first + PACK_CHUNKS).min(count));
     }
     let open = || {
-        let begin = Instant::now();
+        let watch = Watch::start();
         let store =
             Store::open(folder.path(), Options { reserve_bytes: 0, ..Options::default() }).expect("opened");
         (store, watch.rate(count))
