@@ -80,9 +80,10 @@ impl Watch {
     }
 
     fn rate(&self, count: u64) -> String {
-        let (time, used) = (self.0.elapsed().as_secs_f64(), (processor() - self.1).as_secs_f64().max(0.01));
-        let rate = |seconds: f64| count as f64 / seconds / 1000.0;
-        format!("{time:.2} s, {:.0} k/s; of processors {used:.2} s, {:.0} k/s", rate(time), rate(used))
+        let (time, used) = (self.0.elapsed(), processor().saturating_sub(self.1));
+        let rate = |time: Duration| u128::from(count) / time.as_millis().max(1);
+        let (seconds, used_seconds) = (time.as_secs_f64(), used.as_secs_f64());
+        format!("{seconds:.2} s, {} k/s; of processors {used_seconds:.2} s, {} k/s", rate(time), rate(used))
     }
 }
 
@@ -210,14 +211,14 @@ fn fill(folder: &Path, count: u64) {
             let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
             let path = EntryPath::new(format!("{file:06}")).expect("a path");
             segments.extend(builder.push(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }));
-            chunks.iter().for_each(|chunk| segments.extend(builder.push(&Item::Chunk(*chunk))));
+            segments.extend(chunks.iter().filter_map(|chunk| builder.push(&Item::Chunk(*chunk))));
         }
         let totals = builder.totals();
         let (last, _, nodes) = builder.finish(Shape::Tree).expect("within the limits");
         segments.extend(last);
         let mut nodes_above = Vec::new();
         let root = whit::manifest::Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |node| {
-            nodes_above.push(node)
+            nodes_above.push(node);
         });
         let root = root.expect("within the limits");
         let mut parts: Vec<Vec<u8>> =
