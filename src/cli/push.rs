@@ -59,6 +59,9 @@ pub struct PushArgs {
     /// Say, file by file, why bytes crossed, and what would have helped.
     #[arg(long)]
     explain: bool,
+    /// Tell executables as other files are told, byte by byte
+    #[arg(long)]
+    raw: bool,
     /// Send no faster than that, like 20mbit.
     #[arg(long, value_name = "RATE")]
     limit_upload: Option<String>,
@@ -89,6 +92,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
         patience: arguments.retry_for.into(),
         explain: arguments.explain,
+        raw: arguments.raw,
         ..Order::new(arguments.app.parse()?, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;
@@ -224,6 +228,7 @@ fn explained_table(explained: &[Explained]) -> String {
         (Reason::ChangedInPlace, None) => "changed in place".to_owned(),
         (Reason::ChangedInPlace, Some(older)) => format!("changed in place, in {older}"),
         (Reason::ChangedFile, _) => "changed file".to_owned(),
+        (Reason::MovedCode, _) => "moved code".to_owned(),
         (Reason::SimilarName, older) => {
             format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
         }

@@ -12,8 +12,8 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -134,6 +134,8 @@ struct Shared {
     destinations: BTreeMap<DestinationName, Directory>,
     /// Tells long upkeep to end.
     stopping: AtomicBool,
+    /// Held by a push that makes an executable: one takes up to a gigabyte.
+    workshop: Arc<Mutex<()>>,
 }
 
 /// A proxy that listens.
@@ -172,7 +174,9 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping });
+        let workshop = Arc::default();
+        let shared =
+            Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, workshop });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

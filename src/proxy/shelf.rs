@@ -1,7 +1,7 @@
 //! A space as the proxy's half of a push sees it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -44,6 +44,7 @@ pub struct SpaceShelf {
     unsynced_bytes: u64,
     last_sync: Instant,
     lease: Lease,
+    workshop: Arc<Mutex<()>>,
 }
 
 impl SpaceShelf {
@@ -65,7 +66,14 @@ impl SpaceShelf {
             unsynced_bytes: 0,
             last_sync,
             lease,
+            workshop: Arc::default(),
         }
+    }
+
+    /// The same, that shares the workshop of others.
+    #[must_use]
+    pub fn in_workshop(self, workshop: &Arc<Mutex<()>>) -> Self {
+        Self { workshop: Arc::clone(workshop), ..self }
     }
 
     /// Whether a segment that the store has lists only chunks that it has too.
@@ -246,6 +254,10 @@ impl Shelf for SpaceShelf {
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
         self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
+    }
+
+    fn workshop(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.workshop)
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
