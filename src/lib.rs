@@ -24,6 +24,7 @@ pub mod basis;
 pub mod patch;
 pub mod deflate;
 pub mod container;
+pub mod executable;
 pub mod pack;
 pub mod address;
 pub mod token;

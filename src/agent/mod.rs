@@ -9,10 +9,12 @@ pub mod scan;
 
 mod base;
 mod drive;
+mod executables;
 mod feed;
 mod gather;
 mod keep;
 mod order;
+mod offers;
 mod pace;
 mod pack;
 mod session;

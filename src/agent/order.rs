@@ -37,7 +37,7 @@ pub struct Order {
     pub upload_rate_max: Option<f64>,
     /// How long to try again after the link was lost.
     pub patience: Duration,
-    /// Whether archives are pushed as they are, instead of as what is in them.
+    /// Whether archives and executables are pushed as plain bytes, instead of as what is in them.
     pub raw: bool,
     /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,

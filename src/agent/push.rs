@@ -12,6 +12,7 @@ use super::explain::Explanation;
 use super::feed;
 use super::keep::Keep;
 use super::memory::{Key, Memory, Underway};
+use super::offers::Offers;
 pub use super::order::Order;
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
@@ -219,7 +220,7 @@ async fn attempt(
     let (jobs, queue) = threads::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
-    let feeder = start_feeder(order, spool, keep.clone(), pace, (queue, fed_in));
+    let feeder = start_feeder(order, spool, keep.clone(), pace.clone(), (queue, fed_in));
     let mut drive = Drive {
         machine,
         sender,
@@ -234,6 +235,9 @@ async fn attempt(
         dry_run: order.dry_run,
         explained: Explanation::default(),
         throttle: Throttle::new(order.upload_rate_max),
+        pace: pace.clone(),
+        offers: Offers::default(),
+        raw: order.raw || !trust.short,
         finished: false,
     };
     let result = drive.run(actions, receiver, fed).await;

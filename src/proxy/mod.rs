@@ -13,8 +13,8 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -135,8 +135,8 @@ struct Shared {
     destinations: BTreeMap<DestinationName, Directory>,
     /// Tells long upkeep to end.
     stopping: AtomicBool,
-    /// Held by whoever rebuilds an archive as a proof.
-    proving: Arc<std::sync::Mutex<()>>,
+    /// Held by a push that makes an executable, or rebuilds archives as a proof: one takes up to a gigabyte.
+    workshop: Arc<Mutex<()>>,
 }
 
 /// A proxy that listens.
@@ -175,15 +175,9 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared {
-            identity,
-            spaces,
-            deliveries,
-            audit,
-            destinations,
-            stopping,
-            proving: Arc::default(),
-        });
+        let workshop = Arc::default();
+        let shared =
+            Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, workshop });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

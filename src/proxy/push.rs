@@ -83,8 +83,8 @@ fn run(
     replies: &mpsc::Sender<PushReply>,
 ) -> Result<Vec<Events>, Refusal> {
     let store = granted.store()?;
-    let mut shelf = SpaceShelf::new(store, granted.grant.user.clone(), now(), replies.clone());
-    shelf = shelf.proving(std::sync::Arc::clone(&granted.shared.proving));
+    let shelf = SpaceShelf::new(store, granted.grant.user.clone(), now(), replies.clone());
+    let mut shelf = shelf.in_workshop(&granted.shared.workshop);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;

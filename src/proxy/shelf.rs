@@ -47,8 +47,8 @@ pub struct SpaceShelf {
     unsynced_bytes: u64,
     last_sync: Instant,
     lease: Lease,
-    /// Held by whoever rebuilds an archive as a proof.
-    proving: Arc<Mutex<()>>,
+    /// Held by whoever rebuilds an archive as a proof, or makes an executable.
+    workshop: Arc<Mutex<()>>,
 }
 
 impl SpaceShelf {
@@ -69,14 +69,14 @@ impl SpaceShelf {
             unsynced_bytes: 0,
             last_sync,
             lease,
-            proving: Arc::default(),
+            workshop: Arc::default(),
         }
     }
 
-    /// The same, rebuilding archives only while nobody else does who holds this.
+    /// The same, that shares the workshop of others.
     #[must_use]
-    pub fn proving(self, proving: Arc<Mutex<()>>) -> Self {
-        Self { proving, ..self }
+    pub fn in_workshop(self, workshop: &Arc<Mutex<()>>) -> Self {
+        Self { workshop: Arc::clone(workshop), ..self }
     }
 
     /// Whether a segment that the store has lists only chunks that it has too.
@@ -259,6 +259,10 @@ impl Shelf for SpaceShelf {
         self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
     }
 
+    fn workshop(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.workshop)
+    }
+
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         self.lease.renew();
         self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
@@ -284,7 +288,7 @@ impl Shelf for SpaceShelf {
         let latest = self.app_latest.as_ref().map(|latest| latest.release);
         let begin = Instant::now();
         let mut alive = begin;
-        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &self.proving, &mut || {
+        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &self.workshop, &mut || {
             if alive.elapsed() >= ALIVE_EVERY {
                 alive = Instant::now();
                 self.lease.renew();
