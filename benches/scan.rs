@@ -31,7 +31,8 @@ fn make(top: &Path) {
 
 fn scanned(top: &Path, memory: Option<&Memory>) -> Scan {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, threads, memory, None, &Silent).expect("a scan")
+    scan_remembering(top, &Selection::default(), Profile::DEFAULT, threads, memory, None, &Silent)
+        .expect("a scan")
 }
 
 fn walk(folder: &Path) -> u64 {

@@ -22,6 +22,7 @@ pub mod compression;
 pub mod delta;
 pub mod basis;
 pub mod patch;
+pub mod executable;
 pub mod deflate;
 pub mod container;
 pub mod pack;

@@ -41,6 +41,17 @@ pub const PARCEL_CHUNKS_MAX: usize = 2048;
 pub const PARCEL_SPANS_MAX: usize = 4096;
 /// 256 KiB: a piece of a parcel in one message.
 pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
+/// 128 MiB: an executable that is told by its functions. The proxy takes up to 8 times as much while it makes
+/// one, for one push at a time.
+pub const EXECUTABLE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Chunks of one executable: of the smallest that the usual profile makes.
+pub const EXECUTABLE_CHUNKS_MAX: usize = 32 * 1024;
+/// 32 MiB: what tells of one executable; one that takes more is hardly like the one before.
+pub const EXECUTABLE_PAYLOAD_MAX: usize = 32 * 1024 * 1024;
+/// 8 MiB: names of records that one push may offer, for some gigabyte of executables.
+pub const OFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Executables that one push may offer.
+pub const OFFERS_MAX: usize = 4096;
 
 /// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use whit::container::{Plan, decode_head, encode_head, rebuild};
 use whit::deliveries::{Courier, Deliveries, Delivery};
 use whit::delta::{Matcher, Signature};
 use whit::destination::Directory;
 use whit::faults::Fault;
-use whit::container::{Plan, decode_head, encode_head, rebuild};
 use whit::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
 use whit::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, Shape, Thin, decode_node,
@@ -305,7 +305,8 @@ fn the_format_is_as_its_document_says() {
     assert_eq!(decode_head(head), Ok((Plan::plain(10), 0, 10)));
     let mut archive = Vec::new();
     let mut content = &block("stream-1")[8..];
-    rebuild(&Plan::plain(10), &mut std::io::empty(), &mut content, &mut archive).expect("a slice can be read");
+    rebuild(&Plan::plain(10), &mut std::io::empty(), &mut content, &mut archive)
+        .expect("a slice can be read");
     assert_eq!(archive, ARCHIVE);
 }
 

@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::gather::Resembled;
+use super::executables::{Known, OlderExecutable, is_executable};
+use super::gather::{self, Resembled};
 use super::keep::Keep;
 use super::memory::Memory;
-use super::scan::Spool;
+use super::scan::{Located, Spool};
 use super::{Error, Result};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
-use crate::push::{Older, prefix_of};
+use crate::push::{Older, Whole, prefix_of};
 use crate::recipe::ChunkRef;
 use crate::wire::Marks;
 
@@ -155,12 +156,40 @@ impl Base {
             let Some(first) = new.first().copied() else { continue };
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
-                let older = super::gather::Older::Kept(likeness.basis, likeness.chunks);
+                let older = gather::Older::Kept(likeness.basis, likeness.chunks);
                 let older_path = likeness.older_path.map(|path| String::from_utf8_lossy(&path).into_owned());
                 resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
             }
         }
         Ok(resembled)
+    }
+
+    /// The older executables that are whole here and at the proxy, of files some of whose chunks are `missing`.
+    ///
+    /// `resembled` is what [`Base::resembled`] gave for the same chunks.
+    pub fn executables(&self, missing: &[Located], resembled: &[Resembled]) -> Result<Vec<OlderExecutable>> {
+        let Some(keep) = &self.keep else { return Ok(Vec::new()) };
+        let mut found: Vec<OlderExecutable> = Vec::new();
+        // Of what one file resembles, what most of it does.
+        let mut resembled: Vec<&Resembled> = resembled.iter().collect();
+        resembled.sort_by_key(|resembled| std::cmp::Reverse(resembled.count));
+        for resembled in resembled {
+            let gather::Older::Kept(span, _) = &resembled.older else { continue };
+            let Some(located) = missing.get(resembled.first) else { continue };
+            if found.iter().any(|older| older.of == located.path) || !is_executable(&located.path) {
+                continue;
+            }
+            let read = |place: u32| -> Result<Option<Vec<u8>>> {
+                let is_there = (place as usize) < self.memory.segments().len();
+                Ok(is_there.then(|| self.memory.segment(place)).transpose()?)
+            };
+            let Some(whole) = Whole::around(span.segment, span.first, read)? else { continue };
+            if whole.chunks.iter().all(|chunk| keep.has(chunk)) {
+                let of = Arc::clone(&located.path);
+                found.push(OlderExecutable { of, known: Known::Kept(whole) });
+            }
+        }
+        Ok(found)
     }
 
     /// What a batch of segments is compressed against that stand in the place of these.

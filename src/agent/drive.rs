@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::base::Base;
+use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
 use super::gather::{Older, Resembled};
+use super::offers::Offers;
+use super::pace::Pace;
 use super::pack::{Packed, PackedUnit};
 use super::receipt::ReceiptBytes;
 use super::scan::Spool;
@@ -23,7 +26,7 @@ use crate::manifest;
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self, Action, Agent, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
-use crate::wire::{FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed};
+use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
@@ -56,6 +59,12 @@ pub(super) struct Drive {
     pub explained: Explanation,
     /// Holds what is sent below a rate.
     pub throttle: Throttle,
+    /// How fast the link is.
+    pub pace: Pace,
+    /// What was offered.
+    pub offers: Offers,
+    /// Whether executables are told as other files are.
+    pub raw: bool,
     /// Whether the conversation is over.
     pub finished: bool,
 }
@@ -192,6 +201,9 @@ impl Drive {
             Action::Send(message) => self.sender.send(&message).await?,
             Action::SendSegments(segments) => {
                 let offer = segments.offer;
+                if segments.executables && !self.raw && self.pace.is_slow() {
+                    self.offer_executables(&segments.places).await?;
+                }
                 let batch = self.segments(&segments)?;
                 let offered = batch.offered.clone();
                 self.sender.send(&FromAgent::Segments(batch)).await?;
@@ -199,7 +211,9 @@ impl Drive {
                     return Ok(self.machine.offered(offered));
                 }
             }
-            Action::SendChunks { segments, marks, signed } => self.send_chunks(segments, marks, &signed)?,
+            Action::SendChunks { segments, marks, signed, answers, goes_on } => {
+                self.send_chunks(segments, marks, (signed, answers), goes_on)?;
+            }
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
                 self.committed = Some((record, existing, Instant::now()));
@@ -210,6 +224,24 @@ impl Drive {
             Action::Finish => self.finished = true,
         }
         Ok(Vec::new())
+    }
+
+    /// Offers what the proxy may have older executables of.
+    async fn offer_executables(&mut self, segments: &[u32]) -> Result<()> {
+        let (spool, segments) = (Arc::clone(&self.spool), segments.to_vec());
+        let mut offers = std::mem::take(&mut self.offers);
+        let work = move || {
+            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+            let made = offers.of(&mut spool, &segments);
+            made.map(|made| (offers, made))
+        };
+        let (offers, made) = super::blocking(work).await?;
+        self.offers = offers;
+        for offer in made {
+            self.throttle.take(offer.names.len()).await;
+            self.sender.send(&FromAgent::Offer(offer)).await?;
+        }
+        Ok(())
     }
 
     fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
@@ -236,30 +268,39 @@ impl Drive {
         Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
     }
 
-    fn send_chunks(&mut self, segments: Vec<u32>, marks: Marks, signed: &[Signed]) -> Result<()> {
-        let mut missing = marks.iter();
+    fn send_chunks(
+        &mut self,
+        segments: Vec<u32>,
+        marks: Marks,
+        (signed, answers): (Vec<Signed>, Vec<FileAnswer>),
+        goes_on: bool,
+    ) -> Result<()> {
+        let mut wanted = marks.iter();
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut count, mut bytes) = (0, 0);
+        let mut missing = Vec::new();
         for segment in &segments {
-            for located in spool.chunks(*segment)? {
-                if missing.next() == Some(true) {
-                    count += 1;
-                    bytes += u64::from(located.chunk.bytes);
-                }
-            }
+            missing.extend(spool.chunks(*segment)?.into_iter().filter(|_| wanted.next() == Some(true)));
         }
-        drop(missing);
+        drop(wanted);
+        self.unseen_chunks += missing.len() as u64;
+        self.bytes.unseen += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
+        let of = |answer: FileAnswer| {
+            let of = Arc::clone(self.offers.path(answer.file)?);
+            Some(OlderExecutable { of, known: Known::Answered(answer) })
+        };
+        let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
         let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
             resembled = base.resembled(&mut spool, &segments, &marks)?;
+            if !self.raw {
+                older = base.executables(&missing, &resembled)?;
+            }
         }
         drop(spool);
-        self.unseen_chunks += count;
-        self.bytes.unseen += bytes;
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
             // The feeder ends only after `jobs` is dropped.
-            drop(jobs.send(Job { segments, marks, resembled }));
+            drop(jobs.send(Job { segments, marks, resembled, older, goes_on }));
         }
         Ok(())
     }

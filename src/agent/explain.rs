@@ -26,6 +26,8 @@ pub enum Reason {
     SimilarName,
     /// They resemble other content.
     SimilarContent,
+    /// They are of an executable whose functions moved.
+    MovedCode,
     /// They are compressed already, or look so.
     Incompressible,
 }

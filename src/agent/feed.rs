@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
+use super::executables::{Executable, OlderExecutable};
 use super::gather::{Gathering, Resembled, Unit};
 use super::keep::Keep;
 use super::pace::Pace;
@@ -27,6 +28,10 @@ pub struct Job {
     pub marks: Marks,
     /// What some of the marked chunks resemble, by the first of them.
     pub resembled: Vec<Resembled>,
+    /// Older executables of files that some of the marked chunks are of.
+    pub older: Vec<OlderExecutable>,
+    /// Whether the segment after these is part of the next job.
+    pub goes_on: bool,
 }
 
 /// What the feeder gives, in order.
@@ -46,7 +51,13 @@ enum Ordered {
     Failed(Error),
 }
 
-type Work = (Unit, SyncSender<Result<PackedUnit, Error>>);
+/// What a worker is given.
+enum Work {
+    Unit(Unit),
+    Executable(Executable),
+}
+
+type Given = (Work, SyncSender<Result<PackedUnit, Error>>);
 
 /// What a feeder works with.
 #[derive(Debug)]
@@ -68,18 +79,21 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
     let effort = Effort::new();
     std::thread::scope(|scope| {
         let effort = &effort;
-        let (work_in, work) = sync_channel::<Work>(UNITS_AHEAD);
+        let (work_in, work) = sync_channel::<Given>(UNITS_AHEAD);
         let (ordered_in, ordered) = sync_channel::<Ordered>(UNITS_AHEAD);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..source.threads.max(1) {
             let work = Arc::clone(&work);
-            scope.spawn(move || compress(&work, Packer::new(source.keep, source.explain, effort)));
+            scope.spawn(move || {
+                compress(&work, source.pace, Packer::new(source.keep, source.explain, effort))
+            });
         }
         scope.spawn(move || forward(&ordered, out));
+        let mut deferred = None;
         for job in jobs {
-            let gathered = gather(source, job, |unit| {
+            let gathered = gather(source, job, &mut deferred, |work| {
                 let (sender, receiver) = sync_channel(1);
-                work_in.send((unit, sender)).is_ok() && ordered_in.send(Ordered::Unit(receiver)).is_ok()
+                work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Unit(receiver)).is_ok()
             });
             let last = gathered.map_or_else(Ordered::Failed, |()| Ordered::JobDone);
             if ordered_in.send(last).is_err() {
@@ -89,36 +103,85 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
     });
 }
 
+/// An executable of which more chunks may come.
+struct Deferred {
+    executable: Executable,
+    /// The segment with which it goes on.
+    next: u32,
+}
+
 /// Cuts a job's chunks into units; `take` says whether anybody still listens.
-fn gather(source: &Source<'_>, job: Job, mut take: impl FnMut(Unit) -> bool) -> Result<(), Error> {
+fn gather(
+    source: &Source<'_>,
+    job: Job,
+    deferred: &mut Option<Deferred>,
+    mut take: impl FnMut(Work) -> bool,
+) -> Result<(), Error> {
     let mut marks = job.marks.iter();
     let mut gathering = Gathering::new(source.pace, job.resembled);
+    let mut older = job.older;
+    let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
+    // A job that is none of the row stands for itself.
+    let (mut current, earlier) = match deferred.take() {
+        Some(Deferred { executable, next }) if Some(next) == first => (Some(executable), None),
+        earlier => (None, earlier),
+    };
+    let goes_on = job.goes_on;
     for segment in &job.segments {
         let located = source.spool.lock().unwrap_or_else(PoisonError::into_inner).chunks(*segment)?;
         for located in located {
+            if let Some(executable) = current.take_if(|current| *current.path() != located.path)
+                && !take(Work::Executable(executable))
+            {
+                return Ok(());
+            }
             if marks.next() != Some(true) {
                 continue;
             }
-            if let Some(unit) = gathering.push(located)
-                && !take(unit)
+            if current.is_none()
+                && let Some(found) = older.iter().position(|older| older.of == located.path)
+            {
+                current = Some(Executable::new(older.swap_remove(found), source.pace.packing()));
+            }
+            if let Some(executable) = &mut current {
+                executable.push(located, gathering.pass());
+            } else if let Some(unit) = gathering.push(located)
+                && !take(Work::Unit(unit))
             {
                 return Ok(());
             }
         }
     }
+    *deferred = earlier;
+    if let (true, Some(last), true) = (goes_on, last, current.is_some()) {
+        *deferred = current.take().map(|executable| Deferred { executable, next: last + 1 });
+    }
+    if let Some(executable) = current
+        && !take(Work::Executable(executable))
+    {
+        return Ok(());
+    }
     if let Some(unit) = gathering.finish() {
-        take(unit);
+        take(Work::Unit(unit));
     }
     Ok(())
 }
 
 /// A worker: reads, verifies and compresses one unit at a time.
-fn compress(work: &Mutex<Receiver<Work>>, mut packer: Packer<'_>) {
+fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>) {
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((unit, result)) = next else { break };
+        let Ok((work, result)) = next else { break };
         // Nobody waits for it where the push has ended.
-        drop(result.send(packer.pack(unit)));
+        let give = |packed| result.send(packed).is_ok();
+        match work {
+            Work::Unit(unit) => drop(give(packer.pack(unit))),
+            Work::Executable(executable) => match packer.pack_executable(&executable) {
+                Ok(Some(packed)) => drop(give(Ok(packed))),
+                Ok(None) => drop(executable.units(pace, |unit| give(packer.pack(unit)))),
+                Err(error) => drop(give(Err(error))),
+            },
+        }
     }
 }
 
@@ -128,11 +191,15 @@ fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>) {
         let fed = match next {
             Ordered::JobDone => Fed::JobDone,
             Ordered::Failed(error) => Fed::Failed(error),
-            Ordered::Unit(result) => match result.recv() {
-                Ok(Ok(unit)) => Fed::Unit(unit),
-                Ok(Err(error)) => Fed::Failed(error),
-                Err(_) => break,
-            },
+            Ordered::Unit(results) => {
+                for result in results {
+                    let fed = result.map_or_else(Fed::Failed, Fed::Unit);
+                    if out.blocking_send(fed).is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
         };
         if out.blocking_send(fed).is_err() {
             break;

@@ -129,6 +129,16 @@ impl<'a> Gathering<'a> {
         full
     }
 
+    /// Passes over the next missing chunk, which is sent otherwise; gives what begins to resemble it there.
+    pub fn pass(&mut self) -> Option<Resembled> {
+        while self.resembled.front().is_some_and(|next| next.first < self.count) {
+            self.resembled.pop_front();
+        }
+        let is_next = self.resembled.front().is_some_and(|next| next.first == self.count);
+        self.count += 1;
+        if is_next { self.resembled.pop_front() } else { None }
+    }
+
     /// The last unit, if there is one.
     pub fn finish(mut self) -> Option<Unit> {
         (!self.unit.chunks.is_empty()).then(|| self.end())

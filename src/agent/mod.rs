@@ -9,9 +9,11 @@ pub mod scan;
 
 mod base;
 mod drive;
+mod executables;
 mod feed;
 mod gather;
 mod keep;
+mod offers;
 mod pace;
 mod pack;
 mod session;

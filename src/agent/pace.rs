@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// Bytes a second above which compressing harder would only hold the link up.
 const FAST: f64 = 80e6;
+/// The level from which on a link is called slow.
+pub(super) const SLOW_LEVEL: i32 = 6;
 
 /// How chunks are packed for the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,11 @@ impl Pace {
             Source::Given(rate) => *rate,
             Source::Measured(measure) => measure(),
         }
+    }
+
+    /// Whether the link is slower than executables are told by their functions: some 25 MB/s.
+    pub fn is_slow(&self) -> bool {
+        matches!(self.packing(), Packing::Parcels { level } if level >= SLOW_LEVEL)
     }
 
     /// How to pack what is to cross next.

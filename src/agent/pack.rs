@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
@@ -38,7 +38,7 @@ impl Packed {
             Self::Parcel(parcel, payload) => {
                 let told: usize = match &parcel.basis {
                     Basis::Signed(sections) => sections.iter().map(|section| section.delta.len()).sum(),
-                    Basis::None | Basis::Prefix(_) | Basis::Patch(_) => 0,
+                    _ => 0,
                 };
                 payload.len() + told
             }
@@ -59,20 +59,20 @@ pub struct PackedUnit {
 
 /// Compresses units of one worker; holds its working memory.
 pub struct Packer<'a> {
-    keep: Option<&'a Keep>,
-    kept: Option<KeptReader>,
+    pub(super) keep: Option<&'a Keep>,
+    pub(super) kept: Option<KeptReader>,
     compressor: Option<(i32, Compressor)>,
     open: Option<(Arc<Path>, File)>,
     plain: Vec<u8>,
-    explain: bool,
-    effort: &'a Effort,
+    pub(super) explain: bool,
+    pub(super) effort: &'a Effort,
 }
 
 /// What a push may still spend on patches, which take a second for some 10 MB.
 #[derive(Debug)]
 pub struct Effort {
     patch_bytes_left: AtomicUsize,
-    /// One at a time: each takes up to 100 MB.
+    /// One patch or executable at a time: each takes 100 MB and more.
     patching: Mutex<()>,
 }
 
@@ -82,6 +82,16 @@ const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PATCH_LEVEL: i32 = 9;
 
 impl Effort {
+    /// Whether a patch of `bytes` would be allowed.
+    pub(super) fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
+        level >= PATCH_LEVEL && self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
+    }
+
+    /// Waits until nobody else does what takes much memory.
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.patching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// That of one push.
     pub fn new() -> Self {
         Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX), patching: Mutex::new(()) }
@@ -158,7 +168,7 @@ impl<'a> Packer<'a> {
             return told_by_deltas(lengths, plain, &signed, level);
         }
         if !spans.is_empty() && self.effort.allows_patch(level, plain.len()) {
-            let _alone = self.effort.patching.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = self.effort.alone();
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
             return packed(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }

@@ -12,6 +12,7 @@ use super::explain::Explanation;
 use super::feed;
 use super::keep::{KEPT_BYTES_DEFAULT, Keep};
 use super::memory::{Key, Memory, Underway};
+use super::offers::Offers;
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::scan::{self, Apart, Archives, Scan, Seen, Selection, Spool};
@@ -27,6 +28,7 @@ use crate::wire::{Open, Operation, Told};
 
 /// What to push, and how.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for on its own")]
 pub struct Order {
     /// The application.
     pub app: AppName,
@@ -54,7 +56,7 @@ pub struct Order {
     pub upload_rate_max: Option<f64>,
     /// How long to try again after the link was lost.
     pub patience: Duration,
-    /// Whether archives are pushed as they are, instead of as what is in them.
+    /// Whether archives are pushed as they are, instead of as what is in them, and executables as other files are.
     pub raw: bool,
     /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,
@@ -276,7 +278,7 @@ async fn attempt(
     let (jobs, queue) = threads::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
-    let feeder = start_feeder(order, spool, keep.clone(), pace, (queue, fed_in));
+    let feeder = start_feeder(order, spool, keep.clone(), pace.clone(), (queue, fed_in));
     let mut drive = Drive {
         machine,
         sender,
@@ -291,6 +293,9 @@ async fn attempt(
         dry_run: order.dry_run,
         explained: Explanation::default(),
         throttle: Throttle::new(order.upload_rate_max),
+        pace: pace.clone(),
+        offers: Offers::default(),
+        raw: order.raw || !trust.short,
         finished: false,
     };
     let result = drive.run(actions, receiver, fed).await;

@@ -56,7 +56,8 @@ pub struct PushArgs {
     /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
-    /// Push archives (zip, jar, whl, tar.gz and the like) as they are, instead of as what is in them.
+    /// Push archives (zip, jar, whl, tar.gz and the like) as they are, instead of as what is in them, and
+    /// executables as other files are.
     #[arg(long)]
     raw: bool,
     /// Say, file by file, why bytes crossed, and what would have helped.
@@ -232,6 +233,7 @@ fn explained_table(explained: &[Explained]) -> String {
         (Reason::ChangedInPlace, None) => "changed in place".to_owned(),
         (Reason::ChangedInPlace, Some(older)) => format!("changed in place, in {older}"),
         (Reason::ChangedFile, _) => "changed file".to_owned(),
+        (Reason::MovedCode, _) => "moved code".to_owned(),
         (Reason::SimilarName, older) => {
             format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
         }

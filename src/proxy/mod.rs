@@ -13,8 +13,8 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -135,7 +135,8 @@ struct Shared {
     destinations: BTreeMap<DestinationName, Directory>,
     /// Tells long upkeep to end.
     stopping: AtomicBool,
-    /// Held by whoever rebuilds an archive as a proof.
+    /// Held by whoever rebuilds an archive as a proof, or makes an executable of an older one: one takes up to a
+    /// gigabyte.
     proving: Arc<std::sync::Mutex<()>>,
 }
 
@@ -175,7 +176,15 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, proving: Arc::default() });
+        let shared = Arc::new(Shared {
+            identity,
+            spaces,
+            deliveries,
+            audit,
+            destinations,
+            stopping,
+            proving: Arc::default(),
+        });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

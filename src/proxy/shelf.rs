@@ -261,6 +261,10 @@ impl Shelf for SpaceShelf {
         self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
     }
 
+    fn workshop(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.proving)
+    }
+
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         self.lease.renew();
         let position = self.store.append(&frame).map_err(|error| Refusal::of(&error))?;

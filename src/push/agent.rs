@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
-use crate::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, PARCEL_SPANS_MAX, SEGMENT_BATCH_BYTES};
+use crate::limits::{MESSAGE_ITEMS_MAX, OFFERS_MAX, OPEN_NAMES_MAX, PARCEL_SPANS_MAX, SEGMENT_BATCH_BYTES};
 use crate::manifest::{EntryPath, NodeRef, Outline};
 use crate::record::{DeliveryEvent, Record};
-use crate::wire::{FromAgent, Marks, Open, PushReply, Signed, Told, pack_names, pack_short_names};
+use crate::wire::{
+    FileAnswer, FromAgent, Marks, Open, PushReply, Signed, Told, pack_names, pack_short_names,
+};
 
 /// `Segments` on their way at a time: bounds what the proxy has asked for and not yet got to some
 /// 30,000 chunks, and keeps the link busy over any round trip.
@@ -32,6 +34,10 @@ pub enum Action {
         marks: Marks,
         /// What the proxy has that some of them resemble.
         signed: Vec<Signed>,
+        /// Which records the proxy has of executables that were offered.
+        answers: Vec<FileAnswer>,
+        /// Whether the segment after these is sent too, and its chunks with another of these.
+        goes_on: bool,
     },
     /// So many `Chunks` and `Parcel`s are safe now.
     Stored(u64),
@@ -59,6 +65,8 @@ pub struct Segments {
     pub against: Option<Vec<usize>>,
     /// Whether to mark the chunks that the base lacks, and to call [`Agent::offered`].
     pub offer: bool,
+    /// Whether the proxy wants executables in them to be offered.
+    pub executables: bool,
 }
 
 /// How the agent tells of its manifest.
@@ -92,6 +100,7 @@ struct Unanswered {
 
 /// The agent's half: what the proxy says in, actions out. Memory: 36 B for each segment of the manifest.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is told on its own")]
 pub struct Agent {
     segments: Vec<NodeRef>,
     dry_run: bool,
@@ -104,8 +113,14 @@ pub struct Agent {
     unanswered: VecDeque<Unanswered>,
     /// Signatures for the next `Missing`.
     signed: Vec<Signed>,
+    /// Answers for the next `Missing`.
+    answers: Vec<FileAnswer>,
+    /// Whether the proxy wants executables to be offered.
+    wants_offers: bool,
     /// `SendChunks` under way.
     sending: usize,
+    /// Whether the last one was said to go on: then the next comes, even without chunks.
+    goes_on: bool,
     round_trips: u32,
 }
 
@@ -122,7 +137,10 @@ impl Agent {
             waiting: VecDeque::new(),
             unanswered: VecDeque::new(),
             signed: Vec::new(),
+            answers: Vec::new(),
+            wants_offers: false,
             sending: 0,
+            goes_on: false,
             round_trips: 0,
         };
         let fits = agent.segments.len() <= OPEN_NAMES_MAX;
@@ -180,10 +198,21 @@ impl Agent {
             (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
                 // The proxy does not have the base: all begins anew, and it passes over what was sent.
                 self.replaced = None;
+                self.goes_on = false;
                 self.waiting.clear();
                 self.unanswered.clear();
                 self.turn(State::Named);
                 Ok(self.names())
+            }
+            (State::Opened | State::Named, PushReply::WantOffers) => {
+                self.wants_offers = true;
+                Ok(Vec::new())
+            }
+            (State::Sending | State::Committing, PushReply::Answer(answer))
+                if self.wants_offers && self.answers.len() < OFFERS_MAX =>
+            {
+                self.answers.push(answer);
+                Ok(Vec::new())
             }
             (State::Opened | State::Named, PushReply::WantSegments(marks))
                 if marks.fits(self.segments.len()) =>
@@ -202,7 +231,7 @@ impl Agent {
             (State::Sending | State::Committing, PushReply::Stored(messages)) => {
                 Ok(vec![Action::Stored(messages)])
             }
-            (State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
+            (State::Sending | State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
             (State::Sending | State::Committing, PushReply::Unproven(path)) => {
                 Err(match EntryPath::new(path.into_vec()) {
                     Ok(path) => Error::Unproven(path),
@@ -239,11 +268,14 @@ impl Agent {
         let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
         let segments = last.places.clone();
         last.offered = Some(marks.clone());
-        if marks.marked() == 0 {
+        let goes_on = Self::is_next(self.waiting.front(), &segments);
+        if marks.marked() == 0 && !self.goes_on {
             return self.proceed();
         }
+        self.goes_on = goes_on;
         self.sending += 1;
-        let mut actions = vec![Action::SendChunks { segments, marks, signed: Vec::new() }];
+        let mut actions =
+            vec![Action::SendChunks { segments, marks, signed: Vec::new(), answers: Vec::new(), goes_on }];
         actions.extend(self.proceed());
         actions
     }
@@ -252,6 +284,12 @@ impl Agent {
     pub fn chunks_sent(&mut self) -> Vec<Action> {
         self.sending = self.sending.saturating_sub(1);
         self.proceed()
+    }
+
+    /// Whether the segments `next` follow those `before` them.
+    fn is_next(next: Option<&Vec<u32>>, before: &[u32]) -> bool {
+        let first = next.and_then(|next| next.first());
+        before.last().is_some_and(|last| first == Some(&(last + 1)))
     }
 
     fn turn(&mut self, state: State) {
@@ -300,6 +338,8 @@ impl Agent {
             self.round_trips += 1;
         }
         let mut signed = std::mem::take(&mut self.signed);
+        let answers = std::mem::take(&mut self.answers);
+        let was_offered = offered.is_some();
         let marks = match offered {
             None => marks.clone(),
             // What was offered is on its way already.
@@ -311,12 +351,18 @@ impl Agent {
             }
         };
         let mut actions = Vec::new();
-        if marks.marked() > 0 {
+        // The rest of what was offered stands alone: what goes on is told by the offers.
+        let next = self.unanswered.front().map(|next| &next.places).or(self.waiting.front());
+        let goes_on = !was_offered && Self::is_next(next, &places);
+        if marks.marked() > 0 || (self.goes_on && !was_offered) {
             if self.is_based() {
                 self.round_trips += 1;
             }
+            if !was_offered {
+                self.goes_on = goes_on;
+            }
             self.sending += 1;
-            actions.push(Action::SendChunks { segments: places, marks, signed });
+            actions.push(Action::SendChunks { segments: places, marks, signed, answers, goes_on });
         }
         actions.extend(self.proceed());
         Ok(actions)
@@ -334,7 +380,13 @@ impl Agent {
             let offer = self.is_based() && !self.dry_run;
             self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None });
             let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
-            actions.push(Action::SendSegments(Segments { places: batch, full: self.full, against, offer }));
+            actions.push(Action::SendSegments(Segments {
+                places: batch,
+                full: self.full,
+                against,
+                offer,
+                executables: self.wants_offers,
+            }));
             if offer {
                 // It goes on when the offer is made.
                 return actions;
@@ -359,6 +411,8 @@ impl Agent {
 fn name_of(reply: &PushReply) -> &'static str {
     match reply {
         PushReply::WantNames => "WantNames",
+        PushReply::WantOffers => "WantOffers",
+        PushReply::Answer(_) => "Answer",
         PushReply::WantSegments(_) => "WantSegments",
         PushReply::Signature(_) => "Signature",
         PushReply::Missing(_) => "Missing",

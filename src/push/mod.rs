@@ -8,7 +8,10 @@ mod replaced;
 mod resemblance;
 mod shelf;
 mod waiting;
+mod whole;
 mod parcels;
+mod executables;
+mod offers;
 mod signer;
 mod agent;
 mod proxy;
@@ -18,6 +21,7 @@ pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};
 pub use resemblance::{Likeness, Older};
 pub use shelf::{Proposal, Shelf};
+pub use whole::Whole;
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;

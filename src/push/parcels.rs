@@ -80,12 +80,10 @@ pub(super) fn open(
     match &parcel.basis {
         Basis::None => {}
         Basis::Prefix(spans) | Basis::Patch(spans) => {
-            let mut segments_left = SPAN_SEGMENTS_MAX;
-            for span in spans {
-                read_span(*span, base, &mut segments_left, shelf, &mut prefix)?;
-            }
+            read_spans(spans, base, PARCEL_BASIS_MAX, shelf, &mut prefix)?;
         }
         Basis::Signed(sections) => return open_signed(parcel, sections, payload, regions, shelf, plain),
+        Basis::Executable(..) | Basis::Records(..) => return Err(Error::OutOfTurn("an executable")),
     }
     if let Basis::Patch(_) = &parcel.basis {
         *plain = patch::decompress(payload, &prefix, bytes).map_err(ParcelError::from)?;
@@ -183,10 +181,22 @@ fn range_of(range: Range<u64>) -> Range<usize> {
     at(range.start)..at(range.end)
 }
 
-/// Appends the bytes of a run of the base's chunks.
+/// Appends the bytes of runs of the base's chunks; all that is appended to stays within `bytes_max`.
+pub(super) fn read_spans(
+    spans: &[Span],
+    base: &[NodeRef],
+    bytes_max: usize,
+    shelf: &mut impl Shelf,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut segments_left = SPAN_SEGMENTS_MAX;
+    spans.iter().try_for_each(|span| read_span(*span, base, bytes_max, &mut segments_left, shelf, out))
+}
+
 fn read_span(
     span: Span,
     base: &[NodeRef],
+    bytes_max: usize,
     segments_left: &mut usize,
     shelf: &mut impl Shelf,
     out: &mut Vec<u8>,
@@ -205,8 +215,8 @@ fn read_span(
         let chunks = manifest::segment_chunks(&bytes)?;
         let taken = chunks.get(first..).unwrap_or_default();
         for chunk in taken.iter().take(left) {
-            if out.len() + chunk.bytes as usize > PARCEL_BASIS_MAX {
-                return Err(Error::Limit { what: "bytes of a basis", max: PARCEL_BASIS_MAX });
+            if out.len() + chunk.bytes as usize > bytes_max {
+                return Err(Error::Limit { what: "bytes of a basis", max: bytes_max });
             }
             shelf.read(chunk, out).map_err(Error::Shelf)?;
         }

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_bytes::ByteBuf;
 
+use super::executables;
+use super::offers::Offers;
 use super::parcels::{self, Parcels};
 use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
@@ -22,6 +24,11 @@ use crate::wire::{
     Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name,
     unpack_names, unpack_short_names,
 };
+
+/// Whether the agent took it from the release that it remembers.
+fn is_told_by_base(basis: &Basis) -> bool {
+    matches!(basis, Basis::Prefix(_) | Basis::Patch(_) | Basis::Executable(..))
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -49,6 +56,8 @@ pub struct Proxy {
     replaced: SegmentsReplaced,
     told_by_base: bool,
     signer: Signer,
+    /// Executables that the agent offers.
+    offers: Offers,
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
     waiting: WaitingRoom,
@@ -88,6 +97,7 @@ impl Proxy {
             replaced: SegmentsReplaced::default(),
             told_by_base: false,
             signer: Signer::default(),
+            offers: Offers::default(),
             base_refused: false,
             waiting: WaitingRoom::default(),
             offered: HashSet::new(),
@@ -135,13 +145,17 @@ impl Proxy {
             (State::Naming, FromAgent::Names(names)) => self.named(&names, shelf),
             // Sent before the agent heard that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
+            (State::Receiving, FromAgent::Offer(offer)) if !self.told_by_base && !self.open.dry_run => {
+                self.offers.take(offer)?;
+                Ok(Vec::new())
+            }
             (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
                 self.segments(&batch, shelf)
             }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
-                if !self.base_refused || matches!(parcel.basis, Basis::None | Basis::Signed(_)) {
+                if !self.base_refused || !is_told_by_base(&parcel.basis) {
                     self.parcels.begin(parcel)?;
                 }
                 Ok(Vec::new())
@@ -155,6 +169,7 @@ impl Proxy {
                 self.commit_if_due(shelf)
             }
             (_, FromAgent::Names(_)) => Err(Error::OutOfTurn("Names")),
+            (_, FromAgent::Offer(_)) => Err(Error::OutOfTurn("Offer")),
             (_, FromAgent::Segments(_)) => Err(Error::OutOfTurn("Segments")),
             (_, FromAgent::Chunks(_)) => Err(Error::OutOfTurn("Chunks")),
             (_, FromAgent::Parcel(_)) => Err(Error::OutOfTurn("Parcel")),
@@ -218,7 +233,12 @@ impl Proxy {
         };
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);
-        Ok(vec![PushReply::WantSegments(marks)])
+        let mut replies = Vec::new();
+        if !self.base.is_empty() && !self.open.dry_run {
+            replies.push(PushReply::WantOffers);
+        }
+        replies.push(PushReply::WantSegments(marks));
+        Ok(replies)
     }
 
     fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
@@ -252,12 +272,14 @@ impl Proxy {
             let known = shelf.find(&references).map_err(Error::Shelf)?;
             segments.push((place, thin, references, known));
         }
-        let likenesses = if self.told_by_base || self.open.dry_run {
+        let mut likenesses = if self.told_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
             Vec::new()
         } else {
             self.signer.likenesses(&self.base, &self.segments, &segments, shelf)?
         };
+        let listed = segments.iter().map(|(place, _, references, _)| (*place, references.len()));
+        let mut replies = self.offers.answer(&mut likenesses, listed, &self.base, shelf);
         let mut asked_at = HashMap::new();
         for (place, thin, references, known) in segments {
             if self.open.dry_run {
@@ -283,7 +305,7 @@ impl Proxy {
         if self.open.dry_run && self.wanted.is_empty() {
             self.state = State::Finished;
         }
-        let mut replies = self.signer.sign(likenesses, &asked_at, shelf);
+        replies.extend(self.signer.sign(likenesses, &asked_at, shelf));
         replies.push(PushReply::Missing(marks.into_iter().collect()));
         Ok(replies)
     }
@@ -319,17 +341,45 @@ impl Proxy {
         shelf: &mut impl Shelf,
     ) -> Result<Vec<PushReply>, Error> {
         let mut plain = Vec::new();
-        parcels::open(parcel, payload, &self.base, self.signer.regions(), shelf, &mut plain)?;
+        let is_executable = matches!(parcel.basis, Basis::Executable(..) | Basis::Records(..));
+        let opened = match &parcel.basis {
+            Basis::Executable(spans, cuts) => {
+                executables::open_kept(parcel, spans, cuts, payload, &self.base, shelf, &mut plain)
+            }
+            Basis::Records(file, cuts) => executables::open_records(
+                parcel,
+                self.offers.answered(*file),
+                cuts,
+                payload,
+                shelf,
+                &mut plain,
+            ),
+            _ => parcels::open(parcel, payload, &self.base, self.signer.regions(), shelf, &mut plain),
+        };
+        match opened {
+            Err(Error::Mismatch) => return Ok(self.mismatch()),
+            opened => opened?,
+        }
         let mut rest = plain.as_slice();
         let parts = parcel.lengths.iter().map(|length| {
             let (part, after) = rest.split_at(*length as usize);
             rest = after;
             part
         });
-        let (arrived, complete) = self.arrive(parts)?;
+        let (arrived, complete) = match self.arrive(parts) {
+            // It was made of another basis than the agent's: the push goes through without this method.
+            Err(Error::Unasked(_)) if is_executable => return Ok(self.mismatch()),
+            arrived => arrived?,
+        };
         self.cost.sent_bytes += payload.len() as u64;
         self.keep_anew(&plain, &parcel.lengths, &arrived, shelf)?;
         self.end_message(complete, shelf)
+    }
+
+    /// Ends the push; the agent begins it anew, in full.
+    fn mismatch(&mut self) -> Vec<PushReply> {
+        self.state = State::Finished;
+        vec![PushReply::Mismatch]
     }
 
     /// Names the chunks that came, where somebody waits for them; gives the segments that they complete.
@@ -433,8 +483,7 @@ impl Proxy {
                 let (expected, found) = (release.into(), root.release().into());
                 return Err(manifest::Error::OtherRoot { expected, found }.into());
             }
-            self.state = State::Finished;
-            return Ok(vec![PushReply::Mismatch]);
+            return Ok(self.mismatch());
         }
         self.keep_segments(shelf)?;
         let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };

@@ -1,5 +1,7 @@
 //! What the proxy's half of a push needs of the space it pushes into.
 
+use std::sync::{Arc, Mutex};
+
 use crate::ids::ReleaseId;
 use crate::manifest::{EntryPath, NodeRef, Reference, Root};
 use crate::pack::Frame;
@@ -40,6 +42,11 @@ pub trait Shelf {
     /// # Errors
     /// It is not there, or damaged.
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
+
+    /// What a push holds that makes an executable, which takes memory: one at a time in the process.
+    fn workshop(&self) -> Arc<Mutex<()>> {
+        Arc::default()
+    }
 
     /// Takes a frame over, to be stored soon.
     ///

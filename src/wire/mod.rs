@@ -14,7 +14,7 @@ pub use batch::{
     unpack_short_names,
 };
 pub use marks::Marks;
-pub use parcel::{Basis, Parcel, ParcelError, Section, Signed, Span};
+pub use parcel::{Basis, Cut, FileAnswer, FileOffer, Parcel, ParcelError, Section, Signed, Span};
 pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, UserStatistics};
 
 use serde::{Deserialize, Serialize};
@@ -163,6 +163,8 @@ pub enum Told {
 pub enum FromAgent {
     /// More names of segments, in order; as many messages as it takes.
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Which records an executable has that the next `Segments` lists, or goes on to list.
+    Offer(FileOffer),
     /// The next of the wanted segments, in order.
     Segments(SegmentBatch),
     /// Some of the missing chunks, stored as they come.
@@ -180,8 +182,13 @@ pub enum FromAgent {
 pub enum PushReply {
     /// The release is unknown, and so is the one that it was told by, if any: send the segments' names.
     WantNames,
+    /// There is a release before this one: executables may be told by their records.
+    WantOffers,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),
+    /// Which records of an offered file the proxy has, before the `Missing` for its first chunks; without one, the
+    /// file is sent as others are.
+    Answer(FileAnswer),
     /// Older content that some of the chunks resemble that the next `Missing` marks.
     Signature(Signed),
     /// For one `Segments`: which of its chunk references, in order, the space lacks.

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::compression::{self, Codec};
 use crate::delta;
 use crate::faults::{Fault, Faulty};
-use crate::limits::{CHUNK_BYTES_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX};
+use crate::limits::{
+    CHUNK_BYTES_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, PARCEL_CHUNKS_MAX,
+    PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX,
+};
 use crate::patch;
 
 /// Why a parcel was refused.
@@ -68,6 +71,21 @@ pub enum Basis {
     /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
     /// copy, in order, is the prefix of the zstd frame.
     Signed(Vec<Section>),
+    /// An older executable that both sides have: the payload makes a whole new file
+    /// ([`Kept`](crate::executable::Kept)), of which the chunks are cuts.
+    Executable(Vec<Span>, Vec<Cut>),
+    /// An executable at the proxy, some of whose records the agent knows to be there: the same by a
+    /// [`Payload`](crate::executable::Payload) for the offer of that number.
+    Records(u32, Vec<Cut>),
+}
+
+/// Chunks of a file that lie behind one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Bytes of the file before these that are not among the chunks.
+    pub skipped: u32,
+    /// How many chunks.
+    pub chunks: u32,
 }
 
 /// Chunks that are told as a delta of a signed region.
@@ -100,6 +118,34 @@ pub struct Signed {
     pub signature: Vec<u8>,
 }
 
+/// A part of what an agent tells of an executable in the segments that come next: which records it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOffer {
+    /// The file's number, from 0.
+    pub file: u32,
+    /// The segment that lists the first of its chunks among those to come, by its place.
+    pub segment: u32,
+    /// Which of that segment's chunk references is the first.
+    pub first: u32,
+    /// How many chunks, in the segments of one `Segments`.
+    pub chunks: u32,
+    /// The next bytes of the names of all records ([`Offer::encode`](crate::executable::Offer::encode)).
+    #[serde(with = "serde_bytes")]
+    pub names: Vec<u8>,
+    /// Whether the names are complete.
+    pub complete: bool,
+}
+
+/// Which of the records of an offered file the proxy has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileAnswer {
+    /// The file's number.
+    pub file: u32,
+    /// The answer ([`Answer::encode`](crate::executable::Answer::encode)).
+    #[serde(with = "serde_bytes")]
+    pub answer: Vec<u8>,
+}
+
 /// What goes before the pieces of a parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parcel {
@@ -125,12 +171,20 @@ impl Parcel {
             Basis::None => 0,
             Basis::Prefix(spans) | Basis::Patch(spans) => spans.len(),
             Basis::Signed(sections) => sections.len(),
+            Basis::Executable(spans, cuts) => spans.len().max(cuts.len()),
+            Basis::Records(_, cuts) => cuts.len(),
+        };
+        let (chunks_max, plain_max, payload_max) = match &self.basis {
+            Basis::Executable(..) | Basis::Records(..) => {
+                (EXECUTABLE_CHUNKS_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX)
+            }
+            _ => (PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX, PARCEL_PLAIN_MAX),
         };
         let sized = self.lengths.iter().all(|length| (1..=CHUNK_BYTES_MAX).contains(length));
-        let bounded = (1..=PARCEL_CHUNKS_MAX).contains(&chunks)
-            && bytes <= PARCEL_PLAIN_MAX
+        let bounded = (1..=chunks_max).contains(&chunks)
+            && bytes <= plain_max
             && spans <= PARCEL_SPANS_MAX
-            && (1..=PARCEL_PLAIN_MAX).contains(&(self.payload_bytes as usize));
+            && (1..=payload_max).contains(&(self.payload_bytes as usize));
         if sized && bounded { Ok(bytes) } else { Err(ParcelError::Bounds { chunks, bytes, spans }) }
     }
 }

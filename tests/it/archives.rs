@@ -287,7 +287,11 @@ async fn archives_go_to_directories_that_link() {
         let source = world.path("tree");
         for build in [0, 0, 1] {
             tree(&source, build);
-            write(&source, "number", build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string());
+            write(
+                &source,
+                "number",
+                build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string(),
+            );
             let to_web = Order { destinations: vec![web()], ..order("app", &source) };
             world.push_order(&to_web).await;
             assert_same(&source, &world.path("web/app/current"));

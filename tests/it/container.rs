@@ -1,8 +1,8 @@
 //! Whatever the bytes, what was taken apart is put together again; and archives are seen for what they are.
 
+use proptest::prelude::*;
 use whit::container::{Limits, Part, Piece, Plan, Planner, rebuild, take_apart};
 use whit::deflate::{Encoder, Maker, Method};
-use proptest::prelude::*;
 
 fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
     let (mut encoder, mut out) = (Encoder::new(method), Vec::new());

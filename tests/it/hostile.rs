@@ -233,9 +233,9 @@ async fn an_archive_that_is_rebuilt_as_something_else_is_told_and_not_recorded()
         for (number, (what, head, size, other)) in (0..).zip(cases) {
             let plain: [u8; 10] = std::array::from_fn(|_| b'0' + number);
             let content = [head, &plain].concat();
-            let artifact: &[u8] = if other { b"other" } else { &plain[..usize::try_from(size).expect("few")] };
-            let forged =
-                Forged::of(&[archive("a", size, content.len() as u64, artifact), chunk(&content)]);
+            let artifact: &[u8] =
+                if other { b"other" } else { &plain[..usize::try_from(size).expect("few")] };
+            let forged = Forged::of(&[archive("a", size, content.len() as u64, artifact), chunk(&content)]);
             let mut liar = Liar::open(&world, forged.open()).await;
             liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&forged.bytes)))).await;
             liar.say(FromAgent::Chunks(raw(std::slice::from_ref(&content)))).await;

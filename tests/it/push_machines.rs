@@ -149,7 +149,7 @@ impl<'a> Push<'a> {
                         actions.extend(agent.offered(offered));
                     }
                 }
-                Action::SendChunks { segments, marks, signed } => {
+                Action::SendChunks { segments, marks, signed, .. } => {
                     if !self.dry_run {
                         let messages = self.chunks(&segments, &marks, &signed, agent.is_based(), dice);
                         feeding.extend(messages.into_iter().map(Some));

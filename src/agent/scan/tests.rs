@@ -44,7 +44,8 @@ fn plain(top: &Path) -> Scan {
 }
 
 fn with(top: &Path, memory: &Memory) -> Scan {
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, 2, Some(memory), None, &Silent).expect("a scan")
+    scan_remembering(top, &Selection::default(), Profile::DEFAULT, 2, Some(memory), None, &Silent)
+        .expect("a scan")
 }
 
 /// Remembers the tree as if the scan had begun `later` nanoseconds later.
@@ -156,7 +157,8 @@ fn an_unchanged_tree_is_not_read_and_its_memory_not_written_again() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     let monitor = Counter::default();
-    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &monitor);
+    let scan =
+        scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &monitor);
     let Scan { root, segments, mut spool, seen, .. } = scan.expect("a scan");
     assert_eq!((seen.remembered, root.totals.files), (6, 6));
     assert_eq!(monitor.bytes(), root.totals.bytes, "progress counts what was not read");
@@ -258,6 +260,7 @@ fn a_tree_that_no_release_can_hold_is_refused_with_a_memory_too() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     std::os::unix::fs::symlink("/etc/passwd", top.join("out")).expect("linked");
-    let scan = scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &Silent);
+    let scan =
+        scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &Silent);
     assert!(matches!(scan, Err(Error::Manifest(manifest::Error::Link { .. }))));
 }

@@ -1,0 +1,332 @@
+//! Tells executables by the functions that changed, where that is shorter (docs/EXECUTABLES.md).
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::explain::{Explained, Reason};
+use super::gather::{Gathering, Resembled, Unit};
+use super::pace::{Pace, Packing, SLOW_LEVEL};
+use super::pack::{Effort, Packed, PackedUnit, Packer};
+use super::scan::{Error, Located};
+use crate::compression::{self, Codec};
+use crate::executable::{Answer, Kept, Payload, Records, normalise, normalise_basis};
+use crate::files::{self, OnPath};
+use crate::ids::ChunkId;
+use crate::limits::{EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX};
+use crate::patch;
+use crate::push::Whole;
+use crate::recipe::ChunkRef;
+use crate::wire::{Basis, Cut, FileAnswer, Parcel};
+
+/// 256 KiB: below this, what is gained is little.
+const FILE_BYTES_MIN: u64 = 256 * 1024;
+/// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
+const MISSING_SHARE: usize = 8;
+/// 128 KiB: new bytes that tell what the missing chunks would take otherwise.
+const SAMPLE_BYTES: usize = 128 * 1024;
+/// 1 MiB: what lies around them in the older file.
+const SAMPLE_BASIS: usize = 1024 * 1024;
+/// Samples of one file.
+const SAMPLES: usize = 3;
+/// 6 MiB: where no more is missing, the patch that would tell it is made, as samples say little of short ones.
+const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// Whether a file looks like an executable of a size for which it is worth looking closer.
+pub(super) fn is_executable(path: &Path) -> bool {
+    let looks = || {
+        let mut file = File::open(path)?;
+        let mut begin = [0; 4];
+        let fits = (FILE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&file.metadata()?.len());
+        file.read_exact(&mut begin)?;
+        Ok::<_, std::io::Error>(fits && begin == *b"\x7fELF")
+    };
+    looks().unwrap_or(false)
+}
+
+/// The records of an executable, where it is one that is understood.
+pub(super) fn records_of(path: &Path) -> Option<Records> {
+    let file = std::fs::read(path).ok()?;
+    let parts = normalise_basis(&file)?;
+    drop(file);
+    Some(Records::new(&parts))
+}
+
+/// An older executable, and the new file that it resembles.
+#[derive(Debug)]
+pub struct OlderExecutable {
+    /// The new file.
+    pub of: Arc<Path>,
+    /// What is known of the older one.
+    pub known: Known,
+}
+
+/// What is known of an older executable.
+#[derive(Debug)]
+pub enum Known {
+    /// It is kept here, and at the proxy.
+    Kept(Whole),
+    /// It is at the proxy, which answered the offer of the new file.
+    Answered(FileAnswer),
+}
+
+/// The missing chunks of an executable.
+#[derive(Debug)]
+pub struct Executable {
+    older: OlderExecutable,
+    chunks: Vec<Located>,
+    /// What they resemble otherwise; `first` counts in `chunks`.
+    resembled: Vec<Resembled>,
+    packing: Packing,
+}
+
+impl Executable {
+    /// One without chunks yet.
+    pub fn new(older: OlderExecutable, packing: Packing) -> Self {
+        Self { older, chunks: Vec::new(), resembled: Vec::new(), packing }
+    }
+
+    /// The new file.
+    pub fn path(&self) -> &Arc<Path> {
+        &self.older.of
+    }
+
+    /// Adds the next missing chunk, and what begins to resemble it there.
+    pub fn push(&mut self, located: Located, resembled: Option<Resembled>) {
+        let first = self.chunks.len();
+        self.resembled.extend(resembled.map(|resembled| Resembled { first, ..resembled }));
+        self.chunks.push(located);
+    }
+
+    /// Cuts the chunks into units as those of other files; ends where `take` says so.
+    pub fn units(self, pace: &Pace, mut take: impl FnMut(Unit) -> bool) -> bool {
+        let mut gathering = Gathering::new(pace, self.resembled);
+        for located in self.chunks {
+            if let Some(unit) = gathering.push(located)
+                && !take(unit)
+            {
+                return false;
+            }
+        }
+        gathering.finish().is_none_or(take)
+    }
+
+    fn missing_bytes(&self) -> usize {
+        self.chunks.iter().map(|located| located.chunk.bytes as usize).sum()
+    }
+
+    /// Where the missing chunks lie in the file.
+    fn cuts(&self) -> Vec<Cut> {
+        let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), 0);
+        for located in &self.chunks {
+            let skipped = located.offset.saturating_sub(end);
+            if let Some(cut) = cuts.last_mut().filter(|_| skipped == 0) {
+                cut.chunks += 1;
+            } else {
+                let skipped = u32::try_from(skipped).expect("an executable is below 4 GiB");
+                cuts.push(Cut { skipped, chunks: 1 });
+            }
+            end = located.offset + u64::from(located.chunk.bytes);
+        }
+        cuts
+    }
+}
+
+impl Packer<'_> {
+    /// Tells an executable by its functions; none where that is not shorter, or nothing for this link.
+    ///
+    /// Memory: up to 8 times the file, for one file at a time.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what it was.
+    pub fn pack_executable(&mut self, executable: &Executable) -> Result<Option<PackedUnit>, Error> {
+        let Packing::Parcels { level } = executable.packing else { return Ok(None) };
+        if level < SLOW_LEVEL {
+            return Ok(None);
+        }
+        let missing = executable.missing_bytes();
+        let effort = self.effort;
+        let _alone = effort.alone();
+        let Some(file) = read_whole(executable)? else { return Ok(None) };
+        if missing * MISSING_SHARE < file.len() {
+            return Ok(None);
+        }
+        let told = match &executable.older.known {
+            Known::Kept(whole) => self.by_kept(executable, &file, whole, level),
+            Known::Answered(answer) => by_records(executable, &file, answer, level),
+        };
+        let Some((basis, payload)) = told else { return Ok(None) };
+        let lengths = executable.chunks.iter().map(|located| located.chunk.bytes).collect();
+        let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
+        let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
+        if let Some(keep) = self.keep {
+            let mut chunks = executable.chunks.as_slice();
+            while !chunks.is_empty() {
+                let (run, rest) = chunks.split_at(run_length(chunks));
+                let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
+                keep.add(&refs, &file[place(&run[0])?..]);
+                chunks = rest;
+            }
+        }
+        let explained = self.explain.then(|| Explained {
+            path: executable.path().to_string_lossy().into_owned(),
+            reason: Reason::MovedCode,
+            older: match &executable.older.known {
+                Known::Kept(whole) => Some(String::from_utf8_lossy(&whole.path).into_owned()),
+                Known::Answered(_) => None,
+            },
+            plain: missing as u64,
+            sent: payload.len() as u64,
+            advice: None,
+        });
+        let explained = explained.into_iter().collect();
+        Ok(Some(PackedUnit { packed: Packed::Parcel(parcel, payload), plain: missing as u64, explained }))
+    }
+
+    fn by_kept(
+        &mut self,
+        executable: &Executable,
+        file: &[u8],
+        whole: &Whole,
+        level: i32,
+    ) -> Option<(Basis, Vec<u8>)> {
+        let mut old = Vec::new();
+        let kept = self.kept.as_mut()?;
+        if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {
+            return None;
+        }
+        let otherwise = otherwise_bytes(executable, file, &old, level, self.effort);
+        let payload = told_by(old, file, level).filter(|payload| pays(payload, otherwise))?;
+        Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
+    }
+}
+
+/// What tells `file` by the records that the proxy has. That the parts make the file is proven here.
+fn by_records(
+    executable: &Executable,
+    file: &[u8],
+    answer: &FileAnswer,
+    level: i32,
+) -> Option<(Basis, Vec<u8>)> {
+    let parts = normalise(file)?;
+    let records = Records::new(&parts);
+    let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
+    let payload = Payload::new(&parts, &records, &(Vec::new(), Vec::new()), &agreed, level).encode();
+    drop(parts);
+    let otherwise = compressed_bytes(executable, file, level);
+    let is_shorter = payload.len() <= EXECUTABLE_PAYLOAD_MAX && pays(&payload, otherwise);
+    is_shorter.then(|| (Basis::Records(answer.file, executable.cuts()), payload))
+}
+
+/// Whether the payload is shorter than what crosses otherwise: by more than units save that files share.
+fn pays(payload: &[u8], otherwise: usize) -> bool {
+    payload.len() * 8 < otherwise * 7
+}
+
+/// What tells `file` by `old`, proven by making the file of it.
+fn told_by(old: Vec<u8>, file: &[u8], level: i32) -> Option<Vec<u8>> {
+    let new_parts = normalise_basis(file)?;
+    let old_parts = normalise_basis(&old)?;
+    drop(old);
+    let payload = Kept::new(&old_parts, &new_parts, level).encode();
+    drop(new_parts);
+    let made = Kept::decode(&payload)?.rebuild(&old_parts, EXECUTABLE_BYTES_MAX);
+    let proven = made.is_ok_and(|made| made == file) && payload.len() <= EXECUTABLE_PAYLOAD_MAX;
+    proven.then_some(payload)
+}
+
+/// What the missing chunks would take otherwise, by samples.
+fn otherwise_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, effort: &Effort) -> usize {
+    let missing = executable.missing_bytes();
+    let by_patch = effort.would_allow_patch(level, missing);
+    if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
+        let mut new = Vec::with_capacity(missing);
+        for located in &executable.chunks {
+            let begin = usize::try_from(located.offset).unwrap_or(usize::MAX);
+            new.extend_from_slice(&file[begin..begin + located.chunk.bytes as usize]);
+        }
+        return patch::compress(&new, old).map_or(0, |patch| patch.len());
+    }
+    by_samples(executable, |place| {
+        let new = &file[place.clone()];
+        let there = share(place.start, old.len(), file.len());
+        let end = (there + new.len() + SAMPLE_BASIS / 2).min(old.len());
+        let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2).min(end)..end];
+        match by_patch.then(|| patch::compress(new, basis)) {
+            Some(Ok(patch)) => patch.len(),
+            _ => compression::compress_against(basis, new, level).len(),
+        }
+    })
+}
+
+/// What the missing chunks would take compressed, by samples.
+fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
+    by_samples(executable, |place| compression::compress_against(&[], &file[place], level).len())
+}
+
+/// What all missing chunks take where samples of them, given by their places in the file, take what `packed` says.
+fn by_samples(executable: &Executable, packed: impl Fn(Range<usize>) -> usize) -> usize {
+    let (mut sampled, mut taken) = (0, 0);
+    for number in 0..SAMPLES {
+        let chunks = &executable.chunks[number * executable.chunks.len() / SAMPLES..];
+        let Some(begin) = chunks.first().and_then(|located| place(located).ok()) else { continue };
+        let mut end = begin;
+        for located in &chunks[..run_length(chunks)] {
+            if end - begin < SAMPLE_BYTES {
+                end += located.chunk.bytes as usize;
+            }
+        }
+        taken += packed(begin..end);
+        sampled += end - begin;
+    }
+    share(taken, executable.missing_bytes(), sampled)
+}
+
+/// `part` of `whole`, as a share of `all`.
+fn share(part: usize, all: usize, whole: usize) -> usize {
+    let share = part as u128 * all as u128 / whole.max(1) as u128;
+    usize::try_from(share).unwrap_or(usize::MAX)
+}
+
+/// How many of the first chunks lie behind one another.
+fn run_length(chunks: &[Located]) -> usize {
+    let pairs = chunks.windows(2);
+    let joined =
+        pairs.take_while(|pair| pair[0].offset + u64::from(pair[0].chunk.bytes) == pair[1].offset).count();
+    (joined + 1).min(chunks.len())
+}
+
+fn place(located: &Located) -> Result<usize, Error> {
+    usize::try_from(located.offset).map_err(|_| Error::Changed(located.path.to_path_buf()))
+}
+
+/// Reads the file whole; its missing chunks must still be what they were. None where it has become too large.
+fn read_whole(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
+    let path = executable.path();
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Vanished(path.to_path_buf()));
+        }
+        result => result.on("open", path)?,
+    };
+    let length = file.metadata().on("read", path)?.len();
+    let Some(length) = usize::try_from(length).ok().filter(|length| *length <= EXECUTABLE_BYTES_MAX) else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0).map_err(|source| match source.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Changed(path.to_path_buf()),
+        _ => files::Error { action: "read", path: path.to_path_buf(), source }.into(),
+    })?;
+    for located in &executable.chunks {
+        let begin = place(located)?;
+        let chunk = bytes.get(begin..begin + located.chunk.bytes as usize);
+        if chunk.map(ChunkId::of) != Some(located.chunk.id) {
+            return Err(Error::Changed(path.to_path_buf()));
+        }
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,117 @@
+//! Where what an older file had is in a newer one, as far as can be told so far.
+//!
+//! Functions with the same record are the same function; a changed one between two of the same is taken
+//! for the one that was there. Everything else moved as far as the nearest thing below it that is known.
+//! What is learned while targets are coded improves the guess, on both sides alike.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::normalised::Normalised;
+
+/// The older file, as far as targets are concerned.
+#[derive(Debug, Clone)]
+pub struct Moves {
+    known: BTreeMap<u64, u64>,
+    /// For each new function: the old one, and whether it is the same.
+    pairs: Vec<Option<(usize, bool)>>,
+}
+
+impl Moves {
+    /// Pairs the functions of both files: their records, and their addresses.
+    ///
+    /// Time O(n log n) in the number of functions, one hash over both streams, memory 100 B a function.
+    pub fn new(old: &Normalised, stream: &[u8], ends: &[usize], addresses: &[u64]) -> Self {
+        let hashes = |stream: &[u8], ends: &[usize]| -> Vec<[u8; 32]> {
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let records = starts.zip(ends).map(|(start, end)| stream.get(start..*end).unwrap_or_default());
+            records.map(|record| *blake3::hash(record).as_bytes()).collect()
+        };
+        let (old_hashes, new_hashes) = (hashes(&old.stream, &old.function_ends), hashes(stream, ends));
+        let mut pairs = same(&old_hashes, &new_hashes);
+        pair_changed(&mut pairs, old_hashes.len());
+        let mut known = BTreeMap::new();
+        for (pair, new) in pairs.iter().zip(addresses) {
+            if let Some(address) = pair.and_then(|(function, _)| old.addresses.get(function)) {
+                known.insert(*address, *new);
+            }
+        }
+        Self { known, pairs }
+    }
+
+    /// The old function in place of the new one with this number, and whether it is the same.
+    pub fn pair(&self, function: usize) -> Option<(usize, bool)> {
+        self.pairs.get(function).copied().flatten()
+    }
+
+    /// Where `old` is likely to be now.
+    pub fn guess(&self, old: u64) -> u64 {
+        match self.known.range(..=old).next_back() {
+            Some((from, to)) => to.wrapping_add(old - from),
+            None => old,
+        }
+    }
+
+    /// Remembers where `old` is now.
+    pub fn learn(&mut self, old: u64, new: u64) {
+        self.known.insert(old, new);
+    }
+}
+
+fn same(old: &[[u8; 32]], new: &[[u8; 32]]) -> Vec<Option<(usize, bool)>> {
+    let mut places: HashMap<&[u8; 32], Vec<usize>> = HashMap::new();
+    for (place, hash) in old.iter().enumerate().rev() {
+        places.entry(hash).or_default().push(place);
+    }
+    let mut used = vec![false; old.len()];
+    let mut expected = 0;
+    let mut pairs = Vec::with_capacity(new.len());
+    for hash in new {
+        let found = if old.get(expected) == Some(hash) && used.get(expected) == Some(&false) {
+            Some(expected)
+        } else {
+            places.get_mut(hash).and_then(|places| {
+                loop {
+                    let place = places.pop()?;
+                    if used.get(place) == Some(&false) {
+                        break Some(place);
+                    }
+                }
+            })
+        };
+        if let Some(place) = found {
+            used[place] = true;
+            expected = place + 1;
+        }
+        pairs.push(found.map(|place| (place, true)));
+    }
+    pairs
+}
+
+/// Pairs what follows a pair, or goes before one, as long as neither has another partner.
+fn pair_changed(pairs: &mut [Option<(usize, bool)>], old_count: usize) {
+    let mut used = vec![false; old_count];
+    pairs.iter().flatten().for_each(|(place, _)| used[*place] = true);
+    let mut last: Option<usize> = None;
+    for pair in pairs.iter_mut() {
+        if pair.is_none()
+            && let Some(place) = last
+            && used.get(place + 1) == Some(&false)
+        {
+            used[place + 1] = true;
+            *pair = Some((place + 1, false));
+        }
+        last = pair.map(|(place, _)| place);
+    }
+    let mut next: Option<usize> = None;
+    for pair in pairs.iter_mut().rev() {
+        if pair.is_none()
+            && let Some(place) = next
+            && place > 0
+            && !used[place - 1]
+        {
+            used[place - 1] = true;
+            *pair = Some((place - 1, false));
+        }
+        next = pair.map(|(place, _)| place);
+    }
+}

@@ -1,0 +1,86 @@
+//! Takes parcels apart that tell of a whole executable.
+//!
+//! What is wrong with one, its agent's mistake or a basis that differs, ends as [`Error::Mismatch`]: the push is
+//! repeated without this method.
+
+use std::sync::PoisonError;
+
+use super::offers::Answered;
+use super::parcels::read_spans;
+use super::{Error, Shelf};
+use crate::executable::{Index, Kept, Level, Offer, Payload, Records, normalise_basis, rebuild};
+use crate::limits::EXECUTABLE_BYTES_MAX;
+use crate::manifest::NodeRef;
+use crate::recipe::ChunkRef;
+use crate::wire::{Cut, Parcel, Span};
+
+/// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
+///
+/// Memory: 8 times the larger file, within the shelf's workshop.
+pub(super) fn open_kept(
+    parcel: &Parcel,
+    spans: &[Span],
+    cuts: &[Cut],
+    payload: &[u8],
+    base: &[NodeRef],
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let workshop = shelf.workshop();
+    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut old = Vec::new();
+    read_spans(spans, base, EXECUTABLE_BYTES_MAX, shelf, &mut old)?;
+    let made = || {
+        let parts = normalise_basis(&old)?;
+        drop(old);
+        Kept::decode(payload)?.rebuild(&parts, EXECUTABLE_BYTES_MAX).ok()
+    };
+    cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
+}
+
+/// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
+///
+/// Memory: 8 times the larger file, within the shelf's workshop.
+pub(super) fn open_records(
+    parcel: &Parcel,
+    answered: Option<Answered>,
+    cuts: &[Cut],
+    payload: &[u8],
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
+    let workshop = shelf.workshop();
+    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = || {
+        let old = read_chunks(&answered.chunks, shelf)?;
+        let parts = normalise_basis(&old)?;
+        drop(old);
+        let records = Records::new(&parts);
+        let index = Index::new(&parts, &records);
+        let (_, places) = index.answer(Level::Records, &Offer::decode(&answered.names)?);
+        rebuild(&index, &[], &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
+    };
+    cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
+}
+
+/// The bytes of chunks that follow one another; none where one is damaged, which costs the method, not the push.
+pub(super) fn read_chunks(chunks: &[ChunkRef], shelf: &mut impl Shelf) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    chunks.iter().try_for_each(|chunk| shelf.read(chunk, &mut bytes)).ok()?;
+    Some(bytes)
+}
+
+/// Appends the chunks that are cut out of a file.
+fn cut(file: &[u8], parcel: &Parcel, cuts: &[Cut], plain: &mut Vec<u8>) -> Result<(), Error> {
+    let mut lengths = parcel.lengths.iter();
+    let mut rest = file;
+    for cut in cuts {
+        let bytes = lengths.by_ref().take(cut.chunks as usize).map(|length| *length as usize).sum();
+        let (_, after) = rest.split_at_checked(cut.skipped as usize).ok_or(Error::Mismatch)?;
+        let (chunks, after) = after.split_at_checked(bytes).ok_or(Error::Mismatch)?;
+        plain.extend_from_slice(chunks);
+        rest = after;
+    }
+    if lengths.next().is_some() { Err(Error::Mismatch) } else { Ok(()) }
+}

@@ -1,0 +1,214 @@
+//! Executables apart and together again: a small one made by hand, and whatever becomes of it.
+
+use proptest::prelude::*;
+use whit::executable::{
+    Agreed, Answer, Error, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, rebuild,
+};
+
+use crate::linked::{Program, link};
+
+const OLD: Program = Program { functions: 40, changed: None, shift: 0 };
+const NEW: Program = Program { functions: 40, changed: Some(11), shift: 100 };
+
+/// The function records of a file.
+fn functions(parts: &Normalised) -> Vec<&[u8]> {
+    let starts = std::iter::once(0).chain(parts.function_ends.iter().copied());
+    starts.zip(&parts.function_ends).map(|(start, end)| &parts.stream[start..*end]).collect()
+}
+
+/// A push without the older file: the offers, the answers and the payload as they travel.
+fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, Error>) {
+    let (old_records, new_records) = (Records::new(old), Records::new(new));
+    let index = Index::new(old, &old_records);
+    let ask = |level, hashes: &[blake3::Hash]| -> (Vec<Vec<u8>>, Vec<Option<usize>>, Agreed) {
+        let offer = Offer::new(hashes).encode();
+        let (answer, places) = index.answer(level, &Offer::decode(&offer).expect("an offer"));
+        let answer = answer.encode();
+        let agreed = Answer::decode(&answer).expect("an answer").agreed(hashes).expect("the same offer");
+        (vec![offer, answer], places, agreed)
+    };
+    let (mut travelled, group_places, groups) = ask(Level::Groups, new_records.groups());
+    let unknown = groups.0.iter().enumerate().filter(|(_, known)| !**known);
+    let asked: Vec<blake3::Hash> =
+        unknown.flat_map(|(group, _)| new_records.hashes()[new_records.members(group)].to_vec()).collect();
+    let (more, places, records) = ask(Level::Records, &asked);
+    travelled.extend(more);
+    let payload = Payload::new(new, &new_records, &groups, &records, 3).encode();
+    let rebuilt =
+        rebuild(&index, &group_places, &places, &Payload::decode(&payload).expect("a payload"), 1 << 20);
+    travelled.push(payload);
+    (travelled, rebuilt)
+}
+
+#[test]
+fn a_program_comes_back_bit_for_bit() {
+    for program in [OLD, NEW, Program { functions: 2, changed: None, shift: 5 }] {
+        let file = link(&program);
+        let parts = normalise(&file).expect("an executable");
+        assert_eq!(parts.function_ends.len(), program.functions);
+        assert_eq!(parts.restore(), Ok(file));
+    }
+}
+
+#[test]
+fn all_that_depends_on_places_is_taken_out() {
+    let parts = normalise(&link(&OLD)).expect("an executable");
+    let targets = &parts.targets;
+    let steps: usize = (0..40).map(|function| 3 + function % 5).sum();
+    // Conditional jumps back to their own function's start stay.
+    assert!(targets.branches.len() > 2 * steps - 20 && targets.branches.len() <= 2 * steps);
+    // The last LSDA has no end that is known, and stays plain.
+    assert_eq!((targets.data.len(), targets.types.len(), targets.relocations.len()), (40, 39, 40));
+    assert!(targets.branches.iter().all(|target| parts.addresses.contains(target)));
+    assert_eq!(targets.relocations, parts.addresses);
+}
+
+#[test]
+fn unchanged_functions_are_unchanged_records_after_a_relink() {
+    let (old, new) = (link(&OLD), link(&NEW));
+    let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
+    let differing: Vec<usize> = functions(&old)
+        .iter()
+        .zip(functions(&new))
+        .enumerate()
+        .filter(|(_, (old, new))| *old != new)
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(differing, [11]);
+}
+
+#[test]
+fn a_sender_without_the_older_file_sends_what_changed() {
+    let (old, new) = (link(&OLD), link(&NEW));
+    let (travelled, rebuilt) =
+        fresh(&normalise(&old).expect("an executable"), &normalise(&new).expect("an executable"));
+    assert_eq!(rebuilt.expect("the parts agree"), new);
+    let bytes: usize = travelled.iter().map(Vec::len).sum();
+    assert!(bytes * 5 < new.len(), "{bytes} of {}", new.len());
+}
+
+#[test]
+fn a_sender_with_the_older_file_sends_less() {
+    let (old, new) = (link(&OLD), link(&NEW));
+    let (old, new_parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
+    let kept = Kept::new(&old, &new_parts, 3).encode();
+    let rebuilt = Kept::decode(&kept).expect("a description").rebuild(&old, 1 << 20);
+    assert_eq!(rebuilt.expect("the parts agree"), new);
+    assert!(kept.len() * 10 < new.len(), "{} of {}", kept.len(), new.len());
+}
+
+#[test]
+fn no_more_is_rebuilt_than_allowed() {
+    let (old, new) = (link(&OLD), link(&NEW));
+    let (old, parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
+    let kept = Kept::new(&old, &parts, 3);
+    assert_eq!(kept.rebuild(&old, new.len() - 1), Err(Error::Bytes(new.len())));
+    assert_eq!(kept.rebuild(&old, 100).map_err(|error| matches!(error, Error::Bytes(_))), Err(true));
+}
+
+#[test]
+fn what_is_no_executable_stays_raw() {
+    assert_eq!(normalise(b""), None);
+    assert_eq!(normalise(b"\x7fELF\x02\x01\x01"), None);
+    assert_eq!(normalise(&[0; 5000]), None);
+}
+
+/// Every byte flipped in one bit, and every length.
+fn mutations(good: &[u8], mut check: impl FnMut(&[u8])) {
+    for at in 0..good.len() {
+        check(&good[..at]);
+        let mut bytes = good.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        check(&bytes);
+    }
+}
+
+#[test]
+fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
+    let small = Program { functions: 12, ..OLD };
+    let (old, new) = (link(&small), link(&Program { functions: 13, changed: Some(3), shift: 9 }));
+    let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
+    mutations(&Kept::new(&old, &new, 3).encode(), |bytes| {
+        let rebuilt = Kept::decode(bytes).and_then(|kept| kept.rebuild(&old, 1 << 16).ok());
+        assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
+    });
+    let records = Records::new(&new);
+    let offer = Offer::new(records.groups()).encode();
+    mutations(&offer, |bytes| {
+        if let Some(other) = Offer::decode(bytes) {
+            assert_eq!(other.encode(), bytes, "an offer has one form");
+        }
+    });
+    let old_records = Records::new(&old);
+    let index = Index::new(&old, &old_records);
+    let (answer, groups) = index.answer(Level::Groups, &Offer::new(records.groups()));
+    mutations(&answer.encode(), |bytes| {
+        if let Some(other) = Answer::decode(bytes)
+            && let Some((known, _)) = other.agreed(records.groups())
+        {
+            assert_eq!(known.len(), records.groups().len());
+        }
+    });
+    let agreed = answer.agreed(records.groups()).expect("the same offer");
+    let unknown = agreed.0.iter().enumerate().filter(|(_, known)| !**known);
+    let asked: Vec<_> = unknown.flat_map(|(group, _)| &records.hashes()[records.members(group)]).collect();
+    let (answer, places) = index.answer(Level::Records, &Offer::new(asked.iter().copied()));
+    let agreed_records = answer.agreed(asked.iter().copied()).expect("the same offer");
+    mutations(&Payload::new(&new, &records, &agreed, &agreed_records, 3).encode(), |bytes| {
+        let payload = Payload::decode(bytes);
+        let rebuilt = payload.and_then(|payload| rebuild(&index, &groups, &places, &payload, 1 << 16).ok());
+        assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
+    });
+}
+
+#[test]
+fn a_claim_that_is_wrong_by_chance_is_taken_back() {
+    let (old, new) = (link(&OLD), link(&NEW));
+    let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
+    let (old, new) = (Records::new(&old), Records::new(&new));
+    // An answer about other hashes: as if all names were the same by chance.
+    let basis = normalise(&link(&OLD)).expect("an executable");
+    let index = Index::new(&basis, &old);
+    let (answer, _) = index.answer(Level::Records, &Offer::new(old.hashes()));
+    let count = old.hashes().len();
+    let (known, failed) = answer.agreed(old.hashes()).expect("the same offer");
+    assert!(known.iter().all(|known| *known) && failed.is_empty());
+    let wrong: Vec<_> = new.hashes().iter().cycle().skip(3).take(count).collect();
+    let (known, failed) = answer.agreed(wrong.iter().copied()).expect("as many");
+    assert!(known.iter().all(|known| !*known) && failed.len() == count.div_ceil(64));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_program_comes_back_or_stays_raw(
+        functions in 1usize..30,
+        shift in 0usize..300,
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        header_flips in prop::collection::vec((0usize..288, any::<u8>()), 0..3),
+        cut in any::<prop::sample::Index>(),
+        is_cut: bool,
+    ) {
+        let mut file = link(&Program { functions, changed: None, shift });
+        for (at, value) in flips {
+            let at = at.index(file.len());
+            file[at] = value;
+        }
+        for (at, value) in header_flips {
+            file[at] = value;
+        }
+        if is_cut {
+            file.truncate(cut.index(file.len()));
+        }
+        if let Some(parts) = normalise(&file) {
+            prop_assert!(parts.restore().expect("it was proven") == file);
+            let basis = normalise(&link(&OLD)).expect("an executable");
+            prop_assert!(fresh(&basis, &parts).1.expect("the parts agree") == file);
+            let kept = Kept::new(&basis, &parts, 1);
+            prop_assert!(kept.rebuild(&basis, 1 << 20).expect("the parts agree") == file);
+            let back = Kept::new(&parts, &basis, 1);
+            prop_assert!(back.rebuild(&parts, 1 << 20).expect("the parts agree") == link(&OLD));
+        }
+    }
+}
