@@ -7,7 +7,7 @@ use super::executables::{Known, OlderExecutable, is_executable};
 use super::gather::{self, Resembled};
 use super::keep::Keep;
 use super::memory::Memory;
-use super::scan::{Located, Spool};
+use super::scan::{Holder, Located, Spool};
 use super::{Error, Result};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
@@ -176,7 +176,8 @@ impl Base {
         for resembled in resembled {
             let gather::Older::Kept(span, _) = &resembled.older else { continue };
             let Some(located) = missing.get(resembled.first) else { continue };
-            if found.iter().any(|older| older.of == located.path) || !is_executable(&located.path) {
+            let is_known = found.iter().any(|older| older.of == located.path);
+            if is_known || located.holder != Holder::File || !is_executable(&located.path) {
                 continue;
             }
             let read = |place: u32| -> Result<Option<Vec<u8>>> {

@@ -13,7 +13,7 @@ use super::gather::{Gathering, Resembled, Unit};
 use super::keep::Keep;
 use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
-use super::scan::{Error, Spool};
+use super::scan::{Error, Holder, Spool};
 use crate::wire::Marks;
 
 /// Units under way: bounds memory to some 30 MB.
@@ -138,12 +138,15 @@ fn gather(
             if marks.next() != Some(true) {
                 continue;
             }
+            // What lies in an archive is no part of the file as it is.
+            let is_plain = located.holder == Holder::File;
             if current.is_none()
+                && is_plain
                 && let Some(found) = older.iter().position(|older| older.of == located.path)
             {
                 current = Some(Executable::new(older.swap_remove(found), source.pace.packing()));
             }
-            if let Some(executable) = &mut current {
+            if let Some(executable) = current.as_mut().filter(|_| is_plain) {
                 executable.push(located, gathering.pass());
             } else if let Some(unit) = gathering.push(located)
                 && !take(Work::Unit(unit))

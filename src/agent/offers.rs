@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::executables::{is_executable, records_of};
-use super::scan::{Located, Spool};
+use super::scan::{Holder, Located, Spool};
 use super::{Error, Result};
 use crate::executable::Offer;
 use crate::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
@@ -83,6 +83,9 @@ fn list(spool: &mut Spool, segments: &[u32]) -> Result<Vec<Listed>> {
         let items = manifest::decode_segment(&spool.segment(*segment)?).map_err(Error::from)?;
         let fills = items.iter().all(|item| matches!(item, Item::Chunk(_)));
         for (number, located) in (0..).zip(&chunks) {
+            if located.holder != Holder::File {
+                continue;
+            }
             match files.last_mut().filter(|file| file.path == located.path) {
                 Some(file) => {
                     file.chunks += 1;

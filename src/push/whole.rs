@@ -2,7 +2,7 @@
 
 use crate::limits::{EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
 use crate::manifest::{self, Item};
-use crate::recipe::ChunkRef;
+use crate::recipe::{ChunkRef, Recipe};
 use crate::wire::Span;
 
 /// A file of a release: where it is listed, and all its chunks.
@@ -81,7 +81,10 @@ fn last_file(items: &[Item], before: usize) -> Option<(Vec<u8>, u64, usize)> {
     let (mut chunks, mut file) = (0, None);
     for item in items {
         match item {
-            Item::File { path, size, .. } => file = Some((path.as_bytes().to_vec(), *size, chunks)),
+            Item::File { path, size, recipe: Recipe::Chunks, .. } => {
+                file = Some((path.as_bytes().to_vec(), *size, chunks));
+            }
+            Item::File { .. } => file = None,
             Item::Chunk(_) if chunks == before => break,
             Item::Chunk(_) => chunks += 1,
             Item::Directory { .. } | Item::Symlink { .. } => {}

@@ -47,7 +47,7 @@ pub fn run(bytes: &[u8]) {
                     assert!((1..=PARCEL_PLAIN_MAX).contains(&bytes) && parcel.payload_bytes > 0);
                 }
             }
-            Some(FromAgent::Piece(_) | FromAgent::Commit) | None => {}
+            Some(FromAgent::Offer(_) | FromAgent::Piece(_) | FromAgent::Commit) | None => {}
         },
         4 => {
             if let Some(PushReply::WantSegments(found) | PushReply::Missing(found)) =
