@@ -189,7 +189,7 @@ impl Pusher {
                 // The base is unknown: what was sent before was passed over.
                 self.received.clear();
             }
-            FromAgent::Names(_) | FromAgent::Segments(_) | FromAgent::Commit => {}
+            FromAgent::Names(_) | FromAgent::Segments(_) | FromAgent::Commit | FromAgent::Offer(_) => {}
         }
     }
 
