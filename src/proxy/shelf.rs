@@ -311,7 +311,8 @@ impl Shelf for SpaceShelf {
     }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
-        if !self.lease.renew() {
+        // A proof may have taken long.
+        if !self.lease.renew() && !self.store.is_planted(Planted::CheckedUnheld) {
             self.check_again(&proposal.segments)?;
         }
         let root = &proposal.root;
