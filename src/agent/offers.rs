@@ -1,6 +1,7 @@
 //! Offers the records of executables to a proxy that may have older ones.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::scan::{Holder, Located, Spool};
 use super::{Error, Result};
 use crate::executable::Offer;
 use crate::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
-use crate::manifest::{self, Item};
+use crate::manifest;
 use crate::wire::FileOffer;
 
 /// What one push has offered.
@@ -26,8 +27,21 @@ struct Listed {
     segment: u32,
     first: u32,
     chunks: u32,
-    /// Whether it fills a segment alone: one that the proxy lacks, so that the file has changed.
+    /// Whether it is most of a segment, which the proxy lacks: then it probably has changed.
     fills: bool,
+    /// The last segment that was looked at.
+    counted: u32,
+    /// Plain bytes of the chunks.
+    bytes: u64,
+    /// Where in the file they lie.
+    place: Range<u64>,
+}
+
+impl Listed {
+    /// Whether most of the file is listed, as far as these segments reach: it was linked anew, not changed somewhere.
+    fn is_dense(&self) -> bool {
+        self.bytes * 2 > self.place.end - self.place.start
+    }
 }
 
 impl Offers {
@@ -57,7 +71,11 @@ impl Offers {
                 offers.push(part(*number, &[], true));
                 continue;
             }
-            if !listed.fills || self.numbers.len() == OFFERS_MAX / 2 || !is_executable(&listed.path) {
+            if !listed.fills
+                || !listed.is_dense()
+                || self.numbers.len() == OFFERS_MAX / 2
+                || !is_executable(&listed.path)
+            {
                 continue;
             }
             let Some(records) = records_of(&listed.path) else { continue };
@@ -80,8 +98,8 @@ fn list(spool: &mut Spool, segments: &[u32]) -> Result<Vec<Listed>> {
     let mut files: Vec<Listed> = Vec::new();
     for segment in segments {
         let chunks: Vec<Located> = spool.chunks(*segment)?;
-        let items = manifest::decode_segment(&spool.segment(*segment)?).map_err(Error::from)?;
-        let fills = items.iter().all(|item| matches!(item, Item::Chunk(_)));
+        let items = manifest::decode_segment(&spool.segment(*segment)?).map_err(Error::from)?.len();
+        let of = |path: &Arc<Path>| chunks.iter().filter(|located| located.path == *path).count();
         for (number, located) in (0..).zip(&chunks) {
             if located.holder != Holder::File {
                 continue;
@@ -89,14 +107,23 @@ fn list(spool: &mut Spool, segments: &[u32]) -> Result<Vec<Listed>> {
             match files.last_mut().filter(|file| file.path == located.path) {
                 Some(file) => {
                     file.chunks += 1;
-                    file.fills |= fills;
+                    file.bytes += u64::from(located.chunk.bytes);
+                    file.place.end = located.offset + u64::from(located.chunk.bytes);
+                    // Counted once for each segment.
+                    if file.counted != *segment {
+                        file.counted = *segment;
+                        file.fills |= of(&located.path) * 2 > items;
+                    }
                 }
                 None => files.push(Listed {
                     path: Arc::clone(&located.path),
                     segment: *segment,
                     first: number,
                     chunks: 1,
-                    fills,
+                    fills: of(&located.path) * 2 > items,
+                    counted: *segment,
+                    bytes: u64::from(located.chunk.bytes),
+                    place: located.offset..located.offset + u64::from(located.chunk.bytes),
                 }),
             }
         }

@@ -102,8 +102,11 @@ impl Offers {
                 first.is_some_and(|first| range.contains(&first))
             };
             if let Some(names) = names.filter(|_| !self.answered.contains_key(&offer.file)) {
-                let alike = likenesses.iter().filter(|likeness| is_of(likeness));
-                let best = alike.max_by_key(|likeness| likeness.new.len());
+                let alike: Vec<&Likeness> = likenesses.iter().filter(|likeness| is_of(likeness)).collect();
+                let missing: usize = alike.iter().map(|likeness| likeness.new.len()).sum();
+                // Where little is missing, the file was changed somewhere, not linked anew.
+                let best = alike.into_iter().max_by_key(|likeness| likeness.new.len());
+                let best = best.filter(|_| missing * 4 > range.len());
                 let Some((answer, chunks)) = best.and_then(|best| self.look_at(best, &names, base, shelf))
                 else {
                     continue;

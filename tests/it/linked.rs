@@ -6,7 +6,7 @@
 pub struct Program {
     /// How many functions.
     pub functions: usize,
-    /// This function has another body.
+    /// This function has another body; where it is one of the first 64, each 64th after it too.
     pub changed: Option<usize>,
     /// Bytes of read-only data before the rest, which move all that follows.
     pub shift: usize,
@@ -26,7 +26,9 @@ fn body(function: usize, program: &Program) -> Body {
     for step in 0..3 + function % 5 {
         // mov eax, N; call F; je +0; jne F.
         code.push(0xb8);
-        code.extend_from_slice(&u32::try_from(function * 1000 + step * 7).expect("small").to_le_bytes());
+        let number = u32::try_from(function * 1000 + step * 7).expect("small");
+        // Numbers that do not compress, as little of a program does.
+        code.extend_from_slice(&number.wrapping_mul(0x9e37_79b1).to_le_bytes());
         code.push(0xe8);
         calls.push((code.len(), (function * 5 + step * 3 + 1) % program.functions));
         code.extend_from_slice(&[0; 4]);
@@ -34,7 +36,7 @@ fn body(function: usize, program: &Program) -> Body {
         calls.push((code.len(), (function + step + 2) % program.functions));
         code.extend_from_slice(&[0; 4]);
     }
-    if program.changed == Some(function) {
+    if program.changed == Some(function) || program.changed == Some(function % 64) {
         code.extend_from_slice(&[0x31, 0xc0, 0xff, 0xc0, 0x90]);
     }
     // lea rax, [rip + table]
