@@ -8,6 +8,7 @@ mod replaced;
 mod resemblance;
 mod shelf;
 mod waiting;
+mod keeping;
 mod whole;
 mod parcels;
 mod executables;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde_bytes::ByteBuf;
 
 use super::executables;
+use super::keeping;
 use super::offers::Offers;
 use super::parcels::{self, Parcels};
 use super::signer::Signer;
@@ -12,18 +13,12 @@ use super::waiting::{Complete, WaitingRoom};
 use super::{Error, Proposal, SegmentsReplaced, Shelf};
 use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::ids::{ChunkId, ReleaseId, ShortId};
-use crate::limits::{
-    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT,
-    SEGMENT_BATCH_BYTES,
-};
+use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
 use crate::manifest::{self, NodeRef, Outline, Reference, Root, Thin};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::Cost;
-use crate::wire::{
-    Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told, short_name,
-    unpack_names, unpack_short_names,
-};
+use crate::wire::{Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told};
 
 /// Whether the agent took it from the release that it remembers.
 fn is_told_by_base(basis: &Basis) -> bool {
@@ -168,13 +163,7 @@ impl Proxy {
                 self.commit_ordered = true;
                 self.commit_if_due(shelf)
             }
-            (_, FromAgent::Names(_)) => Err(Error::OutOfTurn("Names")),
-            (_, FromAgent::Offer(_)) => Err(Error::OutOfTurn("Offer")),
-            (_, FromAgent::Segments(_)) => Err(Error::OutOfTurn("Segments")),
-            (_, FromAgent::Chunks(_)) => Err(Error::OutOfTurn("Chunks")),
-            (_, FromAgent::Parcel(_)) => Err(Error::OutOfTurn("Parcel")),
-            (_, FromAgent::Piece(_)) => Err(Error::OutOfTurn("Piece")),
-            (_, FromAgent::Commit) => Err(Error::OutOfTurn("Commit")),
+            (_, message) => Err(Error::OutOfTurn(message.name())),
         }
     }
 
@@ -223,14 +212,8 @@ impl Proxy {
             return Ok(Vec::new());
         }
         let names = std::mem::take(&mut self.names);
-        let segments = if is_full {
-            shelf.resolve(&unpack_names(&names)?).map_err(Error::Shelf)?
-        } else {
-            self.base = shelf.base(None).map_err(Error::Shelf)?.unwrap_or_default();
-            let by_name: HashMap<u32, NodeRef> =
-                self.base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
-            unpack_short_names(&names)?.iter().map(|name| by_name.get(name).copied()).collect()
-        };
+        let (segments, base) = keeping::named(&names, is_full, shelf)?;
+        self.base = base;
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);
         let mut replies = Vec::new();
@@ -322,7 +305,7 @@ impl Proxy {
                 Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
             shelf.keep(frame).map_err(Error::Shelf)?;
         } else {
-            self.keep_anew(&plain, &batch.lengths, &arrived, shelf)?;
+            keeping::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, shelf)?;
         }
         self.plain = plain;
         self.end_message(complete, shelf)
@@ -372,7 +355,7 @@ impl Proxy {
             arrived => arrived?,
         };
         self.cost.sent_bytes += payload.len() as u64;
-        self.keep_anew(&plain, &parcel.lengths, &arrived, shelf)?;
+        keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, shelf)?;
         self.end_message(complete, shelf)
     }
 
@@ -405,34 +388,6 @@ impl Proxy {
         Ok((arrived, completed))
     }
 
-    /// Keeps those parts of `plain` that have a name, in frames made here.
-    fn keep_anew(
-        &mut self,
-        mut plain: &[u8],
-        lengths: &[u32],
-        arrived: &[Option<ChunkRef>],
-        shelf: &mut impl Shelf,
-    ) -> Result<(), Error> {
-        let (mut chunks, mut bytes) = (Vec::new(), Vec::new());
-        for (at, (length, chunk)) in (1..).zip(lengths.iter().zip(arrived)) {
-            let (part, rest) = plain.split_at(*length as usize);
-            plain = rest;
-            if let Some(chunk) = chunk {
-                chunks.push(*chunk);
-                bytes.extend_from_slice(part);
-            }
-            let is_full = bytes.len() >= FRAME_PLAIN_TARGET || chunks.len() == FRAME_CHUNKS_MAX;
-            if (is_full || at == lengths.len()) && !chunks.is_empty() {
-                let (codec, payload) = self.compressor.compress(&bytes);
-                bytes.clear();
-                let chunks = std::mem::take(&mut chunks);
-                let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
-                shelf.keep(frame).map_err(Error::Shelf)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Ends a message of content.
     fn end_message(
         &mut self,
@@ -459,12 +414,7 @@ impl Proxy {
 
     fn keep_segments(&mut self, shelf: &mut impl Shelf) -> Result<(), Error> {
         self.complete_bytes = 0;
-        for segments in std::mem::take(&mut self.complete).chunks(FRAME_CHUNKS_MAX) {
-            let parts = segments.iter().map(Vec::as_slice);
-            let frame = Frame::compress(FrameKind::Manifest, parts, &mut self.compressor);
-            shelf.keep(frame).map_err(Error::Shelf)?;
-        }
-        Ok(())
+        keeping::segments(&std::mem::take(&mut self.complete), &mut self.compressor, shelf)
     }
 
     /// Commits where that was ordered and nothing is missing.

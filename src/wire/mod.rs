@@ -177,6 +177,21 @@ pub enum FromAgent {
     Commit,
 }
 
+impl FromAgent {
+    /// The message's name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Names(_) => "Names",
+            Self::Offer(_) => "Offer",
+            Self::Segments(_) => "Segments",
+            Self::Chunks(_) => "Chunks",
+            Self::Parcel(_) => "Parcel",
+            Self::Piece(_) => "Piece",
+            Self::Commit => "Commit",
+        }
+    }
+}
+
 /// What a proxy says during a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushReply {
