@@ -189,7 +189,12 @@ impl Talk<'_> {
                 self.asked = (0..self.release.chunks.len()).collect();
             }
             PushReply::WantNames => self.named = 0,
-            PushReply::Signature(_) | PushReply::Mismatch | PushReply::Committed { .. } => {}
+            PushReply::Signature(_)
+            | PushReply::WantOffers
+            | PushReply::Answer(_)
+            | PushReply::Mismatch
+            | PushReply::Unproven(_)
+            | PushReply::Committed { .. } => {}
             reply => panic!("not by this half: {reply:?}"),
         }
     }
