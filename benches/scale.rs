@@ -243,7 +243,7 @@ fn fill(folder: &Path, count: u64) {
             sequence: 0,
             created: 0,
             user: "bench".parse().expect("a name"),
-            labels: Vec::new(),
+            labels: vec!["v1".parse().expect("a label")],
             totals,
             cost: Cost::default(),
         };
@@ -322,7 +322,7 @@ fn collect(count: u64) {
     push();
     told("with nothing beside", (0..20).map(|_| push()).collect());
     for number in 0..RELEASES / 2 {
-        printed(&mut agent(&["rm", &format!("app-{number}")]));
+        printed(&mut agent(&["rm", &format!("app-{number}@v1")]));
     }
     let id = served.0.id().to_string();
     println!("gc: {count} chunks in {RELEASES} releases; the proxy has {} MiB before", memory(&id).1);

@@ -225,10 +225,18 @@ impl World {
             command.env("WHIT_CRASH", crash);
         }
         let mut process = Process::spawn(&mut command);
-        let mut line = String::new();
         let out = process.0.stdout.take().expect("it is piped");
-        BufReader::new(out).read_line(&mut line).expect("readable");
+        let (sender, told) = std::sync::mpsc::channel();
+        let reading = std::thread::spawn(move || {
+            let mut line = String::new();
+            drop(BufReader::new(out).read_line(&mut line));
+            // Whoever asked may have lost patience.
+            drop(sender.send(line));
+        });
+        let line = told.recv_timeout(PATIENCE).unwrap_or_default();
         if !line.starts_with("whit://") {
+            process.kill();
+            reading.join().expect("its pipe has ended");
             return None;
         }
         line.trim().clone_into(&mut self.url);
