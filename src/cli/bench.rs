@@ -1,12 +1,13 @@
 //! `whit bench`: whit beside the tools that people use today.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::RangedI64ValueParser;
+use tokio::signal::unix::SignalKind;
 
 use super::output::{self, Output};
+use super::serve::listen_for;
 use super::{Error, notes_or_silence};
 use crate::bench::{self, LinkSpec, Options, Report, Stop};
 use crate::faults::Fault;
@@ -100,19 +101,20 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures on a thread of its own; Ctrl-C ends what runs, and waits until it is cleared away.
+/// Measures on a thread of its own; Ctrl-C or SIGTERM ends what runs, and waits until it is cleared away.
 async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
     let stop = Stop::default();
     let (of_thread, monitor) = (stop.clone(), notes_or_silence(output));
-    let monitor = Arc::clone(&monitor);
+    let (mut interrupt, mut terminate) =
+        (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
     let mut work = tokio::task::spawn_blocking(move || bench::run(&options, &of_thread, &*monitor));
-    let ended = tokio::select! {
-        ended = &mut work => ended,
-        _ = tokio::signal::ctrl_c() => {
-            stop.stop();
-            work.await
-        }
+    tokio::select! {
+        ended = &mut work => return Ok(ended.expect("a benchmark does not panic")?),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     };
+    stop.stop();
+    let ended = work.await;
     Ok(ended.expect("a benchmark does not panic")?)
 }
 

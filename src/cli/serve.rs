@@ -90,7 +90,8 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+/// Hears a signal from now on, in place of what the system would do.
+pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
     signal(kind).map_err(|source| Error::Told {
         fault: Fault::of_io(&source),
         text: format!("could not listen for signals: {source}"),

@@ -115,7 +115,13 @@ fn wrong_words_are_refused_with_what_is_right() {
 }
 
 #[test]
-fn an_interrupted_benchmark_ends_its_programs_and_leaves_nothing() {
+fn a_benchmark_that_is_stopped_ends_its_programs_and_leaves_nothing() {
+    for signal in [Signal::INT, Signal::TERM] {
+        stopped_by(signal);
+    }
+}
+
+fn stopped_by(signal: Signal) {
     let home = home();
     let child =
         command(&home, &["old", "new", "--only", "whit", "--rounds", "100"]).spawn().expect("it starts");
@@ -128,7 +134,7 @@ fn an_interrupted_benchmark_ends_its_programs_and_leaves_nothing() {
         assert!(Instant::now() < deadline, "nothing was started");
         std::thread::sleep(Duration::from_millis(5));
     };
-    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    kill_process(Pid::from_child(&child), signal).expect("it runs");
     let ran = finished(&child.wait_with_output().expect("it ends"));
     assert_eq!(ran.code, Some(130), "{ran:?}");
     assert!(ran.err.contains("error: interrupted"), "{ran:?}");
