@@ -24,8 +24,6 @@ pub enum Reason {
     ChangedFile,
     /// They resemble the file of the most similar path.
     SimilarName,
-    /// They resemble other content.
-    SimilarContent,
     /// They are of an executable whose functions moved.
     MovedCode,
     /// They are compressed already, or look so.
@@ -133,7 +131,6 @@ fn reason_of(rule: Rule) -> Reason {
         Rule::Neighbours => Reason::ChangedInPlace,
         Rule::Path => Reason::ChangedFile,
         Rule::Name => Reason::SimilarName,
-        Rule::Sketch => Reason::SimilarContent,
         Rule::Nothing => Reason::New,
     }
 }

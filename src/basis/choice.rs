@@ -39,8 +39,6 @@ pub enum Rule {
     Path,
     /// It is the file of the most similar path.
     Name,
-    /// It is the most similar content.
-    Sketch,
     /// There is none.
     Nothing,
 }
@@ -57,7 +55,6 @@ impl Rule {
             0 => Self::Neighbours,
             1 => Self::Path,
             2 => Self::Name,
-            3 => Self::Sketch,
             _ => Self::Nothing,
         }
     }
@@ -99,8 +96,7 @@ const VOTES_MAX: usize = 4;
 
 /// Names a basis for each chunk of `new` that is not `known`, each chunk at its first occurrence only.
 ///
-/// Both lists are sorted by path. Rule 4 is left to whoever holds the content: regions of [`Rule::Nothing`] are for
-/// it. Time O(n log n) and memory O(n) in the number of chunks and files.
+/// Both lists are sorted by path. Time O(n log n) and memory O(n) in the number of chunks and files.
 pub fn choose(old: &[File<'_>], new: &[File<'_>], known: impl Fn(&Chunk) -> bool) -> Vec<Region> {
     let homes = homes(old);
     let names = Names::new(old);

@@ -4,16 +4,13 @@
 //!
 //! 1. what stood between the same known neighbours, in the file that shares most chunks ([`Rule::Neighbours`]),
 //! 2. the file of the same path ([`Rule::Path`]),
-//! 3. the file of the most similar path ([`Rule::Name`], [`Names`]),
-//! 4. the most similar content ([`Rule::Sketch`], [`Sketch`]); needs the new content, so only who holds it can ask.
+//! 3. the file of the most similar path ([`Rule::Name`], [`Names`]).
 //!
 //! A basis is a guess that costs bytes where it is wrong and never correctness.
 
 mod anchors;
 mod choice;
 mod names;
-mod sketch;
 
 pub use choice::{Chunk, File, Place, Region, Rule, choose};
 pub use names::Names;
-pub use sketch::{Sketch, Sketches};

@@ -237,9 +237,6 @@ fn explained_table(explained: &[Explained]) -> String {
         (Reason::SimilarName, older) => {
             format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
         }
-        (Reason::SimilarContent, older) => {
-            format!("similar content: {}", older.as_deref().unwrap_or("an older file"))
-        }
     };
     let mut rows = Vec::new();
     for file in explained.iter().take(EXPLAINED_ROWS) {
