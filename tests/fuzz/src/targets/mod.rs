@@ -8,6 +8,9 @@ mod config;
 mod delta;
 mod deflate;
 mod exclude;
+mod executable;
+#[path = "../../../it/linked.rs"]
+mod linked;
 mod manifest;
 mod memory;
 mod names;
@@ -27,7 +30,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
@@ -38,6 +41,7 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "archive", run: archive::run, seeds: archive::seeds },
     Target { name: "deflate", run: deflate::run, seeds: deflate::seeds },
     Target { name: "plan", run: plan::run, seeds: plan::seeds },
+    Target { name: "executable", run: executable::run, seeds: executable::seeds },
     Target { name: "token", run: token::run, seeds: token::seeds },
     Target { name: "names", run: names::run, seeds: names::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },

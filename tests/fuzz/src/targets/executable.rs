@@ -1,0 +1,157 @@
+//! Executables that nobody vouches for, at both ends of a link.
+//!
+//! The first byte chooses: a file to be taken apart, or the messages about one. zstd is made right before
+//! the bytes are read: a fuzzer cannot guess it.
+
+use std::sync::OnceLock;
+
+use whit::compression::{LEVEL_FAST, compress_against};
+use whit::executable::{
+    Answer, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, normalise_basis, rebuild,
+};
+
+use super::linked::{Program, link};
+
+const BYTES_MAX: usize = 1 << 18;
+const OLD: Program = Program { functions: 12, changed: None, shift: 0 };
+const NEW: Program = Program { functions: 13, changed: Some(3), shift: 9 };
+
+fn basis() -> &'static (Normalised, Records) {
+    static BASIS: OnceLock<(Normalised, Records)> = OnceLock::new();
+    BASIS.get_or_init(|| {
+        let basis = normalise(&link(&OLD)).expect("an executable");
+        let records = Records::new(&basis);
+        (basis, records)
+    })
+}
+
+pub fn run(bytes: &[u8]) {
+    let Some((mode, bytes)) = bytes.split_first() else { return };
+    match mode % 4 {
+        0 => file(bytes),
+        1 => kept(bytes),
+        2 => payload(bytes),
+        _ => names(bytes),
+    }
+}
+
+/// What is taken apart comes back, alone and as a push over another file.
+fn file(bytes: &[u8]) {
+    let Some(parts) = normalise(bytes) else {
+        if let Some(parts) = normalise_basis(bytes) {
+            drop((Records::new(&parts), parts.restore()));
+        }
+        return;
+    };
+    assert_eq!(parts.restore().as_deref(), Ok(bytes));
+    let (basis, _) = basis();
+    let kept = Kept::new(basis, &parts, 1).encode();
+    let rebuilt = Kept::decode(&kept).expect("it was just made").rebuild(basis, BYTES_MAX.max(bytes.len()));
+    assert_eq!(rebuilt.as_deref(), Ok(bytes));
+}
+
+/// Takes a part: two bytes of length, then that many.
+fn part<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return std::mem::take(bytes) };
+    let (part, rest) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*length))));
+    *bytes = rest;
+    part
+}
+
+fn varint(mut value: usize, message: &mut Vec<u8>) {
+    while value >= 0x80 {
+        message.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
+        value >>= 7;
+    }
+    message.push(u8::try_from(value).expect("seven bits"));
+}
+
+/// Appends a part as it travels.
+fn compressed(part: &[u8], message: &mut Vec<u8>) {
+    let small = compress_against(&[], part, LEVEL_FAST);
+    varint(part.len(), message);
+    varint(small.len(), message);
+    message.extend_from_slice(&small);
+}
+
+fn kept(mut bytes: &[u8]) {
+    drop(Kept::decode(bytes).map(|kept| kept.rebuild(&basis().0, BYTES_MAX)));
+    let mut message = Vec::new();
+    compressed(part(&mut bytes), &mut message);
+    message.extend_from_slice(bytes);
+    let kept = Kept::decode(&message).expect("well-formed");
+    assert_eq!(kept.encode(), message);
+    if let Ok(file) = kept.rebuild(&basis().0, BYTES_MAX) {
+        assert!(file.len() <= BYTES_MAX);
+    }
+}
+
+fn payload(mut bytes: &[u8]) {
+    let (basis, records) = basis();
+    let index = Index::new(basis, records);
+    let claims = part(&mut bytes);
+    let place = |claim: &u8, count: usize| (!claim.is_multiple_of(4)).then(|| usize::from(claim / 4) % count);
+    let (groups, asked) = claims.split_at(claims.len().min(8));
+    let groups: Vec<_> = groups.iter().map(|claim| place(claim, records.groups().len())).collect();
+    let asked: Vec<_> = asked.iter().map(|claim| place(claim, records.hashes().len())).collect();
+    let mut message = Vec::new();
+    compressed(part(&mut bytes), &mut message);
+    compressed(part(&mut bytes), &mut message);
+    message.extend_from_slice(bytes);
+    let payload = Payload::decode(&message).expect("well-formed");
+    assert_eq!(payload.encode(), message);
+    if let Ok(file) = rebuild(&index, &groups, &asked, &payload, BYTES_MAX) {
+        assert!(file.len() <= BYTES_MAX);
+    }
+}
+
+fn names(bytes: &[u8]) {
+    let (basis, records) = basis();
+    if let Some(offer) = Offer::decode(bytes) {
+        assert_eq!(offer.encode(), bytes);
+        for level in [Level::Groups, Level::Records] {
+            let (answer, places) = Index::new(basis, records).answer(level, &offer);
+            assert_eq!(places.len(), offer.names().len());
+            assert_eq!(Answer::decode(&answer.encode()), Some(answer));
+        }
+    }
+    if let Some(answer) = Answer::decode(bytes)
+        && let Some((known, _)) = answer.agreed(records.hashes())
+    {
+        assert_eq!(known.len(), records.hashes().len());
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let with = |mode: u8, bytes: &[u8]| [&[mode], bytes].concat();
+    let (basis, records) = basis();
+    let new = normalise(&link(&NEW)).expect("an executable");
+    let mut body = Vec::new();
+    new.layout.encode(&mut body);
+    body.extend_from_slice(&new.stream);
+    let targets = |message: &[u8], count: usize| message[message.len() - count..].to_vec();
+    let kept = Kept::new(basis, &new, 1);
+    let length = u16::try_from(body.len()).expect("small").to_le_bytes();
+    let plain = [&length[..], &body, &targets(&kept.encode(), kept.targets_bytes())].concat();
+    // Nothing is claimed of one group of all records.
+    let new_records = Records::new(&new);
+    let none = (vec![false; new_records.groups().len()], Vec::new());
+    let asked = (vec![false; new_records.hashes().len()], Vec::new());
+    let all = Payload::new(&new, &new_records, &none, &asked, 1);
+    let claims = vec![0; 8];
+    let mut fresh = [&8u16.to_le_bytes()[..], &claims].concat();
+    let head = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fresh.extend([&10u16.to_le_bytes()[..], &head, &length, &body].concat());
+    fresh.extend(targets(&all.encode(), all.targets_bytes()));
+    let offer = Offer::new(records.hashes());
+    let (answer, _) = Index::new(basis, records).answer(Level::Records, &offer);
+    vec![
+        with(0, &link(&OLD)),
+        with(0, &link(&Program { functions: 2, changed: None, shift: 0 })),
+        with(1, &plain),
+        with(1, &kept.encode()),
+        with(2, &fresh),
+        with(3, &offer.encode()),
+        with(3, &answer.encode()),
+    ]
+}
