@@ -3,15 +3,36 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use whit::agent::scan::{Error as ScanError, Selection};
 use whit::agent::{Error, push::Order};
 use whit::faults::{Fault, Faulty};
+use whit::monitor::{Monitor, Phase};
 
 use crate::trees::{assert_same, noise, some_tree, write};
-use crate::world::{World, order, push_as, push_noted, within};
+use crate::world::{World, order, push_as, push_heard, push_noted, within};
+
+/// Appends to a file whenever something was read.
+struct Meddler {
+    path: PathBuf,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Monitor for Meddler {
+    fn advance(&self, phase: Phase, _bytes: u64) {
+        if phase == Phase::Scan {
+            let mut file = OpenOptions::new().append(true).open(&self.path).expect("a file");
+            file.write_all(b"more").expect("written");
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.notes.lock().expect("no panic").push(text.to_owned());
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_never_stops_changing_is_named_after_one_more_reading() {
@@ -20,25 +41,15 @@ async fn a_file_that_never_stops_changing_is_named_after_one_more_reading() {
         let tree = world.path("tree");
         write(&tree, "steady", noise(1, 1_000_000));
         write(&tree, "growing", noise(2, 4_000_000));
-        let stop = Arc::new(AtomicBool::new(false));
-        let appending = {
-            let (stop, path) = (Arc::clone(&stop), tree.join("growing"));
-            std::thread::spawn(move || {
-                let mut file = OpenOptions::new().append(true).open(path).expect("a file");
-                while !stop.load(Ordering::Relaxed) {
-                    file.write_all(b"more").expect("written");
-                }
-            })
-        };
-        let (result, notes) = push_noted(world.access(), &order("app", &tree)).await;
-        stop.store(true, Ordering::Relaxed);
-        appending.join().expect("no panic");
+        let meddler = Arc::new(Meddler { path: tree.join("growing"), notes: Mutex::default() });
+        let result = push_heard(world.access(), &order("app", &tree), Arc::clone(&meddler) as _).await;
         let error = result.expect_err("it never stood still");
         assert!(
             matches!(&error, Error::Scan(ScanError::Changed(path)) if path.ends_with("growing")),
             "{error}"
         );
         assert_eq!(error.fault(), Fault::Retry);
+        let notes = meddler.notes.lock().expect("no panic").clone();
         assert_eq!(notes.iter().filter(|note| note.contains("once more")).count(), 1, "{notes:?}");
         assert!(world.releases("app").await.is_err(), "nothing is listed");
         world.push("app", &tree).await;

@@ -192,7 +192,13 @@ pub async fn push_as(access: &Access, order: &Order) -> agent::Result<Receipt> {
 /// Pushes over a connection of its own; also gives the notes.
 pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receipt>, Vec<String>) {
     let notes = Arc::new(Notes::default());
-    let monitor: Arc<dyn Monitor> = Arc::clone(&notes) as _;
+    let result = push_heard(access, order, Arc::clone(&notes) as _).await;
+    let notes = notes.0.lock().expect("no panic").clone();
+    (result, notes)
+}
+
+/// Pushes over a connection of its own; `monitor` hears of it.
+pub async fn push_heard(access: &Access, order: &Order, monitor: Arc<dyn Monitor>) -> agent::Result<Receipt> {
     let result = async {
         let session = Session::open(access, &link::Options::default()).await?;
         let receipt = push(&session, order, &monitor).await;
@@ -200,9 +206,7 @@ pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receip
         receipt
     };
     // The future of a push is large, and part of those of all tests.
-    let result = Box::pin(result).await;
-    let notes = notes.0.lock().expect("no panic").clone();
-    (result, notes)
+    Box::pin(result).await
 }
 
 /// Pulls over a connection of its own.
