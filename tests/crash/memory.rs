@@ -10,7 +10,7 @@ use crate::world::{World, rounds};
 /// Some 6 MB, so that a push has something to hold.
 const SHAPE: Shape = Shape { files: 60, changing: 50, file_bytes: 100_000 };
 /// KiB of addresses with which all of it has room.
-const MOST: u64 = 256 * 1024;
+const MOST: u64 = 1024 * 1024;
 
 /// What runs a program with so many KiB of addresses.
 fn limited(kibibytes: u64) -> Vec<String> {
@@ -31,7 +31,7 @@ fn can_limit() -> bool {
 /// KiB from which on the program is loaded at all: with less the system ends it without a word.
 fn least(world: &World) -> u64 {
     let loads = |kibibytes: &u64| world.is_loaded_below(&limited(*kibibytes));
-    (1024..MOST).step_by(1024).find(loads).expect("256 MiB are enough for a version number")
+    (1024..MOST).step_by(1024).find(loads).expect("1 GiB is enough for a version number")
 }
 
 /// A limit between the two, small ones more often than large ones.
