@@ -1,15 +1,15 @@
 //! The agent's half of a push.
 
+mod opening;
+
 use std::collections::VecDeque;
 
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
-use crate::limits::{MESSAGE_ITEMS_MAX, OFFERS_MAX, OPEN_NAMES_MAX, PARCEL_SPANS_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::{EntryPath, NodeRef, Outline};
+use crate::limits::{MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
+use crate::manifest::{EntryPath, NodeRef};
 use crate::record::{DeliveryEvent, Record};
-use crate::wire::{
-    FileAnswer, FromAgent, Marks, Open, PushReply, Signed, Told, pack_names, pack_short_names,
-};
+use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, Signed};
 
 /// `Segments` on their way at a time: bounds what the proxy has asked for and not yet got to some
 /// 30,000 chunks, and keeps the link busy over any round trip.
@@ -125,54 +125,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
-    /// to do right after it is sent.
-    pub fn new(mut open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
-        let mut agent = Self {
-            segments,
-            dry_run: open.dry_run,
-            full: telling == Telling::Full,
-            replaced: None,
-            state: State::Opened,
-            waiting: VecDeque::new(),
-            unanswered: VecDeque::new(),
-            signed: Vec::new(),
-            answers: Vec::new(),
-            wants_offers: false,
-            sending: 0,
-            goes_on: false,
-            round_trips: 0,
-        };
-        let fits = agent.segments.len() <= OPEN_NAMES_MAX;
-        let names = agent.segments.iter().map(|segment| segment.id.prefix());
-        let by_base = match telling {
-            // A dry run ends with the answer to its segments: there must be one.
-            Telling::Base(release, base) if !agent.dry_run => {
-                Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
-            }
-            Telling::Base(..) | Telling::Short | Telling::Full => None,
-        };
-        let Some((release, base, outline)) = by_base else {
-            open.told = match (agent.full, fits) {
-                (true, true) => Told::Full(pack_names(names)),
-                (true, false) => Told::Full(Vec::new()),
-                (false, true) => Told::Short(pack_short_names(names)),
-                (false, false) => Told::Short(Vec::new()),
-            };
-            return (agent, open, Vec::new());
-        };
-        let gaps = outline.gaps(base.len());
-        let marks = gaps.iter().flat_map(|gap| gap.new.clone());
-        let new: Vec<u32> =
-            marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
-        agent.queue(new.into_iter());
-        agent.replaced = Some(SegmentsReplaced::new(gaps));
-        open.told = Told::Base { release, outline };
-        agent.state = State::Sending;
-        let actions = agent.proceed();
-        (agent, open, actions)
-    }
-
     /// Dependent exchanges with the proxy so far: how often the push had to wait for an answer, the
     /// batches of one step counted once.
     pub fn round_trips(&self) -> u32 {
@@ -295,40 +247,6 @@ impl Agent {
     fn turn(&mut self, state: State) {
         self.state = state;
         self.round_trips += 1;
-    }
-
-    fn names(&self) -> Vec<Action> {
-        let pack = |part: &[NodeRef]| {
-            let names = part.iter().map(|segment| segment.id.prefix());
-            if self.full { pack_names(names) } else { pack_short_names(names) }
-        };
-        if self.segments.is_empty() {
-            // The proxy waits for an answer.
-            return vec![Action::Send(FromAgent::Names(Vec::new()))];
-        }
-        self.segments
-            .chunks(NAMES_PER_MESSAGE)
-            .map(|part| Action::Send(FromAgent::Names(pack(part))))
-            .collect()
-    }
-
-    /// Cuts the wanted segments into batches.
-    fn queue(&mut self, places: impl Iterator<Item = u32>) {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for place in places {
-            let length = self.segments[place as usize].bytes as usize;
-            if !batch.is_empty()
-                && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH)
-            {
-                self.waiting.push_back(std::mem::take(&mut batch));
-                bytes = 0;
-            }
-            batch.push(place);
-            bytes += length;
-        }
-        if !batch.is_empty() {
-            self.waiting.push_back(batch);
-        }
     }
 
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {

@@ -1,5 +1,7 @@
 //! The proxy's half of a push.
 
+mod opening;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_bytes::ByteBuf;
@@ -11,14 +13,14 @@ use super::parcels::{self, Parcels};
 use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
 use super::{Error, Proposal, SegmentsReplaced, Shelf};
-use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
-use crate::ids::{ChunkId, ReleaseId, ShortId};
-use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
-use crate::manifest::{self, NodeRef, Outline, Reference, Root, Thin};
+use crate::compression::{Compressor, Decompressor};
+use crate::ids::{ChunkId, ShortId};
+use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
+use crate::manifest::{self, NodeRef, Reference, Root, Thin};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::record::Cost;
-use crate::wire::{Basis, Batch, BatchError, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Told};
+use crate::wire::{Basis, Batch, FromAgent, Open, Parcel, PushReply, SegmentBatch, Told};
 
 /// Whether the agent took it from the release that it remembers.
 fn is_told_by_base(basis: &Basis) -> bool {
@@ -70,57 +72,6 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Begins with what the agent opened; gives the first replies.
-    ///
-    /// # Errors
-    /// A request out of bounds, or a shelf that fails.
-    pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
-        let limit = |what, found: usize, max: usize| {
-            if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
-        };
-        limit("labels", open.labels.len(), LIST_MAX)?;
-        limit("destinations", open.destinations.len(), LIST_MAX)?;
-        limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
-        open.profile.check().map_err(Error::Profile)?;
-        let told = std::mem::replace(&mut open.told, Told::Short(Vec::new()));
-        let mut proxy = Self {
-            state: State::Naming,
-            names: Vec::new(),
-            segments: Vec::new(),
-            wanted: VecDeque::new(),
-            base: Vec::new(),
-            replaced: SegmentsReplaced::default(),
-            told_by_base: false,
-            signer: Signer::default(),
-            offers: Offers::default(),
-            base_refused: false,
-            waiting: WaitingRoom::default(),
-            offered: HashSet::new(),
-            parcels: Parcels::default(),
-            commit_ordered: false,
-            complete: Vec::new(),
-            complete_bytes: 0,
-            cost: Cost::default(),
-            zstd: Decompressor::new(),
-            compressor: Compressor::new(LEVEL_DEFAULT),
-            plain: Vec::new(),
-            open,
-        };
-        if let Some((record, existing)) = shelf.recognize(&proxy.open).map_err(Error::Shelf)? {
-            proxy.state = State::Finished;
-            return Ok((proxy, vec![PushReply::Committed { record, existing }]));
-        }
-        let replies = match told {
-            Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
-            Told::Short(names) => proxy.told_by_names(&names, shelf)?,
-            Told::Full(names) => {
-                proxy.open.told = Told::Full(Vec::new());
-                proxy.told_by_names(&names, shelf)?
-            }
-        };
-        Ok((proxy, replies))
-    }
-
     /// Whether the push has come to its end.
     pub fn is_finished(&self) -> bool {
         self.state == State::Finished
@@ -165,70 +116,6 @@ impl Proxy {
             }
             (_, message) => Err(Error::OutOfTurn(message.name())),
         }
-    }
-
-    fn told_by_base(
-        &mut self,
-        release: &ReleaseId,
-        outline: &Outline,
-        shelf: &mut impl Shelf,
-    ) -> Result<Vec<PushReply>, Error> {
-        let base = shelf.base(Some(release)).map_err(Error::Shelf)?;
-        let applied = base.and_then(|base| {
-            let segments = outline.apply(&base, self.open.segments as usize)?;
-            Some((base, segments))
-        });
-        let Some((base, segments)) = applied else {
-            self.base_refused = true;
-            return Ok(vec![PushReply::WantNames]);
-        };
-        self.replaced = SegmentsReplaced::new(outline.gaps(base.len()));
-        self.base = base;
-        self.told_by_base = true;
-        self.begin_receiving(segments);
-        Ok(Vec::new())
-    }
-
-    fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        if names.is_empty() && self.open.segments > 0 {
-            return Ok(vec![PushReply::WantNames]);
-        }
-        self.named(names, shelf)
-    }
-
-    /// Answers once all names are there.
-    fn named(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let is_full = matches!(self.open.told, Told::Full(_));
-        let width = if is_full { 8 } else { 4 };
-        self.names.extend_from_slice(names);
-        let expected = self.open.segments as usize * width;
-        if self.names.len() > expected || (names.is_empty() && expected > 0) {
-            return Err(Error::OutOfTurn("Names"));
-        }
-        if !names.len().is_multiple_of(width) {
-            return Err(BatchError::Names(names.len()).into());
-        }
-        if self.names.len() < expected {
-            return Ok(Vec::new());
-        }
-        let names = std::mem::take(&mut self.names);
-        let (segments, base) = keeping::named(&names, is_full, shelf)?;
-        self.base = base;
-        let marks: Marks = segments.iter().map(Option::is_none).collect();
-        self.begin_receiving(segments);
-        let mut replies = Vec::new();
-        if !self.base.is_empty() && !self.open.dry_run {
-            replies.push(PushReply::WantOffers);
-        }
-        replies.push(PushReply::WantSegments(marks));
-        Ok(replies)
-    }
-
-    fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
-        self.state = State::Receiving;
-        self.wanted =
-            (0..).zip(&segments).filter(|(_, node)| node.is_none()).map(|(place, _)| place).collect();
-        self.segments = segments;
     }
 
     /// Takes the next wanted segments and says which of their chunks are missing.

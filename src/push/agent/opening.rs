@@ -1,0 +1,93 @@
+//! How a push begins: how it tells of its manifest, and which segments it will send.
+
+use std::collections::VecDeque;
+
+use super::{Action, Agent, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling};
+use crate::limits::{OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
+use crate::manifest::{NodeRef, Outline};
+use crate::push::SegmentsReplaced;
+use crate::wire::{FromAgent, Open, Told, pack_names, pack_short_names};
+
+impl Agent {
+    /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
+    /// to do right after it is sent.
+    pub fn new(mut open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
+        let mut agent = Self {
+            segments,
+            dry_run: open.dry_run,
+            full: telling == Telling::Full,
+            replaced: None,
+            state: State::Opened,
+            waiting: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            signed: Vec::new(),
+            answers: Vec::new(),
+            wants_offers: false,
+            sending: 0,
+            goes_on: false,
+            round_trips: 0,
+        };
+        let fits = agent.segments.len() <= OPEN_NAMES_MAX;
+        let names = agent.segments.iter().map(|segment| segment.id.prefix());
+        let by_base = match telling {
+            // A dry run ends with the answer to its segments: there must be one.
+            Telling::Base(release, base) if !agent.dry_run => {
+                Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
+            }
+            Telling::Base(..) | Telling::Short | Telling::Full => None,
+        };
+        let Some((release, base, outline)) = by_base else {
+            open.told = match (agent.full, fits) {
+                (true, true) => Told::Full(pack_names(names)),
+                (true, false) => Told::Full(Vec::new()),
+                (false, true) => Told::Short(pack_short_names(names)),
+                (false, false) => Told::Short(Vec::new()),
+            };
+            return (agent, open, Vec::new());
+        };
+        let gaps = outline.gaps(base.len());
+        let marks = gaps.iter().flat_map(|gap| gap.new.clone());
+        let new: Vec<u32> =
+            marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
+        agent.queue(new.into_iter());
+        agent.replaced = Some(SegmentsReplaced::new(gaps));
+        open.told = Told::Base { release, outline };
+        agent.state = State::Sending;
+        let actions = agent.proceed();
+        (agent, open, actions)
+    }
+
+    pub(super) fn names(&self) -> Vec<Action> {
+        let pack = |part: &[NodeRef]| {
+            let names = part.iter().map(|segment| segment.id.prefix());
+            if self.full { pack_names(names) } else { pack_short_names(names) }
+        };
+        if self.segments.is_empty() {
+            // The proxy waits for an answer.
+            return vec![Action::Send(FromAgent::Names(Vec::new()))];
+        }
+        self.segments
+            .chunks(NAMES_PER_MESSAGE)
+            .map(|part| Action::Send(FromAgent::Names(pack(part))))
+            .collect()
+    }
+
+    /// Cuts the wanted segments into batches.
+    pub(super) fn queue(&mut self, places: impl Iterator<Item = u32>) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for place in places {
+            let length = self.segments[place as usize].bytes as usize;
+            if !batch.is_empty()
+                && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH)
+            {
+                self.waiting.push_back(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+            batch.push(place);
+            bytes += length;
+        }
+        if !batch.is_empty() {
+            self.waiting.push_back(batch);
+        }
+    }
+}

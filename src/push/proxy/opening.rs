@@ -1,0 +1,133 @@
+//! How a push begins: what the agent tells of its manifest, up to its first segment.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::{Error, Proxy, SegmentsReplaced, Shelf, State};
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::ids::ReleaseId;
+use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX};
+use crate::manifest::{NodeRef, Outline};
+use crate::push::keeping;
+use crate::push::offers::Offers;
+use crate::push::parcels::Parcels;
+use crate::push::signer::Signer;
+use crate::push::waiting::WaitingRoom;
+use crate::record::Cost;
+use crate::wire::{BatchError, Marks, Open, PushReply, Told};
+
+impl Proxy {
+    /// Begins with what the agent opened; gives the first replies.
+    ///
+    /// # Errors
+    /// A request out of bounds, or a shelf that fails.
+    pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
+        let limit = |what, found: usize, max: usize| {
+            if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
+        };
+        limit("labels", open.labels.len(), LIST_MAX)?;
+        limit("destinations", open.destinations.len(), LIST_MAX)?;
+        limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
+        open.profile.check().map_err(Error::Profile)?;
+        let told = std::mem::replace(&mut open.told, Told::Short(Vec::new()));
+        let mut proxy = Self {
+            state: State::Naming,
+            names: Vec::new(),
+            segments: Vec::new(),
+            wanted: VecDeque::new(),
+            base: Vec::new(),
+            replaced: SegmentsReplaced::default(),
+            told_by_base: false,
+            signer: Signer::default(),
+            offers: Offers::default(),
+            base_refused: false,
+            waiting: WaitingRoom::default(),
+            offered: HashSet::new(),
+            parcels: Parcels::default(),
+            commit_ordered: false,
+            complete: Vec::new(),
+            complete_bytes: 0,
+            cost: Cost::default(),
+            zstd: Decompressor::new(),
+            compressor: Compressor::new(LEVEL_DEFAULT),
+            plain: Vec::new(),
+            open,
+        };
+        if let Some((record, existing)) = shelf.recognize(&proxy.open).map_err(Error::Shelf)? {
+            proxy.state = State::Finished;
+            return Ok((proxy, vec![PushReply::Committed { record, existing }]));
+        }
+        let replies = match told {
+            Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
+            Told::Short(names) => proxy.told_by_names(&names, shelf)?,
+            Told::Full(names) => {
+                proxy.open.told = Told::Full(Vec::new());
+                proxy.told_by_names(&names, shelf)?
+            }
+        };
+        Ok((proxy, replies))
+    }
+
+    fn told_by_base(
+        &mut self,
+        release: &ReleaseId,
+        outline: &Outline,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let base = shelf.base(Some(release)).map_err(Error::Shelf)?;
+        let applied = base.and_then(|base| {
+            let segments = outline.apply(&base, self.open.segments as usize)?;
+            Some((base, segments))
+        });
+        let Some((base, segments)) = applied else {
+            self.base_refused = true;
+            return Ok(vec![PushReply::WantNames]);
+        };
+        self.replaced = SegmentsReplaced::new(outline.gaps(base.len()));
+        self.base = base;
+        self.told_by_base = true;
+        self.begin_receiving(segments);
+        Ok(Vec::new())
+    }
+
+    fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if names.is_empty() && self.open.segments > 0 {
+            return Ok(vec![PushReply::WantNames]);
+        }
+        self.named(names, shelf)
+    }
+
+    /// Answers once all names are there.
+    pub(super) fn named(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let is_full = matches!(self.open.told, Told::Full(_));
+        let width = if is_full { 8 } else { 4 };
+        self.names.extend_from_slice(names);
+        let expected = self.open.segments as usize * width;
+        if self.names.len() > expected || (names.is_empty() && expected > 0) {
+            return Err(Error::OutOfTurn("Names"));
+        }
+        if !names.len().is_multiple_of(width) {
+            return Err(BatchError::Names(names.len()).into());
+        }
+        if self.names.len() < expected {
+            return Ok(Vec::new());
+        }
+        let names = std::mem::take(&mut self.names);
+        let (segments, base) = keeping::named(&names, is_full, shelf)?;
+        self.base = base;
+        let marks: Marks = segments.iter().map(Option::is_none).collect();
+        self.begin_receiving(segments);
+        let mut replies = Vec::new();
+        if !self.base.is_empty() && !self.open.dry_run {
+            replies.push(PushReply::WantOffers);
+        }
+        replies.push(PushReply::WantSegments(marks));
+        Ok(replies)
+    }
+
+    fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
+        self.state = State::Receiving;
+        self.wanted =
+            (0..).zip(&segments).filter(|(_, node)| node.is_none()).map(|(place, _)| place).collect();
+        self.segments = segments;
+    }
+}
