@@ -108,12 +108,7 @@ impl Base {
     /// What missing chunks of some new segments resemble in the base, where it is kept here.
     ///
     /// `marks` says which of the segments' references, in order, are missing.
-    pub fn resembled(
-        &mut self,
-        spool: &mut Spool,
-        segments: &[u32],
-        marks: &Marks,
-    ) -> Result<Vec<Resembled>> {
+    pub fn resembled(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<Resembled>> {
         let Some(keep) = &self.keep else { return Ok(Vec::new()) };
         let memory = &self.memory;
         let read = |place: u32| -> Result<Vec<u8>> { Ok(memory.segment(place)?) };

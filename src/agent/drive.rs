@@ -1,7 +1,7 @@
 //! Runs a push: the state machine on one side, the link and the feeder on the other.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
+use std::sync::{Arc, mpsc as threads};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ pub(super) struct Drive {
     /// The agent's half of the stream.
     pub sender: Sender,
     /// The scanned manifest.
-    pub spool: Arc<Mutex<Spool>>,
+    pub spool: Spool,
     /// What the proxy confirmed last time.
     pub base: Option<Base>,
     /// Gone when no more chunks will be asked for.
@@ -228,11 +228,10 @@ impl Drive {
 
     /// Offers what the proxy may have older executables of.
     async fn offer_executables(&mut self, segments: &[u32]) -> Result<()> {
-        let (spool, segments) = (Arc::clone(&self.spool), segments.to_vec());
+        let (spool, segments) = (self.spool.clone(), segments.to_vec());
         let mut offers = std::mem::take(&mut self.offers);
         let work = move || {
-            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = offers.of(&mut spool, &segments);
+            let made = offers.of(&spool, &segments);
             made.map(|made| (offers, made))
         };
         let (offers, made) = super::blocking(work).await?;
@@ -246,11 +245,8 @@ impl Drive {
 
     fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
         let mut parts = Vec::with_capacity(wanted.places.len());
-        {
-            let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
-            for place in &wanted.places {
-                parts.push(spool.segment(*place)?);
-            }
+        for place in &wanted.places {
+            parts.push(self.spool.segment(*place)?);
         }
         let mut offered = Marks::default();
         if let Some(base) = self.base.as_mut().filter(|_| wanted.offer) {
@@ -276,10 +272,9 @@ impl Drive {
         goes_on: bool,
     ) -> Result<()> {
         let mut wanted = marks.iter();
-        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing = Vec::new();
         for segment in &segments {
-            missing.extend(spool.chunks(*segment)?.into_iter().filter(|_| wanted.next() == Some(true)));
+            missing.extend(self.spool.chunks(*segment)?.into_iter().filter(|_| wanted.next() == Some(true)));
         }
         drop(wanted);
         self.unseen_chunks += missing.len() as u64;
@@ -291,12 +286,11 @@ impl Drive {
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
         let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
-            resembled = base.resembled(&mut spool, &segments, &marks)?;
+            resembled = base.resembled(&self.spool, &segments, &marks)?;
             if !self.raw {
                 older = base.executables(&missing, &resembled)?;
             }
         }
-        drop(spool);
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
             // The feeder ends only after `jobs` is dropped.

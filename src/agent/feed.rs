@@ -63,7 +63,7 @@ type Given = (Work, SyncSender<Result<PackedUnit, Error>>);
 #[derive(Debug)]
 pub struct Source<'a> {
     /// Where the chunks can be read again.
-    pub spool: &'a Mutex<Spool>,
+    pub spool: &'a Spool,
     /// How hard to compress.
     pub pace: &'a Pace,
     /// The older content, to which what is sent is added.
@@ -128,7 +128,7 @@ fn gather(
     };
     let goes_on = job.goes_on;
     for segment in &job.segments {
-        let located = source.spool.lock().unwrap_or_else(PoisonError::into_inner).chunks(*segment)?;
+        let located = source.spool.chunks(*segment)?;
         for located in located {
             if let Some(executable) = current.take_if(|current| *current.path() != located.path)
                 && !take(Work::Executable(executable))

@@ -62,7 +62,7 @@ impl Keep {
 
     /// Adds the chunks of a release that are not kept, where a look at some shows that there are: as far as they
     /// can be read and all of them are at most `bytes_max`.
-    pub fn fill(&self, spool: &mut Spool, segments: u32, bytes_max: u64) {
+    pub fn fill(&self, spool: &Spool, segments: u32, bytes_max: u64) {
         let step = (segments / SEGMENTS_LOOKED_AT).max(1);
         let mut some = (0..segments).step_by(usize::try_from(step).expect("32 bits"));
         let lacks = some.any(|place| {

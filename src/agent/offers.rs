@@ -56,7 +56,7 @@ impl Offers {
     ///
     /// # Errors
     /// The segments cannot be read.
-    pub fn of(&mut self, spool: &mut Spool, segments: &[u32]) -> Result<Vec<FileOffer>> {
+    pub fn of(&mut self, spool: &Spool, segments: &[u32]) -> Result<Vec<FileOffer>> {
         let mut offers = Vec::new();
         for listed in list(spool, segments)? {
             let part = |file, names: &[u8], complete| FileOffer {
@@ -94,7 +94,7 @@ impl Offers {
     }
 }
 
-fn list(spool: &mut Spool, segments: &[u32]) -> Result<Vec<Listed>> {
+fn list(spool: &Spool, segments: &[u32]) -> Result<Vec<Listed>> {
     let mut files: Vec<Listed> = Vec::new();
     for segment in segments {
         let chunks: Vec<Located> = spool.chunks(*segment)?;

@@ -126,7 +126,7 @@ struct Trust {
 struct Scanned {
     root: Root,
     segments: Vec<NodeRef>,
-    spool: Arc<Mutex<Spool>>,
+    spool: Spool,
     apart: Apart,
     /// Gone once it is remembered.
     seen: Mutex<Option<Seen>>,
@@ -156,7 +156,7 @@ async fn scan_input(
         )
     };
     let Scan { root, segments, spool, seen, apart } = blocking(work).await?;
-    Ok(Scanned { root, segments, spool: Arc::new(Mutex::new(spool)), apart, seen: Mutex::new(Some(seen)) })
+    Ok(Scanned { root, segments, spool, apart, seen: Mutex::new(Some(seen)) })
 }
 
 /// How a push opens, before it is said how it is told.
@@ -178,12 +178,12 @@ fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
 /// Starts the feeder on a thread of its own; `ends` are where jobs come from and where what it makes goes to.
 fn start_feeder(
     order: &Order,
-    spool: &Arc<Mutex<Spool>>,
+    spool: &Spool,
     keep: Option<Arc<Keep>>,
     pace: Pace,
     ends: (threads::Receiver<feed::Job>, mpsc::Sender<feed::Fed>),
 ) -> tokio::task::JoinHandle<()> {
-    let spool = Arc::clone(spool);
+    let spool = spool.clone();
     let (threads, explain) = (order.threads, order.explain);
     tokio::task::spawn_blocking(move || {
         let keep = keep.as_deref();
@@ -224,7 +224,7 @@ async fn attempt(
     let mut drive = Drive {
         machine,
         sender,
-        spool: Arc::clone(spool),
+        spool: spool.clone(),
         base,
         jobs: Some(jobs),
         monitor: Arc::clone(monitor),
@@ -262,14 +262,13 @@ async fn attempt(
     {
         let (folder, sequence, monitor) = (folder.clone(), record.sequence, Arc::clone(monitor));
         let (root, base, keep_bytes) = (root.clone(), drive.base.take(), order.keep_bytes);
-        let (segments, spool) = (segments.clone(), Arc::clone(spool));
+        let (segments, spool) = (segments.clone(), spool.clone());
         let work = move || {
-            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
             drop(base);
             let keep = keep.and_then(Arc::into_inner).map(|keep| (keep, keep_bytes));
             let confirmed =
                 Confirmed { folder: &folder, key: &key, sequence, root: &root, segments: &segments };
-            remember(&confirmed, &mut spool, seen, keep, monitor.as_ref());
+            remember(&confirmed, &spool, seen, keep, monitor.as_ref());
             underway.end();
         };
         tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
@@ -297,7 +296,7 @@ async fn attempt(
 /// Keeps what the next push can build on: what the proxy confirmed, and the content itself.
 fn remember(
     confirmed: &Confirmed<'_>,
-    spool: &mut Spool,
+    spool: &Spool,
     seen: Seen,
     keep: Option<(Keep, u64)>,
     monitor: &dyn Monitor,

@@ -154,7 +154,7 @@ impl Seen {
         key: &Key,
         sequence: u64,
         (root, segments): (&Root, &[NodeRef]),
-        spool: &mut Spool,
+        spool: &Spool,
     ) -> memory::Result<()> {
         if self.same_as == Some(sequence) {
             return Ok(());

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::apart::{Streams, Taken};
 use super::{Error, path_below};
@@ -13,9 +14,13 @@ use crate::recipe::{ChunkRef, Recipe};
 /// Kept in memory up to this: the manifest of about 4 GiB.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Where the segments are, and for each the file that its first chunks belong to.
+/// Where the segments are, and for each the file that its first chunks belong to. A clone is the same spool: one
+/// may read what another has just written.
+#[derive(Debug, Clone)]
+pub struct Spool(Arc<Mutex<Written>>);
+
 #[derive(Debug)]
-pub struct Spool {
+struct Written {
     base: PathBuf,
     file: tempfile::SpooledTempFile,
     /// Where each segment's record begins.
@@ -37,7 +42,7 @@ type Context = Option<(EntryPath, u64)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The file on this machine that the chunk is of.
-    pub path: std::sync::Arc<Path>,
+    pub path: Arc<Path>,
     /// What holds the chunk.
     pub holder: Holder,
     /// Where the chunk begins in that.
@@ -61,7 +66,7 @@ impl Spool {
     /// Starts for entries below `base`.
     pub fn new(base: PathBuf) -> Self {
         let file = tempfile::spooled_tempfile(MEMORY_BYTES_MAX);
-        Self {
+        Self(Arc::new(Mutex::new(Written {
             base,
             file,
             offsets: Vec::new(),
@@ -70,16 +75,47 @@ impl Spool {
             begun: false,
             taken: HashMap::new(),
             unread: HashSet::new(),
-        }
+        })))
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hears of an archive that was taken apart, before its entry.
-    pub(super) fn taken(&mut self, path: &EntryPath, taken: Taken) {
-        self.taken.insert(path.clone(), taken);
+    pub(super) fn taken(&self, path: &EntryPath, taken: Taken) {
+        self.written().taken.insert(path.clone(), taken);
     }
 
     /// Hears of the next item, and of the file and offset of it where it is a chunk.
-    pub(super) fn item(&mut self, item: &Item, at: Option<(&EntryPath, u64)>) {
+    pub(super) fn item(&self, item: &Item, at: Option<(&EntryPath, u64)>) {
+        self.written().item(item, at);
+    }
+
+    /// Takes a finished segment.
+    pub(super) fn end_segment(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.written().end_segment(bytes)
+    }
+
+    /// The bytes of segment `place`, which is one of the scan's.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub fn segment(&self, place: u32) -> files::Result<Vec<u8>> {
+        self.written().record(place).map(|(_, bytes)| bytes)
+    }
+
+    /// The chunks of segment `place`, in order, and where each can be read again.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub fn chunks(&self, place: u32) -> Result<Vec<Located>, Error> {
+        self.written().chunks(place)
+    }
+}
+
+impl Written {
+    fn item(&mut self, item: &Item, at: Option<(&EntryPath, u64)>) {
         if let Item::File { path, recipe: Recipe::Container(_), .. } = item
             && !self.taken.contains_key(path)
         {
@@ -94,8 +130,7 @@ impl Spool {
         }
     }
 
-    /// Takes a finished segment.
-    pub(super) fn end_segment(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn end_segment(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let (path, offset) = match &self.context {
             Some((path, offset)) => (path.as_bytes(), *offset),
             None => (&[][..], 0),
@@ -108,26 +143,16 @@ impl Spool {
         record.extend_from_slice(&offset.to_le_bytes());
         record.extend_from_slice(path);
         record.extend_from_slice(bytes);
-        self.file.write_all(&record).on("write the manifest to", &std::env::temp_dir())?;
+        // A reader may have been elsewhere.
+        let written = self.file.seek(SeekFrom::Start(self.end)).and_then(|_| self.file.write_all(&record));
+        written.on("write the manifest to", &std::env::temp_dir())?;
         self.offsets.push(self.end);
         self.end += record.len() as u64;
         (self.begun, self.context) = (false, None);
         Ok(())
     }
 
-    /// The bytes of segment `place`, which is one of the scan's.
-    ///
-    /// # Errors
-    /// The temporary file cannot be read.
-    pub fn segment(&mut self, place: u32) -> files::Result<Vec<u8>> {
-        self.record(place).map(|(_, bytes)| bytes)
-    }
-
-    /// The chunks of segment `place`, in order, and where each can be read again.
-    ///
-    /// # Errors
-    /// The temporary file cannot be read.
-    pub fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
+    fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
         let (context, bytes) = self.record(place)?;
         let mut at = context.map(|(path, offset)| {
             let (holder, begin) = self.holder(&path, self.unread.contains(&path));
@@ -142,7 +167,7 @@ impl Spool {
                 }
                 Item::Chunk(chunk) => {
                     if let Some((path, holder, offset)) = &mut at {
-                        let (path, holder) = (std::sync::Arc::clone(path), holder.clone());
+                        let (path, holder) = (Arc::clone(path), holder.clone());
                         chunks.push(Located { path, holder, offset: *offset, chunk });
                         *offset += u64::from(chunk.bytes);
                     }
