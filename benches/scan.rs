@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use whit::address::Fingerprint;
 use whit::agent::memory::{Key, Memory};
-use whit::agent::scan::{Scan, Selection, scan_remembering};
+use whit::agent::scan::{Reader, Scan, Selection};
 use whit::chunking::Profile;
 use whit::monitor::Silent;
 
@@ -31,8 +31,9 @@ fn make(top: &Path) {
 
 fn scanned(top: &Path, memory: Option<&Memory>) -> Scan {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, threads, memory, None, &Silent)
-        .expect("a scan")
+    let (selection, profile, monitor) = (&Selection::default(), Profile::DEFAULT, &Silent);
+    let reader = Reader { selection, profile, threads, memory, archives: None, ended: None, monitor };
+    reader.scan(top).expect("a scan")
 }
 
 fn walk(folder: &Path) -> u64 {
@@ -60,10 +61,10 @@ fn scan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     group.bench_function("everything", |bench| bench.iter(|| scanned(&top, None)));
-    let Scan { root, segments, mut spool, mut seen, .. } = scanned(&top, None);
+    let Scan { root, segments, spool, mut seen, .. } = scanned(&top, None);
     // As if the scan had begun an hour later: the files have just been written.
     seen.began += 3_600_000_000_000;
-    seen.remember(state.path(), &key, 1, (&root, &segments), &mut spool).expect("written");
+    seen.remember(state.path(), &key, 1, (&root, &segments), &spool).expect("written");
     group.bench_function("open the memory", |bench| {
         bench.iter(|| Memory::open(state.path(), &key).expect("a memory"));
     });

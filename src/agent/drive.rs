@@ -11,6 +11,7 @@ use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
 use super::gather::{Older, Resembled};
+use super::input::{Heard, Input};
 use super::offers::Offers;
 use super::pace::Pace;
 use super::pack::{Packed, PackedUnit};
@@ -70,12 +71,14 @@ pub(super) struct Drive {
 }
 
 impl Drive {
-    /// Talks until all is said: first does what `begin` says, then what the proxy's words ask for.
+    /// Talks until all is said: first does what `begin` says, then what the proxy's words ask for; tells of `input`
+    /// as it grows.
     pub async fn run(
         &mut self,
         begin: Vec<Action>,
         mut receiver: Receiver,
         mut fed: mpsc::Receiver<Fed>,
+        input: &mut Input,
     ) -> Result<()> {
         // A task of its own listens, so that the proxy is heard while a send waits.
         let (replies_in, mut replies) = mpsc::channel(64);
@@ -109,6 +112,10 @@ impl Drive {
                     Some(Ok(None)) | None => Err(Error::Ended),
                 },
                 Some(next) = fed.recv(), if self.committed.is_none() => self.fed(next).await,
+                heard = hear(input) => match heard {
+                Ok(heard) => self.heard(heard, input).await,
+                Err(error) => Err(error),
+            },
                 else => Err(Error::Ended),
             };
             // A peer that refuses closes its half first: what it said before is the better reason.
@@ -156,6 +163,21 @@ impl Drive {
             actions.extend(self.act(action).await?);
         }
         Ok(())
+    }
+
+    /// Tells of more of an input that is still being read.
+    async fn heard(&mut self, heard: Heard, input: &mut Input) -> Result<()> {
+        let actions = match heard {
+            Heard::Segments(segments) => self.machine.grow(segments),
+            Heard::All(scanned) => {
+                let root = &scanned.root;
+                self.bytes.logical = root.totals.bytes;
+                let actions = self.machine.grown(root.release(), root.totals);
+                *input = Input::Read(scanned);
+                actions
+            }
+        };
+        self.act_all(actions).await
     }
 
     async fn fed(&mut self, next: Fed) -> Result<()> {
@@ -314,6 +336,14 @@ impl Drive {
         // The receipt tells each delivery's last state.
         self.deliveries.retain(|earlier| earlier.destination != event.destination);
         self.deliveries.push(event);
+    }
+}
+
+/// Waits for more of an input that is still being read; for ever where there is none.
+async fn hear(input: &mut Input) -> Result<Heard> {
+    match input {
+        Input::Growing(growing) => growing.hear().await,
+        Input::Read(_) => std::future::pending().await,
     }
 }
 

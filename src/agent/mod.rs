@@ -14,6 +14,7 @@ mod feed;
 mod gather;
 mod keep;
 mod order;
+mod input;
 mod offers;
 mod pace;
 mod pack;

@@ -1,7 +1,7 @@
 //! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
+use std::sync::{Arc, PoisonError, mpsc as threads};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,16 +10,16 @@ use super::base::Base;
 use super::drive::Drive;
 use super::explain::Explanation;
 use super::feed;
+use super::input::{Input, Scanned};
 use super::keep::Keep;
 use super::memory::{Key, Memory, Underway};
 use super::offers::Offers;
 pub use super::order::Order;
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::scan::{self, Apart, Archives, Scan, Seen, Spool};
+use super::scan::{Seen, Spool};
 use super::throttle::Throttle;
 use super::{Error, Result, Session, blocking};
-use crate::chunking::Profile;
 use crate::faults::{Fault, Faulty};
 use crate::manifest::{NodeRef, Root};
 use crate::monitor::{Monitor, Phase};
@@ -30,6 +30,8 @@ use crate::wire::{Open, Operation, Told};
 const PROGRESS_BYTES: u64 = 4096;
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
+/// An input that is read within this, or two round trips, is told when all of it is known.
+const READING_SHORT: Duration = Duration::from_millis(20);
 
 /// Pushes; goes on by itself where the link is lost, and reads everything once more where a file changed.
 ///
@@ -40,16 +42,17 @@ const UNITS_READY: usize = 4;
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     let begin = Instant::now();
     let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
-    let mut scanned: Option<Scanned> = None;
+    let mut input: Option<Input> = None;
     let mut lost: Option<(Instant, u32)> = None;
     loop {
         let before = session.counters().received_bytes;
         let attempted = async {
-            if scanned.is_none() {
-                scanned = Some(scan_input(session, order, monitor, trust).await?);
-            }
-            let input = scanned.as_ref().expect("just scanned");
-            attempt(session, order, monitor, begin, trust, input).await
+            let next = match input.take() {
+                // What was told as it was read is told all at once the next time.
+                Some(earlier) => earlier.whole().await?,
+                None => read_input(session, order, monitor, trust).await?,
+            };
+            attempt(session, order, monitor, begin, trust, input.insert(next)).await
         };
         let error = match attempted.await {
             Ok(receipt) => return Ok(receipt),
@@ -59,7 +62,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             // Something changed, or what is remembered of it is wrong: then all is read, once.
             Error::Scan(scan) if scan.is_passing() && trust.memory => {
                 monitor.note(&format!("{error}; reading everything once more"));
-                (trust.memory, scanned) = (false, None);
+                (trust.memory, input) = (false, None);
                 continue;
             }
             // What changes all the time will not stand still for another try.
@@ -67,7 +70,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
             Error::Push(machines::Error::Unproven(_)) if trust.archives => {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
-                (trust.archives, trust.offer, scanned) = (false, false, None);
+                (trust.archives, trust.offer, input) = (false, false, None);
                 continue;
             }
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
@@ -122,41 +125,16 @@ struct Trust {
     archives: bool,
 }
 
-/// The input, read.
-struct Scanned {
-    root: Root,
-    segments: Vec<NodeRef>,
-    spool: Spool,
-    apart: Apart,
-    /// Gone once it is remembered.
-    seen: Mutex<Option<Seen>>,
-}
-
-async fn scan_input(
+async fn read_input(
     session: &Session,
     order: &Order,
     monitor: &Arc<dyn Monitor>,
     trust: Trust,
-) -> Result<Scanned> {
+) -> Result<Input> {
     let key = session.memory_key(&order.app);
-    let (order, monitor) = (order.clone(), Arc::clone(monitor));
-    let work = move || {
-        let memory = order.state.as_ref().filter(|_| trust.memory);
-        let memory = memory.and_then(|state| Memory::open(state, &key));
-        let folder = order.state.clone().filter(|state| crate::files::create_folder(state).is_ok());
-        let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
-        scan::scan_remembering(
-            &order.path,
-            &order.selection,
-            Profile::DEFAULT,
-            order.threads,
-            memory.as_ref(),
-            trust.archives.then_some(&archives),
-            monitor.as_ref(),
-        )
-    };
-    let Scan { root, segments, spool, seen, apart } = blocking(work).await?;
-    Ok(Scanned { root, segments, spool, apart, seen: Mutex::new(Some(seen)) })
+    // To tell all at once spares a round trip, where that comes soon.
+    let patience = (session.counters().rtt * 2).max(READING_SHORT);
+    Input::begin(order, monitor, &key, (trust.memory, trust.archives), patience).await
 }
 
 /// How a push opens, before it is said how it is told.
@@ -172,6 +150,16 @@ fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
         segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
         told: Told::Short(Vec::new()),
         dry_run: order.dry_run,
+    }
+}
+
+/// How a push tells of its manifest, and the base that it then has.
+fn telling(input: &Input, base: Option<Base>, trust: Trust) -> (Telling, Option<Base>) {
+    match (input, base) {
+        (Input::Growing(_), _) => (Telling::Growing, None),
+        (Input::Read(_), Some(base)) => (Telling::Base(base.release(), base.segments().to_vec()), Some(base)),
+        (Input::Read(_), None) if trust.short => (Telling::Short, None),
+        (Input::Read(_), None) => (Telling::Full, None),
     }
 }
 
@@ -198,29 +186,27 @@ async fn attempt(
     monitor: &Arc<dyn Monitor>,
     begin: Instant,
     trust: Trust,
-    input: &Scanned,
+    input: &mut Input,
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
-    let Scanned { root, segments, spool, apart, seen } = input;
-    let open = opening(order, root, segments);
-    let release = open.release;
+    let (root, segments, spool) = match input {
+        Input::Read(scanned) => (scanned.root.clone(), scanned.segments.clone(), scanned.spool.clone()),
+        Input::Growing(growing) => (growing.beginning(), Vec::new(), growing.spool.clone()),
+    };
+    let open = opening(order, &root, &segments);
     let recalled = {
         let (order, segments) = (order.clone(), segments.clone());
         blocking(move || Ok::<_, Error>(recall(&order, &key, &segments, trust))).await?
     };
     let Recalled { keep, base, underway } = recalled;
-    let telling = match &base {
-        Some(base) => Telling::Base(base.release(), base.segments().to_vec()),
-        None if trust.short => Telling::Short,
-        None => Telling::Full,
-    };
-    let (machine, open, actions) = Agent::new(open, segments.clone(), telling);
+    let (telling, base) = telling(input, base, trust);
+    let (machine, open, actions) = Agent::new(open, segments, telling);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
     let (jobs, queue) = threads::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
-    let feeder = start_feeder(order, spool, keep.clone(), pace.clone(), (queue, fed_in));
+    let feeder = start_feeder(order, &spool, keep.clone(), pace.clone(), (queue, fed_in));
     let mut drive = Drive {
         machine,
         sender,
@@ -240,7 +226,7 @@ async fn attempt(
         raw: order.raw || !trust.short,
         finished: false,
     };
-    let result = drive.run(actions, receiver, fed).await;
+    let result = drive.run(actions, receiver, fed, input).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
     let explained = std::mem::take(&mut drive.explained).finish();
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
@@ -251,6 +237,9 @@ async fn attempt(
     }
     feeder.await.expect("the feeder does not panic");
     result?;
+    let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
+    let Scanned { root, segments, spool, apart, seen } = scanned.as_ref();
+    let release = root.release();
     let counters = session.counters();
     let (seconds, record) = match committed {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),

@@ -83,7 +83,7 @@ fn run(
     replies: &mpsc::Sender<PushReply>,
 ) -> Result<Vec<Events>, Refusal> {
     let store = granted.store()?;
-    let shelf = SpaceShelf::new(store, granted.grant.user.clone(), now(), replies.clone());
+    let shelf = SpaceShelf::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
     let mut shelf = shelf.in_workshop(&granted.shared.workshop);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());

@@ -37,7 +37,7 @@ pub struct SpaceShelf {
     user: UserName,
     now: u64,
     replies: mpsc::Sender<PushReply>,
-    app: Option<AppName>,
+    app: AppName,
     app_latest: Option<Record>,
     /// For reading what the push builds on.
     reader: StoreReader<Arc<Store>>,
@@ -52,8 +52,15 @@ pub struct SpaceShelf {
 }
 
 impl SpaceShelf {
-    /// Begins a push by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
-    pub fn new(store: Arc<Store>, user: UserName, now: u64, replies: mpsc::Sender<PushReply>) -> Self {
+    /// Begins a push of `app` by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
+    pub fn new(
+        store: Arc<Store>,
+        app: AppName,
+        user: UserName,
+        now: u64,
+        replies: mpsc::Sender<PushReply>,
+    ) -> Self {
+        let app_latest = store.records().latest(&app);
         let (lease, last_sync) = (store.lease(), store.now());
         let reader = StoreReader::new(Arc::clone(&store));
         Self {
@@ -61,8 +68,8 @@ impl SpaceShelf {
             user,
             now,
             replies,
-            app: None,
-            app_latest: None,
+            app,
+            app_latest,
             reader,
             unreported: VecDeque::new(),
             reported: 0,
@@ -193,8 +200,8 @@ impl SpaceShelf {
 
 impl Shelf for SpaceShelf {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
-        self.app = Some(open.app.clone());
-        self.app_latest = self.store.records().latest(&open.app);
+        // Another push may have been faster.
+        self.app_latest = self.store.records().latest(&self.app);
         if !self.store.is_whole() {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
@@ -220,9 +227,9 @@ impl Shelf for SpaceShelf {
             // Some chunk of it may be gone.
             return Ok(None);
         }
-        let record = match (release, &self.app) {
-            (None, _) | (_, None) => self.app_latest.clone(),
-            (Some(release), Some(app)) => self.store.records().recognize(app, release).map(Found::record),
+        let record = match release {
+            None => self.app_latest.clone(),
+            Some(release) => self.store.records().recognize(&self.app, release).map(Found::record),
         };
         let mut reader = StoreReader::new(&*self.store);
         let leaves = record.and_then(|record| {

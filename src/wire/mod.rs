@@ -156,6 +156,20 @@ pub enum Told {
     Short(#[serde(with = "serde_bytes")] Vec<u8>),
     /// By names ([`pack_names`]) and segments in full, after short ones met something that begins alike.
     Full(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Not yet: the agent still reads its input, and says [`Grown`] at the end. `Open` names the manifest without any
+    /// entry. Where the application has no release, the segments follow as they come; else names do, after `Grown`.
+    Growing,
+}
+
+/// What a manifest came to that was told while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// As in [`Open`].
+    pub release: ReleaseId,
+    /// As in [`Open`].
+    pub totals: Totals,
+    /// As in [`Open`].
+    pub segments: u32,
 }
 
 /// What an agent says after `Open`.
@@ -163,6 +177,8 @@ pub enum Told {
 pub enum FromAgent {
     /// More names of segments, in order; as many messages as it takes.
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The input is read: this is all of it.
+    Grown(Grown),
     /// Which records an executable has that the next `Segments` lists, or goes on to list.
     Offer(FileOffer),
     /// The next of the wanted segments, in order.
@@ -182,6 +198,7 @@ impl FromAgent {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Names(_) => "Names",
+            Self::Grown(_) => "Grown",
             Self::Offer(_) => "Offer",
             Self::Segments(_) => "Segments",
             Self::Chunks(_) => "Chunks",

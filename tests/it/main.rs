@@ -11,6 +11,7 @@ mod container;
 mod decoders;
 mod deflate;
 mod executables;
+mod growing;
 mod hostile;
 mod kill;
 mod linked;

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use whit::compression::{self, Codec, LEVEL_DEFAULT};
 use whit::delta::{Matcher, Signature};
 use whit::ids::{ChunkId, ReleaseId, ShortId};
-use whit::manifest;
+use whit::manifest::{self, NodeRef, Root, Totals};
 use whit::push::{Action, Agent, Error, Proxy, Segments, Telling, prefix_of};
 use whit::record::{DeliveryEvent, DeliveryState};
 use whit::wire::{
-    Basis, Batch, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Signed, Span, Told,
+    Basis, Batch, FromAgent, Grown, Marks, Open, Parcel, PushReply, Section, SegmentBatch, Signed, Span, Told,
 };
 
 use crate::shelf::{Files, Memory, Release, open, release};
@@ -31,6 +31,12 @@ impl Dice {
     fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
+}
+
+/// How a push opens that is told while it is read.
+fn unread_yet(open: Open) -> Open {
+    let root = Root::above(open.profile, open.shape, Totals::default(), Vec::new(), |_| {}).expect("nothing");
+    Open { release: root.release(), totals: root.totals, segments: 0, ..open }
 }
 
 /// How a conversation ended.
@@ -82,8 +88,11 @@ impl<'a> Push<'a> {
     /// Lets the two talk; `dice` decides whose turn it is. Breaks off after `steps` turns.
     fn talk(&mut self, memory: &mut Memory, dice: &mut Dice, steps: usize) -> End {
         let begin = open(self.release, self.dry_run);
-        let (mut agent, begin, first) =
-            Agent::new(begin, self.release.segments.clone(), self.telling.clone());
+        // What the agent has not read yet; none once it has said so.
+        let mut unread = (self.telling == Telling::Growing).then(|| self.release.segments.iter().copied());
+        let read = if unread.is_some() { Vec::new() } else { self.release.segments.clone() };
+        let begin = if unread.is_some() { unread_yet(begin) } else { begin };
+        let (mut agent, begin, first) = Agent::new(begin, read, self.telling.clone());
         let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
         // What the agent is still compressing: messages, then that a job is done.
         let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
@@ -92,7 +101,19 @@ impl<'a> Push<'a> {
         let mut to_agent: VecDeque<PushReply> = first.into();
         for _ in 0..steps {
             let mut actions = Vec::new();
-            if !to_proxy.is_empty() && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty())) {
+            let all_wait = to_proxy.is_empty() && to_agent.is_empty() && feeding.is_empty();
+            if let Some(rest) = unread.as_mut().filter(|_| all_wait || dice.percent(30)) {
+                let some: Vec<NodeRef> = rest.take(dice.below(5)).collect();
+                let is_over = rest.len() == 0 && dice.percent(50);
+                actions = agent.grow(some);
+                if is_over {
+                    unread = None;
+                    let root = &self.release.root;
+                    actions.extend(agent.grown(root.release(), root.totals));
+                }
+            } else if !to_proxy.is_empty()
+                && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty()))
+            {
                 if proxy.is_finished() {
                     // The proxy listens no longer.
                     to_proxy.clear();
@@ -355,27 +376,27 @@ proptest! {
         files in files(),
         known in 0u8..200,
         seed in 1u64..,
-        full: bool,
+        telling in 0u8..3,
         broken_off in 0usize..60,
     ) {
         let release = release(&numbered(&files));
         let (mut memory, mut dice) = (Memory::default(), Dice(seed));
         memory.chunks.extend(release.content.clone().into_iter().filter(|(id, _)| id.as_bytes()[0] < known));
         let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
-        let telling = if full { Telling::Full } else { Telling::Short };
+        let telling = [Telling::Full, Telling::Short, Telling::Growing][usize::from(telling)].clone();
         let mut push = Push::new(&release, telling);
         push.talk(&mut memory, &mut dice, broken_off);
         push_through(&mut push, &mut memory, &mut dice);
         assert_kept(&memory, &release, &before, &HashSet::new());
         // And once more: recognized at once.
-        prop_assert_eq!(push.talk(&mut memory, &mut dice, 10), End::Committed);
+        prop_assert_eq!(push.talk(&mut memory, &mut dice, ENDLESS), End::Committed);
     }
 
     #[test]
     fn a_push_after_another_keeps_exactly_what_changed_however_it_is_told(
         files in files(),
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..30),
-        telling in 0u8..5,
+        telling in 0u8..6,
         wrong_offers: bool,
         evicting: bool,
         bringing: bool,
@@ -396,6 +417,7 @@ proptest! {
         let mut push = match telling {
             0 => Push::new(&new, Telling::Short),
             1 => Push::new(&new, Telling::Full),
+            5 => Push::new(&new, Telling::Growing),
             2 => {
                 let unknown = Telling::Base(ReleaseId::of(b"unknown"), old.segments.clone());
                 Push { telling: unknown, ..Push::based(&new, &old, &memory) }
@@ -687,7 +709,7 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
     let chunk = |at: usize| chunks.get(at % chunks.len().max(1)).map(|bytes| (*bytes).clone());
     let parts = || release.parts.iter().map(|part| part.0.clone()).collect::<Vec<_>>();
     let thin = |part: Vec<u8>| manifest::shorten(&part).expect("a segment");
-    match which % 14 {
+    match which % 15 {
         0 => FromAgent::Commit,
         1 => FromAgent::Names(noise),
         2 => FromAgent::Names(
@@ -723,6 +745,15 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
             codec: Codec::Zstd,
             payload_bytes: u32::try_from(noise.len()).expect("small"),
         }),
+        14 => FromAgent::Grown(Grown {
+            release: release.root.release(),
+            totals: release.root.totals,
+            segments: if at.is_multiple_of(2) {
+                u32::try_from(release.segments.len()).expect("few")
+            } else {
+                u32::try_from(at >> 32).unwrap_or(u32::MAX)
+            },
+        }),
         5 => FromAgent::Chunks(raw(&chunk(at).into_iter().chain(chunk(at / 2)).collect::<Vec<_>>())),
         6 => FromAgent::Chunks(raw(&chunks.iter().map(|bytes| (*bytes).clone()).collect::<Vec<_>>())),
         _ => FromAgent::Chunks(Batch {
@@ -740,7 +771,7 @@ proptest! {
     fn no_sequence_of_messages_commits_an_incomplete_release_or_panics_the_proxy(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         segments in prop_oneof![3 => Just(None), 1 => any::<u32>().prop_map(Some)],
-        telling in 0u8..5,
+        telling in 0u8..7,
         dry_run: bool,
         messages in proptest::collection::vec((any::<u8>(), any::<usize>(), proptest::collection::vec(any::<u8>(), 0..64)), 0..12),
     ) {
@@ -752,11 +783,16 @@ proptest! {
             0 => begin.told = Told::Short(Vec::new()),
             1 => begin = Agent::new(begin, release.segments.clone(), Telling::Short).1,
             2 => begin = Agent::new(begin, release.segments.clone(), Telling::Full).1,
+            3 => begin = Agent::new(unread_yet(begin), Vec::new(), Telling::Growing).1,
             _ => {
                 let older = crate::shelf::release(&numbered(&files[files.len() / 2..]));
                 memory = Memory::holding(&older);
                 let base = Telling::Base(older.root.release(), older.segments);
-                begin = Agent::new(begin, release.segments.clone(), base).1;
+                begin = if telling == 4 {
+                    Agent::new(unread_yet(begin), Vec::new(), Telling::Growing).1
+                } else {
+                    Agent::new(begin, release.segments.clone(), base).1
+                };
             }
         }
         begin.segments = segments.unwrap_or(begin.segments);
@@ -774,18 +810,24 @@ proptest! {
     fn no_sequence_of_replies_panics_the_agent(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         dry_run: bool,
-        telling in 0u8..4,
-        replies in proptest::collection::vec((0u8..12, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
+        telling in 0u8..5,
+        replies in proptest::collection::vec((0u8..13, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
     ) {
         let release = release(&numbered(&files));
         let telling = match telling {
             0 => Telling::Short,
             1 => Telling::Full,
             2 => Telling::Base(ReleaseId::of(b"base"), Vec::new()),
+            3 => Telling::Growing,
             _ => Telling::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
         };
-        let (mut agent, begin, mut actions) =
-            Agent::new(open(&release, dry_run), release.segments.clone(), telling);
+        let mut unread = release.segments.iter().copied();
+        let grows = telling == Telling::Growing;
+        let (mut agent, begin, mut actions) = if grows {
+            Agent::new(unread_yet(open(&release, false)), Vec::new(), telling)
+        } else {
+            Agent::new(open(&release, dry_run), release.segments.clone(), telling)
+        };
         for (which, marks, right) in replies {
             let count = release.segments.len();
             let marks: Marks =
@@ -804,6 +846,14 @@ proptest! {
                 10 => {
                     actions.extend(agent.offered(marks));
                     PushReply::WantNames
+                }
+                12 if grows => {
+                    actions.extend(if right {
+                        agent.grow(unread.by_ref().take(2))
+                    } else {
+                        agent.grown(release.root.release(), release.root.totals)
+                    });
+                    continue;
                 }
                 _ => {
                     actions.extend(agent.chunks_sent());

@@ -96,7 +96,7 @@ impl Pusher {
             open: Some(open),
             agent,
             proxy: None,
-            shelf: SpaceShelf::new(Arc::clone(store), user, 1, replies),
+            shelf: SpaceShelf::new(Arc::clone(store), app.clone(), user, 1, replies),
             stored,
             to_proxy: VecDeque::new(),
             to_agent: VecDeque::new(),
@@ -189,7 +189,11 @@ impl Pusher {
                 // The base is unknown: what was sent before was passed over.
                 self.received.clear();
             }
-            FromAgent::Names(_) | FromAgent::Segments(_) | FromAgent::Commit | FromAgent::Offer(_) => {}
+            FromAgent::Names(_)
+            | FromAgent::Grown(_)
+            | FromAgent::Segments(_)
+            | FromAgent::Commit
+            | FromAgent::Offer(_) => {}
         }
     }
 

@@ -33,7 +33,7 @@ impl Present {
     ///
     /// # Errors
     /// The scan's temporary file cannot be read.
-    pub fn of(scan: Scan) -> Result<Self, scan::Error> {
+    pub fn of(scan: &Scan) -> Result<Self, scan::Error> {
         let release = Some((scan.root.release(), scan.segments.clone()));
         let mut present = Self { release, ..Self::default() };
         for (place, node) in (0..).zip(&scan.segments) {

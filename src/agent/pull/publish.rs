@@ -174,17 +174,17 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let present = if is_there {
         let everything = Selection { ignore_files_off: true, ..Selection::default() };
         let archives = Archives::new(staging.folder.clone());
-        let scanned = scan::scan_remembering(
-            target,
-            &everything,
-            Profile::DEFAULT,
-            options.threads,
-            None,
-            Some(&archives),
+        let reader = scan::Reader {
+            selection: &everything,
+            profile: Profile::DEFAULT,
+            threads: options.threads,
+            memory: None,
+            archives: Some(&archives),
+            ended: None,
             monitor,
-        );
-        match scanned {
-            Ok(scan) => Present::of(scan)?,
+        };
+        match reader.scan(target) {
+            Ok(scan) => Present::of(&scan)?,
             Err(error) => {
                 // What cannot be read only costs bytes.
                 monitor.note(&format!("{error}; its content is fetched anew"));

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 
 use self::apart::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
@@ -208,43 +209,60 @@ pub fn scan(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
-    scan_remembering(path, selection, profile, threads, None, None, monitor)
+    Reader { selection, profile, threads, memory: None, archives: None, ended: None, monitor }.scan(path)
 }
 
-/// Scans as [`scan`] does, but does not read the files that look as `memory` remembers them.
-///
-/// The result is the same, unless such a file was given back its size, times and inode after a change.
-/// A memory that turns out to be wrong in itself is passed over. Archives are taken apart where `archives`
-/// says where to.
-///
-/// # Errors
-/// As [`scan`].
-pub fn scan_remembering(
-    path: &Path,
-    selection: &Selection,
-    profile: Profile,
-    threads: usize,
-    memory: Option<&Memory>,
-    archives: Option<&Archives>,
-    monitor: &dyn Monitor,
-) -> Result<Scan, Error> {
-    let once = |memory| scan_once(path, selection, profile, threads, memory, archives, monitor);
-    match once(memory) {
-        // Either the tree or the memory is to blame.
-        Err(Error::Manifest(_)) if memory.is_some() => once(None),
-        result => result,
+/// A segment that a scan has just ended, and where its chunks can be read.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its name and length.
+    pub node: NodeRef,
+    /// The scan's spool.
+    pub spool: Spool,
+    /// What the whole is.
+    pub shape: Shape,
+}
+
+/// How a path is scanned.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// What is left out.
+    pub selection: &'a Selection,
+    /// How content is cut.
+    pub profile: Profile,
+    /// Workers.
+    pub threads: usize,
+    /// What files looked like at the last push: those that look the same are not read.
+    pub memory: Option<&'a Memory>,
+    /// Where archives are taken apart to; without it they are not.
+    pub archives: Option<&'a Archives>,
+    /// Who hears of each segment as it ends; only without a memory, which may turn out to be wrong.
+    pub ended: Option<&'a UnboundedSender<Ended>>,
+    /// Who is told.
+    pub monitor: &'a dyn Monitor,
+}
+
+impl Reader<'_> {
+    /// Scans as [`scan`] does.
+    ///
+    /// The result is the same with a memory, unless a file was given back its size, times and inode after a change.
+    /// A memory that turns out to be wrong in itself is passed over.
+    ///
+    /// # Errors
+    /// As [`scan`].
+    pub fn scan(&self, path: &Path) -> Result<Scan, Error> {
+        match scan_once(self, path) {
+            // Either the tree or the memory is to blame.
+            Err(Error::Manifest(_)) if self.memory.is_some() => {
+                scan_once(&Self { memory: None, ..*self }, path)
+            }
+            result => result,
+        }
     }
 }
 
-fn scan_once(
-    path: &Path,
-    selection: &Selection,
-    profile: Profile,
-    threads: usize,
-    memory: Option<&Memory>,
-    archives: Option<&Archives>,
-    monitor: &dyn Monitor,
-) -> Result<Scan, Error> {
+fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
+    let &Reader { selection, profile, threads, memory, archives, ended, monitor } = reader;
     monitor.begin(Phase::Scan, None);
     let began = memory::now();
     let top = walk::Top::of(path)?;
@@ -257,6 +275,8 @@ fn scan_once(
         file: None,
         apart: Apart::default(),
         checker: manifest::Reader::new(),
+        shape: top.shape,
+        ended: ended.filter(|_| memory.is_none()).cloned(),
     };
     std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
@@ -269,7 +289,7 @@ fn scan_once(
         walker.join().expect("the walker does not panic")?;
         collected
     })?;
-    let mut scan = collector.finish(top.shape)?;
+    let mut scan = collector.finish()?;
     let same = |memory: &&Memory| {
         scan.seen.remembered == scan.root.totals.files && memory.release() == scan.root.release()
     };
@@ -285,6 +305,8 @@ struct Collector {
     file: Option<(EntryPath, u64)>,
     apart: Apart,
     checker: manifest::Reader,
+    shape: Shape,
+    ended: Option<UnboundedSender<Ended>>,
 }
 
 impl Collector {
@@ -362,12 +384,16 @@ impl Collector {
         // What the proxy would refuse is refused here, where the path can still be named and mended.
         self.checker.segment(&segment.bytes)?;
         self.spool.end_segment(&segment.bytes)?;
+        if let Some(ended) = &self.ended {
+            // Nobody may listen any longer.
+            drop(ended.send(Ended { node: segment.node, spool: self.spool.clone(), shape: self.shape }));
+        }
         Ok(())
     }
 
-    fn finish(mut self, shape: Shape) -> Result<Scan, Error> {
+    fn finish(mut self) -> Result<Scan, Error> {
         let builder = std::mem::replace(&mut self.builder, Builder::new(Profile::DEFAULT));
-        let (last, root, segments) = builder.finish(shape)?;
+        let (last, root, segments) = builder.finish(self.shape)?;
         if let Some(segment) = last {
             self.end_segment(&segment)?;
         }

@@ -43,16 +43,23 @@ fn plain(top: &Path) -> Scan {
     scan(top, &Selection::default(), Profile::DEFAULT, 2, &Silent).expect("a scan")
 }
 
+fn remembering<'a>(
+    memory: Option<&'a Memory>,
+    selection: &'a Selection,
+    monitor: &'a dyn Monitor,
+) -> Reader<'a> {
+    Reader { selection, profile: Profile::DEFAULT, threads: 2, memory, archives: None, ended: None, monitor }
+}
+
 fn with(top: &Path, memory: &Memory) -> Scan {
-    scan_remembering(top, &Selection::default(), Profile::DEFAULT, 2, Some(memory), None, &Silent)
-        .expect("a scan")
+    remembering(Some(memory), &Selection::default(), &Silent).scan(top).expect("a scan")
 }
 
 /// Remembers the tree as if the scan had begun `later` nanoseconds later.
 fn remembered(state: &Path, top: &Path, later: i64) -> Memory {
-    let Scan { root, segments, mut spool, mut seen, .. } = plain(top);
+    let Scan { root, segments, spool, mut seen, .. } = plain(top);
     seen.began += later;
-    seen.remember(state, &key(), 1, (&root, &segments), &mut spool).expect("written");
+    seen.remember(state, &key(), 1, (&root, &segments), &spool).expect("written");
     Memory::open(state, &key()).expect("a memory")
 }
 
@@ -134,7 +141,7 @@ proptest! {
             edit(&top, *operation, NAMES[*file], *seed);
         }
         let selection = Selection { exclude: exclude.map(str::to_owned).into_iter().collect(), ..Selection::default() };
-        let scanned = |memory| scan_remembering(&top, &selection, Profile::DEFAULT, 2, memory, None, &Silent).expect("a scan");
+        let scanned = |memory| remembering(memory, &selection, &Silent).scan(&top).expect("a scan");
         let (mut with, mut without) = (scanned(Some(&memory)), scanned(None));
         assert_equal(&mut with, &mut without);
         prop_assert_eq!(without.seen.remembered, 0);
@@ -144,7 +151,7 @@ proptest! {
         // What a scan with a memory leaves is as good as the memory that it had.
         let files = with.root.totals.files;
         with.seen.began += LATER;
-        with.seen.remember(folder.path(), &key(), 2, (&with.root, &with.segments), &mut with.spool).expect("written");
+        with.seen.remember(folder.path(), &key(), 2, (&with.root, &with.segments), &with.spool).expect("written");
         let memory = Memory::open(folder.path(), &key()).expect("a memory");
         let mut again = scanned(Some(&memory));
         assert_equal(&mut again, &mut without);
@@ -157,18 +164,17 @@ fn an_unchanged_tree_is_not_read_and_its_memory_not_written_again() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     let monitor = Counter::default();
-    let scan =
-        scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &monitor);
-    let Scan { root, segments, mut spool, seen, .. } = scan.expect("a scan");
+    let scan = remembering(Some(&memory), &Selection::default(), &monitor).scan(&top);
+    let Scan { root, segments, spool, seen, .. } = scan.expect("a scan");
     assert_eq!((seen.remembered, root.totals.files), (6, 6));
     assert_eq!(monitor.bytes(), root.totals.bytes, "progress counts what was not read");
     assert_eq!(seen.same_as, Some(1));
     fs::remove_dir_all(folder.path().join("memory")).expect("removed");
-    seen.remember(folder.path(), &key(), 1, (&root, &segments), &mut spool).expect("nothing to do");
+    seen.remember(folder.path(), &key(), 1, (&root, &segments), &spool).expect("nothing to do");
     assert!(!folder.path().join("memory").exists());
     // Under another number the proxy has confirmed something else.
-    let Scan { root, segments, mut spool, seen, .. } = with(&top, &memory);
-    seen.remember(folder.path(), &key(), 2, (&root, &segments), &mut spool).expect("written");
+    let Scan { root, segments, spool, seen, .. } = with(&top, &memory);
+    seen.remember(folder.path(), &key(), 2, (&root, &segments), &spool).expect("written");
     assert_eq!(Memory::open(folder.path(), &key()).expect("a memory").sequence(), 2);
 }
 
@@ -251,7 +257,7 @@ fn a_memory_that_contradicts_itself_is_passed_over() {
     // without it.
     let wrong = ChunkRef { id: ChunkId::of(b"another"), bytes: 10 };
     let memory = lie(folder.path(), &top, &[file, Item::Chunk(wrong)]);
-    let mut scan = with(&top, &memory);
+    let scan = with(&top, &memory);
     assert_eq!(scan.spool.chunks(0).expect("read")[0].chunk, wrong);
 }
 
@@ -260,7 +266,6 @@ fn a_tree_that_no_release_can_hold_is_refused_with_a_memory_too() {
     let (folder, top) = tree();
     let memory = remembered(folder.path(), &top, LATER);
     std::os::unix::fs::symlink("/etc/passwd", top.join("out")).expect("linked");
-    let scan =
-        scan_remembering(&top, &Selection::default(), Profile::DEFAULT, 2, Some(&memory), None, &Silent);
+    let scan = remembering(Some(&memory), &Selection::default(), &Silent).scan(&top);
     assert!(matches!(scan, Err(Error::Manifest(manifest::Error::Link { .. }))));
 }

@@ -78,6 +78,8 @@ pub enum Telling {
     Short,
     /// In full, after a [`Error::Mismatch`].
     Full,
+    /// As it is read: segments come by [`Agent::grow`], the end by [`Agent::grown`].
+    Growing,
 }
 
 /// Where a push stands.
@@ -89,6 +91,15 @@ enum State {
     Committing,
     Delivering,
     Finished,
+}
+
+/// A manifest that is told while it is read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Growth {
+    /// Whether all of it is there.
+    is_over: bool,
+    /// Segments that are in batches already.
+    batched: usize,
 }
 
 /// `Segments` that were sent and not yet answered.
@@ -105,6 +116,7 @@ pub struct Agent {
     segments: Vec<NodeRef>,
     dry_run: bool,
     full: bool,
+    growth: Option<Growth>,
     /// What new segments are in the place of, while the push is told by a base.
     replaced: Option<SegmentsReplaced>,
     state: State,
@@ -143,9 +155,19 @@ impl Agent {
     pub fn receive(&mut self, reply: PushReply) -> Result<Vec<Action>, Error> {
         match (self.state, reply) {
             (_, PushReply::Refused(refusal)) => Err(Error::Refused(refusal)),
+            (State::Opened, PushReply::WantNames) if self.is_growing() => {
+                // Nobody waits: they come with the end of the input.
+                self.state = State::Named;
+                Ok(Vec::new())
+            }
             (State::Opened, PushReply::WantNames) => {
+                self.growth = None;
                 self.turn(State::Named);
                 Ok(self.names())
+            }
+            (State::Opened, PushReply::WantSegments(marks)) if self.growth.is_some() && marks.fits(0) => {
+                self.state = State::Sending;
+                Ok(self.proceed())
             }
             (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
                 // The proxy does not have the base: all begins anew, and it passes over what was sent.
@@ -191,9 +213,9 @@ impl Agent {
                 })
             }
             (
-                State::Opened | State::Sending | State::Committing,
+                State::Opened | State::Named | State::Sending | State::Committing,
                 PushReply::Committed { record, existing },
-            ) if self.state != State::Sending || self.is_based() => {
+            ) if !self.is_growing() && (self.state != State::Sending || self.is_based()) => {
                 self.waiting.clear();
                 self.turn(State::Delivering);
                 Ok(vec![Action::Committed { record, existing }])
@@ -252,7 +274,7 @@ impl Agent {
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
         let Unanswered { places, offered } =
             self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
-        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.is_based() {
+        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.is_based() && !self.is_growing() {
             self.round_trips += 1;
         }
         let mut signed = std::mem::take(&mut self.signed);
@@ -292,6 +314,7 @@ impl Agent {
         if self.state != State::Sending {
             return actions;
         }
+        self.batch_grown();
         if self.unanswered.len() + self.sending < SEGMENT_BATCHES_OPEN
             && let Some(batch) = self.waiting.pop_front()
         {
@@ -313,7 +336,7 @@ impl Agent {
             return actions;
         }
         let none_open = self.unanswered.is_empty() || (self.is_based() && !self.dry_run);
-        if self.waiting.is_empty() && none_open && self.sending == 0 {
+        if self.waiting.is_empty() && none_open && self.sending == 0 && !self.is_growing() {
             if self.dry_run {
                 self.state = State::Finished;
                 actions.push(Action::Finish);

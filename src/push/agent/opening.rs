@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Agent, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling};
+use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling};
+use crate::ids::ReleaseId;
 use crate::limits::{OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::{NodeRef, Outline};
+use crate::manifest::{NodeRef, Outline, Totals};
 use crate::push::SegmentsReplaced;
-use crate::wire::{FromAgent, Open, Told, pack_names, pack_short_names};
+use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
 
 impl Agent {
     /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
@@ -16,6 +17,7 @@ impl Agent {
             segments,
             dry_run: open.dry_run,
             full: telling == Telling::Full,
+            growth: (telling == Telling::Growing).then(Growth::default),
             replaced: None,
             state: State::Opened,
             waiting: VecDeque::new(),
@@ -34,10 +36,11 @@ impl Agent {
             Telling::Base(release, base) if !agent.dry_run => {
                 Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
             }
-            Telling::Base(..) | Telling::Short | Telling::Full => None,
+            Telling::Base(..) | Telling::Short | Telling::Full | Telling::Growing => None,
         };
         let Some((release, base, outline)) = by_base else {
             open.told = match (agent.full, fits) {
+                _ if agent.is_growing() => Told::Growing,
                 (true, true) => Told::Full(pack_names(names)),
                 (true, false) => Told::Full(Vec::new()),
                 (false, true) => Told::Short(pack_short_names(names)),
@@ -55,6 +58,45 @@ impl Agent {
         agent.state = State::Sending;
         let actions = agent.proceed();
         (agent, open, actions)
+    }
+
+    /// Whether more of the manifest will come.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growth.as_ref().is_some_and(|growth| !growth.is_over)
+    }
+
+    /// Hears of the next segments of a manifest that is told as it is read.
+    pub fn grow(&mut self, segments: impl IntoIterator<Item = NodeRef>) -> Vec<Action> {
+        self.segments.extend(segments);
+        self.proceed()
+    }
+
+    /// Hears that all segments of such a manifest were given, and what it is.
+    pub fn grown(&mut self, release: ReleaseId, totals: Totals) -> Vec<Action> {
+        if let Some(growth) = &mut self.growth {
+            growth.is_over = true;
+        }
+        let segments = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
+        let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments }))];
+        if self.state == State::Named {
+            self.growth = None;
+            self.round_trips += 1;
+            actions.extend(self.names());
+        }
+        actions.extend(self.proceed());
+        actions
+    }
+
+    /// Batches new segments where they fill a batch, where nothing else is under way, or where they are the last.
+    pub(super) fn batch_grown(&mut self) {
+        let Some(Growth { is_over, batched }) = self.growth else { return };
+        let bytes: usize = self.segments[batched..].iter().map(|segment| segment.bytes as usize).sum();
+        let is_idle = self.waiting.is_empty() && self.unanswered.is_empty() && self.sending == 0;
+        if bytes > SEGMENT_BATCH_BYTES || is_idle || is_over {
+            let end = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
+            self.queue(u32::try_from(batched).expect("fewer than all")..end);
+            self.growth = Some(Growth { is_over, batched: end as usize });
+        }
     }
 
     pub(super) fn names(&self) -> Vec<Action> {

@@ -88,7 +88,10 @@ impl Proxy {
     /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
     pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         match (self.state, message) {
-            (State::Naming, FromAgent::Names(names)) => self.named(&names, shelf),
+            (State::Naming | State::Receiving, FromAgent::Grown(grown)) if self.is_growing() => {
+                self.grown(grown, shelf)
+            }
+            (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, shelf),
             // Sent before the agent heard that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
             (State::Receiving, FromAgent::Offer(offer)) if !self.told_by_base && !self.open.dry_run => {
@@ -110,7 +113,7 @@ impl Proxy {
                 Ok(Vec::new())
             }
             (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
-            (State::Receiving, FromAgent::Commit) if !self.open.dry_run => {
+            (State::Receiving, FromAgent::Commit) if !self.open.dry_run && !self.is_growing() => {
                 self.commit_ordered = true;
                 self.commit_if_due(shelf)
             }
@@ -121,6 +124,9 @@ impl Proxy {
     /// Takes the next wanted segments and says which of their chunks are missing.
     fn segments(&mut self, batch: &SegmentBatch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         let count = batch.lengths.len();
+        if self.is_growing() {
+            self.grow_to(self.segments.len() + count)?;
+        }
         if count > self.wanted.len() {
             return Err(Error::OutOfTurn("Segments"));
         }

@@ -13,7 +13,11 @@ use crate::push::parcels::Parcels;
 use crate::push::signer::Signer;
 use crate::push::waiting::WaitingRoom;
 use crate::record::Cost;
-use crate::wire::{BatchError, Marks, Open, PushReply, Told};
+use crate::wire::{BatchError, Grown, Marks, Open, PushReply, Told};
+
+fn limit(what: &'static str, found: usize, max: usize) -> Result<(), Error> {
+    if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
+}
 
 impl Proxy {
     /// Begins with what the agent opened; gives the first replies.
@@ -21,9 +25,6 @@ impl Proxy {
     /// # Errors
     /// A request out of bounds, or a shelf that fails.
     pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
-        let limit = |what, found: usize, max: usize| {
-            if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
-        };
         limit("labels", open.labels.len(), LIST_MAX)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
@@ -52,11 +53,17 @@ impl Proxy {
             plain: Vec::new(),
             open,
         };
-        if let Some((record, existing)) = shelf.recognize(&proxy.open).map_err(Error::Shelf)? {
-            proxy.state = State::Finished;
-            return Ok((proxy, vec![PushReply::Committed { record, existing }]));
+        if told != Told::Growing
+            && let Some(committed) = proxy.recognize(shelf)?
+        {
+            return Ok((proxy, vec![committed]));
         }
         let replies = match told {
+            Told::Growing if proxy.open.dry_run => return Err(Error::OutOfTurn("Growing")),
+            Told::Growing => {
+                proxy.open.told = Told::Growing;
+                proxy.told_while_read(shelf)?
+            }
             Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
             Told::Short(names) => proxy.told_by_names(&names, shelf)?,
             Told::Full(names) => {
@@ -87,6 +94,55 @@ impl Proxy {
         self.told_by_base = true;
         self.begin_receiving(segments);
         Ok(Vec::new())
+    }
+
+    /// Ends the push where the space has the release already.
+    fn recognize(&mut self, shelf: &mut impl Shelf) -> Result<Option<PushReply>, Error> {
+        let recognized = shelf.recognize(&self.open).map_err(Error::Shelf)?;
+        Ok(recognized.map(|(record, existing)| {
+            self.state = State::Finished;
+            PushReply::Committed { record, existing }
+        }))
+    }
+
+    /// Whether the agent still reads its input.
+    pub(super) fn is_growing(&self) -> bool {
+        self.open.told == Told::Growing
+    }
+
+    /// Takes segments as they come where there is nothing to compare them with; else waits for all.
+    fn told_while_read(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if shelf.base(None).map_err(Error::Shelf)?.is_some_and(|base| !base.is_empty()) {
+            return Ok(vec![PushReply::WantNames]);
+        }
+        self.begin_receiving(Vec::new());
+        Ok(vec![PushReply::WantSegments(Marks::default())])
+    }
+
+    /// Hears what the whole manifest is.
+    pub(super) fn grown(&mut self, grown: Grown, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let Grown { release, totals, segments } = grown;
+        if (segments as usize) < self.segments.len() {
+            return Err(Error::OutOfTurn("Grown"));
+        }
+        limit("segments", segments as usize, MANIFEST_SEGMENTS_MAX)?;
+        (self.open.release, self.open.totals, self.open.segments) = (release, totals, segments);
+        self.open.told = Told::Short(Vec::new());
+        if self.state == State::Naming {
+            return Ok(self.recognize(shelf)?.into_iter().collect());
+        }
+        self.grow_to(segments as usize)?;
+        Ok(Vec::new())
+    }
+
+    /// Wants further segments, until there are `count`.
+    pub(super) fn grow_to(&mut self, count: usize) -> Result<(), Error> {
+        limit("segments", count, MANIFEST_SEGMENTS_MAX)?;
+        let places = self.segments.len()..count;
+        self.wanted
+            .extend(places.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")));
+        self.segments.resize(count, None);
+        Ok(())
     }
 
     fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {

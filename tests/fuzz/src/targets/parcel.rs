@@ -125,7 +125,7 @@ fn parcel(script: &mut Script<'_>, old: &[Vec<u8>], new: &[Vec<u8>], signed: &[&
     match flags >> 3 & 7 {
         1 => lengths.iter_mut().for_each(|length| *length ^= u32::from(script.byte())),
         2 => payload = script.run().to_vec(),
-        3 => basis = super::proxy::basis(script),
+        3 => basis = self::basis(script),
         4 => payload.iter_mut().skip(script.below(64)).take(2).for_each(|byte| *byte ^= script.byte()),
         5 => payload_bytes = payload_bytes.wrapping_sub(u32::from(script.byte())),
         _ => {}
@@ -187,4 +187,32 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![0, 2, 54, 1, 0, 0, 0, 200],
         [&[0, 0, length, 0], raw.as_slice()].concat(),
     ]
+}
+
+/// What a parcel says it is compressed against.
+pub fn basis(script: &mut Script<'_>) -> Basis {
+    let number = |script: &mut Script<'_>| {
+        let byte = script.byte();
+        if byte == 0xff { u32::MAX } else { u32::from(byte) }
+    };
+    match script.below(3) {
+        0 => Basis::None,
+        1 => {
+            let span = |script: &mut Script<'_>| Span {
+                segment: number(script),
+                first: number(script),
+                count: number(script),
+            };
+            Basis::Prefix((0..script.below(4)).map(|_| span(script)).collect())
+        }
+        _ => {
+            let section = |script: &mut Script<'_>| Section {
+                whole: number(script),
+                region: number(script),
+                chunks: number(script),
+                delta: script.run().to_vec(),
+            };
+            Basis::Signed((0..script.below(4)).map(|_| section(script)).collect())
+        }
+    }
 }

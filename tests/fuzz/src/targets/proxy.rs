@@ -18,10 +18,11 @@ use whit::reassembly::{self, ChunkReader, SourceError, walk};
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::Record;
 use whit::wire::{
-    Basis, Batch, FromAgent, Open, Parcel, PushReply, Refusal, Section, SegmentBatch, Span, Told, pack_names,
+    Batch, FromAgent, Grown, Open, Parcel, PushReply, Refusal, SegmentBatch, Told, pack_names,
     pack_short_names,
 };
 
+use super::parcel::basis;
 use super::script::Script;
 
 pub fn run(bytes: &[u8]) {
@@ -33,7 +34,7 @@ pub fn run(bytes: &[u8]) {
     let named = match &open.told {
         Told::Short(names) => names.len() / 4,
         Told::Full(names) => names.len() / 8,
-        Told::Base { .. } => 0,
+        Told::Base { .. } | Told::Growing => 0,
     };
     let mut agent = Talk {
         release: &release,
@@ -149,6 +150,7 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
     open.told = match flags >> 5 & 3 {
         0 => Told::Short(pack_short_names(told)),
         1 => Told::Full(pack_names(told)),
+        3 => Told::Growing,
         // Of the base, which has the release's segments but for the first few.
         _ => {
             let nodes: Vec<NodeRef> = release.segments.iter().map(|bytes| node(bytes)).collect();
@@ -200,12 +202,10 @@ impl Talk<'_> {
     }
 
     fn next(&mut self, script: &mut Script<'_>) -> Option<FromAgent> {
-        Some(match script.below(14) {
+        Some(match script.below(15) {
             0 => {
-                let names = &self.names[self.named.min(self.names.len())..];
-                let names = &names[..names.len().min(1 + script.below(8))];
+                let names = self.names.iter().skip(self.named).take(1 + script.below(8)).copied();
                 self.named += names.len();
-                let names = names.iter().copied();
                 FromAgent::Names(if self.is_full { pack_names(names) } else { pack_short_names(names) })
             }
             1 => FromAgent::Names(script.run().to_vec()),
@@ -238,9 +238,14 @@ impl Talk<'_> {
                 FromAgent::Parcel(Parcel { lengths, basis: basis(script), codec, payload_bytes })
             }
             11 => FromAgent::Piece(std::mem::take(&mut self.payload)),
-            12 => {
+            13 => {
                 let half = self.payload.len() / 2;
                 FromAgent::Piece(self.payload.drain(..half).collect())
+            }
+            12 => {
+                let Release { root, segments, .. } = self.release;
+                let segments = u32::try_from(segments.len() + script.below(3)).expect("few");
+                FromAgent::Grown(Grown { release: root.release(), totals: root.totals, segments })
             }
             _ => return None,
         })
@@ -281,34 +286,6 @@ impl Talk<'_> {
             _ => {}
         }
         Batch { codec, lengths, payload }
-    }
-}
-
-/// What a parcel says it is compressed against.
-pub fn basis(script: &mut Script<'_>) -> Basis {
-    let number = |script: &mut Script<'_>| {
-        let byte = script.byte();
-        if byte == 0xff { u32::MAX } else { u32::from(byte) }
-    };
-    match script.below(3) {
-        0 => Basis::None,
-        1 => {
-            let span = |script: &mut Script<'_>| Span {
-                segment: number(script),
-                first: number(script),
-                count: number(script),
-            };
-            Basis::Prefix((0..script.below(4)).map(|_| span(script)).collect())
-        }
-        _ => {
-            let section = |script: &mut Script<'_>| Section {
-                whole: number(script),
-                region: number(script),
-                chunks: number(script),
-                delta: script.run().to_vec(),
-            };
-            Basis::Signed((0..script.below(4)).map(|_| section(script)).collect())
-        }
     }
 }
 

@@ -34,6 +34,7 @@ pub fn run(bytes: &[u8]) {
                 match &open.told {
                     Told::Short(bytes) => short_names(bytes),
                     Told::Full(bytes) => names(bytes),
+                    Told::Growing => {}
                     Told::Base { outline, .. } => assert!(outline.apply(&[], usize::MAX).is_none()),
                 }
             }
@@ -47,7 +48,8 @@ pub fn run(bytes: &[u8]) {
                     assert!((1..=PARCEL_PLAIN_MAX).contains(&bytes) && parcel.payload_bytes > 0);
                 }
             }
-            Some(FromAgent::Offer(_) | FromAgent::Piece(_) | FromAgent::Commit) | None => {}
+            Some(FromAgent::Grown(_) | FromAgent::Offer(_) | FromAgent::Piece(_) | FromAgent::Commit)
+            | None => {}
         },
         4 => {
             if let Some(PushReply::WantSegments(found) | PushReply::Missing(found)) =

@@ -1,0 +1,157 @@
+//! A push's input: read on a thread of its own, told segment by segment where that takes long.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::Result;
+use super::memory::{Key, Memory};
+use super::order::Order;
+use super::scan::{self, Apart, Archives, Ended, Scan, Seen, Spool};
+use crate::chunking::Profile;
+use crate::manifest::{NodeRef, Root, Shape, Totals};
+use crate::monitor::Monitor;
+
+/// Segments that are heard of at a time.
+const SEGMENTS_AT_ONCE: usize = 256;
+
+/// The input, read.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The manifest's root.
+    pub root: Root,
+    /// Its segments, in order.
+    pub segments: Vec<NodeRef>,
+    /// Their bytes, and where their chunks can be read.
+    pub spool: Spool,
+    /// Archives that were taken apart.
+    pub apart: Apart,
+    /// Gone once it is remembered.
+    pub seen: Mutex<Option<Seen>>,
+}
+
+impl From<Scan> for Scanned {
+    fn from(Scan { root, segments, spool, seen, apart }: Scan) -> Self {
+        Self { root, segments, spool, apart, seen: Mutex::new(Some(seen)) }
+    }
+}
+
+/// The input of a push.
+#[derive(Debug)]
+pub enum Input {
+    /// All of it is known.
+    Read(Box<Scanned>),
+    /// Its segments are still being made.
+    Growing(Growing),
+}
+
+/// What is heard of an input that grows.
+#[derive(Debug)]
+pub enum Heard {
+    /// Its next segments.
+    Segments(Vec<NodeRef>),
+    /// There are no more.
+    All(Box<Scanned>),
+}
+
+/// An input that is told while it is read.
+#[derive(Debug)]
+pub struct Growing {
+    work: Work,
+    ended: UnboundedReceiver<Ended>,
+    first: Option<NodeRef>,
+    shape: Shape,
+    /// Where the segments are that were told so far.
+    pub spool: Spool,
+}
+
+type Work = JoinHandle<Result<Scan, scan::Error>>;
+
+impl Input {
+    /// Reads what `order` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
+    /// remembered of it, the input is given as soon as there is a segment.
+    ///
+    /// Files that look as they did at the last push are not read where `memory` says so; archives are taken apart where
+    /// `archives` does.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn begin(
+        order: &Order,
+        monitor: &Arc<dyn Monitor>,
+        key: &Key,
+        (memory, archives): (bool, bool),
+        patience: Duration,
+    ) -> Result<Self> {
+        let memory = order.state.as_deref().filter(|_| memory).and_then(|state| Memory::open(state, key));
+        // A dry run ends with the answers to all segments.
+        let tells = memory.is_none() && !order.dry_run;
+        let (ended_in, mut ended) = unbounded_channel();
+        let (order, monitor) = (order.clone(), Arc::clone(monitor));
+        let mut work = tokio::task::spawn_blocking(move || {
+            let folder = order.state.clone().filter(|state| crate::files::create_folder(state).is_ok());
+            let folder = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
+            let reader = scan::Reader {
+                selection: &order.selection,
+                profile: Profile::DEFAULT,
+                threads: order.threads,
+                memory: memory.as_ref(),
+                archives: archives.then_some(&folder),
+                ended: tells.then_some(&ended_in),
+                monitor: monitor.as_ref(),
+            };
+            reader.scan(&order.path)
+        });
+        if tells {
+            if let Ok(read) = tokio::time::timeout(patience, finish(&mut work)).await {
+                return read.map(Self::Read);
+            }
+            // None comes where the end is near.
+            if let Some(Ended { node, spool, shape }) = ended.recv().await {
+                return Ok(Self::Growing(Growing { work, ended, first: Some(node), shape, spool }));
+            }
+        }
+        finish(&mut work).await.map(Self::Read)
+    }
+
+    /// Waits until all of it is known.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn whole(self) -> Result<Self> {
+        match self {
+            Self::Growing(mut growing) => finish(&mut growing.work).await.map(Self::Read),
+            read @ Self::Read(_) => Ok(read),
+        }
+    }
+}
+
+impl Growing {
+    /// The root of the manifest that has no entry yet.
+    pub fn beginning(&self) -> Root {
+        let (profile, totals) = (Profile::DEFAULT, Totals::default());
+        Root::above(profile, self.shape, totals, Vec::new(), |_| {}).expect("nothing is within bounds")
+    }
+
+    /// Waits for what comes next. May be dropped and called again; not after the end.
+    ///
+    /// # Errors
+    /// The rest cannot be read.
+    pub async fn hear(&mut self) -> Result<Heard> {
+        if let Some(first) = self.first.take() {
+            return Ok(Heard::Segments(vec![first]));
+        }
+        let mut ended = Vec::new();
+        if self.ended.recv_many(&mut ended, SEGMENTS_AT_ONCE).await > 0 {
+            return Ok(Heard::Segments(ended.into_iter().map(|ended| ended.node).collect()));
+        }
+        finish(&mut self.work).await.map(Heard::All)
+    }
+}
+
+async fn finish(work: &mut Work) -> Result<Box<Scanned>> {
+    let scan = work.await.expect("a scan ends without a panic")?;
+    Ok(Box::new(scan.into()))
+}
