@@ -80,7 +80,6 @@ impl Agent {
         let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments }))];
         if self.state == State::Named {
             self.growth = None;
-            self.round_trips += 1;
             actions.extend(self.names());
         }
         actions.extend(self.proceed());
