@@ -29,8 +29,8 @@ use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
 use whit::wire::{
-    Answer, Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, ProxyInfo, PullReply, PullRequest,
-    PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span, Told, pack_short_names,
+    Answer, Basis, Batch, FromAgent, Grown, Marks, Open, Operation, Parcel, ProxyInfo, PullReply,
+    PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span, Told, pack_short_names,
 };
 
 /// Bytes on one line of a block.
@@ -317,6 +317,11 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Ve
     bytes
 }
 
+fn grown() -> Grown {
+    let Open { release, totals, segments, .. } = open();
+    Grown { release, totals, segments }
+}
+
 fn open() -> Open {
     let (segment, root) = manifest();
     Open {
@@ -414,6 +419,8 @@ fn the_protocol_is_as_its_document_says() {
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
         ("open-base", message(&Open { told: told_by_base(), ..open() })),
+        ("open-growing", message(&Open { told: Told::Growing, ..open() })),
+        ("from-agent-grown", message(&FromAgent::Grown(grown()))),
         ("thin-1", thin.clone()),
         (
             "from-agent-names",
