@@ -46,12 +46,18 @@ pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
 pub const EXECUTABLE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Chunks of one executable: of the smallest that the usual profile makes.
 pub const EXECUTABLE_CHUNKS_MAX: usize = 32 * 1024;
+/// Bytes of an older executable for each byte of chunks that are told by it: an agent that tells an eighth of a file
+/// by one that was eight times as large. Bounds the work that little content can ask for.
+pub const EXECUTABLE_BASIS_RATIO_MAX: usize = 64;
 /// 32 MiB: what tells of one executable; one that takes more is hardly like the one before.
 pub const EXECUTABLE_PAYLOAD_MAX: usize = 32 * 1024 * 1024;
 /// 8 MiB: names of records that one push may offer, for some gigabyte of executables.
 pub const OFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Executables that one push may offer.
 pub const OFFERS_MAX: usize = 4096;
+/// 1 MiB: answers to all offers of one push: a bit for each name, and for every 64 a check of 2 bytes, with room to
+/// spare.
+pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;

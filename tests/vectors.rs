@@ -1,4 +1,4 @@
-//! Holds docs/FORMAT.md and docs/PROTOCOL.md to the code: each fenced block ```` ```hex name=… ```` there is
+//! Holds docs/FORMAT.md, docs/PROTOCOL.md and docs/EXECUTABLES.md to the code: each fenced block ```` ```hex name=… ```` there is
 //! what the public API writes for the value here, and reading the block gives the value back.
 //!
 //! A block that differs is printed as it would have to be; a change of one is a change of the format.
@@ -17,6 +17,9 @@ use whit::container::{Plan, decode_head, encode_head, rebuild};
 use whit::deliveries::{Courier, Deliveries, Delivery};
 use whit::delta::{Matcher, Signature};
 use whit::destination::Directory;
+use whit::executable::{
+    self, Index, Kept, Level, Normalised, Offer, Payload, Records as ExecutableRecords, normalise,
+};
 use whit::faults::Fault;
 use whit::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
 use whit::manifest::{
@@ -29,9 +32,15 @@ use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
 use whit::wire::{
-    Answer, Basis, Batch, FromAgent, Grown, Marks, Open, Operation, Parcel, ProxyInfo, PullReply,
-    PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span, Told, pack_short_names,
+    Answer, Basis, Batch, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation, Parcel,
+    ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span,
+    Told, pack_short_names,
 };
+
+#[path = "it/linked.rs"]
+mod linked;
+
+use linked::{Program, link};
 
 /// Bytes on one line of a block.
 const LINE_BYTES: usize = 32;
@@ -371,6 +380,64 @@ fn delta_of_a_region() -> (Section, Signed) {
     (section, Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: signed })
 }
 
+/// The older program of EXECUTABLES 5, and the one that is linked after it.
+fn programs() -> [Vec<u8>; 2] {
+    let old = Program { functions: 3, changed: None, shift: 0 };
+    [link(&old), link(&Program { functions: 3, changed: Some(1), shift: 5 })]
+}
+
+fn apart(file: &[u8]) -> Normalised {
+    normalise(file).expect("an executable")
+}
+
+/// The names of the new program's records, and the answer of a proxy that has the old one.
+fn offer_and_answer() -> (Vec<u8>, Vec<u8>) {
+    let [old, new] = programs().map(|file| apart(&file));
+    let (old_records, new_records) = (ExecutableRecords::new(&old), ExecutableRecords::new(&new));
+    let offer = Offer::new(new_records.hashes());
+    let (answer, _) = Index::new(&old, &old_records).answer(Level::Records, &offer);
+    let (offered, answered) = (offer.encode(), answer.encode());
+    assert_eq!(Offer::decode(&offered), Some(offer));
+    assert_eq!(executable::Answer::decode(&answered), Some(answer));
+    (offered, answered)
+}
+
+#[test]
+fn executables_are_told_as_their_document_says() {
+    let document = Document::open("EXECUTABLES.md");
+    let [old_file, new_file] = programs();
+    let (old, new) = (apart(&old_file), apart(&new_file));
+    let (old_records, new_records) = (ExecutableRecords::new(&old), ExecutableRecords::new(&new));
+    let (names, answer) = offer_and_answer();
+    let mut layout = Vec::new();
+    old.layout.encode(&mut layout);
+    // What zstd makes may change with zstd; that the document's makes the new program may not.
+    let block = |name: &str| document.blocks.get(name).cloned();
+    let index = Index::new(&old, &old_records);
+    let (known, places) = index.answer(Level::Records, &Offer::decode(&names).expect("an offer"));
+    let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(&old, 1 << 20).ok();
+    let reads_payload =
+        |bytes: &Vec<u8>| executable::rebuild(&index, &[], &places, &Payload::decode(bytes)?, 1 << 20).ok();
+    let agreed = known.agreed(new_records.hashes()).expect("the same offer");
+    let none = (Vec::new(), Vec::new());
+    let kept = block("kept-1").filter(|bytes| reads_kept(bytes).as_ref() == Some(&new_file));
+    let payload = block("payload-1").filter(|bytes| reads_payload(bytes).as_ref() == Some(&new_file));
+    document.check(&BTreeMap::from([
+        ("program-1", old_file),
+        ("stream-1", old.stream.clone()),
+        ("layout-1", layout),
+        ("names-1", names),
+        ("answer-1", answer),
+        ("program-2-hash", blake3::hash(&new_file).as_bytes().to_vec()),
+        ("kept-1", kept.unwrap_or_else(|| Kept::new(&old, &new, 3).encode())),
+        (
+            "payload-1",
+            payload.unwrap_or_else(|| Payload::new(&new, &new_records, &none, &agreed, 3).encode()),
+        ),
+    ]));
+    assert_eq!(apart(&block("program-1").expect("checked")).restore().expect("it is whole"), programs()[0]);
+}
+
 fn event(state: DeliveryState) -> DeliveryEvent {
     DeliveryEvent { destination: name("edge"), state }
 }
@@ -410,6 +477,9 @@ fn the_protocol_is_as_its_document_says() {
     let span = Span { segment: 0, first: 1, count: 1 };
     let (section, signed) = delta_of_a_region();
     let payload_bytes = u32::try_from(CONTENT.concat().len()).expect("short");
+    let cuts = vec![Cut { skipped: 100, chunks: 1 }, Cut { skipped: 0, chunks: 1 }];
+    let (names, answer) = offer_and_answer();
+    let offer = FileOffer { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     Document::open("PROTOCOL.md").check(&BTreeMap::from([
         ("request-identify", message(&request)),
@@ -433,6 +503,14 @@ fn the_protocol_is_as_its_document_says() {
         ("parcel-plain", message(&FromAgent::Parcel(parcel(Basis::None)))),
         ("parcel-prefix", message(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
         ("parcel-signed", message(&FromAgent::Parcel(parcel(Basis::Signed(vec![section]))))),
+        (
+            "parcel-executable",
+            message(&FromAgent::Parcel(parcel(Basis::Executable(vec![span], cuts.clone())))),
+        ),
+        ("parcel-records", message(&FromAgent::Parcel(parcel(Basis::Records(0, cuts))))),
+        ("from-agent-offer", message(&FromAgent::Offer(offer))),
+        ("push-reply-want-offers", message(&PushReply::WantOffers)),
+        ("push-reply-answer", message(&PushReply::Answer(FileAnswer { file: 0, answer }))),
         ("from-agent-piece", message(&FromAgent::Piece(CONTENT.concat()))),
         ("push-reply-signature", message(&PushReply::Signature(signed))),
         ("push-reply-mismatch", message(&PushReply::Mismatch)),

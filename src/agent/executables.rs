@@ -16,7 +16,7 @@ use crate::compression::{self, Codec};
 use crate::executable::{Answer, Kept, Payload, Records, normalise, normalise_basis};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
-use crate::limits::{EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX};
+use crate::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX};
 use crate::patch;
 use crate::push::Whole;
 use crate::recipe::ChunkRef;
@@ -193,6 +193,10 @@ impl Packer<'_> {
         whole: &Whole,
         level: i32,
     ) -> Option<(Basis, Vec<u8>)> {
+        let older: u64 = whole.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        if older > executable.missing_bytes().saturating_mul(EXECUTABLE_BASIS_RATIO_MAX) as u64 {
+            return None;
+        }
         let mut old = Vec::new();
         let kept = self.kept.as_mut()?;
         if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {

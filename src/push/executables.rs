@@ -9,14 +9,15 @@ use super::offers::Answered;
 use super::parcels::read_spans;
 use super::{Error, Shelf};
 use crate::executable::{Index, Kept, Level, Offer, Payload, Records, normalise_basis, rebuild};
-use crate::limits::EXECUTABLE_BYTES_MAX;
+use crate::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
 use crate::manifest::NodeRef;
 use crate::recipe::ChunkRef;
 use crate::wire::{Cut, Parcel, Span};
 
 /// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 8 times the larger file, within the shelf's workshop.
+/// Memory: 8 times the larger file, within the shelf's workshop. Time: in proportion to the older file, which is at
+/// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
 pub(super) fn open_kept(
     parcel: &Parcel,
     spans: &[Span],
@@ -29,7 +30,13 @@ pub(super) fn open_kept(
     let workshop = shelf.workshop();
     let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
     let mut old = Vec::new();
-    read_spans(spans, base, EXECUTABLE_BYTES_MAX, shelf, &mut old)?;
+    let chunks = spans.iter().fold(0, |chunks: usize, span| chunks.saturating_add(span.count as usize));
+    if chunks > EXECUTABLE_CHUNKS_MAX {
+        return Err(Error::Limit { what: "chunks of an executable", max: EXECUTABLE_CHUNKS_MAX });
+    }
+    let bytes_max =
+        parcel.plain_bytes()?.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
+    read_spans(spans, base, bytes_max, shelf, &mut old)?;
     let made = || {
         let parts = normalise_basis(&old)?;
         drop(old);

@@ -1,6 +1,6 @@
 //! Executables whose records an agent offers that does not have the older file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::executables::read_chunks;
@@ -13,6 +13,10 @@ use crate::wire::{FileAnswer, FileOffer, PushReply};
 
 /// 2 GiB: older executables that are looked at for one push; some 10 s.
 const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// 4 KiB: what each chunk of an older executable counts as at least, so that there are half a million of them.
+const CHUNK_BYTES_COUNTED: u64 = 4 * 1024;
+/// 64 Ki: segments that are read to find these older executables, 4 for each file and those that list 2 GiB; some 5 s.
+const SEGMENTS_READ_MAX: usize = 64 * 1024;
 /// In percent: with fewer known records, deltas of what lies between are as good.
 const KNOWN_MIN: usize = 20;
 
@@ -25,9 +29,11 @@ pub(super) struct Answered {
     pub chunks: Vec<ChunkRef>,
 }
 
-/// The offers of one push. Memory: their names and 36 B for each chunk of the older files, both bounded.
+/// The offers of one push. Memory: 8 MiB of names, and 36 B for each of half a million chunks of the older files.
 #[derive(Debug)]
 pub(super) struct Offers {
+    /// The files that were offered.
+    files: HashSet<u32>,
     /// Names that are not answered.
     names: HashMap<u32, Vec<u8>>,
     answered: HashMap<u32, Answered>,
@@ -35,33 +41,46 @@ pub(super) struct Offers {
     next: Vec<FileOffer>,
     names_left: usize,
     basis_left: u64,
+    segments_left: usize,
 }
 
 impl Default for Offers {
     fn default() -> Self {
         Self {
+            files: HashSet::new(),
             names: HashMap::new(),
             answered: HashMap::new(),
             next: Vec::new(),
             names_left: OFFER_BYTES_MAX,
             basis_left: BASIS_BYTES_MAX,
+            segments_left: SEGMENTS_READ_MAX,
         }
     }
 }
 
 impl Offers {
-    /// Takes a part of an offer.
+    /// Takes a part of an offer: the next of a file's names, or that the next segments go on with it.
+    ///
+    /// # Errors
+    /// Too many of either, names after a file's last, or a file twice before the same segments.
     pub fn take(&mut self, mut offer: FileOffer) -> Result<(), Error> {
         let names = std::mem::take(&mut offer.names);
         let limit = Error::Limit { what: "bytes of offers", max: OFFER_BYTES_MAX };
         self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
-        if self.names.len() + self.answered.len() + self.next.len() > OFFERS_MAX {
-            return Err(Error::Limit { what: "offers", max: OFFERS_MAX });
-        }
-        if !self.answered.contains_key(&offer.file) {
-            self.names.entry(offer.file).or_default().extend_from_slice(&names);
+        if self.files.insert(offer.file) {
+            if self.files.len() > OFFERS_MAX {
+                return Err(Error::Limit { what: "offers", max: OFFERS_MAX });
+            }
+            self.names.insert(offer.file, names);
+        } else if let Some(before) = self.names.get_mut(&offer.file) {
+            before.extend_from_slice(&names);
+        } else if !names.is_empty() {
+            return Err(Error::OutOfTurn("names of an executable whose names were complete"));
         }
         if offer.complete {
+            if self.next.iter().any(|next| next.file == offer.file) {
+                return Err(Error::OutOfTurn("an executable twice"));
+            }
             self.next.push(offer);
         }
         Ok(())
@@ -130,7 +149,10 @@ impl Offers {
         shelf: &mut impl Shelf,
     ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
         let offer = Offer::decode(names).filter(|offer| !offer.names().is_empty())?;
+        let segments_left = &mut self.segments_left;
         let read = |place: u32| {
+            let Some(left) = segments_left.checked_sub(1) else { return Ok(None) };
+            *segments_left = left;
             let node = base.get(place as usize);
             let mut bytes = Vec::new();
             let mut read =
@@ -139,7 +161,7 @@ impl Offers {
             Ok::<_, Error>(read.map(|()| bytes))
         };
         let Whole { chunks, .. } = Whole::around(alike.basis.segment, alike.basis.first, read).ok()??;
-        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
         self.basis_left = self.basis_left.checked_sub(bytes)?;
         let workshop = shelf.workshop();
         let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,5 +172,138 @@ impl Offers {
         let (answer, places) = Index::new(&parts, &records).answer(Level::Records, &offer);
         let known = places.iter().flatten().count();
         (known * 100 >= places.len() * KNOWN_MIN).then(|| (answer.encode(), chunks))
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/it/linked.rs"]
+mod linked;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::basis::Rule;
+    use crate::faults::Fault;
+    use crate::ids::{ChunkId, ReleaseId};
+    use crate::limits::EXECUTABLE_BYTES_MAX;
+    use crate::manifest::{EntryPath, Item, Reference};
+    use crate::pack::Frame;
+    use crate::push::Proposal;
+    use crate::recipe::Recipe;
+    use crate::record::Record;
+    use crate::wire::{Open, Refusal, Span};
+
+    /// A space that is only read, and counts how often.
+    #[derive(Default)]
+    struct Counting {
+        held: HashMap<ChunkId, Vec<u8>>,
+        reads: usize,
+    }
+
+    impl Counting {
+        fn add(&mut self, bytes: Vec<u8>) -> ChunkRef {
+            let chunk =
+                ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
+            self.held.insert(chunk.id, bytes);
+            chunk
+        }
+    }
+
+    impl Shelf for Counting {
+        fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn resolve(&mut self, _: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn find(&mut self, _: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+            self.reads += 1;
+            let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
+            out.extend_from_slice(self.held.get(&chunk.id).ok_or_else(missing)?);
+            Ok(())
+        }
+
+        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn kept_message(&mut self) {}
+
+        fn commit(&mut self, _: Proposal) -> Result<(Record, bool), Refusal> {
+            unreachable!("it is only read")
+        }
+    }
+
+    /// The segments of one file, of `size` bytes by its entry, in chunks of `chunk_bytes`.
+    fn base_of(bytes: &[u8], size: u64, chunk_bytes: usize, shelf: &mut Counting) -> Vec<NodeRef> {
+        let path = EntryPath::new("program").expect("a path");
+        let mut items = vec![Item::File { path, mode: 0o755, size, recipe: Recipe::Chunks }];
+        items.extend(bytes.chunks(chunk_bytes).map(|chunk| Item::Chunk(shelf.add(chunk.to_vec()))));
+        let segments = items.chunks(40).map(|items| {
+            let mut bytes = vec![0x11];
+            for item in items {
+                item.encode(&mut bytes);
+            }
+            let node = shelf.add(bytes);
+            NodeRef { id: node.id, bytes: node.bytes }
+        });
+        segments.collect()
+    }
+
+    /// Offers a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
+    /// the base's last segment. Gives how many were answered.
+    fn offer(count: u32, names: &[u8], base: &[NodeRef], shelf: &mut Counting, offers: &mut Offers) -> usize {
+        let segment = u32::try_from(base.len() - 1).expect("few");
+        let likeness = |number| Likeness {
+            new: vec![(0, number)],
+            basis: Span { segment, first: 0, count: 1 },
+            chunks: Vec::new(),
+            rule: Rule::Path,
+            older_path: None,
+            edits: 1,
+        };
+        let mut likenesses: Vec<Likeness> = (0..count).map(likeness).collect();
+        for file in 0..count {
+            let part =
+                FileOffer { file, segment: 0, first: file, chunks: 1, names: names.to_vec(), complete: true };
+            offers.take(part).expect("within bounds");
+        }
+        offers.answer(&mut likenesses, std::iter::once((0, count as usize)), base, shelf).len()
+    }
+
+    #[test]
+    fn older_files_of_many_small_chunks_are_answered_until_their_bound() {
+        let mut shelf = Counting::default();
+        let file = linked::link(&linked::Program { functions: 250, changed: None, shift: 0 });
+        let base = base_of(&file, file.len() as u64, 4, &mut shelf);
+        let parts = normalise_basis(&file).expect("an executable");
+        let names = Offer::new(Records::new(&parts).hashes()).encode();
+        let mut offers = Offers::default();
+        let answered = offer(40, &names, &base, &mut shelf, &mut offers);
+        let chunks: usize = offers.answered.values().map(|answered| answered.chunks.len()).sum();
+        let most = usize::try_from(BASIS_BYTES_MAX / CHUNK_BYTES_COUNTED).expect("half a million");
+        assert!(chunks <= most && answered > 0 && answered < 40, "{answered} of 40, {chunks} chunks");
+    }
+
+    #[test]
+    fn segments_that_lead_to_no_file_are_read_until_their_bound() {
+        let mut shelf = Counting::default();
+        let bytes: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
+        let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut shelf);
+        let names = Offer::new([&blake3::hash(b"a record")]).encode();
+        let answered = offer(400, &names, &base, &mut shelf, &mut Offers::default());
+        assert_eq!(answered, 0);
+        assert!(base.len() * 400 > SEGMENTS_READ_MAX, "or it shows nothing");
+        assert!(shelf.reads <= SEGMENTS_READ_MAX, "{} segments read", shelf.reads);
     }
 }

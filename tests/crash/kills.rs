@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::trees::{Dice, Shape};
 use crate::world::{World, rounds};
 
-/// Some 4 MB, of which a third changes.
-const SHAPE: Shape = Shape { files: 40, changing: 14, file_bytes: 100_000 };
+/// Some 3 MB, of which a third changes, beside files that are told by those before them.
+const SHAPE: Shape = Shape { files: 30, changing: 10, file_bytes: 80_000 };
+/// One push in so many remembers nothing: the others build on the release before.
+const FORGETS: u64 = 3;
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,14 @@ struct Figures {
     acknowledged: u64,
     /// Releases that the proxy had, though the agent did not live to hear of it.
     unheard: u64,
+    /// Pushes that came to their end, and chunks that they brought.
+    whole: (u64, u64),
+    /// Pushes that were broken off, and chunks that the same push brought once more or for the first time.
+    broken_off: (u64, u64),
+    /// Chunks of acknowledged pushes that the same push, once more, found to be missing.
+    again: u64,
+    /// Files that were told by the functions that changed.
+    moved: u64,
     /// Acknowledged releases that were gone afterwards.
     lost: u64,
     /// Destinations or pulls with bytes of no release.
@@ -34,9 +46,17 @@ struct Figures {
     restarts: Vec<Duration>,
 }
 
+/// The chunks that a push brought, and the files that it told by the functions that changed.
+fn brought(receipt: &Value) -> (u64, u64) {
+    let unseen = receipt["chunks"]["unseen"].as_u64().expect("a number");
+    let explained = receipt["explained"].as_array().into_iter().flatten();
+    (unseen, explained.filter(|file| file["reason"] == "moved-code").count() as u64)
+}
+
 fn kill(victim: Victim, count: u64) -> Figures {
     let mut dice = Dice::cast(&format!("{victim:?}"));
     let mut world = World::new(SHAPE, 1);
+    world.related = true;
     let mut served = world.serve(None);
     world.push(0);
     let mut figures = Figures { rounds: count, ..Figures::default() };
@@ -45,6 +65,7 @@ fn kill(victim: Victim, count: u64) -> Figures {
     let mut last = 0;
     for version in 1..=count {
         world.tree(version);
+        world.remembers = version % FORGETS != 0;
         let begin = Instant::now();
         let mut push = world.begin_push(version);
         let moment = usual.mul_f64(f64::from(u32::try_from(dice.below(1250)).expect("small")) / 1000.0);
@@ -61,6 +82,12 @@ fn kill(victim: Victim, count: u64) -> Figures {
         let done = push.done(Duration::from_millis(20));
         let acknowledged = world.took(version, &done);
         figures.acknowledged += u64::from(acknowledged);
+        if acknowledged {
+            let receipt = done.out.lines().next().and_then(|line| serde_json::from_str(line).ok());
+            let (brought, moved) = brought(&receipt.expect("it was read before"));
+            figures.whole = (figures.whole.0 + 1, figures.whole.1 + brought);
+            figures.moved += moved;
+        }
         if victim == Victim::Proxy {
             if world.current(&[last, version]).is_none() {
                 figures.wrong += 1;
@@ -84,7 +111,13 @@ fn kill(victim: Victim, count: u64) -> Figures {
         figures.wrong += u64::from(shown.is_none());
         figures.delivered += u64::from(shown == Some(version));
         // The same again, to its end; a pull every few rounds.
-        world.push(version);
+        let (brought, moved) = brought(&world.push(version));
+        figures.moved += moved;
+        if acknowledged {
+            figures.again += brought;
+        } else {
+            figures.broken_off = (figures.broken_off.0 + 1, figures.broken_off.1 + brought);
+        }
         world.settle();
         figures.wrong += u64::from(world.current(&[version]) != Some(version));
         if version % 5 == 0 {
@@ -113,18 +146,25 @@ fn report(victim: Victim, mut figures: Figures) {
         figures.restarts.get(place.min(figures.restarts.len().saturating_sub(1))).copied().unwrap_or_default()
     };
     println!(
-        "{victim:?} killed {} times: {} pushes had been acknowledged, {} more were stored; {} lost, {} wrong; the destination went on {} times; restart and first answer: median {:?}, 99 % {:?}, longest {:?}",
+        "{victim:?} killed {} times: {} pushes had been acknowledged, {} more were stored; {} lost, {} wrong; the destination went on {} times; {} whole pushes brought {} chunks, and once more {}; after {} that were broken off {} chunks came; {} executables were told by their functions; restart and first answer: median {:?}, 99 % {:?}, longest {:?}",
         figures.rounds,
         figures.acknowledged,
         figures.unheard,
         figures.lost,
         figures.wrong,
         figures.delivered,
+        figures.whole.0,
+        figures.whole.1,
+        figures.again,
+        figures.broken_off.0,
+        figures.broken_off.1,
+        figures.moved,
         at(50),
         at(99),
         at(100)
     );
-    assert_eq!((figures.lost, figures.wrong), (0, 0));
+    assert_eq!((figures.lost, figures.wrong, figures.again), (0, 0, 0));
+    assert!(figures.moved > 0, "no push built on an executable");
 }
 
 #[test]

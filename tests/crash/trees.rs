@@ -5,6 +5,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use whit::deflate::{Encoder, Method};
+
+use crate::linked::{Program, link};
+
 /// xorshift64: enough to choose by; its seed is printed.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -74,6 +78,29 @@ impl Shape {
         fs::write(folder.join("deep/er/empty"), "").expect("written");
         symlink("deep/0", folder.join("link")).expect("linked");
     }
+}
+
+/// Adds to a tree what is told by what was there before: a file with an edit, a program linked anew, an archive one of
+/// whose members changed.
+pub fn write_related(folder: &Path, version: u64) {
+    let number = |limit: u64| usize::try_from(version * 7919 % limit).expect("small");
+    let mut edited = noise(5_000_001, 300_000);
+    let at = number(290_000);
+    edited.splice(at..at + 10, version.to_le_bytes());
+    fs::write(folder.join("edited"), edited).expect("written");
+    // One function in 64 differs, and all that follows moves.
+    let program = Program { functions: 1500, changed: Some(number(64)), shift: number(2000) };
+    fs::write(folder.join("program"), link(&program)).expect("written");
+    let words: Vec<u8> =
+        noise(5_000_002, 60_000).iter().flat_map(|byte| format!("{byte} ").into_bytes()).collect();
+    let plain = [words.as_slice(), format!("build {version}\n").as_bytes(), &words[..100_000]].concat();
+    // The head of RFC 1952 without a name; a reader of the whole checks what follows, which is none of whit's.
+    let mut archive = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let mut encoder = Encoder::new(&Method::STOCK);
+    encoder.write(&plain, &mut archive);
+    encoder.finish(&mut archive);
+    archive.extend([0; 8]);
+    fs::write(folder.join("archive.gz"), archive).expect("written");
 }
 
 /// Everything below a folder: kind, permission bits and bytes by path.

@@ -107,6 +107,10 @@ pub struct World {
     port: u16,
     /// Release id to version: what the proxy has acknowledged.
     pub acknowledged: BTreeMap<String, u64>,
+    /// Whether the trees have files that are told by those before them ([`trees::write_related`]).
+    pub related: bool,
+    /// Whether pushes remember and keep what they pushed, and build on it.
+    pub remembers: bool,
     /// Below which program the agents run, as with [`World::try_serve_under`].
     pub agents_below: Vec<String>,
     /// Removed with the world.
@@ -133,6 +137,8 @@ impl World {
             token: String::new(),
             port: 0,
             acknowledged: BTreeMap::new(),
+            related: false,
+            remembers: true,
             agents_below: Vec::new(),
             kept: None,
         };
@@ -173,6 +179,8 @@ impl World {
             token: self.token.clone(),
             port: 0,
             acknowledged: self.acknowledged.clone(),
+            related: self.related,
+            remembers: self.remembers,
             agents_below: self.agents_below.clone(),
             kept: Some(temporary),
         }
@@ -262,6 +270,9 @@ impl World {
         let below: Vec<&str> = self.agents_below.iter().map(String::as_str).collect();
         let mut command = under(&below, self.command());
         command.args(arguments).arg("--json").env("WHIT_PROXY", &self.url).env("WHIT_TOKEN", &self.token);
+        if !self.remembers {
+            command.env("WHIT_STATE", "");
+        }
         if let Some(crash) = crash {
             command.env("WHIT_CRASH", crash);
         }
@@ -277,6 +288,9 @@ impl World {
         let folder = self.path(&format!("tree-{version}"));
         if !folder.exists() {
             self.shape.write(&folder, version);
+            if self.related {
+                trees::write_related(&folder, version);
+            }
         }
         folder
     }
@@ -297,8 +311,11 @@ impl World {
 
     /// Starts the push of a version, to the destination.
     pub fn begin_push(&self, version: u64) -> Process {
-        let tree = self.tree(version);
-        self.begin(&["push", APP, &tree.display().to_string(), "--to", "d", "--retry-for", "0s"], None)
+        let tree = self.tree(version).display().to_string();
+        let order = ["push", APP, &tree, "--to", "d", "--retry-for", "0s"];
+        // Whatever is told by older content is worth its time on a thin link, and said.
+        let related = ["--link", "20mbit", "--explain"];
+        self.begin(&[&order[..], if self.related { &related } else { &[] }].concat(), None)
     }
 
     /// Takes what a push said: a receipt is an acknowledgement.
@@ -312,11 +329,13 @@ impl World {
         release.is_some()
     }
 
-    /// Pushes a version, which must succeed.
-    pub fn push(&mut self, version: u64) {
+    /// Pushes a version, which must succeed; gives the receipt.
+    pub fn push(&mut self, version: u64) -> Value {
         let done = self.begin_push(version).done(PATIENCE);
         assert!(done.is_good(), "{done:?}\n{}", self.log());
         self.took(version, &done);
+        let receipt = done.out.lines().next().and_then(|line| serde_json::from_str(line).ok());
+        receipt.unwrap_or_else(|| panic!("no receipt: {done:?}"))
     }
 
     /// The ids of the releases that the proxy lists, oldest first.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
-use crate::limits::{MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
 use crate::manifest::{EntryPath, NodeRef};
 use crate::record::{DeliveryEvent, Record};
 use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, Signed};
@@ -16,6 +16,8 @@ use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, Signed};
 const SEGMENT_BATCHES_OPEN: usize = 8;
 /// Names in one message: 256 KiB at most.
 const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
+/// 32 MiB: signatures of what some segments' chunks resemble: of some gigabyte.
+const SIGNED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Segments in one batch; a frame holds no more parts.
 const SEGMENTS_PER_BATCH: usize = 256;
 
@@ -109,7 +111,9 @@ struct Unanswered {
     offered: Option<Marks>,
 }
 
-/// The agent's half: what the proxy says in, actions out. Memory: 36 B for each segment of the manifest.
+/// The agent's half: what the proxy says in, actions out.
+///
+/// Memory: 36 B for each segment of the manifest, and 33 MiB of signatures and answers at most.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is told on its own")]
 pub struct Agent {
@@ -123,10 +127,13 @@ pub struct Agent {
     /// Batches of wanted segments that have not been sent.
     waiting: VecDeque<Vec<u32>>,
     unanswered: VecDeque<Unanswered>,
-    /// Signatures for the next `Missing`.
+    /// Signatures for the next `Missing`, and their bytes.
     signed: Vec<Signed>,
+    signed_bytes: usize,
     /// Answers for the next `Missing`.
     answers: Vec<FileAnswer>,
+    /// Of all answers to come.
+    answer_bytes_left: usize,
     /// Whether the proxy wants executables to be offered.
     wants_offers: bool,
     /// `SendChunks` under way.
@@ -185,6 +192,9 @@ impl Agent {
             (State::Sending | State::Committing, PushReply::Answer(answer))
                 if self.wants_offers && self.answers.len() < OFFERS_MAX =>
             {
+                let limit = Error::Limit { what: "bytes of answers", max: ANSWER_BYTES_MAX };
+                self.answer_bytes_left =
+                    self.answer_bytes_left.checked_sub(answer.answer.len()).ok_or(limit)?;
                 self.answers.push(answer);
                 Ok(Vec::new())
             }
@@ -198,7 +208,12 @@ impl Agent {
             (State::Sending | State::Committing, PushReply::Signature(signed))
                 if self.signed.len() < PARCEL_SPANS_MAX =>
             {
-                self.signed.push(signed);
+                // What has no room is sent without a signature.
+                let bytes = self.signed_bytes + signed.signature.len();
+                if bytes <= SIGNED_BYTES_MAX {
+                    self.signed_bytes = bytes;
+                    self.signed.push(signed);
+                }
                 Ok(Vec::new())
             }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
@@ -278,6 +293,7 @@ impl Agent {
             self.round_trips += 1;
         }
         let mut signed = std::mem::take(&mut self.signed);
+        self.signed_bytes = 0;
         let answers = std::mem::take(&mut self.answers);
         let was_offered = offered.is_some();
         let marks = match offered {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling};
 use crate::ids::ReleaseId;
-use crate::limits::{OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
+use crate::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
 use crate::manifest::{NodeRef, Outline, Totals};
 use crate::push::SegmentsReplaced;
 use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
@@ -23,7 +23,9 @@ impl Agent {
             waiting: VecDeque::new(),
             unanswered: VecDeque::new(),
             signed: Vec::new(),
+            signed_bytes: 0,
             answers: Vec::new(),
+            answer_bytes_left: ANSWER_BYTES_MAX,
             wants_offers: false,
             sending: 0,
             goes_on: false,
