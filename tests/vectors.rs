@@ -410,7 +410,7 @@ fn the_protocol_is_as_its_document_says() {
         ("request-identify", message(&request)),
         ("open-1", message(&open())),
         ("operation-push", message(&Operation::Push(open()))),
-        ("operation-pull", message(&Operation::Pull(selector.expect("a selector")))),
+        ("operation-pull", message(&Operation::Pull { release: selector.expect("a selector"), have: Some(root.release()) })),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
         ("open-base", message(&Open { told: told_by_base(), ..open() })),
@@ -443,6 +443,8 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
         ("pull-want-chunks", message(&PullRequest::WantChunks { first: 0, count: 1, marks: second })),
         ("pull-reply-release", message(&release)),
+        ("pull-reply-outline", message(&PullReply::Outline(outline()))),
+        ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin.clone()], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
         ("answer-identity", message(&Answer::Identity(info))),
     ]));

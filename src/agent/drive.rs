@@ -1,6 +1,6 @@
 //! Runs a push: the state machine on one side, the link and the feeder on the other.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, mpsc as threads};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,9 @@ pub(super) struct Drive {
     pub deliveries: Vec<DeliveryEvent>,
     /// Whether nothing is to be stored.
     pub dry_run: bool,
-    /// Why bytes crossed, file by file, where somebody wants to know.
+    /// Whether somebody wants to know why bytes cross.
+    pub explain: bool,
+    /// Why they crossed, file by file.
     pub explained: Explanation,
     /// Holds what is sent below a rate.
     pub throttle: Throttle,
@@ -291,10 +293,14 @@ impl Drive {
                 older = base.executables(&missing, &resembled)?;
             }
         }
+        let mut evicted = HashSet::new();
+        if let Some(base) = self.base.as_mut().filter(|_| self.explain) {
+            evicted = base.evicted(missing.iter().map(|located| &located.chunk));
+        }
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
             // The feeder ends only after `jobs` is dropped.
-            drop(jobs.send(Job { segments, marks, resembled, older, goes_on }));
+            drop(jobs.send(Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on }));
         }
         Ok(())
     }

@@ -233,6 +233,7 @@ async fn attempt(
         committed: None,
         deliveries: Vec::new(),
         dry_run: order.dry_run,
+        explain: order.explain,
         explained: Explanation::default(),
         throttle: Throttle::new(order.upload_rate_max),
         pace: pace.clone(),
