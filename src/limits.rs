@@ -31,6 +31,8 @@ pub const OPEN_NAMES_MAX: usize = 16 * 1024;
 pub const OUTLINE_STEPS_MAX: usize = 32 * 1024;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
+/// 16 MiB: new segments of a pull that are told thin; the agent holds them until their chunks come.
+pub const PULL_THIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// 8 MiB: plain bytes of one parcel; enough for a long window, little enough to hold a few.
 pub const PARCEL_PLAIN_MAX: usize = 8 * 1024 * 1024;
 /// 16 MiB: bytes of the older content that one parcel is told against.

@@ -356,14 +356,18 @@ fn batch(parts: &[&[u8]]) -> Batch {
     batch
 }
 
-/// The release before, of one segment more, and what stays of it.
 fn told_by_base() -> Told {
+    Told::Base { release: ReleaseId::of(b"the release before"), outline: outline() }
+}
+
+/// What stays of a release before, of one segment more.
+fn outline() -> Outline {
     let (segment, _) = manifest();
     let gone = NodeRef { id: ChunkId::of(b"another segment"), bytes: 2048 };
     let new = [gone, segment.node];
     let outline = Outline::between(&[segment.node], &new).expect("few steps");
     assert_eq!(outline.apply(&[segment.node], 2), Some(vec![None, Some(segment.node)]));
-    Told::Base { release: ReleaseId::of(b"the release before"), outline }
+    outline
 }
 
 /// A region of 200 bytes in blocks of 64, and chunks that are the same but for one byte.
@@ -485,7 +489,10 @@ fn the_protocol_is_as_its_document_says() {
         ("request-identify", message(&request)),
         ("open-1", message(&open())),
         ("operation-push", message(&Operation::Push(open()))),
-        ("operation-pull", message(&Operation::Pull(selector.expect("a selector")))),
+        (
+            "operation-pull",
+            message(&Operation::Pull { release: selector.expect("a selector"), have: Some(root.release()) }),
+        ),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
         ("open-base", message(&Open { told: told_by_base(), ..open() })),
@@ -498,7 +505,11 @@ fn the_protocol_is_as_its_document_says() {
         ),
         (
             "from-agent-segments",
-            message(&FromAgent::Segments(SegmentBatch::new(&[thin], None, second.clone()))),
+            message(&FromAgent::Segments(SegmentBatch::new(
+                std::slice::from_ref(&thin),
+                None,
+                second.clone(),
+            ))),
         ),
         ("parcel-plain", message(&FromAgent::Parcel(parcel(Basis::None)))),
         ("parcel-prefix", message(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
@@ -528,6 +539,8 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
         ("pull-want-chunks", message(&PullRequest::WantChunks { first: 0, count: 1, marks: second })),
         ("pull-reply-release", message(&release)),
+        ("pull-reply-outline", message(&PullReply::Outline(outline()))),
+        ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
         ("answer-identity", message(&Answer::Identity(info))),
     ]));

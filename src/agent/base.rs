@@ -34,6 +34,8 @@ pub(super) struct Base {
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
     offer: bool,
+    /// Of `chunks` those that it did not have itself.
+    offered: HashSet<ChunkId>,
     /// The beginnings of the ids of all chunks in segments that stay, sorted, once somebody asked.
     staying: Option<Vec<u64>>,
 }
@@ -52,7 +54,16 @@ impl Base {
             let bytes = memory.segment(place).ok()?;
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
-        Some(Self { memory, chunks, new: new.to_vec(), keep, older: None, offer, staying: None })
+        Some(Self {
+            memory,
+            chunks,
+            new: new.to_vec(),
+            keep,
+            older: None,
+            offer,
+            offered: HashSet::new(),
+            staying: None,
+        })
     }
 
     /// Whether most of what changed since is kept here: else the proxy knows better what resembles it.
@@ -76,7 +87,13 @@ impl Base {
 
     /// Which of the chunks the base does not have and no earlier call had.
     pub fn unseen(&mut self, references: &[ChunkRef]) -> Marks {
-        let mut mark = |chunk: &ChunkRef| self.chunks.insert(chunk.id) && self.offer;
+        let mut mark = |chunk: &ChunkRef| {
+            let is_unseen = self.chunks.insert(chunk.id);
+            if is_unseen {
+                self.offered.insert(chunk.id);
+            }
+            is_unseen && self.offer
+        };
         let marks: Vec<bool> = references.iter().map(&mut mark).collect();
         if !marks.contains(&true) {
             return marks.into_iter().collect();
@@ -87,6 +104,18 @@ impl Base {
         let marks = references.iter().zip(marks).map(|(chunk, mark)| mark && is_new(chunk)).collect();
         self.staying = Some(staying);
         marks
+    }
+
+    /// Of some chunks that the proxy lacks those that the release has, and that it so once had.
+    pub fn evicted<'a>(&mut self, missing: impl Iterator<Item = &'a ChunkRef>) -> HashSet<ChunkId> {
+        let staying = self.staying.take().unwrap_or_else(|| self.staying());
+        let had = |chunk: &&ChunkRef| {
+            (self.chunks.contains(&chunk.id) && !self.offered.contains(&chunk.id))
+                || staying.binary_search(&chunk.id.prefix()).is_ok()
+        };
+        let evicted = missing.filter(had).map(|chunk| chunk.id).collect();
+        self.staying = Some(staying);
+        evicted
     }
 
     /// Reads the segments that stay, as far as they can be read: 8 B for each chunk.

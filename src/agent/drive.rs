@@ -1,6 +1,6 @@
 //! Runs a push: the state machine on one side, the link and the feeder on the other.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, mpsc as threads};
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub(super) struct Drive {
     /// Whether nothing is to be stored.
     pub dry_run: bool,
     /// Why bytes crossed, file by file, where somebody wants to know.
-    pub explained: Explanation,
+    pub explained: Option<Explanation>,
     /// Holds what is sent below a rate.
     pub throttle: Throttle,
     /// How fast the link is.
@@ -184,7 +184,9 @@ impl Drive {
         match next {
             Fed::Unit(unit) => {
                 let PackedUnit { packed, plain, explained } = unit;
-                self.explained.add(explained);
+                if let Some(all) = &mut self.explained {
+                    all.add(explained);
+                }
                 self.bytes.sent += packed.bytes() as u64;
                 if !self.dry_run {
                     self.send(packed).await?;
@@ -313,10 +315,14 @@ impl Drive {
                 older = base.executables(&missing, &resembled)?;
             }
         }
+        let mut evicted = HashSet::new();
+        if let Some(base) = self.base.as_mut().filter(|_| self.explained.is_some()) {
+            evicted = base.evicted(missing.iter().map(|located| &located.chunk));
+        }
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
             // The feeder ends only after `jobs` is dropped.
-            drop(jobs.send(Job { segments, marks, resembled, older, goes_on }));
+            drop(jobs.send(Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on }));
         }
         Ok(())
     }

@@ -178,6 +178,7 @@ impl Packer<'_> {
                 Known::Kept(whole) => Some(String::from_utf8_lossy(&whole.path).into_owned()),
                 Known::Answered(_) => None,
             },
+            regions: 1,
             plain: missing as u64,
             sent: payload.len() as u64,
             advice: None,

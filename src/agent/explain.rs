@@ -28,6 +28,8 @@ pub enum Reason {
     MovedCode,
     /// They are compressed already, or look so.
     Incompressible,
+    /// The proxy confirmed them once and has them no longer.
+    Evicted,
 }
 
 /// What crossed for one file, and why.
@@ -39,6 +41,8 @@ pub struct Explained {
     pub reason: Reason,
     /// What its chunks resemble.
     pub older: Option<String>,
+    /// In how many regions: runs of chunks with one reason each.
+    pub regions: u64,
     /// Plain bytes of the chunks that crossed.
     pub plain: u64,
     /// Bytes that crossed for them; files share frames, so this is their part by what each would take alone.
@@ -58,8 +62,13 @@ impl Explanation {
     pub fn add(&mut self, explained: Vec<Explained>) {
         for part in explained {
             let key = (part.path.clone(), part.reason);
-            let file =
-                self.files.entry(key).or_insert_with(|| Explained { plain: 0, sent: 0, ..part.clone() });
+            let file = self.files.entry(key).or_insert_with(|| Explained {
+                regions: 0,
+                plain: 0,
+                sent: 0,
+                ..part.clone()
+            });
+            file.regions += part.regions;
             file.plain += part.plain;
             file.sent += part.sent;
         }
@@ -82,12 +91,17 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
     while at < unit.chunks.len() {
         let like = resembled.next_if(|like| like.first == at);
         let next = resembled.peek().map_or(unit.chunks.len(), |next| next.first);
-        let Located { path, holder, .. } = &unit.chunks[at];
-        let same_file = unit.chunks[at..next].iter().take_while(|located| located.path == *path).count();
-        let count = like.map_or(same_file, |like| like.count.min(same_file)).max(1);
+        let Located { path, holder, offset, chunk } = &unit.chunks[at];
+        let is_evicted = unit.evicted.contains(&chunk.id);
+        let alike = |located: &&Located| {
+            located.path == *path && unit.evicted.contains(&located.chunk.id) == is_evicted
+        };
+        let alike = unit.chunks[at..next].iter().take_while(alike).count();
+        let count = like.map_or(alike, |like| like.count.min(alike)).max(1);
         let length = unit.chunks[at..at + count].iter().map(|located| located.chunk.bytes as usize).sum();
         let (bytes, after) = rest.split_at(length);
         (rest, at) = (after, at + count);
+        let mut older = Vec::new();
         let (reason, alone) = match like.map(|like| (like.rule, &like.older)) {
             Some((rule, Older::Signed(_, signature))) => {
                 let mut literals = Vec::new();
@@ -97,7 +111,6 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
                 (reason_of(rule), encoded.len() + alone(&[], &literals))
             }
             Some((rule, Older::Kept(_, chunks))) => {
-                let mut older = Vec::new();
                 let read =
                     kept.as_mut().is_some_and(|kept| chunks.iter().all(|chunk| kept.read(chunk, &mut older)));
                 (reason_of(rule), alone(if read { &older } else { &[] }, bytes))
@@ -105,10 +118,20 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
             None if is_dense(bytes) => (Reason::Incompressible, bytes.len()),
             None => (Reason::New, alone(&[], bytes)),
         };
+        let reason = if is_evicted { Reason::Evicted } else { reason };
         let path = path.to_string_lossy().into_owned();
-        let advice = if *holder == Holder::File { advice(&path, reason) } else { None };
+        let by_content = || {
+            let is_begin = *offset == 0 && *holder == Holder::File;
+            advice_of_content(&older, bytes, is_begin)
+        };
+        let by_name = || if *holder == Holder::File { advice_of_name(&path, reason) } else { None };
+        let advice = match reason {
+            Reason::Evicted => Some(KEEP_MORE),
+            _ => by_content().or_else(by_name),
+        };
         let older = like.and_then(|like| like.older_path.clone());
-        explained.push(Explained { path, reason, older, plain: length as u64, sent: alone as u64, advice });
+        let (plain, sent) = (length as u64, alone as u64);
+        explained.push(Explained { path, reason, older, regions: 1, plain, sent, advice });
     }
     explained
 }
@@ -138,8 +161,13 @@ fn reason_of(rule: Rule) -> Reason {
 /// Names of archives that are compressed as a whole.
 const ARCHIVES: [&str; 9] = [".tgz", ".gz", ".zip", ".jar", ".war", ".whl", ".xz", ".zst", ".bz2"];
 
-/// What would have saved bytes.
-fn advice(path: &str, reason: Reason) -> Option<&'static str> {
+const KEEP_MORE: &str = "the proxy let it go: keep more releases there, or pin one";
+const TIME_INSIDE: &str = "a gzip file with a time inside: build it with `gzip -n`";
+const NUMBERS_DIFFER: &str =
+    "only digits differ: a time or a number of the build is inside; SOURCE_DATE_EPOCH may fix it";
+
+/// What would have saved bytes, by the name.
+fn advice_of_name(path: &str, reason: Reason) -> Option<&'static str> {
     let is_archive = ARCHIVES.iter().any(|end| path.ends_with(end));
     let name = path.rsplit('/').next().unwrap_or_default();
     let is_hashed = name.split(['.', '-', '_']).any(|word| {
@@ -157,6 +185,19 @@ fn advice(path: &str, reason: Reason) -> Option<&'static str> {
     }
 }
 
+/// What would have saved bytes, by how the content differs from the older one; `is_begin` says that it is a file's.
+fn advice_of_content(older: &[u8], bytes: &[u8], is_begin: bool) -> Option<&'static str> {
+    // RFC 1952, section 2.3: two bytes of magic, deflate, flags, four bytes of time.
+    if is_begin && bytes.starts_with(&[0x1f, 0x8b, 8]) && bytes.get(4..8).is_some_and(|time| time != [0; 4]) {
+        return Some(TIME_INSIDE);
+    }
+    if older.len() != bytes.len() || older == bytes {
+        return None;
+    }
+    let mut differ = older.iter().zip(bytes).filter(|(old, new)| old != new);
+    differ.all(|(old, new)| old.is_ascii_digit() && new.is_ascii_digit()).then_some(NUMBERS_DIFFER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +208,7 @@ mod tests {
             path: path.to_owned(),
             reason: Reason::New,
             older: None,
+            regions: 1,
             plain: 100,
             sent,
             advice: None,
@@ -183,8 +225,21 @@ mod tests {
 
     #[test]
     fn advice_is_given_where_something_can_be_done() {
-        assert!(advice("lib/app.jar", Reason::New).is_some());
-        assert!(advice("web/main.3f2a1b09.js", Reason::New).is_some());
-        assert!(advice("web/main.js", Reason::ChangedInPlace).is_none());
+        assert!(advice_of_name("lib/app.jar", Reason::New).is_some());
+        assert!(advice_of_name("web/main.3f2a1b09.js", Reason::New).is_some());
+        assert!(advice_of_name("web/main.js", Reason::ChangedInPlace).is_none());
+    }
+
+    #[test]
+    fn times_are_seen_in_what_differs() {
+        let (old, new) = (b"built 2024-01-09 by make", b"built 2025-11-30 by make");
+        assert_eq!(advice_of_content(old, new, false), Some(NUMBERS_DIFFER));
+        assert_eq!(advice_of_content(old, b"built 2024-01-09 by ninj", false), None);
+        assert_eq!(advice_of_content(old, old, false), None);
+        assert_eq!(advice_of_content(&[], new, true), None);
+        let gzip = |time| [0x1f, 0x8b, 8, 0, time, 0, 0, 0, 0, 3, 9];
+        assert_eq!(advice_of_content(&[], &gzip(1), true), Some(TIME_INSIDE));
+        assert_eq!(advice_of_content(&[], &gzip(1), false), None);
+        assert_eq!(advice_of_content(&[], &gzip(0), true), None);
     }
 }

@@ -3,6 +3,7 @@
 //! A gatherer cuts the missing chunks into units, workers read, verify and compress them, a forwarder keeps
 //! their order. Every queue between them is short, so that a slow link slows the reading down.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use super::keep::Keep;
 use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
 use super::scan::{Error, Holder, Spool};
+use crate::ids::ChunkId;
 use crate::wire::Marks;
 
 /// Units under way: bounds memory to some 30 MB.
@@ -30,6 +32,8 @@ pub struct Job {
     pub resembled: Vec<Resembled>,
     /// Older executables of files that some of the marked chunks are of.
     pub older: Vec<OlderExecutable>,
+    /// Of the marked chunks those that the proxy once had, where somebody asks why bytes cross.
+    pub evicted: Arc<HashSet<ChunkId>>,
     /// Whether the segment after these is part of the next job.
     pub goes_on: bool,
 }
@@ -118,7 +122,7 @@ fn gather(
     mut take: impl FnMut(Work) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
-    let mut gathering = Gathering::new(source.pace, job.resembled);
+    let mut gathering = Gathering::new(source.pace, job.resembled).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
     // A job that is none of the row stands for itself.

@@ -1,11 +1,13 @@
 //! Cuts missing chunks into units that are compressed together.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::pace::{Pace, Packing};
 use super::scan::Located;
 use crate::basis::Rule;
 use crate::delta::Signature;
+use crate::ids::ChunkId;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX};
 use crate::recipe::ChunkRef;
 use crate::wire::Span;
@@ -61,6 +63,8 @@ pub struct Unit {
     pub resembled: Vec<Resembled>,
     /// How to compress.
     pub packing: Packing,
+    /// Chunks that the proxy has let go, as far as they are known; none where nobody asks why bytes cross.
+    pub evicted: Arc<HashSet<ChunkId>>,
 }
 
 /// A unit under way.
@@ -80,9 +84,17 @@ pub struct Gathering<'a> {
 impl<'a> Gathering<'a> {
     /// Begins; `resembled` is sorted by the first chunk.
     pub fn new(pace: &'a Pace, resembled: Vec<Resembled>) -> Self {
-        let unit = Unit { chunks: Vec::new(), resembled: Vec::new(), packing: pace.packing() };
+        let evicted = Arc::default();
+        let unit = Unit { chunks: Vec::new(), resembled: Vec::new(), packing: pace.packing(), evicted };
         let resembled = resembled.into();
         Self { pace, resembled, count: 0, unit, bytes: 0, basis_bytes: 0, region_left: 0 }
+    }
+
+    /// Says which chunks the proxy has let go.
+    #[must_use]
+    pub fn with_evicted(mut self, evicted: Arc<HashSet<ChunkId>>) -> Self {
+        self.unit.evicted = evicted;
+        self
     }
 
     /// Takes the next missing chunk; gives the unit before it where that is full.
@@ -145,7 +157,8 @@ impl<'a> Gathering<'a> {
     }
 
     fn end(&mut self) -> Unit {
-        let next = Unit { chunks: Vec::new(), resembled: Vec::new(), packing: self.pace.packing() };
+        let (packing, evicted) = (self.pace.packing(), Arc::clone(&self.unit.evicted));
+        let next = Unit { chunks: Vec::new(), resembled: Vec::new(), packing, evicted };
         (self.bytes, self.basis_bytes) = (0, 0);
         let mut unit = std::mem::replace(&mut self.unit, next);
         if self.region_left > 0 {

@@ -219,7 +219,7 @@ async fn attempt(
         committed: None,
         deliveries: Vec::new(),
         dry_run: order.dry_run,
-        explained: Explanation::default(),
+        explained: order.explain.then(Explanation::default),
         throttle: Throttle::new(order.upload_rate_max),
         pace: pace.clone(),
         offers: Offers::default(),
@@ -228,7 +228,7 @@ async fn attempt(
     };
     let result = drive.run(actions, receiver, fed, input).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
-    let explained = std::mem::take(&mut drive.explained).finish();
+    let explained = drive.explained.take().unwrap_or_default().finish();
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
     drop(drive.jobs.take());
     match &result {

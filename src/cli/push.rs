@@ -230,6 +230,7 @@ fn explained_table(explained: &[Explained]) -> String {
     let reason = |file: &Explained| match (file.reason, &file.older) {
         (Reason::New, _) => "new: nothing older resembles it".to_owned(),
         (Reason::Incompressible, _) => "compressed already".to_owned(),
+        (Reason::Evicted, _) => "evicted: the proxy had it once".to_owned(),
         (Reason::ChangedInPlace, None) => "changed in place".to_owned(),
         (Reason::ChangedInPlace, Some(older)) => format!("changed in place, in {older}"),
         (Reason::ChangedFile, _) => "changed file".to_owned(),

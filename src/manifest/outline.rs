@@ -36,8 +36,12 @@ impl Outline {
     ///
     /// None where so much differs that the outline would be no help.
     pub fn between(base: &[NodeRef], new: &[NodeRef]) -> Option<Self> {
-        let outline = Self::of(base, new.iter().copied().map(Some));
-        (outline.0.len() <= OUTLINE_STEPS_MAX).then_some(outline)
+        Some(Self::of(base, new.iter().copied().map(Some))).filter(Self::is_bounded)
+    }
+
+    /// Whether it has no more steps than one that is sent may have.
+    pub fn is_bounded(&self) -> bool {
+        self.0.len() <= OUTLINE_STEPS_MAX
     }
 
     /// Finds each of `new` in the base; those that are none, or not there, are new. Time and memory O(n).

@@ -285,7 +285,7 @@ async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver)
     let granted = Granted { shared: Arc::clone(&shared), grant };
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
-        Operation::Pull(selector) => pull::serve(granted, selector, sender, receiver).await,
+        Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
         Operation::Deliver { release, destinations } => {
             let delivered = query::deliver(&granted, &release, &destinations, &mut sender).await;
             end(sender, delivered).await;

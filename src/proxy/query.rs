@@ -91,7 +91,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::Pin { .. } => {
             give(super::upkeep::serve(granted, question)?);
         }
-        Operation::Push(_) | Operation::Pull(_) | Operation::Deliver { .. } => {
+        Operation::Push(_) | Operation::Pull { .. } | Operation::Deliver { .. } => {
             unreachable!("these are served by themselves")
         }
     }

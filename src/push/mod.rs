@@ -22,6 +22,7 @@ pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};
 pub use resemblance::{Likeness, Older};
 pub use shelf::{Proposal, Shelf};
+pub use waiting::{Complete, WaitingRoom};
 pub use whole::Whole;
 
 use crate::faults::{Fault, Faulty};

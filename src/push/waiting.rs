@@ -28,7 +28,7 @@ struct Waiting {
 
 /// A segment all of whose chunks are there.
 #[derive(Debug)]
-pub(super) struct Complete {
+pub struct Complete {
     /// Its place in the manifest.
     pub place: u32,
     /// Its bytes.
@@ -37,7 +37,7 @@ pub(super) struct Complete {
 
 /// The segments and chunks that a push still waits for. Memory: some 100 B for each reference, which are bounded.
 #[derive(Debug, Default)]
-pub(super) struct WaitingRoom {
+pub struct WaitingRoom {
     segments: HashMap<u32, Waiting>,
     /// Who waits for each, and the length that a segment gives it, where it is named in full.
     asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
@@ -52,6 +52,9 @@ impl WaitingRoom {
 
     /// Takes a segment with what is known of its references, in order; says which chunks are to be asked
     /// for, and gives the segment back where nothing is missing.
+    ///
+    /// # Errors
+    /// Two lengths for one chunk; more references than may wait at a time; a segment out of bounds.
     pub fn enter(
         &mut self,
         place: u32,
@@ -89,6 +92,9 @@ impl WaitingRoom {
     }
 
     /// Whether somebody waits for the chunk; then those that wait for nothing else are complete.
+    ///
+    /// # Errors
+    /// A segment out of bounds.
     pub fn arrive(&mut self, chunk: ChunkRef) -> Result<Option<Vec<Complete>>, Error> {
         let short = ShortId::from(chunk.id);
         let mut answered = Vec::new();

@@ -26,7 +26,7 @@ use crate::manifest::{Outline, Profile, Shape, Totals};
 use crate::record::{DeliveryEvent, Record};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,12 @@ pub enum Operation {
     /// Push a release: goes on with [`FromAgent`] and [`PushReply`].
     Push(Open),
     /// Pull a release: goes on with [`PullRequest`] and [`PullReply`].
-    Pull(Selector),
+    Pull {
+        /// Which release.
+        release: Selector,
+        /// What the agent's directory holds: segments and chunks may then be told by those of that release.
+        have: Option<ReleaseId>,
+    },
     /// Deliver a release again: answered by deliveries as they go on.
     Deliver {
         /// Which release.
@@ -249,9 +254,7 @@ pub enum PushReply {
 /// What an agent says after asking to pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullRequest {
-    /// What the agent's directory holds: chunks may then be told by those of that release.
-    Have(ReleaseId),
-    /// Which segments, of all in order, the agent must see.
+    /// Which segments, of all in order, the agent must see, after `Names`.
     WantSegments(Marks),
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
     WantChunks {
@@ -274,9 +277,13 @@ pub enum PullReply {
         /// Its root's bytes.
         #[serde(with = "serde_bytes")]
         root: Vec<u8>,
-        /// How many segments its manifest has; their names follow.
+        /// How many segments its manifest has; an outline of them follows, or their names.
         segments: u32,
     },
+    /// The segments told by those that the agent has; the new ones follow.
+    Outline(Outline),
+    /// The next of the new segments, thin.
+    Thin(SegmentBatch),
     /// More names of segments, in order.
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The next of the wanted segments.

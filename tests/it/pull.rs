@@ -87,6 +87,30 @@ async fn an_update_is_told_what_differs_inside_changed_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_is_told_by_the_segments_that_the_directory_has() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        // A manifest of some 100 KB, most of which is ids that nothing compresses.
+        for file in 0..1000 {
+            write(&tree, &format!("{:02}/{file}", file % 40), noise(file, 5_000));
+        }
+        world.push("app", &tree).await;
+        world.pull("app", &copy).await.expect("pulled");
+        for file in (0..1000).step_by(20) {
+            change_byte(&tree.join(format!("{:02}/{file}", file % 40)), 100);
+        }
+        world.push("app", &tree).await;
+        let update = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!(update.fetched_chunks, 50, "{update:?}");
+        // Half of the segments are new; in full they alone would take 20 KB.
+        assert!(update.wire.down < 10_000, "{update:?}");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_locally_is_repaired() {
     within(async {
         let world = World::start();

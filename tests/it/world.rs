@@ -215,7 +215,8 @@ pub async fn pull_as(access: &Access, selector: &str, target: &Path, replace: bo
     let selector = selector.parse().expect("a selector");
     let monitor: Arc<dyn Monitor> = Arc::new(whit::monitor::Silent);
     let options = PullOptions { replace, threads: 2 };
-    let pulled = pull_tree(&session, &selector, target, options, &monitor).await;
+    // As with a push.
+    let pulled = Box::pin(pull_tree(&session, &selector, target, options, &monitor)).await;
     session.finish().await;
     pulled
 }

@@ -1,29 +1,28 @@
 //! Asks the proxy for a release and fetches what is missing into a store.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::{Error, Result, Session, blocking};
 use super::held::{Held, Present};
+use super::listing::{self, Listing};
+use super::talk::Talk;
+use super::window::{Awaited, Window};
 use crate::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
-use crate::ids::{ChunkId, Selector};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MANIFEST_SEGMENTS_MAX, PARCEL_BASIS_MAX};
-use crate::link::{Receiver, Sender};
-use crate::manifest::{self, NodeRef, Root};
+use crate::ids::{ReleaseId, Selector};
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX};
+use crate::manifest::{self, Reference, Root};
 use crate::monitor::{Monitor, Phase};
 use crate::pack::{Frame, FrameKind};
 use crate::patch;
 use crate::push;
 use crate::reassembly::ChunkSource;
-use crate::recipe::ChunkRef;
 use crate::record::Record;
 use crate::store::Store;
-use crate::wire::{
-    Basis, Batch, Marks, Operation, Parcel, ParcelError, PullReply, PullRequest, unpack_names,
-};
+use crate::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
-const WINDOW_SEGMENTS: usize = 64;
+const WINDOW_SEGMENTS: u32 = 64;
 /// Requests for chunks under way.
 const WINDOWS_OPEN: usize = 4;
 
@@ -52,141 +51,82 @@ pub async fn fetch(
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     monitor.begin(Phase::Negotiate, None);
-    let (sender, receiver) = session.request(&Operation::Pull(selector.clone())).await?;
-    let mut talk = Talk { sender, receiver };
-    let (record, root, names) = talk.release().await?;
-    let segments = talk.segments(&root, names, present, store).await?;
-    let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
-    talk.chunks(&mut fetched, &segments, present, store, monitor).await?;
-    talk.sender.finish()?;
+    let have = present.release();
+    let fetched = match fetch_from(session, selector, have, present, store, monitor).await {
+        // What came stays: only the manifest comes again, in full.
+        Err(Error::Push(push::Error::Mismatch)) if have.is_some() => {
+            fetch_from(session, selector, None, present, store, monitor).await?
+        }
+        fetched => fetched?,
+    };
     let store = Arc::clone(store);
     blocking(move || store.sync()).await?;
     Ok(fetched)
 }
 
-/// Both halves of the stream.
-struct Talk {
-    sender: Sender,
-    receiver: Receiver,
-}
-
-/// Segments whose chunks were asked for, and which chunks come.
-struct Window {
-    expected: VecDeque<ChunkRef>,
+/// Fetches a release that is told by the one that the directory holds, or by names.
+async fn fetch_from(
+    session: &Session,
+    selector: &Selector,
+    have: Option<ReleaseId>,
+    present: &Arc<Present>,
+    store: &Arc<Store>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Fetched> {
+    let operation = Operation::Pull { release: selector.clone(), have };
+    let (sender, receiver) = session.request(&operation).await?;
+    let mut talk = Talk { sender, receiver };
+    let (record, root, mut listing) = talk.listing(present, store).await?;
+    let is_thin = !listing.thin.is_empty();
+    let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
+    talk.chunks(&mut fetched, &mut listing, present, store, monitor).await?;
+    talk.sender.finish()?;
+    let segments = listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
+    match listing::keep_nodes(&fetched.root, &segments, present, store) {
+        Err(Error::Manifest(manifest::Error::OtherRoot { .. })) if is_thin => {
+            Err(push::Error::Mismatch.into())
+        }
+        kept => kept.map(|()| fetched),
+    }
 }
 
 impl Talk {
-    async fn reply(&mut self) -> Result<PullReply> {
-        match self.receiver.receive::<PullReply>().await? {
-            Some(PullReply::Refused(refusal)) => Err(Error::Refused(refusal)),
-            Some(reply) => Ok(reply),
-            None => Err(Error::Ended),
-        }
-    }
-
-    /// What the proxy names: the release's record, its root, the names of its segments.
-    async fn release(&mut self) -> Result<(Record, Root, Vec<u64>)> {
-        let PullReply::Release { record, root, segments } = self.reply().await? else {
-            return Err(Error::OutOfTurn("something before the release"));
-        };
-        let root = Root::decode(&root)?;
-        let (expected, found) = (record.release.into(), root.release().into());
-        if expected != found {
-            return Err(manifest::Error::OtherRoot { expected, found }.into());
-        }
-        if segments as usize > MANIFEST_SEGMENTS_MAX {
-            return Err(manifest::Error::TooLarge(MANIFEST_SEGMENTS_MAX).into());
-        }
-        let mut names = Vec::new();
-        while names.len() < segments as usize {
-            let PullReply::Names(part) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something before the names"));
-            };
-            names.extend(unpack_names(&part)?);
-        }
-        if names.len() == segments as usize {
-            Ok((record, root, names))
-        } else {
-            Err(Error::OutOfTurn("Names"))
-        }
-    }
-
-    /// Brings all segments, and the nodes above them, into the store; proves that they make the root.
-    async fn segments(
-        &mut self,
-        root: &Root,
-        names: Vec<u64>,
-        present: &Arc<Present>,
-        store: &Arc<Store>,
-    ) -> Result<Vec<NodeRef>> {
-        let mut nodes: Vec<Option<NodeRef>> = Vec::with_capacity(names.len());
-        for name in &names {
-            let here = present.segment(*name).map(|(node, _)| *node);
-            nodes.push(match here {
-                Some(node) => Some(node),
-                None => store.find_name(*name)?,
-            });
-        }
-        let wanted: Marks = nodes.iter().map(Option::is_none).collect();
-        let mut places: VecDeque<u32> = wanted.places().collect();
-        if let Some(release) = present.release() {
-            self.sender.send(&PullRequest::Have(release)).await?;
-        }
-        if !places.is_empty() {
-            self.sender.send(&PullRequest::WantSegments(wanted)).await?;
-        }
-        let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
-        while !places.is_empty() {
-            let PullReply::Segments(batch) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something before the segments"));
-            };
-            let mut chunks = Vec::new();
-            for (part, length) in batch.open(&mut zstd, &mut plain)?.into_iter().zip(&batch.lengths) {
-                let node = NodeRef { id: ChunkId::of(&plain[part]), bytes: *length };
-                let place = places.pop_front().ok_or(Error::OutOfTurn("Segments"))? as usize;
-                if names[place] != node.id.prefix() {
-                    return Err(Error::WrongChunk);
-                }
-                nodes[place] = Some(node);
-                chunks.push(ChunkRef { id: node.id, bytes: node.bytes });
-            }
-            keep(store, FrameKind::Manifest, chunks, batch)?;
-        }
-        let segments: Vec<NodeRef> = nodes.into_iter().flatten().collect();
-        keep_nodes(root, &segments, present, store)?;
-        Ok(segments)
-    }
-
     /// Fetches all chunks that neither side has, a few windows of segments at a time.
     async fn chunks(
         &mut self,
         fetched: &mut Fetched,
-        segments: &[NodeRef],
+        listing: &mut Listing,
         present: &Arc<Present>,
         store: &Arc<Store>,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<()> {
-        let mut windows = segments.chunks(WINDOW_SEGMENTS);
-        let mut first = 0;
+        let segments = u32::try_from(listing.nodes.len()).expect("a manifest's segments are bounded");
+        let mut next = 0;
         let mut open: VecDeque<Window> = VecDeque::new();
-        let mut asked: HashSet<ChunkId> = HashSet::new();
+        let mut awaited = Awaited::default();
+        let mut announced = 0;
         let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
         loop {
-            while open.len() < WINDOWS_OPEN {
-                let Some(window) = windows.next() else { break };
-                let (marks, expected) = missing(window, present, store, &asked)?;
-                let count = u32::try_from(window.len()).expect("a window is small");
-                if !expected.is_empty() {
-                    asked.extend(expected.iter().map(|chunk| chunk.id));
-                    fetched.chunks += expected.len() as u64;
-                    fetched.bytes += expected.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
-                    monitor.begin(Phase::Transfer, Some(fetched.bytes));
+            while open.len() < WINDOWS_OPEN && next < segments {
+                let (first, end) = (next, segments.min(next + WINDOW_SEGMENTS));
+                next = end;
+                let (marks, window) = awaited.open(first, end, listing, present, store)?;
+                if !window.expected.is_empty() {
+                    fetched.chunks += window.expected.len() as u64;
+                    let of = |one: &Reference| {
+                        one.full().map_or(fetched.root.profile.average, |chunk| chunk.bytes)
+                    };
+                    announced += window.expected.iter().map(|one| u64::from(of(one))).sum::<u64>();
+                    monitor.begin(Phase::Transfer, Some(announced));
+                    let count = end - first;
                     self.sender.send(&PullRequest::WantChunks { first, count, marks }).await?;
-                    open.push_back(Window { expected: expected.into() });
+                    open.push_back(window);
                 }
-                first += count;
             }
-            let Some(window) = open.front_mut() else { return Ok(()) };
+            let whole = awaited.whole();
+            let Some(window) = open.front_mut() else {
+                return Ok(listing::keep_parts(&whole, store)?);
+            };
             let (lengths, frame) = match self.reply().await? {
                 PullReply::Chunks(batch) => {
                     batch.open(&mut zstd, &mut plain)?;
@@ -204,44 +144,26 @@ impl Talk {
             for length in &lengths {
                 let (part, after) = rest.split_at(*length as usize);
                 rest = after;
-                let chunk = window.expected.pop_front().ok_or(Error::OutOfTurn("Chunks"))?;
-                // The manifest may lie about a length: a frame kept with it could not be read back.
-                if *length != chunk.bytes || ChunkId::of(part) != chunk.id {
-                    return Err(Error::WrongChunk);
-                }
-                asked.remove(&chunk.id);
-                monitor.advance(Phase::Transfer, u64::from(chunk.bytes));
-                chunks.push(chunk);
+                chunks.push(awaited.arrive(part, window, listing)?);
+                fetched.bytes += u64::from(*length);
+                monitor.advance(Phase::Transfer, u64::from(*length));
             }
             if window.expected.is_empty() {
                 open.pop_front();
             }
             let store = Arc::clone(store);
             let plain = std::mem::take(&mut plain);
-            blocking(move || match frame {
-                Some((codec, payload)) => {
-                    store.append(&Frame { kind: FrameKind::Content, codec, chunks, payload }).map(drop)
-                }
-                None => keep_anew(&store, &plain, &lengths),
+            blocking(move || {
+                match frame {
+                    Some((codec, payload)) => {
+                        store.append(&Frame { kind: FrameKind::Content, codec, chunks, payload }).map(drop)
+                    }
+                    None => keep_anew(&store, &plain, &lengths),
+                }?;
+                listing::keep_parts(&whole, &store)
             })
             .await?;
         }
-    }
-
-    /// The pieces of a parcel.
-    async fn payload(&mut self, parcel: &Parcel) -> Result<Vec<u8>> {
-        parcel.plain_bytes().map_err(push::Error::from)?;
-        let mut payload = Vec::new();
-        while payload.len() < parcel.payload_bytes as usize {
-            let PullReply::Piece(piece) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something inside a parcel"));
-            };
-            if piece.is_empty() || payload.len() + piece.len() > parcel.payload_bytes as usize {
-                return Err(push::Error::from(ParcelError::Piece).into());
-            }
-            payload.extend_from_slice(&piece);
-        }
-        Ok(payload)
     }
 }
 
@@ -294,78 +216,5 @@ fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::
         store.append(&Frame::compress(FrameKind::Content, parts, &mut compressor))?;
         rest = after;
     }
-    Ok(())
-}
-
-/// Which chunks of some segments are at neither place and not on their way.
-fn missing(
-    segments: &[NodeRef],
-    present: &Present,
-    store: &Store,
-    asked: &HashSet<ChunkId>,
-) -> Result<(Marks, Vec<ChunkRef>)> {
-    let mut reader = crate::store::StoreReader::new(store);
-    let mut expected = Vec::new();
-    let mut marks = Vec::new();
-    let mut now: HashSet<ChunkId> = HashSet::new();
-    for segment in segments {
-        for chunk in segment_chunks(segment, present, &mut reader)? {
-            let known = present.has(&chunk.id) || asked.contains(&chunk.id) || now.contains(&chunk.id);
-            let missing = !known && store.find(&chunk.id)?.is_none();
-            if missing {
-                now.insert(chunk.id);
-                expected.push(chunk);
-            }
-            marks.push(missing);
-        }
-    }
-    Ok((marks.into_iter().collect(), expected))
-}
-
-fn segment_chunks(
-    segment: &NodeRef,
-    present: &Present,
-    reader: &mut crate::store::StoreReader<&Store>,
-) -> Result<Vec<ChunkRef>> {
-    use crate::reassembly::{self, ChunkReader};
-    if let Some((_, bytes)) = present.segment(segment.id.prefix()) {
-        return Ok(manifest::segment_chunks(bytes)?);
-    }
-    let mut bytes = Vec::new();
-    let read = reader.read(&ChunkRef { id: segment.id, bytes: segment.bytes }, &mut bytes);
-    read.map_err(reassembly::Error::from)?;
-    Ok(manifest::segment_chunks(&bytes)?)
-}
-
-/// Keeps the nodes above the segments, and the segments that only the directory's manifest has: the
-/// rebuild reads all of them from the store.
-fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Store) -> Result<()> {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    let made =
-        Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| parts.push(node.bytes))?;
-    if made != *root {
-        let (expected, found) = (root.release().into(), made.release().into());
-        return Err(manifest::Error::OtherRoot { expected, found }.into());
-    }
-    for segment in segments {
-        if let Some((_, bytes)) = present.segment(segment.id.prefix())
-            && store.find(&segment.id)?.is_none()
-        {
-            parts.push(bytes.clone());
-        }
-    }
-    let mut compressor = Compressor::new(LEVEL_FAST);
-    for some in parts.chunks(8) {
-        store.append(&Frame::compress(
-            FrameKind::Manifest,
-            some.iter().map(Vec::as_slice),
-            &mut compressor,
-        ))?;
-    }
-    Ok(())
-}
-
-fn keep(store: &Store, kind: FrameKind, chunks: Vec<ChunkRef>, batch: Batch) -> Result<()> {
-    store.append(&Frame { kind, codec: batch.codec, chunks, payload: batch.payload })?;
     Ok(())
 }

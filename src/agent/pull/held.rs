@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::scan::{self, Holder, Scan};
-use crate::ids::{ChunkId, ReleaseId};
+use crate::ids::{ChunkId, ReleaseId, ShortId};
 use crate::manifest::{self, NodeRef};
 use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
 use crate::recipe::ChunkRef;
@@ -22,10 +22,19 @@ const CHUNKS_MAX: usize = 2 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Present {
     files: Vec<(Arc<Path>, Holder)>,
-    chunks: HashMap<ChunkId, (u32, u64)>,
+    /// By the beginnings of their ids; of two that begin alike one.
+    chunks: HashMap<ShortId, PresentChunk>,
     segments: HashMap<u64, (NodeRef, Vec<u8>)>,
     /// The release that the directory holds, and its segments in order; they are told to the proxy.
     release: Option<(ReleaseId, Vec<NodeRef>)>,
+}
+
+/// A chunk of a file of the directory.
+#[derive(Debug)]
+struct PresentChunk {
+    chunk: ChunkRef,
+    file: u32,
+    offset: u64,
 }
 
 impl Present {
@@ -44,7 +53,9 @@ impl Present {
                 }
                 if present.chunks.len() < CHUNKS_MAX {
                     let file = u32::try_from(present.files.len() - 1).unwrap_or(u32::MAX);
-                    present.chunks.entry(located.chunk.id).or_insert((file, located.offset));
+                    let (chunk, offset) = (located.chunk, located.offset);
+                    let short = ShortId::from(chunk.id);
+                    present.chunks.entry(short).or_insert(PresentChunk { chunk, file, offset });
                 }
             }
             present.segments.insert(node.id.prefix(), (*node, scan.spool.segment(place)?));
@@ -59,12 +70,22 @@ impl Present {
 
     /// Whether some file of the directory has the chunk.
     pub fn has(&self, id: &ChunkId) -> bool {
-        self.chunks.contains_key(id)
+        self.find_short((*id).into()).is_some_and(|chunk| chunk.id == *id)
+    }
+
+    /// The chunk of some file of the directory whose id begins so.
+    pub fn find_short(&self, short: ShortId) -> Option<ChunkRef> {
+        self.chunks.get(&short).map(|present| present.chunk)
     }
 
     /// The release that the directory holds.
     pub fn release(&self) -> Option<ReleaseId> {
         self.release.as_ref().map(|(release, _)| *release)
+    }
+
+    /// Its segments, in order; none where there is no release.
+    pub fn release_segments(&self) -> &[NodeRef] {
+        self.release.as_ref().map_or(&[], |(_, segments)| segments)
     }
 
     /// The chunks of a run, in the order of the release that the directory holds, at most `bytes_max` bytes.
@@ -89,12 +110,6 @@ impl Present {
             first = 0;
         }
         (chunks.len() == span.count as usize).then_some(chunks)
-    }
-
-    /// Forgets the segments: from then on only chunks are asked for.
-    pub fn forget_segments(&mut self) {
-        self.segments = HashMap::new();
-        self.release = None;
     }
 }
 
@@ -133,21 +148,25 @@ impl ChunkReader for HeldReader<'_> {
 impl HeldReader<'_> {
     /// Appends the chunk if the directory's file still holds it.
     fn read_present(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Option<()> {
-        let (number, offset) = *self.present.chunks.get(&chunk.id)?;
-        let (path, holder) = self.present.files.get(number as usize)?;
+        let PresentChunk { chunk: present, file: number, offset } =
+            self.present.chunks.get(&chunk.id.into())?;
+        if present.id != chunk.id {
+            return None;
+        }
+        let (path, holder) = self.present.files.get(*number as usize)?;
         let file = match holder {
             Holder::Unread => return None,
             Holder::Streams(streams) => streams.file(),
             Holder::File => {
-                if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-                    self.open = Some((number, File::open(path).ok()?));
+                if self.open.as_ref().is_none_or(|(open, _)| open != number) {
+                    self.open = Some((*number, File::open(path).ok()?));
                 }
                 &self.open.as_ref()?.1
             }
         };
         let begin = out.len();
         out.resize(begin + chunk.bytes as usize, 0);
-        file.read_exact_at(&mut out[begin..], offset).ok()?;
+        file.read_exact_at(&mut out[begin..], *offset).ok()?;
         (ChunkId::of(&out[begin..]) == chunk.id).then_some(())
     }
 }

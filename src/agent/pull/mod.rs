@@ -4,8 +4,11 @@
 //! goes on where it was. The new tree is written beside the old one, verified on the way, and exchanged
 //! with it in one step.
 
-mod fetch;
 mod held;
+mod talk;
+mod listing;
+mod window;
+mod fetch;
 mod publish;
 
 pub use fetch::{Fetched, fetch};

@@ -62,7 +62,7 @@ pub fn run(bytes: &[u8]) {
             Some(PullRequest::WantSegments(found) | PullRequest::WantChunks { marks: found, .. }) => {
                 marks(&found);
             }
-            Some(PullRequest::Have(_)) | None => {}
+            None => {}
         },
         6 => match message::<PullReply>(bytes) {
             Some(PullReply::Names(bytes)) => names(&bytes),
@@ -245,7 +245,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ),
         (1, encode(&push)),
         (1, encode(&remove)),
-        (1, encode(&Operation::Pull(select("web@v1")))),
+        (1, encode(&Operation::Pull { release: select("web@v1"), have: None })),
         (2, encode(&open)),
         (2, encode(&Open { told: Told::Full(pack_names([1, 2].into_iter())), ..open.clone() })),
         (2, encode(&Open { told: based, ..open })),

@@ -1,8 +1,12 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
-use std::collections::{HashMap, HashSet};
+mod base;
+
+use std::collections::HashMap;
 
 use tokio::sync::mpsc;
+
+use base::Base;
 
 use super::{Granted, refuse};
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
@@ -12,9 +16,9 @@ use crate::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, SEGMENT_BATCH_BYTES,
 };
 use crate::link::{Receiver, Sender};
-use crate::manifest::{NodeRef, Outline, Thin};
+use crate::manifest::{NodeRef, Thin};
 use crate::patch;
-use crate::push::{Likeness, Older};
+use crate::push::Likeness;
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::store::{Store, StoreReader};
@@ -27,7 +31,13 @@ const REPLIES_AHEAD: usize = 4;
 const REQUESTS_AHEAD: usize = 16;
 
 /// Serves a pull until the agent is done or gone.
-pub async fn serve(granted: Granted, selector: Selector, mut sender: Sender, mut receiver: Receiver) {
+pub async fn serve(
+    granted: Granted,
+    selector: Selector,
+    have: Option<ReleaseId>,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) {
     if let Err(refusal) = granted.allow(Action::Pull, Some(&selector.app)) {
         return refuse(sender, refusal).await;
     }
@@ -40,7 +50,7 @@ pub async fn serve(granted: Granted, selector: Selector, mut sender: Sender, mut
             }
         }
     });
-    let pull = tokio::task::spawn_blocking(move || run(&granted, &selector, requests, &replies_in));
+    let pull = tokio::task::spawn_blocking(move || run(&granted, &selector, have, requests, &replies_in));
     while let Some(reply) = replies.recv().await {
         if sender.send(&reply).await.is_err() {
             break;
@@ -61,6 +71,7 @@ pub async fn serve(granted: Granted, selector: Selector, mut sender: Sender, mut
 fn run(
     granted: &Granted,
     selector: &Selector,
+    have: Option<ReleaseId>,
     mut requests: mpsc::Receiver<PullRequest>,
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
@@ -76,16 +87,25 @@ fn run(
     })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
-    for part in leaves.chunks(MESSAGE_ITEMS_MAX) {
-        let names = pack_names(part.iter().map(|node| node.id.prefix()));
-        drop(replies.blocking_send(PullReply::Names(names)));
+    let base = have.and_then(|have| Base::open(&store, &have, &leaves));
+    match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {
+        Some((base, outline)) => {
+            drop(replies.blocking_send(PullReply::Outline(outline)));
+            let send = |batch| replies.blocking_send(PullReply::Thin(batch)).is_ok();
+            base.tell(&leaves, &mut reader, send)?;
+        }
+        None => {
+            for part in leaves.chunks(MESSAGE_ITEMS_MAX) {
+                let names = pack_names(part.iter().map(|node| node.id.prefix()));
+                drop(replies.blocking_send(PullReply::Names(names)));
+            }
+        }
     }
     let compressor = Compressor::new(LEVEL_DEFAULT);
-    let mut supply = Supply { reader, leaves, compressor, replies, base: None };
+    let mut supply = Supply { reader, leaves, compressor, replies, base };
     while let Some(request) = requests.blocking_recv() {
         lease.renew();
         match request {
-            PullRequest::Have(release) => supply.base = base(&store, &release, &supply.leaves),
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,
         }
@@ -100,29 +120,10 @@ fn unreadable(error: &SourceError) -> Refusal {
     Refusal { hint, ..Refusal::of(error) }
 }
 
-/// The release that the agent has, where the space has all of it too.
-fn base(store: &Store, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Base> {
-    if !store.is_whole() || !store.records().has(release) {
-        return None;
-    }
-    let mut reader = StoreReader::new(store);
-    let root = store.root(release).ok()?;
-    let segments = reassembly::leaves(&root, &mut reader).ok()?;
-    let gaps = Outline::of(&segments, leaves.iter().copied().map(Some)).gaps(segments.len());
-    let older = Older::read(&segments, &gaps, |place| read_segment(&mut reader, &segments[place as usize]));
-    Some(Base { present: segments.iter().copied().collect(), older: older.ok()? })
-}
-
 fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<u8>, reassembly::Error> {
     let mut bytes = Vec::new();
     reader.read(&reference(node), &mut bytes)?;
     Ok(bytes)
-}
-
-/// A release that both sides have.
-struct Base {
-    present: HashSet<NodeRef>,
-    older: Older,
 }
 
 /// Chunks that are told together by older ones.
@@ -219,7 +220,7 @@ impl Supply<'_> {
         let (leaves, reader) = (&self.leaves, &mut self.reader);
         let new: Vec<_> = new.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
         let stays = |place: u32| match leaves.get(place as usize) {
-            Some(node) if base.present.contains(node) => read_segment(reader, node).map(Some),
+            Some(node) if base.has(node) => read_segment(reader, node).map(Some),
             _ => Ok(None),
         };
         // Without them the chunks go whole.

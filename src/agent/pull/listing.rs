@@ -1,0 +1,183 @@
+//! Which segments a release has, as the proxy tells: by those of the release that the directory holds, or by names.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::super::{Error, Result};
+use super::held::Present;
+use super::talk::Talk;
+use crate::compression::{Compressor, Decompressor, LEVEL_FAST};
+use crate::ids::ChunkId;
+use crate::limits::{MANIFEST_SEGMENTS_MAX, PULL_THIN_BYTES_MAX};
+use crate::manifest::{self, NodeRef, Outline, Root, Thin};
+use crate::pack::{Frame, FrameKind};
+use crate::push::{self, SegmentsReplaced, prefix_of};
+use crate::recipe::ChunkRef;
+use crate::record::Record;
+use crate::store::Store;
+use crate::wire::{Marks, PullReply, PullRequest, unpack_names};
+
+/// The segments of a release, in order.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Those that are at hand in full.
+    pub nodes: Vec<Option<NodeRef>>,
+    /// The others, by place: they become whole with their chunks. What they say is proven by the root, after that.
+    pub thin: HashMap<u32, Thin>,
+}
+
+impl Listing {
+    /// All segments, once none is thin any more.
+    pub fn whole(&self) -> Option<Vec<NodeRef>> {
+        self.nodes.iter().copied().collect()
+    }
+}
+
+impl Talk {
+    /// What the proxy says of the release: its record, its root, how its segments are told.
+    pub async fn listing(
+        &mut self,
+        present: &Arc<Present>,
+        store: &Arc<Store>,
+    ) -> Result<(Record, Root, Listing)> {
+        let PullReply::Release { record, root, segments } = self.reply().await? else {
+            return Err(Error::OutOfTurn("something before the release"));
+        };
+        let root = Root::decode(&root)?;
+        let (expected, found) = (record.release.into(), root.release().into());
+        if expected != found {
+            return Err(manifest::Error::OtherRoot { expected, found }.into());
+        }
+        let count = segments as usize;
+        if count > MANIFEST_SEGMENTS_MAX {
+            return Err(manifest::Error::TooLarge(MANIFEST_SEGMENTS_MAX).into());
+        }
+        let mut names = Vec::new();
+        while names.len() < count {
+            match self.reply().await? {
+                PullReply::Names(part) => names.extend(unpack_names(&part)?),
+                PullReply::Outline(outline) if names.is_empty() => {
+                    let listing = self.thin(&outline, count, present).await?;
+                    return Ok((record, root, listing));
+                }
+                _ => return Err(Error::OutOfTurn("something before the names")),
+            }
+        }
+        if names.len() != count {
+            return Err(Error::OutOfTurn("Names"));
+        }
+        let segments = self.named(&names, present, store).await?;
+        keep_nodes(&root, &segments, present, store)?;
+        let listing = Listing { nodes: segments.into_iter().map(Some).collect(), thin: HashMap::new() };
+        Ok((record, root, listing))
+    }
+
+    /// Takes the new segments, thin, each batch told by those of the directory's release that they replace.
+    async fn thin(&mut self, outline: &Outline, count: usize, present: &Present) -> Result<Listing> {
+        let base = present.release_segments();
+        let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;
+        let replaced = SegmentsReplaced::new(outline.gaps(base.len()));
+        let mut listing = Listing { nodes, thin: HashMap::new() };
+        let missing = (0..).zip(&listing.nodes).filter(|(_, node)| node.is_none());
+        let mut places: VecDeque<u32> = missing.map(|(place, _)| place).collect();
+        let mut bytes = 0;
+        while !places.is_empty() {
+            let PullReply::Thin(batch) = self.reply().await? else {
+                return Err(Error::OutOfTurn("something before the segments"));
+            };
+            if batch.lengths.len() > places.len() {
+                return Err(Error::OutOfTurn("Thin"));
+            }
+            let some: Vec<u32> = places.drain(..batch.lengths.len()).collect();
+            let segment = |place: usize| {
+                let node = base.get(place).and_then(|node| present.segment(node.id.prefix()));
+                node.map(|(_, bytes)| bytes.clone()).ok_or(Error::OutOfTurn("an outline of something else"))
+            };
+            let prefix = prefix_of(replaced.by(&some).into_iter().map(segment))??;
+            for (place, segment) in some.into_iter().zip(batch.open(&prefix)?) {
+                bytes += segment.len();
+                if bytes > PULL_THIN_BYTES_MAX {
+                    let what = "bytes of thin segments";
+                    return Err(push::Error::Limit { what, max: PULL_THIN_BYTES_MAX }.into());
+                }
+                listing.thin.insert(place, Thin::decode(&segment)?);
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Brings all segments of these names into the store.
+    async fn named(
+        &mut self,
+        names: &[u64],
+        present: &Arc<Present>,
+        store: &Arc<Store>,
+    ) -> Result<Vec<NodeRef>> {
+        let mut nodes: Vec<Option<NodeRef>> = Vec::with_capacity(names.len());
+        for name in names {
+            let here = present.segment(*name).map(|(node, _)| *node);
+            nodes.push(match here {
+                Some(node) => Some(node),
+                None => store.find_name(*name)?,
+            });
+        }
+        let wanted: Marks = nodes.iter().map(Option::is_none).collect();
+        let mut places: VecDeque<u32> = wanted.places().collect();
+        if !places.is_empty() {
+            self.sender.send(&PullRequest::WantSegments(wanted)).await?;
+        }
+        let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
+        while !places.is_empty() {
+            let PullReply::Segments(batch) = self.reply().await? else {
+                return Err(Error::OutOfTurn("something before the segments"));
+            };
+            let mut chunks = Vec::new();
+            for (part, length) in batch.open(&mut zstd, &mut plain)?.into_iter().zip(&batch.lengths) {
+                let node = NodeRef { id: ChunkId::of(&plain[part]), bytes: *length };
+                let place = places.pop_front().ok_or(Error::OutOfTurn("Segments"))? as usize;
+                if names[place] != node.id.prefix() {
+                    return Err(Error::WrongChunk);
+                }
+                nodes[place] = Some(node);
+                chunks.push(ChunkRef { id: node.id, bytes: node.bytes });
+            }
+            let (kind, codec, payload) = (FrameKind::Manifest, batch.codec, batch.payload);
+            store.append(&Frame { kind, codec, chunks, payload })?;
+        }
+        Ok(nodes.into_iter().flatten().collect())
+    }
+}
+
+/// Proves that the segments make the root, and keeps the nodes above them and the segments that only the directory's
+/// manifest has: the rebuild reads all of them from the store.
+pub(super) fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Store) -> Result<()> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let made =
+        Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| parts.push(node.bytes))?;
+    if made != *root {
+        let (expected, found) = (root.release().into(), made.release().into());
+        return Err(manifest::Error::OtherRoot { expected, found }.into());
+    }
+    for segment in segments {
+        if let Some((_, bytes)) = present.segment(segment.id.prefix())
+            && store.find(&segment.id)?.is_none()
+        {
+            parts.push(bytes.clone());
+        }
+    }
+    keep_parts(&parts, store)?;
+    Ok(())
+}
+
+/// Keeps segments and nodes.
+pub(super) fn keep_parts(parts: &[Vec<u8>], store: &Store) -> crate::store::Result<()> {
+    let mut compressor = Compressor::new(LEVEL_FAST);
+    for some in parts.chunks(8) {
+        store.append(&Frame::compress(
+            FrameKind::Manifest,
+            some.iter().map(Vec::as_slice),
+            &mut compressor,
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The stream of a pull.
+
+use super::super::{Error, Result};
+use crate::link::{Receiver, Sender};
+use crate::push;
+use crate::wire::{Parcel, ParcelError, PullReply};
+
+/// Both halves of the stream.
+pub(super) struct Talk {
+    /// What the agent says.
+    pub sender: Sender,
+    /// What the proxy says.
+    pub receiver: Receiver,
+}
+
+impl Talk {
+    /// The next thing that the proxy says.
+    pub async fn reply(&mut self) -> Result<PullReply> {
+        match self.receiver.receive::<PullReply>().await? {
+            Some(PullReply::Refused(refusal)) => Err(Error::Refused(refusal)),
+            Some(reply) => Ok(reply),
+            None => Err(Error::Ended),
+        }
+    }
+
+    /// The pieces of a parcel.
+    pub async fn payload(&mut self, parcel: &Parcel) -> Result<Vec<u8>> {
+        parcel.plain_bytes().map_err(push::Error::from)?;
+        let mut payload = Vec::new();
+        while payload.len() < parcel.payload_bytes as usize {
+            let PullReply::Piece(piece) = self.reply().await? else {
+                return Err(Error::OutOfTurn("something inside a parcel"));
+            };
+            if piece.is_empty() || payload.len() + piece.len() > parcel.payload_bytes as usize {
+                return Err(push::Error::from(ParcelError::Piece).into());
+            }
+            payload.extend_from_slice(&piece);
+        }
+        Ok(payload)
+    }
+}

@@ -1,0 +1,143 @@
+//! Which chunks of a window of segments are still to come.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::super::{Error, Result};
+use super::held::Present;
+use super::listing::Listing;
+use crate::ids::ChunkId;
+use crate::manifest::{self, NodeRef, Reference, Thin};
+use crate::push::{Complete, WaitingRoom};
+use crate::reassembly::{self, ChunkReader};
+use crate::recipe::ChunkRef;
+use crate::store::{Store, StoreReader};
+use crate::wire::Marks;
+
+/// Segments whose chunks were asked for, and which chunks come.
+pub(super) struct Window {
+    /// In the order in which they come.
+    pub expected: VecDeque<Reference>,
+}
+
+/// What is on its way, and who waits for it.
+#[derive(Default)]
+pub(super) struct Awaited {
+    room: WaitingRoom,
+    /// Chunks that segments in full name.
+    asked: HashSet<ChunkId>,
+    /// Segments that became whole and are not kept yet.
+    whole: Vec<Vec<u8>>,
+}
+
+impl Awaited {
+    /// Looks at the segments from `first` to `end`: which of their references, in order, are to be asked for, and
+    /// what comes of it.
+    ///
+    /// Not asked for is what either place has, and what is on its way already.
+    pub fn open(
+        &mut self,
+        first: u32,
+        end: u32,
+        listing: &mut Listing,
+        present: &Present,
+        store: &Store,
+    ) -> Result<(Marks, Window)> {
+        let mut reader = StoreReader::new(store);
+        let (mut marks, mut expected) = (Vec::new(), VecDeque::new());
+        for place in first..end {
+            if let Some(thin) = listing.thin.remove(&place) {
+                self.enter(place, thin, listing, present, store, &mut marks, &mut expected)?;
+                continue;
+            }
+            let node = listing.nodes[place as usize].ok_or(Error::OutOfTurn("a segment of nothing"))?;
+            for chunk in segment_chunks(&node, present, &mut reader)? {
+                let is_here = present.has(&chunk.id) || store.find(&chunk.id)?.is_some();
+                let missing = !is_here && self.asked.insert(chunk.id);
+                if missing {
+                    expected.push_back(Reference::Full(chunk));
+                }
+                marks.push(missing);
+            }
+        }
+        Ok((marks.into_iter().collect(), Window { expected }))
+    }
+
+    /// Resolves what a thin segment names by what is here.
+    #[expect(clippy::too_many_arguments, reason = "two places to look, two lists to fill")]
+    fn enter(
+        &mut self,
+        place: u32,
+        thin: Thin,
+        listing: &mut Listing,
+        present: &Present,
+        store: &Store,
+        marks: &mut Vec<bool>,
+        expected: &mut VecDeque<Reference>,
+    ) -> Result<()> {
+        let references: Vec<Reference> = thin.references().collect();
+        let mut known = Vec::with_capacity(references.len());
+        for reference in &references {
+            known.push(match reference {
+                Reference::Short(short) => match present.find_short(*short) {
+                    Some(chunk) => Some(chunk),
+                    None => store.find_short(*short)?,
+                },
+                Reference::Full(chunk) => {
+                    let is_here = present.has(&chunk.id) || store.holds(chunk)?;
+                    is_here.then_some(*chunk)
+                }
+            });
+        }
+        let (asked, complete) = self.room.enter(place, thin, known)?;
+        expected.extend(asked.iter().zip(&references).filter(|(asked, _)| **asked).map(|(_, one)| *one));
+        marks.extend(asked);
+        if let Some(complete) = complete {
+            self.take(complete, listing);
+        }
+        Ok(())
+    }
+
+    /// Takes the next chunk of a window, which must be the one that comes there.
+    pub fn arrive(&mut self, bytes: &[u8], window: &mut Window, listing: &mut Listing) -> Result<ChunkRef> {
+        let reference = window.expected.pop_front().ok_or(Error::OutOfTurn("Chunks"))?;
+        let length = u32::try_from(bytes.len()).map_err(|_| Error::WrongChunk)?;
+        let chunk = ChunkRef { id: ChunkId::of(bytes), bytes: length };
+        // The manifest may lie about a length: a frame kept with it could not be read back.
+        let is_expected = match reference {
+            Reference::Full(expected) => expected == chunk,
+            Reference::Short(short) => short == chunk.id.into(),
+        };
+        if !is_expected {
+            return Err(Error::WrongChunk);
+        }
+        self.asked.remove(&chunk.id);
+        for complete in self.room.arrive(chunk)?.into_iter().flatten() {
+            self.take(complete, listing);
+        }
+        Ok(chunk)
+    }
+
+    fn take(&mut self, complete: Complete, listing: &mut Listing) {
+        listing.nodes[complete.place as usize] = Some(complete.node());
+        self.whole.push(complete.bytes);
+    }
+
+    /// The segments that became whole since the last call, to be kept.
+    pub fn whole(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.whole)
+    }
+}
+
+fn segment_chunks(
+    segment: &NodeRef,
+    present: &Present,
+    reader: &mut StoreReader<&Store>,
+) -> Result<Vec<ChunkRef>> {
+    if let Some((_, bytes)) = present.segment(segment.id.prefix()) {
+        return Ok(manifest::segment_chunks(bytes)?);
+    }
+    let mut bytes = Vec::new();
+    let read = reader.read(&ChunkRef { id: segment.id, bytes: segment.bytes }, &mut bytes);
+    read.map_err(reassembly::Error::from)?;
+    Ok(manifest::segment_chunks(&bytes)?)
+}

@@ -1,0 +1,108 @@
+//! The release that a pulling agent has: its new segments are told by it, and its chunks.
+
+use std::collections::HashSet;
+
+use super::{read_segment, reference, unreadable};
+use crate::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
+use crate::ids::ReleaseId;
+use crate::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
+use crate::manifest::{self, NodeRef, Outline};
+use crate::push::{Older, SegmentsReplaced, prefix_of};
+use crate::reassembly::{self, ChunkReader};
+use crate::store::{Store, StoreReader};
+use crate::wire::{Marks, Refusal, SegmentBatch};
+
+/// 512 KiB: new segments up to this are compressed as small as they get, which takes a second for 2 MB; many
+/// machines may pull at a time.
+const SMALL_BYTES: u64 = 512 * 1024;
+
+/// A release that both sides have.
+pub(super) struct Base {
+    segments: Vec<NodeRef>,
+    outline: Outline,
+    present: HashSet<NodeRef>,
+    /// Its content where the pulled release differs.
+    pub older: Older,
+}
+
+impl Base {
+    /// The release that the agent says it has, beside the segments of the one that it pulls; none where the space
+    /// does not have all of it.
+    pub fn open(store: &Store, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
+        if !store.is_whole() || !store.records().has(release) {
+            return None;
+        }
+        let mut reader = StoreReader::new(store);
+        let root = store.root(release).ok()?;
+        let segments = reassembly::leaves(&root, &mut reader).ok()?;
+        let outline = Outline::of(&segments, leaves.iter().copied().map(Some));
+        let gaps = outline.gaps(segments.len());
+        let older =
+            Older::read(&segments, &gaps, |place| read_segment(&mut reader, &segments[place as usize]))
+                .ok()?;
+        Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
+    }
+
+    /// Whether the agent has the segment.
+    pub fn has(&self, node: &NodeRef) -> bool {
+        self.present.contains(node)
+    }
+
+    /// How the pulled release's segments follow from the base's; none where too much is new for an agent to hold
+    /// until its chunks come.
+    pub fn outline(&self, leaves: &[NodeRef]) -> Option<Outline> {
+        let new = leaves.iter().filter(|node| !self.has(node));
+        let new_bytes: u64 = new.map(|node| u64::from(node.bytes)).sum();
+        let is_bounded = new_bytes <= PULL_THIN_BYTES_MAX as u64 && self.outline.is_bounded();
+        is_bounded.then(|| self.outline.clone())
+    }
+
+    /// Gives `send` the new segments, in order, thin and compressed against those that they stand in the place of,
+    /// until it says that nobody listens.
+    ///
+    /// Memory: one batch and its prefix.
+    pub fn tell(
+        &self,
+        leaves: &[NodeRef],
+        reader: &mut StoreReader<&Store>,
+        mut send: impl FnMut(SegmentBatch) -> bool,
+    ) -> Result<(), Refusal> {
+        let gaps = self.outline.gaps(self.segments.len());
+        let new: Vec<u32> = gaps.iter().flat_map(|gap| gap.new.clone()).map(place_of).collect();
+        let replaced = SegmentsReplaced::new(gaps);
+        let bytes_of = |place: &u32| leaves[*place as usize].bytes as usize;
+        let all: usize = new.iter().map(bytes_of).sum();
+        let level = if all as u64 <= SMALL_BYTES { LEVEL_SMALL } else { LEVEL_DEFAULT };
+        let mut rest = new.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |place: &&u32| {
+                bytes += bytes_of(place);
+                bytes <= SEGMENT_BATCH_BYTES
+            };
+            let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
+            let (some, after) = rest.split_at(count);
+            rest = after;
+            let mut read = |node: &NodeRef| {
+                let mut bytes = Vec::new();
+                reader.read(&reference(node), &mut bytes).map_err(|error| unreadable(&error))?;
+                Ok::<_, Refusal>(bytes)
+            };
+            let against = replaced.by(some).into_iter().map(|place| read(&self.segments[place]));
+            let prefix = prefix_of(against)?.map_err(|error| Refusal::of(&error))?;
+            let thin = some.iter().map(|place| {
+                let bytes = read(&leaves[*place as usize])?;
+                manifest::shorten(&bytes).map_err(|error| Refusal::of(&error))
+            });
+            let thin = thin.collect::<Result<Vec<_>, Refusal>>()?;
+            if !send(SegmentBatch::at_level(level, &thin, Some(&prefix), Marks::default())) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn place_of(place: usize) -> u32 {
+    u32::try_from(place).expect("a manifest's segments are bounded")
+}

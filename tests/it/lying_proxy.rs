@@ -1,0 +1,182 @@
+//! Proxies that lie to whoever pulls: whatever they say, they are not believed, and the directory stays as it was.
+
+use whit::address::ProxyUrl;
+use whit::agent::{Access, Error};
+use whit::compression::Codec;
+use whit::faults::Fault;
+use whit::ids::ChunkId;
+use whit::link::{self, Listener};
+use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
+use whit::push;
+use whit::recipe::{ChunkRef, Recipe};
+use whit::record::{Cost, Record};
+use whit::wire::{Batch, Marks, Operation, PullReply, Refusal, Request, SegmentBatch};
+
+use crate::trees::{assert_same, noise, write};
+use crate::world::{World, pull_as, within};
+
+/// The release that is never there: one file of one chunk.
+struct Forged {
+    segment: Vec<u8>,
+    root: Root,
+}
+
+impl Forged {
+    fn of(content: &[u8]) -> Self {
+        let bytes = u32::try_from(content.len()).expect("small");
+        let path = EntryPath::new("a").expect("a path");
+        let mut segment = vec![0x11];
+        Item::File { path, mode: 0o644, size: u64::from(bytes), recipe: Recipe::Chunks }.encode(&mut segment);
+        Item::Chunk(ChunkRef { id: ChunkId::of(content), bytes }).encode(&mut segment);
+        let totals = Totals { files: 1, chunks: 1, bytes: u64::from(bytes), ..Totals::default() };
+        let length = u32::try_from(segment.len()).expect("small");
+        let node = NodeRef { id: ChunkId::of(&segment), bytes: length };
+        let root = Root::above(Profile::DEFAULT, Shape::Tree, totals, vec![node], |_| {}).expect("small");
+        Self { segment, root }
+    }
+
+    fn release(&self, segments: u32) -> PullReply {
+        let record = Record {
+            app: "app".parse().expect("a name"),
+            release: self.root.release(),
+            sequence: 2,
+            created: 1,
+            user: "eve".parse().expect("a name"),
+            labels: Vec::new(),
+            totals: self.root.totals,
+            cost: Cost::default(),
+        };
+        PullReply::Release { record, root: self.root.encode(), segments }
+    }
+
+    fn thin(&self) -> Vec<u8> {
+        shorten(&self.segment).expect("a segment")
+    }
+}
+
+/// An outline of these steps, whether there is such a base or not.
+fn outline(steps: &[(u32, u32, u32)]) -> PullReply {
+    let bytes = rmp_serde::to_vec(steps).expect("a Vec takes every write");
+    PullReply::Outline(rmp_serde::from_slice::<Outline>(&bytes).expect("an outline"))
+}
+
+fn thin(segments: &[Vec<u8>]) -> PullReply {
+    PullReply::Thin(SegmentBatch::new(segments, None, Marks::default()))
+}
+
+fn content(bytes: &[u8]) -> PullReply {
+    let lengths = vec![u32::try_from(bytes.len()).expect("small")];
+    PullReply::Chunks(Batch { codec: Codec::Raw, lengths, payload: bytes.to_vec() })
+}
+
+const OLD: u64 = 1;
+const NEW: u64 = 2;
+
+/// What a puller that holds a release makes of a proxy that says all this; a request that does not build on that
+/// release is refused as full.
+async fn told(says: Vec<PullReply>) -> Error {
+    let world = World::start();
+    let (tree, copy) = (world.path("tree"), world.path("copy"));
+    write(&tree, "a", noise(OLD, 4_000));
+    world.push("app", &tree).await;
+    world.pull("app", &copy).await.expect("pulled");
+    let options = link::Options::default();
+    let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), world.identity(), &options).expect("bound");
+    let port = listener.local_address().expect("bound").port();
+    let url = ProxyUrl::new("127.0.0.1", port, world.identity().fingerprint()).expect("an address");
+    let access = Access { url, token: world.access().token.clone() };
+    let liar = tokio::spawn(async move {
+        let connection = listener.accept().await.expect("a connection");
+        while let Ok(Some((mut sender, mut receiver))) = connection.accept().await {
+            let request = receiver.receive::<Request>().await.expect("a request").expect("one");
+            let Ok(Operation::Pull { have, .. }) = request.operation() else { panic!("it pulls") };
+            let no = Refusal { fault: Fault::Full, text: "no".to_owned(), hint: None };
+            let says = if have.is_some() { says.clone() } else { vec![PullReply::Refused(no)] };
+            for reply in says {
+                // Who has heard enough goes.
+                if sender.send(&reply).await.is_err() {
+                    break;
+                }
+            }
+            drop(sender.finish());
+        }
+    });
+    let error = pull_as(&access, "app", &copy, false).await.expect_err("a lie");
+    assert_same(&tree, &copy);
+    liar.abort();
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outline_of_something_else_is_refused() {
+    within(async {
+        let forged = Forged::of(&noise(NEW, 4_000));
+        for steps in [&[(0, 0, 2)][..], &[(7, 1, 0)], &[(0, 2, 0)], &[(u32::MAX, u32::MAX, 1)], &[]] {
+            let error = told(vec![forged.release(1), outline(steps)]).await;
+            assert!(matches!(error, Error::OutOfTurn(_)), "{steps:?}: {error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_segments_than_are_new_or_none_at_all_are_refused() {
+    within(async {
+        let forged = Forged::of(&noise(NEW, 4_000));
+        let begin = || vec![forged.release(1), outline(&[(0, 0, 1)])];
+        let twice = [begin(), vec![thin(&[forged.thin(), forged.thin()])]].concat();
+        assert!(matches!(told(twice).await, Error::OutOfTurn("Thin")));
+        let chunks = [begin(), vec![content(b"early")]].concat();
+        assert!(matches!(told(chunks).await, Error::OutOfTurn(_)));
+        assert!(matches!(told(begin()).await, Error::Ended));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_beyond_what_a_puller_holds_are_refused() {
+    within(async {
+        // Paths of 4 KiB, 15 to a segment, four segments to a batch.
+        let mut segment = vec![0x14];
+        for file in 0..15 {
+            let path =
+                EntryPath::new(format!("{file:02}/{}", "x/".repeat(120) + &"y".repeat(200))).expect("a path");
+            Item::Symlink { path, target: vec![b'z'; 3_600] }.encode(&mut segment);
+        }
+        let batches = 16 * 1024 * 1024 / (4 * segment.len()) + 1;
+        let count = u32::try_from(4 * batches).expect("few");
+        let forged = Forged::of(b"anything");
+        let mut says = vec![forged.release(count), outline(&[(0, 0, count)])];
+        says.extend((0..batches).map(|_| thin(&vec![segment.clone(); 4])));
+        let error = told(says).await;
+        assert!(matches!(error, Error::Push(push::Error::Limit { .. })), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_begins_otherwise_is_refused() {
+    within(async {
+        let forged = Forged::of(&noise(NEW, 4_000));
+        let says = vec![
+            forged.release(1),
+            outline(&[(0, 0, 1)]),
+            thin(&[forged.thin()]),
+            content(&noise(NEW + 1, 4_000)),
+        ];
+        assert!(matches!(told(says).await, Error::WrongChunk));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_make_the_root_is_asked_for_again_in_full() {
+    within(async {
+        // The segment names a chunk of the directory where the root was made of another.
+        let (forged, held) = (Forged::of(&noise(NEW, 4_000)), Forged::of(&noise(OLD, 4_000)));
+        let says = vec![forged.release(1), outline(&[(0, 0, 1)]), thin(&[held.thin()])];
+        let error = told(says).await;
+        assert!(matches!(&error, Error::Refused(refusal) if refusal.fault == Fault::Full), "{error}");
+    })
+    .await;
+}
