@@ -81,13 +81,14 @@ fn what_the_proxy_let_go_is_said_to_be_evicted() {
     push(&home, &[]);
     let releases = home.run(&["releases", "app", "--json"]).json().to_string();
     let digits = releases.split("\"release\":\"").nth(1).and_then(|rest| rest.get(..12)).expect("a release");
-    home.run(&["rm", &format!("app@{digits}"), "--yes"]).good();
+    home.run(&["rm", &format!("app@{digits}")]).good();
     home.run(&["gc"]).good();
     write(&tree, "changed.txt", text(3, 5_000));
     let receipt = push(&home, &[]);
     let [("evicted", Some(advice))] = of(&receipt, "kept.txt")[..] else { panic!("{receipt}") };
     assert!(advice.contains("keep more releases"), "{advice}");
-    assert_eq!(of(&receipt, "changed.txt"), [("new", None)]);
+    let changed = of(&receipt, "changed.txt");
+    assert!(!changed.is_empty() && changed.iter().all(|(reason, _)| *reason != "evicted"), "{changed:?}");
     let told = home.run(&["push", "app", "tree", "--explain"]).good();
     assert!(!told.contains("evicted"), "{told}");
 }

@@ -10,7 +10,7 @@ use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, To
 use whit::push;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
-use whit::wire::{Batch, Marks, Operation, PullReply, Refusal, Request, SegmentBatch};
+use whit::wire::{Batch, Marks, Operation, PullReply, PullRequest, Refusal, Request, SegmentBatch};
 
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, pull_as, within};
@@ -99,6 +99,8 @@ async fn told(says: Vec<PullReply>) -> Error {
                 }
             }
             drop(sender.finish());
+            // It listens to the end.
+            while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
     let error = pull_as(&access, "app", &copy, false).await.expect_err("a lie");
@@ -164,7 +166,8 @@ async fn a_chunk_that_begins_otherwise_is_refused() {
             thin(&[forged.thin()]),
             content(&noise(NEW + 1, 4_000)),
         ];
-        assert!(matches!(told(says).await, Error::WrongChunk));
+        let error = told(says).await;
+        assert!(matches!(error, Error::WrongChunk), "{error:?}");
     })
     .await;
 }

@@ -162,13 +162,16 @@ impl Agent {
     pub fn receive(&mut self, reply: PushReply) -> Result<Vec<Action>, Error> {
         match (self.state, reply) {
             (_, PushReply::Refused(refusal)) => Err(Error::Refused(refusal)),
-            (State::Opened, PushReply::WantNames) if self.is_growing() => {
-                // Nobody waits: they come with the end of the input.
+            (State::Opened, PushReply::WantNames) if self.growth.is_some() => {
+                // Nobody waited: the input was read meanwhile. Names come with its end.
                 self.state = State::Named;
-                Ok(Vec::new())
+                if self.is_growing() {
+                    return Ok(Vec::new());
+                }
+                self.growth = None;
+                Ok(self.names())
             }
             (State::Opened, PushReply::WantNames) => {
-                self.growth = None;
                 self.turn(State::Named);
                 Ok(self.names())
             }
