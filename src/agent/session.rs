@@ -1,6 +1,7 @@
 //! A connection to one proxy on behalf of one user.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::memory::Key;
 use super::pace::Pace;
@@ -9,6 +10,12 @@ use crate::address::ProxyUrl;
 use crate::ids::AppName;
 use crate::link::{self, Connection, Counters, Receiver, Sender};
 use crate::wire::{Answer, Operation, Request};
+
+/// Round trips below this are those of a local network. At its beginning a connection's window says nothing yet, and
+/// what is compressed hard until it does would hold a fast link up.
+const LOCAL_RTT: Duration = Duration::from_millis(1);
+/// Bytes a second of a local network.
+const LOCAL_RATE: f64 = 100e6;
 
 /// Where the proxy is and what the user may do there.
 #[derive(Debug, Clone)]
@@ -95,7 +102,8 @@ impl Session {
         Key::new(&self.access.url.fingerprint(), &self.access.token, app)
     }
 
-    /// Measures the link's speed: what may be under way unacknowledged, each round trip.
+    /// Measures the link's speed: what may be under way unacknowledged, each round trip; at least that of a local
+    /// network while a round trip is as short as there, which it is not once anything is queued on a slower link.
     pub fn pace(&self) -> Pace {
         let connection = self.connection();
         Pace::measured(move || {
@@ -103,7 +111,8 @@ impl Session {
             // A congestion window is far below 2^52 bytes.
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let window = counters.congestion_window as f64;
-            window / counters.rtt.as_secs_f64().max(1e-6)
+            let measured = window / counters.rtt.as_secs_f64().max(1e-6);
+            if counters.rtt < LOCAL_RTT { measured.max(LOCAL_RATE) } else { measured }
         })
     }
 
