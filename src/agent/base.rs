@@ -33,7 +33,6 @@ pub(super) struct Base {
     keep: Option<Arc<Keep>>,
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
-    offer: bool,
     /// Of `chunks` those that it did not have itself.
     offered: HashSet<ChunkId>,
     /// The beginnings of the ids of all chunks in segments that stay, sorted, once somebody asked.
@@ -42,9 +41,7 @@ pub(super) struct Base {
 
 impl Base {
     /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
-    ///
-    /// Without `offer` no chunk counts as unseen: the proxy then says which are.
-    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>, offer: bool) -> Option<Self> {
+    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
         for (place, node) in (0..).zip(memory.segments()) {
@@ -60,7 +57,6 @@ impl Base {
             new: new.to_vec(),
             keep,
             older: None,
-            offer,
             offered: HashSet::new(),
             staying: None,
         })
@@ -92,7 +88,7 @@ impl Base {
             if is_unseen {
                 self.offered.insert(chunk.id);
             }
-            is_unseen && self.offer
+            is_unseen
         };
         let marks: Vec<bool> = references.iter().map(&mut mark).collect();
         if !marks.contains(&true) {

@@ -157,7 +157,15 @@ fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
 fn telling(input: &Input, base: Option<Base>, trust: Trust) -> (Telling, Option<Base>) {
     match (input, base) {
         (Input::Growing(_), _) => (Telling::Growing, None),
-        (Input::Read(_), Some(base)) => (Telling::Base(base.release(), base.segments().to_vec()), Some(base)),
+        (Input::Read(_), Some(base)) => {
+            let (release, segments) = (base.release(), base.segments().to_vec());
+            let telling = if trust.offer {
+                Telling::Base(release, segments)
+            } else {
+                Telling::Again(release, segments)
+            };
+            (telling, Some(base))
+        }
         (Input::Read(_), None) if trust.short => (Telling::Short, None),
         (Input::Read(_), None) => (Telling::Full, None),
     }
@@ -199,6 +207,7 @@ async fn attempt(
         blocking(move || Ok::<_, Error>(recall(&order, &key, &segments, trust))).await?
     };
     let Recalled { keep, base, underway } = recalled;
+    let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
     let (telling, base) = telling(input, base, trust);
     let (machine, open, actions) = Agent::new(open, segments, telling);
     monitor.begin(Phase::Negotiate, None);
@@ -323,14 +332,13 @@ struct Recalled {
 fn recall(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
     let Some(state) = order.state.as_ref().filter(|_| !order.dry_run) else {
         let memory = order.state.as_ref().filter(|_| trust.short).and_then(|state| Memory::open(state, key));
-        let base = memory.and_then(|memory| Base::new(memory, segments, None, false));
+        let base = memory.and_then(|memory| Base::new(memory, segments, None));
         return Recalled { keep: None, base, underway: Underway::nothing() };
     };
     let underway = Underway::begin(state, key);
     let keep = (order.keep_bytes > 0).then(|| Keep::open(state, key).map(Arc::new)).flatten();
     let memory = Memory::open(state, key).filter(|_| trust.short);
-    let offer = trust.offer && !underway.was_cut();
-    let base = memory.and_then(|memory| Base::new(memory, segments, keep.clone(), offer));
+    let base = memory.and_then(|memory| Base::new(memory, segments, keep.clone()));
     // Without older content here, the proxy's signatures save more than the round trips cost.
     Recalled { keep, base: base.filter(Base::is_kept), underway }
 }

@@ -417,6 +417,10 @@ proptest! {
         let mut push = match telling {
             0 => Push::new(&new, Telling::Short),
             1 => Push::new(&new, Telling::Full),
+            3 => {
+                let again = Telling::Again(old.root.release(), old.segments.clone());
+                Push { telling: again, ..Push::based(&new, &old, &memory) }
+            }
             5 => Push::new(&new, Telling::Growing),
             2 => {
                 let unknown = Telling::Base(ReleaseId::of(b"unknown"), old.segments.clone());
@@ -810,7 +814,7 @@ proptest! {
     fn no_sequence_of_replies_panics_the_agent(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         dry_run: bool,
-        telling in 0u8..5,
+        telling in 0u8..6,
         replies in proptest::collection::vec((0u8..13, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
     ) {
         let release = release(&numbered(&files));
@@ -819,6 +823,7 @@ proptest! {
             1 => Telling::Full,
             2 => Telling::Base(ReleaseId::of(b"base"), Vec::new()),
             3 => Telling::Growing,
+            5 => Telling::Again(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
             _ => Telling::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
         };
         let mut unread = release.segments.iter().copied();

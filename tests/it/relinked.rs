@@ -1,6 +1,7 @@
 //! Executables linked anew, pushed by the program.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -21,6 +22,11 @@ fn push(home: &Home, more: &[&str]) -> Value {
 
 /// Pushes the old program, then a new one; gives the receipt of the second push.
 fn relink(new: Program, more: &[&str]) -> Value {
+    relink_after(new, more, |_| ())
+}
+
+/// The same, with something that happens between the two.
+fn relink_after(new: Program, more: &[&str], between: impl Fn(&Home)) -> Value {
     let home = Home::new();
     for name in ["lib/a.so", "read.me"] {
         write(&home.path("tree"), name, "a file beside it");
@@ -30,7 +36,9 @@ fn relink(new: Program, more: &[&str]) -> Value {
         assert!(file.len() > 1 << 20, "it fills segments of its own");
         fs::write(home.path("tree/program"), &file).expect("written");
         let receipt = push(&home, more);
-        if program.changed.is_some() {
+        if program.changed.is_none() {
+            between(&home);
+        } else {
             home.run(&["pull", "app", "copy"]).good();
             assert_same(&home.path("tree"), &home.path("copy"));
             return receipt;
@@ -65,4 +73,27 @@ fn an_agent_without_it_sends_what_changed_too() {
     let whole = moved["bytes"]["unseen"].as_u64().expect("a number");
     assert!(sent(&moved) * 10 < whole, "{} of {whole}", sent(&moved));
     assert_eq!(moved["round_trips"], raw["round_trips"]);
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_push_that_was_cut_goes_on_as_cheaply() {
+    let whole = relink(ONE, &[]);
+    let again = relink_after(ONE, &[], |home| {
+        // The mark that a killed push leaves: what is new may have crossed, and is not offered.
+        let all = files(&home.path(""));
+        let memory = all.iter().find(|path| path.extension().is_some_and(|extension| extension == "memory"));
+        let memory = memory.expect("a memory");
+        let state = memory.parent().and_then(Path::parent).expect("the folder of all state");
+        let mark = state.join(memory.file_name().expect("a name")).with_extension("underway");
+        fs::write(mark, b"").expect("written");
+    });
+    assert_eq!(reasons(&again), ["moved-code"]);
+    assert_eq!(sent(&again), sent(&whole));
+    assert_eq!(again["round_trips"], 3, "one more: the proxy says what has crossed");
 }

@@ -76,6 +76,8 @@ pub struct Segments {
 pub enum Telling {
     /// By what the proxy confirmed last time: that release, and its segments.
     Base(ReleaseId, Vec<NodeRef>),
+    /// The same after a push that broke off: what is new may have crossed, so that none of it is offered.
+    Again(ReleaseId, Vec<NodeRef>),
     /// By short names.
     Short,
     /// In full, after a [`Error::Mismatch`].
@@ -134,6 +136,8 @@ pub struct Agent {
     answers: Vec<FileAnswer>,
     /// Of all answers to come.
     answer_bytes_left: usize,
+    /// Whether chunks that the base lacks are sent unasked.
+    offers: bool,
     /// Whether the proxy wants executables to be offered.
     wants_offers: bool,
     /// `SendChunks` under way.
@@ -181,7 +185,7 @@ impl Agent {
             }
             (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
                 // The proxy does not have the base: all begins anew, and it passes over what was sent.
-                self.replaced = None;
+                (self.replaced, self.offers) = (None, false);
                 self.goes_on = false;
                 self.waiting.clear();
                 self.unanswered.clear();
@@ -292,7 +296,7 @@ impl Agent {
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
         let Unanswered { places, offered } =
             self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
-        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.is_based() && !self.is_growing() {
+        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.offers && !self.is_growing() {
             self.round_trips += 1;
         }
         let mut signed = std::mem::take(&mut self.signed);
@@ -314,7 +318,7 @@ impl Agent {
         let next = self.unanswered.front().map(|next| &next.places).or(self.waiting.front());
         let goes_on = !was_offered && Self::is_next(next, &places);
         if marks.marked() > 0 || (self.goes_on && !was_offered) {
-            if self.is_based() {
+            if self.offers {
                 self.round_trips += 1;
             }
             if !was_offered {
@@ -337,7 +341,7 @@ impl Agent {
         if self.unanswered.len() + self.sending < SEGMENT_BATCHES_OPEN
             && let Some(batch) = self.waiting.pop_front()
         {
-            let offer = self.is_based() && !self.dry_run;
+            let offer = self.offers;
             self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None });
             let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
             actions.push(Action::SendSegments(Segments {

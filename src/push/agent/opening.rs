@@ -26,6 +26,7 @@ impl Agent {
             signed_bytes: 0,
             answers: Vec::new(),
             answer_bytes_left: ANSWER_BYTES_MAX,
+            offers: matches!(telling, Telling::Base(..)) && !open.dry_run,
             wants_offers: false,
             sending: 0,
             goes_on: false,
@@ -35,12 +36,15 @@ impl Agent {
         let names = agent.segments.iter().map(|segment| segment.id.prefix());
         let by_base = match telling {
             // A dry run ends with the answer to its segments: there must be one.
-            Telling::Base(release, base) if !agent.dry_run => {
+            Telling::Base(release, base) | Telling::Again(release, base) if !agent.dry_run => {
                 Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
             }
-            Telling::Base(..) | Telling::Short | Telling::Full | Telling::Growing => None,
+            Telling::Base(..) | Telling::Again(..) | Telling::Short | Telling::Full | Telling::Growing => {
+                None
+            }
         };
         let Some((release, base, outline)) = by_base else {
+            agent.offers = false;
             open.told = match (agent.full, fits) {
                 _ if agent.is_growing() => Told::Growing,
                 (true, true) => Told::Full(pack_names(names)),
