@@ -100,7 +100,7 @@ async fn attempt(
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let endpoint = transport::endpoint(Side::Agent, local, None, &options);
+    let endpoint = transport::endpoint(local, None, &options);
     shake_hands(endpoint, address, fingerprint, &options, protocol).await
 }
 
@@ -115,7 +115,7 @@ pub async fn connect_over(
     fingerprint: Fingerprint,
     options: &Options,
 ) -> Result<Connection> {
-    let endpoint = transport::endpoint_over(Side::Agent, network, None, options);
+    let endpoint = transport::endpoint_over(network, None, options);
     shake_hands(endpoint, address, fingerprint, options, tls::PROTOCOL).await
 }
 

@@ -104,7 +104,7 @@ impl Connection {
 
     /// The next stream that the peer opens; none once it has finished the connection.
     ///
-    /// Waits without a deadline: a silent peer that is gone ends the connection within 30 s. May be
+    /// Waits without a deadline: a silent peer that is gone ends the connection within 60 s. May be
     /// cancelled: nothing is lost.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tap::Datagrams;
-use super::transport::{self, Side};
+use super::transport::{self, Serving, Side};
 use super::{Connection, Error, Options, Result, tls};
 use crate::faults::Fault;
 use crate::identity::Identity;
@@ -46,8 +46,8 @@ impl Listener {
     #[doc(hidden)]
     pub fn bind_over(network: Arc<dyn Datagrams>, identity: &Identity, options: &Options) -> Result<Self> {
         let address = network.local_address();
-        Self::start(address, identity, options, tls::PROTOCOL, |server| {
-            transport::endpoint_over(Side::Proxy, network, Some(server), options)
+        Self::start(address, identity, options, tls::PROTOCOL, |serving| {
+            transport::endpoint_over(network, Some(serving), options)
         })
     }
 
@@ -57,8 +57,8 @@ impl Listener {
         options: &Options,
         protocol: &[u8],
     ) -> Result<Self> {
-        Self::start(address, identity, options, protocol, |server| {
-            transport::endpoint(Side::Proxy, address, Some(server), options)
+        Self::start(address, identity, options, protocol, |serving| {
+            transport::endpoint(address, Some(serving), options)
         })
     }
 
@@ -67,13 +67,14 @@ impl Listener {
         identity: &Identity,
         options: &Options,
         protocol: &[u8],
-        endpoint: impl FnOnce(ServerConfig) -> io::Result<Endpoint>,
+        endpoint: impl FnOnce(Serving<'_>) -> io::Result<Endpoint>,
     ) -> Result<Self> {
         let far = ServerConfig::with_crypto(Arc::new(tls::server(identity, protocol)));
         let (mut near, mut far) = (far.clone(), far);
         near.transport_config(transport::transport(Side::Proxy, [127, 0, 0, 1].into(), options));
         far.transport_config(transport::transport(Side::Proxy, [0, 0, 0, 0].into(), options));
-        let endpoint = endpoint(far.clone()).map_err(|source| Error::Bind { address, source })?;
+        let serving = Serving { config: far.clone(), identity };
+        let endpoint = endpoint(serving).map_err(|source| Error::Bind { address, source })?;
         let (near, far) = (Arc::new(near), Arc::new(far));
         Ok(Self { endpoint, near, far, handshakes: JoinSet::new(), options: options.clone() })
     }

@@ -9,11 +9,14 @@ use quinn::{
     ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use rustix::net::sockopt;
 
 use super::Options;
 use super::congestion::Tolerant;
 use super::tap::{Datagrams, Tap};
+use crate::identity::Identity;
 use crate::limits::REQUESTS_PER_CONNECTION;
 
 /// RFC 9000, section 14: what every path carries.
@@ -31,8 +34,9 @@ const STREAM_WINDOW_NEAR: u32 = 256 * 1024;
 const CONNECTION_WINDOW_NEAR: u32 = 1024 * 1024;
 /// Below what any address translation forgets.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// A peer that neither answers nor keeps alive for so long is gone.
-const IDLE_MILLISECONDS: u32 = 30_000;
+/// A peer that neither answers nor keeps alive for so long is gone. Twice the longest outage that a connection
+/// outlives for certain: the pauses between probes of a link that is silent double (RFC 9002, section 6.2).
+const IDLE_MILLISECONDS: u32 = 60_000;
 /// 2 MiB: bursts of a fast link while the process does not run; the system may allow less.
 const SOCKET_BYTES: usize = 2 * 1024 * 1024;
 
@@ -78,11 +82,16 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
     Arc::new(transport)
 }
 
-/// Opens a socket at `address` and starts QUIC on it.
+/// What makes an endpoint a proxy's.
+pub(super) struct Serving<'a> {
+    pub config: ServerConfig,
+    pub identity: &'a Identity,
+}
+
+/// Opens a socket at `address` and starts QUIC on it: an agent's, unless it serves.
 pub(super) fn endpoint(
-    side: Side,
     address: SocketAddr,
-    server: Option<ServerConfig>,
+    serving: Option<Serving<'_>>,
     options: &Options,
 ) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
@@ -91,30 +100,44 @@ pub(super) fn endpoint(
     if sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
     }
-    Endpoint::new(settings(side, options), server, socket, Arc::new(TokioRuntime))
+    let settings = settings(serving.as_ref(), options);
+    Endpoint::new(settings, serving.map(|serving| serving.config), socket, Arc::new(TokioRuntime))
 }
 
 /// Starts QUIC on a simulated network.
 pub(super) fn endpoint_over(
-    side: Side,
     network: Arc<dyn Datagrams>,
-    server: Option<ServerConfig>,
+    serving: Option<Serving<'_>>,
     options: &Options,
 ) -> io::Result<Endpoint> {
-    let mut settings = settings(side, options);
+    let mut settings = settings(serving.as_ref(), options);
     settings.rng_seed(Some(network.seed()));
     let socket = Arc::new(Tap(network));
-    Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(TokioRuntime))
+    let config = serving.map(|serving| serving.config);
+    Endpoint::new_with_abstract_socket(settings, config, socket, Arc::new(TokioRuntime))
 }
 
-fn settings(side: Side, options: &Options) -> EndpointConfig {
+fn settings(serving: Option<&Serving<'_>>, options: &Options) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     let accepted = loopback_bytes(options).max(DATAGRAM_BYTES_FAR);
     config.max_udp_payload_size(accepted).expect("QUIC allows 1,200 to 65,527");
-    if side == Side::Agent {
-        config.cid_generator(|| Box::new(NoName));
+    match serving {
+        Some(Serving { identity, .. }) => keep_names(&mut config, identity),
+        None => drop(config.cid_generator(|| Box::new(NoName))),
     }
     config
+}
+
+/// A proxy that starts anew knows the names of connections that it had before, and says at once that they are
+/// gone (a stateless reset, RFC 9000, section 10.3): their agents need not wait until they count as idle.
+fn keep_names(config: &mut EndpointConfig, identity: &Identity) {
+    let reset =
+        blake3::derive_key("whit 2026-11-25 stateless resets of QUIC connections", identity.tls_key());
+    let name = blake3::derive_key("whit 2026-11-25 names of QUIC connections", identity.tls_key());
+    let name = u64::from_le_bytes(*name.first_chunk().expect("32 bytes"));
+    config
+        .reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)))
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(name)));
 }
 
 /// Names no connection: an agent's socket has only one, and each datagram to it is 8 B shorter.

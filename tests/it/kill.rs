@@ -126,3 +126,25 @@ async fn an_agent_killed_at_any_moment_leaves_a_proxy_that_serves_and_goes_on() 
     })
     .await;
 }
+
+/// Without it an agent hears nothing until its connection counts as idle, after a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_was_killed_tells_its_agents_so_when_it_is_back() {
+    within(async {
+        let home = Home::new();
+        let (served, access) = serve(&home, None);
+        tree(&home, 0);
+        let mut walker = Walker::begin(&access, "app", &home.path("tree")).await.expect("begun");
+        while !matches!(walker.step().await.expect("an honest proxy"), Step::Sent) {}
+        served.kill();
+        let (served, _) = serve(&home, Some(access.url.port()));
+        let error = loop {
+            if let Err(error) = walker.step().await {
+                break error.to_string();
+            }
+        };
+        assert!(error.contains("reset by peer"), "{error}");
+        served.kill();
+    })
+    .await;
+}
