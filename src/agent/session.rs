@@ -102,8 +102,9 @@ impl Session {
         Key::new(&self.access.url.fingerprint(), &self.access.token, app)
     }
 
-    /// Measures the link's speed: what may be under way unacknowledged, each round trip; at least that of a local
-    /// network while a round trip is as short as there, which it is not once anything is queued on a slower link.
+    /// Measures the link's speed: what may be under way unacknowledged, each round trip. At least that of a local
+    /// network within this machine, and while a round trip is as short as there, which it is not once anything is
+    /// queued on a slower link.
     pub fn pace(&self) -> Pace {
         let connection = self.connection();
         Pace::measured(move || {
@@ -112,7 +113,8 @@ impl Session {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let window = counters.congestion_window as f64;
             let measured = window / counters.rtt.as_secs_f64().max(1e-6);
-            if counters.rtt < LOCAL_RTT { measured.max(LOCAL_RATE) } else { measured }
+            let is_local = connection.is_loopback() || counters.rtt < LOCAL_RTT;
+            if is_local { measured.max(LOCAL_RATE) } else { measured }
         })
     }
 
