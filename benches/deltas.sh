@@ -52,6 +52,7 @@ pushes() {
   rm -rf "$aside"/{data,old,kept,fresh,config}
   export XDG_CONFIG_HOME=$aside/config
   serve 0
+  until grep -q "login whit://" "$aside/said"; do sleep 0.05; done
   "$whit" $(grep -o 'login whit://.*' "$aside/said") --quiet >/dev/null
   local port
   port=$(grep -o 'whit://[^#]*' "$aside/said" | head -1)

@@ -20,6 +20,8 @@ use crate::faults::{Fault, Faulty};
 
 /// 32 MiB: what the basis of one patch may come to; the differ holds 5 times as much.
 pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a stretch after which a patch that ended too early is noticed.
+const BETWEEN_CHECKS: usize = 4096;
 
 /// Why a patch could not be made or applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,10 +64,10 @@ pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
         model.number(&mut coder, 1, stretch.literals as u64);
         let step = signed(stretch.from) - signed(place);
         model.number(&mut coder, 2, folded(step));
-        for at in 0..stretch.length {
-            model.near(&mut coder, basis[stretch.from + at], new[made + at]);
+        for old in basis[stretch.from..stretch.from + stretch.length].chunks(BETWEEN_CHECKS) {
+            model.stretch(&mut coder, old, |at| new[made + at], |_| ());
+            made += old.len();
         }
-        made += stretch.length;
         place = stretch.from + stretch.length;
         for at in 0..stretch.literals {
             model.literal(&mut coder, new[made + at]);
@@ -100,10 +102,9 @@ pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8
             .and_then(|length| from.checked_add(length))
             .and_then(|end| basis.get(from..end))
             .ok_or(bounds)?;
-        for (at, old) in stretch.iter().enumerate() {
-            let byte = model.near(&mut coder, *old, 0);
-            out.push(byte);
-            if at % 4096 == 0 && coder.is_over() {
+        for old in stretch.chunks(BETWEEN_CHECKS) {
+            model.stretch(&mut coder, old, |_| 0, |byte| out.push(byte));
+            if coder.is_over() {
                 return Err(Error::Short);
             }
         }

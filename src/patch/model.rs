@@ -15,6 +15,12 @@ use super::coder::Coder;
 const INPUTS: usize = 5;
 /// 2^18 probabilities for each context.
 const TABLE_LOG: u32 = 18;
+/// After so many bytes that are the basis's, whole blocks are asked for at once.
+const LONG_RUN: u32 = 192;
+/// Bytes of such a block.
+const BLOCK: usize = 64;
+/// The kind of number beside which blocks are learnt.
+const BLOCK_KIND: usize = 3;
 
 /// The logistic function, from 1/256ths to 4096ths.
 fn squash(x: i32) -> i32 {
@@ -108,6 +114,8 @@ pub(super) struct Model {
     run_before: u32,
     /// Differences, the latest in the low bits.
     changes: u32,
+    /// Whether the latest blocks were those of the basis: a bit each.
+    blocks: u32,
 }
 
 impl Model {
@@ -124,6 +132,7 @@ impl Model {
             run: 0,
             run_before: 0,
             changes: 0,
+            blocks: 0,
         }
     }
 
@@ -153,8 +162,57 @@ impl Model {
         found
     }
 
+    /// Bytes where the basis has `old`; `byte` gives those that are coded, `made` gets what was coded.
+    ///
+    /// Where many in a row were the basis's, a block takes one decision; only one that differs is told by bytes.
+    pub(super) fn stretch(
+        &mut self,
+        coder: &mut impl Coder,
+        old: &[u8],
+        byte: impl Fn(usize) -> u8,
+        mut made: impl FnMut(u8),
+    ) {
+        let mut at = 0;
+        while at < old.len() {
+            let is_block = self.run >= LONG_RUN;
+            let end = if is_block { old.len().min(at + BLOCK) } else { at + 1 };
+            let block = &old[at..end];
+            let is_same = || (at..end).all(|at| byte(at) == old[at]);
+            if is_block && self.block(coder, block, is_same()) {
+                block.iter().copied().for_each(&mut made);
+            } else {
+                (at..end).for_each(|at| made(self.near(coder, old[at], byte(at))));
+            }
+            at = end;
+        }
+    }
+
+    /// Whether a block is the basis's.
+    fn block(&mut self, coder: &mut impl Coder, old: &[u8], is_same: bool) -> bool {
+        let kind_word = (BLOCK_KIND as u32) << 24;
+        let runs = (32 - self.run.leading_zeros()) << 8 | (32 - self.run_before.leading_zeros());
+        let contexts = [
+            kind_word | runs,
+            kind_word | 1 << 20 | self.blocks & 0xffff,
+            kind_word | 2 << 20 | (self.blocks & 7) << 8 | runs >> 8,
+            kind_word | 3 << 20 | old.len() as u32,
+            hash(15, self.olds),
+        ];
+        let same = self.numbers.bit(coder, &self.stretch, is_same, contexts, BLOCK_KIND);
+        self.blocks = self.blocks << 1 | u32::from(same);
+        if same {
+            self.run = self.run.saturating_add(old.len() as u32);
+            self.equals = u32::MAX;
+            for byte in &old[old.len().saturating_sub(4)..] {
+                self.olds = self.olds << 8 | u32::from(*byte);
+                self.bytes = self.bytes << 8 | u32::from(*byte);
+            }
+        }
+        same
+    }
+
     /// A byte where the basis has `old`.
-    pub(super) fn near(&mut self, coder: &mut impl Coder, old: u8, byte: u8) -> u8 {
+    fn near(&mut self, coder: &mut impl Coder, old: u8, byte: u8) -> u8 {
         let old_word = u32::from(old);
         let run = 32 - self.run.leading_zeros();
         let contexts = [
