@@ -28,7 +28,7 @@ const OLD_BYTES: usize = 16 * 1024 * 1024;
 const BETWEEN_EDITS: usize = 20_000;
 const BLOCK_BYTES: u32 = 512;
 const LEVEL: i32 = 3;
-/// Rounds of one operation in a process of its own: what starting it takes is then small.
+/// Rounds of one operation in a process of its own.
 const ROUNDS: u32 = 4;
 /// Patches are slow, and bounded by their bytes.
 const PATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -189,17 +189,44 @@ fn cost(command: &mut Command) -> (f64, u64) {
     ((ended.rusage.utime + ended.rusage.stime).as_secs_f64(), ended.rusage.maxrss)
 }
 
+/// Nanoseconds that this thread ran (Linux).
+fn nanoseconds() -> f64 {
+    let text = fs::read_to_string("/proc/self/schedstat").expect("Linux");
+    text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+}
+
+/// A line of this process's status, in bytes (Linux).
+fn status(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a line of each");
+    line.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number") * 1024
+}
+
+/// Prints what an operation takes: processor seconds, and bytes above what is held before it.
+fn measure(operation: &Operation) {
+    // What was freed before goes back first, and the peak begins anew.
+    fs::write("/proc/self/clear_refs", "5").expect("Linux");
+    let (held, began) = (status("VmRSS:"), nanoseconds());
+    (0..ROUNDS).for_each(|_| (operation.work)());
+    let seconds = (nanoseconds() - began) / 1e9 / f64::from(ROUNDS);
+    println!("{seconds} {}", status("VmHWM:").saturating_sub(held));
+}
+
 fn costs(input: &'static Input) {
     let own = || Command::new(std::env::current_exe().expect("its own path"));
-    println!("| operation | MB | processor seconds | peak MiB above what it holds |\n|---|--:|--:|--:|");
+    println!("| operation | MB | processor seconds | MB/s | peak MiB |\n|---|--:|--:|--:|--:|");
+    // Millions of bytes.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let row = |name: &str, bytes: usize, seconds: f64, memory: u64| {
-        println!("| {name} | {} | {seconds:.3} | {} |", bytes / 1_000_000, memory / (1024 * 1024));
+        let megabytes = bytes as f64 / 1e6;
+        let speed = megabytes / seconds;
+        println!("| {name} | {megabytes:.1} | {seconds:.4} | {speed:.0} | {} |", memory / (1024 * 1024));
     };
-    let (idle_seconds, idle_memory) = cost(own().env(OPERATION, "none"));
     for (number, operation) in operations(input).iter().enumerate() {
-        let (seconds, memory) = cost(own().env(OPERATION, number.to_string()));
-        let seconds = (seconds - idle_seconds).max(0.0) / f64::from(ROUNDS);
-        row(operation.name, operation.bytes, seconds, memory.saturating_sub(idle_memory));
+        let said = own().env(OPERATION, number.to_string()).output().expect("it runs").stdout;
+        let said = String::from_utf8(said).expect("numbers");
+        let (seconds, memory) = said.trim().split_once(' ').expect("two numbers");
+        row(operation.name, operation.bytes, seconds.parse().expect("one"), memory.parse().expect("another"));
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, bytes, arguments) in rdiff_operations(input, folder.path()) {
@@ -214,7 +241,7 @@ fn main() {
     if let Ok(operation) = std::env::var(OPERATION) {
         let all = operations(input);
         if let Some(operation) = operation.parse().ok().and_then(|number: usize| all.get(number)) {
-            (0..ROUNDS).for_each(|_| (operation.work)());
+            measure(operation);
         }
         return;
     }

@@ -161,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn long_runs_with_a_change_here_and_there_come_out_again() {
+        let basis = noise(5, 200_000);
+        let mut new = basis.clone();
+        for at in (700..199_000).step_by(613) {
+            new[at] ^= 0x21;
+        }
+        let cost = around(&basis, &new);
+        assert!(cost < 1200, "{cost} B for 324 changes");
+    }
+
+    #[test]
     fn addresses_that_all_moved_cost_little() {
         let basis = noise(3, 100_000);
         let mut new = basis.clone();
