@@ -399,7 +399,7 @@ fn offer_and_answer() -> (Vec<u8>, Vec<u8>) {
     let [old, new] = programs().map(|file| apart(&file));
     let (old_records, new_records) = (ExecutableRecords::new(&old), ExecutableRecords::new(&new));
     let offer = Offer::new(new_records.hashes());
-    let (answer, _) = Index::new(&old, &old_records).answer(Level::Records, &offer);
+    let (answer, _) = Index::new(old.clone(), old_records).answer(Level::Records, &offer);
     let (offered, answered) = (offer.encode(), answer.encode());
     assert_eq!(Offer::decode(&offered), Some(offer));
     assert_eq!(executable::Answer::decode(&answered), Some(answer));
@@ -417,18 +417,19 @@ fn executables_are_told_as_their_document_says() {
     old.layout.encode(&mut layout);
     // What zstd makes may change with zstd; that the document's makes the new program may not.
     let block = |name: &str| document.blocks.get(name).cloned();
-    let index = Index::new(&old, &old_records);
+    let index = Index::new(old.clone(), old_records);
     let (known, places) = index.answer(Level::Records, &Offer::decode(&names).expect("an offer"));
-    let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(&old, 1 << 20).ok();
-    let reads_payload =
-        |bytes: &Vec<u8>| executable::rebuild(&index, &[], &places, &Payload::decode(bytes)?, 1 << 20).ok();
+    let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(old.clone(), 1 << 20).ok();
+    let reads_payload = |bytes: &Vec<u8>| {
+        executable::rebuild(index.clone(), &[], &places, &Payload::decode(bytes)?, 1 << 20).ok()
+    };
     let agreed = known.agreed(new_records.hashes()).expect("the same offer");
     let none = (Vec::new(), Vec::new());
     let kept = block("kept-1").filter(|bytes| reads_kept(bytes).as_ref() == Some(&new_file));
     let payload = block("payload-1").filter(|bytes| reads_payload(bytes).as_ref() == Some(&new_file));
     document.check(&BTreeMap::from([
         ("program-1", old_file),
-        ("stream-1", old.stream.clone()),
+        ("stream-1", old.stream().to_vec()),
         ("layout-1", layout),
         ("names-1", names),
         ("answer-1", answer),
@@ -436,7 +437,7 @@ fn executables_are_told_as_their_document_says() {
         ("kept-1", kept.unwrap_or_else(|| Kept::new(&old, &new, 3).encode())),
         (
             "payload-1",
-            payload.unwrap_or_else(|| Payload::new(&new, &new_records, &none, &agreed, 3).encode()),
+            payload.unwrap_or_else(|| Payload::new(new.clone(), &new_records, &none, &agreed, 3).encode()),
         ),
     ]));
     assert_eq!(apart(&block("program-1").expect("checked")).restore().expect("it is whole"), programs()[0]);

@@ -26,6 +26,8 @@ use crate::wire::{Basis, Cut, FileAnswer, Parcel};
 const FILE_BYTES_MIN: u64 = 256 * 1024;
 /// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
+/// One in 16: with less of a file in functions, the names of its records are not worth their bytes.
+const FUNCTIONS_SHARE: usize = 16;
 /// 128 KiB: new bytes that tell what the missing chunks would take otherwise.
 const SAMPLE_BYTES: usize = 128 * 1024;
 /// 1 MiB: what lies around them in the older file.
@@ -47,12 +49,13 @@ pub(super) fn is_executable(path: &Path) -> bool {
     looks().unwrap_or(false)
 }
 
-/// The records of an executable, where it is one that is understood.
+/// The records of an executable, where it is one that is understood and has functions to speak of: one that unpacks
+/// itself has none.
 pub(super) fn records_of(path: &Path) -> Option<Records> {
     let file = std::fs::read(path).ok()?;
-    let parts = normalise_basis(&file)?;
-    drop(file);
-    Some(Records::new(&parts))
+    let parts = normalise_basis(file)?;
+    let functions = parts.function_ends.last().copied().unwrap_or(0);
+    (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))
 }
 
 /// An older executable, and the new file that it resembles.
@@ -115,7 +118,7 @@ impl Executable {
     }
 
     fn missing_bytes(&self) -> usize {
-        self.chunks.iter().map(|located| located.chunk.bytes as usize).sum()
+        plain_bytes(&self.chunks)
     }
 
     /// Where the missing chunks lie in the file.
@@ -138,7 +141,7 @@ impl Executable {
 impl Packer<'_> {
     /// Tells an executable by its functions; none where that is not shorter, or nothing for this link.
     ///
-    /// Memory: up to 8 times the file, for one file at a time.
+    /// Memory: up to 4 times the file, for one file at a time.
     ///
     /// # Errors
     /// The file cannot be read, or is not what it was.
@@ -155,22 +158,14 @@ impl Packer<'_> {
             return Ok(None);
         }
         let told = match &executable.older.known {
-            Known::Kept(whole) => self.by_kept(executable, &file, whole, level),
-            Known::Answered(answer) => by_records(executable, &file, answer, level),
+            Known::Kept(whole) => self.by_kept(executable, file, whole, level),
+            Known::Answered(answer) => by_records(executable, file, answer, level),
         };
         let Some((basis, payload)) = told else { return Ok(None) };
+        self.keep_chunks(executable)?;
         let lengths = executable.chunks.iter().map(|located| located.chunk.bytes).collect();
         let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
         let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
-        if let Some(keep) = self.keep {
-            let mut chunks = executable.chunks.as_slice();
-            while !chunks.is_empty() {
-                let (run, rest) = chunks.split_at(run_length(chunks));
-                let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
-                keep.add(&refs, &file[place(&run[0])?..]);
-                chunks = rest;
-            }
-        }
         let explained = self.explain.then(|| Explained {
             path: executable.path().to_string_lossy().into_owned(),
             reason: Reason::MovedCode,
@@ -187,10 +182,26 @@ impl Packer<'_> {
         Ok(Some(PackedUnit { packed: Packed::Parcel(parcel, payload), plain: missing as u64, explained }))
     }
 
+    /// Keeps the chunks that were told, read once more: while they were told, the file was given up to save memory.
+    fn keep_chunks(&self, executable: &Executable) -> Result<(), Error> {
+        let Some(keep) = self.keep else { return Ok(()) };
+        let Some(file) = read_whole(executable)? else {
+            return Err(Error::Changed(executable.path().to_path_buf()));
+        };
+        let mut chunks = executable.chunks.as_slice();
+        while !chunks.is_empty() {
+            let (run, rest) = chunks.split_at(run_length(chunks));
+            let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
+            keep.add(&refs, &file[place(&run[0])?..]);
+            chunks = rest;
+        }
+        Ok(())
+    }
+
     fn by_kept(
         &mut self,
         executable: &Executable,
-        file: &[u8],
+        file: Vec<u8>,
         whole: &Whole,
         level: i32,
     ) -> Option<(Basis, Vec<u8>)> {
@@ -203,8 +214,8 @@ impl Packer<'_> {
         if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {
             return None;
         }
-        let otherwise = otherwise_bytes(executable, file, &old, level, self.effort);
-        let payload = told_by(old, file, level).filter(|payload| pays(payload, otherwise))?;
+        let otherwise = otherwise_bytes(executable, &file, &old, level, self.effort);
+        let payload = told_by(old, file, level, otherwise)?;
         Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
     }
 }
@@ -212,35 +223,35 @@ impl Packer<'_> {
 /// What tells `file` by the records that the proxy has. That the parts make the file is proven here.
 fn by_records(
     executable: &Executable,
-    file: &[u8],
+    file: Vec<u8>,
     answer: &FileAnswer,
     level: i32,
 ) -> Option<(Basis, Vec<u8>)> {
+    let otherwise = compressed_bytes(executable, &file, level);
     let parts = normalise(file)?;
     let records = Records::new(&parts);
     let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
-    let payload = Payload::new(&parts, &records, &(Vec::new(), Vec::new()), &agreed, level).encode();
-    drop(parts);
-    let otherwise = compressed_bytes(executable, file, level);
-    let is_shorter = payload.len() <= EXECUTABLE_PAYLOAD_MAX && pays(&payload, otherwise);
-    is_shorter.then(|| (Basis::Records(answer.file, executable.cuts()), payload))
+    let payload = Payload::new(parts, &records, &(Vec::new(), Vec::new()), &agreed, level).encode();
+    pays(&payload, otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 
-/// Whether the payload is shorter than what crosses otherwise: by more than units save that files share.
+/// Whether the payload is allowed, and shorter than what crosses otherwise: by more than units save that files share.
 fn pays(payload: &[u8], otherwise: usize) -> bool {
-    payload.len() * 8 < otherwise * 7
+    payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7
 }
 
-/// What tells `file` by `old`, proven by making the file of it.
-fn told_by(old: Vec<u8>, file: &[u8], level: i32) -> Option<Vec<u8>> {
+/// What tells `file` by `old` where that is shorter than `otherwise`, proven by making the file of it.
+fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: usize) -> Option<Vec<u8>> {
+    let hash = blake3::hash(&file);
     let new_parts = normalise_basis(file)?;
-    let old_parts = normalise_basis(&old)?;
-    drop(old);
+    let old_parts = normalise_basis(old)?;
     let payload = Kept::new(&old_parts, &new_parts, level).encode();
     drop(new_parts);
-    let made = Kept::decode(&payload)?.rebuild(&old_parts, EXECUTABLE_BYTES_MAX);
-    let proven = made.is_ok_and(|made| made == file) && payload.len() <= EXECUTABLE_PAYLOAD_MAX;
-    proven.then_some(payload)
+    if !pays(&payload, otherwise) {
+        return None;
+    }
+    let made = Kept::decode(&payload)?.rebuild(old_parts, EXECUTABLE_BYTES_MAX).ok()?;
+    (blake3::hash(&made) == hash).then_some(payload)
 }
 
 /// What the missing chunks would take otherwise, by samples.
@@ -255,28 +266,39 @@ fn otherwise_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32,
         }
         return patch::compress(&new, old).map_or(0, |patch| patch.len());
     }
-    by_samples(executable, |place| {
-        let new = &file[place.clone()];
-        let there = share(place.start, old.len(), file.len());
-        let end = (there + new.len() + SAMPLE_BASIS / 2).min(old.len());
-        let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2).min(end)..end];
-        match by_patch.then(|| patch::compress(new, basis)) {
-            Some(Ok(patch)) => patch.len(),
-            _ => compression::compress_against(basis, new, level).len(),
+    let (mut alike, mut alone) = (Vec::new(), Vec::new());
+    let mut regions = executable.resembled.iter().peekable();
+    let mut region_end = 0;
+    for (number, located) in executable.chunks.iter().enumerate() {
+        if let Some(region) = regions.next_if(|region| region.first <= number) {
+            region_end = region.first + region.count;
         }
-    })
+        if number < region_end { alike.push(located.clone()) } else { alone.push(located.clone()) }
+    }
+    let alone = by_samples(&alone, |place| compression::compress_against(&[], &file[place], level).len());
+    alone
+        + by_samples(&alike, |place| {
+            let new = &file[place.clone()];
+            let there = share(place.start, old.len(), file.len());
+            let end = (there + new.len() + SAMPLE_BASIS / 2).min(old.len());
+            let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2).min(end)..end];
+            match by_patch.then(|| patch::compress(new, basis)) {
+                Some(Ok(patch)) => patch.len(),
+                _ => compression::compress_against(basis, new, level).len(),
+            }
+        })
 }
 
 /// What the missing chunks would take compressed, by samples.
 fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
-    by_samples(executable, |place| compression::compress_against(&[], &file[place], level).len())
+    by_samples(&executable.chunks, |place| compression::compress_against(&[], &file[place], level).len())
 }
 
-/// What all missing chunks take where samples of them, given by their places in the file, take what `packed` says.
-fn by_samples(executable: &Executable, packed: impl Fn(Range<usize>) -> usize) -> usize {
+/// What all of these chunks take where samples of them, given by their places in the file, take what `packed` says.
+fn by_samples(chunks: &[Located], packed: impl Fn(Range<usize>) -> usize) -> usize {
     let (mut sampled, mut taken) = (0, 0);
     for number in 0..SAMPLES {
-        let chunks = &executable.chunks[number * executable.chunks.len() / SAMPLES..];
+        let chunks = &chunks[number * chunks.len() / SAMPLES..];
         let Some(begin) = chunks.first().and_then(|located| place(located).ok()) else { continue };
         let mut end = begin;
         for located in &chunks[..run_length(chunks)] {
@@ -287,7 +309,11 @@ fn by_samples(executable: &Executable, packed: impl Fn(Range<usize>) -> usize) -
         taken += packed(begin..end);
         sampled += end - begin;
     }
-    share(taken, executable.missing_bytes(), sampled)
+    share(taken, plain_bytes(chunks), sampled)
+}
+
+fn plain_bytes(chunks: &[Located]) -> usize {
+    chunks.iter().map(|located| located.chunk.bytes as usize).sum()
 }
 
 /// `part` of `whole`, as a share of `all`.

@@ -18,12 +18,12 @@ const RUN: usize = 64;
 const CHECK_BYTES: usize = 2;
 
 /// What is known of the older file, to answer and to rebuild from.
-#[derive(Debug)]
-pub struct Index<'a> {
+#[derive(Debug, Clone)]
+pub struct Index {
     /// The older file.
-    pub basis: &'a Normalised,
+    pub basis: Normalised,
     /// Its records.
-    pub records: &'a Records,
+    pub records: Records,
     groups: HashMap<Name, usize>,
     names: HashMap<Name, usize>,
 }
@@ -37,11 +37,11 @@ pub enum Level {
     Records,
 }
 
-impl<'a> Index<'a> {
+impl Index {
     /// Makes tables of all names. Memory: 40 B for each.
-    pub fn new(basis: &'a Normalised, records: &'a Records) -> Self {
+    pub fn new(basis: Normalised, records: Records) -> Self {
         let table = |hashes: &[Hash]| hashes.iter().map(name).zip(0..).collect();
-        Self { basis, records, groups: table(records.groups()), names: table(records.hashes()) }
+        Self { groups: table(records.groups()), names: table(records.hashes()), basis, records }
     }
 
     /// Answers an offer; says for each name where in the older file it is.

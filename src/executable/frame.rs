@@ -1,9 +1,6 @@
 //! zstd with a long window and what both sides have as its prefix.
 
-use std::io::{Read, Write};
-
-use zstd::stream::{Decoder, Encoder};
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// 4 MiB, 1 GiB: the window takes in all of the prefix and what is compressed, between these.
 const WINDOW_LOG: (u32, u32) = (22, 30);
@@ -17,28 +14,38 @@ fn window_log(prefix: usize, bytes: usize) -> u32 {
     (usize::BITS - both.leading_zeros()).clamp(WINDOW_LOG.0, WINDOW_LOG.1)
 }
 
-/// Compresses `bytes`. Memory: about 64 MiB at level 3 beside both arguments.
+/// Compresses `bytes`. Both are read where they are; memory beside them: what comes out, and 40 to 80 MiB, by level.
 pub fn compress(prefix: &[u8], bytes: &[u8], level: i32) -> Vec<u8> {
     let window = window_log(prefix.len(), bytes.len());
-    let write = || {
-        let mut encoder = Encoder::with_ref_prefix(Vec::new(), level, prefix)?;
-        encoder.long_distance_matching(true)?;
-        encoder.window_log(window)?;
-        encoder.set_parameter(CParameter::LdmMinMatch(LONG_MATCH_BYTES))?;
-        encoder.set_parameter(CParameter::LdmHashRateLog(LONG_RATE_LOG))?;
-        encoder.set_parameter(CParameter::LdmHashLog(window.saturating_sub(LONG_RATE_LOG).clamp(16, 22)))?;
-        encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
-        encoder.write_all(bytes)?;
-        encoder.finish()
-    };
-    write().expect("memory takes every byte, and zstd these parameters")
+    let mut context = CCtx::create();
+    let parameters = [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(window),
+        CParameter::EnableLongDistanceMatching(true),
+        CParameter::LdmMinMatch(LONG_MATCH_BYTES),
+        CParameter::LdmHashRateLog(LONG_RATE_LOG),
+        CParameter::LdmHashLog(window.saturating_sub(LONG_RATE_LOG).clamp(16, 22)),
+    ];
+    for parameter in parameters {
+        context.set_parameter(parameter).expect("zstd knows its own parameters");
+    }
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).expect("a fresh context takes a prefix");
+    }
+    let mut out = Vec::with_capacity(compress_bound(bytes.len()));
+    context.compress2(&mut out, bytes).expect("the output has room for the worst case");
+    out.shrink_to_fit();
+    out
 }
 
-/// Decompresses exactly `count` bytes; the caller bounds it. Memory: the prefix and `count`, twice each.
+/// Decompresses exactly `count` bytes; the caller bounds it. Memory: `count`, as far as there are bytes.
 pub fn decompress(prefix: &[u8], payload: &[u8], count: usize) -> Option<Vec<u8>> {
-    let mut decoder = Decoder::with_ref_prefix(payload, prefix).ok()?;
-    decoder.window_log_max(window_log(prefix.len(), count)).ok()?;
+    let mut context = DCtx::create();
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).ok()?;
+    }
     let mut bytes = Vec::new();
-    decoder.take(count as u64 + 1).read_to_end(&mut bytes).ok()?;
+    bytes.try_reserve_exact(count).ok()?;
+    context.decompress(&mut bytes, payload).ok()?;
     (bytes.len() == count).then_some(bytes)
 }

@@ -3,7 +3,7 @@
 
 use super::frame::{compress, decompress};
 use super::layout::Layout;
-use super::moves::Moves;
+use super::moves::{Moves, hashes};
 use super::normalised::{Error, Normalised, Skeleton};
 use super::numbers::{Cursor, put_varint};
 use super::targets::{self, Basis};
@@ -16,22 +16,14 @@ pub struct Kept {
     targets: Vec<u8>,
 }
 
-/// The layout and the records: what is compressed, and what serves as its prefix.
-fn body(normalised: &Normalised) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(normalised.stream.len() + normalised.stream.len() / 32);
-    normalised.layout.encode(&mut bytes);
-    bytes.extend_from_slice(&normalised.stream);
-    bytes
-}
-
 impl Kept {
-    /// Describes `new` by `old`. Memory: both streams again, and what zstd takes.
+    /// Describes `new` by `old`. Memory beside both: what zstd takes.
     pub fn new(old: &Normalised, new: &Normalised, level: i32) -> Self {
-        let plain = body(new);
-        let moves = Moves::new(old, &new.stream, &new.function_ends, &new.addresses);
+        let of = |parts: &Normalised| hashes(parts.stream(), &parts.function_ends);
+        let moves = Moves::new((&of(old), &old.addresses), (&of(new), &new.addresses));
         Self {
-            body: compress(&body(old), &plain, level),
-            body_bytes: plain.len(),
+            body: compress(old.body(), new.body(), level),
+            body_bytes: new.body().len(),
             targets: targets::encode(&new.known(), &new.targets, Some(Basis { old, moves })),
         }
     }
@@ -59,22 +51,27 @@ impl Kept {
         Some(Self { body: cursor.take(body)?.to_vec(), body_bytes, targets: cursor.rest().to_vec() })
     }
 
-    /// Puts the new file together; whoever called checks its hash.
+    /// Puts the new file together; whoever called checks its hash. Memory: about 2.5 times the larger file, of which one
+    /// is the older one's.
     ///
     /// # Errors
     /// The description contradicts itself, or the file would be larger than `bytes_max`.
-    pub fn rebuild(&self, old: &Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+    pub fn rebuild(&self, mut old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
         if self.body_bytes > bytes_max.saturating_mul(2) {
             return Err(Error::Bytes(self.body_bytes));
         }
-        let body = decompress(&body(old), &self.body, self.body_bytes).ok_or(Error::Parts)?;
+        let body = decompress(old.body(), &self.body, self.body_bytes).ok_or(Error::Parts)?;
+        let old_hashes = hashes(old.stream(), &old.function_ends);
+        old.drop_body();
         let mut cursor = Cursor::new(&body);
         let layout = Layout::decode(&mut cursor).ok_or(Error::Parts)?;
         let stream = cursor.rest();
         let skeleton = Skeleton::new(stream, &layout, bytes_max)?;
         let known = skeleton.known();
-        let moves = Moves::new(old, stream, skeleton.function_ends(), known.addresses);
-        let basis = Some(Basis { old, moves });
+        let new_hashes = hashes(stream, skeleton.function_ends());
+        drop(body);
+        let moves = Moves::new((&old_hashes, &old.addresses), (&new_hashes, known.addresses));
+        let basis = Some(Basis { old: &old, moves });
         let targets = targets::decode(&known, &self.targets, basis, skeleton.targets_max());
         skeleton.finish(&targets.ok_or(Error::Parts)?)
     }

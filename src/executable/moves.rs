@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::normalised::Normalised;
+/// Of a record: BLAKE3.
+pub type Hash = [u8; 32];
 
 /// The older file, as far as targets are concerned.
 #[derive(Debug, Clone)]
@@ -17,21 +18,15 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// Pairs the functions of both files: their records, and their addresses.
+    /// Pairs the functions of both files by their records; each list goes with the functions' addresses.
     ///
-    /// Time O(n log n) in the number of functions, one hash over both streams, memory 100 B a function.
-    pub fn new(old: &Normalised, stream: &[u8], ends: &[usize], addresses: &[u64]) -> Self {
-        let hashes = |stream: &[u8], ends: &[usize]| -> Vec<[u8; 32]> {
-            let starts = std::iter::once(0).chain(ends.iter().copied());
-            let records = starts.zip(ends).map(|(start, end)| stream.get(start..*end).unwrap_or_default());
-            records.map(|record| *blake3::hash(record).as_bytes()).collect()
-        };
-        let (old_hashes, new_hashes) = (hashes(&old.stream, &old.function_ends), hashes(stream, ends));
-        let mut pairs = same(&old_hashes, &new_hashes);
-        pair_changed(&mut pairs, old_hashes.len());
+    /// Time O(n log n) in the number of functions, memory 100 B a function.
+    pub fn new(old: (&[Hash], &[u64]), new: (&[Hash], &[u64])) -> Self {
+        let mut pairs = same(old.0, new.0);
+        pair_changed(&mut pairs, old.0.len());
         let mut known = BTreeMap::new();
-        for (pair, new) in pairs.iter().zip(addresses) {
-            if let Some(address) = pair.and_then(|(function, _)| old.addresses.get(function)) {
+        for (pair, new) in pairs.iter().zip(new.1) {
+            if let Some(address) = pair.and_then(|(function, _)| old.1.get(function)) {
                 known.insert(*address, *new);
             }
         }
@@ -57,8 +52,15 @@ impl Moves {
     }
 }
 
-fn same(old: &[[u8; 32]], new: &[[u8; 32]]) -> Vec<Option<(usize, bool)>> {
-    let mut places: HashMap<&[u8; 32], Vec<usize>> = HashMap::new();
+/// The hashes of functions' records, which end at `ends` of `stream`. Time: one BLAKE3 pass in small pieces.
+pub fn hashes(stream: &[u8], ends: &[usize]) -> Vec<Hash> {
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let records = starts.zip(ends).map(|(start, end)| stream.get(start..*end).unwrap_or_default());
+    records.map(|record| *blake3::hash(record).as_bytes()).collect()
+}
+
+fn same(old: &[Hash], new: &[Hash]) -> Vec<Option<(usize, bool)>> {
+    let mut places: HashMap<&Hash, Vec<usize>> = HashMap::new();
     for (place, hash) in old.iter().enumerate().rev() {
         places.entry(hash).or_default().push(place);
     }

@@ -28,8 +28,9 @@ pub struct Payload {
 
 impl Payload {
     /// Makes the payload for what was agreed on: of all groups, then of all records of unknown groups; or, without
-    /// any groups, of all records.
-    pub fn new(new: &Normalised, records: &Records, groups: &Agreed, asked: &Agreed, level: i32) -> Self {
+    /// any groups, of all records. Memory beside `new`: what of it is known, and what zstd takes; the first is given back
+    /// before.
+    pub fn new(mut new: Normalised, records: &Records, groups: &Agreed, asked: &Agreed, level: i32) -> Self {
         let mut head = Vec::new();
         for failed in [&groups.1, &asked.1] {
             put_varint(&mut head, failed.len() as u64);
@@ -57,8 +58,9 @@ impl Payload {
         let mut body = Vec::new();
         assembly.unseen_places().for_each(|run| put_varint(&mut body, run.len() as u64));
         new.layout.encode(&mut body);
-        assembly.gather_unseen(&new.stream, &mut body).expect("records lie in their stream");
-        let known = assembly.gather_known(&new.stream).expect("records lie in their stream");
+        assembly.gather_unseen(new.stream(), &mut body).expect("records lie in their stream");
+        let known = assembly.gather_known(new.stream()).expect("records lie in their stream");
+        new.drop_body();
         Self {
             head: compress(&[], &head, level),
             head_bytes: head.len(),
@@ -101,13 +103,13 @@ impl Payload {
 /// Puts the new file together from the older one and a payload; whoever called checks its hash.
 ///
 /// `groups` and `asked` are the places that [`Index::answer`] gave out; without any groups, `asked` are all
-/// records. Memory: eight times `bytes_max` at
-/// most, beside the index, whatever the payload says.
+/// records. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
+/// whatever the payload says.
 ///
 /// # Errors
 /// The payload contradicts itself or the answers, or the file would be larger than `bytes_max`.
 pub fn rebuild(
-    index: &Index<'_>,
+    index: Index,
     groups: &[Option<usize>],
     asked: &[Option<usize>],
     payload: &Payload,
@@ -120,7 +122,7 @@ pub fn rebuild(
             return Err(Error::Bytes(bytes));
         }
     }
-    let assembly = assembly(index, groups, asked, payload).ok_or(Error::Parts)?;
+    let assembly = assembly(&index, groups, asked, payload).ok_or(Error::Parts)?;
     if assembly.known_bytes() > stream_bytes_max {
         return Err(Error::Bytes(assembly.known_bytes()));
     }
@@ -133,7 +135,7 @@ pub fn rebuild(
 
 /// The runs of the new file's stream, from the answers and the payload's head.
 fn assembly(
-    index: &Index<'_>,
+    index: &Index,
     groups: &[Option<usize>],
     asked: &[Option<usize>],
     payload: &Payload,
@@ -178,8 +180,9 @@ fn assembly(
 }
 
 /// The new file's stream and layout.
-fn streams(index: &Index<'_>, assembly: &Assembly, payload: &Payload) -> Option<(Vec<u8>, Layout)> {
-    let known = assembly.gather_known(&index.basis.stream)?;
+fn streams(index: Index, assembly: &Assembly, payload: &Payload) -> Option<(Vec<u8>, Layout)> {
+    let known = assembly.gather_known(index.basis.stream())?;
+    drop(index);
     let body = decompress(&known, &payload.body, payload.body_bytes)?;
     let mut cursor = Cursor::new(&body);
     let lengths: Option<Vec<usize>> = assembly.unseen_places().map(|_| cursor.size()).collect();

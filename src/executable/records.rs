@@ -36,10 +36,10 @@ impl Records {
             Self { ends: Vec::new(), hashes: Vec::new(), group_ends: Vec::new(), groups: Vec::new() };
         let mut start = 0;
         for end in normalised.function_ends.iter().copied() {
-            records.add_function(&normalised.stream[start..end], start);
+            records.add_function(&normalised.stream()[start..end], start);
             start = end;
         }
-        records.add(&normalised.stream[start..], start, PLAIN_CUT);
+        records.add(&normalised.stream()[start..], start, PLAIN_CUT);
         records.end_group();
         records
     }

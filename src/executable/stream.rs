@@ -11,30 +11,32 @@ const HAS_FRAME: u8 = 1;
 /// The record has an LSDA.
 const HAS_LSDA: u8 = 2;
 
-/// Writes the functions' parts and the plain bytes of a file; notes where each function's record ends.
+/// Appends the functions' parts and the plain bytes of a file; gives out where each function's record ends,
+/// from the stream's beginning.
 ///
 /// A record says its own lengths, so that it reads the same wherever it lies.
-pub fn write(file: &[u8], plan: &Plan, covers: &[Range<usize>]) -> Option<(Vec<u8>, Vec<usize>)> {
-    let mut stream = Vec::with_capacity(file.len() + 2 * plan.functions.len());
+pub fn write(file: &[u8], plan: &Plan, covers: &[Range<usize>], stream: &mut Vec<u8>) -> Option<Vec<usize>> {
+    let begin = stream.len();
+    stream.reserve_exact(file.len() + 2 * plan.functions.len());
     let mut ends = Vec::with_capacity(plan.functions.len());
     for Function { code, frame, lsda } in &plan.functions {
         let form = u8::from(!frame.is_empty()) * HAS_FRAME + u8::from(!lsda.is_empty()) * HAS_LSDA;
         stream.push(form);
         if frame.is_empty() {
-            put_varint(&mut stream, code.len() as u64);
+            put_varint(stream, code.len() as u64);
         }
         stream.extend_from_slice(file.get(frame.clone())?);
         if !lsda.is_empty() {
-            put_varint(&mut stream, lsda.len() as u64);
+            put_varint(stream, lsda.len() as u64);
             stream.extend_from_slice(file.get(lsda.clone())?);
         }
         stream.extend_from_slice(file.get(code.clone())?);
-        ends.push(stream.len());
+        ends.push(stream.len() - begin);
     }
     for range in plain(covers, file.len()) {
         stream.extend_from_slice(file.get(range)?);
     }
-    Some((stream, ends))
+    Some(ends)
 }
 
 /// Reads the lengths of `count` functions' parts into the plan, as ranges from 0 on; gives out where

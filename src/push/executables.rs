@@ -16,7 +16,7 @@ use crate::wire::{Cut, Parcel, Span};
 
 /// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 8 times the larger file, within the shelf's workshop. Time: in proportion to the older file, which is at
+/// Memory: 4 times the larger file, within the shelf's workshop. Time: in proportion to the older file, which is at
 /// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
 pub(super) fn open_kept(
     parcel: &Parcel,
@@ -38,16 +38,15 @@ pub(super) fn open_kept(
         parcel.plain_bytes()?.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
     read_spans(spans, base, bytes_max, shelf, &mut old)?;
     let made = || {
-        let parts = normalise_basis(&old)?;
-        drop(old);
-        Kept::decode(payload)?.rebuild(&parts, EXECUTABLE_BYTES_MAX).ok()
+        let parts = normalise_basis(old)?;
+        Kept::decode(payload)?.rebuild(parts, EXECUTABLE_BYTES_MAX).ok()
     };
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }
 
 /// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 8 times the larger file, within the shelf's workshop.
+/// Memory: 4 times the larger file, within the shelf's workshop.
 pub(super) fn open_records(
     parcel: &Parcel,
     answered: Option<Answered>,
@@ -61,12 +60,11 @@ pub(super) fn open_records(
     let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
     let mut made = || {
         let old = read_chunks(&answered.chunks, shelf)?;
-        let parts = normalise_basis(&old)?;
-        drop(old);
+        let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
-        let index = Index::new(&parts, &records);
+        let index = Index::new(parts, records);
         let (_, places) = index.answer(Level::Records, &Offer::decode(&answered.names)?);
-        rebuild(&index, &[], &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
+        rebuild(index, &[], &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
     };
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }

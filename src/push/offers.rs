@@ -166,10 +166,9 @@ impl Offers {
         let workshop = shelf.workshop();
         let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
         let old = read_chunks(&chunks, shelf)?;
-        let parts = normalise_basis(&old)?;
-        drop(old);
+        let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
-        let (answer, places) = Index::new(&parts, &records).answer(Level::Records, &offer);
+        let (answer, places) = Index::new(parts, records).answer(Level::Records, &offer);
         let known = places.iter().flatten().count();
         (known * 100 >= places.len() * KNOWN_MIN).then(|| (answer.encode(), chunks))
     }

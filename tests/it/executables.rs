@@ -13,13 +13,13 @@ const NEW: Program = Program { functions: 40, changed: Some(11), shift: 100 };
 /// The function records of a file.
 fn functions(parts: &Normalised) -> Vec<&[u8]> {
     let starts = std::iter::once(0).chain(parts.function_ends.iter().copied());
-    starts.zip(&parts.function_ends).map(|(start, end)| &parts.stream[start..*end]).collect()
+    starts.zip(&parts.function_ends).map(|(start, end)| &parts.stream()[start..*end]).collect()
 }
 
 /// A push without the older file: the offers, the answers and the payload as they travel.
 fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, Error>) {
     let (old_records, new_records) = (Records::new(old), Records::new(new));
-    let index = Index::new(old, &old_records);
+    let index = Index::new(old.clone(), old_records);
     let ask = |level, hashes: &[blake3::Hash]| -> (Vec<Vec<u8>>, Vec<Option<usize>>, Agreed) {
         let offer = Offer::new(hashes).encode();
         let (answer, places) = index.answer(level, &Offer::decode(&offer).expect("an offer"));
@@ -33,9 +33,9 @@ fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, E
         unknown.flat_map(|(group, _)| new_records.hashes()[new_records.members(group)].to_vec()).collect();
     let (more, places, records) = ask(Level::Records, &asked);
     travelled.extend(more);
-    let payload = Payload::new(new, &new_records, &groups, &records, 3).encode();
+    let payload = Payload::new(new.clone(), &new_records, &groups, &records, 3).encode();
     let rebuilt =
-        rebuild(&index, &group_places, &places, &Payload::decode(&payload).expect("a payload"), 1 << 20);
+        rebuild(index, &group_places, &places, &Payload::decode(&payload).expect("a payload"), 1 << 20);
     travelled.push(payload);
     (travelled, rebuilt)
 }
@@ -52,7 +52,7 @@ fn a_program_comes_back_bit_for_bit() {
 
 #[test]
 fn all_that_depends_on_places_is_taken_out() {
-    let parts = normalise(&link(&OLD)).expect("an executable");
+    let parts = normalise(link(&OLD)).expect("an executable");
     let targets = &parts.targets;
     let steps: usize = (0..40).map(|function| 3 + function % 5).sum();
     // Conditional jumps back to their own function's start stay.
@@ -92,7 +92,7 @@ fn a_sender_with_the_older_file_sends_less() {
     let (old, new) = (link(&OLD), link(&NEW));
     let (old, new_parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
     let kept = Kept::new(&old, &new_parts, 3).encode();
-    let rebuilt = Kept::decode(&kept).expect("a description").rebuild(&old, 1 << 20);
+    let rebuilt = Kept::decode(&kept).expect("a description").rebuild(old.clone(), 1 << 20);
     assert_eq!(rebuilt.expect("the parts agree"), new);
     assert!(kept.len() * 10 < new.len(), "{} of {}", kept.len(), new.len());
 }
@@ -102,8 +102,8 @@ fn no_more_is_rebuilt_than_allowed() {
     let (old, new) = (link(&OLD), link(&NEW));
     let (old, parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
     let kept = Kept::new(&old, &parts, 3);
-    assert_eq!(kept.rebuild(&old, new.len() - 1), Err(Error::Bytes(new.len())));
-    assert_eq!(kept.rebuild(&old, 100).map_err(|error| matches!(error, Error::Bytes(_))), Err(true));
+    assert_eq!(kept.rebuild(old.clone(), new.len() - 1), Err(Error::Bytes(new.len())));
+    assert_eq!(kept.rebuild(old.clone(), 100).map_err(|error| matches!(error, Error::Bytes(_))), Err(true));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
     let (old, new) = (link(&small), link(&Program { functions: 13, changed: Some(3), shift: 9 }));
     let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
     mutations(&Kept::new(&old, &new, 3).encode(), |bytes| {
-        let rebuilt = Kept::decode(bytes).and_then(|kept| kept.rebuild(&old, 1 << 16).ok());
+        let rebuilt = Kept::decode(bytes).and_then(|kept| kept.rebuild(old.clone(), 1 << 16).ok());
         assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
     });
     let records = Records::new(&new);
@@ -140,7 +140,7 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
         }
     });
     let old_records = Records::new(&old);
-    let index = Index::new(&old, &old_records);
+    let index = Index::new(old.clone(), old_records);
     let (answer, groups) = index.answer(Level::Groups, &Offer::new(records.groups()));
     mutations(&answer.encode(), |bytes| {
         if let Some(other) = Answer::decode(bytes)
@@ -154,9 +154,10 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
     let asked: Vec<_> = unknown.flat_map(|(group, _)| &records.hashes()[records.members(group)]).collect();
     let (answer, places) = index.answer(Level::Records, &Offer::new(asked.iter().copied()));
     let agreed_records = answer.agreed(asked.iter().copied()).expect("the same offer");
-    mutations(&Payload::new(&new, &records, &agreed, &agreed_records, 3).encode(), |bytes| {
+    mutations(&Payload::new(new.clone(), &records, &agreed, &agreed_records, 3).encode(), |bytes| {
         let payload = Payload::decode(bytes);
-        let rebuilt = payload.and_then(|payload| rebuild(&index, &groups, &places, &payload, 1 << 16).ok());
+        let rebuilt =
+            payload.and_then(|payload| rebuild(index.clone(), &groups, &places, &payload, 1 << 16).ok());
         assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
     });
 }
@@ -167,8 +168,8 @@ fn a_claim_that_is_wrong_by_chance_is_taken_back() {
     let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
     let (old, new) = (Records::new(&old), Records::new(&new));
     // An answer about other hashes: as if all names were the same by chance.
-    let basis = normalise(&link(&OLD)).expect("an executable");
-    let index = Index::new(&basis, &old);
+    let basis = normalise(link(&OLD)).expect("an executable");
+    let index = Index::new(basis, old.clone());
     let (answer, _) = index.answer(Level::Records, &Offer::new(old.hashes()));
     let count = old.hashes().len();
     let (known, failed) = answer.agreed(old.hashes()).expect("the same offer");
@@ -203,12 +204,12 @@ proptest! {
         }
         if let Some(parts) = normalise(&file) {
             prop_assert!(parts.restore().expect("it was proven") == file);
-            let basis = normalise(&link(&OLD)).expect("an executable");
+            let basis = normalise(link(&OLD)).expect("an executable");
             prop_assert!(fresh(&basis, &parts).1.expect("the parts agree") == file);
             let kept = Kept::new(&basis, &parts, 1);
-            prop_assert!(kept.rebuild(&basis, 1 << 20).expect("the parts agree") == file);
+            prop_assert!(kept.rebuild(basis.clone(), 1 << 20).expect("the parts agree") == file);
             let back = Kept::new(&parts, &basis, 1);
-            prop_assert!(back.rebuild(&parts, 1 << 20).expect("the parts agree") == link(&OLD));
+            prop_assert!(back.rebuild(parts.clone(), 1 << 20).expect("the parts agree") == link(&OLD));
         }
     }
 }

@@ -135,12 +135,12 @@ impl Relinked {
     fn payload(&self, answer: &FileAnswer) -> Vec<u8> {
         let answer = Answer::decode(&answer.answer).expect("an answer");
         let agreed = answer.agreed(self.records.hashes()).expect("to this offer");
-        Payload::new(&self.new_parts, &self.records, &(Vec::new(), Vec::new()), &agreed, 3).encode()
+        Payload::new(self.new_parts.clone(), &self.records, &(Vec::new(), Vec::new()), &agreed, 3).encode()
     }
 
     /// What tells the new file by the old one.
     fn kept(&self) -> Vec<u8> {
-        let old = normalise(&link(&OLD)).expect("an executable");
+        let old = normalise(link(&OLD)).expect("an executable");
         Kept::new(&old, &self.new_parts, 3).encode()
     }
 

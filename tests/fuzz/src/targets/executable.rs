@@ -19,7 +19,7 @@ const NEW: Program = Program { functions: 13, changed: Some(3), shift: 9 };
 fn basis() -> &'static (Normalised, Records) {
     static BASIS: OnceLock<(Normalised, Records)> = OnceLock::new();
     BASIS.get_or_init(|| {
-        let basis = normalise(&link(&OLD)).expect("an executable");
+        let basis = normalise(link(&OLD)).expect("an executable");
         let records = Records::new(&basis);
         (basis, records)
     })
@@ -46,7 +46,8 @@ fn file(bytes: &[u8]) {
     assert_eq!(parts.restore().as_deref(), Ok(bytes));
     let (basis, _) = basis();
     let kept = Kept::new(basis, &parts, 1).encode();
-    let rebuilt = Kept::decode(&kept).expect("it was just made").rebuild(basis, BYTES_MAX.max(bytes.len()));
+    let rebuilt =
+        Kept::decode(&kept).expect("it was just made").rebuild(basis.clone(), BYTES_MAX.max(bytes.len()));
     assert_eq!(rebuilt.as_deref(), Ok(bytes));
 }
 
@@ -75,20 +76,20 @@ fn compressed(part: &[u8], message: &mut Vec<u8>) {
 }
 
 fn kept(mut bytes: &[u8]) {
-    drop(Kept::decode(bytes).map(|kept| kept.rebuild(&basis().0, BYTES_MAX)));
+    drop(Kept::decode(bytes).map(|kept| kept.rebuild(basis().0.clone(), BYTES_MAX)));
     let mut message = Vec::new();
     compressed(part(&mut bytes), &mut message);
     message.extend_from_slice(bytes);
     let kept = Kept::decode(&message).expect("well-formed");
     assert_eq!(kept.encode(), message);
-    if let Ok(file) = kept.rebuild(&basis().0, BYTES_MAX) {
+    if let Ok(file) = kept.rebuild(basis().0.clone(), BYTES_MAX) {
         assert!(file.len() <= BYTES_MAX);
     }
 }
 
 fn payload(mut bytes: &[u8]) {
     let (basis, records) = basis();
-    let index = Index::new(basis, records);
+    let index = Index::new(basis.clone(), records.clone());
     let claims = part(&mut bytes);
     let place = |claim: &u8, count: usize| (!claim.is_multiple_of(4)).then(|| usize::from(claim / 4) % count);
     let (groups, asked) = claims.split_at(claims.len().min(8));
@@ -100,7 +101,7 @@ fn payload(mut bytes: &[u8]) {
     message.extend_from_slice(bytes);
     let payload = Payload::decode(&message).expect("well-formed");
     assert_eq!(payload.encode(), message);
-    if let Ok(file) = rebuild(&index, &groups, &asked, &payload, BYTES_MAX) {
+    if let Ok(file) = rebuild(index, &groups, &asked, &payload, BYTES_MAX) {
         assert!(file.len() <= BYTES_MAX);
     }
 }
@@ -110,7 +111,7 @@ fn names(bytes: &[u8]) {
     if let Some(offer) = Offer::decode(bytes) {
         assert_eq!(offer.encode(), bytes);
         for level in [Level::Groups, Level::Records] {
-            let (answer, places) = Index::new(basis, records).answer(level, &offer);
+            let (answer, places) = Index::new(basis.clone(), records.clone()).answer(level, &offer);
             assert_eq!(places.len(), offer.names().len());
             assert_eq!(Answer::decode(&answer.encode()), Some(answer));
         }
@@ -125,10 +126,10 @@ fn names(bytes: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let with = |mode: u8, bytes: &[u8]| [&[mode], bytes].concat();
     let (basis, records) = basis();
-    let new = normalise(&link(&NEW)).expect("an executable");
+    let new = normalise(link(&NEW)).expect("an executable");
     let mut body = Vec::new();
     new.layout.encode(&mut body);
-    body.extend_from_slice(&new.stream);
+    body.extend_from_slice(new.stream());
     let targets = |message: &[u8], count: usize| message[message.len() - count..].to_vec();
     let kept = Kept::new(basis, &new, 1);
     let length = u16::try_from(body.len()).expect("small").to_le_bytes();
@@ -137,14 +138,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let new_records = Records::new(&new);
     let none = (vec![false; new_records.groups().len()], Vec::new());
     let asked = (vec![false; new_records.hashes().len()], Vec::new());
-    let all = Payload::new(&new, &new_records, &none, &asked, 1);
+    let all = Payload::new(new, &new_records, &none, &asked, 1);
     let claims = vec![0; 8];
     let mut fresh = [&8u16.to_le_bytes()[..], &claims].concat();
     let head = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     fresh.extend([&10u16.to_le_bytes()[..], &head, &length, &body].concat());
     fresh.extend(targets(&all.encode(), all.targets_bytes()));
     let offer = Offer::new(records.hashes());
-    let (answer, _) = Index::new(basis, records).answer(Level::Records, &offer);
+    let (answer, _) = Index::new(basis.clone(), records.clone()).answer(Level::Records, &offer);
     vec![
         with(0, &link(&OLD)),
         with(0, &link(&Program { functions: 2, changed: None, shift: 0 })),
