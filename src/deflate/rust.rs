@@ -1,15 +1,17 @@
 //! Streams of Rust's `flate2` with `zlib-rs`: Cargo's packages, and npm packages packed by Rust tools.
 //!
 //! The one encoder here that is a library's: `zlib-rs`, pinned to the release whose output the vectors in
-//! this module hold. Unlike zlib's, its output depends on the pieces in which the input came. They are those of
-//! Rust's `tar` crate: a header, the content in pieces of 8 KiB (`std::io::copy`), the padding.
+//! this module hold. Unlike zlib's, its output depends on the pieces in which the input came, and on those in
+//! which the output was taken. They are those of Rust's `tar` crate: a header, the content in pieces of 8 KiB
+//! (`std::io::copy`), the padding; and those of `flate2`: 32 KiB.
 
 use zlib_rs::{Deflate, DeflateFlush};
 
 /// `std::io::copy` moves so much at once.
 const PIECE_BYTES: usize = 8 * 1024;
 const HEADER_BYTES: usize = 512;
-const OUTPUT_BYTES: usize = 64 * 1024;
+/// 32 KiB: what `flate2` takes of the output at once. Where that is full, a search may begin anew.
+const OUTPUT_BYTES: usize = 32 * 1024;
 
 pub(super) struct RustEncoder {
     deflate: Deflate,
