@@ -29,7 +29,7 @@ build() {
   cp -r --preserve=mode,links "$1" "$aside/build"
   # One artifact keeps its name from release to release.
   local files=("$aside/build"/*)
-  if [ ${#files[@]} -eq 1 ] && [ -f "${files[0]}" ]; then mv "${files[0]}" "$aside/build/artifact.${files[0]##*.}"; fi
+  if [ ${#files[@]} -eq 1 ] && [ -f "${files[0]}" ]; then mv "${files[0]}" "$aside/build/artifact"; fi
   # What was written just now is read again by the next push.
   sleep 2.2
 }
