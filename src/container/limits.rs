@@ -9,20 +9,20 @@ pub struct Limits {
     pub ratio_max: u64,
     /// Archives in archives; 1 looks only at the outermost.
     pub depth_max: u8,
-    /// Plain bytes of a stream that is held in memory to look for archives in it.
+    /// Plain bytes of streams that are held to look for archives in them.
     pub nested_bytes_max: u64,
     /// Pieces of a plan.
     pub pieces_max: usize,
 }
 
 impl Default for Limits {
-    /// 16 GiB, 200 to 1, four levels, 64 MiB, 200,000 pieces.
+    /// 16 GiB, 200 to 1, four levels, 1 GiB, 200,000 pieces.
     fn default() -> Self {
         Self {
             plain_bytes_max: 16 << 30,
             ratio_max: 200,
             depth_max: 4,
-            nested_bytes_max: 64 << 20,
+            nested_bytes_max: 1 << 30,
             pieces_max: 200_000,
         }
     }

@@ -11,10 +11,12 @@ mod ar;
 mod encoding;
 mod gzip;
 mod limits;
+mod parts;
 mod plan;
 mod planner;
 mod png;
 mod rebuilding;
+mod room;
 mod tar;
 mod taking;
 mod zip;
@@ -23,9 +25,11 @@ use crate::deflate::Hint;
 
 pub use encoding::{HEAD_BYTES_MAX, PREFIX_BYTES, decode_head, encode_head, head_bytes};
 pub use limits::Limits;
+pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};
 pub use planner::{Planner, Tally, begins_archive};
 pub use rebuilding::rebuild;
+pub use room::{Memory, Room, Take};
 pub use taking::{Part, take_apart};
 
 /// A range of an archive that holds a file.

@@ -1,9 +1,14 @@
 //! Looks at an archive and writes the plan of its pieces.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
+use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
-use crate::deflate::{Guesser, Hint, Inflater, Stream};
+use crate::deflate::{Guesser, Inflater, Learned, Stream};
 
 /// 128 B: a shorter stream costs more to describe than it can save.
 const PACKED_BYTES_MIN: usize = 128;
@@ -12,12 +17,24 @@ const PLAIN_BYTES_FREE: u64 = 1024 * 1024;
 /// 1,000: gzip members one after another.
 const GZIP_MEMBERS_MAX: usize = 1000;
 
-/// Makes plans; keeps the memory of its encoder and what it learned of the archives' makers.
-#[derive(Default)]
+/// 64: members that are looked at one after another, each with what was learned of those before it.
+const BATCH_MEMBERS: usize = 64;
+
+/// Makes plans; keeps the memory of its encoders.
+///
+/// A plan depends on the archive's bytes alone: equal archives make equal releases.
 pub struct Planner {
     guesser: Guesser,
+    /// For members that are looked at beside one another.
+    helpers: Vec<Guesser>,
     inflater: Inflater,
     tally: Tally,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 /// What became of the deflate streams that a planner saw.
@@ -34,25 +51,34 @@ pub struct Tally {
 }
 
 /// What is left of the limits of one archive.
-struct Budget {
+struct Budget<'a, R> {
     plain_bytes: u64,
     pieces: usize,
     nested_bytes: u64,
+    room: &'a mut R,
 }
 
 impl Planner {
+    /// One that uses so many threads for archives of many members, and at least one.
+    pub fn new(threads: usize) -> Self {
+        let helpers = (1..threads).map(|_| Guesser::default()).collect();
+        Self { guesser: Guesser::default(), helpers, inflater: Inflater::default(), tally: Tally::default() }
+    }
+
     /// Plans `archive`; the plan covers it exactly, and each deflated piece was made again and compared.
     ///
     /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
-    /// Memory: 1 MiB, the plan, and twice `nested_bytes_max` for each level of nesting. Time: what inflating
+    /// Memory: 1 MiB for each thread, the plan, and what `room` takes. Time: what inflating
     /// and encoding again `plain_bytes_max` takes, a few times at worst.
-    pub fn plan(&mut self, archive: &[u8], limits: &Limits) -> Plan {
+    pub fn plan(&mut self, archive: &[u8], limits: &Limits, room: &mut impl Room) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
         let mut budget = Budget {
             plain_bytes: limits.plain_bytes_max.min(ratio_bytes.saturating_add(PLAIN_BYTES_FREE)),
             pieces: limits.pieces_max,
             nested_bytes: limits.nested_bytes_max,
+            room,
         };
+        self.guesser.learn(Learned::default());
         self.look(archive, limits.depth_max, &mut budget).unwrap_or_else(|| Plan::plain(archive.len() as u64))
     }
 
@@ -62,7 +88,7 @@ impl Planner {
     }
 
     /// `None` if nothing was found in `bytes`.
-    fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Option<Plan> {
+    fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Option<Plan> {
         let depth = depth.checked_sub(1)?;
         if gzip::header(bytes).is_some() {
             return self.gzip(bytes, depth, budget);
@@ -85,11 +111,13 @@ impl Planner {
         members: &[Member],
         between: fn(u64) -> Piece,
         depth: u8,
-        budget: &mut Budget,
+        budget: &mut Budget<'_, impl Room>,
     ) -> Option<Plan> {
+        let mut streams = self.streams(bytes, members, budget.plain_bytes).into_iter();
         let mut plan = Plan::default();
         let mut at = 0usize;
         for member in members {
+            let stream = streams.next().flatten();
             let begin = usize::try_from(member.at).ok()?;
             let end = usize::try_from(member.end()).ok()?;
             let inside = bytes.get(begin..end)?;
@@ -99,7 +127,7 @@ impl Planner {
             let mut found = Plan::default();
             match member.packing {
                 Packing::Stored => found = self.stored(inside, depth, budget),
-                Packing::Deflated(hint) => match self.deflated(inside, hint, depth, budget) {
+                Packing::Deflated(_) => match self.deflated(inside, stream, depth, budget) {
                     Some(piece) => found.push(piece),
                     None => found.push(Piece::Content(inside.len() as u64)),
                 },
@@ -113,15 +141,60 @@ impl Planner {
         (!plan.is_plain()).then_some(plan)
     }
 
-    fn stored(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Plan {
+    fn stored(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Plan {
         let found = if has_magic(bytes) { self.look(bytes, depth, budget) } else { None };
         found.unwrap_or_else(|| Plan::plain(bytes.len() as u64))
     }
 
+    /// What the deflate streams of members are, as far as they inflate to `plain_bytes` in all.
+    ///
+    /// The first batch is looked at alone, and what is learned of it is where all others begin, so that how they are
+    /// divided among threads changes nothing.
+    fn streams(&mut self, bytes: &[u8], members: &[Member], plain_bytes: u64) -> Vec<Option<Stream>> {
+        let left = AtomicU64::new(plain_bytes);
+        let look = |guesser: &mut Guesser, members: &[Member], found: &mut [Option<Stream>]| {
+            for (member, found) in members.iter().zip(found) {
+                *found = stream_of(bytes, member, guesser, &left);
+            }
+        };
+        let mut streams = vec![None; members.len()];
+        let mut batches = members.chunks(BATCH_MEMBERS).zip(streams.chunks_mut(BATCH_MEMBERS));
+        if let Some((members, found)) = batches.next() {
+            look(&mut self.guesser, members, found);
+        }
+        if batches.len() == 0 {
+            return streams;
+        }
+        let learned = self.guesser.learned().clone();
+        let batches = Mutex::new(batches);
+        let work = |guesser: &mut Guesser| {
+            loop {
+                let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((members, found)) = next else { break };
+                guesser.learn(learned.clone());
+                look(guesser, members, found);
+            }
+        };
+        std::thread::scope(|scope| {
+            for helper in &mut self.helpers {
+                scope.spawn(|| work(helper));
+            }
+            work(&mut self.guesser);
+        });
+        self.guesser.learn(learned);
+        streams
+    }
+
     /// The deflate stream at the start of `bytes`, with what is in it; `None` if it cannot be made again.
-    fn deflated(&mut self, bytes: &[u8], hint: Hint, depth: u8, budget: &mut Budget) -> Option<Piece> {
-        let Stream { packed, plain, method } = self.guesser.stream(bytes, budget.plain_bytes, hint)?;
-        budget.plain_bytes -= plain;
+    fn deflated(
+        &mut self,
+        bytes: &[u8],
+        stream: Option<Stream>,
+        depth: u8,
+        budget: &mut Budget<'_, impl Room>,
+    ) -> Option<Piece> {
+        let Stream { packed, plain, method } = stream?;
+        budget.plain_bytes = budget.plain_bytes.checked_sub(plain)?;
         let Some(method) = method else {
             self.tally.kept += 1;
             self.tally.kept_bytes += packed;
@@ -134,20 +207,23 @@ impl Planner {
         Some(Piece::Deflated { packed, method, plain: inner })
     }
 
-    /// Looks into what a stream inflates to, if it may be held in memory.
-    fn nested(&mut self, stream: &[u8], plain: u64, depth: u8, budget: &mut Budget) -> Option<Plan> {
+    /// Looks into what a stream inflates to, if there is room for it.
+    fn nested(
+        &mut self,
+        stream: &[u8],
+        plain: u64,
+        depth: u8,
+        budget: &mut Budget<'_, impl Room>,
+    ) -> Option<Plan> {
         if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream) {
             return None;
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(plain).ok()?);
         self.inflater.reset();
-        let inflated = self.inflater.push(stream, |piece| {
-            bytes.extend_from_slice(piece);
-            Ok::<_, std::convert::Infallible>(())
-        });
-        inflated.ok()?;
+        let held = budget.room.hold(plain, &mut |take| {
+            self.inflater.push(stream, |piece| take(piece)).map(drop).map_err(|_| io::ErrorKind::Other.into())
+        })?;
         budget.nested_bytes -= plain;
-        let plan = self.look(&bytes, depth, budget);
+        let plan = self.look(held.as_ref(), depth, budget);
         budget.nested_bytes += plain;
         plan
     }
@@ -164,7 +240,7 @@ impl Planner {
         archive
     }
 
-    fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget) -> Option<Plan> {
+    fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut at = 0;
         for _ in 0..GZIP_MEMBERS_MAX {
@@ -172,7 +248,8 @@ impl Planner {
             if budget.pieces < 2 || bytes.len() - at - header < PACKED_BYTES_MIN {
                 break;
             }
-            let Some(piece) = self.deflated(&bytes[at + header..], hint, depth, budget) else { break };
+            let stream = self.guesser.stream(&bytes[at + header..], budget.plain_bytes, hint);
+            let Some(piece) = self.deflated(&bytes[at + header..], stream, depth, budget) else { break };
             budget.pieces -= 2;
             at += header + usize::try_from(piece.bytes()).ok()?;
             plan.push(Piece::Framing(header as u64));
@@ -188,6 +265,17 @@ impl Planner {
         plan.push(if rest < PACKED_BYTES_MIN as u64 { Piece::Framing(rest) } else { Piece::Content(rest) });
         Some(plan)
     }
+}
+
+/// What a member's deflate stream is, where it has one that inflates to no more than is left.
+fn stream_of(bytes: &[u8], member: &Member, guesser: &mut Guesser, left: &AtomicU64) -> Option<Stream> {
+    let Packing::Deflated(hint) = member.packing else { return None };
+    let (begin, end) = (usize::try_from(member.at).ok()?, usize::try_from(member.end()).ok()?);
+    let inside = bytes.get(begin..end).filter(|inside| inside.len() >= PACKED_BYTES_MIN)?;
+    let stream = guesser.stream(inside, left.load(Ordering::Relaxed), hint)?;
+    let spend = |left: u64| Some(left.saturating_sub(stream.plain));
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
+    Some(stream)
 }
 
 /// Whether these are the first bytes of an archive, as far as 512 B tell.

@@ -47,6 +47,12 @@ pub struct Guesser {
     inflater: Inflater,
     encoder: Option<Encoder>,
     encoded: Vec<u8>,
+    learned: Learned,
+}
+
+/// What a guesser learned of the streams before.
+#[derive(Debug, Clone, Default)]
+pub struct Learned {
     recent: Vec<Method>,
     failures: u32,
 }
@@ -55,6 +61,16 @@ pub struct Guesser {
 struct Stop;
 
 impl Guesser {
+    /// What was learned so far.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// Goes on from what was learned elsewhere. What is found for a stream that several methods make depends on it.
+    pub fn learn(&mut self, learned: Learned) {
+        self.learned = learned;
+    }
+
     /// Measures the stream at the start of `bytes` and finds its method.
     ///
     /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 600 KiB. Time:
@@ -62,14 +78,14 @@ impl Guesser {
     pub fn stream(&mut self, bytes: &[u8], plain_max: u64, hint: Hint) -> Option<Stream> {
         let (packed, plain) = self.measure(bytes, plain_max)?;
         let stream = &bytes[..packed];
-        let mut candidates: Vec<Method> = self.recent.clone();
+        let mut candidates: Vec<Method> = self.learned.recent.clone();
         let known = candidates.len();
         for method in likely(hint) {
             if !candidates.contains(&method) {
                 candidates.push(method);
             }
         }
-        if self.failures >= FAILURES_MAX {
+        if self.learned.failures >= FAILURES_MAX {
             candidates.truncate(known + LIKELY);
         }
         let mut work = plain.saturating_mul(WORK_FACTOR) + WORK_BYTES;
@@ -85,11 +101,11 @@ impl Guesser {
                 break;
             }
         }
-        self.failures = if found.is_some() { 0 } else { self.failures + 1 };
+        self.learned.failures = if found.is_some() { 0 } else { self.learned.failures + 1 };
         if let Some(method) = found {
-            self.recent.retain(|known| *known != method);
-            self.recent.insert(0, method);
-            self.recent.truncate(LIKELY);
+            self.learned.recent.retain(|known| *known != method);
+            self.learned.recent.insert(0, method);
+            self.learned.recent.truncate(LIKELY);
         }
         Some(Stream { packed: packed as u64, plain, method: found })
     }

@@ -1,9 +1,11 @@
-//! Takes archives apart, and proves that they come together again.
+//! Takes archives apart.
 //!
-//! An archive that cannot be proven, is beyond a bound, or gains nothing is not one: it is cut as it is. The
-//! stream of a proven one goes to a temporary file without a name, from which its chunks are read again.
+//! The planner takes apart only what it has made again and compared; the proxy then proves the whole. An archive of which
+//! nothing is proven, that is beyond a bound, or gains nothing is cut as it is. The stream of another goes to a temporary
+//! file without a name, from which its chunks are read again.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::chunking::Profile;
-use crate::container::{HEAD_BYTES_MAX, begins_archive};
-use crate::container::{Limits, Part, Piece, Plan, Planner, decode_head, encode_head, rebuild, take_apart};
+use crate::container::{self, HEAD_BYTES_MAX, begins_archive};
+use crate::container::{Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart};
 use crate::files::{self, OnPath};
 use crate::ids::{ArtifactId, ChunkId};
 use crate::limits::STREAM_CHUNKS_MAX;
@@ -25,10 +27,10 @@ const ARCHIVE_BYTES_MIN: u64 = 16 * 1024;
 const ARCHIVE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// 32 MiB: a larger archive is looked at in a map of a copy of its own, as the file may shrink meanwhile.
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// 16 MiB: what is nested in an archive and larger is looked at in a map of a temporary file.
+const NESTED_MEMORY_MAX: u64 = 16 * 1024 * 1024;
 /// A tenth of an archive must be streams that can be made again.
 const SHARE_MIN: u64 = 10;
-/// 1 KiB: members that are shorter are cut together with their neighbours.
-const MEMBER_BYTES_MIN: u64 = 1024;
 /// 16 GiB: streams of one scan.
 const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// 64 KiB: what is written or compared at once.
@@ -69,10 +71,21 @@ impl PartialEq for Streams {
 
 impl Eq for Streams {}
 
+impl Hash for Streams {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
 impl Streams {
     /// The file.
     pub fn file(&self) -> &File {
         &self.0
+    }
+
+    /// The file, for as long as it is needed.
+    pub fn shared(&self) -> Arc<File> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -83,6 +96,8 @@ pub(super) struct Taken {
     pub streams: Streams,
     /// Where the stream begins.
     pub begin: u64,
+    /// Where each of its parts ends, counted from there.
+    pub part_ends: Arc<[u64]>,
 }
 
 /// One worker's memory.
@@ -93,13 +108,14 @@ pub(super) struct Taker<'a> {
 }
 
 impl<'a> Taker<'a> {
-    pub fn new(archives: &'a Archives) -> Self {
-        Self { archives, planner: Planner::default(), streams: None }
+    /// One that looks at archives of many members with so many threads.
+    pub fn new(archives: &'a Archives, threads: usize) -> Self {
+        Self { archives, planner: Planner::new(threads), streams: None }
     }
 
     /// Takes `file` apart, where it is an archive of `size` bytes that comes together again; gives its chunks.
     ///
-    /// Memory: 32 MiB for the archive, 128 MiB for what is nested in it. Time: two times what encoding it takes.
+    /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger. Time: two times what encoding it takes.
     pub fn take(
         &mut self,
         file: &File,
@@ -137,7 +153,7 @@ impl<'a> Taker<'a> {
         profile: Profile,
         buffer: &mut Vec<u8>,
     ) -> files::Result<Option<(Taken, Vec<ChunkRef>)>> {
-        let plan = self.planner.plan(archive, &Limits::default());
+        let plan = self.planner.plan(archive, &Limits::default(), &mut Nested(self.archives));
         if !is_worth_it(&plan) {
             return Ok(None);
         }
@@ -155,34 +171,69 @@ impl<'a> Taker<'a> {
             None => (Streams(Arc::new(self.archives.create()?)), 0),
         };
         write_stream(&plan, archive, &head, &lengths, streams.file(), begin).on("write to", folder)?;
-        let proven = is_proven(archive, &head, &lengths, streams.file(), begin).on("read in", folder)?;
-        let chunks = cut(&lengths, streams.file(), begin, profile, buffer).on("read in", folder)?;
-        if !proven || chunks.len() as u64 > STREAM_CHUNKS_MAX {
+        let parts = Parts::of(&plan, lengths.head);
+        let chunks = cut(&parts, streams.file(), begin, profile, buffer).on("read in", folder)?;
+        if chunks.len() as u64 > STREAM_CHUNKS_MAX {
             return Ok(None);
         }
         self.streams = Some((streams.clone(), begin + lengths.all()));
-        Ok(Some((Taken { container, streams, begin }, chunks)))
+        let part_ends = parts.lengths().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        Ok(Some((Taken { container, streams, begin, part_ends: part_ends.collect() }, chunks)))
     }
 }
 
-/// Lengths of a stream's parts.
+/// Holds what is nested in an archive: in memory while it is small, else in a map of a temporary file.
+struct Nested<'a>(&'a Archives);
+
+/// What is nested in an archive.
+enum Held {
+    Memory(Vec<u8>),
+    Mapped(Mapping, usize),
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            // What the disk does not give is no archive.
+            Self::Mapped(map, length) => map.range(0, *length).unwrap_or_default(),
+        }
+    }
+}
+
+impl Room for Nested<'_> {
+    type Held = Held;
+
+    fn hold(&mut self, bytes: u64, fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>) -> Option<Held> {
+        if bytes <= NESTED_MEMORY_MAX {
+            return container::Memory.hold(bytes, fill).map(Held::Memory);
+        }
+        let file = self.0.create().ok()?;
+        let mut writer = BufWriter::with_capacity(BUFFER_BYTES, &file);
+        fill(&mut |piece| writer.write_all(piece)).and_then(|()| writer.flush()).ok()?;
+        drop(writer);
+        let map = Mapping::of_own(&file, &self.0.folder).ok()?;
+        Some(Held::Mapped(map, usize::try_from(bytes).ok()?))
+    }
+}
+
+/// Lengths of a stream's head, framing and content.
 struct Lengths {
     head: u64,
     framing: u64,
-    contents: Vec<u64>,
+    content: u64,
 }
 
 impl Lengths {
     fn of(plan: &Plan, head: u64) -> Self {
-        Self { head, framing: plan.framing_bytes(), contents: plan.contents() }
-    }
-
-    fn content(&self) -> u64 {
-        self.contents.iter().sum()
+        Self { head, framing: plan.framing_bytes(), content: plan.contents().iter().sum() }
     }
 
     fn all(&self) -> u64 {
-        self.head + self.framing + self.content()
+        self.head + self.framing + self.content
     }
 }
 
@@ -224,34 +275,16 @@ fn write_stream(
     content.flush()
 }
 
-/// Rebuilds the archive of what was written, as the proxy will, and compares it.
-fn is_proven(archive: &[u8], head: &[u8], lengths: &Lengths, streams: &File, begin: u64) -> io::Result<bool> {
-    let Ok((plan, framing_bytes, content_bytes)) = decode_head(head) else { return Ok(false) };
-    if (framing_bytes, content_bytes) != (lengths.framing, lengths.content()) {
-        return Ok(false);
-    }
-    let at = begin + lengths.head;
-    let mut framing = io::BufReader::with_capacity(BUFFER_BYTES, Section::new(streams, at, framing_bytes));
-    let at = at + framing_bytes;
-    let mut content = io::BufReader::with_capacity(BUFFER_BYTES, Section::new(streams, at, content_bytes));
-    let mut rest = Compared { rest: archive, differs: false };
-    match rebuild(&plan, &mut framing, &mut content, &mut rest) {
-        Ok(()) => Ok(rest.rest.is_empty()),
-        Err(_) if rest.differs => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Cuts the stream; each of its parts begins with a chunk of its own.
 fn cut(
-    lengths: &Lengths,
+    parts: &Parts,
     streams: &File,
     begin: u64,
     profile: Profile,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Vec<ChunkRef>> {
     let (mut chunks, mut offset) = (Vec::new(), begin);
-    for length in parts(lengths) {
+    for length in parts.lengths() {
         profile.cut_all::<io::Error>(Section::new(streams, offset, length), buffer, |bytes| {
             let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
             chunks.push(ChunkRef { id: ChunkId::of(bytes), bytes: length });
@@ -260,22 +293,6 @@ fn cut(
         offset += length;
     }
     Ok(chunks)
-}
-
-/// The lengths between the places where chunks must end.
-fn parts(lengths: &Lengths) -> Vec<u64> {
-    let mut parts = vec![lengths.head, lengths.framing];
-    let mut short = 0;
-    for length in &lengths.contents {
-        if *length < MEMBER_BYTES_MIN {
-            short += length;
-        } else {
-            parts.extend([std::mem::take(&mut short), *length]);
-        }
-    }
-    parts.push(short);
-    parts.retain(|length| *length > 0);
-    parts
 }
 
 /// Writes from a place of a file on.
@@ -316,27 +333,5 @@ impl Read for Section<'_> {
         self.offset += read as u64;
         self.left -= read as u64;
         Ok(read)
-    }
-}
-
-/// Takes only the bytes that it expects.
-struct Compared<'a> {
-    rest: &'a [u8],
-    differs: bool,
-}
-
-impl Write for Compared<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(rest) = self.rest.strip_prefix(bytes) {
-            self.rest = rest;
-            Ok(bytes.len())
-        } else {
-            self.differs = true;
-            Err(io::ErrorKind::InvalidData.into())
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

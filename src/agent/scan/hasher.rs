@@ -50,7 +50,7 @@ impl Pool {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || work(&queue, profile, archives, monitor));
+            scope.spawn(move || work(&queue, profile, archives, threads, monitor));
         }
         Self { jobs }
     }
@@ -64,9 +64,15 @@ impl Pool {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, profile: Profile, archives: Option<&Archives>, monitor: &dyn Monitor) {
+fn work(
+    queue: &Mutex<Receiver<Job>>,
+    profile: Profile,
+    archives: Option<&Archives>,
+    threads: usize,
+    monitor: &dyn Monitor,
+) {
     let mut buffer = Vec::new();
-    let mut taker = archives.map(Taker::new);
+    let mut taker = archives.map(|archives| Taker::new(archives, threads));
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { break };

@@ -1,6 +1,6 @@
 //! Any bytes as an archive: planned, taken apart, rebuilt, compared, under small limits.
 
-use whit::container::{Limits, Part, Planner, rebuild, take_apart};
+use whit::container::{Limits, Memory, Part, Planner, rebuild, take_apart};
 
 pub fn run(bytes: &[u8]) {
     let limits = Limits {
@@ -10,7 +10,7 @@ pub fn run(bytes: &[u8]) {
         nested_bytes_max: 1 << 18,
         pieces_max: 200,
     };
-    let plan = Planner::default().plan(bytes, &limits);
+    let plan = Planner::default().plan(bytes, &limits, &mut Memory);
     plan.check().expect("an own plan is in bounds");
     assert_eq!(plan.bytes(), bytes.len() as u64);
     assert!(plan.count() <= 3 * limits.pieces_max);

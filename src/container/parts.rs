@@ -1,0 +1,64 @@
+//! Where the chunks of an archive's stream end, wherever else they do (FORMAT 2.5).
+
+use super::Plan;
+
+/// 1 KiB: members that are shorter are cut together with their neighbours.
+const MEMBER_BYTES_MIN: u64 = 1024;
+
+/// The parts of an archive's stream, each of which begins with a chunk of its own: the plan, the framing, and the
+/// content of each member that is not short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    plan: u64,
+    framing: u64,
+    members: Vec<u64>,
+}
+
+impl Parts {
+    /// Those of the stream that begins with `head` bytes of plan.
+    pub fn of(plan: &Plan, head: u64) -> Self {
+        let (mut members, mut short) = (Vec::new(), 0);
+        for length in plan.contents() {
+            if length < MEMBER_BYTES_MIN {
+                short += length;
+            } else {
+                members.extend([std::mem::take(&mut short), length]);
+            }
+        }
+        members.push(short);
+        members.retain(|length| *length > 0);
+        Self { plan: head, framing: plan.framing_bytes(), members }
+    }
+
+    /// Their lengths in bytes, in order; none is empty.
+    pub fn lengths(&self) -> impl Iterator<Item = u64> {
+        let plan = Some(self.plan).filter(|bytes| *bytes > 0);
+        plan.into_iter().chain(self.after_plan().map(|(length, _)| length))
+    }
+
+    /// Those behind the plan, and whether each holds members.
+    pub fn after_plan(&self) -> impl Iterator<Item = (u64, bool)> {
+        let framing = Some((self.framing, false)).filter(|(bytes, _)| *bytes > 0);
+        framing.into_iter().chain(self.members.iter().map(|length| (*length, true)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Piece;
+    use super::*;
+
+    #[test]
+    fn each_member_is_a_part_and_short_ones_share_one() {
+        let mut plan = Plan::default();
+        for content in [5000, 10, 20, 1024, 7] {
+            plan.push(Piece::Framing(30));
+            plan.push(Piece::Content(content));
+        }
+        let lengths = |plan, head| Parts::of(plan, head).lengths().collect::<Vec<u64>>();
+        assert_eq!(lengths(&plan, 60), [60, 150, 5000, 30, 1024, 7]);
+        assert_eq!(lengths(&Plan::plain(9), 0), [9]);
+        let of = |number| Parts::of(&plan, 60).after_plan().nth(number);
+        assert_eq!((of(0), of(1)), (Some((150, false)), Some((5000, true))));
+    }
+}
