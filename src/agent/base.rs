@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::executables::{Known, OlderExecutable, is_executable};
 use super::gather::{self, Resembled};
-use super::keep::Keep;
+use super::keep::{Keep, KeptReader};
 use super::memory::Memory;
-use super::scan::{Holder, Located, Spool};
+use super::scan::{Body, Holder, Located, Spool};
 use super::{Error, Result};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
-use crate::push::{Older, Whole, prefix_of};
+use crate::push::{self, Edge, Edges, MEMBER_BYTES_MIN, New, Older, Release, Whole, prefix_of};
 use crate::recipe::ChunkRef;
 use crate::wire::Marks;
 
@@ -139,15 +139,20 @@ impl Base {
         let read = |place: u32| -> Result<Vec<u8>> { Ok(memory.segment(place)?) };
         if self.older.is_none() {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
-            self.older = Some(Older::read(memory.segments(), &gaps.gaps(memory.segments().len()), read)?);
+            let gaps = gaps.gaps(memory.segments().len());
+            let mut release = Kept { memory, reader: keep.reader() };
+            let edges = push::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
+            self.older = Some(Older::read(memory.segments(), &gaps, &edges, read)?);
         }
         let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());
         };
         let (mut thins, mut known, mut places) = (Vec::new(), Vec::new(), HashMap::new());
         let mut marks = marks.iter();
+        let (mut bodies, mut edges) = (Bodies::default(), Edges::new());
         for segment in segments {
             let thin = Thin::decode(&spool.segment(*segment)?)?;
+            edges.extend(bodies.edges(spool, *segment)?);
             let mut known_here = Vec::new();
             for (number, reference) in (0..).zip(thin.references()) {
                 let missing = marks.next() == Some(true);
@@ -166,7 +171,7 @@ impl Base {
             .map(|((place, thin), known)| (*place, thin, known.as_slice()))
             .collect();
         let stays: HashSet<&NodeRef> = memory.segments().iter().collect();
-        let likenesses = older.likenesses(&new, |place| match self.new.get(place as usize) {
+        let likenesses = older.likenesses(&new, &edges, |place| match self.new.get(place as usize) {
             Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(place)?)),
             _ => Ok(None),
         })?;
@@ -184,29 +189,35 @@ impl Base {
         Ok(resembled)
     }
 
-    /// The older executables that are whole here and at the proxy, of files some of whose chunks are `missing`.
+    /// The older executables that are whole here and at the proxy, of files some of whose chunks are `missing`, and
+    /// others `present` there.
     ///
     /// `resembled` is what [`Base::resembled`] gave for the same chunks.
-    pub fn executables(&self, missing: &[Located], resembled: &[Resembled]) -> Result<Vec<OlderExecutable>> {
+    pub fn executables(
+        &self,
+        missing: &[Located],
+        present: &[Located],
+        resembled: &[Resembled],
+    ) -> Result<Vec<OlderExecutable>> {
         let Some(keep) = &self.keep else { return Ok(Vec::new()) };
         let mut found: Vec<OlderExecutable> = Vec::new();
+        let mut release = Kept { memory: &self.memory, reader: keep.reader() };
         // Of what one file resembles, what most of it does.
         let mut resembled: Vec<&Resembled> = resembled.iter().collect();
         resembled.sort_by_key(|resembled| std::cmp::Reverse(resembled.count));
         for resembled in resembled {
             let gather::Older::Kept(span, _) = &resembled.older else { continue };
             let Some(located) = missing.get(resembled.first) else { continue };
-            let is_known = found.iter().any(|older| older.of == located.path);
-            if is_known || located.holder != Holder::File || !is_executable(&located.path) {
+            if found.iter().any(|older| located.is_of(&older.of)) || !is_executable(&located.body()) {
                 continue;
             }
-            let read = |place: u32| -> Result<Option<Vec<u8>>> {
-                let is_there = (place as usize) < self.memory.segments().len();
-                Ok(is_there.then(|| self.memory.segment(place)).transpose()?)
-            };
-            let Some(whole) = Whole::around(span.segment, span.first, read)? else { continue };
+            let of = located.body();
+            let lacks = missing.iter().filter(|located| located.is_of(&of)).count();
+            let known = present.iter().filter(|located| located.is_of(&of));
+            let known: HashSet<ChunkId> = known.map(|located| located.chunk.id).collect();
+            let new = New { chunks: lacks + known.len(), known };
+            let Some(whole) = Whole::like(span, &new, &mut release)? else { continue };
             if whole.chunks.iter().all(|chunk| keep.has(chunk)) {
-                let of = Arc::clone(&located.path);
                 found.push(OlderExecutable { of, known: Known::Kept(whole) });
             }
         }
@@ -219,5 +230,56 @@ impl Base {
             self.memory.segment(u32::try_from(*place).expect("a manifest's segments are bounded"))
         });
         Ok(prefix_of(segments)??)
+    }
+}
+
+/// The remembered release, as far as it is kept here.
+struct Kept<'a> {
+    memory: &'a Memory,
+    reader: KeptReader,
+}
+
+impl Release for Kept<'_> {
+    type Error = Error;
+
+    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>> {
+        let is_there = (place as usize) < self.memory.segments().len();
+        Ok(is_there.then(|| self.memory.segment(place)).transpose()?)
+    }
+
+    fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        self.reader.read(chunk, out)
+    }
+}
+
+/// Finds where larger members of archives begin and end.
+#[derive(Default)]
+struct Bodies {
+    last: Option<Body>,
+}
+
+impl Bodies {
+    /// Those in a segment.
+    fn edges(&mut self, spool: &Spool, segment: u32) -> Result<Edges> {
+        let mut edges = Edges::new();
+        for (number, located) in (0..).zip(spool.chunks(segment)?) {
+            if self.last.as_ref().is_some_and(|last| located.is_of(last)) {
+                continue;
+            }
+            let bytes =
+                |body: &Body| Some(body.place.end - body.place.start).filter(|_| body.holder != Holder::File);
+            let stands_alone = |body: &Body| bytes(body).filter(|bytes| *bytes >= MEMBER_BYTES_MIN);
+            let body = located.body();
+            let edge = match (stands_alone(&body), &self.last) {
+                (Some(bytes), _) => Some(Edge::Begin(bytes)),
+                (None, Some(last)) if stands_alone(last).is_some() && last.path == body.path => {
+                    Some(Edge::End)
+                }
+                _ => None,
+            };
+            edges.extend(edge.map(|edge| ((segment, number), edge)));
+            self.last = Some(body);
+        }
+        Ok(edges)
     }
 }

@@ -296,15 +296,18 @@ impl Drive {
         goes_on: bool,
     ) -> Result<()> {
         let mut wanted = marks.iter();
-        let mut missing = Vec::new();
+        let (mut missing, mut present) = (Vec::new(), Vec::new());
         for segment in &segments {
-            missing.extend(self.spool.chunks(*segment)?.into_iter().filter(|_| wanted.next() == Some(true)));
+            for located in self.spool.chunks(*segment)? {
+                let list = if wanted.next() == Some(true) { &mut missing } else { &mut present };
+                list.push(located);
+            }
         }
         drop(wanted);
         self.unseen_chunks += missing.len() as u64;
         self.bytes.unseen += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
         let of = |answer: FileAnswer| {
-            let of = Arc::clone(self.offers.path(answer.file)?);
+            let of = self.offers.body(answer.file)?.clone();
             Some(OlderExecutable { of, known: Known::Answered(answer) })
         };
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
@@ -312,7 +315,7 @@ impl Drive {
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
             resembled = base.resembled(&self.spool, &segments, &marks)?;
             if !self.raw {
-                older = base.executables(&missing, &resembled)?;
+                older = base.executables(&missing, &present, &resembled)?;
             }
         }
         let mut evicted = HashSet::new();

@@ -1,17 +1,15 @@
 //! Tells executables by the functions that changed, where that is shorter (docs/EXECUTABLES.md).
 
 use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::explain::{Explained, Reason};
 use super::gather::{Gathering, Resembled, Unit};
 use super::pace::{Pace, Packing, SLOW_LEVEL};
 use super::pack::{Effort, Packed, PackedUnit, Packer};
-use super::scan::{Error, Located};
+use super::scan::{Body, Error, Holder, Located};
 use crate::compression::{self, Codec};
 use crate::executable::{Answer, Kept, Payload, Records, normalise, normalise_basis};
 use crate::files::{self, OnPath};
@@ -37,13 +35,13 @@ const SAMPLES: usize = 3;
 /// 6 MiB: where no more is missing, the patch that would tell it is made, as samples say little of short ones.
 const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// Whether a file looks like an executable of a size for which it is worth looking closer.
-pub(super) fn is_executable(path: &Path) -> bool {
+/// Whether a file, or a member of an archive, looks like an executable of a size for which it is worth looking closer.
+pub(super) fn is_executable(body: &Body) -> bool {
     let looks = || {
-        let mut file = File::open(path)?;
+        let Some((file, place)) = open(body).ok().flatten() else { return Ok(false) };
         let mut begin = [0; 4];
-        let fits = (FILE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&file.metadata()?.len());
-        file.read_exact(&mut begin)?;
+        file.read_exact_at(&mut begin, place.start)?;
+        let fits = (FILE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start));
         Ok::<_, std::io::Error>(fits && begin == *b"\x7fELF")
     };
     looks().unwrap_or(false)
@@ -51,18 +49,17 @@ pub(super) fn is_executable(path: &Path) -> bool {
 
 /// The records of an executable, where it is one that is understood and has functions to speak of: one that unpacks
 /// itself has none.
-pub(super) fn records_of(path: &Path) -> Option<Records> {
-    let file = std::fs::read(path).ok()?;
-    let parts = normalise_basis(file)?;
+pub(super) fn records_of(body: &Body) -> Option<Records> {
+    let parts = normalise_basis(read_whole(body).ok()??)?;
     let functions = parts.function_ends.last().copied().unwrap_or(0);
     (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))
 }
 
-/// An older executable, and the new file that it resembles.
+/// An older executable, and the new one that resembles it.
 #[derive(Debug)]
 pub struct OlderExecutable {
-    /// The new file.
-    pub of: Arc<Path>,
+    /// The new one.
+    pub of: Body,
     /// What is known of the older one.
     pub known: Known,
 }
@@ -92,8 +89,8 @@ impl Executable {
         Self { older, chunks: Vec::new(), resembled: Vec::new(), packing }
     }
 
-    /// The new file.
-    pub fn path(&self) -> &Arc<Path> {
+    /// The new executable.
+    pub fn body(&self) -> &Body {
         &self.older.of
     }
 
@@ -123,7 +120,7 @@ impl Executable {
 
     /// Where the missing chunks lie in the file.
     fn cuts(&self) -> Vec<Cut> {
-        let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), 0);
+        let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), self.body().place.start);
         for located in &self.chunks {
             let skipped = located.offset.saturating_sub(end);
             if let Some(cut) = cuts.last_mut().filter(|_| skipped == 0) {
@@ -153,7 +150,7 @@ impl Packer<'_> {
         let missing = executable.missing_bytes();
         let effort = self.effort;
         let _alone = effort.alone();
-        let Some(file) = read_whole(executable)? else { return Ok(None) };
+        let Some(file) = read_verified(executable)? else { return Ok(None) };
         if missing * MISSING_SHARE < file.len() {
             return Ok(None);
         }
@@ -167,7 +164,7 @@ impl Packer<'_> {
         let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
         let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
         let explained = self.explain.then(|| Explained {
-            path: executable.path().to_string_lossy().into_owned(),
+            path: executable.body().path.to_string_lossy().into_owned(),
             reason: Reason::MovedCode,
             older: match &executable.older.known {
                 Known::Kept(whole) => Some(String::from_utf8_lossy(&whole.path).into_owned()),
@@ -185,14 +182,14 @@ impl Packer<'_> {
     /// Keeps the chunks that were told, read once more: while they were told, the file was given up to save memory.
     fn keep_chunks(&self, executable: &Executable) -> Result<(), Error> {
         let Some(keep) = self.keep else { return Ok(()) };
-        let Some(file) = read_whole(executable)? else {
-            return Err(Error::Changed(executable.path().to_path_buf()));
+        let Some(file) = read_verified(executable)? else {
+            return Err(Error::Changed(executable.body().path.to_path_buf()));
         };
         let mut chunks = executable.chunks.as_slice();
         while !chunks.is_empty() {
             let (run, rest) = chunks.split_at(run_length(chunks));
             let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
-            keep.add(&refs, &file[place(&run[0])?..]);
+            keep.add(&refs, &file[place(&run[0])..]);
             chunks = rest;
         }
         Ok(())
@@ -261,7 +258,7 @@ fn otherwise_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32,
     if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
         let mut new = Vec::with_capacity(missing);
         for located in &executable.chunks {
-            let begin = usize::try_from(located.offset).unwrap_or(usize::MAX);
+            let begin = place(located);
             new.extend_from_slice(&file[begin..begin + located.chunk.bytes as usize]);
         }
         return patch::compress(&new, old).map_or(0, |patch| patch.len());
@@ -299,7 +296,7 @@ fn by_samples(chunks: &[Located], packed: impl Fn(Range<usize>) -> usize) -> usi
     let (mut sampled, mut taken) = (0, 0);
     for number in 0..SAMPLES {
         let chunks = &chunks[number * chunks.len() / SAMPLES..];
-        let Some(begin) = chunks.first().and_then(|located| place(located).ok()) else { continue };
+        let Some(begin) = chunks.first().map(place) else { continue };
         let mut end = begin;
         for located in &chunks[..run_length(chunks)] {
             if end - begin < SAMPLE_BYTES {
@@ -330,33 +327,54 @@ fn run_length(chunks: &[Located]) -> usize {
     (joined + 1).min(chunks.len())
 }
 
-fn place(located: &Located) -> Result<usize, Error> {
-    usize::try_from(located.offset).map_err(|_| Error::Changed(located.path.to_path_buf()))
+/// Where the chunk lies in what it is of.
+fn place(located: &Located) -> usize {
+    usize::try_from(located.offset - located.body.start).expect("an executable is below 4 GiB")
 }
 
-/// Reads the file whole; its missing chunks must still be what they were. None where it has become too large.
-fn read_whole(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
-    let path = executable.path();
-    let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Vanished(path.to_path_buf()));
+/// A file, and where in it an executable lies.
+type Opened = (Arc<File>, Range<u64>);
+
+/// What holds an executable; none for an archive that was not read.
+fn open(body: &Body) -> Result<Option<Opened>, Error> {
+    let path = &body.path;
+    match &body.holder {
+        Holder::Unread => Ok(None),
+        Holder::Streams(streams) => Ok(Some((streams.shared(), body.place.clone()))),
+        Holder::File => {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::Vanished(path.to_path_buf()));
+                }
+                result => result.on("open", path)?,
+            };
+            let length = file.metadata().on("read", path)?.len();
+            Ok(Some((Arc::new(file), 0..length)))
         }
-        result => result.on("open", path)?,
-    };
-    let length = file.metadata().on("read", path)?.len();
-    let Some(length) = usize::try_from(length).ok().filter(|length| *length <= EXECUTABLE_BYTES_MAX) else {
-        return Ok(None);
-    };
+    }
+}
+
+/// Reads an executable whole; none where it is too large.
+fn read_whole(body: &Body) -> Result<Option<Vec<u8>>, Error> {
+    let Some((file, place)) = open(body)? else { return Ok(None) };
+    let length = usize::try_from(place.end - place.start).ok();
+    let Some(length) = length.filter(|length| *length <= EXECUTABLE_BYTES_MAX) else { return Ok(None) };
     let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Changed(path.to_path_buf()),
-        _ => files::Error { action: "read", path: path.to_path_buf(), source }.into(),
+    file.read_exact_at(&mut bytes, place.start).map_err(|source| match source.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Changed(body.path.to_path_buf()),
+        _ => files::Error { action: "read", path: body.path.to_path_buf(), source }.into(),
     })?;
+    Ok(Some(bytes))
+}
+
+/// Reads an executable whole; its missing chunks must still be what they were. None where it has become too large.
+fn read_verified(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
+    let Some(bytes) = read_whole(executable.body())? else { return Ok(None) };
     for located in &executable.chunks {
-        let begin = place(located)?;
+        let begin = place(located);
         let chunk = bytes.get(begin..begin + located.chunk.bytes as usize);
         if chunk.map(ChunkId::of) != Some(located.chunk.id) {
-            return Err(Error::Changed(path.to_path_buf()));
+            return Err(Error::Changed(executable.body().path.to_path_buf()));
         }
     }
     Ok(Some(bytes))

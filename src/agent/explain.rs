@@ -91,7 +91,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
     while at < unit.chunks.len() {
         let like = resembled.next_if(|like| like.first == at);
         let next = resembled.peek().map_or(unit.chunks.len(), |next| next.first);
-        let Located { path, holder, offset, chunk } = &unit.chunks[at];
+        let Located { path, holder, offset, chunk, .. } = &unit.chunks[at];
         let is_evicted = unit.evicted.contains(&chunk.id);
         let alike = |located: &&Located| {
             located.path == *path && unit.evicted.contains(&located.chunk.id) == is_evicted

@@ -14,7 +14,7 @@ use super::gather::{Gathering, Resembled, Unit};
 use super::keep::Keep;
 use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
-use super::scan::{Error, Holder, Spool};
+use super::scan::{Error, Spool};
 use crate::ids::ChunkId;
 use crate::wire::Marks;
 
@@ -134,7 +134,7 @@ fn gather(
     for segment in &job.segments {
         let located = source.spool.chunks(*segment)?;
         for located in located {
-            if let Some(executable) = current.take_if(|current| *current.path() != located.path)
+            if let Some(executable) = current.take_if(|current| !located.is_of(current.body()))
                 && !take(Work::Executable(executable))
             {
                 return Ok(());
@@ -142,15 +142,12 @@ fn gather(
             if marks.next() != Some(true) {
                 continue;
             }
-            // What lies in an archive is no part of the file as it is.
-            let is_plain = located.holder == Holder::File;
             if current.is_none()
-                && is_plain
-                && let Some(found) = older.iter().position(|older| older.of == located.path)
+                && let Some(found) = older.iter().position(|older| located.is_of(&older.of))
             {
                 current = Some(Executable::new(older.swap_remove(found), source.pace.packing()));
             }
-            if let Some(executable) = current.as_mut().filter(|_| is_plain) {
+            if let Some(executable) = current.as_mut() {
                 executable.push(located, gathering.pass());
             } else if let Some(unit) = gathering.push(located)
                 && !take(Work::Unit(unit))

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
 
 use super::executables::{is_executable, records_of};
-use super::scan::{Holder, Located, Spool};
+use super::scan::{Body, Located, Spool};
 use super::{Error, Result};
 use crate::executable::Offer;
 use crate::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
@@ -16,14 +14,14 @@ use crate::wire::FileOffer;
 /// What one push has offered.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
-    numbers: HashMap<Arc<Path>, u32>,
+    numbers: HashMap<Body, u32>,
     bytes: usize,
 }
 
-/// A file's chunks in some segments.
+/// Chunks of a file, or of a member of an archive, in some segments.
 #[derive(Debug)]
 struct Listed {
-    path: Arc<Path>,
+    body: Body,
     segment: u32,
     first: u32,
     chunks: u32,
@@ -45,9 +43,9 @@ impl Listed {
 }
 
 impl Offers {
-    /// The file that was offered with that number.
-    pub fn path(&self, number: u32) -> Option<&Arc<Path>> {
-        self.numbers.iter().find(|(_, other)| **other == number).map(|(path, _)| path)
+    /// What was offered with that number.
+    pub fn body(&self, number: u32) -> Option<&Body> {
+        self.numbers.iter().find(|(_, other)| **other == number).map(|(body, _)| body)
     }
 
     /// Offers the executables that these segments list, in messages to be sent before them. Blocks.
@@ -67,25 +65,25 @@ impl Offers {
                 names: names.to_vec(),
                 complete,
             };
-            if let Some(number) = self.numbers.get(&listed.path) {
+            if let Some(number) = self.numbers.get(&listed.body) {
                 offers.push(part(*number, &[], true));
                 continue;
             }
             if !listed.fills
                 || !listed.is_dense()
                 || self.numbers.len() == OFFERS_MAX / 2
-                || !is_executable(&listed.path)
+                || !is_executable(&listed.body)
             {
                 continue;
             }
-            let Some(records) = records_of(&listed.path) else { continue };
+            let Some(records) = records_of(&listed.body) else { continue };
             let names = Offer::new(records.hashes()).encode();
             if self.bytes + names.len() > OFFER_BYTES_MAX {
                 continue;
             }
             self.bytes += names.len();
             let number = u32::try_from(self.numbers.len()).expect("offers are bounded");
-            self.numbers.insert(Arc::clone(&listed.path), number);
+            self.numbers.insert(listed.body.clone(), number);
             let pieces = names.chunks(PARCEL_PIECE_BYTES);
             let last = pieces.len();
             offers.extend((1..).zip(pieces).map(|(at, piece)| part(number, piece, at == last)));
@@ -99,33 +97,31 @@ fn list(spool: &Spool, segments: &[u32]) -> Result<Vec<Listed>> {
     for segment in segments {
         let chunks: Vec<Located> = spool.chunks(*segment)?;
         let items = manifest::decode_segment(&spool.segment(*segment)?).map_err(Error::from)?.len();
-        let of = |path: &Arc<Path>| chunks.iter().filter(|located| located.path == *path).count();
+        let of = |body: &Body| chunks.iter().filter(|located| located.is_of(body)).count();
         for (number, located) in (0..).zip(&chunks) {
-            if located.holder != Holder::File {
+            let end = located.offset + u64::from(located.chunk.bytes);
+            if let Some(file) = files.last_mut().filter(|file| located.is_of(&file.body)) {
+                file.chunks += 1;
+                file.bytes += u64::from(located.chunk.bytes);
+                file.place.end = end;
+                // Counted once for each segment.
+                if file.counted != *segment {
+                    file.counted = *segment;
+                    file.fills |= of(&file.body) * 2 > items;
+                }
                 continue;
             }
-            match files.last_mut().filter(|file| file.path == located.path) {
-                Some(file) => {
-                    file.chunks += 1;
-                    file.bytes += u64::from(located.chunk.bytes);
-                    file.place.end = located.offset + u64::from(located.chunk.bytes);
-                    // Counted once for each segment.
-                    if file.counted != *segment {
-                        file.counted = *segment;
-                        file.fills |= of(&located.path) * 2 > items;
-                    }
-                }
-                None => files.push(Listed {
-                    path: Arc::clone(&located.path),
-                    segment: *segment,
-                    first: number,
-                    chunks: 1,
-                    fills: of(&located.path) * 2 > items,
-                    counted: *segment,
-                    bytes: u64::from(located.chunk.bytes),
-                    place: located.offset..located.offset + u64::from(located.chunk.bytes),
-                }),
-            }
+            let body = located.body();
+            files.push(Listed {
+                segment: *segment,
+                first: number,
+                chunks: 1,
+                fills: of(&body) * 2 > items,
+                counted: *segment,
+                bytes: u64::from(located.chunk.bytes),
+                place: located.offset..end,
+                body,
+            });
         }
     }
     Ok(files)

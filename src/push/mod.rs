@@ -5,6 +5,7 @@
 //! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
 
 mod replaced;
+mod listings;
 mod resemblance;
 mod shelf;
 mod waiting;
@@ -18,12 +19,13 @@ mod agent;
 mod proxy;
 
 pub use agent::{Action, Agent, Segments, Telling};
+pub use listings::{Edge, Edges};
 pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};
 pub use resemblance::{Likeness, Older};
 pub use shelf::{Proposal, Shelf};
 pub use waiting::{Complete, WaitingRoom};
-pub use whole::Whole;
+pub use whole::{MEMBER_BYTES_MIN, New, Release, Whole, edges};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;

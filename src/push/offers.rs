@@ -1,15 +1,17 @@
 //! Executables whose records an agent offers that does not have the older file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::executables::read_chunks;
-use super::{Error, Likeness, Shelf, Whole};
+use super::{Edge, Edges, Error, Likeness, New, Release, Shelf, Whole};
 use crate::executable::{Index, Level, Offer, Records, normalise_basis};
+use crate::ids::ChunkId;
 use crate::limits::{EXECUTABLE_CHUNKS_MAX, OFFER_BYTES_MAX, OFFERS_MAX};
 use crate::manifest::NodeRef;
 use crate::recipe::ChunkRef;
-use crate::wire::{FileAnswer, FileOffer, PushReply};
+use crate::wire::{FileAnswer, FileOffer, PushReply, Span};
 
 /// 2 GiB: older executables that are looked at for one push; some 10 s.
 const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -17,6 +19,8 @@ const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 const CHUNK_BYTES_COUNTED: u64 = 4 * 1024;
 /// 64 Ki: segments that are read to find these older executables, 4 for each file and those that list 2 GiB; some 5 s.
 const SEGMENTS_READ_MAX: usize = 64 * 1024;
+/// A chunk of an archive's plan counts as so many of these, for what reading the plan takes.
+const SEGMENTS_OF_CHUNK: usize = 16;
 /// In percent: with fewer known records, deltas of what lies between are as good.
 const KNOWN_MIN: usize = 20;
 
@@ -91,33 +95,28 @@ impl Offers {
         self.answered.remove(&file)
     }
 
-    /// Answers the offers for what was just listed: segments by place, and how many references each has. What an
-    /// answered file resembles is taken out of `likenesses`, as it needs no signature.
+    /// Where what was offered begins and ends.
+    pub fn edges(&self, listed: &Listed) -> Edges {
+        let ranges = self.next.iter().filter_map(|offer| listed.range(offer));
+        let ends = ranges.flat_map(|range| [range.start, range.end]);
+        ends.filter_map(|number| Some((listed.place(number)?, Edge::Cut))).collect()
+    }
+
+    /// Answers the offers for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
+    /// needs no signature.
     pub fn answer(
         &mut self,
         likenesses: &mut Vec<Likeness>,
-        listed: impl Iterator<Item = (u32, usize)>,
+        listed: &Listed,
         base: &[NodeRef],
         shelf: &mut impl Shelf,
     ) -> Vec<PushReply> {
         let mut replies = Vec::new();
-        if self.next.is_empty() {
-            return replies;
-        }
-        // The number of each segment's first reference.
-        let mut counted = 0;
-        let mut before = BTreeMap::new();
-        for (place, count) in listed {
-            before.insert(place, counted);
-            counted += count;
-        }
-        let number = |segment: u32, first: u32| Some(before.get(&segment)? + first as usize);
         for offer in std::mem::take(&mut self.next) {
             let names = self.names.remove(&offer.file);
-            let Some(begin) = number(offer.segment, offer.first) else { continue };
-            let range = begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX);
+            let Some(range) = listed.range(&offer) else { continue };
             let is_of = |likeness: &Likeness| {
-                let first = likeness.new.first().and_then(|(segment, first)| number(*segment, *first));
+                let first = likeness.new.first().and_then(|(segment, first)| listed.number(*segment, *first));
                 first.is_some_and(|first| range.contains(&first))
             };
             if let Some(names) = names.filter(|_| !self.answered.contains_key(&offer.file)) {
@@ -125,8 +124,9 @@ impl Offers {
                 let missing: usize = alike.iter().map(|likeness| likeness.new.len()).sum();
                 // Where little is missing, the file was changed somewhere, not linked anew.
                 let best = alike.into_iter().max_by_key(|likeness| likeness.new.len());
-                let best = best.filter(|_| missing * 4 > range.len());
-                let Some((answer, chunks)) = best.and_then(|best| self.look_at(best, &names, base, shelf))
+                let best = best.filter(|_| missing * 4 > range.len()).map(|best| best.basis);
+                let Some((answer, chunks)) =
+                    best.and_then(|best| self.look_at(&best, &listed.about(&range), &names, base, shelf))
                 else {
                     continue;
                 };
@@ -140,27 +140,19 @@ impl Offers {
         replies
     }
 
-    /// Which of the named records the file has that some chunks resemble; its chunks.
+    /// Which of the named records the file has that `basis` is of, or the member of that archive that is most like the
+    /// new one; its chunks.
     fn look_at(
         &mut self,
-        alike: &Likeness,
+        basis: &Span,
+        new: &New,
         names: &[u8],
         base: &[NodeRef],
         shelf: &mut impl Shelf,
     ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
         let offer = Offer::decode(names).filter(|offer| !offer.names().is_empty())?;
-        let segments_left = &mut self.segments_left;
-        let read = |place: u32| {
-            let Some(left) = segments_left.checked_sub(1) else { return Ok(None) };
-            *segments_left = left;
-            let node = base.get(place as usize);
-            let mut bytes = Vec::new();
-            let mut read =
-                |node: &NodeRef| shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes);
-            let read = node.map(&mut read).transpose().map_err(Error::Shelf)?;
-            Ok::<_, Error>(read.map(|()| bytes))
-        };
-        let Whole { chunks, .. } = Whole::around(alike.basis.segment, alike.basis.first, read).ok()??;
+        let mut release = Base { segments: base, segments_left: &mut self.segments_left, shelf };
+        let Whole { chunks, .. } = Whole::like(basis, new, &mut release).ok()??;
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
         self.basis_left = self.basis_left.checked_sub(bytes)?;
         let workshop = shelf.workshop();
@@ -174,6 +166,79 @@ impl Offers {
     }
 }
 
+/// The references of some segments that stand together, numbered from 0.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The number of each segment's first reference.
+    first: BTreeMap<u32, usize>,
+    /// The segments in their order, and the number behind each one's last reference.
+    ends: Vec<(u32, usize)>,
+    /// What is known of each reference.
+    known: Vec<Option<ChunkId>>,
+}
+
+impl Listed {
+    /// Those of segments by place, each with what is known of its own.
+    pub fn of<'a>(segments: impl Iterator<Item = (u32, &'a [Option<ChunkRef>])>) -> Self {
+        let (mut first, mut ends, mut all) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (place, known) in segments {
+            first.insert(place, all.len());
+            all.extend(known.iter().map(|known| known.map(|chunk| chunk.id)));
+            ends.push((place, all.len()));
+        }
+        Self { first, ends, known: all }
+    }
+
+    /// What is known of a range of them.
+    fn about(&self, range: &Range<usize>) -> New {
+        let known = self.known.get(range.start..range.end.min(self.known.len())).unwrap_or_default();
+        New { chunks: range.len(), known: known.iter().flatten().copied().collect() }
+    }
+
+    fn number(&self, segment: u32, first: u32) -> Option<usize> {
+        Some(self.first.get(&segment)? + first as usize)
+    }
+
+    /// Those of a file that is offered.
+    fn range(&self, offer: &FileOffer) -> Option<Range<usize>> {
+        let begin = self.number(offer.segment, offer.first)?;
+        Some(begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
+    }
+
+    /// The segment that has the reference of that number, and which of its own it is.
+    fn place(&self, number: usize) -> Option<(u32, u32)> {
+        let (segment, _) = self.ends[self.ends.partition_point(|(_, end)| *end <= number)..].first()?;
+        let within = number - self.first[segment];
+        Some((*segment, u32::try_from(within).expect("segments' references are bounded")))
+    }
+}
+
+/// The release that a push builds on, as far as it may still be read.
+struct Base<'a, S> {
+    segments: &'a [NodeRef],
+    segments_left: &'a mut usize,
+    shelf: &'a mut S,
+}
+
+impl<S: Shelf> Release for Base<'_, S> {
+    type Error = Error;
+
+    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Error> {
+        let Some(left) = self.segments_left.checked_sub(1) else { return Ok(None) };
+        *self.segments_left = left;
+        let Some(node) = self.segments.get(place as usize) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+        Ok(Some(bytes))
+    }
+
+    fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        let left = self.segments_left.checked_sub(SEGMENTS_OF_CHUNK);
+        *self.segments_left = left.unwrap_or_default();
+        left.is_some() && self.shelf.read(chunk, out).is_ok()
+    }
+}
+
 #[cfg(test)]
 #[path = "../../tests/it/linked.rs"]
 mod linked;
@@ -183,14 +248,14 @@ mod tests {
     use super::*;
     use crate::basis::Rule;
     use crate::faults::Fault;
-    use crate::ids::{ChunkId, ReleaseId};
+    use crate::ids::ReleaseId;
     use crate::limits::EXECUTABLE_BYTES_MAX;
     use crate::manifest::{EntryPath, Item, Reference};
     use crate::pack::Frame;
     use crate::push::Proposal;
     use crate::recipe::Recipe;
     use crate::record::Record;
-    use crate::wire::{Open, Refusal, Span};
+    use crate::wire::{Open, Refusal};
 
     /// A space that is only read, and counts how often.
     #[derive(Default)]
@@ -277,7 +342,8 @@ mod tests {
                 FileOffer { file, segment: 0, first: file, chunks: 1, names: names.to_vec(), complete: true };
             offers.take(part).expect("within bounds");
         }
-        offers.answer(&mut likenesses, std::iter::once((0, count as usize)), base, shelf).len()
+        let listed = Listed::of(std::iter::once((0, &vec![None; count as usize][..])));
+        offers.answer(&mut likenesses, &listed, base, shelf).len()
     }
 
     #[test]

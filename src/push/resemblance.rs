@@ -6,18 +6,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::basis::{self, Chunk, File, Rule};
-use crate::ids::ShortId;
-use crate::limits::CHUNK_BYTES_MAX;
-use crate::manifest::{self, Gap, Item, NodeRef, Thin};
+use super::listings::{Edges, Listings, number_of};
+use crate::basis::{self, Chunk, Rule};
+use crate::manifest::{self, Gap, NodeRef, Thin};
 use crate::recipe::ChunkRef;
 use crate::wire::Span;
 
 /// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
 const SEGMENTS_MAX: usize = 8 * 1024;
-/// 16 KiB: what a chunk is taken to be of which nothing is known.
-const CHUNK_BYTES_GUESS: u32 = 16 * 1024;
-
 /// 6 MiB: a region with more new bytes is cut.
 const PIECE_BYTES_MAX: u64 = 6 * 1024 * 1024;
 /// 32 KiB: what lies between two edits of a piece, for all that is known.
@@ -42,94 +38,11 @@ pub struct Likeness {
     pub edits: u64,
 }
 
-/// Part of a file: its chunks, and where each is listed.
-#[derive(Debug, Default)]
-struct Listing {
-    path: Vec<u8>,
-    /// Bytes of the whole file, where its entry is among the segments.
-    size: u64,
-    chunks: Vec<Chunk>,
-    places: Vec<(u32, u32)>,
-    /// The chunks in full, where they are known.
-    full: Vec<Option<ChunkRef>>,
-}
-
-/// Files of some segments, in order.
-#[derive(Debug, Default)]
-pub struct Listings {
-    files: Vec<Listing>,
-}
-
 /// The changed part of the base.
 #[derive(Debug, Default)]
 pub struct Older {
     gaps: Vec<Gap>,
     listings: Listings,
-}
-
-impl Listings {
-    /// Begins a run of neighbouring segments; what goes on from before it is told by the run's number.
-    fn begin_run(&mut self, number: usize) {
-        let path = [b"\0".as_slice(), &number.to_be_bytes()].concat();
-        self.files.push(Listing { path, ..Listing::default() });
-    }
-
-    /// Adds a segment; `known` gives its chunks in full, as far as they are known.
-    fn add(&mut self, segment: u32, thin: &Thin, known: impl Iterator<Item = Option<ChunkRef>>) {
-        let mut references = thin.references().zip(known);
-        let mut number = 0;
-        for item in thin.items() {
-            match item {
-                Some(Item::File { path, size, recipe, .. }) => {
-                    let path = path.as_bytes().to_vec();
-                    let size = recipe.chunk_bytes(*size);
-                    self.files.push(Listing { path, size, ..Listing::default() });
-                }
-                Some(Item::Directory { .. } | Item::Symlink { .. }) => {}
-                Some(Item::Chunk(_)) | None => {
-                    let (Some((reference, full)), Some(file)) = (references.next(), self.files.last_mut())
-                    else {
-                        continue;
-                    };
-                    let bytes = full.map_or(0, |chunk| chunk.bytes);
-                    file.chunks.push(Chunk { id: number_of(reference.short()), bytes });
-                    file.places.push((segment, number));
-                    file.full.push(full);
-                    number += 1;
-                }
-            }
-        }
-    }
-
-    /// Files in the order that the choice asks for.
-    fn sorted(mut self) -> Self {
-        self.files.retain(|file| !file.chunks.is_empty());
-        self.files.iter_mut().for_each(Listing::guess_lengths);
-        self.files.sort_by(|one, other| one.path.cmp(&other.path));
-        self
-    }
-
-    fn views(&self) -> Vec<File<'_>> {
-        self.files.iter().map(|file| File { path: &file.path, chunks: &file.chunks }).collect()
-    }
-}
-
-impl Listing {
-    /// Gives chunks of unknown length their part of what the known ones leave of the file.
-    fn guess_lengths(&mut self) {
-        let known: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
-        let unknown = self.chunks.iter().filter(|chunk| chunk.bytes == 0).count() as u64;
-        let rest = self.size.saturating_sub(known);
-        let guess = if rest == 0 { u64::from(CHUNK_BYTES_GUESS) } else { rest.div_ceil(unknown.max(1)) };
-        let guess = u32::try_from(guess).unwrap_or(CHUNK_BYTES_MAX).min(CHUNK_BYTES_MAX);
-        self.chunks.iter_mut().filter(|chunk| chunk.bytes == 0).for_each(|chunk| chunk.bytes = guess);
-    }
-}
-
-fn number_of(short: ShortId) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[..ShortId::BYTES].copy_from_slice(short.as_bytes());
-    u64::from_le_bytes(bytes)
 }
 
 /// One that stays on either side of a gap: chunks that both releases have are what changes are found between.
@@ -138,23 +51,31 @@ fn with_neighbours(range: &Range<usize>, count: usize) -> Range<usize> {
 }
 
 impl Older {
-    /// Reads the part of the base that the gaps leave out; nothing where that is too much.
+    /// Which of the base's `count` segments are looked at for these gaps: runs, in order.
+    pub fn ranges(count: usize, gaps: &[Gap]) -> Vec<Range<usize>> {
+        if gaps.iter().map(|gap| gap.base.len() + 2).sum::<usize>() > SEGMENTS_MAX {
+            return Vec::new();
+        }
+        gaps.iter().map(|gap| with_neighbours(&gap.base, count)).collect()
+    }
+
+    /// Reads the part of the base that the gaps leave out; nothing where that is too much. `edges` are those in it.
     ///
     /// # Errors
     /// What `read` gives.
     pub fn read<E: From<manifest::Error>>(
         base: &[NodeRef],
         gaps: &[Gap],
+        edges: &Edges,
         mut read: impl FnMut(u32) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let all: usize = gaps.iter().map(|gap| gap.base.len() + 2).sum();
-        if all > SEGMENTS_MAX {
+        let ranges = Self::ranges(base.len(), gaps);
+        if ranges.len() < gaps.len() {
             return Ok(Self::default());
         }
         let mut listings = Listings::default();
         let mut done = 0;
-        for (number, gap) in gaps.iter().enumerate() {
-            let range = with_neighbours(&gap.base, base.len());
+        for (number, range) in ranges.into_iter().enumerate() {
             if range.start >= done || range.end < done {
                 listings.begin_run(number);
             }
@@ -163,7 +84,7 @@ impl Older {
             for place in begin..range.end {
                 let place = u32::try_from(place).expect("a manifest's segments are bounded");
                 let thin = Thin::decode(&read(place)?)?;
-                listings.add(place, &thin, in_full(&thin));
+                listings.add(place, &thin, in_full(&thin), edges);
             }
             done = range.end;
         }
@@ -178,13 +99,14 @@ impl Older {
     /// What the missing chunks of some new segments resemble, in their order.
     ///
     /// `new` are segments by place, with what is known of their references; `stays` gives the segments around
-    /// them that the base has too; `missing` are the chunks to find a basis for, by their first occurrence.
+    /// them that the base has too; `edges` are those in all of these.
     ///
     /// # Errors
     /// What `stays` gives.
     pub fn likenesses<E: From<manifest::Error>>(
         &self,
         new: &[(u32, &Thin, &[Option<ChunkRef>])],
+        edges: &Edges,
         mut stays: impl FnMut(u32) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Vec<Likeness>, E> {
         let mut listings = Listings::default();
@@ -201,7 +123,7 @@ impl Older {
                     && let Some(bytes) = stays(before)?
                 {
                     let thin = Thin::decode(&bytes)?;
-                    listings.add(before, &thin, in_full(&thin));
+                    listings.add(before, &thin, in_full(&thin), edges);
                 }
             }
             for (number, reference) in (0..).zip(thin.references()) {
@@ -209,13 +131,13 @@ impl Older {
                     missing.entry(number_of(reference.short())).or_insert((*place, number));
                 }
             }
-            listings.add(*place, thin, known.iter().copied());
+            listings.add(*place, thin, known.iter().copied(), edges);
             last = Some(*place);
             if !new.iter().any(|(other, ..)| *other == place + 1)
                 && let Some(bytes) = stays(place + 1)?
             {
                 let thin = Thin::decode(&bytes)?;
-                listings.add(place + 1, &thin, in_full(&thin));
+                listings.add(place + 1, &thin, in_full(&thin), edges);
             }
         }
         let listings = listings.sorted();
@@ -231,9 +153,10 @@ impl Older {
                 .filter_map(|chunk| Some((missing.get(&chunk.id).copied()?, u64::from(chunk.bytes))))
                 .collect();
             let old = &self.listings.files[place.file];
-            let older_path = (!old.path.starts_with(b"\0")).then(|| old.path.clone());
-            for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()]) {
-                let range = place.chunks.start + range.start..place.chunks.start + range.end;
+            let path = old.path.split(|byte| *byte == 0).next().unwrap_or_default();
+            let older_path = (!path.is_empty()).then(|| path.to_vec());
+            for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()], edges) {
+                let range = old.joined(place.chunks.start + range.start..place.chunks.start + range.end);
                 let (segment, first) = old.places[range.start];
                 let count = u32::try_from(range.len()).expect("segments' references are bounded");
                 // Of a piece little is known: where it was relinked, short blocks find no more than long ones.
@@ -255,20 +178,24 @@ impl Older {
     }
 }
 
-/// Cuts a long region into pieces, each with the part of the basis that lies where it should, and a margin.
+/// Cuts a region that is long, or in which something new begins, into pieces, each with the part of the basis that lies
+/// where it should, and a margin.
 ///
 /// Relinked code and databases keep their order: what moved, moved little beside the margin.
-fn pieces(new: &[((u32, u32), u64)], old: &[Chunk]) -> Vec<(Range<usize>, Range<usize>)> {
+fn pieces(new: &[((u32, u32), u64)], old: &[Chunk], edges: &Edges) -> Vec<(Range<usize>, Range<usize>)> {
     let new_bytes: u64 = new.iter().map(|(_, bytes)| bytes).sum();
     let old_bytes: u64 = old.iter().map(|chunk| u64::from(chunk.bytes)).sum();
-    if new_bytes <= PIECE_BYTES_MAX && old_bytes <= PIECE_BYTES_MAX * 4 / 3 {
+    let is_short = new_bytes <= PIECE_BYTES_MAX && old_bytes <= PIECE_BYTES_MAX * 4 / 3;
+    let is_begin = |at: usize| new.get(at).is_some_and(|(place, _)| edges.contains_key(place));
+    if is_short && !(1..new.len()).any(is_begin) {
         return vec![(0..new.len(), 0..old.len())];
     }
     let mut pieces = Vec::new();
     let (mut begin, mut begin_bytes, mut end_bytes) = (0, 0, 0);
     for (at, (_, bytes)) in new.iter().enumerate() {
         end_bytes += bytes;
-        if end_bytes - begin_bytes < PIECE_BYTES && at + 1 < new.len() {
+        let is_full = !is_short && end_bytes - begin_bytes >= PIECE_BYTES;
+        if !is_full && !is_begin(at + 1) && at + 1 < new.len() {
             continue;
         }
         // Where the same share of the old bytes lies, with half a piece on either side.
@@ -309,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::ids::ChunkId;
-    use crate::manifest::EntryPath;
+    use crate::manifest::{EntryPath, Item};
     use crate::recipe::Recipe;
 
     fn chunk(n: u8) -> ChunkRef {
@@ -340,7 +267,7 @@ mod tests {
             (old.iter().map(|bytes| node(bytes)).collect(), new.iter().map(|bytes| node(bytes)).collect());
         let outline = manifest::Outline::of(&base, nodes.iter().copied().map(Some));
         let read = |place: u32| Ok::<_, manifest::Error>(old[place as usize].clone());
-        let older = Older::read(&base, &outline.gaps(base.len()), read).expect("segments");
+        let older = Older::read(&base, &outline.gaps(base.len()), &Edges::new(), read).expect("segments");
         let held: HashSet<ChunkId> = old
             .iter()
             .flat_map(|bytes| manifest::segment_chunks(bytes).expect("a segment"))
@@ -362,7 +289,7 @@ mod tests {
             let bytes = new.get(place as usize).filter(|bytes| base.contains(&node(bytes)));
             Ok::<_, manifest::Error>(bytes.cloned())
         };
-        older.likenesses(&changed, stays).expect("segments")
+        older.likenesses(&changed, &Edges::new(), stays).expect("segments")
     }
 
     #[test]
@@ -398,6 +325,6 @@ mod tests {
         let nodes: Vec<NodeRef> = (0..=SEGMENTS_MAX).map(|n| node(&n.to_le_bytes())).collect();
         let gaps = [Gap { new: 0..1, base: 0..nodes.len() }];
         let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
-        assert!(Older::read(&nodes, &gaps, read).expect("nothing is read").is_empty());
+        assert!(Older::read(&nodes, &gaps, &Edges::new(), read).expect("nothing is read").is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::parcels::{Region, Regions};
-use super::{Error, Likeness, Older, Shelf};
+use super::{Edges, Error, Likeness, Older, Shelf};
 use crate::compression::{Compressor, LEVEL_FAST};
 use crate::delta::{self, Geometry, Signature};
 use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
@@ -51,12 +51,14 @@ impl Signer {
         &self.regions
     }
 
-    /// What missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as known.
+    /// What missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as known,
+    /// `edges` those in `new`.
     pub fn likenesses(
         &mut self,
         base: &[NodeRef],
         segments: &[Option<NodeRef>],
         new: &[Arrived],
+        edges: &Edges,
         shelf: &mut impl Shelf,
     ) -> Result<Vec<Likeness>, Error> {
         if base.is_empty() {
@@ -69,7 +71,7 @@ impl Signer {
         };
         if self.older.is_none() {
             let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
-            self.older = Some(Older::read(base, &gaps, |place| read(&base[place as usize]))?);
+            self.older = Some(Older::read(base, &gaps, &Edges::new(), |place| read(&base[place as usize]))?);
         }
         let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());
@@ -77,7 +79,7 @@ impl Signer {
         let new: Vec<_> =
             new.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
         let present: HashSet<&NodeRef> = base.iter().collect();
-        older.likenesses(&new, |place| {
+        older.likenesses(&new, edges, |place| {
             let stays = segments.get(place as usize).copied().flatten();
             stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
         })

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::archives::zip;
 use crate::linked::{Program, link};
 use crate::program::Home;
-use crate::trees::{assert_same, write};
+use crate::trees::{assert_same, text, write};
 
 const OLD: Program = Program { functions: 6000, changed: None, shift: 0 };
 /// One function changed.
@@ -96,4 +97,36 @@ fn a_push_that_was_cut_goes_on_as_cheaply() {
     assert_eq!(reasons(&again), ["moved-code"]);
     assert_eq!(sent(&again), sent(&whole));
     assert_eq!(again["round_trips"], 3, "one more: the proxy says what has crossed");
+}
+
+/// Pushes an archive with the old program in it, then one with a new one, whose members stand in another order.
+fn relink_packed(new: Program, more: &[&str]) -> Value {
+    let home = Home::new();
+    let beside = |name, seed| (name, text(seed, 400_000));
+    let mut last = Value::Null;
+    for program in [OLD, new] {
+        let mut members = vec![beside("a.txt", 1), ("bin/program", link(&program)), beside("z.txt", 2)];
+        if program.changed.is_some() {
+            members.reverse();
+            members.push(("new.txt", text(3, 3_000)));
+        }
+        write(&home.path("tree"), "app.zip", zip(&members, true));
+        last = push(&home, more);
+    }
+    home.run(&["pull", "app", "copy"]).good();
+    assert_same(&home.path("tree"), &home.path("copy"));
+    last
+}
+
+#[test]
+fn a_program_in_an_archive_is_told_by_what_changed() {
+    for (new, memory) in [(ONE, &[][..]), (MANY, &["--no-memory"])] {
+        let packed = relink_packed(new, memory);
+        assert_eq!(packed["archives"]["files"], 1, "it was taken apart");
+        assert!(reasons(&packed).contains(&"moved-code"), "{memory:?}: {:?}", packed["explained"]);
+        let plain = sent(&relink(new, memory));
+        assert!(sent(&packed) < plain + 8_000, "{} in the archive, {plain} without", sent(&packed));
+        let shared = packed["bytes"]["unseen"].as_u64().expect("a number");
+        assert!(shared < 2_000_000, "what lies beside the program stayed: {shared}");
+    }
 }

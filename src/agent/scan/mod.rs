@@ -13,7 +13,7 @@ mod tests;
 mod walk;
 
 pub use apart::{Archives, Streams};
-pub use spool::{Holder, Located, Spool};
+pub use spool::{Body, Holder, Located, Spool};
 pub use walk::Selection;
 
 use std::os::unix::ffi::OsStrExt;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,14 +46,39 @@ pub struct Located {
     pub path: Arc<Path>,
     /// What holds the chunk.
     pub holder: Holder,
-    /// Where the chunk begins in that.
+    /// Where in that the file lies, or the member of an archive, that the chunk is of; a file ends at `u64::MAX`.
+    pub body: Range<u64>,
+    /// Where the chunk begins in the holder.
     pub offset: u64,
     /// The chunk.
     pub chunk: ChunkRef,
 }
 
+/// What stands for itself: a file, or a member of an archive that was taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Body {
+    /// The file on this machine.
+    pub path: Arc<Path>,
+    /// What holds it.
+    pub holder: Holder,
+    /// Where in that it lies; a file ends at `u64::MAX`.
+    pub place: Range<u64>,
+}
+
+impl Located {
+    /// What the chunk is of.
+    pub fn body(&self) -> Body {
+        Body { path: Arc::clone(&self.path), holder: self.holder.clone(), place: self.body.clone() }
+    }
+
+    /// Whether the chunk is of that.
+    pub fn is_of(&self, body: &Body) -> bool {
+        self.body == body.place && self.holder == body.holder && self.path == body.path
+    }
+}
+
 /// What holds a chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// The file itself.
     File,
@@ -60,6 +86,26 @@ pub enum Holder {
     Streams(Streams),
     /// Nothing yet: an archive that would have to be taken apart again.
     Unread,
+}
+
+/// Where the chunks of one file can be read.
+struct Source<'a> {
+    path: Arc<Path>,
+    holder: Holder,
+    begin: u64,
+    /// Of an archive that was taken apart: where the parts of its stream end, counted from its beginning.
+    part_ends: Option<&'a [u64]>,
+}
+
+impl Source<'_> {
+    fn locate(&self, offset: u64, chunk: ChunkRef) -> Located {
+        let body = self.part_ends.map_or(0..u64::MAX, |ends| {
+            let part = ends.partition_point(|end| *end <= offset - self.begin);
+            let begin = part.checked_sub(1).map_or(0, |before| ends[before]);
+            self.begin + begin..ends.get(part).map_or(u64::MAX, |end| self.begin + end)
+        });
+        Located { path: Arc::clone(&self.path), holder: self.holder.clone(), body, offset, chunk }
+    }
 }
 
 impl Spool {
@@ -155,20 +201,21 @@ impl Written {
     fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
         let (context, bytes) = self.record(place)?;
         let mut at = context.map(|(path, offset)| {
-            let (holder, begin) = self.holder(&path, self.unread.contains(&path));
-            (path_below(&self.base, &path).into(), holder, begin + offset)
+            let source = self.source(&path, self.unread.contains(&path));
+            let offset = source.begin + offset;
+            (source, offset)
         });
         let mut chunks = Vec::new();
         for item in manifest::decode_segment(&bytes)? {
             match item {
                 Item::File { path, recipe, .. } => {
-                    let (holder, begin) = self.holder(&path, recipe != Recipe::Chunks);
-                    at = Some((path_below(&self.base, &path).into(), holder, begin));
+                    let source = self.source(&path, recipe != Recipe::Chunks);
+                    let begin = source.begin;
+                    at = Some((source, begin));
                 }
                 Item::Chunk(chunk) => {
-                    if let Some((path, holder, offset)) = &mut at {
-                        let (path, holder) = (Arc::clone(path), holder.clone());
-                        chunks.push(Located { path, holder, offset: *offset, chunk });
+                    if let Some((source, offset)) = &mut at {
+                        chunks.push(source.locate(*offset, chunk));
                         *offset += u64::from(chunk.bytes);
                     }
                 }
@@ -178,13 +225,16 @@ impl Written {
         Ok(chunks)
     }
 
-    /// What holds the chunks of a file, and where they begin in it.
-    fn holder(&self, path: &EntryPath, is_archive: bool) -> (Holder, u64) {
-        match self.taken.get(path) {
+    /// Where the chunks of a file can be read.
+    fn source(&self, path: &EntryPath, is_archive: bool) -> Source<'_> {
+        let taken = self.taken.get(path);
+        let (holder, begin) = match taken {
             Some(taken) => (Holder::Streams(taken.streams.clone()), taken.begin),
             None if is_archive => (Holder::Unread, 0),
             None => (Holder::File, 0),
-        }
+        };
+        let part_ends = taken.map(|taken| &*taken.part_ends);
+        Source { path: path_below(&self.base, path).into(), holder, begin, part_ends }
     }
 
     fn record(&mut self, place: u32) -> files::Result<(Context, Vec<u8>)> {

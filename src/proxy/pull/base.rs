@@ -7,7 +7,7 @@ use crate::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
 use crate::ids::ReleaseId;
 use crate::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
 use crate::manifest::{self, NodeRef, Outline};
-use crate::push::{Older, SegmentsReplaced, prefix_of};
+use crate::push::{Edges, Older, SegmentsReplaced, prefix_of};
 use crate::reassembly::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use crate::wire::{Marks, Refusal, SegmentBatch};
@@ -37,9 +37,10 @@ impl Base {
         let segments = reassembly::leaves(&root, &mut reader).ok()?;
         let outline = Outline::of(&segments, leaves.iter().copied().map(Some));
         let gaps = outline.gaps(segments.len());
-        let older =
-            Older::read(&segments, &gaps, |place| read_segment(&mut reader, &segments[place as usize]))
-                .ok()?;
+        let older = Older::read(&segments, &gaps, &Edges::new(), |place| {
+            read_segment(&mut reader, &segments[place as usize])
+        })
+        .ok()?;
         Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
     }
 

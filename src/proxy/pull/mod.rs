@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::link::{Receiver, Sender};
 use crate::manifest::{NodeRef, Thin};
 use crate::patch;
-use crate::push::Likeness;
+use crate::push::{Edges, Likeness};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::store::{Store, StoreReader};
@@ -224,7 +224,7 @@ impl Supply<'_> {
             _ => Ok(None),
         };
         // Without them the chunks go whole.
-        let found = base.older.likenesses(&new, stays).unwrap_or_default();
+        let found = base.older.likenesses(&new, &Edges::new(), stays).unwrap_or_default();
         let mut told: Vec<(usize, Likeness)> = found
             .into_iter()
             .filter_map(|likeness| {

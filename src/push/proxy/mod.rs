@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::executables;
 use super::keeping;
-use super::offers::Offers;
+use super::offers::{Listed, Offers};
 use super::parcels::{self, Parcels};
 use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
@@ -148,14 +148,15 @@ impl Proxy {
             let known = shelf.find(&references).map_err(Error::Shelf)?;
             segments.push((place, thin, references, known));
         }
+        let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
         let mut likenesses = if self.told_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
             Vec::new()
         } else {
-            self.signer.likenesses(&self.base, &self.segments, &segments, shelf)?
+            let edges = self.offers.edges(&listed);
+            self.signer.likenesses(&self.base, &self.segments, &segments, &edges, shelf)?
         };
-        let listed = segments.iter().map(|(place, _, references, _)| (*place, references.len()));
-        let mut replies = self.offers.answer(&mut likenesses, listed, &self.base, shelf);
+        let mut replies = self.offers.answer(&mut likenesses, &listed, &self.base, shelf);
         let mut asked_at = HashMap::new();
         for (place, thin, references, known) in segments {
             if self.open.dry_run {

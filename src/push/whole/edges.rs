@@ -1,0 +1,75 @@
+//! Where members of archives begin and end that are compared by themselves.
+
+use std::ops::Range;
+
+use super::Release;
+use super::walk::{Entry, Listed, Walk, parts};
+use crate::manifest::{self, Item};
+use crate::push::listings::{Edge, Edges};
+use crate::wire::Span;
+
+/// 256 KiB: members of archives that are compared by themselves, wherever in the archive they are.
+pub const MEMBER_BYTES_MIN: u64 = 256 * 1024;
+
+/// Where members of archives begin and end that are compared by themselves, in some runs of a release's segments.
+///
+/// Archives whose plan is not there have none. Reads these segments, and those that list the beginnings of their files.
+///
+/// # Errors
+/// What `release` gives, and segments that do not decode.
+pub fn edges<R: Release>(ranges: &[Range<usize>], release: &mut R) -> Result<Edges, R::Error> {
+    let mut edges = Edges::new();
+    for range in ranges {
+        let place = |place: usize| u32::try_from(place).expect("a manifest's segments are bounded");
+        let (begin, end) = (place(range.start), place(range.end));
+        let mut entries = Vec::new();
+        for place in begin..end {
+            let Some(bytes) = release.segment(place)? else { break };
+            let items = manifest::decode_segment(&bytes)?;
+            if place == begin && matches!(items.first(), Some(Item::Chunk(_))) {
+                entries.extend(Entry::before(&Span { segment: place, first: 0, count: 1 }, release)?);
+            }
+            let mut before = 0;
+            for item in &items {
+                match item {
+                    Item::File { .. } => entries.extend(
+                        Entry::last(std::slice::from_ref(item), 1, place)
+                            .map(|entry| Entry { first: before, ..entry }),
+                    ),
+                    Item::Chunk(_) => before += 1,
+                    Item::Directory { .. } | Item::Symlink { .. } => {}
+                }
+            }
+        }
+        for entry in entries.into_iter().filter(|entry| entry.is_archive) {
+            members(&entry, end, release, &mut edges)?;
+        }
+    }
+    Ok(edges)
+}
+
+/// Adds the edges of an archive, as far as segments before `end` list it.
+fn members<R: Release>(entry: &Entry, end: u32, release: &mut R, edges: &mut Edges) -> Result<(), R::Error> {
+    let mut walk = Walk::new(release, entry, Span { segment: 0, first: 0, count: 0 });
+    let Some(parts) = parts(&mut walk)? else { return Ok(()) };
+    let mut after_member = false;
+    for (length, is_member) in parts.after_plan() {
+        let stands_alone = is_member && length >= MEMBER_BYTES_MIN;
+        let (mut left, mut is_first) = (length, true);
+        while left > 0 {
+            let Some(Listed { segment, number, chunk }) = walk.next()? else { return Ok(()) };
+            let Some(rest) = left.checked_sub(u64::from(chunk.bytes)) else { return Ok(()) };
+            left = rest;
+            if segment >= end {
+                return Ok(());
+            }
+            if std::mem::take(&mut is_first) {
+                let edge =
+                    if stands_alone { Some(Edge::Begin(length)) } else { after_member.then_some(Edge::End) };
+                edges.extend(edge.map(|edge| ((segment, number), edge)));
+            }
+        }
+        after_member = stands_alone;
+    }
+    Ok(())
+}
