@@ -72,6 +72,8 @@ pub struct Config {
     pub public_host: Option<String>,
     /// MiB of the disk that pushes must leave free.
     pub reserve_mib: Option<u64>,
+    /// MiB of rebuilt archives that a space keeps for the next delivery; 1024 unless told otherwise, 0 for none.
+    pub rebuilt_mib: Option<u64>,
     /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
     #[serde(default)]
     pub keep: Vec<KeepConfig>,

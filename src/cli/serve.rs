@@ -60,6 +60,9 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     if let Some(mebibytes) = config.reserve_mib {
         options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
     }
+    if let Some(mebibytes) = config.rebuilt_mib {
+        options.store.rebuilt_bytes = mebibytes.saturating_mul(1024 * 1024);
+    }
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
     let proxy = match Proxy::start(&options) {

@@ -295,14 +295,17 @@ impl Shelf for SpaceShelf {
         let latest = self.app_latest.as_ref().map(|latest| latest.release);
         let begin = Instant::now();
         let mut alive = begin;
-        let proof = proof::prove(&self.store, &proposal.root, latest.as_ref(), &self.workshop, &mut || {
+        let is_delivered = !proposal.open.destinations.is_empty();
+        let mut tell = || {
             if alive.elapsed() >= ALIVE_EVERY {
                 alive = Instant::now();
                 self.lease.renew();
                 // The agent waits for a word.
                 drop(self.replies.blocking_send(PushReply::Stored(self.reported)));
             }
-        });
+        };
+        let (root, latest) = (&proposal.root, latest.as_ref());
+        let proof = proof::prove(&self.store, root, latest, &self.workshop, is_delivered, &mut tell);
         let Proof { archives, bytes, failed } = proof.map_err(|error| Refusal::of(&error))?;
         if archives > 0 {
             let seconds = begin.elapsed().as_secs_f64();

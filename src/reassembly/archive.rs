@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, BufWriter, Read, Write};
 
-use super::walk::read_chunk;
+use super::walk::{read_chunk, walk};
 use super::{ChunkReader, Error};
-use crate::container::{self, PREFIX_BYTES, decode_head, head_bytes, rebuild};
-use crate::manifest::EntryPath;
+use crate::container::{self, PREFIX_BYTES, Plan, decode_head, head_bytes, rebuild};
+use crate::manifest::{EntryPath, Item, Root};
 use crate::recipe::{ChunkRef, Container};
 
 /// 256 KiB: what is hashed and handed on at once.
@@ -38,23 +38,8 @@ pub fn write_archive(
     take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Archive { path, size, container, chunks } = archive;
-    let malformed = |source| Error::Plan { path: path.clone(), source };
     let shared = Shared(RefCell::new((reader, None)));
-    let all = container.stream_bytes;
-    let mut stream = Section::new(&shared, chunks, 0, all);
-    let mut head = vec![0; PREFIX_BYTES];
-    shared.settle(stream.read_exact(&mut head), || malformed(container::Error::Malformed))?;
-    let prefix = *head.first_chunk().expect("as many bytes");
-    let head_length = head_bytes(prefix).map_err(malformed)?;
-    head.resize(head_length, 0);
-    let read = stream.read_exact(&mut head[PREFIX_BYTES..]);
-    shared.settle(read, || malformed(container::Error::Malformed))?;
-    let (plan, framing_bytes, content_bytes) = decode_head(&head).map_err(malformed)?;
-    let begin = head_length as u64;
-    if begin + framing_bytes + content_bytes != all {
-        return Err(malformed(container::Error::Length));
-    }
-    drop((stream, head));
+    let Head { plan, bytes: begin, framing_bytes, content_bytes } = read_head(archive, &shared)?;
     let mut framing = Section::new(&shared, chunks, begin, framing_bytes);
     let mut content = Section::new(&shared, chunks, begin + framing_bytes, content_bytes);
     let mut checked = Checked { take, hasher: blake3::Hasher::new(), left: size, shared: &shared };
@@ -66,6 +51,77 @@ pub fn write_archive(
     drop(out);
     let same = checked.left == 0 && checked.hasher.finalize().as_bytes() == container.artifact.as_bytes();
     if same { Ok(()) } else { Err(other()) }
+}
+
+/// How an archive is put together: the plan at the beginning of its stream.
+///
+/// # Errors
+/// A chunk that cannot be had, a stream that is none.
+pub fn read_plan(archive: Archive<'_>, reader: &mut dyn ChunkReader) -> Result<Plan, Error> {
+    read_head(archive, &Shared(RefCell::new((reader, None)))).map(|head| head.plan)
+}
+
+/// The beginning of a stream.
+struct Head {
+    plan: Plan,
+    /// Its bytes, and those of what follows.
+    bytes: u64,
+    framing_bytes: u64,
+    content_bytes: u64,
+}
+
+fn read_head(archive: Archive<'_>, shared: &Shared<'_>) -> Result<Head, Error> {
+    let Archive { path, container, chunks, .. } = archive;
+    let malformed = |source| Error::Plan { path: path.clone(), source };
+    let all = container.stream_bytes;
+    let mut stream = Section::new(shared, chunks, 0, all);
+    let mut head = vec![0; PREFIX_BYTES];
+    shared.settle(stream.read_exact(&mut head), || malformed(container::Error::Malformed))?;
+    let prefix = *head.first_chunk().expect("as many bytes");
+    let length = head_bytes(prefix).map_err(malformed)?;
+    head.resize(length, 0);
+    let read = stream.read_exact(&mut head[PREFIX_BYTES..]);
+    shared.settle(read, || malformed(container::Error::Malformed))?;
+    let (plan, framing_bytes, content_bytes) = decode_head(&head).map_err(malformed)?;
+    let bytes = length as u64;
+    if bytes + framing_bytes + content_bytes != all {
+        return Err(malformed(container::Error::Length));
+    }
+    Ok(Head { plan, bytes, framing_bytes, content_bytes })
+}
+
+/// Hands over each archive of a release with its chunks.
+///
+/// # Errors
+/// A damaged manifest; the first of `each`.
+pub fn each_archive(
+    root: &Root,
+    reader: &mut dyn ChunkReader,
+    each: &mut dyn FnMut(Archive<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut open: Option<(EntryPath, u64, Container)> = None;
+    let mut chunks = Vec::new();
+    let mut end = |open: &mut Option<(EntryPath, u64, Container)>, chunks: &mut Vec<ChunkRef>| {
+        if let Some((path, size, container)) = open.take() {
+            each(Archive { path: &path, size, container, chunks })?;
+            chunks.clear();
+        }
+        Ok::<(), Error>(())
+    };
+    walk::<Error>(root, reader, &mut |item| {
+        if let Item::Chunk(chunk) = item {
+            if open.is_some() {
+                chunks.push(chunk);
+            }
+            return Ok(());
+        }
+        end(&mut open, &mut chunks)?;
+        if let Item::File { path, size, recipe, .. } = item {
+            open = recipe.container().map(|container| (path, size, container));
+        }
+        Ok(())
+    })?;
+    end(&mut open, &mut chunks)
 }
 
 /// The one reader of both sections, and the first error, which an [`io::Error`] cannot carry.

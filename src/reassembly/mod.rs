@@ -10,6 +10,7 @@
 
 mod archive;
 mod check;
+mod rebuilt;
 mod source;
 mod stream;
 mod tar_header;
@@ -19,8 +20,9 @@ mod walk;
 #[cfg(test)]
 mod sample;
 
-pub use archive::{Archive, write_archive};
+pub use archive::{Archive, each_archive, read_plan, write_archive};
 pub use check::looks_complete;
+pub use rebuilt::{Keeping, Rebuilt};
 pub use source::{ChunkReader, ChunkSource, SourceError};
 pub use stream::{write_file, write_tar};
 pub use tree::{Previous, Reuse, TreeOptions, Written, write_tree};

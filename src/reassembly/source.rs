@@ -1,5 +1,6 @@
 //! Where the reassembler's chunks come from: a store, or what a pulling agent has fetched and holds.
 
+use super::Rebuilt;
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;
 use crate::recipe::ChunkRef;
@@ -40,6 +41,11 @@ impl Faulty for SourceError {
 pub trait ChunkSource: Sync {
     /// A reader with its own small cache of decoded frames.
     fn reader(&self) -> Box<dyn ChunkReader + '_>;
+
+    /// Archives that were rebuilt earlier, where some are kept.
+    fn rebuilt(&self) -> Option<&Rebuilt> {
+        None
+    }
 }
 
 /// Reads chunks; neighbours in quick succession are cheap.

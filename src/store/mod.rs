@@ -43,7 +43,7 @@ use crate::ids::{ChunkId, ReleaseId, Selector, ShortId};
 use crate::limits::PACK_BYTES_TARGET;
 use crate::manifest::{NodeRef, Root};
 use crate::pack::Frame;
-use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
+use crate::reassembly::{ChunkReader, ChunkSource, Rebuilt, SourceError};
 use crate::recipe::ChunkRef;
 use crate::record::Record;
 
@@ -60,6 +60,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Options {
     /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
     pub reserve_bytes: u64,
+    /// Bytes of rebuilt archives that may be kept beside the packs; 1 GiB.
+    pub rebuilt_bytes: u64,
     /// Bytes at which a pack is sealed; [`PACK_BYTES_TARGET`].
     pub pack_bytes: u64,
     /// The clock by which leases lapse; the system's.
@@ -71,14 +73,20 @@ pub struct Options {
 
 impl Options {
     /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
-    pub const PASSING: Self =
-        Self { reserve_bytes: 1024 * 1024, pack_bytes: PACK_BYTES_TARGET, now: Instant::now, planted: None };
+    pub const PASSING: Self = Self {
+        reserve_bytes: 1024 * 1024,
+        rebuilt_bytes: 0,
+        pack_bytes: PACK_BYTES_TARGET,
+        now: Instant::now,
+        planted: None,
+    };
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             reserve_bytes: 64 * 1024 * 1024,
+            rebuilt_bytes: 1024 * 1024 * 1024,
             pack_bytes: PACK_BYTES_TARGET,
             now: Instant::now,
             planted: None,
@@ -99,6 +107,7 @@ pub struct Store {
     lost: RwLock<HashSet<ChunkId>>,
     leases: Leases,
     condemned: Condemned,
+    rebuilt: Rebuilt,
     /// Damage was met since somebody last asked.
     suspect: AtomicBool,
     /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
@@ -132,6 +141,7 @@ impl Store {
         };
         let writer = Writer::new(shared.clone(), opened.next_number, &options);
         let incomplete = folder.join("incomplete");
+        let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes)?;
         let store = Self {
             options,
             shared,
@@ -141,6 +151,7 @@ impl Store {
             lost: RwLock::default(),
             leases: Leases::new(options.now),
             condemned: Condemned::default(),
+            rebuilt,
             suspect: AtomicBool::new(opened.packs_lost),
             unsure: AtomicBool::new(left_open.cut),
         };
@@ -236,9 +247,18 @@ impl Store {
 
     /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.
     ///
+    /// Rebuilt archives make room for it.
+    ///
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
+        match self.try_append(frame) {
+            Err(Error::NoRoom { .. }) if self.rebuilt.clear() => self.try_append(frame),
+            result => result,
+        }
+    }
+
+    fn try_append(&self, frame: &Frame) -> Result<u64> {
         let position = if self.is_planted(Planted::BroughtAgainInVain) {
             self.writer.append(frame)?
         } else {
@@ -409,5 +429,9 @@ impl Drop for Store {
 impl ChunkSource for Store {
     fn reader(&self) -> Box<dyn ChunkReader + '_> {
         Box::new(StoreReader::new(self))
+    }
+
+    fn rebuilt(&self) -> Option<&Rebuilt> {
+        Some(&self.rebuilt)
     }
 }

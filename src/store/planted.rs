@@ -15,4 +15,6 @@ pub enum Planted {
     EmptiedUnsynced,
     /// A push whose lease lapsed checks its chunks without holding them.
     CheckedUnheld,
+    /// The proxy rebuilds every archive as another.
+    OtherArchives,
 }

@@ -109,7 +109,13 @@ impl History {
         let pool = Pool::new(&mut random, 1000, 350);
         let drafts = (0..APPS).map(|_| Draft::new(&mut random, &pool)).collect();
         let folder = new_folder();
-        let options = Options { reserve_bytes: 0, pack_bytes: PACK_BYTES, now: || NOW.get(), planted };
+        let options = Options {
+            reserve_bytes: 0,
+            rebuilt_bytes: 0,
+            pack_bytes: PACK_BYTES,
+            now: || NOW.get(),
+            planted,
+        };
         let store = open(folder.path(), options)?;
         let model = Model {
             random,

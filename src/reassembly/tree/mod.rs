@@ -146,7 +146,7 @@ fn write_entries(
     let planner = thread::scope(|scope| {
         for _ in 0..threads.get() {
             let receiver = Arc::clone(&receiver);
-            scope.spawn(move || Worker::new(site, &mut *source.reader()).run(&receiver));
+            scope.spawn(move || Worker::new(site, &mut *source.reader(), source.rebuilt()).run(&receiver));
         }
         // The workers alone hold the receiving end, so that the planner never waits for none of them.
         drop(receiver);

@@ -13,7 +13,7 @@ use crate::files;
 use crate::ids::ChunkId;
 use crate::monitor::Phase;
 use crate::reassembly::walk::read_chunk;
-use crate::reassembly::{Archive, ChunkReader, Error, write_archive};
+use crate::reassembly::{Archive, ChunkReader, Error, Rebuilt, write_archive};
 use crate::recipe::{ChunkRef, Container};
 
 /// 1 MiB: what is written at once.
@@ -23,14 +23,19 @@ const WRITE_BYTES: usize = 1024 * 1024;
 pub(super) struct Worker<'a> {
     site: &'a Site<'a>,
     reader: &'a mut dyn ChunkReader,
+    rebuilt: Option<&'a Rebuilt>,
     /// Bytes to be written next.
     buffer: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
-    /// Starts with nothing to do.
-    pub(super) fn new(site: &'a Site<'a>, reader: &'a mut dyn ChunkReader) -> Self {
-        Self { site, reader, buffer: Vec::with_capacity(WRITE_BYTES) }
+    /// Starts with nothing to do; archives that are `rebuilt` are taken from there, and kept there.
+    pub(super) fn new(
+        site: &'a Site<'a>,
+        reader: &'a mut dyn ChunkReader,
+        rebuilt: Option<&'a Rebuilt>,
+    ) -> Self {
+        Self { site, reader, rebuilt, buffer: Vec::with_capacity(WRITE_BYTES) }
     }
 
     /// Does jobs until none come; after an error anywhere it only takes them, so that the sender can end.
@@ -83,7 +88,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Writes an archive: the earlier one's bytes where it is the same, else rebuilt.
+    /// Writes an archive: the earlier one's bytes where it is the same, else those that were rebuilt before, else
+    /// rebuilt.
     fn archive(&mut self, wanted: &Whole, container: Container) -> Result<(), Error> {
         let site = self.site;
         let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
@@ -110,14 +116,31 @@ impl<'a> Worker<'a> {
             self.reused_archive(wanted);
             return Ok(());
         }
+        if let Some(rebuilt) = self.rebuilt
+            && let Some(before) = rebuilt.get(&container.artifact, wanted.size)
+        {
+            if is_artifact(&before, wanted.size, container, &mut self.buffer, write)? {
+                site.monitor.advance(Phase::Rebuild, wanted.size);
+                return Ok(());
+            }
+            rebuilt.forget(&container.artifact);
+        }
+        let mut keeping = self.rebuilt.and_then(|rebuilt| rebuilt.keep(&container.artifact, wanted.size));
         let mut offset = 0;
         let archive = Archive { path: &wanted.path, size: wanted.size, container, chunks: &wanted.chunks };
         write_archive(archive, self.reader, &mut |bytes| {
             write(bytes, offset)?;
             offset += bytes.len() as u64;
+            if let Some(keeping) = &mut keeping {
+                keeping.write(bytes);
+            }
             site.monitor.advance(Phase::Rebuild, bytes.len() as u64);
             Ok(())
-        })
+        })?;
+        if let Some(keeping) = keeping {
+            keeping.end();
+        }
+        Ok(())
     }
 
     fn reused_archive(&self, wanted: &Whole) {

@@ -21,6 +21,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 listen = "[::]:4433"
 public_host = "proxy.example.com"
 reserve_mib = 1024
+rebuilt_mib = 4096
 size_max_mib = 100000
 collect_minutes = 60
 verify_days = 7
