@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::container::{Piece, Plan};
+use crate::deflate::Method;
 use crate::ids::{AppName, ChunkId, ReleaseId, UserName};
 use crate::manifest::Item;
 use crate::pack::FrameKind;
 use crate::reassembly::{self, ChunkSource};
 use crate::record::Record;
 use crate::store::{self, Store};
-use crate::wire::{SizeClass, Statistics, UserStatistics};
+use crate::wire::{ArchiveStatistics, MethodStatistics, SizeClass, Statistics, UserStatistics};
 
 /// Upper bounds of the classes of chunk sizes, in bytes.
 const CLASSES: [u32; 6] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -69,6 +71,7 @@ pub fn count(store: &Store, app: Option<&AppName>) -> Result<Statistics, Error> 
     };
     if app.is_some() {
         statistics.stored_bytes = of_releases(store, &records, &mut add)?;
+        statistics.archives = Some(archives(store, &records)?);
     } else {
         statistics.stored_bytes = of_packs(store, &mut add)?;
     }
@@ -121,6 +124,51 @@ fn of_releases(store: &Store, records: &[Record], add: &mut impl FnMut(u32)) -> 
         stored += frame.bytes * ours / plain.max(1);
     })?;
     Ok(stored)
+}
+
+/// Counts the distinct archives of some releases.
+fn archives(store: &Store, records: &[Record]) -> Result<ArchiveStatistics, Error> {
+    let distinct: HashSet<ReleaseId> = records.iter().map(|record| record.release).collect();
+    let (mut reader, mut seen) = (store.reader(), HashSet::new());
+    let mut plans = store.reader();
+    let (mut counts, mut methods) = (ArchiveStatistics::default(), HashMap::new());
+    for release in distinct {
+        let root = store.root(&release).map_err(reassembly::Error::from)?;
+        reassembly::each_archive(&root, reader.as_mut(), &mut |archive| {
+            if seen.insert(archive.container.artifact) {
+                counts.files += 1;
+                counts.bytes += archive.size;
+                counts.stream_bytes += archive.container.stream_bytes;
+                count_methods(&reassembly::read_plan(archive, plans.as_mut())?, &mut methods);
+            }
+            Ok(())
+        })?;
+    }
+    let count = |(method, (streams, bytes)): (Method, (u64, u64))| MethodStatistics {
+        method: method.to_string(),
+        streams,
+        bytes,
+    };
+    counts.methods = methods.into_iter().map(count).collect();
+    counts
+        .methods
+        .sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.method.cmp(&other.method)));
+    Ok(counts)
+}
+
+/// Adds the streams of a plan, and the bytes that each inflates to, by method.
+fn count_methods(plan: &Plan, methods: &mut HashMap<Method, (u64, u64)>) -> u64 {
+    let count = |piece: &Piece| match piece {
+        Piece::Framing(bytes) | Piece::Content(bytes) => *bytes,
+        Piece::Deflated { method, plain, .. } => {
+            // What is nested counts as the bytes that are in it: how many it packs to is not known.
+            let bytes = count_methods(plain, methods);
+            let counted = methods.entry(*method).or_default();
+            *counted = (counted.0 + 1, counted.1 + bytes);
+            bytes
+        }
+    };
+    plan.pieces().iter().map(count).sum()
 }
 
 fn users(records: &[Record]) -> Vec<UserStatistics> {

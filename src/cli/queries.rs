@@ -178,6 +178,15 @@ fn stats_text(statistics: &Statistics) -> String {
         let (chunks, bytes) = (output::count(class.chunks), output::bytes(class.bytes));
         lines.push(format!("    up to {:>3} KiB  {chunks:>10}  {bytes:>10}", class.up_to / 1024));
     }
+    if let Some(archives) = statistics.archives.as_ref().filter(|archives| archives.files > 0) {
+        let (files, bytes) = (output::count(archives.files), output::bytes(archives.bytes));
+        let inside = output::bytes(archives.stream_bytes);
+        lines.push(format!("  archives   {files} of {bytes}, taken apart to {inside}"));
+        for method in &archives.methods {
+            let (streams, bytes) = (output::count(method.streams), output::bytes(method.bytes));
+            lines.push(format!("    {:<40} {streams:>9} streams  {bytes:>10}", method.method));
+        }
+    }
     lines.push("  users".to_owned());
     for user in &statistics.users {
         let (pushes, pushed) = (output::count(user.pushes), output::bytes(user.pushed_bytes));

@@ -1,5 +1,7 @@
 //! How a deflate stream was made: all that an encoder must know to make the same bits again.
 
+use std::fmt;
+
 /// Layout and meaning of [`Method`]; a change of the encoder's output would need a new number.
 const VERSION: u8 = 1;
 
@@ -72,6 +74,37 @@ pub enum Error {
     /// Out of bounds.
     #[error("deflate method level {}, memory {}, window {} is out of bounds", .0.level, .0.memory, .0.window)]
     Bounds(Method),
+}
+
+impl fmt::Display for Method {
+    /// The maker, and the settings that are not its defaults.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let maker = match self.maker {
+            Maker::Zlib => "zlib",
+            Maker::Gzip => "gzip",
+            Maker::EarlyChromium => "Chromium's zlib of 2019",
+            Maker::CastagnoliChromium => "Chromium's zlib of 2022",
+            Maker::Chromium => "Chromium's zlib of 2023",
+            Maker::Rust => "zlib-rs",
+        };
+        write!(f, "{maker}, level {}", self.level)?;
+        let usual = Self::new(self.level, self.maker);
+        for (name, value, usual) in
+            [("memory", self.memory, usual.memory), ("window", self.window, usual.window)]
+        {
+            if value != usual {
+                write!(f, ", {name} {value}")?;
+            }
+        }
+        let strategy = match self.strategy {
+            Strategy::Default => return Ok(()),
+            Strategy::Filtered => "filtered",
+            Strategy::Huffman => "Huffman alone",
+            Strategy::Runs => "runs alone",
+            Strategy::Fixed => "fixed codes",
+        };
+        write!(f, ", {strategy}")
+    }
 }
 
 impl Method {

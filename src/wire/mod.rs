@@ -15,7 +15,10 @@ pub use batch::{
 };
 pub use marks::Marks;
 pub use parcel::{Basis, Cut, FileAnswer, FileOffer, Parcel, ParcelError, Section, Signed, Span};
-pub use query::{Answer, Change, ChangeKind, ProxyInfo, SizeClass, Statistics, UserStatistics};
+pub use query::{
+    Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
+    UserStatistics,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;

@@ -118,4 +118,31 @@ pub struct Statistics {
     pub sizes: Vec<SizeClass>,
     /// The users who pushed.
     pub users: Vec<UserStatistics>,
+    /// The application's archives that were taken apart; none for the whole space.
+    #[serde(default)]
+    pub archives: Option<ArchiveStatistics>,
+}
+
+/// Distinct archives that were taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveStatistics {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of what they were taken apart to.
+    pub stream_bytes: u64,
+    /// What makes their deflate streams again, most bytes first.
+    pub methods: Vec<MethodStatistics>,
+}
+
+/// Deflate streams that one method makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodStatistics {
+    /// The method, in words.
+    pub method: String,
+    /// How many streams.
+    pub streams: u64,
+    /// Plain bytes of them.
+    pub bytes: u64,
 }

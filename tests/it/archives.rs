@@ -7,6 +7,7 @@ use whit::agent::push::Order;
 use whit::agent::receipt::Receipt;
 use whit::deflate::{Encoder, Maker, Method};
 use whit::destination::Directory;
+use whit::store::Planted;
 
 use crate::program::Home;
 use crate::trees::{assert_same, noise, text, write};
@@ -129,6 +130,54 @@ async fn what_is_in_an_archive_is_sent_once_whatever_it_is_packed_in() {
             let session = crate::world::pull_as(world.access(), "packed", &copy, true).await;
             session.expect("pulled");
             assert!(fs::read(copy.join(name)).expect("pulled") == archive);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
+    within(async {
+        let world = World::start();
+        let source = world.path("tree");
+        let archive = zip(&[("noise", noise(1, 1_200_000)), ("text", text(2, 400_000))], true);
+        write(&source, "lib/app.zip", &archive);
+        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        world.push_order(&to_web).await;
+        let kept = || {
+            let entries = fs::read_dir(world.space().join("rebuilt")).expect("a folder");
+            let mut paths = entries.map(|entry| entry.expect("an entry").path());
+            let path = paths.next().expect("the proof's archive");
+            assert_eq!(paths.next(), None);
+            path
+        };
+        assert!(fs::read(kept()).expect("readable") == archive, "the proof keeps what it rebuilt");
+        for damage in [false, true] {
+            let mut bytes = archive.clone();
+            bytes[1000] ^= u8::from(damage);
+            fs::write(kept(), &bytes).expect("written");
+            fs::remove_dir_all(world.path("web")).expect("removed");
+            world.push_order(&to_web).await;
+            assert_same(&source, &world.path("web/current"));
+            assert!(fs::read(kept()).expect("readable") == archive);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_that_the_proxy_cannot_prove_are_pushed_as_they_are() {
+    within(async {
+        let world = World::start_with(|options| options.store.planted = Some(Planted::OtherArchives));
+        let state = Some(world.path("state"));
+        let source = world.path("tree");
+        let order = Order { state, destinations: vec![web()], ..order("app", &source) };
+        for build in 0..2 {
+            tree(&source, build);
+            let receipt = world.push_order(&order).await;
+            assert_eq!(receipt.archives.files, 0, "{receipt:?}");
+            assert_same(&source, &world.path("web/current"));
+            assert_same(&source, &pulled(&world, &format!("build {build}")).await);
         }
     })
     .await;
@@ -299,4 +348,24 @@ async fn archives_go_to_directories_that_link() {
         }
     })
     .await;
+}
+
+#[test]
+fn stats_tell_what_makes_archives_again() {
+    let home = Home::new();
+    tree(&home.path("tree"), 0);
+    home.run(&["push", "app", "tree"]).good();
+    let statistics = home.run(&["stats", "app", "--json"]).json();
+    let archives = &statistics["archives"];
+    assert_eq!(archives["files"], 4, "{statistics}");
+    let methods = archives["methods"].as_array().expect("a list");
+    let streams = |name: &str| {
+        let of = methods.iter().find(|method| method["method"] == name);
+        of.and_then(|method| method["streams"].as_u64())
+    };
+    // Four members in a jar, in the jar within the war, and in the wheel; the war's own two.
+    assert_eq!(streams("zlib, level 6"), Some(14), "{archives}");
+    assert_eq!(streams("Chromium's zlib of 2023, level 6"), Some(1), "{archives}");
+    assert!(home.run(&["stats", "app"]).good().contains("zlib, level 6"));
+    assert_eq!(home.run(&["stats", "--json"]).json()["archives"], serde_json::Value::Null);
 }
