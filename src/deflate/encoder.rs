@@ -139,23 +139,30 @@ impl Encoder {
         }
         let bits = chain_bits(&self.method);
         match self.method.maker {
-            Maker::Zlib | Maker::Rust => self.search::<false>(last, Rolling::new(bits), out),
-            Maker::Gzip => self.search::<true>(last, Rolling::new(bits), out),
+            Maker::Zlib | Maker::Rust => self.search::<false, false>(last, Rolling::new(bits), out),
+            Maker::Gzip => self.search::<true, true>(last, Rolling::new(bits), out),
+            Maker::Zip => self.search::<true, false>(last, Rolling::new(bits), out),
             Maker::EarlyChromium | Maker::CastagnoliChromium if self.method.level >= 6 => {
-                self.search::<false>(last, Castagnoli::<3>::new(bits), out);
+                self.search::<false, false>(last, Castagnoli::<3>::new(bits), out);
             }
             Maker::EarlyChromium | Maker::CastagnoliChromium => {
-                self.search::<false>(last, Castagnoli::<4>::new(bits), out);
+                self.search::<false, false>(last, Castagnoli::<4>::new(bits), out);
             }
-            Maker::Chromium => self.search::<false>(last, Multiplicative::new(bits), out),
+            Maker::Chromium => self.search::<false, false>(last, Multiplicative::new(bits), out),
         }
     }
 
-    fn search<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+    /// `GZIP` ends blocks as GNU gzip and Info-ZIP do, `PAST_END` searches past the end of the input as the first does.
+    fn search<const GZIP: bool, const PAST_END: bool>(
+        &mut self,
+        last: bool,
+        hash: impl Hash,
+        out: &mut Vec<u8>,
+    ) {
         if self.method.level <= 3 {
-            self.greedy::<GZIP>(last, hash, out);
+            self.greedy::<GZIP, PAST_END>(last, hash, out);
         } else {
-            self.lazy::<GZIP>(last, hash, out);
+            self.lazy::<GZIP, PAST_END>(last, hash, out);
         }
     }
 
@@ -170,14 +177,19 @@ impl Encoder {
     }
 
     /// Levels 1 to 3: takes each copy that it finds.
-    fn greedy<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+    fn greedy<const GZIP: bool, const PAST_END: bool>(
+        &mut self,
+        last: bool,
+        hash: impl Hash,
+        out: &mut Vec<u8>,
+    ) {
         let effort = EFFORTS[usize::from(self.method.level)];
         while self.goes_on(last, AHEAD_MIN) {
             let at = self.window.at;
             let head = if self.window.ahead >= MATCH_MIN { self.window.insert(at, &hash) } else { 0 };
             let mut length = 0;
             if head != 0 && at - head <= self.window.reach() {
-                length = self.window.search::<GZIP>(head, MATCH_MIN - 1, &effort);
+                length = self.window.search::<PAST_END>(head, MATCH_MIN - 1, &effort);
             }
             let full = if length >= MATCH_MIN {
                 let mut full = self.block.copy(at - self.window.found, length);
@@ -203,7 +215,12 @@ impl Encoder {
     }
 
     /// Levels 4 to 9: takes a copy only when the next byte does not begin a longer one.
-    fn lazy<const GZIP: bool>(&mut self, last: bool, hash: impl Hash, out: &mut Vec<u8>) {
+    fn lazy<const GZIP: bool, const PAST_END: bool>(
+        &mut self,
+        last: bool,
+        hash: impl Hash,
+        out: &mut Vec<u8>,
+    ) {
         let effort = EFFORTS[usize::from(self.method.level)];
         let filtered = self.method.strategy == Strategy::Filtered;
         while self.goes_on(last, AHEAD_MIN) {
@@ -212,7 +229,7 @@ impl Encoder {
             let (before, before_found) = (self.length, self.window.found);
             let mut length = MATCH_MIN - 1;
             if head != 0 && before < effort.lazy && at - head <= self.window.reach() {
-                length = self.window.search::<GZIP>(head, before, &effort);
+                length = self.window.search::<PAST_END>(head, before, &effort);
                 let far = || at.wrapping_sub(self.window.found) > SHORT_DISTANCE_MAX;
                 if length <= 5 && (filtered || length == MATCH_MIN && far()) {
                     length = MATCH_MIN - 1;
@@ -251,7 +268,7 @@ impl Encoder {
         }
     }
 
-    /// GNU gzip, `ct_tally`: whether a block that may go on seems to be coded well enough to end here.
+    /// GNU gzip and Info-ZIP, `ct_tally`: whether a block that may go on seems to be coded well enough to end here.
     fn ends_early(&self, at: usize) -> bool {
         let bytes = (at as isize - self.window.block).unsigned_abs();
         self.method.level > 2 && self.block.ends_early(bytes)
@@ -295,12 +312,12 @@ fn chain_bits(method: &Method) -> u32 {
     let bits = u32::from(method.memory) + 7;
     match method.maker {
         Maker::Zlib | Maker::Rust => bits,
-        Maker::Gzip | Maker::EarlyChromium => 15,
+        Maker::Gzip | Maker::Zip | Maker::EarlyChromium => 15,
         Maker::CastagnoliChromium | Maker::Chromium => bits.max(15),
     }
 }
 
 /// zlib's `lit_bufsize`.
 fn symbols(method: &Method) -> usize {
-    if method.maker == Maker::Gzip { 32_768 } else { 1 << (method.memory + 6) }
+    if matches!(method.maker, Maker::Gzip | Maker::Zip) { 32_768 } else { 1 << (method.memory + 6) }
 }

@@ -15,7 +15,7 @@ const WORK_BYTES: u64 = 8 * 1024 * 1024;
 /// After as many streams in a row that nothing made, only the likeliest methods are tried.
 const FAILURES_MAX: u32 = 16;
 /// How many those are.
-const LIKELY: usize = 5;
+const LIKELY: usize = 6;
 
 /// What a container says of how it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Guesser {
 
 /// Methods worth a try, the likeliest first.
 fn likely(hint: Hint) -> Vec<Method> {
-    use Maker::{CastagnoliChromium, Chromium, Gzip, Rust, Zlib};
+    use Maker::{CastagnoliChromium, Chromium, Gzip, Rust, Zip, Zlib};
     let mut methods = Vec::new();
     let level = match hint {
         Hint::Best => 9,
@@ -168,7 +168,8 @@ fn likely(hint: Hint) -> Vec<Method> {
             6
         }
     };
-    methods.extend([Zlib, Gzip, Chromium, CastagnoliChromium, Rust].map(|maker| Method::new(level, maker)));
+    methods
+        .extend([Zlib, Gzip, Zip, Chromium, CastagnoliChromium, Rust].map(|maker| Method::new(level, maker)));
     methods.push(Method::new(level, Zlib).with_memory(9));
     for level in [6, 9, 1, 8, 5, 7, 4, 3, 2] {
         methods.push(Method::new(level, Zlib));
@@ -176,6 +177,8 @@ fn likely(hint: Hint) -> Vec<Method> {
     for (level, maker) in [
         (9, Gzip),
         (6, Gzip),
+        (9, Zip),
+        (6, Zip),
         (9, Chromium),
         (6, Chromium),
         (9, CastagnoliChromium),

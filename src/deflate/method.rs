@@ -56,14 +56,24 @@ pub enum Maker {
     /// Rust's `zlib-rs` 0.6.8 (a port of zlib-ng), fed by the `tar` crate. Memory, window and strategy have
     /// no meaning.
     Rust,
+    /// Info-ZIP's zip 3.0: blocks like GNU gzip's, and no search past the end of the input. Memory, window and
+    /// strategy have no meaning.
+    Zip,
 }
 
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 /// In the order of their numbers.
-const MAKERS: [Maker; 6] =
-    [Maker::Zlib, Maker::Gzip, Maker::EarlyChromium, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust];
+const MAKERS: [Maker; 7] = [
+    Maker::Zlib,
+    Maker::Gzip,
+    Maker::EarlyChromium,
+    Maker::CastagnoliChromium,
+    Maker::Chromium,
+    Maker::Rust,
+    Maker::Zip,
+];
 
 /// Why a method was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +96,7 @@ impl fmt::Display for Method {
             Maker::CastagnoliChromium => "Chromium's zlib of 2022",
             Maker::Chromium => "Chromium's zlib of 2023",
             Maker::Rust => "zlib-rs",
+            Maker::Zip => "Info-ZIP",
         };
         write!(f, "{maker}, level {}", self.level)?;
         let usual = Self::new(self.level, self.maker);

@@ -163,7 +163,7 @@ impl Window {
     /// leaves where it begins in `found`. With none found the length is `least`, or what is ahead. GNU gzip
     /// goes on past the end of the input for the longest.
     #[inline]
-    pub(super) fn search<const GZIP: bool>(
+    pub(super) fn search<const PAST_END: bool>(
         &mut self,
         mut candidate: usize,
         least: usize,
@@ -172,7 +172,7 @@ impl Window {
         let scan = self.at;
         let limit = scan.saturating_sub(self.reach());
         let mut chain = if least >= effort.good { effort.chain >> 2 } else { effort.chain };
-        let nice = if GZIP { effort.nice } else { effort.nice.min(self.ahead) };
+        let nice = if PAST_END { effort.nice } else { effort.nice.min(self.ahead) };
         let mut best = least;
         // A longer copy agrees in the four bytes that end just past the best one; in three if that has two.
         let (mut tail_at, mut tail_mask) = if best < 3 { (0, 0x00ff_ffff) } else { (best - 3, u32::MAX) };

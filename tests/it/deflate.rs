@@ -43,8 +43,15 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 6] =
-    [Maker::Zlib, Maker::Gzip, Maker::EarlyChromium, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust];
+const MAKERS: [Maker; 7] = [
+    Maker::Zlib,
+    Maker::Gzip,
+    Maker::EarlyChromium,
+    Maker::CastagnoliChromium,
+    Maker::Chromium,
+    Maker::Rust,
+    Maker::Zip,
+];
 
 #[test]
 fn the_output_never_changes() {
@@ -151,7 +158,9 @@ fn an_encoder_used_again_gives_the_same() {
 fn a_method_is_found_by_its_stream() {
     let plain = words(200_000, 3);
     let mut guesser = Guesser::default();
-    for maker in [Maker::Zlib, Maker::Gzip, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust] {
+    for maker in
+        [Maker::Zlib, Maker::Gzip, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust, Maker::Zip]
+    {
         for level in [6, 9] {
             let method = Method::new(level, maker);
             let packed = encode(&method, &plain, usize::MAX);

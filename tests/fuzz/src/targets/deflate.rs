@@ -2,8 +2,15 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
-const MAKERS: [Maker; 6] =
-    [Maker::Zlib, Maker::Gzip, Maker::EarlyChromium, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust];
+const MAKERS: [Maker; 7] = [
+    Maker::Zlib,
+    Maker::Gzip,
+    Maker::EarlyChromium,
+    Maker::CastagnoliChromium,
+    Maker::Chromium,
+    Maker::Rust,
+    Maker::Zip,
+];
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 
