@@ -167,6 +167,11 @@ impl<'a> Packer<'a> {
         if !signed.is_empty() {
             return told_by_deltas(lengths, plain, &signed, level);
         }
+        if !spans.is_empty() && is_dense(plain) && !is_like(plain, &prefix) {
+            // What was compressed anew has nothing in common with what it was: to search it all takes seconds.
+            spans.clear();
+            prefix.clear();
+        }
         if !spans.is_empty() && self.effort.allows_patch(level, plain.len()) {
             let _alone = self.effort.alone();
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
@@ -258,6 +263,14 @@ pub(super) fn is_dense(plain: &[u8]) -> bool {
         .all(|part| compressor.compress(&part[..SAMPLE.min(part.len())]).0 == Codec::Raw)
 }
 
+/// Whether a sample from the middle of dense bytes is found in others.
+fn is_like(plain: &[u8], others: &[u8]) -> bool {
+    const SAMPLE: usize = 256 * 1024;
+    let begin = plain.len().saturating_sub(SAMPLE) / 2;
+    let sample = &plain[begin..plain.len().min(begin + SAMPLE)];
+    compression::compress_against(others, sample, compression::LEVEL_FAST).len() < sample.len() / 100 * 98
+}
+
 /// Appends a chunk's bytes, which must still be what they were.
 pub(super) fn read(
     located: &Located,
@@ -294,4 +307,25 @@ pub(super) fn read(
         return Err(Error::Changed(path.to_path_buf()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(length: usize, seed: u8) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn dense_bytes_are_like_what_they_were_only_where_they_share_something() {
+        let old = noise(1 << 20, 1);
+        let mut new = old.clone();
+        new.iter_mut().step_by(8_000).for_each(|byte| *byte ^= 1);
+        assert!(is_dense(&new));
+        assert!(is_like(&new, &old), "edited here and there");
+        assert!(!is_like(&noise(1 << 20, 2), &old), "made anew");
+    }
 }

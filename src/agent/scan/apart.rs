@@ -29,8 +29,8 @@ const ARCHIVE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// 16 MiB: what is nested in an archive and larger is looked at in a map of a temporary file.
 const NESTED_MEMORY_MAX: u64 = 16 * 1024 * 1024;
-/// A tenth of an archive must be streams that can be made again.
-const SHARE_MIN: u64 = 10;
+/// A hundredth of an archive must be streams that can be made again.
+const SHARE_MIN: u64 = 100;
 /// 16 GiB: streams of one scan.
 const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// 64 KiB: what is written or compared at once.
