@@ -78,6 +78,8 @@ pub struct Effort {
 
 /// 16 MiB: new bytes told by patches in one push.
 const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// In percent: what samples of what was compressed before may shrink by.
+const SLACK: usize = 3;
 /// zstd's level from which on the link is slow enough for patches.
 const PATCH_LEVEL: i32 = 9;
 
@@ -167,18 +169,19 @@ impl<'a> Packer<'a> {
         if !signed.is_empty() {
             return told_by_deltas(lengths, plain, &signed, level);
         }
-        if !spans.is_empty() && is_dense(plain) && !is_like(plain, &prefix) {
-            // What was compressed anew has nothing in common with what it was: to search it all takes seconds.
+        // What is dense is quickly told by copies, or not at all: to search it all, or to predict its bytes, takes seconds.
+        let dense = is_dense_within(plain, SLACK);
+        if !spans.is_empty() && dense && !is_like(plain, &prefix) {
             spans.clear();
             prefix.clear();
         }
-        if !spans.is_empty() && self.effort.allows_patch(level, plain.len()) {
+        if !spans.is_empty() && !dense && self.effort.allows_patch(level, plain.len()) {
             let _alone = self.effort.alone();
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
             return packed(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }
         let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
-        if basis == Basis::None && is_dense(plain) {
+        if basis == Basis::None && dense && is_dense(plain) {
             return packed(lengths, basis, Codec::Raw, plain.to_vec());
         }
         let level = if prefix.is_empty() { level } else { level_against(prefix.len() + plain.len(), level) };
@@ -253,14 +256,21 @@ fn packed(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Pa
 /// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels
 /// would spend seconds for nothing.
 pub(super) fn is_dense(plain: &[u8]) -> bool {
+    is_dense_within(plain, 0)
+}
+
+/// The same where a sample may shrink by so many percent.
+fn is_dense_within(plain: &[u8], slack: usize) -> bool {
     const SAMPLE: usize = 16 * 1024;
     if plain.len() < 8 * SAMPLE {
         return false;
     }
     let mut compressor = Compressor::new(compression::LEVEL_FAST);
-    plain
-        .chunks(plain.len() / 8)
-        .all(|part| compressor.compress(&part[..SAMPLE.min(part.len())]).0 == Codec::Raw)
+    plain.chunks(plain.len() / 8).all(|part| {
+        let part = &part[..SAMPLE.min(part.len())];
+        let (codec, payload) = compressor.compress(part);
+        codec == Codec::Raw || payload.len() * 100 >= part.len() * (100 - slack)
+    })
 }
 
 /// Whether a sample from the middle of dense bytes is found in others.
@@ -324,7 +334,7 @@ mod tests {
         let old = noise(1 << 20, 1);
         let mut new = old.clone();
         new.iter_mut().step_by(8_000).for_each(|byte| *byte ^= 1);
-        assert!(is_dense(&new));
+        assert!(is_dense(&new) && is_dense_within(&new, SLACK));
         assert!(is_like(&new, &old), "edited here and there");
         assert!(!is_like(&noise(1 << 20, 2), &old), "made anew");
     }

@@ -17,20 +17,11 @@ const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// 64 KiB: what tells how well a basis compresses.
 const SAMPLE_BYTES: usize = 64 * 1024;
 
-/// In percent: what compresses to no less was compressed before, and then differs from its first change on.
-const INCOMPRESSIBLE: u64 = 98;
-/// As many chunks that are all new, of content that was compressed before, have nothing in common with the older.
-const CHUNKS_APART: usize = 32;
-
-/// The signature of a basis for so many new chunks; none where it would cost about as much as it could save.
-fn signature_of(basis: &[u8], edits: u64, new_chunks: usize) -> Option<Signature> {
-    let middle = basis.len().saturating_sub(SAMPLE_BYTES) / 2;
-    let sample = &basis[middle..basis.len().min(middle + SAMPLE_BYTES)];
+/// The signature of a basis; none where it would cost about as much as it could save.
+fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
+    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
     let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
     let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
-    if percent >= INCOMPRESSIBLE && new_chunks >= CHUNKS_APART {
-        return None;
-    }
     let basis_bytes = basis.len() as u64;
     let block_bytes = delta::block_bytes(basis_bytes, edits, percent);
     let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;
@@ -116,7 +107,7 @@ impl Signer {
             if likeness.chunks.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
                 continue;
             }
-            let Some(signature) = signature_of(&basis, likeness.edits, chunks) else { continue };
+            let Some(signature) = signature_of(&basis, likeness.edits) else { continue };
             let region = u32::try_from(self.regions.len()).expect("regions are bounded");
             let mut encoded = Vec::new();
             signature.encode(&mut encoded);
@@ -132,26 +123,5 @@ impl Signer {
             }));
         }
         replies
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bytes that do not compress.
-    fn noise(length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn what_was_compressed_before_and_changed_throughout_is_not_signed() {
-        let (packed, plain) = (noise(2 << 20), vec![7; 2 << 20]);
-        assert!(signature_of(&packed, 30, CHUNKS_APART).is_none());
-        assert!(signature_of(&packed, 2, CHUNKS_APART - 1).is_some(), "it may have changed at one place");
-        let text = [&packed[..100_000], &plain].concat();
-        assert_eq!(signature_of(&text, 30, CHUNKS_APART).is_some(), signature_of(&text, 30, 1).is_some());
     }
 }
