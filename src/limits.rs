@@ -43,6 +43,8 @@ pub const PARCEL_CHUNKS_MAX: usize = 2048;
 pub const PARCEL_SPANS_MAX: usize = 4096;
 /// 256 KiB: a piece of a parcel in one message.
 pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
+/// 256 KiB: an executable that is told by its functions; below this, what is gained is little.
+pub const EXECUTABLE_BYTES_MIN: u64 = 256 * 1024;
 /// 128 MiB: an executable that is told by its functions. The proxy takes up to 4 times as much while it makes
 /// one, for one push at a time.
 pub const EXECUTABLE_BYTES_MAX: usize = 128 * 1024 * 1024;

@@ -11,7 +11,7 @@ use super::scan::{Body, Holder, Located, Spool};
 use super::{Error, Result};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
-use crate::push::{self, Edge, Edges, MEMBER_BYTES_MIN, New, Older, Release, Whole, prefix_of};
+use crate::push::{self, Edge, Edges, New, Older, Release, Whole, prefix_of};
 use crate::recipe::ChunkRef;
 use crate::wire::Marks;
 
@@ -252,10 +252,10 @@ impl Release for Kept<'_> {
     }
 }
 
-/// Finds where larger members of archives begin and end.
+/// Finds where executables in archives begin and end.
 #[derive(Default)]
 struct Bodies {
-    last: Option<Body>,
+    last: Option<(Body, bool)>,
 }
 
 impl Bodies {
@@ -263,22 +263,19 @@ impl Bodies {
     fn edges(&mut self, spool: &Spool, segment: u32) -> Result<Edges> {
         let mut edges = Edges::new();
         for (number, located) in (0..).zip(spool.chunks(segment)?) {
-            if self.last.as_ref().is_some_and(|last| located.is_of(last)) {
+            if self.last.as_ref().is_some_and(|(last, _)| located.is_of(last)) {
                 continue;
             }
-            let bytes =
-                |body: &Body| Some(body.place.end - body.place.start).filter(|_| body.holder != Holder::File);
-            let stands_alone = |body: &Body| bytes(body).filter(|bytes| *bytes >= MEMBER_BYTES_MIN);
             let body = located.body();
-            let edge = match (stands_alone(&body), &self.last) {
-                (Some(bytes), _) => Some(Edge::Begin(bytes)),
-                (None, Some(last)) if stands_alone(last).is_some() && last.path == body.path => {
-                    Some(Edge::End)
-                }
+            let stands_alone = body.holder != Holder::File && is_executable(&body);
+            let is_behind = |(last, was): &(Body, bool)| *was && last.path == body.path;
+            let edge = match &self.last {
+                _ if stands_alone => Some(Edge::Begin(body.place.end - body.place.start)),
+                Some(last) if is_behind(last) => Some(Edge::End),
                 _ => None,
             };
             edges.extend(edge.map(|edge| ((segment, number), edge)));
-            self.last = Some(body);
+            self.last = Some((body, stands_alone));
         }
         Ok(edges)
     }

@@ -11,17 +11,17 @@ use super::pace::{Pace, Packing, SLOW_LEVEL};
 use super::pack::{Effort, Packed, PackedUnit, Packer};
 use super::scan::{Body, Error, Holder, Located};
 use crate::compression::{self, Codec};
-use crate::executable::{Answer, Kept, Payload, Records, normalise, normalise_basis};
+use crate::executable::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
-use crate::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX};
+use crate::limits::{
+    EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_PAYLOAD_MAX,
+};
 use crate::patch;
 use crate::push::Whole;
 use crate::recipe::ChunkRef;
 use crate::wire::{Basis, Cut, FileAnswer, Parcel};
 
-/// 256 KiB: below this, what is gained is little.
-const FILE_BYTES_MIN: u64 = 256 * 1024;
 /// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
 /// One in 16: with less of a file in functions, the names of its records are not worth their bytes.
@@ -41,8 +41,8 @@ pub(super) fn is_executable(body: &Body) -> bool {
         let Some((file, place)) = open(body).ok().flatten() else { return Ok(false) };
         let mut begin = [0; 4];
         file.read_exact_at(&mut begin, place.start)?;
-        let fits = (FILE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start));
-        Ok::<_, std::io::Error>(fits && begin == *b"\x7fELF")
+        let fits = (EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start));
+        Ok::<_, std::io::Error>(fits && begin == *MAGIC)
     };
     looks().unwrap_or(false)
 }

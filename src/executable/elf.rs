@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use super::numbers::{displaced, size_at, u16_at, u32_at, u64_at};
 
+/// The first bytes of every ELF file.
+pub const MAGIC: &[u8; 4] = b"\x7fELF";
+
 /// More program headers than any linker writes.
 const SEGMENTS_MAX: usize = 256;
 /// More dynamic entries than any linker writes.

@@ -43,6 +43,7 @@ mod payload;
 mod kept;
 
 pub use answer::{Answer, Index, Level};
+pub use elf::MAGIC;
 pub use exchange::Targets;
 pub use kept::Kept;
 pub use layout::Layout;

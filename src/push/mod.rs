@@ -25,7 +25,7 @@ pub use replaced::{SegmentsReplaced, prefix_of};
 pub use resemblance::{Likeness, Older};
 pub use shelf::{Proposal, Shelf};
 pub use waiting::{Complete, WaitingRoom};
-pub use whole::{MEMBER_BYTES_MIN, New, Release, Whole, edges};
+pub use whole::{New, Release, Whole, edges};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::ChunkId;

@@ -1,19 +1,19 @@
-//! Where members of archives begin and end that are compared by themselves.
+//! Where executables in archives begin and end.
 
 use std::ops::Range;
 
 use super::Release;
 use super::walk::{Entry, Listed, Walk, parts};
+use crate::executable::MAGIC;
+use crate::limits::EXECUTABLE_BYTES_MIN;
 use crate::manifest::{self, Item};
 use crate::push::listings::{Edge, Edges};
 use crate::wire::Span;
 
-/// 256 KiB: members of archives that are compared by themselves, wherever in the archive they are.
-pub const MEMBER_BYTES_MIN: u64 = 256 * 1024;
-
-/// Where members of archives begin and end that are compared by themselves, in some runs of a release's segments.
+/// Where executables in archives begin and end, in some runs of a release's segments: they are compared by themselves,
+/// wherever in the archive they are.
 ///
-/// Archives whose plan is not there have none. Reads these segments, and those that list the beginnings of their files.
+/// Archives whose plan is not there have none. Reads the beginnings of large members, these segments, and those that list the beginnings of their files.
 ///
 /// # Errors
 /// What `release` gives, and segments that do not decode.
@@ -52,10 +52,9 @@ pub fn edges<R: Release>(ranges: &[Range<usize>], release: &mut R) -> Result<Edg
 fn members<R: Release>(entry: &Entry, end: u32, release: &mut R, edges: &mut Edges) -> Result<(), R::Error> {
     let mut walk = Walk::new(release, entry, Span { segment: 0, first: 0, count: 0 });
     let Some(parts) = parts(&mut walk)? else { return Ok(()) };
-    let mut after_member = false;
+    let mut after_executable = false;
     for (length, is_member) in parts.after_plan() {
-        let stands_alone = is_member && length >= MEMBER_BYTES_MIN;
-        let (mut left, mut is_first) = (length, true);
+        let (mut left, mut begin, mut is_executable) = (length, true, false);
         while left > 0 {
             let Some(Listed { segment, number, chunk }) = walk.next()? else { return Ok(()) };
             let Some(rest) = left.checked_sub(u64::from(chunk.bytes)) else { return Ok(()) };
@@ -63,13 +62,18 @@ fn members<R: Release>(entry: &Entry, end: u32, release: &mut R, edges: &mut Edg
             if segment >= end {
                 return Ok(());
             }
-            if std::mem::take(&mut is_first) {
-                let edge =
-                    if stands_alone { Some(Edge::Begin(length)) } else { after_member.then_some(Edge::End) };
+            if std::mem::take(&mut begin) {
+                let mut bytes = Vec::new();
+                is_executable = is_member
+                    && length >= EXECUTABLE_BYTES_MIN
+                    && walk.release.chunk(&chunk, &mut bytes)
+                    && bytes.starts_with(MAGIC);
+                let edge = is_executable.then_some(Edge::Begin(length));
+                let edge = edge.or(after_executable.then_some(Edge::End));
                 edges.extend(edge.map(|edge| ((segment, number), edge)));
             }
         }
-        after_member = stands_alone;
+        after_executable = is_executable;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::limits::{EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
 use crate::recipe::ChunkRef;
 use crate::wire::Span;
 
-pub use edges::{MEMBER_BYTES_MIN, edges};
+pub use edges::edges;
 pub use walk::Release;
 
 use self::walk::{Entry, Listed, Walk, parts};

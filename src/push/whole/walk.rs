@@ -73,7 +73,7 @@ impl Entry {
 
 /// Chunks one after another, from one of a segment's on.
 pub(super) struct Walk<'a, R> {
-    release: &'a mut R,
+    pub release: &'a mut R,
     place: u32,
     /// Which of the segment's chunks is next.
     next: usize,
