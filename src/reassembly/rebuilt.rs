@@ -30,18 +30,18 @@ pub struct Rebuilt {
 }
 
 impl Rebuilt {
-    /// Keeps up to `bytes_max` in `folder`, as long as the disk has `reserve_bytes` left; 0 keeps nothing.
-    ///
-    /// # Errors
-    /// The folder cannot be made, or what an earlier process left there not be removed.
-    pub fn open(folder: PathBuf, bytes_max: u64, reserve_bytes: u64) -> files::Result<Self> {
-        if bytes_max > 0 {
-            files::create_folder(&folder)?;
-            files::remove_unpublished(&folder)?;
-        } else if folder.exists() {
-            files::remove(&folder)?;
-        }
-        Ok(Self { folder, bytes_max, reserve_bytes, making_room: Mutex::new(()) })
+    /// Keeps up to `bytes_max` in `folder`, as long as the disk has `reserve_bytes` left; 0 keeps nothing, and so does a
+    /// folder that cannot be used, as everything can be rebuilt.
+    pub fn open(folder: PathBuf, bytes_max: u64, reserve_bytes: u64) -> Self {
+        let ready = match bytes_max {
+            0 if !folder.exists() => Ok(()),
+            0 => files::remove(&folder),
+            _ => files::create_folder(&folder).and_then(|()| files::remove_unpublished(&folder)),
+        };
+        let usable =
+            ready.inspect_err(|error| tracing::warn!(%error, "rebuilt archives are not kept")).is_ok();
+        let bytes_max = if usable { bytes_max } else { 0 };
+        Self { folder, bytes_max, reserve_bytes, making_room: Mutex::new(()) }
     }
 
     /// An archive of `size` bytes, where it is kept; its content is not verified.
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_given_out_until_others_need_the_room() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let cache = Rebuilt::open(folder.path().join("rebuilt"), 4 * MIB, 0).expect("opened");
+        let cache = Rebuilt::open(folder.path().join("rebuilt"), 4 * MIB, 0);
         let content: Vec<Vec<u8>> = (0..3).map(|n| vec![n; 1_500_000]).collect();
         let ids: Vec<ArtifactId> = content[..2].iter().map(|content| add(&cache, content)).collect();
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -168,7 +168,7 @@ mod tests {
     fn what_is_not_ended_small_large_or_not_wanted_is_not_kept() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("rebuilt");
-        let cache = Rebuilt::open(path.clone(), 4 * MIB, 0).expect("opened");
+        let cache = Rebuilt::open(path.clone(), 4 * MIB, 0);
         let id = ArtifactId::of(b"an archive");
         assert!(cache.keep(&id, MIB - 1).is_none() && cache.keep(&id, 2 * MIB + 1).is_none());
         let mut keeping = cache.keep(&id, MIB).expect("there is room");
@@ -176,9 +176,12 @@ mod tests {
         drop(keeping);
         assert!(cache.get(&id, 1000).is_none());
         assert_eq!(fs::read_dir(&path).expect("a folder").count(), 0);
-        let full = Rebuilt::open(path.clone(), 4 * MIB, u64::MAX).expect("opened");
+        let full = Rebuilt::open(path.clone(), 4 * MIB, u64::MAX);
         assert!(full.keep(&id, MIB).is_none(), "the disk has no room beside the reserve");
-        let none = Rebuilt::open(path.clone(), 0, 0).expect("opened");
+        let none = Rebuilt::open(path.clone(), 0, 0);
         assert!(none.keep(&id, MIB).is_none() && !path.exists());
+        fs::write(&path, b"a file in its place").expect("written");
+        let unusable = Rebuilt::open(path, 4 * MIB, 0);
+        assert!(unusable.keep(&id, MIB).is_none() && unusable.get(&id, MIB).is_none() && !unusable.clear());
     }
 }

@@ -141,7 +141,7 @@ impl Store {
         };
         let writer = Writer::new(shared.clone(), opened.next_number, &options);
         let incomplete = folder.join("incomplete");
-        let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes)?;
+        let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
         let store = Self {
             options,
             shared,
