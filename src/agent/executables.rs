@@ -39,10 +39,12 @@ const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 pub(super) fn is_executable(body: &Body) -> bool {
     let looks = || {
         let Some((file, place)) = open(body).ok().flatten() else { return Ok(false) };
+        if !(EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start)) {
+            return Ok(false);
+        }
         let mut begin = [0; 4];
         file.read_exact_at(&mut begin, place.start)?;
-        let fits = (EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start));
-        Ok::<_, std::io::Error>(fits && begin == *MAGIC)
+        Ok::<_, std::io::Error>(begin == *MAGIC)
     };
     looks().unwrap_or(false)
 }
