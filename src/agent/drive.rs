@@ -16,7 +16,8 @@ use super::offers::Offers;
 use super::pace::Pace;
 use super::pack::{Packed, PackedUnit};
 use super::receipt::ReceiptBytes;
-use super::scan::Spool;
+use super::scan::{Body, Spool};
+use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result};
 use crate::basis::Rule;
@@ -25,9 +26,9 @@ use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
-use crate::push::{self, Action, Agent, Segments};
+use crate::push::{self, Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
-use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed};
+use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
@@ -64,6 +65,8 @@ pub(super) struct Drive {
     pub pace: Pace,
     /// What was offered.
     pub offers: Offers,
+    /// Sketches what nothing is known to be like.
+    pub sketcher: Sketcher,
     /// Whether executables are told as other files are.
     pub raw: bool,
     /// Whether the conversation is over.
@@ -235,9 +238,11 @@ impl Drive {
                     return Ok(self.machine.offered(offered));
                 }
             }
-            Action::SendChunks { segments, marks, signed, answers, goes_on } => {
-                self.send_chunks(segments, marks, (signed, answers), goes_on)?;
+            Action::Sketch(chunks) => {
+                let sketches = self.sketch(&chunks).await?;
+                return Ok(self.machine.sketched(chunks, sketches));
             }
+            Action::SendChunks(chunks) => self.send_chunks(chunks)?,
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
                 self.committed = Some((record, existing, Instant::now()));
@@ -288,13 +293,25 @@ impl Drive {
         Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
     }
 
-    fn send_chunks(
-        &mut self,
-        segments: Vec<u32>,
-        marks: Marks,
-        (signed, answers): (Vec<Signed>, Vec<FileAnswer>),
-        goes_on: bool,
-    ) -> Result<()> {
+    /// Sketches the chunks that the proxy knows nothing like, where the link is so slow that to find it may pay.
+    async fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
+        if !self.pace.is_slow() {
+            return Ok(None);
+        }
+        let told: Vec<Body> =
+            chunks.answers.iter().filter_map(|answer| self.offers.body(answer.file).cloned()).collect();
+        let (spool, chunks, mut sketcher) = (self.spool.clone(), chunks.clone(), self.sketcher);
+        let work = move || sketcher.sketch(&spool, &chunks, &told).map(|sketches| (sketcher, sketches));
+        let (sketcher, sketches) = super::blocking(work).await?;
+        self.sketcher = sketcher;
+        if let Some(sketches) = &sketches {
+            self.throttle.take(sketches.bytes()).await;
+        }
+        Ok(sketches)
+    }
+
+    fn send_chunks(&mut self, chunks: Chunks) -> Result<()> {
+        let Chunks { segments, marks, signed, answers, goes_on } = chunks;
         let mut wanted = marks.iter();
         let (mut missing, mut present) = (Vec::new(), Vec::new());
         for segment in &segments {

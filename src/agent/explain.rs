@@ -24,6 +24,8 @@ pub enum Reason {
     ChangedFile,
     /// They resemble the file of the most similar path.
     SimilarName,
+    /// They resemble content of the space that was found by a sketch.
+    SimilarContent,
     /// They are of an executable whose functions moved.
     MovedCode,
     /// They are compressed already, or look so.
@@ -154,6 +156,7 @@ fn reason_of(rule: Rule) -> Reason {
         Rule::Neighbours => Reason::ChangedInPlace,
         Rule::Path => Reason::ChangedFile,
         Rule::Name => Reason::SimilarName,
+        Rule::Content => Reason::SimilarContent,
         Rule::Nothing => Reason::New,
     }
 }

@@ -19,6 +19,7 @@ mod offers;
 mod pace;
 mod pack;
 mod session;
+mod sketcher;
 mod throttle;
 
 pub use pace::Pace;

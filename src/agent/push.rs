@@ -18,6 +18,7 @@ pub use super::order::Order;
 use super::pace::Pace;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::scan::{Seen, Spool};
+use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result, Session, blocking};
 use crate::faults::{Fault, Faulty};
@@ -232,6 +233,7 @@ async fn attempt(
         throttle: Throttle::new(order.upload_rate_max),
         pace: pace.clone(),
         offers: Offers::default(),
+        sketcher: Sketcher::default(),
         raw: order.raw || !trust.short,
         finished: false,
     };

@@ -39,6 +39,8 @@ pub enum Rule {
     Path,
     /// It is the file of the most similar path.
     Name,
+    /// It is like it, wherever it is from.
+    Content,
     /// There is none.
     Nothing,
 }
@@ -55,6 +57,7 @@ impl Rule {
             0 => Self::Neighbours,
             1 => Self::Path,
             2 => Self::Name,
+            3 => Self::Content,
             _ => Self::Nothing,
         }
     }

@@ -4,13 +4,16 @@
 //!
 //! 1. what stood between the same known neighbours, in the file that shares most chunks ([`Rule::Neighbours`]),
 //! 2. the file of the same path ([`Rule::Path`]),
-//! 3. the file of the most similar path ([`Rule::Name`], [`Names`]).
+//! 3. the file of the most similar path ([`Rule::Name`], [`Names`]),
+//! 4. the most similar content, whatever file or application it is of ([`Rule::Content`], [`Sketch`]).
 //!
 //! A basis is a guess that costs bytes where it is wrong and never correctness.
 
 mod anchors;
 mod choice;
 mod names;
+mod sketch;
 
 pub use choice::{Chunk, File, Place, Region, Rule, choose};
 pub use names::Names;
+pub use sketch::{SKETCH_BYTES, Sketch};

@@ -238,6 +238,7 @@ fn explained_table(explained: &[Explained]) -> String {
         (Reason::SimilarName, older) => {
             format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
         }
+        (Reason::SimilarContent, _) => "similar content of the space".to_owned(),
     };
     let mut rows = Vec::new();
     for file in explained.iter().take(EXPLAINED_ROWS) {

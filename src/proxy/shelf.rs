@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 
 use super::proof::{self, Proof};
 
+use crate::basis::Sketch;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::faults::Fault;
-use crate::ids::{AppName, ReleaseId, UserName};
+use crate::ids::{AppName, ReleaseId, ShortId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
 use crate::pack::{Frame, FrameKind};
@@ -276,6 +277,18 @@ impl Shelf for SpaceShelf {
         self.unsynced_bytes += frame.payload.len() as u64;
         self.sync_beside();
         Ok(())
+    }
+
+    fn sketch(&mut self, chunks: Vec<(ShortId, Sketch)>) {
+        self.store.sketches().insert(chunks.into_iter());
+    }
+
+    fn has_sketches(&mut self) -> bool {
+        !self.store.sketches().is_empty()
+    }
+
+    fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
+        self.store.sketches().most_similar(sketch)
     }
 
     fn kept_message(&mut self) {

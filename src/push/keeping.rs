@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Error, Shelf};
+use crate::basis::Sketch;
 use crate::compression::Compressor;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::NodeRef;
@@ -36,6 +37,21 @@ pub(super) fn anew(
         }
     }
     Ok(())
+}
+
+/// Notes what those parts of `plain` are like that have a name.
+pub(super) fn sketch(
+    mut plain: &[u8],
+    lengths: &[u32],
+    arrived: &[Option<ChunkRef>],
+    shelf: &mut impl Shelf,
+) {
+    let sketched = lengths.iter().zip(arrived).filter_map(|(length, chunk)| {
+        let (part, rest) = plain.split_at(*length as usize);
+        plain = rest;
+        chunk.and_then(|chunk| Some((chunk.id.into(), Sketch::of(part)?)))
+    });
+    shelf.sketch(sketched.collect());
 }
 
 /// Keeps segments, neighbours together.

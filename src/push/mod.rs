@@ -18,7 +18,7 @@ mod signer;
 mod agent;
 mod proxy;
 
-pub use agent::{Action, Agent, Segments, Telling};
+pub use agent::{Action, Agent, Chunks, Segments, Telling};
 pub use listings::{Edge, Edges};
 pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};

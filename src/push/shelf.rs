@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::ids::ReleaseId;
+use crate::basis::Sketch;
+use crate::ids::{ReleaseId, ShortId};
 use crate::manifest::{EntryPath, NodeRef, Reference, Root};
 use crate::pack::Frame;
 use crate::recipe::ChunkRef;
@@ -53,6 +54,19 @@ pub trait Shelf {
     /// # Errors
     /// There is no room, or the disk failed.
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
+
+    /// Notes what chunks are like that were given to keep.
+    fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}
+
+    /// Whether any chunk of the space was sketched.
+    fn has_sketches(&mut self) -> bool {
+        false
+    }
+
+    /// A chunk that the space may hold and that shares super-features with the sketch, and how many of the three.
+    fn most_similar(&mut self, _: &Sketch) -> Option<(ShortId, usize)> {
+        None
+    }
 
     /// All content of one message was kept: the agent is told when it is stored.
     fn kept_message(&mut self);

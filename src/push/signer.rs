@@ -1,21 +1,35 @@
 //! Signs older content that missing chunks resemble, for an agent that does not have it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::parcels::{Region, Regions};
 use super::{Edges, Error, Likeness, Older, Shelf};
+use crate::basis::Rule;
 use crate::compression::{Compressor, LEVEL_FAST};
 use crate::delta::{self, Geometry, Signature};
 use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
 use crate::manifest::{NodeRef, Outline, Reference, Thin};
 use crate::recipe::ChunkRef;
-use crate::wire::{PushReply, Signed};
+use crate::wire::{PushReply, Signed, Sketches};
 
 /// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
 const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// 64 KiB: what tells how well a basis compresses.
 const SAMPLE_BYTES: usize = 64 * 1024;
+
+/// Edits of a chunk that shares so many super-features with another: resemblance of some 0.6, 0.8 and 0.95.
+const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
+/// Chunks that are told by one basis where it was found by sketches.
+const RUN_CHUNKS_MAX: usize = 64;
+
+/// Older content that some chunks resemble.
+struct Alike {
+    basis: Vec<ChunkRef>,
+    rule: Rule,
+    edits: u64,
+}
 
 /// The signature of a basis; none where it would cost about as much as it could save.
 fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
@@ -43,6 +57,8 @@ pub(super) struct Signer {
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
+    /// Sketches that were looked for.
+    sketches: usize,
 }
 
 impl Signer {
@@ -98,30 +114,74 @@ impl Signer {
             let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
             let Some(first) = places.first().copied() else { continue };
             let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
-            let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
-            if bytes > REGION_BYTES_MAX || self.chunks + likeness.chunks.len() > PUSH_CHUNKS_IN_FLIGHT {
-                continue;
-            }
-            let mut basis = Vec::with_capacity(bytes);
-            // A damaged basis costs the delta, not the push.
-            if likeness.chunks.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
-                continue;
-            }
-            let Some(signature) = signature_of(&basis, likeness.edits) else { continue };
-            let region = u32::try_from(self.regions.len()).expect("regions are bounded");
-            let mut encoded = Vec::new();
-            signature.encode(&mut encoded);
-            self.chunks += likeness.chunks.len();
-            self.regions.insert(region, Region { chunks: likeness.chunks, geometry: signature.geometry() });
-            let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
-            replies.push(PushReply::Signature(Signed {
-                region,
-                first: number(first),
-                chunks: number(chunks),
-                rule: likeness.rule.number(),
-                signature: encoded,
-            }));
+            let Likeness { chunks: basis, rule, edits, .. } = likeness;
+            replies.extend(self.sign_one(first..first + chunks, Alike { basis, rule, edits }, shelf));
         }
         replies
+    }
+
+    /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
+    pub fn alike(&mut self, sketches: &Sketches, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let limit = Error::Limit { what: "sketches", max: PUSH_CHUNKS_IN_FLIGHT };
+        let sketches = sketches.open(PUSH_CHUNKS_IN_FLIGHT - self.sketches).ok_or(limit)?;
+        self.sketches += sketches.len();
+        let mut replies = Vec::new();
+        let mut run: Option<(Range<usize>, Alike)> = None;
+        for (place, sketch) in sketches {
+            let Some((short, shared)) = shelf.most_similar(&sketch) else { continue };
+            let [Some(chunk)] = shelf.find(&[Reference::Short(short)]).map_err(Error::Shelf)?[..] else {
+                continue;
+            };
+            let place = place as usize;
+            let edits = EDITS_BY_SHARED[shared.min(EDITS_BY_SHARED.len() - 1)];
+            match &mut run {
+                // One between two that are found most likely lies between what they were found by.
+                Some((places, alike)) if place - places.end <= 1 && places.len() < RUN_CHUNKS_MAX => {
+                    places.end = place + 1;
+                    alike.edits += edits;
+                    if !alike.basis.contains(&chunk) {
+                        alike.basis.push(chunk);
+                    }
+                }
+                _ => {
+                    let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
+                    if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
+                        replies.extend(self.sign_one(places, alike, shelf));
+                    }
+                }
+            }
+        }
+        if let Some((places, alike)) = run {
+            replies.extend(self.sign_one(places, alike, shelf));
+        }
+        replies.push(PushReply::Alike);
+        Ok(replies)
+    }
+
+    /// Signs the basis of the chunks at these places among those that were asked for.
+    fn sign_one(&mut self, places: Range<usize>, alike: Alike, shelf: &mut impl Shelf) -> Option<PushReply> {
+        let bytes: usize = alike.basis.iter().map(|chunk| chunk.bytes as usize).sum();
+        if bytes > REGION_BYTES_MAX || self.chunks + alike.basis.len() > PUSH_CHUNKS_IN_FLIGHT {
+            return None;
+        }
+        let mut basis = Vec::with_capacity(bytes);
+        // A damaged basis costs the delta, not the push.
+        if alike.basis.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
+            return None;
+        }
+        let signature = signature_of(&basis, alike.edits)?;
+        let region = u32::try_from(self.regions.len()).expect("regions are bounded");
+        let mut encoded = Vec::new();
+        signature.encode(&mut encoded);
+        self.chunks += alike.basis.len();
+        self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
+        let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
+        Some(PushReply::Signature(Signed {
+            region,
+            first: number(places.start),
+            chunks: number(places.len()),
+            rule: alike.rule.number(),
+            signature: encoded,
+        }))
     }
 }

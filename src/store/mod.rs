@@ -17,6 +17,7 @@ mod records;
 mod recovery;
 pub mod retention;
 mod run;
+mod sketches;
 mod verification;
 mod writer;
 
@@ -30,6 +31,7 @@ pub use place::Place;
 pub use planted::Planted;
 pub use reader::StoreReader;
 pub use records::{Found, Records};
+pub use sketches::Sketches;
 pub use verification::{Pass, heal, verify_packs, verify_releases};
 
 use std::collections::HashSet;
@@ -108,6 +110,7 @@ pub struct Store {
     leases: Leases,
     condemned: Condemned,
     rebuilt: Rebuilt,
+    sketches: Sketches,
     /// Damage was met since somebody last asked.
     suspect: AtomicBool,
     /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
@@ -142,6 +145,7 @@ impl Store {
         let writer = Writer::new(shared.clone(), opened.next_number, &options);
         let incomplete = folder.join("incomplete");
         let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
+        let sketches = Sketches::open(folder.join("sketches"), options.reserve_bytes);
         let store = Self {
             options,
             shared,
@@ -152,6 +156,7 @@ impl Store {
             leases: Leases::new(options.now),
             condemned: Condemned::default(),
             rebuilt,
+            sketches,
             suspect: AtomicBool::new(opened.packs_lost),
             unsure: AtomicBool::new(left_open.cut),
         };
@@ -243,6 +248,11 @@ impl Store {
         let Some((id, place)) = found else { return Ok(None) };
         let chunk = ChunkRef { id, bytes: place.bytes };
         Ok(self.holds(&chunk)?.then_some(chunk))
+    }
+
+    /// Which chunks sketches are like.
+    pub fn sketches(&self) -> &Sketches {
+        &self.sketches
     }
 
     /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.

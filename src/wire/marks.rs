@@ -19,6 +19,11 @@ impl Marks {
             && (tail == 0 || self.bits.last().is_none_or(|last| last >> tail == 0))
     }
 
+    /// How many things there are, marked or not; 0 where the marks are not well-formed.
+    pub fn count(&self) -> usize {
+        if self.fits(self.count as usize) { self.count as usize } else { 0 }
+    }
+
     /// The marks in order.
     pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
         (0..self.count as usize).map(|at| self.bits.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1))

@@ -7,6 +7,7 @@
 mod marks;
 mod batch;
 mod parcel;
+mod sketches;
 mod query;
 
 pub use batch::{
@@ -19,6 +20,7 @@ pub use query::{
     Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
     UserStatistics,
 };
+pub use sketches::Sketches;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -29,7 +31,7 @@ use crate::manifest::{Outline, Profile, Shape, Totals};
 use crate::record::{DeliveryEvent, Record};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +193,8 @@ pub enum FromAgent {
     Offer(FileOffer),
     /// The next of the wanted segments, in order.
     Segments(SegmentBatch),
+    /// What chunks are like that the last `Missing`s marked and nothing was signed for.
+    Sketches(Sketches),
     /// Some of the missing chunks, stored as they come.
     Chunks(Batch),
     /// More missing chunks; their bytes follow in pieces.
@@ -209,6 +213,7 @@ impl FromAgent {
             Self::Grown(_) => "Grown",
             Self::Offer(_) => "Offer",
             Self::Segments(_) => "Segments",
+            Self::Sketches(_) => "Sketches",
             Self::Chunks(_) => "Chunks",
             Self::Parcel(_) => "Parcel",
             Self::Piece(_) => "Piece",
@@ -224,13 +229,18 @@ pub enum PushReply {
     WantNames,
     /// There is a release before this one: executables may be told by their records.
     WantOffers,
+    /// The space has sketches: chunks that nothing else is known for may be sketched.
+    WantSketches,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),
     /// Which records of an offered file the proxy has, before the `Missing` for its first chunks; without one, the
     /// file is sent as others are.
     Answer(FileAnswer),
-    /// Older content that some of the chunks resemble that the next `Missing` marks.
+    /// Older content that some of the chunks resemble that the next `Missing` marks, or the one that the next `Alike` is
+    /// about.
     Signature(Signed),
+    /// For one `Sketches`: all that is like them was signed.
+    Alike,
     /// For one `Segments`: which of its chunk references, in order, the space lacks.
     Missing(Marks),
     /// So many `Chunks` and `Parcel`s are on stable storage.

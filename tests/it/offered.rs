@@ -13,7 +13,7 @@ use whit::limits::{
     PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX,
 };
 use whit::manifest::{self, Builder, EntryPath, Item, Profile, Shape};
-use whit::push::{Action, Agent, Error, Proxy, Telling};
+use whit::push::{Action, Agent, Chunks, Error, Proxy, Telling};
 use whit::recipe::{ChunkRef, Recipe};
 use whit::wire::{Basis, Cut, FileAnswer, FileOffer, FromAgent, Marks, Parcel, PushReply, Signed, Span};
 
@@ -564,7 +564,7 @@ fn an_agent_takes_answers_where_it_was_asked_to_offer_and_no_more_than_fit_its_o
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
     let actions = asked.receive(missing).expect("honest");
     let answers = actions.iter().find_map(|action| match action {
-        Action::SendChunks { answers, .. } => Some(answers.len()),
+        Action::SendChunks(Chunks { answers, .. }) => Some(answers.len()),
         _ => None,
     });
     assert_eq!(answers, Some(1));
@@ -594,7 +594,7 @@ fn signatures_that_no_memory_would_hold_are_let_go() {
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
     let actions = agent.receive(missing).expect("honest");
     let signed = actions.iter().find_map(|action| match action {
-        Action::SendChunks { signed, .. } => Some(signed.len()),
+        Action::SendChunks(Chunks { signed, .. }) => Some(signed.len()),
         _ => None,
     });
     assert_eq!(signed, Some(32));

@@ -79,7 +79,7 @@ impl Home {
     }
 
     /// A proxy that listens on a free port.
-    fn serve(&self, arguments: &[&str]) -> Served {
+    pub fn serve(&self, arguments: &[&str]) -> Served {
         self.serve_at("127.0.0.1:0", arguments)
     }
 

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
+use whit::basis::Sketch;
 use whit::compression::{self, Codec, LEVEL_DEFAULT};
 use whit::delta::{Matcher, Signature};
 use whit::ids::{ChunkId, ReleaseId, ShortId};
 use whit::manifest::{self, NodeRef, Root, Totals};
-use whit::push::{Action, Agent, Error, Proxy, Segments, Telling, prefix_of};
+use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
+use whit::recipe::ChunkRef;
 use whit::record::{DeliveryEvent, DeliveryState};
 use whit::wire::{
-    Basis, Batch, FromAgent, Grown, Marks, Open, Parcel, PushReply, Section, SegmentBatch, Signed, Span, Told,
+    Basis, Batch, FromAgent, Grown, Marks, Open, Parcel, PushReply, Section, SegmentBatch, Signed, Sketches,
+    Span, Told,
 };
 
 use crate::shelf::{Files, Memory, Release, open, release};
@@ -170,7 +173,11 @@ impl<'a> Push<'a> {
                         actions.extend(agent.offered(offered));
                     }
                 }
-                Action::SendChunks { segments, marks, signed, .. } => {
+                Action::Sketch(chunks) => {
+                    let sketches = dice.percent(70).then(|| self.sketches(&chunks));
+                    actions.extend(agent.sketched(chunks, sketches));
+                }
+                Action::SendChunks(Chunks { segments, marks, signed, .. }) => {
                     if !self.dry_run {
                         let messages = self.chunks(&segments, &marks, &signed, agent.is_based(), dice);
                         feeding.extend(messages.into_iter().map(Some));
@@ -209,6 +216,19 @@ impl<'a> Push<'a> {
         });
         let offered = if wanted.offer { offered.into_iter().collect() } else { Marks::default() };
         SegmentBatch::new(&bytes, prefix.as_deref(), offered)
+    }
+
+    /// Sketches of all that nothing was signed for.
+    fn sketches(&self, chunks: &Chunks) -> Sketches {
+        let all = chunks.segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+        let missing = all.zip(chunks.marks.iter()).filter(|(_, mark)| *mark);
+        let sketch = |(at, (chunk, _)): (usize, (&ChunkRef, bool))| {
+            let is_in = |signed: &Signed| {
+                (signed.first..signed.first + signed.chunks).contains(&u32::try_from(at).expect("few"))
+            };
+            if chunks.signed.iter().any(is_in) { None } else { Sketch::of(&self.release.content[&chunk.id]) }
+        };
+        Sketches::new(&missing.enumerate().map(sketch).collect::<Vec<_>>())
     }
 
     /// The marked chunks of some segments, as messages of any kind that fits.
@@ -540,7 +560,10 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
         let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
         Proxy::open(begin, &mut memory).expect("an honest agent")
     };
-    assert!(matches!(replies.as_slice(), [PushReply::WantOffers, PushReply::WantSegments(_)]));
+    let wants = [PushReply::WantOffers, PushReply::WantSketches];
+    assert!(
+        matches!(&replies[..], [first, second, PushReply::WantSegments(_)] if [first, second] == [&wants[0], &wants[1]])
+    );
     let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
     let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
     let signed: Vec<&Signed> = replies

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use whit::basis::Sketch;
 use whit::faults::Fault;
 use whit::ids::{ChunkId, ReleaseId, ShortId};
 use whit::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, Shape, Totals};
@@ -25,12 +26,18 @@ pub struct Memory {
     latest: Option<ReleaseId>,
     /// Chunks that are found for short ids that are not theirs.
     pub alike: HashMap<ShortId, ChunkRef>,
+    /// What chunks are like that were kept, or that a release brought.
+    pub sketches: Vec<(ShortId, Sketch)>,
 }
 
 impl Memory {
     /// A space that has a release.
     pub fn holding(release: &Release) -> Self {
         let mut memory = Self { chunks: release.content.clone(), ..Self::default() };
+        let sketch = |(id, bytes): (&ChunkId, &Vec<u8>)| Some(((*id).into(), Sketch::of(bytes)?));
+        memory.sketches = release.content.iter().filter_map(sketch).collect();
+        // The same whatever the order of a map.
+        memory.sketches.sort_unstable_by_key(|(id, _)| *id.as_bytes());
         for (node, part) in release.segments.iter().zip(&release.parts) {
             memory.segments.insert(node.id, part.clone());
         }
@@ -138,6 +145,23 @@ impl Shelf for Memory {
             }
         }
         Ok(())
+    }
+
+    fn sketch(&mut self, chunks: Vec<(ShortId, Sketch)>) {
+        self.sketches.extend(chunks);
+    }
+
+    fn has_sketches(&mut self) -> bool {
+        !self.sketches.is_empty()
+    }
+
+    fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
+        let shared = |other: &Sketch| {
+            let pairs = sketch.super_features().into_iter().zip(other.super_features());
+            pairs.filter(|(one, other)| one == other).count()
+        };
+        let alike = self.sketches.iter().map(|(id, other)| (*id, shared(other)));
+        alike.max_by_key(|(_, shared)| *shared).filter(|(_, shared)| *shared > 0)
     }
 
     fn kept_message(&mut self) {}

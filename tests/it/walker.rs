@@ -14,7 +14,7 @@ use whit::ids::ChunkId;
 use whit::link::{self, Connection, Receiver, Sender};
 use whit::manifest::shorten;
 use whit::monitor::Silent;
-use whit::push::{Action, Agent, Segments, Telling};
+use whit::push::{Action, Agent, Chunks, Segments, Telling};
 use whit::record::Record;
 use whit::wire::{Batch, FromAgent, Marks, Open, Operation, PushReply, Request, SegmentBatch, Told};
 
@@ -127,7 +127,8 @@ impl Walker {
 
     async fn act(&mut self, actions: Vec<Action>) -> link::Result<Step> {
         let mut step = Step::Heard;
-        for action in actions {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 Action::Send(message) => {
                     self.committing |= matches!(message, FromAgent::Commit);
@@ -144,7 +145,8 @@ impl Walker {
                     let parts = if full { parts } else { thin(&parts) };
                     self.sender.send(&FromAgent::Segments(raw_segments(&parts))).await?;
                 }
-                Action::SendChunks { segments, marks, .. } => {
+                Action::Sketch(chunks) => actions.extend(self.machine.sketched(chunks, None)),
+                Action::SendChunks(Chunks { segments, marks, .. }) => {
                     let mut marks = marks.iter();
                     let mut missing = Vec::new();
                     for segment in segments {

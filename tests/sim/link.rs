@@ -15,7 +15,7 @@ use whit::ids::{ChunkId, ReleaseId, ShortId};
 use whit::link::{Connection, Counters, Listener, Options, connect_over};
 use whit::manifest::{Item, NodeRef, Reference, Root, decode_segment};
 use whit::pack::Frame;
-use whit::push::{Action, Agent, Proposal, Proxy, Shelf, Telling};
+use whit::push::{Action, Agent, Chunks, Proposal, Proxy, Shelf, Telling};
 use whit::recipe::ChunkRef;
 use whit::record::Record;
 use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request, Told};
@@ -165,7 +165,8 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
                     let message = FromAgent::Segments(segment_batch(build, None, &segments, |_| false));
                     sender.send(&message).await.map_err(|error| told(&error))?;
                 }
-                Action::SendChunks { segments, marks, .. } => {
+                Action::Sketch(chunks) => actions.extend(machine.sketched(chunks, None)),
+                Action::SendChunks(Chunks { segments, marks, .. }) => {
                     for chunks in wanted(build, &segments, &marks).chunks(BATCH) {
                         let message = FromAgent::Chunks(batch(chunks.iter().map(|id| pool.bytes(id))));
                         sender.send(&message).await.map_err(|error| told(&error))?;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use whit::basis::Sketch;
 use whit::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
 use whit::faults::Fault;
 use whit::ids::{AppName, ChunkId};
 use whit::manifest::shorten;
 use whit::proxy::SpaceShelf;
-use whit::push::{Action, Agent, Error, Proxy, Segments, Telling, prefix_of};
+use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
 use whit::store::Store;
-use whit::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Span, Told};
+use whit::wire::{
+    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span, Told,
+};
 
 use crate::content::{Build, Pool};
 use crate::random::Random;
@@ -192,6 +195,7 @@ impl Pusher {
             FromAgent::Names(_)
             | FromAgent::Grown(_)
             | FromAgent::Segments(_)
+            | FromAgent::Sketches(_)
             | FromAgent::Commit
             | FromAgent::Offer(_) => {}
         }
@@ -212,7 +216,14 @@ impl Pusher {
                         actions.extend(self.agent.offered(offered));
                     }
                 }
-                Action::SendChunks { segments, marks, .. } => {
+                Action::Sketch(chunks) => {
+                    let missing = wanted(&self.build, &chunks.segments, &chunks.marks);
+                    let sketch = |id: &ChunkId| Sketch::of(pool.bytes(id));
+                    let sketches = Sketches::new(&missing.iter().map(sketch).collect::<Vec<_>>());
+                    let sketches = random.percent(70).then_some(sketches);
+                    actions.extend(self.agent.sketched(chunks, sketches));
+                }
+                Action::SendChunks(Chunks { segments, marks, .. }) => {
                     let missing = wanted(&self.build, &segments, &marks);
                     let mut rest = missing.as_slice();
                     while !rest.is_empty() {

@@ -1,9 +1,11 @@
 //! The agent's half of a push.
 
+mod held;
 mod opening;
 
 use std::collections::VecDeque;
 
+use self::held::Held;
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
 use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
@@ -28,19 +30,10 @@ pub enum Action {
     Send(FromAgent),
     /// Send these segments, by place, as one `Segments`.
     SendSegments(Segments),
-    /// Send the marked ones of all chunk references of these segments, then call [`Agent::chunks_sent`].
-    SendChunks {
-        /// The segments, by place.
-        segments: Vec<u32>,
-        /// Which of their chunk references, in order.
-        marks: Marks,
-        /// What the proxy has that some of them resemble.
-        signed: Vec<Signed>,
-        /// Which records the proxy has of executables that were offered.
-        answers: Vec<FileAnswer>,
-        /// Whether the segment after these is sent too, and its chunks with another of these.
-        goes_on: bool,
-    },
+    /// Sketch those of these chunks that resemble nothing so far, if that may pay, then call [`Agent::sketched`].
+    Sketch(Chunks),
+    /// Send these chunks, then call [`Agent::chunks_sent`].
+    SendChunks(Chunks),
     /// So many `Chunks` and `Parcel`s are safe now.
     Stored(u64),
     /// The release is safe.
@@ -54,6 +47,21 @@ pub enum Action {
     Delivery(DeliveryEvent),
     /// There is nothing more to do.
     Finish,
+}
+
+/// Chunks to send: the marked ones of all chunk references of some segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunks {
+    /// The segments, by place.
+    pub segments: Vec<u32>,
+    /// Which of their chunk references, in order.
+    pub marks: Marks,
+    /// What the proxy has that some of them resemble.
+    pub signed: Vec<Signed>,
+    /// Which records the proxy has of executables that were offered.
+    pub answers: Vec<FileAnswer>,
+    /// Whether the segment after these is sent too, and its chunks with another of these.
+    pub goes_on: bool,
 }
 
 /// Segments to send, and in which form.
@@ -140,6 +148,10 @@ pub struct Agent {
     offers: bool,
     /// Whether the proxy wants executables to be offered.
     wants_offers: bool,
+    /// Whether the proxy can find content by sketches.
+    wants_sketches: bool,
+    /// Chunks that wait for what is like them, or for others that do: their order stays.
+    held: VecDeque<Held>,
     /// `SendChunks` under way.
     sending: usize,
     /// Whether the last one was said to go on: then the next comes, even without chunks.
@@ -196,6 +208,11 @@ impl Agent {
                 self.wants_offers = true;
                 Ok(Vec::new())
             }
+            (State::Opened | State::Named, PushReply::WantSketches) => {
+                self.wants_sketches = true;
+                Ok(Vec::new())
+            }
+            (State::Sending, PushReply::Alike) => self.alike(),
             (State::Sending | State::Committing, PushReply::Answer(answer))
                 if self.wants_offers && self.answers.len() < OFFERS_MAX =>
             {
@@ -270,8 +287,8 @@ impl Agent {
         }
         self.goes_on = goes_on;
         self.sending += 1;
-        let mut actions =
-            vec![Action::SendChunks { segments, marks, signed: Vec::new(), answers: Vec::new(), goes_on }];
+        let (signed, answers) = (Vec::new(), Vec::new());
+        let mut actions = vec![Action::SendChunks(Chunks { segments, marks, signed, answers, goes_on })];
         actions.extend(self.proceed());
         actions
     }
@@ -325,7 +342,9 @@ impl Agent {
                 self.goes_on = goes_on;
             }
             self.sending += 1;
-            actions.push(Action::SendChunks { segments: places, marks, signed, answers, goes_on });
+            let chunks = Chunks { segments: places, marks, signed, answers, goes_on };
+            let is_new = self.wants_sketches && !was_offered && !self.dry_run;
+            actions.push(if is_new { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
         }
         actions.extend(self.proceed());
         Ok(actions)
@@ -376,10 +395,12 @@ fn name_of(reply: &PushReply) -> &'static str {
     match reply {
         PushReply::WantNames => "WantNames",
         PushReply::WantOffers => "WantOffers",
+        PushReply::WantSketches => "WantSketches",
         PushReply::Answer(_) => "Answer",
         PushReply::WantSegments(_) => "WantSegments",
         PushReply::Signature(_) => "Signature",
         PushReply::Missing(_) => "Missing",
+        PushReply::Alike => "Alike",
         PushReply::Stored(_) => "Stored",
         PushReply::Mismatch => "Mismatch",
         PushReply::Unproven(_) => "Unproven",

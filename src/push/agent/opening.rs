@@ -28,6 +28,8 @@ impl Agent {
             answer_bytes_left: ANSWER_BYTES_MAX,
             offers: matches!(telling, Telling::Base(..)) && !open.dry_run,
             wants_offers: false,
+            wants_sketches: false,
+            held: VecDeque::new(),
             sending: 0,
             goes_on: false,
             round_trips: 0,

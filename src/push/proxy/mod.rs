@@ -101,6 +101,9 @@ impl Proxy {
             (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
                 self.segments(&batch, shelf)
             }
+            (State::Receiving, FromAgent::Sketches(sketches)) if !self.told_by_base && !self.open.dry_run => {
+                self.signer.alike(&sketches, shelf)
+            }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
@@ -193,6 +196,7 @@ impl Proxy {
         let parts = batch.open(&mut self.zstd, &mut plain)?;
         let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
         self.cost.sent_bytes += batch.payload.len() as u64;
+        keeping::sketch(&plain, &batch.lengths, &arrived, shelf);
         if arrived.iter().all(Option::is_some) {
             let chunks = arrived.into_iter().flatten().collect();
             let frame =
@@ -249,6 +253,7 @@ impl Proxy {
             arrived => arrived?,
         };
         self.cost.sent_bytes += payload.len() as u64;
+        keeping::sketch(&plain, &parcel.lengths, &arrived, shelf);
         keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, shelf)?;
         self.end_message(complete, shelf)
     }

@@ -116,7 +116,13 @@ impl Proxy {
             return Ok(vec![PushReply::WantNames]);
         }
         self.begin_receiving(Vec::new());
-        Ok(vec![PushReply::WantSegments(Marks::default())])
+        let wanted = PushReply::WantSegments(Marks::default());
+        Ok(self.want_sketches(shelf).into_iter().chain([wanted]).collect())
+    }
+
+    /// Asks for sketches where something could be found by them.
+    fn want_sketches(&self, shelf: &mut impl Shelf) -> Option<PushReply> {
+        (!self.open.dry_run && shelf.has_sketches()).then_some(PushReply::WantSketches)
     }
 
     /// Hears what the whole manifest is.
@@ -176,6 +182,7 @@ impl Proxy {
         if !self.base.is_empty() && !self.open.dry_run {
             replies.push(PushReply::WantOffers);
         }
+        replies.extend(self.want_sketches(shelf));
         replies.push(PushReply::WantSegments(marks));
         Ok(replies)
     }

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::super::packs::{self, Pack};
+use crate::basis::Sketch;
 use crate::compression::Decompressor;
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, ShortId};
 use crate::pack::{FrameKind, FrameView, HEADER_BYTES};
 use crate::recipe::ChunkRef;
 use crate::upkeep::Damage;
@@ -16,6 +17,8 @@ pub struct Check {
     pub bytes: u64,
     /// The chunks that are what their names say, and their frames' kinds and offsets.
     pub intact: Vec<(ChunkRef, FrameKind, u64)>,
+    /// What those of content are like.
+    pub sketches: Vec<(ShortId, Sketch)>,
     /// What is not right.
     pub damaged: Vec<Damage>,
     /// Chunks that the footer or a frame's table names and that cannot be had from this pack.
@@ -95,6 +98,9 @@ fn check_frame(
         let end = at + chunk.bytes as usize;
         if decoded.is_ok() && ChunkId::of(&plain[at..end]) == chunk.id {
             check.intact.push((chunk, frame.kind(), offset));
+            if frame.kind() == FrameKind::Content {
+                check.sketches.extend(Sketch::of(&plain[at..end]).map(|sketch| (chunk.id.into(), sketch)));
+            }
         } else {
             wrong += 1;
             check.lost.push(chunk.id);

@@ -62,6 +62,7 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
         verified.packs += 1;
         verified.chunks += check.intact.len() as u64;
         verified.bytes += check.bytes;
+        store.sketches.insert(check.sketches.iter().copied());
         if check.damaged.is_empty() {
             verified.indexed += repair::mend_index(store, number, &pack, pass.repair)?;
         } else {

@@ -1,10 +1,11 @@
 //! The agent's half of a push against a proxy that replies whatever it likes.
 
+use whit::basis::{SKETCH_BYTES, Sketch};
 use whit::ids::{ChunkId, ReleaseId};
 use whit::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
 use whit::manifest::{NodeRef, Profile, Shape, Totals};
-use whit::push::{Action, Agent, Segments, Telling};
-use whit::wire::{FromAgent, Marks, Open, PushReply, Refusal, Signed, Told};
+use whit::push::{Action, Agent, Chunks, Segments, Telling};
+use whit::wire::{FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
 
 use super::script::Script;
 
@@ -22,22 +23,10 @@ pub fn run(bytes: &[u8]) {
     let telling = telling(flags, &segments);
     let told = telling.clone();
     let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), telling);
-    let fits = count <= OPEN_NAMES_MAX;
-    let mut wanted = vec![false; count];
-    match &open.told {
-        Told::Growing => panic!("a manifest that is all there grows"),
-        Told::Short(names) => assert_eq!(names.len(), if fits { 4 * count } else { 0 }),
-        Told::Full(names) => assert_eq!(names.len(), if fits { 8 * count } else { 0 }),
-        Told::Base { outline, .. } => {
-            let Telling::Base(_, base) = &told else { panic!("told by a base that nobody gave") };
-            let applied = outline.apply(base, count).expect("its own base");
-            assert!(
-                applied.iter().zip(&segments).all(|(stays, node)| stays.is_none_or(|stays| stays == *node))
-            );
-            wanted = applied.iter().map(Option::is_none).collect();
-        }
-    }
+    let mut wanted = wanted(&open.told, &told, &segments);
     let (mut unanswered, mut sending, mut sent) = (0usize, 0usize, vec![false; count]);
+    // Chunks that wait for what is like them.
+    let mut held = 0usize;
     let mut answered = agent.is_based();
     loop {
         while !actions.is_empty() {
@@ -50,13 +39,16 @@ pub fn run(bytes: &[u8]) {
                         (unanswered, answered, sent) = (0, false, vec![false; count]);
                     }
                     Action::Send(FromAgent::Commit) => {
-                        assert!(!open.dry_run && sending == 0 && (agent.is_based() || unanswered == 0));
+                        assert!(
+                            !open.dry_run && sending + held == 0 && (agent.is_based() || unanswered == 0)
+                        );
                         assert_eq!(sent, wanted, "a commit comes after all that was wanted");
                     }
+                    Action::Send(FromAgent::Sketches(_)) => assert!(held > 0),
                     Action::Send(_) => panic!("not by this half"),
                     Action::SendSegments(Segments { places, offer, against, .. }) => {
                         unanswered += 1;
-                        assert!(!places.is_empty() && unanswered + sending <= OPEN_MAX);
+                        assert!(!places.is_empty() && unanswered + sending + held <= OPEN_MAX);
                         assert_eq!(offer, agent.is_based() && !open.dry_run);
                         assert_eq!(against.is_some(), agent.is_based());
                         let bytes: usize =
@@ -69,7 +61,14 @@ pub fn run(bytes: &[u8]) {
                             more.extend(agent.offered(marks(&mut script, 20)));
                         }
                     }
-                    Action::SendChunks { segments, .. } => {
+                    Action::Sketch(chunks) => {
+                        assert!(!open.dry_run && !agent.is_based() && !chunks.segments.is_empty());
+                        let sketches = sketches(&mut script);
+                        held += 1;
+                        more.extend(agent.sketched(chunks, sketches));
+                    }
+                    Action::SendChunks(Chunks { segments, .. }) => {
+                        held = held.saturating_sub(1);
                         sending += 1;
                         assert!(!segments.is_empty());
                     }
@@ -84,8 +83,9 @@ pub fn run(bytes: &[u8]) {
         }
         let before = agent.round_trips();
         actions = match reply(&mut script, count) {
+            None if sending == 0 => Vec::new(),
             None => {
-                sending = sending.saturating_sub(1);
+                sending -= 1;
                 agent.chunks_sent()
             }
             Some(reply) => {
@@ -109,6 +109,33 @@ pub fn run(bytes: &[u8]) {
         };
         assert!(agent.round_trips() <= before + 1);
     }
+}
+
+/// Which segments the agent sends at once: those that its base lacks.
+fn wanted(told: &Told, telling: &Telling, segments: &[NodeRef]) -> Vec<bool> {
+    let count = segments.len();
+    let fits = count <= OPEN_NAMES_MAX;
+    let mut wanted = vec![false; count];
+    match told {
+        Told::Growing => panic!("a manifest that is all there grows"),
+        Told::Short(names) => assert_eq!(names.len(), if fits { 4 * count } else { 0 }),
+        Told::Full(names) => assert_eq!(names.len(), if fits { 8 * count } else { 0 }),
+        Told::Base { outline, .. } => {
+            let Telling::Base(_, base) = telling else { panic!("told by a base that nobody gave") };
+            let applied = outline.apply(base, count).expect("its own base");
+            assert!(
+                applied.iter().zip(segments).all(|(stays, node)| stays.is_none_or(|stays| stays == *node))
+            );
+            wanted = applied.iter().map(Option::is_none).collect();
+        }
+    }
+    wanted
+}
+
+/// One sketch, or none at all.
+fn sketches(script: &mut Script<'_>) -> Option<Sketches> {
+    let sketch = Sketch::from_bytes([script.byte(); SKETCH_BYTES]);
+    (script.below(2) == 0).then(|| Sketches::new(&[Some(sketch)]))
 }
 
 /// How the agent tells of its segments.
@@ -148,7 +175,7 @@ fn marks(script: &mut Script<'_>, count: usize) -> Marks {
 
 /// The next reply; none where chunks have been sent instead.
 fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
-    Some(match script.below(11) {
+    Some(match script.below(13) {
         0 => return None,
         1 => PushReply::WantNames,
         2 => PushReply::WantSegments(marks(script, count)),
@@ -176,6 +203,8 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
             rule: 1,
             signature: script.run().to_vec(),
         }),
+        10 => PushReply::WantSketches,
+        11 => PushReply::Alike,
         _ => rmp_serde::from_slice(script.run()).ok()?,
     })
 }

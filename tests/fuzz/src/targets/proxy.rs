@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use whit::basis::{SKETCH_BYTES, Sketch};
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
 use whit::faults::Fault;
 use whit::ids::{ChunkId, ReleaseId, ShortId};
@@ -18,7 +19,7 @@ use whit::reassembly::{self, ChunkReader, SourceError, walk};
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::Record;
 use whit::wire::{
-    Batch, FromAgent, Grown, Open, Parcel, PushReply, Refusal, SegmentBatch, Told, pack_names,
+    Batch, FromAgent, Grown, Open, Parcel, PushReply, Refusal, SegmentBatch, Sketches, Told, pack_names,
     pack_short_names,
 };
 
@@ -55,10 +56,7 @@ pub fn run(bytes: &[u8]) {
         Err(error) => return drop(error.to_string()),
     };
     loop {
-        let beside = |reply: &&PushReply| {
-            matches!(reply, PushReply::Signature(_) | PushReply::Answer(_) | PushReply::WantOffers)
-        };
-        let answers = replies.iter().filter(|reply| !beside(reply)).count();
+        let answers = replies.iter().filter(|reply| !is_beside(reply)).count();
         assert!(answers <= 1, "one message, one answer");
         for reply in replies {
             let bytes = rmp_serde::to_vec(&reply).expect("a Vec takes every write");
@@ -74,6 +72,12 @@ pub fn run(bytes: &[u8]) {
             Some(Err(error)) => return drop(error.to_string()),
         };
     }
+}
+
+/// Whether a reply only goes before the one that answers.
+fn is_beside(reply: &PushReply) -> bool {
+    use PushReply::{Answer, Signature, WantOffers, WantSketches};
+    matches!(reply, Signature(_) | Answer(_) | WantOffers | WantSketches)
 }
 
 /// What an agent may have: segments and chunks, some of which say what is not so.
@@ -193,6 +197,8 @@ impl Talk<'_> {
             PushReply::WantNames => self.named = 0,
             PushReply::Signature(_)
             | PushReply::WantOffers
+            | PushReply::WantSketches
+            | PushReply::Alike
             | PushReply::Answer(_)
             | PushReply::Mismatch
             | PushReply::Unproven(_)
@@ -202,7 +208,7 @@ impl Talk<'_> {
     }
 
     fn next(&mut self, script: &mut Script<'_>) -> Option<FromAgent> {
-        Some(match script.below(15) {
+        Some(match script.below(16) {
             0 => {
                 let names = self.names.iter().skip(self.named).take(1 + script.below(8)).copied();
                 self.named += names.len();
@@ -246,6 +252,14 @@ impl Talk<'_> {
                 let Release { root, segments, .. } = self.release;
                 let segments = u32::try_from(segments.len() + script.below(3)).expect("few");
                 FromAgent::Grown(Grown { release: root.release(), totals: root.totals, segments })
+            }
+            14 => {
+                let count = script.below(9);
+                let flags = script.byte();
+                let sketch = |at: usize| {
+                    (flags >> (at % 8) & 1 == 1).then(|| Sketch::from_bytes([flags; SKETCH_BYTES]))
+                };
+                FromAgent::Sketches(Sketches::new(&(0..count).map(sketch).collect::<Vec<_>>()))
             }
             _ => return None,
         })
@@ -355,6 +369,17 @@ impl Shelf for Space {
         let missing = || Refusal { fault: Fault::Corrupt, text: String::new(), hint: None };
         out.extend_from_slice(self.chunks.get(&chunk.id).ok_or_else(missing)?);
         Ok(())
+    }
+
+    fn has_sketches(&mut self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
+        // Whatever it is, it is a hint: a chunk that is there, or none.
+        let at = usize::from(sketch.to_bytes()[0]);
+        let id = self.chunks.keys().nth(at % 4).copied().unwrap_or_else(|| ChunkId::of(b"gone"));
+        Some((id.into(), 1 + at % 3))
     }
 
     fn kept_message(&mut self) {}

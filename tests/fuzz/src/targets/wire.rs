@@ -48,6 +48,10 @@ pub fn run(bytes: &[u8]) {
                     assert!((1..=PARCEL_PLAIN_MAX).contains(&bytes) && parcel.payload_bytes > 0);
                 }
             }
+            Some(FromAgent::Sketches(sketches)) => {
+                let places = sketches.open(1000).unwrap_or_default();
+                assert!(places.is_sorted_by(|(one, _), (other, _)| one < other) && places.len() <= 1000);
+            }
             Some(FromAgent::Grown(_) | FromAgent::Offer(_) | FromAgent::Piece(_) | FromAgent::Commit)
             | None => {}
         },

@@ -1,0 +1,66 @@
+//! Sketches chunks that the proxy knows nothing like by their places and names.
+
+use super::Result;
+use super::pack;
+use super::scan::{Body, Located, Spool};
+use crate::basis::Sketch;
+use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
+use crate::push::Chunks;
+use crate::wire::Sketches;
+
+/// 32 KiB: for less, the round trip is not worth it.
+const BYTES_MIN: u64 = 32 * 1024;
+
+/// Sketches the chunks of one push.
+#[derive(Debug, Clone, Copy)]
+pub struct Sketcher {
+    /// How many more the proxy takes.
+    left: usize,
+}
+
+impl Default for Sketcher {
+    fn default() -> Self {
+        Self { left: PUSH_CHUNKS_IN_FLIGHT }
+    }
+}
+
+impl Sketcher {
+    /// Sketches those of the chunks that nothing was signed for and that are not of executables that are `told` otherwise.
+    ///
+    /// None where that is too little to be worth a round trip. Blocks; reads them once more than they are sent.
+    ///
+    /// # Errors
+    /// The segments cannot be read; a chunk that cannot is not sketched.
+    pub fn sketch(&mut self, spool: &Spool, chunks: &Chunks, told: &[Body]) -> Result<Option<Sketches>> {
+        let mut marks = chunks.marks.iter();
+        let mut missing: Vec<Option<Located>> = Vec::new();
+        for segment in &chunks.segments {
+            let located = spool.chunks(*segment)?.into_iter().filter(|_| marks.next() == Some(true));
+            missing.extend(
+                located.map(|located| (!told.iter().any(|body| located.is_of(body))).then_some(located)),
+            );
+        }
+        for signed in &chunks.signed {
+            let count = (signed.chunks as usize).min(missing.len());
+            missing.iter_mut().skip(signed.first as usize).take(count).for_each(|located| *located = None);
+        }
+        let bytes: u64 = missing.iter().flatten().map(|located| u64::from(located.chunk.bytes)).sum();
+        if bytes < BYTES_MIN {
+            return Ok(None);
+        }
+        let (mut open, mut plain) = (None, Vec::new());
+        let sketch = |located: Option<Located>| {
+            plain.clear();
+            // Whatever is wrong with it is said when it is sent.
+            pack::read(&located?, &mut open, &mut plain).ok()?;
+            Sketch::of(&plain)
+        };
+        let sketches: Vec<Option<Sketch>> = missing.into_iter().map(sketch).collect();
+        let count = sketches.iter().flatten().count();
+        if count == 0 || count > self.left {
+            return Ok(None);
+        }
+        self.left -= count;
+        Ok(Some(Sketches::new(&sketches)))
+    }
+}

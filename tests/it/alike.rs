@@ -1,0 +1,103 @@
+//! Content that is found by what it is like, whatever file, release or application it is of.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{Home, Served, finish};
+use crate::trees::{noise, write};
+
+/// 300,000 bytes that compress to half, cut into some 20 chunks.
+fn content(seed: u64) -> Vec<u8> {
+    noise(seed, 150_000).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+}
+
+/// The same with an edit in every 30,000 bytes or so.
+fn edited(seed: u64) -> Vec<u8> {
+    let mut bytes = content(seed);
+    for at in (1..10).rev() {
+        bytes.splice(at * 30_000..at * 30_000 + 5, *b"an edit, longer");
+    }
+    bytes
+}
+
+/// Pushes `tree`, as the `space`'s own user; gives the receipt.
+fn push(home: &Home, proxy: &Served, space: &str, app: &str, tree: &Path) -> Value {
+    let create = ["token", "create", "--user", "eve", "--space", space, "--data", "data"];
+    let token = home.run(&create).good();
+    let tree = tree.to_str().expect("text");
+    let mut command = home.command(&["push", app, tree, "--json", "--explain", "--link", "20mbit"]);
+    command.env("WHIT_PROXY", &proxy.first_line).env("WHIT_TOKEN", token.trim());
+    finish(command.spawn().expect("it starts")).json()
+}
+
+/// Reasons why content crossed, each once.
+fn reasons(receipt: &Value) -> Vec<&str> {
+    let all = receipt["explained"].as_array().expect("a list").iter();
+    let mut reasons: Vec<&str> = all.map(|file| file["reason"].as_str().expect("a word")).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons
+}
+
+fn sent(receipt: &Value) -> u64 {
+    receipt["bytes"]["sent"].as_u64().expect("a number")
+}
+
+#[test]
+fn the_first_push_of_an_application_is_told_by_what_another_of_the_space_has() {
+    let home = Home::new();
+    let (old, new) = (home.path("old"), home.path("new"));
+    write(&old, "lib/engine.dat", content(1));
+    write(&new, "moved/elsewhere.bin", edited(1));
+    let proxy = home.serve(&["--data", "data"]);
+    push(&home, &proxy, "default", "one", &old);
+    let there = push(&home, &proxy, "default", "two", &new);
+    assert_eq!(reasons(&there), ["similar-content"]);
+    assert!(sent(&there) < 10_000, "of 150,000: {there}");
+    // Another space has nothing of it.
+    let elsewhere = push(&home, &proxy, "other", "two", &new);
+    assert_eq!(reasons(&elsewhere), ["new"]);
+    assert!(sent(&elsewhere) > 140_000, "{elsewhere}");
+    // What was told so is what it should be.
+    let copy = home.path("copy");
+    let create = ["token", "create", "--user", "eve", "--data", "data"];
+    let token = home.run(&create).good();
+    let mut command = home.command(&["pull", "two", copy.to_str().expect("text")]);
+    command.env("WHIT_PROXY", &proxy.first_line).env("WHIT_TOKEN", token.trim());
+    finish(command.spawn().expect("it starts")).good();
+    assert!(fs::read(copy.join("moved/elsewhere.bin")).expect("pulled") == edited(1));
+}
+
+#[test]
+fn content_that_moved_between_files_of_a_release_is_found() {
+    let home = Home::new();
+    let tree = home.path("tree");
+    write(&tree, "lib/engine.dat", content(1));
+    write(&tree, "lib/other.dat", content(2));
+    let proxy = home.serve(&["--data", "data"]);
+    push(&home, &proxy, "default", "one", &tree);
+    fs::remove_file(tree.join("lib/engine.dat")).expect("removed");
+    write(&tree, "assets/a/picture", edited(1));
+    // Another machine, which remembers nothing.
+    fs::remove_dir_all(home.path("home")).expect("removed");
+    let receipt = push(&home, &proxy, "default", "one", &tree);
+    assert!(sent(&receipt) < 10_000, "{receipt}");
+}
+
+#[test]
+fn verifying_sketches_what_a_space_has_of_which_the_sketches_are_gone() {
+    let home = Home::new();
+    let (old, new) = (home.path("old"), home.path("new"));
+    write(&old, "lib/engine.dat", content(1));
+    write(&new, "moved/elsewhere.bin", edited(1));
+    let proxy = home.serve(&["--data", "data"]);
+    push(&home, &proxy, "default", "one", &old);
+    drop(proxy);
+    fs::remove_file(home.path("data/spaces/default/sketches")).expect("removed");
+    home.run(&["verify", "--data", "data"]).good();
+    let proxy = home.serve(&["--data", "data"]);
+    let receipt = push(&home, &proxy, "default", "two", &new);
+    assert_eq!(reasons(&receipt), ["similar-content"]);
+}
