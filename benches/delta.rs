@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use wait4::Wait4;
+use whit::basis::Sketch;
 use whit::compression::{compress_against, decompress_against};
 use whit::delta::{Delta, Geometry, Matcher, ODDS_DEFAULT, Signature, checksum_bits};
 use whit::patch;
@@ -28,6 +29,8 @@ const OLD_BYTES: usize = 16 * 1024 * 1024;
 const BETWEEN_EDITS: usize = 20_000;
 const BLOCK_BYTES: u32 = 512;
 const LEVEL: i32 = 3;
+/// What is sketched by itself: chunks of average size.
+const CHUNK_BYTES: usize = 16 * 1024;
 /// Rounds of one operation in a process of its own.
 const ROUNDS: u32 = 4;
 /// Patches are slow, and bounded by their bytes.
@@ -108,6 +111,15 @@ fn operations(input: &'static Input) -> Vec<Operation> {
     vec![
         operation("memcpy", new.len(), Box::new(move || drop(black_box(black_box(new).clone())))),
         operation("signature", old.len(), Box::new(move || drop(black_box(sign(black_box(old)))))),
+        operation(
+            "sketches",
+            new.len(),
+            Box::new(move || {
+                for chunk in new.chunks(CHUNK_BYTES) {
+                    black_box(Sketch::of(black_box(chunk)));
+                }
+            }),
+        ),
         operation("match", new.len(), Box::new(matching(new))),
         operation("match, strange", strange.len(), Box::new(matching(strange))),
         operation("apply", new.len(), Box::new(applying)),

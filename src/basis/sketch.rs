@@ -8,7 +8,9 @@
 /// One place in so many is sampled: enough for chunks of 4 KiB.
 const SAMPLE: u64 = 64;
 /// Fewer samples than this say nothing.
-const SAMPLES_MIN: u32 = 8;
+const SAMPLES_MIN: usize = 8;
+/// Bytes whose samples are gathered before they are looked at.
+const BLOCK: usize = 256;
 const FEATURES: usize = 12;
 const SUPER_FEATURES: usize = 3;
 /// Features of a super-feature.
@@ -50,12 +52,19 @@ impl Sketch {
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let (mut hash, mut samples) = (0u64, 0);
         let mut features = [0u64; FEATURES];
-        for byte in bytes {
-            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            if hash & MASK == 0 {
-                samples += 1;
+        let mut sampled = [0u64; BLOCK];
+        for block in bytes.chunks(BLOCK) {
+            let mut count = 0;
+            // Without a branch that nobody can foresee: each hash is put down, and the next over it unless it stays.
+            for byte in block {
+                hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+                sampled[count] = hash;
+                count += usize::from(hash & MASK == 0);
+            }
+            samples += count;
+            for hash in &sampled[..count] {
                 for (feature, (factor, addend)) in features.iter_mut().zip(FACTORS.iter().zip(&ADDENDS)) {
-                    *feature = (*feature).max(factor.wrapping_mul(hash).wrapping_add(*addend) >> 32);
+                    *feature = (*feature).max(factor.wrapping_mul(*hash).wrapping_add(*addend) >> 32);
                 }
             }
         }

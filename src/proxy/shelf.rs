@@ -342,6 +342,7 @@ impl Shelf for SpaceShelf {
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
         let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
         self.store.suspect_if_incomplete();
+        self.store.sketches().flush();
         Ok((record, existing))
     }
 }

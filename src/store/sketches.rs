@@ -13,6 +13,7 @@
 //! The file is beside sled, not in it, as each of a million chunks has three keys, and sled takes some
 //! hundred bytes of memory for each.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -35,18 +36,31 @@ const BUCKETS_MAX: u64 = 2 * 1024 * 1024;
 /// How much larger the next table is.
 const GROWTH: u64 = 4;
 
-/// The sketches of one space.
+/// Entries that are held in memory until they are written together: 1 MB, those of some 20,000 chunks.
+const PENDING_MAX: usize = 64 * 1024;
+/// Buckets that are read and written at once: 5 KiB.
+const RUN_BUCKETS: u64 = 64;
+
+/// The sketches of one space. What was noted last is in memory, and written when enough of it is there, when a push
+/// ends, and when the space is closed.
 #[derive(Debug)]
 pub struct Sketches {
     path: PathBuf,
     /// What the disk must keep free for what cannot be made again.
     reserve_bytes: u64,
-    state: Mutex<State>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    table: State,
+    /// The latest chunk of each super-feature.
+    pending: HashMap<u32, ShortId>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was noted yet.
+    /// Nothing was written yet.
     Absent,
     There(Table),
     /// The file cannot be used; whoever met that has said so.
@@ -64,75 +78,114 @@ struct Table {
 impl Sketches {
     /// Opens the table at `path`; what is none is written over by the first that is noted.
     pub fn open(path: PathBuf, reserve_bytes: u64) -> Self {
-        let state = Table::open(&path).map_or(State::Absent, State::There);
-        Self { path, reserve_bytes, state: Mutex::new(state) }
+        let table = Table::open(&path).map_or(State::Absent, State::There);
+        Self { path, reserve_bytes, held: Mutex::new(Held { table, pending: HashMap::new() }) }
     }
 
-    /// Whether anything can be found.
+    /// Whether nothing can be found.
     pub fn is_empty(&self) -> bool {
-        !matches!(*self.held(), State::There(_))
+        let held = self.held();
+        held.pending.is_empty() && !matches!(held.table, State::There(_))
     }
 
     /// Notes what some chunks are like.
     pub fn insert(&self, chunks: impl Iterator<Item = (ShortId, Sketch)>) {
-        let mut chunks = chunks.peekable();
-        if chunks.peek().is_none() {
+        let mut held = self.held();
+        if matches!(held.table, State::Failed) {
             return;
         }
-        let mut state = self.held();
-        if matches!(*state, State::Absent) {
-            self.turn(&mut state, Table::create(&self.path, BUCKETS_FIRST).map(State::There));
-        }
-        let State::There(table) = &mut *state else { return };
-        let noted = self.note(table, chunks);
-        if let Err(error) = noted {
-            self.turn(&mut state, Err(error));
-        }
-    }
-
-    fn note(&self, table: &mut Table, chunks: impl Iterator<Item = (ShortId, Sketch)>) -> io::Result<()> {
         for (id, sketch) in chunks {
-            table.insert(id, &sketch)?;
-        }
-        let has_room =
-            |bytes| files::free_bytes(&self.path).is_ok_and(|free| free > self.reserve_bytes + bytes);
-        if table.is_crowded() && has_room(table.bytes_grown()) {
-            table.grow(&self.path)?;
-        }
-        Ok(())
-    }
-
-    /// The chunk that shares most super-features with `sketch`, and how many, of three.
-    pub fn most_similar(&self, sketch: &Sketch) -> Option<(ShortId, usize)> {
-        let mut state = self.held();
-        let State::There(table) = &*state else { return None };
-        match table.most_similar(sketch) {
-            Ok(found) => found,
-            Err(error) => {
-                self.turn(&mut state, Err(error));
-                None
+            held.pending.extend(sketch.super_features().map(|feature| (feature, id)));
+            if held.pending.len() >= PENDING_MAX {
+                self.write(&mut held);
             }
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Writes what was noted; what is lost with it are hints.
+    pub fn flush(&self) {
+        self.write(&mut self.held());
+    }
+
+    /// The chunk that shares most super-features with `sketch`, and how many, of three.
+    pub fn most_similar(&self, sketch: &Sketch) -> Option<(ShortId, usize)> {
+        let mut held = self.held();
+        let mut found: Vec<(ShortId, usize)> = Vec::new();
+        for feature in sketch.super_features() {
+            let id = match (held.pending.get(&feature), &held.table) {
+                (Some(id), _) => Ok(Some(*id)),
+                (None, State::There(table)) => table.find(feature),
+                (None, State::Absent | State::Failed) => Ok(None),
+            };
+            match id {
+                Ok(None) => {}
+                Ok(Some(id)) => match found.iter_mut().find(|(other, _)| *other == id) {
+                    Some((_, shared)) => *shared += 1,
+                    None => found.push((id, 1)),
+                },
+                Err(error) => {
+                    held.table = self.failed(&error);
+                    return None;
+                }
+            }
+        }
+        found.into_iter().rev().max_by_key(|(_, shared)| *shared)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, held: &mut Held) {
+        if held.pending.is_empty() {
+            return;
+        }
+        if matches!(held.table, State::Absent) {
+            let created = Table::create(&self.path, BUCKETS_FIRST);
+            held.table = created.map_or_else(|error| self.failed(&error), State::There);
+        }
+        let pending = std::mem::take(&mut held.pending);
+        let State::There(table) = &mut held.table else { return };
+        if let Err(error) = self.write_into(table, pending.into_iter().collect()) {
+            held.table = self.failed(&error);
+        }
+    }
+
+    fn write_into(&self, table: &mut Table, entries: Vec<(u32, ShortId)>) -> io::Result<()> {
+        let has_room = |bytes| {
+            files::free_bytes(&self.path).is_ok_and(|free| free > self.reserve_bytes.saturating_add(bytes))
+        };
+        while table.is_crowded(entries.len()) && has_room(table.bytes_grown()) {
+            table.grow(&self.path)?;
+        }
+        table.put_all(entries)
     }
 
     /// Gives the table up where the disk does not give or take its bytes.
-    fn turn(&self, state: &mut State, next: io::Result<State>) {
-        *state = next.unwrap_or_else(|error| {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "sketches are not kept until the space is opened again");
-            State::Failed
-        });
+    fn failed(&self, error: &io::Error) -> State {
+        let path = self.path.display();
+        tracing::warn!(%path, %error, "sketches are not kept until the space is opened again");
+        State::Failed
     }
 }
+
+impl Drop for Sketches {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+type Slot = [u8; SLOT_BYTES];
+type Bucket = [Slot; SLOTS];
 
 fn file_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
+}
+
+fn place_of(bucket: u64) -> u64 {
+    HEAD_BYTES + bucket * BUCKET_BYTES as u64
 }
 
 impl Table {
@@ -145,7 +198,7 @@ impl Table {
         let is_sound = magic == MAGIC
             && buckets.is_power_of_two()
             && (BUCKETS_FIRST..=BUCKETS_MAX).contains(&buckets)
-            && file.metadata()?.len() == HEAD_BYTES + buckets * BUCKET_BYTES as u64;
+            && file.metadata()?.len() == place_of(buckets);
         if is_sound {
             Ok(Self { file, buckets, displaced: 0 })
         } else {
@@ -157,58 +210,53 @@ impl Table {
         let file = file_options().create(true).truncate(true).open(path)?;
         file.write_all_at(&MAGIC, 0)?;
         file.write_all_at(&buckets.to_le_bytes(), MAGIC.len() as u64)?;
-        file.set_len(HEAD_BYTES + buckets * BUCKET_BYTES as u64)?;
+        file.set_len(place_of(buckets))?;
         Ok(Self { file, buckets, displaced: 0 })
     }
 
     fn bucket_of(&self, feature: u32) -> u64 {
-        HEAD_BYTES + (u64::from(feature) & (self.buckets - 1)) * BUCKET_BYTES as u64
+        u64::from(feature) & (self.buckets - 1)
     }
 
-    fn bucket(&self, at: u64) -> io::Result<[[u8; SLOT_BYTES]; SLOTS]> {
-        let mut slots = [[0; SLOT_BYTES]; SLOTS];
-        self.file.read_exact_at(slots.as_flattened_mut(), at)?;
-        Ok(slots)
+    fn find(&self, feature: u32) -> io::Result<Option<ShortId>> {
+        let mut bucket: Bucket = [[0; SLOT_BYTES]; SLOTS];
+        self.file.read_exact_at(bucket.as_flattened_mut(), place_of(self.bucket_of(feature)))?;
+        let slot = bucket.iter().find(|slot| slot.starts_with(&feature.to_le_bytes()));
+        Ok(slot.map(|slot| ShortId::from_bytes(*slot.last_chunk().expect("a slot ends with an id"))))
     }
 
-    fn insert(&mut self, id: ShortId, sketch: &Sketch) -> io::Result<()> {
-        sketch.super_features().into_iter().try_for_each(|feature| self.put(feature, id))
-    }
-
-    /// Takes the slot of the same super-feature, else an empty one, else one that the id chooses.
-    fn put(&mut self, feature: u32, id: ShortId) -> io::Result<()> {
-        let at = self.bucket_of(feature);
-        let slots = self.bucket(at)?;
-        let of = |wanted: &[u8]| slots.iter().position(|slot| slot.starts_with(wanted));
-        let place = of(&feature.to_le_bytes()).or_else(|| of(&[0; SLOT_BYTES])).unwrap_or_else(|| {
-            self.displaced += 1;
-            usize::from(id.as_bytes()[0]) % SLOTS
+    /// Puts entries into their buckets, neighbouring buckets at once.
+    fn put_all(&mut self, mut entries: Vec<(u32, ShortId)>) -> io::Result<()> {
+        entries.sort_unstable_by_key(|(feature, _)| self.bucket_of(*feature));
+        let mut buckets: Vec<Bucket> = Vec::new();
+        let runs = entries.chunk_by(|(one, _), (other, _)| {
+            self.bucket_of(*one) / RUN_BUCKETS == self.bucket_of(*other) / RUN_BUCKETS
         });
-        let mut slot = [0; SLOT_BYTES];
-        slot[..4].copy_from_slice(&feature.to_le_bytes());
-        slot[4..].copy_from_slice(id.as_bytes());
-        self.file.write_all_at(&slot, at + (place * SLOT_BYTES) as u64)
-    }
-
-    fn most_similar(&self, sketch: &Sketch) -> io::Result<Option<(ShortId, usize)>> {
-        let mut found: Vec<(ShortId, usize)> = Vec::new();
-        for feature in sketch.super_features() {
-            let slots = self.bucket(self.bucket_of(feature))?;
-            let Some(slot) = slots.iter().find(|slot| slot.starts_with(&feature.to_le_bytes())) else {
-                continue;
-            };
-            let id = ShortId::from_bytes(*slot.last_chunk().expect("a slot ends with an id"));
-            match found.iter_mut().find(|(other, _)| *other == id) {
-                Some((_, shared)) => *shared += 1,
-                None => found.push((id, 1)),
+        let mut displaced = 0;
+        for run in runs {
+            let Some((first, _)) = run.first() else { continue };
+            let begin = self.bucket_of(*first) / RUN_BUCKETS * RUN_BUCKETS;
+            self.read(begin, RUN_BUCKETS, &mut buckets)?;
+            for (feature, id) in run {
+                let at = usize::try_from(self.bucket_of(*feature) - begin).expect("one of a run");
+                displaced += u64::from(put(&mut buckets[at], *feature, *id));
             }
+            self.file.write_all_at(buckets.as_flattened().as_flattened(), place_of(begin))?;
         }
-        Ok(found.into_iter().rev().max_by_key(|(_, shared)| *shared))
+        self.displaced += displaced;
+        Ok(())
     }
 
-    /// Whether so many entries were displaced that a larger table would pay.
-    fn is_crowded(&self) -> bool {
-        self.displaced > self.buckets && self.buckets < BUCKETS_MAX
+    /// Reads neighbouring buckets.
+    fn read(&self, begin: u64, count: u64, buckets: &mut Vec<Bucket>) -> io::Result<()> {
+        buckets.resize(usize::try_from(count).expect("a run is short"), [[0; SLOT_BYTES]; SLOTS]);
+        self.file.read_exact_at(buckets.as_flattened_mut().as_flattened_mut(), place_of(begin))
+    }
+
+    /// Whether a larger table would pay: one in 32 slots lost its entry, or so many more come as would take a quarter of them.
+    fn is_crowded(&self, more: usize) -> bool {
+        let is_full = self.displaced > self.buckets / 4 || more as u64 > self.buckets * 2;
+        is_full && self.buckets < BUCKETS_MAX
     }
 
     fn buckets_grown(&self) -> u64 {
@@ -216,27 +264,42 @@ impl Table {
     }
 
     fn bytes_grown(&self) -> u64 {
-        self.buckets_grown() * BUCKET_BYTES as u64
+        place_of(self.buckets_grown())
     }
 
     /// Puts all entries into a larger table, which takes this one's place.
     fn grow(&mut self, path: &Path) -> io::Result<()> {
         let aside = path.with_extension("part");
         let mut larger = Self::create(&aside, self.buckets_grown())?;
-        for bucket in 0..self.buckets {
-            for slot in self.bucket(HEAD_BYTES + bucket * BUCKET_BYTES as u64)? {
-                if slot != [0; SLOT_BYTES] {
-                    let (feature, id) = slot.split_first_chunk().expect("a slot begins with a super-feature");
-                    let id = id.try_into().expect("the rest is an id");
-                    larger.put(u32::from_le_bytes(*feature), ShortId::from_bytes(id))?;
-                }
+        let (mut buckets, mut entries) = (Vec::new(), Vec::new());
+        for begin in (0..self.buckets).step_by(usize::try_from(RUN_BUCKETS).expect("a run is short")) {
+            self.read(begin, RUN_BUCKETS, &mut buckets)?;
+            let there = buckets.as_flattened().iter().filter(|slot| **slot != [0; SLOT_BYTES]);
+            entries.extend(there.map(|slot| {
+                let (feature, id) = slot.split_first_chunk().expect("a slot begins with a super-feature");
+                let id = id.try_into().expect("the rest is an id");
+                (u32::from_le_bytes(*feature), ShortId::from_bytes(id))
+            }));
+            if entries.len() >= PENDING_MAX {
+                larger.put_all(std::mem::take(&mut entries))?;
             }
         }
+        larger.put_all(entries)?;
         std::fs::rename(&aside, path)?;
         larger.displaced = 0;
         *self = larger;
         Ok(())
     }
+}
+
+/// Takes the slot of the same super-feature, else an empty one, else one that the id chooses; whether an entry gave way.
+fn put(bucket: &mut Bucket, feature: u32, id: ShortId) -> bool {
+    let of = |wanted: &[u8]| bucket.iter().position(|slot| slot.starts_with(wanted));
+    let free = of(&feature.to_le_bytes()).or_else(|| of(&[0; SLOT_BYTES]));
+    let slot = &mut bucket[free.unwrap_or(usize::from(id.as_bytes()[0]) % SLOTS)];
+    slot[..4].copy_from_slice(&feature.to_le_bytes());
+    slot[4..].copy_from_slice(id.as_bytes());
+    free.is_none()
 }
 
 #[cfg(test)]
@@ -263,6 +326,9 @@ mod tests {
         let sketches = Sketches::open(path.clone(), 0);
         for n in 0..count {
             sketches.insert(std::iter::once((id(n), sketch(n))));
+            if n % 500 == 0 {
+                sketches.flush();
+            }
         }
         drop(sketches);
         let sketches = Sketches::open(path, 0);
@@ -282,8 +348,11 @@ mod tests {
             Sketch::from_bytes(bytes)
         };
         sketches.insert([(id(1), of([1, 2, 3])), (id(2), of([1, 5, 6]))].into_iter());
-        assert_eq!(sketches.most_similar(&of([1, 2, 3])), Some((id(1), 2)));
-        assert_eq!(sketches.most_similar(&of([1, 7, 8])), Some((id(2), 1)));
+        for _ in 0..2 {
+            assert_eq!(sketches.most_similar(&of([1, 2, 3])), Some((id(1), 2)));
+            assert_eq!(sketches.most_similar(&of([1, 7, 8])), Some((id(2), 1)));
+            sketches.flush();
+        }
     }
 
     #[test]
@@ -296,6 +365,7 @@ mod tests {
         assert_eq!(sketches.most_similar(&sketch(1)), Some((id(1), 3)));
         let nowhere = Sketches::open(folder.path().join("no/folder/here"), 0);
         nowhere.insert(std::iter::once((id(1), sketch(1))));
+        nowhere.flush();
         assert_eq!(nowhere.most_similar(&sketch(1)), None);
     }
 }
