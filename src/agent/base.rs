@@ -7,8 +7,10 @@ use super::executables::{Known, OlderExecutable, is_executable};
 use super::gather::{self, Resembled};
 use super::keep::{Keep, KeptReader};
 use super::memory::Memory;
+use super::pack;
 use super::scan::{Body, Holder, Located, Spool};
 use super::{Error, Result};
+use crate::basis::{Rule, Sketch};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
 use crate::push::{self, Edge, Edges, New, Older, Release, Whole, prefix_of};
@@ -17,6 +19,10 @@ use crate::wire::Marks;
 
 /// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
+
+/// 256 KiB: new content of some segments that resembles nothing and is yet sent unasked; what is beyond takes longer than an
+/// answer.
+const UNLIKE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Chunks by which it is judged how much is kept.
 const SAMPLE: usize = 256;
@@ -100,6 +106,77 @@ impl Base {
         let marks = references.iter().zip(marks).map(|(chunk, mark)| mark && is_new(chunk)).collect();
         self.staying = Some(staying);
         marks
+    }
+
+    /// Of unseen chunks of some segments those that are worth sending before the proxy asks for them.
+    ///
+    /// What was pushed from here before, the proxy has most likely. Much that resembles nothing it may have from elsewhere, or
+    /// something like it: to ask costs less.
+    pub fn worth_offering(
+        &mut self,
+        spool: &Spool,
+        segments: &[u32],
+        references: &[ChunkRef],
+        unseen: &Marks,
+    ) -> Result<Marks> {
+        let keep = self.keep.clone();
+        let was_pushed = |chunk: &ChunkRef| keep.as_ref().is_some_and(|keep| keep.has(chunk));
+        let new = references.iter().zip(unseen.iter()).map(|(chunk, mark)| mark && !was_pushed(chunk));
+        let new: Marks = new.collect();
+        let marked = || references.iter().zip(new.iter()).filter(|(_, mark)| *mark).map(|(chunk, _)| chunk);
+        let bytes = |chunk: &ChunkRef| u64::from(chunk.bytes);
+        if marked().map(bytes).sum::<u64>() <= UNLIKE_BYTES_MAX {
+            return Ok(new);
+        }
+        let is_like = self.alike(spool, segments, &new)?;
+        let unlike = marked().zip(&is_like).filter(|(_, is_like)| !**is_like).map(|(chunk, _)| bytes(chunk));
+        if unlike.sum::<u64>() <= UNLIKE_BYTES_MAX {
+            return Ok(new);
+        }
+        let mut is_like = is_like.into_iter();
+        Ok(new.iter().map(|mark| mark && is_like.next() == Some(true)).collect())
+    }
+
+    /// Of the marked chunks those of which the base has something, by more than a path.
+    pub fn alike(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<bool>> {
+        let mut is_like = vec![false; marks.marked()];
+        let resembled = self.resembled(spool, segments, marks)?;
+        let mut located = Vec::new();
+        let mut marked = marks.iter();
+        for segment in segments {
+            located.extend(spool.chunks(*segment)?.into_iter().filter(|_| marked.next() == Some(true)));
+        }
+        for Resembled { first, count, older, rule, .. } in &resembled {
+            let new = &located[(*first).min(located.len())..(first + count).min(located.len())];
+            if *rule == Rule::Neighbours || self.is_like(new, older) {
+                is_like.iter_mut().skip(*first).take(*count).for_each(|is_like| *is_like = true);
+            }
+        }
+        Ok(is_like)
+    }
+
+    /// Whether new content has anything of older content that was found by a path alone: some chunks share a super-feature, or
+    /// it is an executable, which is told by other means.
+    fn is_like(&self, new: &[Located], older: &gather::Older) -> bool {
+        let (Some(keep), gather::Older::Kept(_, chunks)) = (&self.keep, older) else { return false };
+        if new.first().is_some_and(|located| is_executable(&located.body())) {
+            return true;
+        }
+        let (mut reader, mut bytes, mut features) = (keep.reader(), Vec::new(), HashSet::new());
+        for chunk in chunks {
+            bytes.clear();
+            if reader.read(chunk, &mut bytes) {
+                features
+                    .extend(Sketch::of(&bytes).map(|sketch| sketch.super_features()).into_iter().flatten());
+            }
+        }
+        let mut open = None;
+        new.iter().any(|located| {
+            bytes.clear();
+            let sketch = pack::read(located, &mut open, &mut bytes).ok().and_then(|()| Sketch::of(&bytes));
+            // What is too short for a sketch costs little.
+            sketch.is_none_or(|sketch| sketch.super_features().iter().any(|one| features.contains(one)))
+        })
     }
 
     /// Of some chunks that the proxy lacks those that the release has, and that it so once had.

@@ -281,7 +281,8 @@ impl Drive {
         if let Some(base) = self.base.as_mut().filter(|_| wanted.offer) {
             let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
             let references = references.collect::<Result<Vec<_>, _>>()?.concat();
-            offered = base.unseen(&references);
+            let unseen = base.unseen(&references);
+            offered = base.worth_offering(&self.spool, &wanted.places, &references, &unseen)?;
         }
         let against = match (&wanted.against, &self.base) {
             (Some(places), Some(base)) => Some(base.prefix(places)?),
@@ -300,8 +301,22 @@ impl Drive {
         }
         let told: Vec<Body> =
             chunks.answers.iter().filter_map(|answer| self.offers.body(answer.file).cloned()).collect();
+        let mut is_like = match &mut self.base {
+            Some(base) if self.machine.is_based() => {
+                base.alike(&self.spool, &chunks.segments, &chunks.marks)?
+            }
+            _ => vec![false; chunks.marks.marked()],
+        };
+        for Signed { first, chunks, .. } in &chunks.signed {
+            is_like
+                .iter_mut()
+                .skip(*first as usize)
+                .take(*chunks as usize)
+                .for_each(|is_like| *is_like = true);
+        }
         let (spool, chunks, mut sketcher) = (self.spool.clone(), chunks.clone(), self.sketcher);
-        let work = move || sketcher.sketch(&spool, &chunks, &told).map(|sketches| (sketcher, sketches));
+        let work =
+            move || sketcher.sketch(&spool, &chunks, &is_like, &told).map(|sketches| (sketcher, sketches));
         let (sketcher, sketches) = super::blocking(work).await?;
         self.sketcher = sketcher;
         if let Some(sketches) = &sketches {
@@ -330,7 +345,7 @@ impl Drive {
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
         let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
-            resembled = base.resembled(&self.spool, &segments, &marks)?;
+            resembled = merge(resembled, base.resembled(&self.spool, &segments, &marks)?);
             if !self.raw {
                 older = base.executables(&missing, &present, &resembled)?;
             }
@@ -363,6 +378,20 @@ impl Drive {
         self.deliveries.retain(|earlier| earlier.destination != event.destination);
         self.deliveries.push(event);
     }
+}
+
+/// What was found by sketches, and what is kept here: of two for the same chunks the one that was found by content, where it
+/// is for most of them.
+fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
+    let common = |one: &Resembled, other: &Resembled| {
+        let end = (one.first + one.count).min(other.first + other.count);
+        end.saturating_sub(one.first.max(other.first))
+    };
+    kept.retain(|kept| signed.iter().map(|signed| common(kept, signed)).sum::<usize>() * 2 <= kept.count);
+    signed.retain(|signed| kept.iter().all(|kept| common(kept, signed) == 0));
+    signed.append(&mut kept);
+    signed.sort_by_key(|resembled| resembled.first);
+    signed
 }
 
 /// Waits for more of an input that is still being read; for ever where there is none.

@@ -25,13 +25,20 @@ impl Default for Sketcher {
 }
 
 impl Sketcher {
-    /// Sketches those of the chunks that nothing was signed for and that are not of executables that are `told` otherwise.
+    /// Sketches those of the chunks that nothing `is_like`, counted among all of them, and that are not of
+    /// executables that are `told` otherwise.
     ///
     /// None where that is too little to be worth a round trip. Blocks; reads them once more than they are sent.
     ///
     /// # Errors
     /// The segments cannot be read; a chunk that cannot is not sketched.
-    pub fn sketch(&mut self, spool: &Spool, chunks: &Chunks, told: &[Body]) -> Result<Option<Sketches>> {
+    pub fn sketch(
+        &mut self,
+        spool: &Spool,
+        chunks: &Chunks,
+        is_like: &[bool],
+        told: &[Body],
+    ) -> Result<Option<Sketches>> {
         let mut marks = chunks.marks.iter();
         let mut missing: Vec<Option<Located>> = Vec::new();
         for segment in &chunks.segments {
@@ -40,9 +47,8 @@ impl Sketcher {
                 located.map(|located| (!told.iter().any(|body| located.is_of(body))).then_some(located)),
             );
         }
-        for signed in &chunks.signed {
-            let count = (signed.chunks as usize).min(missing.len());
-            missing.iter_mut().skip(signed.first as usize).take(count).for_each(|located| *located = None);
+        for (located, _) in missing.iter_mut().zip(is_like).filter(|(_, is_like)| **is_like) {
+            *located = None;
         }
         let bytes: u64 = missing.iter().flatten().map(|located| u64::from(located.chunk.bytes)).sum();
         if bytes < BYTES_MIN {

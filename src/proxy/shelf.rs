@@ -28,6 +28,10 @@ const SYNC_BYTES: u64 = 16 * 1024 * 1024;
 /// The same by time, for slow links.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 
+/// Releases among which a push looks for the one it goes on from, and their segments: 2 MB.
+const RECENT_MAX: usize = 8;
+const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
+
 /// How often an agent hears that its archives are still being rebuilt.
 const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
@@ -238,6 +242,28 @@ impl Shelf for SpaceShelf {
             reassembly::leaves(&root, &mut reader).ok()
         });
         Ok(leaves)
+    }
+
+    fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
+        let mut releases = Vec::new();
+        for record in self.store.records().of(&self.app).unwrap_or_default().iter().rev() {
+            if !releases.contains(&record.release) {
+                releases.push(record.release);
+            }
+            if releases.len() == RECENT_MAX {
+                break;
+            }
+        }
+        let (mut recent, mut segments) = (Vec::new(), 0);
+        for release in releases {
+            let Some(base) = self.base(Some(&release))? else { continue };
+            segments += base.len();
+            if segments > RECENT_SEGMENTS_MAX && !recent.is_empty() {
+                break;
+            }
+            recent.push(base);
+        }
+        Ok(recent)
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {

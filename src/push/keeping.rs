@@ -1,15 +1,18 @@
 //! What a push hands to the shelf, and what it takes from it by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Error, Shelf};
 use crate::basis::Sketch;
 use crate::compression::Compressor;
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::manifest::NodeRef;
+use crate::manifest::{self, NodeRef};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
 use crate::wire::{short_name, unpack_names, unpack_short_names};
+
+/// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
+const LOOKED_AT_MAX: usize = 512;
 
 /// Keeps those parts of `plain` that have a name, in frames made here.
 pub(super) fn anew(
@@ -67,18 +70,68 @@ pub(super) fn segments(
     Ok(())
 }
 
-/// The segments that names mean, and those of the release among which short ones were looked for.
-pub(super) fn named(
-    names: &[u8],
-    is_full: bool,
-    shelf: &mut impl Shelf,
-) -> Result<(Vec<Option<NodeRef>>, Vec<NodeRef>), Error> {
+/// What short or long names mean.
+pub(super) struct Named {
+    /// The segments.
+    pub segments: Vec<Option<NodeRef>>,
+    /// Those of the release that has most of them, where they were looked for in releases; none where they were not.
+    pub base: Vec<NodeRef>,
+    /// Those of other releases, where names alone do not tell which the push goes on from.
+    pub others: Vec<Vec<NodeRef>>,
+}
+
+/// The segments that names mean: short ones in the application's latest releases.
+pub(super) fn named(names: &[u8], is_full: bool, shelf: &mut impl Shelf) -> Result<Named, Error> {
     if is_full {
-        return Ok((shelf.resolve(&unpack_names(names)?).map_err(Error::Shelf)?, Vec::new()));
+        let segments = shelf.resolve(&unpack_names(names)?).map_err(Error::Shelf)?;
+        return Ok(Named { segments, base: Vec::new(), others: Vec::new() });
     }
-    let base = shelf.base(None).map_err(Error::Shelf)?.unwrap_or_default();
-    let by_name: HashMap<u32, NodeRef> =
-        base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
-    let found = unpack_short_names(names)?.iter().map(|name| by_name.get(name).copied()).collect();
-    Ok((found, base))
+    let names: Vec<u32> = unpack_short_names(names)?;
+    let (mut segments, mut most) = (vec![None; names.len()], 0);
+    let mut recent = shelf.recent().map_err(Error::Shelf)?;
+    let mut best = 0;
+    for (at, base) in recent.iter().enumerate() {
+        let by_name: HashMap<u32, NodeRef> =
+            base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
+        let found: Vec<Option<NodeRef>> = names.iter().map(|name| by_name.get(name).copied()).collect();
+        let count = found.iter().flatten().count();
+        if count > most {
+            (segments, most, best) = (found, count, at);
+        }
+    }
+    let base = if recent.is_empty() { Vec::new() } else { recent.remove(best) };
+    let others = if most * 2 < names.len() { recent } else { Vec::new() };
+    Ok(Named { segments, base, others })
+}
+
+/// Puts the release first that has most of the chunks, by their bytes, where another than `base` does.
+pub(super) fn choose_base(
+    base: &mut Vec<NodeRef>,
+    others: Vec<Vec<NodeRef>>,
+    known: &HashSet<ChunkRef>,
+    shelf: &mut impl Shelf,
+) -> Result<(), Error> {
+    let mut shared = |segments: &[NodeRef]| {
+        let mut bytes = 0;
+        let mut left = known.clone();
+        for node in segments.iter().take(LOOKED_AT_MAX) {
+            let mut segment = Vec::new();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).map_err(Error::Shelf)?;
+            let chunks = manifest::segment_chunks(&segment)?;
+            bytes += chunks
+                .iter()
+                .filter(|chunk| left.remove(*chunk))
+                .map(|chunk| u64::from(chunk.bytes))
+                .sum::<u64>();
+        }
+        Ok::<u64, Error>(bytes)
+    };
+    let mut most = shared(base)?;
+    for other in others {
+        let bytes = shared(&other)?;
+        if bytes > most {
+            (most, *base) = (bytes, other);
+        }
+    }
+    Ok(())
 }

@@ -25,6 +25,15 @@ pub trait Shelf {
     /// The space cannot be read.
     fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
 
+    /// The segments of the application's latest releases, the latest first, if the space has all of them: what a push that
+    /// names none may build on.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
+        Ok(self.base(None)?.into_iter().collect())
+    }
+
     /// For each name, the segment that it names, where the space holds it and all chunks it lists.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ pub(super) struct Signer {
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
+    /// Whether the agent was told that there are sketches.
+    told: bool,
     /// Sketches that were looked for.
     sketches: usize,
 }
@@ -108,16 +110,25 @@ impl Signer {
         likenesses: Vec<Likeness>,
         asked: &HashMap<(u32, u32), usize>,
         shelf: &mut impl Shelf,
-    ) -> Vec<PushReply> {
-        let mut replies = Vec::new();
+    ) -> Vec<Signed> {
+        let mut signed = Vec::new();
         for likeness in likenesses {
             let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
             let Some(first) = places.first().copied() else { continue };
             let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
             let Likeness { chunks: basis, rule, edits, .. } = likeness;
-            replies.extend(self.sign_one(first..first + chunks, Alike { basis, rule, edits }, shelf));
+            signed.extend(self.sign_one(first..first + chunks, Alike { basis, rule, edits }, shelf));
         }
-        replies
+        signed
+    }
+
+    /// Says, once, that content can be found by sketches, where there are any.
+    pub fn want_sketches(&mut self, shelf: &mut impl Shelf) -> Option<PushReply> {
+        if self.told || !shelf.has_sketches() {
+            return None;
+        }
+        self.told = true;
+        Some(PushReply::WantSketches)
     }
 
     /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
@@ -146,20 +157,20 @@ impl Signer {
                 _ => {
                     let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
                     if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
-                        replies.extend(self.sign_one(places, alike, shelf));
+                        replies.extend(self.sign_one(places, alike, shelf).map(PushReply::Signature));
                     }
                 }
             }
         }
         if let Some((places, alike)) = run {
-            replies.extend(self.sign_one(places, alike, shelf));
+            replies.extend(self.sign_one(places, alike, shelf).map(PushReply::Signature));
         }
         replies.push(PushReply::Alike);
         Ok(replies)
     }
 
     /// Signs the basis of the chunks at these places among those that were asked for.
-    fn sign_one(&mut self, places: Range<usize>, alike: Alike, shelf: &mut impl Shelf) -> Option<PushReply> {
+    fn sign_one(&mut self, places: Range<usize>, alike: Alike, shelf: &mut impl Shelf) -> Option<Signed> {
         let bytes: usize = alike.basis.iter().map(|chunk| chunk.bytes as usize).sum();
         if bytes > REGION_BYTES_MAX || self.chunks + alike.basis.len() > PUSH_CHUNKS_IN_FLIGHT {
             return None;
@@ -176,12 +187,12 @@ impl Signer {
         self.chunks += alike.basis.len();
         self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
         let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
-        Some(PushReply::Signature(Signed {
+        Some(Signed {
             region,
             first: number(places.start),
             chunks: number(places.len()),
             rule: alike.rule.number(),
             signature: encoded,
-        }))
+        })
     }
 }

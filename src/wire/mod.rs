@@ -162,7 +162,7 @@ pub enum Told {
         outline: Outline,
     },
     /// By short names ([`pack_short_names`]), or by none yet where they are too many to send unasked. They are
-    /// looked for in the application's latest release.
+    /// looked for in the application's latest releases.
     Short(#[serde(with = "serde_bytes")] Vec<u8>),
     /// By names ([`pack_names`]) and segments in full, after short ones met something that begins alike.
     Full(#[serde(with = "serde_bytes")] Vec<u8>),
@@ -229,7 +229,7 @@ pub enum PushReply {
     WantNames,
     /// There is a release before this one: executables may be told by their records.
     WantOffers,
-    /// The space has sketches: chunks that nothing else is known for may be sketched.
+    /// The space has sketches, and there is no other basis for some chunks that are missing: they may be sketched.
     WantSketches,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),

@@ -101,3 +101,34 @@ fn verifying_sketches_what_a_space_has_of_which_the_sketches_are_gone() {
     let receipt = push(&home, &proxy, "default", "two", &new);
     assert_eq!(reasons(&receipt), ["similar-content"]);
 }
+
+#[test]
+fn who_goes_back_to_another_branch_sends_what_changed_on_it() {
+    let home = Home::new();
+    let tree = home.path("tree");
+    let proxy = home.serve(&["--data", "data"]);
+    let branch = |from: u64| {
+        drop(fs::remove_dir_all(&tree));
+        for seed in from..from + 3 {
+            write(&tree, &format!("lib/{seed}.dat"), content(seed));
+        }
+    };
+    for from in [1, 11] {
+        branch(from);
+        push(&home, &proxy, "default", "one", &tree);
+    }
+    branch(1);
+    write(&tree, "lib/2.dat", edited(2));
+    write(&tree, "lib/3.dat", edited(3));
+    let receipt = push(&home, &proxy, "default", "one", &tree);
+    assert!(sent(&receipt) < 10_000, "the same machine: {receipt}");
+    branch(11);
+    push(&home, &proxy, "default", "one", &tree);
+    branch(1);
+    write(&tree, "lib/1.dat", edited(1));
+    // Another machine, which remembers nothing: of the releases there, the one it goes on from is the base.
+    fs::remove_dir_all(home.path("home")).expect("removed");
+    let receipt = push(&home, &proxy, "default", "one", &tree);
+    assert!(sent(&receipt) < 10_000, "{receipt}");
+    assert_eq!(reasons(&receipt), ["changed-in-place"]);
+}

@@ -125,7 +125,7 @@ impl Relinked {
         let offer = FromAgent::Offer(self.offer());
         assert_eq!(proxy.receive(offer, &mut memory).expect("honest"), []);
         let replies = proxy.receive(self.segments(), &mut memory).expect("honest");
-        let [PushReply::Answer(answer), PushReply::Missing(_)] = replies.as_slice() else {
+        let [PushReply::Answer(answer), .., PushReply::Missing(_)] = replies.as_slice() else {
             panic!("{replies:?}");
         };
         (memory, proxy, answer.clone())

@@ -560,10 +560,7 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
         let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
         Proxy::open(begin, &mut memory).expect("an honest agent")
     };
-    let wants = [PushReply::WantOffers, PushReply::WantSketches];
-    assert!(
-        matches!(&replies[..], [first, second, PushReply::WantSegments(_)] if [first, second] == [&wants[0], &wants[1]])
-    );
+    assert!(matches!(replies.as_slice(), [PushReply::WantOffers, PushReply::WantSegments(_)]));
     let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
     let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
     let signed: Vec<&Signed> = replies

@@ -208,11 +208,11 @@ impl Agent {
                 self.wants_offers = true;
                 Ok(Vec::new())
             }
-            (State::Opened | State::Named, PushReply::WantSketches) => {
+            (State::Sending | State::Committing, PushReply::WantSketches) => {
                 self.wants_sketches = true;
                 Ok(Vec::new())
             }
-            (State::Sending, PushReply::Alike) => self.alike(),
+            (State::Sending | State::Committing, PushReply::Alike) => self.alike(),
             (State::Sending | State::Committing, PushReply::Answer(answer))
                 if self.wants_offers && self.answers.len() < OFFERS_MAX =>
             {
@@ -343,8 +343,8 @@ impl Agent {
             }
             self.sending += 1;
             let chunks = Chunks { segments: places, marks, signed, answers, goes_on };
-            let is_new = self.wants_sketches && !was_offered && !self.dry_run;
-            actions.push(if is_new { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
+            let may_be_like = self.wants_sketches && !self.dry_run;
+            actions.push(if may_be_like { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
         }
         actions.extend(self.proceed());
         Ok(actions)

@@ -50,6 +50,8 @@ pub struct Proxy {
     wanted: VecDeque<u32>,
     /// The segments of the release that the push builds on.
     base: Vec<NodeRef>,
+    /// Those of other releases that it may go on from, until its first chunks tell.
+    others: Vec<Vec<NodeRef>>,
     replaced: SegmentsReplaced,
     told_by_base: bool,
     signer: Signer,
@@ -101,7 +103,7 @@ impl Proxy {
             (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
                 self.segments(&batch, shelf)
             }
-            (State::Receiving, FromAgent::Sketches(sketches)) if !self.told_by_base && !self.open.dry_run => {
+            (State::Receiving, FromAgent::Sketches(sketches)) if !self.open.dry_run => {
                 self.signer.alike(&sketches, shelf)
             }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
@@ -151,6 +153,11 @@ impl Proxy {
             let known = shelf.find(&references).map_err(Error::Shelf)?;
             segments.push((place, thin, references, known));
         }
+        if !self.others.is_empty() {
+            let known =
+                segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
+            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, shelf)?;
+        }
         let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
         let mut likenesses = if self.told_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
@@ -160,20 +167,24 @@ impl Proxy {
             self.signer.likenesses(&self.base, &self.segments, &segments, &edges, shelf)?
         };
         let mut replies = self.offers.answer(&mut likenesses, &listed, &self.base, shelf);
-        let mut asked_at = HashMap::new();
+        let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
         for (place, thin, references, known) in segments {
             if self.open.dry_run {
                 // Nothing will come, and the same chunk may be counted again.
                 self.waiting.clear();
             }
-            let offered = batch.offered.iter().skip(chunks).zip(&references).filter(|(mark, _)| *mark);
-            self.offered.extend(offered.map(|(_, reference)| reference.short()));
+            let offered: Vec<bool> = batch.offered.iter().skip(chunks).take(references.len()).collect();
+            let by_short = references.iter().zip(&offered).filter(|(_, offered)| **offered);
+            self.offered.extend(by_short.map(|(reference, _)| reference.short()));
             chunks += references.len();
             let (asked, complete) = self.waiting.enter(place, thin, known)?;
             self.cost.unseen_chunks += asked.iter().filter(|asked| **asked).count() as u64;
             for number in (0..).zip(&asked).filter(|(_, asked)| **asked).map(|(number, _)| number) {
                 asked_at.insert((place, number), asked_at.len());
             }
+            let is_offered = |number: usize| offered.get(number) == Some(&true);
+            unexplained +=
+                (0..).zip(&asked).filter(|(number, asked)| **asked && !is_offered(*number)).count();
             marks.extend(asked);
             if let Some(complete) = complete.filter(|_| !self.open.dry_run) {
                 self.take(complete, shelf)?;
@@ -185,7 +196,12 @@ impl Proxy {
         if self.open.dry_run && self.wanted.is_empty() {
             self.state = State::Finished;
         }
-        replies.extend(self.signer.sign(likenesses, &asked_at, shelf));
+        let signed = self.signer.sign(likenesses, &asked_at, shelf);
+        unexplained -= signed.iter().map(|signed| signed.chunks as usize).sum::<usize>().min(unexplained);
+        replies.extend(signed.into_iter().map(PushReply::Signature));
+        if unexplained > 0 && !self.open.dry_run {
+            replies.extend(self.signer.want_sketches(shelf));
+        }
         replies.push(PushReply::Missing(marks.into_iter().collect()));
         Ok(replies)
     }

@@ -7,7 +7,7 @@ use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::ids::ReleaseId;
 use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX};
 use crate::manifest::{NodeRef, Outline};
-use crate::push::keeping;
+use crate::push::keeping::{self, Named};
 use crate::push::offers::Offers;
 use crate::push::parcels::Parcels;
 use crate::push::signer::Signer;
@@ -36,6 +36,7 @@ impl Proxy {
             segments: Vec::new(),
             wanted: VecDeque::new(),
             base: Vec::new(),
+            others: Vec::new(),
             replaced: SegmentsReplaced::default(),
             told_by_base: false,
             signer: Signer::default(),
@@ -116,13 +117,7 @@ impl Proxy {
             return Ok(vec![PushReply::WantNames]);
         }
         self.begin_receiving(Vec::new());
-        let wanted = PushReply::WantSegments(Marks::default());
-        Ok(self.want_sketches(shelf).into_iter().chain([wanted]).collect())
-    }
-
-    /// Asks for sketches where something could be found by them.
-    fn want_sketches(&self, shelf: &mut impl Shelf) -> Option<PushReply> {
-        (!self.open.dry_run && shelf.has_sketches()).then_some(PushReply::WantSketches)
+        Ok(vec![PushReply::WantSegments(Marks::default())])
     }
 
     /// Hears what the whole manifest is.
@@ -174,15 +169,14 @@ impl Proxy {
             return Ok(Vec::new());
         }
         let names = std::mem::take(&mut self.names);
-        let (segments, base) = keeping::named(&names, is_full, shelf)?;
-        self.base = base;
+        let Named { segments, base, others } = keeping::named(&names, is_full, shelf)?;
+        (self.base, self.others) = (base, others);
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);
         let mut replies = Vec::new();
         if !self.base.is_empty() && !self.open.dry_run {
             replies.push(PushReply::WantOffers);
         }
-        replies.extend(self.want_sketches(shelf));
         replies.push(PushReply::WantSegments(marks));
         Ok(replies)
     }
