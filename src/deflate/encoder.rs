@@ -6,10 +6,11 @@
 //! pieces in which the input comes here.
 
 use super::bits::BitWriter;
-use super::block::{Block, write_stored};
+use super::block::Block;
 use super::finder::{Castagnoli, Hash, Multiplicative, Rolling};
+use super::foreign::Foreigners;
 use super::method::{Maker, Method, Strategy};
-use super::rust::RustEncoder;
+use super::symbols::write_stored;
 use super::window::{AHEAD_MIN, Effort, MATCH_MAX, MATCH_MIN, Window};
 
 /// A copy of three bytes from farther back costs more than three literals.
@@ -45,8 +46,7 @@ pub struct Encoder {
     waiting: bool,
     /// Level 0 only: bytes of the next stored block.
     stored: Vec<u8>,
-    /// Made when a stream needs it.
-    rust: Option<Box<RustEncoder>>,
+    foreigners: Foreigners,
 }
 
 impl Encoder {
@@ -60,7 +60,7 @@ impl Encoder {
             length: MATCH_MIN - 1,
             waiting: false,
             stored: Vec::new(),
-            rust: None,
+            foreigners: Foreigners::default(),
         };
         encoder.reset(method);
         encoder
@@ -69,11 +69,7 @@ impl Encoder {
     /// Forgets the stream and begins another.
     pub fn reset(&mut self, method: &Method) {
         self.method = *method;
-        if method.maker == Maker::Rust {
-            match &mut self.rust {
-                Some(rust) => rust.reset(method.level),
-                none => *none = Some(Box::new(RustEncoder::new(method.level))),
-            }
+        if self.foreigners.reset(method) {
             return;
         }
         self.window.reset(method.window, chain_bits(method));
@@ -85,8 +81,8 @@ impl Encoder {
 
     /// Takes the next plain bytes; appends to `out` what is certain of the stream by now.
     pub fn write(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
-        if let Some(rust) = self.rust_encoder() {
-            return rust.write(plain, out);
+        if let Some(foreign) = self.foreigners.of(self.method.maker) {
+            return foreign.write(plain, out);
         }
         if self.method.level == 0 {
             return self.store(plain, out);
@@ -102,8 +98,8 @@ impl Encoder {
 
     /// Appends the rest of the stream to `out`. [`Self::reset`] begins the next.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if let Some(rust) = self.rust_encoder() {
-            return rust.finish(out);
+        if let Some(foreign) = self.foreigners.of(self.method.maker) {
+            return foreign.finish(out);
         }
         if self.method.level == 0 {
             write_stored(&self.stored, true, &mut self.bits, out);
@@ -113,10 +109,6 @@ impl Encoder {
         self.window.end(self.method.maker == Maker::Gzip);
         self.run(true, out);
         self.flush(true, out);
-    }
-
-    fn rust_encoder(&mut self) -> Option<&mut RustEncoder> {
-        self.rust.as_deref_mut().filter(|_| self.method.maker == Maker::Rust)
     }
 
     fn store(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
@@ -139,7 +131,9 @@ impl Encoder {
         }
         let bits = chain_bits(&self.method);
         match self.method.maker {
-            Maker::Zlib | Maker::Rust => self.search::<false, false>(last, Rolling::new(bits), out),
+            Maker::Zlib | Maker::Rust | Maker::Go | Maker::GoTar => {
+                self.search::<false, false>(last, Rolling::new(bits), out);
+            }
             Maker::Gzip => self.search::<true, true>(last, Rolling::new(bits), out),
             Maker::Zip => self.search::<true, false>(last, Rolling::new(bits), out),
             Maker::EarlyChromium | Maker::CastagnoliChromium if self.method.level >= 6 => {
@@ -311,7 +305,7 @@ impl Encoder {
 fn chain_bits(method: &Method) -> u32 {
     let bits = u32::from(method.memory) + 7;
     match method.maker {
-        Maker::Zlib | Maker::Rust => bits,
+        Maker::Zlib | Maker::Rust | Maker::Go | Maker::GoTar => bits,
         Maker::Gzip | Maker::Zip | Maker::EarlyChromium => 15,
         Maker::CastagnoliChromium | Maker::Chromium => bits.max(15),
     }

@@ -59,13 +59,19 @@ pub enum Maker {
     /// Info-ZIP's zip 3.0: blocks like GNU gzip's, and no search past the end of the input. Memory, window and
     /// strategy have no meaning.
     Zip,
+    /// Go's `compress/flate`, 1.9 to 1.25. Memory and window have no meaning, nor has a strategy but
+    /// [`Strategy::Huffman`].
+    Go,
+    /// The same, fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a
+    /// copy reaches the farthest bytes.
+    GoTar,
 }
 
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 /// In the order of their numbers.
-const MAKERS: [Maker; 7] = [
+const MAKERS: [Maker; 9] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -73,6 +79,8 @@ const MAKERS: [Maker; 7] = [
     Maker::Chromium,
     Maker::Rust,
     Maker::Zip,
+    Maker::Go,
+    Maker::GoTar,
 ];
 
 /// Why a method was refused.
@@ -97,6 +105,8 @@ impl fmt::Display for Method {
             Maker::Chromium => "Chromium's zlib of 2023",
             Maker::Rust => "zlib-rs",
             Maker::Zip => "Info-ZIP",
+            Maker::Go => "Go",
+            Maker::GoTar => "Go's tar",
         };
         write!(f, "{maker}, level {}", self.level)?;
         let usual = Self::new(self.level, self.maker);

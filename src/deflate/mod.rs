@@ -15,10 +15,14 @@ mod block;
 mod codes;
 mod encoder;
 mod finder;
+mod foreign;
+mod go;
 mod guess;
 mod inflater;
 mod method;
+mod pieces;
 mod rust;
+mod symbols;
 mod tree;
 mod window;
 

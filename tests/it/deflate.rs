@@ -2,7 +2,7 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Progress, Strategy};
 
-fn noise(length: usize, mut state: u64) -> Vec<u8> {
+pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let mut step = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -13,7 +13,7 @@ fn noise(length: usize, mut state: u64) -> Vec<u8> {
 }
 
 /// Words drawn from a small vocabulary: copies of all lengths and distances, and literals between.
-fn words(length: usize, seed: u64) -> Vec<u8> {
+pub fn words(length: usize, seed: u64) -> Vec<u8> {
     let letters = noise(4000, seed);
     let mut text = Vec::with_capacity(length + 16);
     for pick in noise(length, seed + 1) {
@@ -28,7 +28,7 @@ fn words(length: usize, seed: u64) -> Vec<u8> {
     text
 }
 
-fn encode(method: &Method, plain: &[u8], piece: usize) -> Vec<u8> {
+pub fn encode(method: &Method, plain: &[u8], piece: usize) -> Vec<u8> {
     let (mut encoder, mut out) = (Encoder::new(method), Vec::new());
     plain.chunks(piece).for_each(|piece| encoder.write(piece, &mut out));
     encoder.finish(&mut out);
@@ -43,7 +43,7 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 7] = [
+const MAKERS: [Maker; 9] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -51,6 +51,8 @@ const MAKERS: [Maker; 7] = [
     Maker::Chromium,
     Maker::Rust,
     Maker::Zip,
+    Maker::Go,
+    Maker::GoTar,
 ];
 
 #[test]

@@ -10,6 +10,7 @@ mod changing;
 mod container;
 mod decoders;
 mod deflate;
+mod deflate_go;
 mod executables;
 mod explain;
 mod growing;
