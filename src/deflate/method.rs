@@ -59,7 +59,7 @@ pub enum Maker {
     /// Info-ZIP's zip 3.0: blocks like GNU gzip's, and no search past the end of the input. Memory, window and
     /// strategy have no meaning.
     Zip,
-    /// Go's `compress/flate`, 1.9 to 1.25. Memory and window have no meaning, nor has a strategy but
+    /// Go's `compress/flate`, 1.8 to 1.26. Memory and window have no meaning, nor has a strategy but
     /// [`Strategy::Huffman`].
     Go,
     /// The same, fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a

@@ -1,7 +1,7 @@
 //! Level 1: blocks of 65,535 bytes, one candidate for each hash.
 //!
 //! Source of the algorithm: `encode` of Go's `compress/flate/deflatefast.go` (The Go Authors, BSD licence), itself
-//! from Snappy, and `encSpeed` of its `deflate.go`; the same in Go 1.9 to 1.25.
+//! from Snappy, and `encSpeed` of its `deflate.go`; the same in Go 1.8 to 1.26.
 
 use super::STORED_BYTES_MAX;
 use super::block::Block;

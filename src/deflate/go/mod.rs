@@ -1,7 +1,7 @@
 //! Go's `compress/flate`: what builders of container images, and releases packed by Go programs, are made with.
 //!
 //! Source of the algorithm: Go's `compress/flate` (The Go Authors, BSD licence), whose output is the same in Go
-//! 1.9 to 1.25. A stream ends with an empty stored block. What the program writes at once makes a difference
+//! 1.8 to 1.26. A stream ends with an empty stored block. What the program writes at once makes a difference
 //! only where a piece ends shortly before the window is full: [`Pieces`] says where those of a tar archive do.
 
 mod block;

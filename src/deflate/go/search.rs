@@ -1,7 +1,7 @@
 //! Levels 2 to 9: chains of positions that begin alike, in a window of 64 KiB.
 //!
 //! Source of the algorithm: `deflate`, `fillDeflate` and `findMatch` of Go's `compress/flate/deflate.go` (The
-//! Go Authors, BSD licence), the same in Go 1.7 to 1.25. Which positions are in reach depends on when the
+//! Go Authors, BSD licence), the same in Go 1.8 to 1.26. Which positions are in reach depends on when the
 //! window slides, which is part of the promise.
 
 use super::super::bits::BitWriter;
