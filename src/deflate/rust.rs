@@ -22,13 +22,15 @@ pub(super) struct RustEncoder {
 struct Stream {
     deflate: Deflate,
     level: u8,
+    /// Whether the last stream came to its end.
+    ended: bool,
     output: Vec<u8>,
 }
 
 impl RustEncoder {
     pub(super) fn new(level: u8) -> Self {
         let deflate = Deflate::new(i32::from(level), false, 15);
-        let stream = Stream { deflate, level, output: vec![0; OUTPUT_BYTES] };
+        let stream = Stream { deflate, level, ended: true, output: vec![0; OUTPUT_BYTES] };
         Self { stream, pieces: Pieces::of_rust() }
     }
 }
@@ -36,12 +38,14 @@ impl RustEncoder {
 impl Foreign for RustEncoder {
     fn reset(&mut self, method: &Method) {
         let stream = &mut self.stream;
-        if method.level == stream.level {
+        // Its `reset` forgets that part of the output of a stream that was left was taken, and panics later.
+        if method.level == stream.level && stream.ended {
             stream.deflate.reset();
         } else {
             stream.level = method.level;
             stream.deflate = Deflate::new(i32::from(method.level), false, 15);
         }
+        stream.ended = false;
         self.pieces = Pieces::of_rust();
     }
 
@@ -54,6 +58,7 @@ impl Foreign for RustEncoder {
         let stream = &mut self.stream;
         self.pieces.finish(&mut |piece| stream.encode(piece, out));
         while stream.step(&[], DeflateFlush::Finish, out).1 == OUTPUT_BYTES {}
+        stream.ended = true;
     }
 }
 

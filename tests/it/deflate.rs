@@ -157,6 +157,26 @@ fn an_encoder_used_again_gives_the_same() {
 }
 
 #[test]
+fn a_stream_that_was_left_leaves_no_trace() {
+    let plain = [words(150_000, 4), noise(300_000, 6)].concat();
+    for maker in MAKERS {
+        let method = Method::new(6, maker);
+        let whole = encode(&method, &plain, 65_536);
+        let mut encoder = Encoder::new(&method);
+        for left_at in (100_000..400_000).step_by(30_000) {
+            let mut out = Vec::new();
+            encoder.write(&plain[..left_at], &mut out);
+            encoder.reset(&method);
+            out.clear();
+            plain.chunks(65_536).for_each(|piece| encoder.write(piece, &mut out));
+            encoder.finish(&mut out);
+            assert!(out == whole, "{method} left after {left_at}");
+            encoder.reset(&method);
+        }
+    }
+}
+
+#[test]
 fn a_method_is_found_by_its_stream() {
     let plain = words(200_000, 3);
     let mut guesser = Guesser::default();
