@@ -131,9 +131,6 @@ impl Encoder {
         }
         let bits = chain_bits(&self.method);
         match self.method.maker {
-            Maker::Zlib | Maker::Rust | Maker::Go | Maker::GoTar => {
-                self.search::<false, false>(last, Rolling::new(bits), out);
-            }
             Maker::Gzip => self.search::<true, true>(last, Rolling::new(bits), out),
             Maker::Zip => self.search::<true, false>(last, Rolling::new(bits), out),
             Maker::EarlyChromium | Maker::CastagnoliChromium if self.method.level >= 6 => {
@@ -143,6 +140,8 @@ impl Encoder {
                 self.search::<false, false>(last, Castagnoli::<4>::new(bits), out);
             }
             Maker::Chromium => self.search::<false, false>(last, Multiplicative::new(bits), out),
+            // Zlib: foreigners have encoders of their own.
+            _ => self.search::<false, false>(last, Rolling::new(bits), out),
         }
     }
 
@@ -305,9 +304,9 @@ impl Encoder {
 fn chain_bits(method: &Method) -> u32 {
     let bits = u32::from(method.memory) + 7;
     match method.maker {
-        Maker::Zlib | Maker::Rust | Maker::Go | Maker::GoTar => bits,
         Maker::Gzip | Maker::Zip | Maker::EarlyChromium => 15,
         Maker::CastagnoliChromium | Maker::Chromium => bits.max(15),
+        _ => bits,
     }
 }
 

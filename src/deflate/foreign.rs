@@ -2,6 +2,7 @@
 
 use super::go::GoEncoder;
 use super::method::{Maker, Method};
+use super::miniz::MinizEncoder;
 use super::rust::RustEncoder;
 
 /// What [`super::Encoder`] is for the methods of other makers.
@@ -18,6 +19,7 @@ pub(super) trait Foreign {
 #[derive(Default)]
 pub(super) struct Foreigners {
     go: Option<Box<GoEncoder>>,
+    miniz: Option<Box<MinizEncoder>>,
     rust: Option<Box<RustEncoder>>,
 }
 
@@ -31,16 +33,26 @@ impl Foreigners {
             | Maker::CastagnoliChromium
             | Maker::Chromium
             | Maker::Zip => None,
-            Maker::Rust => self.rust.as_deref_mut().map(|rust| rust as _),
+            Maker::Rust | Maker::RustZip | Maker::WholeRustZip => {
+                self.rust.as_deref_mut().map(|rust| rust as _)
+            }
             Maker::Go | Maker::GoTar => self.go.as_deref_mut().map(|go| go as _),
+            Maker::Miniz => self.miniz.as_deref_mut().map(|miniz| miniz as _),
         }
     }
 
     /// Begins a stream; whether it is one of theirs.
     pub(super) fn reset(&mut self, method: &Method) -> bool {
         match method.maker {
-            Maker::Rust => drop(self.rust.get_or_insert_with(|| Box::new(RustEncoder::new(method.level)))),
-            Maker::Go | Maker::GoTar => drop(self.go.get_or_insert_with(|| Box::new(GoEncoder::new(method)))),
+            Maker::Go | Maker::GoTar => {
+                self.go.get_or_insert_with(|| Box::new(GoEncoder::new(method)));
+            }
+            Maker::Miniz => {
+                self.miniz.get_or_insert_with(|| Box::new(MinizEncoder::new()));
+            }
+            Maker::Rust | Maker::RustZip | Maker::WholeRustZip => {
+                self.rust.get_or_insert_with(|| Box::new(RustEncoder::new(method)));
+            }
             _ => {}
         }
         self.of(method.maker).map(|foreign| foreign.reset(method)).is_some()

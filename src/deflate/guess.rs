@@ -152,7 +152,9 @@ impl Guesser {
 
 /// Methods worth a try, the likeliest first.
 fn likely(hint: Hint) -> Vec<Method> {
-    use Maker::{CastagnoliChromium, Chromium, Go, GoTar, Gzip, Rust, Zip, Zlib};
+    use Maker::{
+        CastagnoliChromium, Chromium, Go, GoTar, Gzip, Miniz, Rust, RustZip, WholeRustZip, Zip, Zlib,
+    };
     let mut methods = Vec::new();
     let level = match hint {
         Hint::Best => 9,
@@ -179,6 +181,10 @@ fn likely(hint: Hint) -> Vec<Method> {
     methods.push(Method::new(level, Zlib).with_memory(9));
     for level in [6, 9, 1, 8, 5, 7, 4, 3, 2] {
         methods.push(Method::new(level, Zlib));
+    }
+    methods.extend([level, 6, 9, 1].map(|level| Method::new(level, Miniz)));
+    for level in [level, 6, 9] {
+        methods.extend([RustZip, WholeRustZip].map(|maker| Method::new(level, maker)));
     }
     // Go's gzip uses 6 unless told otherwise, its zip 5; releases are packed with 9, layers also with 1.
     for level in [level, 6, 5, 9, 1] {

@@ -65,13 +65,19 @@ pub enum Maker {
     /// The same, fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a
     /// copy reaches the farthest bytes.
     GoTar,
+    /// Rust's `miniz_oxide` 0.8.9. Memory, window and strategy have no meaning.
+    Miniz,
+    /// As [`Maker::Rust`], fed by `std::io::copy` and flushed before the end: wheels of `maturin` since 2025.
+    RustZip,
+    /// The same, given all at once.
+    WholeRustZip,
 }
 
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 /// In the order of their numbers.
-const MAKERS: [Maker; 9] = [
+const MAKERS: [Maker; 12] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -81,6 +87,9 @@ const MAKERS: [Maker; 9] = [
     Maker::Zip,
     Maker::Go,
     Maker::GoTar,
+    Maker::Miniz,
+    Maker::RustZip,
+    Maker::WholeRustZip,
 ];
 
 /// Why a method was refused.
@@ -107,6 +116,9 @@ impl fmt::Display for Method {
             Maker::Zip => "Info-ZIP",
             Maker::Go => "Go",
             Maker::GoTar => "Go's tar",
+            Maker::Miniz => "miniz_oxide",
+            Maker::RustZip => "zlib-rs in zip",
+            Maker::WholeRustZip => "zlib-rs in zip, at once",
         };
         write!(f, "{maker}, level {}", self.level)?;
         let usual = Self::new(self.level, self.maker);

@@ -20,6 +20,7 @@ mod go;
 mod guess;
 mod inflater;
 mod method;
+mod miniz;
 mod pieces;
 mod rust;
 mod symbols;

@@ -1,10 +1,12 @@
-//! The pieces in which a program writes an archive, where its encoder's output depends on them.
+//! The pieces in which a program writes to its encoder, where the output depends on them.
 //!
 //! Writers of tar archives write a header, the content in pieces of their buffer's size, the padding.
 
 /// `std::io::copy` of Rust moves so much at once. Go's 32 KiB are a multiple, which makes no difference there.
-const PIECE_BYTES: usize = 8 * 1024;
+const COPY_BYTES: usize = 8 * 1024;
 const HEADER_BYTES: usize = 512;
+/// What zlib's window takes at once: all of it first, then half, whatever more there is.
+const WINDOW_BYTES: usize = 64 * 1024;
 
 /// Cuts a stream into the program's pieces.
 pub(super) struct Pieces {
@@ -15,13 +17,28 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// Those of Rust's `tar` crate.
-    pub(super) fn of_rust() -> Self {
-        Self { cutter: Cutter::new(true), held: Vec::new() }
+    pub(super) fn of_rust_tar() -> Self {
+        Self::of(Cutter { parts_names: true, ..Cutter::TAR })
     }
 
     /// Those of Go's `archive/tar`.
-    pub(super) fn of_go() -> Self {
-        Self { cutter: Cutter::new(false), held: Vec::new() }
+    pub(super) fn of_go_tar() -> Self {
+        Self::of(Cutter::TAR)
+    }
+
+    /// Those of Rust's `std::io::copy`.
+    pub(super) fn of_copies() -> Self {
+        Self::of(Cutter { next: Next::Rest, wanted: COPY_BYTES, ..Cutter::TAR })
+    }
+
+    /// Those in which zlib takes what is given to it all at once.
+    pub(super) fn of_windows() -> Self {
+        let rest_bytes = WINDOW_BYTES / 2;
+        Self::of(Cutter { next: Next::Rest, wanted: WINDOW_BYTES, rest_bytes, ..Cutter::TAR })
+    }
+
+    fn of(cutter: Cutter) -> Self {
+        Self { cutter, held: Vec::new() }
     }
 
     /// Takes the next bytes and hands on each piece that is whole.
@@ -51,11 +68,13 @@ impl Pieces {
     }
 }
 
-/// Where the pieces end; what is no tar archive comes in pieces of 8 KiB.
+/// Where the pieces end.
 struct Cutter {
     next: Next,
     /// Bytes of the present piece.
     wanted: usize,
+    /// Bytes of the pieces of what is no tar archive.
+    rest_bytes: usize,
     /// Whether the final zero of a long name is a piece of its own.
     parts_names: bool,
 }
@@ -69,15 +88,15 @@ enum Next {
 }
 
 impl Cutter {
-    fn new(parts_names: bool) -> Self {
-        Self { next: Next::Header, wanted: HEADER_BYTES, parts_names }
-    }
+    /// At the start of a tar archive.
+    const TAR: Self =
+        Self { next: Next::Header, wanted: HEADER_BYTES, rest_bytes: COPY_BYTES, parts_names: false };
 
     /// Goes on to the next piece, after `piece`.
     fn advance(&mut self, piece: &[u8]) {
         match self.next {
             Next::Header => match size(piece) {
-                None => (self.next, self.wanted) = (Next::Rest, PIECE_BYTES),
+                None => (self.next, self.wanted) = (Next::Rest, self.rest_bytes),
                 Some(bytes) => {
                     let padding = (HEADER_BYTES - (bytes % HEADER_BYTES as u64) as usize) % HEADER_BYTES;
                     let parted = self.parts_names && piece[156] == b'L';
@@ -85,19 +104,19 @@ impl Cutter {
                 }
             },
             Next::Content(left, padding) => self.content(left, left, padding),
-            Next::Padding => *self = Self::new(self.parts_names),
-            Next::Rest => {}
+            Next::Padding => (self.next, self.wanted) = (Next::Header, HEADER_BYTES),
+            Next::Rest => self.wanted = self.rest_bytes,
         }
     }
 
     fn content(&mut self, left: u64, first: u64, padding: usize) {
         if left > 0 {
-            let wanted = first.clamp(1, PIECE_BYTES as u64);
+            let wanted = first.clamp(1, COPY_BYTES as u64);
             (self.next, self.wanted) = (Next::Content(left - wanted, padding), wanted as usize);
         } else if padding > 0 {
             (self.next, self.wanted) = (Next::Padding, padding);
         } else {
-            *self = Self::new(self.parts_names);
+            (self.next, self.wanted) = (Next::Header, HEADER_BYTES);
         }
     }
 }

@@ -43,7 +43,7 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 9] = [
+const MAKERS: [Maker; 12] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -53,6 +53,9 @@ const MAKERS: [Maker; 9] = [
     Maker::Zip,
     Maker::Go,
     Maker::GoTar,
+    Maker::Miniz,
+    Maker::RustZip,
+    Maker::WholeRustZip,
 ];
 
 #[test]
@@ -180,9 +183,18 @@ fn a_stream_that_was_left_leaves_no_trace() {
 fn a_method_is_found_by_its_stream() {
     let plain = words(200_000, 3);
     let mut guesser = Guesser::default();
-    for maker in
-        [Maker::Zlib, Maker::Gzip, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust, Maker::Zip]
-    {
+    for maker in [
+        Maker::Zlib,
+        Maker::Gzip,
+        Maker::CastagnoliChromium,
+        Maker::Chromium,
+        Maker::Rust,
+        Maker::Zip,
+        Maker::Go,
+        Maker::Miniz,
+        Maker::RustZip,
+        Maker::WholeRustZip,
+    ] {
         for level in [6, 9] {
             let method = Method::new(level, maker);
             let packed = encode(&method, &plain, usize::MAX);

@@ -64,7 +64,7 @@ impl GoEncoder {
 impl Foreign for GoEncoder {
     fn reset(&mut self, method: &Method) {
         self.coder.reset(method);
-        self.pieces = (method.maker == Maker::GoTar).then(Pieces::of_go);
+        self.pieces = (method.maker == Maker::GoTar).then(Pieces::of_go_tar);
     }
 
     fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) {

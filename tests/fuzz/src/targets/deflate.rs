@@ -2,7 +2,7 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
-const MAKERS: [Maker; 9] = [
+const MAKERS: [Maker; 12] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -12,6 +12,9 @@ const MAKERS: [Maker; 9] = [
     Maker::Zip,
     Maker::Go,
     Maker::GoTar,
+    Maker::Miniz,
+    Maker::RustZip,
+    Maker::WholeRustZip,
 ];
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
