@@ -79,6 +79,10 @@ impl Block {
         self.symbols.len() == self.symbols_max
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.symbols.is_empty()
+    }
+
     /// GNU gzip's rule, once in 4,096 symbols: few copies, and less than half of `plain` bytes by a rough bound.
     pub(super) fn ends_early(&self, plain: usize) -> bool {
         let symbols = self.symbols.len();

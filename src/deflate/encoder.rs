@@ -2,7 +2,7 @@
 //!
 //! Source of the algorithm: `deflate_stored`, `deflate_fast`, `deflate_slow`, `deflate_huff` and
 //! `deflate_rle` of zlib's deflate.c (1.2.11 to 1.3.2 agree), by Jean-loup Gailly and Mark Adler, and
-//! Chromium's fork of it. The output is that of one call with all input and enough room, whatever the
+//! Chromium's fork of it; `compress_thread` of Mark Adler's pigz 2.6. The output is that of one call with all input and enough room, whatever the
 //! pieces in which the input comes here.
 
 use super::bits::BitWriter;
@@ -17,6 +17,9 @@ use super::window::{AHEAD_MIN, Effort, MATCH_MAX, MATCH_MIN, Window};
 const SHORT_DISTANCE_MAX: usize = 4096;
 /// RFC 1951 section 3.2.4: the length has 16 bits.
 const STORED_BYTES_MAX: usize = 65_535;
+
+/// 128 KiB: what a thread of pigz takes.
+const JOB_BYTES: usize = 128 * 1024;
 
 /// zlib's `configuration_table`; level 0 does not search.
 const EFFORTS: [Effort; 10] = [
@@ -44,6 +47,8 @@ pub struct Encoder {
     length: usize,
     /// Whether the byte before is a literal that was not yet written.
     waiting: bool,
+    /// Bytes of the present job of pigz that are still to come.
+    job_left: usize,
     /// Level 0 only: bytes of the next stored block.
     stored: Vec<u8>,
     foreigners: Foreigners,
@@ -59,6 +64,7 @@ impl Encoder {
             bits: BitWriter::new(),
             length: MATCH_MIN - 1,
             waiting: false,
+            job_left: 0,
             stored: Vec::new(),
             foreigners: Foreigners::default(),
         };
@@ -76,6 +82,7 @@ impl Encoder {
         self.block.reset(symbols(method), method.strategy == Strategy::Fixed);
         self.bits.reset();
         (self.length, self.waiting) = (MATCH_MIN - 1, false);
+        self.job_left = if method.maker == Maker::Pigz { JOB_BYTES } else { usize::MAX };
         self.stored.clear();
     }
 
@@ -88,8 +95,15 @@ impl Encoder {
             return self.store(plain, out);
         }
         while !plain.is_empty() {
-            let taken = self.window.fill(plain);
+            if self.job_left == 0 {
+                self.end_job(out);
+            }
+            let taken = self.window.fill(&plain[..plain.len().min(self.job_left)]);
             plain = &plain[taken..];
+            if self.method.maker == Maker::Pigz {
+                self.job_left -= taken;
+                self.window.catch_up(&Rolling::new(chain_bits(&self.method)));
+            }
             if self.window.is_full() {
                 self.run(false, out);
             }
@@ -109,6 +123,25 @@ impl Encoder {
         self.window.end(self.method.maker == Maker::Gzip);
         self.run(true, out);
         self.flush(true, out);
+    }
+
+    /// Writes what is there up to a whole byte, as pigz's `compress_thread` does, and begins anew after it.
+    fn end_job(&mut self, out: &mut Vec<u8>) {
+        self.window.end(false);
+        self.run(true, out);
+        if !self.block.is_empty() {
+            self.flush(false, out);
+        }
+        if self.bits.waiting() % 2 == 1 {
+            write_stored(&[], false, &mut self.bits, out);
+        }
+        while self.bits.waiting() > 0 {
+            // An empty block of the fixed codes has ten bits.
+            self.bits.put(1 << 1, 10, out);
+        }
+        self.length = MATCH_MIN - 1;
+        self.window.prime(&Rolling::new(chain_bits(&self.method)));
+        self.job_left = JOB_BYTES;
     }
 
     fn store(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {

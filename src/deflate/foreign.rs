@@ -32,7 +32,8 @@ impl Foreigners {
             | Maker::EarlyChromium
             | Maker::CastagnoliChromium
             | Maker::Chromium
-            | Maker::Zip => None,
+            | Maker::Zip
+            | Maker::Pigz => None,
             Maker::Rust | Maker::RustZip | Maker::WholeRustZip => {
                 self.rust.as_deref_mut().map(|rust| rust as _)
             }

@@ -153,7 +153,7 @@ impl Guesser {
 /// Methods worth a try, the likeliest first.
 fn likely(hint: Hint) -> Vec<Method> {
     use Maker::{
-        CastagnoliChromium, Chromium, Go, GoTar, Gzip, Miniz, Rust, RustZip, WholeRustZip, Zip, Zlib,
+        CastagnoliChromium, Chromium, Go, GoTar, Gzip, Miniz, Pigz, Rust, RustZip, WholeRustZip, Zip, Zlib,
     };
     let mut methods = Vec::new();
     let level = match hint {
@@ -182,7 +182,9 @@ fn likely(hint: Hint) -> Vec<Method> {
     for level in [6, 9, 1, 8, 5, 7, 4, 3, 2] {
         methods.push(Method::new(level, Zlib));
     }
-    methods.extend([level, 6, 9, 1].map(|level| Method::new(level, Miniz)));
+    for level in [level, 6, 9, 1] {
+        methods.extend([Pigz, Miniz].map(|maker| Method::new(level, maker)));
+    }
     for level in [level, 6, 9] {
         methods.extend([RustZip, WholeRustZip].map(|maker| Method::new(level, maker)));
     }

@@ -71,13 +71,15 @@ pub enum Maker {
     RustZip,
     /// The same, given all at once.
     WholeRustZip,
+    /// pigz: stock zlib, begun anew every 128 KiB with the 32 KiB before in reach.
+    Pigz,
 }
 
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 /// In the order of their numbers.
-const MAKERS: [Maker; 12] = [
+const MAKERS: [Maker; 13] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -90,6 +92,7 @@ const MAKERS: [Maker; 12] = [
     Maker::Miniz,
     Maker::RustZip,
     Maker::WholeRustZip,
+    Maker::Pigz,
 ];
 
 /// Why a method was refused.
@@ -119,6 +122,7 @@ impl fmt::Display for Method {
             Maker::Miniz => "miniz_oxide",
             Maker::RustZip => "zlib-rs in zip",
             Maker::WholeRustZip => "zlib-rs in zip, at once",
+            Maker::Pigz => "pigz",
         };
         write!(f, "{maker}, level {}", self.level)?;
         let usual = Self::new(self.level, self.maker);

@@ -43,7 +43,7 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 12] = [
+const MAKERS: [Maker; 13] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -56,6 +56,7 @@ const MAKERS: [Maker; 12] = [
     Maker::Miniz,
     Maker::RustZip,
     Maker::WholeRustZip,
+    Maker::Pigz,
 ];
 
 #[test]
@@ -194,6 +195,7 @@ fn a_method_is_found_by_its_stream() {
         Maker::Miniz,
         Maker::RustZip,
         Maker::WholeRustZip,
+        Maker::Pigz,
     ] {
         for level in [6, 9] {
             let method = Method::new(level, maker);

@@ -1,4 +1,4 @@
-// Makes deflate_go.golden, which tests/it/deflate_go.rs compares our encoder with:
+// Makes deflate_go.golden, which tests/it/deflate_programs.rs compares our encoder with:
 //
 //	go run tests/it/deflate_go.go > tests/it/deflate_go.golden
 //

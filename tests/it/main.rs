@@ -10,7 +10,7 @@ mod changing;
 mod container;
 mod decoders;
 mod deflate;
-mod deflate_go;
+mod deflate_programs;
 mod executables;
 mod explain;
 mod growing;

@@ -2,7 +2,7 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
-const MAKERS: [Maker; 12] = [
+const MAKERS: [Maker; 13] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -15,6 +15,7 @@ const MAKERS: [Maker; 12] = [
     Maker::Miniz,
     Maker::RustZip,
     Maker::WholeRustZip,
+    Maker::Pigz,
 ];
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
