@@ -2,8 +2,8 @@
 //!
 //! Source of the algorithm: `deflate_stored`, `deflate_fast`, `deflate_slow`, `deflate_huff` and
 //! `deflate_rle` of zlib's deflate.c (1.2.11 to 1.3.2 agree), by Jean-loup Gailly and Mark Adler, and
-//! Chromium's fork of it; `compress_thread` of Mark Adler's pigz 2.6. The output is that of one call with all input and enough room, whatever the
-//! pieces in which the input comes here.
+//! Chromium's fork of it; `compress_thread` of Mark Adler's pigz 2.6. The output is that of one call with
+//! all input and enough room, whatever the pieces in which the input comes here.
 
 use super::bits::BitWriter;
 use super::block::Block;
@@ -37,7 +37,8 @@ const EFFORTS: [Effort; 10] = [
 
 /// Encodes one stream after another.
 ///
-/// Memory: about 450 KiB, kept from one stream to the next, and the output that was not yet taken.
+/// Memory: about 450 KiB, 2 MiB more where streams of Go and of Rust came by, kept from one stream to the next, and the
+/// output that was not yet taken.
 pub struct Encoder {
     method: Method,
     window: Window,

@@ -75,7 +75,7 @@ impl Guesser {
 
     /// Measures the stream at the start of `bytes` and finds its method.
     ///
-    /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 600 KiB. Time:
+    /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 3 MiB. Time:
     /// at most about four times what encoding takes, plus 8 MiB.
     pub fn stream(&mut self, bytes: &[u8], plain_max: u64, hint: Hint) -> Option<Stream> {
         let (packed, plain) = self.measure(bytes, plain_max)?;

@@ -110,7 +110,7 @@ impl Fast {
         block.literals(&self.bytes[literals_from..]);
     }
 
-    /// The next place from `at` on where a copy begins, and its candidate; the longer there is none, the more is skipped.
+    /// The next place from `at` on where a copy begins, and its candidate. The longer there is none, the more is skipped.
     fn seek(&mut self, mut at: usize, limit: usize) -> Option<(usize, u32)> {
         let mut skip = 32;
         loop {
