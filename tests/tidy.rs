@@ -24,7 +24,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("indicatif", &["cli/"]),
     ("memmap2", &["mapping.rs"]),
     ("rmp", &["manifest/item.rs"]),
-    ("miniz_oxide", &["deflate/inflater.rs"]),
+    ("miniz_oxide", &["deflate/inflater.rs", "deflate/miniz.rs"]),
     ("zlib_rs", &["deflate/rust.rs"]),
     ("plotters", &["bench/plot.rs"]),
     ("tun_rs", &["bench/wan/device.rs"]),

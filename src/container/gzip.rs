@@ -7,6 +7,8 @@ const HAS_EXTRA: u8 = 1 << 2;
 const HAS_NAME: u8 = 1 << 3;
 const HAS_COMMENT: u8 = 1 << 4;
 const RESERVED: u8 = 0xe0;
+/// The system of writers that name none: Go's, and Python's with zlib.
+const UNKNOWN: u8 = 255;
 /// 64 KiB: a name or a comment longer than that is not one.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -15,7 +17,7 @@ pub(super) const TRAILER_BYTES: usize = 8;
 
 /// Length of the header at the start of `bytes`, and what it says of the effort.
 pub(super) fn header(bytes: &[u8]) -> Option<(usize, Hint)> {
-    let [0x1f, 0x8b, 8, flags, _, _, _, _, effort, _, ..] = *bytes else { return None };
+    let [0x1f, 0x8b, 8, flags, _, _, _, _, effort, system, ..] = *bytes else { return None };
     if flags & RESERVED != 0 {
         return None;
     }
@@ -33,9 +35,12 @@ pub(super) fn header(bytes: &[u8]) -> Option<(usize, Hint)> {
     if flags & HAS_CHECK != 0 {
         length += 2;
     }
-    let hint = match effort {
-        2 => Hint::Best,
-        4 => Hint::Fast,
+    let hint = match (system, effort) {
+        (UNKNOWN, 2) => Hint::Go(9),
+        (UNKNOWN, 4) => Hint::Go(1),
+        (UNKNOWN, _) => Hint::Go(6),
+        (_, 2) => Hint::Best,
+        (_, 4) => Hint::Fast,
         _ => Hint::None,
     };
     (length < bytes.len()).then_some((length, hint))

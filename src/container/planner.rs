@@ -68,7 +68,7 @@ impl Planner {
     /// Plans `archive`; the plan covers it exactly, and each deflated piece was made again and compared.
     ///
     /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
-    /// Memory: 1 MiB for each thread, the plan, and what `room` takes. Time: what inflating
+    /// Memory: 3 MiB for each thread, the plan, and what `room` takes. Time: what inflating
     /// and encoding again `plain_bytes_max` takes, a few times at worst.
     pub fn plan(&mut self, archive: &[u8], limits: &Limits, room: &mut impl Room) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);

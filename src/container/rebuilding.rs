@@ -10,7 +10,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Writes the archive to `out`, given its framing and all its content streams one after the other.
 ///
-/// `plan` must have passed [`Plan::check`]. Memory: 600 KiB for each level of nesting. Whether the result
+/// `plan` must have passed [`Plan::check`]. Memory: 600 KiB to 3 MiB for each level of nesting. Whether the result
 /// is the archive is told by its hash only.
 ///
 /// # Errors

@@ -38,6 +38,11 @@ impl BitWriter {
         self.count &= 7;
     }
 
+    /// Bits that wait for a whole byte.
+    pub(super) fn waiting(&self) -> u32 {
+        self.count
+    }
+
     /// Fills the last byte with zeros and hands everything to `out`.
     pub(super) fn align(&mut self, out: &mut Vec<u8>) {
         if self.count > 0 {

@@ -4,9 +4,10 @@
 
 use super::bits::BitWriter;
 use super::codes::{
-    DISTANCE_EXTRA, DISTANCE_FIRST, DISTANCES, END, FIXED_DISTANCE_BITS, FIXED_LITERAL_BITS, LENGTH_BASE,
-    LENGTH_CODE, LENGTH_EXTRA, LENGTH_FIRST, LITERALS, RUN_EXTRA, RUN_ORDER, RUNS, distance_code, number,
+    DISTANCE_EXTRA, DISTANCES, END, FIXED_DISTANCE_BITS, FIXED_LITERAL_BITS, LENGTH_BASE, LENGTH_CODE,
+    LENGTH_EXTRA, LITERALS, RUN_EXTRA, RUNS, distance_code,
 };
+use super::symbols::{self, Run, Symbol, fix, lengths_sent, write_codes, write_stored, write_symbols};
 use super::tree::{Alphabet, Builder, Code, Cost};
 
 const LITERAL_ALPHABET: Alphabet =
@@ -15,13 +16,9 @@ const DISTANCE_ALPHABET: Alphabet =
     Alphabet { extra: &DISTANCE_EXTRA, extra_from: 0, fixed: &FIXED_DISTANCE_BITS, bits_max: 15 };
 const RUN_ALPHABET: Alphabet = Alphabet { extra: &RUN_EXTRA, extra_from: 0, fixed: &[], bits_max: 7 };
 
-/// A symbol of the code length alphabet and the value of its extra bits.
-type Run = (u8, u8);
-
 /// The symbols since the last block, how often each occurs, and room to build codes.
 pub(super) struct Block {
-    /// A literal, or a length minus 3 with the distance from bit 8 on.
-    symbols: Vec<u32>,
+    symbols: Vec<Symbol>,
     symbols_max: usize,
     literal_counts: [u16; LITERALS],
     distance_counts: [u16; DISTANCES],
@@ -76,11 +73,14 @@ impl Block {
     /// Adds a copy of 3 to 258 bytes from 1 to 32,768 bytes before; true when the block is full.
     #[inline]
     pub(super) fn copy(&mut self, distance: usize, length: usize) -> bool {
-        let length = (length - 3) & 255;
-        self.symbols.push((distance as u32) << 8 | length as u32);
-        self.literal_counts[LENGTH_BASE + usize::from(LENGTH_CODE[length])] += 1;
+        self.symbols.push(symbols::copy(distance, length));
+        self.literal_counts[LENGTH_BASE + usize::from(LENGTH_CODE[(length - 3) & 255])] += 1;
         self.distance_counts[distance_code(distance - 1)] += 1;
         self.symbols.len() == self.symbols_max
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.symbols.is_empty()
     }
 
     /// GNU gzip's rule, once in 4,096 symbols: few copies, and less than half of `plain` bytes by a rough bound.
@@ -107,7 +107,7 @@ impl Block {
         self.builder.build(&self.literal_counts, &LITERAL_ALPHABET, &mut self.literals, &mut cost);
         self.builder.build(&self.distance_counts, &DISTANCE_ALPHABET, &mut self.distances, &mut cost);
         let fixed_bytes = (cost.fixed + 3 + 7) >> 3;
-        let run_codes = self.build_runs(&mut cost);
+        self.build_runs(&mut cost);
         let own_bytes = (cost.own + 3 + 7) >> 3;
         let fixed = fixed_bytes <= own_bytes || self.fixed_only;
         let best = if fixed { fixed_bytes } else { own_bytes };
@@ -116,16 +116,12 @@ impl Block {
             write_stored(plain, last, bits, out);
         } else if fixed {
             bits.put(1 << 1 | flag, 3, out);
-            self.literals.bits.copy_from_slice(&FIXED_LITERAL_BITS[..LITERALS]);
-            self.distances.bits = FIXED_DISTANCE_BITS;
-            let mut codes = [0; LITERALS + 2];
-            number(&FIXED_LITERAL_BITS, &mut codes);
-            self.literals.codes.copy_from_slice(&codes[..LITERALS]);
-            number(&FIXED_DISTANCE_BITS, &mut self.distances.codes);
+            fix(&mut self.literals, &mut self.distances);
             self.write_symbols(bits, out);
         } else {
             bits.put(2 << 1 | flag, 3, out);
-            self.write_codes(run_codes, bits, out);
+            let codes = (&self.literals, &self.distances);
+            write_codes(codes, (&self.runs, &self.run_code), bits, out);
             self.write_symbols(bits, out);
         }
         self.clear();
@@ -134,8 +130,8 @@ impl Block {
         }
     }
 
-    /// Makes the code for the code lengths; returns how many of its own lengths are sent.
-    fn build_runs(&mut self, cost: &mut Cost) -> usize {
+    /// Makes the code for the code lengths.
+    fn build_runs(&mut self, cost: &mut Cost) {
         self.runs.clear();
         append_runs(&self.literals.bits[..=self.literals.last], &mut self.runs);
         append_runs(&self.distances.bits[..=self.distances.last], &mut self.runs);
@@ -144,61 +140,12 @@ impl Block {
             counts[usize::from(*symbol)] += 1;
         }
         self.builder.build(&counts, &RUN_ALPHABET, &mut self.run_code, cost);
-        let mut sent = RUNS;
-        while sent > 4 && self.run_code.bits[RUN_ORDER[sent - 1]] == 0 {
-            sent -= 1;
-        }
-        cost.own += 3 * sent as i64 + 5 + 5 + 4;
-        sent
-    }
-
-    fn write_codes(&self, run_codes: usize, bits: &mut BitWriter, out: &mut Vec<u8>) {
-        bits.put((self.literals.last + 1 - 257) as u64, 5, out);
-        bits.put(self.distances.last as u64, 5, out);
-        bits.put((run_codes - 4) as u64, 4, out);
-        for symbol in &RUN_ORDER[..run_codes] {
-            bits.put(u64::from(self.run_code.bits[*symbol]), 3, out);
-        }
-        for (symbol, value) in &self.runs {
-            let symbol = usize::from(*symbol);
-            let width = u32::from(self.run_code.bits[symbol]);
-            let field = u64::from(self.run_code.codes[symbol]) | u64::from(*value) << width;
-            bits.put(field, width + u32::from(RUN_EXTRA[symbol]), out);
-        }
+        cost.own += 3 * lengths_sent(&self.run_code) as i64 + 5 + 5 + 4;
     }
 
     fn write_symbols(&self, bits: &mut BitWriter, out: &mut Vec<u8>) {
-        let literals = &self.literals;
-        for symbol in &self.symbols {
-            let (distance, low) = ((symbol >> 8) as usize, (symbol & 255) as usize);
-            if distance == 0 {
-                bits.put(u64::from(literals.codes[low]), u32::from(literals.bits[low]), out);
-                continue;
-            }
-            let code = usize::from(LENGTH_CODE[low]);
-            let mut width = u32::from(literals.bits[LENGTH_BASE + code]);
-            let mut field = u64::from(literals.codes[LENGTH_BASE + code]);
-            field |= (low as u64 - u64::from(LENGTH_FIRST[code])) << width;
-            width += u32::from(LENGTH_EXTRA[code]);
-            let code = distance_code(distance - 1);
-            field |= u64::from(self.distances.codes[code]) << width;
-            width += u32::from(self.distances.bits[code]);
-            field |= (distance as u64 - 1 - u64::from(DISTANCE_FIRST[code])) << width;
-            width += u32::from(DISTANCE_EXTRA[code]);
-            bits.put(field, width, out);
-        }
-        bits.put(u64::from(literals.codes[END]), u32::from(literals.bits[END]), out);
+        write_symbols(self.symbols.iter().copied(), (&self.literals, &self.distances), bits, out);
     }
-}
-
-/// Writes at most 65,535 bytes as they are.
-pub(super) fn write_stored(plain: &[u8], last: bool, bits: &mut BitWriter, out: &mut Vec<u8>) {
-    let length = u16::try_from(plain.len()).expect("a block is not longer than its window");
-    bits.put(u64::from(last), 3, out);
-    bits.align(out);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&(!length).to_le_bytes());
-    out.extend_from_slice(plain);
 }
 
 /// Appends the run-length form of code lengths, RFC 1951 section 3.2.7, cut into runs as zlib cuts them.

@@ -2,20 +2,24 @@
 //!
 //! Source of the algorithm: `deflate_stored`, `deflate_fast`, `deflate_slow`, `deflate_huff` and
 //! `deflate_rle` of zlib's deflate.c (1.2.11 to 1.3.2 agree), by Jean-loup Gailly and Mark Adler, and
-//! Chromium's fork of it. The output is that of one call with all input and enough room, whatever the
-//! pieces in which the input comes here.
+//! Chromium's fork of it; `compress_thread` of Mark Adler's pigz 2.6. The output is that of one call with
+//! all input and enough room, whatever the pieces in which the input comes here.
 
 use super::bits::BitWriter;
-use super::block::{Block, write_stored};
+use super::block::Block;
 use super::finder::{Castagnoli, Hash, Multiplicative, Rolling};
+use super::foreign::Foreigners;
 use super::method::{Maker, Method, Strategy};
-use super::rust::RustEncoder;
+use super::symbols::write_stored;
 use super::window::{AHEAD_MIN, Effort, MATCH_MAX, MATCH_MIN, Window};
 
 /// A copy of three bytes from farther back costs more than three literals.
 const SHORT_DISTANCE_MAX: usize = 4096;
 /// RFC 1951 section 3.2.4: the length has 16 bits.
 const STORED_BYTES_MAX: usize = 65_535;
+
+/// 128 KiB: what a thread of pigz takes.
+const JOB_BYTES: usize = 128 * 1024;
 
 /// zlib's `configuration_table`; level 0 does not search.
 const EFFORTS: [Effort; 10] = [
@@ -33,7 +37,8 @@ const EFFORTS: [Effort; 10] = [
 
 /// Encodes one stream after another.
 ///
-/// Memory: about 450 KiB, kept from one stream to the next, and the output that was not yet taken.
+/// Memory: about 450 KiB, 2 MiB more where streams of Go and of Rust came by, kept from one stream to the next, and the
+/// output that was not yet taken.
 pub struct Encoder {
     method: Method,
     window: Window,
@@ -43,10 +48,11 @@ pub struct Encoder {
     length: usize,
     /// Whether the byte before is a literal that was not yet written.
     waiting: bool,
+    /// Bytes of the present job of pigz that are still to come.
+    job_left: usize,
     /// Level 0 only: bytes of the next stored block.
     stored: Vec<u8>,
-    /// Made when a stream needs it.
-    rust: Option<Box<RustEncoder>>,
+    foreigners: Foreigners,
 }
 
 impl Encoder {
@@ -59,8 +65,9 @@ impl Encoder {
             bits: BitWriter::new(),
             length: MATCH_MIN - 1,
             waiting: false,
+            job_left: 0,
             stored: Vec::new(),
-            rust: None,
+            foreigners: Foreigners::default(),
         };
         encoder.reset(method);
         encoder
@@ -69,31 +76,35 @@ impl Encoder {
     /// Forgets the stream and begins another.
     pub fn reset(&mut self, method: &Method) {
         self.method = *method;
-        if method.maker == Maker::Rust {
-            match &mut self.rust {
-                Some(rust) => rust.reset(method.level),
-                none => *none = Some(Box::new(RustEncoder::new(method.level))),
-            }
+        if self.foreigners.reset(method) {
             return;
         }
         self.window.reset(method.window, chain_bits(method));
         self.block.reset(symbols(method), method.strategy == Strategy::Fixed);
         self.bits.reset();
         (self.length, self.waiting) = (MATCH_MIN - 1, false);
+        self.job_left = if method.maker == Maker::Pigz { JOB_BYTES } else { usize::MAX };
         self.stored.clear();
     }
 
     /// Takes the next plain bytes; appends to `out` what is certain of the stream by now.
     pub fn write(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
-        if let Some(rust) = self.rust_encoder() {
-            return rust.write(plain, out);
+        if let Some(foreign) = self.foreigners.of(self.method.maker) {
+            return foreign.write(plain, out);
         }
         if self.method.level == 0 {
             return self.store(plain, out);
         }
         while !plain.is_empty() {
-            let taken = self.window.fill(plain);
+            if self.job_left == 0 {
+                self.end_job(out);
+            }
+            let taken = self.window.fill(&plain[..plain.len().min(self.job_left)]);
             plain = &plain[taken..];
+            if self.method.maker == Maker::Pigz {
+                self.job_left -= taken;
+                self.window.catch_up(&Rolling::new(chain_bits(&self.method)));
+            }
             if self.window.is_full() {
                 self.run(false, out);
             }
@@ -102,8 +113,8 @@ impl Encoder {
 
     /// Appends the rest of the stream to `out`. [`Self::reset`] begins the next.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if let Some(rust) = self.rust_encoder() {
-            return rust.finish(out);
+        if let Some(foreign) = self.foreigners.of(self.method.maker) {
+            return foreign.finish(out);
         }
         if self.method.level == 0 {
             write_stored(&self.stored, true, &mut self.bits, out);
@@ -115,8 +126,23 @@ impl Encoder {
         self.flush(true, out);
     }
 
-    fn rust_encoder(&mut self) -> Option<&mut RustEncoder> {
-        self.rust.as_deref_mut().filter(|_| self.method.maker == Maker::Rust)
+    /// Writes what is there up to a whole byte, as pigz's `compress_thread` does, and begins anew after it.
+    fn end_job(&mut self, out: &mut Vec<u8>) {
+        self.window.end(false);
+        self.run(true, out);
+        if !self.block.is_empty() {
+            self.flush(false, out);
+        }
+        if self.bits.waiting() % 2 == 1 {
+            write_stored(&[], false, &mut self.bits, out);
+        }
+        while self.bits.waiting() > 0 {
+            // An empty block of the fixed codes has ten bits.
+            self.bits.put(1 << 1, 10, out);
+        }
+        self.length = MATCH_MIN - 1;
+        self.window.prime(&Rolling::new(chain_bits(&self.method)));
+        self.job_left = JOB_BYTES;
     }
 
     fn store(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
@@ -139,7 +165,6 @@ impl Encoder {
         }
         let bits = chain_bits(&self.method);
         match self.method.maker {
-            Maker::Zlib | Maker::Rust => self.search::<false, false>(last, Rolling::new(bits), out),
             Maker::Gzip => self.search::<true, true>(last, Rolling::new(bits), out),
             Maker::Zip => self.search::<true, false>(last, Rolling::new(bits), out),
             Maker::EarlyChromium | Maker::CastagnoliChromium if self.method.level >= 6 => {
@@ -149,6 +174,8 @@ impl Encoder {
                 self.search::<false, false>(last, Castagnoli::<4>::new(bits), out);
             }
             Maker::Chromium => self.search::<false, false>(last, Multiplicative::new(bits), out),
+            // Zlib: foreigners have encoders of their own.
+            _ => self.search::<false, false>(last, Rolling::new(bits), out),
         }
     }
 
@@ -311,9 +338,9 @@ impl Encoder {
 fn chain_bits(method: &Method) -> u32 {
     let bits = u32::from(method.memory) + 7;
     match method.maker {
-        Maker::Zlib | Maker::Rust => bits,
         Maker::Gzip | Maker::Zip | Maker::EarlyChromium => 15,
         Maker::CastagnoliChromium | Maker::Chromium => bits.max(15),
+        _ => bits,
     }
 }
 

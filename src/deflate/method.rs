@@ -59,13 +59,27 @@ pub enum Maker {
     /// Info-ZIP's zip 3.0: blocks like GNU gzip's, and no search past the end of the input. Memory, window and
     /// strategy have no meaning.
     Zip,
+    /// Go's `compress/flate`, 1.8 to 1.26. Memory and window have no meaning, nor has a strategy but
+    /// [`Strategy::Huffman`].
+    Go,
+    /// The same, fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a
+    /// copy reaches the farthest bytes.
+    GoTar,
+    /// Rust's `miniz_oxide` 0.8.9. Memory, window and strategy have no meaning.
+    Miniz,
+    /// As [`Maker::Rust`], fed by `std::io::copy` and flushed before the end: wheels of `maturin` since 2025.
+    RustZip,
+    /// The same, given all at once.
+    WholeRustZip,
+    /// pigz: stock zlib, begun anew every 128 KiB with the 32 KiB before in reach.
+    Pigz,
 }
 
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 /// In the order of their numbers.
-const MAKERS: [Maker; 7] = [
+const MAKERS: [Maker; 13] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -73,6 +87,12 @@ const MAKERS: [Maker; 7] = [
     Maker::Chromium,
     Maker::Rust,
     Maker::Zip,
+    Maker::Go,
+    Maker::GoTar,
+    Maker::Miniz,
+    Maker::RustZip,
+    Maker::WholeRustZip,
+    Maker::Pigz,
 ];
 
 /// Why a method was refused.
@@ -97,6 +117,12 @@ impl fmt::Display for Method {
             Maker::Chromium => "Chromium's zlib of 2023",
             Maker::Rust => "zlib-rs",
             Maker::Zip => "Info-ZIP",
+            Maker::Go => "Go",
+            Maker::GoTar => "Go's tar",
+            Maker::Miniz => "miniz_oxide",
+            Maker::RustZip => "zlib-rs in zip",
+            Maker::WholeRustZip => "zlib-rs in zip, at once",
+            Maker::Pigz => "pigz",
         };
         write!(f, "{maker}, level {}", self.level)?;
         let usual = Self::new(self.level, self.maker);

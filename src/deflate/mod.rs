@@ -1,8 +1,9 @@
 //! Deflate, so that a stream taken apart can be made again bit for bit.
 //!
-//! Decoding has one answer, encoding has many: [`Encoder`] gives that of zlib, for every setting, and of
-//! Chromium's fork of it (which Node, npm and Electron use); [`Guesser`] finds the setting. A stream made by
-//! anything else has no [`Method`]. The encoder is our own, because what it writes must never change.
+//! Decoding has one answer, encoding has many: [`Encoder`] gives that of zlib, for every setting, of its relatives
+//! (Chromium's fork of it, which Node, npm and Electron use, GNU gzip, Info-ZIP, pigz), of Go, and of two libraries of
+//! Rust; [`Guesser`] finds the setting. A stream made by anything else has no [`Method`]. The encoder is our own but
+//! for these libraries, which are pinned, because what it writes must never change.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -15,10 +16,15 @@ mod block;
 mod codes;
 mod encoder;
 mod finder;
+mod foreign;
+mod go;
 mod guess;
 mod inflater;
 mod method;
+mod miniz;
+mod pieces;
 mod rust;
+mod symbols;
 mod tree;
 mod window;
 

@@ -1,72 +1,94 @@
-//! Streams of Rust's `flate2` with `zlib-rs`: Cargo's packages, and npm packages packed by Rust tools.
+//! Streams of Rust's `flate2` with `zlib-rs`: Cargo's packages, npm packages packed by Rust tools, wheels.
 //!
-//! The one encoder here that is a library's: `zlib-rs`, pinned to the release whose output the vectors in
-//! this module hold. Unlike zlib's, its output depends on the pieces in which the input came, and on those in
-//! which the output was taken. They are those of Rust's `tar` crate: a header, the content in pieces of 8 KiB
-//! (`std::io::copy`), the padding; and those of `flate2`: 32 KiB.
+//! The encoder is a library's: `zlib-rs`, pinned to the release whose output `tests/it/deflate.golden` holds. Unlike
+//! zlib's, its output depends on the pieces in which the input came, and on those in which the output was taken:
+//! those of `flate2` are 32 KiB. The wheels of `maturin` have an empty block before the last, as the writer was
+//! flushed.
 
 use zlib_rs::{Deflate, DeflateFlush};
 
-/// `std::io::copy` moves so much at once.
-const PIECE_BYTES: usize = 8 * 1024;
-const HEADER_BYTES: usize = 512;
+use super::foreign::Foreign;
+use super::method::{Maker, Method};
+use super::pieces::Pieces;
+
 /// 32 KiB: what `flate2` takes of the output at once. Where that is full, a search may begin anew.
 const OUTPUT_BYTES: usize = 32 * 1024;
 
 pub(super) struct RustEncoder {
+    stream: Stream,
+    pieces: Pieces,
+    maker: Maker,
+}
+
+struct Stream {
     deflate: Deflate,
     level: u8,
-    cutter: Cutter,
-    /// The beginning of the present piece.
-    held: Vec<u8>,
+    /// Whether the last stream came to its end.
+    ended: bool,
     output: Vec<u8>,
+    /// Bytes of `output` that `flate2` has not passed on.
+    filled: usize,
 }
 
 impl RustEncoder {
-    pub(super) fn new(level: u8) -> Self {
-        let deflate = Deflate::new(i32::from(level), false, 15);
-        Self { deflate, level, cutter: Cutter::default(), held: Vec::new(), output: vec![0; OUTPUT_BYTES] }
+    pub(super) fn new(method: &Method) -> Self {
+        let deflate = Deflate::new(i32::from(method.level), false, 15);
+        let output = vec![0; OUTPUT_BYTES];
+        let stream = Stream { deflate, level: method.level, ended: true, output, filled: 0 };
+        Self { stream, pieces: Pieces::of_rust_tar(), maker: method.maker }
     }
+}
 
-    pub(super) fn reset(&mut self, level: u8) {
-        if level == self.level {
-            self.deflate.reset();
+impl Foreign for RustEncoder {
+    fn reset(&mut self, method: &Method) {
+        let stream = &mut self.stream;
+        // Its `reset` forgets that part of the output of a stream that was left was taken, and panics later.
+        if method.level == stream.level && stream.ended {
+            stream.deflate.reset();
         } else {
-            (self.deflate, self.level) = (Deflate::new(i32::from(level), false, 15), level);
+            stream.level = method.level;
+            stream.deflate = Deflate::new(i32::from(method.level), false, 15);
         }
-        self.cutter = Cutter::default();
-        self.held.clear();
+        stream.ended = false;
+        stream.filled = 0;
+        self.maker = method.maker;
+        self.pieces = match method.maker {
+            Maker::RustZip => Pieces::of_copies(),
+            Maker::WholeRustZip => Pieces::of_windows(),
+            _ => Pieces::of_rust_tar(),
+        };
     }
 
-    pub(super) fn write(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
-        while !plain.is_empty() {
-            let wanted = self.cutter.wanted - self.held.len();
-            let (now, rest) = plain.split_at(wanted.min(plain.len()));
-            plain = rest;
-            if now.len() < wanted {
-                self.held.extend_from_slice(now);
-            } else if self.held.is_empty() {
-                self.cutter.advance(now);
-                self.encode(now, out);
-            } else {
-                let mut piece = std::mem::take(&mut self.held);
-                piece.extend_from_slice(now);
-                self.cutter.advance(&piece);
-                self.encode(&piece, out);
-                piece.clear();
-                self.held = piece;
+    fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) {
+        let (stream, whole) = (&mut self.stream, self.maker == Maker::WholeRustZip);
+        self.pieces.cut(plain, &mut |piece| stream.encode(piece, whole, out));
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let (stream, whole) = (&mut self.stream, self.maker == Maker::WholeRustZip);
+        self.pieces.finish(&mut |piece| stream.encode(piece, whole, out));
+        if self.maker != Maker::Rust {
+            stream.step(&[], DeflateFlush::SyncFlush, out);
+            stream.filled = 0;
+            while stream.step(&[], DeflateFlush::NoFlush, out).1 > 0 {
+                stream.filled = 0;
             }
         }
+        stream.filled = 0;
+        while stream.step(&[], DeflateFlush::Finish, out).1 == OUTPUT_BYTES {
+            stream.filled = 0;
+        }
+        stream.ended = true;
     }
+}
 
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        let piece = std::mem::take(&mut self.held);
-        self.encode(&piece, out);
-        while self.step(&[], DeflateFlush::Finish, out).1 == OUTPUT_BYTES {}
-    }
-
-    fn encode(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
+impl Stream {
+    /// Encodes a piece; one that is part of a whole goes on where the output was full.
+    fn encode(&mut self, mut piece: &[u8], part: bool, out: &mut Vec<u8>) {
         while !piece.is_empty() {
+            if !part || self.filled == OUTPUT_BYTES {
+                self.filled = 0;
+            }
             let (read, _) = self.step(piece, DeflateFlush::NoFlush, out);
             piece = &piece[read..];
         }
@@ -75,74 +97,12 @@ impl RustEncoder {
     /// Bytes read and written. An error leaves a stream too short, which no proof accepts.
     fn step(&mut self, piece: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> (usize, usize) {
         let before = (self.deflate.total_in(), self.deflate.total_out());
-        let done = self.deflate.compress(piece, &mut self.output, flush);
+        let room = &mut self.output[self.filled..];
+        let done = self.deflate.compress(piece, room, flush);
         let written = (self.deflate.total_out() - before.1) as usize;
-        out.extend_from_slice(&self.output[..written]);
+        out.extend_from_slice(&room[..written]);
+        self.filled += written;
         let read = if done.is_ok() { (self.deflate.total_in() - before.0) as usize } else { piece.len() };
         (read, written)
     }
-}
-
-/// Where the pieces end; what is no tar archive comes in pieces of 8 KiB.
-struct Cutter {
-    next: Next,
-    /// Bytes of the present piece.
-    wanted: usize,
-}
-
-enum Next {
-    Header,
-    /// Bytes of content still to come after the present piece, and of padding.
-    Content(u64, usize),
-    Padding,
-    Rest,
-}
-
-impl Default for Cutter {
-    fn default() -> Self {
-        Self { next: Next::Header, wanted: HEADER_BYTES }
-    }
-}
-
-impl Cutter {
-    /// Goes on to the next piece, after `piece`.
-    fn advance(&mut self, piece: &[u8]) {
-        match self.next {
-            Next::Header => match size(piece) {
-                None => (self.next, self.wanted) = (Next::Rest, PIECE_BYTES),
-                Some(bytes) => {
-                    let padding = (HEADER_BYTES - (bytes % HEADER_BYTES as u64) as usize) % HEADER_BYTES;
-                    // A long name is written without its final zero, then that.
-                    let first = if piece[156] == b'L' { bytes.saturating_sub(1) } else { bytes };
-                    self.content(bytes, first, padding);
-                }
-            },
-            Next::Content(left, padding) => self.content(left, left, padding),
-            Next::Padding => *self = Self::default(),
-            Next::Rest => {}
-        }
-    }
-
-    fn content(&mut self, left: u64, first: u64, padding: usize) {
-        if left > 0 {
-            let wanted = first.clamp(1, PIECE_BYTES as u64);
-            (self.next, self.wanted) = (Next::Content(left - wanted, padding), wanted as usize);
-        } else if padding > 0 {
-            (self.next, self.wanted) = (Next::Padding, padding);
-        } else {
-            *self = Self::default();
-        }
-    }
-}
-
-/// The size in a tar header, if the field can be one.
-fn size(header: &[u8]) -> Option<u64> {
-    let field = header.get(124..136)?;
-    if header[0] == 0 || header.get(257..262)? != b"ustar" {
-        return None;
-    }
-    let mut digits = field.iter().skip_while(|byte| **byte == b' ').take_while(|byte| byte.is_ascii_digit());
-    digits.try_fold(0u64, |value, digit| {
-        (*digit < b'8' && value < 1 << 40).then(|| value * 8 + u64::from(digit - b'0'))
-    })
 }

@@ -46,6 +46,8 @@ pub(super) struct Window {
     /// Where the last copy found begins; modulo the word size if that has left the window.
     pub(super) found: usize,
     slid: bool,
+    /// Positions before `at` that are not in their chains yet.
+    late: usize,
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "100 KiB, never on the stack")]
@@ -66,6 +68,7 @@ impl Window {
             block: 0,
             found: 0,
             slid: false,
+            late: 0,
         };
         window.reset(window_bits, chain_bits);
         window
@@ -75,7 +78,28 @@ impl Window {
     pub(super) fn reset(&mut self, window_bits: u8, chain_bits: u32) {
         (self.half, self.chains) = (1 << window_bits, 1 << chain_bits);
         self.heads[..self.chains].fill(0);
-        (self.at, self.ahead, self.block, self.found, self.slid) = (0, 0, 0, 0, false);
+        (self.at, self.ahead, self.block, self.found, self.slid, self.late) = (0, 0, 0, 0, false, 0);
+    }
+
+    /// Begins anew, but what came last, at most half the window, can still be copied. Nothing may be ahead.
+    pub(super) fn prime(&mut self, hash: &impl Hash) {
+        let end = self.at;
+        let known = end.min(self.half);
+        self.bytes.copy_within(end - known..end, 0);
+        self.heads[..self.chains].fill(0);
+        (self.at, self.block, self.found, self.slid) = (known, known as isize, 0, false);
+        self.late = known.min(MATCH_MIN - 1);
+        for at in 0..known - self.late {
+            self.insert(at, hash);
+        }
+    }
+
+    /// Adds positions from before the start to their chains that what came since made whole.
+    pub(super) fn catch_up(&mut self, hash: &impl Hash) {
+        while self.late > 0 && MATCH_MIN <= self.late + self.ahead {
+            self.insert(self.at - self.late, hash);
+            self.late -= 1;
+        }
     }
 
     /// Takes what fits of `plain` and returns its length; nothing fits into a full window.

@@ -2,7 +2,7 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Progress, Strategy};
 
-fn noise(length: usize, mut state: u64) -> Vec<u8> {
+pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let mut step = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -13,7 +13,7 @@ fn noise(length: usize, mut state: u64) -> Vec<u8> {
 }
 
 /// Words drawn from a small vocabulary: copies of all lengths and distances, and literals between.
-fn words(length: usize, seed: u64) -> Vec<u8> {
+pub fn words(length: usize, seed: u64) -> Vec<u8> {
     let letters = noise(4000, seed);
     let mut text = Vec::with_capacity(length + 16);
     for pick in noise(length, seed + 1) {
@@ -28,7 +28,7 @@ fn words(length: usize, seed: u64) -> Vec<u8> {
     text
 }
 
-fn encode(method: &Method, plain: &[u8], piece: usize) -> Vec<u8> {
+pub fn encode(method: &Method, plain: &[u8], piece: usize) -> Vec<u8> {
     let (mut encoder, mut out) = (Encoder::new(method), Vec::new());
     plain.chunks(piece).for_each(|piece| encoder.write(piece, &mut out));
     encoder.finish(&mut out);
@@ -43,7 +43,7 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 7] = [
+const MAKERS: [Maker; 13] = [
     Maker::Zlib,
     Maker::Gzip,
     Maker::EarlyChromium,
@@ -51,6 +51,12 @@ const MAKERS: [Maker; 7] = [
     Maker::Chromium,
     Maker::Rust,
     Maker::Zip,
+    Maker::Go,
+    Maker::GoTar,
+    Maker::Miniz,
+    Maker::RustZip,
+    Maker::WholeRustZip,
+    Maker::Pigz,
 ];
 
 #[test]
@@ -155,12 +161,42 @@ fn an_encoder_used_again_gives_the_same() {
 }
 
 #[test]
+fn a_stream_that_was_left_leaves_no_trace() {
+    let plain = [words(150_000, 4), noise(300_000, 6)].concat();
+    for maker in MAKERS {
+        let method = Method::new(6, maker);
+        let whole = encode(&method, &plain, 65_536);
+        let mut encoder = Encoder::new(&method);
+        for left_at in (100_000..400_000).step_by(30_000) {
+            let mut out = Vec::new();
+            encoder.write(&plain[..left_at], &mut out);
+            encoder.reset(&method);
+            out.clear();
+            plain.chunks(65_536).for_each(|piece| encoder.write(piece, &mut out));
+            encoder.finish(&mut out);
+            assert!(out == whole, "{method} left after {left_at}");
+            encoder.reset(&method);
+        }
+    }
+}
+
+#[test]
 fn a_method_is_found_by_its_stream() {
     let plain = words(200_000, 3);
     let mut guesser = Guesser::default();
-    for maker in
-        [Maker::Zlib, Maker::Gzip, Maker::CastagnoliChromium, Maker::Chromium, Maker::Rust, Maker::Zip]
-    {
+    for maker in [
+        Maker::Zlib,
+        Maker::Gzip,
+        Maker::CastagnoliChromium,
+        Maker::Chromium,
+        Maker::Rust,
+        Maker::Zip,
+        Maker::Go,
+        Maker::Miniz,
+        Maker::RustZip,
+        Maker::WholeRustZip,
+        Maker::Pigz,
+    ] {
         for level in [6, 9] {
             let method = Method::new(level, maker);
             let packed = encode(&method, &plain, usize::MAX);

@@ -11,6 +11,7 @@ mod changing;
 mod container;
 mod decoders;
 mod deflate;
+mod deflate_programs;
 mod executables;
 mod explain;
 mod growing;
