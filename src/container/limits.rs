@@ -1,5 +1,8 @@
 //! What looking inside an archive may cost.
 
+/// 128 MiB: made again in 30 to 45 s, at 3 to 5 MB/s, by the agent and once more by the proxy. Of 82 Debian packages, 79 have less.
+pub(super) const HEAVY_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// Bounds of one archive, everything nested in it included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -11,18 +14,21 @@ pub struct Limits {
     pub depth_max: u8,
     /// Plain bytes of streams that are held to look for archives in them.
     pub nested_bytes_max: u64,
+    /// Plain bytes that all xz and zstd streams may decode to.
+    pub heavy_bytes_max: u64,
     /// Pieces of a plan.
     pub pieces_max: usize,
 }
 
 impl Default for Limits {
-    /// 16 GiB, 200 to 1, four levels, 1 GiB, 200,000 pieces.
+    /// 16 GiB, 200 to 1, four levels, 1 GiB, 128 MiB, 200,000 pieces.
     fn default() -> Self {
         Self {
             plain_bytes_max: 16 << 30,
             ratio_max: 200,
             depth_max: 4,
             nested_bytes_max: 1 << 30,
+            heavy_bytes_max: HEAVY_BYTES_MAX,
             pieces_max: 200_000,
         }
     }

@@ -249,7 +249,7 @@ fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn is_worth_it(plan: &Plan) -> bool {
-    let packed = |piece: &Piece| if let Piece::Deflated { packed, .. } = piece { *packed } else { 0 };
+    let packed = |piece: &Piece| if let Piece::Packed { packed, .. } = piece { *packed } else { 0 };
     let packed: u64 = plan.pieces().iter().map(packed).sum();
     packed > 0 && packed >= plan.bytes() / SHARE_MIN
 }
