@@ -58,6 +58,8 @@ impl Guesser {
             Format::Zstd => self.frame(stream),
             Format::Deflate => None,
         };
+        // One that was given up still has its memory.
+        self.encoder = Encoder::default();
         Some(Stream { packed: packed as u64, plain, method })
     }
 

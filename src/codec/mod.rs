@@ -11,6 +11,7 @@ mod frame;
 mod guess;
 mod lzma;
 mod method;
+mod turns;
 mod xz;
 mod zstandard;
 
@@ -19,4 +20,5 @@ pub use encoder::Encoder;
 pub use frame::Frame;
 pub use guess::{Guesser, Stream};
 pub use method::{Error, Method};
+pub use turns::{Turn, Turns};
 pub use xz::{Check, EXTREME, Xz};

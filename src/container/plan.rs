@@ -115,6 +115,14 @@ impl Plan {
         }
     }
 
+    /// Whether an xz stream or a zstd frame is in it, at any level.
+    pub fn is_heavy(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Packed { method, plain, .. } => method.format().is_heavy() || plain.is_heavy(),
+            _ => false,
+        })
+    }
+
     /// Pieces at all levels.
     pub fn count(&self) -> usize {
         let count = |piece: &Piece| match piece {

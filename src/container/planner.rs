@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
 use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
-use crate::codec::{self, Decoder, Format, Stream};
+use crate::codec::{self, Decoder, Format, Stream, Turns};
 use crate::deflate::{self, Guesser, Learned};
 
 /// 128 B: a shorter stream costs more to describe than it can save.
@@ -30,13 +30,14 @@ pub struct Planner {
     helpers: Vec<Guesser>,
     /// For xz and zstd.
     heavy_guesser: codec::Guesser,
+    turns: Arc<Turns>,
     decoder: Decoder,
     tally: Tally,
 }
 
 impl Default for Planner {
     fn default() -> Self {
-        Self::new(1)
+        Self::new(1, Arc::default())
     }
 }
 
@@ -65,13 +66,15 @@ struct Budget<'a, R> {
 }
 
 impl Planner {
-    /// One that uses so many threads for archives of many members, and at least one.
-    pub fn new(threads: usize) -> Self {
+    /// One that uses so many threads for archives of many members, and at least one; it looks at an xz or zstd stream
+    /// when it has one of the turns.
+    pub fn new(threads: usize, turns: Arc<Turns>) -> Self {
         let helpers = (1..threads).map(|_| Guesser::default()).collect();
         Self {
             guesser: Guesser::default(),
             helpers,
             heavy_guesser: codec::Guesser::default(),
+            turns,
             decoder: Decoder::new(Format::Deflate),
             tally: Tally::default(),
         }
@@ -300,7 +303,10 @@ impl Planner {
             && Format::of(&bytes[at..]) == Some(format)
         {
             let plain_max = budget.plain_bytes.min(budget.heavy_bytes);
-            let Some(stream) = self.heavy_guesser.stream(format, &bytes[at..], plain_max) else { break };
+            let turn = self.turns.wait();
+            let stream = self.heavy_guesser.stream(format, &bytes[at..], plain_max);
+            drop(turn);
+            let Some(stream) = stream else { break };
             budget.heavy_bytes -= stream.plain;
             let Some(piece) = self.packed(&bytes[at..], Some(stream), depth, budget) else { break };
             budget.pieces -= 1;
