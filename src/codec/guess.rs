@@ -12,9 +12,12 @@ use super::xz::{self, Xz};
 use super::{Method, lzma};
 use crate::deflate::{self, Broken, Progress};
 
-/// 4 MiB of plain bytes, or 256 KiB packed: presets that are the same so far are taken to be.
+/// 4 MiB of plain bytes: twice as many as an LZMA2 chunk has at most, after which there is something to compare.
 const TRIAL_PLAIN_BYTES: u64 = 4 * 1024 * 1024;
-const TRIAL_PACKED_BYTES: usize = 256 * 1024;
+/// 64 KiB, a full LZMA2 chunk: presets that are the same so far hardly ever differ.
+const TRIAL_PACKED_BYTES: usize = 64 * 1024;
+/// 2: presets that begin the same and make the whole stream.
+const PRESETS_MAX: usize = 2;
 /// 2: levels of zstd whose first block is the same, and that make the whole stream with jobs and without.
 const LEVELS_MAX: u32 = 2;
 
@@ -49,7 +52,7 @@ impl Guesser {
     /// Measures the stream of `format` at the start of `bytes` and finds its method.
     ///
     /// `None` if it is damaged, cut short, or decodes to more than `plain_max`. Time: what
-    /// encoding it takes once for xz, at most four times for zstd, and what encoding up to 4 MiB does for each setting.
+    /// encoding it takes once, at most twice for xz and four times for zstd, and what encoding up to 4 MiB does for each setting.
     pub fn stream(&mut self, format: Format, bytes: &[u8], plain_max: u64) -> Option<Stream> {
         let (packed, plain) = measure(format, bytes, plain_max)?;
         let stream = &bytes[..packed];
@@ -66,10 +69,17 @@ impl Guesser {
     fn xz(&mut self, stream: &[u8], plain: u64) -> Option<Method> {
         let header = xz::Header::read(stream)?;
         let first = header.first_block(plain);
-        let mut likely = header.likely(plain).into_iter();
-        let begins_so = |xz: &Xz| self.begins_so(xz, stream, header.data_at, first).unwrap_or(false);
-        let xz = Method::Xz(likely.find(begins_so)?);
-        self.prove(&xz, stream).0.then_some(xz)
+        let mut made = 0;
+        for xz in header.likely(plain) {
+            if made < PRESETS_MAX && self.begins_so(&xz, stream, header.data_at, first).unwrap_or(false) {
+                let method = Method::Xz(xz);
+                if self.prove(&method, stream).0 {
+                    return Some(method);
+                }
+                made += 1;
+            }
+        }
+        None
     }
 
     /// Whether the data of the first block, from `at` on, begin with what `xz` makes of the first of its `plain` bytes.
