@@ -24,6 +24,7 @@ pub mod basis;
 pub mod patch;
 pub mod executable;
 pub mod deflate;
+pub mod codec;
 pub mod container;
 pub mod pack;
 pub mod address;

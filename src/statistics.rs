@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::codec::Method;
 use crate::container::{Piece, Plan};
-use crate::deflate::Method;
 use crate::ids::{AppName, ChunkId, ReleaseId, UserName};
 use crate::manifest::Item;
 use crate::pack::FrameKind;
@@ -160,7 +160,7 @@ fn archives(store: &Store, records: &[Record]) -> Result<ArchiveStatistics, Erro
 fn count_methods(plan: &Plan, methods: &mut HashMap<Method, (u64, u64)>) -> u64 {
     let count = |piece: &Piece| match piece {
         Piece::Framing(bytes) | Piece::Content(bytes) => *bytes,
-        Piece::Deflated { method, plain, .. } => {
+        Piece::Packed { method, plain, .. } => {
             // What is nested counts as the bytes that are in it: how many it packs to is not known.
             let bytes = count_methods(plain, methods);
             let counted = methods.entry(*method).or_default();

@@ -2,7 +2,7 @@
 
 use super::plan::{Error, Piece, Plan};
 use super::{DEPTH_MAX, Limits};
-use crate::deflate::Method;
+use crate::codec::Method;
 
 /// The first byte of a stream.
 const VERSION: u8 = 1;
@@ -15,9 +15,9 @@ const METHODS_MAX: usize = 4096;
 
 const FRAMING: u64 = 0;
 const CONTENT: u64 = 1;
-/// Deflated content in which nothing was found.
-const DEFLATED: u64 = 2;
-/// A deflated archive.
+/// Packed content in which nothing was found.
+const PACKED: u64 = 2;
+/// A packed archive.
 const NESTED: u64 = 3;
 
 /// Pieces of a plan from outside: what a planner within the default limits makes. Some 100 B each.
@@ -31,7 +31,9 @@ pub fn encode_head(plan: &Plan) -> Vec<u8> {
     encode(plan, &mut methods, &mut pieces);
     let mut head = vec![VERSION, 0, 0, 0, 0];
     write(methods.len() as u64, &mut head);
-    head.extend(methods.iter().flat_map(Method::encode));
+    for method in methods {
+        method.encode(&mut head);
+    }
     head.extend_from_slice(&pieces);
     let length = u32::try_from(head.len() - PREFIX_BYTES).expect("a planner's pieces are bounded");
     head[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -53,7 +55,7 @@ pub fn head_bytes(prefix: [u8; PREFIX_BYTES]) -> Result<usize, Error> {
 
 /// Reads a head; gives the plan, checked, and the bytes of framing and of content that follow it.
 ///
-/// The lengths of deflated pieces are not in it, and 0 in the plan.
+/// The lengths of packed pieces are not in it, and 0 in the plan.
 ///
 /// # Errors
 /// Whatever [`encode_head`] does not write, or a plan out of bounds. Memory: some 100 B for each piece.
@@ -69,12 +71,11 @@ pub fn decode_head(head: &[u8]) -> Result<(Plan, u64, u64), Error> {
     }
     let mut methods = Vec::new();
     for _ in 0..count {
-        let (method, after) = rest.split_first_chunk().ok_or(Error::Malformed)?;
-        methods.push(Method::decode(*method)?);
-        rest = after;
+        methods.push(Method::decode(&mut rest)?);
     }
     let mut decoder = Decoder { rest, methods, pieces: 0, framing: 0, content: 0 };
     let plan = decoder.plan(DEPTH_MAX)?;
+    plan.check()?;
     if decoder.rest.is_empty() { Ok((plan, decoder.framing, decoder.content)) } else { Err(Error::Malformed) }
 }
 
@@ -84,7 +85,7 @@ fn encode(plan: &Plan, methods: &mut Vec<Method>, out: &mut Vec<u8>) {
         match piece {
             Piece::Framing(bytes) => write(bytes << 2 | FRAMING, out),
             Piece::Content(bytes) => write(bytes << 2 | CONTENT, out),
-            Piece::Deflated { method, plain, .. } => {
+            Piece::Packed { method, plain, .. } => {
                 let place = methods.iter().position(|known| known == method).unwrap_or_else(|| {
                     methods.push(*method);
                     methods.len() - 1
@@ -95,7 +96,7 @@ fn encode(plan: &Plan, methods: &mut Vec<Method>, out: &mut Vec<u8>) {
                     _ => None,
                 };
                 if let Some(bytes) = whole {
-                    write((place as u64) << 2 | DEFLATED, out);
+                    write((place as u64) << 2 | PACKED, out);
                     write(bytes, out);
                 } else {
                     write((place as u64) << 2 | NESTED, out);
@@ -139,14 +140,14 @@ impl Decoder<'_> {
                 _ => {
                     let place = usize::try_from(value).unwrap_or(usize::MAX);
                     let method = *self.methods.get(place).ok_or(Error::Malformed)?;
-                    let plain = if kind == DEFLATED {
+                    let plain = if kind == PACKED {
                         let bytes = read(&mut self.rest)?;
                         self.content = add(self.content, bytes)?;
                         Plan::plain(bytes)
                     } else {
                         self.plan(depth)?
                     };
-                    Piece::Deflated { packed: 0, method, plain }
+                    Piece::Packed { packed: 0, method, plain }
                 }
             };
             plan.push(piece);
@@ -171,10 +172,11 @@ fn read(bytes: &mut &[u8]) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deflate::Maker;
+    use crate::codec::{Check, Xz};
+    use crate::deflate::{self, Maker};
 
     fn deflated(level: u8, plain: Plan) -> Piece {
-        Piece::Deflated { packed: 0, method: Method::new(level, Maker::Chromium), plain }
+        Piece::Packed { packed: 0, method: deflate::Method::new(level, Maker::Chromium).into(), plain }
     }
 
     #[test]
@@ -200,11 +202,16 @@ mod tests {
             let length = u32::try_from(body.len()).expect("short").to_le_bytes();
             [&[VERSION][..], &length, body].concat()
         };
-        let method = Method::STOCK.encode();
+        let method = deflate::Method::STOCK.encode();
         let mut deep = [&[1u8][..], &method].concat();
         deep.extend([1, 3].repeat(usize::from(DEPTH_MAX) + 1));
         deep.push(0);
         assert_eq!(decode_head(&with(&deep)), Err(Error::Depth));
+        let mut heavy = vec![1];
+        Method::Xz(Xz::single(6, Check::Crc64)).encode(&mut heavy);
+        // One piece in one piece in one piece: a byte of content.
+        heavy.extend([1, 3, 1, 3, 1, 5]);
+        assert_eq!(decode_head(&with(&heavy)), Err(Error::Heavy));
         // A method that is not listed.
         assert_eq!(decode_head(&with(&[0, 1, 2, 0])), Err(Error::Malformed));
         let mut endless = vec![0];

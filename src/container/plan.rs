@@ -1,6 +1,6 @@
 //! How the bytes of an archive come from its framing and the plain content of its members.
 
-use crate::deflate::Method;
+use crate::codec::{self, Method};
 use crate::faults::{Fault, Faulty};
 
 /// The pieces of an archive, in order, without gaps.
@@ -16,8 +16,8 @@ pub enum Piece {
     Framing(u64),
     /// A content stream of its own, so many bytes, as it stands in the archive.
     Content(u64),
-    /// A deflate stream.
-    Deflated {
+    /// A stream of a codec.
+    Packed {
         /// Its bytes; 0 in a plan that was read from a stream, as rebuilding tells them.
         packed: u64,
         /// What makes it of its plain bytes.
@@ -35,10 +35,13 @@ pub enum Error {
     Length,
     /// A method that this version cannot follow.
     #[error(transparent)]
-    Method(#[from] crate::deflate::Error),
+    Method(#[from] codec::Error),
     /// Deeper than [`DEPTH_MAX`].
     #[error("archives nested more than {DEPTH_MAX} deep")]
     Depth,
+    /// An xz stream or zstd frame in another, for which there is no memory.
+    #[error("an xz or zstd stream inside another")]
+    Heavy,
     /// Bytes that no plan has.
     #[error("an archive's plan is malformed")]
     Malformed,
@@ -50,8 +53,11 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Version(_) | Self::Method(crate::deflate::Error::Version(_)) => Fault::Version,
-            Self::Length | Self::Method(_) | Self::Depth | Self::Malformed => Fault::Input,
+            Self::Version(_)
+            | Self::Method(
+                codec::Error::Version(_) | codec::Error::Deflate(crate::deflate::Error::Version(_)),
+            ) => Fault::Version,
+            Self::Length | Self::Method(_) | Self::Depth | Self::Heavy | Self::Malformed => Fault::Input,
         }
     }
 }
@@ -87,7 +93,7 @@ impl Plan {
         let framing = |piece: &Piece| match piece {
             Piece::Framing(bytes) => *bytes,
             Piece::Content(_) => 0,
-            Piece::Deflated { plain, .. } => plain.framing_bytes(),
+            Piece::Packed { plain, .. } => plain.framing_bytes(),
         };
         self.pieces.iter().map(framing).sum()
     }
@@ -104,15 +110,23 @@ impl Plan {
             match piece {
                 Piece::Framing(_) => {}
                 Piece::Content(bytes) => contents.push(*bytes),
-                Piece::Deflated { plain, .. } => plain.append_contents(contents),
+                Piece::Packed { plain, .. } => plain.append_contents(contents),
             }
         }
+    }
+
+    /// Whether an xz stream or a zstd frame is in it, at any level.
+    pub fn is_heavy(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Packed { method, plain, .. } => method.format().is_heavy() || plain.is_heavy(),
+            _ => false,
+        })
     }
 
     /// Pieces at all levels.
     pub fn count(&self) -> usize {
         let count = |piece: &Piece| match piece {
-            Piece::Deflated { plain, .. } => 1 + plain.count(),
+            Piece::Packed { plain, .. } => 1 + plain.count(),
             _ => 1,
         };
         self.pieces.iter().map(count).sum()
@@ -139,16 +153,21 @@ impl Plan {
     /// # Errors
     /// Lengths, methods or levels out of bounds.
     pub fn check(&self) -> Result<(), Error> {
-        self.check_below(DEPTH_MAX).map(drop)
+        self.check_below(DEPTH_MAX, false).map(drop)
     }
 
-    fn check_below(&self, depth: u8) -> Result<u64, Error> {
+    /// `heavy`: whether it is inside an xz or zstd stream.
+    fn check_below(&self, depth: u8, heavy: bool) -> Result<u64, Error> {
         let depth = depth.checked_sub(1).ok_or(Error::Depth)?;
         let mut total = 0u64;
         for piece in &self.pieces {
-            if let Piece::Deflated { method, plain, .. } = piece {
+            if let Piece::Packed { method, plain, .. } = piece {
                 method.check()?;
-                plain.check_below(depth)?;
+                let packing = method.format().is_heavy();
+                if heavy && packing {
+                    return Err(Error::Heavy);
+                }
+                plain.check_below(depth, heavy || packing)?;
             }
             total = total.checked_add(piece.bytes()).filter(|total| *total < 1 << 63).ok_or(Error::Length)?;
         }
@@ -160,7 +179,7 @@ impl Piece {
     /// Bytes in the archive.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Framing(bytes) | Self::Content(bytes) | Self::Deflated { packed: bytes, .. } => *bytes,
+            Self::Framing(bytes) | Self::Content(bytes) | Self::Packed { packed: bytes, .. } => *bytes,
         }
     }
 }

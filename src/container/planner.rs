@@ -2,20 +2,21 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
 use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
-use crate::deflate::{Guesser, Inflater, Learned, Stream};
+use crate::codec::{self, Decoder, Format, Stream, Turns};
+use crate::deflate::{self, Guesser, Learned};
 
 /// 128 B: a shorter stream costs more to describe than it can save.
 const PACKED_BYTES_MIN: usize = 128;
 /// 1 MiB: what any archive may inflate to, whatever the ratio.
 const PLAIN_BYTES_FREE: u64 = 1024 * 1024;
-/// 1,000: gzip members one after another.
-const GZIP_MEMBERS_MAX: usize = 1000;
+/// 1,000: streams one after another.
+const STREAMS_MAX: usize = 1000;
 
 /// 64: members that are looked at one after another, each with what was learned of those before it.
 const BATCH_MEMBERS: usize = 64;
@@ -27,17 +28,20 @@ pub struct Planner {
     guesser: Guesser,
     /// For members that are looked at beside one another.
     helpers: Vec<Guesser>,
-    inflater: Inflater,
+    /// For xz and zstd.
+    heavy_guesser: codec::Guesser,
+    turns: Arc<Turns>,
+    decoder: Decoder,
     tally: Tally,
 }
 
 impl Default for Planner {
     fn default() -> Self {
-        Self::new(1)
+        Self::new(1, Arc::default())
     }
 }
 
-/// What became of the deflate streams that a planner saw.
+/// What became of the packed streams that a planner saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Streams that a method makes again.
@@ -55,20 +59,31 @@ struct Budget<'a, R> {
     plain_bytes: u64,
     pieces: usize,
     nested_bytes: u64,
+    heavy_bytes: u64,
+    /// Whether what is looked at is in an xz or zstd stream.
+    in_heavy: bool,
     room: &'a mut R,
 }
 
 impl Planner {
-    /// One that uses so many threads for archives of many members, and at least one.
-    pub fn new(threads: usize) -> Self {
+    /// One that uses so many threads for archives of many members, and at least one; it looks at an xz or zstd stream
+    /// when it has one of the turns.
+    pub fn new(threads: usize, turns: Arc<Turns>) -> Self {
         let helpers = (1..threads).map(|_| Guesser::default()).collect();
-        Self { guesser: Guesser::default(), helpers, inflater: Inflater::default(), tally: Tally::default() }
+        Self {
+            guesser: Guesser::default(),
+            helpers,
+            heavy_guesser: codec::Guesser::default(),
+            turns,
+            decoder: Decoder::new(Format::Deflate),
+            tally: Tally::default(),
+        }
     }
 
-    /// Plans `archive`; the plan covers it exactly, and each deflated piece was made again and compared.
+    /// Plans `archive`; the plan covers it exactly, and each packed piece was made again and compared.
     ///
     /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
-    /// Memory: 3 MiB for each thread, the plan, and what `room` takes. Time: what inflating
+    /// Memory: 3 MiB for each thread, the plan, what `room` takes, and 220 MiB while an xz or zstd stream is looked at. Time: what inflating
     /// and encoding again `plain_bytes_max` takes, a few times at worst.
     pub fn plan(&mut self, archive: &[u8], limits: &Limits, room: &mut impl Room) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
@@ -76,6 +91,8 @@ impl Planner {
             plain_bytes: limits.plain_bytes_max.min(ratio_bytes.saturating_add(PLAIN_BYTES_FREE)),
             pieces: limits.pieces_max,
             nested_bytes: limits.nested_bytes_max,
+            heavy_bytes: limits.heavy_bytes_max,
+            in_heavy: false,
             room,
         };
         self.guesser.learn(Learned::default());
@@ -92,6 +109,9 @@ impl Planner {
         let depth = depth.checked_sub(1)?;
         if gzip::header(bytes).is_some() {
             return self.gzip(bytes, depth, budget);
+        }
+        if let Some(format) = Format::of(bytes) {
+            return self.heavy(bytes, format, depth, budget);
         }
         if tar::begins(bytes) {
             let members = tar::members(bytes, budget.pieces / 2);
@@ -127,7 +147,7 @@ impl Planner {
             let mut found = Plan::default();
             match member.packing {
                 Packing::Stored => found = self.stored(inside, depth, budget),
-                Packing::Deflated(_) => match self.deflated(inside, stream, depth, budget) {
+                Packing::Deflated(_) => match self.packed(inside, stream, depth, budget) {
                     Some(piece) => found.push(piece),
                     None => found.push(Piece::Content(inside.len() as u64)),
                 },
@@ -154,7 +174,7 @@ impl Planner {
         let left = AtomicU64::new(plain_bytes);
         let look = |guesser: &mut Guesser, members: &[Member], found: &mut [Option<Stream>]| {
             for (member, found) in members.iter().zip(found) {
-                *found = stream_of(bytes, member, guesser, &left);
+                *found = stream_of(bytes, member, guesser, &left).map(Stream::from);
             }
         };
         let mut streams = vec![None; members.len()];
@@ -185,8 +205,8 @@ impl Planner {
         streams
     }
 
-    /// The deflate stream at the start of `bytes`, with what is in it; `None` if it cannot be made again.
-    fn deflated(
+    /// The stream at the start of `bytes`, with what is in it; `None` if it cannot be made again.
+    fn packed(
         &mut self,
         bytes: &[u8],
         stream: Option<Stream>,
@@ -203,24 +223,28 @@ impl Planner {
         self.tally.proven += 1;
         self.tally.proven_bytes += packed;
         let stream = &bytes[..usize::try_from(packed).ok()?];
-        let inner = self.nested(stream, plain, depth, budget).unwrap_or_else(|| Plan::plain(plain));
-        Some(Piece::Deflated { packed, method, plain: inner })
+        let before = budget.in_heavy;
+        budget.in_heavy |= method.format().is_heavy();
+        let inner = self.nested(stream, plain, method.format(), depth, budget);
+        budget.in_heavy = before;
+        Some(Piece::Packed { packed, method, plain: inner.unwrap_or_else(|| Plan::plain(plain)) })
     }
 
-    /// Looks into what a stream inflates to, if there is room for it.
+    /// Looks into what a stream decodes to, if there is room for it.
     fn nested(
         &mut self,
         stream: &[u8],
         plain: u64,
+        format: Format,
         depth: u8,
         budget: &mut Budget<'_, impl Room>,
     ) -> Option<Plan> {
-        if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream) {
+        if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream, format) {
             return None;
         }
-        self.inflater.reset();
+        self.decoder.reset(format);
         let held = budget.room.hold(plain, &mut |take| {
-            self.inflater.push(stream, |piece| take(piece)).map(drop).map_err(|_| io::ErrorKind::Other.into())
+            self.decoder.push(stream, |piece| take(piece)).map(drop).map_err(|_| io::ErrorKind::Other.into())
         })?;
         budget.nested_bytes -= plain;
         let plan = self.look(held.as_ref(), depth, budget);
@@ -229,11 +253,11 @@ impl Planner {
     }
 
     /// Whether the first bytes of a stream are those of an archive.
-    fn is_archive(&mut self, stream: &[u8]) -> bool {
+    fn is_archive(&mut self, stream: &[u8], format: Format) -> bool {
         let mut archive = false;
-        self.inflater.reset();
-        // The first piece is the whole stream or 64 KiB; then it stops.
-        let _ = self.inflater.push(stream, |piece| {
+        self.decoder.reset(format);
+        // The first piece is the whole stream or at least 64 KiB; then it stops.
+        let _ = self.decoder.push(stream, |piece| {
             archive = has_magic(piece);
             Err::<(), _>(())
         });
@@ -243,13 +267,14 @@ impl Planner {
     fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut at = 0;
-        for _ in 0..GZIP_MEMBERS_MAX {
+        for _ in 0..STREAMS_MAX {
             let Some((header, hint)) = gzip::header(&bytes[at..]) else { break };
             if budget.pieces < 2 || bytes.len() - at - header < PACKED_BYTES_MIN {
                 break;
             }
-            let stream = self.guesser.stream(&bytes[at + header..], budget.plain_bytes, hint);
-            let Some(piece) = self.deflated(&bytes[at + header..], stream, depth, budget) else { break };
+            let stream =
+                self.guesser.stream(&bytes[at + header..], budget.plain_bytes, hint).map(Stream::from);
+            let Some(piece) = self.packed(&bytes[at + header..], stream, depth, budget) else { break };
             budget.pieces -= 2;
             at += header + usize::try_from(piece.bytes()).ok()?;
             plan.push(Piece::Framing(header as u64));
@@ -258,17 +283,57 @@ impl Planner {
             plan.push(Piece::Framing(trailer as u64));
             at += trailer;
         }
-        if at == 0 {
-            return None;
+        ended(plan, at, bytes)
+    }
+
+    /// xz streams or zstd frames one after another.
+    fn heavy(
+        &mut self,
+        bytes: &[u8],
+        format: Format,
+        depth: u8,
+        budget: &mut Budget<'_, impl Room>,
+    ) -> Option<Plan> {
+        let mut plan = Plan::default();
+        let mut at = 0;
+        while !budget.in_heavy
+            && budget.pieces > 0
+            && plan.pieces().len() < STREAMS_MAX
+            && bytes.len() - at >= PACKED_BYTES_MIN
+            && Format::of(&bytes[at..]) == Some(format)
+        {
+            let plain_max = budget.plain_bytes.min(budget.heavy_bytes);
+            let turn = self.turns.wait();
+            let stream = self.heavy_guesser.stream(format, &bytes[at..], plain_max);
+            drop(turn);
+            let Some(stream) = stream else { break };
+            budget.heavy_bytes -= stream.plain;
+            let Some(piece) = self.packed(&bytes[at..], Some(stream), depth, budget) else { break };
+            budget.pieces -= 1;
+            at += usize::try_from(piece.bytes()).ok()?;
+            plan.push(piece);
         }
-        let rest = (bytes.len() - at) as u64;
-        plan.push(if rest < PACKED_BYTES_MIN as u64 { Piece::Framing(rest) } else { Piece::Content(rest) });
-        Some(plan)
+        ended(plan, at, bytes)
     }
 }
 
+/// The plan with what follows the streams that end at `at`; `None` where there are none.
+fn ended(mut plan: Plan, at: usize, bytes: &[u8]) -> Option<Plan> {
+    if at == 0 {
+        return None;
+    }
+    let rest = (bytes.len() - at) as u64;
+    plan.push(if rest < PACKED_BYTES_MIN as u64 { Piece::Framing(rest) } else { Piece::Content(rest) });
+    Some(plan)
+}
+
 /// What a member's deflate stream is, where it has one that inflates to no more than is left.
-fn stream_of(bytes: &[u8], member: &Member, guesser: &mut Guesser, left: &AtomicU64) -> Option<Stream> {
+fn stream_of(
+    bytes: &[u8],
+    member: &Member,
+    guesser: &mut Guesser,
+    left: &AtomicU64,
+) -> Option<deflate::Stream> {
     let Packing::Deflated(hint) = member.packing else { return None };
     let (begin, end) = (usize::try_from(member.at).ok()?, usize::try_from(member.end()).ok()?);
     let inside = bytes.get(begin..end).filter(|inside| inside.len() >= PACKED_BYTES_MIN)?;
@@ -286,5 +351,8 @@ pub fn begins_archive(bytes: &[u8]) -> bool {
 /// Whether a nested archive begins here. Only the outermost may begin with something else.
 fn has_magic(bytes: &[u8]) -> bool {
     let magic = [&b"PK\x03\x04"[..], b"!<arch>\n", b"\x89PNG"];
-    gzip::header(bytes).is_some() || tar::begins(bytes) || magic.iter().any(|magic| bytes.starts_with(magic))
+    gzip::header(bytes).is_some()
+        || Format::of(bytes).is_some()
+        || tar::begins(bytes)
+        || magic.iter().any(|magic| bytes.starts_with(magic))
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::tar_header::{BLOCK_BYTES, header, padding};
 use super::walk::read_chunk;
 use super::{Archive, ChunkReader, ChunkSource, Error, Items, write_archive};
+use crate::codec::Turns;
 use crate::manifest::{EntryPath, Item, Root, Shape};
 use crate::recipe::{ChunkRef, Recipe};
 
@@ -146,7 +147,7 @@ impl<'a> Content<'a> {
         let Some(container) = open.recipe.container() else { return Ok(()) };
         let Self { reader, out, buffer } = self;
         let archive = Archive { path: &open.path, size: open.size, container, chunks: &open.chunks };
-        write_archive(archive, *reader, &mut |bytes| {
+        write_archive(archive, *reader, &Turns::default(), &mut |bytes| {
             buffer.extend_from_slice(bytes);
             if buffer.len() < WRITE_BYTES {
                 return Ok(());

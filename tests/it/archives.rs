@@ -5,6 +5,7 @@ use std::path::Path;
 
 use whit::agent::push::Order;
 use whit::agent::receipt::Receipt;
+use whit::codec::{self, Check, Frame, Xz};
 use whit::deflate::{Encoder, Maker, Method};
 use whit::destination::Directory;
 use whit::store::Planted;
@@ -42,8 +43,8 @@ pub fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
     file
 }
 
-/// A tar archive in gzip, as npm makes it.
-fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+/// A tar archive.
+fn tar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in members {
         let mut header = tar::Header::new_ustar();
@@ -51,7 +52,12 @@ fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
         header.set_mode(0o644);
         tar.append_data(&mut header, name, content.as_slice()).expect("a Vec takes every write");
     }
-    let tar = tar.into_inner().expect("a Vec takes every write");
+    tar.into_inner().expect("a Vec takes every write")
+}
+
+/// A tar archive in gzip, as npm makes it.
+fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let tar = tar(members);
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     file.extend(pack(&tar, &Method::new(6, Maker::Chromium)));
     file.extend([0; 8]);
@@ -77,6 +83,21 @@ fn tree(folder: &Path, build: u64) {
     write(folder, "app.tgz", tgz(&members(build)));
     write(folder, "stored.zip", zip(&members(build), false));
     write(folder, "README", "Read me.");
+}
+
+/// A Debian package, whose archive is in xz, and one archive in zstd.
+fn packages(folder: &Path, build: u64) {
+    let tar = tar(&members(build));
+    let data = crate::codec::pack(&tar, codec::Method::Xz(Xz::threaded(6, Check::Crc64)));
+    let mut package = b"!<arch>\n".to_vec();
+    for (name, content) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.xz", &data)] {
+        let header = format!("{name:16}{:12}{:6}{:6}{:8}{:<10}`\n", 0, 0, 0, 100_644, content.len());
+        package.extend([header.as_bytes(), content, &b"\n"[..content.len() % 2]].concat());
+    }
+    write(folder, "app.deb", package);
+    write(folder, "app.tar.xz", data);
+    let frame = Frame { level: 9, checked: true, jobs: false, plain_bytes: None };
+    write(folder, "app.tar.zst", crate::codec::pack(&tar, codec::Method::Zstd(frame)));
 }
 
 fn raw(order: Order) -> Order {
@@ -108,6 +129,30 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
         // Nothing changed: nothing is fetched, not even what the archives hold.
         let again = world.pull("app", &copy).await.expect("pulled");
         assert_eq!(again.fetched_chunks, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_little() {
+    within(async {
+        let world = World::start();
+        let state = Some(world.path("state"));
+        let (source, copy) = (world.path("tree"), world.path("copy"));
+        for build in 0..2 {
+            packages(&source, build);
+            let to_web = Order { state: state.clone(), destinations: vec![web()], ..order("app", &source) };
+            let receipt = world.push_order(&to_web).await;
+            assert_eq!(receipt.archives.files, 3, "{receipt:?}");
+            if build > 0 {
+                assert_little(&receipt);
+            }
+            assert_same(&source, &world.path("web/current"));
+            world.pull("app", &copy).await.expect("pulled");
+            assert_same(&source, &copy);
+        }
+        let as_they_are = world.push_order(&raw(order("raw", &source))).await;
+        assert!(as_they_are.bytes.sent > 200_000, "{as_they_are:?}");
     })
     .await;
 }

@@ -127,8 +127,7 @@ fn there_and_back_within(archive: &[u8], limits: &Limits) -> Plan {
 }
 
 fn streams(plan: &Plan) -> usize {
-    let count =
-        |piece: &Piece| if let Piece::Deflated { plain, .. } = piece { 1 + streams(plain) } else { 0 };
+    let count = |piece: &Piece| if let Piece::Packed { plain, .. } = piece { 1 + streams(plain) } else { 0 };
     plan.pieces().iter().map(count).sum()
 }
 

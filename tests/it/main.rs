@@ -8,6 +8,7 @@ mod archives;
 mod bench;
 mod building;
 mod changing;
+mod codec;
 mod container;
 mod decoders;
 mod deflate;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::chunking::Profile;
+use crate::codec::Turns;
 use crate::container::{self, HEAD_BYTES_MAX, begins_archive};
 use crate::container::{Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart};
 use crate::files::{self, OnPath};
@@ -41,12 +42,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct Archives {
     folder: PathBuf,
     bytes_left: AtomicU64,
+    turns: Arc<Turns>,
 }
 
 impl Archives {
     /// Temporary files go to `folder`, which exists.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, bytes_left: AtomicU64::new(STREAMS_BYTES_MAX) }
+        Self { folder, bytes_left: AtomicU64::new(STREAMS_BYTES_MAX), turns: Arc::default() }
     }
 
     fn reserve(&self, bytes: u64) -> bool {
@@ -110,12 +112,13 @@ pub(super) struct Taker<'a> {
 impl<'a> Taker<'a> {
     /// One that looks at archives of many members with so many threads.
     pub fn new(archives: &'a Archives, threads: usize) -> Self {
-        Self { archives, planner: Planner::new(threads), streams: None }
+        Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
     }
 
     /// Takes `file` apart, where it is an archive of `size` bytes that comes together again; gives its chunks.
     ///
-    /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger. Time: two times what encoding it takes.
+    /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger;
+    /// for xz and zstd what [`Turns`] allow. Time: two times what encoding it takes.
     pub fn take(
         &mut self,
         file: &File,
@@ -249,7 +252,7 @@ fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn is_worth_it(plan: &Plan) -> bool {
-    let packed = |piece: &Piece| if let Piece::Deflated { packed, .. } = piece { *packed } else { 0 };
+    let packed = |piece: &Piece| if let Piece::Packed { packed, .. } = piece { *packed } else { 0 };
     let packed: u64 = plan.pieces().iter().map(packed).sum();
     packed > 0 && packed >= plan.bytes() / SHARE_MIN
 }

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::jobs::{Basis, Whole};
 use super::{Reuse, TreeOptions, Written};
+use crate::codec::Turns;
 use crate::files::{self, OnPath};
 use crate::manifest::EntryPath;
 use crate::monitor::Monitor;
@@ -32,6 +33,8 @@ pub(super) struct Site<'a> {
     failed: Mutex<Option<Error>>,
     reused_files: AtomicU64,
     reused_bytes: AtomicU64,
+    /// For archives with xz or zstd in them.
+    pub(super) turns: Turns,
 }
 
 impl<'a> Site<'a> {
@@ -59,6 +62,7 @@ impl<'a> Site<'a> {
             failed: Mutex::new(None),
             reused_files: AtomicU64::new(0),
             reused_bytes: AtomicU64::new(0),
+            turns: Turns::default(),
         })
     }
 

@@ -128,7 +128,7 @@ impl<'a> Worker<'a> {
         let mut keeping = self.rebuilt.and_then(|rebuilt| rebuilt.keep(&container.artifact, wanted.size));
         let mut offset = 0;
         let archive = Archive { path: &wanted.path, size: wanted.size, container, chunks: &wanted.chunks };
-        write_archive(archive, self.reader, &mut |bytes| {
+        write_archive(archive, self.reader, &site.turns, &mut |bytes| {
             write(bytes, offset)?;
             offset += bytes.len() as u64;
             if let Some(keeping) = &mut keeping {

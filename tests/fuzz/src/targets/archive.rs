@@ -1,5 +1,6 @@
 //! Any bytes as an archive: planned, taken apart, rebuilt, compared, under small limits.
 
+use whit::codec::{Check, Encoder, Frame, Method, Xz};
 use whit::container::{Limits, Memory, Part, Planner, rebuild, take_apart};
 
 pub fn run(bytes: &[u8]) {
@@ -8,6 +9,7 @@ pub fn run(bytes: &[u8]) {
         ratio_max: 50,
         depth_max: 3,
         nested_bytes_max: 1 << 18,
+        heavy_bytes_max: 1 << 18,
         pieces_max: 200,
     };
     let plan = Planner::default().plan(bytes, &limits, &mut Memory);
@@ -40,5 +42,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     tar[257..262].copy_from_slice(b"ustar");
     tar[124..135].copy_from_slice(b"00000000000");
     tar[148..155].copy_from_slice(b"003020\0");
-    vec![gzip.to_vec(), zip.to_vec(), ar.to_vec(), tar]
+    let xz = [Xz::threaded(0, Check::Crc64), Xz::single(1, Check::Crc32)].map(Method::Xz);
+    let frame = Method::Zstd(Frame { level: 3, checked: true, jobs: false, plain_bytes: None });
+    let packed = xz.into_iter().chain([frame]).map(|method| {
+        let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+        encoder.begin(&method).expect("there is memory");
+        encoder.write(&tar, &mut out).expect("there is memory");
+        encoder.finish(&mut out).expect("all was written");
+        out
+    });
+    [gzip.to_vec(), zip.to_vec(), ar.to_vec(), tar.clone()].into_iter().chain(packed).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, repeat, sink};
 
+use whit::codec::{self, Check, Frame, Xz};
 use whit::container::{Piece, Plan, decode_head, encode_head, rebuild};
 use whit::deflate::Method;
 
@@ -33,7 +34,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     inner.push(Piece::Framing(8));
     let mut nested = Plan::default();
     nested.push(Piece::Framing(30));
-    nested.push(Piece::Deflated { packed: 0, method: Method::STOCK, plain: inner });
-    nested.push(Piece::Deflated { packed: 0, method: Method::STOCK, plain: Plan::plain(70_000) });
-    [Plan::default(), Plan::plain(1000), nested].iter().map(encode_head).collect()
+    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain: inner });
+    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain: Plan::plain(70_000) });
+    let mut heavy = Plan::default();
+    for method in [
+        codec::Method::Xz(Xz::threaded(0, Check::Crc64)),
+        codec::Method::Xz(Xz::single(6, Check::Sha256)),
+        codec::Method::Zstd(Frame { level: 3, checked: true, jobs: true, plain_bytes: Some(1000) }),
+    ] {
+        heavy.push(Piece::Packed { packed: 0, method, plain: Plan::plain(1000) });
+    }
+    [Plan::default(), Plan::plain(1000), nested, heavy].iter().map(encode_head).collect()
 }

@@ -1,0 +1,24 @@
+//! Codecs whose streams are taken apart and made again bit for bit: deflate, xz, zstd.
+//!
+//! A [`Method`] says how a stream was made, [`Encoder`] makes it again, [`Decoder`] gives its plain bytes, and [`Guesser`]
+//! finds the method of an xz or zstd stream, as [`crate::deflate::Guesser`] does of a deflate stream. liblzma and libzstd
+//! are pinned to one version each, whose output tests hold; the methods are of that version. Their memory is bounded,
+//! whatever a stream or a plan says.
+
+mod decoder;
+mod encoder;
+mod frame;
+mod guess;
+mod lzma;
+mod method;
+mod turns;
+mod xz;
+mod zstandard;
+
+pub use decoder::{Decoder, Format};
+pub use encoder::Encoder;
+pub use frame::Frame;
+pub use guess::{Guesser, Stream};
+pub use method::{Error, Method};
+pub use turns::{Turn, Turns};
+pub use xz::{Check, EXTREME, Xz};
