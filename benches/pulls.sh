@@ -56,7 +56,7 @@ for case in "$@"; do
   mv "$aside/build" "$aside/old"
   content "$aside/new" "$aside/build"
   "$whit" push app "$aside/build" --quiet >/dev/null
-  pulled=$("$whit" pull app "$aside/target" --quiet --json)
+  pulled=$("$whit" pull app "$aside/target" --quiet --json --link 20mbit)
   diff -r --no-dereference "$aside/new" "$aside/target" >&2
   up=$(field wire.up <<<"$pulled") down=$(field wire.down <<<"$pulled")
   az='' acz=''

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::output::{self, Output};
+use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
 use crate::agent::pull::{Fetched, Held, Present, PullOptions, Pulled, fetch, pull_tree};
@@ -40,6 +41,10 @@ pub struct PullArgs {
     /// Write a tar file instead, or - for standard output: the same release gives the same bytes.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "replace"])]
     tar: Option<PathBuf>,
+    /// How fast the link is, like 20mbit: below some 200mbit executables are told by their functions, which takes seconds
+    /// at both ends and a third of the bytes.
+    #[arg(long, value_name = "RATE")]
+    link: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -57,12 +62,13 @@ pub struct CatArgs {
 
 /// Runs `whit pull`.
 pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
+    let link_rate = arguments.link.as_deref().map(link_rate).transpose()?;
     let open = arguments.access.open(output, Vec::new()).await?;
     if let Some(file) = arguments.tar {
         return open.run(async |session| tar(session, &arguments.release, &file, output).await).await;
     }
     let target = arguments.dir.unwrap_or_default();
-    let options = PullOptions { replace: arguments.replace, threads: threads() };
+    let options = PullOptions { replace: arguments.replace, threads: threads(), link_rate };
     let monitor = monitor(output);
     let pulled = open
         .run(async |session| Ok(pull_tree(session, &arguments.release, &target, options, &monitor).await?))
@@ -122,7 +128,7 @@ async fn fetch_aside(
     let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
     let monitor = monitor(output);
-    let fetched = fetch(session, release, &Arc::new(Present::default()), &store, &monitor).await?;
+    let fetched = fetch(session, release, &Arc::new(Present::default()), &store, None, &monitor).await?;
     Ok((fetched, store, aside))
 }
 

@@ -106,7 +106,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
 }
 
 /// Bytes a second, of a rate in bits: `20mbit`, `1gbit`, `500kbit`.
-fn link_rate(text: &str) -> Result<f64, Error> {
+pub(super) fn link_rate(text: &str) -> Result<f64, Error> {
     let units = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
     let lower = text.to_ascii_lowercase();
     let parsed = units.iter().find_map(|(unit, factor)| {

@@ -38,6 +38,7 @@ pub use self::upkeep::UpkeepOptions;
 
 use self::audit::Audit;
 use self::courier::StoreCourier;
+use self::pull::Payloads;
 use self::spaces::Spaces;
 use self::upkeep::Upkeep;
 
@@ -137,6 +138,8 @@ struct Shared {
     stopping: AtomicBool,
     /// Held by a push that makes an executable, or rebuilds archives as a proof: one takes up to a gigabyte.
     workshop: Arc<Mutex<()>>,
+    /// What tells pulling machines of executables.
+    payloads: Payloads,
 }
 
 /// A proxy that listens.
@@ -175,9 +178,17 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let workshop = Arc::default();
-        let shared =
-            Arc::new(Shared { identity, spaces, deliveries, audit, destinations, stopping, workshop });
+        let (workshop, payloads) = (Arc::default(), Payloads::default());
+        let shared = Arc::new(Shared {
+            identity,
+            spaces,
+            deliveries,
+            audit,
+            destinations,
+            stopping,
+            workshop,
+            payloads,
+        });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
         Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })

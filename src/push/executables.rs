@@ -37,6 +37,20 @@ pub(super) fn open_kept(
     let bytes_max =
         parcel.plain_bytes()?.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
     read_spans(spans, base, bytes_max, shelf, &mut old)?;
+    make(old, parcel, cuts, payload, plain)
+}
+
+/// Makes the new file of an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger file.
+///
+/// # Errors
+/// [`Error::Mismatch`] where the payload is not one for that file.
+pub fn make(
+    old: Vec<u8>,
+    parcel: &Parcel,
+    cuts: &[Cut],
+    payload: &[u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
     let made = || {
         let parts = normalise_basis(old)?;
         Kept::decode(payload)?.rebuild(parts, EXECUTABLE_BYTES_MAX).ok()

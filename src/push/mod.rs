@@ -19,6 +19,7 @@ mod agent;
 mod proxy;
 
 pub use agent::{Action, Agent, Chunks, Segments, Telling};
+pub use executables::make as make_executable;
 pub use listings::{Edge, Edges};
 pub use proxy::Proxy;
 pub use replaced::{SegmentsReplaced, prefix_of};

@@ -269,6 +269,9 @@ pub enum PushReply {
 pub enum PullRequest {
     /// Which segments, of all in order, the agent must see, after `Names`.
     WantSegments(Marks),
+    /// Which executables of the release can be told by those that the agent has; comes before it asks for chunks, where
+    /// the release was told by an outline.
+    WantExecutables,
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
     WantChunks {
         /// The first segment's place.
@@ -301,6 +304,8 @@ pub enum PullReply {
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The next of the wanted segments.
     Segments(Batch),
+    /// So many executables follow, a `Parcel` and its pieces each.
+    Executables(u32),
     /// The next of the wanted chunks.
     Chunks(Batch),
     /// More of the wanted chunks, told by those that the agent has; their bytes follow in pieces.

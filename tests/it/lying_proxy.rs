@@ -1,6 +1,7 @@
 //! Proxies that lie to whoever pulls: whatever they say, they are not believed, and the directory stays as it was.
 
 use whit::address::ProxyUrl;
+use whit::agent::pull::PullOptions;
 use whit::agent::{Access, Error};
 use whit::compression::Codec;
 use whit::faults::Fault;
@@ -10,10 +11,12 @@ use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, To
 use whit::push;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
-use whit::wire::{Batch, Marks, Operation, PullReply, PullRequest, Refusal, Request, SegmentBatch};
+use whit::wire::{
+    Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request, SegmentBatch, Span,
+};
 
 use crate::trees::{assert_same, noise, write};
-use crate::world::{World, pull_as, within};
+use crate::world::{World, pull_with, within};
 
 /// The release that is never there: one file of one chunk.
 struct Forged {
@@ -75,6 +78,11 @@ const NEW: u64 = 2;
 /// What a puller that holds a release makes of a proxy that says all this; a request that does not build on that
 /// release is refused as full.
 async fn told(says: Vec<PullReply>) -> Error {
+    told_over(None, says).await
+}
+
+/// The same over a link that is said to carry so many bytes a second.
+async fn told_over(link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
     let world = World::start();
     let (tree, copy) = (world.path("tree"), world.path("copy"));
     write(&tree, "a", noise(OLD, 4_000));
@@ -103,7 +111,8 @@ async fn told(says: Vec<PullReply>) -> Error {
             while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
-    let error = pull_as(&access, "app", &copy, false).await.expect_err("a lie");
+    let options = PullOptions { replace: false, threads: 2, link_rate };
+    let error = pull_with(&access, "app", &copy, options).await.expect_err("a lie");
     assert_same(&tree, &copy);
     liar.abort();
     error
@@ -180,6 +189,35 @@ async fn what_does_not_make_the_root_is_asked_for_again_in_full() {
         let says = vec![forged.release(1), outline(&[(0, 0, 1)]), thin(&[held.thin()])];
         let error = told(says).await;
         assert!(matches!(&error, Error::Refused(refusal) if refusal.fault == Fault::Full), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executables_of_something_else_are_refused() {
+    within(async {
+        let forged = Forged::of(&noise(NEW, 4_000));
+        let begin = || vec![forged.release(1), outline(&[(0, 0, 1)]), thin(&[forged.thin()])];
+        let parcel = |basis: Basis, bytes: u32| {
+            PullReply::Parcel(Parcel { lengths: vec![bytes], basis, codec: Codec::Raw, payload_bytes: 1 })
+        };
+        let of = |span: Span| Basis::Executable(vec![span], vec![Cut { skipped: 0, chunks: 1 }]);
+        let (first, outside) =
+            (Span { segment: 0, first: 0, count: 1 }, Span { segment: 7, first: 0, count: u32::MAX });
+        for lies in [
+            vec![PullReply::Executables(u32::MAX)],
+            vec![PullReply::Executables(1), parcel(Basis::None, 4_000), PullReply::Piece(vec![0])],
+            vec![PullReply::Executables(1), parcel(of(outside), 4_000), PullReply::Piece(vec![0])],
+            // More than the release has.
+            vec![PullReply::Executables(1), parcel(of(first), 9_000), PullReply::Piece(vec![0])],
+            // What makes nothing is asked for as other chunks are, and then nothing comes.
+            vec![PullReply::Executables(1), parcel(of(first), 4_000), PullReply::Piece(vec![0])],
+            vec![PullReply::Executables(2), parcel(of(first), 4_000), PullReply::Piece(vec![0])],
+        ] {
+            let said = format!("{lies:?}");
+            let error = told_over(Some(1e6), begin().into_iter().chain(lies).collect()).await;
+            assert!(matches!(error, Error::OutOfTurn(_) | Error::Ended), "{said}: {error}");
+        }
     })
     .await;
 }

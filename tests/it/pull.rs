@@ -159,7 +159,7 @@ async fn an_interrupted_pull_goes_on_where_it_was() {
         let monitor: Arc<dyn Monitor> = Arc::clone(&arrivals) as _;
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let selector = "app".parse().expect("a selector");
-        let options = PullOptions { replace: false, threads: 2 };
+        let options = PullOptions { replace: false, threads: 2, link_rate: None };
         tokio::select! {
             biased;
             () = arrivals.enough.notified() => {}

@@ -76,6 +76,31 @@ fn an_agent_without_it_sends_what_changed_too() {
     assert_eq!(moved["round_trips"], raw["round_trips"]);
 }
 
+#[test]
+fn a_machine_that_holds_the_older_program_pulls_what_changed_over_a_slow_link() {
+    let home = Home::new();
+    write(&home.path("tree"), "read.me", "a file beside it");
+    fs::write(home.path("tree/program"), link(&OLD)).expect("written");
+    push(&home, &[]);
+    for copy in ["slow", "fast", "again"] {
+        home.run(&["pull", "app", copy]).good();
+    }
+    fs::write(home.path("tree/program"), link(&MANY)).expect("written");
+    push(&home, &[]);
+    let pull = |copy: &str, more: &[&str]| {
+        let pulled = home.run(&[&["pull", "app", copy, "--json"], more].concat()).json();
+        assert_same(&home.path("tree"), &home.path(copy));
+        pulled["wire"]["down"].as_u64().expect("a number")
+    };
+    let (slow, fast) = (pull("slow", &["--link", "20mbit"]), pull("fast", &[]));
+    assert!(slow * 2 < fast, "{slow} and {fast}");
+    // A directory that is not what it was: the program comes as other files do.
+    let mut edited = link(&OLD);
+    edited.truncate(1 << 20);
+    fs::write(home.path("again/program"), &edited).expect("written");
+    pull("again", &["--link", "20mbit"]);
+}
+
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());

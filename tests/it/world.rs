@@ -211,10 +211,19 @@ pub async fn push_heard(access: &Access, order: &Order, monitor: Arc<dyn Monitor
 
 /// Pulls over a connection of its own.
 pub async fn pull_as(access: &Access, selector: &str, target: &Path, replace: bool) -> agent::Result<Pulled> {
+    pull_with(access, selector, target, PullOptions { replace, threads: 2, link_rate: None }).await
+}
+
+/// The same, with all that can be chosen.
+pub async fn pull_with(
+    access: &Access,
+    selector: &str,
+    target: &Path,
+    options: PullOptions,
+) -> agent::Result<Pulled> {
     let session = Session::open(access, &link::Options::default()).await?;
     let selector = selector.parse().expect("a selector");
     let monitor: Arc<dyn Monitor> = Arc::new(whit::monitor::Silent);
-    let options = PullOptions { replace, threads: 2 };
     // As with a push.
     let pulled = Box::pin(pull_tree(&session, &selector, target, options, &monitor)).await;
     session.finish().await;

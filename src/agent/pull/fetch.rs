@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::super::pace::Pace;
 use super::super::{Error, Result, Session, blocking};
 use super::held::{Held, Present};
 use super::listing::{self, Listing};
@@ -39,7 +40,8 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
+/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two. Where the `link` is
+/// said to be slow, executables are told by their functions, which takes both sides seconds.
 ///
 /// # Errors
 /// The link, a refusal, or a proxy that sends something else than it named.
@@ -48,14 +50,15 @@ pub async fn fetch(
     selector: &Selector,
     present: &Arc<Present>,
     store: &Arc<Store>,
+    link: Option<&Pace>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     monitor.begin(Phase::Negotiate, None);
     let have = present.release();
-    let fetched = match fetch_from(session, selector, have, present, store, monitor).await {
+    let fetched = match fetch_from(session, selector, have, present, store, link, monitor).await {
         // What came stays: only the manifest comes again, in full.
         Err(Error::Push(push::Error::Mismatch)) if have.is_some() => {
-            fetch_from(session, selector, None, present, store, monitor).await?
+            fetch_from(session, selector, None, present, store, link, monitor).await?
         }
         fetched => fetched?,
     };
@@ -71,6 +74,7 @@ async fn fetch_from(
     have: Option<ReleaseId>,
     present: &Arc<Present>,
     store: &Arc<Store>,
+    link: Option<&Pace>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
@@ -79,6 +83,10 @@ async fn fetch_from(
     let (record, root, mut listing) = talk.listing(present, store).await?;
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
+    if is_thin && link.is_some_and(Pace::is_slow) {
+        let bytes_max = fetched.root.totals.bytes;
+        (fetched.chunks, fetched.bytes) = talk.executables(bytes_max, present, store).await?;
+    }
     talk.chunks(&mut fetched, &mut listing, present, store, monitor).await?;
     talk.sender.finish()?;
     let segments = listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
@@ -197,7 +205,7 @@ fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Sto
 }
 
 /// Keeps chunks that lie behind one another in `plain`.
-fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::Result<()> {
+pub(super) fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::Result<()> {
     let mut compressor = Compressor::new(LEVEL_FAST);
     let mut rest = lengths;
     while !rest.is_empty() {

@@ -8,6 +8,7 @@ mod held;
 mod talk;
 mod listing;
 mod window;
+mod executables;
 mod fetch;
 mod publish;
 

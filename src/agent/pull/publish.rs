@@ -9,6 +9,7 @@ use std::time::Instant;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 
+use super::super::pace::Pace;
 use super::super::receipt::{self, ReceiptWire};
 use super::super::scan::{self, Archives, Selection};
 use super::super::{Error, Result, Session, blocking};
@@ -54,6 +55,8 @@ pub struct PullOptions {
     pub replace: bool,
     /// Workers for hashing.
     pub threads: usize,
+    /// What the link carries, in bytes a second, where that is known.
+    pub link_rate: Option<f64>,
 }
 
 /// The folder beside a pulled directory: a lock, the store of fetched chunks, the tree being written.
@@ -122,7 +125,8 @@ pub async fn pull_tree(
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
-    let fetched = match fetch(session, selector, &present, &store, monitor).await {
+    let link = options.link_rate.map(Pace::given);
+    let fetched = match fetch(session, selector, &present, &store, link.as_ref(), monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {
             drop(store);

@@ -6,7 +6,7 @@ use super::{read_segment, reference, unreadable};
 use crate::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
 use crate::ids::ReleaseId;
 use crate::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::{self, NodeRef, Outline};
+use crate::manifest::{self, Gap, NodeRef, Outline};
 use crate::push::{Edges, Older, SegmentsReplaced, prefix_of};
 use crate::reassembly::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
@@ -42,6 +42,16 @@ impl Base {
         })
         .ok()?;
         Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
+    }
+
+    /// Its segments, in order.
+    pub fn segments(&self) -> &[NodeRef] {
+        &self.segments
+    }
+
+    /// Where the pulled release has other segments.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.outline.gaps(self.segments.len())
     }
 
     /// Whether the agent has the segment.

@@ -1,12 +1,15 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
 mod base;
+mod executables;
 
 use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
 use base::Base;
+
+pub(super) use executables::Payloads;
 
 use super::{Granted, refuse};
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
@@ -107,6 +110,7 @@ fn run(
         lease.renew();
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
+            PullRequest::WantExecutables => supply.executables(&granted.shared.payloads),
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,
         }
     }
@@ -160,6 +164,26 @@ impl Supply<'_> {
         let wanted: Vec<ChunkRef> =
             marks.places().map(|place| reference(&self.leaves[place as usize])).collect();
         self.send(&wanted, SEGMENT_BATCH_BYTES, PullReply::Segments)
+    }
+
+    /// Tells of executables by their functions: how many, then each.
+    fn executables(&mut self, payloads: &Payloads) {
+        let told = match &self.base {
+            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, payloads),
+            None => Vec::new(),
+        };
+        let count = u32::try_from(told.len()).expect("they are bounded");
+        drop(self.replies.blocking_send(PullReply::Executables(count)));
+        for (parcel, payload) in told {
+            self.send_parcel(parcel, &payload);
+        }
+    }
+
+    fn send_parcel(&self, parcel: Parcel, payload: &[u8]) {
+        drop(self.replies.blocking_send(PullReply::Parcel(parcel)));
+        for piece in payload.chunks(PARCEL_PIECE_BYTES) {
+            drop(self.replies.blocking_send(PullReply::Piece(piece.to_vec())));
+        }
     }
 
     fn chunks(&mut self, first: u32, count: u32, marks: &Marks) -> Result<(), Refusal> {
@@ -258,11 +282,7 @@ impl Supply<'_> {
         };
         let payload_bytes = u32::try_from(payload.len()).expect("a unit is some MiB");
         let lengths = unit.chunks.iter().map(|chunk| chunk.bytes).collect();
-        let parcel = Parcel { lengths, basis, codec, payload_bytes };
-        drop(self.replies.blocking_send(PullReply::Parcel(parcel)));
-        for piece in payload.chunks(PARCEL_PIECE_BYTES) {
-            drop(self.replies.blocking_send(PullReply::Piece(piece.to_vec())));
-        }
+        self.send_parcel(Parcel { lengths, basis, codec, payload_bytes }, &payload);
         Ok(())
     }
 

@@ -66,7 +66,7 @@ pub fn run(bytes: &[u8]) {
             Some(PullRequest::WantSegments(found) | PullRequest::WantChunks { marks: found, .. }) => {
                 marks(&found);
             }
-            None => {}
+            Some(PullRequest::WantExecutables) | None => {}
         },
         6 => match message::<PullReply>(bytes) {
             Some(PullReply::Names(bytes)) => names(&bytes),

@@ -1,0 +1,85 @@
+//! Makes executables of those that the directory has, where the proxy tells them by their functions.
+
+use std::sync::Arc;
+
+use super::super::{Error, Result, blocking};
+use super::fetch::keep_anew;
+use super::held::{Held, Present};
+use super::talk::Talk;
+use crate::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
+use crate::push;
+use crate::reassembly::ChunkSource;
+use crate::store::Store;
+use crate::wire::{Basis, Parcel, PullReply, PullRequest};
+
+impl Talk {
+    /// Asks for executables, and keeps the chunks of those that were made; gives how many, and their bytes.
+    ///
+    /// What cannot be made of what the directory has is asked for as other chunks are. Memory: 4 times the largest.
+    ///
+    /// # Errors
+    /// The link, a refusal, or more than the release has.
+    pub async fn executables(
+        &mut self,
+        bytes_max: u64,
+        present: &Arc<Present>,
+        store: &Arc<Store>,
+    ) -> Result<(u64, u64)> {
+        self.sender.send(&PullRequest::WantExecutables).await?;
+        let PullReply::Executables(count) = self.reply().await? else {
+            return Err(Error::OutOfTurn("something before executables"));
+        };
+        if count as usize > OFFERS_MAX {
+            return Err(Error::OutOfTurn("too many executables"));
+        }
+        let (mut chunks, mut bytes) = (0, 0);
+        for _ in 0..count {
+            let PullReply::Parcel(parcel) = self.reply().await? else {
+                return Err(Error::OutOfTurn("something among executables"));
+            };
+            let payload = self.payload(&parcel).await?;
+            let (count, plain_bytes) =
+                (parcel.lengths.len() as u64, parcel.plain_bytes().map_err(push::Error::from)?);
+            bytes += plain_bytes as u64;
+            if bytes > bytes_max {
+                return Err(Error::OutOfTurn("more executables than the release has"));
+            }
+            let (present, store) = (Arc::clone(present), Arc::clone(store));
+            let made = blocking(move || {
+                let Some(plain) = make(&parcel, &payload, &present, &store)? else { return Ok(false) };
+                keep_anew(&store, &plain, &parcel.lengths)?;
+                Ok::<_, Error>(true)
+            });
+            if made.await? {
+                chunks += count;
+            } else {
+                bytes -= plain_bytes as u64;
+            }
+        }
+        Ok((chunks, bytes))
+    }
+}
+
+/// The chunks of an executable; none where it cannot be made of what the directory has by now.
+fn make(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Option<Vec<u8>>> {
+    let Basis::Executable(spans, cuts) = &parcel.basis else {
+        return Err(Error::OutOfTurn("a parcel of another kind"));
+    };
+    let plain_bytes = parcel.plain_bytes().map_err(push::Error::from)?;
+    let bytes_max = plain_bytes.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
+    let held = Held { present, fetched: store };
+    let (mut reader, mut older) = (held.reader(), Vec::new());
+    for span in spans {
+        let left = bytes_max - older.len();
+        let chunks = present.chunks_of(*span, left).ok_or(Error::OutOfTurn("a parcel outside its base"))?;
+        if chunks.iter().any(|chunk| reader.read(chunk, &mut older).is_err()) {
+            return Ok(None);
+        }
+    }
+    let mut plain = Vec::new();
+    match push::make_executable(older, parcel, cuts, payload, &mut plain) {
+        Ok(()) if plain.len() == plain_bytes => Ok(Some(plain)),
+        Ok(()) | Err(push::Error::Mismatch) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,234 @@
+//! Tells a pulling agent of executables that were linked anew by their functions (docs/EXECUTABLES.md).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::base::Base;
+use super::read_segment;
+use crate::compression::{self, Codec, LEVEL_DEFAULT};
+use crate::executable::{Kept, MAGIC, normalise_basis};
+use crate::limits::{
+    EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, OFFERS_MAX,
+};
+use crate::manifest::{self, Item, NodeRef, Thin};
+use crate::push::{Edges, New, Release, Whole};
+use crate::reassembly::{self, ChunkReader};
+use crate::recipe::{ChunkRef, Recipe};
+use crate::store::{Store, StoreReader};
+use crate::wire::{Basis, Cut, Parcel, Span};
+
+/// One in 8: where less of a file is missing, it was hardly linked anew.
+const MISSING_SHARE: usize = 8;
+/// zstd's level for what tells of one: made once for all machines that pull it.
+const LEVEL: i32 = 9;
+/// 128 KiB: new bytes that tell what the file would take otherwise, and how many of these samples.
+const SAMPLE_BYTES: usize = 128 * 1024;
+const SAMPLES: usize = 3;
+/// 1 MiB: what lies around them in the older file.
+const SAMPLE_BASIS: usize = 1024 * 1024;
+/// 64 MiB: payloads that are held for other machines that pull the same.
+const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What was made for one machine, held for others. One at a time is made, as that takes memory.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Payloads {
+    making: Mutex<()>,
+    made: Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>,
+}
+
+impl Payloads {
+    /// The payload of that name; makes it where it is not held. An empty one tells that the method does not pay.
+    fn get(&self, name: blake3::Hash, make: impl FnOnce() -> Option<Vec<u8>>) -> Arc<Vec<u8>> {
+        let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, payload)) = made.iter().find(|(other, _)| *other == name) {
+            return Arc::clone(payload);
+        }
+        drop(made);
+        let payload = Arc::new(make().unwrap_or_default());
+        made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push_back((name, Arc::clone(&payload)));
+        let mut bytes: usize = made.iter().map(|(_, payload)| payload.len()).sum();
+        while bytes > PAYLOADS_BYTES_MAX || made.len() > OFFERS_MAX {
+            bytes -= made.pop_front().map_or(0, |(_, payload)| payload.len());
+        }
+        payload
+    }
+}
+
+/// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
+pub(super) type Told = (Parcel, Arc<Vec<u8>>);
+
+/// A file of the pulled release.
+struct File {
+    size: u64,
+    /// Where its first chunk is listed.
+    at: (u32, u32),
+    chunks: Vec<ChunkRef>,
+}
+
+/// Those of the new executables that are told by their functions, for an agent that has all of `base`.
+///
+/// Memory: 4 times the largest, one at a time in the process. What is not told so is pulled as other files are.
+pub(super) fn tell(
+    base: &Base,
+    leaves: &[NodeRef],
+    reader: &mut StoreReader<&Store>,
+    payloads: &Payloads,
+) -> Vec<Told> {
+    let files = new_executables(base, leaves, reader).unwrap_or_default();
+    files.iter().filter_map(|file| tell_one(file, base, leaves, reader, payloads)).take(OFFERS_MAX).collect()
+}
+
+/// Files whose entries stand in new segments, and that begin as executables do.
+fn new_executables(
+    base: &Base,
+    leaves: &[NodeRef],
+    reader: &mut StoreReader<&Store>,
+) -> Result<Vec<File>, reassembly::Error> {
+    let mut files = Vec::new();
+    for gap in base.gaps() {
+        let mut file: Option<File> = None;
+        for (place, node) in (0..).zip(leaves).skip(gap.new.start) {
+            if place as usize >= gap.new.end && file.is_none() {
+                break;
+            }
+            let mut number = 0;
+            for item in manifest::decode_segment(&read_segment(reader, node)?)? {
+                match item {
+                    Item::Chunk(chunk) => {
+                        if let Some(file) = &mut file
+                            && file.chunks.len() <= EXECUTABLE_CHUNKS_MAX
+                        {
+                            if file.chunks.is_empty() {
+                                file.at = (place, number);
+                            }
+                            file.chunks.push(chunk);
+                        }
+                        number += 1;
+                    }
+                    item => {
+                        files.extend(file.take());
+                        let begins = (place as usize) < gap.new.end;
+                        if let Item::File { size, recipe: Recipe::Chunks, .. } = item
+                            && begins
+                            && (EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&size)
+                        {
+                            file = Some(File { size, at: (place, 0), chunks: Vec::new() });
+                        }
+                    }
+                }
+            }
+        }
+        files.extend(file);
+    }
+    let mut begin = Vec::new();
+    files.retain(|file| {
+        begin.clear();
+        let is_whole = file.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>() == file.size;
+        let first = file.chunks.first().filter(|_| is_whole);
+        first.is_some_and(|chunk| reader.read(chunk, &mut begin).is_ok()) && begin.starts_with(MAGIC)
+    });
+    Ok(files)
+}
+
+fn tell_one(
+    file: &File,
+    base: &Base,
+    leaves: &[NodeRef],
+    reader: &mut StoreReader<&Store>,
+    payloads: &Payloads,
+) -> Option<Told> {
+    let span = alike(file, base, leaves, reader)?;
+    let new = New { chunks: file.chunks.len(), ..New::default() };
+    let mut release = Older { segments: base.segments(), reader };
+    let whole = Whole::like(&span, &new, &mut release).ok()??;
+    let there: HashSet<&ChunkRef> = whole.chunks.iter().collect();
+    let missing = file.chunks.iter().filter(|chunk| !there.contains(chunk)).count();
+    if missing * MISSING_SHARE < file.chunks.len() {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for chunks in [&whole.chunks, &file.chunks] {
+        hasher.update(&(chunks.len() as u64).to_le_bytes());
+        for chunk in chunks {
+            hasher.update(chunk.id.as_bytes());
+        }
+    }
+    let payload = payloads.get(hasher.finalize(), || {
+        let mut read = |chunks: &[ChunkRef]| {
+            let mut bytes = Vec::new();
+            chunks.iter().try_for_each(|chunk| reader.read(chunk, &mut bytes)).ok().map(|()| bytes)
+        };
+        let (old, new) = (read(&whole.chunks)?, read(&file.chunks)?);
+        let otherwise = otherwise_bytes(&old, &new);
+        let (new, old) = (normalise_basis(new)?, normalise_basis(old)?);
+        let payload = Kept::new(&old, &new, LEVEL).encode();
+        let pays = payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7;
+        pays.then_some(payload)
+    });
+    if payload.is_empty() {
+        return None;
+    }
+    let count = |value: usize| u32::try_from(value).expect("an executable is bounded");
+    let basis =
+        Basis::Executable(vec![whole.span], vec![Cut { skipped: 0, chunks: count(file.chunks.len()) }]);
+    let lengths = file.chunks.iter().map(|chunk| chunk.bytes).collect();
+    let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes: count(payload.len()) };
+    parcel.plain_bytes().is_ok().then_some((parcel, payload))
+}
+
+/// The older chunks that most of the file resembles.
+fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<&Store>) -> Option<Span> {
+    let (mut left, mut segments) = (file.chunks.len(), Vec::new());
+    let (mut place, mut first) = file.at;
+    while left > 0 {
+        let thin = Thin::decode(&read_segment(reader, leaves.get(place as usize)?).ok()?).ok()?;
+        let known: Vec<Option<ChunkRef>> = (0..)
+            .zip(thin.references())
+            .map(|(number, one)| if number < first { one.full() } else { None })
+            .collect();
+        left = left.saturating_sub(known.len().saturating_sub(first as usize));
+        segments.push((place, thin, known));
+        (place, first) = (place + 1, 0);
+    }
+    let new: Vec<_> = segments.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
+    let likenesses = base.older.likenesses(&new, &Edges::new(), |_| Ok::<_, manifest::Error>(None)).ok()?;
+    let of = likenesses.into_iter().filter(|likeness| {
+        let (segment, number) = likeness.new.first().copied().unwrap_or_default();
+        (segment, number) >= file.at
+    });
+    of.max_by_key(|likeness| likeness.new.len()).map(|likeness| likeness.basis)
+}
+
+/// What the file would take otherwise, by samples.
+fn otherwise_bytes(old: &[u8], new: &[u8]) -> usize {
+    let (mut taken, mut sampled) = (0, 0);
+    for at in 0..SAMPLES {
+        let begin = new.len() / SAMPLES * at;
+        let sample = &new[begin..(begin + SAMPLE_BYTES).min(new.len())];
+        let there = begin.min(old.len());
+        let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2)..(there + SAMPLE_BASIS / 2).min(old.len())];
+        taken += compression::compress_against(basis, sample, LEVEL_DEFAULT).len();
+        sampled += sample.len();
+    }
+    taken * (new.len() / sampled.max(1)).max(1)
+}
+
+/// The release that the agent has, as whoever looks for a whole file of it reads it.
+struct Older<'a, 'b> {
+    segments: &'a [NodeRef],
+    reader: &'a mut StoreReader<&'b Store>,
+}
+
+impl Release for Older<'_, '_> {
+    type Error = reassembly::Error;
+
+    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error> {
+        self.segments.get(place as usize).map(|node| read_segment(self.reader, node)).transpose()
+    }
+
+    fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        self.reader.read(chunk, out).is_ok()
+    }
+}
