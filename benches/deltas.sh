@@ -6,7 +6,8 @@
 # Each case is a folder CASES/CASE with `old` and `new` in it; without names all. OLD is pushed, then replaced by NEW
 # at the same path, which is pushed by an agent without memory (fresh) and by the one that pushed OLD (kept), both told
 # `--link 20mbit`: UDP payload both ways, handshake included. Without deltas: a dry run of the fresh push, with what it
-# says that its chunks take compressed. Rules are those of `push --explain`. WHIT names the program [default: the
+# says that its chunks take compressed. NEW is also pushed as another application, whose first release it is, to a proxy whose
+# sketches are gone and to one that has them. Rules are those of `push --explain`. WHIT names the program [default: the
 # release build].
 set -euo pipefail
 
@@ -35,9 +36,9 @@ build() {
 }
 
 push() {
-  local state=$1
+  local state=$1 app=${app:-app}
   shift
-  WHIT_STATE=$aside/$state "$whit" push app "$aside/build" --link 20mbit --json "$@" 2>/dev/null
+  WHIT_STATE=$aside/$state "$whit" push "$app" "$aside/build" --link 20mbit --json "$@" 2>/dev/null
 }
 
 # Starts the proxy on the port it had before, if any.
@@ -49,7 +50,7 @@ serve() {
 
 pushes() {
   local case=$1 way
-  rm -rf "$aside"/{data,old,kept,fresh,config}
+  rm -rf "$aside"/{data,old,kept,fresh,blind,elsewhere,config}
   export XDG_CONFIG_HOME=$aside/config
   serve 0
   until grep -q "login whit://" "$aside/said"; do sleep 0.05; done
@@ -61,11 +62,13 @@ pushes() {
   stop
   mv "$aside/data" "$aside/old"
   build "$cases/$case/new"
-  for way in none fresh kept; do
+  for way in none fresh kept blind elsewhere; do
     rm -rf "$aside/data"
     cp -r "$aside/old" "$aside/data"
+    [ "$way" != blind ] || rm -f "$aside"/data/spaces/*/sketches
     serve "${port##*:}"
     case $way in
+      blind | elsewhere) app=other push "$way" --explain ;;
       none) push fresh --dry-run ;;
       *) push "$way" --explain ;;
     esac | sed "s/^{/{\"case\":\"$case\",\"way\":\"$way\",/"
@@ -88,15 +91,18 @@ for receipt in receipts:
     total = wire["up"] + wire["down"] + (receipt["bytes"]["sent"] if way == "none" else 0)
     totals.setdefault(case, {})[way] = total
     for part in receipt.get("explained", []):
+        if way in ("blind", "elsewhere"):
+            continue
         rule = rules[case][part["reason"]]
         rule[0] += way == "fresh" and part["regions"]
         rule[1] += way == "fresh" and part["plain"]
         rule[2] += way == "fresh" and part["sent"]
         rule[3] += way == "kept" and part["sent"]
 
-print("| case | no delta | signatures (fresh) | kept basis |\n|---|--:|--:|--:|")
+print("| case | no delta | signatures (fresh) | kept basis | another application | by sketches |\n|---|--:|--:|--:|--:|--:|")
 for case, ways in totals.items():
-    print(f"| {case} | {ways['none']:,} | {ways['fresh']:,} | {ways['kept']:,} |")
+    columns = " | ".join(f"{ways[way]:,}" for way in ("none", "fresh", "kept", "blind", "elsewhere"))
+    print(f"| {case} | {columns} |")
 print("\n| case | rule | regions | plain bytes | sent, fresh | sent, kept |\n|---|---|--:|--:|--:|--:|")
 for case, found in rules.items():
     for rule, (regions, plain, fresh, kept) in sorted(found.items(), key=lambda entry: -entry[1][1]):

@@ -10,7 +10,8 @@ use super::memory::Memory;
 use super::pack;
 use super::scan::{Body, Holder, Located, Spool};
 use super::{Error, Result};
-use crate::basis::{Rule, Sketch};
+use crate::basis::Rule;
+use crate::compression::{self, LEVEL_FAST};
 use crate::ids::{ChunkId, ReleaseId};
 use crate::manifest::{self, NodeRef, Outline, Thin};
 use crate::push::{self, Edge, Edges, New, Older, Release, Whole, prefix_of};
@@ -19,6 +20,10 @@ use crate::wire::Marks;
 
 /// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
+
+/// 64 KiB: new content that tells whether it is like older content, of which so much is looked at: 2 MiB.
+const SAMPLE_BYTES: usize = 64 * 1024;
+const SAMPLE_BASIS: usize = 2 * 1024 * 1024;
 
 /// 256 KiB: new content of some segments that resembles nothing and is yet sent unasked; what is beyond takes longer than an
 /// answer.
@@ -155,28 +160,26 @@ impl Base {
         Ok(is_like)
     }
 
-    /// Whether new content has anything of older content that was found by a path alone: some chunks share a super-feature, or
-    /// it is an executable, which is told by other means.
+    /// Whether a sample of new content shrinks by older content that was found by a path alone; executables are told by
+    /// other means.
     fn is_like(&self, new: &[Located], older: &gather::Older) -> bool {
         let (Some(keep), gather::Older::Kept(_, chunks)) = (&self.keep, older) else { return false };
         if new.first().is_some_and(|located| is_executable(&located.body())) {
             return true;
         }
-        let (mut reader, mut bytes, mut features) = (keep.reader(), Vec::new(), HashSet::new());
-        for chunk in chunks {
-            bytes.clear();
-            if reader.read(chunk, &mut bytes) {
-                features
-                    .extend(Sketch::of(&bytes).map(|sketch| sketch.super_features()).into_iter().flatten());
+        let (mut reader, mut old, mut sample, mut open) = (keep.reader(), Vec::new(), Vec::new(), None);
+        for located in new {
+            if sample.len() < SAMPLE_BYTES && pack::read(located, &mut open, &mut sample).is_err() {
+                return true;
             }
         }
-        let mut open = None;
-        new.iter().any(|located| {
-            bytes.clear();
-            let sketch = pack::read(located, &mut open, &mut bytes).ok().and_then(|()| Sketch::of(&bytes));
-            // What is too short for a sketch costs little.
-            sketch.is_none_or(|sketch| sketch.super_features().iter().any(|one| features.contains(one)))
-        })
+        for chunk in chunks {
+            if old.len() < SAMPLE_BASIS {
+                reader.read(chunk, &mut old);
+            }
+        }
+        let packed = |older: &[u8]| compression::compress_against(older, &sample, LEVEL_FAST).len();
+        packed(&old) * 4 < packed(&[]) * 3
     }
 
     /// Of some chunks that the proxy lacks those that the release has, and that it so once had.
