@@ -86,6 +86,8 @@ pub const STREAM_CHUNKS_MAX: u64 = 512 * 1024;
 /// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
 /// some: 4 GiB of content, about 40 MB of memory.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
+/// Sketches in one message: more than one batch of segments lists chunks; each may be answered by a signature.
+pub const SKETCHES_MAX: usize = 4096;
 /// Labels, destinations or patterns in one request or token.
 pub const LIST_MAX: usize = 64;
 /// Bytes of a token as text.

@@ -4,7 +4,7 @@ use super::Result;
 use super::pack;
 use super::scan::{Body, Located, Spool};
 use crate::basis::Sketch;
-use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
+use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 use crate::push::Chunks;
 use crate::wire::Sketches;
 
@@ -63,7 +63,7 @@ impl Sketcher {
         };
         let sketches: Vec<Option<Sketch>> = missing.into_iter().map(sketch).collect();
         let count = sketches.iter().flatten().count();
-        if count == 0 || count > self.left {
+        if count == 0 || count > self.left.min(SKETCHES_MAX) {
             return Ok(None);
         }
         self.left -= count;

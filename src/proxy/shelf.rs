@@ -293,6 +293,10 @@ impl Shelf for SpaceShelf {
         self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
     }
 
+    fn heard(&mut self) {
+        self.lease.renew();
+    }
+
     fn workshop(&self) -> Arc<Mutex<()>> {
         Arc::clone(&self.workshop)
     }

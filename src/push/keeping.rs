@@ -104,34 +104,30 @@ pub(super) fn named(names: &[u8], is_full: bool, shelf: &mut impl Shelf) -> Resu
     Ok(Named { segments, base, others })
 }
 
-/// Puts the release first that has most of the chunks, by their bytes, where another than `base` does.
+/// Chooses the release that has most of the chunks, by their bytes, where another than `base` does. One that cannot be read
+/// has none: that costs bytes, not the push.
 pub(super) fn choose_base(
     base: &mut Vec<NodeRef>,
     others: Vec<Vec<NodeRef>>,
     known: &HashSet<ChunkRef>,
     shelf: &mut impl Shelf,
-) -> Result<(), Error> {
+) {
     let mut shared = |segments: &[NodeRef]| {
-        let mut bytes = 0;
-        let mut left = known.clone();
+        let (mut bytes, mut left) = (0, known.clone());
         for node in segments.iter().take(LOOKED_AT_MAX) {
             let mut segment = Vec::new();
-            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).map_err(Error::Shelf)?;
-            let chunks = manifest::segment_chunks(&segment)?;
-            bytes += chunks
-                .iter()
-                .filter(|chunk| left.remove(*chunk))
-                .map(|chunk| u64::from(chunk.bytes))
-                .sum::<u64>();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).ok()?;
+            let chunks = manifest::segment_chunks(&segment).ok()?;
+            let found = chunks.iter().filter(|chunk| left.remove(*chunk));
+            bytes += found.map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
         }
-        Ok::<u64, Error>(bytes)
+        Some(bytes)
     };
-    let mut most = shared(base)?;
+    let mut most = shared(base);
     for other in others {
-        let bytes = shared(&other)?;
+        let bytes = shared(&other);
         if bytes > most {
             (most, *base) = (bytes, other);
         }
     }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use super::{Edges, Error, Likeness, Older, Shelf};
 use crate::basis::Rule;
 use crate::compression::{Compressor, LEVEL_FAST};
 use crate::delta::{self, Geometry, Signature};
-use crate::limits::PUSH_CHUNKS_IN_FLIGHT;
+use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 use crate::manifest::{NodeRef, Outline, Reference, Thin};
 use crate::recipe::ChunkRef;
 use crate::wire::{PushReply, Signed, Sketches};
@@ -133,8 +133,9 @@ impl Signer {
 
     /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
     pub fn alike(&mut self, sketches: &Sketches, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let limit = Error::Limit { what: "sketches", max: PUSH_CHUNKS_IN_FLIGHT };
-        let sketches = sketches.open(PUSH_CHUNKS_IN_FLIGHT - self.sketches).ok_or(limit)?;
+        let limit = Error::Limit { what: "sketches", max: SKETCHES_MAX };
+        let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);
+        let sketches = sketches.open(left).ok_or(limit)?;
         self.sketches += sketches.len();
         let mut replies = Vec::new();
         let mut run: Option<(Range<usize>, Alike)> = None;
@@ -175,6 +176,8 @@ impl Signer {
         if bytes > REGION_BYTES_MAX || self.chunks + alike.basis.len() > PUSH_CHUNKS_IN_FLIGHT {
             return None;
         }
+        // Counted whatever becomes of it, as it is read.
+        self.chunks += alike.basis.len();
         let mut basis = Vec::with_capacity(bytes);
         // A damaged basis costs the delta, not the push.
         if alike.basis.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
@@ -184,7 +187,6 @@ impl Signer {
         let region = u32::try_from(self.regions.len()).expect("regions are bounded");
         let mut encoded = Vec::new();
         signature.encode(&mut encoded);
-        self.chunks += alike.basis.len();
         self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
         let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
         Some(Signed {

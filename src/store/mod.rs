@@ -427,6 +427,7 @@ impl Store {
     /// Seals the open pack and waits until the index has it. The store then only reads.
     pub fn close(&self) {
         self.writer.close();
+        self.sketches.flush();
     }
 }
 

@@ -38,6 +38,8 @@ const GROWTH: u64 = 4;
 
 /// Entries that are held in memory until they are written together: 1 MB, those of some 20,000 chunks.
 const PENDING_MAX: usize = 64 * 1024;
+/// What the disk may give to one entry.
+const PAGE_BYTES: u64 = 4096;
 /// Buckets that are read and written at once: 5 KiB.
 const RUN_BUCKETS: u64 = 64;
 
@@ -63,7 +65,7 @@ enum State {
     /// Nothing was written yet.
     Absent,
     There(Table),
-    /// The file cannot be used; whoever met that has said so.
+    /// The file cannot be read; whoever met that has said so.
     Failed,
 }
 
@@ -140,14 +142,22 @@ impl Sketches {
         if held.pending.is_empty() {
             return;
         }
+        let entries = std::mem::take(&mut held.pending).into_iter().collect();
+        // What cannot be written now, as the disk is full, may be another time.
+        let lost = |error: &io::Error| {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "what chunks are like could not be noted");
+        };
         if matches!(held.table, State::Absent) {
-            let created = Table::create(&self.path, BUCKETS_FIRST);
-            held.table = created.map_or_else(|error| self.failed(&error), State::There);
+            match Table::create(&self.path, BUCKETS_FIRST) {
+                Ok(table) => held.table = State::There(table),
+                Err(error) => return lost(&error),
+            }
         }
-        let pending = std::mem::take(&mut held.pending);
-        let State::There(table) = &mut held.table else { return };
-        if let Err(error) = self.write_into(table, pending.into_iter().collect()) {
-            held.table = self.failed(&error);
+        if let State::There(table) = &mut held.table
+            && let Err(error) = self.write_into(table, entries)
+        {
+            lost(&error);
         }
     }
 
@@ -158,10 +168,11 @@ impl Sketches {
         while table.is_crowded(entries.len()) && has_room(table.bytes_grown()) {
             table.grow(&self.path)?;
         }
-        table.put_all(entries)
+        // The file has holes, which are filled: each entry may take a page.
+        if has_room(entries.len() as u64 * PAGE_BYTES) { table.put_all(entries) } else { Ok(()) }
     }
 
-    /// Gives the table up where the disk does not give or take its bytes.
+    /// Gives the table up where the disk does not give its bytes.
     fn failed(&self, error: &io::Error) -> State {
         let path = self.path.display();
         tracing::warn!(%path, %error, "sketches are not kept until the space is opened again");
@@ -237,11 +248,17 @@ impl Table {
             let Some((first, _)) = run.first() else { continue };
             let begin = self.bucket_of(*first) / RUN_BUCKETS * RUN_BUCKETS;
             self.read(begin, RUN_BUCKETS, &mut buckets)?;
+            let mut is_changed = false;
             for (feature, id) in run {
                 let at = usize::try_from(self.bucket_of(*feature) - begin).expect("one of a run");
-                displaced += u64::from(put(&mut buckets[at], *feature, *id));
+                let put = put(&mut buckets[at], *feature, *id);
+                is_changed |= put != Put::There;
+                displaced += u64::from(put == Put::Displacing);
             }
-            self.file.write_all_at(buckets.as_flattened().as_flattened(), place_of(begin))?;
+            // What is verified is mostly there already.
+            if is_changed {
+                self.file.write_all_at(buckets.as_flattened().as_flattened(), place_of(begin))?;
+            }
         }
         self.displaced += displaced;
         Ok(())
@@ -267,10 +284,21 @@ impl Table {
         place_of(self.buckets_grown())
     }
 
-    /// Puts all entries into a larger table, which takes this one's place.
+    /// Puts a larger table with all entries in this one's place.
     fn grow(&mut self, path: &Path) -> io::Result<()> {
         let aside = path.with_extension("part");
-        let mut larger = Self::create(&aside, self.buckets_grown())?;
+        let larger = self.larger(&aside).and_then(|larger| std::fs::rename(&aside, path).map(|()| larger));
+        if larger.is_err() {
+            // It may not even be there.
+            drop(std::fs::remove_file(&aside));
+        }
+        *self = larger?;
+        Ok(())
+    }
+
+    /// A larger table with all entries, at `aside`.
+    fn larger(&self, aside: &Path) -> io::Result<Self> {
+        let mut larger = Self::create(aside, self.buckets_grown())?;
         let (mut buckets, mut entries) = (Vec::new(), Vec::new());
         for begin in (0..self.buckets).step_by(usize::try_from(RUN_BUCKETS).expect("a run is short")) {
             self.read(begin, RUN_BUCKETS, &mut buckets)?;
@@ -285,21 +313,33 @@ impl Table {
             }
         }
         larger.put_all(entries)?;
-        std::fs::rename(&aside, path)?;
         larger.displaced = 0;
-        *self = larger;
-        Ok(())
+        Ok(larger)
     }
 }
 
-/// Takes the slot of the same super-feature, else an empty one, else one that the id chooses; whether an entry gave way.
-fn put(bucket: &mut Bucket, feature: u32, id: ShortId) -> bool {
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    There,
+    Written,
+    /// Another gave way.
+    Displacing,
+}
+
+/// Takes the slot of the same super-feature, else an empty one, else one that the id chooses.
+fn put(bucket: &mut Bucket, feature: u32, id: ShortId) -> Put {
     let of = |wanted: &[u8]| bucket.iter().position(|slot| slot.starts_with(wanted));
     let free = of(&feature.to_le_bytes()).or_else(|| of(&[0; SLOT_BYTES]));
     let slot = &mut bucket[free.unwrap_or(usize::from(id.as_bytes()[0]) % SLOTS)];
+    let before = *slot;
     slot[..4].copy_from_slice(&feature.to_le_bytes());
     slot[4..].copy_from_slice(id.as_bytes());
-    free.is_none()
+    match free {
+        None => Put::Displacing,
+        Some(_) if *slot == before => Put::There,
+        Some(_) => Put::Written,
+    }
 }
 
 #[cfg(test)]

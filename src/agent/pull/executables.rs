@@ -71,7 +71,7 @@ fn make(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Re
     let (mut reader, mut older) = (held.reader(), Vec::new());
     for span in spans {
         let left = bytes_max - older.len();
-        let chunks = present.chunks_of(*span, left).ok_or(Error::OutOfTurn("a parcel outside its base"))?;
+        let Some(chunks) = present.chunks_of(*span, left) else { return Ok(None) };
         if chunks.iter().any(|chunk| reader.read(chunk, &mut older).is_err()) {
             return Ok(None);
         }

@@ -2,13 +2,15 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::base::Base;
 use super::read_segment;
 use crate::compression::{self, Codec, LEVEL_DEFAULT};
 use crate::executable::{Kept, MAGIC, normalise_basis};
 use crate::limits::{
-    EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, OFFERS_MAX,
+    EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
+    EXECUTABLE_PAYLOAD_MAX, OFFERS_MAX,
 };
 use crate::manifest::{self, Item, NodeRef, Thin};
 use crate::push::{Edges, New, Release, Whole};
@@ -26,6 +28,10 @@ const SAMPLE_BYTES: usize = 128 * 1024;
 const SAMPLES: usize = 3;
 /// 1 MiB: what lies around them in the older file.
 const SAMPLE_BASIS: usize = 1024 * 1024;
+/// Files of one pull that are looked at.
+const FILES_MAX: usize = 256;
+/// How long an agent waits for what is made: far below its patience.
+const TIME_MAX: Duration = Duration::from_secs(60);
 /// 64 MiB: payloads that are held for other machines that pull the same.
 const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -69,15 +75,27 @@ struct File {
 
 /// Those of the new executables that are told by their functions, for an agent that has all of `base`.
 ///
-/// Memory: 4 times the largest, one at a time in the process. What is not told so is pulled as other files are.
+/// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`] files or
+/// half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is not
+/// told so is pulled as other files are.
 pub(super) fn tell(
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
     payloads: &Payloads,
+    mut goes_on: impl FnMut() -> bool,
 ) -> Vec<Told> {
-    let files = new_executables(base, leaves, reader).unwrap_or_default();
-    files.iter().filter_map(|file| tell_one(file, base, leaves, reader, payloads)).take(OFFERS_MAX).collect()
+    let (begin, mut told, mut bytes) = (Instant::now(), Vec::new(), 0);
+    for file in new_executables(base, leaves, reader).unwrap_or_default().iter().take(FILES_MAX) {
+        if !goes_on() || begin.elapsed() > TIME_MAX || bytes > PAYLOADS_BYTES_MAX / 2 {
+            break;
+        }
+        if let Some((parcel, payload)) = tell_one(file, base, leaves, reader, payloads) {
+            bytes += payload.len();
+            told.push((parcel, payload));
+        }
+    }
+    told
 }
 
 /// Files whose entries stand in new segments, and that begin as executables do.
@@ -143,6 +161,12 @@ fn tell_one(
     let new = New { chunks: file.chunks.len(), ..New::default() };
     let mut release = Older { segments: base.segments(), reader };
     let whole = Whole::like(&span, &new, &mut release).ok()??;
+    // No more than the agent will read for it.
+    let bytes_max =
+        file.size.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX as u64).min(EXECUTABLE_BYTES_MAX as u64);
+    if whole.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>() > bytes_max {
+        return None;
+    }
     let there: HashSet<&ChunkRef> = whole.chunks.iter().collect();
     let missing = file.chunks.iter().filter(|chunk| !there.contains(chunk)).count();
     if missing * MISSING_SHARE < file.chunks.len() {

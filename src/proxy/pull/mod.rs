@@ -91,11 +91,14 @@ fn run(
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
     let base = have.and_then(|have| Base::open(&store, &have, &leaves));
+    // Once, and where the agent holds what it may be told by.
+    let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {
         Some((base, outline)) => {
             drop(replies.blocking_send(PullReply::Outline(outline)));
             let send = |batch| replies.blocking_send(PullReply::Thin(batch)).is_ok();
             base.tell(&leaves, &mut reader, send)?;
+            may_ask = true;
         }
         None => {
             for part in leaves.chunks(MESSAGE_ITEMS_MAX) {
@@ -110,7 +113,13 @@ fn run(
         lease.renew();
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
-            PullRequest::WantExecutables => supply.executables(&granted.shared.payloads),
+            PullRequest::WantExecutables if std::mem::take(&mut may_ask) => {
+                supply.executables(&granted.shared.payloads, || {
+                    lease.renew();
+                    !replies.is_closed()
+                });
+            }
+            PullRequest::WantExecutables => return Err(out_of_bounds()),
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,
         }
     }
@@ -167,9 +176,9 @@ impl Supply<'_> {
     }
 
     /// Tells of executables by their functions: how many, then each.
-    fn executables(&mut self, payloads: &Payloads) {
+    fn executables(&mut self, payloads: &Payloads, goes_on: impl FnMut() -> bool) {
         let told = match &self.base {
-            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, payloads),
+            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, payloads, goes_on),
             None => Vec::new(),
         };
         let count = u32::try_from(told.len()).expect("they are bounded");

@@ -26,13 +26,20 @@ impl Agent {
     /// Takes what was signed for the chunks that were looked for first.
     pub(super) fn alike(&mut self) -> Result<Vec<Action>, Error> {
         let signed = std::mem::take(&mut self.signed);
-        self.signed_bytes = 0;
         let held = self.held.iter_mut().find(|held| held.is_looked_for);
         let held = held.ok_or(Error::OutOfTurn("Alike"))?;
         held.is_looked_for = false;
         held.chunks.signed.extend(signed);
         held.chunks.signed.sort_by_key(|signed| signed.first);
-        Ok(self.release())
+        let actions = self.release();
+        self.count_signed();
+        Ok(actions)
+    }
+
+    /// Counts anew what signatures take that are held: those that are being sent are the feeder's.
+    pub(super) fn count_signed(&mut self) {
+        let held = self.held.iter().flat_map(|held| &held.chunks.signed);
+        self.signed_bytes = held.map(|signed| signed.signature.len()).sum();
     }
 
     /// Sends what no longer waits.

@@ -317,7 +317,7 @@ impl Agent {
             self.round_trips += 1;
         }
         let mut signed = std::mem::take(&mut self.signed);
-        self.signed_bytes = 0;
+        self.count_signed();
         let answers = std::mem::take(&mut self.answers);
         let was_offered = offered.is_some();
         let marks = match offered {

@@ -89,6 +89,7 @@ impl Proxy {
     /// # Errors
     /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
     pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        shelf.heard();
         match (self.state, message) {
             (State::Naming | State::Receiving, FromAgent::Grown(grown)) if self.is_growing() => {
                 self.grown(grown, shelf)
@@ -156,7 +157,7 @@ impl Proxy {
         if !self.others.is_empty() {
             let known =
                 segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
-            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, shelf)?;
+            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, shelf);
         }
         let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
         let mut likenesses = if self.told_by_base || self.open.dry_run {
