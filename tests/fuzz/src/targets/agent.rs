@@ -62,7 +62,7 @@ pub fn run(bytes: &[u8]) {
                         }
                     }
                     Action::Sketch(chunks) => {
-                        assert!(!open.dry_run && !agent.is_based() && !chunks.segments.is_empty());
+                        assert!(!open.dry_run && !chunks.segments.is_empty());
                         let sketches = sketches(&mut script);
                         held += 1;
                         more.extend(agent.sketched(chunks, sketches));
