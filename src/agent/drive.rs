@@ -16,7 +16,7 @@ use super::offers::Offers;
 use super::pace::Pace;
 use super::pack::{Packed, PackedUnit};
 use super::receipt::ReceiptBytes;
-use super::scan::{Body, Spool};
+use super::scan::Spool;
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result};
@@ -299,8 +299,7 @@ impl Drive {
         if !self.pace.is_slow() {
             return Ok(None);
         }
-        let told: Vec<Body> =
-            chunks.answers.iter().filter_map(|answer| self.offers.body(answer.file).cloned()).collect();
+        let told = self.offers.answered(&chunks.answers);
         let mut is_like = match &mut self.base {
             Some(base) if self.machine.is_based() => {
                 base.alike(&self.spool, &chunks.segments, &chunks.marks)?

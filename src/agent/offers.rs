@@ -1,6 +1,6 @@
 //! Offers the records of executables to a proxy that may have older ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::executables::{is_executable, records_of};
@@ -9,12 +9,14 @@ use super::{Error, Result};
 use crate::executable::Offer;
 use crate::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
 use crate::manifest;
-use crate::wire::FileOffer;
+use crate::wire::{FileAnswer, FileOffer};
 
 /// What one push has offered.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     numbers: HashMap<Body, u32>,
+    /// Those that the proxy has older ones of.
+    answered: HashSet<u32>,
     bytes: usize,
 }
 
@@ -46,6 +48,12 @@ impl Offers {
     /// What was offered with that number.
     pub fn body(&self, number: u32) -> Option<&Body> {
         self.numbers.iter().find(|(_, other)| **other == number).map(|(body, _)| body)
+    }
+
+    /// Notes that the proxy answered for these, and gives all for which it did so far: later segments go on with them.
+    pub fn answered(&mut self, answers: &[FileAnswer]) -> Vec<Body> {
+        self.answered.extend(answers.iter().map(|answer| answer.file));
+        self.answered.iter().filter_map(|number| self.body(*number).cloned()).collect()
     }
 
     /// Offers the executables that these segments list, in messages to be sent before them. Blocks.
