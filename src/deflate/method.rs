@@ -75,25 +75,28 @@ pub enum Maker {
     Pigz,
 }
 
+impl Maker {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Zlib,
+        Self::Gzip,
+        Self::EarlyChromium,
+        Self::CastagnoliChromium,
+        Self::Chromium,
+        Self::Rust,
+        Self::Zip,
+        Self::Go,
+        Self::GoTar,
+        Self::Miniz,
+        Self::RustZip,
+        Self::WholeRustZip,
+        Self::Pigz,
+    ];
+}
+
 /// In the order of their numbers.
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
-/// In the order of their numbers.
-const MAKERS: [Maker; 13] = [
-    Maker::Zlib,
-    Maker::Gzip,
-    Maker::EarlyChromium,
-    Maker::CastagnoliChromium,
-    Maker::Chromium,
-    Maker::Rust,
-    Maker::Zip,
-    Maker::Go,
-    Maker::GoTar,
-    Maker::Miniz,
-    Maker::RustZip,
-    Maker::WholeRustZip,
-    Maker::Pigz,
-];
 
 /// Why a method was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -174,7 +177,7 @@ impl Method {
     /// Its six bytes in a plan (FORMAT 2.5).
     pub fn encode(&self) -> [u8; 6] {
         let strategy = STRATEGIES.iter().position(|strategy| *strategy == self.strategy);
-        let maker = MAKERS.iter().position(|maker| *maker == self.maker);
+        let maker = Maker::ALL.iter().position(|maker| *maker == self.maker);
         let number =
             |place: Option<usize>| u8::try_from(place.expect("all are listed")).expect("they are few");
         [self.version, self.level, self.memory, self.window, number(strategy), number(maker)]
@@ -187,7 +190,7 @@ impl Method {
     pub fn decode(bytes: [u8; 6]) -> Result<Self, Error> {
         let [version, level, memory, window, strategy, maker] = bytes;
         let strategy = STRATEGIES.get(usize::from(strategy)).copied().ok_or(Error::Version(version))?;
-        let maker = MAKERS.get(usize::from(maker)).copied().ok_or(Error::Version(version))?;
+        let maker = Maker::ALL.get(usize::from(maker)).copied().ok_or(Error::Version(version))?;
         Self { version, level, memory, window, strategy, maker }.check()
     }
 

@@ -203,7 +203,7 @@ impl Window {
         let mut tail = self.word(scan + tail_at) & tail_mask;
         loop {
             if self.word(candidate + tail_at) & tail_mask == tail {
-                let length = self.common(candidate, scan);
+                let length = common(&self.bytes[..], candidate, scan);
                 if length > best {
                     (self.found, best) = (candidate, length);
                     if length >= nice {
@@ -224,20 +224,19 @@ impl Window {
         }
         best.min(self.ahead)
     }
+}
 
-    /// Length of what two positions have in common; at most a longest copy.
-    #[inline]
-    fn common(&self, one: usize, other: usize) -> usize {
-        let one = &self.bytes[one..one + MATCH_MAX + 6];
-        let other = &self.bytes[other..other + MATCH_MAX + 6];
-        let (one, _) = one.as_chunks::<8>();
-        let (other, _) = other.as_chunks::<8>();
-        for (at, (one, other)) in one.iter().zip(other).enumerate() {
-            let differ = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
-            if differ != 0 {
-                return (at * 8 + (differ.trailing_zeros() / 8) as usize).min(MATCH_MAX);
-            }
+/// Length of what two positions of `bytes` have in common, at most a longest copy; bytes past the end of the input may
+/// count. Behind either position there are some more than that.
+#[inline]
+pub(super) fn common(bytes: &[u8], one: usize, other: usize) -> usize {
+    let (one, _) = bytes[one..one + MATCH_MAX + 6].as_chunks::<8>();
+    let (other, _) = bytes[other..other + MATCH_MAX + 6].as_chunks::<8>();
+    for (at, (one, other)) in one.iter().zip(other).enumerate() {
+        let differ = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
+        if differ != 0 {
+            return (at * 8 + (differ.trailing_zeros() / 8) as usize).min(MATCH_MAX);
         }
-        MATCH_MAX
     }
+    MATCH_MAX
 }

@@ -43,28 +43,12 @@ fn inputs() -> Vec<Vec<u8>> {
     vec![words(200_000, 3), mixed, noise(70_000, 1), words(700, 2), Vec::new()]
 }
 
-const MAKERS: [Maker; 13] = [
-    Maker::Zlib,
-    Maker::Gzip,
-    Maker::EarlyChromium,
-    Maker::CastagnoliChromium,
-    Maker::Chromium,
-    Maker::Rust,
-    Maker::Zip,
-    Maker::Go,
-    Maker::GoTar,
-    Maker::Miniz,
-    Maker::RustZip,
-    Maker::WholeRustZip,
-    Maker::Pigz,
-];
-
 #[test]
 fn the_output_never_changes() {
     // A change here would make every stored archive of that method impossible to rebuild.
     let inputs = inputs();
     let mut digests = Vec::new();
-    for maker in MAKERS {
+    for maker in Maker::ALL {
         for level in 0..=9 {
             let mut hasher = blake3::Hasher::new();
             for plain in &inputs {
@@ -108,7 +92,7 @@ fn the_output_of_rust_is_taken_in_pieces_of_32_kib() {
 #[test]
 fn the_pieces_of_the_input_make_no_difference() {
     for plain in inputs() {
-        for maker in MAKERS {
+        for maker in Maker::ALL {
             for level in [0, 1, 6] {
                 let method = Method::new(level, maker);
                 let whole = encode(&method, &plain, usize::MAX);
@@ -124,7 +108,7 @@ fn the_pieces_of_the_input_make_no_difference() {
 fn what_is_encoded_inflates_to_the_same() {
     let mut inflater = Inflater::default();
     for plain in inputs() {
-        for maker in MAKERS {
+        for maker in Maker::ALL {
             for level in 0..=9 {
                 let mut packed = encode(&Method::new(level, maker), &plain, usize::MAX);
                 let length = packed.len();
@@ -146,7 +130,7 @@ fn what_is_encoded_inflates_to_the_same() {
 fn an_encoder_used_again_gives_the_same() {
     let inputs = inputs();
     let mut encoder = Encoder::new(&Method::STOCK);
-    for maker in MAKERS {
+    for maker in Maker::ALL {
         for plain in &inputs {
             for memory in [9, 1] {
                 let method = Method::new(5, maker).with_memory(memory);
@@ -163,7 +147,7 @@ fn an_encoder_used_again_gives_the_same() {
 #[test]
 fn a_stream_that_was_left_leaves_no_trace() {
     let plain = [words(150_000, 4), noise(300_000, 6)].concat();
-    for maker in MAKERS {
+    for maker in Maker::ALL {
         let method = Method::new(6, maker);
         let whole = encode(&method, &plain, 65_536);
         let mut encoder = Encoder::new(&method);

@@ -5,6 +5,7 @@
 //! window slides, which is part of the promise.
 
 use super::super::bits::BitWriter;
+use super::super::window::common;
 use super::block::Block;
 
 /// Shortest copy.
@@ -256,7 +257,7 @@ impl Search {
         let mut tail = self.word(at + length - 3);
         for _ in 0..self.effort.chain {
             if self.word(candidate + length - 3) == tail {
-                let common = self.common(candidate, at).min(most);
+                let common = common(&self.bytes[..], candidate, at).min(most);
                 if common > length && (common > MATCH_MIN || at - candidate <= SHORT_DISTANCE_MAX) {
                     (length, distance) = (common, at - candidate);
                     if common >= nice {
@@ -275,21 +276,5 @@ impl Search {
             }
         }
         (length >= MATCH_MIN).then_some((length, distance))
-    }
-
-    /// Length of what two positions have in common, at most a longest copy; bytes past the end may count.
-    #[inline]
-    fn common(&self, one: usize, other: usize) -> usize {
-        let one = &self.bytes[one..one + MATCH_MAX + 6];
-        let other = &self.bytes[other..other + MATCH_MAX + 6];
-        let (one, _) = one.as_chunks::<8>();
-        let (other, _) = other.as_chunks::<8>();
-        for (at, (one, other)) in one.iter().zip(other).enumerate() {
-            let differ = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
-            if differ != 0 {
-                return (at * 8 + (differ.trailing_zeros() / 8) as usize).min(MATCH_MAX);
-            }
-        }
-        MATCH_MAX
     }
 }

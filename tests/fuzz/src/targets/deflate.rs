@@ -2,21 +2,6 @@
 
 use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
-const MAKERS: [Maker; 13] = [
-    Maker::Zlib,
-    Maker::Gzip,
-    Maker::EarlyChromium,
-    Maker::CastagnoliChromium,
-    Maker::Chromium,
-    Maker::Rust,
-    Maker::Zip,
-    Maker::Go,
-    Maker::GoTar,
-    Maker::Miniz,
-    Maker::RustZip,
-    Maker::WholeRustZip,
-    Maker::Pigz,
-];
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 
@@ -24,7 +9,7 @@ pub fn run(bytes: &[u8]) {
     // As a stream: bounded, and no panic.
     let _ = Guesser::default().stream(bytes, 1 << 18, Hint::None);
     let [level, memory, window, strategy, maker, repeat, plain @ ..] = bytes else { return };
-    let method = Method::new(level % 10, MAKERS[usize::from(*maker) % MAKERS.len()])
+    let method = Method::new(level % 10, Maker::ALL[usize::from(*maker) % Maker::ALL.len()])
         .with_memory(1 + memory % 9)
         .with_window(9 + window % 7)
         .with_strategy(STRATEGIES[usize::from(*strategy) % 5]);
