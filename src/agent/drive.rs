@@ -231,7 +231,7 @@ impl Drive {
                 if segments.executables && !self.raw && self.pace.is_slow() {
                     self.offer_executables(&segments.places).await?;
                 }
-                let batch = self.segments(&segments)?;
+                let batch = self.segments(&segments).await?;
                 let offered = batch.offered.clone();
                 self.sender.send(&FromAgent::Segments(batch)).await?;
                 if offer {
@@ -272,17 +272,21 @@ impl Drive {
         Ok(())
     }
 
-    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
+    async fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
         let mut parts = Vec::with_capacity(wanted.places.len());
         for place in &wanted.places {
             parts.push(self.spool.segment(*place)?);
         }
         let mut offered = Marks::default();
-        if let Some(base) = self.base.as_mut().filter(|_| wanted.offer) {
+        if wanted.offer && self.base.is_some() {
             let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
             let references = references.collect::<Result<Vec<_>, _>>()?.concat();
-            let unseen = base.unseen(&references);
-            offered = base.worth_offering(&self.spool, &wanted.places, &references, &unseen)?;
+            let places = wanted.places.clone();
+            let offer = move |base: &mut Base, spool: &Spool| {
+                let unseen = base.unseen(&references);
+                base.worth_offering(spool, &places, &references, &unseen)
+            };
+            offered = self.ask_base(offer).await?.unwrap_or_default();
         }
         let against = match (&wanted.against, &self.base) {
             (Some(places), Some(base)) => Some(base.prefix(places)?),
@@ -294,18 +298,31 @@ impl Drive {
         Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
     }
 
+    /// Asks the base, which reads and compresses, where it may block.
+    async fn ask_base<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Base, &Spool) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let Some(mut base) = self.base.take() else { return Ok(None) };
+        let spool = self.spool.clone();
+        let work = move || work(&mut base, &spool).map(|answer| (base, answer));
+        let (base, answer) = super::blocking(work).await?;
+        self.base = Some(base);
+        Ok(Some(answer))
+    }
+
     /// Sketches the chunks that the proxy knows nothing like, where the link is so slow that to find it may pay.
     async fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
         if !self.pace.is_slow() {
             return Ok(None);
         }
         let told = self.offers.answered(&chunks.answers);
-        let mut is_like = match &mut self.base {
-            Some(base) if self.machine.is_based() => {
-                base.alike(&self.spool, &chunks.segments, &chunks.marks)?
-            }
-            _ => vec![false; chunks.marks.marked()],
-        };
+        let mut is_like = None;
+        if self.machine.is_based() {
+            let (segments, marks) = (chunks.segments.clone(), chunks.marks.clone());
+            is_like = self.ask_base(move |base, spool| base.alike(spool, &segments, &marks)).await?;
+        }
+        let mut is_like = is_like.unwrap_or_else(|| vec![false; chunks.marks.marked()]);
         for Signed { first, chunks, .. } in &chunks.signed {
             is_like
                 .iter_mut()

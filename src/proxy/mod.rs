@@ -136,7 +136,7 @@ struct Shared {
     destinations: BTreeMap<DestinationName, Directory>,
     /// Tells long upkeep to end.
     stopping: AtomicBool,
-    /// Held by a push that makes an executable, or rebuilds archives as a proof: one takes up to a gigabyte.
+    /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
     workshop: Arc<Mutex<()>>,
     /// What tells pulling machines of executables.
     payloads: Payloads,

@@ -1,7 +1,7 @@
 //! Tells a pulling agent of executables that were linked anew by their functions (docs/EXECUTABLES.md).
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::base::Base;
@@ -35,31 +35,61 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// 64 MiB: payloads that are held for other machines that pull the same.
 const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What was made for one machine, held for others. One at a time is made, as that takes memory.
+/// How often it is looked whether the workshop is free.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What was made for one machine, held for others.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Payloads {
-    making: Mutex<()>,
-    made: Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>,
-}
+pub(in crate::proxy) struct Payloads(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
 
 impl Payloads {
-    /// The payload of that name; makes it where it is not held. An empty one tells that the method does not pay.
-    fn get(&self, name: blake3::Hash, make: impl FnOnce() -> Option<Vec<u8>>) -> Arc<Vec<u8>> {
-        let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, payload)) = made.iter().find(|(other, _)| *other == name) {
-            return Arc::clone(payload);
-        }
-        drop(made);
-        let payload = Arc::new(make().unwrap_or_default());
-        made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.push_back((name, Arc::clone(&payload)));
-        let mut bytes: usize = made.iter().map(|(_, payload)| payload.len()).sum();
-        while bytes > PAYLOADS_BYTES_MAX || made.len() > OFFERS_MAX {
-            bytes -= made.pop_front().map_or(0, |(_, payload)| payload.len());
-        }
-        payload
+    fn held(&self) -> MutexGuard<'_, VecDeque<(blake3::Hash, Arc<Vec<u8>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn find(&self, name: blake3::Hash) -> Option<Arc<Vec<u8>>> {
+        self.held().iter().find(|(other, _)| *other == name).map(|(_, payload)| Arc::clone(payload))
+    }
+
+    /// The payload of that name; makes it in the workshop where it is not held. An empty one tells that the method does not
+    /// pay; none that the workshop was not free by the `deadline`.
+    fn get(
+        &self,
+        name: blake3::Hash,
+        workshop: &Mutex<()>,
+        deadline: Instant,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Arc<Vec<u8>>> {
+        let _alone = loop {
+            // Another machine may have had it made meanwhile.
+            if let Some(payload) = self.find(name) {
+                return Some(payload);
+            }
+            match workshop.try_lock() {
+                Ok(alone) => break alone,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+            }
+        };
+        if let Some(payload) = self.find(name) {
+            return Some(payload);
+        }
+        let payload = Arc::new(make().unwrap_or_default());
+        let mut held = self.held();
+        held.push_back((name, Arc::clone(&payload)));
+        let mut bytes: usize = held.iter().map(|(_, payload)| payload.len()).sum();
+        while bytes > PAYLOADS_BYTES_MAX || held.len() > OFFERS_MAX {
+            bytes -= held.pop_front().map_or(0, |(_, payload)| payload.len());
+        }
+        Some(payload)
+    }
+}
+
+/// What all pulls share: what was made, and where one at a time in the process makes what takes memory.
+pub(super) struct Makers<'a> {
+    pub payloads: &'a Payloads,
+    pub workshop: &'a Mutex<()>,
 }
 
 /// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
@@ -82,15 +112,15 @@ pub(super) fn tell(
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
-    payloads: &Payloads,
+    makers: &Makers<'_>,
     mut goes_on: impl FnMut() -> bool,
 ) -> Vec<Told> {
-    let (begin, mut told, mut bytes) = (Instant::now(), Vec::new(), 0);
+    let (deadline, mut told, mut bytes) = (Instant::now() + TIME_MAX, Vec::new(), 0);
     for file in new_executables(base, leaves, reader).unwrap_or_default().iter().take(FILES_MAX) {
-        if !goes_on() || begin.elapsed() > TIME_MAX || bytes > PAYLOADS_BYTES_MAX / 2 {
+        if !goes_on() || Instant::now() >= deadline || bytes > PAYLOADS_BYTES_MAX / 2 {
             break;
         }
-        if let Some((parcel, payload)) = tell_one(file, base, leaves, reader, payloads) {
+        if let Some((parcel, payload)) = tell_one(file, base, leaves, reader, makers, deadline) {
             bytes += payload.len();
             told.push((parcel, payload));
         }
@@ -155,7 +185,8 @@ fn tell_one(
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
-    payloads: &Payloads,
+    makers: &Makers<'_>,
+    deadline: Instant,
 ) -> Option<Told> {
     let span = alike(file, base, leaves, reader)?;
     let new = New { chunks: file.chunks.len(), ..New::default() };
@@ -179,7 +210,7 @@ fn tell_one(
             hasher.update(chunk.id.as_bytes());
         }
     }
-    let payload = payloads.get(hasher.finalize(), || {
+    let payload = makers.payloads.get(hasher.finalize(), makers.workshop, deadline, || {
         let mut read = |chunks: &[ChunkRef]| {
             let mut bytes = Vec::new();
             chunks.iter().try_for_each(|chunk| reader.read(chunk, &mut bytes)).ok().map(|()| bytes)
@@ -190,7 +221,7 @@ fn tell_one(
         let payload = Kept::new(&old, &new, LEVEL).encode();
         let pays = payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7;
         pays.then_some(payload)
-    });
+    })?;
     if payload.is_empty() {
         return None;
     }

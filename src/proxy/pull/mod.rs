@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use base::Base;
 
+use executables::Makers;
 pub(super) use executables::Payloads;
 
 use super::{Granted, refuse};
@@ -114,7 +115,9 @@ fn run(
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantExecutables if std::mem::take(&mut may_ask) => {
-                supply.executables(&granted.shared.payloads, || {
+                let shared = &granted.shared;
+                let makers = Makers { payloads: &shared.payloads, workshop: &shared.workshop };
+                supply.executables(&makers, || {
                     lease.renew();
                     !replies.is_closed()
                 });
@@ -176,9 +179,9 @@ impl Supply<'_> {
     }
 
     /// Tells of executables by their functions: how many, then each.
-    fn executables(&mut self, payloads: &Payloads, goes_on: impl FnMut() -> bool) {
+    fn executables(&mut self, makers: &Makers<'_>, goes_on: impl FnMut() -> bool) {
         let told = match &self.base {
-            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, payloads, goes_on),
+            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, makers, goes_on),
             None => Vec::new(),
         };
         let count = u32::try_from(told.len()).expect("they are bounded");
