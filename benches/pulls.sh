@@ -4,7 +4,7 @@
 #   benches/pulls.sh CASES [CASE...]
 #
 # Each case is a folder CASES/CASE with `old` and `new` in it; without names all that end in `.tree`. OLD is pushed
-# and pulled, then NEW pushed and pulled into the same directory: bytes of the second pull's UDP payload, handshake
+# and pulled, then NEW pushed and pulled into the same directory, told `--link 20mbit`: bytes of the second pull's UDP payload, handshake
 # included. rsync brings NEW from a daemon on a loopback port to a copy of OLD, every file of which has another
 # modification time, as a build leaves it: bytes of `--stats`. WHIT names the program [default: the release build].
 set -euo pipefail

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use whit::basis::Sketch;
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use whit::container::{Plan, decode_head, encode_head, rebuild};
 use whit::deliveries::{Courier, Deliveries, Delivery};
@@ -33,8 +34,8 @@ use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
 use whit::wire::{
     Answer, Basis, Batch, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation, Parcel,
-    ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Span,
-    Told, pack_short_names,
+    ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Sketches,
+    Span, Told, pack_short_names,
 };
 
 #[path = "it/linked.rs"]
@@ -447,9 +448,16 @@ fn event(state: DeliveryState) -> DeliveryEvent {
     DeliveryEvent { destination: name("edge"), state }
 }
 
+/// That of 64 KiB: the hashes of 0 to 2,047, four bytes each, one after another.
+fn sketch() -> Sketch {
+    let bytes: Vec<u8> = (0..2048u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+    Sketch::of(&bytes).expect("it is long")
+}
+
 #[test]
 fn the_protocol_is_as_its_document_says() {
     let (segment, root) = manifest();
+    let short = pack_short_names([segment.node.id.prefix()].into_iter());
     let marks = |marks: &[bool]| marks.iter().copied().collect::<Marks>();
     let nine = marks(&[true, false, false, false, false, false, false, false, true]);
     let refusal = Refusal {
@@ -500,10 +508,7 @@ fn the_protocol_is_as_its_document_says() {
         ("open-growing", message(&Open { told: Told::Growing, ..open() })),
         ("from-agent-grown", message(&FromAgent::Grown(grown()))),
         ("thin-1", thin.clone()),
-        (
-            "from-agent-names",
-            message(&FromAgent::Names(pack_short_names([segment.node.id.prefix()].into_iter()))),
-        ),
+        ("from-agent-names", message(&FromAgent::Names(short))),
         (
             "from-agent-segments",
             message(&FromAgent::Segments(SegmentBatch::new(
@@ -521,6 +526,9 @@ fn the_protocol_is_as_its_document_says() {
         ),
         ("parcel-records", message(&FromAgent::Parcel(parcel(Basis::Records(0, cuts))))),
         ("from-agent-offer", message(&FromAgent::Offer(offer))),
+        ("push-reply-want-sketches", message(&PushReply::WantSketches)),
+        ("from-agent-sketches", message(&FromAgent::Sketches(Sketches::new(&[None, Some(sketch())])))),
+        ("push-reply-alike", message(&PushReply::Alike)),
         ("push-reply-want-offers", message(&PushReply::WantOffers)),
         ("push-reply-answer", message(&PushReply::Answer(FileAnswer { file: 0, answer }))),
         ("from-agent-piece", message(&FromAgent::Piece(CONTENT.concat()))),
@@ -540,6 +548,8 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
         ("pull-want-chunks", message(&PullRequest::WantChunks { first: 0, count: 1, marks: second })),
         ("pull-reply-release", message(&release)),
+        ("pull-want-executables", message(&PullRequest::WantExecutables)),
+        ("pull-reply-executables", message(&PullReply::Executables(1))),
         ("pull-reply-outline", message(&PullReply::Outline(outline()))),
         ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use whit::basis::{SKETCH_BYTES, Sketch};
 use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use whit::ids::{ArtifactId, ChunkId};
 use whit::manifest::{
@@ -17,7 +18,7 @@ use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, 
 use whit::recipe::{ChunkRef, Container, Recipe};
 use whit::wire::{
     Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, PullReply, PullRequest, PushReply, Request,
-    Section, SegmentBatch, Signed, Span, Told,
+    Section, SegmentBatch, Signed, Sketches, Span, Told,
 };
 
 use crate::trees::{noise, text};
@@ -211,6 +212,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         FromAgent::Parcel(parcel(Basis::Prefix(vec![Span { segment: 1, first: 2, count: 300 }]))),
         FromAgent::Parcel(parcel(Basis::Signed(vec![section]))),
         FromAgent::Piece(vec![9; 30]),
+        FromAgent::Sketches(Sketches::new(&[None, Some(Sketch::from_bytes([7; SKETCH_BYTES]))])),
         FromAgent::Chunks(batch.clone()),
         FromAgent::Commit,
     ] {
@@ -218,6 +220,8 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
     }
     for message in [
         PushReply::WantNames,
+        PushReply::WantSketches,
+        PushReply::Alike,
         PushReply::WantSegments(marks.clone()),
         PushReply::Missing(marks.clone()),
         PushReply::Signature(Signed { region: 1, first: 2, chunks: 3, rule: 1, signature: vec![4; 9] }),
@@ -228,7 +232,9 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         check_message(&message);
     }
     check_message(&PullRequest::WantChunks { first: 3, count: 4, marks: marks.clone() });
+    check_message(&PullRequest::WantExecutables);
     check_message(&PullReply::Chunks(batch));
+    check_message(&PullReply::Executables(3));
     let good = rmp_serde::to_vec(&marks).expect("a Vec takes every write");
     mutations(&good, |bytes, at| {
         if let Ok(changed) = rmp_serde::from_slice::<Marks>(bytes)
