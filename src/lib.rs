@@ -8,11 +8,12 @@
 //! The modules below stand bottom-up: each names only modules listed before it (tests/tidy.rs checks
 //! that). docs/ARCHITECTURE.md is the map.
 
-// Words: bounds, names, what a reader of an error can do.
+// Words: bounds, names, what a reader of an error can do, threads.
 pub mod limits;
 pub mod ids;
 pub mod faults;
 pub mod monitor;
+pub mod threads;
 
 // The pure core: bytes in, values out; no files, sockets, clocks or randomness.
 pub mod chunking;
@@ -47,6 +48,7 @@ pub mod statistics;
 // The outside: other machines and places.
 pub mod link;
 pub mod destination;
+pub mod blocking;
 
 // The roles.
 pub mod agent;

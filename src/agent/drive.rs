@@ -1,7 +1,7 @@
 //! Runs a push: the state machine on one side, the link and the feeder on the other.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, mpsc as threads};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -28,6 +28,7 @@ use crate::manifest;
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self, Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
+use crate::threads;
 use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
@@ -44,7 +45,7 @@ pub(super) struct Drive {
     /// What the proxy confirmed last time.
     pub base: Option<Base>,
     /// Gone when no more chunks will be asked for.
-    pub jobs: Option<threads::Sender<Job>>,
+    pub jobs: Option<std_mpsc::Sender<Job>>,
     /// Who is told.
     pub monitor: Arc<dyn Monitor>,
     /// What was sent so far.
@@ -114,7 +115,11 @@ impl Drive {
                     }
                     Some(Ok(None)) | None => Err(Error::Ended),
                 },
-                Some(next) = fed.recv(), if self.committed.is_none() => self.fed(next).await,
+                next = fed.recv(), if self.committed.is_none() => match next {
+                    Some(next) => self.fed(next).await,
+                    // The feeder ends before its jobs do where it failed.
+                    None => break Err(threads::Error::Panicked.into()),
+                },
                 heard = hear(input) => match heard {
                 Ok(heard) => self.heard(heard, input).await,
                 Err(error) => Err(error),

@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
 use super::scan::{Error, Spool};
 use crate::ids::ChunkId;
+use crate::threads;
 use crate::wire::Marks;
 
 /// Units under way: bounds memory to some 30 MB.
@@ -86,13 +87,16 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
         let (work_in, work) = sync_channel::<Given>(UNITS_AHEAD);
         let (ordered_in, ordered) = sync_channel::<Ordered>(UNITS_AHEAD);
         let work = Arc::new(Mutex::new(work));
-        for _ in 0..source.threads.max(1) {
+        let worker = || {
             let work = Arc::clone(&work);
-            scope.spawn(move || {
-                compress(&work, source.pace, Packer::new(source.keep, source.explain, effort));
-            });
+            move || compress(&work, source.pace, Packer::new(source.keep, source.explain, effort))
+        };
+        let started = threads::start_workers(scope, source.threads, worker)
+            .and_then(|()| threads::start(scope, move || forward(&ordered, out)));
+        if let Err(error) = started {
+            drop(out.blocking_send(Fed::Failed(error.into())));
+            return;
         }
-        scope.spawn(move || forward(&ordered, out));
         let mut deferred = None;
         for job in jobs {
             let gathered = gather(source, job, &mut deferred, |work| {

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinHandle;
 
 use super::Result;
 use super::memory::{Key, Memory};
 use super::order::Order;
 use super::scan::{self, Apart, Archives, Ended, Scan, Seen, Spool};
+use crate::blocking::{self, Running};
 use crate::chunking::Profile;
 use crate::manifest::{NodeRef, Root, Shape, Totals};
 use crate::monitor::Monitor;
@@ -67,7 +67,7 @@ pub struct Growing {
     pub spool: Spool,
 }
 
-type Work = JoinHandle<Result<Scan, scan::Error>>;
+type Work = Running<Result<Scan, scan::Error>>;
 
 impl Input {
     /// Reads what `order` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
@@ -90,7 +90,7 @@ impl Input {
         let tells = memory.is_none() && !order.dry_run;
         let (ended_in, mut ended) = unbounded_channel();
         let (order, monitor) = (order.clone(), Arc::clone(monitor));
-        let mut work = tokio::task::spawn_blocking(move || {
+        let mut work = blocking::start(move || {
             let folder = order.state.clone().filter(|state| crate::files::create_folder(state).is_ok());
             let folder = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
             let reader = scan::Reader {
@@ -152,6 +152,6 @@ impl Growing {
 }
 
 async fn finish(work: &mut Work) -> Result<Box<Scanned>> {
-    let scan = work.await.expect("a scan ends without a panic")?;
+    let scan = work.await??;
     Ok(Box::new(scan.into()))
 }

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 use crate::faults::{Fault, Faulty};
 use crate::wire::{BatchError, Refusal};
-use crate::{destination, files, link, manifest, reassembly, store};
+use crate::{destination, files, link, manifest, reassembly, store, threads};
 
 /// Why an agent could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,9 @@ pub enum Error {
     /// Rebuilding.
     #[error(transparent)]
     Rebuild(#[from] reassembly::Error),
+    /// A thread.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
     /// Publishing.
     #[error(transparent)]
     Publish(#[from] destination::Error),
@@ -105,6 +108,7 @@ impl Error {
             Self::Store(error) => error,
             Self::Rebuild(error) => error,
             Self::Publish(error) => error,
+            Self::Threads(error) => error,
             Self::WrongChunk
             | Self::DirectoryChanged
             | Self::Ended
@@ -148,5 +152,5 @@ where
     E: Send + 'static,
     Error: From<E>,
 {
-    Ok(tokio::task::spawn_blocking(work).await.expect("blocking work does not panic")?)
+    Ok(crate::blocking::start(work).await??)
 }

@@ -1,7 +1,7 @@
 //! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, mpsc as threads};
+use std::sync::{Arc, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -20,7 +20,8 @@ use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::scan::{Seen, Spool};
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
-use super::{Error, Result, Session, blocking};
+use super::{Error, Result, Session};
+use crate::blocking::{self, Running};
 use crate::faults::{Fault, Faulty};
 use crate::manifest::{NodeRef, Root};
 use crate::monitor::{Monitor, Phase};
@@ -67,7 +68,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
                 continue;
             }
             // What changes all the time will not stand still for another try.
-            Error::Scan(_) => return Err(error),
+            Error::Scan(_) | Error::Threads(_) => return Err(error),
             Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
             Error::Push(machines::Error::Unproven(_)) if trust.archives => {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
@@ -178,11 +179,11 @@ fn start_feeder(
     spool: &Spool,
     keep: Option<Arc<Keep>>,
     pace: Pace,
-    ends: (threads::Receiver<feed::Job>, mpsc::Sender<feed::Fed>),
-) -> tokio::task::JoinHandle<()> {
+    ends: (std_mpsc::Receiver<feed::Job>, mpsc::Sender<feed::Fed>),
+) -> Running<()> {
     let spool = spool.clone();
     let (threads, explain) = (order.threads, order.explain);
-    tokio::task::spawn_blocking(move || {
+    blocking::start(move || {
         let keep = keep.as_deref();
         let source = feed::Source { spool: &spool, pace: &pace, keep, threads, explain };
         feed::feed(&source, &ends.0, &ends.1);
@@ -205,7 +206,7 @@ async fn attempt(
     let open = opening(order, &root, &segments);
     let recalled = {
         let (order, segments) = (order.clone(), segments.clone());
-        blocking(move || Ok::<_, Error>(recall(&order, &key, &segments, trust))).await?
+        blocking::start(move || recall(&order, &key, &segments, trust)).await?
     };
     let Recalled { keep, base, underway } = recalled;
     let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
@@ -213,7 +214,7 @@ async fn attempt(
     let (machine, open, actions) = Agent::new(open, segments, telling);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
-    let (jobs, queue) = threads::channel();
+    let (jobs, queue) = std_mpsc::channel();
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
     let feeder = start_feeder(order, &spool, keep.clone(), pace.clone(), (queue, fed_in));
@@ -246,7 +247,7 @@ async fn attempt(
         Ok(()) => drive.sender.finish()?,
         Err(error) => drive.sender.reset(error.fault()),
     }
-    feeder.await.expect("the feeder does not panic");
+    feeder.await?;
     result?;
     let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, seen } = scanned.as_ref();
@@ -271,7 +272,7 @@ async fn attempt(
             remember(&confirmed, &spool, seen, keep, monitor.as_ref());
             underway.end();
         };
-        tokio::task::spawn_blocking(work).await.expect("a memory is written without a panic");
+        blocking::start(work).await?;
     }
     Ok(Receipt {
         release,

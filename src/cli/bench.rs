@@ -10,6 +10,7 @@ use super::output::{self, Output};
 use super::serve::listen_for;
 use super::{Error, notes_or_silence};
 use crate::bench::{self, LinkSpec, Options, Report, Stop};
+use crate::blocking;
 use crate::faults::Fault;
 
 const HELP: &str = "\
@@ -107,15 +108,15 @@ async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
     let (of_thread, monitor) = (stop.clone(), notes_or_silence(output));
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
-    let mut work = tokio::task::spawn_blocking(move || bench::run(&options, &of_thread, &*monitor));
+    let mut work = blocking::start(move || bench::run(&options, &of_thread, &*monitor));
     tokio::select! {
-        ended = &mut work => return Ok(ended.expect("a benchmark does not panic")?),
+        ended = &mut work => return Ok(ended??),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     };
     stop.stop();
     let ended = work.await;
-    Ok(ended.expect("a benchmark does not panic")?)
+    Ok(ended??)
 }
 
 fn name_of(path: &Path) -> String {

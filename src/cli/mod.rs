@@ -118,6 +118,8 @@ pub(crate) enum Error {
     Link(#[from] link::Error),
     #[error(transparent)]
     Bench(#[from] crate::bench::Error),
+    #[error(transparent)]
+    Threads(#[from] crate::threads::Error),
     /// Said in the command's own words.
     #[error("{text}")]
     Told { fault: Fault, text: String, hint: Option<String> },
@@ -143,6 +145,7 @@ impl Faulty for Error {
             Self::Address(error) => error.fault(),
             Self::Link(error) => error.fault(),
             Self::Bench(error) => error.fault(),
+            Self::Threads(error) => error.fault(),
             Self::Name(_) => Fault::Input,
             Self::Told { fault, .. } => *fault,
             Self::Interrupted => Fault::Interrupted,
@@ -158,6 +161,7 @@ impl Faulty for Error {
             Self::Address(error) => error.hint(),
             Self::Link(error) => error.hint(),
             Self::Bench(error) => error.hint(),
+            Self::Threads(error) => error.hint(),
             Self::Told { hint, .. } => hint.clone(),
             _ => None,
         };
@@ -188,9 +192,7 @@ pub fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
-        Err(source) => {
-            Err(Error::Told { fault: Fault::Retry, text: format!("no threads: {source}"), hint: None })
-        }
+        Err(source) => Err(crate::threads::Error::Start(source).into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -201,7 +203,19 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Ends the program where one of its threads panics: the others might wait for it.
+fn end_at_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::exit(Fault::Bug.exit_code().into());
+    }));
+}
+
 async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
+    if !matches!(command, Command::Serve(_) | Command::Demo(_) | Command::Bench(_)) {
+        end_at_panic();
+    }
     match command {
         // These end in an orderly way by themselves.
         Command::Serve(arguments) => serve::run(arguments, output).await,

@@ -10,6 +10,7 @@ use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
 use crate::codec::{self, Decoder, Format, Stream, Turns};
 use crate::deflate::{self, Guesser, Learned};
+use crate::threads;
 
 /// 128 B: a shorter stream costs more to describe than it can save.
 const PACKED_BYTES_MIN: usize = 128;
@@ -187,6 +188,7 @@ impl Planner {
         }
         let learned = self.guesser.learned().clone();
         let batches = Mutex::new(batches);
+        // With fewer helpers it takes longer.
         let work = |guesser: &mut Guesser| {
             loop {
                 let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -197,7 +199,9 @@ impl Planner {
         };
         std::thread::scope(|scope| {
             for helper in &mut self.helpers {
-                scope.spawn(|| work(helper));
+                if threads::start(scope, || work(helper)).is_err() {
+                    break;
+                }
             }
             work(&mut self.guesser);
         });

@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 
 use crate::address::ProxyUrl;
+use crate::blocking;
 use crate::deliveries::{self, Courier, Deliveries};
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
@@ -228,7 +229,7 @@ impl Proxy {
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
         let (shared, upkeep, mend_at_end) = (self.shared, self.upkeep, self.mend_at_end);
-        let stopped = tokio::task::spawn_blocking(move || {
+        let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
                 upkeep::mend_opened(&shared, most);
             }

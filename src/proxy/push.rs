@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::audit::Entry;
 use super::shelf::SpaceShelf;
 use super::{Granted, now, refuse};
+use crate::blocking;
 use crate::crash;
 use crate::deliveries::{Delivery, Events};
 use crate::faults::{Fault, Faulty};
@@ -36,7 +37,7 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
     let reader = tokio::spawn(read(receiver, messages_in));
-    let push = tokio::task::spawn_blocking(move || run(&granted, open, messages, &replies_in));
+    let push = blocking::start(move || run(&granted, open, messages, &replies_in));
     let mut gone = false;
     while let Some(reply) = replies.recv().await {
         // Where the agent is gone, what it has sent so far is still stored: its next push goes on there.
@@ -48,10 +49,9 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
             reader.abort();
             return refuse(sender, refusal).await;
         }
-        Err(_) => {
+        Err(error) => {
             reader.abort();
-            let text = "the proxy failed inside; its log says more".to_owned();
-            return refuse(sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
+            return refuse(sender, Refusal::of(&error)).await;
         }
     };
     reader.abort();

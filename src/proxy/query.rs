@@ -2,6 +2,7 @@
 
 use super::audit::Entry;
 use super::{Granted, now};
+use crate::blocking;
 use crate::deliveries::Delivery;
 use crate::difference;
 use crate::faults::Faulty;
@@ -21,7 +22,7 @@ const ROWS_PER_MESSAGE: usize = 200;
 /// What the agent is to be told.
 pub async fn answer(granted: Granted, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
     let (answers_in, mut answers) = tokio::sync::mpsc::channel(4);
-    let work = tokio::task::spawn_blocking(move || {
+    let work = blocking::start(move || {
         work_out(&granted, question, |answer| answers_in.blocking_send(answer).is_ok())
     });
     while let Some(answer) = answers.recv().await {
@@ -30,8 +31,7 @@ pub async fn answer(granted: Granted, question: Operation, sender: &mut Sender) 
         }
     }
     drop(answers);
-    let text = "the proxy failed inside; its log says more".to_owned();
-    work.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })?
+    work.await.map_err(|error| Refusal::of(&error))?
 }
 
 /// Works the answer out, in parts; `give` says whether anybody still listens.
@@ -140,7 +140,7 @@ pub async fn deliver(
     let shared = std::sync::Arc::clone(&granted.shared);
     let (space, selector, wanted) = (granted.grant.space.clone(), release.clone(), destinations.to_vec());
     let user = granted.grant.user.clone();
-    let queued = tokio::task::spawn_blocking(move || {
+    let queued = blocking::start(move || {
         let store = shared.spaces.open(&space).map_err(|error| Refusal::of(&error))?;
         let record = store.select(&selector).map_err(|error| Refusal::of(&error))?;
         shared.audit.write(&Entry {
@@ -163,9 +163,7 @@ pub async fn deliver(
         };
         wanted.iter().map(add).collect::<Result<Vec<_>, _>>()
     });
-    let text = "the proxy failed inside; its log says more".to_owned();
-    let events =
-        queued.await.map_err(|_| Refusal { fault: crate::faults::Fault::Bug, text, hint: None })??;
+    let events = queued.await.map_err(|error| Refusal::of(&error))??;
     for mut deliveries in events {
         let mut told = super::push::Told::default();
         while let Some(event) = told.next(&mut deliveries).await {

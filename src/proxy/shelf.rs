@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::proof::{self, Proof};
 
 use crate::basis::Sketch;
+use crate::blocking;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::faults::Fault;
@@ -156,11 +157,12 @@ impl SpaceShelf {
         }
         (self.unsynced_bytes, self.last_sync) = (0, self.store.now());
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || {
+        // Where no thread does it, the commit's own sync has more to do.
+        drop(blocking::start(move || {
             if let Err(error) = store.sync() {
                 tracing::error!(%error, "a sync failed; the push will be refused at its commit");
             }
-        });
+        }));
     }
 
     fn write_record(&self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {

@@ -38,6 +38,7 @@ use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::ChunkId;
 use crate::manifest::{self, EntryPath};
+use crate::threads;
 
 /// Why a release could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,9 @@ pub enum Error {
     /// The end of a stream was not taken.
     #[error("could not end the stream: {0}")]
     OutputEnd(io::Error),
+    /// No thread writes it.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
     /// The caller asked to stop.
     #[error("rebuilding was cancelled")]
     Cancelled,
@@ -105,7 +109,12 @@ impl Faulty for Error {
             Self::Missing(_) => Fault::Missing,
             Self::Unnamed(_) => Fault::Input,
             Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
+            Self::Threads(error) => error.fault(),
             Self::Cancelled => Fault::Interrupted,
         }
+    }
+
+    fn hint(&self) -> Option<String> {
+        if let Self::Threads(error) = self { error.hint() } else { None }
     }
 }

@@ -142,7 +142,7 @@ impl Store {
             recent: Arc::new(Recent::default()),
             failed: Arc::default(),
         };
-        let writer = Writer::new(shared.clone(), opened.next_number, &options);
+        let writer = Writer::new(shared.clone(), opened.next_number, &options)?;
         let incomplete = folder.join("incomplete");
         let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
         let sketches = Sketches::open(folder.join("sketches"), options.reserve_bytes);

@@ -125,19 +125,24 @@ pub struct Writer {
 
 impl Writer {
     /// Starts with no open pack; new packs are numbered from `next_number`.
-    pub fn new(shared: Shared, next_number: u32, options: &Options) -> Self {
+    ///
+    /// # Errors
+    /// There is no thread to seal packs.
+    pub fn new(shared: Shared, next_number: u32, options: &Options) -> Result<Self> {
         let (sender, receiver) = sync_channel(SEAL_QUEUE);
         let for_sealer = shared.clone();
         let thread = std::thread::Builder::new().name("whit-sealer".to_owned());
-        let thread = thread.spawn(move || seal_all(&for_sealer, &receiver)).expect("a thread can be started");
-        Self {
+        let thread = thread
+            .spawn(move || seal_all(&for_sealer, &receiver))
+            .on("start the sealer of", &shared.folder)?;
+        Ok(Self {
             shared,
             state: Mutex::new(State { next_number, ..State::default() }),
             durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
             reserve_bytes: options.reserve_bytes,
             pack_bytes: options.pack_bytes,
-        }
+        })
     }
 
     /// Appends a frame; its chunks can be found and read at once, and are durable after [`Writer::sync`].

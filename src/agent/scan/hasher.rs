@@ -15,6 +15,7 @@ use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::monitor::{Monitor, Phase};
 use crate::recipe::ChunkRef;
+use crate::threads;
 
 /// Chunk references handed over at a time.
 const PART_CHUNKS: usize = 512;
@@ -38,21 +39,24 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` workers.
+    /// Starts up to `count` workers.
+    ///
+    /// # Errors
+    /// There is no thread.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         profile: Profile,
-        threads: usize,
+        count: usize,
         archives: Option<&'scope Archives>,
         monitor: &'scope dyn Monitor,
-    ) -> Self {
+    ) -> Result<Self, threads::Error> {
         let (jobs, queue) = sync_channel::<Job>(JOBS_AHEAD);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..threads {
+        threads::start_workers(scope, count, || {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || work(&queue, profile, archives, threads, monitor));
-        }
-        Self { jobs }
+            move || work(&queue, profile, archives, count, monitor)
+        })?;
+        Ok(Self { jobs })
     }
 
     /// Has the file read; its chunks come in parts.

@@ -31,6 +31,7 @@ use crate::files::{self, OnPath};
 use crate::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
 use crate::monitor::{Monitor, Phase};
 use crate::recipe::{ChunkRef, Recipe};
+use crate::threads;
 
 /// Why a path could not be scanned.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum Error {
     /// A file that was listed and then was gone.
     #[error("{} vanished while the tree was read", .0.display())]
     Vanished(PathBuf),
+    /// No thread reads it.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
     /// A name, link or tree that no release can hold.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
@@ -77,6 +81,7 @@ impl Faulty for Error {
             Self::File(error) => error.fault(),
             Self::Changed(_) | Self::Vanished(_) | Self::Unread(_) => Fault::Retry,
             Self::Manifest(error) => error.fault(),
+            Self::Threads(error) => error.fault(),
             Self::Walk { source, .. } => source.io_error().map_or(Fault::Input, Fault::of_io),
             Self::Kind(_) | Self::Pattern { .. } => Fault::Input,
         }
@@ -84,6 +89,7 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Threads(error) => return error.hint(),
             Self::Changed(_) | Self::Vanished(_) => "push when the build has finished, or exclude the path",
             Self::Manifest(manifest::Error::Link { .. }) => {
                 "make the link relative and keep it inside the tree, or exclude it with --exclude or .whitignore"
@@ -280,9 +286,9 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
     };
     std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
-        let pool = hasher::Pool::start(scope, profile, threads.max(1), archives, monitor);
+        let pool = hasher::Pool::start(scope, profile, threads.max(1), archives, monitor)?;
         let lister = walk::Lister::new(pool, recall, archives.is_some(), listed_in, monitor);
-        let walker = scope.spawn(|| walk::list(&top, selection, lister));
+        let walker = threads::start(scope, || walk::list(&top, selection, lister))?;
         let collected = collector.collect(&listed);
         // The walker stops when nobody listens; its own error comes first, being the cause.
         drop(listed);

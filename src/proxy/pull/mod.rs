@@ -13,6 +13,7 @@ use executables::Makers;
 pub(super) use executables::Payloads;
 
 use super::{Granted, refuse};
+use crate::blocking;
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use crate::faults::{Fault, Faulty};
 use crate::ids::{ReleaseId, Selector};
@@ -54,7 +55,7 @@ pub async fn serve(
             }
         }
     });
-    let pull = tokio::task::spawn_blocking(move || run(&granted, &selector, have, requests, &replies_in));
+    let pull = blocking::start(move || run(&granted, &selector, have, requests, &replies_in));
     while let Some(reply) = replies.recv().await {
         if sender.send(&reply).await.is_err() {
             break;
@@ -64,10 +65,7 @@ pub async fn serve(
     match pull.await {
         Ok(Ok(())) => drop(sender.finish()),
         Ok(Err(refusal)) => refuse(sender, refusal).await,
-        Err(_) => {
-            let text = "the proxy failed inside; its log says more".to_owned();
-            refuse(sender, Refusal { fault: Fault::Bug, text, hint: None }).await;
-        }
+        Err(error) => refuse(sender, Refusal::of(&error)).await,
     }
     reader.abort();
 }

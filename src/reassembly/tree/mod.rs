@@ -33,6 +33,7 @@ use crate::crash;
 use crate::files::{self, OnPath};
 use crate::manifest::Root;
 use crate::monitor::{Monitor, Phase};
+use crate::threads;
 
 /// How [`write_tree`] works.
 #[derive(Debug, Clone, Copy)]
@@ -139,14 +140,17 @@ fn write_entries(
     source: &dyn ChunkSource,
     site: &Site<'_>,
     same: &SameFiles,
-    threads: NonZeroUsize,
+    workers: NonZeroUsize,
 ) -> Result<Written, Error> {
-    let (sender, receiver) = mpsc::sync_channel(threads.get() * QUEUE_PER_WORKER);
+    let (sender, receiver) = mpsc::sync_channel(workers.get() * QUEUE_PER_WORKER);
     let receiver = Arc::new(Mutex::new(receiver));
     let planner = thread::scope(|scope| {
-        for _ in 0..threads.get() {
+        let started = threads::start_workers(scope, workers.get(), || {
             let receiver = Arc::clone(&receiver);
-            scope.spawn(move || Worker::new(site, &mut *source.reader(), source.rebuilt()).run(&receiver));
+            move || Worker::new(site, &mut *source.reader(), source.rebuilt()).run(&receiver)
+        });
+        if let Err(error) = started {
+            site.fail(error.into());
         }
         // The workers alone hold the receiving end, so that the planner never waits for none of them.
         drop(receiver);

@@ -1,0 +1,62 @@
+//! Threads, which a system short of memory or of processes does not give.
+//!
+//! [`std::thread::Scope::spawn`] panics where there is no thread to be had, and leaves those waiting that were started.
+
+use std::io;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
+use crate::faults::{Fault, Faulty};
+
+/// Why work on a thread of its own came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system gives no thread.
+    #[error("no thread could be started: {0}")]
+    Start(#[source] io::Error),
+    /// The thread ended in a panic.
+    #[error("a thread failed inside; what it lacked stands in the log, or above")]
+    Panicked,
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Start(_) => Fault::Retry,
+            Self::Panicked => Fault::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let more = "allow more memory or processes (`ulimit -v`, `ulimit -u`, the limits of a container), then try again";
+        matches!(self, Self::Start(_)).then(|| more.to_owned())
+    }
+}
+
+/// Starts one thread.
+///
+/// # Errors
+/// [`Error::Start`].
+pub fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, Error> {
+    Builder::new().spawn_scoped(scope, work).map_err(Error::Start)
+}
+
+/// Starts as many workers as the system gives, from one to `count`, which share what there is to do; `worker` makes them.
+///
+/// # Errors
+/// [`Error::Start`]: there is not one.
+pub fn start_workers<'scope, Work: FnOnce() + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    count: usize,
+    mut worker: impl FnMut() -> Work,
+) -> Result<(), Error> {
+    start(scope, worker())?;
+    for _ in 1..count {
+        if start(scope, worker()).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
