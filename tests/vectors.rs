@@ -1,4 +1,4 @@
-//! Holds docs/FORMAT.md, docs/PROTOCOL.md and docs/EXECUTABLES.md to the code: each fenced block ```` ```hex name=… ```` there is
+//! Holds docs/FORMAT.md, docs/PROTOCOL.md, docs/EXECUTABLES.md and docs/PATCHES.md to the code: each fenced block ```` ```hex name=… ```` there is
 //! what the public API writes for the value here, and reading the block gives the value back.
 //!
 //! A block that differs is printed as it would have to be; a change of one is a change of the format.
@@ -28,6 +28,7 @@ use whit::manifest::{
     decode_segment, shorten,
 };
 use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
+use whit::patch;
 use whit::recipe::{ChunkRef, Container, Recipe};
 use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
@@ -383,6 +384,16 @@ fn delta_of_a_region() -> (Section, Signed) {
     signature.encode(&mut signed);
     let section = Section { whole: 1, region: 0, chunks: 1, delta };
     (section, Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: signed })
+}
+
+#[test]
+fn patches_are_as_their_document_says() {
+    let words = "one two three four five six seven eight nine ten, ";
+    let basis = words.repeat(8);
+    let new = basis.replace("three", "3333").replacen("ten", "ten; and something new", 1);
+    let patch = patch::compress(new.as_bytes(), basis.as_bytes()).expect("short enough");
+    assert_eq!(patch::decompress(&patch, basis.as_bytes(), new.len()).as_deref(), Ok(new.as_bytes()));
+    Document::open("PATCHES.md").check(&BTreeMap::from([("patch-1", patch)]));
 }
 
 /// The older program of EXECUTABLES 5, and the one that is linked after it.

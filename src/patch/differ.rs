@@ -22,6 +22,9 @@ const DEPTH: usize = 24;
 /// A match of so many bytes is good enough; where the present line has as many, nothing better is looked for.
 const ENOUGH: usize = 48;
 
+/// Bytes that a new match must explain beyond those that going on beside the last one would: what a step costs.
+const WORTH_A_STEP: usize = 14;
+
 struct Seeds<'a> {
     basis: &'a [u8],
     heads: Vec<u32>,
@@ -106,7 +109,7 @@ pub(super) fn stretches(basis: &[u8], new: &[u8]) -> Vec<Stretch> {
                 score += usize::from(agrees(scored, last, last_place));
                 scored += 1;
             }
-            if (length == score && length != 0) || length > score + 8 {
+            if (length == score && length != 0) || length > score + WORTH_A_STEP {
                 break;
             }
             score = score.saturating_sub(usize::from(scored > scan && agrees(scan, last, last_place)));

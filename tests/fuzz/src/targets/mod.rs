@@ -16,6 +16,7 @@ mod memory;
 mod names;
 mod pack;
 mod parcel;
+mod patch;
 mod plan;
 mod proxy;
 mod records;
@@ -30,7 +31,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "push_agent", run: agent::run, seeds: agent::seeds },
     Target { name: "parcel", run: parcel::run, seeds: parcel::seeds },
     Target { name: "delta", run: delta::run, seeds: delta::seeds },
+    Target { name: "patch", run: patch::run, seeds: patch::seeds },
     Target { name: "archive", run: archive::run, seeds: archive::seeds },
     Target { name: "deflate", run: deflate::run, seeds: deflate::seeds },
     Target { name: "plan", run: plan::run, seeds: plan::seeds },

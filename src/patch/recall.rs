@@ -1,0 +1,168 @@
+//! What came the last time that things looked as they do now: a byte to expect, and for how long that has held.
+//!
+//! lpaq's match model, three times: for bytes that replace others, by the old bytes ahead (a name that one place has
+//! changed is changed alike in the next); for bytes that replace nothing, by the bytes before, here and in the basis.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "places in patches have 32 bits; hashes are cut to a table's"
+)]
+
+/// Replaced bytes that are remembered for each place of the table.
+const PAIRS: usize = 4;
+/// Old bytes ahead that have to be the same.
+const AHEAD: usize = 6;
+/// Lengths are told apart up to this.
+const LENGTH_MAX: u32 = 31;
+
+/// The byte that came the last time, and for how many bytes before it this has held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) byte: u8,
+    pub(super) length: u32,
+}
+
+impl Expected {
+    /// Both as a number, 0 for none.
+    pub(super) fn word(this: Option<Self>) -> u64 {
+        this.map_or(0, |this| 1 + u64::from(this.byte) + (u64::from(this.length) << 9))
+    }
+}
+
+/// The latest place of each seed, by its hash; one more than the place, as 0 is none.
+struct Heads(Vec<u32>, u32);
+
+impl Heads {
+    fn new(log: u32) -> Self {
+        Self(vec![0; 1 << log], log)
+    }
+
+    /// That of the first `seed` bytes; where fewer than eight are there, they are read one by one.
+    #[inline]
+    fn slot(&self, bytes: &[u8], seed: usize) -> usize {
+        let word = match bytes.first_chunk() {
+            Some(eight) => u64::from_le_bytes(*eight) & (u64::MAX >> (64 - 8 * seed)),
+            None => bytes[..seed].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - self.1)) as usize
+    }
+
+    fn get(&self, slot: usize) -> Option<usize> {
+        (self.0[slot] as usize).checked_sub(1)
+    }
+
+    fn put(&mut self, slot: usize, place: usize) {
+        self.0[slot] = place as u32 + 1;
+    }
+}
+
+/// Bytes that stood where the basis has others, or the same.
+pub(super) struct Replaced {
+    /// Old and new, in a ring.
+    pairs: Vec<[u8; 2]>,
+    count: usize,
+    heads: Heads,
+    /// The slot of the seed ahead, where there is one.
+    slot: Option<usize>,
+    at: Option<usize>,
+    length: u32,
+}
+
+impl Replaced {
+    /// Remembers 2^`log` places.
+    pub(super) fn new(log: u32) -> Self {
+        let heads = Heads::new(log);
+        Self { pairs: vec![[0; 2]; PAIRS << log], count: 0, heads, slot: None, at: None, length: 0 }
+    }
+
+    fn pair(&self, at: usize) -> [u8; 2] {
+        self.pairs[at & (self.pairs.len() - 1)]
+    }
+
+    fn old(&self, at: usize) -> Option<u8> {
+        (at < self.count && self.count - at <= self.pairs.len()).then(|| self.pair(at)[0])
+    }
+
+    /// What to expect in the place of `ahead`'s first byte. Followed by one [`Replaced::push`].
+    pub(super) fn expect(&mut self, ahead: &[u8]) -> Option<Expected> {
+        self.slot = (ahead.len() >= AHEAD).then(|| self.heads.slot(ahead, AHEAD));
+        self.at = self.at.filter(|at| self.old(*at) == ahead.first().copied());
+        if self.at.is_none() {
+            self.length = 0;
+            let found = self.slot.and_then(|slot| self.heads.get(slot));
+            self.at = found
+                .filter(|at| ahead.iter().take(AHEAD).zip(*at..).all(|(old, at)| self.old(at) == Some(*old)));
+        }
+        self.at.map(|at| Expected { byte: self.pair(at)[1], length: self.length.min(LENGTH_MAX) })
+    }
+
+    /// What it was.
+    pub(super) fn push(&mut self, old: u8, new: u8) {
+        let held = self.at.filter(|at| self.pair(*at)[1] == new);
+        self.at = held.map(|at| at + 1);
+        self.length = if held.is_some() { self.length + 1 } else { 0 };
+        if let Some(slot) = self.slot {
+            self.heads.put(slot, self.count);
+        }
+        let at = self.count & (self.pairs.len() - 1);
+        self.pairs[at] = [old, new];
+        self.count += 1;
+    }
+}
+
+/// Bytes behind the same bytes, in one text.
+pub(super) struct Repeated {
+    seed: usize,
+    heads: Heads,
+    /// Where in the text the next byte is expected to stand, and for which length of what was made that was found.
+    at: Option<(usize, usize)>,
+    length: u32,
+}
+
+impl Repeated {
+    /// Finds what has `seed` bytes before it alike.
+    pub(super) fn new(seed: usize, log: u32) -> Self {
+        Self { seed, heads: Heads::new(log), at: None, length: 0 }
+    }
+
+    /// Learns all of a text; 4 ns a byte.
+    pub(super) fn learn(&mut self, text: &[u8]) {
+        for at in 0..(text.len() + 1).saturating_sub(self.seed) {
+            let slot = self.heads.slot(&text[at..], self.seed);
+            self.heads.put(slot, at + self.seed);
+        }
+    }
+
+    /// Learns that `made` ends where it does.
+    pub(super) fn learn_end(&mut self, made: &[u8]) {
+        if let Some(seed) = end_of(made, self.seed) {
+            let slot = self.heads.slot(seed, self.seed);
+            self.heads.put(slot, made.len());
+        }
+    }
+
+    /// What to expect in `text` behind `made`. Followed by one [`Repeated::push`].
+    pub(super) fn expect(&mut self, text: &[u8], made: &[u8]) -> Option<Expected> {
+        self.at = self.at.filter(|(at, end)| *at < text.len() && *end == made.len());
+        if self.at.is_none()
+            && let Some(seed) = end_of(made, self.seed)
+            && let Some(at) = self.heads.get(self.heads.slot(seed, self.seed)).filter(|at| *at < text.len())
+        {
+            let alike = text[..at].iter().rev().zip(made.iter().rev()).take(LENGTH_MAX as usize);
+            self.length = alike.take_while(|(one, other)| one == other).count() as u32;
+            self.at = (self.length as usize >= self.seed).then_some((at, made.len()));
+        }
+        self.at.map(|(at, _)| Expected { byte: text[at], length: self.length.min(LENGTH_MAX) })
+    }
+
+    /// What it was.
+    pub(super) fn push(&mut self, text: &[u8], byte: u8) {
+        self.at = self.at.filter(|(at, _)| text[*at] == byte).map(|(at, end)| (at + 1, end + 1));
+        self.length += 1;
+    }
+}
+
+/// The last so many bytes.
+fn end_of(made: &[u8], length: usize) -> Option<&[u8]> {
+    made.len().checked_sub(length).map(|from| &made[from..])
+}
