@@ -190,7 +190,15 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     }
     if receipt.archives.files > 0 {
         let (bytes, files) = (output::bytes(receipt.archives.bytes), output::count(receipt.archives.files));
-        line("archives", format!("{bytes} in {files} files, taken apart"));
+        let packed = match receipt.archives.packed_streams {
+            0 => String::new(),
+            streams => format!(
+                ", but for {} in {} streams that cannot be made again",
+                output::bytes(receipt.archives.packed_bytes),
+                output::count(streams)
+            ),
+        };
+        line("archives", format!("{bytes} in {files} files, taken apart{packed}"));
     }
     line(
         "unseen",

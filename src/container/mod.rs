@@ -27,7 +27,7 @@ pub use encoding::{HEAD_BYTES_MAX, PREFIX_BYTES, decode_head, encode_head, head_
 pub use limits::Limits;
 pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};
-pub use planner::{Planner, Tally, begins_archive};
+pub use planner::{LeftPacked, Planner, begins_archive};
 pub use rebuilding::rebuild;
 pub use room::{Memory, Room, Take};
 pub use taking::{Part, take_apart};

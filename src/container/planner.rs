@@ -33,7 +33,7 @@ pub struct Planner {
     heavy_guesser: codec::Guesser,
     turns: Arc<Turns>,
     decoder: Decoder,
-    tally: Tally,
+    left_packed: LeftPacked,
 }
 
 impl Default for Planner {
@@ -42,17 +42,13 @@ impl Default for Planner {
     }
 }
 
-/// What became of the packed streams that a planner saw.
+/// Streams of an archive that stay packed, as no method makes them again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Streams that a method makes again.
-    pub proven: u64,
-    /// Bytes of them, as packed.
-    pub proven_bytes: u64,
-    /// Streams that stay as they are.
-    pub kept: u64,
-    /// Bytes of them, as packed.
-    pub kept_bytes: u64,
+pub struct LeftPacked {
+    /// How many.
+    pub streams: u64,
+    /// Their bytes, as packed.
+    pub bytes: u64,
 }
 
 /// What is left of the limits of one archive.
@@ -77,7 +73,7 @@ impl Planner {
             heavy_guesser: codec::Guesser::default(),
             turns,
             decoder: Decoder::new(Format::Deflate),
-            tally: Tally::default(),
+            left_packed: LeftPacked::default(),
         }
     }
 
@@ -96,13 +92,14 @@ impl Planner {
             in_heavy: false,
             room,
         };
+        self.left_packed = LeftPacked::default();
         self.guesser.learn(Learned::default());
         self.look(archive, limits.depth_max, &mut budget).unwrap_or_else(|| Plan::plain(archive.len() as u64))
     }
 
-    /// What became of the streams of all archives so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// What stayed packed of the archive that was planned last.
+    pub fn left_packed(&self) -> LeftPacked {
+        self.left_packed
     }
 
     /// `None` if nothing was found in `bytes`.
@@ -220,12 +217,10 @@ impl Planner {
         let Stream { packed, plain, method } = stream?;
         budget.plain_bytes = budget.plain_bytes.checked_sub(plain)?;
         let Some(method) = method else {
-            self.tally.kept += 1;
-            self.tally.kept_bytes += packed;
+            self.left_packed.streams += 1;
+            self.left_packed.bytes += packed;
             return None;
         };
-        self.tally.proven += 1;
-        self.tally.proven_bytes += packed;
         let stream = &bytes[..usize::try_from(packed).ok()?];
         let before = budget.in_heavy;
         budget.in_heavy |= method.format().is_heavy();

@@ -348,6 +348,38 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
     .await;
 }
 
+/// A gzip member of deflate's stored blocks, which no encoder makes of text.
+fn stored_gzip(plain: &[u8]) -> Vec<u8> {
+    let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let mut blocks = plain.chunks(10_000).peekable();
+    while let Some(block) = blocks.next() {
+        let length = u16::try_from(block.len()).expect("short");
+        member.push(u8::from(blocks.peek().is_none()));
+        member.extend([length.to_le_bytes(), (!length).to_le_bytes()].concat());
+        member.extend(block);
+    }
+    member.extend([0; 8]);
+    member
+}
+
+#[test]
+fn the_program_says_what_stays_packed_in_an_archive() {
+    let home = Home::new();
+    let mut archive = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    archive.extend(pack(&text(1, 80_000), &Method::STOCK));
+    archive.extend([0; 8]);
+    archive.extend(stored_gzip(&text(2, 30_000)));
+    write(&home.path("tree"), "two.gz", archive);
+    let receipt = home.run(&["push", "app", "tree", "--json"]).json();
+    assert_eq!(
+        (&receipt["archives"]["files"], &receipt["archives"]["packed_streams"]),
+        (&1.into(), &1.into())
+    );
+    assert!(receipt["archives"]["packed_bytes"].as_u64().is_some_and(|bytes| bytes > 30_000), "{receipt}");
+    let told = home.run(&["push", "other", "tree", "--checksum"]).good();
+    assert!(told.contains("in 1 streams that cannot be made again"), "{told}");
+}
+
 #[test]
 fn the_program_says_what_it_took_apart() {
     let home = Home::new();

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::chunking::Profile;
 use crate::codec::Turns;
 use crate::container::{self, HEAD_BYTES_MAX, begins_archive};
-use crate::container::{Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart};
+use crate::container::{
+    LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart,
+};
 use crate::files::{self, OnPath};
 use crate::ids::{ArtifactId, ChunkId};
 use crate::limits::STREAM_CHUNKS_MAX;
@@ -100,6 +102,8 @@ pub(super) struct Taken {
     pub begin: u64,
     /// Where each of its parts ends, counted from there.
     pub part_ends: Arc<[u64]>,
+    /// What stays packed of it.
+    pub left_packed: LeftPacked,
 }
 
 /// One worker's memory.
@@ -184,7 +188,8 @@ impl<'a> Taker<'a> {
             *end += length;
             Some(*end)
         });
-        Ok(Some((Taken { container, streams, begin, part_ends: part_ends.collect() }, chunks)))
+        let (part_ends, left_packed) = (part_ends.collect(), self.planner.left_packed());
+        Ok(Some((Taken { container, streams, begin, part_ends, left_packed }, chunks)))
     }
 }
 

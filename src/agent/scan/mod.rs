@@ -132,6 +132,10 @@ pub struct Apart {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Streams in those that were read that stay packed, as no method makes them again.
+    pub packed_streams: u64,
+    /// Bytes of these streams.
+    pub packed_bytes: u64,
 }
 
 /// How the files looked.
@@ -339,6 +343,8 @@ impl Collector {
                 let recipe =
                     taken.as_ref().map_or(Recipe::Chunks, |taken| Recipe::Container(taken.container));
                 if let Some(taken) = taken {
+                    self.apart.packed_streams += taken.left_packed.streams;
+                    self.apart.packed_bytes += taken.left_packed.bytes;
                     self.spool.taken(&path, taken);
                 }
                 self.begin_file(&Item::File { path, mode, size, recipe }, &stat)?;
