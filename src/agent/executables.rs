@@ -213,8 +213,8 @@ impl Packer<'_> {
         if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {
             return None;
         }
-        let otherwise = otherwise_bytes(executable, &file, &old, level, self.effort);
-        let payload = told_by(old, file, level, otherwise)?;
+        let otherwise = Otherwise::new(executable, &file, &old, level, self.effort);
+        let payload = told_by(old, file, level, &otherwise)?;
         Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
     }
 }
@@ -226,45 +226,66 @@ fn by_records(
     answer: &FileAnswer,
     level: i32,
 ) -> Option<(Basis, Vec<u8>)> {
-    let otherwise = compressed_bytes(executable, &file, level);
+    let otherwise = Otherwise::Bytes(compressed_bytes(executable, &file, level));
     let parts = normalise(file)?;
     let records = Records::new(&parts);
     let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
     let payload = Payload::new(parts, &records, &(Vec::new(), Vec::new()), &agreed, level).encode();
-    pays(&payload, otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
+    pays(&payload, &otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 
 /// Whether the payload is allowed, and shorter than what crosses otherwise: by more than units save that files share.
-fn pays(payload: &[u8], otherwise: usize) -> bool {
-    payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7
+fn pays(payload: &[u8], otherwise: &Otherwise) -> bool {
+    payload.len() <= EXECUTABLE_PAYLOAD_MAX && otherwise.is_more_than(payload.len() * 8 / 7)
 }
 
 /// What tells `file` by `old` where that is shorter than `otherwise`, proven by making the file of it.
-fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: usize) -> Option<Vec<u8>> {
+fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Option<Vec<u8>> {
     let hash = blake3::hash(&file);
     let new_parts = normalise_basis(file)?;
     let old_parts = normalise_basis(old)?;
-    let payload = Kept::new(&old_parts, &new_parts, level).encode();
-    drop(new_parts);
+    let kept = Kept::new(&old_parts, &new_parts, level);
+    let payload = kept.encode();
     if !pays(&payload, otherwise) {
         return None;
     }
-    let made = Kept::decode(&payload)?.rebuild(old_parts, EXECUTABLE_BYTES_MAX).ok()?;
+    let made = kept.rebuild_own(new_parts, old_parts, EXECUTABLE_BYTES_MAX).ok()?;
     (blake3::hash(&made) == hash).then_some(payload)
 }
 
-/// What the missing chunks would take otherwise, by samples.
-fn otherwise_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, effort: &Effort) -> usize {
-    let missing = executable.missing_bytes();
-    let by_patch = effort.would_allow_patch(level, missing);
-    if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
-        let mut new = Vec::with_capacity(missing);
-        for located in &executable.chunks {
-            let begin = place(located);
-            new.extend_from_slice(&file[begin..begin + located.chunk.bytes as usize]);
+/// What the missing chunks would take otherwise.
+enum Otherwise {
+    /// So much, by samples.
+    Bytes(usize),
+    /// What a patch of the older file takes.
+    Patch { new: Vec<u8>, old: Vec<u8> },
+}
+
+impl Otherwise {
+    fn new(executable: &Executable, file: &[u8], old: &[u8], level: i32, effort: &Effort) -> Self {
+        let missing = executable.missing_bytes();
+        let by_patch = effort.would_allow_patch(level, missing);
+        if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
+            let mut new = Vec::with_capacity(missing);
+            for located in &executable.chunks {
+                let begin = place(located);
+                new.extend_from_slice(&file[begin..begin + located.chunk.bytes as usize]);
+            }
+            return Self::Patch { new, old: old.to_vec() };
         }
-        return patch::compress(&new, old).map_or(0, |patch| patch.len());
+        Self::Bytes(sampled_bytes(executable, file, old, level, by_patch))
     }
+
+    fn is_more_than(&self, bytes: usize) -> bool {
+        match self {
+            Self::Bytes(otherwise) => *otherwise > bytes,
+            Self::Patch { new, old } => matches!(patch::compress_within(new, old, bytes), Ok(None)),
+        }
+    }
+}
+
+/// What the missing chunks would take beside the older file, by samples.
+fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> usize {
     let (mut alike, mut alone) = (Vec::new(), Vec::new());
     let mut regions = executable.resembled.iter().peekable();
     let mut region_end = 0;

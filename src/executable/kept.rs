@@ -56,11 +56,23 @@ impl Kept {
     ///
     /// # Errors
     /// The description contradicts itself, or the file would be larger than `bytes_max`.
-    pub fn rebuild(&self, mut old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+    pub fn rebuild(&self, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
         if self.body_bytes > bytes_max.saturating_mul(2) {
             return Err(Error::Bytes(self.body_bytes));
         }
         let body = decompress(old.body(), &self.body, self.body_bytes).ok_or(Error::Parts)?;
+        self.rebuild_of(body, old, bytes_max)
+    }
+
+    /// The same by who made the description of `new`, whose body is at hand.
+    ///
+    /// # Errors
+    /// Those of [`Kept::rebuild`].
+    pub fn rebuild_own(&self, new: Normalised, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        self.rebuild_of(new.into_body(), old, bytes_max)
+    }
+
+    fn rebuild_of(&self, body: Vec<u8>, mut old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
         let old_hashes = hashes(old.stream(), &old.function_ends);
         old.drop_body();
         let mut cursor = Cursor::new(&body);

@@ -247,6 +247,11 @@ impl Normalised {
         &self.body
     }
 
+    /// The layout and the stream, alone.
+    pub(super) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
     /// Gives the records' memory back; the targets and what is known of the functions stay.
     pub(super) fn drop_body(&mut self) {
         (self.body, self.stream_at) = (Vec::new(), 0);

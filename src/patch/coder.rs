@@ -20,6 +20,11 @@ impl Encoder {
         Self { low: 0, high: u32::MAX, out: Vec::new() }
     }
 
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.out.len()
+    }
+
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(&self.low.wrapping_add(1).to_be_bytes());
         self.out

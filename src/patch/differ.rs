@@ -34,7 +34,8 @@ struct Seeds<'a> {
 
 impl<'a> Seeds<'a> {
     fn new(basis: &'a [u8]) -> Self {
-        let log = (basis.len() as u64).next_power_of_two().trailing_zeros().clamp(8, 23);
+        // A quarter of the basis's places: a small table stays in the cache, and chains are short all the same.
+        let log = (basis.len() as u64 / 4).next_power_of_two().trailing_zeros().clamp(8, 21);
         let mut seeds =
             Self { basis, heads: vec![0; 1 << log], before: vec![0; basis.len()], shift: 64 - log };
         for at in 0..(basis.len() + 1).saturating_sub(SEED) {
@@ -48,7 +49,7 @@ impl<'a> Seeds<'a> {
 
     fn slot(&self, seed: &[u8]) -> usize {
         let word = u64::from_le_bytes(seed.try_into().expect("a seed has eight bytes"));
-        usize::try_from(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift).expect("at most 23 bits")
+        usize::try_from(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift).expect("at most 21 bits")
     }
 
     /// The longest match found for the front of `new`: its place and length.

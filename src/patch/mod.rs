@@ -52,11 +52,19 @@ impl Faulty for Error {
 
 /// Tells `new` by `basis`.
 ///
-/// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the basis and up to 80 MiB of tables.
+/// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the basis and up to 30 MiB of tables.
 ///
 /// # Errors
 /// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
 pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(compress_within(new, basis, usize::MAX)?.expect("there is no bound"))
+}
+
+/// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that after a quarter.
+///
+/// # Errors
+/// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
+pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Error> {
     if basis.len() > BASIS_BYTES_MAX {
         return Err(Error::Basis(basis.len()));
     }
@@ -72,18 +80,21 @@ pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
         for part in parts(stretch.from, place) {
             model.stretch(&mut coder, &basis[part.start..], part.len(), |at| new[made + at], |_| ());
             made += part.len();
+            if coder.bytes() > bytes_max || is_too_much(coder.bytes(), made, new.len(), bytes_max) {
+                return Ok(None);
+            }
         }
         for at in 0..stretch.literals {
             model.literal(&mut coder, new[made + at], &new[..made + at], basis, place + at);
         }
         made += stretch.literals;
     }
-    Ok(coder.finish())
+    Ok(Some(coder.finish()).filter(|patch| patch.len() <= bytes_max))
 }
 
 /// Makes exactly `new_bytes` bytes, which the caller has bounded, of a patch and the basis it was made with.
 ///
-/// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 45 MiB of tables, less where there are few.
+/// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 25 MiB of tables, less where there are few.
 ///
 /// # Errors
 /// [`Error::Short`] and [`Error::Bounds`] for what was not made by [`compress`].
@@ -120,6 +131,11 @@ pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8
         }
     }
     Ok(out)
+}
+
+/// Whether what came out for `made` of `all` bytes is a quarter more than its share of `bytes_max`.
+fn is_too_much(bytes: usize, made: usize, all: usize, bytes_max: usize) -> bool {
+    made >= all / 4 && bytes as u128 * all as u128 * 4 > bytes_max as u128 * made as u128 * 5
 }
 
 /// A stretch in the parts between which a decoder looks whether the patch has ended.

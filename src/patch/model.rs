@@ -8,8 +8,8 @@ use super::coder::Coder;
 use super::predictor::{Predictor, hash};
 use super::recall::{Expected, Repeated, Replaced};
 
-/// Of a context's probabilities, four for each new byte: at least 2^10, at most 2^18.
-const TABLE_LOGS: RangeInclusive<u32> = 10..=18;
+/// Of a context's probabilities, four for each new byte: at least 2^10, at most 2^17.
+const TABLE_LOGS: RangeInclusive<u32> = 10..=17;
 /// Of the places of the basis that are remembered, one for each byte: at most 2^20.
 const BASIS_LOGS: RangeInclusive<u32> = 8..=20;
 /// After so many bytes that are the basis's, whole blocks are asked for at once.
@@ -28,13 +28,28 @@ pub(super) enum Number {
     Step,
 }
 
-/// Weights for the numbers, and for blocks.
-const NUMBER_SETS: usize = 4;
+/// Kinds of numbers.
+const NUMBERS: usize = 3;
+
+/// Where a byte that is expected was found.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// In the place of the same old bytes.
+    Replaced,
+    /// Behind the same bytes in what was made.
+    Made,
+    /// Behind the same bytes in the basis.
+    Basis,
+}
+
+/// Sources.
+const SOURCES: usize = 3;
 
 /// All that is learnt in one patch.
 pub(super) struct Model {
     numbers: Predictor<6>,
     blocks: Predictor<6>,
+    expected: Predictor<4>,
     same: Predictor<7>,
     changes: Predictor<7>,
     literals: Predictor<10>,
@@ -56,8 +71,10 @@ pub(super) struct Model {
     run_before: u32,
     /// Whether the latest blocks were those of the basis: a bit each.
     same_blocks: u32,
+    /// Whether what was expected came, by where it was found: a bit each.
+    came: [u32; SOURCES],
     /// The last two numbers of each kind.
-    last: [[u64; 2]; NUMBER_SETS],
+    last: [[u64; 2]; NUMBERS],
     /// The last number of all.
     number_before: u64,
 }
@@ -77,8 +94,9 @@ impl Model {
     pub(super) fn new(new_bytes: usize) -> Self {
         let log = log_for(new_bytes.saturating_mul(4), &TABLE_LOGS);
         Self {
-            numbers: Predictor::new(log, NUMBER_SETS),
+            numbers: Predictor::new(log, NUMBERS),
             blocks: Predictor::new(log, 1),
+            expected: Predictor::new(log, SOURCES << 5),
             same: Predictor::new(log, 3 * 64),
             changes: Predictor::new(log, 4 * 8),
             literals: Predictor::new(log, 16 * 256),
@@ -92,7 +110,8 @@ impl Model {
             run: 0,
             run_before: 0,
             same_blocks: 0,
-            last: [[0; 2]; NUMBER_SETS],
+            came: [0; SOURCES],
+            last: [[0; 2]; NUMBERS],
             number_before: 0,
         }
     }
@@ -203,26 +222,46 @@ impl Model {
             hash(7, ((recalled << 4 | length) << 4 | run.min(15)) << 3 | equals & 7),
         ];
         let set = ((run.min(15) << 2 | equals & 3) * 3 + recalled) as usize;
-        let same = self.same.bit(coder, byte == old, contexts, set);
-        self.equals = self.equals << 1 | u32::from(same);
-        let made = if same {
+        let other = expected.filter(|expected| expected.byte != old);
+        let came = other.filter(|other| self.is_expected(coder, *other, Source::Replaced, byte));
+        let made = match came {
+            Some(Expected { byte, .. }) => byte,
+            None if self.same.bit(coder, byte == old, contexts, set) => old,
+            None => old.wrapping_add(self.difference(coder, ahead, byte.wrapping_sub(old), expected)),
+        };
+        self.equals = self.equals << 1 | u32::from(made == old);
+        if made == old {
             self.run = self.run.saturating_add(1);
-            old
         } else {
-            let difference = self.change(coder, ahead, byte.wrapping_sub(old), expected);
-            self.differences = self.differences << 8 | u64::from(difference);
+            self.differences = self.differences << 8 | u64::from(made.wrapping_sub(old));
             self.run_before = self.run;
             self.run = 0;
-            old.wrapping_add(difference)
-        };
+        }
         self.replaced.push(old, made);
         self.olds = self.olds << 8 | old_word;
         self.bytes = self.bytes << 8 | u64::from(made);
         made
     }
 
+    /// Whether the byte is the one that is expected.
+    fn is_expected(&mut self, coder: &mut impl Coder, expected: Expected, source: Source, byte: u8) -> bool {
+        let source = source as usize;
+        let (kind, length) = (source as u64, u64::from(expected.length));
+        let came = u64::from(self.came[source]);
+        let contexts = [
+            hash(1, (kind << 8 | length) << 8 | came & 7),
+            hash(2, kind << 16 | came & 0xffff),
+            hash(3, (kind << 8 | u64::from(expected.byte)) << 8 | self.bytes & 0xff),
+            hash(4, (kind << 8 | length.min(15)) << 16 | self.bytes & 0xffff),
+        ];
+        let set = source << 5 | expected.length as usize;
+        let comes = self.expected.bit(coder, byte == expected.byte, contexts, set);
+        self.came[source] = self.came[source] << 1 | u32::from(comes);
+        comes
+    }
+
     /// The difference at a place where there is one.
-    fn change(
+    fn difference(
         &mut self,
         coder: &mut impl Coder,
         ahead: &[u8],
@@ -231,7 +270,7 @@ impl Model {
     ) -> u8 {
         let old = u64::from(ahead[0]);
         let next = ahead.get(1).copied().map_or(0, u64::from);
-        let beside = u64::from(self.equals >> 1 & 7);
+        let beside = u64::from(self.equals & 7);
         let expected =
             expected.map(|it| Expected { byte: it.byte.wrapping_sub(ahead[0]), length: it.length.min(15) });
         let contexts = [
@@ -283,9 +322,19 @@ impl Model {
             _ => 3,
         };
         let set = trust(there) << 10 | trust(here) << 8;
-        let literal = self.literals.byte(coder, byte, contexts, |node| set | node);
+        let best = match (here, there) {
+            (Some(here), Some(there)) if here.length >= there.length => Some((here, Source::Made)),
+            (_, Some(there)) => Some((there, Source::Basis)),
+            (here, None) => here.map(|here| (here, Source::Made)),
+        };
+        let literal = match best {
+            Some((best, source)) if self.is_expected(coder, best, source, byte) => best.byte,
+            _ => self.literals.byte(coder, byte, contexts, |node| set | node),
+        };
         self.repeated.push(made, literal);
-        in_basis.push(basis, literal);
+        if let Some(in_basis) = &mut self.in_basis {
+            in_basis.push(basis, literal);
+        }
         self.bytes = self.bytes << 8 | u64::from(literal);
         literal
     }
