@@ -270,7 +270,7 @@ pub enum PullRequest {
     /// Which segments, of all in order, the agent must see, after `Names`.
     WantSegments(Marks),
     /// Which executables of the release can be told by those that the agent has; comes before it asks for chunks, where
-    /// the release was told by an outline.
+    /// the release was told by an outline. The agent's link is slow: more may be told by patches.
     WantExecutables,
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
     WantChunks {

@@ -13,11 +13,12 @@ use whit::agent::pull::{PullOptions, pull_tree};
 use whit::agent::push::Order;
 use whit::agent::{Error, Session};
 use whit::faults::{Fault, Faulty};
+use whit::ids::ChunkId;
 use whit::link;
 use whit::monitor::{Monitor, Phase};
 
-use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, write};
-use crate::world::{World, order, pull_as, within};
+use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, text, write};
+use crate::world::{World, order, pull_as, pull_with, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_into_a_new_folder_is_the_release_and_a_second_one_fetches_nothing() {
@@ -144,6 +145,48 @@ impl Monitor for Arrivals {
             self.enough.notify_one();
         }
     }
+}
+
+/// Modules that import one another by names that are new in each build.
+fn modules(tree: &Path, build: u64) {
+    for module in 0..40 {
+        let mut content = Vec::new();
+        for import in 0..50 {
+            let name = ChunkId::of(&noise(1000 * build + import % 25, 6)).to_string();
+            content.extend(format!("import './chunk-{}.js';", &name[..8]).into_bytes());
+            content.extend(text(100 * module + import, 1500));
+        }
+        write(tree, &format!("module-{module}.js"), content);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_over_a_slow_link_is_told_by_patches_that_are_made_once() {
+    within(async {
+        let world = World::start();
+        let tree = world.path("tree");
+        modules(&tree, 1);
+        world.push("app", &tree).await;
+        let links = [("fast", None), ("slow", Some(1e6)), ("slow too", Some(1e6))];
+        for (name, _) in links {
+            world.pull("app", &world.path(name)).await.expect("pulled");
+        }
+        modules(&tree, 2);
+        world.push("app", &tree).await;
+        let mut down = Vec::new();
+        for (name, link_rate) in links {
+            let options = PullOptions { replace: false, threads: 2, link_rate };
+            let pulled = pull_with(world.access(), "app", &world.path(name), options).await.expect("pulled");
+            assert!(
+                pulled.fetched_bytes > 1_500_000,
+                "more than is told by patches on every link: {pulled:?}"
+            );
+            assert_same(&tree, &world.path(name));
+            down.push(pulled.wire.down);
+        }
+        assert!(down[1] * 3 < down[0] * 2 && down[2].abs_diff(down[1]) < 1000, "{down:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,16 +1,17 @@
 //! Tells a pulling agent of executables that were linked anew by their functions (docs/EXECUTABLES.md).
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::base::Base;
+use super::payloads::{Makers, PAYLOADS_BYTES_MAX, name_of};
 use super::read_segment;
 use crate::compression::{self, Codec, LEVEL_DEFAULT};
 use crate::executable::{Kept, MAGIC, normalise_basis};
 use crate::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
-    EXECUTABLE_PAYLOAD_MAX, OFFERS_MAX,
+    EXECUTABLE_PAYLOAD_MAX,
 };
 use crate::manifest::{self, Item, NodeRef, Thin};
 use crate::push::{Edges, New, Release, Whole};
@@ -32,65 +33,6 @@ const SAMPLE_BASIS: usize = 1024 * 1024;
 const FILES_MAX: usize = 256;
 /// How long an agent waits for what is made: far below its patience.
 const TIME_MAX: Duration = Duration::from_secs(60);
-/// 64 MiB: payloads that are held for other machines that pull the same.
-const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// How often it is looked whether the workshop is free.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// What was made for one machine, held for others.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct Payloads(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
-
-impl Payloads {
-    fn held(&self) -> MutexGuard<'_, VecDeque<(blake3::Hash, Arc<Vec<u8>>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, name: blake3::Hash) -> Option<Arc<Vec<u8>>> {
-        self.held().iter().find(|(other, _)| *other == name).map(|(_, payload)| Arc::clone(payload))
-    }
-
-    /// The payload of that name; makes it in the workshop where it is not held. An empty one tells that the method does not
-    /// pay; none that the workshop was not free by the `deadline`.
-    fn get(
-        &self,
-        name: blake3::Hash,
-        workshop: &Mutex<()>,
-        deadline: Instant,
-        make: impl FnOnce() -> Option<Vec<u8>>,
-    ) -> Option<Arc<Vec<u8>>> {
-        let _alone = loop {
-            // Another machine may have had it made meanwhile.
-            if let Some(payload) = self.find(name) {
-                return Some(payload);
-            }
-            match workshop.try_lock() {
-                Ok(alone) => break alone,
-                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
-            }
-        };
-        if let Some(payload) = self.find(name) {
-            return Some(payload);
-        }
-        let payload = Arc::new(make().unwrap_or_default());
-        let mut held = self.held();
-        held.push_back((name, Arc::clone(&payload)));
-        let mut bytes: usize = held.iter().map(|(_, payload)| payload.len()).sum();
-        while bytes > PAYLOADS_BYTES_MAX || held.len() > OFFERS_MAX {
-            bytes -= held.pop_front().map_or(0, |(_, payload)| payload.len());
-        }
-        Some(payload)
-    }
-}
-
-/// What all pulls share: what was made, and where one at a time in the process makes what takes memory.
-pub(super) struct Makers<'a> {
-    pub payloads: &'a Payloads,
-    pub workshop: &'a Mutex<()>,
-}
 
 /// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
 pub(super) type Told = (Parcel, Arc<Vec<u8>>);
@@ -203,14 +145,8 @@ fn tell_one(
     if missing * MISSING_SHARE < file.chunks.len() {
         return None;
     }
-    let mut hasher = blake3::Hasher::new();
-    for chunks in [&whole.chunks, &file.chunks] {
-        hasher.update(&(chunks.len() as u64).to_le_bytes());
-        for chunk in chunks {
-            hasher.update(chunk.id.as_bytes());
-        }
-    }
-    let payload = makers.payloads.get(hasher.finalize(), makers.workshop, deadline, || {
+    let name = name_of("whit pull executable", &whole.chunks, &file.chunks);
+    let payload = makers.payload(name, deadline, || {
         let mut read = |chunks: &[ChunkRef]| {
             let mut bytes = Vec::new();
             chunks.iter().try_for_each(|chunk| reader.read(chunk, &mut bytes)).ok().map(|()| bytes)

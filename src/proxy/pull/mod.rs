@@ -2,15 +2,18 @@
 
 mod base;
 mod executables;
+mod payloads;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use base::Base;
 
-use executables::Makers;
-pub(super) use executables::Payloads;
+pub(super) use payloads::Payloads;
+use payloads::{Makers, name_of};
 
 use super::{Granted, refuse};
 use crate::blocking;
@@ -107,15 +110,16 @@ fn run(
         }
     }
     let compressor = Compressor::new(LEVEL_DEFAULT);
-    let mut supply = Supply { reader, leaves, compressor, replies, base };
+    let shared = &granted.shared;
+    let makers = Makers { payloads: &shared.payloads, workshop: &shared.workshop };
+    let mut supply = Supply { reader, leaves, compressor, replies, base, makers, is_slow: false };
     while let Some(request) = requests.blocking_recv() {
         lease.renew();
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantExecutables if std::mem::take(&mut may_ask) => {
-                let shared = &granted.shared;
-                let makers = Makers { payloads: &shared.payloads, workshop: &shared.workshop };
-                supply.executables(&makers, || {
+                supply.is_slow = true;
+                supply.executables(|| {
                     lease.renew();
                     !replies.is_closed()
                 });
@@ -154,8 +158,10 @@ struct Unit {
 const UNIT_BYTES: usize = 4 * 1024 * 1024;
 /// 8 MiB: older bytes that a unit is told by.
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
-/// 1 MiB: what may be told by a patch, which takes a second for 10 MB; many machines may pull at a time.
+/// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
+/// How long a unit waits until nobody else makes a patch.
+const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Reads what is wanted and sends it, neighbours together.
 struct Supply<'a> {
@@ -164,6 +170,9 @@ struct Supply<'a> {
     compressor: Compressor,
     replies: &'a mpsc::Sender<PullReply>,
     base: Option<Base>,
+    makers: Makers<'a>,
+    /// Whether the agent's link is: it asked for executables.
+    is_slow: bool,
 }
 
 impl Supply<'_> {
@@ -177,9 +186,9 @@ impl Supply<'_> {
     }
 
     /// Tells of executables by their functions: how many, then each.
-    fn executables(&mut self, makers: &Makers<'_>, goes_on: impl FnMut() -> bool) {
+    fn executables(&mut self, goes_on: impl FnMut() -> bool) {
         let told = match &self.base {
-            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, makers, goes_on),
+            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, &self.makers, goes_on),
             None => Vec::new(),
         };
         let count = u32::try_from(told.len()).expect("they are bounded");
@@ -283,17 +292,26 @@ impl Supply<'_> {
         for chunk in &unit.chunks {
             self.read(chunk, &mut plain)?;
         }
-        let (basis, codec, payload) = if plain.len() <= PATCH_BYTES {
-            let patch = patch::compress(&plain, &older).expect("a unit's basis is within a patch's");
+        let (basis, codec, payload) = if let Some(patch) = self.patch(&unit, &plain, &older) {
             (Basis::Patch(unit.spans), Codec::Raw, patch)
         } else {
             let payload = compression::compress_against(&older, &plain, LEVEL_DEFAULT);
-            (Basis::Prefix(unit.spans), Codec::Zstd, payload)
+            (Basis::Prefix(unit.spans), Codec::Zstd, Arc::new(payload))
         };
         let payload_bytes = u32::try_from(payload.len()).expect("a unit is some MiB");
         let lengths = unit.chunks.iter().map(|chunk| chunk.bytes).collect();
         self.send_parcel(Parcel { lengths, basis, codec, payload_bytes }, &payload);
         Ok(())
+    }
+
+    /// What tells a unit by a patch, where that is worth the time.
+    fn patch(&self, unit: &Unit, plain: &[u8], older: &[u8]) -> Option<Arc<Vec<u8>>> {
+        let make = || Some(patch::compress(plain, older).expect("a unit's basis is within a patch's"));
+        if plain.len() <= PATCH_BYTES {
+            return make().map(Arc::new);
+        }
+        let name = self.is_slow.then(|| name_of("whit pull patch", &unit.basis, &unit.chunks))?;
+        self.makers.payload(name, Instant::now() + PATCH_TIME_MAX, make)
     }
 
     /// Sends the parts, in order, as batches of about `target` bytes.

@@ -1,0 +1,84 @@
+//! What a pull makes for one machine, held for others that pull the same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use crate::limits::OFFERS_MAX;
+use crate::recipe::ChunkRef;
+
+/// 64 MiB: payloads that are held.
+pub(super) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often it is looked whether the workshop is free.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What was made for one machine, held for others.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Payloads(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
+
+impl Payloads {
+    fn held(&self) -> MutexGuard<'_, VecDeque<(blake3::Hash, Arc<Vec<u8>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: blake3::Hash) -> Option<Arc<Vec<u8>>> {
+        self.held().iter().find(|(other, _)| *other == name).map(|(_, payload)| Arc::clone(payload))
+    }
+
+    fn hold(&self, name: blake3::Hash, payload: &Arc<Vec<u8>>) {
+        let mut held = self.held();
+        held.push_back((name, Arc::clone(payload)));
+        let mut bytes: usize = held.iter().map(|(_, payload)| payload.len()).sum();
+        while bytes > PAYLOADS_BYTES_MAX || held.len() > OFFERS_MAX {
+            bytes -= held.pop_front().map_or(0, |(_, payload)| payload.len());
+        }
+    }
+}
+
+/// What all pulls share: what was made, and where one at a time in the process makes what takes memory.
+pub(super) struct Makers<'a> {
+    pub payloads: &'a Payloads,
+    pub workshop: &'a Mutex<()>,
+}
+
+impl Makers<'_> {
+    /// The payload of that name; makes it in the workshop where it is not held. An empty one tells that there is none that
+    /// pays; `None` that the workshop was not free by the `deadline`.
+    pub fn payload(
+        &self,
+        name: blake3::Hash,
+        deadline: Instant,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Arc<Vec<u8>>> {
+        let _alone = loop {
+            // Another machine may have had it made meanwhile.
+            if let Some(payload) = self.payloads.find(name) {
+                return Some(payload);
+            }
+            match self.workshop.try_lock() {
+                Ok(alone) => break alone,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+            }
+        };
+        if let Some(payload) = self.payloads.find(name) {
+            return Some(payload);
+        }
+        let payload = Arc::new(make().unwrap_or_default());
+        self.payloads.hold(name, &payload);
+        Some(payload)
+    }
+}
+
+/// The name of what tells `new` by `old`, in the way `kind`.
+pub(super) fn name_of(kind: &str, old: &[ChunkRef], new: &[ChunkRef]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(kind);
+    for chunks in [old, new] {
+        hasher.update(&(chunks.len() as u64).to_le_bytes());
+        for chunk in chunks {
+            hasher.update(chunk.id.as_bytes());
+        }
+    }
+    hasher.finalize()
+}
