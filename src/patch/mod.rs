@@ -27,6 +27,9 @@ pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a stretch after which a patch that ended too early is noticed.
 const BETWEEN_CHECKS: usize = 4096;
 
+/// Bytes of a patch below which nothing is said of the rest.
+const TOO_MUCH_MIN: usize = 16 * 1024;
+
 /// Why a patch could not be made or applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -60,7 +63,8 @@ pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(compress_within(new, basis, usize::MAX)?.expect("there is no bound"))
 }
 
-/// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that after a quarter.
+/// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that: half of them for less
+/// than its share of `new`. What is left may be cheaper, so that this is for who has another way.
 ///
 /// # Errors
 /// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
@@ -133,9 +137,10 @@ pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8
     Ok(out)
 }
 
-/// Whether what came out for `made` of `all` bytes is a quarter more than its share of `bytes_max`.
+/// Whether what came out for `made` of `all` bytes is a quarter more than its share of `bytes_max`, and much of that.
 fn is_too_much(bytes: usize, made: usize, all: usize, bytes_max: usize) -> bool {
-    made >= all / 4 && bytes as u128 * all as u128 * 4 > bytes_max as u128 * made as u128 * 5
+    let share = bytes_max as u128 * made as u128;
+    bytes >= (bytes_max / 2).max(TOO_MUCH_MIN) && bytes as u128 * all as u128 * 4 > share * 5
 }
 
 /// A stretch in the parts between which a decoder looks whether the patch has ended.
@@ -192,6 +197,18 @@ mod tests {
         }
         let cost = around(&basis, &new);
         assert!(cost < 1200, "{cost} B for 324 changes");
+    }
+
+    #[test]
+    fn a_patch_that_would_be_too_long_is_given_up() {
+        let (basis, new) = (noise(6, 200_000), noise(7, 200_000));
+        let whole = compress(&new, &basis).expect("short enough").len();
+        assert_eq!(compress_within(&new, &basis, whole / 2), Ok(None));
+        let within = compress_within(&new, &basis, whole).expect("short enough").expect("as many bytes");
+        assert_eq!(within.len(), whole);
+        // All that differs is at the beginning.
+        let new = [&noise(8, 10_000), &basis[10_000..]].concat();
+        assert!(matches!(compress_within(&new, &basis, 15_000), Ok(Some(_))));
     }
 
     #[test]

@@ -20,6 +20,18 @@ struct Body {
     table: Option<usize>,
 }
 
+/// The function that is called under this number: in a large program anywhere, as in real ones, so that each distance changes by
+/// another number where some functions grow.
+fn callee(number: usize, program: &Program) -> usize {
+    let anywhere = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    if is_large(program) { anywhere % program.functions } else { number % program.functions }
+}
+
+/// One that stands for a real program; small ones stand in the documents.
+fn is_large(program: &Program) -> bool {
+    program.functions >= 1000
+}
+
 fn body(function: usize, program: &Program) -> Body {
     let mut code = vec![0x55, 0x48, 0x89, 0xe5];
     let mut calls = Vec::new();
@@ -30,7 +42,7 @@ fn body(function: usize, program: &Program) -> Body {
         // Numbers that do not compress, as little of a program does.
         code.extend_from_slice(&number.wrapping_mul(0x9e37_79b1).to_le_bytes());
         code.push(0xe8);
-        calls.push((code.len(), (function * 5 + step * 3 + 1) % program.functions));
+        calls.push((code.len(), callee(function * 5 + step * 3 + 1, program)));
         code.extend_from_slice(&[0; 4]);
         code.extend_from_slice(&[0x74, 0x00, 0x0f, 0x85]);
         calls.push((code.len(), (function + step + 2) % program.functions));
@@ -38,6 +50,10 @@ fn body(function: usize, program: &Program) -> Body {
     }
     if program.changed == Some(function) || program.changed == Some(function % 64) {
         code.extend_from_slice(&[0x31, 0xc0, 0xff, 0xc0, 0x90]);
+        if is_large(program) {
+            // More than the filling behind a function takes up.
+            code.extend_from_slice(&[0x90; 16]);
+        }
     }
     // lea rax, [rip + table]
     code.extend_from_slice(&[0x48, 0x8d, 0x05]);
