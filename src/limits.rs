@@ -95,6 +95,8 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// Connections one proxy serves at a time.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Requests that a proxy serves at a time, each on a thread; more are refused, to be tried again.
+pub const REQUESTS_MAX: usize = 512;
 /// Requests under way on one connection.
 pub const REQUESTS_PER_CONNECTION: u32 = 16;
 /// How long a peer may stay silent inside a message before it is given up.

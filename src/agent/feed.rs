@@ -81,6 +81,7 @@ pub struct Source<'a> {
 
 /// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
 pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
+    let _ending = Ending(out);
     let effort = Effort::new();
     std::thread::scope(|scope| {
         let effort = &effort;
@@ -89,7 +90,7 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
         let work = Arc::new(Mutex::new(work));
         let worker = || {
             let work = Arc::clone(&work);
-            move || compress(&work, source.pace, Packer::new(source.keep, source.explain, effort))
+            move || compress(&work, source.pace, Packer::new(source.keep, source.explain, effort), out)
         };
         let started = threads::start_workers(scope, source.threads, worker)
             .and_then(|()| threads::start(scope, move || forward(&ordered, out)));
@@ -175,8 +176,20 @@ fn gather(
     Ok(())
 }
 
+/// Tells that a thread panicked: who waits for what it makes would wait for ever.
+struct Ending<'a>(&'a Sender<Fed>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.blocking_send(Fed::Failed(threads::Error::Panicked.into())));
+        }
+    }
+}
+
 /// A worker: reads, verifies and compresses one unit at a time.
-fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>) {
+fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>, out: &Sender<Fed>) {
+    let _ending = Ending(out);
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((work, result)) = next else { break };
@@ -195,6 +208,7 @@ fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>) 
 
 /// Gives out what the workers make, in order.
 fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>) {
+    let _ending = Ending(out);
     for next in ordered {
         let fed = match next {
             Ordered::JobDone => Fed::JobDone,

@@ -261,7 +261,8 @@ async fn attempt(
     let files_remembered = seen.as_ref().map_or(0, |seen| seen.remembered);
     if let (Some(folder), Some((record, _)), Some(seen), false) = (&order.state, &record, seen, order.dry_run)
     {
-        let (folder, sequence, monitor) = (folder.clone(), record.sequence, Arc::clone(monitor));
+        let (folder, sequence, notes) = (folder.clone(), record.sequence, monitor);
+        let monitor = Arc::clone(notes);
         let (root, base, keep_bytes) = (root.clone(), drive.base.take(), order.keep_bytes);
         let (segments, spool) = (segments.clone(), spool.clone());
         let work = move || {
@@ -272,7 +273,10 @@ async fn attempt(
             remember(&confirmed, &spool, seen, keep, monitor.as_ref());
             underway.end();
         };
-        blocking::start(work).await?;
+        // The release is pushed, remembered or not.
+        if let Err(error) = blocking::start(work).await {
+            notes.note(&format!("what was pushed is not remembered: {error}"));
+        }
     }
     Ok(Receipt {
         release,

@@ -203,19 +203,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Ends the program where one of its threads panics: the others might wait for it.
-fn end_at_panic() {
-    let say = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        say(panic);
-        std::process::exit(Fault::Bug.exit_code().into());
-    }));
-}
-
 async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
-    if !matches!(command, Command::Serve(_) | Command::Demo(_) | Command::Bench(_)) {
-        end_at_panic();
-    }
     match command {
         // These end in an orderly way by themselves.
         Command::Serve(arguments) => serve::run(arguments, output).await,

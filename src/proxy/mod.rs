@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::address::ProxyUrl;
@@ -27,7 +28,7 @@ use crate::faults::{Fault, Faulty};
 use crate::files::{self, Lock};
 use crate::identity::{self, Identity};
 use crate::ids::{AppName, DestinationName};
-use crate::limits::DRAIN_TIME_MAX;
+use crate::limits::{DRAIN_TIME_MAX, REQUESTS_MAX};
 use crate::link::{self, Connection, Listener, Receiver, Sender};
 use crate::store;
 use crate::token::{Action, Grant};
@@ -139,6 +140,8 @@ struct Shared {
     stopping: AtomicBool,
     /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
     workshop: Arc<Mutex<()>>,
+    /// Requests that may go on at a time: each has a thread.
+    turns: Semaphore,
     /// What tells pulling machines of executables.
     payloads: Payloads,
 }
@@ -189,6 +192,7 @@ impl Proxy {
             stopping,
             workshop,
             payloads,
+            turns: Semaphore::new(REQUESTS_MAX),
         });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
@@ -293,6 +297,10 @@ async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver)
         Ok(Some(admitted)) => admitted,
         Ok(None) => return,
         Err(refusal) => return refuse(sender, refusal).await,
+    };
+    let Ok(_turn) = shared.turns.try_acquire() else {
+        let text = format!("the proxy has {REQUESTS_MAX} requests under way");
+        return refuse(sender, Refusal { fault: Fault::Retry, text, hint: None }).await;
     };
     let granted = Granted { shared: Arc::clone(&shared), grant };
     match operation {

@@ -223,6 +223,29 @@ async fn an_interrupted_pull_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_a_pull_left_moved_aside_is_put_back() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        world.pull("app", &copy).await.expect("pulled");
+        let old = world.path(".copy.whit/old");
+        // As where a file system cannot exchange two directories, and the pull ended between its two renames.
+        fs::rename(&copy, &old).expect("renamed");
+        let pulled = world.pull("app", &copy).await.expect("pulled");
+        assert_eq!(pulled.fetched_bytes, 0, "it has what was moved aside: {pulled:?}");
+        assert!(!old.exists());
+        assert_same(&tree, &copy);
+        // Or behind the second one.
+        some_tree(&old, 2);
+        world.pull("app", &copy).await.expect("pulled");
+        assert!(!old.exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
     within(async {
         let world = World::start();

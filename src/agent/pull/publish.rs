@@ -15,6 +15,7 @@ use super::super::scan::{self, Archives, Selection};
 use super::super::{Error, Result, Session, blocking};
 use super::fetch::{Fetched, fetch};
 use super::held::{Held, Present};
+use crate::blocking::start_whole;
 use crate::chunking::Profile;
 use crate::crash;
 use crate::files::{self, Lock, OnPath};
@@ -67,6 +68,8 @@ struct Staging {
 
 /// Says that the directory beside it was made by a pull.
 const MARK: &str = "pulled";
+/// The directory before, where the file system cannot exchange two: for a moment.
+const OLD: &str = "old";
 
 /// `.DIR.whit` beside `DIR`.
 fn beside(target: &Path) -> PathBuf {
@@ -137,14 +140,22 @@ pub async fn pull_tree(
     let counters = session.counters();
     let Fetched { record, root, chunks, bytes } = fetched;
     let release = root.release();
-    {
-        let (target, monitor) = (target.clone(), Arc::clone(monitor));
+    let (staging, store) = {
+        let monitor = Arc::clone(monitor);
         blocking(move || {
             crash::point("pull.fetched");
             let held = Held { present: &present, fetched: &store };
             let tree = staging.path("tree");
             reassembly::write_tree(&root, &held, &tree, &TreeOptions::default(), monitor.as_ref())?;
             crash::point("pull.tree");
+            Ok::<_, Error>((staging, store))
+        })
+        .await?
+    };
+    {
+        let target = target.clone();
+        let exchanging = move || {
+            let tree = staging.path("tree");
             files::publish(&staging.path(MARK), release.to_string().as_bytes(), 0o600)?;
             exchange(&tree, &target)?;
             // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
@@ -152,8 +163,9 @@ pub async fn pull_tree(
             files::remove(&staging.path("store"))?;
             crash::point("pull.after");
             Ok::<(), Error>(())
-        })
-        .await?;
+        };
+        // An interrupted pull has either all of this or nothing.
+        start_whole(exchanging).await??;
     }
     Ok(Pulled {
         release,
@@ -171,10 +183,12 @@ pub async fn pull_tree(
 
 /// Looks at the directory as it is and opens what an interrupted pull left.
 fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result<(Staging, Present, Store)> {
+    restore(target)?;
     // Before anything is made beside a directory that is not ours.
     let is_there = is_replaceable(target, options)?;
     let staging = Staging::open(target)?;
     files::remove(&staging.path("tree"))?;
+    files::remove(&staging.path(OLD))?;
     let present = if is_there {
         let everything = Selection { ignore_files_off: true, ..Selection::default() };
         let archives = Archives::new(staging.folder.clone());
@@ -200,6 +214,16 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     };
     let store = Store::open(&staging.path("store"), store::Options::PASSING)?;
     Ok((staging, present, store))
+}
+
+/// Puts the directory back that a pull moved aside and was ended before it put the new one in its place.
+fn restore(target: &Path) -> Result<()> {
+    let old = beside(target).join(OLD);
+    let is_away = fs::symlink_metadata(target).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if is_away && old.is_dir() {
+        files::rename(&old, target)?;
+    }
+    Ok(())
 }
 
 /// Whether there is a directory to replace; an error where something else is there, or what is not ours.
@@ -230,7 +254,7 @@ fn exchange(tree: &Path, target: &Path) -> Result<()> {
         Err(rustix::io::Errno::NOENT) => files::rename(tree, target)?,
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
             // A file system that cannot exchange: the directory is away for a moment, never half there.
-            let old = tree.with_file_name("old");
+            let old = tree.with_file_name(OLD);
             files::rename(target, &old)?;
             files::rename(tree, target)?;
             files::remove(&old)?;

@@ -29,7 +29,7 @@ use crate::patch;
 use crate::push::{Edges, Likeness};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
-use crate::store::{Store, StoreReader};
+use crate::store::{Lease, Store, StoreReader};
 use crate::token::Action;
 use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
 
@@ -112,8 +112,12 @@ fn run(
     let compressor = Compressor::new(LEVEL_DEFAULT);
     let shared = &granted.shared;
     let makers = Makers { payloads: &shared.payloads, workshop: &shared.workshop };
-    let mut supply = Supply { reader, leaves, compressor, replies, base, makers, is_slow: false };
+    let mut supply =
+        Supply { reader, leaves, compressor, replies, base, makers, is_slow: false, lease: &lease };
     while let Some(request) = requests.blocking_recv() {
+        if replies.is_closed() {
+            break;
+        }
         lease.renew();
         match request {
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
@@ -160,7 +164,7 @@ const UNIT_BYTES: usize = 4 * 1024 * 1024;
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 /// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
-/// How long a unit waits until nobody else makes a patch.
+/// How long the units of one request wait until nobody else makes a patch.
 const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Reads what is wanted and sends it, neighbours together.
@@ -173,6 +177,7 @@ struct Supply<'a> {
     makers: Makers<'a>,
     /// Whether the agent's link is: it asked for executables.
     is_slow: bool,
+    lease: &'a Lease,
 }
 
 impl Supply<'_> {
@@ -230,13 +235,14 @@ impl Supply<'_> {
             new.push((place, thin, known));
         }
         let told = self.likenesses(&new, &asked);
+        let deadline = Instant::now() + PATCH_TIME_MAX;
         let mut told = told.into_iter().peekable();
         let mut unit = Unit::default();
         for (number, chunk) in wanted.iter().enumerate() {
             if let Some((_, likeness)) = told.next_if(|(first, _)| *first == number) {
                 let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
                 if unit.basis_bytes + bytes > UNIT_BASIS_BYTES {
-                    self.send_unit(std::mem::take(&mut unit))?;
+                    self.send_unit(std::mem::take(&mut unit), deadline)?;
                 }
                 if bytes <= UNIT_BASIS_BYTES && !unit.spans.contains(&likeness.basis) {
                     unit.spans.push(likeness.basis);
@@ -247,10 +253,10 @@ impl Supply<'_> {
             unit.bytes += chunk.bytes as usize;
             unit.chunks.push(*chunk);
             if unit.bytes >= UNIT_BYTES || unit.chunks.len() == FRAME_CHUNKS_MAX {
-                self.send_unit(std::mem::take(&mut unit))?;
+                self.send_unit(std::mem::take(&mut unit), deadline)?;
             }
         }
-        self.send_unit(unit)
+        self.send_unit(unit, deadline)
     }
 
     /// What the wanted chunks resemble in the agent's release, each with the first of them.
@@ -281,7 +287,11 @@ impl Supply<'_> {
     }
 
     /// Sends a unit: told by older chunks where there are some.
-    fn send_unit(&mut self, unit: Unit) -> Result<(), Refusal> {
+    fn send_unit(&mut self, unit: Unit, deadline: Instant) -> Result<(), Refusal> {
+        if self.replies.is_closed() {
+            return Ok(());
+        }
+        self.lease.renew();
         if unit.spans.is_empty() {
             return self.send(&unit.chunks, FRAME_PLAIN_TARGET, PullReply::Chunks);
         }
@@ -292,7 +302,7 @@ impl Supply<'_> {
         for chunk in &unit.chunks {
             self.read(chunk, &mut plain)?;
         }
-        let (basis, codec, payload) = if let Some(patch) = self.patch(&unit, &plain, &older) {
+        let (basis, codec, payload) = if let Some(patch) = self.patch(&unit, &plain, &older, deadline) {
             (Basis::Patch(unit.spans), Codec::Raw, patch)
         } else {
             let payload = compression::compress_against(&older, &plain, LEVEL_DEFAULT);
@@ -305,13 +315,13 @@ impl Supply<'_> {
     }
 
     /// What tells a unit by a patch, where that is worth the time.
-    fn patch(&self, unit: &Unit, plain: &[u8], older: &[u8]) -> Option<Arc<Vec<u8>>> {
+    fn patch(&self, unit: &Unit, plain: &[u8], older: &[u8], deadline: Instant) -> Option<Arc<Vec<u8>>> {
         let make = || Some(patch::compress(plain, older).expect("a unit's basis is within a patch's"));
         if plain.len() <= PATCH_BYTES {
             return make().map(Arc::new);
         }
         let name = self.is_slow.then(|| name_of("whit pull patch", &unit.basis, &unit.chunks))?;
-        self.makers.payload(name, Instant::now() + PATCH_TIME_MAX, make)
+        self.makers.payload(name, deadline, make)
     }
 
     /// Sends the parts, in order, as batches of about `target` bytes.
