@@ -15,10 +15,12 @@ mod serve;
 mod token;
 mod upkeep;
 
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::{io, panic};
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::faults::{Fault, Faulty};
 use crate::monitor::{Monitor, Silent};
@@ -189,8 +191,7 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.output.json, cli.output.quiet);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
+    let result = match runtime() {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
         Err(source) => Err(crate::threads::Error::Start(source).into()),
     };
@@ -201,6 +202,18 @@ pub fn run() -> ExitCode {
             ExitCode::from(error.fault().exit_code())
         }
     }
+}
+
+/// Tokio panics where the system gives one of its threads but not the next, and then waits for the first for ever.
+fn runtime() -> io::Result<Runtime> {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        eprintln!("error: no thread could be started: {panic}");
+        process::exit(Fault::Retry.exit_code().into());
+    }));
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    panic::set_hook(usual);
+    runtime
 }
 
 async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {

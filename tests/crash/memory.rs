@@ -1,6 +1,7 @@
 //! Too little memory: a push ends well or with a word, and nothing that was acknowledged is lost.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -125,6 +126,7 @@ fn an_agent_short_of_memory_hurts_nobody() {
         let outcome = if done.is_good() {
             "pushed"
         } else {
+            assert_ne!(done.status.signal(), Some(9), "{kibibytes} KiB: it did not end by itself: {done:?}");
             assert!(says_why(&done.err), "{kibibytes} KiB: {done:?}");
             "ended with a word"
         };
