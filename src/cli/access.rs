@@ -1,5 +1,6 @@
 //! Which proxy a command talks to: one that was named, one that was logged in to, or one of its own.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::embedded::{self, Embedded};
 use super::output::Output;
+use super::progress::waiting;
 use super::{Error, config};
 use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
@@ -19,17 +21,17 @@ use crate::link;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Proxy")]
 pub struct AccessArgs {
-    /// The proxy's address, as `whit serve` prints it.
-    #[arg(long, env = "WHIT_PROXY", value_name = "URL")]
+    /// The proxy's address, as `whit serve` prints it [env: `WHIT_PROXY`].
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
     proxy: Option<String>,
-    /// The token to show. Better from the environment than on the command line, where others see it.
-    #[arg(long, env = "WHIT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    /// The token to show [env: `WHIT_TOKEN`, which others of this machine do not see].
+    #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// A file that holds the token.
-    #[arg(long, env = "WHIT_TOKEN_FILE", value_name = "FILE")]
+    /// A file that holds the token [env: `WHIT_TOKEN_FILE`].
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Use the proxy inside the command, with its data in this folder [default where no proxy is named
-    /// or logged in to: `WHIT_DATA`, else the user's data folder].
+    /// Use the proxy inside the command, with its data in this folder [env: `WHIT_DATA`; where no proxy is
+    /// named or logged in to either: the user's data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -52,7 +54,10 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct Open {
     /// The session.
     pub session: Session,
+    /// The proxy or the data folder, for people.
+    pub place: String,
     embedded: Option<Embedded>,
+    output: Output,
 }
 
 impl Open {
@@ -60,79 +65,152 @@ impl Open {
     pub async fn finish(self) {
         self.session.finish().await;
         if let Some(embedded) = self.embedded {
+            let _waiting = waiting(&self.output, "ending the proxy inside");
             embedded.stop().await;
         }
     }
 
-    /// Runs `work` on the session, to its end or to Ctrl-C, and closes everything in order.
+    /// Runs `work` on the session, to its end or to Ctrl-C, and closes everything in order; a second Ctrl-C leaves that
+    /// to the next command.
     pub async fn run<T>(self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
         let result = tokio::select! {
             result = work(&self.session) => result,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
         };
-        self.finish().await;
-        result
+        tokio::select! {
+            () = self.finish() => result,
+            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        }
     }
 }
 
+/// Where a command's proxy is.
+#[derive(Debug)]
+enum Place {
+    /// At an address.
+    Remote(Access),
+    /// Inside the command, on this folder.
+    Inside(PathBuf),
+}
+
 impl AccessArgs {
-    /// Opens a session; `local` are destinations that only a proxy inside the command can serve.
+    /// Opens a session, or is interrupted; `local` are destinations that only a proxy inside the command can serve.
     pub async fn open(
         &self,
         output: &Output,
         local: Vec<(DestinationName, Directory)>,
     ) -> Result<Open, Error> {
-        if let Some(access) = self.remote()? {
-            if !local.is_empty() {
+        tokio::select! {
+            opened = self.open_place(output, local) => opened,
+            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        }
+    }
+
+    async fn open_place(
+        &self,
+        output: &Output,
+        local: Vec<(DestinationName, Directory)>,
+    ) -> Result<Open, Error> {
+        let (place, access, embedded) = match self.place(output)? {
+            Place::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
                     "a proxy elsewhere does not deliver to `dir:` paths of this machine",
                     "name one of the destinations in the proxy's configuration",
                 ));
             }
-            let session = Session::open(&access, &link::Options::default()).await?;
-            Ok(Open { session, embedded: None })
-        } else {
-            let data = match &self.data {
-                Some(data) => data.clone(),
-                None => config::data_folder()?,
-            };
-            let (embedded, access) = embedded::open(&data, local, output).await?;
-            let session = Session::open(&access, &link::Options::default()).await?;
-            Ok(Open { session, embedded })
+            Place::Remote(access) => (host_of(&access.url), access, None),
+            Place::Inside(data) => {
+                let (embedded, access) = embedded::open(&data, local, output).await?;
+                (data.display().to_string(), access, embedded)
+            }
+        };
+        let _waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
+        let session = Session::open(&access, &link::Options::default()).await?;
+        Ok(Open { session, place, embedded, output: output.clone() })
+    }
+
+    /// What the command line names; else what the environment names; else what was logged in to; else the user's
+    /// own folder. Where a flag overrides a variable that names another place, that is said.
+    fn place(&self, output: &Output) -> Result<Place, Error> {
+        let (proxy, data) = (variable("WHIT_PROXY"), variable("WHIT_DATA"));
+        let overridden = |set: &str, used: &str| output.note(&format!("{set} is set, {used} is used"));
+        if let Some(folder) = &self.data {
+            if proxy.is_some() {
+                overridden("WHIT_PROXY", "--data");
+            }
+            return Ok(Place::Inside(folder.clone()));
         }
+        if let Some(url) = &self.proxy {
+            if proxy.is_some_and(|set| set != url.as_str()) {
+                overridden("WHIT_PROXY", "--proxy");
+            }
+            return self.at(url);
+        }
+        if let Some(url) = proxy {
+            return self.at(&text("WHIT_PROXY", url)?);
+        }
+        let login = read_login()?;
+        if let Some(folder) = data {
+            if login.is_some() {
+                output.note("WHIT_DATA is set, and is used in place of the proxy of `whit login`");
+            }
+            return Ok(Place::Inside(folder.into()));
+        }
+        let Some(login) = login else { return Ok(Place::Inside(config::data_folder()?)) };
+        let token = self.token()?.unwrap_or(login.token);
+        Ok(Place::Remote(Access { url: login.proxy, token }))
     }
 
-    /// The proxy that was named or logged in to.
-    fn remote(&self) -> Result<Option<Access>, Error> {
-        let login = match (&self.proxy, &self.data) {
-            // A data folder on the command line means the proxy inside.
-            (None, Some(_)) => return Ok(None),
-            _ => read_login()?,
-        };
-        let Some(url) = &self.proxy else {
-            let Some(login) = login else { return Ok(None) };
-            let token = self.token()?.unwrap_or(login.token);
-            return Ok(Some(Access { url: login.proxy, token }));
-        };
+    /// The proxy at an address.
+    fn at(&self, url: &str) -> Result<Place, Error> {
         let url: ProxyUrl = url.parse()?;
-        let remembered = login.filter(|login| login.proxy == url).map(|login| login.token);
-        let token = self.token()?.or(remembered).ok_or_else(|| {
-            Error::input(
-                "there is no token for the proxy",
-                "set WHIT_TOKEN or WHIT_TOKEN_FILE, or run `whit login`",
-            )
-        })?;
-        Ok(Some(Access { url, token }))
+        let token = match self.token()? {
+            Some(token) => token,
+            None => remembered(&url)?,
+        };
+        Ok(Place::Remote(Access { url, token }))
     }
 
+    /// The token that the command line gives, else the one that the environment gives.
     fn token(&self) -> Result<Option<String>, Error> {
         if let Some(token) = &self.token {
             return Ok(Some(token.trim().to_owned()));
         }
-        let Some(path) = &self.token_file else { return Ok(None) };
-        let text = files::read_bounded(path, FILE_BYTES_MAX)?;
+        if let (None, Some(token)) = (&self.token_file, variable("WHIT_TOKEN")) {
+            return Ok(Some(text("WHIT_TOKEN", token)?.trim().to_owned()));
+        }
+        let path = self.token_file.clone().or_else(|| variable("WHIT_TOKEN_FILE").map(PathBuf::from));
+        let Some(path) = path else { return Ok(None) };
+        let text = files::read_bounded(&path, FILE_BYTES_MAX)?;
         Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
     }
+}
+
+/// The token of `whit login` to that very address.
+fn remembered(url: &ProxyUrl) -> Result<String, Error> {
+    let login = read_login()?.filter(|login| login.proxy == *url);
+    login.map(|login| login.token).ok_or_else(|| {
+        Error::input(
+            "there is no token for the proxy",
+            "set WHIT_TOKEN or WHIT_TOKEN_FILE, or run `whit login`",
+        )
+    })
+}
+
+/// A variable of the environment; an empty one is as good as none.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn text(name: &str, value: OsString) -> Result<String, Error> {
+    let wrong = |_| Error::input(format!("{name} is not text"), format!("set {name} anew, or unset it"));
+    value.into_string().map_err(wrong)
+}
+
+/// An address without its fingerprint, for people.
+fn host_of(url: &ProxyUrl) -> String {
+    let url = url.to_string();
+    url.split('#').next().unwrap_or_default().to_owned()
 }
 
 fn read_login() -> Result<Option<Login>, Error> {

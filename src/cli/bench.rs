@@ -70,8 +70,10 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
     let (Some(old), Some(new)) = (arguments.old, arguments.new) else {
         let reports = arguments.markdown.iter().map(|path| Report::read(path));
         let reports = reports.collect::<Result<Vec<_>, _>>()?;
-        output.line(bench::markdown(&reports).trim_end());
-        return Ok(());
+        if output.is_json() {
+            return Err(Error::input("--markdown prints no JSON", "leave out --json"));
+        }
+        return output.line(bench::markdown(&reports).trim_end());
     };
     let name = match arguments.name {
         Some(name) => name,
@@ -98,8 +100,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         bench::draw(&report, path)?;
         output.note(&format!("drawn into {}", path.display()));
     }
-    output.report(&report, || text(&report));
-    Ok(())
+    output.report(&report, || text(&report))
 }
 
 /// Measures on a thread of its own; Ctrl-C or SIGTERM ends what runs, and waits until it is cleared away.

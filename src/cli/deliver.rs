@@ -1,12 +1,14 @@
 //! `whit deliver`.
 
 use clap::Args;
+use serde_json::json;
 
 use super::output::Output;
+use super::progress::waiting;
 use super::push::{delivered_all, delivery_text, destinations};
 use super::{AccessArgs, Error};
 use crate::ids::Selector;
-use crate::record::DeliveryEvent;
+use crate::record::{DeliveryEvent, DeliveryState};
 use crate::wire::{Answer, Operation};
 
 /// Deliver a release again, without any agent's bytes.
@@ -27,9 +29,13 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
     let open = arguments.access.open(output, local).await?;
     let question = Operation::Deliver { release: arguments.release, destinations };
     let mut events: Vec<DeliveryEvent> = Vec::new();
+    let waits = waiting(output, "delivering");
     open.run(async |session| {
         let take = |answer| {
             if let Answer::Delivery(event) = answer {
+                if matches!(event.state, DeliveryState::Retrying { .. }) {
+                    waits.note(&line(&event));
+                }
                 events.retain(|earlier: &DeliveryEvent| earlier.destination != event.destination);
                 events.push(event);
             }
@@ -37,12 +43,16 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
         Ok(session.ask(&question, take).await?)
     })
     .await?;
-    output.report(&events, || {
-        events
-            .iter()
-            .map(|event| format!("delivered to {}", delivery_text(event)))
-            .collect::<Vec<_>>()
-            .join("\n")
-    });
-    delivered_all(&events)
+    drop(waits);
+    let ended = delivered_all(&events);
+    // An array has no field for an error.
+    let value = if ended.is_ok() { json!(events) } else { json!({ "delivered": events }) };
+    output.report_with(&value, ended, || events.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// How one delivery ended, as a sentence.
+fn line(event: &DeliveryEvent) -> String {
+    let delivered = matches!(event.state, DeliveryState::Delivered(_));
+    let to = if delivered { "delivered to " } else { "not delivered: " };
+    format!("{to}{}", delivery_text(event))
 }

@@ -72,8 +72,7 @@ pub async fn run(arguments: DemoArgs, output: &Output) -> Result<(), Error> {
             sent.trim_end_matches(" x"),
             output::bytes(same)
         )
-    });
-    Ok(())
+    })
 }
 
 /// Serves, pushes OLD, pushes NEW with its delivery, and stops.
@@ -115,7 +114,7 @@ async fn push_one(
 ) -> Result<Receipt, Error> {
     let session = Session::open(access, &link::Options::default()).await?;
     let order = Order { destinations, threads: threads(), ..Order::new("demo".parse()?, path.to_owned()) };
-    let receipt = push(&session, &order, &monitor(output)).await?;
+    let receipt = push(&session, &order, &monitor(output, "sending")).await?;
     session.finish().await;
     Ok(receipt)
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::output::Output;
+use super::progress::waiting;
 use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
 use crate::destination::Directory;
@@ -54,7 +55,7 @@ pub async fn open(
     output: &Output,
 ) -> Result<(Option<Embedded>, Access), Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut told = false;
+    let mut told = None;
     let destinations: BTreeMap<_, _> = local.into_iter().collect();
     loop {
         let mut options = Options::new(data, ([127, 0, 0, 1], 0).into());
@@ -71,9 +72,10 @@ pub async fn open(
         {
             return Ok((None, access));
         }
-        if !told {
-            output.note(&format!("waiting for another whit that uses {}", data.display()));
-            told = true;
+        if told.is_none() {
+            let what = format!("waiting for another whit that uses {}", data.display());
+            output.note(&what);
+            told = Some(waiting(output, what));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

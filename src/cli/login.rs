@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::access::Login;
 use super::output::{self, Output};
+use super::progress::waiting;
 use super::{Error, config};
 use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
@@ -26,6 +27,7 @@ pub struct LoginArgs {
 pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     let login = Login { proxy: arguments.url, token: arguments.token.trim().to_owned() };
     let access = Access { url: login.proxy.clone(), token: login.token.clone() };
+    let waits = waiting(output, "connecting");
     let session = Session::open(&access, &link::Options::default()).await?;
     let mut identity = None;
     session
@@ -36,6 +38,7 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
         })
         .await?;
     session.finish().await;
+    drop(waits);
     let Some(info) = identity else { return Err(crate::agent::Error::Ended.into()) };
     let path = config::login_file()?;
     let text =
@@ -45,12 +48,16 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     }
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;
+    for name in ["WHIT_PROXY", "WHIT_DATA"] {
+        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+            output.note(&format!("{name} is set: commands use that, until it is unset"));
+        }
+    }
     output.report(
         &json!({ "proxy": login.proxy, "user": info.user, "space": info.space, "expires": info.expires }),
         || {
             let until = info.expires.map_or_else(|| "revoked".to_owned(), output::time);
             format!("logged in to {} as {} in space {}, until {until}", login.proxy, info.user, info.space)
         },
-    );
-    Ok(())
+    )
 }

@@ -28,13 +28,14 @@ use crate::{address, agent, config, files, identity, ids, link, proxy, reassembl
 
 use self::access::AccessArgs;
 use self::output::Output;
+use self::progress::monitor;
 
 const AFTER_HELP: &str = "\
 Without a proxy configured, whit keeps everything in a store of your own (--data, WHIT_DATA) and runs
 its proxy inside the command: try `whit push myapp ./build`, change something, and push again.
 
 Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allowed, 5 damaged data,
-6 try again, 7 no room, 8 incompatible versions, 130 interrupted.";
+6 try again, 7 no room, 8 incompatible versions, 130 interrupted, 141 nobody read the output to its end.";
 
 /// Sends only the whit that changed: pushes releases to a proxy, which rebuilds and delivers them whole.
 #[derive(Debug, Parser)]
@@ -127,9 +128,31 @@ pub(crate) enum Error {
     Told { fault: Fault, text: String, hint: Option<String> },
     #[error("interrupted")]
     Interrupted,
+    /// Standard output.
+    #[error("could not write to standard output: {0}")]
+    Output(io::Error),
 }
 
+/// What a shell says of a program that a closed pipe ended: 128 and SIGPIPE.
+const READER_GONE: u8 = 141;
+
 impl Error {
+    /// Whether whoever read standard output has stopped: no error to speak of.
+    fn is_reader_gone(&self) -> bool {
+        let source = match self {
+            Self::Output(source) => source,
+            Self::Rebuild(
+                reassembly::Error::Output { source, .. } | reassembly::Error::OutputEnd(source),
+            ) => source,
+            _ => return false,
+        };
+        source.kind() == io::ErrorKind::BrokenPipe
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.is_reader_gone() { READER_GONE } else { self.fault().exit_code() }
+    }
+
     fn input(text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Told { fault: Fault::Input, text: text.into(), hint: Some(hint.into()) }
     }
@@ -151,11 +174,17 @@ impl Faulty for Error {
             Self::Name(_) => Fault::Input,
             Self::Told { fault, .. } => *fault,
             Self::Interrupted => Fault::Interrupted,
+            Self::Output(source) => Fault::of_io(source),
         }
     }
 
     fn hint(&self) -> Option<String> {
         let own = match self {
+            Self::Output(_) => {
+                Some("see where standard output goes; the command itself was carried out".to_owned())
+            }
+            Self::File(error) => error.hint(),
+            Self::Rebuild(error) => error.hint(),
             Self::Agent(error) => error.hint(),
             Self::Proxy(error) => error.hint(),
             Self::Config(error) => error.hint(),
@@ -189,7 +218,13 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
 
 /// Runs the program and gives its exit code.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let mut arguments = std::env::args_os().skip(1).take_while(|argument| argument != "--");
+            return output::of_command_line(&error, arguments.any(|argument| argument == "--json")).into();
+        }
+    };
     let output = Output::new(cli.output.json, cli.output.quiet);
     let result = match runtime() {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
@@ -199,7 +234,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.error(&error);
-            ExitCode::from(error.fault().exit_code())
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -208,7 +243,7 @@ pub fn run() -> ExitCode {
 fn runtime() -> io::Result<Runtime> {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
-        eprintln!("error: no thread could be started: {panic}");
+        output::to_stderr(&format!("error: no thread could be started: {panic}"));
         process::exit(Fault::Retry.exit_code().into());
     }));
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -238,11 +273,6 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Unpin(arguments) => upkeep::pin(arguments, false, output).await,
         Command::Stats(arguments) => queries::stats(arguments, output).await,
     }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn monitor(output: &Output) -> Arc<dyn Monitor> {
-    if output.shows_progress() { Arc::new(progress::Bar::new()) } else { notes_or_silence(output) }
 }
 
 fn notes_or_silence(output: &Output) -> Arc<dyn Monitor> {

@@ -1,24 +1,30 @@
 //! What commands print: lines for people, JSON for programs, errors with one hint.
+//!
+//! Everything goes through [`Output`]: a report that cannot be written is an error, standard error that is gone is none.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Error;
-use crate::faults::Faulty;
+use crate::faults::{Fault, Faulty};
 
-/// Where and how to report.
-#[derive(Debug, Clone, Copy)]
+/// Where and how to report. Clones report as one.
+#[derive(Debug, Clone)]
 pub struct Output {
     json: bool,
     quiet: bool,
+    /// Whether the one document of `--json` is out.
+    reported: Arc<AtomicBool>,
 }
 
 impl Output {
     /// By the command line's choice.
     pub fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self { json, quiet, reported: Arc::default() }
     }
 
     /// Whether nothing but the report is wanted.
@@ -26,55 +32,147 @@ impl Output {
         self.quiet
     }
 
+    /// Whether a program reads the report.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Whether somebody watches.
     pub fn shows_progress(&self) -> bool {
-        !self.quiet && !self.json && std::io::stderr().is_terminal()
+        !self.quiet && !self.json && io::stderr().is_terminal()
     }
 
     /// Reports a value: as one line of JSON, or in the words of `text`.
-    pub fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if self.json {
-            let line = serde_json::to_string(value).expect("reports are plain words and numbers");
-            self.line(&line);
-        } else {
-            self.line(text().trim_end());
-        }
+    ///
+    /// # Errors
+    /// Standard output does not take it.
+    pub fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Error> {
+        self.report_with(value, Ok(()), text)
     }
 
-    /// Prints a line; a reader that has gone is no error.
+    /// Reports a value, and in the same document how the command ended; returns that.
+    ///
+    /// The error is a field of a value that is an object.
+    ///
+    /// # Errors
+    /// Standard output does not take it; else the error in `ended`.
+    pub fn report_with(
+        &self,
+        value: &impl Serialize,
+        ended: Result<(), Error>,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        if self.json {
+            let mut value = serde_json::to_value(value).expect("reports are plain words and numbers");
+            if let (Some(fields), Err(error)) = (value.as_object_mut(), &ended) {
+                fields.insert("error".to_owned(), error_fields(error));
+            }
+            self.document(&value)?;
+        } else {
+            self.line(text().trim_end())?;
+        }
+        ended
+    }
+
+    fn document(&self, value: &Value) -> Result<(), Error> {
+        self.reported.store(true, Ordering::Relaxed);
+        self.line(&value.to_string())
+    }
+
+    /// Prints a line.
+    ///
+    /// # Errors
+    /// Standard output does not take it.
     #[expect(clippy::unused_self, reason = "printing belongs to the output, whatever it was told")]
-    pub fn line(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+    pub fn line(&self, text: &str) -> Result<(), Error> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Output)
     }
 
     /// Tells people something beside the report.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            to_stderr(text);
         }
     }
 
-    /// Prints an error: the chain, one hint, and for programs the fault.
+    /// Prints an error: the chain, one hint, and for programs the fault, unless a report has it already.
     pub fn error(&self, error: &Error) {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(next) = cause {
-            let told = next.to_string();
-            if !text.contains(&told) {
-                text = format!("{text}: {told}");
-            }
-            cause = next.source();
+        // Whoever closed the pipe wants no more words.
+        if error.is_reader_gone() {
+            return;
         }
-        if self.json {
-            let error = json!({ "error": { "fault": error.fault(), "text": text, "hint": error.hint() } });
-            self.line(&error.to_string());
+        if self.json && !self.reported.load(Ordering::Relaxed) {
+            // Where this fails too, standard error has the words.
+            drop(self.document(&json!({ "error": error_fields(error) })));
         }
-        eprintln!("error: {text}");
+        to_stderr(&format!("error: {}", chain(error)));
         if let Some(hint) = error.hint() {
-            eprintln!("hint: {hint}");
+            to_stderr(&format!("hint: {hint}"));
         }
     }
+}
+
+/// The error with its causes, each told once.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let told = next.to_string();
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+fn error_fields(error: &Error) -> Value {
+    json!({
+        "fault": error.fault(), "text": chain(error), "hint": error.hint(), "exit_code": error.exit_code(),
+    })
+}
+
+/// Prints a line on standard error; where that is gone there is nobody to tell.
+pub fn to_stderr(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Answers a command line that asks for help or the version, or that means nothing, as clap found; gives the exit code.
+pub fn of_command_line(error: &clap::Error, json: bool) -> u8 {
+    use clap::error::ErrorKind;
+    let output = Output::new(json, false);
+    if error.use_stderr() {
+        let code = Fault::Input.exit_code();
+        if json {
+            let (text, hint) = in_one_line(&error.to_string());
+            let error = json!({ "fault": Fault::Input, "text": text, "hint": hint, "exit_code": code });
+            if let Err(error) = output.document(&json!({ "error": error })) {
+                output.error(&error);
+                return error.exit_code();
+            }
+        }
+        // Where standard error is gone there is nobody to tell.
+        drop(error.print());
+        return code;
+    }
+    let told = match error.kind() {
+        _ if !json => error.print().map_err(Error::Output),
+        ErrorKind::DisplayVersion => output.document(&json!({ "version": env!("CARGO_PKG_VERSION") })),
+        _ => output.document(&json!({ "help": error.to_string() })),
+    };
+    let Err(error) = told else { return 0 };
+    output.error(&error);
+    error.exit_code()
+}
+
+/// What clap says over several lines: what is wrong, and what to do about it.
+fn in_one_line(told: &str) -> (String, String) {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (wrong, rest) = told.split_once("\n\n").unwrap_or((told, ""));
+    let hints = rest.split("\n\n").map(words).filter(|hint| !hint.is_empty());
+    let hint = hints.collect::<Vec<_>>().join("; ");
+    (words(wrong.trim_start_matches("error:")), if hint.is_empty() { "try `--help`".to_owned() } else { hint })
 }
 
 /// A number of bytes for people: `1.25 MB`; decimal units, as links are sold.

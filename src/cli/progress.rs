@@ -1,37 +1,84 @@
-//! Progress on a terminal, and notes.
+//! Progress: a bar on a terminal, lines now and then elsewhere, and notes.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::monitor::{Monitor, Phase};
+use super::output::{self, Output, to_stderr};
+use crate::monitor::{Monitor, Phase, Silent};
 
 /// Redraws a second: smooth to the eye, nothing to the processor.
 const REDRAWS: u8 = 8;
+/// Between two lines where nobody watches: below the ten seconds after which people and their machines begin to doubt.
+const LINE_EVERY: Duration = Duration::from_secs(9);
+
+/// Progress as `output` wants it; `transfer` is the word for what crosses the link: `sending` or `fetching`.
+pub fn monitor(output: &Output, transfer: &'static str) -> Arc<dyn Monitor> {
+    if output.is_quiet() {
+        Arc::new(Silent)
+    } else if output.shows_progress() {
+        Arc::new(Bar::new(transfer))
+    } else {
+        Arc::new(Lines::start(transfer, LINE_EVERY, to_stderr))
+    }
+}
+
+/// Says until it is dropped that something is waited for.
+pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn Monitor> {
+    let what = what.into();
+    if output.is_quiet() {
+        Arc::new(Silent)
+    } else if output.shows_progress() {
+        let bar = Bar::new("");
+        bar.show(what, None);
+        Arc::new(bar)
+    } else {
+        let lines = Lines::start("", LINE_EVERY, to_stderr);
+        lines.shared.work().begin(what, None);
+        Arc::new(lines)
+    }
+}
+
+fn words(phase: Phase, transfer: &'static str) -> &'static str {
+    match phase {
+        Phase::Scan => "reading",
+        Phase::Negotiate => "comparing",
+        Phase::Transfer => transfer,
+        Phase::Rebuild => "writing",
+    }
+}
 
 /// One line that shows the phase under way.
 #[derive(Debug)]
-pub struct Bar {
+struct Bar {
     bar: ProgressBar,
+    transfer: &'static str,
     phase: Mutex<Option<Phase>>,
 }
 
 impl Bar {
     /// Shows nothing until a phase begins.
-    pub fn new() -> Self {
+    fn new(transfer: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(REDRAWS));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, phase: Mutex::new(None) }
+        Self { bar, transfer, phase: Mutex::new(None) }
     }
-}
 
-fn words(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Scan => "reading",
-        Phase::Negotiate => "comparing",
-        Phase::Transfer => "sending",
-        Phase::Rebuild => "writing",
+    fn show(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>) {
+        match total {
+            Some(total) => self.bar.set_length(total),
+            None => self.bar.unset_length(),
+        }
+        self.set_template("{msg:>9} {spinner} {elapsed}");
+        self.bar.set_message(what);
+    }
+
+    fn set_template(&self, template: &str) {
+        self.bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
     }
 }
 
@@ -42,22 +89,21 @@ impl Monitor for Bar {
             *current = Some(phase);
             self.bar.reset();
         }
-        let template = if total.is_some() {
-            "{msg:>9} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}"
-        } else {
-            "{msg:>9} {spinner} {decimal_bytes} {decimal_bytes_per_sec}"
-        };
-        self.bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
-        match total {
-            Some(total) => self.bar.set_length(total),
-            None => self.bar.unset_length(),
-        }
-        self.bar.set_message(words(phase));
+        self.show(words(phase, self.transfer), total);
     }
 
     fn advance(&self, phase: Phase, bytes: u64) {
         let current = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        if current == Some(phase) {
+        if current == Some(phase) && bytes > 0 {
+            // Until the first byte there is no rate to show.
+            if self.bar.position() == 0 {
+                self.set_template(match self.bar.length() {
+                    Some(_) => {
+                        "{msg:>9} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}"
+                    }
+                    None => "{msg:>9} {spinner} {decimal_bytes} {decimal_bytes_per_sec}",
+                });
+            }
             self.bar.inc(bytes);
         }
     }
@@ -73,12 +119,212 @@ impl Drop for Bar {
     }
 }
 
-/// Prints notes alone, for logs.
+/// A line now and then, for logs; nothing where the work is short.
+#[derive(Debug)]
+struct Lines {
+    shared: Arc<Shared>,
+    transfer: &'static str,
+    thread: Option<JoinHandle<()>>,
+    say: fn(&str),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    work: Mutex<Work>,
+    /// The work has ended.
+    ended: Condvar,
+}
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// Gives `say` a line each time that `every` has passed.
+    fn start(transfer: &'static str, every: Duration, say: fn(&str)) -> Self {
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        // Without a thread the work goes on in silence.
+        let thread = thread::Builder::new().spawn(move || tell(&of_thread, every, say)).ok();
+        Self { shared, transfer, thread, say }
+    }
+}
+
+fn tell(shared: &Shared, every: Duration, say: fn(&str)) {
+    let mut work = shared.work();
+    let mut next = Instant::now() + every;
+    while !work.ended {
+        let now = Instant::now();
+        if now >= next {
+            next = now + every;
+            if let Some(line) = work.line(now) {
+                say(&line);
+            }
+        }
+        let waited = shared.ended.wait_timeout(work, next.saturating_duration_since(now));
+        work = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+impl Monitor for Lines {
+    fn begin(&self, phase: Phase, total: Option<u64>) {
+        let mut work = self.shared.work();
+        if work.phase == Some(phase) {
+            work.total = total;
+        } else {
+            work.begin(words(phase, self.transfer).into(), total);
+            work.phase = Some(phase);
+        }
+    }
+
+    fn advance(&self, phase: Phase, bytes: u64) {
+        let mut work = self.shared.work();
+        if work.phase == Some(phase) {
+            work.done += bytes;
+        }
+    }
+
+    fn note(&self, text: &str) {
+        (self.say)(text);
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.shared.work().ended = true;
+        self.shared.ended.notify_all();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// What is under way, and how far it is.
+#[derive(Debug, Default)]
+struct Work {
+    what: Cow<'static, str>,
+    phase: Option<Phase>,
+    total: Option<u64>,
+    done: u64,
+    began: Option<Instant>,
+    /// When the last line was said, and what was done by then.
+    told: Option<(Instant, u64)>,
+    ended: bool,
+}
+
+impl Work {
+    fn begin(&mut self, what: Cow<'static, str>, total: Option<u64>) {
+        let began = Some(Instant::now());
+        *self = Self { what, total, began, ended: self.ended, ..Self::default() };
+    }
+
+    /// What there is to say; nothing before something has begun.
+    fn line(&mut self, now: Instant) -> Option<String> {
+        let began = self.began?;
+        let (since, before) = self.told.replace((now, self.done)).unwrap_or((began, 0));
+        let passed = now.saturating_duration_since(began);
+        let mut line = self.what.to_string();
+        if self.done > 0 {
+            write!(line, " {}", output::bytes(self.done)).expect("text takes all");
+        }
+        match self.total.filter(|&total| total > 0 && self.done > 0) {
+            Some(total) => {
+                write!(line, " of {}", output::bytes(total)).expect("text takes all");
+                if self.done >= total {
+                    line.push_str(", waiting for the rest to end");
+                } else {
+                    let rate = rate(self.done - before, now.saturating_duration_since(since));
+                    write!(line, ", {}/s", output::bytes(rate)).expect("text takes all");
+                    if let Some(left) = (total - self.done).checked_div(self::rate(self.done, passed)) {
+                        let left = humantime::format_duration(Duration::from_secs(left));
+                        write!(line, ", about {left} left").expect("text takes all");
+                    }
+                }
+            }
+            None if self.done > 0 => {
+                let rate = rate(self.done - before, now.saturating_duration_since(since));
+                write!(line, ", {}/s", output::bytes(rate)).expect("text takes all");
+            }
+            None => {}
+        }
+        let passed = humantime::format_duration(Duration::from_secs(passed.as_secs()));
+        write!(line, " ({passed} so far)").expect("text takes all");
+        Some(line)
+    }
+}
+
+/// Whole bytes a second.
+fn rate(bytes: u64, time: Duration) -> u64 {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1000) / milliseconds
+}
+
+/// Prints notes alone, for work that shows how far it is by itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Notes;
 
 impl Monitor for Notes {
     fn note(&self, text: &str) {
-        eprintln!("{text}");
+        to_stderr(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    static SAID: Mutex<Option<Sender<String>>> = Mutex::new(None);
+
+    fn say(text: &str) {
+        if let Some(said) = &*SAID.lock().expect("nothing panics with it") {
+            drop(said.send(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn work_that_takes_long_says_so_and_again_until_it_ends() {
+        let (sender, said) = channel();
+        *SAID.lock().expect("nothing panics with it") = Some(sender);
+        let lines = Lines::start("sending", Duration::from_millis(5), say);
+        lines.begin(Phase::Negotiate, None);
+        let heard = |begins: &str| {
+            let patience = Duration::from_secs(60);
+            while !said.recv_timeout(patience).expect("it says something").starts_with(begins) {}
+        };
+        heard("comparing (");
+        heard("comparing (");
+        lines.begin(Phase::Transfer, Some(2_000_000));
+        lines.advance(Phase::Transfer, 1_000_000);
+        heard("sending 1.00 MB of 2.00 MB, ");
+        lines.note("a note");
+        heard("a note");
+        drop(lines);
+        *SAID.lock().expect("nothing panics with it") = None;
+        while said.recv().is_ok() {}
+    }
+
+    #[test]
+    fn a_line_says_what_how_much_how_fast_and_how_long() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut work = Work { what: "fetching".into(), began: Some(began), ..Work::default() };
+        assert_eq!(work.line(at(9)).as_deref(), Some("fetching (9s so far)"));
+        (work.total, work.done) = (Some(100_000_000), 20_000_000);
+        assert_eq!(
+            work.line(at(19)).as_deref(),
+            Some("fetching 20.00 MB of 100.00 MB, 2.00 MB/s, about 1m 16s left (19s so far)")
+        );
+        // Standing still is seen at once.
+        assert!(work.line(at(28)).is_some_and(|line| line.contains(", 0 B/s")));
+        work.done = 100_000_000;
+        assert_eq!(
+            work.line(at(37)).as_deref(),
+            Some("fetching 100.00 MB of 100.00 MB, waiting for the rest to end (37s so far)")
+        );
+        assert_eq!(Work::default().line(at(9)), None);
     }
 }

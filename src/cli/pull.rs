@@ -69,14 +69,13 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     }
     let target = arguments.dir.unwrap_or_default();
     let options = PullOptions { replace: arguments.replace, threads: threads(), link_rate };
-    let monitor = monitor(output);
+    let monitor = monitor(output, "fetching");
     let pulled = open
         .run(async |session| Ok(pull_tree(session, &arguments.release, &target, options, &monitor).await?))
         .await;
     drop(monitor);
     let pulled = pulled?;
-    output.report(&pulled, || pulled_text(&pulled));
-    Ok(())
+    output.report(&pulled, || pulled_text(&pulled))
 }
 
 /// Runs `whit cat`.
@@ -127,7 +126,7 @@ async fn fetch_aside(
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
     let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
-    let monitor = monitor(output);
+    let monitor = monitor(output, "fetching");
     let fetched = fetch(session, release, &Arc::new(Present::default()), &store, None, &monitor).await?;
     Ok((fetched, store, aside))
 }

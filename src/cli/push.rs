@@ -97,12 +97,11 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         ..Order::new(arguments.app.parse()?, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;
-    let monitor = monitor(output);
+    let monitor = monitor(output, "sending");
     let receipt = open.run(async |session| Ok(push(session, &order, &monitor).await?)).await;
     drop(monitor);
     let receipt = receipt?;
-    output.report(&receipt, || receipt_text(&receipt));
-    delivered_all(&receipt.delivered)
+    output.report_with(&receipt, delivered_all(&receipt.delivered), || receipt_text(&receipt))
 }
 
 /// Bytes a second, of a rate in bits: `20mbit`, `1gbit`, `500kbit`.

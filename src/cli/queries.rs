@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, Output};
+use super::progress::waiting;
 use super::{AccessArgs, Error};
 use crate::ids::{AppName, Label, Selector};
 use crate::record::{AppSummary, Record};
@@ -49,8 +50,27 @@ pub struct StatsArgs {
 pub async fn ask(access: &AccessArgs, output: &Output, question: Operation) -> Result<Vec<Answer>, Error> {
     let open = access.open(output, Vec::new()).await?;
     let mut answers = Vec::new();
+    let (what, changes) = words(&question);
+    if changes {
+        output.note(&format!("{what} in {}", open.place));
+    }
+    let _waiting = waiting(output, what);
     open.run(async |session| Ok(session.ask(&question, |answer| answers.push(answer)).await?)).await?;
     Ok(answers)
+}
+
+/// What the proxy does about a question, and whether that changes what it has.
+fn words(question: &Operation) -> (&'static str, bool) {
+    match question {
+        Operation::Verify { repair: false, .. } => ("verifying", false),
+        Operation::Verify { repair: true, .. } => ("verifying and repairing", true),
+        Operation::Collect { dry_run: true } => ("looking for garbage", false),
+        Operation::Collect { dry_run: false } => ("collecting garbage", true),
+        Operation::Remove(_) => ("removing a release", true),
+        Operation::Pin { pinned: true, .. } => ("pinning a release", true),
+        Operation::Pin { pinned: false, .. } => ("unpinning a release", true),
+        _ => ("waiting for the answer", false),
+    }
 }
 
 /// Runs `whit apps`.
@@ -73,8 +93,7 @@ pub async fn apps(arguments: AppsArgs, output: &Output) -> Result<(), Error> {
     output.report(&apps, || {
         let rows: Vec<Vec<String>> = apps.iter().map(row).collect();
         output::table(&["APP", "PUSHES", "LATEST", "SIZE", "PUSHED"], &rows)
-    });
-    Ok(())
+    })
 }
 
 /// Runs `whit releases`.
@@ -101,8 +120,7 @@ pub async fn releases(arguments: ReleasesArgs, output: &Output) -> Result<(), Er
     output.report(&releases, || {
         let rows: Vec<Vec<String>> = releases.iter().map(row).collect();
         output::table(&["#", "RELEASE", "PUSHED", "USER", "FILES", "SIZE", "UNSEEN", "SENT", "LABELS"], &rows)
-    });
-    Ok(())
+    })
 }
 
 /// Runs `whit diff`.
@@ -126,8 +144,7 @@ pub async fn diff(arguments: DiffArgs, output: &Output) -> Result<(), Error> {
         let mut rows: Vec<Vec<String>> = changes.iter().map(change_row).collect();
         rows.push(vec!["total".to_owned(), String::new(), output::bytes(unseen), String::new()]);
         output::table(&["WHAT", "SIZE", "UNSEEN", "PATH"], &rows)
-    });
-    Ok(())
+    })
 }
 
 fn change_row(change: &Change) -> Vec<String> {
@@ -149,8 +166,7 @@ pub async fn stats(arguments: StatsArgs, output: &Output) -> Result<(), Error> {
     let Some(Answer::Statistics(statistics)) = answers.into_iter().next() else {
         return Err(crate::agent::Error::Ended.into());
     };
-    output.report(&statistics, || stats_text(&statistics));
-    Ok(())
+    output.report(&statistics, || stats_text(&statistics))
 }
 
 fn stats_text(statistics: &Statistics) -> String {

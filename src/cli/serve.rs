@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Output;
+use super::progress::waiting;
 use super::{Error, config, token};
 use crate::config::Config;
 use crate::faults::Fault;
@@ -74,13 +75,14 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         result => result?,
     };
     let url = proxy.url().to_string();
-    output.report(&json!({ "url": url }), || url.clone());
+    output.report(&json!({ "url": url }), || url.clone())?;
     output.note(&format!("data in {}; Ctrl-C stops", data.display()));
     if proxy.is_first_start() {
         let user: UserName = "admin".parse()?;
         let token = token::everything(proxy.identity(), user)?;
         output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
     }
+    let mut stopping = None;
     proxy
         .run(async {
             tokio::select! {
@@ -88,8 +90,10 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
                 _ = terminate.recv() => {}
             }
             output.note("stopping when what is under way has ended");
+            stopping = Some(waiting(output, "stopping"));
         })
         .await;
+    drop(stopping);
     Ok(())
 }
 
@@ -106,6 +110,8 @@ pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error
 fn log_to_stderr(output: &Output) {
     let level = if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO };
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    // Where standard error is gone, so is the log: that is no reason to panic.
+    let log = log.log_internal_errors(false);
     // A second start in one process, as in tests, keeps the first log.
     drop(log.with_target(false).try_init());
 }

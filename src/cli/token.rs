@@ -76,8 +76,7 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
         TokenCommand::Revoke { id } => {
             let id: TokenId = id.parse().map_err(identity_error)?;
             identity.revoke(id)?;
-            output.report(&json!({ "revoked": id }), || format!("revoked {id}"));
-            Ok(())
+            output.report(&json!({ "revoked": id }), || format!("revoked {id}"))
         }
     }
 }
@@ -103,8 +102,7 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
         issued: now,
         expires: arguments.expires.map(|time| now + time.as_secs()),
     })?;
-    output.report(&json!({ "id": id, "token": token }), || token.clone());
-    Ok(())
+    output.report(&json!({ "id": id, "token": token }), || token.clone())
 }
 
 /// A token that allows everything in the default space: for the first start.
@@ -156,8 +154,7 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
         output::table(&["ID", "USER", "SPACE", "ALLOW", "APPS", "TO", "EXPIRES", "STATE"], &rows)
             .replace('#', "")
-    });
-    Ok(())
+    })
 }
 
 fn now() -> u64 {

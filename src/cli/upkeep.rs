@@ -60,10 +60,10 @@ pub async fn gc(arguments: GcArgs, output: &Output) -> Result<(), Error> {
     let question = Operation::Collect { dry_run: arguments.dry_run };
     for answer in ask(&arguments.access, output, question).await? {
         if let Answer::Collected(collected) = answer {
-            output.report(&collected, || collected_text(&collected, arguments.dry_run));
+            return output.report(&collected, || collected_text(&collected, arguments.dry_run));
         }
     }
-    Ok(())
+    Err(crate::agent::Error::Ended.into())
 }
 
 fn collected_text(collected: &Collected, dry_run: bool) -> String {
@@ -89,7 +89,6 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
     let question = Operation::Verify { repair: arguments.repair, seconds_max };
     for answer in ask(&arguments.access, output, question).await? {
         if let Answer::Verified(verified) = answer {
-            output.report(&verified, || verified_text(&verified));
             let still_damaged = !verified.damaged.is_empty() && !arguments.repair;
             if still_damaged || !verified.incomplete.is_empty() {
                 let hint = if still_damaged {
@@ -97,15 +96,17 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
                 } else {
                     "push these releases again from where they were built"
                 };
-                return Err(Error::Told {
+                let error = Error::Told {
                     fault: Fault::Corrupt,
                     text: "stored data is damaged or missing".to_owned(),
                     hint: Some(hint.to_owned()),
-                });
+                };
+                return output.report_with(&verified, Err(error), || verified_text(&verified));
             }
+            return output.report(&verified, || verified_text(&verified));
         }
     }
-    Ok(())
+    Err(crate::agent::Error::Ended.into())
 }
 
 fn verified_text(verified: &Verified) -> String {
@@ -162,8 +163,9 @@ pub async fn pin(arguments: ReleaseArgs, pinned: bool, output: &Output) -> Resul
 async fn change(access: &AccessArgs, question: Operation, what: &str, output: &Output) -> Result<(), Error> {
     for answer in ask(access, output, question).await? {
         if let Answer::Done(record) = answer {
-            output.report(&record, || format!("{what} {}@{}", record.app, record.release.short()));
+            let text = || format!("{what} {}@{}", record.app, record.release.short());
+            return output.report(&record, text);
         }
     }
-    Ok(())
+    Err(crate::agent::Error::Ended.into())
 }
