@@ -112,9 +112,7 @@ impl ProxyUrl {
     /// # Errors
     /// [`Error::Host`] for what is neither a name nor an IP address, [`Error::Port`] for port 0.
     pub fn new(host: &str, port: u16, fingerprint: Fingerprint) -> Result<Self, Error> {
-        if !is_name(host) && host.parse::<Ipv6Addr>().is_err() {
-            return Err(Error::Host(shown(host)));
-        }
+        check_host(host)?;
         if port == 0 {
             return Err(Error::Port(shown(host)));
         }
@@ -135,6 +133,14 @@ impl ProxyUrl {
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
+}
+
+/// Checks that an address can name `host`; an IPv6 host is given without brackets.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn check_host(host: &str) -> Result<(), Error> {
+    if is_name(host) || host.parse::<Ipv6Addr>().is_ok() { Ok(()) } else { Err(Error::Host(shown(host))) }
 }
 
 impl fmt::Display for ProxyUrl {

@@ -1,5 +1,11 @@
 //! The proxy's configuration file and the folders that whit uses (docs/CONFIG.md).
 
+mod mistake;
+mod places;
+
+pub use mistake::Mistake;
+pub use places::{Relation, relation};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::address;
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files;
@@ -30,13 +37,15 @@ pub enum Error {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
-    /// A destination's path that depends on where the proxy was started.
-    #[error("destination `{name}`: `{}` must be an absolute path", .path.display())]
-    Relative {
-        /// The destination.
-        name: DestinationName,
-        /// Its path.
+    /// A key whose value cannot be meant.
+    #[error("{}: {key}: {mistake}", .path.display())]
+    Key {
+        /// The file.
         path: PathBuf,
+        /// The key, with those above it.
+        key: String,
+        /// What is wrong.
+        mistake: Mistake,
     },
     /// No folder to keep data in.
     #[error("there is no folder for whit's data: neither {0} nor HOME is set")]
@@ -53,9 +62,13 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::File(_) => None,
+            Self::File(error) => error.hint(),
             Self::NoHome(name) => Some(format!("set {name}, or give --data DIR")),
-            Self::Syntax { .. } | Self::Relative { .. } => Some("docs/CONFIG.md lists every key".to_owned()),
+            Self::Syntax { source, .. } => {
+                let meant = mistake::suggestion(source.message()).map(|word| format!("is `{word}` meant? "));
+                Some(format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default()))
+            }
+            Self::Key { mistake, .. } => Some(mistake.hint().to_owned()),
         }
     }
 }
@@ -148,12 +161,63 @@ impl Config {
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let config: Self = toml::from_slice(bytes)
             .map_err(|source| Error::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-        for (name, DestinationConfig::Dir { path, .. }) in &config.destinations {
-            if !path.is_absolute() {
-                return Err(Error::Relative { name: name.clone(), path: path.clone() });
+        match config.mistake() {
+            Some((key, mistake)) => Err(Error::Key { path: path.to_owned(), key, mistake }),
+            None => Ok(config),
+        }
+    }
+
+    /// The first key whose value cannot be meant.
+    fn mistake(&self) -> Option<(String, Mistake)> {
+        if let Some(Err(error)) = self.public_host.as_deref().map(address::check_host) {
+            return Some(("public_host".to_owned(), Mistake::Host(error)));
+        }
+        if self.size_max_mib == Some(0) {
+            return Some(("size_max_mib".to_owned(), Mistake::Nothing));
+        }
+        for (place, rule) in self.keep.iter().enumerate() {
+            let covers = |earlier: &&KeepConfig| earlier.app == Pattern::any() || earlier.app == rule.app;
+            if let Some(earlier) = self.keep[..place].iter().find(covers) {
+                let key = format!("keep, rule {}, app", place + 1);
+                return Some((key, Mistake::Unreached(earlier.app.clone())));
             }
         }
-        Ok(config)
+        let mut earlier: Vec<(&DestinationName, &Path)> = Vec::new();
+        for (name, DestinationConfig::Dir { path, keep, .. }) in &self.destinations {
+            let found = |key: &str, mistake| Some((format!("destinations.{name}.{key}"), mistake));
+            if !path.is_absolute() {
+                return found("path", Mistake::Relative(path.clone()));
+            }
+            if let Some(text) = places::unknown_placeholder(path) {
+                return found("path", Mistake::Placeholder(text));
+            }
+            if *keep == Some(0) {
+                return found("keep", Mistake::Nothing);
+            }
+            for (other, other_path) in &earlier {
+                if let Some((relation, app)) = places::relation(path, other_path) {
+                    let other = (*other).clone();
+                    return found("path", Mistake::Destination { relation, other, app });
+                }
+            }
+            earlier.push((name, path));
+        }
+        None
+    }
+
+    /// Checks the destinations of the file at `path` against the folder of the proxy's own data.
+    ///
+    /// # Errors
+    /// [`Error::Key`] for a destination that lies in the data folder, or holds it.
+    pub fn check_data(&self, path: &Path, data: &Path) -> Result<(), Error> {
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        for (name, DestinationConfig::Dir { path: place, .. }) in &self.destinations {
+            if let Some((relation, app)) = places::relation(place, &data) {
+                let (path, key) = (path.to_owned(), format!("destinations.{name}.path"));
+                return Err(Error::Key { path, key, mistake: Mistake::Data { relation, data, app } });
+            }
+        }
+        Ok(())
     }
 
     /// The rules of upkeep as the proxy takes them.
@@ -250,9 +314,62 @@ mod tests {
         for bad in [
             "lisen = 1",
             "[destinations.web]\nkind = \"ftp\"",
-            "[destinations.web]\nkind = \"dir\"\npath = \"a\"",
+            "public_host = \"a host\"",
+            "size_max_mib = 0",
+            "[[keep]]\napp = \"*\"\n[[keep]]\napp = \"web\"",
         ] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn refusal(text: &str) -> (String, String) {
+        let error = read(text).expect_err(text);
+        (error.to_string(), error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_answered_with_the_word_that_is_meant() {
+        for (text, meant) in [
+            ("lisen = \"[::]:1\"", "`listen`"),
+            ("[destinations.web]\nkind = \"dir\"\npth = \"/srv\"", "`path`"),
+            ("[destinations.web]\nkind = \"dri\"\npath = \"/srv\"", "`dir`"),
+            ("[[keep]]\napp = \"web\"\nlabel = [\"v*\"]", "`labels`"),
+        ] {
+            let (told, hint) = refusal(text);
+            assert!(told.contains("whit.toml") && hint.contains(meant), "{told}; {hint}");
+        }
+        assert!(!refusal("colour = 1").1.contains("meant"));
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_meant_is_refused_by_its_key() {
+        let one = |line: &str| format!("[destinations.web]\nkind = \"dir\"\n{line}\n");
+        let other = |path: &str| format!("[destinations.xyz]\nkind = \"dir\"\npath = \"{path}\"\n");
+        for (text, key, word) in [
+            (one("path = \"a\""), "path", "absolute"),
+            (one("path = \"/nowhere/{aap}\""), "path", "`{aap}`"),
+            (one("path = \"/nowhere\"\nkeep = 0"), "keep", "nothing"),
+        ] {
+            let (told, hint) = refusal(&text);
+            assert!(told.contains(&format!("whit.toml: destinations.web.{key}: ")), "{told}");
+            assert!(told.contains(word) && !hint.is_empty(), "{told}; {hint}");
+        }
+        for (path, other_path, word) in [
+            ("/nowhere/a", "/nowhere/a", "same folder"),
+            ("/nowhere/a", "/nowhere/a/b", "lies inside"),
+            ("/nowhere/a/b", "/nowhere/a", "holds"),
+            ("/nowhere/{app}", "/nowhere/next", "`next`"),
+        ] {
+            let told = refusal(&format!("{}{}", one(&format!("path = \"{path}\"")), other(other_path))).0;
+            assert!(told.contains("destinations.xyz.path: ") && told.contains(word), "{told}");
+        }
+        let apart = format!("{}{}", one("path = \"/nowhere/{app}\""), other("/nowhere/{app}-next"));
+        let config = read(&apart).expect("a configuration");
+        let file = Path::new("whit.toml");
+        assert!(config.check_data(file, Path::new("/elsewhere")).is_ok());
+        for data in ["/nowhere/web/data", "/nowhere"] {
+            let told = config.check_data(file, Path::new(data)).expect_err(data).to_string();
+            assert!(told.starts_with("whit.toml: destinations.web.path: ") && told.contains(data), "{told}");
         }
     }
 }

@@ -41,8 +41,10 @@ impl Faulty for Error {
     }
 
     fn hint(&self) -> Option<String> {
-        matches!(self, Self::Unknown(_))
-            .then(|| "destinations are defined in the proxy's configuration file".to_owned())
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Unknown(_) => Some("destinations are defined in the proxy's configuration file".to_owned()),
+        }
     }
 }
 

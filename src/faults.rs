@@ -4,6 +4,7 @@
 //! wire and the hint of the command line follow from it, never from an error's text.
 
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,16 +76,62 @@ impl Fault {
         use io::ErrorKind as Kind;
         match error.kind() {
             Kind::NotFound => Self::Missing,
-            Kind::PermissionDenied => Self::Denied,
+            Kind::PermissionDenied | Kind::ReadOnlyFilesystem => Self::Denied,
             Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => Self::Full,
-            Kind::InvalidInput | Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory => {
-                Self::Input
-            }
+            Kind::InvalidInput
+            | Kind::InvalidFilename
+            | Kind::AlreadyExists
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::CrossesDevices
+            | Kind::TooManyLinks
+            | Kind::Unsupported => Self::Input,
             Kind::InvalidData | Kind::UnexpectedEof => Self::Corrupt,
             Kind::Interrupted => Self::Interrupted,
             _ => Self::Retry,
         }
     }
+}
+
+/// What to do about a system's error on `path`; nothing where its kind does not say.
+pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
+    use io::ErrorKind as Kind;
+    let path = path.display();
+    let hint = match error.kind() {
+        Kind::NotFound => "check the path: there is nothing of that name".to_owned(),
+        Kind::PermissionDenied => format!(
+            "let the user that whit runs as reach it: see owner and permissions of {path} and of the folders above it"
+        ),
+        Kind::ReadOnlyFilesystem => {
+            "name a place that can be written to, or mount this one for writing".to_owned()
+        }
+        Kind::StorageFull => format!("make room on the file system of {path}, or name another place"),
+        Kind::QuotaExceeded => format!("make room within the quota of the file system of {path}"),
+        Kind::FileTooLarge => "allow larger files (`ulimit -f`), or use another file system".to_owned(),
+        Kind::AlreadyExists => format!("move {path} away, or choose another name"),
+        Kind::NotADirectory => "check the path: a part of it is not a folder".to_owned(),
+        Kind::IsADirectory => "check the path: it is a folder".to_owned(),
+        Kind::ResourceBusy => {
+            format!(
+                "{path} is in use, or something is mounted there: choose a folder inside it, or unmount it"
+            )
+        }
+        Kind::CrossesDevices => "choose a place on the same file system".to_owned(),
+        Kind::InvalidFilename => "choose a shorter name".to_owned(),
+        Kind::InvalidData => format!("check that {path} is the file that is meant"),
+        Kind::Unsupported => format!("use another file system: that of {path} cannot do this"),
+        Kind::StaleNetworkFileHandle => format!("mount the file system of {path} again"),
+        Kind::OutOfMemory => "allow more memory, then try again".to_owned(),
+        _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error)? {
+            rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
+                "allow more open files (`ulimit -n`), then try again".to_owned()
+            }
+            rustix::io::Errno::IO => "see what the system's log says about this disk".to_owned(),
+            rustix::io::Errno::LOOP => "check the path: its symbolic links lead in a circle".to_owned(),
+            _ => return None,
+        },
+    };
+    Some(hint)
 }
 
 /// An error that knows what its reader can do.

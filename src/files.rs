@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::crash;
-use crate::faults::{Fault, Faulty};
+use crate::faults::{Fault, Faulty, io_hint};
 
 /// An operating system's error with what was done to which path.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,10 @@ pub struct Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         Fault::of_io(&self.source)
+    }
+
+    fn hint(&self) -> Option<String> {
+        io_hint(&self.source, &self.path)
     }
 }
 

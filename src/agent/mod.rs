@@ -136,6 +136,10 @@ impl Faulty for Error {
             Self::NotPulled(_) => {
                 Some("pull into a new directory, or replace what is there with --replace".to_owned())
             }
+            Self::Target(_) => Some(
+                "name a folder, or what is not there yet; of a link, the folder that it leads to".to_owned(),
+            ),
+            Self::Busy(_) => Some("wait until the other pull has ended".to_owned()),
             _ => self.inner().and_then(Faulty::hint),
         }
     }

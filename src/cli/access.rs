@@ -1,7 +1,7 @@
 //! Which proxy a command talks to: one that was named, one that was logged in to, or one of its own.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,7 @@ impl AccessArgs {
             }
             Place::Remote(access) => (host_of(&access.url), access, None),
             Place::Inside(data) => {
+                check_apart(&local, &data)?;
                 let (embedded, access) = embedded::open(&data, local, output).await?;
                 (data.display().to_string(), access, embedded)
             }
@@ -184,6 +185,26 @@ impl AccessArgs {
         let text = files::read_bounded(&path, FILE_BYTES_MAX)?;
         Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
     }
+}
+
+/// Checks that folders to deliver to do not lie in one another, nor in the data folder.
+fn check_apart(local: &[(DestinationName, Directory)], data: &Path) -> Result<(), Error> {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    for (place, (_, directory)) in local.iter().enumerate() {
+        let others =
+            local[..place].iter().map(|(_, other)| &other.path).filter(|path| **path != directory.path);
+        for other in others.chain([&data]) {
+            if config::relation(&directory.path, other).is_some() {
+                let (path, other) = (directory.path.display(), other.display());
+                let text = format!("`dir:{path}` and {other} lie in one another");
+                return Err(Error::input(
+                    text,
+                    "deliver to a folder apart from the data folder and from others",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The token of `whit login` to that very address.

@@ -212,7 +212,8 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
         Fault::Bug => Some("this is a mistake in whit: please report it with the command that led to it"),
         Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
         Fault::Interrupted => Some("run the command again: it goes on where it was"),
-        Fault::Missing | Fault::Input => None,
+        Fault::Input => Some("check what was given: `--help` of the command says what it takes"),
+        Fault::Missing => None,
     }
 }
 

@@ -172,7 +172,10 @@ fn in_one_line(told: &str) -> (String, String) {
     let (wrong, rest) = told.split_once("\n\n").unwrap_or((told, ""));
     let hints = rest.split("\n\n").map(words).filter(|hint| !hint.is_empty());
     let hint = hints.collect::<Vec<_>>().join("; ");
-    (words(wrong.trim_start_matches("error:")), if hint.is_empty() { "try `--help`".to_owned() } else { hint })
+    (
+        words(wrong.trim_start_matches("error:")),
+        if hint.is_empty() { "try `--help`".to_owned() } else { hint },
+    )
 }
 
 /// A number of bytes for people: `1.25 MB`; decimal units, as links are sold.

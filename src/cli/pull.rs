@@ -11,7 +11,7 @@ use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
 use crate::agent::pull::{Fetched, Held, Present, PullOptions, Pulled, fetch, pull_tree};
-use crate::faults::Fault;
+use crate::faults::{Fault, io_hint};
 use crate::ids::Selector;
 use crate::manifest::EntryPath;
 use crate::reassembly;
@@ -135,7 +135,7 @@ fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
     Error::Told {
         fault: Fault::of_io(source),
         text: format!("could not write {}: {source}", path.display()),
-        hint: None,
+        hint: io_hint(source, path),
     }
 }
 

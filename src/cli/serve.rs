@@ -1,7 +1,8 @@
 //! `whit serve`: runs a proxy until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -37,6 +38,9 @@ pub struct ServeArgs {
     /// A configuration file: destinations, and defaults for these flags (docs/CONFIG.md).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Check the configuration file, say what holds, and end.
+    #[arg(long, requires = "config")]
+    check_config: bool,
     /// The host that agents are told to connect to [default: the address listened on, or this host's name].
     #[arg(long, value_name = "HOST")]
     public_host: Option<String>,
@@ -49,11 +53,21 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         Some(path) => Config::read(path)?,
         None => Config::default(),
     };
+    let of_environment = std::env::var_os("WHIT_DATA").map(PathBuf::from);
+    if config.data.is_some() && arguments.data.is_some() && arguments.data == of_environment {
+        output.note("WHIT_DATA is set, and is used in place of the configuration's `data`");
+    }
     let data = match arguments.data.or_else(|| config.data.clone()) {
         Some(data) => data,
         None => config::data_folder()?,
     };
     let listen = arguments.listen.or(config.listen);
+    if let Some(path) = &arguments.config {
+        config.check_data(path, &data)?;
+        if arguments.check_config {
+            return report_config(&config, path, &data, listen, output);
+        }
+    }
     let mut options = Options::new(&data, listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, PORT).into()));
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
     options.destinations = config.directories();
@@ -95,6 +109,27 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         .await;
     drop(stopping);
     Ok(())
+}
+
+/// Says what a configuration file comes to.
+fn report_config(
+    config: &Config,
+    path: &Path,
+    data: &Path,
+    listen: Option<SocketAddr>,
+    output: &Output,
+) -> Result<(), Error> {
+    let places = config.directories();
+    let places: BTreeMap<_, _> = places.iter().map(|(name, place)| (name.to_string(), &place.path)).collect();
+    let value = json!({ "config": path, "data": data, "listen": listen, "destinations": places });
+    output.report(&value, || {
+        let listen = listen.map_or_else(|| format!("port {PORT} on all addresses"), |to| to.to_string());
+        let mut lines = vec![format!("{}: good", path.display())];
+        lines.push(format!("  data         {}", data.display()));
+        lines.push(format!("  listen       {listen}"));
+        lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {}", path.display())));
+        lines.join("\n")
+    })
 }
 
 /// Hears a signal from now on, in place of what the system would do.

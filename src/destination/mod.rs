@@ -48,7 +48,8 @@ impl Faulty for Error {
                 Some(format!("move `{}` away, or deliver to another folder", path.display()))
             }
             Self::Rebuild(error) => error.hint(),
-            _ => None,
+            Self::File(error) => error.hint(),
+            Self::Busy(_) => None,
         }
     }
 }

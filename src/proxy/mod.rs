@@ -84,7 +84,11 @@ impl Faulty for Error {
             Self::Identity(error) => error.hint(),
             Self::Link(error) => error.hint(),
             Self::InUse(_) => Some("stop the other process, or give another --data".to_owned()),
-            _ => None,
+            Self::File(error) => error.hint(),
+            Self::Deliveries(error) => error.hint(),
+            Self::Address(_) => {
+                Some("give the name of this host as agents know it with --public-host".to_owned())
+            }
         }
     }
 }

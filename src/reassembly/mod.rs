@@ -115,6 +115,14 @@ impl Faulty for Error {
     }
 
     fn hint(&self) -> Option<String> {
-        if let Self::Threads(error) = self { error.hint() } else { None }
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::File(error) => error.hint(),
+            Self::Threads(error) => error.hint(),
+            Self::Missing(_) | Self::Unnamed(_) => {
+                Some("`whit pull APP --tar - | tar t` lists a release's files".to_owned())
+            }
+            _ => None,
+        }
     }
 }

@@ -35,6 +35,10 @@ impl Faulty for SourceError {
             Self::Index(_) => Fault::Retry,
         }
     }
+
+    fn hint(&self) -> Option<String> {
+        if let Self::File(error) = self { error.hint() } else { None }
+    }
 }
 
 /// Gives out readers, one for each thread.

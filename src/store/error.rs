@@ -103,6 +103,12 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::File(error) => error.hint(),
+            Self::Index(error) => error.hint(),
+            Self::NoRoom { folder, .. } => Some(format!(
+                "make room on the file system of {}, or let `whit rm` and `whit gc` free what nobody needs",
+                folder.display()
+            )),
             Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
             Self::NoRelease(selector) => {
                 Some(format!("`whit releases {}` lists what there is", selector.app))

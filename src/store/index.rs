@@ -58,6 +58,10 @@ impl Faulty for Error {
             _ => Fault::Retry,
         }
     }
+
+    fn hint(&self) -> Option<String> {
+        if let Self::File(error) = self { error.hint() } else { None }
+    }
 }
 
 /// 32 MiB: enough for the upper levels of the tree; the system caches the rest.

@@ -64,6 +64,13 @@ impl Faulty for Error {
             Self::Damaged(_) => Fault::Corrupt,
         }
     }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::TooLarge(_) | Self::Damaged(_) => Some("push with --no-memory".to_owned()),
+        }
+    }
 }
 
 /// The result of an operation on a memory.

@@ -16,6 +16,7 @@ pub use apart::{Archives, Streams};
 pub use spool::{Body, Holder, Located, Spool};
 pub use walk::Selection;
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -26,7 +27,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::apart::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use crate::chunking::Profile;
-use crate::faults::{Fault, Faulty};
+use crate::faults::{Fault, Faulty, io_hint};
 use crate::files::{self, OnPath};
 use crate::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
 use crate::monitor::{Monitor, Phase};
@@ -94,13 +95,25 @@ impl Faulty for Error {
             Self::Manifest(manifest::Error::Link { .. }) => {
                 "make the link relative and keep it inside the tree, or exclude it with --exclude or .whitignore"
             }
-            Self::File(_) | Self::Walk { .. } => {
-                "make it readable, or exclude it with --exclude or .whitignore"
-            }
+            Self::File(error) => return hint_of_reading(&error.source, &error.path),
+            Self::Walk { source, path } => return hint_of_reading(source.io_error()?, path),
             _ => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+/// What to do about what the system said while a tree was read.
+fn hint_of_reading(error: &io::Error, path: &Path) -> Option<String> {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => "make it readable, or exclude it with --exclude or .whitignore",
+        // Reading takes no room; noting down what was read does.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there, or name folders with more room in TMPDIR and WHIT_STATE; --no-memory needs less"
+        }
+        _ => return io_hint(error, path),
+    };
+    Some(hint.to_owned())
 }
 
 impl Error {

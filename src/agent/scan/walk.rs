@@ -39,7 +39,10 @@ impl Selection {
         let mut builder = OverrideBuilder::new(top);
         for pattern in &self.exclude {
             // An override names what is kept; with `!` before it, what is left out.
-            builder.add(&format!("!{pattern}")).map_err(|source| refused(pattern, source))?;
+            builder.add(&format!("!{pattern}")).map_err(|source| {
+                // What is wrong with it, without the `!` that was not given.
+                refused(pattern, OverrideBuilder::new(top).add(pattern).err().unwrap_or(source))
+            })?;
         }
         builder.build().map_err(|source| refused(&self.exclude.join(" "), source))
     }

@@ -1,0 +1,98 @@
+//! What may be wrong with a value, and what may have been meant.
+
+use std::path::PathBuf;
+
+use super::places::Relation;
+use crate::address;
+use crate::ids::{AppName, DestinationName};
+use crate::token::Pattern;
+
+/// What is wrong with a key's value.
+#[derive(Debug, thiserror::Error)]
+pub enum Mistake {
+    /// A path that depends on where the proxy was started.
+    #[error("`{}` is not an absolute path", .0.display())]
+    Relative(PathBuf),
+    /// Something in braces that stands for nothing.
+    #[error("`{0}` is no placeholder")]
+    Placeholder(String),
+    /// Nothing would be kept.
+    #[error("0 keeps nothing")]
+    Nothing,
+    /// A host that no address can name.
+    #[error(transparent)]
+    Host(address::Error),
+    /// A rule behind one that holds for the same applications.
+    #[error("the rule for `{0}` before it holds for all of these applications")]
+    Unreached(Pattern),
+    /// Two destinations that would write into one another.
+    #[error("it {} destination `{other}`{}", words(*.relation), for_app(.app.as_ref()))]
+    Destination {
+        /// How it lies to the other.
+        relation: Relation,
+        /// The other.
+        other: DestinationName,
+        /// The application for which they meet, where they do not for all.
+        app: Option<AppName>,
+    },
+    /// A destination where the proxy keeps its own.
+    #[error("it {} the data folder {}{}", words(*.relation), .data.display(), for_app(.app.as_ref()))]
+    Data {
+        /// How it lies to the data folder.
+        relation: Relation,
+        /// The data folder.
+        data: PathBuf,
+        /// The application for which they meet, where they do not for all.
+        app: Option<AppName>,
+    },
+}
+
+fn words(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Same => "is the same folder as",
+        Relation::Inside => "lies inside",
+        Relation::Holds => "holds",
+    }
+}
+
+fn for_app(app: Option<&AppName>) -> String {
+    app.map(|app| format!(", for the application `{app}`")).unwrap_or_default()
+}
+
+impl Mistake {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Relative(_) => "write the whole path, from / on",
+            Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
+            Self::Nothing => "name a number from 1 on, or leave the key out",
+            Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
+            Self::Unreached(_) => "the first rule that fits holds: put the more special one first",
+            Self::Destination { .. } => "give each destination a folder of its own, such as /srv/NAME/{app}",
+            Self::Data { .. } => "keep the proxy's data apart from what it delivers",
+        }
+    }
+}
+
+/// Returns the word most like the one that a parser did not know, of those that it expected; both are in its message,
+/// and nothing but a hint depends on that.
+pub fn suggestion(message: &str) -> Option<&str> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    let nearest = quoted.map(|word| (edits(unknown, word), word)).min()?;
+    (nearest.0 <= 1 + unknown.len() / 4).then_some(nearest.1)
+}
+
+/// Letters to change, add or leave out to make one word the other (Levenshtein 1966). Time O(n · m).
+fn edits(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], line + 1);
+        for (place, other) in other.bytes().enumerate() {
+            let changed = corner + usize::from(letter != other);
+            corner = row[place + 1];
+            row[place + 1] = changed.min(row[place] + 1).min(corner + 1);
+        }
+    }
+    row[other.len()]
+}

@@ -1,0 +1,141 @@
+//! Whether folders that a configuration names lie in one another.
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+use crate::ids::AppName;
+
+/// What stands for the application's name in a destination's path.
+pub const PLACEHOLDER: &str = "{app}";
+
+/// How one folder lies to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// Both are one folder.
+    Same,
+    /// The first lies inside the other.
+    Inside,
+    /// The first holds the other.
+    Holds,
+}
+
+/// Returns how `one` lies to `other` where they meet, and the application for which they do; none where they do not
+/// depend on one.
+///
+/// Either may have `{app}` in it. Applications are tried that make a part of one path a part of the other, and a name
+/// of no meaning: `/srv/{app}` and `/srv/web` meet for `web`, `/srv/{app}` and `/srv/{app}-next` for none. Links that
+/// are there are followed.
+pub fn relation(one: &Path, other: &Path) -> Option<(Relation, Option<AppName>)> {
+    let mut apps = shared_names(one, other);
+    apps.extend(shared_names(other, one));
+    apps.extend("app".parse());
+    apps.into_iter().find_map(|app| {
+        let (first, second) = (resolved(&with_app(one, &app)), resolved(&with_app(other, &app)));
+        let relation = if first == second {
+            Relation::Same
+        } else if first.starts_with(&second) {
+            Relation::Inside
+        } else if second.starts_with(&first) {
+            Relation::Holds
+        } else {
+            return None;
+        };
+        let depends = has_placeholder(one) || has_placeholder(other);
+        Some((relation, depends.then_some(app)))
+    })
+}
+
+/// Returns the first thing in braces that is no placeholder, as it stands there.
+pub fn unknown_placeholder(path: &Path) -> Option<String> {
+    let text = path.to_string_lossy().replace(PLACEHOLDER, "");
+    let begin = text.find(['{', '}'])?;
+    let end = text[begin..].find('}').map_or(text.len(), |length| begin + length + 1);
+    Some(text[begin..end].to_owned())
+}
+
+fn has_placeholder(path: &Path) -> bool {
+    path.to_string_lossy().contains(PLACEHOLDER)
+}
+
+fn with_app(path: &Path, app: &AppName) -> PathBuf {
+    // Only text holds a placeholder.
+    path.to_str().map_or_else(|| path.to_owned(), |text| text.replace(PLACEHOLDER, app.as_str()).into())
+}
+
+/// The names of applications that make a part of `template` the part of `path` in the same place.
+fn shared_names(template: &Path, path: &Path) -> Vec<AppName> {
+    let name = |(part, of_path): (Component<'_>, Component<'_>)| {
+        let (before, after) = part.as_os_str().to_str()?.split_once(PLACEHOLDER)?;
+        let inner = of_path.as_os_str().to_str()?.strip_prefix(before)?.strip_suffix(after)?;
+        inner.parse().ok()
+    };
+    template.components().zip(path.components()).filter_map(name).collect()
+}
+
+/// The path with the links followed of what is there; `..` goes up from where that leads.
+fn resolved(path: &Path) -> PathBuf {
+    let mut missing: Vec<OsString> = Vec::new();
+    let mut there = path.to_owned();
+    let mut found = loop {
+        if let Ok(found) = there.canonicalize() {
+            break found;
+        }
+        let Some(last) = there.components().next_back().map(|part| part.as_os_str().to_owned()) else {
+            break PathBuf::new();
+        };
+        missing.push(last);
+        if !there.pop() {
+            break there;
+        }
+    };
+    for part in missing.iter().rev() {
+        if part == ".." {
+            found.pop();
+        } else {
+            found.push(part);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_meet_for_the_applications_that_make_them_meet() {
+        let of = |one: &str, other: &str| {
+            let met = relation(Path::new(one), Path::new(other));
+            met.map(|(relation, app)| (relation, app.map(|app| app.to_string()).unwrap_or_default()))
+        };
+        let met = |relation, app: &str| Some((relation, app.to_owned()));
+        assert_eq!(of("/nowhere/a", "/nowhere/a/"), met(Relation::Same, ""));
+        assert_eq!(of("/nowhere/a/../b", "/nowhere/b"), met(Relation::Same, ""));
+        assert_eq!(of("/nowhere/a/b", "/nowhere/a"), met(Relation::Inside, ""));
+        assert_eq!(of("/nowhere/a", "/nowhere/ab"), None);
+        assert_eq!(of("/nowhere/{app}", "/nowhere/web"), met(Relation::Same, "web"));
+        assert_eq!(of("/nowhere/web/{app}", "/nowhere/{app}"), met(Relation::Inside, "web"));
+        assert_eq!(of("/nowhere/{app}", "/nowhere/{app}"), met(Relation::Same, "app"));
+        assert_eq!(of("/nowhere/{app}", "/nowhere/{app}-next"), None);
+        assert_eq!(of("/nowhere/{app}", "/nowhere/data/x"), met(Relation::Holds, "data"));
+        assert_eq!(of("/", "/nowhere/data"), met(Relation::Holds, ""));
+    }
+
+    #[test]
+    fn links_are_followed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::fs::create_dir(&real).expect("created");
+        std::os::unix::fs::symlink("real", &link).expect("linked");
+        assert_eq!(relation(&real.join("x"), &link), Some((Relation::Inside, None)));
+    }
+
+    #[test]
+    fn what_stands_in_braces_is_a_placeholder_or_a_mistake() {
+        let unknown = |path: &str| unknown_placeholder(Path::new(path));
+        assert_eq!(unknown("/srv/{app}/x-{app}"), None);
+        assert_eq!(unknown("/srv/{aap}").as_deref(), Some("{aap}"));
+        assert_eq!(unknown("/srv/{app").as_deref(), Some("{app"));
+        assert_eq!(unknown("/srv/app}").as_deref(), Some("}"));
+    }
+}
