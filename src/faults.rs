@@ -144,3 +144,32 @@ pub trait Faulty: std::error::Error {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_fits_the_kind_of_the_systems_error() {
+        for (kind, fault, words) in [
+            (io::ErrorKind::NotFound, Fault::Missing, "nothing of that name"),
+            (io::ErrorKind::PermissionDenied, Fault::Denied, "permissions of a/b"),
+            (io::ErrorKind::ReadOnlyFilesystem, Fault::Denied, "written to"),
+            (io::ErrorKind::StorageFull, Fault::Full, "make room on the file system of a/b"),
+            (io::ErrorKind::QuotaExceeded, Fault::Full, "quota"),
+            (io::ErrorKind::NotADirectory, Fault::Input, "not a folder"),
+            (io::ErrorKind::ResourceBusy, Fault::Retry, "mounted there"),
+            (io::ErrorKind::CrossesDevices, Fault::Input, "same file system"),
+            (io::ErrorKind::InvalidFilename, Fault::Input, "shorter"),
+            (io::ErrorKind::InvalidData, Fault::Corrupt, "the file that is meant"),
+        ] {
+            let error = io::Error::from(kind);
+            let hint = io_hint(&error, Path::new("a/b")).unwrap_or_default();
+            assert!(Fault::of_io(&error) == fault && hint.contains(words), "{kind:?}: {hint}");
+        }
+        let of = |errno: rustix::io::Errno| io_hint(&errno.into(), Path::new("a")).unwrap_or_default();
+        assert!(of(rustix::io::Errno::MFILE).contains("ulimit -n"));
+        assert!(of(rustix::io::Errno::LOOP).contains("circle"));
+        assert_eq!(io_hint(&io::Error::from(io::ErrorKind::TimedOut), Path::new("a")), None);
+    }
+}

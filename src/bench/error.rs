@@ -138,7 +138,8 @@ impl Faulty for Error {
             Self::Kind { .. } => "take it out of the release".to_owned(),
             Self::Mixed { .. } => "give two files or two directories".to_owned(),
             Self::Interrupted => "nothing was left behind; run the command again".to_owned(),
-            Self::File(_) | Self::Report { .. } | Self::Plot { .. } => return None,
+            Self::File(error) => return error.hint(),
+            Self::Report { .. } | Self::Plot { .. } => return None,
         };
         Some(hint)
     }

@@ -68,11 +68,11 @@ fn rounds() -> RangedI64ValueParser<u32> {
 /// Runs the command.
 pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
     let (Some(old), Some(new)) = (arguments.old, arguments.new) else {
-        let reports = arguments.markdown.iter().map(|path| Report::read(path));
-        let reports = reports.collect::<Result<Vec<_>, _>>()?;
         if output.is_json() {
             return Err(Error::input("--markdown prints no JSON", "leave out --json"));
         }
+        let reports = arguments.markdown.iter().map(|path| Report::read(path));
+        let reports = reports.collect::<Result<Vec<_>, _>>()?;
         return output.line(bench::markdown(&reports).trim_end());
     };
     let name = match arguments.name {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
 use super::output::{self, Output};
 use super::push::link_rate;
@@ -63,9 +64,14 @@ pub struct CatArgs {
 /// Runs `whit pull`.
 pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let link_rate = arguments.link.as_deref().map(link_rate).transpose()?;
+    let to_stdout = arguments.tar.as_deref() == Some(Path::new("-"));
+    if to_stdout {
+        check_plain(output)?;
+    }
     let open = arguments.access.open(output, Vec::new()).await?;
     if let Some(file) = arguments.tar {
-        return open.run(async |session| tar(session, &arguments.release, &file, output).await).await;
+        let fetched = open.run(async |session| tar(session, &arguments.release, &file, output).await).await?;
+        return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
     let options = PullOptions { replace: arguments.replace, threads: threads(), link_rate };
@@ -78,8 +84,33 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     output.report(&pulled, || pulled_text(&pulled))
 }
 
+/// Standard output has room for one thing.
+fn check_plain(output: &Output) -> Result<(), Error> {
+    if output.is_json() {
+        return Err(Error::input(
+            "the release's bytes go to standard output, and no JSON",
+            "leave out --json",
+        ));
+    }
+    Ok(())
+}
+
+fn report_tar(fetched: &Fetched, file: &Path, output: &Output) -> Result<(), Error> {
+    let (record, totals) = (&fetched.record, fetched.root.totals);
+    let value = json!({
+        "release": record.release, "app": record.app, "place": file.to_string_lossy(),
+        "files": totals.files, "bytes": totals.bytes,
+    });
+    output.report(&value, || {
+        let content = format!("{} in {} files", output::bytes(totals.bytes), output::count(totals.files));
+        let release = record.release.short();
+        format!("pulled {}, release {release}, into {}\n  content    {content}", record.app, file.display())
+    })
+}
+
 /// Runs `whit cat`.
 pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
+    check_plain(output)?;
     let path = match &arguments.path {
         Some(path) => Some(EntryPath::new(path.as_bytes()).map_err(reassembly::Error::from)?),
         None => None,
@@ -90,12 +121,12 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
             fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let held = Held { present: &Present::default(), fetched: &store };
         reassembly::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
-        Ok(())
+        std::io::stdout().flush().map_err(Error::Output)
     })
     .await
 }
 
-async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output) -> Result<(), Error> {
+async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output) -> Result<Fetched, Error> {
     let to_stdout = file == Path::new("-");
     let folder = file.parent().filter(|folder| !to_stdout && !folder.as_os_str().is_empty());
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
@@ -103,7 +134,8 @@ async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output
     let held = Held { present: &Present::default(), fetched: &store };
     if to_stdout {
         reassembly::write_tar(&fetched.root, &held, &mut std::io::stdout().lock())?;
-        return Ok(());
+        std::io::stdout().flush().map_err(Error::Output)?;
+        return Ok(fetched);
     }
     let mut aside = tempfile::NamedTempFile::new_in(&folder).map_err(|source| cannot_write(file, &source))?;
     {
@@ -113,7 +145,7 @@ async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output
     }
     aside.as_file().sync_all().map_err(|source| cannot_write(file, &source))?;
     aside.persist(file).map_err(|error| cannot_write(file, &error.error))?;
-    Ok(())
+    Ok(fetched)
 }
 
 /// Fetches a whole release into a store in a temporary folder inside `folder`, which goes with what is returned.

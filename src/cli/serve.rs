@@ -120,14 +120,17 @@ fn report_config(
     output: &Output,
 ) -> Result<(), Error> {
     let places = config.directories();
-    let places: BTreeMap<_, _> = places.iter().map(|(name, place)| (name.to_string(), &place.path)).collect();
-    let value = json!({ "config": path, "data": data, "listen": listen, "destinations": places });
+    let places: BTreeMap<_, _> =
+        places.iter().map(|(name, place)| (name.to_string(), place.path.display().to_string())).collect();
+    let value = json!({
+        "config": path.to_string_lossy(), "data": data.to_string_lossy(), "listen": listen, "destinations": places,
+    });
     output.report(&value, || {
         let listen = listen.map_or_else(|| format!("port {PORT} on all addresses"), |to| to.to_string());
         let mut lines = vec![format!("{}: good", path.display())];
         lines.push(format!("  data         {}", data.display()));
         lines.push(format!("  listen       {listen}"));
-        lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {}", path.display())));
+        lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {path}")));
         lines.join("\n")
     })
 }

@@ -4,6 +4,7 @@
 //! they are meant to be.
 
 mod alike;
+mod answers;
 mod archives;
 mod bench;
 mod building;

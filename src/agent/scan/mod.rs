@@ -95,6 +95,7 @@ impl Faulty for Error {
             Self::Manifest(manifest::Error::Link { .. }) => {
                 "make the link relative and keep it inside the tree, or exclude it with --exclude or .whitignore"
             }
+            Self::Pattern { .. } => "write it as in a .gitignore file, and quote it for the shell",
             Self::File(error) => return hint_of_reading(&error.source, &error.path),
             Self::Walk { source, path } => return hint_of_reading(source.io_error()?, path),
             _ => return None,
