@@ -3,8 +3,7 @@
 //! A frozen length decoder for 64-bit mode, from the opcode maps of Intel's manual (volume 2, appendix A).
 //! It need not be right about every byte pattern, only the same on both sides of a link for ever: an
 //! instruction's extent follows from its prefixes, opcode, `ModRM` and `SIB`, never from its displacement or
-//! immediate, so that it reads normalised code as it read the original. tests/decoder.rs holds it against
-//! a library over real programs.
+//! immediate, so that it reads normalised code as it read the original.
 
 /// What of an instruction depends on its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
