@@ -80,7 +80,7 @@ pub fn suggestion(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
     let nearest = quoted.map(|word| (edits(unknown, word), word)).min()?;
-    (nearest.0 <= 1 + unknown.len() / 4).then_some(nearest.1)
+    (nearest.0 <= 1 + unknown.len() / 3).then_some(nearest.1)
 }
 
 /// Letters to change, add or leave out to make one word the other (Levenshtein 1966). Time O(n · m).

@@ -14,6 +14,7 @@ mod container;
 mod decoders;
 mod deflate;
 mod deflate_programs;
+mod documents;
 mod executables;
 mod explain;
 mod growing;

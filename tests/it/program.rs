@@ -166,7 +166,7 @@ impl Served {
     }
 
     /// Waits for a line on standard error.
-    fn line(&self, holds: impl Fn(&str) -> bool) -> String {
+    pub fn line(&self, holds: impl Fn(&str) -> bool) -> String {
         loop {
             let line = self.lines.recv_timeout(patience()).expect("it says so");
             if holds(&line) {
@@ -175,7 +175,7 @@ impl Served {
         }
     }
 
-    fn stop(mut self, signal: Signal) -> ExitStatus {
+    pub fn stop(mut self, signal: Signal) -> ExitStatus {
         kill_process(self.running.pid(), signal).expect("it runs");
         self.running.wait()
     }
