@@ -10,6 +10,7 @@
 //!
 //! Neither a key nor a token is ever written to a log. The calls block on the disk.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -22,11 +23,12 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use crate::address::Fingerprint;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, Lock, OnPath as _};
-use crate::limits::TOKEN_BYTES_MAX;
 use crate::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
 
 /// A key in PKCS#8 form takes 83 bytes; anything beyond this is no key.
 const KEY_BYTES_MAX: u64 = 256;
+/// More is no token's record; a longer one is listed as damaged.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
 /// Making two keys takes milliseconds; a lock held longer than this is a sign of a sick disk.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 /// RFC 8410, section 4: what precedes the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo`.
@@ -56,21 +58,12 @@ pub enum Error {
         /// The lock.
         path: PathBuf,
     },
-    /// A record that is no grant.
-    #[error("token record {} is damaged", .path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-    },
     /// The system gives no random numbers.
     #[error("the system gave no random numbers")]
     Random,
     /// The token itself.
     #[error(transparent)]
     Token(#[from] token::Error),
-    /// No token has this id.
-    #[error("there is no token {0}")]
-    Missing(TokenId),
     /// The admin took it back.
     #[error("token {0} was revoked")]
     Revoked(TokenId),
@@ -81,9 +74,8 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.fault(),
             Self::Token(error) => error.fault(),
-            Self::Key { .. } | Self::Incomplete { .. } | Self::Record { .. } => Fault::Corrupt,
+            Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
             Self::Busy { .. } | Self::Random => Fault::Retry,
-            Self::Missing(_) => Fault::Missing,
             Self::Revoked(_) => Fault::Denied,
         }
     }
@@ -96,8 +88,6 @@ impl Faulty for Error {
                 "restore the folder from a backup; or remove it to start with new keys: agents must then \
                  log in again and need new tokens"
             }
-            Self::Record { .. } => "remove the file: the token stays valid, but is no longer listed",
-            Self::Missing(_) => "list the tokens with `whit token list`",
             Self::Revoked(_) => "ask for a new token: `whit token create` on the proxy",
             Self::Busy { .. } | Self::Random => return None,
         };
@@ -188,40 +178,47 @@ impl Identity {
     }
 
     fn issue(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(Grant, String)> {
-        let mut id = [0; 8];
-        SystemRandom::new().fill(&mut id).map_err(|_| Error::Random)?;
-        let grant = grant(TokenId::from_bytes(id));
+        let grant = grant(TokenId::from_bytes(random()?));
         let text = self.issuer.sign(&grant)?;
         Ok((grant, text))
     }
 
-    /// All tokens made here, and whether each was revoked; the oldest first.
+    /// All tokens that have a record or were revoked; the oldest first, those whose grant is not known last.
     ///
     /// # Errors
-    /// [`Error::Record`] names a damaged record; else the disk.
-    pub fn tokens(&self) -> Result<Vec<(Grant, bool)>> {
-        let folder = self.folder.join("tokens");
-        let mut tokens = Vec::new();
-        for entry in fs::read_dir(&folder).on("list", &folder)? {
-            let name = entry.on("list", &folder)?.file_name();
-            // Anything else is a record that was being written when its process ended.
-            if let Some(id) = name.to_str().and_then(|name| name.parse::<TokenId>().ok()) {
-                tokens.push((self.record(id)?, self.is_revoked(id)?));
+    /// The disk's.
+    pub fn tokens(&self) -> Result<Vec<Listed>> {
+        let mut ids = BTreeSet::new();
+        for folder in ["tokens", "revoked"] {
+            let folder = self.folder.join(folder);
+            for entry in fs::read_dir(&folder).on("list", &folder)? {
+                let name = entry.on("list", &folder)?.file_name();
+                // Anything else is a record that was being written when its process ended.
+                ids.extend(name.to_str().and_then(|name| name.parse::<TokenId>().ok()));
             }
         }
-        tokens.sort_by_key(|(grant, _)| (grant.issued, grant.id));
+        let listed = |id| {
+            let (grant, is_recorded) = match files::read_if_there(&self.record_path(id), RECORD_BYTES_MAX) {
+                Ok(Some(bytes)) => (grant_of(id, &bytes), true),
+                Ok(None) => (None, false),
+                // One that cannot be read hides no other.
+                Err(_) => (None, true),
+            };
+            Ok(Listed { id, grant, is_recorded, is_revoked: self.is_revoked(id)? })
+        };
+        let mut tokens = ids.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
+        tokens.sort_by_key(|token| (token.grant.as_ref().map_or(u64::MAX, |grant| grant.issued), token.id));
         Ok(tokens)
     }
 
-    /// Takes a token back, durably and at once for every process; doing so twice is no error.
+    /// Takes a token back, durably and at once for every process; doing so twice is no error. Says whether there is a
+    /// record of the token here: it is taken back with or without one, as a token needs none to be accepted.
     ///
     /// # Errors
-    /// [`Error::Missing`] where no such token was made here; else the disk.
-    pub fn revoke(&self, id: TokenId) -> Result<()> {
-        if !exists(&self.record_path(id))? {
-            return Err(Error::Missing(id));
-        }
-        Ok(files::publish(&self.revoked_path(id), b"", 0o600)?)
+    /// The disk's.
+    pub fn revoke(&self, id: TokenId) -> Result<bool> {
+        files::publish(&self.revoked_path(id), b"", 0o600)?;
+        exists(&self.record_path(id))
     }
 
     /// Checks a token's text at `now`, Unix seconds, and gives what it allows.
@@ -232,18 +229,24 @@ impl Identity {
     /// [`Error::Token`] as [`token::verify`] says, [`Error::Revoked`]; else the disk.
     pub fn check(&self, text: &str, now: u64) -> Result<Grant> {
         let grant = token::verify(text, self.issuer.public_key(), now)?;
-        if self.is_revoked(grant.id)? { Err(Error::Revoked(grant.id)) } else { Ok(grant) }
+        self.check_again(&grant, now)?;
+        Ok(grant)
+    }
+
+    /// Whether what a token allowed when it was checked still holds at `now`. Looks for one file.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_again(&self, grant: &Grant, now: u64) -> Result<()> {
+        match grant.expires {
+            Some(since) if grant.is_expired(now) => Err(token::Error::Expired { since, now }.into()),
+            _ if self.is_revoked(grant.id)? => Err(Error::Revoked(grant.id)),
+            _ => Ok(()),
+        }
     }
 
     fn is_revoked(&self, id: TokenId) -> Result<bool> {
         exists(&self.revoked_path(id))
-    }
-
-    fn record(&self, id: TokenId) -> Result<Grant> {
-        let path = self.record_path(id);
-        let bytes = files::read_bounded(&path, TOKEN_BYTES_MAX as u64)?;
-        let grant = rmp_serde::from_slice::<Grant>(&bytes).ok();
-        grant.filter(|grant| grant.id == id && grant.check().is_ok()).ok_or(Error::Record { path })
     }
 
     fn record_path(&self, id: TokenId) -> PathBuf {
@@ -259,6 +262,35 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("folder", &self.folder).finish_non_exhaustive()
     }
+}
+
+/// A token, as far as it is known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is revoked by.
+    pub id: TokenId,
+    /// What it allows; none where the record is damaged or gone. The token may still be good.
+    pub grant: Option<Grant>,
+    /// Whether there is a record, damaged or not.
+    pub is_recorded: bool,
+    /// Whether it was taken back.
+    pub is_revoked: bool,
+}
+
+/// What a record says, where it is whole.
+fn grant_of(id: TokenId, record: &[u8]) -> Option<Grant> {
+    let grant = rmp_serde::from_slice::<Grant>(record).ok();
+    grant.filter(|grant| grant.id == id && grant.check().is_ok())
+}
+
+/// `N` bytes that nobody can foretell.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
 }
 
 /// Makes the keys that are not there yet and says whether there were any to make.
@@ -383,22 +415,35 @@ mod tests {
         let (late, text) = admin.create_token(|id| grant(id, 7)).expect("a token");
         let (early, _) = admin.create_token(|id| grant(id, 5)).expect("a token");
         assert_eq!(proxy.check(&text, 0).expect("a good token"), grant(late, 7));
-        admin.revoke(late).expect("revoked");
-        admin.revoke(late).expect("revoked twice");
+        assert!(admin.revoke(late).expect("revoked"));
+        assert!(admin.revoke(late).expect("revoked twice"));
         assert!(matches!(proxy.check(&text, 0), Err(Error::Revoked(id)) if id == late));
-        assert_eq!(proxy.tokens().expect("a list"), [(grant(early, 5), false), (grant(late, 7), true)]);
-        let unknown = TokenId::from_bytes([9; 8]);
-        assert!(matches!(admin.revoke(unknown), Err(Error::Missing(id)) if id == unknown));
+        let listed = |id, issued, is_revoked| Listed {
+            id,
+            grant: Some(grant(id, issued)),
+            is_recorded: true,
+            is_revoked,
+        };
+        assert_eq!(proxy.tokens().expect("a list"), [listed(early, 5, false), listed(late, 7, true)]);
     }
 
     #[test]
-    fn a_token_outlives_its_record() {
+    fn a_token_outlives_its_record_and_is_revoked_without_it() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (identity, _) = open(folder.path());
+        let (whole, _) = identity.create_token(|id| grant(id, 3)).expect("a token");
         let (id, text) = identity.create_token(|id| grant(id, 0)).expect("a token");
-        fs::write(identity.record_path(id), b"damaged").expect("written");
-        assert!(matches!(identity.tokens(), Err(Error::Record { .. })));
+        let listed = |is_recorded, is_revoked| Listed { id, grant: None, is_recorded, is_revoked };
+        for damaged in [&b"damaged"[..], b"", &vec![0; 70_000]] {
+            fs::write(identity.record_path(id), damaged).expect("written");
+            let tokens = identity.tokens().expect("a list");
+            assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [whole, id]);
+            assert_eq!(tokens[1], listed(true, false));
+        }
         fs::remove_file(identity.record_path(id)).expect("removed");
         assert!(identity.check(&text, 0).is_ok());
+        assert!(!identity.revoke(id).expect("revoked"), "there is no record");
+        assert!(matches!(identity.check(&text, 0), Err(Error::Revoked(found)) if found == id));
+        assert_eq!(identity.tokens().expect("a list")[1], listed(false, true));
     }
 }

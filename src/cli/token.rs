@@ -9,13 +9,13 @@ use serde_json::json;
 use super::embedded::default_space;
 use super::output::{self, Output};
 use super::{Error, config};
-use crate::identity::Identity;
+use crate::identity::{Identity, Listed};
 use crate::ids::{SpaceName, UserName};
 use crate::token::{Action, Grant, Pattern, TokenId};
 
 const HELP: &str = "\
-Works on the proxy's data folder, beside a running proxy: a token can be used at once, and a revoked
-one is refused at its next request.";
+Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is
+refused at once; what it has under way ends within seconds, and nothing more is recorded or delivered.";
 
 /// Create, list and revoke tokens, on the proxy's host.
 #[derive(Debug, Args)]
@@ -32,9 +32,9 @@ pub struct TokenArgs {
 enum TokenCommand {
     /// Create a token and print it, alone, on standard output. It is shown only this once.
     Create(CreateArgs),
-    /// List the tokens that were created here.
+    /// List the tokens that were created here, and those that were revoked.
     List,
-    /// Take a token back, at once.
+    /// Take a token back, at once; what runs with it ends within seconds. There need be no record of it.
     Revoke {
         /// The token's id, as `whit token list` shows it.
         id: String,
@@ -75,8 +75,11 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
         TokenCommand::List => list(&identity, output),
         TokenCommand::Revoke { id } => {
             let id: TokenId = id.parse().map_err(identity_error)?;
-            identity.revoke(id)?;
-            output.report(&json!({ "revoked": id }), || format!("revoked {id}"))
+            let recorded = identity.revoke(id)?;
+            output.report(&json!({ "revoked": id, "recorded": recorded }), || {
+                let unrecorded = "; there is no record of a token with this id here";
+                format!("revoked {id}{}", if recorded { "" } else { unrecorded })
+            })
         }
     }
 }
@@ -123,31 +126,39 @@ pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> 
 fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
     let tokens = identity.tokens()?;
     let now = now();
-    let state = |grant: &Grant, revoked: bool| match (revoked, grant.is_expired(now)) {
-        (true, _) => "revoked",
-        (false, true) => "expired",
-        (false, false) => "good",
+    let state = |token: &Listed| match &token.grant {
+        _ if token.is_revoked => "revoked",
+        Some(grant) if grant.is_expired(now) => "expired",
+        Some(_) => "good",
+        None => "damaged record",
     };
-    let as_json = |(grant, revoked): &(Grant, bool)| {
-        json!({
+    let as_json = |token: &Listed| match &token.grant {
+        Some(grant) => json!({
             "id": grant.id, "user": grant.user, "space": grant.space, "allow": grant.actions,
             "apps": grant.applications, "to": grant.destinations, "issued": grant.issued,
-            "expires": grant.expires, "state": state(grant, *revoked),
-        })
+            "expires": grant.expires, "state": state(token),
+        }),
+        None => json!({ "id": token.id, "state": state(token), "recorded": token.is_recorded }),
     };
-    let row = |(grant, revoked): &(Grant, bool)| {
+    let row = |token: &Listed| {
+        let id = format!("#{}", token.id);
+        let Some(grant) = &token.grant else {
+            let mut row = vec!["?".to_owned(); 8];
+            (row[0], row[7]) = (id, state(token).to_owned());
+            return row;
+        };
         let actions: Vec<String> = grant.actions.iter().map(ToString::to_string).collect();
         let patterns =
             |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
         vec![
-            format!("#{}", grant.id),
+            id,
             grant.user.to_string(),
             grant.space.to_string(),
             actions.join(","),
             patterns(&grant.applications),
             patterns(&grant.destinations),
             grant.expires.map_or_else(|| "never".to_owned(), output::time),
-            state(grant, *revoked).to_owned(),
+            state(token).to_owned(),
         ]
     };
     output.report(&tokens.iter().map(as_json).collect::<Vec<_>>(), || {
