@@ -254,7 +254,7 @@ word! {
 pub struct Selector {
     /// The application.
     pub app: AppName,
-    /// A label, or a release id's first digits (at least six); none for the latest.
+    /// A label, or a release's id, or at least six of its first digits; none for the latest.
     pub at: Option<Label>,
 }
 
@@ -278,6 +278,36 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Fewer hexadecimal digits than this do not name a release.
+pub const ID_DIGITS_MIN: usize = 6;
+/// The digits of a whole id.
+pub const ID_DIGITS: usize = 64;
+
+/// Whether a word could be a release's id, or the first digits of one: 6 to 64 hexadecimal digits.
+fn reads_as_id(word: &str) -> bool {
+    (ID_DIGITS_MIN..=ID_DIGITS).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Label {
+    /// Whether the word could be a release's id, or the first digits of one: no push gives such a label any more.
+    pub fn reads_as_id(&self) -> bool {
+        reads_as_id(&self.0)
+    }
+}
+
+impl Selector {
+    /// The digits, in lower case, where the selector may name a release by them: all 64, or the first of them.
+    pub fn digits(&self) -> Option<String> {
+        let at = self.at.as_ref().filter(|at| at.reads_as_id())?;
+        Some(at.as_str().to_ascii_lowercase())
+    }
+
+    /// The release, where the selector names it by its whole id: it then means nothing else.
+    pub fn release(&self) -> Option<ReleaseId> {
+        self.digits()?.parse().ok()
+    }
+}
+
 fn is_word(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-'])
@@ -292,6 +322,23 @@ mod tests {
         let id = ChunkId::of(b"whit");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.short().len(), 12);
+    }
+
+    #[test]
+    fn a_word_of_hexadecimal_digits_reads_as_an_id() {
+        let id = ReleaseId(*ChunkId::of(b"whit").as_bytes());
+        let label = |text: &str| text.parse::<Label>().expect("a word");
+        for text in ["abcdef", "20261130", "DEADBEEF", &id.to_string()] {
+            assert!(label(text).reads_as_id(), "{text}");
+        }
+        for text in ["abcde", "v20261130", "abcdefg", "abc-def", "1.2.3.4"] {
+            assert!(!label(text).reads_as_id(), "{text}");
+        }
+        let selector = |at: &str| format!("web@{at}").parse::<Selector>().expect("a selector");
+        assert_eq!(selector(&id.to_string().to_uppercase()).release(), Some(id));
+        assert_eq!(selector("ABCDEF").digits().as_deref(), Some("abcdef"));
+        assert_eq!(selector("ABCDEF").release(), None);
+        assert_eq!(selector("v1").digits(), None);
     }
 
     #[test]

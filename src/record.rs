@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppName, DestinationName, Label, ReleaseId, UserName};
+use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector, UserName};
 use crate::manifest::Totals;
 
 /// What a push brought to the store; all are bytes or counts as the proxy saw them.
@@ -35,6 +35,22 @@ pub struct Record {
     pub totals: Totals,
     /// What the push cost.
     pub cost: Cost,
+}
+
+impl Record {
+    /// Whether `selector` can mean this record: what whoever asked can tell by itself.
+    ///
+    /// A whole id means its release alone. Fewer digits mean a release that begins so, or one with that very label, from
+    /// before such labels were refused. Whether a label, or the latest, is another release is the proxy's word.
+    pub fn is_meant_by(&self, selector: &Selector) -> bool {
+        let is_labelled = selector.at.as_ref().is_none_or(|at| self.labels.contains(at));
+        let is_release = match (selector.release(), selector.digits()) {
+            (Some(release), _) => self.release == release,
+            (None, Some(digits)) => is_labelled || self.release.to_string().starts_with(&digits),
+            (None, None) => is_labelled,
+        };
+        self.app == selector.app && is_release
+    }
 }
 
 /// An application and its releases, counted.
@@ -94,4 +110,35 @@ pub struct DeliveryReport {
     pub reused_bytes: u64,
     /// Whether the destination had this release already.
     pub already: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+
+    #[test]
+    fn an_id_means_its_release_whatever_other_releases_are_labelled() {
+        let release = ReleaseId::from(ChunkId::of(b"good"));
+        let record = |release: ReleaseId, labels: &[&str]| Record {
+            app: "web".parse().expect("a name"),
+            release,
+            sequence: 1,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
+            totals: Totals::default(),
+            cost: Cost::default(),
+        };
+        let means = |at: &str, record: &Record| record.is_meant_by(&at.parse().expect("a selector"));
+        let whole = release.to_string();
+        let good = record(release, &["v1"]);
+        let evil = record(ReleaseId::from(ChunkId::of(b"evil")), &[&whole, "20261130"]);
+        assert!(means(&format!("web@{whole}"), &good) && !means(&format!("web@{whole}"), &evil));
+        assert!(means(&format!("web@{}", &whole[..12]), &good));
+        assert!(!means(&format!("web@{}", &whole[..12]), &evil));
+        assert!(means("web@20261130", &evil) && !means("web@20261130", &good));
+        assert!(means("web@v1", &good) && !means("web@v1", &evil) && !means("api@v1", &good));
+        assert!(means("web", &good) && !means("api", &good));
+    }
 }

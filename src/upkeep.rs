@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppName, ReleaseId};
+use crate::ids::{AppName, Label, ReleaseId, Selector};
+use crate::record::Record;
 
 /// What a run of the collector did, or in a dry run would do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +69,125 @@ pub struct Verified {
     pub healed_chunks: u64,
     /// Releases that lack chunks, after all repairs.
     pub incomplete: Vec<Incomplete>,
+}
+
+/// A release that is removed, or would be, and what that changes for those who name releases otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The push that was named.
+    pub record: Record,
+    /// Pushes of the same content to the application, that one included: all of them go.
+    pub pushes: u64,
+    /// Labels that mean this release.
+    pub labels: Vec<LabelFate>,
+    /// The application's latest release afterwards, if there is one.
+    pub latest: Option<ReleaseId>,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// A label whose meaning goes with a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelFate {
+    /// The label.
+    pub label: Label,
+    /// The latest push that gave it.
+    pub sequence: u64,
+    /// What it means afterwards: an older release, or nothing.
+    pub then: Option<ReleaseId>,
+    /// Whether it is what the release was named by.
+    pub named: bool,
+}
+
+impl Removal {
+    /// Finds out what goes with `record`, which `selector` means; `records` are all of the application, oldest first.
+    pub fn of(records: &[Record], selector: &Selector, record: Record) -> Self {
+        let goes = |other: &&Record| other.release == record.release;
+        let newest = |label: &Label, among: &dyn Fn(&Record) -> bool| {
+            records.iter().rfind(|record| among(record) && record.labels.contains(label))
+        };
+        let mut labels: Vec<LabelFate> = Vec::new();
+        for label in records.iter().filter(goes).flat_map(|record| &record.labels) {
+            let is_told = labels.iter().any(|told| told.label == *label);
+            let Some(means) = newest(label, &|_| true).filter(|means| goes(means)) else { continue };
+            if !is_told {
+                let named = selector.at.as_ref() == Some(label);
+                let then = newest(label, &|other| !goes(&other)).map(|record| record.release);
+                labels.push(LabelFate { label: label.clone(), sequence: means.sequence, then, named });
+            }
+        }
+        labels.sort_by_key(|fate| fate.sequence);
+        let pushes = records.iter().filter(goes).count() as u64;
+        let latest = records.iter().rfind(|other| !goes(other)).map(|record| record.release);
+        Self { record, pushes, labels, latest, removed: false }
+    }
+
+    /// Whether more goes than was named: other labels of a release that was named by a label, or labels that would mean
+    /// an older release from then on.
+    pub fn takes_more(&self) -> bool {
+        let by_label = self.labels.iter().any(|fate| fate.named);
+        self.labels.iter().any(|fate| !fate.named && (by_label || fate.then.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::manifest::Totals;
+    use crate::record::Cost;
+
+    fn release(content: &str) -> ReleaseId {
+        ChunkId::of(content.as_bytes()).into()
+    }
+
+    /// Pushes, each of some content under some labels.
+    fn records(pushes: &[(&str, &[&str])]) -> Vec<Record> {
+        let record = |(sequence, (content, labels)): (u64, &(&str, &[&str]))| Record {
+            app: "web".parse().expect("a name"),
+            release: release(content),
+            sequence,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
+            totals: Totals::default(),
+            cost: Cost::default(),
+        };
+        (1..).zip(pushes).map(record).collect()
+    }
+
+    fn removal(records: &[Record], at: &str) -> Removal {
+        let selector: Selector = format!("web@{at}").parse().expect("a selector");
+        let record = records.iter().rfind(|record| record.is_meant_by(&selector)).expect("it is there");
+        Removal::of(records, &selector, record.clone())
+    }
+
+    #[test]
+    fn what_goes_beside_a_label_is_every_other_label_that_means_the_release() {
+        let records = records(&[("a", &["v1", "old"]), ("b", &["old"]), ("a", &["prod"]), ("c", &[])]);
+        let found = removal(&records, "v1");
+        let fate = |label: &str, sequence, named| {
+            let label = label.parse().expect("a word");
+            LabelFate { label, sequence, then: None, named }
+        };
+        let fates = [fate("v1", 1, true), fate("prod", 3, false)];
+        assert_eq!((&found.labels[..], found.pushes, found.latest), (&fates[..], 2, Some(release("c"))));
+        assert!(found.takes_more(), "`prod` was not named");
+        let found = removal(&records, "old");
+        assert_eq!((found.labels[0].then, found.record.release), (Some(release("a")), release("b")));
+        assert!(!found.takes_more());
+    }
+
+    #[test]
+    fn an_id_takes_the_labels_that_end_and_none_that_would_mean_something_older() {
+        let id = release("b").to_string();
+        let ends = records(&[("a", &["v1"]), ("b", &["v2"])]);
+        let found = removal(&ends, &id);
+        assert_eq!((found.labels.len(), found.latest), (1, Some(release("a"))));
+        assert!(!found.takes_more());
+        let jumps = records(&[("a", &["v1", "prod"]), ("b", &["v2", "prod"])]);
+        let found = removal(&jumps, &id[..8]);
+        assert_eq!(found.labels[1].then, Some(release("a")));
+        assert!(found.takes_more());
+    }
 }

@@ -29,6 +29,8 @@ pub use session::{Access, Session};
 use std::path::PathBuf;
 
 use crate::faults::{Fault, Faulty};
+use crate::ids::{AppName, ReleaseId, Selector};
+use crate::record::Record;
 use crate::wire::{BatchError, Refusal};
 use crate::{destination, files, link, manifest, reassembly, store, threads};
 
@@ -59,6 +61,16 @@ pub enum Error {
     /// The proxy sent a chunk that is not the one asked for.
     #[error("the proxy sent a chunk whose bytes are not what its name says")]
     WrongChunk,
+    /// The proxy answered with another release than was asked for.
+    #[error("the proxy answered `{asked}` with release {} of `{app}`", .found.short())]
+    OtherRelease {
+        /// What was asked for.
+        asked: Selector,
+        /// What the proxy meant.
+        found: ReleaseId,
+        /// Of which application.
+        app: AppName,
+    },
     /// Files of the directory that is pulled into are not what they were.
     #[error("the directory was changed while it was pulled into")]
     DirectoryChanged,
@@ -94,6 +106,14 @@ pub enum Error {
     Publish(#[from] destination::Error),
 }
 
+/// Checks that the proxy's answer is about what was asked for.
+fn check_meant(record: &Record, asked: &Selector) -> Result<()> {
+    if record.is_meant_by(asked) {
+        return Ok(());
+    }
+    Err(Error::OtherRelease { asked: asked.clone(), found: record.release, app: record.app.clone() })
+}
+
 impl Error {
     fn inner(&self) -> Option<&dyn Faulty> {
         Some(match self {
@@ -110,6 +130,7 @@ impl Error {
             Self::Publish(error) => error,
             Self::Threads(error) => error,
             Self::WrongChunk
+            | Self::OtherRelease { .. }
             | Self::DirectoryChanged
             | Self::Ended
             | Self::OutOfTurn(_)
@@ -123,7 +144,7 @@ impl Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::WrongChunk => Fault::Corrupt,
+            Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
             Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
             Self::Target(_) | Self::NotPulled(_) => Fault::Input,
             Self::OutOfTurn(_) => Fault::Bug,
@@ -140,6 +161,9 @@ impl Faulty for Error {
                 "name a folder, or what is not there yet; of a link, the folder that it leads to".to_owned(),
             ),
             Self::Busy(_) => Some("wait until the other pull has ended".to_owned()),
+            Self::OtherRelease { .. } => {
+                Some("the proxy is not to be trusted with this release: see to it".to_owned())
+            }
             _ => self.inner().and_then(Faulty::hint),
         }
     }

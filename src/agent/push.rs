@@ -42,6 +42,7 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 /// # Errors
 /// Any of [`Error`]; one that passes, only after [`Order::patience`].
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
+    machines::check_labels(&order.labels)?;
     let begin = Instant::now();
     let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
     let mut input: Option<Input> = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::memory::Key;
 use super::pace::Pace;
-use super::{Error, Result};
+use super::{Error, Result, check_meant};
 use crate::address::ProxyUrl;
 use crate::ids::AppName;
 use crate::link::{self, Connection, Counters, Receiver, Sender};
@@ -81,20 +81,26 @@ impl Session {
         Ok((sender, receiver))
     }
 
-    /// Asks a question and hands each part of the answer to `take`.
+    /// Asks a question and hands each part of the answer to `take`. That the answer is about the releases that were named is
+    /// checked.
     ///
     /// # Errors
-    /// The connection is lost, or the proxy refused.
+    /// The connection is lost, the proxy refused, or it answered for another release.
     pub async fn ask(&self, operation: &Operation, mut take: impl FnMut(Answer)) -> Result<()> {
         let (sender, mut receiver) = self.request(operation).await?;
         sender.finish()?;
+        let mut asked = operation.selectors().into_iter();
         while let Some(answer) = receiver.receive::<Answer>().await? {
             match answer {
                 Answer::Refused(refusal) => return Err(Error::Refused(refusal)),
+                Answer::Meant(record) => {
+                    check_meant(&record, asked.next().ok_or(Error::OutOfTurn("Meant"))?)?;
+                }
+                _ if asked.len() > 0 => return Err(Error::OutOfTurn("something before the release")),
                 answer => take(answer),
             }
         }
-        Ok(())
+        if asked.len() > 0 { Err(Error::Ended) } else { Ok(()) }
     }
 
     /// What this session's pushes of `app` are remembered by.

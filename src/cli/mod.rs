@@ -81,7 +81,7 @@ enum Command {
     /// Check everything that is stored.
     Verify(upkeep::VerifyArgs),
     /// Remove a release.
-    Rm(upkeep::ReleaseArgs),
+    Rm(upkeep::RemoveArgs),
     /// Keep a release from being removed.
     Pin(upkeep::ReleaseArgs),
     /// Let a release be removed again.

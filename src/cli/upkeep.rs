@@ -9,7 +9,7 @@ use super::queries::ask;
 use super::{AccessArgs, Error};
 use crate::faults::Fault;
 use crate::ids::Selector;
-use crate::upkeep::{Collected, Verified};
+use crate::upkeep::{Collected, LabelFate, Removal, Verified};
 use crate::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
@@ -20,6 +20,11 @@ Reads every pack and hashes every chunk, then looks for every chunk of every rel
 damaged packs are set aside after their intact chunks were kept, the index is mended, and missing chunks
 are taken from delivered copies; what is still missing then, the next push of that content is asked for.
 Exit code 5 where anything is damaged or missing.";
+
+const RM_HELP: &str = "\
+All pushes of the release's content to the application go, with their labels; the content itself goes at the
+next `whit gc`, unless other releases have it. Where a label was named and others mean the same release, or a
+label would come to mean an older release, nothing is removed: they are listed, and the exit code is 2.";
 
 /// Remove what no release needs any more.
 #[derive(Debug, Args)]
@@ -51,6 +56,19 @@ pub struct VerifyArgs {
 pub struct ReleaseArgs {
     /// APP@RELEASE or APP@LABEL.
     release: Selector,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// The release to remove.
+#[derive(Debug, Args)]
+#[command(after_help = RM_HELP)]
+pub struct RemoveArgs {
+    /// APP@RELEASE or APP@LABEL.
+    release: Selector,
+    /// Remove it although other labels mean it too.
+    #[arg(long)]
+    all_labels: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -144,14 +162,44 @@ fn verified_text(verified: &Verified) -> String {
 }
 
 /// Runs `whit rm`.
-pub async fn remove(arguments: ReleaseArgs, output: &Output) -> Result<(), Error> {
-    if arguments.release.at.is_none() {
+pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error> {
+    let RemoveArgs { release, all_labels, access } = arguments;
+    if release.at.is_none() {
         return Err(Error::input(
             "which release? an application alone is not enough",
             "name it: APP@RELEASE or APP@LABEL",
         ));
     }
-    change(&arguments.access, Operation::Remove(arguments.release), "removed", output).await
+    for answer in ask(&access, output, Operation::Remove { release: release.clone(), all_labels }).await? {
+        if let Answer::Removed(removal) = answer {
+            output.report(&removal, || removal_text(&removal));
+            if !removal.removed {
+                let others = removal.labels.iter().filter(|fate| !fate.named);
+                let labels: Vec<&str> = others.map(|fate| fate.label.as_str()).collect();
+                return Err(Error::input(
+                    format!("to remove `{release}` would also end what {} means", labels.join(", ")),
+                    "to remove the release with all its labels, add --all-labels",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn removal_text(removal: &Removal) -> String {
+    let Removal { record, pushes, labels, latest, removed } = removal;
+    let what = if *removed { "removed" } else { "not removed:" };
+    let mut lines = vec![format!("{what} {}@{}, pushes: {pushes}", record.app, record.release.short())];
+    for LabelFate { label, sequence, then, .. } in labels {
+        let then = then.map_or("nothing".to_owned(), |release| format!("release {}", release.short()));
+        let tense = if *removed { "now means" } else { "would mean" };
+        lines.push(format!("  label {label}, given by #{sequence}, {tense} {then}"));
+    }
+    if *removed {
+        let latest = latest.map_or("none".to_owned(), |release| release.short());
+        lines.push(format!("  the latest release is {latest}"));
+    }
+    lines.join("\n")
 }
 
 /// Runs `whit pin` and `whit unpin`.

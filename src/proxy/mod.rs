@@ -370,6 +370,19 @@ impl Granted {
         })
     }
 
+    /// Whether the token allows the action on all applications that there are and will be. The refusal names none.
+    fn allow_whole_space(&self, action: Action) -> Result<(), Refusal> {
+        self.allow(action, None)?;
+        if self.grant.has_all_applications() {
+            return Ok(());
+        }
+        Err(Refusal {
+            fault: Fault::Denied,
+            text: format!("the token does not allow to {action} all applications of the space"),
+            hint: Some("name an application; or ask the proxy's admin for a token for all of them".to_owned()),
+        })
+    }
+
     /// Whether each destination is there and the token allows it.
     fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {

@@ -74,12 +74,9 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
             compare(&*granted.store()?, &from, &to, give)?;
         }
         Operation::Statistics(app) => {
-            granted.allow(Action::Read, app.as_ref())?;
-            if app.is_none() {
-                // What a whole space holds is told to those alone who may read all of it.
-                for summary in granted.store()?.records().apps() {
-                    granted.allow(Action::Read, Some(&summary.app))?;
-                }
+            match &app {
+                Some(app) => granted.allow(Action::Read, Some(app))?,
+                None => granted.allow_whole_space(Action::Read)?,
             }
             let counted =
                 statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
@@ -87,9 +84,11 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         }
         Operation::Collect { .. }
         | Operation::Verify { .. }
-        | Operation::Remove(_)
+        | Operation::Remove { .. }
         | Operation::Pin { .. } => {
-            give(super::upkeep::serve(granted, question)?);
+            for answer in super::upkeep::serve(granted, question)? {
+                give(answer);
+            }
         }
         Operation::Push(_) | Operation::Pull { .. } | Operation::Deliver { .. } => {
             unreachable!("these are served by themselves")
@@ -106,6 +105,7 @@ fn compare(
 ) -> Result<(), Refusal> {
     let root = |selector: &Selector| {
         let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
+        give(Answer::Meant(record.clone()));
         store.root(&record.release).map_err(|error| Refusal::of(&error))
     };
     let (before, after) = (root(from)?, root(to)?);
@@ -161,9 +161,13 @@ pub async fn deliver(
             };
             shared.deliveries.add(delivery).map_err(|error| Refusal::of(&error))
         };
-        wanted.iter().map(add).collect::<Result<Vec<_>, _>>()
+        let events = wanted.iter().map(add).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, Refusal>((record, events))
     });
-    let events = queued.await.map_err(|error| Refusal::of(&error))??;
+    let (record, events) = queued.await.map_err(|error| Refusal::of(&error))??;
+    if sender.send(&Answer::Meant(record)).await.is_err() {
+        return Ok(());
+    }
     for mut deliveries in events {
         let mut told = super::push::Told::default();
         while let Some(event) = told.next(&mut deliveries).await {

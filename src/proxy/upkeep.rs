@@ -12,14 +12,15 @@ use super::{Error, Granted, Shared};
 use crate::destination::Directory;
 use crate::faults::Faulty;
 use crate::files::OnPath;
-use crate::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
+use crate::ids::{ChunkId, Selector, SpaceName};
 use crate::manifest::Item;
 use crate::reassembly::{self, ChunkSource};
 use crate::recipe::Recipe;
+use crate::record::Record;
 use crate::store::retention::{Rules, evict_one, expire};
 use crate::store::{self, Pass, Store};
 use crate::token::Action;
-use crate::upkeep::{Collected, Incomplete, Verified};
+use crate::upkeep::{Collected, Incomplete, Removal, Verified};
 use crate::wire::{Answer, Operation, Refusal};
 
 /// Between two looks at whether damage was met.
@@ -254,45 +255,51 @@ fn copy_of(destination: &Directory, incomplete: &Incomplete) -> Option<PathBuf> 
 ///
 /// # Errors
 /// What the agent is to be told.
-pub fn serve(granted: &Granted, request: Operation) -> Result<Answer, Refusal> {
+pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refusal> {
     let told = |error: store::Error| Refusal::of(&error as &dyn Faulty);
     let shared = &granted.shared;
     match request {
         Operation::Collect { dry_run } => {
-            granted.allow(Action::Admin, None)?;
+            granted.allow_whole_space(Action::Admin)?;
             let store = granted.store()?;
-            Ok(Answer::Collected(collect(shared, &store, &granted.grant.space, dry_run).map_err(told)?))
+            let collected = collect(shared, &store, &granted.grant.space, dry_run).map_err(told)?;
+            Ok(vec![Answer::Collected(collected)])
         }
         Operation::Verify { repair, seconds_max } => {
-            granted.allow(Action::Admin, None)?;
+            granted.allow_whole_space(Action::Admin)?;
             let store = granted.store()?;
             let duration_max = seconds_max.map(Duration::from_secs);
             let pass = Pass { repair, duration_max, bytes_per_second: None };
-            Ok(Answer::Verified(Box::new(verify(shared, &store, pass).map_err(told)?)))
+            Ok(vec![Answer::Verified(Box::new(verify(shared, &store, pass).map_err(told)?))])
         }
-        Operation::Remove(selector) => {
-            let (store, app, release) = select(granted, &selector)?;
-            let record = store.select(&selector).map_err(told)?;
-            store.records().remove(&app, &release).map_err(told)?;
-            granted.audit("remove", &app, release);
-            Ok(Answer::Done(record))
+        Operation::Remove { release: selector, all_labels } => {
+            let (store, record) = select(granted, &selector)?;
+            let (app, release) = (record.app.clone(), record.release);
+            let records = store.records().of(&app).map_err(told)?;
+            let mut removal = Removal::of(&records, &selector, record.clone());
+            if all_labels || !removal.takes_more() {
+                store.records().remove(&app, &release).map_err(told)?;
+                granted.audit("remove", &app, release);
+                removal.removed = true;
+            }
+            Ok(vec![Answer::Meant(record), Answer::Removed(Box::new(removal))])
         }
         Operation::Pin { release: selector, pinned } => {
-            let (store, app, release) = select(granted, &selector)?;
-            let record = store.select(&selector).map_err(told)?;
+            let (store, record) = select(granted, &selector)?;
+            let (app, release) = (&record.app, &record.release);
             let records = store.records();
-            if pinned { records.pin(&app, &release) } else { records.unpin(&app, &release) }.map_err(told)?;
-            granted.audit(if pinned { "pin" } else { "unpin" }, &app, release);
-            Ok(Answer::Done(record))
+            if pinned { records.pin(app, release) } else { records.unpin(app, release) }.map_err(told)?;
+            granted.audit(if pinned { "pin" } else { "unpin" }, app, *release);
+            Ok(vec![Answer::Meant(record.clone()), Answer::Done(record)])
         }
         _ => unreachable!("only requests of an admin come here"),
     }
 }
 
 /// The release that an admin means, if the token allows it.
-fn select(granted: &Granted, selector: &Selector) -> Result<(Arc<Store>, AppName, ReleaseId), Refusal> {
+fn select(granted: &Granted, selector: &Selector) -> Result<(Arc<Store>, Record), Refusal> {
     granted.allow(Action::Admin, Some(&selector.app))?;
     let store = granted.store()?;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
-    Ok((store, record.app, record.release))
+    Ok((store, record))
 }

@@ -29,7 +29,7 @@ pub use waiting::{Complete, WaitingRoom};
 pub use whole::{New, Release, Whole, edges};
 
 use crate::faults::{Fault, Faulty};
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, Label};
 use crate::manifest::EntryPath;
 use crate::wire::{BatchError, ParcelError, Refusal};
 use crate::{chunking, manifest};
@@ -79,6 +79,9 @@ pub enum Error {
         /// How much there may be.
         max: usize,
     },
+    /// A label that would be taken as an id, or as the first digits of one.
+    #[error("the label `{0}` reads as a release's id: 6 to 64 hexadecimal digits")]
+    Label(Label),
     /// The commit came before all segments that were wanted.
     #[error("{0} segments are still missing at the commit")]
     Incomplete(usize),
@@ -90,6 +93,14 @@ pub enum Error {
     Shelf(Refusal),
 }
 
+/// Refuses labels by which a selector could not tell whether a release is named by its id.
+///
+/// # Errors
+/// [`Error::Label`] names the first.
+pub fn check_labels(labels: &[Label]) -> Result<(), Error> {
+    labels.iter().find(|label| label.reads_as_id()).map_or(Ok(()), |label| Err(Error::Label(label.clone())))
+}
+
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
@@ -98,7 +109,7 @@ impl Faulty for Error {
             Self::Manifest(error) => error.fault(),
             Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
             Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
-            Self::Profile(chunking::Error::Bounds(_)) => Fault::Input,
+            Self::Profile(chunking::Error::Bounds(_)) | Self::Label(_) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
             Self::Mismatch | Self::Unproven(_) => Fault::Retry,
             Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
@@ -109,6 +120,7 @@ impl Faulty for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) | Self::Shelf(refusal) => refusal.hint.clone(),
+            Self::Label(label) => Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`")),
             _ => None,
         }
     }

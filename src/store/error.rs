@@ -82,8 +82,13 @@ pub enum Error {
     #[error("there is no release `{0}`")]
     NoRelease(Selector),
     /// Several releases fit.
-    #[error("`{0}` fits several releases: give more digits")]
-    Ambiguous(Selector),
+    #[error("`{selector}` fits {} releases: {}", .candidates.len(), listed(.candidates))]
+    Ambiguous {
+        /// What was asked for.
+        selector: Selector,
+        /// Those that begin so.
+        candidates: Vec<ReleaseId>,
+    },
 }
 
 impl Faulty for Error {
@@ -97,7 +102,7 @@ impl Faulty for Error {
             Self::RecordVersion { .. } => Fault::Version,
             Self::WriteFailed | Self::Random => Fault::Retry,
             Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
-            Self::Ambiguous(_) | Self::Pinned { .. } => Fault::Input,
+            Self::Ambiguous { .. } | Self::Pinned { .. } => Fault::Input,
         }
     }
 
@@ -113,9 +118,24 @@ impl Faulty for Error {
             Self::NoRelease(selector) => {
                 Some(format!("`whit releases {}` lists what there is", selector.app))
             }
+            Self::Ambiguous { .. } => Some("give more digits".to_owned()),
             Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
             Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
             _ => None,
         }
     }
+}
+
+/// Releases that are named in an error; more are counted.
+const LISTED_MAX: usize = 8;
+/// Digits that tell releases apart which share fewer.
+const LISTED_DIGITS: usize = 24;
+
+fn listed(releases: &[ReleaseId]) -> String {
+    let digits = |release: &ReleaseId| release.to_string()[..LISTED_DIGITS].to_owned();
+    let mut list = releases.iter().take(LISTED_MAX).map(digits).collect::<Vec<_>>().join(", ");
+    if releases.len() > LISTED_MAX {
+        list = format!("{list} and {} more", releases.len() - LISTED_MAX);
+    }
+    list
 }

@@ -3,7 +3,7 @@
 //! `releases/APP/0000000001.record`: a version byte, the record in MessagePack, and the first 16 bytes
 //! of the BLAKE3 of both. All are held in memory; some 300 B each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -17,8 +17,6 @@ const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
 /// A record with all labels it may have is far smaller.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
-/// Fewer digits than this do not name a release.
-const DIGITS_MIN: usize = 6;
 
 /// What a lookup of a release found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +228,8 @@ impl Records {
         apps.iter().filter_map(summary).collect()
     }
 
-    /// The newest record that a selector means: a label first, then a release's first digits.
+    /// The newest record that a selector means. A release's id or its first digits come before a label that reads so, which
+    /// a push of an earlier version may have given.
     ///
     /// # Errors
     /// Nothing fits, or digits that several releases share.
@@ -238,21 +237,23 @@ impl Records {
         let records = self.of(&selector.app)?;
         let nothing = || Error::NoRelease(selector.clone());
         let Some(at) = &selector.at else { return records.into_iter().next_back().ok_or_else(nothing) };
-        if let Some(record) = records.iter().rev().find(|record| record.labels.contains(at)) {
-            return Ok(record.clone());
+        if let Some(release) = selector.release() {
+            let found = records.into_iter().rfind(|record| record.release == release);
+            return found.ok_or_else(nothing);
         }
-        let digits = at.as_str().to_ascii_lowercase();
-        if digits.len() < DIGITS_MIN {
-            return Err(nothing());
+        if let Some(digits) = selector.digits() {
+            let begins = |record: &&Record| record.release.to_string().starts_with(&digits);
+            let fits: Vec<&Record> = records.iter().filter(begins).collect();
+            let candidates: BTreeSet<ReleaseId> = fits.iter().map(|record| record.release).collect();
+            if candidates.len() > 1 {
+                let candidates = candidates.into_iter().collect();
+                return Err(Error::Ambiguous { selector: selector.clone(), candidates });
+            }
+            if let Some(record) = fits.last() {
+                return Ok((*record).clone());
+            }
         }
-        let fits: Vec<&Record> =
-            records.iter().filter(|record| record.release.to_string().starts_with(&digits)).collect();
-        let distinct: HashSet<ReleaseId> = fits.iter().map(|record| record.release).collect();
-        match (fits.last(), distinct.len()) {
-            (Some(record), 1) => Ok((*record).clone()),
-            (None, _) => Err(nothing()),
-            _ => Err(Error::Ambiguous(selector.clone())),
-        }
+        records.into_iter().rfind(|record| record.labels.contains(at)).ok_or_else(nothing)
     }
 }
 

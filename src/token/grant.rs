@@ -135,8 +135,17 @@ pub struct Grant {
 impl Grant {
     /// Whether `action` is allowed with `application`, or with some application where none is given.
     pub fn allows(&self, action: Action, application: Option<&AppName>) -> bool {
-        let matches = |name: &AppName| self.applications.iter().any(|pattern| pattern.matches(name.as_str()));
-        self.actions.contains(&action) && application.is_none_or(matches)
+        self.actions.contains(&action) && application.is_none_or(|name| self.has_application(name))
+    }
+
+    /// Whether the applications are all that there are and will be.
+    pub fn has_all_applications(&self) -> bool {
+        self.applications.iter().any(Pattern::is_any)
+    }
+
+    /// Whether `application` is one of the token's; what may be done with it is for [`Grant::allows`] to say.
+    pub fn has_application(&self, application: &AppName) -> bool {
+        self.applications.iter().any(|pattern| pattern.matches(application.as_str()))
     }
 
     /// Whether `destination` may be named; by what action is for [`Grant::allows`] to say.
@@ -188,6 +197,9 @@ mod tests {
         assert!(!grant.allows(Action::Push, Some(&name("api"))));
         assert!(!grant.allows(Action::Pull, Some(&name("web-1"))));
         assert!(!grant.allows_destination(&"edge".parse().expect("a name")));
+        assert!(!grant.has_all_applications() && grant.has_application(&name("web-1")));
+        let all = Grant { applications: vec!["api".parse().expect("a pattern"), Pattern::any()], ..grant.clone() };
+        assert!(all.has_all_applications() && !grant.has_application(&name("api")));
         assert!(!grant.is_expired(9) && grant.is_expired(10));
     }
 

@@ -20,6 +20,11 @@ impl Pattern {
         Self("*".to_owned())
     }
 
+    /// Whether every name matches.
+    pub fn is_any(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'*')
+    }
+
     /// The pattern itself.
     pub fn as_str(&self) -> &str {
         &self.0

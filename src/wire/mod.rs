@@ -116,7 +116,12 @@ pub enum Operation {
         seconds_max: Option<u64>,
     },
     /// Remove a release: its chunks go at the next collection, unless others name them.
-    Remove(Selector),
+    Remove {
+        /// Which.
+        release: Selector,
+        /// Whether labels that were not named may go with it.
+        all_labels: bool,
+    },
     /// Keep a release from being removed, or end that.
     Pin {
         /// Which.
@@ -124,6 +129,26 @@ pub enum Operation {
         /// Whether it is to be kept.
         pinned: bool,
     },
+}
+
+impl Operation {
+    /// The releases that a question names, each of which the answer tells by [`Answer::Meant`] first.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        match self {
+            Self::Deliver { release, .. } | Self::Pin { release, .. } | Self::Remove { release, .. } => {
+                vec![release]
+            }
+            Self::Difference { from, to } => vec![from, to],
+            Self::Push(_)
+            | Self::Pull { .. }
+            | Self::Identify
+            | Self::Applications
+            | Self::Releases(_)
+            | Self::Statistics(_)
+            | Self::Collect { .. }
+            | Self::Verify { .. } => Vec::new(),
+        }
+    }
 }
 
 /// How a push begins.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use crate::ids::{AppName, SpaceName, UserName};
 use crate::record::{AppSummary, DeliveryEvent, Record};
-use crate::upkeep::{Collected, Verified};
+use crate::upkeep::{Collected, Removal, Verified};
 
 /// A part of an answer; the stream's end ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,12 @@ pub enum Answer {
     Collected(Collected),
     /// What verifying found.
     Verified(Box<Verified>),
-    /// The release that was removed, pinned or unpinned.
+    /// The release that the next selector of the question means: before any other part, one for each. The agent compares.
+    Meant(Record),
+    /// The release that was pinned or unpinned.
     Done(Record),
+    /// The release that was removed; or was not, as more would have gone than was named.
+    Removed(Box<Removal>),
     /// How a delivery goes on.
     Delivery(DeliveryEvent),
     /// No.

@@ -80,7 +80,7 @@ async fn fetch_from(
     let operation = Operation::Pull { release: selector.clone(), have };
     let (sender, receiver) = session.request(&operation).await?;
     let mut talk = Talk { sender, receiver };
-    let (record, root, mut listing) = talk.listing(present, store).await?;
+    let (record, root, mut listing) = talk.listing(selector, present, store).await?;
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
     if is_thin && link.is_some_and(Pace::is_slow) {

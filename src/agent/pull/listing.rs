@@ -7,7 +7,7 @@ use super::super::{Error, Result};
 use super::held::Present;
 use super::talk::Talk;
 use crate::compression::{Compressor, Decompressor, LEVEL_FAST};
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, Selector};
 use crate::limits::{MANIFEST_SEGMENTS_MAX, PULL_THIN_BYTES_MAX};
 use crate::manifest::{self, NodeRef, Outline, Root, Thin};
 use crate::pack::{Frame, FrameKind};
@@ -34,15 +34,17 @@ impl Listing {
 }
 
 impl Talk {
-    /// What the proxy says of the release: its record, its root, how its segments are told.
+    /// What the proxy says of the release that was asked for: its record, its root, how its segments are told.
     pub async fn listing(
         &mut self,
+        asked: &Selector,
         present: &Arc<Present>,
         store: &Arc<Store>,
     ) -> Result<(Record, Root, Listing)> {
         let PullReply::Release { record, root, segments } = self.reply().await? else {
             return Err(Error::OutOfTurn("something before the release"));
         };
+        super::super::check_meant(&record, asked)?;
         let root = Root::decode(&root)?;
         let (expected, found) = (record.release.into(), root.release().into());
         if expected != found {

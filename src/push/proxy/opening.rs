@@ -26,6 +26,7 @@ impl Proxy {
     /// A request out of bounds, or a shelf that fails.
     pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
         limit("labels", open.labels.len(), LIST_MAX)?;
+        crate::push::check_labels(&open.labels)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
         open.profile.check().map_err(Error::Profile)?;
