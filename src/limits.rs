@@ -63,6 +63,15 @@ pub const OFFERS_MAX: usize = 4096;
 /// spare.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
+/// 16 MiB: chunks that one proof is about: what is read for nothing where it is wrong.
+pub const PROOF_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// 64 GiB: what one push may prove that it has, some minutes of reading and hashing at either end; the rest is sent.
+pub const PROVEN_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// 512 Ki, some 20 MB: chunks of which it is remembered, in one push, that the agent has them; others are proven again.
+pub const OWN_CHUNKS_MAX: usize = 512 * 1024;
+/// 512 Ki, some 20 MB: chunks of readable releases that are told apart in one push, of some 4 GiB; others are proven.
+pub const READABLE_CHUNKS_MAX: usize = 512 * 1024;
+
 /// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
 pub const MANIFEST_SEGMENTS_MAX: usize = 512 * 1024;
 /// 4 KiB: Linux's own limit on a path.

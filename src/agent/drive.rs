@@ -147,7 +147,9 @@ impl Drive {
                 return Err(error);
             };
             for action in self.machine.receive(reply)? {
-                if !matches!(action, Action::Send(_) | Action::SendSegments(_)) {
+                let speaks =
+                    matches!(action, Action::Send(_) | Action::SendSegments(_) | Action::Prove { .. });
+                if !speaks {
                     self.act(action).await?;
                 }
             }
@@ -248,6 +250,12 @@ impl Drive {
                 return Ok(self.machine.sketched(chunks, sketches));
             }
             Action::SendChunks(chunks) => self.send_chunks(chunks)?,
+            Action::Prove { segments, challenge } => {
+                let spool = self.spool.clone();
+                let proof =
+                    super::blocking(move || super::prover::prove(&spool, &segments, &challenge)).await?;
+                self.sender.send(&FromAgent::Proof(proof)).await?;
+            }
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
                 self.committed = Some((record, existing, Instant::now()));

@@ -18,6 +18,7 @@ mod input;
 mod offers;
 mod pace;
 mod pack;
+mod prover;
 mod session;
 mod sketcher;
 mod throttle;

@@ -6,6 +6,7 @@ mod pull;
 mod push;
 mod query;
 mod proof;
+mod reach;
 mod shelf;
 mod spaces;
 mod upkeep;

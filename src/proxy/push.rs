@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::audit::Entry;
+use super::reach::Reach;
 use super::shelf::SpaceShelf;
 use super::{Granted, now, refuse};
 use crate::blocking;
@@ -84,7 +85,7 @@ fn run(
 ) -> Result<Vec<Events>, Refusal> {
     let store = granted.store()?;
     let shelf = SpaceShelf::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut shelf = shelf.in_workshop(&granted.shared.workshop);
+    let mut shelf = shelf.in_workshop(&granted.shared.workshop).within(Reach::of(&granted.grant));
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::proof::{self, Proof};
+use super::reach::{Readable, Reach};
 
 use crate::basis::Sketch;
 use crate::blocking;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::faults::Fault;
+use crate::identity;
 use crate::ids::{AppName, ReleaseId, ShortId, UserName};
 use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
@@ -55,6 +57,9 @@ pub struct SpaceShelf {
     lease: Lease,
     /// Held by whoever rebuilds an archive as a proof, or makes an executable.
     workshop: Arc<Mutex<()>>,
+    /// What the token may read, and what of that the push builds on.
+    reach: Reach,
+    readable: Readable,
 }
 
 impl SpaceShelf {
@@ -83,7 +88,15 @@ impl SpaceShelf {
             last_sync,
             lease,
             workshop: Arc::default(),
+            reach: Reach::default(),
+            readable: Readable::default(),
         }
+    }
+
+    /// The same, for a token that may read no more than this.
+    #[must_use]
+    pub(super) fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// The same, that shares the workshop of others.
@@ -213,7 +226,7 @@ impl Shelf for SpaceShelf {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
         }
-        match self.store.records().recognize(&open.app, &open.release) {
+        match self.store.records().recognize(&open.app, &open.release, |app| self.reach.has(app)) {
             None => Ok(None),
             Some(Found::Latest(record)) if open.dry_run => Ok(Some((record, true))),
             Some(Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, false))),
@@ -236,13 +249,19 @@ impl Shelf for SpaceShelf {
         }
         let record = match release {
             None => self.app_latest.clone(),
-            Some(release) => self.store.records().recognize(&self.app, release).map(Found::record),
+            Some(release) => {
+                let found = self.store.records().recognize(&self.app, release, |app| self.reach.has(app));
+                found.map(Found::record)
+            }
         };
         let mut reader = StoreReader::new(&*self.store);
         let leaves = record.and_then(|record| {
             let root = self.store.root(&record.release).ok()?;
             reassembly::leaves(&root, &mut reader).ok()
         });
+        if let Some(leaves) = leaves.as_ref().filter(|_| !self.reach.is_whole()) {
+            self.readable.add(leaves);
+        }
         Ok(leaves)
     }
 
@@ -269,11 +288,19 @@ impl Shelf for SpaceShelf {
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        if !self.reach.is_whole() {
+            // A segment tells what its chunks are.
+            self.recent()?;
+        }
         let store = Arc::clone(&self.store);
         let mut reader = StoreReader::new(&*store);
         let mut resolved = Vec::with_capacity(names.len());
         for name in names {
-            let node = store.find_name(*name).map_err(|error| Refusal::of(&error))?;
+            let node = if self.reach.is_whole() {
+                store.find_name(*name).map_err(|error| Refusal::of(&error))?
+            } else {
+                self.readable.segment(*name)
+            };
             resolved.push(match node {
                 Some(node) if self.is_complete(&node, &mut reader)? => Some(node),
                 _ => None,
@@ -289,6 +316,18 @@ impl Shelf for SpaceShelf {
             Reference::Full(chunk) => Ok(self.has(chunk)?.then_some(*chunk)),
         };
         references.iter().map(find).collect()
+    }
+
+    fn reads_all(&self) -> bool {
+        self.reach.is_whole()
+    }
+
+    fn may_read(&mut self, chunk: &ChunkRef) -> Result<bool, Refusal> {
+        Ok(self.reach.is_whole() || self.readable.has(chunk, &mut self.reader))
+    }
+
+    fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
+        identity::random().map_err(|error| Refusal::of(&error))
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {

@@ -15,6 +15,7 @@ mod parcels;
 mod executables;
 mod offers;
 mod signer;
+mod proving;
 mod agent;
 mod proxy;
 
@@ -65,6 +66,9 @@ pub enum Error {
         /// What the segment says.
         found: u32,
     },
+    /// The agent named content that its token may not read, and could not prove that it has it.
+    #[error("the agent did not prove that it has the content that it named")]
+    NotProven,
     /// Something short met another thing that begins alike: the push goes through in full.
     #[error("two things of this release and the proxy's begin alike")]
     Mismatch,
@@ -113,6 +117,7 @@ impl Faulty for Error {
             Self::Limit { .. } => Fault::Full,
             Self::Mismatch | Self::Unproven(_) => Fault::Retry,
             Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
+            Self::NotProven => Fault::Denied,
             Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
         }
     }

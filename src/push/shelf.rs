@@ -47,6 +47,27 @@ pub trait Shelf {
     /// The space cannot be read.
     fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
 
+    /// Whether the token lets the agent read the whole space, so that it has to prove of nothing that it has it.
+    fn reads_all(&self) -> bool {
+        true
+    }
+
+    /// Whether the agent may read a chunk that was found, whatever it pushes.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn may_read(&mut self, _: &ChunkRef) -> Result<bool, Refusal> {
+        Ok(true)
+    }
+
+    /// Random bytes for a challenge; asked for only where something may not be read.
+    ///
+    /// # Errors
+    /// The system gives none.
+    fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
+        Ok([0; 32])
+    }
+
     /// Appends the bytes of a chunk that the space holds.
     ///
     /// # Errors

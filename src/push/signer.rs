@@ -144,6 +144,10 @@ impl Signer {
             let [Some(chunk)] = shelf.find(&[Reference::Short(short)]).map_err(Error::Shelf)?[..] else {
                 continue;
             };
+            // A signature tells of what it signs.
+            if !shelf.may_read(&chunk).map_err(Error::Shelf)? {
+                continue;
+            }
             let place = place as usize;
             let edits = EDITS_BY_SHARED[shared.min(EDITS_BY_SHARED.len() - 1)];
             match &mut run {

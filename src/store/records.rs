@@ -106,22 +106,28 @@ impl Records {
         Ok(record)
     }
 
-    /// Whether the space has the release, and whether it is the application's latest.
-    pub fn recognize(&self, app: &AppName, release: &ReleaseId) -> Option<Found> {
+    /// Whether the space has the release in an application that may be seen, and whether it is the latest of `app`.
+    pub fn recognize(
+        &self,
+        app: &AppName,
+        release: &ReleaseId,
+        may_see: impl Fn(&AppName) -> bool,
+    ) -> Option<Found> {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(latest) =
             apps.get(app).and_then(|records| records.last()).filter(|last| last.release == *release)
         {
             return Some(Found::Latest(latest.clone()));
         }
-        let found = apps.values().flatten().find(|record| record.release == *release);
+        let seen = apps.iter().filter(|(app, _)| may_see(app)).flat_map(|(_, records)| records);
+        let found = seen.into_iter().find(|record| record.release == *release);
         found.cloned().map(Found::Elsewhere)
     }
 
-    /// Whether some application of the space has the release.
-    pub fn has(&self, release: &ReleaseId) -> bool {
+    /// Whether some application of the space that may be seen has the release.
+    pub fn has(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> bool {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.values().flatten().any(|record| record.release == *release)
+        apps.iter().filter(|(app, _)| may_see(app)).flat_map(|(_, records)| records).any(|record| record.release == *release)
     }
 
     /// The application's latest record.

@@ -7,6 +7,7 @@
 mod marks;
 mod batch;
 mod parcel;
+mod possession;
 mod sketches;
 mod query;
 
@@ -16,6 +17,7 @@ pub use batch::{
 };
 pub use marks::Marks;
 pub use parcel::{Basis, Cut, FileAnswer, FileOffer, Parcel, ParcelError, Section, Signed, Span};
+pub use possession::{Challenge, Possession};
 pub use query::{
     Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
     UserStatistics,
@@ -23,7 +25,7 @@ pub use query::{
 pub use sketches::Sketches;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
@@ -226,6 +228,8 @@ pub enum FromAgent {
     Parcel(Parcel),
     /// The next piece of the parcel.
     Piece(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The answer to the next `Prove` ([`Possession`]).
+    Proof(ByteArray<32>),
     /// Commit as soon as nothing is missing.
     Commit,
 }
@@ -242,6 +246,7 @@ impl FromAgent {
             Self::Chunks(_) => "Chunks",
             Self::Parcel(_) => "Parcel",
             Self::Piece(_) => "Piece",
+            Self::Proof(_) => "Proof",
             Self::Commit => "Commit",
         }
     }
@@ -266,6 +271,9 @@ pub enum PushReply {
     Signature(Signed),
     /// For one `Sketches`: all that is like them was signed.
     Alike,
+    /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the agent read
+    /// them: it is to prove that it has them. Several may come.
+    Prove(Challenge),
     /// For one `Segments`: which of its chunk references, in order, the space lacks.
     Missing(Marks),
     /// So many `Chunks` and `Parcel`s are on stable storage.

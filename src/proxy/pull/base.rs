@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::reach::Reach;
 use super::{read_segment, reference, unreadable};
 use crate::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
 use crate::ids::ReleaseId;
@@ -27,9 +28,9 @@ pub(super) struct Base {
 
 impl Base {
     /// The release that the agent says it has, beside the segments of the one that it pulls; none where the space
-    /// does not have all of it.
-    pub fn open(store: &Store, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
-        if !store.is_whole() || !store.records().has(release) {
+    /// does not have all of it, or the token may not read it.
+    pub fn open(store: &Store, reach: &Reach, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
+        if !store.is_whole() || !store.records().has(release, |app| reach.has(app)) {
             return None;
         }
         let mut reader = StoreReader::new(store);

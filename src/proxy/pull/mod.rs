@@ -15,6 +15,7 @@ use base::Base;
 pub(super) use payloads::Payloads;
 use payloads::{Makers, name_of};
 
+use super::reach::Reach;
 use super::{Granted, refuse};
 use crate::blocking;
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
@@ -92,7 +93,7 @@ fn run(
     })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
-    let base = have.and_then(|have| Base::open(&store, &have, &leaves));
+    let base = have.and_then(|have| Base::open(&store, &Reach::of(&granted.grant), &have, &leaves));
     // Once, and where the agent holds what it may be told by.
     let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {

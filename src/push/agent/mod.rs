@@ -11,7 +11,7 @@ use crate::ids::ReleaseId;
 use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
 use crate::manifest::{EntryPath, NodeRef};
 use crate::record::{DeliveryEvent, Record};
-use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, Signed};
+use crate::wire::{Challenge, FileAnswer, FromAgent, Marks, PushReply, Signed};
 
 /// `Segments` on their way at a time: bounds what the proxy has asked for and not yet got to some
 /// 30,000 chunks, and keeps the link busy over any round trip.
@@ -34,6 +34,13 @@ pub enum Action {
     Sketch(Chunks),
     /// Send these chunks, then call [`Agent::chunks_sent`].
     SendChunks(Chunks),
+    /// Prove that these segments' marked chunks are here, and send the answer as a `Proof`.
+    Prove {
+        /// The segments, by place.
+        segments: Vec<u32>,
+        /// The challenge.
+        challenge: Challenge,
+    },
     /// So many `Chunks` and `Parcel`s are safe now.
     Stored(u64),
     /// The release is safe.
@@ -240,6 +247,10 @@ impl Agent {
                 }
                 Ok(Vec::new())
             }
+            (State::Sending | State::Committing, PushReply::Prove(challenge)) => {
+                let asked = self.unanswered.front().ok_or(Error::OutOfTurn("Prove"))?;
+                Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
+            }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
             (State::Sending | State::Committing, PushReply::Stored(messages)) => {
                 Ok(vec![Action::Stored(messages)])
@@ -399,6 +410,7 @@ fn name_of(reply: &PushReply) -> &'static str {
         PushReply::Answer(_) => "Answer",
         PushReply::WantSegments(_) => "WantSegments",
         PushReply::Signature(_) => "Signature",
+        PushReply::Prove(_) => "Prove",
         PushReply::Missing(_) => "Missing",
         PushReply::Alike => "Alike",
         PushReply::Stored(_) => "Stored",

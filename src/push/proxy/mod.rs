@@ -4,12 +4,13 @@ mod opening;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 use super::executables;
 use super::keeping;
 use super::offers::{Listed, Offers};
 use super::parcels::{self, Parcels};
+use super::proving::Proving;
 use super::signer::Signer;
 use super::waiting::{Complete, WaitingRoom};
 use super::{Error, Proposal, SegmentsReplaced, Shelf};
@@ -60,6 +61,8 @@ pub struct Proxy {
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
     waiting: WaitingRoom,
+    /// What the agent has to prove, where it may not read all.
+    proving: Option<Proving>,
     /// Chunks that the agent sends unasked.
     offered: HashSet<ShortId>,
     parcels: Parcels,
@@ -119,6 +122,7 @@ impl Proxy {
                 Ok(Vec::new())
             }
             (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
+            (State::Receiving, FromAgent::Proof(proof)) => self.proof(&proof, shelf),
             (State::Receiving, FromAgent::Commit) if !self.open.dry_run && !self.is_growing() => {
                 self.commit_ordered = true;
                 self.commit_if_due(shelf)
@@ -154,6 +158,12 @@ impl Proxy {
             let known = shelf.find(&references).map_err(Error::Shelf)?;
             segments.push((place, thin, references, known));
         }
+        let challenges = match &mut self.proving {
+            Some(proving) => {
+                proving.challenge(&mut segments, &batch.offered, self.open.dry_run, shelf)?
+            }
+            None => Vec::new(),
+        };
         if !self.others.is_empty() {
             let known =
                 segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
@@ -167,7 +177,8 @@ impl Proxy {
             let edges = self.offers.edges(&listed);
             self.signer.likenesses(&self.base, &self.segments, &segments, &edges, shelf)?
         };
-        let mut replies = self.offers.answer(&mut likenesses, &listed, &self.base, shelf);
+        let mut replies = challenges;
+        replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, shelf));
         let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
         for (place, thin, references, known) in segments {
             if self.open.dry_run {
@@ -205,6 +216,16 @@ impl Proxy {
         }
         replies.push(PushReply::Missing(marks.into_iter().collect()));
         Ok(replies)
+    }
+
+    /// Hears the answer to the next challenge. Where it is wrong, something short may have met another thing that begins
+    /// alike: the push goes through in full, or not at all.
+    fn proof(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let proving = self.proving.as_mut().ok_or(Error::OutOfTurn("Proof"))?;
+        if proving.answered(proof, shelf)? {
+            return self.commit_if_due(shelf);
+        }
+        if matches!(self.open.told, Told::Full(_)) { Err(Error::NotProven) } else { Ok(self.mismatch()) }
     }
 
     /// Takes chunks that were asked for, or offered, as they came.
@@ -294,6 +315,9 @@ impl Proxy {
             match self.waiting.arrive(chunk)? {
                 Some(complete) => {
                     self.cost.unseen_bytes += u64::from(length);
+                    if let Some(proving) = &mut self.proving {
+                        proving.sent(&chunk);
+                    }
                     completed.extend(complete);
                     arrived.push(Some(chunk));
                 }
@@ -335,7 +359,8 @@ impl Proxy {
 
     /// Commits where that was ordered and nothing is missing.
     fn commit_if_due(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        if !self.commit_ordered || self.waiting.asked() > 0 || self.parcels.is_open() {
+        let is_unproven = self.proving.as_ref().is_some_and(Proving::is_open);
+        if !self.commit_ordered || is_unproven || self.waiting.asked() > 0 || self.parcels.is_open() {
             return Ok(Vec::new());
         }
         let segments: Vec<NodeRef> = self.segments.iter().copied().flatten().collect();

@@ -10,6 +10,7 @@ use crate::manifest::{NodeRef, Outline};
 use crate::push::keeping::{self, Named};
 use crate::push::offers::Offers;
 use crate::push::parcels::Parcels;
+use crate::push::proving::Proving;
 use crate::push::signer::Signer;
 use crate::push::waiting::WaitingRoom;
 use crate::record::Cost;
@@ -44,6 +45,7 @@ impl Proxy {
             offers: Offers::default(),
             base_refused: false,
             waiting: WaitingRoom::default(),
+            proving: (!shelf.reads_all()).then(Proving::default),
             offered: HashSet::new(),
             parcels: Parcels::default(),
             commit_ordered: false,

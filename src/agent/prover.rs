@@ -1,0 +1,36 @@
+//! Proves to the proxy that this machine has chunks, which then need not cross.
+
+use serde_bytes::ByteArray;
+
+use super::Result;
+use super::pack;
+use super::scan::Spool;
+use crate::push;
+use crate::wire::{Challenge, Possession};
+
+/// Answers a challenge about some segments' chunks: reads them again, from where they were scanned. Blocks.
+///
+/// Memory: one chunk.
+///
+/// # Errors
+/// A file cannot be read, or is not what it was; the challenge is about other segments.
+pub(super) fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
+    let mut marks = challenge.marks.iter();
+    let mut possession = Possession::new(&challenge.nonce);
+    let (mut open, mut plain, mut references) = (None, Vec::new(), 0);
+    for segment in segments {
+        for located in spool.chunks(*segment)? {
+            references += 1;
+            if marks.next() == Some(true) {
+                plain.clear();
+                pack::read(&located, &mut open, &mut plain)?;
+                possession.add(&plain);
+            }
+        }
+    }
+    if challenge.marks.fits(references) {
+        Ok(possession.proof())
+    } else {
+        Err(push::Error::OutOfTurn("a challenge about other segments").into())
+    }
+}

@@ -1,0 +1,77 @@
+//! What a token may read of its space: the releases of its applications, and nothing else that lies beside them.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ids::{AppName, ChunkId};
+use crate::limits::READABLE_CHUNKS_MAX;
+use crate::manifest::{self, NodeRef};
+use crate::reassembly::ChunkReader;
+use crate::recipe::ChunkRef;
+use crate::token::{Grant, Pattern};
+
+/// The applications that a token may read.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// None for all that there are and will be.
+    applications: Option<Vec<Pattern>>,
+}
+
+impl Reach {
+    /// That of a token.
+    pub fn of(grant: &Grant) -> Self {
+        let all = grant.has_all_applications();
+        Self { applications: (!all).then(|| grant.applications.clone()) }
+    }
+
+    /// Whether the token may read the whole space.
+    pub fn is_whole(&self) -> bool {
+        self.applications.is_none()
+    }
+
+    /// Whether the token may read the application.
+    pub fn has(&self, app: &AppName) -> bool {
+        let matches = |patterns: &Vec<Pattern>| patterns.iter().any(|pattern| pattern.matches(app.as_str()));
+        self.applications.as_ref().is_none_or(matches)
+    }
+}
+
+/// The content of the releases that a push builds on, which its token may read. Memory: 80 B for each of their segments, 32 B
+/// for each of their chunks, up to a bound.
+#[derive(Debug, Default)]
+pub struct Readable {
+    /// By the beginnings of their names.
+    nodes: HashMap<u64, NodeRef>,
+    /// Segments that nobody has looked at.
+    unread: Vec<NodeRef>,
+    chunks: HashSet<ChunkId>,
+}
+
+impl Readable {
+    /// Adds a release by its segments.
+    pub fn add(&mut self, segments: &[NodeRef]) {
+        for node in segments {
+            if self.nodes.insert(node.id.prefix(), *node) != Some(*node) {
+                self.unread.push(*node);
+            }
+        }
+    }
+
+    /// The segment that begins so.
+    pub fn segment(&self, name: u64) -> Option<NodeRef> {
+        self.nodes.get(&name).copied()
+    }
+
+    /// Whether one of the releases has the chunk. A segment that cannot be read has none: its chunks are then proven.
+    pub fn has(&mut self, chunk: &ChunkRef, reader: &mut impl ChunkReader) -> bool {
+        for node in std::mem::take(&mut self.unread) {
+            let mut bytes = Vec::new();
+            if self.chunks.len() < READABLE_CHUNKS_MAX
+                && reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).is_ok()
+            {
+                let chunks = manifest::segment_chunks(&bytes).unwrap_or_default();
+                self.chunks.extend(chunks.into_iter().map(|chunk| chunk.id));
+            }
+        }
+        self.chunks.contains(&chunk.id)
+    }
+}
