@@ -63,6 +63,10 @@ pub const OFFERS_MAX: usize = 4096;
 /// spare.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
+/// Between two looks at whether the token of a conversation is still good: one file that is looked for.
+pub const TOKEN_CHECK_EVERY: Duration = Duration::from_secs(2);
+/// New tokens in one conversation: one a minute, for a day and more.
+pub const RENEWALS_MAX: usize = 2048;
 /// 16 MiB: chunks that one proof is about: what is read for nothing where it is wrong.
 pub const PROOF_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// 64 GiB: what one push may prove that it has, some minutes of reading and hashing at either end; the rest is sent.

@@ -70,6 +70,8 @@ pub(super) struct Drive {
     pub sketcher: Sketcher,
     /// Whether executables are told as other files are.
     pub raw: bool,
+    /// New tokens, as they come.
+    pub renewals: mpsc::Receiver<String>,
     /// Whether the conversation is over.
     pub finished: bool,
 }
@@ -115,6 +117,9 @@ impl Drive {
                     }
                     Some(Ok(None)) | None => Err(Error::Ended),
                 },
+                Some(token) = self.renewals.recv() => {
+                    self.sender.send(&FromAgent::Renew(token)).await.map_err(Error::from)
+                }
                 next = fed.recv(), if self.committed.is_none() => match next {
                     Some(next) => self.fed(next).await,
                     // The feeder ends before its jobs do where it failed.

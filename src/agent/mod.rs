@@ -19,6 +19,7 @@ mod offers;
 mod pace;
 mod pack;
 mod prover;
+mod renewal;
 mod session;
 mod sketcher;
 mod throttle;

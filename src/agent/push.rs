@@ -237,6 +237,7 @@ async fn attempt(
         offers: Offers::default(),
         sketcher: Sketcher::default(),
         raw: order.raw || !trust.short,
+        renewals: session.renewals(),
         finished: false,
     };
     let result = drive.run(actions, receiver, fed, input).await;

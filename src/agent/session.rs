@@ -1,10 +1,14 @@
 //! A connection to one proxy on behalf of one user.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use super::memory::Key;
 use super::pace::Pace;
+use super::renewal;
 use super::{Error, Result, check_meant};
 use crate::address::ProxyUrl;
 use crate::ids::AppName;
@@ -32,6 +36,8 @@ pub struct Session {
     access: Access,
     options: link::Options,
     current: Mutex<Current>,
+    /// Where newer tokens are written to.
+    token_file: Option<PathBuf>,
 }
 
 /// The connection in use, and what those before it have cost.
@@ -49,7 +55,18 @@ impl Session {
     pub async fn open(access: &Access, options: &link::Options) -> Result<Self> {
         let connection = link::connect(&access.url, options).await?;
         let current = Mutex::new(Current { connection, earlier: Counters::default() });
-        Ok(Self { access: access.clone(), options: options.clone(), current })
+        Ok(Self { access: access.clone(), options: options.clone(), current, token_file: None })
+    }
+
+    /// The same, that goes on with newer tokens of the same user and space as they are written to a file.
+    #[must_use]
+    pub fn with_token_file(self, file: PathBuf) -> Self {
+        Self { token_file: Some(file), ..self }
+    }
+
+    /// New tokens, as they come while a request goes on.
+    pub(super) fn renewals(&self) -> mpsc::Receiver<String> {
+        renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 
     /// Connects anew, after the connection was lost; what it has cost stays counted.
@@ -76,8 +93,9 @@ impl Session {
     /// # Errors
     /// The connection is lost.
     pub async fn request(&self, operation: &Operation) -> Result<(Sender, Receiver)> {
+        let token = renewal::latest(self.token_file.as_deref(), &self.access.token).await;
         let (mut sender, receiver) = self.connection().open().await?;
-        sender.send(&Request::new(&self.access.token, operation)).await?;
+        sender.send(&Request::new(&token, operation)).await?;
         Ok((sender, receiver))
     }
 

@@ -27,7 +27,8 @@ pub struct AccessArgs {
     /// The token to show [env: `WHIT_TOKEN`, which others of this machine do not see].
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// A file that holds the token [env: `WHIT_TOKEN_FILE`].
+    /// A file that holds the token, and newer ones as they come: it is read again while a command runs
+    /// [env: `WHIT_TOKEN_FILE`].
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
     /// Use the proxy inside the command, with its data in this folder [env: `WHIT_DATA`; where no proxy is
@@ -111,7 +112,9 @@ impl AccessArgs {
         output: &Output,
         local: Vec<(DestinationName, Directory)>,
     ) -> Result<Open, Error> {
-        let (place, access, embedded) = match self.place(output)? {
+        let place = self.place(output)?;
+        let token_file = self.file_of_token().filter(|_| matches!(place, Place::Remote(_)));
+        let (place, access, embedded) = match place {
             Place::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
                     "a proxy elsewhere does not deliver to `dir:` paths of this machine",
@@ -127,6 +130,10 @@ impl AccessArgs {
         };
         let _waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
         let session = Session::open(&access, &link::Options::default()).await?;
+        let session = match token_file {
+            Some(file) => session.with_token_file(file),
+            None => session,
+        };
         Ok(Open { session, place, embedded, output: output.clone() })
     }
 
@@ -180,10 +187,17 @@ impl AccessArgs {
         if let (None, Some(token)) = (&self.token_file, variable("WHIT_TOKEN")) {
             return Ok(Some(text("WHIT_TOKEN", token)?.trim().to_owned()));
         }
-        let path = self.token_file.clone().or_else(|| variable("WHIT_TOKEN_FILE").map(PathBuf::from));
-        let Some(path) = path else { return Ok(None) };
+        let Some(path) = self.file_of_token() else { return Ok(None) };
         let text = files::read_bounded(&path, FILE_BYTES_MAX)?;
         Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
+    }
+
+    /// The file that the token is read from, and read again from, where it is not given otherwise.
+    fn file_of_token(&self) -> Option<PathBuf> {
+        if self.token.is_some() || (self.token_file.is_none() && variable("WHIT_TOKEN").is_some()) {
+            return None;
+        }
+        self.token_file.clone().or_else(|| variable("WHIT_TOKEN_FILE").map(PathBuf::from))
     }
 }
 

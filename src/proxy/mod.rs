@@ -8,6 +8,7 @@ mod query;
 mod proof;
 mod reach;
 mod shelf;
+mod standing;
 mod spaces;
 mod upkeep;
 
@@ -43,6 +44,7 @@ use self::audit::Audit;
 use self::courier::StoreCourier;
 use self::pull::Payloads;
 use self::spaces::Spaces;
+use self::standing::Standing;
 use self::upkeep::Upkeep;
 
 /// Why a proxy cannot run.
@@ -307,7 +309,8 @@ async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver)
         let text = format!("the proxy has {REQUESTS_MAX} requests under way");
         return refuse(sender, Refusal { fault: Fault::Retry, text, hint: None }).await;
     };
-    let granted = Granted { shared: Arc::clone(&shared), grant };
+    let standing = Standing::new(grant.clone());
+    let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, standing });
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
         Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
@@ -354,7 +357,15 @@ async fn end(sender: Sender, result: Result<(), Refusal>) {
 /// A request whose token was checked.
 struct Granted {
     shared: Arc<Shared>,
+    /// What it allowed at the beginning; what was begun keeps to that.
     grant: Grant,
+    standing: Standing,
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Granted").field("grant", &self.grant).finish_non_exhaustive()
+    }
 }
 
 impl Granted {

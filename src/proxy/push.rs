@@ -1,12 +1,14 @@
 //! Serves one push: the link on async threads, the state machine and the store on a blocking one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 use super::audit::Entry;
-use super::reach::Reach;
 use super::shelf::SpaceShelf;
+use super::standing::looks;
 use super::{Granted, now, refuse};
 use crate::blocking;
 use crate::crash;
@@ -28,7 +30,7 @@ const TRIES_TOLD: u32 = 3;
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves a push until the agent is done or gone.
-pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: Receiver) {
+pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiver: Receiver) {
     let destinations = &open.destinations;
     let allowed =
         granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
@@ -37,8 +39,11 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
     }
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
-    let reader = tokio::spawn(read(receiver, messages_in));
-    let push = blocking::start(move || run(&granted, open, messages, &replies_in));
+    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&granted)));
+    let push = {
+        let granted = Arc::clone(&granted);
+        blocking::start(move || run(&granted, open, messages, &replies_in))
+    };
     let mut gone = false;
     while let Some(reply) = replies.recv().await {
         // Where the agent is gone, what it has sent so far is still stored: its next push goes on there.
@@ -55,19 +60,52 @@ pub async fn serve(granted: Granted, open: Open, mut sender: Sender, receiver: R
             return refuse(sender, Refusal::of(&error)).await;
         }
     };
+    let followed = if gone { Ok(()) } else { follow(events, &granted, &mut sender).await };
     reader.abort();
-    if !gone && follow(events, &mut sender).await.is_ok() && sender.send(&PushReply::Done).await.is_ok() {
-        drop(sender.finish());
+    match followed {
+        Ok(()) if gone => {}
+        Ok(()) => {
+            if sender.send(&PushReply::Done).await.is_ok() {
+                drop(sender.finish());
+            }
+        }
+        Err(Unheard::Gone) => {}
+        Err(Unheard::Refused(refusal)) => refuse(sender, refusal).await,
     }
 }
 
-/// Passes what the agent says on, until it ends or breaks off.
-async fn read(mut receiver: Receiver, messages: mpsc::Sender<Result<FromAgent, Refusal>>) {
+/// Passes what the agent says on, until it ends or breaks off, or its token is good no longer.
+async fn read(
+    mut receiver: Receiver,
+    messages: mpsc::Sender<Result<FromAgent, Refusal>>,
+    granted: Arc<Granted>,
+) {
+    let mut looks = looks();
     loop {
-        let message = match receiver.receive::<FromAgent>().await {
-            Ok(Some(message)) => Ok(message),
-            Ok(None) => break,
-            Err(error) => Err(Refusal::of(&error)),
+        let received = {
+            // Not begun anew at each look: its deadlines go on.
+            let receive = receiver.receive::<FromAgent>();
+            tokio::pin!(receive);
+            loop {
+                tokio::select! {
+                    received = &mut receive => break Ok(received),
+                    _ = looks.tick() => {
+                        if let Err(refusal) = granted.still_holds() {
+                            break Err(refusal);
+                        }
+                    }
+                }
+            }
+        };
+        let message = match received {
+            Ok(Ok(Some(FromAgent::Renew(token)))) => match granted.renew(&token) {
+                Ok(()) => continue,
+                Err(refusal) => Err(refusal),
+            },
+            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(None)) => break,
+            Ok(Err(error)) => Err(Refusal::of(&error)),
+            Err(refusal) => Err(refusal),
         };
         let ends = message.is_err();
         if messages.send(message).await.is_err() || ends {
@@ -78,14 +116,14 @@ async fn read(mut receiver: Receiver, messages: mpsc::Sender<Result<FromAgent, R
 
 /// Runs the state machine against the space. Gives the deliveries that the agent may follow.
 fn run(
-    granted: &Granted,
+    granted: &Arc<Granted>,
     open: Open,
     mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
     replies: &mpsc::Sender<PushReply>,
 ) -> Result<Vec<Events>, Refusal> {
     let store = granted.store()?;
     let shelf = SpaceShelf::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut shelf = shelf.in_workshop(&granted.shared.workshop).within(Reach::of(&granted.grant));
+    let mut shelf = shelf.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;
@@ -121,6 +159,7 @@ fn queue(
     record: &Record,
     destinations: Vec<crate::ids::DestinationName>,
 ) -> Result<Vec<Events>, Refusal> {
+    granted.still_holds()?;
     granted.shared.audit.write(&Entry {
         time: now(),
         action: "push",
@@ -173,12 +212,38 @@ impl Told {
     }
 }
 
+/// Why nobody hears any more of deliveries, which go on.
+pub(super) enum Unheard {
+    /// The agent is gone.
+    Gone,
+    /// Its token is good no longer.
+    Refused(Refusal),
+}
+
+/// The next event to tell, as [`Told::next`], as long as the token is good.
+pub(super) async fn next_event(
+    told: &mut Told,
+    events: &mut Events,
+    granted: &Granted,
+    looks: &mut Interval,
+) -> Result<Option<DeliveryEvent>, Unheard> {
+    let next = told.next(events);
+    tokio::pin!(next);
+    loop {
+        tokio::select! {
+            event = &mut next => return Ok(event),
+            _ = looks.tick() => granted.still_holds().map_err(Unheard::Refused)?,
+        }
+    }
+}
+
 /// Tells the agent how its deliveries go on, until each has ended or has failed a few times.
-pub async fn follow(events: Vec<Events>, sender: &mut Sender) -> Result<(), crate::link::Error> {
+async fn follow(events: Vec<Events>, granted: &Granted, sender: &mut Sender) -> Result<(), Unheard> {
+    let mut looks = looks();
     for mut deliveries in events {
         let mut told = Told::default();
-        while let Some(event) = told.next(&mut deliveries).await {
-            sender.send(&PushReply::Delivery(event)).await?;
+        while let Some(event) = next_event(&mut told, &mut deliveries, granted, &mut looks).await? {
+            sender.send(&PushReply::Delivery(event)).await.map_err(|_| Unheard::Gone)?;
         }
     }
     Ok(())

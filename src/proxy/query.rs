@@ -1,6 +1,10 @@
 //! Answers questions: applications, releases, differences, statistics; delivers again.
 
+use std::sync::Arc;
+
 use super::audit::Entry;
+use super::push::{Told, Unheard, next_event};
+use super::standing::looks;
 use super::{Granted, now};
 use crate::blocking;
 use crate::deliveries::Delivery;
@@ -20,18 +24,33 @@ const ROWS_PER_MESSAGE: usize = 200;
 ///
 /// # Errors
 /// What the agent is to be told.
-pub async fn answer(granted: Granted, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
+pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
     let (answers_in, mut answers) = tokio::sync::mpsc::channel(4);
-    let work = blocking::start(move || {
-        work_out(&granted, question, |answer| answers_in.blocking_send(answer).is_ok())
-    });
-    while let Some(answer) = answers.recv().await {
-        if sender.send(&answer).await.is_err() {
-            break;
+    let work = {
+        let granted = Arc::clone(&granted);
+        blocking::start(move || {
+            work_out(&granted, question, |answer| answers_in.blocking_send(answer).is_ok())
+        })
+    };
+    let mut looks = looks();
+    let mut held = Ok(());
+    loop {
+        tokio::select! {
+            answer = answers.recv() => match answer {
+                Some(answer) if sender.send(&answer).await.is_ok() => {}
+                _ => break,
+            },
+            _ = looks.tick() => {
+                held = granted.still_holds();
+                if held.is_err() {
+                    break;
+                }
+            }
         }
     }
     drop(answers);
-    work.await.map_err(|error| Refusal::of(&error))?
+    let worked_out = work.await.map_err(|error| Refusal::of(&error))?;
+    held.and(worked_out)
 }
 
 /// Works the answer out, in parts; `give` says whether anybody still listens.
@@ -130,24 +149,26 @@ fn compare(
 /// # Errors
 /// What the agent is to be told.
 pub async fn deliver(
-    granted: &Granted,
+    granted: &Arc<Granted>,
     release: &Selector,
     destinations: &[DestinationName],
     sender: &mut Sender,
 ) -> Result<(), Refusal> {
     granted.allow(Action::Deliver, Some(&release.app))?;
     granted.allow_destinations(destinations)?;
-    let shared = std::sync::Arc::clone(&granted.shared);
-    let (space, selector, wanted) = (granted.grant.space.clone(), release.clone(), destinations.to_vec());
-    let user = granted.grant.user.clone();
+    let (granted, selector, wanted) = (Arc::clone(granted), release.clone(), destinations.to_vec());
+    let on_behalf = Arc::clone(&granted);
     let queued = blocking::start(move || {
-        let store = shared.spaces.open(&space).map_err(|error| Refusal::of(&error))?;
+        let Granted { shared, grant, .. } = &*on_behalf;
+        let (space, user) = (&grant.space, &grant.user);
+        on_behalf.still_holds()?;
+        let store = shared.spaces.open(space).map_err(|error| Refusal::of(&error))?;
         let record = store.select(&selector).map_err(|error| Refusal::of(&error))?;
         shared.audit.write(&Entry {
             time: now(),
             action: "deliver",
-            user: &user,
-            space: &space,
+            user,
+            space,
             app: &record.app,
             release: record.release,
             destinations: &wanted,
@@ -168,9 +189,16 @@ pub async fn deliver(
     if sender.send(&Answer::Meant(record)).await.is_err() {
         return Ok(());
     }
+    let mut looks = looks();
     for mut deliveries in events {
-        let mut told = super::push::Told::default();
-        while let Some(event) = told.next(&mut deliveries).await {
+        let mut told = Told::default();
+        loop {
+            let event = match next_event(&mut told, &mut deliveries, &granted, &mut looks).await {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(Unheard::Refused(refusal)) => return Err(refusal),
+                Err(Unheard::Gone) => return Ok(()),
+            };
             if sender.send(&Answer::Delivery(event)).await.is_err() {
                 // The agent is gone; the delivery goes on.
                 return Ok(());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::Granted;
 use super::proof::{self, Proof};
 use super::reach::{Readable, Reach};
 
@@ -60,6 +61,8 @@ pub struct SpaceShelf {
     /// What the token may read, and what of that the push builds on.
     reach: Reach,
     readable: Readable,
+    /// Looked at again before anything is recorded.
+    granted: Option<Arc<Granted>>,
 }
 
 impl SpaceShelf {
@@ -90,13 +93,14 @@ impl SpaceShelf {
             workshop: Arc::default(),
             reach: Reach::default(),
             readable: Readable::default(),
+            granted: None,
         }
     }
 
-    /// The same, for a token that may read no more than this.
+    /// The same, that finds and records no more than a token allows, as long as it does.
     #[must_use]
-    pub(super) fn within(self, reach: Reach) -> Self {
-        Self { reach, ..self }
+    pub(super) fn on_behalf_of(self, granted: &Arc<Granted>) -> Self {
+        Self { reach: Reach::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
     }
 
     /// The same, that shares the workshop of others.
@@ -179,6 +183,7 @@ impl SpaceShelf {
     }
 
     fn write_record(&self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
+        self.granted.as_ref().map_or(Ok(()), |granted| granted.still_holds())?;
         let record = Record {
             app: open.app.clone(),
             release: open.release,

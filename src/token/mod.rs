@@ -12,7 +12,7 @@ mod signed;
 
 pub use grant::{Action, Grant, TokenId};
 pub use pattern::Pattern;
-pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed_space, verify};
+pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
 
 use std::time::{Duration, SystemTime};
 

@@ -110,13 +110,21 @@ pub fn verify(text: &str, public_key: &[u8; PUBLIC_KEY_BYTES], now: u64) -> Resu
     }
 }
 
+/// What a token says that it allows, whoever signed it: whoever holds it may compare it with another; nothing may be
+/// allowed by it.
+///
+/// None for text that is no token of this version.
+pub fn claimed(text: &str) -> Option<Grant> {
+    let (message, _) = parse(text).ok()?;
+    let payload: Payload = rmp_serde::from_slice(&message[DOMAIN.len()..]).ok()?;
+    Some(payload.grant)
+}
+
 /// The space that a token names, whoever signed it: nothing may depend on it but where a cache is kept.
 ///
 /// None for text that is no token of this version.
 pub fn claimed_space(text: &str) -> Option<SpaceName> {
-    let (message, _) = parse(text).ok()?;
-    let payload: Payload = rmp_serde::from_slice(&message[DOMAIN.len()..]).ok()?;
-    Some(payload.grant.space)
+    claimed(text).map(|grant| grant.space)
 }
 
 /// Takes the text apart: what must have been signed, and the signature.

@@ -230,6 +230,9 @@ pub enum FromAgent {
     Piece(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The answer to the next `Prove` ([`Possession`]).
     Proof(ByteArray<32>),
+    /// A newer token of the same user and space, which allows no less: the conversation goes on with it. Comes at any
+    /// time, and is not answered.
+    Renew(String),
     /// Commit as soon as nothing is missing.
     Commit,
 }
@@ -247,6 +250,7 @@ impl FromAgent {
             Self::Parcel(_) => "Parcel",
             Self::Piece(_) => "Piece",
             Self::Proof(_) => "Proof",
+            Self::Renew(_) => "Renew",
             Self::Commit => "Commit",
         }
     }
@@ -314,6 +318,8 @@ pub enum PullRequest {
         /// Over all their chunk references.
         marks: Marks,
     },
+    /// As [`FromAgent::Renew`].
+    Renew(String),
 }
 
 /// What a proxy says during a pull.

@@ -79,7 +79,7 @@ async fn fetch_from(
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
     let (sender, receiver) = session.request(&operation).await?;
-    let mut talk = Talk { sender, receiver };
+    let mut talk = Talk { sender, receiver, renewals: session.renewals() };
     let (record, root, mut listing) = talk.listing(selector, present, store).await?;
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };

@@ -1,9 +1,11 @@
 //! The stream of a pull.
 
+use tokio::sync::mpsc;
+
 use super::super::{Error, Result};
 use crate::link::{Receiver, Sender};
 use crate::push;
-use crate::wire::{Parcel, ParcelError, PullReply};
+use crate::wire::{Parcel, ParcelError, PullReply, PullRequest};
 
 /// Both halves of the stream.
 pub(super) struct Talk {
@@ -11,12 +13,26 @@ pub(super) struct Talk {
     pub sender: Sender,
     /// What the proxy says.
     pub receiver: Receiver,
+    /// New tokens, as they come.
+    pub renewals: mpsc::Receiver<String>,
 }
 
 impl Talk {
     /// The next thing that the proxy says.
     pub async fn reply(&mut self) -> Result<PullReply> {
-        match self.receiver.receive::<PullReply>().await? {
+        let received = {
+            let receive = self.receiver.receive::<PullReply>();
+            tokio::pin!(receive);
+            loop {
+                tokio::select! {
+                    received = &mut receive => break received?,
+                    Some(token) = self.renewals.recv() => {
+                        self.sender.send(&PullRequest::Renew(token)).await?;
+                    }
+                }
+            }
+        };
+        match received {
             Some(PullReply::Refused(refusal)) => Err(Error::Refused(refusal)),
             Some(reply) => Ok(reply),
             None => Err(Error::Ended),

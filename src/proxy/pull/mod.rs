@@ -16,6 +16,7 @@ pub(super) use payloads::Payloads;
 use payloads::{Makers, name_of};
 
 use super::reach::Reach;
+use super::standing::looks;
 use super::{Granted, refuse};
 use crate::blocking;
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
@@ -41,7 +42,7 @@ const REQUESTS_AHEAD: usize = 16;
 
 /// Serves a pull until the agent is done or gone.
 pub async fn serve(
-    granted: Granted,
+    granted: Arc<Granted>,
     selector: Selector,
     have: Option<ReleaseId>,
     mut sender: Sender,
@@ -52,21 +53,46 @@ pub async fn serve(
     }
     let (requests_in, requests) = mpsc::channel(REQUESTS_AHEAD);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
-    let reader = tokio::spawn(async move {
-        while let Ok(Some(request)) = receiver.receive::<PullRequest>().await {
-            if requests_in.send(request).await.is_err() {
-                break;
+    let (held_in, mut held) = tokio::sync::oneshot::channel();
+    let mut reader = {
+        let granted = Arc::clone(&granted);
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = receiver.receive::<PullRequest>().await {
+                if let PullRequest::Renew(token) = request {
+                    if let Err(refusal) = granted.renew(&token) {
+                        drop(held_in.send(refusal));
+                        break;
+                    }
+                } else if requests_in.send(request).await.is_err() {
+                    break;
+                }
             }
-        }
-    });
-    let pull = blocking::start(move || run(&granted, &selector, have, requests, &replies_in));
-    while let Some(reply) = replies.recv().await {
-        if sender.send(&reply).await.is_err() {
-            break;
+        })
+    };
+    let pull = {
+        let granted = Arc::clone(&granted);
+        blocking::start(move || run(&granted, &selector, have, requests, &replies_in))
+    };
+    let mut looks = looks();
+    let mut ended = None;
+    while ended.is_none() {
+        tokio::select! {
+            reply = replies.recv() => match reply {
+                Some(reply) if sender.send(&reply).await.is_ok() => {}
+                _ => break,
+            },
+            _ = looks.tick() => ended = granted.still_holds().err(),
         }
     }
+    // Nothing more is worked on: no requests come, and nobody hears.
     drop(replies);
-    match pull.await {
+    if ended.is_some() {
+        reader.abort();
+        drop((&mut reader).await);
+    }
+    let pulled = pull.await;
+    let ended = ended.or_else(|| held.try_recv().ok());
+    match ended.map_or(pulled, |refusal| Ok(Err(refusal))) {
         Ok(Ok(())) => drop(sender.finish()),
         Ok(Err(refusal)) => refuse(sender, refusal).await,
         Err(error) => refuse(sender, Refusal::of(&error)).await,
@@ -121,6 +147,8 @@ fn run(
         }
         lease.renew();
         match request {
+            // Heard by who reads.
+            PullRequest::Renew(_) => {}
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantExecutables if std::mem::take(&mut may_ask) => {
                 supply.is_slow = true;

@@ -1,0 +1,57 @@
+//! Tokens that are renewed while a conversation goes on: a file that holds one is read again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::blocking;
+use crate::files;
+use crate::token::claimed;
+
+/// More is no token.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// A few reads of a small file: well below what any token is good for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a file holds, where that is a token of the same user and space as `current`, and another one.
+///
+/// A file that is gone, or half written, holds none.
+fn renewed(file: &Path, current: &str) -> Option<String> {
+    let bytes = files::read_bounded(file, FILE_BYTES_MAX).ok()?;
+    let text = String::from_utf8(bytes).ok()?.trim().to_owned();
+    let (new, old) = (claimed(&text)?, claimed(current)?);
+    (text != current && (new.user, new.space) == (old.user, old.space)).then_some(text)
+}
+
+/// New tokens as they come, until nobody hears of them; none at all without a file.
+pub(super) fn watch(file: Option<&Path>, current: &str) -> mpsc::Receiver<String> {
+    let (tokens, new) = mpsc::channel(1);
+    let Some(file) = file.map(Path::to_owned) else { return new };
+    let mut current = current.to_owned();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokens.closed() => break,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let (file, before) = (file.clone(), current.clone());
+            let Ok(looked) = blocking::start(move || renewed(&file, &before)).await else { continue };
+            if let Some(token) = looked {
+                current.clone_from(&token);
+                if tokens.send(token).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    new
+}
+
+/// The token to begin a request with: what the file holds by now, where it is a good successor.
+pub(super) async fn latest(file: Option<&Path>, current: &str) -> String {
+    let Some(file) = file.map(Path::to_owned) else { return current.to_owned() };
+    let before = current.to_owned();
+    let looked = blocking::start(move || renewed(&file, &before)).await;
+    looked.ok().flatten().unwrap_or_else(|| current.to_owned())
+}

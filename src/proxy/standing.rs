@@ -1,0 +1,119 @@
+//! Whether the token that a conversation began with is still good, however long the conversation takes.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::Granted;
+use crate::faults::Fault;
+use crate::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
+use crate::token::Grant;
+use crate::wire::Refusal;
+
+/// The token that a conversation stands on now.
+#[derive(Debug)]
+pub(super) struct Standing(Mutex<Current>);
+
+#[derive(Debug)]
+struct Current {
+    grant: Grant,
+    renewals: usize,
+}
+
+impl Standing {
+    /// Begins with the token of the request.
+    pub fn new(grant: Grant) -> Self {
+        Self(Mutex::new(Current { grant, renewals: 0 }))
+    }
+}
+
+/// Whether whoever has `new` may do all that `first` allows, on behalf of the same user in the same space.
+fn continues(new: &Grant, first: &Grant) -> bool {
+    let actions = first.actions.iter().all(|action| new.actions.contains(action));
+    let applications = new.has_all_applications()
+        || first.applications.iter().all(|pattern| new.applications.contains(pattern));
+    let destinations = new.destinations.iter().any(crate::token::Pattern::is_any)
+        || first.destinations.iter().all(|pattern| new.destinations.contains(pattern));
+    (&new.user, &new.space) == (&first.user, &first.space) && actions && applications && destinations
+}
+
+impl Granted {
+    /// Looks again whether the token is good: neither over nor revoked. Looks for one file.
+    pub(super) fn still_holds(&self) -> Result<(), Refusal> {
+        let current = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked = self.shared.identity.check_again(&current.grant, super::now());
+        checked.map_err(|error| {
+            let hint = "get a new token (`whit token create` on the proxy) and run the command again: what was \
+                        acknowledged is not sent twice. A token in a file (WHIT_TOKEN_FILE) may be renewed while a \
+                        command runs";
+            Refusal { hint: Some(hint.to_owned()), ..Refusal::of(&error) }
+        })
+    }
+
+    /// Goes on with another token of the same user and space, which allows no less than the first.
+    pub(super) fn renew(&self, token: &str) -> Result<(), Refusal> {
+        let grant = self.shared.identity.check(token, super::now());
+        let grant = grant.map_err(|error| Refusal::of(&error))?;
+        if !continues(&grant, &self.grant) {
+            return Err(Refusal {
+                fault: Fault::Denied,
+                text: "the new token is of another user or space, or allows less than the first".to_owned(),
+                hint: Some("run the command again with the new token".to_owned()),
+            });
+        }
+        let mut current = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        current.renewals += 1;
+        if current.renewals > RENEWALS_MAX {
+            let text = format!("the token was renewed more than {RENEWALS_MAX} times");
+            return Err(Refusal { fault: Fault::Full, text, hint: None });
+        }
+        current.grant = grant;
+        Ok(())
+    }
+}
+
+/// Ticks whenever a token is to be looked at again.
+pub(super) fn looks() -> Interval {
+    let mut looks = interval(TOKEN_CHECK_EVERY.max(Duration::from_millis(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Action, Pattern, TokenId};
+
+    #[test]
+    fn a_token_goes_on_with_one_that_allows_no_less() {
+        let pattern = |text: &str| text.parse::<Pattern>().expect("a pattern");
+        let first = Grant {
+            id: TokenId::from_bytes([1; 8]),
+            user: "ada".parse().expect("a name"),
+            space: "shop".parse().expect("a name"),
+            actions: vec![Action::Push],
+            applications: vec![pattern("web-*")],
+            destinations: vec![pattern("edge")],
+            issued: 0,
+            expires: Some(10),
+        };
+        let other = |change: &dyn Fn(&mut Grant)| {
+            let mut grant = Grant { id: TokenId::from_bytes([2; 8]), expires: None, ..first.clone() };
+            change(&mut grant);
+            grant
+        };
+        assert!(continues(&other(&|_| {}), &first));
+        assert!(continues(&other(&|grant| grant.actions = Action::USUAL.to_vec()), &first));
+        assert!(continues(&other(&|grant| grant.applications = vec![Pattern::any()]), &first));
+        for change in [
+            &(|grant: &mut Grant| grant.user = "eve".parse().expect("a name")) as &dyn Fn(&mut Grant),
+            &|grant| grant.space = "other".parse().expect("a name"),
+            &|grant| grant.actions = vec![Action::Read],
+            &|grant| grant.applications = vec![pattern("web-1")],
+            &|grant| grant.destinations.clear(),
+        ] {
+            assert!(!continues(&other(change), &first));
+        }
+    }
+}
