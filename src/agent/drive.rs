@@ -220,18 +220,33 @@ impl Drive {
     async fn send(&mut self, packed: Packed) -> Result<()> {
         match packed {
             Packed::Batch(batch) => {
-                self.throttle.take(batch.payload.len()).await;
+                self.wait_for_turn(batch.payload.len()).await?;
                 self.sender.send(&FromAgent::Chunks(batch)).await?;
             }
             Packed::Parcel(parcel, payload) => {
                 self.sender.send(&FromAgent::Parcel(parcel)).await?;
                 for piece in payload.chunks(self.throttle.piece_bytes(PARCEL_PIECE_BYTES)) {
-                    self.throttle.take(piece.len()).await;
+                    self.wait_for_turn(piece.len()).await?;
                     self.sender.send(&FromAgent::Piece(piece.to_vec())).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Waits until so many bytes may be sent; a new token goes first.
+    async fn wait_for_turn(&mut self, bytes: usize) -> Result<()> {
+        let turn = self.throttle.take(bytes);
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                biased;
+                Some(token) = self.renewals.recv() => {
+                    self.sender.send(&FromAgent::Renew(token)).await?;
+                }
+                () = &mut turn => return Ok(()),
+            }
+        }
     }
 
     /// Does one thing; gives what is to be done next.

@@ -15,7 +15,7 @@ use crate::wire::{Challenge, Marks, Possession, PushReply, Refusal};
 /// Chunks of one challenge whose proof has not come.
 #[derive(Debug)]
 struct Unproven {
-    nonce: ByteArray<32>,
+    nonce: [u8; 32],
     chunks: Vec<ChunkRef>,
 }
 
@@ -102,9 +102,9 @@ impl Proving {
     ) -> Result<PushReply, Error> {
         let mut marks = vec![false; references];
         places.iter().for_each(|place| marks[*place] = true);
-        let nonce = ByteArray::new(shelf.nonce().map_err(Error::Shelf)?);
+        let nonce = shelf.nonce().map_err(Error::Shelf)?;
         self.unproven.push_back(Unproven { nonce, chunks });
-        Ok(PushReply::Prove(Challenge { nonce, marks: marks.into_iter().collect() }))
+        Ok(PushReply::Prove(Challenge::new(nonce, marks.into_iter().collect())))
     }
 
     /// Whether the agent's answer to the next challenge is right.

@@ -20,6 +20,13 @@ pub struct Challenge {
     pub marks: Marks,
 }
 
+impl Challenge {
+    /// Asks about the marked chunks.
+    pub fn new(nonce: [u8; 32], marks: Marks) -> Self {
+        Self { nonce: ByteArray::new(nonce), marks }
+    }
+}
+
 /// The answer to one challenge, under way: a keyed BLAKE3 of the chunks' bytes, in order.
 #[derive(Debug, Clone)]
 pub struct Possession(blake3::Hasher);

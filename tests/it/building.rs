@@ -182,7 +182,8 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         edit(&tree, 1);
         push_as(world.access(), &order("app", &tree)).await.expect("pushed");
         let base = format!("app@{}", &receipt.release.to_string()[..12]);
-        let remove = Operation::Remove(base.parse().expect("a selector"));
+        let release = base.parse().expect("a selector");
+        let remove = Operation::Remove { release, all_labels: false };
         ask_as(world.access(), &remove).await.expect("removed");
         for _ in 0..2 {
             ask_as(world.access(), &Operation::Collect { dry_run: false }).await.expect("collected");

@@ -3,6 +3,7 @@
 //! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` makes the large ones as large as
 //! they are meant to be.
 
+mod access;
 mod alike;
 mod answers;
 mod archives;

@@ -1,8 +1,9 @@
 //! The two halves of a push against one another and against anything at all, without sockets or files.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
+use serde_bytes::ByteArray;
 
 use whit::basis::Sketch;
 use whit::compression::{self, Codec, LEVEL_DEFAULT};
@@ -13,7 +14,7 @@ use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_
 use whit::recipe::ChunkRef;
 use whit::record::{DeliveryEvent, DeliveryState};
 use whit::wire::{
-    Basis, Batch, FromAgent, Grown, Marks, Open, Parcel, PushReply, Section, SegmentBatch, Signed, Sketches,
+    Basis, Batch, Challenge, FromAgent, Grown, Marks, Open, Parcel, Possession, PushReply, Section, SegmentBatch, Signed, Sketches,
     Span, Told,
 };
 
@@ -73,12 +74,16 @@ struct Push<'a> {
     readable: HashSet<ChunkId>,
     /// Chunks of segments that were sent.
     seen: HashSet<ChunkId>,
+    /// Whether it proves by what it does not have.
+    bluffs: bool,
+    /// How many chunks the proxy said were missing.
+    missing: usize,
 }
 
 impl<'a> Push<'a> {
     fn new(release: &'a Release, telling: Telling) -> Self {
         let (readable, seen) = (HashSet::new(), HashSet::new());
-        Self { release, base: None, telling, offering: Offering::Right, dry_run: false, readable, seen }
+        Self { release, base: None, telling, offering: Offering::Right, dry_run: false, readable, seen, bluffs: false, missing: 0 }
     }
 
     /// Told by `base`, all of which `memory` has but what it says otherwise.
@@ -178,11 +183,15 @@ impl<'a> Push<'a> {
                     actions.extend(agent.sketched(chunks, sketches));
                 }
                 Action::SendChunks(Chunks { segments, marks, signed, .. }) => {
+                    self.missing += marks.marked();
                     if !self.dry_run {
                         let messages = self.chunks(&segments, &marks, &signed, agent.is_based(), dice);
                         feeding.extend(messages.into_iter().map(Some));
                     }
                     feeding.push_back(None);
+                }
+                Action::Prove { segments, challenge } => {
+                    to_proxy.push_back(FromAgent::Proof(self.proof(&segments, &challenge)));
                 }
                 Action::Committed { .. } => committed = true,
                 Action::Stored(_) | Action::Delivery(_) | Action::Finish => {}
@@ -216,6 +225,16 @@ impl<'a> Push<'a> {
         });
         let offered = if wanted.offer { offered.into_iter().collect() } else { Marks::default() };
         SegmentBatch::new(&bytes, prefix.as_deref(), offered)
+    }
+
+    /// What proves that the agent has what it is asked for.
+    fn proof(&self, segments: &[u32], challenge: &Challenge) -> ByteArray<32> {
+        let all = segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+        let mut possession = Possession::new(&challenge.nonce);
+        for (chunk, _) in all.zip(challenge.marks.iter()).filter(|(_, mark)| *mark) {
+            possession.add(if self.bluffs { b"a guess" } else { &self.release.content[&chunk.id] });
+        }
+        possession.proof()
     }
 
     /// Sketches of all that nothing was signed for.
@@ -491,6 +510,72 @@ proptest! {
         (push.telling, push.base) = (Telling::Full, None);
         push_through(&mut push, &mut memory, &mut dice);
         assert_kept(&memory, &new, &before, &HashSet::new());
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_proven_without_its_bytes_and_a_bluff_records_nothing(
+        files in files(),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..30),
+        elsewhere in 0u8..255,
+        telling in 0u8..4,
+        seed in 1u64..,
+        broken_off in 0usize..40,
+    ) {
+        let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
+        let (old, new) = (release(&old), release(&new));
+        let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
+        // Some of what is new is there, but not for this token.
+        let held: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
+        let hidden: HashMap<ChunkId, Vec<u8>> = new
+            .content
+            .clone()
+            .into_iter()
+            .filter(|(id, _)| !held.contains(id) && id.as_bytes()[1] < elsewhere)
+            .collect();
+        memory.unreadable = Some(hidden.keys().copied().collect());
+        memory.chunks.extend(hidden.clone());
+        let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
+        let mut push = match telling {
+            0 => Push::new(&new, Telling::Short),
+            1 => Push::new(&new, Telling::Full),
+            2 => Push::new(&new, Telling::Growing),
+            _ => {
+                let again = Telling::Again(old.root.release(), old.segments.clone());
+                Push { telling: again, ..Push::based(&new, &old, &memory) }
+            }
+        };
+        if !hidden.is_empty() {
+            push.bluffs = true;
+            let end = push.talk(&mut memory.clone(), &mut dice, ENDLESS);
+            let refused = End::Refused(Error::NotProven.to_string());
+            prop_assert_eq!(end, if telling == 1 { refused } else { End::Mismatch });
+            push.bluffs = false;
+            push.seen.clear();
+        }
+        push.talk(&mut memory, &mut dice, broken_off);
+        push.seen.clear();
+        // What a push that broke off has sent counts as anybody's: it is proven too.
+        let sent: Vec<ChunkId> = memory.content_kept.clone();
+        memory.unreadable.as_mut().expect("there is some").extend(sent);
+        push_through(&mut push, &mut memory, &mut dice);
+        assert_kept(&memory, &new, &before, &HashSet::new());
+    }
+
+    #[test]
+    fn a_dry_run_tells_nothing_of_what_may_not_be_read(files in files(), seed in 1u64..) {
+        let release = release(&numbered(&files));
+        let answer = |hidden: bool| {
+            let mut memory = Memory::default();
+            memory.unreadable = Some(HashSet::new());
+            if hidden {
+                memory.unreadable = Some(release.content.keys().copied().collect());
+                memory.chunks.clone_from(&release.content);
+            }
+            let mut push = Push { dry_run: true, ..Push::new(&release, Telling::Short) };
+            let end = push.talk(&mut memory, &mut Dice(seed), ENDLESS);
+            (end, push.missing)
+        };
+        prop_assert_eq!(answer(true), answer(false));
     }
 
     #[test]

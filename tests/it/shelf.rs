@@ -1,6 +1,6 @@
 //! A space in memory that believes nothing it is not shown, and releases to push into it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use whit::basis::Sketch;
 use whit::faults::Fault;
@@ -28,6 +28,9 @@ pub struct Memory {
     pub alike: HashMap<ShortId, ChunkRef>,
     /// What chunks are like that were kept, or that a release brought.
     pub sketches: Vec<(ShortId, Sketch)>,
+    /// What the token may not read; none where it may read all.
+    pub unreadable: Option<HashSet<ChunkId>>,
+    nonces: u8,
 }
 
 impl Memory {
@@ -119,6 +122,19 @@ impl Shelf for Memory {
             Reference::Full(chunk) => self.has(chunk).then_some(*chunk),
         };
         Ok(references.iter().map(find).collect())
+    }
+
+    fn reads_all(&self) -> bool {
+        self.unreadable.is_none()
+    }
+
+    fn may_read(&mut self, chunk: &ChunkRef) -> Result<bool, Refusal> {
+        Ok(self.unreadable.as_ref().is_none_or(|unreadable| !unreadable.contains(&chunk.id)))
+    }
+
+    fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
+        self.nonces += 1;
+        Ok([self.nonces; 32])
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {

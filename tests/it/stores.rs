@@ -101,7 +101,10 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
             assert_same(&old.trees.join("4"), &fs::canonicalize(&current).expect("a copy"));
 
             // What is pinned stays; what was removed is collected; what is pushed again is known.
-            let remove = |selector: &str| Operation::Remove(selector.parse().expect("a selector"));
+            let remove = |selector: &str| {
+                let release = selector.parse().expect("a selector");
+                Operation::Remove { release, all_labels: true }
+            };
             assert_eq!(
                 ask_as(&old.access, &remove("app@v1")).await.expect_err("pinned").fault(),
                 Fault::Input

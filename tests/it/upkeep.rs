@@ -32,7 +32,11 @@ async fn verify(world: &World, repair: bool) -> Verified {
 }
 
 async fn remove(world: &World, selector: &str) -> whit::agent::Result<Vec<Answer>> {
-    ask_as(world.access(), &Operation::Remove(selector.parse().expect("a selector"))).await
+    ask_as(world.access(), &removing(selector, false)).await
+}
+
+fn removing(selector: &str, all_labels: bool) -> Operation {
+    Operation::Remove { release: selector.parse().expect("a selector"), all_labels }
 }
 
 /// Pushes three trees that share one file, as releases `v0`, `v1`, `v2`, and seals their packs.
@@ -127,7 +131,7 @@ async fn upkeep_needs_a_token_for_it() {
         for question in [
             Operation::Collect { dry_run: true },
             Operation::Verify { repair: false, seconds_max: None },
-            Operation::Remove("app@v1".parse().expect("a selector")),
+            removing("app@v1", true),
         ] {
             let refusal = ask_as(&agent, &question).await.expect_err("no admin");
             assert_eq!(refusal.fault(), Fault::Denied);

@@ -156,6 +156,7 @@ impl Walker {
                     self.waiting.extend(missing.chunks(CHUNKS_PER_BATCH).map(|part| Some(part.to_vec())));
                     self.waiting.push_back(None);
                 }
+                Action::Prove { .. } => panic!("its token allows all"),
                 Action::Stored(batches) => self.acknowledged = usize::try_from(batches).expect("few"),
                 Action::Committed { record, .. } => step = Step::Committed(Box::new(record)),
                 Action::Delivery(_) | Action::Finish => {}

@@ -173,6 +173,7 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
                     }
                     actions.extend(machine.chunks_sent());
                 }
+                Action::Prove { .. } => return Err("there is nothing to prove".to_owned()),
                 Action::Finish => return Ok(()),
                 Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
             }

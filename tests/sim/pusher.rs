@@ -196,6 +196,8 @@ impl Pusher {
             | FromAgent::Grown(_)
             | FromAgent::Segments(_)
             | FromAgent::Sketches(_)
+            | FromAgent::Proof(_)
+            | FromAgent::Renew(_)
             | FromAgent::Commit
             | FromAgent::Offer(_) => {}
         }
@@ -243,6 +245,7 @@ impl Pusher {
                     }
                     actions.extend(self.agent.chunks_sent());
                 }
+                Action::Prove { .. } => unreachable!("the shelf lets everything be read"),
                 Action::Finish => self.answered = true,
                 Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
             }

@@ -5,7 +5,7 @@ use whit::ids::{ChunkId, ReleaseId};
 use whit::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
 use whit::manifest::{NodeRef, Profile, Shape, Totals};
 use whit::push::{Action, Agent, Chunks, Segments, Telling};
-use whit::wire::{FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
+use whit::wire::{Challenge, FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
 
 use super::script::Script;
 
@@ -67,6 +67,7 @@ pub fn run(bytes: &[u8]) {
                         held += 1;
                         more.extend(agent.sketched(chunks, sketches));
                     }
+                    Action::Prove { segments, .. } => assert!(!segments.is_empty() && unanswered > 0),
                     Action::SendChunks(Chunks { segments, .. }) => {
                         held = held.saturating_sub(1);
                         sending += 1;
@@ -175,7 +176,7 @@ fn marks(script: &mut Script<'_>, count: usize) -> Marks {
 
 /// The next reply; none where chunks have been sent instead.
 fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
-    Some(match script.below(13) {
+    Some(match script.below(14) {
         0 => return None,
         1 => PushReply::WantNames,
         2 => PushReply::WantSegments(marks(script, count)),
@@ -205,6 +206,10 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
         }),
         10 => PushReply::WantSketches,
         11 => PushReply::Alike,
+        12 => {
+            let (nonce, found) = ([script.byte(); 32], script.below(64));
+            PushReply::Prove(Challenge::new(nonce, marks(script, found)))
+        }
         _ => rmp_serde::from_slice(script.run()).ok()?,
     })
 }

@@ -76,8 +76,8 @@ pub fn run(bytes: &[u8]) {
 
 /// Whether a reply only goes before the one that answers.
 fn is_beside(reply: &PushReply) -> bool {
-    use PushReply::{Answer, Signature, WantOffers, WantSketches};
-    matches!(reply, Signature(_) | Answer(_) | WantOffers | WantSketches)
+    use PushReply::{Answer, Prove, Signature, WantOffers, WantSketches};
+    matches!(reply, Signature(_) | Answer(_) | Prove(_) | WantOffers | WantSketches)
 }
 
 /// What an agent may have: segments and chunks, some of which say what is not so.
@@ -200,6 +200,7 @@ impl Talk<'_> {
             | PushReply::WantSketches
             | PushReply::Alike
             | PushReply::Answer(_)
+            | PushReply::Prove(_)
             | PushReply::Mismatch
             | PushReply::Unproven(_)
             | PushReply::Committed { .. } => {}

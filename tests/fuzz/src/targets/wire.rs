@@ -52,7 +52,14 @@ pub fn run(bytes: &[u8]) {
                 let places = sketches.open(1000).unwrap_or_default();
                 assert!(places.is_sorted_by(|(one, _), (other, _)| one < other) && places.len() <= 1000);
             }
-            Some(FromAgent::Grown(_) | FromAgent::Offer(_) | FromAgent::Piece(_) | FromAgent::Commit)
+            Some(
+                FromAgent::Grown(_)
+                | FromAgent::Offer(_)
+                | FromAgent::Piece(_)
+                | FromAgent::Proof(_)
+                | FromAgent::Renew(_)
+                | FromAgent::Commit,
+            )
             | None => {}
         },
         4 => {
@@ -66,7 +73,7 @@ pub fn run(bytes: &[u8]) {
             Some(PullRequest::WantSegments(found) | PullRequest::WantChunks { marks: found, .. }) => {
                 marks(&found);
             }
-            Some(PullRequest::WantExecutables) | None => {}
+            Some(PullRequest::WantExecutables | PullRequest::Renew(_)) | None => {}
         },
         6 => match message::<PullReply>(bytes) {
             Some(PullReply::Names(bytes)) => names(&bytes),
