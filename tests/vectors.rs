@@ -34,9 +34,9 @@ use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Records;
 use whit::token::{Action, Grant, Issuer, TokenId, verify};
 use whit::wire::{
-    Answer, Basis, Batch, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation, Parcel,
-    ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, Sketches,
-    Span, Told, pack_short_names,
+    Answer, Basis, Batch, Challenge, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation,
+    Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section,
+    SegmentBatch, Signed, Sketches, Span, Told, pack_short_names,
 };
 
 #[path = "it/linked.rs"]
@@ -504,6 +504,8 @@ fn the_protocol_is_as_its_document_says() {
     let cuts = vec![Cut { skipped: 100, chunks: 1 }, Cut { skipped: 0, chunks: 1 }];
     let (names, answer) = offer_and_answer();
     let offer = FileOffer { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
+    let mut possession = Possession::new(&[7; 32]);
+    CONTENT.iter().for_each(|chunk| possession.add(chunk));
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     Document::open("PROTOCOL.md").check(&BTreeMap::from([
         ("request-identify", message(&request)),
@@ -546,6 +548,9 @@ fn the_protocol_is_as_its_document_says() {
         ("push-reply-signature", message(&PushReply::Signature(signed))),
         ("push-reply-mismatch", message(&PushReply::Mismatch)),
         ("from-agent-chunks", message(&FromAgent::Chunks(chunks.clone()))),
+        ("push-reply-prove", message(&PushReply::Prove(Challenge::new([7; 32], marks(&[true, true]))))),
+        ("from-agent-proof", message(&FromAgent::Proof(possession.proof()))),
+        ("from-agent-renew", message(&FromAgent::Renew("whit1.x.y".to_owned()))),
         ("from-agent-commit", message(&FromAgent::Commit)),
         ("push-reply-want-names", message(&PushReply::WantNames)),
         ("push-reply-want-segments", message(&PushReply::WantSegments(marks(&[true])))),
@@ -565,5 +570,6 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
         ("answer-identity", message(&Answer::Identity(info))),
+        ("answer-meant", message(&Answer::Meant(record()))),
     ]));
 }

@@ -116,6 +116,12 @@ fn check_meant(record: &Record, asked: &Selector) -> Result<()> {
     Err(Error::OtherRelease { asked: asked.clone(), found: record.release, app: record.app.clone() })
 }
 
+/// Checks that the proxy recorded what was pushed.
+fn check_pushed(record: &Record, app: &AppName, release: ReleaseId) -> Result<()> {
+    let at = Some(release.to_string().parse().expect("64 digits are a word"));
+    check_meant(record, &Selector { app: app.clone(), at })
+}
+
 impl Error {
     fn inner(&self) -> Option<&dyn Faulty> {
         Some(match self {

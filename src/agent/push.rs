@@ -254,6 +254,9 @@ async fn attempt(
     let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, seen } = scanned.as_ref();
     let release = root.release();
+    if let Some((record, ..)) = &committed {
+        super::check_pushed(record, &order.app, release)?;
+    }
     let counters = session.counters();
     let (seconds, record) = match committed {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),

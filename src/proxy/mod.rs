@@ -391,7 +391,9 @@ impl Granted {
         Err(Refusal {
             fault: Fault::Denied,
             text: format!("the token does not allow to {action} all applications of the space"),
-            hint: Some("name an application; or ask the proxy's admin for a token for all of them".to_owned()),
+            hint: Some(
+                "name an application; or ask the proxy's admin for a token for all of them".to_owned(),
+            ),
         })
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Granted;
 use super::proof::{self, Proof};
-use super::reach::{Readable, Reach};
+use super::reach::{Reach, Readable};
 
 use crate::basis::Sketch;
 use crate::blocking;

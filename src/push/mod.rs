@@ -125,7 +125,9 @@ impl Faulty for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) | Self::Shelf(refusal) => refusal.hint.clone(),
-            Self::Label(label) => Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`")),
+            Self::Label(label) => {
+                Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`"))
+            }
             _ => None,
         }
     }

@@ -127,7 +127,10 @@ impl Records {
     /// Whether some application of the space that may be seen has the release.
     pub fn has(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> bool {
         let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.iter().filter(|(app, _)| may_see(app)).flat_map(|(_, records)| records).any(|record| record.release == *release)
+        apps.iter()
+            .filter(|(app, _)| may_see(app))
+            .flat_map(|(_, records)| records)
+            .any(|record| record.release == *release)
     }
 
     /// The application's latest record.

@@ -198,7 +198,8 @@ mod tests {
         assert!(!grant.allows(Action::Pull, Some(&name("web-1"))));
         assert!(!grant.allows_destination(&"edge".parse().expect("a name")));
         assert!(!grant.has_all_applications() && grant.has_application(&name("web-1")));
-        let all = Grant { applications: vec!["api".parse().expect("a pattern"), Pattern::any()], ..grant.clone() };
+        let all =
+            Grant { applications: vec!["api".parse().expect("a pattern"), Pattern::any()], ..grant.clone() };
         assert!(all.has_all_applications() && !grant.has_application(&name("api")));
         assert!(!grant.is_expired(9) && grant.is_expired(10));
     }

@@ -184,7 +184,9 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
                 talk.say(FromAgent::Names(pack_short_names(names))).await;
                 bytes = bytes.iter().map(|bytes| shorten(bytes).expect("a segment")).collect();
             }
-            assert!(matches!(talk.hear().await, PushReply::WantSegments(marks) if marks.marked() == bytes.len()));
+            assert!(
+                matches!(talk.hear().await, PushReply::WantSegments(marks) if marks.marked() == bytes.len())
+            );
             talk.say(FromAgent::Segments(raw_segments(&bytes))).await;
             let PushReply::Prove(challenge) = talk.hear().await else { panic!("nothing to prove") };
             assert_eq!(challenge.marks.marked() as u64, secret.root.totals.chunks);
@@ -206,7 +208,8 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
         let scan = scanned(&mine);
         let mut talk = Talk::begin(&eve, &Operation::Push(opening("mine", &scan, full(&scan)))).await;
         let own: Vec<Vec<u8>> = {
-            let located = (0..).take(scan.segments.len()).flat_map(|at| scan.spool.chunks(at).expect("chunks"));
+            let located =
+                (0..).take(scan.segments.len()).flat_map(|at| scan.spool.chunks(at).expect("chunks"));
             let own = located.filter(|located| located.path.ends_with("own"));
             let bytes = fs::read(mine.join("own")).expect("a file");
             own.map(|located| {
@@ -317,7 +320,8 @@ async fn no_question_tells_of_another_application() {
             let error = pull_as(&eve, &format!("mine@{at}"), &world.path("no"), false).await.expect_err("no");
             assert_eq!(error.fault(), Fault::Missing);
         }
-        let Answer::Applications(apps) = &ask_as(&eve, &Operation::Applications).await.expect("listed")[0] else {
+        let Answer::Applications(apps) = &ask_as(&eve, &Operation::Applications).await.expect("listed")[0]
+        else {
             panic!("no list");
         };
         assert!(apps.len() == 1 && apps[0].app.as_str() == "mine", "{apps:?}");

@@ -14,8 +14,8 @@ use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_
 use whit::recipe::ChunkRef;
 use whit::record::{DeliveryEvent, DeliveryState};
 use whit::wire::{
-    Basis, Batch, Challenge, FromAgent, Grown, Marks, Open, Parcel, Possession, PushReply, Section, SegmentBatch, Signed, Sketches,
-    Span, Told,
+    Basis, Batch, Challenge, FromAgent, Grown, Marks, Open, Parcel, Possession, PushReply, Section,
+    SegmentBatch, Signed, Sketches, Span, Told,
 };
 
 use crate::shelf::{Files, Memory, Release, open, release};
@@ -83,7 +83,17 @@ struct Push<'a> {
 impl<'a> Push<'a> {
     fn new(release: &'a Release, telling: Telling) -> Self {
         let (readable, seen) = (HashSet::new(), HashSet::new());
-        Self { release, base: None, telling, offering: Offering::Right, dry_run: false, readable, seen, bluffs: false, missing: 0 }
+        Self {
+            release,
+            base: None,
+            telling,
+            offering: Offering::Right,
+            dry_run: false,
+            readable,
+            seen,
+            bluffs: false,
+            missing: 0,
+        }
     }
 
     /// Told by `base`, all of which `memory` has but what it says otherwise.

@@ -159,9 +159,7 @@ impl Proxy {
             segments.push((place, thin, references, known));
         }
         let challenges = match &mut self.proving {
-            Some(proving) => {
-                proving.challenge(&mut segments, &batch.offered, self.open.dry_run, shelf)?
-            }
+            Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, shelf)?,
             None => Vec::new(),
         };
         if !self.others.is_empty() {
