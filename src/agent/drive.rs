@@ -10,7 +10,7 @@ use super::base::Base;
 use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
-use super::gather::{Older, Resembled};
+use super::gather::{Older, Resembled, merge};
 use super::input::{Heard, Input};
 use super::offers::Offers;
 use super::pace::Pace;
@@ -427,20 +427,6 @@ impl Drive {
         self.deliveries.retain(|earlier| earlier.destination != event.destination);
         self.deliveries.push(event);
     }
-}
-
-/// What was found by sketches, and what is kept here: of two for the same chunks the one that was found by content, where it
-/// is for most of them.
-fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
-    let common = |one: &Resembled, other: &Resembled| {
-        let end = (one.first + one.count).min(other.first + other.count);
-        end.saturating_sub(one.first.max(other.first))
-    };
-    kept.retain(|kept| signed.iter().map(|signed| common(kept, signed)).sum::<usize>() * 2 <= kept.count);
-    signed.retain(|signed| kept.iter().all(|kept| common(kept, signed) == 0));
-    signed.append(&mut kept);
-    signed.sort_by_key(|resembled| resembled.first);
-    signed
 }
 
 /// Waits for more of an input that is still being read; for ever where there is none.

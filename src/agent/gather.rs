@@ -169,3 +169,17 @@ impl<'a> Gathering<'a> {
         unit
     }
 }
+
+/// What was found by sketches, and what is kept here: of two for the same chunks the one that was found by content, where it
+/// is for most of them.
+pub(super) fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
+    let common = |one: &Resembled, other: &Resembled| {
+        let end = (one.first + one.count).min(other.first + other.count);
+        end.saturating_sub(one.first.max(other.first))
+    };
+    kept.retain(|kept| signed.iter().map(|signed| common(kept, signed)).sum::<usize>() * 2 <= kept.count);
+    signed.retain(|signed| kept.iter().all(|kept| common(kept, signed) == 0));
+    signed.append(&mut kept);
+    signed.sort_by_key(|resembled| resembled.first);
+    signed
+}
