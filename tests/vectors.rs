@@ -505,7 +505,9 @@ fn the_protocol_is_as_its_document_says() {
     let (names, answer) = offer_and_answer();
     let offer = FileOffer { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
     let mut possession = Possession::new(&[7; 32]);
-    CONTENT.iter().for_each(|chunk| possession.add(chunk));
+    for chunk in CONTENT {
+        possession.add(chunk);
+    }
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     Document::open("PROTOCOL.md").check(&BTreeMap::from([
         ("request-identify", message(&request)),

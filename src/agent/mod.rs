@@ -116,10 +116,11 @@ fn check_meant(record: &Record, asked: &Selector) -> Result<()> {
     Err(Error::OtherRelease { asked: asked.clone(), found: record.release, app: record.app.clone() })
 }
 
-/// Checks that the proxy recorded what was pushed.
-fn check_pushed(record: &Record, app: &AppName, release: ReleaseId) -> Result<()> {
+/// Checks that what the proxy recorded, if anything, is what was pushed; gives the release.
+fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) -> Result<ReleaseId> {
     let at = Some(release.to_string().parse().expect("64 digits are a word"));
-    check_meant(record, &Selector { app: app.clone(), at })
+    let pushed = Selector { app: app.clone(), at };
+    recorded.map_or(Ok(()), |record| check_meant(record, &pushed)).map(|()| release)
 }
 
 impl Error {

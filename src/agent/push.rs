@@ -253,10 +253,8 @@ async fn attempt(
     result?;
     let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, seen } = scanned.as_ref();
-    let release = root.release();
-    if let Some((record, ..)) = &committed {
-        super::check_pushed(record, &order.app, release)?;
-    }
+    let recorded = committed.as_ref().map(|(record, ..)| record);
+    let release = super::check_pushed(recorded, &order.app, root.release())?;
     let counters = session.counters();
     let (seconds, record) = match committed {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),

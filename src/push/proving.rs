@@ -101,7 +101,9 @@ impl Proving {
         shelf: &mut impl Shelf,
     ) -> Result<PushReply, Error> {
         let mut marks = vec![false; references];
-        places.iter().for_each(|place| marks[*place] = true);
+        for place in places {
+            marks[*place] = true;
+        }
         let nonce = shelf.nonce().map_err(Error::Shelf)?;
         self.unproven.push_back(Unproven { nonce, chunks });
         Ok(PushReply::Prove(Challenge::new(nonce, marks.into_iter().collect())))

@@ -61,7 +61,9 @@ mod tests {
     fn a_proof_depends_on_the_nonce_and_on_each_byte() {
         let proof = |nonce: u8, chunks: &[&[u8]]| {
             let mut possession = Possession::new(&[nonce; 32]);
-            chunks.iter().for_each(|chunk| possession.add(chunk));
+            for chunk in chunks {
+                possession.add(chunk);
+            }
             assert!(possession.is(&possession.proof()));
             possession.proof()
         };
