@@ -242,7 +242,6 @@ async fn attempt(
     };
     let result = drive.run(actions, receiver, fed, input).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
-    let explained = drive.explained.take().unwrap_or_default().finish();
     let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
     drop(drive.jobs.take());
     match &result {
@@ -296,7 +295,7 @@ async fn attempt(
         round_trips: round_trips + 1,
         seconds,
         peak_rss: receipt::peak_rss(),
-        explained,
+        explained: drive.explained.take().unwrap_or_default().finish(),
         delivered: deliveries,
     })
 }

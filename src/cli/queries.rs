@@ -66,7 +66,7 @@ fn words(question: &Operation) -> (&'static str, bool) {
         Operation::Verify { repair: true, .. } => ("verifying and repairing", true),
         Operation::Collect { dry_run: true } => ("looking for garbage", false),
         Operation::Collect { dry_run: false } => ("collecting garbage", true),
-        Operation::Remove(_) => ("removing a release", true),
+        Operation::Remove { .. } => ("removing a release", true),
         Operation::Pin { pinned: true, .. } => ("pinning a release", true),
         Operation::Pin { pinned: false, .. } => ("unpinning a release", true),
         _ => ("waiting for the answer", false),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use super::output::{self, Output};
 use super::queries::ask;
@@ -172,18 +173,31 @@ pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error>
     }
     for answer in ask(&access, output, Operation::Remove { release: release.clone(), all_labels }).await? {
         if let Answer::Removed(removal) = answer {
-            output.report(&removal, || removal_text(&removal));
-            if !removal.removed {
-                let others = removal.labels.iter().filter(|fate| !fate.named);
-                let labels: Vec<&str> = others.map(|fate| fate.label.as_str()).collect();
-                return Err(Error::input(
+            let others = removal.labels.iter().filter(|fate| !fate.named);
+            let labels: Vec<&str> = others.map(|fate| fate.label.as_str()).collect();
+            let ended = if removal.removed {
+                Ok(())
+            } else {
+                Err(Error::input(
                     format!("to remove `{release}` would also end what {} means", labels.join(", ")),
                     "to remove the release with all its labels, add --all-labels",
-                ));
-            }
+                ))
+            };
+            return output.report_with(&removal_fields(&removal), ended, || removal_text(&removal));
         }
     }
-    Ok(())
+    Err(crate::agent::Error::Ended.into())
+}
+
+/// The fields of the record, and what else is to be said.
+fn removal_fields(removal: &Removal) -> serde_json::Value {
+    let Removal { record, pushes, labels, latest, removed } = removal;
+    let mut value = json!(record);
+    value["pushes"] = json!(pushes);
+    value["meanings"] = json!(labels);
+    value["latest"] = json!(latest);
+    value["removed"] = json!(removed);
+    value
 }
 
 fn removal_text(removal: &Removal) -> String {

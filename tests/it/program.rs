@@ -367,7 +367,32 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     let tokens = home.run(&["token", "list", "--data", "data", "--json"]).json();
     let bob = tokens.as_array().and_then(|list| list.iter().find(|token| token["user"] == "bob").cloned());
     assert_eq!(bob.expect("bob's")["state"], "revoked");
-    home.run(&["token", "revoke", "0000000000000000", "--data", "data"]).failed(3, "no token");
+    // One whose record is gone, or that never had one here.
+    let unrecorded = home.run(&["token", "revoke", "0000000000000000", "--data", "data"]).good();
+    assert!(unrecorded.contains("no record"), "{unrecorded}");
+    fs::write(home.path("data/identity/tokens").join(id), "").expect("damaged");
+    let listed = home.run(&["token", "list", "--data", "data"]).good();
+    assert!(listed.contains("0000000000000000") && listed.contains(id), "{listed}");
+}
+
+#[test]
+fn a_release_with_other_labels_is_removed_only_with_all_of_them() {
+    let home = Home::new();
+    write(&home.path("tree"), "a", "one");
+    home.run(&["push", "app", "tree", "--label", "v1", "--label", "stable"]).good();
+    let refused = home.run(&["rm", "app@v1"]).failed(2, "stable");
+    assert!(refused.out.contains("label stable, given by #1, would mean nothing"), "{refused:?}");
+    assert!(refused.err.contains("--all-labels"), "{refused:?}");
+    let told = home.run(&["rm", "app@v1", "--json"]).json();
+    assert_eq!(
+        (&told["removed"], &told["meanings"][1]["label"]),
+        (&false.into(), &"stable".into()),
+        "{told}"
+    );
+    assert_eq!(told["error"]["fault"], "input", "{told}");
+    home.run(&["rm", "app@v1", "--all-labels"]).good();
+    home.run(&["releases", "app"]).failed(3, "app");
+    home.run(&["push", "app", "tree", "--label", "20261130"]).failed(2, "reads as a release's id");
 }
 
 #[test]
