@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::program::{Home, Ran, finish};
-use crate::trees::write;
+use crate::trees::{is_slow, noise, write};
 
 /// Runs a command with what it finds in its environment.
 fn run_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
@@ -192,6 +192,24 @@ fn what_cannot_be_written_is_an_error_and_a_reader_that_has_gone_ends_it_quietly
         command.env("WHIT_PROXY", "whit://x").stderr(lost());
         assert_eq!(of(command), Some(3));
     }
+}
+
+#[test]
+fn a_long_push_that_nobody_watches_says_how_far_it_is() {
+    if !is_slow() {
+        println!("skipped: it takes ten seconds; WHIT_SLOW_TESTS=1 runs it");
+        return;
+    }
+    let home = Home::new();
+    write(&home.path("tree"), "a", noise(1, 1_400_000));
+    let push = ["push", "app", "tree", "--limit-upload", "1mbit"];
+    for arguments in [push.as_slice(), &[push.as_slice(), &["--json"]].concat()] {
+        let pushed = home.run(arguments);
+        assert!(pushed.err.contains("sending 0 B of 1.40 MB, "), "{pushed:?}");
+        assert!(pushed.err.contains("/s over the link"), "{pushed:?}");
+        fs::remove_dir_all(home.path("home")).expect("removed");
+    }
+    assert!(!home.run(&[push.as_slice(), &["--quiet"]].concat()).err.contains("sending"));
 }
 
 #[test]
