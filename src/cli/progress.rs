@@ -306,16 +306,6 @@ fn rate(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / milliseconds
 }
 
-/// Prints notes alone, for work that shows how far it is by itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Notes;
-
-impl Monitor for Notes {
-    fn note(&self, text: &str) {
-        to_stderr(text);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Sender, channel};

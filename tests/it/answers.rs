@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Write, pipe};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -71,6 +72,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     assert_eq!(releases(&home, &[], &[]), 1);
     assert_eq!(releases(&home, &[("WHIT_DATA", "near")], &[]), 0);
     // What is empty is not set.
+    run_with(&home, &[("WHIT_DATA", "")], &["token", "list"]).good();
     assert_eq!(releases(&home, &[("WHIT_DATA", ""), ("WHIT_PROXY", "")], &[]), 1);
 }
 
@@ -132,6 +134,11 @@ fn json_is_one_document_whatever_happens() {
     }
     let tar = home.run(&["pull", "app", "--tar", "app.tar", "--json"]);
     assert_eq!(document(&tar)["files"], 1);
+    let mut odd = home.command(&["pull", "app", "--json"]);
+    odd.arg(std::ffi::OsStr::from_bytes(b"odd-\xff"));
+    let odd = finish(odd.spawn().expect("it starts"));
+    assert!(matches!(odd.code, Some(0 | 2)), "a path that is no text is no reason to panic: {odd:?}");
+    document(&odd);
 }
 
 #[test]
