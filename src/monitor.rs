@@ -27,6 +27,11 @@ pub trait Monitor: Send + Sync {
         let _ = (phase, bytes);
     }
 
+    /// So many bytes have crossed the link so far, both ways together.
+    fn crossed(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
     /// Something worth telling that is not an error.
     fn note(&self, text: &str) {
         let _ = text;

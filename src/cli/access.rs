@@ -233,7 +233,7 @@ fn remembered(url: &ProxyUrl) -> Result<String, Error> {
 }
 
 /// A variable of the environment; an empty one is as good as none.
-fn variable(name: &str) -> Option<OsString> {
+pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

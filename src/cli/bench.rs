@@ -6,9 +6,10 @@ use clap::Args;
 use clap::builder::RangedI64ValueParser;
 use tokio::signal::unix::SignalKind;
 
+use super::Error;
 use super::output::{self, Output};
+use super::progress::waiting;
 use super::serve::listen_for;
-use super::{Error, notes_or_silence};
 use crate::bench::{self, LinkSpec, Options, Report, Stop};
 use crate::blocking;
 use crate::faults::Fault;
@@ -106,7 +107,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
 /// Measures on a thread of its own; Ctrl-C or SIGTERM ends what runs, and waits until it is cleared away.
 async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
     let stop = Stop::default();
-    let (of_thread, monitor) = (stop.clone(), notes_or_silence(output));
+    let (of_thread, monitor) = (stop.clone(), waiting(output, "measuring"));
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
     let mut work = blocking::start(move || bench::run(&options, &of_thread, &*monitor));

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::access::Login;
+use super::access::{Login, variable};
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::{Error, config};
@@ -49,7 +49,7 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;
     for name in ["WHIT_PROXY", "WHIT_DATA"] {
-        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+        if variable(name).is_some() {
             output.note(&format!("{name} is set: commands use that, until it is unset"));
         }
     }

@@ -16,14 +16,12 @@ mod token;
 mod upkeep;
 
 use std::process::{self, ExitCode};
-use std::sync::Arc;
 use std::{io, panic};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::faults::{Fault, Faulty};
-use crate::monitor::{Monitor, Silent};
 use crate::{address, agent, config, files, identity, ids, link, proxy, reassembly};
 
 use self::access::AccessArgs;
@@ -128,6 +126,9 @@ pub(crate) enum Error {
     Told { fault: Fault, text: String, hint: Option<String> },
     #[error("interrupted")]
     Interrupted,
+    /// A path that is no text.
+    #[error("the command was carried out, but JSON has no words for what it did: {0}")]
+    Report(serde_json::Error),
     /// Standard output.
     #[error("could not write to standard output: {0}")]
     Output(io::Error),
@@ -171,7 +172,7 @@ impl Faulty for Error {
             Self::Link(error) => error.fault(),
             Self::Bench(error) => error.fault(),
             Self::Threads(error) => error.fault(),
-            Self::Name(_) => Fault::Input,
+            Self::Name(_) | Self::Report(_) => Fault::Input,
             Self::Told { fault, .. } => *fault,
             Self::Interrupted => Fault::Interrupted,
             Self::Output(source) => Fault::of_io(source),
@@ -274,10 +275,6 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Unpin(arguments) => upkeep::pin(arguments, false, output).await,
         Command::Stats(arguments) => queries::stats(arguments, output).await,
     }
-}
-
-fn notes_or_silence(output: &Output) -> Arc<dyn Monitor> {
-    if output.is_quiet() { Arc::new(Silent) } else { Arc::new(progress::Notes) }
 }
 
 /// Workers for hashing, compressing and writing: one for each processor.

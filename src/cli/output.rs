@@ -55,7 +55,7 @@ impl Output {
     /// The error is a field of a value that is an object.
     ///
     /// # Errors
-    /// Standard output does not take it; else the error in `ended`.
+    /// JSON cannot say it, or standard output does not take it; else the error in `ended`.
     pub fn report_with(
         &self,
         value: &impl Serialize,
@@ -63,7 +63,7 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
         if self.json {
-            let mut value = serde_json::to_value(value).expect("reports are plain words and numbers");
+            let mut value = serde_json::to_value(value).map_err(Error::Report)?;
             if let (Some(fields), Err(error)) = (value.as_object_mut(), &ended) {
                 fields.insert("error".to_owned(), error_fields(error));
             }

@@ -1,14 +1,17 @@
 //! Progress: a bar on a terminal, lines now and then elsewhere, and notes.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{self, Output, to_stderr};
+use crate::agent::Session;
 use crate::monitor::{Monitor, Phase, Silent};
 
 /// Redraws a second: smooth to the eye, nothing to the processor.
@@ -43,6 +46,23 @@ pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn M
     }
 }
 
+/// Between two looks at what has crossed the link.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Does `work`, and tells `monitor` meanwhile what crosses the session's link.
+pub async fn watched<T>(session: &Session, monitor: &dyn Monitor, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let counters = session.counters();
+                monitor.crossed(counters.sent_bytes + counters.received_bytes);
+            }
+        }
+    }
+}
+
 fn words(phase: Phase, transfer: &'static str) -> &'static str {
     match phase {
         Phase::Scan => "reading",
@@ -58,14 +78,17 @@ struct Bar {
     bar: ProgressBar,
     transfer: &'static str,
     phase: Mutex<Option<Phase>>,
+    /// What had crossed the link at the last look, and how fast, in bytes a second.
+    crossed: Mutex<Option<(Instant, u64)>>,
+    speed: Arc<AtomicU64>,
 }
 
 impl Bar {
     /// Shows nothing until a phase begins.
     fn new(transfer: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(REDRAWS));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, transfer, phase: Mutex::new(None) }
+        bar.set_style(ProgressStyle::with_template("").expect("the template is right"));
+        Self { bar, transfer, phase: Mutex::new(None), crossed: Mutex::new(None), speed: Arc::default() }
     }
 
     fn show(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>) {
@@ -73,12 +96,27 @@ impl Bar {
             Some(total) => self.bar.set_length(total),
             None => self.bar.unset_length(),
         }
-        self.set_template("{msg:>9} {spinner} {elapsed}");
+        let template = match total {
+            Some(_) => "{msg:>9} {bar:30} {decimal_bytes}/{decimal_total_bytes} {speed} {elapsed}",
+            None => "{msg:>9} {spinner} {done} {speed} {elapsed}",
+        };
+        let speed = Arc::clone(&self.speed);
+        let style = ProgressStyle::with_template(template).expect("the template is right");
+        // What is nothing yet is not shown.
+        let style = style.with_key("done", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            if state.pos() > 0 {
+                let _ = out.write_str(&output::bytes(state.pos()));
+            }
+        });
+        let style = style.with_key("speed", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+            let speed = speed.load(Ordering::Relaxed);
+            if speed > 0 {
+                let _ = write!(out, "{}/s", output::bytes(speed));
+            }
+        });
+        self.bar.set_style(style);
         self.bar.set_message(what);
-    }
-
-    fn set_template(&self, template: &str) {
-        self.bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
+        self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 }
 
@@ -94,17 +132,17 @@ impl Monitor for Bar {
 
     fn advance(&self, phase: Phase, bytes: u64) {
         let current = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        if current == Some(phase) && bytes > 0 {
-            // Until the first byte there is no rate to show.
-            if self.bar.position() == 0 {
-                self.set_template(match self.bar.length() {
-                    Some(_) => {
-                        "{msg:>9} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}"
-                    }
-                    None => "{msg:>9} {spinner} {decimal_bytes} {decimal_bytes_per_sec}",
-                });
-            }
+        if current == Some(phase) {
             self.bar.inc(bytes);
+        }
+    }
+
+    fn crossed(&self, bytes: u64) {
+        let now = Instant::now();
+        let before = self.crossed.lock().unwrap_or_else(PoisonError::into_inner).replace((now, bytes));
+        if let Some((then, before)) = before {
+            let speed = rate(bytes.saturating_sub(before), now.saturating_duration_since(then));
+            self.speed.store(speed, Ordering::Relaxed);
         }
     }
 
@@ -186,6 +224,10 @@ impl Monitor for Lines {
         }
     }
 
+    fn crossed(&self, bytes: u64) {
+        self.shared.work().crossed = bytes;
+    }
+
     fn note(&self, text: &str) {
         (self.say)(text);
     }
@@ -209,48 +251,51 @@ struct Work {
     total: Option<u64>,
     done: u64,
     began: Option<Instant>,
-    /// When the last line was said, and what was done by then.
-    told: Option<(Instant, u64)>,
+    /// What has crossed the link since the command began.
+    crossed: u64,
+    /// When the last line was said, and what was done and had crossed by then.
+    told: Option<(Instant, u64, u64)>,
     ended: bool,
 }
 
 impl Work {
     fn begin(&mut self, what: Cow<'static, str>, total: Option<u64>) {
         let began = Some(Instant::now());
-        *self = Self { what, total, began, ended: self.ended, ..Self::default() };
+        // What crossed before is not of this.
+        let told = began.map(|now| (now, 0, self.crossed));
+        *self =
+            Self { what, total, began, told, crossed: self.crossed, ended: self.ended, ..Self::default() };
     }
 
     /// What there is to say; nothing before something has begun.
     fn line(&mut self, now: Instant) -> Option<String> {
         let began = self.began?;
-        let (since, before) = self.told.replace((now, self.done)).unwrap_or((began, 0));
+        let (since, done, crossed) =
+            self.told.replace((now, self.done, self.crossed)).unwrap_or((began, 0, self.crossed));
+        let since = now.saturating_duration_since(since);
         let passed = now.saturating_duration_since(began);
         let mut line = self.what.to_string();
-        if self.done > 0 {
-            write!(line, " {}", output::bytes(self.done)).expect("text takes all");
-        }
-        match self.total.filter(|&total| total > 0 && self.done > 0) {
-            Some(total) => {
-                write!(line, " of {}", output::bytes(total)).expect("text takes all");
-                if self.done >= total {
-                    line.push_str(", waiting for the rest to end");
-                } else {
-                    let rate = rate(self.done - before, now.saturating_duration_since(since));
-                    write!(line, ", {}/s", output::bytes(rate)).expect("text takes all");
-                    if let Some(left) = (total - self.done).checked_div(self::rate(self.done, passed)) {
-                        let left = humantime::format_duration(Duration::from_secs(left));
-                        write!(line, ", about {left} left").expect("text takes all");
-                    }
-                }
-            }
-            None if self.done > 0 => {
-                let rate = rate(self.done - before, now.saturating_duration_since(since));
-                write!(line, ", {}/s", output::bytes(rate)).expect("text takes all");
-            }
+        let mut say = |text: &str| line.push_str(text);
+        let is_done = self.total.is_some_and(|total| total > 0 && self.done >= total);
+        match self.total.filter(|total| *total > 0) {
+            Some(total) => say(&format!(" {} of {}", output::bytes(self.done), output::bytes(total))),
+            None if self.done > 0 => say(&format!(" {}", output::bytes(self.done))),
             None => {}
         }
-        let passed = humantime::format_duration(Duration::from_secs(passed.as_secs()));
-        write!(line, " ({passed} so far)").expect("text takes all");
+        if is_done {
+            say(", waiting for the rest to end");
+        } else if self.done > done {
+            say(&format!(", {}/s", output::bytes(rate(self.done - done, since))));
+        }
+        if self.crossed > crossed {
+            say(&format!(", {}/s over the link", output::bytes(rate(self.crossed - crossed, since))));
+        }
+        if let (Some(total), false) = (self.total, is_done)
+            && let Some(left) = total.saturating_sub(self.done).checked_div(rate(self.done, passed))
+        {
+            say(&format!(", about {} left", humantime::format_duration(Duration::from_secs(left))));
+        }
+        say(&format!(" ({} so far)", humantime::format_duration(Duration::from_secs(passed.as_secs()))));
         Some(line)
     }
 }
@@ -259,16 +304,6 @@ impl Work {
 fn rate(bytes: u64, time: Duration) -> u64 {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     bytes.saturating_mul(1000) / milliseconds
-}
-
-/// Prints notes alone, for work that shows how far it is by itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Notes;
-
-impl Monitor for Notes {
-    fn note(&self, text: &str) {
-        to_stderr(text);
-    }
 }
 
 #[cfg(test)]
@@ -313,13 +348,19 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut work = Work { what: "fetching".into(), began: Some(began), ..Work::default() };
         assert_eq!(work.line(at(9)).as_deref(), Some("fetching (9s so far)"));
-        (work.total, work.done) = (Some(100_000_000), 20_000_000);
+        (work.total, work.done, work.crossed) = (Some(100_000_000), 20_000_000, 5_000_000);
         assert_eq!(
             work.line(at(19)).as_deref(),
-            Some("fetching 20.00 MB of 100.00 MB, 2.00 MB/s, about 1m 16s left (19s so far)")
+            Some(
+                "fetching 20.00 MB of 100.00 MB, 2.00 MB/s, 500.00 kB/s over the link, about 1m 16s left (19s so far)"
+            )
         );
-        // Standing still is seen at once.
-        assert!(work.line(at(28)).is_some_and(|line| line.contains(", 0 B/s")));
+        // Where nothing more is done, no speed is.
+        work.crossed = 5_900_000;
+        assert_eq!(
+            work.line(at(28)).as_deref(),
+            Some("fetching 20.00 MB of 100.00 MB, 100.00 kB/s over the link, about 1m 52s left (28s so far)")
+        );
         work.done = 100_000_000;
         assert_eq!(
             work.line(at(37)).as_deref(),

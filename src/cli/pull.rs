@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, Output};
+use super::progress::watched;
 use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
@@ -77,7 +78,10 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let options = PullOptions { replace: arguments.replace, threads: threads(), link_rate };
     let monitor = monitor(output, "fetching");
     let pulled = open
-        .run(async |session| Ok(pull_tree(session, &arguments.release, &target, options, &monitor).await?))
+        .run(async |session| {
+            let pulling = pull_tree(session, &arguments.release, &target, options, &monitor);
+            Ok(watched(session, &*monitor, pulling).await?)
+        })
         .await;
     drop(monitor);
     let pulled = pulled?;
@@ -159,7 +163,9 @@ async fn fetch_aside(
     let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
     let monitor = monitor(output, "fetching");
-    let fetched = fetch(session, release, &Arc::new(Present::default()), &store, None, &monitor).await?;
+    let present = Arc::new(Present::default());
+    let fetching = fetch(session, release, &present, &store, None, &monitor);
+    let fetched = watched(session, &*monitor, fetching).await?;
     Ok((fetched, store, aside))
 }
 

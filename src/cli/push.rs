@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::output::{self, Output};
+use super::progress::watched;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::explain::{Explained, Reason};
 use crate::agent::push::{Order, push};
@@ -98,7 +99,9 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     };
     let open = arguments.access.open(output, local).await?;
     let monitor = monitor(output, "sending");
-    let receipt = open.run(async |session| Ok(push(session, &order, &monitor).await?)).await;
+    let receipt =
+        open.run(async |session| Ok(watched(session, &*monitor, push(session, &order, &monitor)).await?));
+    let receipt = receipt.await;
     drop(monitor);
     let receipt = receipt?;
     output.report_with(&receipt, delivered_all(&receipt.delivered), || receipt_text(&receipt))

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::access::variable;
 use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config, token};
@@ -29,8 +30,8 @@ what is under way end, for at most 30 seconds, then stops. Nothing acknowledged 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ServeArgs {
-    /// Where everything is kept [default: the user's data folder].
-    #[arg(long, env = "WHIT_DATA", value_name = "DIR")]
+    /// Where everything is kept [env: `WHIT_DATA`; default: the user's data folder].
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where to listen; port 0 picks a free one [default: port 9448 on all addresses].
     #[arg(long, value_name = "ADDR:PORT")]
@@ -53,11 +54,11 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         Some(path) => Config::read(path)?,
         None => Config::default(),
     };
-    let of_environment = std::env::var_os("WHIT_DATA").map(PathBuf::from);
-    if config.data.is_some() && arguments.data.is_some() && arguments.data == of_environment {
+    let of_environment = variable("WHIT_DATA").map(PathBuf::from);
+    if let (None, Some(_), Some(_)) = (&arguments.data, &of_environment, &config.data) {
         output.note("WHIT_DATA is set, and is used in place of the configuration's `data`");
     }
-    let data = match arguments.data.or_else(|| config.data.clone()) {
+    let data = match arguments.data.or(of_environment).or_else(|| config.data.clone()) {
         Some(data) => data,
         None => config::data_folder()?,
     };

@@ -21,8 +21,8 @@ refused at once; what it has under way ends within seconds, and nothing more is 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct TokenArgs {
-    /// The proxy's data folder [default: the user's data folder].
-    #[arg(long, env = "WHIT_DATA", value_name = "DIR", global = true)]
+    /// The proxy's data folder [env: `WHIT_DATA`; default: the user's data folder].
+    #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
     #[command(subcommand)]
     command: TokenCommand,

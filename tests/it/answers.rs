@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{Write, pipe};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::program::{Home, Ran, finish};
-use crate::trees::write;
+use crate::trees::{is_slow, noise, write};
 
 /// Runs a command with what it finds in its environment.
 fn run_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
@@ -71,6 +72,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     assert_eq!(releases(&home, &[], &[]), 1);
     assert_eq!(releases(&home, &[("WHIT_DATA", "near")], &[]), 0);
     // What is empty is not set.
+    run_with(&home, &[("WHIT_DATA", "")], &["token", "list"]).good();
     assert_eq!(releases(&home, &[("WHIT_DATA", ""), ("WHIT_PROXY", "")], &[]), 1);
 }
 
@@ -133,6 +135,11 @@ fn json_is_one_document_whatever_happens() {
     }
     let tar = home.run(&["pull", "app", "--tar", "app.tar", "--json"]);
     assert_eq!(document(&tar)["files"], 1);
+    let mut odd = home.command(&["pull", "app", "--json"]);
+    odd.arg(std::ffi::OsStr::from_bytes(b"odd-\xff"));
+    let odd = finish(odd.spawn().expect("it starts"));
+    assert!(matches!(odd.code, Some(0 | 2)), "a path that is no text is no reason to panic: {odd:?}");
+    document(&odd);
 }
 
 #[test]
@@ -193,6 +200,24 @@ fn what_cannot_be_written_is_an_error_and_a_reader_that_has_gone_ends_it_quietly
         command.env("WHIT_PROXY", "whit://x").stderr(lost());
         assert_eq!(of(command), Some(3));
     }
+}
+
+#[test]
+fn a_long_push_that_nobody_watches_says_how_far_it_is() {
+    if !is_slow() {
+        println!("skipped: it takes ten seconds; WHIT_SLOW_TESTS=1 runs it");
+        return;
+    }
+    let home = Home::new();
+    write(&home.path("tree"), "a", noise(1, 1_400_000));
+    let push = ["push", "app", "tree", "--limit-upload", "1mbit"];
+    for arguments in [push.as_slice(), &[push.as_slice(), &["--json"]].concat()] {
+        let pushed = home.run(arguments);
+        assert!(pushed.err.contains("sending 0 B of 1.40 MB, "), "{pushed:?}");
+        assert!(pushed.err.contains("/s over the link"), "{pushed:?}");
+        fs::remove_dir_all(home.path("home")).expect("removed");
+    }
+    assert!(!home.run(&[push.as_slice(), &["--quiet"]].concat()).err.contains("sending"));
 }
 
 #[test]
