@@ -300,7 +300,7 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
                 end(&queued, state);
                 ended(&queued);
             }
-            Attempt::Failed(reason) => {
+            Attempt::Failed(fault, reason) => {
                 let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 let later = |other: &Queued| {
                     (&other.delivery.space, &other.delivery.app)
@@ -310,10 +310,10 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
                     // The later release takes its place, and may be the one that heals what failed.
                     drop(waiting);
                     let reason = format!("{reason}; a later release takes its place");
-                    end(&queued, DeliveryState::Failed { reason });
+                    end(&queued, DeliveryState::Failed { reason, fault });
                     ended(&queued);
                 } else {
-                    waiting.push_back(again(queued, reason));
+                    waiting.push_back(again(queued, fault, reason));
                 }
             }
         }
@@ -342,7 +342,7 @@ fn next(lane: &Lane, stop: &AtomicBool) -> Option<Queued> {
 /// How one try went.
 enum Attempt {
     Ended(DeliveryState),
-    Failed(String),
+    Failed(Fault, String),
     Stopped,
 }
 
@@ -356,15 +356,19 @@ fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: 
                 matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && queued.tries < TRIES_MAX;
             let Delivery { destination, release, .. } = &queued.delivery;
             tracing::warn!(%destination, ?release, reason, passing, "a delivery failed");
-            if passing { Attempt::Failed(reason) } else { Attempt::Ended(DeliveryState::Failed { reason }) }
+            if passing {
+                Attempt::Failed(fault, reason)
+            } else {
+                Attempt::Ended(DeliveryState::Failed { reason, fault })
+            }
         }
     }
 }
 
 /// Queues a failed delivery for another try, later each time.
-fn again(queued: Queued, reason: String) -> Queued {
+fn again(queued: Queued, fault: Fault, reason: String) -> Queued {
     let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
-    queued.tell(DeliveryState::Retrying { reason, seconds: wait.as_secs() });
+    queued.tell(DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault });
     Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
 }
 

@@ -88,6 +88,8 @@ impl Fault {
             | Kind::Unsupported => Self::Input,
             Kind::InvalidData | Kind::UnexpectedEof => Self::Corrupt,
             Kind::Interrupted => Self::Interrupted,
+            // The disk does not give what it holds: another try gets no further.
+            _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Self::Corrupt,
             _ => Self::Retry,
         }
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Fault;
 use crate::ids::{AppName, DestinationName, Label, ReleaseId, Selector, UserName};
 use crate::manifest::Totals;
 
@@ -80,11 +81,15 @@ pub enum DeliveryState {
         reason: String,
         /// Seconds until the next try.
         seconds: u64,
+        /// What can be done about it.
+        fault: Fault,
     },
     /// Given up.
     Failed {
         /// What failed.
         reason: String,
+        /// What can be done about it.
+        fault: Fault,
     },
 }
 

@@ -22,13 +22,18 @@ pub struct Collected {
     pub dead_chunks_left: u64,
     /// Whether chunks wait for pushes under way; the next run takes them.
     pub waits_for_pushes: bool,
+    /// Releases whose manifests, and pushes whose records, cannot be read: what they need is unknown, so that
+    /// nothing is removed while there are any.
+    pub unreadable: u64,
+    /// Packs that would be rewritten if the disk had room for what is alive in them.
+    pub packs_without_room: u64,
 }
 
 /// One damaged place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// The pack's file.
-    pub pack: String,
+    /// The file: a pack, a record, a kept archive.
+    pub file: String,
     /// Where in it, in bytes.
     pub offset: u64,
     /// What is wrong.
@@ -67,6 +72,8 @@ pub struct Verified {
     pub indexed: u64,
     /// Chunks healed from delivered copies.
     pub healed_chunks: u64,
+    /// Damaged records of pushes that could not be mended and are let go.
+    pub records_let_go: u64,
     /// Releases that lack chunks, after all repairs.
     pub incomplete: Vec<Incomplete>,
 }

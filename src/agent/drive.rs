@@ -416,7 +416,7 @@ impl Drive {
             DeliveryState::Running => {
                 self.monitor.note(&format!("delivering to {}", event.destination));
             }
-            DeliveryState::Retrying { reason, seconds } => {
+            DeliveryState::Retrying { reason, seconds, .. } => {
                 let text =
                     format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
                 self.monitor.note(&text);

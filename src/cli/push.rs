@@ -152,7 +152,11 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     for event in deliveries {
         let (fault, reason, hint) = match &event.state {
             DeliveryState::Delivered(_) => continue,
-            DeliveryState::Failed { reason } => {
+            DeliveryState::Failed { reason, fault: Fault::Corrupt }
+            | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => {
+                (Fault::Corrupt, reason.clone(), "`whit verify --repair`; what is missing then, push again")
+            }
+            DeliveryState::Failed { reason, .. } => {
                 (Fault::Input, reason.clone(), "mend the cause, then `whit deliver`")
             }
             DeliveryState::Retrying { reason, .. } => {
@@ -277,7 +281,7 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
             output::bytes(report.bytes),
             output::bytes(report.reused_bytes)
         ),
-        DeliveryState::Failed { reason } | DeliveryState::Retrying { reason, .. } => {
+        DeliveryState::Failed { reason, .. } | DeliveryState::Retrying { reason, .. } => {
             format!("{} failed: {reason}", event.destination)
         }
         DeliveryState::Queued | DeliveryState::Running => format!("{} is under way", event.destination),

@@ -14,12 +14,17 @@ use crate::upkeep::{Collected, LabelFate, Removal, Verified};
 use crate::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
-Runs beside pushes and may be cut off at any point. What pushes under way may count on waits for the next run.";
+Runs beside pushes and may be cut off at any point. What pushes and pulls under way may count on waits for the next
+run; one that gets no further is waited for 5 minutes, any other an hour. Works on a full disk: what the
+configuration keeps in reserve is there for this, packs with nothing in use go first, and no run takes room.";
 
 const VERIFY_HELP: &str = "\
-Reads every pack and hashes every chunk, then looks for every chunk of every release. With --repair,
-damaged packs are set aside after their intact chunks were kept, the index is mended, and missing chunks
-are taken from delivered copies; what is still missing then, the next push of that content is asked for.
+Reads every pack, sealed or open, hashes every chunk, compares the index with the packs, reads the records of
+pushes and the archives that are kept, then looks for every chunk of every release. What is found damaged, the
+next push of that content is asked for. With --repair, damaged packs are set aside after their intact chunks
+were kept, index and records are mended, and missing chunks are taken from delivered copies, those at
+destinations and those of `push --to dir:PATH`. Chunks inside archives that were taken apart, and manifests, only a
+push brings back.
 Exit code 5 where anything is damaged or missing.";
 
 const RM_HELP: &str = "\
@@ -96,10 +101,23 @@ fn collected_text(collected: &Collected, dry_run: bool) -> String {
         output::count(collected.live_chunks),
         output::count(collected.dead_chunks_left),
     );
+    if collected.unreadable > 0 {
+        let these = some(collected.unreadable, "release cannot", "releases cannot");
+        text = format!("{these} be read: nothing is removed, as what they need is unknown\n{text}");
+    }
+    if collected.packs_without_room > 0 {
+        let these = some(collected.packs_without_room, "pack", "packs");
+        text.push_str(&format!("\nthe disk has no room to rewrite {these} that would give back more"));
+    }
     if collected.waits_for_pushes {
-        text.push_str("\npushes under way may count on more: the next run takes it");
+        text.push_str("\npushes or pulls under way may count on more: the next run takes it");
     }
     text
+}
+
+/// A number and its noun.
+fn some(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", output::count(count), if count == 1 { one } else { many })
 }
 
 /// Runs `whit verify`.
@@ -108,56 +126,68 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
     let question = Operation::Verify { repair: arguments.repair, seconds_max };
     for answer in ask(&arguments.access, output, question).await? {
         if let Answer::Verified(verified) = answer {
-            let still_damaged = !verified.damaged.is_empty() && !arguments.repair;
-            if still_damaged || !verified.incomplete.is_empty() {
-                let hint = if still_damaged {
-                    "`whit verify --repair`"
-                } else {
-                    "push these releases again from where they were built"
-                };
-                let error = Error::Told {
-                    fault: Fault::Corrupt,
-                    text: "stored data is damaged or missing".to_owned(),
-                    hint: Some(hint.to_owned()),
-                };
-                return output.report_with(&verified, Err(error), || verified_text(&verified));
-            }
-            return output.report(&verified, || verified_text(&verified));
+            let ended = told(&verified, arguments.repair).map_or(Ok(()), Err);
+            return output.report_with(&verified, ended, || verified_text(&verified, arguments.repair));
         }
     }
     Err(crate::agent::Error::Ended.into())
 }
 
-fn verified_text(verified: &Verified) -> String {
+/// The error to end with, where anything is damaged or missing after all repairs.
+fn told(verified: &Verified, repair: bool) -> Option<Error> {
+    let still_damaged = !verified.damaged.is_empty() && !repair;
+    let hint = if still_damaged {
+        "`whit verify --repair`; what it cannot mend, the next push of that content is asked for"
+    } else if !verified.incomplete.is_empty() || verified.records_let_go > 0 {
+        "push these releases again from where they were built"
+    } else {
+        return None;
+    };
+    let text = "stored data is damaged or missing".to_owned();
+    Some(Error::Told { fault: Fault::Corrupt, text, hint: Some(hint.to_owned()) })
+}
+
+fn verified_text(verified: &Verified, repair: bool) -> String {
     let mut lines = vec![format!(
-        "read {} packs, {} chunks, {}{}",
-        output::count(verified.packs),
-        output::count(verified.chunks),
+        "read {}, {}, {}{}",
+        some(verified.packs, "pack", "packs"),
+        some(verified.chunks, "chunk", "chunks"),
         output::bytes(verified.bytes),
         if verified.finished { "" } else { "; the next verify goes on from there" },
     )];
     for damage in &verified.damaged {
-        lines.push(format!(
-            "damaged: {} at byte {}: {} ({} chunks)",
-            damage.pack, damage.offset, damage.what, damage.chunks
-        ));
+        let costs = match damage.chunks {
+            0 => String::new(),
+            chunks => format!(" ({})", some(chunks, "chunk", "chunks")),
+        };
+        lines.push(format!("damaged: {} at byte {}: {}{costs}", damage.file, damage.offset, damage.what));
     }
-    let mut mended = |count: u64, what: &str| {
+    let mut mended = |count: u64, one: &str, many: &str| {
         if count > 0 {
-            lines.push(format!("{} {what}", output::count(count)));
+            lines.push(some(count, one, many));
         }
     };
-    mended(verified.set_aside, "damaged packs were set aside; their intact chunks were kept");
-    mended(verified.indexed, "chunks were missing in the index");
-    mended(verified.healed_chunks, "chunks were taken from delivered copies");
+    let aside = "set aside; intact chunks were kept";
+    mended(verified.set_aside, &format!("damaged pack was {aside}"), &format!("damaged packs were {aside}"));
+    let index =
+        if repair { "wrong or missing in the index: mended" } else { "wrong or missing in the index" };
+    mended(verified.indexed, &format!("entry was {index}"), &format!("entries were {index}"));
+    let copies = "taken from delivered copies";
+    mended(verified.healed_chunks, &format!("chunk was {copies}"), &format!("chunks were {copies}"));
+    let let_go = "of a push cannot be mended; that push is no longer known";
+    mended(verified.records_let_go, &format!("record {let_go}"), &format!("records {let_go}"));
     for release in &verified.incomplete {
         let lacks = release
             .missing_chunks
-            .map_or("parts of its manifest".to_owned(), |count| format!("{count} chunks"));
+            .map_or("parts of its manifest".to_owned(), |count| some(count, "chunk", "chunks"));
         lines.push(format!("incomplete: {}@{} lacks {lacks}", release.app, release.release.short()));
     }
     if verified.finished && verified.incomplete.is_empty() {
-        lines.push("every chunk of every release is there".to_owned());
+        lines.push(match (verified.damaged.is_empty(), repair) {
+            (true, _) => "every chunk of every release is there".to_owned(),
+            (false, false) => "no release that is known needs what is damaged".to_owned(),
+            (false, true) => "what was damaged is mended: every chunk of every release is there".to_owned(),
+        });
     }
     lines.join("\n")
 }

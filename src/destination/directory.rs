@@ -60,6 +60,12 @@ impl Directory {
         Ok(layout::current(&self.path)?.map(|slot| slot.release))
     }
 
+    /// The complete copies of a release that are kept here: the one that readers see first, then the newest. They may
+    /// have been changed since they were delivered.
+    pub fn copies(&self, release: &ReleaseId) -> Vec<PathBuf> {
+        layout::copies(&self.path, release)
+    }
+
     /// Makes `release`, whose root is `root`, the current one.
     ///
     /// Where it is already current and complete by names, sizes and modes, nothing is done. Otherwise a

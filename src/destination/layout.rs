@@ -126,13 +126,7 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// The folder cannot be read.
     pub(super) fn slots(&self) -> Result<Vec<Slot>, Error> {
-        let mut found: Vec<(SystemTime, Slot)> = names(&self.path.join("releases"))?
-            .iter()
-            .filter_map(|name| Slot::parse(name))
-            .map(|slot| (made(&self.folder(slot)), slot))
-            .collect();
-        found.sort_by_key(|(made, slot)| (*made, slot.number));
-        Ok(found.into_iter().rev().map(|(_, slot)| slot).collect())
+        slots(self.path)
     }
 
     /// Removes a copy; first its name, so that no half of it is ever seen.
@@ -147,6 +141,28 @@ impl<'a> Layout<'a> {
         crash::point("copy.removed");
         Ok(())
     }
+}
+
+/// All complete copies at `path`, the newest first.
+fn slots(path: &Path) -> Result<Vec<Slot>, Error> {
+    let releases = path.join("releases");
+    let mut found: Vec<(SystemTime, Slot)> = names(&releases)?
+        .iter()
+        .filter_map(|name| Slot::parse(name))
+        .map(|slot| (made(&releases.join(slot.name())), slot))
+        .collect();
+    found.sort_by_key(|(made, slot)| (*made, slot.number));
+    Ok(found.into_iter().rev().map(|(_, slot)| slot).collect())
+}
+
+/// The complete copies of a release at `path`: the one that readers see, then the newest. A copy that was found
+/// changed has another beside it, by another number; so each of them is named.
+pub(super) fn copies(path: &Path, release: &ReleaseId) -> Vec<PathBuf> {
+    let mut copies = slots(path).unwrap_or_default();
+    copies.retain(|slot| slot.release == *release);
+    let seen = current(path).ok().flatten();
+    copies.sort_by_key(|slot| Some(*slot) != seen);
+    copies.into_iter().map(|slot| path.join("releases").join(slot.name())).collect()
 }
 
 /// The copy that readers of `path` see; none before the first, or where the link is not ours.

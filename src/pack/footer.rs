@@ -249,13 +249,26 @@ impl<'a> FooterView<'a> {
 
     /// Finds a chunk. Time O(log n).
     pub fn find(&self, id: &ChunkId) -> Option<FooterChunk> {
-        let entry = |at: usize| &self.chunks[at * CHUNK_BYTES..][..CHUNK_BYTES];
+        self.find_all(id).next()
+    }
+
+    /// All entries of a chunk: a pack may hold it more than once. Time O(log n).
+    pub fn find_all(&self, id: &ChunkId) -> impl Iterator<Item = FooterChunk> + '_ {
+        let id = *id;
+        let first = self.first_from(&id);
+        let entries = (first..self.chunk_count()).map(|at| self.entry(at));
+        entries.take_while(move |entry| entry.chunk.id == id)
+    }
+
+    /// The first entry whose id is not below `id`.
+    fn first_from(&self, id: &ChunkId) -> usize {
         let (mut low, mut high) = (0, self.chunk_count());
         while low < high {
             let middle = usize::midpoint(low, high);
-            if entry(middle)[..32] < id.as_bytes()[..] { low = middle + 1 } else { high = middle }
+            let entry = &self.chunks[middle * CHUNK_BYTES..][..CHUNK_BYTES];
+            if entry[..32] < id.as_bytes()[..] { low = middle + 1 } else { high = middle }
         }
-        (low < self.chunk_count() && entry(low)[..32] == id.as_bytes()[..]).then(|| self.chunk(entry(low)))
+        low
     }
 
     fn chunk(&self, bytes: &[u8]) -> FooterChunk {

@@ -40,13 +40,18 @@ impl Courier for StoreCourier {
         let delivered =
             place.deliver(&delivery.release, &root, store.as_ref(), &previous, &Silent, Some(cancelled));
         match delivered {
-            Ok(done) => Ok(DeliveryReport {
-                place: done.path.display().to_string(),
-                files: done.files,
-                bytes: done.bytes,
-                reused_bytes: done.reused_bytes,
-                already: done.already,
-            }),
+            Ok(done) => {
+                if let Err(error) = store.copies().note(&delivery.app, &place.path) {
+                    tracing::warn!(%error, "where a copy was delivered is not remembered");
+                }
+                Ok(DeliveryReport {
+                    place: done.path.display().to_string(),
+                    files: done.files,
+                    bytes: done.bytes,
+                    reused_bytes: done.reused_bytes,
+                    already: done.already,
+                })
+            }
             Err(error) => Err(told(&error)),
         }
     }

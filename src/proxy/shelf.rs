@@ -21,7 +21,7 @@ use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
-use crate::reassembly::{self, ChunkReader};
+use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
 use crate::store::{Found, Lease, Planted, Store, StoreReader};
@@ -38,6 +38,15 @@ const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
 
 /// How often an agent hears that its archives are still being rebuilt.
 const ALIVE_EVERY: Duration = Duration::from_secs(20);
+
+/// Chunks that a push was told are known went away, as its lease had lapsed, or turned out damaged.
+fn lapsed() -> Refusal {
+    Refusal {
+        fault: Fault::Retry,
+        text: "chunks that the push counted on are gone or damaged".to_owned(),
+        hint: Some("push again: only those chunks are sent".to_owned()),
+    }
+}
 
 /// One push's view of its space.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub struct SpaceShelf {
     unsynced_bytes: u64,
     last_sync: Instant,
     lease: Lease,
+    /// How much damage the store had met when the push's chunks were last looked at.
+    damage_met: u64,
     /// Held by whoever rebuilds an archive as a proof, or makes an executable.
     workshop: Arc<Mutex<()>>,
     /// What the token may read, and what of that the push builds on.
@@ -76,6 +87,7 @@ impl SpaceShelf {
     ) -> Self {
         let app_latest = store.records().latest(&app);
         let (lease, last_sync) = (store.lease(), store.now());
+        let damage_met = store.damage_met();
         let reader = StoreReader::new(Arc::clone(&store));
         Self {
             store,
@@ -90,6 +102,7 @@ impl SpaceShelf {
             unsynced_bytes: 0,
             last_sync,
             lease,
+            damage_met,
             workshop: Arc::default(),
             reach: Reach::default(),
             readable: Readable::default(),
@@ -143,14 +156,21 @@ impl SpaceShelf {
         let mut reader = StoreReader::new(&*self.store);
         for segment in segments {
             if !self.is_complete(segment, &mut reader)? {
-                return Err(Refusal {
-                    fault: Fault::Retry,
-                    text: "the push took so long that chunks it counted on are gone".to_owned(),
-                    hint: Some("push again: only those chunks are sent".to_owned()),
-                });
+                return Err(lapsed());
             }
         }
         Ok(())
+    }
+
+    /// Has every chunk looked at again where the promise that they stay has lapsed, or damage was met since.
+    fn keep_promise(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
+        let is_held = self.lease.renew() || self.store.is_planted(Planted::LapsedUnchecked);
+        let met = self.store.damage_met();
+        if is_held && met == self.damage_met {
+            return Ok(());
+        }
+        self.damage_met = met;
+        self.check_again(segments)
     }
 
     /// Says how many content frames are durable, if more than was said before.
@@ -336,11 +356,11 @@ impl Shelf for SpaceShelf {
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| Refusal::of(&error))
-    }
-
-    fn heard(&mut self) {
-        self.lease.renew();
+        self.reader.read(chunk, out).map_err(|error| match error {
+            // It was there when the push was told so, and went with what no release needs.
+            SourceError::Unknown(_) if !self.lease.holds() => lapsed(),
+            error => Refusal::of(&error),
+        })
     }
 
     fn workshop(&self) -> Arc<Mutex<()>> {
@@ -374,9 +394,7 @@ impl Shelf for SpaceShelf {
     }
 
     fn prove(&mut self, proposal: &Proposal) -> Result<Option<EntryPath>, Refusal> {
-        if !self.lease.renew() {
-            self.check_again(&proposal.segments)?;
-        }
+        self.keep_promise(&proposal.segments)?;
         self.keep_nodes(proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
         crash::point("commit.synced");
@@ -411,8 +429,8 @@ impl Shelf for SpaceShelf {
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         // A proof may have taken long.
-        if !self.lease.renew() && !self.store.is_planted(Planted::CheckedUnheld) {
-            self.check_again(&proposal.segments)?;
+        if !self.store.is_planted(Planted::CheckedUnheld) {
+            self.keep_promise(&proposal.segments)?;
         }
         let root = &proposal.root;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);

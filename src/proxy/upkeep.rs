@@ -1,7 +1,7 @@
 //! What keeps a proxy healthy: retention, collecting garbage, verifying, healing.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -25,6 +25,8 @@ use crate::wire::{Answer, Operation, Refusal};
 
 /// Between two looks at whether damage was met.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Chunks that are read from copies and then stored with one sync: 4 MiB at most.
+const HEALED_TOGETHER: usize = 64;
 
 /// What is kept, and how often that is seen to.
 #[derive(Debug, Clone)]
@@ -196,10 +198,9 @@ fn verify(shared: &Shared, store: &Arc<Store>, pass: Pass) -> store::Result<Veri
     Ok(verified)
 }
 
-/// Takes what a release lacks from copies of it that were delivered and are intact.
+/// Takes what a release lacks from copies of it that were delivered.
 fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::Result<u64> {
-    let copies = shared.destinations.values().map(|destination| copy_of(destination, incomplete));
-    let copies: Vec<PathBuf> = copies.flatten().collect();
+    let copies = copies_of(shared, store, incomplete)?;
     let Ok(root) = store.root(&incomplete.release) else { return Ok(0) };
     let mut wanted: Vec<(ChunkId, PathBuf, u64, u32)> = Vec::new();
     let mut seen = HashSet::new();
@@ -225,30 +226,53 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
         }
         Ok(())
     });
-    if walked.is_err() {
+    if let Err(error) = walked {
+        // Verifying names the release.
+        tracing::warn!(release = ?incomplete.release, %error, "a manifest is damaged; nothing is taken from copies");
         return Ok(0);
     }
     let mut healed = 0;
-    for (id, path, offset, bytes) in wanted {
-        let found = copies.iter().find_map(|copy| {
-            use std::os::unix::fs::FileExt;
-            let mut content = vec![0; bytes as usize];
-            let file = std::fs::File::open(copy.join(&path)).ok()?;
-            file.read_exact_at(&mut content, offset).ok()?;
-            (ChunkId::of(&content) == id).then_some(content)
-        });
-        if let Some(content) = found {
-            healed += store::heal(store, &[(id, content)])?;
+    for some in wanted.chunks(HEALED_TOGETHER) {
+        let found: Vec<(ChunkId, Vec<u8>)> = some
+            .iter()
+            .filter_map(|(id, path, offset, bytes)| {
+                let content = copies.iter().find_map(|copy| read_copy(copy, path, *offset, *bytes, id));
+                content.map(|content| (*id, content))
+            })
+            .collect();
+        if !found.is_empty() {
+            healed += store::heal(store, &found)?;
         }
     }
     Ok(healed)
 }
 
-/// Where a destination keeps a release, if it does.
-fn copy_of(destination: &Directory, incomplete: &Incomplete) -> Option<PathBuf> {
-    let place = for_app(destination, &incomplete.app);
-    let copy = place.path.join("releases").join(incomplete.release.to_string());
-    copy.is_dir().then_some(copy)
+/// Reads a chunk of a delivered file, where that still holds it.
+fn read_copy(copy: &Path, path: &Path, offset: u64, bytes: u32, id: &ChunkId) -> Option<Vec<u8>> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    // Somebody may have put a link or a FIFO there since: neither is followed or waited for.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut options = std::fs::File::options();
+    let file = options.read(true).custom_flags(flags.bits().cast_signed()).open(copy.join(path)).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut content = vec![0; bytes as usize];
+    file.read_exact_at(&mut content, offset).ok()?;
+    (ChunkId::of(&content) == *id).then_some(content)
+}
+
+/// The copies of a release: at the destinations of today, and wherever the application was delivered before, as by a
+/// command that named a folder.
+fn copies_of(shared: &Shared, store: &Store, incomplete: &Incomplete) -> store::Result<Vec<PathBuf>> {
+    let here = shared.destinations.values().map(|destination| for_app(destination, &incomplete.app));
+    let mut places: Vec<Directory> = here.collect();
+    for place in store.copies().of(&incomplete.app)? {
+        if places.iter().all(|known| known.path != place) {
+            places.push(Directory::new(place));
+        }
+    }
+    Ok(places.iter().flat_map(|place| place.copies(&incomplete.release)).collect())
 }
 
 /// Serves one request of an admin.

@@ -74,9 +74,6 @@ pub trait Shelf {
     /// It is not there, or damaged.
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
 
-    /// The agent has said something: what it was promised goes on to stay.
-    fn heard(&mut self) {}
-
     /// What a push holds that makes an executable, which takes memory: one at a time in the process.
     fn workshop(&self) -> Arc<Mutex<()>> {
         Arc::default()

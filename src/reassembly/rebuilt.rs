@@ -4,7 +4,7 @@
 //! rebuilds it where that is wrong.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -74,6 +74,41 @@ impl Rebuilt {
         Some(Keeping { file: Some(BufWriter::with_capacity(WRITE_BYTES, file)), path })
     }
 
+    /// Reads every archive that is kept and names those that are not what they should be, with their bytes; removes
+    /// them where `remove` says so. Hands `read` the bytes as they are read, and stops when that says so.
+    pub fn damaged(&self, remove: bool, read: &mut dyn FnMut(u64) -> bool) -> Vec<(PathBuf, u64)> {
+        let mut damaged = Vec::new();
+        let mut buffer = vec![0; WRITE_BYTES];
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_str().and_then(|name| name.parse::<ArtifactId>().ok());
+            let (Some(id), Ok(mut file)) = (name, File::open(&path)) else { continue };
+            let mut hasher = blake3::Hasher::new();
+            let mut bytes = 0;
+            // A disk that does not give the rest has damaged it too.
+            while let Ok(count @ 1..) = file.read(&mut buffer) {
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
+                if !read(count as u64) {
+                    return damaged;
+                }
+            }
+            if ArtifactId::from_bytes(*hasher.finalize().as_bytes()) != id {
+                if remove {
+                    self.forget(&id);
+                }
+                damaged.push((path, bytes));
+            }
+        }
+        damaged
+    }
+
+    /// Bytes of all that is kept.
+    pub fn bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     /// Removes everything, as the disk is needed for what cannot be made again; whether there was anything.
     pub fn clear(&self) -> bool {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -132,8 +167,6 @@ impl Keeping {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     const MIB: u64 = 1024 * 1024;

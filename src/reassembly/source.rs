@@ -22,9 +22,14 @@ pub enum SourceError {
     /// The place cannot be read.
     #[error(transparent)]
     File(#[from] crate::files::Error),
-    /// The index cannot answer for now.
-    #[error("the index could not answer: {0}")]
-    Index(String),
+    /// The index cannot answer.
+    #[error("the index could not answer: {text}")]
+    Index {
+        /// What can be done.
+        fault: Fault,
+        /// Why not.
+        text: String,
+    },
 }
 
 impl Faulty for SourceError {
@@ -32,7 +37,7 @@ impl Faulty for SourceError {
         match self {
             Self::Unknown(_) | Self::Damaged { .. } => Fault::Corrupt,
             Self::File(error) => error.fault(),
-            Self::Index(_) => Fault::Retry,
+            Self::Index { fault, .. } => *fault,
         }
     }
 

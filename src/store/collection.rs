@@ -5,25 +5,25 @@
 //! removed only when every lease that was open at that time has ended or lapsed, and a fresh marking
 //! still finds no release that names it. Where no push is under way both happen in one run.
 //!
-//! Removing: a pack with little left alive is rewritten into the open pack; when that is durable and
-//! indexed, the old pack leaves the index, then the disk. A crash between two steps leaves a chunk
-//! twice, never not at all. Two-step collection with leases is argued in docs/decisions/0011.
+//! Removing: packs with nothing alive go first. Then one with little left alive is rewritten into the open
+//! pack, where the disk has room for that, its reserve included; when that is durable and indexed, the old
+//! pack leaves the index, then the disk. What is written for a pack is never more than its frames took, so that
+//! no run takes disk. A crash between two steps leaves a chunk twice, never not at all. Two-step collection with
+//! leases is argued in docs/decisions/0011, collecting on a full disk in 0026.
+//!
+//! A dry run does all of it but the writing and removing, so that it promises what a run does.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::{Planted, Result, Store, StoreReader};
-use crate::compression::{Compressor, LEVEL_DEFAULT};
+use super::rewriting::{Rewriting, Share};
+use super::{Error, Planted, Result, Store};
 use crate::crash;
-use crate::files;
 use crate::ids::{ChunkId, ReleaseId};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::pack::{Frame, FrameKind};
-use crate::reassembly::ChunkReader;
-use crate::recipe::ChunkRef;
+use crate::pack::Frame;
 use crate::upkeep::Collected;
 
 /// A pack is rewritten when less than this part of its bytes is alive.
@@ -92,10 +92,10 @@ pub fn collect(
     let mut waits_for = store.condemned.begin();
     let mut collected = Collected::default();
     if dry_run {
-        let live = live(store, roots);
-        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        foresee(store, roots, &waits_for, &mut collected, cancelled)?;
         return Ok(collected);
     }
+    let removing = Sweep { dry_run, all: false, cancelled };
     // What an earlier run condemned, if nobody who was promised it is left.
     if !store.condemned.is_empty() {
         // Before the marking: a push that ends in between has its record by then.
@@ -107,15 +107,17 @@ pub fn collect(
             collected.waits_for_pushes = true;
             return Ok(collected);
         }
-        if live.unreadable.is_empty() {
-            sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        if unreadable(store, &live) == 0 {
+            sweep(store, &live, &mut collected, &removing)?;
         }
     }
     // Condemn first, then look who is there: whoever comes later is not told of these chunks.
     let live_now = live(store, roots);
-    if !live_now.unreadable.is_empty() {
+    collected.unreadable = unreadable(store, &live_now);
+    if collected.unreadable > 0 {
         // What a damaged manifest names is unknown; nothing is removed until it is healed or its release removed.
-        tracing::warn!(releases = ?live_now.unreadable, "releases cannot be read; nothing is collected");
+        let records = store.records().unreadable();
+        tracing::warn!(releases = ?live_now.unreadable, ?records, "releases cannot be read; nothing is collected");
         store.condemned.replace(HashSet::new());
         waits_for.clear();
         collected.live_chunks = live_now.len() as u64;
@@ -130,7 +132,7 @@ pub fn collect(
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
-        sweep(store, &live, &mut collected, &Sweep { dry_run, cancelled })?;
+        sweep(store, &live, &mut collected, &removing)?;
         store.condemned.replace(HashSet::new());
     } else {
         collected.waits_for_pushes = true;
@@ -139,9 +141,38 @@ pub fn collect(
     Ok(collected)
 }
 
+/// Counts what a run would do now.
+fn foresee(
+    store: &Store,
+    roots: &dyn Fn() -> Vec<ReleaseId>,
+    waits_for: &[u64],
+    collected: &mut Collected,
+    cancelled: &AtomicBool,
+) -> Result<()> {
+    let holding = waited_for(store);
+    let live = live(store, roots);
+    collected.live_chunks = live.len() as u64;
+    collected.unreadable = unreadable(store, &live);
+    if collected.unreadable > 0 {
+        return Ok(());
+    }
+    let is_held = waits_for.iter().any(|lease| holding.contains(lease)) && !store.condemned.is_empty();
+    // What is not condemned yet waits for whoever is there now.
+    collected.waits_for_pushes = is_held || (!holding.is_empty() && !dead(store, &live).is_empty());
+    if is_held || (!holding.is_empty() && store.condemned.is_empty()) {
+        return Ok(());
+    }
+    sweep(store, &live, collected, &Sweep { dry_run: true, all: holding.is_empty(), cancelled })
+}
+
 /// The pushes that hold what is condemned now.
 fn waited_for(store: &Store) -> Vec<u64> {
     if store.is_planted(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
+}
+
+/// How many releases, and records of some, nobody can read.
+fn unreadable(store: &Store, live: &Live) -> u64 {
+    (live.unreadable.len() + store.records().unreadable().len()) as u64
 }
 
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
@@ -164,156 +195,58 @@ fn dead(store: &Store, live: &Live) -> HashSet<u64> {
     names
 }
 
-struct Sweep<'a> {
-    dry_run: bool,
+/// How packs are swept.
+pub struct Sweep<'a> {
+    /// Only count.
+    pub dry_run: bool,
+    /// Whatever is not alive counts as dead, not only what is condemned: in a dry run of one that would condemn it.
+    pub all: bool,
     cancelled: &'a AtomicBool,
 }
 
-/// Removes dead chunks pack by pack; only what is condemned counts as dead, except in a dry run.
+/// Removes dead chunks pack by pack: first the packs that hold nothing else, which needs no room.
 fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>) -> Result<()> {
     collected.live_chunks = live.len() as u64;
     let packs = store.shared.packs.sealed();
     let is_small =
         |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
-    let mut rewriting = Rewriting::new(store);
+    let mut rewriting = Rewriting::new(store, how.dry_run)?;
+    let mut partly_alive = Vec::new();
     for (number, pack) in packs {
+        if how.cancelled.load(Ordering::Relaxed) {
+            return rewriting.finish(collected);
+        }
+        collected.packs += 1;
+        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
+        let gather = gather_small && is_small(&pack);
+        if share.is_dead() {
+            rewriting.remove(number, &pack, share, collected)?;
+        } else if gather || share.live_bytes * 100 < share.bytes * ALIVE_PERCENT_MIN {
+            partly_alive.push((number, pack, gather));
+        } else {
+            collected.dead_chunks_left += share.dead_chunks;
+        }
+    }
+    for (number, pack, gather) in partly_alive {
         if how.cancelled.load(Ordering::Relaxed) {
             break;
         }
-        collected.packs += 1;
-        let Ok(share) = Share::of(store, number, &pack, live, how) else {
-            // A damaged pack is verify's business.
-            continue;
-        };
-        let keeps_much = share.live_bytes * 100 >= share.bytes * ALIVE_PERCENT_MIN;
-        if keeps_much && !(gather_small && is_small(&pack)) {
-            collected.dead_chunks_left += share.dead_chunks;
-            continue;
-        }
-        if how.dry_run || rewriting.take(number, &pack, &share)? {
-            collected.packs_removed += 1;
-            collected.removed_chunks += share.dead_chunks;
-            collected.reclaimed_bytes += share.bytes.saturating_sub(share.live_bytes);
-        }
+        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
+        rewriting.take(number, &pack, share, gather, collected)?;
     }
-    rewriting.finish()
+    rewriting.finish(collected)
 }
 
-/// What of a pack is alive.
-struct Share {
-    /// The chunks to keep, in the pack's order, with their frames' kinds.
-    live: Vec<(ChunkRef, FrameKind)>,
-    live_bytes: u64,
-    /// The chunks that the index knows in this pack and that go with it.
-    dead: Vec<ChunkId>,
-    dead_chunks: u64,
-    bytes: u64,
-}
-
-impl Share {
-    fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
-        let bytes = pack.bytes()?;
-        let mut share = Self { live: Vec::new(), live_bytes: 0, dead: Vec::new(), dead_chunks: 0, bytes };
-        let (mut plain, mut live_plain) = (0, 0);
-        let mut failed = Ok(());
-        packs::visit_frames(pack, &mut |frame| {
-            for chunk in &frame.chunks {
-                plain += u64::from(chunk.bytes);
-                let place = match store.find(&chunk.id) {
-                    Ok(place) => place,
-                    Err(error) => {
-                        failed = Err(error);
-                        return;
-                    }
-                };
-                // A copy that the index does not point to is not needed, alive or not.
-                let elsewhere = place.is_some_and(|place| place.pack != number);
-                let may_go = how.dry_run || store.condemned.has(&chunk.id);
-                if elsewhere || (may_go && !live.has(&chunk.id)) {
-                    share.dead_chunks += 1;
-                    if !elsewhere {
-                        share.dead.push(chunk.id);
-                    }
-                } else {
-                    live_plain += u64::from(chunk.bytes);
-                    share.live.push((*chunk, frame.kind));
-                }
-            }
-        })?;
-        failed?;
-        share.live_bytes = bytes * live_plain / plain.max(1);
-        Ok(share)
-    }
-}
-
-/// Brings packs' live chunks into the open pack, and removes the packs once that is durable and indexed.
-struct Rewriting<'a> {
-    store: &'a Store,
-    compressor: Compressor,
-    /// Packs whose live chunks were appended: number, pack, chunks to take out of the index.
-    emptied: Vec<(u32, Arc<Pack>, Vec<ChunkId>)>,
-    appended_bytes: u64,
-}
-
-impl<'a> Rewriting<'a> {
-    fn new(store: &'a Store) -> Self {
-        Self { store, compressor: Compressor::new(LEVEL_DEFAULT), emptied: Vec::new(), appended_bytes: 0 }
-    }
-
-    /// Appends what is alive in the pack; false where a chunk is damaged, so that the pack stays.
-    fn take(&mut self, number: u32, pack: &Arc<Pack>, share: &Share) -> Result<bool> {
-        let mut reader = StoreReader::new(self.store);
-        let mut rest = share.live.as_slice();
-        while let Some((_, kind)) = rest.first() {
-            let mut plain: Vec<Vec<u8>> = Vec::new();
-            let mut bytes = 0;
-            for (chunk, _) in rest.iter().take(FRAME_CHUNKS_MAX).take_while(|(_, other)| other == kind) {
-                if bytes >= FRAME_PLAIN_TARGET {
-                    break;
-                }
-                let mut content = Vec::new();
-                if reader.read(chunk, &mut content).is_err() {
-                    return Ok(false);
-                }
-                bytes += content.len();
-                plain.push(content);
-            }
-            let parts = plain.iter().map(Vec::as_slice);
-            self.store.append(&Frame::compress(*kind, parts, &mut self.compressor))?;
-            self.appended_bytes += bytes as u64;
-            rest = &rest[plain.len()..];
+/// What of a pack is alive; none where that is damaged, which is verify's business.
+fn share_of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Option<Share>> {
+    match Share::of(store, number, pack, live, how) {
+        Ok(share) => Ok(Some(share)),
+        Err(error @ (Error::Pack { .. } | Error::File(_))) => {
+            tracing::error!(%error, "a pack is damaged; it is not collected");
+            store.suspect.store(true, Ordering::Relaxed);
+            Ok(None)
         }
-        crash::point("collect.appended");
-        self.emptied.push((number, Arc::clone(pack), share.dead.clone()));
-        if self.appended_bytes >= self.store.options.pack_bytes {
-            self.remove_emptied()?;
-        }
-        Ok(true)
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.remove_emptied()
-    }
-
-    /// The copies are durable and in the index before the old packs leave either.
-    fn remove_emptied(&mut self) -> Result<()> {
-        if self.emptied.is_empty() {
-            return Ok(());
-        }
-        // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
-        if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
-            self.store.writer.seal_now()?;
-            self.appended_bytes = 0;
-        }
-        crash::point("collect.sealed");
-        for (number, pack, dead) in self.emptied.drain(..) {
-            self.store.shared.index.take_out(number, &dead)?;
-            crash::point("collect.index");
-            self.store.shared.packs.remove(number);
-            files::remove(pack.path())?;
-            crash::point("collect.removed");
-        }
-        Ok(())
+        Err(error) => Err(error),
     }
 }

@@ -7,6 +7,7 @@ use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::{AppName, ReleaseId, Selector};
 use crate::pack::{self, PackId};
+use crate::reassembly;
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,14 @@ pub enum Error {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
+    /// A manifest could not be read, though nothing says that it is damaged.
+    #[error("the manifest of release {} could not be read", .release.short())]
+    Manifest {
+        /// The release.
+        release: ReleaseId,
+        /// Why not.
+        source: Box<reassembly::Error>,
+    },
     /// A record that is none.
     #[error("the record {} is damaged", .path.display())]
     Record {
@@ -97,6 +106,7 @@ impl Faulty for Error {
             Self::File(error) => error.fault(),
             Self::Index(error) => error.fault(),
             Self::Pack { source, .. } => source.fault(),
+            Self::Manifest { source, .. } => source.fault(),
             Self::NoRoom { .. } => Fault::Full,
             Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt,
             Self::RecordVersion { .. } => Fault::Version,
@@ -120,6 +130,7 @@ impl Faulty for Error {
             }
             Self::Ambiguous { .. } => Some("give more digits".to_owned()),
             Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
+            Self::Index(error) => error.hint(),
             Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
             _ => None,
         }

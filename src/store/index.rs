@@ -55,12 +55,18 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.fault(),
             Self::Failed(sled::Error::Io(error)) => Fault::of_io(error),
-            _ => Fault::Retry,
+            Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Run(_) => Fault::Corrupt,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        if let Self::File(error) = self { error.hint() } else { None }
+        match self {
+            Self::File(error) => error.hint(),
+            _ if self.fault() == Fault::Corrupt => {
+                Some("start the proxy again: it builds its index anew from the packs".to_owned())
+            }
+            _ => None,
+        }
     }
 }
 

@@ -1,20 +1,36 @@
-//! Leases: the promise, for one push, that every chunk it was called known stays.
+//! Leases: the promise, for one push or pull, that every chunk it was called known stays.
 //!
-//! A push takes its lease before its first question and renews it with every message. The collector
-//! waits for the leases that were open when it chose what to remove; a lease that was not renewed for
-//! [`LEASE_TIME`] is waited for no longer, and its push checks every chunk again before it commits.
+//! A push takes its lease before its first question and renews it with all that gets it further; words alone do
+//! not. The collector waits for the leases that were open when it chose what to remove. One that was not renewed for
+//! [`LEASE_TIME`], or is older than [`LEASE_LIFE_MAX`], has lapsed and is waited for no longer; its push checks every
+//! chunk again before it commits. So nobody holds up a collection for longer than that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a lease holds without being renewed: ten times what a silent peer is given.
-pub const LEASE_TIME: Duration = Duration::from_secs(600);
+/// 5 minutes: how long a lease holds without being renewed; five times what a peer may be silent inside a message.
+pub const LEASE_TIME: Duration = Duration::from_secs(300);
+/// An hour: how long a lease holds at all. Hardly a push takes longer, and one that does looks at its chunks again.
+pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    renewed: BTreeMap<u64, Instant>,
+    leases: BTreeMap<u64, Times>,
+}
+
+/// When a lease was taken, and when it was last renewed.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    taken: Instant,
+    renewed: Instant,
+}
+
+impl Times {
+    fn hold(&self, now: Instant) -> bool {
+        now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.taken) < LEASE_LIFE_MAX
+    }
 }
 
 /// The open leases of a space.
@@ -43,7 +59,7 @@ impl Leases {
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        open.renewed.insert(number, now);
+        open.leases.insert(number, Times { taken: now, renewed: now });
         drop(open);
         Lease { leases: self.clone(), number }
     }
@@ -52,8 +68,8 @@ impl Leases {
     pub fn holding(&self) -> Vec<u64> {
         let now = (self.now)();
         let mut open = self.lock();
-        open.renewed.retain(|_, renewed| now.duration_since(*renewed) < LEASE_TIME);
-        open.renewed.keys().copied().collect()
+        open.leases.retain(|_, times| times.hold(now));
+        open.leases.keys().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -62,23 +78,30 @@ impl Leases {
 }
 
 impl Lease {
-    /// Renews the lease; false where it has lapsed: then nothing that was promised holds.
+    /// Renews the lease, as whoever holds it got further; false where it has lapsed: then nothing that was promised
+    /// holds.
     pub fn renew(&self) -> bool {
         let now = (self.leases.now)();
         let mut open = self.leases.lock();
-        match open.renewed.get_mut(&self.number) {
-            Some(renewed) if now.duration_since(*renewed) < LEASE_TIME => {
-                *renewed = now;
+        match open.leases.get_mut(&self.number) {
+            Some(times) if times.hold(now) => {
+                times.renewed = now;
                 true
             }
             _ => false,
         }
     }
+
+    /// Whether what was promised still holds.
+    pub fn holds(&self) -> bool {
+        let now = (self.leases.now)();
+        self.leases.lock().leases.get(&self.number).is_some_and(|times| times.hold(now))
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.lock().renewed.remove(&self.number);
+        self.leases.lock().leases.remove(&self.number);
     }
 }
 
@@ -112,5 +135,17 @@ mod tests {
         assert_eq!(leases.holding(), [1]);
         drop(other);
         assert!(leases.holding().is_empty());
+    }
+
+    #[test]
+    fn no_lease_holds_for_longer_than_its_life_however_often_it_is_renewed() {
+        let leases = Leases::new(|| NOW.get());
+        let lease = leases.open();
+        let begin = NOW.get();
+        while NOW.get() - begin < LEASE_LIFE_MAX {
+            assert!(lease.holds() && lease.renew() && leases.holding() == [0]);
+            pass(LEASE_TIME / 3);
+        }
+        assert!(!lease.holds() && !lease.renew() && leases.holding().is_empty());
     }
 }

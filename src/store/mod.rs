@@ -5,9 +5,11 @@
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
 mod collection;
+mod copies;
 mod error;
 mod index;
 mod leases;
+mod lost;
 mod marking;
 mod packs;
 mod place;
@@ -16,15 +18,17 @@ mod reader;
 mod records;
 mod recovery;
 pub mod retention;
+mod rewriting;
 mod run;
 mod sketches;
 mod verification;
 mod writer;
 
 pub use collection::collect;
+pub use copies::Copies;
 pub use error::Error;
 pub use index::{Error as IndexError, Index};
-pub use leases::{LEASE_TIME, Lease};
+pub use leases::{LEASE_LIFE_MAX, LEASE_TIME, Lease};
 pub use packs::FrameSummary;
 pub use place::Place;
 #[doc(hidden)]
@@ -36,8 +40,8 @@ pub use verification::{Pass, heal, verify_packs, verify_releases};
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::files;
@@ -51,6 +55,7 @@ use crate::record::Record;
 
 use self::collection::Condemned;
 use self::leases::Leases;
+use self::lost::{DamagedCopy, Lost};
 use self::packs::{Pack, Packs};
 use self::writer::{Recent, Shared, Writer};
 
@@ -105,12 +110,13 @@ pub struct Store {
     records: Records,
     /// There while some chunk that a release names may be gone.
     incomplete: PathBuf,
-    /// Chunks that were found damaged: they count as missing until they are brought again.
-    lost: RwLock<HashSet<ChunkId>>,
+    /// Copies of chunks that were found damaged: they count as missing.
+    lost: Lost,
     leases: Leases,
     condemned: Condemned,
     rebuilt: Rebuilt,
     sketches: Sketches,
+    copies: Copies,
     /// Damage was met since somebody last asked.
     suspect: AtomicBool,
     /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
@@ -135,6 +141,8 @@ impl Store {
         let packs = Packs::default();
         let opened = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
         let records = Records::open(&folder.join("releases"))?;
+        let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();
+        let lost = Lost::open(&folder.join("lost"), &there)?;
         let shared = Shared {
             folder: packs_folder,
             index: Arc::new(opened.index),
@@ -145,6 +153,7 @@ impl Store {
         let writer = Writer::new(shared.clone(), opened.next_number, &options)?;
         let incomplete = folder.join("incomplete");
         let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
+        let copies = Copies::new(folder.join("delivered"));
         let sketches = Sketches::open(folder.join("sketches"), options.reserve_bytes);
         let store = Self {
             options,
@@ -152,11 +161,12 @@ impl Store {
             writer,
             records,
             incomplete,
-            lost: RwLock::default(),
+            lost,
             leases: Leases::new(options.now),
             condemned: Condemned::default(),
             rebuilt,
             sketches,
+            copies,
             suspect: AtomicBool::new(opened.packs_lost),
             unsure: AtomicBool::new(left_open.cut),
         };
@@ -177,17 +187,19 @@ impl Store {
     /// Where the chunk lies, and the pack: it can be read through that even when it is removed meanwhile.
     fn locate(&self, id: &ChunkId) -> Result<Option<(Place, Arc<Pack>)>> {
         let found = |place: Place| Some((place, self.shared.packs.by_number(place.pack)?));
+        let is_right = |(place, pack): &(Place, Arc<Pack>)| {
+            let (pack, frame_offset) = (pack.id, place.frame_offset);
+            self.lost.is_empty() || !self.lost.has(&DamagedCopy { id: *id, pack, frame_offset })
+        };
         let mut before = None;
         loop {
-            if let Some(found) = self.shared.recent.find(id).and_then(found) {
+            // Where a recent copy is damaged, the index may know an older one.
+            if let Some(found) = self.shared.recent.find(id).and_then(found).filter(is_right) {
                 return Ok(Some(found));
-            }
-            if self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(id) {
-                return Ok(None);
             }
             let Some(place) = self.shared.index.find(id)? else { return Ok(None) };
             if let Some(found) = found(place) {
-                return Ok(Some(found));
+                return Ok(Some(found).filter(is_right));
             }
             // The collector may just have moved it: then the index knows another place by now. A chunk of a
             // damaged pack that was left out counts as missing, so that the next push brings it.
@@ -255,6 +267,11 @@ impl Store {
         &self.sketches
     }
 
+    /// Where releases were delivered.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
     /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.
     ///
     /// Rebuilt archives make room for it.
@@ -262,26 +279,21 @@ impl Store {
     /// # Errors
     /// No room, or the disk's.
     pub fn append(&self, frame: &Frame) -> Result<u64> {
-        match self.try_append(frame) {
-            Err(Error::NoRoom { .. }) if self.rebuilt.clear() => self.try_append(frame),
+        let reserve = self.options.reserve_bytes;
+        match self.append_leaving(frame, reserve) {
+            Err(Error::NoRoom { .. }) if self.rebuilt.clear() => self.append_leaving(frame, reserve),
             result => result,
         }
     }
 
-    fn try_append(&self, frame: &Frame) -> Result<u64> {
-        let position = if self.is_planted(Planted::BroughtAgainInVain) {
-            self.writer.append(frame)?
+    /// The same, where so many bytes of the disk stay free: the collector may use what pushes must leave.
+    fn append_leaving(&self, frame: &Frame, reserve_bytes: u64) -> Result<u64> {
+        let append = || self.writer.append(frame, reserve_bytes);
+        if self.is_planted(Planted::BroughtAgainInVain) {
+            append()
         } else {
-            self.condemned.take_back(frame, || self.writer.append(frame))?
-        };
-        // The new copy is found first, as it is recent; when it is indexed it takes the damaged one's place.
-        if !self.lost.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
-            let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
-            for chunk in &frame.chunks {
-                lost.remove(&chunk.id);
-            }
+            self.condemned.take_back(frame, append)
         }
-        Ok(position)
     }
 
     /// Makes every frame appended before durable; returns how many are.
@@ -316,7 +328,7 @@ impl Store {
     /// It is not there, or damaged.
     pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
         let id = ChunkId::from(*release);
-        let place = self.find(&id).map_err(|error| SourceError::Index(error.to_string()))?;
+        let place = self.find(&id).map_err(reader::unanswered)?;
         let place = place.ok_or(SourceError::Unknown(id))?;
         let mut bytes = Vec::new();
         self.reader().read(&ChunkRef { id, bytes: place.bytes }, &mut bytes)?;
@@ -337,36 +349,6 @@ impl Store {
         !self.incomplete.exists()
     }
 
-    /// Has a damaged chunk count as missing, with all that share its damaged frame, so that the next push
-    /// that has them brings them again.
-    pub fn mark_lost(&self, id: ChunkId) {
-        tracing::error!(chunk = %id, "a chunk is damaged; the next push that has it is asked for it");
-        let neighbours = self.shares_damage(&id).unwrap_or_else(|error| {
-            tracing::warn!(%error, "what else is damaged could not be found out");
-            Vec::new()
-        });
-        let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
-        lost.insert(id);
-        lost.extend(neighbours);
-        drop(lost);
-        self.suspect.store(true, Ordering::Relaxed);
-        self.mark_incomplete();
-    }
-
-    /// The chunks that are found in the same frame as `id`, where that frame is damaged.
-    fn shares_damage(&self, id: &ChunkId) -> Result<Vec<ChunkId>> {
-        let Some(place) = self.shared.index.find(id)? else { return Ok(Vec::new()) };
-        let Some(pack) = self.shared.packs.by_number(place.pack) else { return Ok(Vec::new()) };
-        let mut neighbours = Vec::new();
-        for neighbour in packs::chunks_of_damaged_frame(&pack, u64::from(place.frame_offset))? {
-            let here = |found: Place| (found.pack, found.frame_offset) == (place.pack, place.frame_offset);
-            if self.shared.index.find(&neighbour)?.is_some_and(here) {
-                neighbours.push(neighbour);
-            }
-        }
-        Ok(neighbours)
-    }
-
     /// Whether damage was met since this was last asked: then the store is to be verified soon.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::Relaxed)
@@ -384,9 +366,8 @@ impl Store {
         self.unsure.swap(false, Ordering::Relaxed)
     }
 
-    /// Every chunk of every release was found: nothing counts as lost any more.
+    /// Every chunk of every release was found. Damaged copies that no release needs go on to count as missing.
     fn mark_whole(&self) -> Result<()> {
-        self.lost.write().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(files::remove(&self.incomplete)?)
     }
 

@@ -186,31 +186,26 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
     FooterView::parse(pack.read(trailer.footer_offset, length)?, &trailer).map_err(damaged)
 }
 
-/// The damaged chunks of the frame at `offset` of a sealed pack: all of them, by the pack's footer, where the
-/// frame does not decode; none where it is whole.
+/// The chunks of the frame at `offset` that are not what their names say; none where the frame does not decode.
+pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> Option<Vec<ChunkId>> {
+    let bytes = pack.frame(offset).ok()?;
+    let frame = FrameView::parse(&bytes, offset).ok()?;
+    let mut plain = Vec::new();
+    Decompressor::new().decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain).ok()?;
+    let mut rest = plain.as_slice();
+    let is_damaged = |chunk: &ChunkRef| {
+        let (bytes, after) = rest.split_at(chunk.bytes as usize);
+        rest = after;
+        ChunkId::of(bytes) != chunk.id
+    };
+    Some(frame.chunks().filter(is_damaged).map(|chunk| chunk.id).collect())
+}
+
+/// The chunks that a sealed pack's footer names in the frame at `offset`.
 ///
 /// # Errors
 /// The pack cannot be read, or has no whole footer.
-pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
-    if matches!(pack.body, Body::Open(_)) {
-        return Ok(Vec::new());
-    }
-    if let Ok(bytes) = pack.frame(offset)
-        && let Ok(frame) = FrameView::parse(&bytes, offset)
-    {
-        let mut plain = Vec::new();
-        let decoded =
-            Decompressor::new().decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
-        if decoded.is_ok() {
-            let mut rest = plain.as_slice();
-            let is_damaged = |chunk: &ChunkRef| {
-                let (bytes, after) = rest.split_at(chunk.bytes as usize);
-                rest = after;
-                ChunkId::of(bytes) != chunk.id
-            };
-            return Ok(frame.chunks().filter(is_damaged).map(|chunk| chunk.id).collect());
-        }
-    }
+pub fn named_in_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
     let footer = check_sealed(pack)?;
     Ok(footer.chunks().filter(|entry| entry.frame_offset == offset).map(|entry| entry.chunk.id).collect())
 }
@@ -220,6 +215,8 @@ pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> super::Result<Vec<Ch
 pub struct FrameSummary {
     /// What its chunks are.
     pub kind: FrameKind,
+    /// Where it begins in the pack.
+    pub offset: u64,
     /// Its bytes in the pack.
     pub bytes: u64,
     /// Its chunks.
@@ -236,7 +233,8 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
         let damaged = |source| super::Error::Pack { path: pack.path.clone(), source };
         let frame = FrameView::parse(&bytes, offset).map_err(damaged)?;
         let length = frame.bytes().len();
-        visit(&FrameSummary { kind: frame.kind(), bytes: length as u64, chunks: frame.chunks().collect() });
+        let (kind, chunks) = (frame.kind(), frame.chunks().collect());
+        visit(&FrameSummary { kind, offset, bytes: length as u64, chunks });
         drop(bytes);
         pack.release(offset, length);
         Ok(length as u64)

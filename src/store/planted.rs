@@ -15,6 +15,8 @@ pub enum Planted {
     EmptiedUnsynced,
     /// A push whose lease lapsed checks its chunks without holding them.
     CheckedUnheld,
+    /// A push whose lease lapsed commits without looking at its chunks again.
+    LapsedUnchecked,
     /// The proxy rebuilds every archive as another.
     OtherArchives,
 }

@@ -1,6 +1,7 @@
 //! Reads chunks out of packs, with the last frames kept decoded.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use super::Store;
 use super::packs::Pack;
 use super::place::Place;
 use crate::compression::Decompressor;
+use crate::faults::Faulty;
 use crate::ids::ChunkId;
 use crate::pack::FrameView;
 use crate::reassembly::{ChunkReader, SourceError};
@@ -15,6 +17,8 @@ use crate::recipe::ChunkRef;
 
 /// Frames kept decoded by one reader: some 2 MiB; neighbours of the next chunk are mostly in the last.
 const FRAMES_KEPT: usize = 8;
+/// Copies of one chunk that are tried: the recent one, and that of the index.
+const COPIES_TRIED: usize = 2;
 
 /// A reader of one thread, over a borrowed or a shared store.
 #[derive(Debug)]
@@ -32,7 +36,6 @@ pub struct StoreReader<S> {
 struct Decoded {
     plain: Vec<u8>,
     ids: Vec<ChunkId>,
-    pack: Arc<Pack>,
 }
 
 impl<S: Deref<Target = Store>> StoreReader<S> {
@@ -47,14 +50,17 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
     }
 
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
-        let found = self.store.locate(id).map_err(|error| SourceError::Index(error.to_string()))?;
-        found.ok_or(SourceError::Unknown(*id))
+        self.store.locate(id).map_err(unanswered)?.ok_or(SourceError::Unknown(*id))
     }
 
-    /// Decodes the frame that holds the chunk.
-    fn decode(&mut self, id: &ChunkId) -> Result<(), SourceError> {
+    /// Decodes the frame that holds the chunk; gives where that is.
+    fn decode(&mut self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
         let (place, pack) = self.place(id)?;
-        let damaged = || SourceError::Damaged { id: *id, place: pack.path().display().to_string() };
+        let offset = u64::from(place.frame_offset);
+        let damaged = |store: &Store| {
+            store.mark_damaged(*id, place, &pack);
+            SourceError::Damaged { id: *id, place: pack.path().display().to_string() }
+        };
         if self.frames.len() == FRAMES_KEPT {
             self.drop_oldest();
         }
@@ -62,25 +68,17 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         let mut ids = Vec::new();
         let mut plain = Vec::new();
         let frame_bytes = {
-            let bytes = match pack.frame(u64::from(place.frame_offset)) {
-                // The disk no longer gives it: that is damage too.
-                Err(error) if error.source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            let bytes = match pack.frame(offset) {
+                Err(error) if is_damage(&error.source) => {
                     tracing::error!(%error, "a pack cannot be read");
-                    self.store.mark_lost(*id);
-                    return Err(damaged());
+                    return Err(damaged(&self.store));
                 }
                 bytes => bytes?,
             };
-            let frame = FrameView::parse(&bytes, u64::from(place.frame_offset)).map_err(|_| {
-                self.store.mark_lost(*id);
-                damaged()
-            })?;
+            let frame = FrameView::parse(&bytes, offset).map_err(|_| damaged(&self.store))?;
             let decoded =
                 self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
-            if decoded.is_err() {
-                self.store.mark_lost(*id);
-                return Err(damaged());
-            }
+            decoded.map_err(|_| damaged(&self.store))?;
             let mut offset = 0;
             for chunk in frame.chunks() {
                 let end = offset + chunk.bytes as usize;
@@ -90,9 +88,9 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
             }
             frame.bytes().len()
         };
-        pack.release(u64::from(place.frame_offset), frame_bytes);
-        self.frames.push_back(Decoded { plain, ids, pack });
-        Ok(())
+        pack.release(offset, frame_bytes);
+        self.frames.push_back(Decoded { plain, ids });
+        Ok((place, pack))
     }
 
     fn drop_oldest(&mut self) {
@@ -119,15 +117,36 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
             let place = format!("a manifest that says {} B of {} B", chunk.bytes, place.bytes);
             return Err(SourceError::Damaged { id: chunk.id, place });
         }
-        // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged.
-        self.decode(&chunk.id)?;
-        if self.copy(chunk, out) {
-            return Ok(());
+        // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged. Where one copy is, the
+        // store may have another.
+        let mut first = None;
+        for _ in 0..COPIES_TRIED {
+            match self.decode(&chunk.id) {
+                Ok(_) if self.copy(chunk, out) => return Ok(()),
+                Ok((place, pack)) => {
+                    self.store.mark_damaged(chunk.id, place, &pack);
+                    let place = pack.path().display().to_string();
+                    first = first.or(Some(SourceError::Damaged { id: chunk.id, place }));
+                }
+                Err(error @ SourceError::Damaged { .. }) => first = first.or(Some(error)),
+                Err(error) => return Err(first.unwrap_or(error)),
+            }
         }
-        let place = self.frames.back().map(|frame| frame.pack.path().display().to_string());
-        self.store.mark_lost(chunk.id);
-        Err(SourceError::Damaged { id: chunk.id, place: place.unwrap_or_default() })
+        Err(first.unwrap_or(SourceError::Unknown(chunk.id)))
     }
+}
+
+/// Whether that says of a pack that it is damaged: what it should hold is not there, or the disk does not give it.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// The index could not say where a chunk lies.
+pub fn unanswered(error: super::Error) -> SourceError {
+    SourceError::Index { fault: error.fault(), text: error.to_string() }
 }
 
 impl<S> StoreReader<S> {
@@ -187,7 +206,6 @@ mod tests {
         let mut reader = StoreReader::new(&store);
         assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);
         assert!(matches!(read(&mut reader, 1), Err(SourceError::Damaged { .. })));
-        store.mark_lost(chunks[1].id);
         store.append(&frame(&[1])).expect("appended");
         let mut reader = StoreReader::new(&store);
         assert_eq!(read(&mut reader, 0).expect("intact"), parts[0]);

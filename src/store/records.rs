@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::{Error, Result};
+use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::{AppName, ReleaseId, Selector};
 use crate::record::{AppSummary, Record};
@@ -17,6 +18,10 @@ const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
 /// A record with all labels it may have is far smaller.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// How the file of a record ends that was found damaged ...
+const DAMAGED: &str = "damaged";
+/// ... and after an admin was told of it.
+const LET_GO: &str = "unreadable";
 
 /// What a lookup of a release found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,8 @@ impl Found {
 #[derive(Debug)]
 pub struct Records {
     folder: PathBuf,
+    /// Records that were found damaged and that nobody has let go yet.
+    unreadable: Mutex<Vec<PathBuf>>,
     apps: RwLock<BTreeMap<AppName, Vec<Record>>>,
 }
 
@@ -76,18 +83,67 @@ impl Records {
     /// The folder cannot be read, or a record is of a newer whit.
     pub fn open(folder: &Path) -> Result<Self> {
         files::create_folder(folder)?;
-        let mut apps = BTreeMap::new();
+        let (mut apps, mut unreadable) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(folder).on("list", folder)? {
             let entry = entry.on("list", folder)?;
             let Some(app) = entry.file_name().to_str().and_then(|name| name.parse::<AppName>().ok()) else {
                 continue;
             };
-            let records = read_folder(&entry.path())?;
+            let records = read_folder(&entry.path(), &mut unreadable)?;
             if !records.is_empty() {
                 apps.insert(app, records);
             }
         }
-        Ok(Self { folder: folder.to_owned(), apps: RwLock::new(apps) })
+        let unreadable = Mutex::new(unreadable);
+        Ok(Self { folder: folder.to_owned(), unreadable, apps: RwLock::new(apps) })
+    }
+
+    /// The records that were found damaged when the space was opened, now or earlier: what their pushes need is
+    /// unknown.
+    pub fn unreadable(&self) -> Vec<PathBuf> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives up a record that was found damaged; its bytes stay beside, for people to look at.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn let_go(&self, path: &Path) -> Result<()> {
+        files::rename(path, &path.with_extension(LET_GO))?;
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
+        Ok(())
+    }
+
+    /// The files that do not say what their records are, which are known; they are written anew where `repair` says
+    /// so.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn damaged_on_disk(&self, repair: bool) -> Result<Vec<PathBuf>> {
+        let mut damaged = Vec::new();
+        for summary in self.apps() {
+            for record in self.of(&summary.app).unwrap_or_default() {
+                let path = self.record_path(&record.app, record.sequence);
+                // No record is removed or added between the look and the mending.
+                let apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+                if !apps.get(&record.app).is_some_and(|records| records.contains(&record)) {
+                    continue;
+                }
+                let is_right = match files::read_bounded(&path, RECORD_BYTES_MAX) {
+                    Ok(bytes) => Self::decode(&path, &bytes).is_ok_and(|found| found == record),
+                    Err(error) if matches!(error.fault(), Fault::Missing | Fault::Corrupt) => false,
+                    Err(error) => return Err(error.into()),
+                };
+                if !is_right {
+                    if repair {
+                        files::publish(&path, &Self::encode(&record), 0o600)?;
+                    }
+                    damaged.push(path);
+                }
+                drop(apps);
+            }
+        }
+        Ok(damaged)
     }
 
     /// Writes the record of a push, durably, and gives it the next sequence number.
@@ -279,18 +335,22 @@ fn last_removed(folder: &Path) -> Result<u64> {
     Ok(last)
 }
 
-fn read_folder(folder: &Path) -> Result<Vec<Record>> {
+fn read_folder(folder: &Path, unreadable: &mut Vec<PathBuf>) -> Result<Vec<Record>> {
     files::remove_unpublished(folder)?;
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).on("list", folder)? {
         let path = entry.on("list", folder)?.path();
-        if path.extension().is_some_and(|extension| extension == "record") {
+        if path.extension().is_some_and(|extension| extension == DAMAGED) {
+            unreadable.push(path);
+        } else if path.extension().is_some_and(|extension| extension == "record") {
             match Records::decode(&path, &files::read_bounded(&path, RECORD_BYTES_MAX)?) {
                 Ok(record) => records.push(record),
                 Err(error @ Error::Record { .. }) => {
                     // Aside, so that its number can be given again and its bytes still be looked at.
                     tracing::error!(%error, "a damaged record is set aside");
-                    files::rename(&path, &path.with_extension("damaged"))?;
+                    let aside = path.with_extension(DAMAGED);
+                    files::rename(&path, &aside)?;
+                    unreadable.push(aside);
                 }
                 Err(error) => return Err(error),
             }

@@ -57,6 +57,13 @@ impl Recent {
         self.0.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
     }
 
+    /// The chunks of a pack, each with the place of its frame.
+    pub fn of_pack(&self, pack: u32) -> Vec<(ChunkId, u32)> {
+        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let here = chunks.iter().filter(|(_, place)| place.pack == pack);
+        here.map(|(id, place)| (*id, place.frame_offset)).collect()
+    }
+
     fn forget(&self, pack: u32) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, place| place.pack != pack);
     }
@@ -117,8 +124,6 @@ pub struct Writer {
     /// Frames that are durable.
     durable: AtomicU64,
     sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
-    /// Bytes of the disk that pushes must leave free.
-    reserve_bytes: u64,
     /// Bytes at which a pack is full.
     pack_bytes: u64,
 }
@@ -140,7 +145,6 @@ impl Writer {
             state: Mutex::new(State { next_number, ..State::default() }),
             durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
-            reserve_bytes: options.reserve_bytes,
             pack_bytes: options.pack_bytes,
         })
     }
@@ -150,17 +154,14 @@ impl Writer {
     /// Returns how many frames there are with it: what [`Writer::durable`] must reach.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] when less than the reserve would stay free, or the disk's error. The pack is as before.
-    pub fn append(&self, frame: &Frame) -> Result<u64> {
+    /// [`Error::NoRoom`] when less than `reserve_bytes` would stay free, or the disk's error. The pack is as before.
+    pub fn append(&self, frame: &Frame, reserve_bytes: u64) -> Result<u64> {
         let mut bytes = Vec::with_capacity(pack::frame_bytes(frame.chunks.len(), frame.payload.len()));
         frame.encode(&mut bytes);
         let free = files::free_bytes(&self.shared.folder)?;
-        if free < self.reserve_bytes.saturating_add(bytes.len() as u64) {
-            return Err(Error::NoRoom {
-                folder: self.shared.folder.clone(),
-                free,
-                reserve: self.reserve_bytes,
-            });
+        if free < reserve_bytes.saturating_add(bytes.len() as u64) {
+            let folder = self.shared.folder.clone();
+            return Err(Error::NoRoom { folder, free, reserve: reserve_bytes });
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // While a sync runs nobody knows yet; the commit will.

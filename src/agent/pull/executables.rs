@@ -25,7 +25,7 @@ impl Talk {
         present: &Arc<Present>,
         store: &Arc<Store>,
     ) -> Result<(u64, u64)> {
-        self.sender.send(&PullRequest::WantExecutables).await?;
+        self.ask(&PullRequest::WantExecutables).await?;
         let PullReply::Executables(count) = self.reply().await? else {
             return Err(Error::OutOfTurn("something before executables"));
         };

@@ -127,7 +127,7 @@ impl Talk {
                     announced += window.expected.iter().map(|one| u64::from(of(one))).sum::<u64>();
                     monitor.begin(Phase::Transfer, Some(announced));
                     let count = end - first;
-                    self.sender.send(&PullRequest::WantChunks { first, count, marks }).await?;
+                    self.ask(&PullRequest::WantChunks { first, count, marks }).await?;
                     open.push_back(window);
                 }
             }

@@ -126,7 +126,7 @@ impl Talk {
         let wanted: Marks = nodes.iter().map(Option::is_none).collect();
         let mut places: VecDeque<u32> = wanted.places().collect();
         if !places.is_empty() {
-            self.sender.send(&PullRequest::WantSegments(wanted)).await?;
+            self.ask(&PullRequest::WantSegments(wanted)).await?;
         }
         let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
         while !places.is_empty() {

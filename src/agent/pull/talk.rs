@@ -1,11 +1,16 @@
 //! The stream of a pull.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 use super::super::{Error, Result};
-use crate::link::{Receiver, Sender};
+use crate::link::{self, Receiver, Sender};
 use crate::push;
 use crate::wire::{Parcel, ParcelError, PullReply, PullRequest};
+
+/// What a proxy that refuses has said by then is on its way.
+const HEAR_OUT: Duration = Duration::from_secs(5);
 
 /// Both halves of the stream.
 pub(super) struct Talk {
@@ -36,6 +41,31 @@ impl Talk {
             Some(PullReply::Refused(refusal)) => Err(Error::Refused(refusal)),
             Some(reply) => Ok(reply),
             None => Err(Error::Ended),
+        }
+    }
+
+    /// Asks for something.
+    pub async fn ask(&mut self, request: &PullRequest) -> Result<()> {
+        match self.sender.send(request).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.hear_out(error).await),
+        }
+    }
+
+    /// A proxy that refuses closes its half first: what it said before is the better reason.
+    async fn hear_out(&mut self, error: link::Error) -> Error {
+        let heard = async {
+            loop {
+                match self.receiver.receive::<PullReply>().await {
+                    Ok(Some(PullReply::Refused(refusal))) => return Some(refusal),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return None,
+                }
+            }
+        };
+        match tokio::time::timeout(HEAR_OUT, heard).await {
+            Ok(Some(refusal)) => Error::Refused(refusal),
+            _ => error.into(),
         }
     }
 

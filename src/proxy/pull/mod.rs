@@ -64,7 +64,8 @@ pub async fn serve(
                         break;
                     }
                 } else if requests_in.send(request).await.is_err() {
-                    break;
+                    // The pull has ended; why, the agent hears before this half is given up.
+                    return std::future::pending().await;
                 }
             }
         })
@@ -378,7 +379,14 @@ impl Supply<'_> {
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| unreadable(&error))
+        self.reader.read(chunk, out).map_err(|error| match error {
+            SourceError::Unknown(_) if !self.lease.holds() => Refusal {
+                fault: Fault::Retry,
+                text: "the pull took so long that the release was removed meanwhile".to_owned(),
+                hint: Some("pull again: what came is kept".to_owned()),
+            },
+            error => unreadable(&error),
+        })
     }
 }
 

@@ -92,7 +92,6 @@ impl Proxy {
     /// # Errors
     /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
     pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        shelf.heard();
         match (self.state, message) {
             (State::Naming | State::Receiving, FromAgent::Grown(grown)) if self.is_growing() => {
                 self.grown(grown, shelf)

@@ -1,6 +1,6 @@
 //! Reads a whole pack and says what of it is right.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::super::packs::{self, Pack};
 use crate::basis::Sketch;
@@ -21,96 +21,134 @@ pub struct Check {
     pub sketches: Vec<(ShortId, Sketch)>,
     /// What is not right.
     pub damaged: Vec<Damage>,
-    /// Chunks that the footer or a frame's table names and that cannot be had from this pack.
-    pub lost: Vec<ChunkId>,
+    /// Copies that the footer or a frame's table names and that are not what their names say: the chunk, and
+    /// where its frame begins.
+    pub wrong: Vec<(ChunkId, u64)>,
 }
 
-/// Reads a whole pack and hashes every chunk.
+impl Check {
+    /// The chunks of which the pack has no intact copy.
+    pub fn lost(&self) -> Vec<ChunkId> {
+        let intact: HashSet<ChunkId> = self.intact.iter().map(|(chunk, _, _)| chunk.id).collect();
+        let mut lost: Vec<ChunkId> = self.wrong.iter().map(|(id, _)| *id).collect();
+        lost.retain(|id| !intact.contains(id));
+        lost.sort_unstable();
+        lost.dedup();
+        lost
+    }
+}
+
+/// Reads a whole sealed pack and hashes every chunk.
 pub fn check(pack: &Pack) -> Check {
-    let mut check = Check::default();
-    let shown = pack.path().display().to_string();
-    let damage =
-        |offset, what: &str, chunks| Damage { pack: shown.clone(), offset, what: what.to_owned(), chunks };
-    check.bytes = match pack.bytes() {
-        Ok(bytes) => bytes,
+    let mut checking = Checking::new(pack);
+    match pack.bytes() {
+        Ok(bytes) => checking.check.bytes = bytes,
         Err(error) => {
-            check.damaged.push(damage(0, &error.to_string(), 0));
-            return check;
-        }
-    };
-    // The footer tells where frames begin; without it they are found one after another.
-    let footer = packs::check_sealed(pack);
-    let (offsets, named): (Vec<u64>, Vec<ChunkId>) = match &footer {
-        Ok(footer) => {
-            let offsets = (0..footer.frame_count()).map(|frame| footer.frame(frame).0).collect();
-            (offsets, footer.chunks().map(|entry| entry.chunk.id).collect())
-        }
-        Err(error) => {
-            check.damaged.push(damage(0, &error.to_string(), 0));
-            (Vec::new(), Vec::new())
-        }
-    };
-    let mut zstd = Decompressor::new();
-    if footer.is_ok() {
-        for offset in offsets {
-            check_frame(pack, offset, &mut zstd, &mut check, &damage);
-        }
-    } else {
-        let mut offset = HEADER_BYTES as u64;
-        while let Some(bytes) = check_frame(pack, offset, &mut zstd, &mut check, &damage) {
-            offset += bytes;
+            checking.damage(0, &error.to_string(), 0);
+            return checking.check;
         }
     }
-    let intact: HashSet<ChunkId> = check.intact.iter().map(|(chunk, _, _)| chunk.id).collect();
-    check.lost.extend(named);
-    check.lost.retain(|id| !intact.contains(id));
-    check.lost.sort_unstable();
-    check.lost.dedup();
-    check
+    // The footer tells where frames begin; without it they are found one after another.
+    match packs::check_sealed(pack) {
+        Ok(footer) => {
+            let mut named: BTreeMap<u64, Vec<ChunkId>> =
+                (0..footer.frame_count()).map(|frame| (footer.frame(frame).0, Vec::new())).collect();
+            for entry in footer.chunks() {
+                named.entry(entry.frame_offset).or_default().push(entry.chunk.id);
+            }
+            checking.named(named);
+        }
+        Err(error) => {
+            checking.damage(0, &error.to_string(), 0);
+            let mut offset = HEADER_BYTES as u64;
+            while let Some(bytes) = checking.frame(offset, &[]) {
+                offset += bytes;
+            }
+        }
+    }
+    checking.check
 }
 
-/// Checks one frame; gives its bytes where its numbers make sense.
-fn check_frame(
-    pack: &Pack,
-    offset: u64,
-    zstd: &mut Decompressor,
-    check: &mut Check,
-    damage: &impl Fn(u64, &str, u64) -> Damage,
-) -> Option<u64> {
-    let mut is_damaged = |text: &str| {
-        check.damaged.push(damage(offset, text, 0));
-        None
-    };
-    let bytes = match pack.frame(offset) {
-        Ok(bytes) => bytes,
-        Err(error) => return is_damaged(&error.to_string()),
-    };
-    let frame = match FrameView::parse(&bytes, offset) {
-        Ok(frame) => frame,
-        Err(error) => return is_damaged(&error.to_string()),
-    };
-    let length = frame.bytes().len() as u64;
-    let mut plain = Vec::new();
-    let decoded = zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
-    let mut wrong = 0;
-    let mut at = 0;
-    for chunk in frame.chunks() {
-        let end = at + chunk.bytes as usize;
-        if decoded.is_ok() && ChunkId::of(&plain[at..end]) == chunk.id {
-            check.intact.push((chunk, frame.kind(), offset));
-            if frame.kind() == FrameKind::Content {
-                check.sketches.extend(Sketch::of(&plain[at..end]).map(|sketch| (chunk.id.into(), sketch)));
+/// Reads the frames of an open pack that hold `named`, chunks and the places of their frames.
+pub fn check_open(pack: &Pack, named: Vec<(ChunkId, u32)>) -> Check {
+    let mut checking = Checking::new(pack);
+    let mut frames: BTreeMap<u64, Vec<ChunkId>> = BTreeMap::new();
+    for (id, offset) in named {
+        frames.entry(u64::from(offset)).or_default().push(id);
+    }
+    checking.named(frames);
+    checking.check
+}
+
+struct Checking<'a> {
+    pack: &'a Pack,
+    zstd: Decompressor,
+    check: Check,
+}
+
+impl<'a> Checking<'a> {
+    fn new(pack: &'a Pack) -> Self {
+        Self { pack, zstd: Decompressor::new(), check: Check::default() }
+    }
+
+    fn damage(&mut self, offset: u64, what: &str, chunks: u64) {
+        let file = self.pack.path().display().to_string();
+        self.check.damaged.push(Damage { file, offset, what: what.to_owned(), chunks });
+    }
+
+    /// Checks frames that are known, with the chunks that each should hold.
+    fn named(&mut self, frames: BTreeMap<u64, Vec<ChunkId>>) {
+        for (offset, ids) in frames {
+            let bytes = self.frame(offset, &ids);
+            if self.pack.is_open() {
+                self.check.bytes += bytes.unwrap_or_default();
             }
-        } else {
-            wrong += 1;
-            check.lost.push(chunk.id);
         }
-        at = end;
     }
-    if wrong > 0 {
-        check.damaged.push(damage(offset, "chunks are not what their names say", wrong));
-    } else if !frame.is_whole() {
-        check.damaged.push(damage(offset, "the frame's checksum is wrong", 0));
+
+    /// Checks one frame; gives its bytes where its numbers make sense.
+    fn frame(&mut self, offset: u64, named: &[ChunkId]) -> Option<u64> {
+        let pack = self.pack;
+        let unreadable = |checking: &mut Self, text: &str| {
+            checking.check.wrong.extend(named.iter().map(|id| (*id, offset)));
+            checking.damage(offset, text, named.len() as u64);
+            None
+        };
+        let bytes = match pack.frame(offset) {
+            Ok(bytes) => bytes,
+            Err(error) => return unreadable(self, &error.to_string()),
+        };
+        let frame = match FrameView::parse(&bytes, offset) {
+            Ok(frame) => frame,
+            Err(error) => return unreadable(self, &error.to_string()),
+        };
+        let length = frame.bytes().len() as u64;
+        let mut plain = Vec::new();
+        let decoded = self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
+        let mut intact = HashSet::new();
+        let mut wrong: HashSet<ChunkId> = named.iter().copied().collect();
+        let mut at = 0;
+        for chunk in frame.chunks() {
+            let end = at + chunk.bytes as usize;
+            if decoded.is_ok() && ChunkId::of(&plain[at..end]) == chunk.id {
+                intact.insert(chunk.id);
+                self.check.intact.push((chunk, frame.kind(), offset));
+                if frame.kind() == FrameKind::Content {
+                    let sketch = Sketch::of(&plain[at..end]);
+                    self.check.sketches.extend(sketch.map(|sketch| (chunk.id.into(), sketch)));
+                }
+            } else {
+                wrong.insert(chunk.id);
+            }
+            at = end;
+        }
+        wrong.retain(|id| !intact.contains(id));
+        if !wrong.is_empty() {
+            self.damage(offset, "chunks are not what their names say", wrong.len() as u64);
+            self.check.wrong.extend(wrong.into_iter().map(|id| (id, offset)));
+        } else if !frame.is_whole() {
+            self.damage(offset, "the frame's checksum is wrong", 0);
+        }
+        Some(length)
     }
-    Some(length)
 }

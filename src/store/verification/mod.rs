@@ -10,16 +10,20 @@ mod repair;
 pub use repair::heal;
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Result, Store, recovery};
+use self::check::Check;
+use super::packs::{self, Pack};
+use super::{Error, Result, Store, recovery};
+use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::ReleaseId;
 use crate::manifest::Item;
 use crate::pack::PackId;
 use crate::reassembly::{self, ChunkSource};
-use crate::upkeep::{Incomplete, Verified};
+use crate::upkeep::{Damage, Incomplete, Verified};
 
 /// How to verify.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +36,10 @@ pub struct Pass {
     pub bytes_per_second: Option<u64>,
 }
 
-/// Verifies the packs from where the last pass stopped. Stops between packs when `cancelled`.
+/// Verifies the packs from where the last pass stopped; at its end, all else that the space keeps. Stops between
+/// packs when `cancelled`.
+///
+/// Chunks that are found damaged count as missing from then on, whether the pass repairs or not.
 ///
 /// # Errors
 /// The disk's or the index's.
@@ -40,6 +47,8 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
     let begin = Instant::now();
     let cursor_file = store.shared.folder.join("verify.cursor");
     let mut verified = Verified { finished: true, ..Verified::default() };
+    // Those that are open first: one that is sealed meanwhile is then among the others.
+    let read_open = verify_open(store, pass, &mut verified)?;
     let mut packs = recovery::list_sealed(&store.shared.folder)?;
     packs.sort_by_key(|pack| pack.id);
     let after = files::read_if_there(&cursor_file, 64)?
@@ -54,32 +63,98 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
         let alone = store.condemned.begin();
         let known = store.shared.packs.by_id(pack.id);
         // A pack may have been collected since it was listed, or not be in the index yet: the sealer sees to it.
-        if !pack.path().exists() || known.as_ref().is_some_and(|(_, pack)| pack.is_open()) {
+        let is_open = known.as_ref().is_some_and(|(_, pack)| pack.is_open());
+        if !pack.path().exists() || is_open || read_open.contains(&pack.id) {
             continue;
         }
         let number = known.map(|(number, _)| number);
         let check = check::check(&pack);
-        verified.packs += 1;
-        verified.chunks += check.intact.len() as u64;
-        verified.bytes += check.bytes;
-        store.sketches.insert(check.sketches.iter().copied());
         if check.damaged.is_empty() {
             verified.indexed += repair::mend_index(store, number, &pack, pass.repair)?;
         } else {
-            repair::report(store, &check);
+            repair::report(store, &pack, &check);
             if pass.repair {
                 repair::set_aside(store, number, &pack, &check)?;
                 verified.set_aside += 1;
             }
         }
+        take_in(store, check, &mut verified);
         drop(alone);
-        verified.damaged.extend(check.damaged);
         pack.release(0, usize::MAX);
-        files::publish(&cursor_file, pack.id.to_string().as_bytes(), 0o600)?;
+        note_cursor(&cursor_file, &pack);
         keep_rate(pass, begin, verified.bytes, cancelled);
     }
     files::remove(&cursor_file)?;
+    verify_records(store, pass, &mut verified)?;
+    for (file, bytes) in store.rebuilt.damaged(pass.repair, &mut |bytes| {
+        verified.bytes += bytes;
+        keep_rate(pass, begin, verified.bytes, cancelled);
+        !cancelled.load(Ordering::Relaxed)
+    }) {
+        let what = "a kept archive is not what its name says; it is rebuilt when it is needed".to_owned();
+        tracing::error!(file = %file.display(), bytes, "a kept archive is damaged");
+        let file = file.display().to_string();
+        verified.damaged.push(Damage { file, offset: 0, what, chunks: 0 });
+    }
     Ok(verified)
+}
+
+/// Verifies the packs that are not sealed yet; gives their names.
+fn verify_open(store: &Store, pass: Pass, verified: &mut Verified) -> Result<HashSet<PackId>> {
+    let mut read = HashSet::new();
+    for (number, pack) in store.shared.packs.all().into_iter().filter(|(_, pack)| pack.is_open()) {
+        let alone = store.condemned.begin();
+        let check = check::check_open(&pack, store.shared.recent.of_pack(number));
+        read.insert(pack.id);
+        if !check.damaged.is_empty() {
+            repair::report(store, &pack, &check);
+            if pass.repair {
+                store.writer.seal_now()?;
+                let sealed = Pack::sealed(pack.id, packs::sealed_path(&store.shared.folder, pack.id));
+                repair::set_aside(store, Some(number), &sealed, &check)?;
+                verified.set_aside += 1;
+            }
+        }
+        take_in(store, check, verified);
+        drop(alone);
+    }
+    Ok(read)
+}
+
+fn take_in(store: &Store, check: Check, verified: &mut Verified) {
+    verified.packs += 1;
+    verified.chunks += check.intact.len() as u64;
+    verified.bytes += check.bytes;
+    verified.damaged.extend(check.damaged);
+    store.sketches.insert(check.sketches.into_iter());
+}
+
+/// Remembers how far the pass came; where that cannot be written, the next one reads more again.
+fn note_cursor(file: &Path, pack: &Pack) {
+    if let Err(error) = files::publish(file, pack.id.to_string().as_bytes(), 0o600) {
+        tracing::warn!(%error, "how far verifying came could not be written down");
+    }
+}
+
+/// Reads every record again. One that is damaged on disk is written anew from memory; one that was damaged when
+/// the space was opened is named, and let go by a pass that repairs.
+fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<()> {
+    let mut named = |path: &Path, what: &str| {
+        tracing::error!(file = %path.display(), what, "damage was found");
+        let (file, what) = (path.display().to_string(), what.to_owned());
+        verified.damaged.push(Damage { file, offset: 0, what, chunks: 0 });
+    };
+    for path in store.records().damaged_on_disk(pass.repair)? {
+        named(&path, "a record is damaged; the store still knows what it said");
+    }
+    for path in store.records().unreadable() {
+        named(&path, "the record of a push is damaged: nobody knows which release it was");
+        if pass.repair {
+            store.records().let_go(&path)?;
+            verified.records_let_go += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Looks for every chunk of every release; where all are there, the store counts as whole again.
@@ -125,7 +200,10 @@ enum Completeness {
 }
 
 fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
-    let Ok(root) = store.root(release) else { return Ok(Completeness::Unreadable) };
+    let root = match store.root(release) {
+        Ok(root) => root,
+        Err(error) => return unreadable(*release, reassembly::Error::from(error)),
+    };
     let mut missing = HashSet::new();
     let mut failed = Ok(());
     let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
@@ -140,10 +218,18 @@ fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
     });
     failed?;
     match walked {
-        Err(_) => Ok(Completeness::Unreadable),
+        Err(error) => unreadable(*release, error),
         Ok(()) if missing.is_empty() => Ok(Completeness::Complete),
         Ok(()) => Ok(Completeness::Lacks(missing.len() as u64)),
     }
+}
+
+/// A manifest that is damaged cannot be read; one that merely could not be read now is an error.
+fn unreadable(release: ReleaseId, error: reassembly::Error) -> Result<Completeness> {
+    if matches!(error.fault(), Fault::Corrupt | Fault::Version) {
+        return Ok(Completeness::Unreadable);
+    }
+    Err(Error::Manifest { release, source: Box::new(error) })
 }
 
 /// Waits until no more was read than the rate allows.

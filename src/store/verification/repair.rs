@@ -1,23 +1,28 @@
 //! Mends what verifying found.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::super::lost::DamagedCopy;
 use super::super::packs::{self, Pack};
+use super::super::place::Place;
 use super::super::{Result, Store, recovery};
 use super::check::Check;
 use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::crash;
 use crate::files;
 use crate::ids::ChunkId;
-use crate::pack::{Frame, FrameKind, FrameView};
+use crate::pack::{FooterView, Frame, FrameKind, FrameView};
 
-/// Names the damage in the log, and has what is lost asked for again.
-pub fn report(store: &Store, check: &Check) {
+/// Names the damage in the log, and has what is lost asked for by the next push.
+pub fn report(store: &Store, pack: &Pack, check: &Check) {
     for damage in &check.damaged {
-        tracing::error!(pack = damage.pack, offset = damage.offset, what = damage.what, "damage was found");
+        tracing::error!(file = damage.file, offset = damage.offset, what = damage.what, "damage was found");
     }
-    store.mark_incomplete();
+    let copies = check.wrong.iter().filter_map(|(id, offset)| {
+        Some(DamagedCopy { id: *id, pack: pack.id, frame_offset: u32::try_from(*offset).ok()? })
+    });
+    store.note_damaged(copies);
 }
 
 /// Brings a damaged pack's intact chunks over and sets the pack aside.
@@ -52,7 +57,7 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
     store.writer.seal_now()?;
     crash::point("aside.sealed");
     if let Some(number) = number {
-        store.shared.index.take_out(number, &check.lost)?;
+        store.shared.index.take_out(number, &check.lost())?;
         store.shared.packs.remove(number);
     }
     crash::point("aside.index");
@@ -68,14 +73,28 @@ fn aside_path(folder: &Path, pack: &Pack) -> PathBuf {
     folder.join(pack.path().file_name().unwrap_or_default())
 }
 
-/// Has the index know every chunk of an intact pack; gives how many it did not know.
+/// Has the index know every chunk of an intact pack, by a place where that is; gives of how many it did not.
 pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool) -> Result<u64> {
     let footer = packs::check_sealed(pack)?;
     let mut unknown = 0;
+    let mut elsewhere: BTreeMap<u32, Vec<(ChunkId, Place)>> = BTreeMap::new();
     for entry in footer.chunks() {
-        if number.is_none() || store.shared.index.find(&entry.chunk.id)?.is_none() {
-            unknown += 1;
+        match store.shared.index.find(&entry.chunk.id)?.filter(|_| number.is_some()) {
+            None => unknown += 1,
+            Some(place) if Some(place.pack) == number => {
+                unknown += u64::from(!is_place_in(&footer, &entry.chunk.id, place));
+            }
+            Some(place) => elsewhere.entry(place.pack).or_default().push((entry.chunk.id, place)),
         }
+    }
+    for (other, places) in elsewhere {
+        // What is wrong with that pack itself is told when it is read.
+        let Some(other) = store.shared.packs.by_number(other).filter(|pack| !pack.is_open()) else {
+            unknown += places.len() as u64;
+            continue;
+        };
+        let Ok(footer) = packs::check_sealed(&other) else { continue };
+        unknown += places.iter().filter(|(id, place)| !is_place_in(&footer, id, *place)).count() as u64;
     }
     if unknown > 0 && repair {
         let number = match number {
@@ -87,6 +106,14 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
         store.shared.packs.insert(number, sealed);
     }
     Ok(unknown)
+}
+
+/// Whether a pack of that footer has the chunk at `place`.
+fn is_place_in(footer: &FooterView<'_>, id: &ChunkId, place: Place) -> bool {
+    footer.find_all(id).any(|entry| {
+        let found = (entry.frame_offset, entry.plain_offset, entry.chunk.bytes);
+        found == (u64::from(place.frame_offset), place.plain_offset, place.bytes)
+    })
 }
 
 /// Puts chunks that were found elsewhere back into the store; each is verified by its name first.

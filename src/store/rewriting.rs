@@ -1,0 +1,403 @@
+//! Frees packs: removes those with nothing alive, brings what is alive in others into the open pack.
+//!
+//! No frame takes more room than it did: one that is alive as a whole is copied as it is, and parts of others are
+//! compressed together only where that is smaller than the frames they came from.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::collection::Sweep;
+use super::marking::Live;
+use super::packs::{self, Pack};
+use super::{Error, Planted, Result, Store};
+use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use crate::crash;
+use crate::faults::{Fault, Faulty};
+use crate::files;
+use crate::ids::ChunkId;
+use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use crate::pack::{Frame, FrameKind, FrameView, frame_bytes};
+use crate::upkeep::Collected;
+
+/// 4 MiB: what rewriting leaves free, for footers and the index. Below it a dead pack's file goes before its entries
+/// do: a crash between the two costs a new index, and the index may need the room to forget them.
+const ROOM_LEFT: u64 = 4 * 1024 * 1024;
+/// 64 MiB: with less free, packs are rewritten only where that gives back ...
+const ROOM_TIGHT: u64 = 64 * 1024 * 1024;
+/// ... 1 MiB each, so that what the index grows by is always less ...
+const GAIN_TIGHT: u64 = 1024 * 1024;
+/// ... and else this part of a full pack, 16 KiB, so that file systems' blocks and folders do not take it again.
+const GAIN_PART: u64 = 4096;
+/// Bytes in a footer for each chunk, with room for its frame.
+const FOOTER_CHUNK_BYTES: u64 = 60;
+
+/// A frame with something alive in it.
+struct LiveFrame {
+    offset: u64,
+    /// Which of its chunks are alive, in order.
+    alive: Vec<bool>,
+    bytes: u64,
+}
+
+impl LiveFrame {
+    fn is_whole(&self) -> bool {
+        self.alive.iter().all(|alive| *alive)
+    }
+}
+
+/// What of a pack is alive.
+pub struct Share {
+    /// The frames to keep something of, in the pack's order.
+    frames: Vec<LiveFrame>,
+    /// Bytes of the pack for what is alive, as far as frames can be told apart.
+    pub live_bytes: u64,
+    /// The chunks that the index knows in this pack and that go with it.
+    dead: Vec<ChunkId>,
+    /// How many chunks are not alive, or not needed here.
+    pub dead_chunks: u64,
+    /// Whether some are not needed here as another pack has them.
+    has_copies: bool,
+    /// The pack's bytes.
+    pub bytes: u64,
+}
+
+impl Share {
+    /// Looks at every chunk of a pack.
+    pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
+        let bytes = pack.bytes()?;
+        let mut share = Self {
+            frames: Vec::new(),
+            live_bytes: 0,
+            dead: Vec::new(),
+            dead_chunks: 0,
+            has_copies: false,
+            bytes,
+        };
+        let (mut plain, mut live_plain) = (0, 0);
+        let mut failed = Ok(());
+        packs::visit_frames(pack, &mut |frame| {
+            let mut frame_alive = Vec::with_capacity(frame.chunks.len());
+            for chunk in &frame.chunks {
+                plain += u64::from(chunk.bytes);
+                let place = match store.find(&chunk.id) {
+                    Ok(place) => place,
+                    Err(error) => {
+                        failed = Err(error);
+                        return;
+                    }
+                };
+                // A copy that the index does not point to is not needed, alive or not.
+                let elsewhere = place.is_some_and(|place| place.pack != number);
+                let may_go = how.all || store.condemned.has(&chunk.id);
+                let is_alive = !elsewhere && (!may_go || live.has(&chunk.id));
+                frame_alive.push(is_alive);
+                if is_alive {
+                    live_plain += u64::from(chunk.bytes);
+                } else {
+                    share.dead_chunks += 1;
+                    share.has_copies |= elsewhere;
+                    if !elsewhere {
+                        share.dead.push(chunk.id);
+                    }
+                }
+            }
+            if frame_alive.contains(&true) {
+                let (offset, bytes) = (frame.offset, frame.bytes);
+                share.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
+            }
+        })?;
+        failed?;
+        share.live_bytes = bytes * live_plain / plain.max(1);
+        Ok(share)
+    }
+
+    /// Whether nothing of the pack is needed.
+    pub fn is_dead(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// What rewriting may write at most.
+    fn room(&self) -> u64 {
+        let chunks: usize = self.frames.iter().map(|frame| frame.alive.len()).sum();
+        let frames: u64 = self.frames.iter().map(|frame| frame.bytes).sum();
+        frames + FOOTER_CHUNK_BYTES * chunks as u64 + ROOM_LEFT
+    }
+}
+
+/// A pack whose live chunks were appended.
+struct Emptied {
+    number: u32,
+    pack: Arc<Pack>,
+    /// The chunks to take out of the index.
+    dead: Vec<ChunkId>,
+    bytes: u64,
+}
+
+/// Brings packs' live chunks into the open pack, and removes the packs once that is durable and indexed.
+pub struct Rewriting<'a> {
+    store: &'a Store,
+    dry_run: bool,
+    compressor: Compressor,
+    zstd: Decompressor,
+    emptied: Vec<Emptied>,
+    /// Bytes appended since packs were last removed.
+    appended_bytes: u64,
+    /// All bytes appended, and those of all packs that their copies replace.
+    taken: u64,
+    given: u64,
+    /// In a dry run, the bytes that would be free now.
+    foreseen_free: u64,
+}
+
+impl<'a> Rewriting<'a> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The disk cannot be examined.
+    pub fn new(store: &'a Store, dry_run: bool) -> Result<Self> {
+        let foreseen_free = files::free_bytes(&store.shared.folder)?;
+        Ok(Self {
+            store,
+            dry_run,
+            compressor: Compressor::new(LEVEL_DEFAULT),
+            zstd: Decompressor::new(),
+            emptied: Vec::new(),
+            appended_bytes: 0,
+            taken: 0,
+            given: 0,
+            foreseen_free,
+        })
+    }
+
+    /// Removes a pack with nothing alive.
+    pub fn remove(
+        &mut self,
+        number: u32,
+        pack: &Pack,
+        share: Share,
+        collected: &mut Collected,
+    ) -> Result<()> {
+        self.foreseen_free += share.bytes;
+        if !self.dry_run {
+            // The copies elsewhere may be ones that a push has just brought.
+            if share.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
+                self.store.sync()?;
+            }
+            crash::point("collect.dead");
+            if files::free_bytes(&self.store.shared.folder)? < ROOM_LEFT {
+                self.store.shared.packs.remove(number);
+                files::remove(pack.path())?;
+                crash::point("collect.freed");
+                self.store.shared.index.take_out(number, &share.dead)?;
+            } else {
+                take_out(self.store, number, pack, &share.dead)?;
+            }
+        }
+        self.given += share.bytes;
+        collected.packs_removed += 1;
+        collected.removed_chunks += share.dead_chunks;
+        Ok(())
+    }
+
+    /// Appends what is alive in the pack, where there is room for it and it gives disk back; a pack with a damaged
+    /// chunk stays.
+    pub fn take(
+        &mut self,
+        number: u32,
+        pack: &Arc<Pack>,
+        share: Share,
+        gather: bool,
+        collected: &mut Collected,
+    ) -> Result<()> {
+        if self.free()? < share.room() {
+            // What was rewritten so far gives its room first, then archives that can be rebuilt.
+            self.remove_emptied()?;
+            if self.free()? < share.room() {
+                self.clear_rebuilt();
+            }
+        }
+        let free = self.free()?;
+        if free < share.room() {
+            collected.packs_without_room += 1;
+            collected.dead_chunks_left += share.dead_chunks;
+            return Ok(());
+        }
+        let is_tight = free < ROOM_TIGHT;
+        let least = if is_tight { GAIN_TIGHT } else { self.store.options.pack_bytes / GAIN_PART };
+        let gives_little = share.bytes.saturating_sub(share.live_bytes) < least;
+        if gives_little && (is_tight || !gather) {
+            collected.dead_chunks_left += share.dead_chunks;
+            return Ok(());
+        }
+        match self.append_live(pack, &share) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) if error.fault() == Fault::Full => {
+                // The copies that were made stay, and the pack too; others may still fit.
+                tracing::warn!(%error, "a pack could not be rewritten");
+                collected.packs_without_room += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        crash::point("collect.appended");
+        self.given += share.bytes;
+        collected.packs_removed += 1;
+        collected.removed_chunks += share.dead_chunks;
+        self.emptied.push(Emptied { number, pack: Arc::clone(pack), dead: share.dead, bytes: share.bytes });
+        if self.appended_bytes >= self.store.options.pack_bytes {
+            self.remove_emptied()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was emptied and counts what all of it gave.
+    pub fn finish(mut self, collected: &mut Collected) -> Result<()> {
+        self.remove_emptied()?;
+        collected.reclaimed_bytes += self.given.saturating_sub(self.taken);
+        Ok(())
+    }
+
+    /// Bytes of the disk that are free, the reserve included.
+    fn free(&self) -> Result<u64> {
+        if self.dry_run {
+            return Ok(self.foreseen_free);
+        }
+        Ok(files::free_bytes(&self.store.shared.folder)?)
+    }
+
+    fn clear_rebuilt(&mut self) {
+        if self.dry_run {
+            self.foreseen_free += self.store.rebuilt.bytes();
+        } else {
+            self.store.rebuilt.clear();
+        }
+    }
+
+    /// Appends the live chunks of a pack; false where one is damaged.
+    fn append_live(&mut self, pack: &Pack, share: &Share) -> Result<bool> {
+        let mut group = Group::default();
+        for live in &share.frames {
+            let bytes = pack.frame(live.offset)?;
+            let damaged = |source| Error::Pack { path: pack.path().to_owned(), source };
+            let frame = FrameView::parse(&bytes, live.offset).map_err(damaged)?;
+            let mut plain = Vec::new();
+            let decoded =
+                self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
+            let mut parts = Vec::new();
+            let mut rest = plain.as_slice();
+            for (chunk, alive) in frame.chunks().zip(&live.alive) {
+                let content = rest.split_off(..chunk.bytes as usize);
+                let content = content.filter(|content| !*alive || ChunkId::of(content) == chunk.id);
+                let Some(content) = content.filter(|_| decoded.is_ok()) else {
+                    self.store.suspect.store(true, Ordering::Relaxed);
+                    return Ok(false);
+                };
+                if *alive {
+                    parts.push(content);
+                }
+            }
+            if live.is_whole() {
+                self.append_group(&mut group)?;
+                self.append(&copy(&frame))?;
+                continue;
+            }
+            if !group.takes(frame.kind(), &parts) {
+                self.append_group(&mut group)?;
+            }
+            group.add(&frame, &parts);
+        }
+        self.append_group(&mut group)?;
+        Ok(true)
+    }
+
+    /// Appends the parts of a group, or, where that is no larger, the frames that they came from.
+    fn append_group(&mut self, group: &mut Group) -> Result<()> {
+        let Group { kind, parts, frames, bytes, .. } = std::mem::take(group);
+        let Some(kind) = kind else { return Ok(()) };
+        let together = Frame::compress(kind, parts.iter().map(Vec::as_slice), &mut self.compressor);
+        if frame_bytes(together.chunks.len(), together.payload.len()) as u64 <= bytes {
+            return self.append(&together);
+        }
+        frames.iter().try_for_each(|frame| self.append(frame))
+    }
+
+    fn append(&mut self, frame: &Frame) -> Result<()> {
+        let bytes = frame_bytes(frame.chunks.len(), frame.payload.len()) as u64;
+        if !self.dry_run {
+            // The reserve is there for this.
+            self.store.append_leaving(frame, 0)?;
+        }
+        self.foreseen_free = self.foreseen_free.saturating_sub(bytes);
+        self.appended_bytes += bytes;
+        self.taken += bytes;
+        Ok(())
+    }
+
+    /// The copies are durable and in the index before the old packs leave either.
+    fn remove_emptied(&mut self) -> Result<()> {
+        if self.emptied.is_empty() {
+            return Ok(());
+        }
+        if !self.dry_run {
+            // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
+            if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
+                self.store.writer.seal_now()?;
+            }
+            crash::point("collect.sealed");
+        }
+        self.appended_bytes = 0;
+        for emptied in self.emptied.drain(..) {
+            self.foreseen_free += emptied.bytes;
+            if !self.dry_run {
+                take_out(self.store, emptied.number, &emptied.pack, &emptied.dead)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a pack that nothing needs: from the index, then from the disk.
+fn take_out(store: &Store, number: u32, pack: &Pack, dead: &[ChunkId]) -> Result<()> {
+    store.shared.index.take_out(number, dead)?;
+    crash::point("collect.index");
+    store.shared.packs.remove(number);
+    files::remove(pack.path())?;
+    crash::point("collect.removed");
+    Ok(())
+}
+
+/// The frame as it is.
+fn copy(frame: &FrameView<'_>) -> Frame {
+    let chunks = frame.chunks().collect();
+    Frame { kind: frame.kind(), codec: frame.codec(), chunks, payload: frame.payload().to_vec() }
+}
+
+/// Live parts of neighbouring frames of one kind, to be compressed together.
+#[derive(Default)]
+struct Group {
+    kind: Option<FrameKind>,
+    parts: Vec<Vec<u8>>,
+    plain_bytes: usize,
+    /// The frames that the parts are from, and their bytes.
+    frames: Vec<Frame>,
+    bytes: u64,
+}
+
+impl Group {
+    /// Whether the parts still fit.
+    fn takes(&self, kind: FrameKind, parts: &[&[u8]]) -> bool {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.kind.is_none_or(|own| own == kind)
+            && (self.parts.is_empty() || self.plain_bytes + bytes <= FRAME_PLAIN_TARGET)
+            && self.parts.len() + parts.len() <= FRAME_CHUNKS_MAX
+    }
+
+    fn add(&mut self, frame: &FrameView<'_>, parts: &[&[u8]]) {
+        self.kind = Some(frame.kind());
+        self.parts.extend(parts.iter().map(|part| part.to_vec()));
+        self.plain_bytes += parts.iter().map(|part| part.len()).sum::<usize>();
+        self.bytes += frame.bytes().len() as u64;
+        self.frames.push(copy(frame));
+    }
+}
