@@ -129,6 +129,7 @@ pub fn collect(
     crash::point("collect.condemned");
     *waits_for = waited_for(store);
     if nothing {
+        collected.packs = store.shared.packs.sealed().len() as u64;
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
@@ -157,8 +158,12 @@ fn foresee(
         return Ok(());
     }
     let is_held = waits_for.iter().any(|lease| holding.contains(lease)) && !store.condemned.is_empty();
+    if !is_held && dead(store, &live).is_empty() {
+        collected.packs = store.shared.packs.sealed().len() as u64;
+        return Ok(());
+    }
     // What is not condemned yet waits for whoever is there now.
-    collected.waits_for_pushes = is_held || (!holding.is_empty() && !dead(store, &live).is_empty());
+    collected.waits_for_pushes = !holding.is_empty();
     if is_held || (!holding.is_empty() && store.condemned.is_empty()) {
         return Ok(());
     }

@@ -101,3 +101,9 @@ fn chunks_checked_without_a_lease_are_caught() {
     let caught = (1..10).any(|look| matches!(commit_at(look, Some(Planted::CheckedUnheld)), (true, false)));
     assert!(caught, "no collector took anything");
 }
+
+#[test]
+fn a_push_whose_lease_lapsed_and_that_does_not_look_again_is_caught() {
+    let caught = (1..10).any(|look| matches!(commit_at(look, Some(Planted::LapsedUnchecked)), (true, false)));
+    assert!(caught, "no collector took anything");
+}

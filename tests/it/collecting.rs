@@ -1,0 +1,200 @@
+//! Collecting garbage where it is hard: on a full disk, and beside pushes that do not go on.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use whit::agent::push::Order;
+use whit::store::{LEASE_LIFE_MAX, LEASE_TIME};
+use whit::upkeep::Collected;
+use whit::wire::{Answer, Operation};
+
+use crate::trees::{assert_same, noise, write};
+use crate::walker::{Step, Walker};
+use crate::world::{World, ask_as, order, within};
+
+async fn collect(world: &World, dry_run: bool) -> Collected {
+    match ask_as(world.access(), &Operation::Collect { dry_run }).await.expect("collected").as_slice() {
+        [Answer::Collected(collected)] => *collected,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn remove(world: &World, selector: &str) {
+    let remove = Operation::Remove(selector.parse().expect("a selector"));
+    ask_as(world.access(), &remove).await.expect("removed");
+}
+
+/// A mounted tmpfs; gone with its owner.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir_all(at).expect("created");
+        let options = format!("size={mebibytes}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        mount.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).expect("a file system");
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Takes all but `left` bytes.
+    fn fill(&self, left: u64) {
+        let file = File::create(self.0.join("ballast")).expect("created");
+        let bytes = self.free().saturating_sub(left);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("filled");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").args(["--lazy"]).arg(&self.0).status());
+    }
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// Pushes trees that are removed, most of which share something with one that stays.
+async fn mostly_garbage(world: &mut World, dead: u64, partly: u64) {
+    let kept = world.path("kept");
+    for number in 0..dead + partly {
+        let tree = world.path(&format!("tree{number}"));
+        write(&tree, "own", noise(number, 1_800_000));
+        if number >= dead {
+            let shared = noise(1000 + number, 200_000);
+            write(&tree, "shared", &shared);
+            write(&kept, &format!("{number}"), &shared);
+        }
+        let label = format!("v{number}").parse().expect("a label");
+        world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+        // A restart seals the open pack, so that each release has its own.
+        world.stop().await;
+        world.again();
+    }
+    world.push("kept", &kept).await;
+    world.stop().await;
+    world.again();
+    for number in 0..dead + partly {
+        remove(world, &format!("app@v{number}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_promises_what_a_run_does() {
+    within(async {
+        let mut world = World::start();
+        mostly_garbage(&mut world, 1, 2).await;
+        let promised = collect(&world, true).await;
+        assert_eq!(promised.packs_removed, 3, "{promised:?}");
+        assert_eq!(collect(&world, false).await, promised);
+        let promised = collect(&world, true).await;
+        assert_eq!(promised.packs_removed, 0, "{promised:?}");
+        assert_eq!(collect(&world, false).await, promised);
+        world.pull("kept", &world.path("copy")).await.expect("pulled");
+        assert_same(&world.path("kept"), &world.path("copy"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_collected_and_no_run_takes_room() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(disk) = Mounted::new(&folder.path().join("m"), 48) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    within(async {
+        // With a reserve that gives it all the room it needs, and with none and not a byte left.
+        for (reserve_bytes, left) in [(8 * MIB, 8 * MIB), (8 * MIB, 0), (0, 0)] {
+            let data = disk.0.join("data");
+            let mut world = World::start_with(|options| {
+                options.data.clone_from(&data);
+                options.store.reserve_bytes = reserve_bytes;
+            });
+            mostly_garbage(&mut world, 3, 4).await;
+            disk.fill(left);
+            let begin = disk.free();
+            let mut free = begin;
+            loop {
+                let promised = collect(&world, true).await;
+                let collected = collect(&world, false).await;
+                assert_eq!(collected, promised, "reserve {reserve_bytes}, {left} B left");
+                println!("reserve {reserve_bytes}: {free} B free, then {}: {collected:?}", disk.free());
+                assert!(disk.free() >= free, "a run took room: {free} B, then {} B", disk.free());
+                free = disk.free();
+                if collected.packs_removed == 0 {
+                    break;
+                }
+            }
+            assert!(free >= begin + 11 * MIB, "{} B were freed", free - begin);
+            world.pull("kept", &world.path("copy")).await.expect("pulled");
+            assert_same(&world.path("kept"), &world.path("copy"));
+            fs::remove_file(disk.0.join("ballast")).expect("removed");
+            world.stop().await;
+            world.again();
+            assert_eq!(collect(&world, false).await.packs_removed, 0, "nothing was left over");
+            world.stop().await;
+            fs::remove_dir_all(&data).expect("removed");
+        }
+    })
+    .await;
+}
+
+/// Seconds by which the stores of these tests are late.
+static LATE: AtomicU64 = AtomicU64::new(0);
+
+fn late() -> Instant {
+    Instant::now() + Duration::from_secs(LATE.load(Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease() {
+    within(async {
+        let mut world = World::start_with(|options| options.store.now = late);
+        for number in 0..2 {
+            let tree = world.path(&format!("tree{number}"));
+            write(&tree, "own", noise(number, 400_000));
+            let label = format!("v{number}").parse().expect("a label");
+            world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+            world.stop().await;
+            world.again();
+        }
+        // A push that counts on the chunks of v0, and stops.
+        write(&world.path("tree0"), "more", noise(7, 200_000));
+        let mut walker = Walker::begin(world.access(), "other", &world.path("tree0")).await.expect("begun");
+        while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
+        remove(&world, "app@v0").await;
+        assert!(collect(&world, true).await.waits_for_pushes);
+        for _ in 0..2 {
+            let collected = collect(&world, false).await;
+            assert!(collected.waits_for_pushes && collected.packs_removed == 0, "{collected:?}");
+        }
+        LATE.fetch_add(LEASE_TIME.as_secs(), Ordering::Relaxed);
+        let collected = collect(&world, false).await;
+        assert_eq!(collected.packs_removed, 1, "{collected:?}");
+        drop(walker);
+        // One that goes on, a little at a time, for as long as it likes.
+        write(&world.path("tree1"), "more", noise(8, 2_000_000));
+        let mut walker = Walker::begin(world.access(), "other", &world.path("tree1")).await.expect("begun");
+        while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
+        remove(&world, "app@v1").await;
+        let mut passed = Duration::ZERO;
+        loop {
+            let collected = collect(&world, false).await;
+            if collected.packs_removed == 1 {
+                break;
+            }
+            assert!(passed < LEASE_LIFE_MAX + LEASE_TIME, "{collected:?}");
+            let step = LEASE_TIME / 2;
+            LATE.fetch_add(step.as_secs(), Ordering::Relaxed);
+            passed += step;
+            while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
+        }
+    })
+    .await;
+}
