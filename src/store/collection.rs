@@ -217,7 +217,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
     let mut rewriting = Rewriting::new(store, how.dry_run)?;
-    let mut partly_alive = Vec::new();
+    let (mut partly_alive, mut dead) = (Vec::new(), Vec::new());
     for (number, pack) in packs {
         if how.cancelled.load(Ordering::Relaxed) {
             return rewriting.finish(collected);
@@ -225,7 +225,10 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         collected.packs += 1;
         let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
         let gather = gather_small && is_small(&pack);
-        if share.is_dead() {
+        if share.is_dead() && rewriting.is_cramped()? {
+            // The index is asked first, as it may not answer any more once it was changed on a full disk.
+            dead.push((number, pack, share));
+        } else if share.is_dead() {
             rewriting.remove(number, &pack, share, collected)?;
         } else if gather || share.live_bytes * 100 < share.bytes * ALIVE_PERCENT_MIN {
             partly_alive.push((number, pack, gather));
@@ -233,7 +236,14 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
             collected.dead_chunks_left += share.dead_chunks;
         }
     }
+    for (number, pack, share) in dead {
+        rewriting.remove(number, &pack, share, collected)?;
+    }
     for (number, pack, gather) in partly_alive {
+        if rewriting.has_lost_index() {
+            collected.packs_without_room += 1;
+            continue;
+        }
         if how.cancelled.load(Ordering::Relaxed) {
             break;
         }

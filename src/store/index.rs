@@ -279,6 +279,11 @@ impl Index {
     /// The index is damaged or the disk full.
     pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
         crash::point("take-out.before");
+        // Its number is not given again, were it the last: an entry that a crash leaves must lead nowhere.
+        if self.next_number()? <= number {
+            let next = (number + 1).to_le_bytes();
+            guarded(|| Ok(self.numbers.insert("next", &next).map(drop)?))?;
+        }
         guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
         self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         crash::point("take-out.catalogue");

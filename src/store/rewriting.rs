@@ -51,7 +51,7 @@ pub struct Share {
     frames: Vec<LiveFrame>,
     /// Bytes of the pack for what is alive, as far as frames can be told apart.
     pub live_bytes: u64,
-    /// The chunks that the index knows in this pack and that go with it.
+    /// The chunks that go with the pack. The index may still know some here of which a later pack has a copy.
     dead: Vec<ChunkId>,
     /// How many chunks are not alive, or not needed here.
     pub dead_chunks: u64,
@@ -96,9 +96,7 @@ impl Share {
                 } else {
                     share.dead_chunks += 1;
                     share.has_copies |= elsewhere;
-                    if !elsewhere {
-                        share.dead.push(chunk.id);
-                    }
+                    share.dead.push(chunk.id);
                 }
             }
             if frame_alive.contains(&true) {
@@ -147,6 +145,8 @@ pub struct Rewriting<'a> {
     given: u64,
     /// In a dry run, the bytes that would be free now.
     foreseen_free: u64,
+    /// The index could not be changed on the full disk.
+    index_lost: bool,
 }
 
 impl<'a> Rewriting<'a> {
@@ -166,6 +166,7 @@ impl<'a> Rewriting<'a> {
             taken: 0,
             given: 0,
             foreseen_free,
+            index_lost: false,
         })
     }
 
@@ -184,11 +185,11 @@ impl<'a> Rewriting<'a> {
                 self.store.sync()?;
             }
             crash::point("collect.dead");
-            if files::free_bytes(&self.store.shared.folder)? < ROOM_LEFT {
+            if self.index_lost || self.is_cramped()? {
                 self.store.shared.packs.remove(number);
                 files::remove(pack.path())?;
                 crash::point("collect.freed");
-                self.store.shared.index.take_out(number, &share.dead)?;
+                self.forget(number, &share.dead)?;
             } else {
                 take_out(self.store, number, pack, &share.dead)?;
             }
@@ -197,6 +198,35 @@ impl<'a> Rewriting<'a> {
         collected.packs_removed += 1;
         collected.removed_chunks += share.dead_chunks;
         Ok(())
+    }
+
+    /// Takes a pack whose file is gone out of the index. One that has no room even for that is built anew by the next
+    /// start, from the packs that there are.
+    fn forget(&mut self, number: u32, dead: &[ChunkId]) -> Result<()> {
+        if self.index_lost {
+            return Ok(());
+        }
+        match self.store.shared.index.take_out(number, dead) {
+            Err(error) if error.fault() == Fault::Full => {
+                tracing::warn!(%error, "the index cannot be changed on the full disk; the next start builds it anew");
+                self.index_lost = true;
+                Ok(())
+            }
+            forgotten => Ok(forgotten?),
+        }
+    }
+
+    /// Whether the disk has no room for what the index writes.
+    ///
+    /// # Errors
+    /// The disk cannot be examined.
+    pub fn is_cramped(&self) -> Result<bool> {
+        Ok(self.free()? < ROOM_LEFT)
+    }
+
+    /// Whether the index can be asked no more: nothing but dead packs can go.
+    pub fn has_lost_index(&self) -> bool {
+        self.index_lost
     }
 
     /// Appends what is alive in the pack, where there is room for it and it gives disk back; a pack with a damaged
