@@ -240,7 +240,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         rewriting.remove(number, &pack, share, collected)?;
     }
     for (number, pack, gather) in partly_alive {
-        if rewriting.has_lost_index() {
+        if !rewriting.can_rewrite() {
             collected.packs_without_room += 1;
             continue;
         }

@@ -1,6 +1,6 @@
 //! Where complete copies of releases were delivered, so that what the store loses can be taken from them.
 //!
-//! `delivered/NAME.place` in the space's folder, one for each application and folder (FORMAT 9): a version byte, the
+//! `delivered/NAME.place` in the space's folder, one for each application and folder (FORMAT 7): a version byte, the
 //! application and the folder's path in MessagePack, and the first 16 bytes of the BLAKE3 of both. Only hints: a
 //! folder may be gone, and every byte read there is compared with its chunk's name.
 

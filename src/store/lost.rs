@@ -1,6 +1,6 @@
 //! Chunks that were found damaged, and where: such a copy counts as missing.
 //!
-//! `lost` in the space's folder, an entry for each damaged copy (FORMAT 9):
+//! `lost` in the space's folder, an entry for each damaged copy (FORMAT 7):
 //!
 //! | size | field |
 //! |---|---|
@@ -198,6 +198,40 @@ impl Store {
     /// A number that changes whenever a chunk is found damaged: what was looked up before is to be looked up again.
     pub fn damage_met(&self) -> u64 {
         self.lost.met()
+    }
+
+    /// Whether every chunk that a release names can be taken to be there: no pack is damaged or gone,
+    /// as far as is known.
+    pub fn is_whole(&self) -> bool {
+        !self.incomplete.exists()
+    }
+
+    /// Whether damage was met since this was last asked: then the store is to be verified soon.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the store verified soon, where it is not known to be whole: something may have healed it.
+    pub fn suspect_if_incomplete(&self) {
+        if !self.is_whole() {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a release may lack chunks that were cut off at the opening; asked once.
+    pub fn take_doubt(&self) -> bool {
+        self.unsure.swap(false, Ordering::Relaxed)
+    }
+
+    /// Every chunk of every release was found. Damaged copies that no release needs go on to count as missing.
+    pub(super) fn mark_whole(&self) -> Result<()> {
+        Ok(files::remove(&self.incomplete)?)
+    }
+
+    pub(super) fn mark_incomplete(&self) {
+        if let Err(error) = files::publish(&self.incomplete, b"", 0o600) {
+            tracing::error!(%error, "that chunks are missing could not be written down");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod retention;
 mod rewriting;
 mod run;
 mod sketches;
+mod unsealed;
 mod verification;
 mod writer;
 
@@ -41,9 +42,10 @@ pub use verification::{Pass, heal, verify_packs, verify_releases};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::{ChunkId, ReleaseId, Selector, ShortId};
 use crate::limits::PACK_BYTES_TARGET;
@@ -130,6 +132,18 @@ impl Store {
     /// # Errors
     /// The disk's, or damage that cannot be set aside.
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
+        match Self::open_once(folder, options) {
+            // What can be made again gives its room, so that a full disk can be collected.
+            Err(error) if error.fault() == Fault::Full => {
+                files::remove(&folder.join("rebuilt"))?;
+                files::remove(&folder.join("index.damaged"))?;
+                Self::open_once(folder, options)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_once(folder: &Path, options: Options) -> Result<Self> {
         let packs_folder = folder.join("packs");
         files::create_folder(&packs_folder)?;
         files::remove_unpublished(folder)?;
@@ -150,7 +164,12 @@ impl Store {
             recent: Arc::new(Recent::default()),
             failed: Arc::default(),
         };
-        let writer = Writer::new(shared.clone(), opened.next_number, &options)?;
+        let mut next_number = opened.next_number;
+        for unsealed in left_open.unsealed {
+            unsealed.enter(&shared, next_number);
+            next_number += 1;
+        }
+        let writer = Writer::new(shared.clone(), next_number, &options)?;
         let incomplete = folder.join("incomplete");
         let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
         let copies = Copies::new(folder.join("delivered"));
@@ -341,40 +360,6 @@ impl Store {
     /// Nothing fits, or too much.
     pub fn select(&self, selector: &Selector) -> Result<Record> {
         self.records.select(selector)
-    }
-
-    /// Whether every chunk that a release names can be taken to be there: no pack is damaged or gone,
-    /// as far as is known.
-    pub fn is_whole(&self) -> bool {
-        !self.incomplete.exists()
-    }
-
-    /// Whether damage was met since this was last asked: then the store is to be verified soon.
-    pub fn take_suspicion(&self) -> bool {
-        self.suspect.swap(false, Ordering::Relaxed)
-    }
-
-    /// Has the store verified soon, where it is not known to be whole: something may have healed it.
-    pub fn suspect_if_incomplete(&self) {
-        if !self.is_whole() {
-            self.suspect.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a release may lack chunks that were cut off at the opening; asked once.
-    pub fn take_doubt(&self) -> bool {
-        self.unsure.swap(false, Ordering::Relaxed)
-    }
-
-    /// Every chunk of every release was found. Damaged copies that no release needs go on to count as missing.
-    fn mark_whole(&self) -> Result<()> {
-        Ok(files::remove(&self.incomplete)?)
-    }
-
-    fn mark_incomplete(&self) {
-        if let Err(error) = files::publish(&self.incomplete, b"", 0o600) {
-            tracing::error!(%error, "that chunks are missing could not be written down");
-        }
     }
 
     /// Hands each frame of each pack to `visit`, in no order between packs. Time O(chunks).

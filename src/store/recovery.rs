@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use super::index::Index;
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::place::Place;
+use super::unsealed::{Unsealed, places};
 use super::{Error, Result, writer};
 use crate::compression::Decompressor;
 use crate::crash;
+use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
 use crate::mapping::Mapping;
@@ -40,6 +42,8 @@ pub struct LeftOpen {
     /// Whether bytes were cut off that may have been a frame: of one that was being written, or, where
     /// the file was damaged, of one that was acknowledged.
     pub cut: bool,
+    /// Those that the disk had no room to seal: they are read as they are, and sealed by a later start.
+    pub unsealed: Vec<Unsealed>,
 }
 
 /// Seals every pack that was left open, keeping the frames that are whole.
@@ -56,6 +60,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
         let Some(id) = id else { continue };
         left.packs += 1;
         let mut footer = Footer::default();
+        let mut chunks = Vec::new();
         let valid = {
             let mapping = Mapping::open(&path)?;
             let map = mapping.readable();
@@ -70,13 +75,20 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
             for (offset, frame) in scanner.iter_mut().flatten() {
                 let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
                 footer.add(offset, bytes, frame.kind(), frame.chunks());
+                chunks.extend(places(offset, frame.chunks()));
             }
             let valid = scanner.map_or(0, |scanner| scanner.valid_bytes());
             let behind = Scanner::behind(&map, valid);
             let is_damaged = behind.is_some() || is_unreadable;
             if is_damaged || is_unsynced {
                 left.cut |= is_damaged;
-                salvage(folder, &map, valid, behind)?;
+                match salvage(folder, &map, valid, behind) {
+                    Err(error) if error.fault() == Fault::Full => {
+                        left.unsealed.push(Unsealed::new(id, &path, chunks, &error)?);
+                        continue;
+                    }
+                    salvaged => salvaged?,
+                }
                 if !is_damaged {
                     files::remove(&path)?;
                     continue;
@@ -100,10 +112,16 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
         let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
         file.set_len(valid).on("cut", &path)?;
         crash::point("recovery.cut");
-        writer::finish_file(folder, &mut file, &path, id, footer, valid)?;
+        match writer::finish_file(folder, &mut file, &path, id, footer, valid) {
+            Err(error) if error.fault() == Fault::Full => {
+                file.set_len(valid).on("cut", &path)?;
+                left.unsealed.push(Unsealed::new(id, &path, chunks, &error)?);
+            }
+            sealed => drop(sealed?),
+        }
         crash::point("recovery.sealed");
     }
-    if is_unsynced {
+    if is_unsynced && left.unsealed.is_empty() {
         files::remove(&unsynced)?;
     }
     Ok(left)
@@ -122,6 +140,19 @@ pub fn unsynced_mark(folder: &Path) -> PathBuf {
 /// Behind damage a frame may also be found inside an artifact's bytes, so that every chunk is hashed.
 fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<'a>>) -> Result<()> {
     let (id, path, mut file) = writer::create_file(folder)?;
+    let copied = copy_whole(folder, map, valid, behind, (id, &path, &mut file));
+    // What was not copied whole is copied again, from the same pack.
+    copied.inspect_err(|_| drop(fs::remove_file(&path)))
+}
+
+fn copy_whole<'a>(
+    folder: &Path,
+    map: &'a [u8],
+    valid: u64,
+    behind: Option<Scanner<'a>>,
+    to: (PackId, &Path, &mut fs::File),
+) -> Result<()> {
+    let (id, path, file) = to;
     let mut footer = Footer::default();
     let mut end = HEADER_BYTES as u64;
     let before = Scanner::new(map).into_iter().flatten().take_while(|(offset, _)| *offset < valid);
@@ -148,14 +179,14 @@ fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<
             continue;
         }
         let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
-        file.write_all(frame.bytes()).on("write", &path)?;
+        file.write_all(frame.bytes()).on("write", path)?;
         footer.add(end, bytes, frame.kind(), frame.chunks());
         end += u64::from(bytes);
     }
     if footer.chunk_count() == 0 {
-        return Ok(files::remove(&path)?);
+        return Ok(files::remove(path)?);
     }
-    writer::finish_file(folder, &mut file, &path, id, footer, end)?;
+    writer::finish_file(folder, file, path, id, footer, end)?;
     Ok(())
 }
 

@@ -224,9 +224,10 @@ impl<'a> Rewriting<'a> {
         Ok(self.free()? < ROOM_LEFT)
     }
 
-    /// Whether the index can be asked no more: nothing but dead packs can go.
-    pub fn has_lost_index(&self) -> bool {
-        self.index_lost
+    /// Whether packs can be rewritten at all: not where the index can no longer be changed, or an earlier pack could
+    /// not be sealed, as their copies would only take room until the next start.
+    pub fn can_rewrite(&self) -> bool {
+        !self.index_lost && self.store.settle().is_ok()
     }
 
     /// Appends what is alive in the pack, where there is room for it and it gives disk back; a pack with a damaged

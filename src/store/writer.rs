@@ -53,7 +53,8 @@ impl Recent {
         (ShortId::from(*id) == short).then_some((*id, *place))
     }
 
-    fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
+    /// Notes where chunks lie.
+    pub fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
     }
 

@@ -12,7 +12,8 @@ use whit::push;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
 use whit::wire::{
-    Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request, SegmentBatch, Span,
+    Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request, SegmentBatch,
+    Span, pack_names,
 };
 
 use crate::trees::{assert_same, noise, write};
@@ -218,6 +219,40 @@ async fn executables_of_something_else_are_refused() {
             let error = told_over(Some(1e6), begin().into_iter().chain(lies).collect()).await;
             assert!(matches!(error, Error::OutOfTurn(_) | Error::Ended), "{said}: {error}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
+    within(async {
+        let world = World::start();
+        let options = link::Options::default();
+        let mut listener =
+            Listener::bind(([127, 0, 0, 1], 0).into(), world.identity(), &options).expect("bound");
+        let port = listener.local_address().expect("bound").port();
+        let url = ProxyUrl::new("127.0.0.1", port, world.identity().fingerprint()).expect("an address");
+        let access = Access { url, token: world.access().token.clone() };
+        let proxy = tokio::spawn(async move {
+            let connection = listener.accept().await.expect("a connection");
+            let (mut sender, mut receiver) = connection.accept().await.expect("a stream").expect("one");
+            receiver.receive::<Request>().await.expect("a request").expect("one");
+            // What the agent sends next does not arrive; then it hears why.
+            receiver.stop(Fault::Retry);
+            let forged = Forged::of(&noise(NEW, 4_000));
+            let name = ChunkId::of(&forged.segment).prefix();
+            let damaged = Refusal { fault: Fault::Corrupt, text: "damaged".to_owned(), hint: None };
+            let names = PullReply::Names(pack_names(std::iter::once(name)));
+            for reply in [forged.release(1), names, PullReply::Refused(damaged)] {
+                sender.send(&reply).await.expect("sent");
+            }
+            drop(sender.finish());
+            drop(connection.accept().await);
+        });
+        let options = PullOptions { replace: false, threads: 2, link_rate: None };
+        let error = pull_with(&access, "app", &world.path("copy"), options).await.expect_err("refused");
+        assert!(matches!(&error, Error::Refused(refusal) if refusal.fault == Fault::Corrupt), "{error}");
+        proxy.abort();
     })
     .await;
 }

@@ -1,0 +1,54 @@
+//! Packs that an earlier process left open and that the disk has no room to seal: they are read as they are.
+//!
+//! A footer may take more than a full disk has. The store opens all the same, so that it can be collected.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::packs::Pack;
+use super::place::Place;
+use super::writer::Shared;
+use super::{Error, Result};
+use crate::files::OnPath;
+use crate::ids::ChunkId;
+use crate::pack::PackId;
+use crate::recipe::ChunkRef;
+
+/// A pack that stays open, and where its chunks lie; its number is not given yet.
+#[derive(Debug)]
+pub struct Unsealed {
+    pack: Pack,
+    chunks: Vec<(ChunkId, Place)>,
+}
+
+impl Unsealed {
+    /// The pack at `path`, which could not be sealed for `why`.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn new(id: PackId, path: &Path, chunks: Vec<(ChunkId, Place)>, why: &Error) -> Result<Self> {
+        tracing::warn!(path = %path.display(), error = %why, "a pack stays open until a start finds room to seal it");
+        let file = File::open(path).on("open", path)?;
+        Ok(Self { pack: Pack::open(id, path.to_owned(), file), chunks })
+    }
+
+    /// Has the chunks found, in a pack of that number.
+    pub fn enter(self, shared: &Shared, number: u32) {
+        let chunks = self.chunks.into_iter();
+        shared.recent.add(chunks.map(|(id, place)| (id, Place { pack: number, ..place })));
+        shared.packs.insert(number, self.pack);
+    }
+}
+
+/// Where a frame's chunks lie, in a pack without a number.
+pub fn places(offset: u64, chunks: impl Iterator<Item = ChunkRef>) -> Vec<(ChunkId, Place)> {
+    // A pack that the index can tell of is below 4 GiB.
+    let Ok(frame_offset) = u32::try_from(offset) else { return Vec::new() };
+    let mut plain_offset = 0;
+    let place = |chunk: ChunkRef| {
+        let place = Place { pack: 0, frame_offset, plain_offset, bytes: chunk.bytes };
+        plain_offset += chunk.bytes;
+        (chunk.id, place)
+    };
+    chunks.map(place).collect()
+}
