@@ -164,6 +164,7 @@ impl Store {
             recent: Arc::new(Recent::default()),
             failed: Arc::default(),
         };
+        shared.recent.add(opened.unindexed.into_iter());
         let mut next_number = opened.next_number;
         for unsealed in left_open.unsealed {
             unsealed.enter(&shared, next_number);

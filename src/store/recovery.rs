@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::index::Index;
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::place::Place;
-use super::unsealed::{Unsealed, places};
+use super::unsealed::{self, Unsealed, places};
 use super::{Error, Result, writer};
 use crate::compression::Decompressor;
 use crate::crash;
@@ -32,6 +32,8 @@ pub struct Opened {
     pub next_number: u32,
     /// Whether a pack is damaged and left out, or gone.
     pub packs_lost: bool,
+    /// Where chunks lie that the disk has no room to index: a later start does.
+    pub unindexed: Vec<(ChunkId, Place)>,
 }
 
 /// The packs that an earlier process left open.
@@ -192,8 +194,7 @@ fn copy_whole<'a>(
 
 /// Opens the index and brings it up to the packs in `folder`; rebuilds it where it does not fit them.
 ///
-/// Packs whose header or footer is damaged are
-/// left where they are and named in the log; their chunks count as missing.
+/// Packs whose header or footer is damaged are left where they are; their chunks count as missing.
 ///
 /// # Errors
 /// The packs cannot be listed, or a new index cannot be made.
@@ -291,20 +292,24 @@ fn catch_up(mut index: Index, on_disk: &[Pack], packs: &Packs, index_folder: &Pa
         packs.insert(number, sealed);
     }
     let numbered = || unknown.iter().zip(next..);
-    if known.is_empty() && !unknown.is_empty() {
+    let taken = if known.is_empty() && !unknown.is_empty() {
         let footers = numbered().map(|(pack, number)| Ok((pack.id, (number, check_sealed(pack)?))));
         let footers = footers.collect::<Result<Vec<_>>>()?;
         let after = next + u32::try_from(footers.len()).map_err(|_| Error::WriteFailed)?;
-        index.fill(&footers, after, index_folder)?;
+        index.fill(&footers, after, index_folder).map_err(Error::from)
     } else {
-        numbered().try_for_each(|(pack, number)| take_in(&index, number, pack))?;
-    }
+        numbered().try_for_each(|(pack, number)| take_in(&index, number, pack))
+    };
+    let unindexed = match taken {
+        Err(error) if error.fault() == Fault::Full => unsealed::places_of(numbered(), error)?,
+        taken => taken.map(|()| Vec::new())?,
+    };
     for sealed in unknown {
         sealed.release(0, usize::MAX);
         packs.insert(next, sealed);
         next += 1;
     }
-    Ok(Opened { index, next_number: next, packs_lost })
+    Ok(Opened { index, next_number: next, packs_lost, unindexed })
 }
 
 /// Moves a damaged index out of the way; the one from the time before is removed.

@@ -1,11 +1,11 @@
-//! Packs that an earlier process left open and that the disk has no room to seal: they are read as they are.
+//! Packs that the disk has no room to seal, or to index: they are read as they are.
 //!
-//! A footer may take more than a full disk has. The store opens all the same, so that it can be collected.
+//! A footer or an index may take more than a full disk has. The store opens all the same, so that it can be collected.
 
 use std::fs::File;
 use std::path::Path;
 
-use super::packs::Pack;
+use super::packs::{Pack, check_sealed};
 use super::place::Place;
 use super::writer::Shared;
 use super::{Error, Result};
@@ -38,6 +38,35 @@ impl Unsealed {
         shared.recent.add(chunks.map(|(id, place)| (id, Place { pack: number, ..place })));
         shared.packs.insert(number, self.pack);
     }
+}
+
+/// 1 M chunks, some 100 MB: what is held in memory where the disk has no room for the index.
+const UNINDEXED_MAX: usize = 1024 * 1024;
+
+/// Where the chunks of sealed packs lie, as the index could not take them in for `why`.
+///
+/// # Errors
+/// Those are too many.
+pub fn places_of<'a>(
+    packs: impl Iterator<Item = (&'a Pack, u32)>,
+    why: Error,
+) -> Result<Vec<(ChunkId, Place)>> {
+    let mut places = Vec::new();
+    for (pack, number) in packs {
+        let footer = check_sealed(pack)?;
+        if places.len() + footer.chunk_count() > UNINDEXED_MAX {
+            return Err(why);
+        }
+        places.extend(footer.chunks().filter_map(|entry| {
+            let (frame_offset, plain_offset) = (u32::try_from(entry.frame_offset).ok()?, entry.plain_offset);
+            Some((
+                entry.chunk.id,
+                Place { pack: number, frame_offset, plain_offset, bytes: entry.chunk.bytes },
+            ))
+        }));
+    }
+    tracing::warn!(error = %why, chunks = places.len(), "packs stay out of the index until a start finds room for it");
+    Ok(places)
 }
 
 /// Where a frame's chunks lie, in a pack without a number.

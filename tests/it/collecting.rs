@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use whit::agent::push::Order;
-use whit::store::{LEASE_LIFE_MAX, LEASE_TIME};
+use whit::compression::{Compressor, LEVEL_DEFAULT};
+use whit::pack::{Frame, FrameKind};
+use whit::reassembly::ChunkSource;
+use whit::store::{LEASE_LIFE_MAX, LEASE_TIME, Options, Store};
 use whit::upkeep::Collected;
 use whit::wire::{Answer, Operation};
 
@@ -15,7 +18,7 @@ use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker};
 use crate::world::{World, ask_as, order, within};
 
-async fn collect(world: &World, dry_run: bool) -> Collected {
+async fn collected(world: &World, dry_run: bool) -> Collected {
     match ask_as(world.access(), &Operation::Collect { dry_run }).await.expect("collected").as_slice() {
         [Answer::Collected(collected)] => *collected,
         other => panic!("{other:?}"),
@@ -89,12 +92,12 @@ async fn a_dry_run_promises_what_a_run_does() {
     within(async {
         let mut world = World::start();
         mostly_garbage(&mut world, 1, 2).await;
-        let promised = collect(&world, true).await;
+        let promised = collected(&world, true).await;
         assert_eq!(promised.packs_removed, 3, "{promised:?}");
-        assert_eq!(collect(&world, false).await, promised);
-        let promised = collect(&world, true).await;
+        assert_eq!(collected(&world, false).await, promised);
+        let promised = collected(&world, true).await;
         assert_eq!(promised.packs_removed, 0, "{promised:?}");
-        assert_eq!(collect(&world, false).await, promised);
+        assert_eq!(collected(&world, false).await, promised);
         world.pull("kept", &world.path("copy")).await.expect("pulled");
         assert_same(&world.path("kept"), &world.path("copy"));
     })
@@ -121,13 +124,13 @@ async fn a_full_disk_is_collected_and_no_run_takes_room() {
             let begin = disk.free();
             let mut free = begin;
             loop {
-                let promised = collect(&world, true).await;
-                let collected = collect(&world, false).await;
-                assert_eq!(collected, promised, "reserve {reserve_bytes}, {left} B left");
-                println!("reserve {reserve_bytes}: {free} B free, then {}: {collected:?}", disk.free());
+                let promised = collected(&world, true).await;
+                let found = collected(&world, false).await;
+                assert_eq!(found, promised, "reserve {reserve_bytes}, {left} B left");
+                println!("reserve {reserve_bytes}: {free} B free, then {}: {found:?}", disk.free());
                 assert!(disk.free() >= free, "a run took room: {free} B, then {} B", disk.free());
                 free = disk.free();
-                if collected.packs_removed == 0 {
+                if found.packs_removed == 0 {
                     break;
                 }
             }
@@ -137,12 +140,54 @@ async fn a_full_disk_is_collected_and_no_run_takes_room() {
             fs::remove_file(disk.0.join("ballast")).expect("removed");
             world.stop().await;
             world.again();
-            assert_eq!(collect(&world, false).await.packs_removed, 0, "nothing was left over");
+            assert_eq!(collected(&world, false).await.packs_removed, 0, "nothing was left over");
             world.stop().await;
             fs::remove_dir_all(&data).expect("removed");
         }
     })
     .await;
+}
+
+#[test]
+fn a_store_that_was_killed_opens_on_a_full_disk_and_is_sealed_when_there_is_room() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(disk) = Mounted::new(&folder.path().join("m"), 24) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let options = Options { reserve_bytes: 0, ..Options::default() };
+    // A footer that the full disk does not take, and one that does fit into the pack's last page.
+    for (count, bytes) in [(400, 3_000), (40, 30_000)] {
+        let space = disk.0.join(format!("space{count}"));
+        let alive = folder.path().join(format!("alive{count}"));
+        let parts: Vec<Vec<u8>> = (0..count).map(|seed| noise(seed, bytes)).collect();
+        let store = Store::open(&alive, options).expect("a store");
+        let mut compressor = Compressor::new(LEVEL_DEFAULT);
+        let frames: Vec<Frame> = parts
+            .chunks(4)
+            .map(|some| Frame::compress(FrameKind::Content, some.iter().map(Vec::as_slice), &mut compressor))
+            .collect();
+        for frame in &frames {
+            store.append(frame).expect("appended");
+        }
+        // As `kill -9` leaves it.
+        let copied = Command::new("cp").arg("-r").arg(&alive).arg(&space).status();
+        assert!(copied.expect("cp runs").success());
+        drop(store);
+        let readable = |store: &Store| {
+            let mut reader = store.reader();
+            let chunks = frames.iter().flat_map(|frame| &frame.chunks);
+            chunks.filter(|chunk| reader.read(chunk, &mut Vec::new()).is_ok()).count()
+        };
+        let open = || fs::read_dir(space.join("packs/open")).expect("a folder").count();
+        disk.fill(0);
+        let store = Store::open(&space, options).expect("a store on a full disk");
+        assert_eq!((readable(&store), open()), (parts.len(), usize::from(count == 400)));
+        drop(store);
+        fs::remove_file(disk.0.join("ballast")).expect("removed");
+        let store = Store::open(&space, options).expect("a store");
+        assert_eq!((readable(&store), open()), (parts.len(), 0), "it is sealed, and all is there");
+    }
 }
 
 /// Seconds by which the stores of these tests are late.
@@ -169,14 +214,14 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
         let mut walker = Walker::begin(world.access(), "other", &world.path("tree0")).await.expect("begun");
         while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
         remove(&world, "app@v0").await;
-        assert!(collect(&world, true).await.waits_for_pushes);
+        assert!(collected(&world, true).await.waits_for_pushes);
         for _ in 0..2 {
-            let collected = collect(&world, false).await;
-            assert!(collected.waits_for_pushes && collected.packs_removed == 0, "{collected:?}");
+            let found = collected(&world, false).await;
+            assert!(found.waits_for_pushes && found.packs_removed == 0, "{found:?}");
         }
         LATE.fetch_add(LEASE_TIME.as_secs(), Ordering::Relaxed);
-        let collected = collect(&world, false).await;
-        assert_eq!(collected.packs_removed, 1, "{collected:?}");
+        let found = collected(&world, false).await;
+        assert_eq!(found.packs_removed, 1, "{found:?}");
         drop(walker);
         // One that goes on, a little at a time, for as long as it likes.
         write(&world.path("tree1"), "more", noise(8, 2_000_000));
@@ -185,11 +230,11 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
         remove(&world, "app@v1").await;
         let mut passed = Duration::ZERO;
         loop {
-            let collected = collect(&world, false).await;
-            if collected.packs_removed == 1 {
+            let found = collected(&world, false).await;
+            if found.packs_removed == 1 {
                 break;
             }
-            assert!(passed < LEASE_LIFE_MAX + LEASE_TIME, "{collected:?}");
+            assert!(passed < LEASE_LIFE_MAX + LEASE_TIME, "{found:?}");
             let step = LEASE_TIME / 2;
             LATE.fetch_add(step.as_secs(), Ordering::Relaxed);
             passed += step;
