@@ -130,7 +130,6 @@ impl Faulty for Error {
             }
             Self::Ambiguous { .. } => Some("give more digits".to_owned()),
             Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
-            Self::Index(error) => error.hint(),
             Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
             _ => None,
         }

@@ -26,7 +26,7 @@ async fn collected(world: &World, dry_run: bool) -> Collected {
 }
 
 async fn remove(world: &World, selector: &str) {
-    let remove = Operation::Remove(selector.parse().expect("a selector"));
+    let remove = Operation::Remove { release: selector.parse().expect("a selector"), all_labels: true };
     ask_as(world.access(), &remove).await.expect("removed");
 }
 

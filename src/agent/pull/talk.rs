@@ -32,7 +32,8 @@ impl Talk {
                 tokio::select! {
                     received = &mut receive => break received?,
                     Some(token) = self.renewals.recv() => {
-                        self.sender.send(&PullRequest::Renew(token)).await?;
+                        // Where that no longer goes, what is received says why.
+                        drop(self.sender.send(&PullRequest::Renew(token)).await);
                     }
                 }
             }
