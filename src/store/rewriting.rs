@@ -184,11 +184,9 @@ impl<'a> Rewriting<'a> {
             if share.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.sync()?;
             }
-            crash::point("collect.dead");
             if self.index_lost || self.is_cramped()? {
                 self.store.shared.packs.remove(number);
                 files::remove(pack.path())?;
-                crash::point("collect.freed");
                 self.forget(number, &share.dead)?;
             } else {
                 take_out(self.store, number, pack, &share.dead)?;
