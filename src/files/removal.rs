@@ -17,19 +17,22 @@ use rustix::io::Errno;
 use super::{Error, OnPath, Result};
 
 /// One mount of one file system: a bind mount of the same file system is another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Mount {
-    /// The kernel's number of the mount; 0 before Linux 5.8, where only the file system tells.
-    number: u64,
-    device: (u32, u32),
+    /// The kernel's number of the mount; none before Linux 5.8, where only the file system tells.
+    number: Option<u64>,
+    /// The file system; none for a file on a numbered mount, as the layers of an overlay have their own.
+    device: Option<(u32, u32)>,
 }
 
 impl Mount {
     /// Reads it from what the system says of a file.
     pub fn of(found: &Statx) -> Self {
         let is_numbered = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-        let number = if is_numbered { found.stx_mnt_id } else { 0 };
-        Self { number, device: (found.stx_dev_major, found.stx_dev_minor) }
+        let number = is_numbered.then_some(found.stx_mnt_id);
+        let is_folder = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
+        let device = (found.stx_dev_major, found.stx_dev_minor);
+        Self { number, device: (is_folder || !is_numbered).then_some(device) }
     }
 
     /// The mount that an open folder is on.
@@ -38,6 +41,12 @@ impl Mount {
     /// The system's.
     pub fn of_open(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self::of(&examine(folder, c"", AtFlags::EMPTY_PATH)?))
+    }
+
+    /// Whether the other is the same mount of the same file system.
+    pub fn is(&self, other: &Self) -> bool {
+        let may_differ = self.device.is_none() || other.device.is_none();
+        self.number == other.number && (may_differ || self.device == other.device)
     }
 }
 
@@ -111,7 +120,7 @@ impl Removal<'_> {
             Err(error) => return self.fail("open", path.to_owned(), error),
         };
         match Mount::of_open(&folder) {
-            Ok(mount) if mount == self.mount => {}
+            Ok(mount) if mount.is(&self.mount) => {}
             Ok(_) => return self.fail("remove", path.to_owned(), mounted()),
             Err(error) => return self.fail("examine", path.to_owned(), error),
         }

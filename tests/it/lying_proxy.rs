@@ -111,7 +111,7 @@ async fn told_over(link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
             while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
-    let options = PullOptions { replace: false, threads: 2, link_rate };
+    let options = PullOptions { delete: false, threads: 2, link_rate };
     let error = pull_with(&access, "app", &copy, options).await.expect_err("a lie");
     assert_same(&tree, &copy);
     liar.abort();

@@ -26,6 +26,7 @@ mod lying_proxy;
 mod machine;
 mod memory;
 mod offered;
+mod places;
 mod program;
 mod pull;
 mod push;

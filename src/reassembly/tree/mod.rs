@@ -28,6 +28,7 @@ use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
+use super::room::{Room, can_reflink};
 use super::{ChunkSource, Error};
 use crate::crash;
 use crate::files::{self, OnPath};
@@ -120,6 +121,9 @@ pub fn write_tree(
         Some(previous) => SameFiles::find(root, previous, source, monitor)?,
         None => SameFiles::default(),
     };
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shares = || options.reuse == Reuse::HardLink || can_reflink(above);
+    Room::at(above)?.tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
     let unfinished = Unfinished::create(folder)?;
     let site = Site::open(folder, options, monitor)?;
     let mut written = write_entries(root, source, &site, &same, options.threads)?;
