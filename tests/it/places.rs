@@ -74,7 +74,7 @@ async fn what_was_edited_is_set_aside_and_the_release_wins() {
         fs::copy(copy.join("README"), copy.join("README.2")).expect("copied");
         fs::rename(copy.join("README.2"), copy.join("README")).expect("renamed");
         let pulled = world.pull("app", &copy).await.expect("pulled");
-        assert_eq!((pulled.set_aside.count, &*pulled.set_aside.some), (2, &*["bin/server", "link"].map(str::to_owned)));
+        assert_eq!((pulled.set_aside.count, pulled.set_aside.some.join(" ")), (2, "bin/server link".to_owned()));
         let place = pulled.set_aside.place.expect("a folder");
         assert_eq!(fs::read(Path::new(&place).join("bin/server")).expect("it is there"), mine);
         assert_eq!(fs::read_link(Path::new(&place).join("link")).expect("it is there"), Path::new("README"));
@@ -99,6 +99,7 @@ async fn a_directory_made_in_the_place_of_a_pulled_one_is_not_replaced() {
         // As one that was restored from a backup: it holds what the release held, and nothing else.
         fs::remove_dir_all(&copy).expect("removed");
         some_tree(&copy, 1);
+        fs::remove_dir_all(world.path("tree")).expect("removed");
         some_tree(&world.path("tree"), 2);
         world.push("app", &world.path("tree")).await;
         world.pull("app", &copy).await.expect("pulled");
@@ -134,6 +135,7 @@ async fn what_changes_while_a_killed_pull_is_ended_is_set_aside() {
         let world = pulled_world().await;
         let (tree, copy) = (world.path("tree"), world.path("copy"));
         // As where a pull was killed right after it exchanged the two: the mark of the new one was written.
+        fs::remove_dir_all(&tree).expect("removed");
         some_tree(&tree, 2);
         world.push("app", &tree).await;
         world.pull("app", &world.path("other")).await.expect("pulled");

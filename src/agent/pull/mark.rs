@@ -143,7 +143,7 @@ impl Placed {
         let file = File::open(&self.path).on("open", &self.path)?;
         let mut parts = Parts { file: BufReader::with_capacity(256 * 1024, file) };
         parts.beginning().on("read", &self.path)?;
-        Ok(Entries { parts, path: self.path.clone(), items: VecDeque::new() })
+        Ok(Entries { parts, path: self.path.clone(), items: VecDeque::new(), is_over: false })
     }
 }
 
@@ -153,13 +153,18 @@ pub(super) struct Entries {
     parts: Parts,
     path: PathBuf,
     items: VecDeque<(Item, Stat)>,
+    /// Whether all parts were read.
+    is_over: bool,
 }
 
 impl Entries {
     /// The next item without taking it; none at the end.
     pub fn peek(&mut self) -> Result<Option<&(Item, Stat)>> {
-        while self.items.is_empty() {
-            let Some(part) = self.parts.next().on("read", &self.path)? else { return Ok(None) };
+        while self.items.is_empty() && !self.is_over {
+            let Some(part) = self.parts.next().on("read", &self.path)? else {
+                self.is_over = true;
+                break;
+            };
             let (segment, stats): (ByteBuf, ByteBuf) = rmp_serde::from_slice(&part)
                 .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
                 .on("read", &self.path)?;
