@@ -148,7 +148,8 @@ async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output
         }
         TarPlace::Through => {
             // Made where a link leads to nothing yet.
-            let file = OpenOptions::new().write(true).create(true).truncate(true).open(file).map_err(cannot)?;
+            let file =
+                OpenOptions::new().write(true).create(true).truncate(true).open(file).map_err(cannot)?;
             let mut writer = BufWriter::with_capacity(1024 * 1024, file);
             write(&mut writer)?;
             writer.flush().map_err(cannot)?;

@@ -273,11 +273,8 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
         DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
         DeliveryState::Delivered(report) => {
             let taken_over = output::bytes(report.reused_bytes);
-            let text = format!(
-                "{} ({}, {taken_over} of it taken over)",
-                report.place,
-                output::bytes(report.bytes)
-            );
+            let text =
+                format!("{} ({}, {taken_over} of it taken over)", report.place, output::bytes(report.bytes));
             report.notes.iter().fold(text, |text, note| format!("{text}\n  note       {note}"))
         }
         DeliveryState::Failed { reason } | DeliveryState::Retrying { reason, .. } => {

@@ -50,7 +50,9 @@ impl Faulty for Error {
             Self::NotAFolder(path) | Self::NotALink(path) => {
                 Some(format!("move `{}` away, or deliver to another folder", path.display()))
             }
-            Self::NotOwn(path) => Some(format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display())),
+            Self::NotOwn(path) => {
+                Some(format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display()))
+            }
             Self::Rebuild(error) => error.hint(),
             Self::File(error) => error.hint(),
             Self::Busy(_) => None,

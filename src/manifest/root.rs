@@ -11,6 +11,8 @@ use crate::limits::MANIFEST_SEGMENTS_MAX;
 pub(super) const NODE_VERSION: u8 = 0x12;
 /// First byte of a root.
 const ROOT_VERSION: u8 = 0x13;
+/// First byte of a root whose totals name the top directory's mode.
+const MODE_ROOT_VERSION: u8 = 0x16;
 /// Children that a root lists itself; more are gathered into nodes first.
 pub(super) const ROOT_CHILDREN_MAX: usize = 64;
 /// Children of a node, at most.
@@ -99,7 +101,8 @@ pub struct Root {
 impl Root {
     /// The root's bytes: a version byte and MessagePack.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![ROOT_VERSION];
+        let version = if self.totals.folder_mode.is_some() { MODE_ROOT_VERSION } else { ROOT_VERSION };
+        let mut bytes = vec![version];
         rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
         bytes
     }
@@ -117,7 +120,7 @@ impl Root {
         let malformed = |offset| Error::Malformed { part: "root", id: ChunkId::of(bytes), offset };
         match bytes.first() {
             None => return Err(malformed(0)),
-            Some(&ROOT_VERSION) => {}
+            Some(&(ROOT_VERSION | MODE_ROOT_VERSION)) => {}
             Some(version) => return Err(Error::Version(*version)),
         }
         let root: Self = rmp_serde::from_slice(&bytes[1..]).map_err(|_| malformed(1))?;

@@ -1,7 +1,7 @@
 //! Makes deliveries out of the spaces' stores.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spaces::Spaces;
 use crate::deliveries::{Courier, Delivery};

@@ -52,7 +52,9 @@ fn unmount(at: &Path) {
 
 #[test]
 fn what_is_mounted_in_a_pulled_directory_is_left_alone_and_named() {
-    let Namespace::Inside = namespace("mounts::what_is_mounted_in_a_pulled_directory_is_left_alone_and_named") else {
+    let Namespace::Inside =
+        namespace("mounts::what_is_mounted_in_a_pulled_directory_is_left_alone_and_named")
+    else {
         return;
     };
     let home = Home::new();
@@ -99,7 +101,10 @@ fn what_is_mounted_in_an_old_copy_holds_up_no_delivery() {
         write(&home.path("tree"), "version", number.to_string());
         let said = home.run(&["push", "app", "tree", "--to", "dir:site"]).good();
         told += said.matches("something is mounted there").count();
-        assert_eq!(fs::read_to_string(home.path("site/current/version")).expect("a file"), number.to_string());
+        assert_eq!(
+            fs::read_to_string(home.path("site/current/version")).expect("a file"),
+            number.to_string()
+        );
         if number < 2 {
             mount(&["--bind", volume], &home.path("site/current/uploads"));
         }
@@ -122,7 +127,8 @@ fn what_is_mounted_in_an_old_copy_holds_up_no_delivery() {
 
 #[test]
 fn a_release_that_does_not_fit_is_refused_before_anything_is_written() {
-    let Namespace::Inside = namespace("mounts::a_release_that_does_not_fit_is_refused_before_anything_is_written")
+    let Namespace::Inside =
+        namespace("mounts::a_release_that_does_not_fit_is_refused_before_anything_is_written")
     else {
         return;
     };
@@ -138,7 +144,8 @@ fn a_release_that_does_not_fit_is_refused_before_anything_is_written() {
     home.run(&["push", "app", "tree"]).good();
     let before = free();
     home.run(&["pull", "app", "disk/copy"]).failed(7, "no room");
-    assert!(before - free() <= 2, "at most a folder was made");
+    assert!(before - free() <= 256, "some of the manifest is at most kept: {} of {before}", before - free());
+    let before = free();
     home.run(&["push", "app", "tree", "--to", "dir:disk/site"]).failed(6, "no room");
     assert!(before - free() <= 8, "at most some folders were made");
     assert!(!disk.join("site/current").exists());

@@ -45,9 +45,20 @@ async fn every_pull_refuses_what_no_pull_has_put_there() {
         let before = fs::read(copy.join("README")).expect("a file");
         for _ in 0..2 {
             let (count, some) = not_pulled(world.pull("app", &copy).await);
-            assert_eq!((count, some), (5, ["bin/mine", "outside", "pipe", "uploads", "var/empty/folder"].map(str::to_owned).to_vec()));
+            assert_eq!(
+                (count, some),
+                (
+                    5,
+                    ["bin/mine", "outside", "pipe", "uploads", "var/empty/folder"]
+                        .map(str::to_owned)
+                        .to_vec()
+                )
+            );
         }
-        assert_eq!((fs::read(copy.join("README")).expect("a file"), copy.join("uploads/a/b").exists()), (before, true));
+        assert_eq!(
+            (fs::read(copy.join("README")).expect("a file"), copy.join("uploads/a/b").exists()),
+            (before, true)
+        );
         for number in 0..20 {
             write(&copy, &format!("more/{number}"), "mine");
             write(&copy, &format!("x{number}"), "mine");
@@ -74,7 +85,10 @@ async fn what_was_edited_is_set_aside_and_the_release_wins() {
         fs::copy(copy.join("README"), copy.join("README.2")).expect("copied");
         fs::rename(copy.join("README.2"), copy.join("README")).expect("renamed");
         let pulled = world.pull("app", &copy).await.expect("pulled");
-        assert_eq!((pulled.set_aside.count, pulled.set_aside.some.join(" ")), (2, "bin/server link".to_owned()));
+        assert_eq!(
+            (pulled.set_aside.count, pulled.set_aside.some.join(" ")),
+            (2, "bin/server link".to_owned())
+        );
         let place = pulled.set_aside.place.expect("a folder");
         assert_eq!(fs::read(Path::new(&place).join("bin/server")).expect("it is there"), mine);
         assert_eq!(fs::read_link(Path::new(&place).join("link")).expect("it is there"), Path::new("README"));
@@ -149,7 +163,8 @@ async fn what_changes_while_a_killed_pull_is_ended_is_set_aside() {
         assert_eq!((pulled.fetched_chunks, pulled.set_aside.count), (0, 0));
         assert_same(&tree, &copy);
         assert!(!beside.join("ready").exists() && !beside.join("pulled-next").exists());
-        let edited = fs::read_dir(beside.join("edited")).expect("a folder").next().expect("one").expect("read");
+        let edited =
+            fs::read_dir(beside.join("edited")).expect("a folder").next().expect("one").expect("read");
         assert_eq!(fs::read(edited.path().join("late")).expect("it is there"), b"mine");
         assert!(edited.path().join("README").exists());
     })
@@ -197,7 +212,8 @@ async fn the_top_directory_keeps_its_mode_and_a_private_one_stays_private() {
         let world = World::start();
         let (tree, mine) = (world.path("tree"), world.path("mine"));
         some_tree(&tree, 1);
-        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        let set =
+            |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
         set(&tree, 0o700);
         world.push("app", &tree).await;
         world.pull("app", &world.path("new")).await.expect("pulled");
@@ -211,7 +227,11 @@ async fn the_top_directory_keeps_its_mode_and_a_private_one_stays_private() {
         }
         world.push("app", &tree).await;
         let update = world.pull("app", &world.path("new")).await.expect("pulled");
-        assert_eq!((mode(&world.path("new")), update.fetched_chunks), (0o755, 0), "the release opens what it had closed");
+        assert_eq!(
+            (mode(&world.path("new")), update.fetched_chunks),
+            (0o755, 0),
+            "the release opens what it had closed"
+        );
         for _ in 0..2 {
             let pulled = world.pull("app", &mine).await.expect("pulled");
             assert_eq!(mode(&mine), 0o710, "{pulled:?}");

@@ -87,7 +87,8 @@ impl History {
                 if kind.is_dir() && !self.mounts.contains(&path) {
                     left.push(path.clone());
                 }
-                if (folders && kind.is_dir() && !self.mounts.contains(&path)) || (!folders && kind.is_file()) {
+                if (folders && kind.is_dir() && !self.mounts.contains(&path)) || (!folders && kind.is_file())
+                {
                     all.push(path);
                 }
             }
@@ -111,6 +112,7 @@ impl History {
             }
             1 if !files.is_empty() => {
                 let path = self.random.one(&files).clone();
+                self.edits.remove(&fs::read_to_string(&path).expect("text"));
                 fs::write(&path, &text).expect("written");
                 let below = path.strip_prefix(&copy).expect("below");
                 match self.added.get_mut(below) {
@@ -206,13 +208,22 @@ impl History {
             _ => vec!["pull", "app", "copy"],
         };
         let ran = self.home.run(&arguments);
-        self.said.push(format!("{arguments:?}: {:?} {}", ran.code, ran.err.lines().next().unwrap_or_default()));
-        let is_pull = arguments[..2] == ["pull", "app"] && arguments[2] == "copy";
+        self.said.push(format!(
+            "{arguments:?}: {:?} {}",
+            ran.code,
+            ran.err.lines().next().unwrap_or_default()
+        ));
+        let is_pull = arguments.starts_with(&["pull", "app", "copy"]);
         if is_pull && ran.code == Some(0) {
-            assert!(deletes || self.added.is_empty(), "a pull that goes on has nothing in its way: {:?}", self.added);
+            assert!(
+                deletes || self.added.is_empty(),
+                "a pull that goes on has nothing in its way: {:?}",
+                self.added
+            );
             self.added.clear();
         } else if is_pull {
-            let is_refused = !self.added.is_empty() || !self.mounts.is_empty() || ran.err.contains("no pull has put");
+            let is_refused =
+                !self.added.is_empty() || !self.mounts.is_empty() || ran.err.contains("no pull has put");
             assert!(is_refused, "{}", ran.err);
         } else {
             assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -265,7 +276,8 @@ fn run(is_root: bool) {
                 history.person();
             } else {
                 history.whit();
-                let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history.check(&outside)));
+                let checked =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history.check(&outside)));
                 assert!(checked.is_ok(), "{SEED}={seed}:\n{}", history.said.join("\n"));
             }
         }

@@ -205,7 +205,9 @@ impl Comparison<'_> {
 
 fn path_of(item: &Item) -> &[u8] {
     match item {
-        Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => path.as_bytes(),
+        Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => {
+            path.as_bytes()
+        }
         Item::Chunk(_) => &[],
     }
 }

@@ -17,6 +17,7 @@ use serde_bytes::{ByteBuf, Bytes};
 
 use super::super::Result;
 use super::super::memory::{STAT_BYTES, Stat};
+use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ReleaseId;
 use crate::manifest::{EntryPath, Item, decode_segment};
@@ -205,10 +206,13 @@ pub(super) fn write(
     segments: impl IntoIterator<Item = Result<Vec<u8>>>,
 ) -> Result<()> {
     let (aside, file) = files::create_aside(path, 0o600)?;
-    let mut writer = Writer { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
+    let mut writer =
+        Writer { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
+    crash::half_on(path, ".half", writer.file.get_ref(), MAGIC);
     let written = writer.write(beginning, tree, segments, &aside).and_then(|()| {
         let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error).on("write", &aside)?;
         file.sync_all().on("sync", &aside)?;
+        crash::on(path, ".written");
         Ok(files::rename(&aside, path)?)
     });
     written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
@@ -239,7 +243,9 @@ impl Writer {
         for segment in segments {
             let (segment, mut stats) = (segment?, Vec::new());
             for item in decode_segment(&segment)? {
-                if let Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } = item {
+                if let Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } =
+                    item
+                {
                     stats.extend(stat_in(&folder, tree, &path)?.encode());
                 }
             }

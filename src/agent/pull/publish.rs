@@ -201,7 +201,8 @@ impl Was {
         }
         let (uid, gid) = self.owner;
         if let Err(error) = std::os::unix::fs::chown(tree, Some(uid), Some(gid)) {
-            monitor.note(&format!("the directory does not keep its owner, user {uid} and group {gid}: {error}"));
+            monitor
+                .note(&format!("the directory does not keep its owner, user {uid} and group {gid}: {error}"));
         }
         fs::set_permissions(tree, fs::Permissions::from_mode(mode.into())).on("set the mode of", tree)
     }

@@ -254,7 +254,8 @@ impl Staging {
                 // Then all of it stays.
                 let whole = into.join(".all");
                 files::rename(was, &whole)?;
-                monitor.note(&format!("{error}: the directory that was there is kept as {}", whole.display()));
+                monitor
+                    .note(&format!("{error}: the directory that was there is kept as {}", whole.display()));
                 break;
             }
         }

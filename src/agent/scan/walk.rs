@@ -64,7 +64,12 @@ impl Top {
     pub fn of(path: &Path) -> Result<Self, Error> {
         let kind = fs::metadata(path).on("read", path)?;
         if kind.is_dir() {
-            Ok(Self { path: path.to_owned(), base: path.to_owned(), shape: Shape::Tree, mode: mode_of(&kind) })
+            Ok(Self {
+                path: path.to_owned(),
+                base: path.to_owned(),
+                shape: Shape::Tree,
+                mode: mode_of(&kind),
+            })
         } else if kind.is_file() {
             let base = path.parent().unwrap_or(Path::new("")).to_owned();
             Ok(Self { path: path.to_owned(), base, shape: Shape::File, mode: FOLDER_MODE })
