@@ -13,7 +13,9 @@ use super::progress::watched;
 use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
-use crate::agent::pull::{Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree};
+use crate::agent::pull::{
+    FetchOptions, Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree,
+};
 use crate::faults::{Fault, io_hint};
 use crate::files;
 use crate::ids::Selector;
@@ -222,7 +224,7 @@ async fn fetch_aside(
     let store = Arc::new(store);
     let monitor = monitor(output, "fetching");
     let present = Arc::new(Present::default());
-    let fetching = fetch(session, release, &present, &store, None, None, &monitor);
+    let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
     Ok((fetched, store, aside))
 }

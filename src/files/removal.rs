@@ -124,7 +124,7 @@ impl Removal<'_> {
             Ok(_) => return self.fail("remove", path.to_owned(), mounted()),
             Err(error) => return self.fail("examine", path.to_owned(), error),
         }
-        let entries = Dir::read_from(&folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let entries = Dir::read_from(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let entries = match entries {
             Ok(entries) => entries,
             Err(error) => return self.fail("list", path.to_owned(), error),

@@ -131,16 +131,14 @@ impl History {
                 let at = self.random.one(&folders).join(format!("link-{}", self.number));
                 symlink(self.home.path("outside"), at).expect("linked");
             }
-            4 => {
-                // A directory of the person's own in the place of the pulled one, at times.
-                if self.random.below(4) == 0 && self.mounts.is_empty() {
-                    fs::rename(&copy, self.home.path(&format!("moved-{}", self.number))).expect("renamed");
-                    self.added.clear();
-                    self.edits.clear();
-                    fs::create_dir(&copy).expect("created");
-                    write(&copy, "thesis", &text);
-                    self.added.insert("thesis".into(), text);
-                }
+            // A directory of the person's own in the place of the pulled one, at times.
+            4 if self.random.below(4) == 0 && self.mounts.is_empty() => {
+                fs::rename(&copy, self.home.path(&format!("moved-{}", self.number))).expect("renamed");
+                self.added.clear();
+                self.edits.clear();
+                fs::create_dir(&copy).expect("created");
+                write(&copy, "thesis", &text);
+                self.added.insert("thesis".into(), text);
             }
             5 => {
                 let at = self.random.one(&folders).clone();

@@ -67,7 +67,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// Looks at all below `folder`, whose path is `path`; in one that was `added` only for mounts.
     fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], added: bool) -> Result<()> {
-        let listed = Dir::read_from(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let listed = Dir::read_from(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let listed = listed.on("list", &self.at(path))?;
         let mut names: Vec<CString> = listed.iter().map(|entry| entry.file_name().to_owned()).collect();
         drop(listed);

@@ -41,9 +41,16 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two. Where the `link` is
-/// said to be slow, executables are told by their functions, which takes both sides seconds. Where all of it is to be
-/// written to a `place`, nothing is fetched unless there is room.
+/// How a release is fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FetchOptions<'a> {
+    /// Where all of it is to be written: nothing is fetched unless there is room.
+    pub place: Option<&'a Path>,
+    /// The link. Where it is said to be slow, executables are told by their functions, which takes both sides seconds.
+    pub link: Option<&'a Pace>,
+}
+
+/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
 ///
 /// # Errors
 /// The link, a refusal, no room, or a proxy that sends something else than it named.
@@ -52,16 +59,15 @@ pub async fn fetch(
     selector: &Selector,
     present: &Arc<Present>,
     store: &Arc<Store>,
-    place: Option<&Path>,
-    link: Option<&Pace>,
+    options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     monitor.begin(Phase::Negotiate, None);
     let have = present.release();
-    let fetched = match fetch_from(session, selector, have, present, store, place, link, monitor).await {
+    let fetched = match fetch_from(session, selector, have, present, store, options, monitor).await {
         // What came stays: only the manifest comes again, in full.
         Err(Error::Push(push::Error::Mismatch)) if have.is_some() => {
-            fetch_from(session, selector, None, present, store, place, link, monitor).await?
+            fetch_from(session, selector, None, present, store, options, monitor).await?
         }
         fetched => fetched?,
     };
@@ -77,8 +83,7 @@ async fn fetch_from(
     have: Option<ReleaseId>,
     present: &Arc<Present>,
     store: &Arc<Store>,
-    place: Option<&Path>,
-    link: Option<&Pace>,
+    options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
@@ -86,11 +91,12 @@ async fn fetch_from(
     let mut talk = Talk { sender, receiver, renewals: session.renewals() };
     let (record, root, mut listing) = talk.listing(selector, present, store).await?;
     if let Some(place) = place {
+    if let Some(place) = options.place {
         room::check(place, root.totals)?;
     }
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
-    if is_thin && link.is_some_and(Pace::is_slow) {
+    if is_thin && options.link.is_some_and(Pace::is_slow) {
         let bytes_max = fetched.root.totals.bytes;
         (fetched.chunks, fetched.bytes) = talk.executables(bytes_max, present, store).await?;
     }

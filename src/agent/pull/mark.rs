@@ -27,7 +27,7 @@ const MAGIC: &[u8; 8] = b"whitpull";
 const VERSION: u32 = 1;
 /// A segment and its stats, or the beginning: both are far below.
 const PART_BYTES_MAX: usize = 1024 * 1024;
-const CHECK_BYTES: u64 = 32;
+const CHECK_BYTES: usize = 32;
 
 /// Which directory it is: another one made in its place differs, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,10 +279,10 @@ impl Parts {
     /// Whether all is as it was written, and goes back to the beginning; an error of the kind `InvalidData` is none
     /// of the disk's.
     fn check(&mut self, length: u64) -> io::Result<()> {
-        let Some(before) = length.checked_sub(CHECK_BYTES) else { return Ok(()) };
+        let Some(before) = length.checked_sub(CHECK_BYTES as u64) else { return Ok(()) };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader((&mut self.file).take(before))?;
-        let mut check = [0; CHECK_BYTES as usize];
+        let mut check = [0; CHECK_BYTES];
         self.file.read_exact(&mut check)?;
         // A beginning that is none says what is wrong.
         let from = if hasher.finalize() == check { 0 } else { length };

@@ -16,7 +16,7 @@ mod comparison;
 mod staging;
 mod publish;
 
-pub use fetch::{Fetched, fetch};
+pub use fetch::{FetchOptions, Fetched, fetch};
 pub use held::{Held, Present};
 pub use place::{Named, PlaceError};
 pub use publish::{PullOptions, Pulled, pull_tree};

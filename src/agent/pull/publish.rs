@@ -17,7 +17,7 @@ use super::super::receipt::{self, ReceiptWire};
 use super::super::scan::{self, Archives, Scan, Selection};
 use super::super::{Error, Result, Session, blocking};
 use super::comparison::{Differences, compare, folder_id};
-use super::fetch::{Fetched, fetch};
+use super::fetch::{FetchOptions, Fetched, fetch};
 use super::held::{Held, Present};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
@@ -98,8 +98,8 @@ pub async fn pull_tree(
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
     let link = options.link_rate.map(Pace::given);
-    let place = Some(staging.folder());
-    let fetched = match fetch(session, selector, &present, &store, place, link.as_ref(), monitor).await {
+    let how = FetchOptions { place: Some(staging.folder()), link: link.as_ref() };
+    let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {
             drop(store);
