@@ -131,7 +131,10 @@ pub async fn pull_tree(
                 began: memory::now(),
                 deletes: options.delete,
             };
-            mark::write(&staging.next_mark_path(), &beginning, &tree, segments(&root, &held)?)?;
+            let written = segments(&root, &held)
+                .and_then(|segments| mark::write(&staging.next_mark_path(), &beginning, &tree, segments));
+            // A disk that is full is not left so.
+            written.inspect_err(|_| drop(files::remove(&tree)))?;
             crash::point("pull.tree");
             Ok::<_, Error>((staging, store))
         })
