@@ -73,7 +73,7 @@ impl Faulty for PlaceError {
             }
             Self::Link(place) => match std::fs::canonicalize(place) {
                 Ok(to) => format!("pull into what it leads to: {}", to.display()),
-                Err(_) => "it leads nowhere: remove it, or pull into another directory".to_owned(),
+                Err(_) => "make the folder that it leads to, or remove the link".to_owned(),
             },
             Self::Target(_) => "name a directory inside an existing one; a pull makes it".to_owned(),
             Self::Beside { .. } => {
