@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 67] = [
+pub const POINTS: [&str; 69] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -74,11 +74,13 @@ pub const POINTS: [&str; 67] = [
     "run.catalogued",
     // A directory is pulled.
     "pull.fetched",
+    "pulled-next.half",
+    "pulled-next.written",
+    "pulled-next.renamed",
     "pull.tree",
-    "pulled.half",
-    "pulled.written",
-    "pulled.renamed",
+    "ready.renamed",
     "pull.exchanged",
+    "pulled.renamed",
     "pull.removed",
     "pull.after",
 ];

@@ -3,14 +3,18 @@
 //! A file is written aside, synced, renamed to its name, and its folder synced, so that a crash leaves
 //! the old content or the new, never half. Every error names the path and what was done to it.
 
+mod removal;
+
+pub use removal::{Mount, examine, open_folder, remove};
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 
 use crate::crash;
 use crate::faults::{Fault, Faulty, io_hint};
@@ -96,15 +100,29 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 /// # Errors
 /// The step that failed; the old content is then still there.
 pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let aside = aside(path);
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(mode).open(&aside).on("create", &aside)?;
+    let (aside, mut file) = create_aside(path, mode)?;
     crash::on(path, ".created");
     crash::half_on(path, ".half", &file, content);
     let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
     crash::on(path, ".written");
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
+}
+
+/// Creates the file that is to get the name `path`: a new one, whatever lies beside.
+///
+/// `mode` is subject to the process's mask.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
+    loop {
+        let aside = aside(path);
+        // Neither a link is followed nor another's file written: the next number may be free.
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.on("create", &aside).map(|file| (aside, file)),
+        }
+    }
 }
 
 /// Renames within one file system and makes the new name durable.
@@ -176,41 +194,6 @@ pub fn sync_file_system(path: &Path) -> Result<()> {
     rustix::fs::syncfs(&folder).on("sync", path)
 }
 
-/// Removes a file or a whole folder; that it is not there is no error.
-///
-/// A folder may hold others that their owner may not write to, as a copy of a release does.
-///
-/// # Errors
-/// Something else than its absence.
-pub fn remove(path: &Path) -> Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.on("examine", path)?,
-    };
-    if !kind.is_dir() {
-        return fs::remove_file(path).on("remove", path);
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_folders(path).and_then(|()| fs::remove_dir_all(path))
-        }
-        result => result,
-    }
-    .on("remove", path)
-}
-
-/// Lets the owner into a folder and all those below it.
-fn open_folders(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_folders(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// A lock that ends with the process that holds it, however it ends; no person ever removes it.
 #[derive(Debug)]
 pub struct Lock {
@@ -225,7 +208,10 @@ impl Lock {
     /// The lock file cannot be made.
     pub fn take(path: &Path, patience: Duration) -> Result<Option<Self>> {
         let mut options = OpenOptions::new();
+        // A link in its place would have another's file written to.
+        let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open");
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = file.custom_flags(nofollow);
         let file = file.open(path).on("open", path)?;
         let deadline = Instant::now() + patience;
         loop {
@@ -318,20 +304,6 @@ mod tests {
         assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_none());
         drop(held);
         assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_some());
-    }
-
-    #[test]
-    fn a_folder_with_closed_folders_is_removed() {
-        // Only without the superuser's rights does this need more than one attempt.
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let top = folder.path().join("top");
-        fs::create_dir_all(top.join("closed/deep")).expect("created");
-        fs::write(top.join("closed/deep/file"), "content").expect("written");
-        for (name, mode) in [("closed/deep", 0o000), ("closed", 0o555)] {
-            fs::set_permissions(top.join(name), fs::Permissions::from_mode(mode)).expect("set");
-        }
-        remove(&top).expect("removed");
-        assert!(!top.exists());
     }
 
     #[test]

@@ -87,6 +87,11 @@ pub const PATH_DEPTH_MAX: usize = 256;
 /// 8 EiB: sizes stay within what a file offset can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
+/// 64 MiB: what a delivery or a pull leaves free on a file system that others use too …
+pub const ROOM_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// … or a twentieth of it, where that is less.
+pub const ROOM_RESERVE_PART: u64 = 20;
+
 /// 4 GiB: what an archive may be taken apart to; with the next two, it bounds what rebuilding it costs.
 pub const STREAM_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes of a stream for each byte of its archive.

@@ -115,6 +115,9 @@ pub struct DeliveryReport {
     pub reused_bytes: u64,
     /// Whether the destination had this release already.
     pub already: bool,
+    /// What is worth telling besides, as of an old copy that could not be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[cfg(test)]

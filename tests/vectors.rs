@@ -482,6 +482,7 @@ fn the_protocol_is_as_its_document_says() {
         bytes: 39,
         reused_bytes: 12,
         already: false,
+        notes: Vec::new(),
     };
     let info = ProxyInfo {
         whit: "0.1.0".to_owned(),

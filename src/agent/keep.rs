@@ -49,7 +49,7 @@ impl Keep {
         let content = folder.join("content");
         let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
         let store = Store::open(&content, options).or_else(|_| {
-            drop(fs::remove_dir_all(&content));
+            drop(files::remove(&content));
             Store::open(&content, options)
         });
         Some(Self { store: Arc::new(store.ok()?), folder, _lock: lock })
@@ -136,7 +136,7 @@ impl Keep {
         let Self { store, folder, _lock, .. } = self;
         drop(store);
         if is_old || stored > bytes_max {
-            drop(fs::remove_dir_all(folder.join("content")));
+            drop(files::remove(&folder.join("content")));
         }
         evict(&state.join("kept"), &folder, bytes_max)
     }
@@ -175,7 +175,7 @@ fn evict(kept: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
         }
         if path != *current
             && let Ok(Some(_lock)) = Lock::take(&path.join("lock"), Duration::ZERO)
-            && fs::remove_dir_all(&path).is_ok()
+            && files::remove(&path).is_ok()
         {
             total -= bytes;
         }

@@ -91,12 +91,9 @@ pub enum Error {
     /// Another pull is making the same directory.
     #[error("another pull to {} is under way", .0.display())]
     Busy(PathBuf),
-    /// Not a directory that can be replaced.
-    #[error("{} is not a directory that a pull can make", .0.display())]
-    Target(PathBuf),
-    /// A directory with content that no pull has made.
-    #[error("{} holds files that no pull has put there", .0.display())]
-    NotPulled(PathBuf),
+    /// A directory that cannot be pulled into as it is.
+    #[error(transparent)]
+    Place(#[from] pull::PlaceError),
     /// Rebuilding.
     #[error(transparent)]
     Rebuild(#[from] reassembly::Error),
@@ -138,14 +135,13 @@ impl Error {
             Self::Rebuild(error) => error,
             Self::Publish(error) => error,
             Self::Threads(error) => error,
+            Self::Place(error) => error,
             Self::WrongChunk
             | Self::OtherRelease { .. }
             | Self::DirectoryChanged
             | Self::Ended
             | Self::OutOfTurn(_)
-            | Self::Busy(_)
-            | Self::Target(_)
-            | Self::NotPulled(_) => return None,
+            | Self::Busy(_) => return None,
         })
     }
 }
@@ -155,7 +151,6 @@ impl Faulty for Error {
         match self {
             Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
             Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
-            Self::Target(_) | Self::NotPulled(_) => Fault::Input,
             Self::OutOfTurn(_) => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }
@@ -163,12 +158,6 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotPulled(_) => {
-                Some("pull into a new directory, or replace what is there with --replace".to_owned())
-            }
-            Self::Target(_) => Some(
-                "name a folder, or what is not there yet; of a link, the folder that it leads to".to_owned(),
-            ),
             Self::Busy(_) => Some("wait until the other pull has ended".to_owned()),
             Self::OtherRelease { .. } => {
                 Some("the proxy is not to be trusted with this release: see to it".to_owned())

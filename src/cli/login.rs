@@ -46,6 +46,8 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
         files::create_folder(folder)?;
     }
+    // Where the user keeps the file elsewhere, a link leads there, and goes on to.
+    let path = std::fs::canonicalize(&path).unwrap_or(path);
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;
     for name in ["WHIT_PROXY", "WHIT_DATA"] {

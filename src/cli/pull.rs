@@ -1,6 +1,7 @@
 //! `whit pull` and `whit cat`.
 
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,11 @@ use super::progress::watched;
 use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
-use crate::agent::pull::{Fetched, Held, Present, PullOptions, Pulled, fetch, pull_tree};
+use crate::agent::pull::{
+    FetchOptions, Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree,
+};
 use crate::faults::{Fault, io_hint};
+use crate::files;
 use crate::ids::Selector;
 use crate::manifest::EntryPath;
 use crate::reassembly;
@@ -21,8 +25,10 @@ use crate::store::{self, Store};
 
 const HELP: &str = "\
 Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the
-old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else. Beside it,
-`.DIR.whit` keeps a mark, and what an interrupted pull has fetched.
+old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else: a pull refuses,
+and lists them, while there are files that no pull has put there, unless --delete is given. Files of the
+release that you have changed are set aside. Beside DIR, `.DIR.whit` keeps them, a mark of what was put
+there, and what an interrupted pull has fetched.
 
   whit pull web /srv/web
   whit pull web@v1.2.3 /srv/web
@@ -37,11 +43,12 @@ pub struct PullArgs {
     /// The directory; made where there is none.
     #[arg(required_unless_present = "tar")]
     dir: Option<PathBuf>,
-    /// Replace a directory whose content no pull has made.
-    #[arg(long)]
-    replace: bool,
-    /// Write a tar file instead, or - for standard output: the same release gives the same bytes.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "replace"])]
+    /// Remove what no pull has put into DIR.
+    #[arg(long, alias = "replace")]
+    delete: bool,
+    /// Write a tar file instead, or - for standard output: the same release gives the same bytes. A device, a pipe or
+    /// what a link leads to is written to, not replaced.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "delete"])]
     tar: Option<PathBuf>,
     /// How fast the link is, like 20mbit: below some 200mbit executables are told by their functions, which takes seconds
     /// at both ends and a third of the bytes.
@@ -75,7 +82,7 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
         return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
-    let options = PullOptions { replace: arguments.replace, threads: threads(), link_rate };
+    let options = PullOptions { delete: arguments.delete, threads: threads(), link_rate };
     let monitor = monitor(output, "fetching");
     let pulled = open
         .run(async |session| {
@@ -131,25 +138,78 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
 }
 
 async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output) -> Result<Fetched, Error> {
-    let to_stdout = file == Path::new("-");
-    let folder = file.parent().filter(|folder| !to_stdout && !folder.as_os_str().is_empty());
-    let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
-    let (fetched, store, _aside) = fetch_aside(session, release, &folder, output).await?;
+    let place = TarPlace::find(file)?;
+    let (fetched, store, _aside) = fetch_aside(session, release, &place.folder(), output).await?;
     let held = Held { present: &Present::default(), fetched: &store };
-    if to_stdout {
-        reassembly::write_tar(&fetched.root, &held, &mut std::io::stdout().lock())?;
-        std::io::stdout().flush().map_err(Error::Output)?;
-        return Ok(fetched);
+    let cannot = |source: std::io::Error| cannot_write(file, &source);
+    let write = |to: &mut dyn Write| reassembly::write_tar(&fetched.root, &held, to);
+    match place {
+        TarPlace::Output => {
+            write(&mut std::io::stdout().lock())?;
+            std::io::stdout().flush().map_err(Error::Output)?;
+        }
+        TarPlace::Through => {
+            // Made where a link leads to nothing yet.
+            let file =
+                OpenOptions::new().write(true).create(true).truncate(true).open(file).map_err(cannot)?;
+            let mut writer = BufWriter::with_capacity(1024 * 1024, file);
+            write(&mut writer)?;
+            writer.flush().map_err(cannot)?;
+        }
+        TarPlace::File(path) => {
+            let (aside, opened) = files::create_aside(&path, 0o666)?;
+            let finish = || -> Result<(), Error> {
+                // Closed as the one before was, from its first byte.
+                if let Ok(there) = std::fs::metadata(&path) {
+                    opened.set_permissions(there.permissions()).map_err(cannot)?;
+                }
+                let mut writer = BufWriter::with_capacity(1024 * 1024, &opened);
+                write(&mut writer)?;
+                writer.flush().map_err(cannot)?;
+                drop(writer);
+                opened.sync_all().map_err(cannot)?;
+                Ok(files::rename(&aside, &path)?)
+            };
+            finish().inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
+        }
     }
-    let mut aside = tempfile::NamedTempFile::new_in(&folder).map_err(|source| cannot_write(file, &source))?;
-    {
-        let mut writer = std::io::BufWriter::with_capacity(1024 * 1024, aside.as_file_mut());
-        reassembly::write_tar(&fetched.root, &held, &mut writer)?;
-        writer.flush().map_err(|source| cannot_write(file, &source))?;
-    }
-    aside.as_file().sync_all().map_err(|source| cannot_write(file, &source))?;
-    aside.persist(file).map_err(|error| cannot_write(file, &error.error))?;
     Ok(fetched)
+}
+
+/// Where a tar file goes.
+enum TarPlace {
+    /// Standard output.
+    Output,
+    /// Into what is there, or what a link leads to: a device, a pipe, another file. Its name stays what it is.
+    Through,
+    /// A file of its own, written aside and renamed. The path is absolute.
+    File(PathBuf),
+}
+
+impl TarPlace {
+    fn find(file: &Path) -> Result<Self, Error> {
+        if file == Path::new("-") {
+            return Ok(Self::Output);
+        }
+        let path = std::path::absolute(file).map_err(|source| cannot_write(file, &source))?;
+        match std::fs::symlink_metadata(&path) {
+            Ok(there) if there.is_dir() => {
+                let hint = format!("name a file in it, as {}", file.join("release.tar").display());
+                Err(Error::input(format!("{} is a directory", file.display()), hint))
+            }
+            Ok(there) if !there.is_file() => Ok(Self::Through),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(cannot_write(file, &error)),
+            _ => Ok(Self::File(path)),
+        }
+    }
+
+    /// Where what is fetched waits: on the file system of the tar file where it is one.
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.parent().map_or_else(std::env::temp_dir, Path::to_owned),
+            Self::Output | Self::Through => std::env::temp_dir(),
+        }
+    }
 }
 
 /// Fetches a whole release into a store in a temporary folder inside `folder`, which goes with what is returned.
@@ -164,7 +224,7 @@ async fn fetch_aside(
     let store = Arc::new(store);
     let monitor = monitor(output, "fetching");
     let present = Arc::new(Present::default());
-    let fetching = fetch(session, release, &present, &store, None, &monitor);
+    let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
     Ok((fetched, store, aside))
 }
@@ -178,7 +238,7 @@ fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
 }
 
 fn pulled_text(pulled: &Pulled) -> String {
-    let lines = [
+    let mut lines = vec![
         format!("pulled {}, release {}, into {}", pulled.app, pulled.release.short(), pulled.place.display()),
         format!("  content    {} in {} files", output::bytes(pulled.bytes), output::count(pulled.files)),
         format!(
@@ -193,5 +253,11 @@ fn pulled_text(pulled: &Pulled) -> String {
         ),
         format!("  time       {:.2} s", pulled.seconds),
     ];
+    if let Some(place) = &pulled.set_aside.place {
+        let SetAside { count, some, .. } = &pulled.set_aside;
+        let more = if *count > some.len() as u64 { " …" } else { "" };
+        let count = output::count(*count);
+        lines.push(format!("  set aside  {count} changed by you, in {place}: {}{more}", some.join(", ")));
+    }
     lines.join("\n")
 }

@@ -275,12 +275,12 @@ fn explained_table(explained: &[Explained]) -> String {
 pub fn delivery_text(event: &DeliveryEvent) -> String {
     match &event.state {
         DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
-        DeliveryState::Delivered(report) => format!(
-            "{} ({}, {} of it taken over)",
-            report.place,
-            output::bytes(report.bytes),
-            output::bytes(report.reused_bytes)
-        ),
+        DeliveryState::Delivered(report) => {
+            let taken_over = output::bytes(report.reused_bytes);
+            let text =
+                format!("{} ({}, {taken_over} of it taken over)", report.place, output::bytes(report.bytes));
+            report.notes.iter().fold(text, |text, note| format!("{text}\n  note       {note}"))
+        }
         DeliveryState::Failed { reason, .. } | DeliveryState::Retrying { reason, .. } => {
             format!("{} failed: {reason}", event.destination)
         }

@@ -122,13 +122,12 @@ impl Directory {
     /// Removes all but the newest copies; a failure is told and tried again by the next delivery.
     fn remove_old(&self, layout: &Layout<'_>, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
         let protected = |slot: &Slot| *slot == current || Some(*slot) == left;
-        let removed = layout.slots().and_then(|slots| {
-            let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
-            let old = slots.into_iter().filter(|slot| !protected(slot)).skip(room);
-            old.into_iter().try_for_each(|slot| layout.remove(slot))
-        });
-        if let Err(error) = removed {
-            monitor.note(&format!("an old copy was not removed: {error}"));
+        let kept = |error| monitor.note(&format!("an old copy was not removed: {error}"));
+        let slots = layout.slots().map_err(kept).unwrap_or_default();
+        let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
+        for slot in slots.into_iter().filter(|slot| !protected(slot)).skip(room) {
+            // One that cannot be removed holds up no other.
+            layout.remove(slot).unwrap_or_else(kept);
         }
     }
 }

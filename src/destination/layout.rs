@@ -6,7 +6,7 @@
 //! PATH/.whit/lock                held by the delivery under way
 //! PATH/.whit/staging-ID/         a copy being written
 //! PATH/.whit/current-next        the link before it gets its name
-//! PATH/.whit/removed-ID/         an old copy being removed
+//! PATH/.whit/removed-ID/         an old copy being removed, or what is left of it where something is mounted in it
 //! ```
 //!
 //! A name below `releases` appears only for a complete copy on stable storage and is taken away before
@@ -15,7 +15,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -25,8 +25,10 @@ use crate::crash;
 use crate::files::{self, Lock, OnPath};
 use crate::ids::ReleaseId;
 
-/// What deliveries leave in `.whit` when they are killed.
-const LEFTOVERS: [&str; 3] = ["staging-", "removed-", "current-"];
+/// Begins the names of old copies that are being removed.
+const REMOVED: &str = "removed-";
+/// What deliveries leave in `.whit` when they are killed, and what could not be removed.
+const LEFTOVERS: [&str; 3] = ["staging-", REMOVED, "current-"];
 
 /// The name of a complete copy: its release, and a number where the plain name was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +81,11 @@ impl<'a> Layout<'a> {
         let lock = lock.ok_or_else(|| Error::Busy(path.to_owned()))?;
         let layout = Self { path, _lock: lock };
         for name in names(&private)? {
-            if LEFTOVERS.iter().any(|leftover| name.starts_with(leftover)) {
-                files::remove(&private.join(name))?;
+            let is_leftover = LEFTOVERS.iter().any(|leftover| name.starts_with(leftover));
+            let leftover = private.join(&name);
+            // What cannot be removed now was named when it was put there, and is tried again the next time.
+            if is_leftover && files::remove(&leftover).is_err() && !name.starts_with(REMOVED) {
+                files::rename(&leftover, &layout.removed(&name))?;
             }
         }
         Ok(layout)
@@ -129,12 +134,25 @@ impl<'a> Layout<'a> {
         slots(self.path)
     }
 
+    /// A free name in `.whit` for what is being removed.
+    fn removed(&self, name: &str) -> PathBuf {
+        let mut number = 0;
+        loop {
+            let end = if number == 0 { String::new() } else { format!(".{number}") };
+            let aside = self.path.join(".whit").join(format!("{REMOVED}{name}{end}"));
+            if fs::symlink_metadata(&aside).is_err() {
+                return aside;
+            }
+            number += 1;
+        }
+    }
+
     /// Removes a copy; first its name, so that no half of it is ever seen.
     ///
     /// # Errors
-    /// What is left is removed by the next delivery.
+    /// What is left is tried again by each later delivery.
     pub(super) fn remove(&self, slot: Slot) -> Result<(), Error> {
-        let aside = self.path.join(".whit").join(format!("removed-{}", slot.name()));
+        let aside = self.removed(&slot.name());
         files::rename(&self.folder(slot), &aside)?;
         crash::point("copy.removing");
         files::remove(&aside)?;
@@ -190,12 +208,18 @@ fn check_link(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Creates a folder whose content is ours to remove: it must not be a link to somebody else's.
+/// Creates a folder whose content is ours to remove: it must be neither a link to somebody else's, nor one that somebody
+/// else may put things into.
 fn create_own(folder: &Path, mode: u32) -> Result<(), Error> {
     match DirBuilder::new().mode(mode).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = fs::symlink_metadata(folder).on("examine", folder)?;
-            if found.is_dir() { Ok(()) } else { Err(Error::NotAFolder(folder.to_owned())) }
+            if !found.is_dir() {
+                return Err(Error::NotAFolder(folder.to_owned()));
+            }
+            let is_own = found.uid() == rustix::process::geteuid().as_raw();
+            let is_closed = found.mode() & 0o002 == 0 && (mode != 0o700 || found.mode() & 0o020 == 0);
+            if is_own && is_closed { Ok(()) } else { Err(Error::NotOwn(folder.to_owned())) }
         }
         result => Ok(result.on("create", folder)?),
     }

@@ -21,6 +21,9 @@ pub enum Error {
     /// Something else than the link is where the link goes.
     #[error("`{}` is not a symbolic link", .0.display())]
     NotALink(PathBuf),
+    /// A folder of whit's own that others may write to.
+    #[error("`{}` belongs to another user, or others may write to it", .0.display())]
+    NotOwn(PathBuf),
     /// Another delivery to the same folder is under way.
     #[error("another delivery to `{}` is under way", .0.display())]
     Busy(PathBuf),
@@ -35,7 +38,7 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::NotAFolder(_) | Self::NotALink(_) => Fault::Input,
+            Self::NotAFolder(_) | Self::NotALink(_) | Self::NotOwn(_) => Fault::Input,
             Self::Busy(_) => Fault::Retry,
             Self::Rebuild(error) => error.fault(),
             Self::File(error) => error.fault(),
@@ -46,6 +49,9 @@ impl Faulty for Error {
         match self {
             Self::NotAFolder(path) | Self::NotALink(path) => {
                 Some(format!("move `{}` away, or deliver to another folder", path.display()))
+            }
+            Self::NotOwn(path) => {
+                Some(format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display()))
             }
             Self::Rebuild(error) => error.hint(),
             Self::File(error) => error.hint(),

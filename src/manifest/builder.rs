@@ -75,6 +75,11 @@ impl Builder {
         segment
     }
 
+    /// Says what permission bits the top directory has; [`super::FOLDER_MODE`] where it is not said.
+    pub fn folder_mode(&mut self, mode: u16) {
+        self.totals = self.totals.with_folder_mode(mode);
+    }
+
     /// What the items so far add up to.
     pub fn totals(&self) -> Totals {
         self.totals

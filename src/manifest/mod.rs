@@ -21,7 +21,7 @@ pub use item::{Item, MODE_MASK};
 pub use outline::{Gap, Outline, Step};
 pub use path::{EntryPath, link_stays_inside};
 pub use reader::{Reader, decode_segment, segment_chunks};
-pub use root::{NodeRef, Profile, Root, Shape, Totals, decode_node};
+pub use root::{FOLDER_MODE, NodeRef, Profile, Root, Shape, Totals, decode_node};
 pub use thin::{Reference, Thin, shorten};
 
 use crate::faults::{Fault, Faulty};

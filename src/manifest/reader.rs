@@ -53,7 +53,9 @@ impl Reader {
     pub fn finish(mut self, root: &Root) -> Result<(), Error> {
         self.end_file()?;
         let file_alone = self.totals.files == 1 && self.totals.directories + self.totals.symlinks == 0;
-        if self.totals != root.totals || (root.shape == Shape::File && !file_alone) {
+        let counted = Totals { folder_mode: root.totals.folder_mode, ..self.totals };
+        let is_plain = root.totals.is_folder_mode_plain(root.shape);
+        if counted != root.totals || !is_plain || (root.shape == Shape::File && !file_alone) {
             return Err(Error::Totals);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, MODE_MASK};
 pub use crate::chunking::Profile;
 use crate::ids::{ChunkId, ReleaseId};
 use crate::limits::MANIFEST_SEGMENTS_MAX;
@@ -11,6 +11,8 @@ use crate::limits::MANIFEST_SEGMENTS_MAX;
 pub(super) const NODE_VERSION: u8 = 0x12;
 /// First byte of a root.
 const ROOT_VERSION: u8 = 0x13;
+/// First byte of a root whose totals name the top directory's mode.
+const MODE_ROOT_VERSION: u8 = 0x16;
 /// Children that a root lists itself; more are gathered into nodes first.
 pub(super) const ROOT_CHILDREN_MAX: usize = 64;
 /// Children of a node, at most.
@@ -50,6 +52,35 @@ pub struct Totals {
     pub chunks: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Permission bits of the top directory, where they are not [`FOLDER_MODE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder_mode: Option<u16>,
+}
+
+/// The permission bits of a top directory that a root does not name.
+pub const FOLDER_MODE: u16 = 0o755;
+
+impl Totals {
+    /// The same for a top directory with these permission bits. Its owner always gets in: a copy is filled,
+    /// renamed and at last removed.
+    #[must_use]
+    pub fn with_folder_mode(self, mode: u16) -> Self {
+        let mode = (mode & MODE_MASK) | 0o700;
+        Self { folder_mode: (mode != FOLDER_MODE).then_some(mode), ..self }
+    }
+
+    /// The permission bits of the top directory.
+    pub fn folder_mode(&self) -> u16 {
+        self.folder_mode.unwrap_or(FOLDER_MODE)
+    }
+
+    /// Whether a release of this shape may say that of its top directory: one content has one form.
+    pub(super) fn is_folder_mode_plain(&self, shape: Shape) -> bool {
+        match self.folder_mode {
+            None => true,
+            Some(mode) => shape == Shape::Tree && *self == self.with_folder_mode(mode),
+        }
+    }
 }
 
 /// The root: parameters, totals, and the topmost list of nodes or segments.
@@ -70,7 +101,8 @@ pub struct Root {
 impl Root {
     /// The root's bytes: a version byte and MessagePack.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![ROOT_VERSION];
+        let version = if self.totals.folder_mode.is_some() { MODE_ROOT_VERSION } else { ROOT_VERSION };
+        let mut bytes = vec![version];
         rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
         bytes
     }
@@ -88,11 +120,12 @@ impl Root {
         let malformed = |offset| Error::Malformed { part: "root", id: ChunkId::of(bytes), offset };
         match bytes.first() {
             None => return Err(malformed(0)),
-            Some(&ROOT_VERSION) => {}
+            Some(&(ROOT_VERSION | MODE_ROOT_VERSION)) => {}
             Some(version) => return Err(Error::Version(*version)),
         }
         let root: Self = rmp_serde::from_slice(&bytes[1..]).map_err(|_| malformed(1))?;
         let bounded = root.depth <= DEPTH_MAX && root.children.len() <= ROOT_CHILDREN_MAX;
+        let bounded = bounded && root.totals.is_folder_mode_plain(root.shape);
         if !bounded || root.profile.check().is_err() || root.encode() != bytes {
             return Err(malformed(bytes.len()));
         }

@@ -1,16 +1,19 @@
 //! Makes deliveries out of the spaces' stores.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spaces::Spaces;
 use crate::deliveries::{Courier, Delivery};
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::ids::{AppName, ReleaseId};
-use crate::monitor::Silent;
+use crate::monitor::Monitor;
 use crate::record::DeliveryReport;
 use crate::wire::Refusal;
+
+/// Notes that a report takes; the log has all.
+const NOTES_MAX: usize = 10;
 
 /// Reads releases from the spaces.
 #[derive(Debug)]
@@ -37,8 +40,9 @@ impl Courier for StoreCourier {
         let root = store.root(&delivery.release).map_err(|error| told(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
         let place = for_app(destination, &delivery.app);
+        let notes = Notes { delivery, notes: Mutex::default() };
         let delivered =
-            place.deliver(&delivery.release, &root, store.as_ref(), &previous, &Silent, Some(cancelled));
+            place.deliver(&delivery.release, &root, store.as_ref(), &previous, &notes, Some(cancelled));
         match delivered {
             Ok(done) => {
                 if let Err(error) = store.copies().note(&delivery.app, &place.path) {
@@ -50,9 +54,27 @@ impl Courier for StoreCourier {
                     bytes: done.bytes,
                     reused_bytes: done.reused_bytes,
                     already: done.already,
+                    notes: notes.notes.into_inner().unwrap_or_else(PoisonError::into_inner),
                 })
             }
             Err(error) => Err(told(&error)),
+        }
+    }
+}
+
+/// Puts what is worth telling of a delivery into the log and into its report.
+struct Notes<'a> {
+    delivery: &'a Delivery,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Monitor for Notes<'_> {
+    fn note(&self, text: &str) {
+        let Delivery { destination, app, .. } = self.delivery;
+        tracing::warn!(%destination, %app, "{text}");
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < NOTES_MAX {
+            notes.push(text.to_owned());
         }
     }
 }

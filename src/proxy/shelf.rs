@@ -211,7 +211,8 @@ impl SpaceShelf {
             created: self.now,
             user: self.user.clone(),
             labels: open.labels.clone(),
-            totals,
+            // The root says it; a record counts.
+            totals: Totals { folder_mode: None, ..totals },
             cost,
         };
         self.store.records().add(record).map_err(|error| Refusal::of(&error))

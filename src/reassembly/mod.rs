@@ -11,6 +11,7 @@
 mod archive;
 mod check;
 mod rebuilt;
+pub mod room;
 mod source;
 mod stream;
 mod tar_header;
@@ -32,6 +33,7 @@ pub use walk::{Items, leaves, walk};
 pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::container;
 use crate::faults::{Fault, Faulty};
@@ -73,6 +75,18 @@ pub enum Error {
     /// Its stream makes something else of an archive.
     #[error("the archive `{0}` was rebuilt as something else")]
     OtherArtifact(EntryPath),
+    /// The file system is too full for all of it; nothing was written.
+    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside what stays free", .place.display())]
+    Room {
+        /// Where it was to be written.
+        place: PathBuf,
+        /// What the release takes.
+        needed: u64,
+        /// What may be taken.
+        free: u64,
+        /// Of what.
+        unit: &'static str,
+    },
     /// The release has no file of this name.
     #[error("the release has no file `{0}`")]
     Missing(EntryPath),
@@ -106,6 +120,7 @@ impl Faulty for Error {
             Self::File(error) => error.fault(),
             Self::Plan { source, .. } => source.fault(),
             Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt,
+            Self::Room { .. } => Fault::Full,
             Self::Missing(_) => Fault::Missing,
             Self::Unnamed(_) => Fault::Input,
             Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
@@ -122,6 +137,7 @@ impl Faulty for Error {
             Self::Missing(_) | Self::Unnamed(_) => {
                 Some("`whit pull APP --tar - | tar t` lists a release's files".to_owned())
             }
+            Self::Room { place, .. } => Some(format!("make room on the file system of {}", place.display())),
             _ => None,
         }
     }

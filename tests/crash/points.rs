@@ -47,7 +47,7 @@ fn acts(point: &str) -> Vec<Act> {
         ("recovery", _) => vec![Act::Start],
         ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],
         ("tree", _) => vec![Act::Push, Act::Pull],
-        ("pull" | "pulled", _) => vec![Act::Pull],
+        ("pull" | "pulled" | "pulled-next" | "ready", _) => vec![Act::Pull],
         ("removed", _) => vec![Act::Remove],
         ("collect", _) => vec![Act::Collect],
         // Taking a damaged pack's chunks out happens too.

@@ -410,7 +410,7 @@ fn errors_have_their_codes_and_say_what_to_do() {
     home.run(&["pull", "app@v9", "copy"]).failed(3, "app@v9");
     home.run(&["cat", "app", "b"]).failed(3, "`b`");
     home.run(&["cat", "app"]).failed(2, "tree");
-    home.run(&["pull", "app", "tree"]).failed(2, "no pull").failed(2, "--replace");
+    home.run(&["pull", "app", "tree"]).failed(2, "no pull").failed(2, "--delete");
     let key = "0".repeat(64);
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let url = format!("whit://{}#{key}", nobody.local_addr().expect("an address"));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use whit::agent::pull::{PullOptions, pull_tree};
+use whit::agent::pull::{PlaceError, PullOptions, pull_tree};
 use whit::agent::push::Order;
 use whit::agent::{Error, Session};
 use whit::faults::{Fault, Faulty};
@@ -125,7 +125,7 @@ async fn what_was_changed_locally_is_repaired() {
         fs::create_dir(copy.join("link")).expect("created");
         write(&copy, "stray/file", "left behind");
         fs::set_permissions(copy.join("bin/tool"), fs::Permissions::from_mode(0o600)).expect("changed");
-        let repaired = world.pull("app", &copy).await.expect("pulled");
+        let repaired = pull_as(world.access(), "app", &copy, true).await.expect("pulled");
         assert_eq!(repaired.fetched_chunks, 2, "{repaired:?}");
         assert_same(&tree, &copy);
     })
@@ -175,7 +175,7 @@ async fn a_pull_over_a_slow_link_is_told_by_patches_that_are_made_once() {
         world.push("app", &tree).await;
         let mut down = Vec::new();
         for (name, link_rate) in links {
-            let options = PullOptions { replace: false, threads: 2, link_rate };
+            let options = PullOptions { delete: false, threads: 2, link_rate };
             let pulled = pull_with(world.access(), "app", &world.path(name), options).await.expect("pulled");
             assert!(
                 pulled.fetched_bytes > 1_500_000,
@@ -202,7 +202,7 @@ async fn an_interrupted_pull_goes_on_where_it_was() {
         let monitor: Arc<dyn Monitor> = Arc::clone(&arrivals) as _;
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let selector = "app".parse().expect("a selector");
-        let options = PullOptions { replace: false, threads: 2, link_rate: None };
+        let options = PullOptions { delete: false, threads: 2, link_rate: None };
         tokio::select! {
             biased;
             () = arrivals.enough.notified() => {}
@@ -245,6 +245,10 @@ async fn a_directory_that_a_pull_left_moved_aside_is_put_back() {
     .await;
 }
 
+fn is_not_pulled(error: &Error) -> bool {
+    matches!(error, Error::Place(PlaceError::NotPulled { .. }))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
     within(async {
@@ -256,8 +260,8 @@ async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
         let before = snapshot(&home);
         for _ in 0..2 {
             let error = world.pull("app", &home).await.expect_err("it is not ours");
-            assert!(matches!(error, Error::NotPulled(_)) && error.fault() == Fault::Input, "{error}");
-            assert!(error.hint().is_some_and(|hint| hint.contains("--replace")));
+            assert!(is_not_pulled(&error) && error.fault() == Fault::Input, "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("--delete")));
             assert_eq!(snapshot(&home), before);
         }
         let error = world.pull("app", &tree.join("README")).await.expect_err("a file");
@@ -266,7 +270,7 @@ async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
         let error = pull_as(world.access(), "app@v9", &home, true).await.expect_err("no such release");
         assert_eq!(error.fault(), Fault::Missing, "{error}");
         assert_eq!(snapshot(&home), before);
-        assert!(matches!(world.pull("app", &home).await, Err(Error::NotPulled(_))));
+        assert!(world.pull("app", &home).await.is_err_and(|error| is_not_pulled(&error)));
         pull_as(world.access(), "app", &home, true).await.expect("replaced");
         assert_same(&tree, &home);
     })

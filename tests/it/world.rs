@@ -210,8 +210,8 @@ pub async fn push_heard(access: &Access, order: &Order, monitor: Arc<dyn Monitor
 }
 
 /// Pulls over a connection of its own.
-pub async fn pull_as(access: &Access, selector: &str, target: &Path, replace: bool) -> agent::Result<Pulled> {
-    pull_with(access, selector, target, PullOptions { replace, threads: 2, link_rate: None }).await
+pub async fn pull_as(access: &Access, selector: &str, target: &Path, delete: bool) -> agent::Result<Pulled> {
+    pull_with(access, selector, target, PullOptions { delete, threads: 2, link_rate: None }).await
 }
 
 /// The same, with all that can be chosen.

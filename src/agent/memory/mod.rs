@@ -20,6 +20,7 @@ mod writer;
 
 pub use folder::{TOTAL_BYTES_DEFAULT, WriteOptions};
 pub use recall::Recall;
+pub(in crate::agent) use stat::STAT_BYTES;
 pub use stat::{Stat, Stats, now};
 pub use underway::Underway;
 pub use writer::{Confirmed, write};

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::files::{self, OnPath};
 
 /// Bytes of a stat in a memory (FORMAT 8.2).
-pub(super) const STAT_BYTES: usize = 32;
+pub(in crate::agent) const STAT_BYTES: usize = 32;
 /// 2 s: the coarsest times that a file system in use keeps (FAT), and some care about clocks.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Stats in memory up to this: 256 Ki files.
@@ -53,7 +53,7 @@ impl Stat {
         self.modified.max(self.changed) < began.saturating_sub(margin)
     }
 
-    pub(super) fn encode(&self) -> [u8; STAT_BYTES] {
+    pub(in crate::agent) fn encode(&self) -> [u8; STAT_BYTES] {
         let mut bytes = [0; STAT_BYTES];
         let fields = [
             self.modified.to_le_bytes(),
@@ -67,7 +67,7 @@ impl Stat {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8; STAT_BYTES]) -> Self {
+    pub(in crate::agent) fn decode(bytes: &[u8; STAT_BYTES]) -> Self {
         let field = |at: usize| {
             let mut field = [0; 8];
             field.copy_from_slice(&bytes[at..at + 8]);

@@ -1,6 +1,7 @@
 //! Asks the proxy for a release and fetches what is missing into a store.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::pace::Pace;
@@ -17,7 +18,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::pack::{Frame, FrameKind};
 use crate::patch;
 use crate::push;
-use crate::reassembly::ChunkSource;
+use crate::reassembly::{ChunkSource, room};
 use crate::record::Record;
 use crate::store::Store;
 use crate::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
@@ -40,25 +41,33 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two. Where the `link` is
-/// said to be slow, executables are told by their functions, which takes both sides seconds.
+/// How a release is fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FetchOptions<'a> {
+    /// Where all of it is to be written: nothing is fetched unless there is room.
+    pub place: Option<&'a Path>,
+    /// The link. Where it is said to be slow, executables are told by their functions, which takes both sides seconds.
+    pub link: Option<&'a Pace>,
+}
+
+/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
 ///
 /// # Errors
-/// The link, a refusal, or a proxy that sends something else than it named.
+/// The link, a refusal, no room, or a proxy that sends something else than it named.
 pub async fn fetch(
     session: &Session,
     selector: &Selector,
     present: &Arc<Present>,
     store: &Arc<Store>,
-    link: Option<&Pace>,
+    options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     monitor.begin(Phase::Negotiate, None);
     let have = present.release();
-    let fetched = match fetch_from(session, selector, have, present, store, link, monitor).await {
+    let fetched = match fetch_from(session, selector, have, present, store, options, monitor).await {
         // What came stays: only the manifest comes again, in full.
         Err(Error::Push(push::Error::Mismatch)) if have.is_some() => {
-            fetch_from(session, selector, None, present, store, link, monitor).await?
+            fetch_from(session, selector, None, present, store, options, monitor).await?
         }
         fetched => fetched?,
     };
@@ -74,16 +83,19 @@ async fn fetch_from(
     have: Option<ReleaseId>,
     present: &Arc<Present>,
     store: &Arc<Store>,
-    link: Option<&Pace>,
+    options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
     let (sender, receiver) = session.request(&operation).await?;
     let mut talk = Talk { sender, receiver, renewals: session.renewals() };
     let (record, root, mut listing) = talk.listing(selector, present, store).await?;
+    if let Some(place) = options.place {
+        room::check(place, root.totals)?;
+    }
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
-    if is_thin && link.is_some_and(Pace::is_slow) {
+    if is_thin && options.link.is_some_and(Pace::is_slow) {
         let bytes_max = fetched.root.totals.bytes;
         (fetched.chunks, fetched.bytes) = talk.executables(bytes_max, present, store).await?;
     }

@@ -10,8 +10,14 @@ mod listing;
 mod window;
 mod executables;
 mod fetch;
+mod place;
+mod mark;
+mod comparison;
+mod staging;
 mod publish;
 
-pub use fetch::{Fetched, fetch};
+pub use fetch::{FetchOptions, Fetched, fetch};
 pub use held::{Held, Present};
+pub use place::{Named, PlaceError};
 pub use publish::{PullOptions, Pulled, pull_tree};
+pub use staging::SetAside;

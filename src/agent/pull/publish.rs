@@ -1,27 +1,36 @@
 //! Makes a directory equal to a release: fetches beside it, rebuilds beside it, exchanges the two.
 
 use std::fs;
-use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx};
+use rustix::io::Errno;
 use serde::Serialize;
+
+use super::super::memory;
 
 use super::super::pace::Pace;
 use super::super::receipt::{self, ReceiptWire};
-use super::super::scan::{self, Archives, Selection};
+use super::super::scan::{self, Archives, Scan, Selection};
 use super::super::{Error, Result, Session, blocking};
-use super::fetch::{Fetched, fetch};
+use super::comparison::{Differences, compare, folder_id};
+use super::fetch::{FetchOptions, Fetched, fetch};
 use super::held::{Held, Present};
+use super::mark::{self, Beginning, FolderId, Mark};
+use super::place::{Named, PlaceError};
+use super::staging::{SetAside, Staging};
 use crate::blocking::start_whole;
 use crate::chunking::Profile;
 use crate::crash;
-use crate::files::{self, Lock, OnPath};
+use crate::files::{self, Mount, OnPath};
 use crate::ids::{AppName, ReleaseId, Selector};
+use crate::manifest::{MODE_MASK, Root, Totals};
 use crate::monitor::Monitor;
-use crate::reassembly::{self, TreeOptions};
+use crate::reassembly::{self, ChunkSource, TreeOptions};
+use crate::recipe::ChunkRef;
 use crate::store::{self, Store};
 
 /// What a pull did.
@@ -43,6 +52,8 @@ pub struct Pulled {
     pub fetched_bytes: u64,
     /// Bytes on the wire.
     pub wire: ReceiptWire,
+    /// What the user had changed of what the last pull put there.
+    pub set_aside: SetAside,
     /// Seconds from beginning to end.
     pub seconds: f64,
     /// The process's largest resident memory, in bytes.
@@ -52,56 +63,12 @@ pub struct Pulled {
 /// How a pull treats what is there.
 #[derive(Debug, Clone, Copy)]
 pub struct PullOptions {
-    /// Replace a directory that no pull has made.
-    pub replace: bool,
+    /// Remove what no pull has put into the directory, instead of refusing.
+    pub delete: bool,
     /// Workers for hashing.
     pub threads: usize,
     /// What the link carries, in bytes a second, where that is known.
     pub link_rate: Option<f64>,
-}
-
-/// The folder beside a pulled directory: a lock, the store of fetched chunks, the tree being written.
-struct Staging {
-    folder: PathBuf,
-    _lock: Lock,
-}
-
-/// Says that the directory beside it was made by a pull.
-const MARK: &str = "pulled";
-/// The directory before, where the file system cannot exchange two: for a moment.
-const OLD: &str = "old";
-
-/// `.DIR.whit` beside `DIR`.
-fn beside(target: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(".whit");
-    target.with_file_name(name)
-}
-
-impl Staging {
-    fn open(target: &Path) -> Result<Self> {
-        let folder = beside(target);
-        files::create_folder(&folder)?;
-        let lock = Lock::take(&folder.join("lock"), std::time::Duration::ZERO)?;
-        let lock = lock.ok_or_else(|| Error::Busy(target.to_owned()))?;
-        files::remove_unpublished(&folder)?;
-        Ok(Self { folder, _lock: lock })
-    }
-
-    /// Removes the folder, unless a pull was here before or something was fetched that the next one can use.
-    fn leave_if_empty(&self) -> Result<()> {
-        let fetched = self.path("store").join("packs");
-        let is_empty = fs::read_dir(&fetched).on("list", &fetched)?.next().is_none();
-        if is_empty && !self.path(MARK).exists() {
-            files::remove(&self.folder)?;
-        }
-        Ok(())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
 }
 
 /// Makes `target` equal to the release that `selector` means.
@@ -120,16 +87,19 @@ pub async fn pull_tree(
 ) -> Result<Pulled> {
     let begin = Instant::now();
     let target = std::path::absolute(target).on("find", target)?;
+    // `DIR/.` and `DIR/` are DIR.
+    let target: PathBuf = target.components().collect();
     if target.file_name().is_none() {
-        return Err(Error::Target(target));
+        return Err(PlaceError::Target(target).into());
     }
-    let (staging, present, store) = {
+    let Prepared { staging, present, store, was } = {
         let (target, monitor) = (target.clone(), Arc::clone(monitor));
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
     let link = options.link_rate.map(Pace::given);
-    let fetched = match fetch(session, selector, &present, &store, link.as_ref(), monitor).await {
+    let how = FetchOptions { place: Some(staging.folder()), link: link.as_ref() };
+    let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {
             drop(store);
@@ -145,27 +115,47 @@ pub async fn pull_tree(
         blocking(move || {
             crash::point("pull.fetched");
             let held = Held { present: &present, fetched: &store };
-            let tree = staging.path("tree");
-            reassembly::write_tree(&root, &held, &tree, &TreeOptions::default(), monitor.as_ref())?;
+            let tree = staging.tree();
+            let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
+            let tree_options = TreeOptions { folder_mode: Some(mode), ..TreeOptions::default() };
+            reassembly::write_tree(&root, &held, &tree, &tree_options, monitor.as_ref())?;
+            if let Some(was) = &was {
+                was.keep_owner(&tree, mode, monitor.as_ref())?;
+            }
+            let beginning = Beginning {
+                release,
+                folder_mode: root.totals.folder_mode,
+                folder: folder_id(&tree)?,
+                mode,
+                limit: was.and_then(|was| was.limit),
+                began: memory::now(),
+                deletes: options.delete,
+            };
+            let written = segments(&root, &held)
+                .and_then(|segments| mark::write(&staging.next_mark_path(), &beginning, &tree, segments));
+            // A disk that is full is not left so.
+            written.inspect_err(|_| drop(files::remove(&tree)))?;
             crash::point("pull.tree");
             Ok::<_, Error>((staging, store))
         })
         .await?
     };
-    {
-        let target = target.clone();
+    let stands_inside = is_inside(&target);
+    let set_aside = {
+        let monitor = Arc::clone(monitor);
         let exchanging = move || {
-            let tree = staging.path("tree");
-            files::publish(&staging.path(MARK), release.to_string().as_bytes(), 0o600)?;
-            exchange(&tree, &target)?;
+            let set_aside = staging.exchange(options.delete, monitor.as_ref())?;
             // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
             store.close();
-            files::remove(&staging.path("store"))?;
+            files::remove(&staging.store())?;
             crash::point("pull.after");
-            Ok::<(), Error>(())
+            Ok::<_, Error>(set_aside)
         };
         // An interrupted pull has either all of this or nothing.
-        start_whole(exchanging).await??;
+        start_whole(exchanging).await??
+    };
+    if stands_inside {
+        monitor.note("the shell stands in the directory that was there: enter the new one with `cd .`");
     }
     Ok(Pulled {
         release,
@@ -175,91 +165,204 @@ pub async fn pull_tree(
         bytes: record.totals.bytes,
         fetched_chunks: chunks,
         fetched_bytes: bytes,
+        set_aside,
         wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
         seconds: begin.elapsed().as_secs_f64(),
         peak_rss: receipt::peak_rss(),
     })
 }
 
+/// What a pull begins with.
+struct Prepared {
+    staging: Staging,
+    present: Present,
+    store: Store,
+    /// The directory that is there; none where there is none.
+    was: Option<Was>,
+}
+
+/// The directory that the new one takes the place of.
+#[derive(Debug, Clone, Copy)]
+struct Was {
+    owner: (u32, u32),
+    /// The mode that the user gave it: what that keeps closed stays closed.
+    limit: Option<u16>,
+}
+
+impl Was {
+    /// The mode of the new directory.
+    fn mode_of(&self, root: &Root) -> u16 {
+        let wanted = root.totals.folder_mode();
+        self.limit.map_or(wanted, |limit| (wanted & limit) | 0o700 | (limit & !MODE_MASK))
+    }
+
+    /// Gives the new directory the old one's owner, as far as the system lets.
+    fn keep_owner(&self, tree: &Path, mode: u16, monitor: &dyn Monitor) -> files::Result<()> {
+        let found = fs::symlink_metadata(tree).on("examine", tree)?;
+        if (found.uid(), found.gid()) == self.owner {
+            return Ok(());
+        }
+        let (uid, gid) = self.owner;
+        if let Err(error) = std::os::unix::fs::chown(tree, Some(uid), Some(gid)) {
+            monitor
+                .note(&format!("the directory does not keep its owner, user {uid} and group {gid}: {error}"));
+        }
+        fs::set_permissions(tree, fs::Permissions::from_mode(mode.into())).on("set the mode of", tree)
+    }
+}
+
 /// Looks at the directory as it is and opens what an interrupted pull left.
-fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result<(Staging, Present, Store)> {
-    restore(target)?;
-    // Before anything is made beside a directory that is not ours.
-    let is_there = is_replaceable(target, options)?;
-    let staging = Staging::open(target)?;
-    files::remove(&staging.path("tree"))?;
-    files::remove(&staging.path(OLD))?;
-    let present = if is_there {
-        let everything = Selection { ignore_files_off: true, ..Selection::default() };
-        let archives = Archives::new(staging.folder.clone());
-        let reader = scan::Reader {
-            selection: &everything,
-            profile: Profile::DEFAULT,
-            threads: options.threads,
-            memory: None,
-            archives: Some(&archives),
-            ended: None,
-            monitor,
-        };
-        match reader.scan(target) {
-            Ok(scan) => Present::of(&scan)?,
-            Err(error) => {
-                // What cannot be read only costs bytes.
-                monitor.note(&format!("{error}; its content is fetched anew"));
-                Present::default()
-            }
-        }
-    } else {
-        Present::default()
+fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result<Prepared> {
+    let staging = Staging::find(target)?;
+    if let Some(staging) = &staging {
+        staging.recover(monitor)?;
+    }
+    let Some(found) = examine_place(target)? else {
+        let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
+        let store = Store::open(&staging.store(), store::Options::PASSING)?;
+        return Ok(Prepared { staging, present: Present::default(), store, was: None });
     };
-    let store = Store::open(&staging.path("store"), store::Options::PASSING)?;
-    Ok((staging, present, store))
+    let folder = FolderId::of(&found);
+    let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
+    let mut scanned = None;
+    if let (Mark::Earlier(release), Some(staging)) = (&mark, &staging) {
+        let scan = scan_place(target, staging.folder(), None, options, monitor).ok();
+        if let Some(scan) = scan.filter(|scan| scan.root.release() == *release) {
+            mark_earlier(staging, target, &scan, &found)?;
+            mark = staging.mark()?;
+            scanned = Some(scan);
+        }
+    }
+    let placed = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
+    let beginning = placed.map(|placed| placed.beginning);
+    let checked = compare(target, placed).and_then(|differences| {
+        let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
+        check(target, &differences, is_ours, options)
+    });
+    if let Err(error) = checked {
+        if let Some(staging) = &staging {
+            staging.leave_if_empty()?;
+        }
+        return Err(error);
+    }
+
+    let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
+    let mode = found.stx_mode & 0o7777;
+    let limit = match beginning {
+        Some(beginning) if beginning.folder.is(&folder) && beginning.mode == mode => beginning.limit,
+        _ => Some(mode),
+    };
+    let was = Some(Was { owner: (found.stx_uid, found.stx_gid), limit });
+    let folder_mode = beginning.map_or_else(|| other_than_plain(mode), |beginning| beginning.folder_mode);
+    let scan =
+        scanned.map_or_else(|| scan_place(target, staging.folder(), folder_mode, options, monitor), Ok);
+    let present = match scan {
+        Ok(scan) => Present::of(&scan)?,
+        Err(error) => {
+            // What cannot be read only costs bytes.
+            monitor.note(&format!("{error}; its content is fetched anew"));
+            Present::default()
+        }
+    };
+    let store = Store::open(&staging.store(), store::Options::PASSING)?;
+    Ok(Prepared { staging, present, store, was })
 }
 
-/// Puts the directory back that a pull moved aside and was ended before it put the new one in its place.
-fn restore(target: &Path) -> Result<()> {
-    let old = beside(target).join(OLD);
-    let is_away = fs::symlink_metadata(target).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if is_away && old.is_dir() {
-        files::rename(&old, target)?;
+/// Looks at what is where the directory goes; none where there is nothing.
+fn examine_place(target: &Path) -> Result<Option<Statx>> {
+    let found = match files::examine(CWD, target, AtFlags::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        found => found.on("examine", target)?,
+    };
+    match FileType::from_raw_mode(found.stx_mode.into()) {
+        FileType::Directory => {}
+        FileType::Symlink => return Err(PlaceError::Link(target.to_owned()).into()),
+        _ => return Err(PlaceError::Target(target.to_owned()).into()),
     }
-    Ok(())
-}
-
-/// Whether there is a directory to replace; an error where something else is there, or what is not ours.
-fn is_replaceable(target: &Path, options: PullOptions) -> Result<bool> {
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error).on("examine", target)?,
-        Ok(kind) if !kind.is_dir() => return Err(Error::Target(target.to_owned())),
-        Ok(_) => {}
-    }
-    let is_empty = fs::read_dir(target).on("list", target)?.next().is_none();
-    if is_empty || options.replace || beside(target).join(MARK).exists() {
-        Ok(true)
+    let above = target.parent().unwrap_or(Path::new("/"));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(above, flags, Mode::empty()).on("open", above)?;
+    if Mount::of_open(&opened).on("examine", above)?.is(&Mount::of(&found)) {
+        Ok(Some(found))
     } else {
-        Err(Error::NotPulled(target.to_owned()))
+        Err(PlaceError::MountPoint(target.to_owned()).into())
     }
 }
 
-/// Puts the new tree in the old one's place in one step, and removes the old one.
-fn exchange(tree: &Path, target: &Path) -> Result<()> {
-    match rustix::fs::renameat_with(CWD, tree, CWD, target, RenameFlags::EXCHANGE) {
-        Ok(()) => {
-            crash::point("pull.exchanged");
-            files::sync_folder(target.parent().unwrap_or(Path::new("/")))?;
-            files::remove(tree)?;
-            crash::point("pull.removed");
-        }
-        Err(rustix::io::Errno::NOENT) => files::rename(tree, target)?,
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            // A file system that cannot exchange: the directory is away for a moment, never half there.
-            let old = tree.with_file_name(OLD);
-            files::rename(target, &old)?;
-            files::rename(tree, target)?;
-            files::remove(&old)?;
-        }
-        Err(error) => return Err(error).on("exchange", target)?,
+/// Refuses what would be lost or out of sight.
+fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions) -> Result<()> {
+    let place = target.to_owned();
+    if !found.mounts.is_empty() {
+        return Err(PlaceError::Mounted { place, mounts: Named::of(&found.mounts) }.into());
     }
-    Ok(())
+    // In a directory that no pull has made, what looks like a changed file is the user's own.
+    let edited = found.edited.iter().filter(|_| !is_ours);
+    let strangers = Named::of(found.added.iter().chain(edited));
+    if options.delete || strangers.count == 0 {
+        Ok(())
+    } else {
+        Err(PlaceError::NotPulled { place, strangers }.into())
+    }
+}
+
+/// Scans the directory; `folder_mode` is what the release that it holds says of its top.
+fn scan_place(
+    target: &Path,
+    staging: &Path,
+    folder_mode: Option<u16>,
+    options: PullOptions,
+    monitor: &dyn Monitor,
+) -> Result<Scan, scan::Error> {
+    let everything = Selection { ignore_files_off: true, ..Selection::default() };
+    let archives = Archives::new(staging.to_owned());
+    let reader = scan::Reader {
+        selection: &everything,
+        profile: Profile::DEFAULT,
+        threads: options.threads,
+        memory: None,
+        archives: Some(&archives),
+        ended: None,
+        monitor,
+    };
+    let mut scan = reader.scan(target)?;
+    scan.root.totals.folder_mode = folder_mode;
+    Ok(scan)
+}
+
+/// Writes a whole mark for a directory that still holds what a whit that kept only the release's name put there.
+fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) -> Result<()> {
+    let beginning = Beginning {
+        release: scan.root.release(),
+        folder_mode: None,
+        folder: FolderId::of(found),
+        mode: found.stx_mode & 0o7777,
+        limit: None,
+        began: memory::now(),
+        deletes: false,
+    };
+    let segments = (0..).zip(&scan.segments).map(|(place, _)| Ok(scan.spool.segment(place)?));
+    mark::write(&staging.mark_path(), &beginning, target, segments)
+}
+
+/// The segments of a release.
+fn segments<'a>(root: &Root, held: &'a Held<'_>) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {
+    let mut reader = held.reader();
+    let nodes = reassembly::leaves(root, &mut *reader)?;
+    Ok(nodes.into_iter().map(move |node| {
+        let mut segment = Vec::new();
+        let chunk = ChunkRef { id: node.id, bytes: node.bytes };
+        reader.read(&chunk, &mut segment).map_err(reassembly::Error::from)?;
+        Ok(segment)
+    }))
+}
+
+/// What a root says of a top directory of this mode.
+fn other_than_plain(mode: u16) -> Option<u16> {
+    Totals::default().with_folder_mode(mode).folder_mode
+}
+
+/// Whether the process stands in the directory, so that it will stand in the old one.
+fn is_inside(target: &Path) -> bool {
+    let (here, there) = (std::env::current_dir(), fs::canonicalize(target));
+    here.is_ok_and(|here| there.is_ok_and(|there| here.starts_with(there)))
 }

@@ -292,8 +292,10 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
     let top = walk::Top::of(path)?;
     let source = std::path::absolute(path).on("find", path)?;
     let recall = memory.map(Memory::recall).filter(|recall| recall.fits(&source, profile));
+    let mut builder = Builder::new(profile);
+    builder.folder_mode(top.mode);
     let mut collector = Collector {
-        builder: Builder::new(profile),
+        builder,
         spool: Spool::new(top.base.clone()),
         seen: Seen { source, began, stats: Stats::new(), remembered: 0, same_as: None },
         file: None,

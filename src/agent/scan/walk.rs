@@ -13,7 +13,7 @@ use super::super::memory::{Recall, Stat};
 use super::hasher::Pool;
 use super::{Error, Listed};
 use crate::files::OnPath;
-use crate::manifest::{EntryPath, Item, MODE_MASK, Shape};
+use crate::manifest::{EntryPath, FOLDER_MODE, Item, MODE_MASK, Shape};
 use crate::monitor::{Monitor, Phase};
 use crate::recipe::Recipe;
 
@@ -55,6 +55,8 @@ pub(super) struct Top {
     /// The folder that entries are below.
     pub base: PathBuf,
     pub shape: Shape,
+    /// Permission bits of the directory.
+    pub mode: u16,
 }
 
 impl Top {
@@ -62,10 +64,15 @@ impl Top {
     pub fn of(path: &Path) -> Result<Self, Error> {
         let kind = fs::metadata(path).on("read", path)?;
         if kind.is_dir() {
-            Ok(Self { path: path.to_owned(), base: path.to_owned(), shape: Shape::Tree })
+            Ok(Self {
+                path: path.to_owned(),
+                base: path.to_owned(),
+                shape: Shape::Tree,
+                mode: mode_of(&kind),
+            })
         } else if kind.is_file() {
             let base = path.parent().unwrap_or(Path::new("")).to_owned();
-            Ok(Self { path: path.to_owned(), base, shape: Shape::File })
+            Ok(Self { path: path.to_owned(), base, shape: Shape::File, mode: FOLDER_MODE })
         } else {
             Err(Error::Kind(path.to_owned()))
         }

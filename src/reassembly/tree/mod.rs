@@ -28,6 +28,7 @@ use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
+use super::room::{Room, can_reflink};
 use super::{ChunkSource, Error};
 use crate::crash;
 use crate::files::{self, OnPath};
@@ -48,15 +49,15 @@ pub struct TreeOptions<'a> {
     pub cancelled: Option<&'a AtomicBool>,
     /// Whether all is on stable storage at the end; true by default.
     pub sync: bool,
-    /// The permission bits of the new folder itself, which no manifest names; 0o755 by default.
-    pub folder_mode: u32,
+    /// The permission bits of the new folder itself; those of the release by default.
+    pub folder_mode: Option<u16>,
 }
 
 impl Default for TreeOptions<'_> {
     fn default() -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (previous, reuse, cancelled) = (None, Reuse::default(), None);
-        Self { threads, previous, reuse, cancelled, sync: true, folder_mode: 0o755 }
+        Self { threads, previous, reuse, cancelled, sync: true, folder_mode: None }
     }
 }
 
@@ -120,12 +121,15 @@ pub fn write_tree(
         Some(previous) => SameFiles::find(root, previous, source, monitor)?,
         None => SameFiles::default(),
     };
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shares = || options.reuse == Reuse::HardLink || can_reflink(above);
+    Room::at(above)?.tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
     let unfinished = Unfinished::create(folder)?;
     let site = Site::open(folder, options, monitor)?;
     let mut written = write_entries(root, source, &site, &same, options.threads)?;
     site.tally(&mut written);
-    let mode = fs::Permissions::from_mode(options.folder_mode);
-    fs::set_permissions(folder, mode).on("set the mode of", folder)?;
+    let mode = options.folder_mode.unwrap_or(root.totals.folder_mode());
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode.into())).on("set the mode of", folder)?;
     crash::point("tree.written");
     if options.sync {
         files::sync_file_system(folder)?;

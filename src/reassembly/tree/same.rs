@@ -17,6 +17,7 @@ const FILES_MAX: usize = 64 * 1024 * 1024;
 pub(super) struct SameFiles {
     bits: Vec<u64>,
     files: usize,
+    bytes: u64,
 }
 
 impl SameFiles {
@@ -33,19 +34,19 @@ impl SameFiles {
         let (mut new_reader, mut old_reader) = (source.reader(), source.reader());
         let mut old = Earlier { items: Items::new(previous.root, &mut *old_reader).peekable(), failed: None };
         let mut found = Self::default();
-        let mut open = None;
+        let (mut open, mut open_bytes) = (None, 0);
         for item in Items::new(root, &mut *new_reader) {
             match item? {
                 // Sizes are equal, so equal chunks to the end of one file are all chunks of the other.
                 Item::Chunk(chunk) => open = open.map(|same| same && old.has_chunk(&chunk)),
                 Item::File { path, size, recipe, .. } => {
-                    found.push(open.take());
-                    open = Some(old.has_file(&path, size, recipe));
+                    found.push(open.take(), open_bytes);
+                    (open, open_bytes) = (Some(old.has_file(&path, size, recipe)), size);
                 }
-                Item::Directory { .. } | Item::Symlink { .. } => found.push(open.take()),
+                Item::Directory { .. } | Item::Symlink { .. } => found.push(open.take(), open_bytes),
             }
         }
-        found.push(open);
+        found.push(open, open_bytes);
         if let Some(error) = old.failed {
             monitor.note(&format!("the earlier copy is not used to its end: {error}"));
         }
@@ -58,11 +59,17 @@ impl SameFiles {
         self.bits.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    fn push(&mut self, file: Option<bool>) {
+    /// Bytes of all such files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn push(&mut self, file: Option<bool>, bytes: u64) {
         let Some(same) = file else { return };
         if self.files == FILES_MAX {
             return;
         }
+        self.bytes = self.bytes.saturating_add(if same { bytes } else { 0 });
         if self.files.is_multiple_of(64) {
             self.bits.push(0);
         }

@@ -92,7 +92,8 @@ pub fn items() -> Vec<Item> {
 pub fn seeds() -> Vec<Vec<u8>> {
     let items = items();
     let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 1000 + u32::from(n) };
-    let totals = Totals { files: 3, directories: 3, symlinks: 1, chunks: 3, bytes: 307 };
+    let totals =
+        Totals { files: 3, directories: 3, symlinks: 1, chunks: 3, bytes: 307, folder_mode: Some(0o700) };
     let root = |children: Vec<NodeRef>, depth| Root {
         profile: Profile::DEFAULT,
         shape: Shape::Tree,

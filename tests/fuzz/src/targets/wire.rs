@@ -177,7 +177,7 @@ pub fn record() -> Record {
         created: 1_700_000_000,
         user: word("ada"),
         labels: vec![word("v1.2.3")],
-        totals: Totals { files: 3, directories: 1, symlinks: 0, chunks: 9, bytes: 70_000 },
+        totals: Totals { files: 3, directories: 1, symlinks: 0, chunks: 9, bytes: 70_000, folder_mode: None },
         cost: Cost { unseen_chunks: 2, unseen_bytes: 30_000, sent_bytes: 9_000 },
     }
 }

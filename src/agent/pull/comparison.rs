@@ -1,0 +1,231 @@
+//! Finds what in a directory no pull has put there, by the mark of the last one.
+//!
+//! Costs one look at each entry. A file is read only where it does not look as it did when it was put there, or was
+//! put there so shortly before that its times cannot tell.
+
+use std::cmp::Ordering;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::super::Result;
+use super::super::memory::Stat;
+use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
+use crate::files::{self, Mount, OnPath};
+use crate::ids::ChunkId;
+use crate::manifest::{Item, MODE_MASK};
+
+/// How a directory differs from what a pull put there. Paths are relative.
+#[derive(Debug, Default)]
+pub(super) struct Differences {
+    /// What no pull put there: of a folder of the user's own only its name.
+    pub added: Vec<PathBuf>,
+    /// What a pull put there and is now something else.
+    pub edited: Vec<PathBuf>,
+    /// Entries with another mode, and else as they were.
+    pub modes: u64,
+    /// Where something is mounted.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// Compares the directory at `place` with what `placed` says was put there; with nothing where there is no mark.
+///
+/// # Errors
+/// The directory or the mark cannot be read.
+pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differences> {
+    let folder = files::open_folder(CWD, place).on("open", place)?;
+    let mount = Mount::of_open(&folder).on("examine", place)?;
+    let recorded = placed.map(|placed| Ok::<_, super::super::Error>((placed.entries()?, placed.beginning)));
+    let recorded = recorded.transpose()?;
+    let mut comparison = Comparison { place, mount, recorded, found: Differences::default() };
+    comparison.folder(folder.as_fd(), &[], false)?;
+    Ok(comparison.found)
+}
+
+/// Which directory is at `place`.
+///
+/// # Errors
+/// There is none, or it cannot be examined.
+pub(super) fn folder_id(place: &Path) -> Result<FolderId> {
+    let found = files::examine(CWD, place, AtFlags::empty()).on("examine", place)?;
+    Ok(FolderId::of(&found))
+}
+
+struct Comparison<'a> {
+    place: &'a Path,
+    mount: Mount,
+    recorded: Option<(Entries, Beginning)>,
+    found: Differences,
+}
+
+impl Comparison<'_> {
+    /// Looks at all below `folder`, whose path is `path`; in one that was `added` only for mounts.
+    fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], added: bool) -> Result<()> {
+        let listed = Dir::read_from(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let listed = listed.on("list", &self.at(path))?;
+        let mut names: Vec<CString> = listed.iter().map(|entry| entry.file_name().to_owned()).collect();
+        drop(listed);
+        names.sort_unstable();
+        for name in names.iter().filter(|name| ![c".", c".."].contains(&name.as_c_str())) {
+            let mut below = path.to_vec();
+            if !below.is_empty() {
+                below.push(b'/');
+            }
+            below.extend_from_slice(name.to_bytes());
+            match files::examine(folder, name.as_c_str(), AtFlags::empty()) {
+                Err(Errno::NOENT) => {}
+                found => {
+                    let found = found.on("examine", &self.at(&below))?;
+                    self.entry(folder, name, &below, &found, added)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        path: &[u8],
+        found: &Statx,
+        added: bool,
+    ) -> Result<()> {
+        let recorded = if added { None } else { self.recorded_at(path)? };
+        if !Mount::of(found).is(&self.mount) {
+            self.found.mounts.push(relative(path));
+            return Ok(());
+        }
+        let kind = FileType::from_raw_mode(found.stx_mode.into());
+        if kind == FileType::Directory {
+            let is_ours = matches!(recorded, Some((Item::Directory { .. }, _)));
+            if !is_ours && !added {
+                self.found.added.push(relative(path));
+            }
+            if let Some((Item::Directory { mode, .. }, _)) = &recorded {
+                self.found.modes += u64::from(!is_mode(found, *mode));
+            }
+            return match files::open_folder(folder, name) {
+                Ok(below) => self.folder(below.as_fd(), path, !is_ours),
+                Err(Errno::NOENT) => Ok(()),
+                // It was put there closed, and nobody has opened it since.
+                Err(Errno::ACCESS) if recorded.is_some_and(|(_, stat)| is_same(&stat, found)) => Ok(()),
+                Err(Errno::ACCESS) if !is_ours => Ok(()),
+                Err(error) => Err(error).on("open", &self.at(path))?,
+            };
+        }
+        let Some((item, stat)) = recorded else {
+            if !added {
+                self.found.added.push(relative(path));
+            }
+            return Ok(());
+        };
+        let is_as_put = match &item {
+            Item::Symlink { target, .. } if kind == FileType::Symlink => {
+                let there = rustix::fs::readlinkat(folder, name, Vec::new());
+                there.is_ok_and(|there| there.as_bytes() == target)
+            }
+            Item::File { mode, .. } if kind == FileType::RegularFile => {
+                let same = self.is_file_as_put(folder, name, (&item, &stat), found)?;
+                self.found.modes += u64::from(same && !is_mode(found, *mode));
+                same
+            }
+            _ => false,
+        };
+        if !is_as_put {
+            self.found.edited.push(relative(path));
+        }
+        Ok(())
+    }
+
+    /// Goes on to `path` in the mark; what is there.
+    fn recorded_at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
+        let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
+        loop {
+            let order = match entries.peek()? {
+                None => return Ok(None),
+                Some((Item::Chunk(_), _)) => Ordering::Less,
+                Some((item, _)) => order(path_of(item), path),
+            };
+            match order {
+                Ordering::Less => drop(entries.next()?),
+                Ordering::Equal => return entries.next(),
+                Ordering::Greater => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether a file still has the content that was put there.
+    fn is_file_as_put(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        (item, stat): (&Item, &Stat),
+        found: &Statx,
+    ) -> Result<bool> {
+        let (Item::File { size, recipe, .. }, Some((entries, beginning))) = (item, &mut self.recorded) else {
+            return Ok(false);
+        };
+        if found.stx_size != *size {
+            return Ok(false);
+        }
+        if is_same(stat, found) && stat.is_settled(beginning.began) {
+            return Ok(true);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // One that may not be read may be anything.
+        let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
+        let mut file = File::from(file);
+        if let Some(container) = recipe.container() {
+            let mut hasher = blake3::Hasher::new();
+            let read = hasher.update_reader(&mut file);
+            return Ok(read.is_ok() && hasher.finalize().as_bytes() == container.artifact.as_bytes());
+        }
+        let mut buffer = Vec::new();
+        while let Some(chunk) = entries.chunk()? {
+            buffer.resize(chunk.bytes as usize, 0);
+            if file.read_exact(&mut buffer).is_err() || ChunkId::of(&buffer) != chunk.id {
+                return Ok(false);
+            }
+        }
+        // Nothing may have come behind it.
+        Ok(file.read(&mut [0]).is_ok_and(|read| read == 0))
+    }
+
+    fn at(&self, path: &[u8]) -> PathBuf {
+        self.place.join(OsStr::from_bytes(path))
+    }
+}
+
+fn path_of(item: &Item) -> &[u8] {
+    match item {
+        Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => {
+            path.as_bytes()
+        }
+        Item::Chunk(_) => &[],
+    }
+}
+
+/// The order of a manifest: component by component.
+fn order(one: &[u8], other: &[u8]) -> Ordering {
+    one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'))
+}
+
+fn relative(path: &[u8]) -> PathBuf {
+    OsStr::from_bytes(path).into()
+}
+
+/// Whether an entry looks as it did. Devices get other numbers when a machine starts.
+fn is_same(put: &Stat, found: &Statx) -> bool {
+    Stat { device: 0, ..*put } == Stat { device: 0, ..stat_of(found) }
+}
+
+fn is_mode(found: &Statx, mode: u16) -> bool {
+    found.stx_mode & MODE_MASK == mode
+}

@@ -1,0 +1,352 @@
+//! The folder beside a pulled directory, and how the new tree takes the old one's place.
+//!
+//! ```text
+//! .DIR.whit/lock                held by the pull under way
+//! .DIR.whit/pulled              the mark: what the last pull put into DIR
+//! .DIR.whit/pulled-next         the mark of the tree that is being put there
+//! .DIR.whit/store               what was fetched
+//! .DIR.whit/tree                the tree being written
+//! .DIR.whit/ready               the whole new tree; after the exchange, the directory that was there
+//! .DIR.whit/old                 that directory, where a file system cannot exchange two
+//! .DIR.whit/edited/TIME/        what the user had changed in it
+//! .DIR.whit/left/N/             what is left of directories that could not be removed
+//! ```
+//!
+//! What is in `tree` is whit's own. What is in `ready` and `old` is the user's, unless `pulled-next` names it: it is
+//! looked through before it is removed, also where a pull was killed in between.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, RenameFlags};
+use serde::Serialize;
+
+use super::super::{Error, Result};
+use super::comparison::{compare, folder_id};
+use super::mark::{Mark, Placed};
+use super::place::{Named, PlaceError};
+use crate::crash;
+use crate::files::{self, Lock, OnPath};
+use crate::monitor::Monitor;
+
+const MARK: &str = "pulled";
+const NEXT: &str = "pulled-next";
+const TREE: &str = "tree";
+const READY: &str = "ready";
+const OLD: &str = "old";
+const EDITED: &str = "edited";
+const LEFT: &str = "left";
+
+/// What the user had changed, and where it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// How many entries.
+    pub count: u64,
+    /// The folder that holds them, each below it at its old path.
+    pub place: Option<String>,
+    /// The first of them.
+    pub some: Vec<String>,
+}
+
+/// The folder, held against other pulls.
+pub(super) struct Staging {
+    target: PathBuf,
+    folder: PathBuf,
+    _lock: Lock,
+}
+
+/// `.DIR.whit` beside `DIR`.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".whit");
+    target.with_file_name(name)
+}
+
+/// Whether there is something, a link that leads nowhere included.
+fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found.on("examine", path).map(|_| true)?),
+    }
+}
+
+impl Staging {
+    /// Takes the folder that is beside `target`, or none.
+    ///
+    /// # Errors
+    /// It is not the puller's own, or another pull holds it.
+    pub fn find(target: &Path) -> Result<Option<Self>> {
+        if is_there(&beside(target))? { Self::open(target).map(Some) } else { Ok(None) }
+    }
+
+    /// Takes the folder, and makes it where there is none.
+    ///
+    /// # Errors
+    /// It is not the puller's own, cannot be made, or another pull holds it.
+    pub fn open(target: &Path) -> Result<Self> {
+        let folder = beside(target);
+        if !is_there(&folder)? {
+            files::create_folder(&folder).map_err(|error| match error.source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    PlaceError::Closed { folder: folder.clone(), place: target.to_owned() }.into()
+                }
+                _ => Error::from(error),
+            })?;
+        }
+        check_own(&folder)?;
+        let lock = Lock::take(&folder.join("lock"), Duration::ZERO)?;
+        let lock = lock.ok_or_else(|| Error::Busy(target.to_owned()))?;
+        files::remove_unpublished(&folder)?;
+        Ok(Self { target: target.to_owned(), folder, _lock: lock })
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where fetched chunks are kept.
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
+    /// Where the new tree is written.
+    pub fn tree(&self) -> PathBuf {
+        self.folder.join(TREE)
+    }
+
+    /// Where the mark of the present directory is.
+    pub fn mark_path(&self) -> PathBuf {
+        self.folder.join(MARK)
+    }
+
+    /// Where the mark of the new tree is written.
+    pub fn next_mark_path(&self) -> PathBuf {
+        self.folder.join(NEXT)
+    }
+
+    /// What the last pull put into the directory.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    pub fn mark(&self) -> Result<Mark> {
+        Mark::open(&self.mark_path())
+    }
+
+    /// Removes the folder, unless a pull was here before or something was fetched that the next one can use.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn leave_if_empty(&self) -> Result<()> {
+        let fetched = self.store().join("packs");
+        let has_fetched = fs::read_dir(&fetched).is_ok_and(|mut entries| entries.next().is_some());
+        let keeps = [MARK, EDITED, LEFT].iter().any(|name| self.folder.join(name).exists());
+        if !has_fetched && !keeps {
+            files::remove(&self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what a killed pull was about: puts a directory back that was moved away, sets aside what the user had
+    /// changed in one that was exchanged, and removes what is left.
+    ///
+    /// # Errors
+    /// The folder cannot be read or changed.
+    pub fn recover(&self, monitor: &dyn Monitor) -> Result<()> {
+        self.remove_left();
+        self.dispose(&self.tree(), monitor)?;
+        let next = match Mark::open(&self.next_mark_path())? {
+            Mark::Whole(next) => Some(next.beginning),
+            _ => None,
+        };
+        for name in [READY, OLD] {
+            let place = self.folder.join(name);
+            if !is_there(&place)? {
+                continue;
+            }
+            let id = folder_id(&place)?;
+            let is_new = next.is_some_and(|next| next.folder.is(&id));
+            if !is_new && !is_there(&self.target)? {
+                files::rename(&place, &self.target)?;
+                continue;
+            }
+            if !is_new {
+                let deletes = next.is_some_and(|next| next.deletes);
+                let aside = self.sweep(&place, deletes, monitor)?;
+                tell(&aside, monitor);
+            }
+            self.dispose(&place, monitor)?;
+        }
+        match next {
+            Some(next) if is_there(&self.target)? && next.folder.is(&folder_id(&self.target)?) => {
+                files::rename(&self.next_mark_path(), &self.mark_path())?;
+            }
+            _ => files::remove(&self.next_mark_path())?,
+        }
+        Ok(())
+    }
+
+    /// Puts the written tree, whose mark was written, into the directory's place in one step.
+    ///
+    /// # Errors
+    /// Before the exchange: the directory is as it was. After it, the next pull ends what is left to do.
+    pub fn exchange(&self, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
+        let ready = self.folder.join(READY);
+        files::rename(&self.tree(), &ready)?;
+        let target = &self.target;
+        let was = match rustix::fs::renameat_with(CWD, &ready, CWD, target, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                crash::point("pull.exchanged");
+                files::sync_folder(target.parent().unwrap_or(Path::new("/")))?;
+                ready
+            }
+            Err(rustix::io::Errno::NOENT) => {
+                files::rename(&ready, target)?;
+                return self.put(&ready, SetAside::default(), monitor);
+            }
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                // A file system that cannot exchange: the directory is away for a moment, never half there.
+                let old = self.folder.join(OLD);
+                files::rename(target, &old)?;
+                files::rename(&ready, target)?;
+                old
+            }
+            Err(error) => {
+                // It will be written again: what is refused now may take long to be allowed.
+                drop(files::remove(&self.next_mark_path()));
+                drop(files::remove(&ready));
+                return Err(error).on("exchange", target)?;
+            }
+        };
+        let aside = self.sweep(&was, deletes, monitor)?;
+        self.put(&was, aside, monitor)
+    }
+
+    /// Makes the new tree's mark the directory's and removes what was there before.
+    fn put(&self, was: &Path, aside: SetAside, monitor: &dyn Monitor) -> Result<SetAside> {
+        files::rename(&self.next_mark_path(), &self.mark_path())?;
+        self.dispose(was, monitor)?;
+        crash::point("pull.removed");
+        Ok(aside)
+    }
+
+    /// Sets aside what of the directory that was there is not as the mark says: it was changed before the exchange,
+    /// or while the pull was under way. What no pull put there stays where it is if it may go.
+    fn sweep(&self, was: &Path, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
+        let mark = self.mark()?;
+        let placed: Option<&Placed> = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
+        let found = compare(was, placed)?;
+        if found.modes > 0 {
+            monitor.note(&format!("{} entries with another mode get the release's again", found.modes));
+        }
+        let added = found.added.iter().filter(|_| !deletes);
+        let paths: Vec<&PathBuf> = found.edited.iter().chain(added).collect();
+        if paths.is_empty() {
+            return Ok(SetAside::default());
+        }
+        let into = self.new_folder(EDITED, &time_name())?;
+        for path in &paths {
+            if let Err(error) = set_aside(was, &into, path) {
+                // Then all of it stays.
+                let whole = into.join(".all");
+                files::rename(was, &whole)?;
+                monitor
+                    .note(&format!("{error}: the directory that was there is kept as {}", whole.display()));
+                break;
+            }
+        }
+        files::sync_folder(&into)?;
+        let Named { count, some } = Named::of(paths);
+        Ok(SetAside { count, some, place: Some(into.display().to_string()) })
+    }
+
+    /// Removes a directory that is no longer needed; what cannot be removed is named once, and later pulls try again.
+    fn dispose(&self, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
+        if !is_there(folder)? || files::remove(folder).is_ok() {
+            return Ok(());
+        }
+        let left = self.new_folder(LEFT, "1")?;
+        files::rename(folder, &left)?;
+        if let Err(error) = files::remove(&left) {
+            monitor.note(&format!("{error}; the next pull tries again"));
+        }
+        Ok(())
+    }
+
+    /// Tries again to remove what could not be removed.
+    fn remove_left(&self) {
+        let left = self.folder.join(LEFT);
+        let Ok(entries) = fs::read_dir(&left) else { return };
+        for entry in entries.flatten() {
+            // It was named when it was set aside.
+            drop(files::remove(&entry.path()));
+        }
+        // Not while something is in it.
+        drop(fs::remove_dir(&left));
+    }
+
+    /// Makes a folder of a new name in one of the folder's own.
+    fn new_folder(&self, name: &str, first: &str) -> Result<PathBuf> {
+        let above = self.folder.join(name);
+        files::create_folder(&above)?;
+        let mut number = 1;
+        loop {
+            let name = if number == 1 { first.to_owned() } else { format!("{first}.{number}") };
+            match fs::create_dir(above.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                result => return Ok(result.on("create", &above.join(&name)).map(|()| above.join(name))?),
+            }
+        }
+    }
+}
+
+/// Says what was set aside.
+fn tell(aside: &SetAside, monitor: &dyn Monitor) {
+    if let Some(place) = &aside.place {
+        monitor.note(&format!("{} changed entries were set aside in {place}", aside.count));
+    }
+}
+
+/// Moves an entry of the directory that was there to its path below `into`.
+fn set_aside(was: &Path, into: &Path, path: &Path) -> files::Result<()> {
+    let (from, to) = (was.join(path), into.join(path));
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).on("create", parent)?;
+    }
+    let renamed = match fs::rename(&from, &to) {
+        // A folder that its owner may not write to: it goes in any case.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let folders = path.ancestors().skip(1).map(|above| was.join(above));
+            for folder in folders.collect::<Vec<_>>().into_iter().rev() {
+                drop(fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)));
+            }
+            fs::rename(&from, &to)
+        }
+        renamed => renamed,
+    };
+    renamed.on("set aside", &from)
+}
+
+/// A name for now, as people write it, without a colon.
+fn time_name() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', ".")
+}
+
+/// Fails where the folder beside a directory is a link or another user's, or others may write to it.
+fn check_own(folder: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(folder).on("examine", folder)?;
+    let why = if !found.is_dir() {
+        "it is not a folder"
+    } else if found.uid() != rustix::process::geteuid().as_raw() {
+        "it belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "other users may write to it"
+    } else {
+        return Ok(());
+    };
+    Err(PlaceError::Beside { folder: folder.to_owned(), why }.into())
+}

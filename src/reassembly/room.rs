@@ -1,0 +1,103 @@
+//! Whether a file system has room for a release, known before anything is written to it.
+//!
+//! All files count at once, each with the blocks that it takes. Files that an earlier copy has count for nothing where
+//! they are linked or share its blocks. A disk that others use is never filled: some of it stays free.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use rustix::fs::StatVfs;
+
+use super::{ChunkSource, Error, Items};
+use crate::files::OnPath;
+use crate::limits::{ROOM_RESERVE_BYTES, ROOM_RESERVE_PART};
+use crate::manifest::{Item, Root, Totals};
+
+/// Fails where a release of these totals cannot be written to the file system that holds `place`, however its files
+/// are laid out.
+///
+/// # Errors
+/// [`Error::Room`]; or the place cannot be asked.
+pub fn check(place: &Path, totals: Totals) -> Result<(), Error> {
+    let room = Room::at(place)?;
+    room.entries(totals)?;
+    room.bytes(totals.bytes)
+}
+
+/// What is free at a place.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    place: &'a Path,
+    /// Bytes that may be written.
+    free: u64,
+    block: u64,
+    /// Entries that may be made; none where the file system makes as many as there is room for.
+    entries: Option<u64>,
+}
+
+impl<'a> Room<'a> {
+    /// Asks the file system that holds `place`.
+    pub fn at(place: &'a Path) -> Result<Self, Error> {
+        let found: StatVfs = rustix::fs::statvfs(place).on("examine", place)?;
+        let all = found.f_blocks.saturating_mul(found.f_frsize);
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let free = free.saturating_sub(ROOM_RESERVE_BYTES.min(all / ROOM_RESERVE_PART));
+        let entries = (found.f_files > 0).then_some(found.f_favail);
+        Ok(Self { place, free, block: found.f_frsize.max(1), entries })
+    }
+
+    /// Fails where `root` does not fit. `is_same` says of the file with that number that an earlier copy has it, of
+    /// `same_bytes` in all, and `shares` says whether such files take no room.
+    pub fn tree(
+        &self,
+        root: &Root,
+        source: &dyn ChunkSource,
+        same_bytes: u64,
+        is_same: &dyn Fn(u64) -> bool,
+        shares: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.entries(root.totals)?;
+        let most = root.totals.files.saturating_mul(self.block).saturating_add(root.totals.bytes);
+        if most <= self.free {
+            return Ok(());
+        }
+        // Near the bound each file counts for itself.
+        let shares = same_bytes > 0 && shares();
+        let (mut needed, mut number) = (0u64, 0);
+        for item in Items::new(root, &mut *source.reader()) {
+            let Item::File { size, .. } = item? else { continue };
+            if !(shares && is_same(number)) {
+                let blocks = size.div_ceil(self.block).saturating_mul(self.block);
+                needed = needed.saturating_add(blocks);
+            }
+            number += 1;
+        }
+        self.bytes(needed)
+    }
+
+    fn bytes(&self, needed: u64) -> Result<(), Error> {
+        let (place, free) = (self.place.to_owned(), self.free);
+        if needed <= free { Ok(()) } else { Err(Error::Room { place, needed, free, unit: "B" }) }
+    }
+
+    fn entries(&self, totals: Totals) -> Result<(), Error> {
+        let needed = totals.files.saturating_add(totals.directories).saturating_add(totals.symlinks);
+        match self.entries {
+            Some(free) if free < needed => {
+                Err(Error::Room { place: self.place.to_owned(), needed, free, unit: "entries" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether files in `folder` may share blocks.
+pub(super) fn can_reflink(folder: &Path) -> bool {
+    let shared = || -> std::io::Result<()> {
+        let (mut one, other) = (tempfile::tempfile_in(folder)?, tempfile::tempfile_in(folder)?);
+        one.write_all(&[1; 4096])?;
+        Ok(rustix::fs::ioctl_ficlone::<&File, &File>(&other, &one)?)
+    };
+    shared().is_ok()
+}
