@@ -90,7 +90,6 @@ async fn fetch_from(
     let (sender, receiver) = session.request(&operation).await?;
     let mut talk = Talk { sender, receiver, renewals: session.renewals() };
     let (record, root, mut listing) = talk.listing(selector, present, store).await?;
-    if let Some(place) = place {
     if let Some(place) = options.place {
         room::check(place, root.totals)?;
     }
