@@ -505,12 +505,8 @@ fn the_protocol_is_as_its_document_says() {
     let cuts = vec![Cut { skipped: 100, chunks: 1 }, Cut { skipped: 0, chunks: 1 }];
     let (names, answer) = offer_and_answer();
     let offer = FileOffer { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
-    let mut possession = Possession::new(&[7; 32]);
-    for chunk in CONTENT {
-        possession.add(chunk);
-    }
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
-    Document::open("PROTOCOL.md").check(&BTreeMap::from([
+    let mut messages = BTreeMap::from([
         ("request-identify", message(&request)),
         ("open-1", message(&open())),
         ("operation-push", message(&Operation::Push(open()))),
@@ -551,9 +547,6 @@ fn the_protocol_is_as_its_document_says() {
         ("push-reply-signature", message(&PushReply::Signature(signed))),
         ("push-reply-mismatch", message(&PushReply::Mismatch)),
         ("from-agent-chunks", message(&FromAgent::Chunks(chunks.clone()))),
-        ("push-reply-prove", message(&PushReply::Prove(Challenge::new([7; 32], marks(&[true, true]))))),
-        ("from-agent-proof", message(&FromAgent::Proof(possession.proof()))),
-        ("from-agent-renew", message(&FromAgent::Renew("whit1.x.y".to_owned()))),
         ("from-agent-commit", message(&FromAgent::Commit)),
         ("push-reply-want-names", message(&PushReply::WantNames)),
         ("push-reply-want-segments", message(&PushReply::WantSegments(marks(&[true])))),
@@ -573,6 +566,22 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
         ("answer-identity", message(&Answer::Identity(info))),
+    ]);
+    messages.extend(of_access());
+    Document::open("PROTOCOL.md").check(&messages);
+}
+
+/// What is said of tokens, and of what they open.
+fn of_access() -> [(&'static str, Vec<u8>); 4] {
+    let mut possession = Possession::new(&[7; 32]);
+    for chunk in CONTENT {
+        possession.add(chunk);
+    }
+    let both = [true, true].into_iter().collect();
+    [
+        ("push-reply-prove", message(&PushReply::Prove(Challenge::new([7; 32], both)))),
+        ("from-agent-proof", message(&FromAgent::Proof(possession.proof()))),
+        ("from-agent-renew", message(&FromAgent::Renew("whit1.x.y".to_owned()))),
         ("answer-meant", message(&Answer::Meant(record()))),
-    ]));
+    ]
 }

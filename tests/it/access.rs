@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_bytes::ByteArray;
 use whit::agent::push::{Order, push};
 use whit::agent::scan::{Scan, Selection, scan};
 use whit::agent::{Access, Session};
@@ -221,11 +222,11 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
         talk.say(FromAgent::Segments(raw_segments(&parts(&scan)))).await;
         talk.say(FromAgent::Chunks(raw(&own))).await;
         talk.say(FromAgent::Commit).await;
-        talk.say(FromAgent::Proof(Default::default())).await;
+        talk.say(FromAgent::Proof(ByteArray::default())).await;
         assert_eq!(talk.outcome().await.expect_err("no proof").fault, Fault::Denied);
         // A proof that nobody asked for.
         talk = Talk::begin(world.access(), &Operation::Push(opening("mine", &scan, full(&scan)))).await;
-        talk.say(FromAgent::Proof(Default::default())).await;
+        talk.say(FromAgent::Proof(ByteArray::default())).await;
         assert_eq!(talk.outcome().await.expect_err("out of turn").fault, Fault::Bug);
     })
     .await;
@@ -484,7 +485,7 @@ async fn what_a_revoked_token_has_under_way_ends_and_nothing_is_recorded() {
         let refusal = loop {
             match pulls.receiver.receive::<PullReply>().await.expect("a reply").expect("one") {
                 PullReply::Refused(refusal) => break refusal,
-                _ => continue,
+                _ => {}
             }
         };
         assert_eq!(refusal.fault, Fault::Denied);
@@ -523,7 +524,7 @@ async fn a_conversation_goes_on_with_a_newer_token_of_the_same_user() {
             let refusal = loop {
                 match talk.receiver.receive::<PullReply>().await.expect("a reply").expect("one") {
                     PullReply::Refused(refusal) => break refusal,
-                    _ => continue,
+                    _ => {}
                 }
             };
             assert_eq!(refusal.fault, Fault::Denied);

@@ -5,6 +5,7 @@ use whit::agent::pull::PullOptions;
 use whit::agent::{Access, Error};
 use whit::compression::Codec;
 use whit::faults::Fault;
+use whit::identity::Identity;
 use whit::ids::ChunkId;
 use whit::link::{self, Listener};
 use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
@@ -12,12 +13,12 @@ use whit::push;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
 use whit::wire::{
-    Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request, SegmentBatch,
-    Span, pack_names,
+    Answer, Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request,
+    SegmentBatch, Span, pack_names,
 };
 
 use crate::trees::{assert_same, noise, write};
-use crate::world::{World, pull_with, within};
+use crate::world::{World, ask_as, pull_with, web, within};
 
 /// The release that is never there: one file of one chunk.
 struct Forged {
@@ -84,6 +85,11 @@ async fn told(says: Vec<PullReply>) -> Error {
 
 /// The same over a link that is said to carry so many bytes a second.
 async fn told_over(link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
+    told_of("app", link_rate, says).await
+}
+
+/// The same of any release that is asked for.
+async fn told_of(asked: &str, link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
     let world = World::start();
     let (tree, copy) = (world.path("tree"), world.path("copy"));
     write(&tree, "a", noise(OLD, 4_000));
@@ -113,7 +119,7 @@ async fn told_over(link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
         }
     });
     let options = PullOptions { delete: false, threads: 2, link_rate };
-    let error = pull_with(&access, "app", &copy, options).await.expect_err("a lie");
+    let error = pull_with(&access, asked, &copy, options).await.expect_err("a lie");
     assert_same(&tree, &copy);
     liar.abort();
     error
@@ -255,4 +261,57 @@ async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
         proxy.abort();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_release_than_was_asked_for_is_refused_by_whoever_asks() {
+    within(async {
+        let (forged, asked) = (Forged::of(&noise(NEW, 4_000)), ChunkId::of(b"what is asked for").to_string());
+        let PullReply::Release { record, .. } = forged.release(1) else { panic!("a release") };
+        for at in [&asked, &asked[..12], "v1"] {
+            let named = format!("app@{at}");
+            let error = told_of(&named, None, vec![forged.release(1)]).await;
+            assert!(matches!(error, Error::OtherRelease { .. }), "{named}: {error}");
+            let selector = || named.parse().expect("a selector");
+            let latest = || "app".parse().expect("a selector");
+            for (operation, says) in [
+                (Operation::Deliver { release: selector(), destinations: vec![web()] }, vec![record.clone()]),
+                (Operation::Difference { from: selector(), to: latest() }, vec![record.clone(); 2]),
+                (Operation::Difference { from: latest(), to: selector() }, vec![record.clone(); 2]),
+                (Operation::Pin { release: selector(), pinned: true }, vec![record.clone()]),
+                (Operation::Remove { release: selector(), all_labels: false }, vec![record.clone()]),
+            ] {
+                let error = answered(&operation, says.into_iter().map(Answer::Meant).collect()).await;
+                assert!(matches!(error, Error::OtherRelease { .. }), "{operation:?}: {error}");
+                // Nor is an answer believed that does not say what it is about.
+                let error = answered(&operation, vec![Answer::Done(record.clone())]).await;
+                assert!(matches!(error, Error::OutOfTurn(_)), "{operation:?}: {error}");
+                assert!(matches!(answered(&operation, Vec::new()).await, Error::Ended));
+            }
+        }
+    })
+    .await;
+}
+
+/// What somebody who asks makes of a proxy that answers this.
+async fn answered(operation: &Operation, says: Vec<Answer>) -> Error {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
+    let options = link::Options::default();
+    let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), &identity, &options).expect("bound");
+    let port = listener.local_address().expect("bound").port();
+    let url = ProxyUrl::new("127.0.0.1", port, identity.fingerprint()).expect("an address");
+    let liar = tokio::spawn(async move {
+        let connection = listener.accept().await.expect("a connection");
+        while let Ok(Some((mut sender, mut receiver))) = connection.accept().await {
+            receiver.receive::<Request>().await.expect("a request").expect("one");
+            for answer in &says {
+                drop(sender.send(answer).await);
+            }
+            drop(sender.finish());
+        }
+    });
+    let error = ask_as(&Access { url, token: String::new() }, operation).await.expect_err("a lie");
+    liar.abort();
+    error
 }
