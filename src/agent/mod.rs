@@ -82,6 +82,12 @@ pub enum Error {
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
+    /// An answer that goes on and on.
+    #[error("the proxy's answer did not come to an end after {bytes} B")]
+    Endless {
+        /// What came of it.
+        bytes: u64,
+    },
     /// What the agent remembers.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -143,6 +149,7 @@ impl Error {
             | Self::DirectoryChanged
             | Self::Ended
             | Self::OutOfTurn(_)
+            | Self::Endless { .. }
             | Self::Busy(_)
             | Self::Target(_)
             | Self::NotPulled(_) => return None,
@@ -156,7 +163,7 @@ impl Faulty for Error {
             Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
             Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
             Self::Target(_) | Self::NotPulled(_) => Fault::Input,
-            Self::OutOfTurn(_) => Fault::Bug,
+            Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }
     }
