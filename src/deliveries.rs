@@ -4,21 +4,25 @@
 //! what a crash interrupts goes on at the next start. Each destination has one worker; deliveries are
 //! idempotent, so that doing one again is harmless.
 
-use std::collections::{BTreeMap, VecDeque};
+mod lane;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::lane::{Lane, Queued};
 use crate::crash;
 use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
-use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName};
+use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use crate::limits::DELIVERIES_PER_USER_MAX;
 use crate::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 
 /// What can go wrong with the queue itself; what goes wrong with a delivery is a state of it.
@@ -30,6 +34,14 @@ pub enum Error {
     /// Not defined by the admin.
     #[error("there is no destination `{0}`")]
     Unknown(DestinationName),
+    /// The user has as many there as one may have.
+    #[error("{waiting} deliveries of the same user wait for destination `{destination}` already")]
+    TooMany {
+        /// Where.
+        destination: DestinationName,
+        /// How many.
+        waiting: usize,
+    },
 }
 
 impl Faulty for Error {
@@ -37,6 +49,7 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.fault(),
             Self::Unknown(_) => Fault::Missing,
+            Self::TooMany { .. } => Fault::Retry,
         }
     }
 
@@ -44,6 +57,7 @@ impl Faulty for Error {
         match self {
             Self::File(error) => error.hint(),
             Self::Unknown(_) => Some("destinations are defined in the proxy's configuration file".to_owned()),
+            Self::TooMany { .. } => None,
         }
     }
 }
@@ -59,6 +73,9 @@ pub struct Delivery {
     pub release: ReleaseId,
     /// Where to.
     pub destination: DestinationName,
+    /// On whose behalf; older files do not say.
+    #[serde(default)]
+    pub user: Option<UserName>,
 }
 
 impl Delivery {
@@ -102,32 +119,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const TRIES_MAX: u32 = 1450;
 
 /// Told of one delivery's states; it ends with the delivery.
-pub type Events = mpsc::UnboundedReceiver<DeliveryEvent>;
-
-struct Queued {
-    file: PathBuf,
-    delivery: Delivery,
-    listener: Option<mpsc::UnboundedSender<DeliveryEvent>>,
-    /// Tries that failed.
-    tries: u32,
-    /// Before that it is not tried again.
-    not_before: Instant,
-}
-
-impl Queued {
-    fn tell(&self, state: DeliveryState) {
-        if let Some(listener) = &self.listener {
-            // The agent may have gone; the delivery goes on.
-            drop(listener.send(DeliveryEvent { destination: self.delivery.destination.clone(), state }));
-        }
-    }
-}
-
-#[derive(Default)]
-struct Lane {
-    waiting: Mutex<VecDeque<Queued>>,
-    more: Condvar,
-}
+pub type Events = mpsc::Receiver<DeliveryEvent>;
 
 /// The queue: one lane and one worker for each destination.
 pub struct Deliveries {
@@ -192,12 +184,34 @@ impl Deliveries {
         if self.lanes.contains_key(destination) { Ok(()) } else { Err(Error::Unknown(destination.clone())) }
     }
 
-    /// Writes the delivery down, durably, and queues it.
+    /// Whether the user may have another one waiting.
     ///
     /// # Errors
-    /// An unknown destination, or the disk's.
+    /// [`Error::Unknown`], [`Error::TooMany`].
+    pub fn check_room(
+        &self,
+        destination: &DestinationName,
+        space: &SpaceName,
+        user: Option<&UserName>,
+    ) -> Result<(), Error> {
+        let lane = self.lanes.get(destination).ok_or_else(|| Error::Unknown(destination.clone()))?;
+        let waiting = lane.waiting_of(&(space.clone(), user.cloned()));
+        if waiting < DELIVERIES_PER_USER_MAX {
+            return Ok(());
+        }
+        Err(Error::TooMany { destination: destination.clone(), waiting })
+    }
+
+    /// Writes the delivery down, durably, and queues it; one that waits already and does the same is listened to instead.
+    ///
+    /// # Errors
+    /// An unknown destination, too many that wait, or the disk's.
     pub fn add(&self, delivery: Delivery) -> Result<Events, Error> {
         self.check(&delivery.destination)?;
+        if let Some(events) = self.lanes.get(&delivery.destination).and_then(|lane| lane.join(&delivery)) {
+            return Ok(events);
+        }
+        self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
         let file = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let file = self.folder.join(format!("{:012}.delivery", *next));
@@ -205,11 +219,9 @@ impl Deliveries {
             file
         };
         files::publish(&file, &delivery.encode(), 0o600)?;
-        let (listener, events) = mpsc::unbounded_channel();
         self.note_pending(&file, &delivery);
-        let queued =
-            Queued { file, delivery, listener: Some(listener), tries: 0, not_before: Instant::now() };
-        queued.tell(DeliveryState::Queued);
+        let mut queued = Queued::new(file, delivery);
+        let events = queued.listen();
         self.enqueue(queued);
         Ok(events)
     }
@@ -230,7 +242,7 @@ impl Deliveries {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         for lane in self.lanes.values() {
-            lane.more.notify_all();
+            lane.wake();
         }
         for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             if worker.join().is_err() {
@@ -241,8 +253,9 @@ impl Deliveries {
 
     fn enqueue(&self, queued: Queued) {
         if let Some(lane) = self.lanes.get(&queued.delivery.destination) {
-            lane.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(queued);
-            lane.more.notify_one();
+            for replaced in lane.push(queued) {
+                give_way(&replaced, Fault::Retry, "it failed", &self.pending);
+            }
         }
     }
 
@@ -267,8 +280,7 @@ impl Deliveries {
             }
             match delivery {
                 Some(delivery) if self.lanes.contains_key(&delivery.destination) => {
-                    let not_before = Instant::now();
-                    self.enqueue(Queued { file, delivery, listener: None, tries: 0, not_before });
+                    self.enqueue(Queued::new(file, delivery));
                 }
                 Some(delivery) => {
                     tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
@@ -290,52 +302,16 @@ impl Drop for Deliveries {
 
 /// A destination's worker: one delivery after another until it is told to stop.
 fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool, pending: &Pending) {
-    while let Some(queued) = next(lane, stop) {
-        let ended = |queued: &Queued| {
-            pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
-        };
+    while let Some(queued) = lane.next(|| stop.load(Ordering::Relaxed), WAIT_MAX) {
         match attempt(&queued, directory, courier, stop) {
             Attempt::Stopped => return,
-            Attempt::Ended(state) => {
-                end(&queued, state);
-                ended(&queued);
-            }
+            Attempt::Ended(state) => end(&queued, &state, pending),
             Attempt::Failed(fault, reason) => {
-                let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                let later = |other: &Queued| {
-                    (&other.delivery.space, &other.delivery.app)
-                        == (&queued.delivery.space, &queued.delivery.app)
-                };
-                if waiting.iter().any(later) {
-                    // The later release takes its place, and may be the one that heals what failed.
-                    drop(waiting);
-                    let reason = format!("{reason}; a later release takes its place");
-                    end(&queued, DeliveryState::Failed { reason, fault });
-                    ended(&queued);
-                } else {
-                    waiting.push_back(again(queued, fault, reason));
+                if let Err(queued) = lane.push_again(again(queued, fault, &reason)) {
+                    give_way(&queued, fault, &reason, pending);
                 }
             }
         }
-    }
-}
-
-/// The first delivery whose time has come; none when told to stop.
-///
-/// One that failed waits behind the others, so that it holds up no other application; releases of one
-/// application never overtake one another, as a failed one gives way to a later one.
-fn next(lane: &Lane, stop: &AtomicBool) -> Option<Queued> {
-    let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        let now = Instant::now();
-        if let Some(place) = waiting.iter().position(|queued| queued.not_before <= now) {
-            return waiting.remove(place);
-        }
-        let wait = waiting.iter().map(|queued| queued.not_before - now).min().unwrap_or(WAIT_MAX);
-        waiting = lane.more.wait_timeout(waiting, wait).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
@@ -347,7 +323,7 @@ enum Attempt {
 }
 
 fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) -> Attempt {
-    queued.tell(DeliveryState::Running);
+    queued.tell(&DeliveryState::Running);
     match courier.deliver(&queued.delivery, directory, stop) {
         Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
         Err(_) if stop.load(Ordering::Relaxed) => Attempt::Stopped,
@@ -365,14 +341,20 @@ fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: 
     }
 }
 
-/// Queues a failed delivery for another try, later each time.
-fn again(queued: Queued, fault: Fault, reason: String) -> Queued {
+/// Has a failed delivery tried again, later each time.
+fn again(queued: Queued, fault: Fault, reason: &str) -> Queued {
     let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
-    queued.tell(DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault });
+    queued.tell(&DeliveryState::Retrying { reason: reason.to_owned(), seconds: wait.as_secs(), fault });
     Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
 }
 
-fn end(queued: &Queued, state: DeliveryState) {
+/// Ends a delivery that failed, as a later one of its application waits.
+fn give_way(queued: &Queued, fault: Fault, reason: &str, pending: &Pending) {
+    let reason = format!("{reason}; a later release takes its place");
+    end(queued, &DeliveryState::Failed { reason, fault }, pending);
+}
+
+fn end(queued: &Queued, state: &DeliveryState, pending: &Pending) {
     // Removed before anybody is told: a delivery that was reported is not made again.
     crash::point("delivery.made");
     if let Err(error) = files::remove(&queued.file) {
@@ -380,4 +362,24 @@ fn end(queued: &Queued, state: DeliveryState) {
     }
     crash::point("delivery.removed");
     queued.tell(state);
+    pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_an_older_whit_wrote_down_is_nobodys() {
+        let delivery = Delivery {
+            space: "shop".parse().expect("a name"),
+            app: "web".parse().expect("a name"),
+            release: ReleaseId::of(b"a root"),
+            destination: "edge".parse().expect("a name"),
+            user: None,
+        };
+        let Delivery { space, app, release, destination, .. } = &delivery;
+        let older = rmp_serde::to_vec(&(space, app, release, destination)).expect("bytes");
+        assert_eq!(Delivery::decode(&[&[VERSION], older.as_slice()].concat()), Some(delivery));
+    }
 }

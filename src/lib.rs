@@ -8,12 +8,13 @@
 //! The modules below stand bottom-up: each names only modules listed before it (tests/tidy.rs checks
 //! that). docs/ARCHITECTURE.md is the map.
 
-// Words: bounds, names, what a reader of an error can do, threads.
+// Words: bounds, names, what a reader of an error can do, threads, shares.
 pub mod limits;
 pub mod ids;
 pub mod faults;
 pub mod monitor;
 pub mod threads;
+pub mod shares;
 
 // The pure core: bytes in, values out; no files, sockets, clocks or randomness.
 pub mod chunking;

@@ -108,13 +108,43 @@ pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
 pub const SKETCHES_MAX: usize = 4096;
 /// Labels, destinations or patterns in one request or token.
 pub const LIST_MAX: usize = 64;
+/// Deliveries of one user that may wait for one destination; the same one asked for again waits with the first.
+pub const DELIVERIES_PER_USER_MAX: usize = 64;
 /// Bytes of a token as text.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 
-/// Connections one proxy serves at a time.
+/// Connections one proxy serves at a time, strangers' included; users share what strangers leave.
 pub const CONNECTIONS_MAX: usize = 4096;
-/// Requests that a proxy serves at a time, each on a thread; more are refused, to be tried again.
-pub const REQUESTS_MAX: usize = 512;
+/// Connections that a proxy holds with those that are ending, which take QUIC up to some seconds (RFC 9000, section 10.2).
+pub const CONNECTIONS_HELD_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Connections that have not shown a good token yet: a quarter of all. Beyond it the oldest of the address that has
+/// most of them gives way to a new one.
+pub const STRANGERS_MAX: usize = 1024;
+/// 16 KiB: what a peer may have under way before it has shown a good token. That is what QUIC lets an agent send in
+/// its first flight anyway (RFC 9002, section 7.2), and by its end the window is wide.
+pub const STRANGER_WINDOW: u32 = 16 * 1024;
+/// How long a peer may take to show a good token once the connection is made: one that is told at 1 kB/s comes within
+/// this, beside the rest of the first flight.
+pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Requests with a bad token that a stranger may make, as an agent that tries an older one does.
+pub const STRANGER_TRIES_MAX: u32 = 4;
+/// How long a stopping proxy waits for a stranger that may be about to show its token.
+pub const STRANGER_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// Addresses from which somebody has shown a good token that a proxy remembers: their strangers are let go last.
+pub const ADDRESSES_KNOWN_MAX: usize = 4096;
+/// 1 GiB: what all connections of a proxy together may hold of what nobody has read yet. A connection that finds no
+/// share of it goes on with [`WINDOW_BYTES_MIN`].
+pub const WINDOW_BYTES_TOTAL: u64 = 1024 * 1024 * 1024;
+/// 64 KiB: the window of a connection for which there is no more: 640 kB/s at 100 ms.
+pub const WINDOW_BYTES_MIN: u32 = 64 * 1024;
+/// Bytes of a request before its operation: the frame of the message, the version and the token.
+pub const REQUEST_HEAD_BYTES_MAX: usize = TOKEN_BYTES_MAX + 16;
+/// Requests that a proxy serves at a time, each on a thread, shared by its users; more are refused, to be tried again.
+pub const REQUESTS_MAX: u64 = 512;
+/// Requests that read whole releases, as a difference does, shared by the users; each holds some 32 MiB while at work.
+pub const READERS_MAX: u64 = 64;
+/// Those of them at work at a time; the others wait in the order in which they came.
+pub const READERS_AT_WORK_MAX: usize = 4;
 /// Requests under way on one connection.
 pub const REQUESTS_PER_CONNECTION: u32 = 16;
 /// How long a peer may stay silent inside a message before it is given up.
@@ -123,6 +153,15 @@ pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// connection notices within half a minute; this is for one that lives and has nothing to say, as a proxy
 /// that commits a release of hundreds of gigabytes, or delivers one.
 pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+/// 256 MiB: all of an answer to a question, as a difference of two releases of a million files with long paths. An agent
+/// holds it.
+pub const ANSWER_TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long an answer may take to come to its end.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// The same of what works through all of a store, and of deliveries, which are tried for a day.
+pub const ANSWER_TIME_LONG_MAX: Duration = Duration::from_secs(25 * 60 * 60);
+/// When an agent that has nothing to ask for yet says who it is, so that the proxy does not end the connection.
+pub const INTRODUCTION_TIME: Duration = Duration::from_secs(4);
 /// How long a connection may take to be made.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long `serve` waits for work under way after Ctrl-C.

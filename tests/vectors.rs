@@ -184,7 +184,8 @@ fn record() -> Record {
 }
 
 fn delivery(release: ReleaseId) -> Delivery {
-    Delivery { space: name("shop"), app: name("web"), release, destination: name("edge") }
+    let (space, app, destination) = (name("shop"), name("web"), name("edge"));
+    Delivery { space, app, release, destination, user: Some(name("ada")) }
 }
 
 /// Starts a pack with one frame and gives its header, the frame, its footer with the trailer, and all of it.

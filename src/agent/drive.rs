@@ -22,7 +22,7 @@ use super::throttle::Throttle;
 use super::{Error, Result};
 use crate::basis::Rule;
 use crate::delta::Signature;
-use crate::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
+use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
@@ -282,7 +282,7 @@ impl Drive {
                 // Whatever was still to be sent is not needed.
                 self.jobs = None;
             }
-            Action::Delivery(event) => self.delivery(event),
+            Action::Delivery(event) => self.delivery(event)?,
             Action::Finish => self.finished = true,
         }
         Ok(Vec::new())
@@ -411,7 +411,11 @@ impl Drive {
         Ok(())
     }
 
-    fn delivery(&mut self, event: DeliveryEvent) {
+    fn delivery(&mut self, event: DeliveryEvent) -> Result<()> {
+        let is_late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
+        if is_late || self.deliveries.len() > LIST_MAX {
+            return Err(Error::OutOfTurn("deliveries without end"));
+        }
         match &event.state {
             DeliveryState::Running => {
                 self.monitor.note(&format!("delivering to {}", event.destination));
@@ -426,6 +430,7 @@ impl Drive {
         // The receipt tells each delivery's last state.
         self.deliveries.retain(|earlier| earlier.destination != event.destination);
         self.deliveries.push(event);
+        Ok(())
     }
 }
 

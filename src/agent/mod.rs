@@ -82,6 +82,12 @@ pub enum Error {
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
+    /// An answer that goes on and on.
+    #[error("the proxy's answer did not come to an end after {bytes} B")]
+    Endless {
+        /// What came of it.
+        bytes: u64,
+    },
     /// What the agent remembers.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -141,6 +147,7 @@ impl Error {
             | Self::DirectoryChanged
             | Self::Ended
             | Self::OutOfTurn(_)
+            | Self::Endless { .. }
             | Self::Busy(_) => return None,
         })
     }
@@ -151,7 +158,7 @@ impl Faulty for Error {
         match self {
             Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
             Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
-            Self::OutOfTurn(_) => Fault::Bug,
+            Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }
     }

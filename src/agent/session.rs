@@ -1,10 +1,13 @@
 //! A connection to one proxy on behalf of one user.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::memory::Key;
 use super::pace::Pace;
@@ -12,6 +15,7 @@ use super::renewal;
 use super::{Error, Result, check_meant};
 use crate::address::ProxyUrl;
 use crate::ids::AppName;
+use crate::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
 use crate::link::{self, Connection, Counters, Receiver, Sender};
 use crate::wire::{Answer, Operation, Request};
 
@@ -20,6 +24,9 @@ use crate::wire::{Answer, Operation, Request};
 const LOCAL_RTT: Duration = Duration::from_millis(1);
 /// Bytes a second of a local network.
 const LOCAL_RATE: f64 = 100e6;
+
+/// How long a proxy that stopped reading may take to say why.
+const HEAR_OUT: Duration = Duration::from_secs(5);
 
 /// Where the proxy is and what the user may do there.
 #[derive(Debug, Clone)]
@@ -45,6 +52,43 @@ pub struct Session {
 struct Current {
     connection: Connection,
     earlier: Counters,
+    introduction: Arc<Introduction>,
+}
+
+/// Says who the agent is where it has nothing to ask for yet, as while it reads a large input: a proxy ends a connection on
+/// which no token comes.
+#[derive(Debug)]
+struct Introduction {
+    /// Whether something was asked.
+    asked: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Introduction {
+    fn begin(connection: &Connection, token: &str, after: Duration) -> Self {
+        let asked = Arc::new(AtomicBool::new(false));
+        let (connection, token, was_asked) = (connection.clone(), token.to_owned(), Arc::clone(&asked));
+        let task = tokio::spawn(async move {
+            sleep(after).await;
+            if was_asked.load(Ordering::Relaxed) {
+                return;
+            }
+            // What is wrong with the connection or the token, the next request says.
+            if let Ok((mut sender, mut receiver)) = connection.open().await
+                && sender.send(&Request::new(&token, &Operation::Identify)).await.is_ok()
+                && sender.finish().is_ok()
+            {
+                while let Ok(Some(Answer::Identity(_))) = receiver.receive().await {}
+            }
+        });
+        Self { asked, task }
+    }
+}
+
+impl Drop for Introduction {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Session {
@@ -54,7 +98,9 @@ impl Session {
     /// The proxy cannot be reached, has another key, or speaks another protocol.
     pub async fn open(access: &Access, options: &link::Options) -> Result<Self> {
         let connection = link::connect(&access.url, options).await?;
-        let current = Mutex::new(Current { connection, earlier: Counters::default() });
+        let introduction =
+            Arc::new(Introduction::begin(&connection, &access.token, options.introduction_time));
+        let current = Mutex::new(Current { connection, earlier: Counters::default(), introduction });
         Ok(Self { access: access.clone(), options: options.clone(), current, token_file: None })
     }
 
@@ -76,7 +122,9 @@ impl Session {
     pub async fn reopen(&self) -> Result<()> {
         let connection = link::connect(&self.access.url, &self.options).await?;
         let earlier = self.counters();
-        *self.current() = Current { connection, earlier };
+        let after = self.options.introduction_time;
+        let introduction = Arc::new(Introduction::begin(&connection, &self.access.token, after));
+        *self.current() = Current { connection, earlier, introduction };
         Ok(())
     }
 
@@ -94,8 +142,16 @@ impl Session {
     /// The connection is lost.
     pub async fn request(&self, operation: &Operation) -> Result<(Sender, Receiver)> {
         let token = renewal::latest(self.token_file.as_deref(), &self.access.token).await;
-        let (mut sender, receiver) = self.connection().open().await?;
-        sender.send(&Request::new(&token, operation)).await?;
+        let Current { connection, introduction, .. } = self.current().clone();
+        introduction.asked.store(true, Ordering::Relaxed);
+        let (mut sender, mut receiver) = connection.open().await?;
+        if let Err(error) = sender.send(&Request::new(&token, operation)).await {
+            // A proxy that refuses reads no further: why it does is the better reason.
+            return match timeout(HEAR_OUT, receiver.receive::<Answer>()).await {
+                Ok(Ok(Some(Answer::Refused(refusal)))) => Err(Error::Refused(refusal)),
+                _ => Err(error.into()),
+            };
+        }
         Ok((sender, receiver))
     }
 
@@ -103,22 +159,36 @@ impl Session {
     /// checked.
     ///
     /// # Errors
-    /// The connection is lost, the proxy refused, or it answered for another release.
+    /// The connection is lost, the proxy refused, it answered for another release, or [`Error::Endless`].
     pub async fn ask(&self, operation: &Operation, mut take: impl FnMut(Answer)) -> Result<()> {
-        let (sender, mut receiver) = self.request(operation).await?;
-        sender.finish()?;
-        let mut asked = operation.selectors().into_iter();
-        while let Some(answer) = receiver.receive::<Answer>().await? {
-            match answer {
-                Answer::Refused(refusal) => return Err(Error::Refused(refusal)),
-                Answer::Meant(record) => {
-                    check_meant(&record, asked.next().ok_or(Error::OutOfTurn("Meant"))?)?;
-                }
-                _ if asked.len() > 0 => return Err(Error::OutOfTurn("something before the release")),
-                answer => take(answer),
+        let time_max = match operation {
+            Operation::Deliver { .. } | Operation::Collect { .. } | Operation::Verify { .. } => {
+                ANSWER_TIME_LONG_MAX
             }
-        }
-        if asked.len() > 0 { Err(Error::Ended) } else { Ok(()) }
+            _ => ANSWER_TIME_MAX,
+        };
+        let (sender, mut receiver) = self.request(operation).await?;
+        // Where it fails, the proxy has refused already, and says so.
+        drop(sender.finish());
+        let mut asked = operation.selectors().into_iter();
+        let answered = async {
+            while let Some(answer) = receiver.receive::<Answer>().await? {
+                if receiver.received_bytes() > ANSWER_TOTAL_BYTES_MAX {
+                    return Err(Error::Endless { bytes: receiver.received_bytes() });
+                }
+                match answer {
+                    Answer::Refused(refusal) => return Err(Error::Refused(refusal)),
+                    Answer::Meant(record) => {
+                        check_meant(&record, asked.next().ok_or(Error::OutOfTurn("Meant"))?)?;
+                    }
+                    _ if asked.len() > 0 => return Err(Error::OutOfTurn("something before the release")),
+                    answer => take(answer),
+                }
+            }
+            if asked.len() > 0 { Err(Error::Ended) } else { Ok(()) }
+        };
+        let answered = timeout(time_max, answered).await;
+        answered.unwrap_or_else(|_| Err(Error::Endless { bytes: receiver.received_bytes() }))
     }
 
     /// What this session's pushes of `app` are remembered by.
@@ -144,7 +214,7 @@ impl Session {
 
     /// What crossed the link so far, handshakes included.
     pub fn counters(&self) -> Counters {
-        let Current { connection, earlier } = self.current().clone();
+        let Current { connection, earlier, .. } = self.current().clone();
         connection.counters().after(&earlier)
     }
 

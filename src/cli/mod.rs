@@ -5,6 +5,7 @@ mod bench;
 mod deliver;
 mod demo;
 mod embedded;
+mod log;
 mod login;
 mod output;
 mod progress;

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::variable;
+use super::log::Log;
 use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config, token};
@@ -49,7 +50,8 @@ pub struct ServeArgs {
 
 /// Runs the command.
 pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
-    log_to_stderr(output);
+    // It goes where notes go.
+    let log = Log::start(if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO });
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
@@ -98,17 +100,20 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
     }
     let mut stopping = None;
-    proxy
-        .run(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            output.note("stopping when what is under way has ended");
-            stopping = Some(waiting(output, "stopping"));
-        })
-        .await;
+    let running = proxy.run(async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        output.note("stopping when what is under way has ended");
+        stopping = Some(waiting(output, "stopping"));
+    });
+    tokio::select! {
+        () = running => {}
+        () = log.sum_up() => {}
+    }
     drop(stopping);
+    log.end();
     Ok(())
 }
 
@@ -143,14 +148,4 @@ pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error
         text: format!("could not listen for signals: {source}"),
         hint: None,
     })
-}
-
-/// The proxy's own log goes where notes go.
-fn log_to_stderr(output: &Output) {
-    let level = if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
-    // Where standard error is gone, so is the log: that is no reason to panic.
-    let log = log.log_internal_errors(false);
-    // A second start in one process, as in tests, keeps the first log.
-    drop(log.with_target(false).try_init());
 }

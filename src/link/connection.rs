@@ -1,13 +1,16 @@
 //! A connection between an agent and a proxy, and what it has cost.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::strangers::Place;
 use super::{Error, Options, Receiver, Result, Sender, transport};
 use crate::faults::Fault;
+use crate::limits::REQUESTS_PER_CONNECTION;
 
 /// How long an agent's last datagram may take to leave: it waits for the socket, not for the peer.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(50);
@@ -22,6 +25,8 @@ pub struct Connection {
     inner: quinn::Connection,
     /// The socket of an agent: it lives as long as its one connection.
     endpoint: Option<Endpoint>,
+    /// The place of a stranger, on the proxy's side.
+    place: Option<Arc<Place>>,
     /// What came before quinn began to count: on the proxy's side, one datagram.
     uncounted_bytes: u64,
     silence_max: Duration,
@@ -68,10 +73,11 @@ impl Counters {
 }
 
 impl Connection {
-    pub(super) fn accepted(inner: quinn::Connection, options: &Options) -> Self {
+    pub(super) fn accepted(inner: quinn::Connection, place: Arc<Place>, options: &Options) -> Self {
         Self {
             inner,
             endpoint: None,
+            place: Some(place),
             uncounted_bytes: FIRST_BYTES,
             silence_max: options.silence_max,
             pause_max: options.pause_max,
@@ -82,10 +88,36 @@ impl Connection {
         Self {
             inner,
             endpoint: Some(endpoint),
+            place: None,
             uncounted_bytes: 0,
             silence_max: options.silence_max,
             pause_max: options.pause_max,
         }
+    }
+
+    /// Takes the peer for one that has shown who it is: from now on it may have as many streams open as any, and
+    /// `window` bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
+    /// [`STRANGER_WINDOW`](crate::limits::STRANGER_WINDOW), and gives way to others.
+    ///
+    /// Does nothing on an agent's side.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] where it had to give way already.
+    pub fn prove(&self, window: u32) -> Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
+        if !place.prove() {
+            return Err(Error::Ended);
+        }
+        let window = window.min(self.window());
+        self.inner.set_receive_window(VarInt::from_u32(window));
+        self.inner.set_send_window(u64::from(window));
+        self.inner.set_max_concurrent_bi_streams(VarInt::from_u32(REQUESTS_PER_CONNECTION));
+        Ok(())
+    }
+
+    /// The widest window that is of use on this path, bytes.
+    pub fn window(&self) -> u32 {
+        transport::window(self.remote_address().ip())
     }
 
     /// Opens a stream. The peer learns of it with the first message.

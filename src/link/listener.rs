@@ -7,16 +7,26 @@ use std::time::Duration;
 
 use quinn::{Endpoint, Incoming, ServerConfig, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::strangers::{Origin, Strangers};
 use super::tap::Datagrams;
 use super::transport::{self, Serving, Side};
 use super::{Connection, Error, Options, Result, tls};
 use crate::faults::Fault;
 use crate::identity::Identity;
+use crate::limits::STRANGER_DRAIN_MAX;
 
 /// How long the last datagrams of a stopping proxy may take to leave.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(200);
+/// 64 KiB: what is kept of one agent that sends before its connection is accepted, which happens at once.
+const INCOMING_BYTES_MAX: u64 = 64 * 1024;
+/// 8 MiB: the same of all.
+const INCOMING_BYTES_TOTAL: u64 = 8 * 1024 * 1024;
+/// Connections that wait to be accepted.
+const INCOMING_MAX: usize = 4096;
+/// What agents are told at the end.
+const STOPPING: &str = "the proxy is stopping";
 
 /// Takes connections on one UDP socket.
 ///
@@ -27,6 +37,7 @@ pub struct Listener {
     near: Arc<ServerConfig>,
     far: Arc<ServerConfig>,
     handshakes: JoinSet<Option<Connection>>,
+    strangers: Arc<Strangers>,
     options: Options,
 }
 
@@ -69,14 +80,18 @@ impl Listener {
         protocol: &[u8],
         endpoint: impl FnOnce(Serving<'_>) -> io::Result<Endpoint>,
     ) -> Result<Self> {
-        let far = ServerConfig::with_crypto(Arc::new(tls::server(identity, protocol)));
+        let mut far = ServerConfig::with_crypto(Arc::new(tls::server(identity, protocol)));
+        far.incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL)
+            .max_incoming(INCOMING_MAX);
         let (mut near, mut far) = (far.clone(), far);
         near.transport_config(transport::transport(Side::Proxy, [127, 0, 0, 1].into(), options));
         far.transport_config(transport::transport(Side::Proxy, [0, 0, 0, 0].into(), options));
         let serving = Serving { config: far.clone(), identity };
         let endpoint = endpoint(serving).map_err(|source| Error::Bind { address, source })?;
         let (near, far) = (Arc::new(near), Arc::new(far));
-        Ok(Self { endpoint, near, far, handshakes: JoinSet::new(), options: options.clone() })
+        let strangers = Strangers::new(options.strangers_max);
+        Ok(Self { endpoint, near, far, handshakes: JoinSet::new(), strangers, options: options.clone() })
     }
 
     /// Where it listens, with the port that was taken.
@@ -87,10 +102,11 @@ impl Listener {
         self.endpoint.local_addr().map_err(|error| Error::Lost { reason: error.to_string() })
     }
 
-    /// The next connection whose handshake is done; none once the socket is closed.
+    /// The next connection whose handshake is done; none once the socket is closed. Its agent is a stranger until it is
+    /// [proven](Connection::prove).
     ///
-    /// Waits without a deadline. May be cancelled: nothing is lost. Connections beyond
-    /// [`Options::connections_max`] are refused; above half of it, agents must prove their address first.
+    /// Waits without a deadline. May be cancelled: nothing is lost. Above a quarter of [`Options::strangers_max`], or
+    /// half of [`Options::connections_max`], agents must prove their address first.
     pub async fn accept(&mut self) -> Option<Connection> {
         loop {
             tokio::select! {
@@ -106,32 +122,42 @@ impl Listener {
 
     fn begin(&mut self, incoming: Incoming) {
         let address = incoming.remote_address();
-        let open = self.endpoint.open_connections();
+        let (open, strangers) = (self.endpoint.open_connections(), self.strangers.count());
         if open >= self.options.connections_max {
-            tracing::warn!(%address, open, "refused a connection: there are as many as allowed");
+            tracing::warn!(peer = %address, open, "refused a connection: there are as many as allowed");
             return incoming.refuse();
         }
-        if 2 * open >= self.options.connections_max && incoming.may_retry() {
+        let is_loaded =
+            4 * strangers >= self.options.strangers_max || 2 * open >= self.options.connections_max;
+        if is_loaded && incoming.may_retry() {
             // Whoever writes a false sender's address never sees the answer, and takes no place.
             drop(incoming.retry());
             return;
         }
         let config = if transport::is_loopback(address.ip()) { &self.near } else { &self.far };
         let options = self.options.clone();
-        match incoming.accept_with(config.clone()) {
-            Err(error) => tracing::debug!(%address, %error, "no connection"),
-            Ok(connecting) => drop(self.handshakes.spawn(async move {
-                match timeout(options.connect_time_max, connecting).await {
-                    Ok(Ok(connection)) => return Some(Connection::accepted(connection, &options)),
-                    Ok(Err(error)) => tracing::debug!(%address, %error, "no connection"),
-                    Err(_) => tracing::debug!(%address, "no connection: the handshake took too long"),
+        let connecting = match incoming.accept_with(config.clone()) {
+            Ok(connecting) => connecting,
+            Err(error) => return tracing::debug!(peer = %address, %error, "no connection"),
+        };
+        let place = Arc::new(self.strangers.come(Origin::of(address.ip())));
+        let for_task = Arc::clone(&place);
+        let task = self.handshakes.spawn(async move {
+            match timeout(options.connect_time_max, connecting).await {
+                Ok(Ok(connection)) => {
+                    for_task.is_connected(&connection);
+                    return Some(Connection::accepted(connection, for_task, &options));
                 }
-                None
-            })),
-        }
+                Ok(Err(error)) => tracing::debug!(peer = %address, %error, "no connection"),
+                Err(_) => tracing::debug!(peer = %address, "no connection: the handshake took too long"),
+            }
+            None
+        });
+        place.shakes_hands(task);
     }
 
-    /// Stops: refuses new connections, waits at most `patience` for those under way to end, closes the rest.
+    /// Stops: refuses new connections, waits at most `patience` for those under way to end, closes the rest. For
+    /// strangers it waits a second at most: one of them may be about to show its token.
     ///
     /// Callers first tell their connections to end; one that its agent keeps open is waited for.
     pub async fn drain(mut self, patience: Duration) {
@@ -142,11 +168,17 @@ impl Listener {
                 incoming.refuse();
             }
         };
+        let send_strangers_off = async {
+            sleep(patience.min(STRANGER_DRAIN_MAX)).await;
+            self.strangers.end_all(Fault::Retry, STOPPING);
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             _ = timeout_at(deadline, self.endpoint.wait_idle()) => {}
             () = refuse => {}
+            () = send_strangers_off => {}
         }
-        self.close(Fault::Retry, "the proxy is stopping").await;
+        self.close(Fault::Retry, STOPPING).await;
     }
 
     /// Ends all connections at once and says why, then closes the socket.

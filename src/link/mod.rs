@@ -15,6 +15,7 @@ mod connecting;
 mod connection;
 mod error;
 mod listener;
+mod strangers;
 mod stream;
 mod tap;
 #[cfg(test)]
@@ -45,8 +46,13 @@ pub struct Options {
     pub pause_max: Duration,
     /// How long a connection may take to be made.
     pub connect_time_max: Duration,
-    /// Connections that a listener serves at a time; more are refused.
+    /// When an agent that has asked for nothing yet says who it is.
+    pub introduction_time: Duration,
+    /// Connections that a listener holds at a time, those that are ending included; more are refused.
     pub connections_max: usize,
+    /// Connections of a listener whose agent is not [proven](Connection::prove) yet; beyond that the oldest of the
+    /// address that has most of them ends.
+    pub strangers_max: usize,
     /// The UDP payload to a loopback address, bytes, from 1,200. It is the same on both sides, so that
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay
     /// below 64 KiB). Set it to 1,200 to measure as on a far link.
@@ -64,7 +70,9 @@ impl Default for Options {
             silence_max: limits::PEER_SILENCE_MAX,
             pause_max: limits::PEER_PAUSE_MAX,
             connect_time_max: limits::CONNECT_TIME_MAX,
-            connections_max: limits::CONNECTIONS_MAX,
+            introduction_time: limits::INTRODUCTION_TIME,
+            connections_max: limits::CONNECTIONS_HELD_MAX,
+            strangers_max: limits::STRANGERS_MAX,
             loopback_datagram_bytes: 6400,
             datagram_search: true,
         }

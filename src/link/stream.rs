@@ -101,11 +101,12 @@ pub struct Receiver {
     pause_max: Duration,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
+    received_bytes: u64,
 }
 
 impl Receiver {
     pub(super) fn new(stream: quinn::RecvStream, silence_max: Duration, pause_max: Duration) -> Self {
-        Self { stream, silence_max, pause_max, arrived: Vec::new() }
+        Self { stream, silence_max, pause_max, arrived: Vec::new(), received_bytes: 0 }
     }
 
     /// Receives one message; none at the stream's end.
@@ -119,17 +120,7 @@ impl Receiver {
     /// 16 KiB of one arrive within `silence_max`;
     /// [`Error::Closed`] where the peer gave up; the connection's end.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        if !self.fill(HEADER_BYTES).await? {
-            return match self.arrived.len() {
-                0 => Ok(None),
-                found => Err(Error::Cut { expected: HEADER_BYTES, found }),
-            };
-        }
-        let header = self.arrived.first_chunk().expect("it was just filled");
-        let bytes = usize::try_from(u32::from_le_bytes(*header)).expect("usize holds 32 bits");
-        if bytes > MESSAGE_BYTES_MAX {
-            return Err(Error::TooLarge { bytes });
-        }
+        let Some(bytes) = self.announced().await? else { return Ok(None) };
         if !self.fill(HEADER_BYTES + bytes).await? {
             return Err(Error::Cut { expected: bytes, found: self.arrived.len() - HEADER_BYTES });
         }
@@ -139,19 +130,73 @@ impl Receiver {
         message.map(Some).map_err(|_| Error::Malformed { bytes })
     }
 
+    /// Reads the next message until `read` finds in its beginning what it looks for; the message is then still to be
+    /// [received](Self::receive). None at the stream's end.
+    ///
+    /// Takes `bytes_max` of memory at most, however long the message is. May be cancelled, as a receive.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where `read` finds nothing in `bytes_max` bytes or in the whole message; else as a receive.
+    pub async fn peek<T>(
+        &mut self,
+        bytes_max: usize,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(bytes) = self.announced().await? else { return Ok(None) };
+        let most = HEADER_BYTES + bytes.min(bytes_max);
+        loop {
+            if let Some(found) = read(&self.arrived[HEADER_BYTES..]) {
+                return Ok(Some(found));
+            }
+            let found = self.arrived.len();
+            if found >= most {
+                return Err(Error::Malformed { bytes });
+            }
+            if !self.fill_some(found + 1, most).await? {
+                return Err(Error::Cut { expected: bytes, found: found - HEADER_BYTES });
+            }
+        }
+    }
+
+    /// Bytes of all messages so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// The length of the next message; none at the stream's end.
+    async fn announced(&mut self) -> Result<Option<usize>> {
+        if !self.fill(HEADER_BYTES).await? {
+            return match self.arrived.len() {
+                0 => Ok(None),
+                found => Err(Error::Cut { expected: HEADER_BYTES, found }),
+            };
+        }
+        let header = self.arrived.first_chunk().expect("it was just filled");
+        let bytes = usize::try_from(u32::from_le_bytes(*header)).expect("usize holds 32 bits");
+        if bytes > MESSAGE_BYTES_MAX { Err(Error::TooLarge { bytes }) } else { Ok(Some(bytes)) }
+    }
+
     /// Reads until `arrived` has `wanted` bytes; false where the stream ends before.
     async fn fill(&mut self, wanted: usize) -> Result<bool> {
+        self.fill_some(wanted, wanted).await
+    }
+
+    /// Reads until `arrived` has at least `wanted` bytes, and no more than `most`; false where the stream ends before.
+    async fn fill_some(&mut self, wanted: usize, most: usize) -> Result<bool> {
         // Before a message's first byte the peer may be at work; inside a message it has to go on.
         let patience = if self.arrived.is_empty() { self.pause_max } else { self.silence_max };
         let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();
         while self.arrived.len() < wanted {
-            let missing = wanted - self.arrived.len();
-            match timeout_at(deadline, self.stream.read_chunk(missing, true)).await {
+            let room = most - self.arrived.len();
+            match timeout_at(deadline, self.stream.read_chunk(room, true)).await {
                 Err(_) => return Err(Error::silent(patience)),
                 Ok(Err(error)) => return Err(Error::of_read(&error)),
                 Ok(Ok(None)) => return Ok(false),
-                Ok(Ok(Some(chunk))) => self.arrived.extend_from_slice(&chunk.bytes),
+                Ok(Ok(Some(chunk))) => {
+                    self.arrived.extend_from_slice(&chunk.bytes);
+                    self.received_bytes += chunk.bytes.len() as u64;
+                }
             }
             if progress == 0 || self.arrived.len() - progress >= PROGRESS_BYTES {
                 progress = self.arrived.len();
@@ -159,6 +204,22 @@ impl Receiver {
             }
         }
         Ok(true)
+    }
+
+    /// Lets at most `bytes_max` more pass unread, for at most `patience`; then gives the stream up with `fault`, unless it has
+    /// ended. So the peer comes to read what this side has said.
+    pub async fn discard(mut self, bytes_max: usize, patience: Duration, fault: Fault) {
+        let discarded = async {
+            let mut left = bytes_max;
+            while left > 0 {
+                match self.stream.read_chunk(left, true).await {
+                    Ok(Some(chunk)) => left -= chunk.bytes.len(),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        };
+        drop(timeout(patience, discarded).await);
+        self.stop(fault);
     }
 
     /// Gives the stream up: the peer's next [`Sender::send`] fails with `fault`.

@@ -10,7 +10,7 @@ use super::*;
 use crate::address::{Fingerprint, ProxyUrl};
 use crate::faults::{Fault, Faulty as _};
 use crate::identity::Identity;
-use crate::limits::{MESSAGE_BYTES_MAX, REQUESTS_PER_CONNECTION};
+use crate::limits::{MESSAGE_BYTES_MAX, REQUESTS_PER_CONNECTION, STRANGER_WINDOW};
 
 /// A proxy's end on a free port, and how an agent finds it.
 struct Proxy {
@@ -37,6 +37,14 @@ impl Proxy {
 
     /// An agent's connection and the proxy's end of it.
     async fn pair(&mut self) -> (Connection, Connection) {
+        let (agent, proxy) = tokio::join!(connect(&self.url, &self.options), self.listener.accept());
+        let proxy = proxy.expect("a connection");
+        proxy.prove(u32::MAX).expect("nobody else is there");
+        (agent.expect("a connection"), proxy)
+    }
+
+    /// The same where the agent has not said who it is.
+    async fn strangers(&mut self) -> (Connection, Connection) {
         let (agent, proxy) = tokio::join!(connect(&self.url, &self.options), self.listener.accept());
         (agent.expect("a connection"), proxy.expect("a connection"))
     }
@@ -137,6 +145,88 @@ async fn connections_beyond_the_bound_are_refused() {
     };
     assert!(matches!(error, Error::Refused(_)), "{error}");
     assert_eq!(error.fault(), Fault::Retry);
+}
+
+#[tokio::test]
+async fn a_stranger_has_one_stream_and_a_few_kib_until_it_is_proven() {
+    let mut proxy = Proxy::start(impatient());
+    let (agent, served) = proxy.strangers().await;
+    let (mut sender, _answers) = agent.open().await.expect("a stream");
+    let error = agent.open().await.expect_err("no second stream");
+    assert!(matches!(error, Error::Silent { .. }), "{error}");
+    let sent = sender.stream.write(&[0; 64 * 1024]).await.expect("sent");
+    assert_eq!(sent, STRANGER_WINDOW as usize);
+    let more = tokio::time::timeout(Duration::from_millis(100), sender.stream.write(&[0])).await;
+    assert!(more.is_err(), "the window is full, and nobody reads");
+    served.prove(u32::MAX).expect("nobody else is there");
+    sender.stream.write_all(&[0; 128 * 1024]).await.expect("the window is wide");
+    agent.open().await.expect("a second stream");
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_message_is_read_before_the_rest_has_come() {
+    let mut proxy = Proxy::start(Options::default());
+    let (agent, served) = proxy.strangers().await;
+    let (mut sender, _answers) = agent.open().await.expect("a stream");
+    let message = ("a token", ByteBuf::from(vec![7; 500_000]));
+    let send = async {
+        sender.send(&message).await.expect("sent");
+        sender
+    };
+    let receive = async {
+        let (_, mut receiver) = served.accept().await.expect("live").expect("a stream");
+        let is_there = |bytes: &[u8]| bytes.get(..9).map(<[u8]>::to_vec);
+        let begins = receiver.peek(4096, is_there).await.expect("a message");
+        assert_eq!(begins.as_deref(), Some(b"\x92\xa7a token".as_slice()));
+        assert!(receiver.arrived.len() <= 4096 + 4);
+        served.prove(u32::MAX).expect("nobody else is there");
+        receiver.receive::<(String, ByteBuf)>().await.expect("a message").expect("one")
+    };
+    let (_sender, (token, content)) = tokio::join!(send, receive);
+    assert_eq!((token.as_str(), content.len()), ("a token", 500_000));
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_begin_as_it_should_costs_its_first_bytes() {
+    let mut proxy = Proxy::start(Options::default());
+    let (agent, served) = proxy.strangers().await;
+    let (mut sender, _answers) = agent.open().await.expect("a stream");
+    sender.stream.write_all(&[0, 0, 16, 0]).await.expect("sent");
+    sender.stream.write_all(&[1; 8000]).await.expect("sent");
+    let (_, mut receiver) = served.accept().await.expect("live").expect("a stream");
+    let error = receiver.peek(4096, |_| None::<()>).await.expect_err("nothing");
+    assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    assert_eq!(receiver.arrived.len(), 4096 + 4);
+}
+
+#[tokio::test]
+async fn strangers_beyond_the_bound_give_way_to_new_ones_and_those_who_are_known_stay() {
+    let mut proxy = Proxy::start(Options { strangers_max: 2, ..Options::default() });
+    let (known, _served) = proxy.pair().await;
+    let (first, _first) = proxy.strangers().await;
+    let (_second, _served_second) = proxy.strangers().await;
+    let (third, served) = proxy.strangers().await;
+    let error = first.closed().await.expect_err("it gave way");
+    assert_eq!(error.fault(), Fault::Retry);
+    served.prove(u32::MAX).expect("it is there");
+    assert!(matches!(_first.prove(u32::MAX), Err(Error::Ended)));
+    assert!(third.open().await.is_ok() && known.open().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stopping_proxy_waits_for_those_who_are_known_and_for_no_stranger() {
+    let mut proxy = Proxy::start(Options::default());
+    let (known, _served) = proxy.pair().await;
+    let (stranger, _stranger) = proxy.strangers().await;
+    let begin = Instant::now();
+    let drain = proxy.listener.drain(Duration::from_secs(600));
+    let watch = async {
+        assert!(stranger.closed().await.is_err());
+        assert!(known.open().await.is_ok(), "it may go on");
+        known.finish().await;
+    };
+    tokio::join!(drain, watch);
+    assert!(begin.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

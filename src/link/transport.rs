@@ -17,7 +17,7 @@ use super::Options;
 use super::congestion::Tolerant;
 use super::tap::{Datagrams, Tap};
 use crate::identity::Identity;
-use crate::limits::REQUESTS_PER_CONNECTION;
+use crate::limits::{REQUESTS_PER_CONNECTION, STRANGER_WINDOW};
 
 /// RFC 9000, section 14: what every path carries.
 const DATAGRAM_BYTES_MIN: u16 = 1200;
@@ -63,11 +63,19 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
         // One side is enough: the answer tells the agent, and the ping the proxy.
         transport.keep_alive_interval(Some(KEEP_ALIVE));
     }
+    if side == Side::Proxy {
+        // Until the peer is proven: then these are widened (Connection::prove).
+        transport
+            .receive_window(VarInt::from_u32(STRANGER_WINDOW))
+            .max_concurrent_bidi_streams(VarInt::from_u32(1))
+            .crypto_buffer_size(STRANGER_WINDOW as usize);
+    }
     let mut search = MtuDiscoveryConfig::default();
     if is_loopback(peer) {
-        transport
-            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_NEAR))
-            .receive_window(VarInt::from_u32(CONNECTION_WINDOW_NEAR));
+        transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_NEAR));
+        if side == Side::Agent {
+            transport.receive_window(VarInt::from_u32(CONNECTION_WINDOW_NEAR));
+        }
         // Starting at the bound, the search sends nothing unless a loss makes the path smaller.
         transport.initial_mtu(loopback_bytes(options));
         search.upper_bound(loopback_bytes(options)).black_hole_cooldown(Duration::from_secs(5));
@@ -80,6 +88,11 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
         transport.mtu_discovery_config(None);
     }
     Arc::new(transport)
+}
+
+/// The widest window of a connection to `peer`, bytes.
+pub(super) fn window(peer: IpAddr) -> u32 {
+    if is_loopback(peer) { CONNECTION_WINDOW_NEAR } else { CONNECTION_WINDOW }
 }
 
 /// What makes an endpoint a proxy's.

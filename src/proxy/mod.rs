@@ -2,11 +2,13 @@
 
 mod audit;
 mod courier;
+mod greeting;
 mod pull;
 mod push;
 mod query;
 mod proof;
 mod reach;
+mod serving;
 mod shelf;
 mod standing;
 mod spaces;
@@ -21,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::address::ProxyUrl;
 use crate::blocking;
@@ -29,12 +32,16 @@ use crate::destination::Directory;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, Lock};
 use crate::identity::{self, Identity};
-use crate::ids::{AppName, DestinationName};
-use crate::limits::{DRAIN_TIME_MAX, REQUESTS_MAX};
-use crate::link::{self, Connection, Listener, Receiver, Sender};
+use crate::ids::{AppName, DestinationName, SpaceName, UserName};
+use crate::limits::{
+    CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_MAX, STRANGER_TIME_MAX,
+    STRANGERS_MAX, WINDOW_BYTES_TOTAL,
+};
+use crate::link::{self, Listener, Sender};
+use crate::shares::Shares;
 use crate::store;
 use crate::token::{Action, Grant};
-use crate::wire::{Answer, Operation, Refusal, Request};
+use crate::wire::{Answer, Refusal};
 
 #[doc(hidden)]
 pub use self::shelf::SpaceShelf;
@@ -117,6 +124,12 @@ pub struct Options {
     pub lock_patience: Duration,
     /// How long work under way may take when the proxy is stopped.
     pub drain_patience: Duration,
+    /// How long a peer may take to show a good token.
+    pub stranger_patience: Duration,
+    /// Connections of those who have shown one; users share them.
+    pub connections_max: u64,
+    /// Requests that are served at a time; users share them.
+    pub requests_max: u64,
 }
 
 impl Options {
@@ -132,6 +145,9 @@ impl Options {
             upkeep: UpkeepOptions::default(),
             lock_patience: Duration::ZERO,
             drain_patience: DRAIN_TIME_MAX,
+            stranger_patience: STRANGER_TIME_MAX,
+            connections_max: (CONNECTIONS_MAX - STRANGERS_MAX) as u64,
+            requests_max: REQUESTS_MAX,
         }
     }
 }
@@ -147,11 +163,24 @@ struct Shared {
     stopping: AtomicBool,
     /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
     workshop: Arc<Mutex<()>>,
+    /// How long a peer may take to show a good token.
+    stranger_patience: Duration,
+    /// Connections of those who have.
+    connections: Arc<Shares<Owner>>,
+    /// What these connections may hold unread, bytes.
+    windows: Arc<Shares<Owner>>,
     /// Requests that may go on at a time: each has a thread.
-    turns: Semaphore,
+    turns: Arc<Shares<Owner>>,
+    /// Questions that read whole releases, at work or waiting.
+    readers: Arc<Shares<Owner>>,
+    /// Those of them at work.
+    desks: Arc<Semaphore>,
     /// What tells pulling machines of executables.
     payloads: Payloads,
 }
+
+/// On whose behalf something is held: all tokens of a user share.
+type Owner = (SpaceName, UserName);
 
 /// A proxy that listens.
 pub struct Proxy {
@@ -199,7 +228,12 @@ impl Proxy {
             stopping,
             workshop,
             payloads,
-            turns: Semaphore::new(REQUESTS_MAX),
+            stranger_patience: options.stranger_patience,
+            connections: Shares::new(options.connections_max),
+            windows: Shares::new(WINDOW_BYTES_TOTAL),
+            turns: Shares::new(options.requests_max),
+            readers: Shares::new(READERS_MAX),
+            desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
         });
         let upkeep = Upkeep::start(&shared, &options.upkeep)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
@@ -230,7 +264,9 @@ impl Proxy {
                 () = &mut stop => break,
                 connection = self.listener.accept() => match connection {
                     Some(connection) => {
-                        connections.spawn(serve(Arc::clone(&self.shared), connection));
+                        // Each line of the log says whom it is about.
+                        let span = tracing::error_span!("connection", peer = %connection.remote_address());
+                        connections.spawn(serving::serve(Arc::clone(&self.shared), connection).instrument(span));
                     }
                     None => break,
                 },
@@ -280,61 +316,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Serves one connection until it ends; its requests run side by side.
-async fn serve(shared: Arc<Shared>, connection: Connection) {
-    let mut requests = JoinSet::new();
-    loop {
-        tokio::select! {
-            stream = connection.accept() => match stream {
-                Ok(Some((sender, receiver))) => {
-                    requests.spawn(answer(Arc::clone(&shared), sender, receiver));
-                }
-                Ok(None) | Err(_) => break,
-            },
-            Some(_) = requests.join_next() => {}
-        }
-    }
-    // The agent is gone; what it had under way ends by itself at its next word.
-    while requests.join_next().await.is_some() {}
-}
-
-/// Answers one request.
-async fn answer(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver) {
-    let (grant, operation) = match admit(&shared, &mut receiver).await {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => return,
-        Err(refusal) => return refuse(sender, refusal).await,
-    };
-    let Ok(_turn) = shared.turns.try_acquire() else {
-        let text = format!("the proxy has {REQUESTS_MAX} requests under way");
-        return refuse(sender, Refusal { fault: Fault::Retry, text, hint: None }).await;
-    };
-    let standing = Standing::new(grant.clone());
-    let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, standing });
-    match operation {
-        Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
-        Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
-        Operation::Deliver { release, destinations } => {
-            let delivered = query::deliver(&granted, &release, &destinations, &mut sender).await;
-            end(sender, delivered).await;
-        }
-        question => {
-            let answered = query::answer(granted, question, &mut sender).await;
-            end(sender, answered).await;
-        }
-    }
-}
-
-/// Reads the request and checks its token.
-async fn admit(shared: &Shared, receiver: &mut Receiver) -> Result<Option<(Grant, Operation)>, Refusal> {
-    let request = match receiver.receive::<Request>().await {
-        Ok(Some(request)) => request,
-        Ok(None) => return Ok(None),
-        Err(error) => return Err(Refusal::of(&error)),
-    };
-    let operation = request.operation()?;
-    let grant = shared.identity.check(&request.token, now()).map_err(|error| Refusal::of(&error))?;
-    Ok(Some((grant, operation)))
+/// On whose behalf a request is made.
+fn owner(grant: &Grant) -> Owner {
+    (grant.space.clone(), grant.user.clone())
 }
 
 /// Tells the agent no, in words that every conversation knows.
@@ -397,7 +381,7 @@ impl Granted {
         })
     }
 
-    /// Whether each destination is there and the token allows it.
+    /// Whether each destination is there, the token allows it, and the user may have another delivery waiting.
     fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {
             if !self.grant.allows_destination(destination) {
@@ -409,7 +393,9 @@ impl Granted {
                     ),
                 });
             }
-            self.shared.deliveries.check(destination).map_err(|error| Refusal::of(&error))?;
+            let Grant { space, user, .. } = &self.grant;
+            let room = self.shared.deliveries.check_room(destination, space, Some(user));
+            room.map_err(|error| Refusal::of(&error))?;
         }
         Ok(())
     }

@@ -175,6 +175,7 @@ fn queue(
             app: record.app.clone(),
             release: record.release,
             destination,
+            user: Some(granted.grant.user.clone()),
         })
     };
     destinations

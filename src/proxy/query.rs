@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::audit::Entry;
 use super::push::{Told, Unheard, next_event};
 use super::standing::looks;
-use super::{Granted, now};
+use super::{Granted, Owner, now, owner};
 use crate::blocking;
 use crate::deliveries::Delivery;
 use crate::difference;
-use crate::faults::Faulty;
+use crate::faults::{Fault, Faulty};
 use crate::ids::{DestinationName, Selector};
 use crate::link::Sender;
+use crate::shares::Share;
 use crate::statistics;
 use crate::store::Store;
 use crate::token::Action;
@@ -25,6 +28,11 @@ const ROWS_PER_MESSAGE: usize = 200;
 /// # Errors
 /// What the agent is to be told.
 pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
+    // Both read whole releases: a few at a time, and not all of one user's.
+    let _desk = match &question {
+        Operation::Difference { .. } | Operation::Statistics(_) => Some(desk(&granted).await?),
+        _ => None,
+    };
     let (answers_in, mut answers) = tokio::sync::mpsc::channel(4);
     let work = {
         let granted = Arc::clone(&granted);
@@ -51,6 +59,20 @@ pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sen
     drop(answers);
     let worked_out = work.await.map_err(|error| Refusal::of(&error))?;
     held.and(worked_out)
+}
+
+/// A place among those whose question reads whole releases; waits for it, unless the user has too many there already.
+async fn desk(granted: &Granted) -> Result<(Share<Owner>, OwnedSemaphorePermit), Refusal> {
+    let shared = &granted.shared;
+    let Some(share) = shared.readers.take(&owner(&granted.grant), 1) else {
+        let text = format!(
+            "user `{}` has too many questions under way that read whole releases",
+            granted.grant.user
+        );
+        return Err(Refusal { fault: Fault::Retry, text, hint: None });
+    };
+    let permit = Arc::clone(&shared.desks).acquire_owned().await;
+    Ok((share, permit.expect("it is never closed")))
 }
 
 /// Works the answer out, in parts; `give` says whether anybody still listens.
@@ -179,6 +201,7 @@ pub async fn deliver(
                 app: record.app.clone(),
                 release: record.release,
                 destination: destination.clone(),
+                user: Some(user.clone()),
             };
             shared.deliveries.add(delivery).map_err(|error| Refusal::of(&error))
         };

@@ -2,7 +2,7 @@
 
 use whit::address::ProxyUrl;
 use whit::agent::pull::PullOptions;
-use whit::agent::{Access, Error};
+use whit::agent::{Access, Error, Session};
 use whit::compression::Codec;
 use whit::faults::Fault;
 use whit::identity::Identity;
@@ -13,8 +13,8 @@ use whit::push;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
 use whit::wire::{
-    Answer, Basis, Batch, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal, Request,
-    SegmentBatch, Span, pack_names,
+    Answer, Basis, Batch, Change, ChangeKind, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal,
+    Request, SegmentBatch, Span, pack_names,
 };
 
 use crate::trees::{assert_same, noise, write};
@@ -314,4 +314,46 @@ async fn answered(operation: &Operation, says: Vec<Answer>) -> Error {
     let error = ask_as(&Access { url, token: String::new() }, operation).await.expect_err("a lie");
     liar.abort();
     error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_that_bring_nothing_are_no_way_to_go_on_for_ever() {
+    within(async {
+        let forged = Forged::of(&noise(NEW, 4_000));
+        let names = vec![forged.release(1), PullReply::Names(Vec::new())];
+        assert!(matches!(told(names).await, Error::OutOfTurn(_)));
+        let segments = vec![forged.release(1), outline(&[(0, 0, 1)]), thin(&[])];
+        assert!(matches!(told(segments).await, Error::OutOfTurn("Thin")));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_end_is_given_up() {
+    within(async {
+        let world = World::start();
+        let mut listener =
+            Listener::bind(([127, 0, 0, 1], 0).into(), world.identity(), &link::Options::default())
+                .expect("bound");
+        let port = listener.local_address().expect("an address").port();
+        let url = ProxyUrl::new("127.0.0.1", port, world.identity().fingerprint()).expect("an address");
+        let access = Access { url, token: world.access().token.clone() };
+        let liar = tokio::spawn(async move {
+            let connection = listener.accept().await.expect("a connection");
+            let (mut sender, _receiver) = connection.accept().await.expect("live").expect("a stream");
+            let row =
+                Change { kind: ChangeKind::Added, path: vec![b'a'; 1_000_000], bytes: 1, unseen_bytes: 1 };
+            let mut rows = 0;
+            while sender.send(&Answer::Changes(vec![row.clone()])).await.is_ok() {
+                rows += 1;
+            }
+            rows
+        });
+        let question = Operation::Applications;
+        let session = Session::open(&access, &link::Options::default()).await.expect("a session");
+        let error = session.ask(&question, drop).await.expect_err("no end");
+        assert!(matches!(error, Error::Endless { .. }), "{error}");
+        assert!(liar.await.expect("it ends too") < 300);
+    })
+    .await;
 }

@@ -39,6 +39,7 @@ mod relinked;
 mod shelf;
 mod store;
 mod stores;
+mod strangers;
 mod trees;
 mod trust;
 mod upkeep;

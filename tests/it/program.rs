@@ -180,6 +180,13 @@ impl Served {
         self.running.wait()
     }
 
+    /// Stops it, and gives what it said on standard error and nobody has read.
+    pub fn said(mut self) -> Vec<String> {
+        kill_process(self.running.pid(), Signal::TERM).expect("it runs");
+        assert!(self.running.wait().success());
+        self.lines.iter().collect()
+    }
+
     /// Ends it as a power failure would end a process.
     pub fn kill(self) {
         assert!(!self.stop(Signal::KILL).success());

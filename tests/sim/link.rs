@@ -106,6 +106,7 @@ impl Shelf for Memory {
 async fn serve(mut listener: Listener) -> Result<Memory, String> {
     let told = |error: &dyn std::error::Error| format!("proxy: {error}");
     let connection = listener.accept().await.ok_or("the listener ended")?;
+    connection.prove(u32::MAX).map_err(|error| told(&error))?;
     let stream = connection.accept().await.map_err(|error| told(&error))?;
     let (mut sender, mut receiver) = stream.ok_or("the agent ended")?;
     let request = receiver.receive::<Request>().await.map_err(|error| told(&error))?.ok_or("no request")?;

@@ -57,7 +57,8 @@ impl Talk {
         let mut names = Vec::new();
         while names.len() < count {
             match self.reply().await? {
-                PullReply::Names(part) => names.extend(unpack_names(&part)?),
+                // What brings nothing could go on for ever.
+                PullReply::Names(part) if !part.is_empty() => names.extend(unpack_names(&part)?),
                 PullReply::Outline(outline) if names.is_empty() => {
                     let listing = self.thin(&outline, count, present).await?;
                     return Ok((record, root, listing));
@@ -87,7 +88,7 @@ impl Talk {
             let PullReply::Thin(batch) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something before the segments"));
             };
-            if batch.lengths.len() > places.len() {
+            if batch.lengths.is_empty() || batch.lengths.len() > places.len() {
                 return Err(Error::OutOfTurn("Thin"));
             }
             let some: Vec<u32> = places.drain(..batch.lengths.len()).collect();

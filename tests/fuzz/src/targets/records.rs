@@ -43,6 +43,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         app: "web".parse().expect("a name"),
         release: ReleaseId::of(b"a root"),
         destination: "edge".parse().expect("a name"),
+        user: Some("ada".parse().expect("a name")),
     };
     vec![
         [&[0], record.as_slice()].concat(),

@@ -1,0 +1,111 @@
+//! Which lines of a log are written, and which are only counted.
+//!
+//! What a peer can cause again and again is written a few times for each peer and a few dozen times for all, in each span
+//! of ten seconds; the rest is summed up in one line for each kind and peer. Reads no clock: it is handed the time.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// What is counted together.
+const SPAN: Duration = Duration::from_secs(10);
+/// Lines of one kind about one peer in a span.
+const LINES_PEER: u32 = 5;
+/// Lines of one kind about all peers in a span.
+const LINES_KIND: u32 = 50;
+/// Kinds and peers that are told apart in a span, and so lines that sum up.
+const PEERS_MAX: usize = 100;
+
+/// Lines that were not written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary<K> {
+    /// Which kind.
+    pub kind: K,
+    /// About whom; nobody in particular, or too many to tell apart.
+    pub peer: Option<String>,
+    /// How many.
+    pub lines: u64,
+    /// In how long.
+    pub span: Duration,
+}
+
+/// Counts of one span.
+#[derive(Debug)]
+pub struct Tally<K> {
+    begin: Instant,
+    kinds: HashMap<K, u32>,
+    peers: HashMap<(K, Option<String>), Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    written: u32,
+    held_back: u64,
+}
+
+impl<K: Eq + Hash + Clone> Tally<K> {
+    /// Begins a span.
+    pub fn new(now: Instant) -> Self {
+        Self { begin: now, kinds: HashMap::new(), peers: HashMap::new() }
+    }
+
+    /// Whether a line is to be written. Ask [`Tally::due`] before.
+    pub fn admits(&mut self, kind: &K, peer: Option<&str>) -> bool {
+        let of_kind = self.kinds.entry(kind.clone()).or_default();
+        let mut key = (kind.clone(), peer.map(str::to_owned));
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&key) {
+            key.1 = None;
+        }
+        // Lines about nobody in particular have no limit but that of their kind.
+        let limit = if key.1.is_some() { LINES_PEER } else { LINES_KIND };
+        let count = self.peers.entry(key).or_default();
+        let admitted = *of_kind < LINES_KIND && count.written < limit;
+        *of_kind += u32::from(admitted);
+        count.written += u32::from(admitted);
+        count.held_back += u64::from(!admitted);
+        admitted
+    }
+
+    /// What a span has held back, once it is over, or at the `end` of all; the next one has begun then.
+    pub fn due(&mut self, now: Instant, end: bool) -> Vec<Summary<K>> {
+        let span = now.saturating_duration_since(self.begin);
+        if span < SPAN && !end {
+            return Vec::new();
+        }
+        let counts = std::mem::replace(self, Self::new(now)).peers;
+        let held_back = counts.into_iter().filter(|(_, count)| count.held_back > 0);
+        held_back.map(|((kind, peer), count)| Summary { kind, peer, lines: count.held_back, span }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_few_lines_and_a_sum() {
+        let now = Instant::now();
+        let mut tally = Tally::new(now);
+        let written = (0..20_000).filter(|_| tally.admits(&"refused", Some("10.0.0.1"))).count();
+        assert_eq!(written, 5);
+        assert!(tally.admits(&"refused", Some("10.0.0.2")), "others are heard");
+        assert!(tally.admits(&"lost", Some("10.0.0.1")), "and so is what else happens");
+        assert!(tally.due(now + Duration::from_secs(9), false).is_empty());
+        let peer = Some("10.0.0.1".to_owned());
+        let expected = Summary { kind: "refused", peer, lines: 19_995, span: SPAN };
+        assert_eq!(tally.due(now + SPAN, false), [expected]);
+        assert!(tally.admits(&"refused", Some("10.0.0.1")), "the next span begins anew");
+    }
+
+    #[test]
+    fn ten_thousand_addresses_are_no_more_lines_and_no_more_memory() {
+        let now = Instant::now();
+        let mut tally = Tally::new(now);
+        let written =
+            (0..10_000).filter(|peer| tally.admits(&"refused", Some(&format!("peer {peer}")))).count();
+        assert_eq!(written, 50);
+        let summed = tally.due(now, true);
+        assert!(summed.len() <= PEERS_MAX);
+        assert_eq!(summed.iter().map(|summary| summary.lines).sum::<u64>(), 9_950);
+    }
+}

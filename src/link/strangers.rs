@@ -1,0 +1,263 @@
+//! Connections whose agent has not shown a good token: how many there may be, and which one gives way.
+//!
+//! Whoever sends a datagram can become one, so that all of them together cost little: there are at most so many, and
+//! beyond that the oldest of the address that has most of them gives way to a new one. So an address that opens
+//! thousands takes places only from itself, and who has just come is the last to go. Addresses from which somebody has
+//! shown a good token lately come after all others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quinn::VarInt;
+use tokio::task::AbortHandle;
+
+use crate::faults::Fault;
+use crate::limits::ADDRESSES_KNOWN_MAX;
+
+/// What an agent is told that had to give way.
+const GIVES_WAY: &str = "too many others are connected without a token";
+
+/// Who counts as one: an IPv4 address, or the /64 that a host is given of IPv6 (RFC 6177).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Origin(IpAddr);
+
+impl Origin {
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & (u128::MAX << 64);
+                IpAddr::V6(Ipv6Addr::from_bits(network))
+            }
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+/// What ends a stranger's connection.
+#[derive(Debug)]
+enum Hold {
+    /// Nothing runs yet.
+    Coming,
+    /// The task that shakes hands.
+    Handshake(AbortHandle),
+    /// The connection.
+    Connection(quinn::Connection),
+}
+
+impl Hold {
+    fn end(self, fault: Fault, text: &str) {
+        match self {
+            Self::Coming => {}
+            Self::Handshake(task) => task.abort(),
+            Self::Connection(connection) => {
+                connection.close(VarInt::from_u32(fault.code()), text.as_bytes());
+            }
+        }
+    }
+}
+
+/// All strangers of a listener.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    most: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    /// In the order in which they came.
+    all: BTreeMap<u64, (Origin, Hold)>,
+    by_origin: HashMap<Origin, usize>,
+    /// Where somebody has shown a good token, and when that was last, in strangers that came.
+    known: HashMap<Origin, u64>,
+}
+
+impl Inner {
+    fn remove(&mut self, number: u64) -> Option<Hold> {
+        let (origin, hold) = self.all.remove(&number)?;
+        if let Some(count) = self.by_origin.get_mut(&origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_origin.remove(&origin);
+            }
+        }
+        Some(hold)
+    }
+
+    /// The oldest of the origin that has most, unknown origins first.
+    fn first_to_go(&self) -> Option<u64> {
+        let weight = |origin: &Origin| {
+            (!self.known.contains_key(origin), self.by_origin.get(origin).copied().unwrap_or_default())
+        };
+        let heaviest = self.by_origin.keys().map(weight).max()?;
+        self.all.iter().find(|(_, (origin, _))| weight(origin) == heaviest).map(|(number, _)| *number)
+    }
+}
+
+impl Strangers {
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, inner: Mutex::default() })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.inner().all.len()
+    }
+
+    /// Takes in a new one; where there are as many as may be, another gives way.
+    pub fn come(self: &Arc<Self>, origin: Origin) -> Place {
+        let mut inner = self.inner();
+        let full = inner.all.len() >= self.most;
+        let gone = full.then(|| inner.first_to_go()).flatten().and_then(|number| inner.remove(number));
+        let number = inner.next;
+        inner.next += 1;
+        inner.all.insert(number, (origin, Hold::Coming));
+        *inner.by_origin.entry(origin).or_default() += 1;
+        drop(inner);
+        if let Some(gone) = gone {
+            gone.end(Fault::Retry, GIVES_WAY);
+        }
+        Place { strangers: Arc::clone(self), number, origin }
+    }
+
+    /// Ends all that are there.
+    pub fn end_all(&self, fault: Fault, text: &str) {
+        let all = {
+            let mut inner = self.inner();
+            inner.by_origin.clear();
+            std::mem::take(&mut inner.all)
+        };
+        for (_, hold) in all.into_values() {
+            hold.end(fault, text);
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one stranger; it is left when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    strangers: Arc<Strangers>,
+    number: u64,
+    origin: Origin,
+}
+
+impl Place {
+    /// Says which task shakes hands; nothing where that is done already.
+    pub fn shakes_hands(&self, task: AbortHandle) {
+        let mut inner = self.strangers.inner();
+        match inner.all.get_mut(&self.number) {
+            Some((_, held @ Hold::Coming)) => *held = Hold::Handshake(task),
+            Some(_) => {}
+            None => {
+                drop(inner);
+                task.abort();
+            }
+        }
+    }
+
+    /// Says that the handshake is done.
+    pub fn is_connected(&self, connection: &quinn::Connection) {
+        let hold = Hold::Connection(connection.clone());
+        let mut inner = self.strangers.inner();
+        match inner.all.get_mut(&self.number) {
+            Some((_, held)) => *held = hold,
+            // It had to give way before this.
+            None => {
+                drop(inner);
+                hold.end(Fault::Retry, GIVES_WAY);
+            }
+        }
+    }
+
+    /// The agent has shown a good token; false where it had to give way before.
+    pub fn prove(&self) -> bool {
+        let mut inner = self.strangers.inner();
+        let was_there = inner.remove(self.number).is_some();
+        if !inner.known.contains_key(&self.origin) && inner.known.len() >= ADDRESSES_KNOWN_MAX {
+            let oldest = inner.known.iter().min_by_key(|(_, when)| **when).map(|(origin, _)| *origin);
+            oldest.and_then(|origin| inner.known.remove(&origin));
+        }
+        let now = inner.next;
+        inner.known.insert(self.origin, now);
+        was_there
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let gone = self.strangers.inner().remove(self.number);
+        // A connection's last handle closes it: not while the lock is held.
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str) -> Origin {
+        Origin::of(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_host_counts_as_one_whatever_it_calls_itself() {
+        assert_eq!(origin("10.0.0.1"), origin("::ffff:10.0.0.1"));
+        assert_ne!(origin("10.0.0.1"), origin("10.0.0.2"));
+        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
+        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn the_oldest_of_the_address_that_has_most_gives_way() {
+        let strangers = Strangers::new(4);
+        let honest = strangers.come(origin("10.0.0.1"));
+        let crowd: Vec<Place> = (0..20).map(|_| strangers.come(origin("10.0.0.2"))).collect();
+        assert_eq!(strangers.count(), 4);
+        assert!(honest.prove());
+        let left: Vec<bool> = crowd.iter().map(Place::prove).collect();
+        assert_eq!(left.iter().filter(|there| **there).count(), 3);
+        assert!(left.ends_with(&[true, true, true]));
+    }
+
+    #[test]
+    fn where_each_has_one_the_newest_stays_and_known_addresses_are_last_to_go() {
+        let strangers = Strangers::new(4);
+        assert!(strangers.come(origin("10.0.0.1")).prove());
+        let known = strangers.come(origin("10.0.0.1"));
+        let others: Vec<Place> =
+            (10..40).map(|last| strangers.come(origin(&format!("10.0.1.{last}")))).collect();
+        assert!(known.prove());
+        assert!(others.last().is_some_and(Place::prove));
+        assert!(!others[0].prove());
+    }
+
+    #[test]
+    fn a_place_that_is_left_is_free() {
+        let strangers = Strangers::new(2);
+        let first = strangers.come(origin("10.0.0.1"));
+        drop(strangers.come(origin("10.0.0.2")));
+        drop(strangers.come(origin("10.0.0.3")));
+        assert_eq!(strangers.count(), 1);
+        assert!(first.prove());
+        drop(first);
+        assert_eq!(strangers.count(), 0);
+        assert!(strangers.inner().by_origin.is_empty());
+    }
+
+    #[test]
+    fn no_more_addresses_are_remembered_than_may_be() {
+        let strangers = Strangers::new(2);
+        for number in 0..ADDRESSES_KNOWN_MAX + 10 {
+            let [_, _, high, low] = u32::try_from(number).expect("few").to_be_bytes();
+            strangers.come(origin(&format!("10.0.{high}.{low}"))).prove();
+        }
+        assert_eq!(strangers.inner().known.len(), ADDRESSES_KNOWN_MAX);
+        assert!(!strangers.inner().known.contains_key(&origin("10.0.0.0")));
+    }
+}

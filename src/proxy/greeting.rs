@@ -1,0 +1,92 @@
+//! How a stranger becomes somebody: by the first request with a good token.
+//!
+//! Until then a peer has one stream, a window of a few KiB and a few seconds, and of each of its requests only the head
+//! is read. Nothing of a space is touched before.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::serving::refuse_unread;
+use super::{Owner, Shared, now, owner};
+use crate::faults::Fault;
+use crate::limits::{REQUEST_HEAD_BYTES_MAX, STRANGER_TRIES_MAX, STRANGER_WINDOW, WINDOW_BYTES_MIN};
+use crate::link::{self, Connection, Receiver, Sender};
+use crate::shares::Share;
+use crate::token::Grant;
+use crate::wire::{Refusal, RequestHead};
+
+/// A connection on which somebody has shown a good token, with what is held for it.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    /// The request that showed it.
+    pub first: (Sender, Receiver, Grant),
+    /// The connection itself.
+    pub share: Share<Owner>,
+    /// Its window, where it has more than the least.
+    pub window: Option<Share<Owner>>,
+}
+
+/// Waits for a good token, and ends the connection where none comes in time.
+pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Option<Greeted> {
+    let deadline = Instant::now() + shared.stranger_patience;
+    let greeted = async {
+        for _ in 0..STRANGER_TRIES_MAX {
+            let (sender, mut receiver) = connection.accept().await.ok()??;
+            match admit(shared, &mut receiver).await {
+                Ok(Some(grant)) => match shared.connections.take(&owner(&grant), 1) {
+                    Some(share) => return Some((sender, receiver, grant, share)),
+                    None => refuse_unread(sender, receiver, too_many(shared, &grant), STRANGER_WINDOW).await,
+                },
+                Ok(None) => {}
+                Err(refusal) => refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await,
+            }
+        }
+        None
+    };
+    if let Some((sender, receiver, grant, share)) = timeout_at(deadline, greeted).await.ok().flatten() {
+        let window = window(shared, connection, &owner(&grant));
+        let bytes = window.as_ref().map_or(WINDOW_BYTES_MIN, |window| {
+            u32::try_from(window.units()).expect("no more than was asked for")
+        });
+        connection.prove(bytes).ok()?;
+        return Some(Greeted { first: (sender, receiver, grant), share, window });
+    }
+    // The agent may still read why its token was refused; most end the connection then.
+    if timeout_at(deadline, connection.closed()).await.is_err() {
+        let seconds = shared.stranger_patience.as_secs();
+        tracing::info!(seconds, "ended a connection on which no good token came");
+        connection.close(Fault::Denied, &format!("no good token came within {seconds} s"));
+    }
+    None
+}
+
+/// The widest window that there is a share for.
+fn window(shared: &Shared, connection: &Connection, owner: &Owner) -> Option<Share<Owner>> {
+    let widest = connection.window();
+    let wide = [widest, widest / 4, widest / 16].into_iter().filter(|bytes| *bytes > WINDOW_BYTES_MIN);
+    wide.map(u64::from).find_map(|bytes| shared.windows.take(owner, bytes))
+}
+
+fn too_many(shared: &Shared, grant: &Grant) -> Refusal {
+    let held = shared.connections.held_by(&owner(grant));
+    let user = &grant.user;
+    let text = format!("the proxy has {held} connections of user `{user}`, as many as are left for others");
+    Refusal { fault: Fault::Retry, text, hint: None }
+}
+
+/// Reads the head of a request and checks its token; the rest is still to be received. None where the stream ends.
+pub(super) async fn admit(shared: &Shared, receiver: &mut Receiver) -> Result<Option<Grant>, Refusal> {
+    let head = match receiver.peek(REQUEST_HEAD_BYTES_MAX, RequestHead::read).await {
+        Ok(Some(head)) => head,
+        Ok(None) => return Ok(None),
+        Err(link::Error::Malformed { .. }) => {
+            let text = "the request does not begin with a version and a token".to_owned();
+            return Err(Refusal { fault: Fault::Denied, text, hint: None });
+        }
+        Err(error) => return Err(Refusal::of(&error)),
+    };
+    head.check_version()?;
+    let grant = shared.identity.check(&head.token, now()).map_err(|error| Refusal::of(&error))?;
+    Ok(Some(grant))
+}

@@ -1,0 +1,107 @@
+//! Serves connections and their requests: who asks is known first, then comes a turn, then the rest of the request.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::greeting::{self, Greeted};
+use super::standing::Standing;
+use super::{Granted, Shared, end, owner, pull, push, query, refuse};
+use crate::faults::Fault;
+use crate::limits::STRANGER_WINDOW;
+use crate::link::{Connection, Receiver, Sender};
+use crate::token::Grant;
+use crate::wire::{Open, Operation, Refusal, Request};
+
+/// How long a refused agent may take to say what it is about to say.
+const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Serves one connection until it ends; its requests run side by side.
+pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let Some(Greeted { first, share: _share, window: _window }) = greeting::greet(&shared, &connection).await
+    else {
+        return;
+    };
+    let mut requests = JoinSet::new();
+    let (sender, receiver, grant) = first;
+    requests.spawn(go_on(Arc::clone(&shared), sender, receiver, grant).in_current_span());
+    loop {
+        tokio::select! {
+            stream = connection.accept() => match stream {
+                Ok(Some((sender, receiver))) => {
+                    requests.spawn(answer(Arc::clone(&shared), sender, receiver).in_current_span());
+                }
+                Ok(None) | Err(_) => break,
+            },
+            Some(_) = requests.join_next() => {}
+        }
+    }
+    // The agent is gone; what it had under way ends by itself at its next word.
+    while requests.join_next().await.is_some() {}
+}
+
+/// Answers one request of a connection that somebody has shown a good token on.
+async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
+    match greeting::admit(&shared, &mut receiver).await {
+        Ok(Some(grant)) => go_on(shared, sender, receiver, grant).await,
+        Ok(None) => {}
+        Err(refusal) => refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await,
+    }
+}
+
+/// Answers one request whose token is good: the rest of it is read only now, when it has its turn.
+async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
+    let Some(_turn) = shared.turns.take(&owner(&grant), 1) else {
+        let held = shared.turns.held_by(&owner(&grant));
+        let text = format!(
+            "the proxy has {held} requests of user `{}` under way, as many as are left for others",
+            grant.user
+        );
+        let refusal = Refusal { fault: Fault::Retry, text, hint: None };
+        return refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await;
+    };
+    let operation = match receiver.receive::<Request>().await {
+        Ok(Some(request)) => request.operation(),
+        Ok(None) => return,
+        Err(error) => Err(Refusal::of(&error)),
+    };
+    let operation = match operation {
+        Ok(operation) => each_destination_once(operation),
+        Err(refusal) => return refuse(sender, refusal).await,
+    };
+    let standing = Standing::new(grant.clone());
+    let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, standing });
+    match operation {
+        Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
+        Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
+        Operation::Deliver { release, destinations } => {
+            let delivered = query::deliver(&granted, &release, &destinations, &mut sender).await;
+            end(sender, delivered).await;
+        }
+        question => {
+            let answered = query::answer(granted, question, &mut sender).await;
+            end(sender, answered).await;
+        }
+    }
+}
+
+/// Whoever names a destination twice wants one delivery there.
+fn each_destination_once(mut operation: Operation) -> Operation {
+    if let Operation::Push(Open { destinations, .. }) | Operation::Deliver { destinations, .. } =
+        &mut operation
+    {
+        let mut named = HashSet::new();
+        destinations.retain(|destination| named.insert(destination.clone()));
+    }
+    operation
+}
+
+/// Refuses where the agent may not have said all: it is let say so many bytes more, as it reads the answer after that.
+pub(super) async fn refuse_unread(sender: Sender, receiver: Receiver, refusal: Refusal, bytes_max: u32) {
+    let fault = refusal.fault;
+    refuse(sender, refusal).await;
+    receiver.discard(bytes_max as usize, REFUSED_TIME_MAX, fault).await;
+}

@@ -1,0 +1,143 @@
+//! Fair shares of something that several users want and of which there is only so much.
+//!
+//! Nobody takes more than what is left for others: a user alone comes to half of it, `n` users who want as much as
+//! they can get come to `1 / (n + 1)` of it each, and somebody new always finds some (the dynamic thresholds of
+//! Choudhury and Hahne, 1998, with a factor of one). There is no list of who is entitled to what.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// So many units, and who holds how many of them.
+#[derive(Debug)]
+pub struct Shares<K: Eq + Hash + Clone> {
+    capacity: u64,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    total: u64,
+    by: HashMap<K, u64>,
+}
+
+impl<K: Eq + Hash + Clone> Shares<K> {
+    /// Nobody holds anything yet.
+    pub fn new(capacity: u64) -> Arc<Self> {
+        Arc::new(Self { capacity, held: Mutex::new(Held { total: 0, by: HashMap::new() }) })
+    }
+
+    /// Takes `units` for `who`, until the share is dropped; nothing where `who` would hold more than is left.
+    pub fn take(self: &Arc<Self>, who: &K, units: u64) -> Option<Share<K>> {
+        let mut held = self.held();
+        let (left, own) = (self.capacity - held.total, held.by.get(who).copied().unwrap_or_default());
+        if own.checked_add(units)? > left {
+            return None;
+        }
+        held.total += units;
+        *held.by.entry(who.clone()).or_default() += units;
+        drop(held);
+        Some(Share { of: Arc::clone(self), who: who.clone(), units })
+    }
+
+    /// How many units `who` holds.
+    pub fn held_by(&self, who: &K) -> u64 {
+        self.held().by.get(who).copied().unwrap_or_default()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held<K>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some units that somebody holds; given back when dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash + Clone> {
+    of: Arc<Shares<K>>,
+    who: K,
+    units: u64,
+}
+
+impl<K: Eq + Hash + Clone> Share<K> {
+    /// How many.
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut held = self.of.held();
+        held.total -= self.units;
+        if let Some(own) = held.by.get_mut(&self.who) {
+            *own -= self.units;
+            if *own == 0 {
+                held.by.remove(&self.who);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn as_many_as_possible(
+        shares: &Arc<Shares<&'static str>>,
+        who: &'static str,
+    ) -> Vec<Share<&'static str>> {
+        std::iter::from_fn(|| shares.take(&who, 1)).collect()
+    }
+
+    #[test]
+    fn who_comes_first_leaves_as_much_as_he_takes() {
+        let shares = Shares::new(512);
+        let eve = as_many_as_possible(&shares, "eve");
+        assert_eq!(eve.len(), 256);
+        assert_eq!(as_many_as_possible(&shares, "bob").len(), 128);
+        assert_eq!(shares.held_by(&"eve"), 256);
+    }
+
+    #[test]
+    fn what_is_given_back_others_may_take() {
+        let shares = Shares::new(8);
+        let eve = as_many_as_possible(&shares, "eve");
+        let bob = as_many_as_possible(&shares, "bob");
+        assert_eq!((eve.len(), bob.len()), (4, 2));
+        drop(eve);
+        assert_eq!(as_many_as_possible(&shares, "bob").len(), 2);
+        drop(bob);
+        assert_eq!(shares.held_by(&"bob"), 0);
+        assert!(shares.held().by.is_empty());
+    }
+
+    #[test]
+    fn many_who_want_all_each_come_to_the_same_and_leave_as_much() {
+        let shares = Shares::new(120);
+        let mut held: HashMap<u32, Vec<Share<u32>>> = HashMap::new();
+        // They take turns, so that nobody has come first.
+        loop {
+            let took = (0..5).filter(|who| {
+                let share = shares.take(who, 1);
+                let got = share.is_some();
+                held.entry(*who).or_default().extend(share);
+                got
+            });
+            if took.count() == 0 {
+                break;
+            }
+        }
+        assert!(held.values().all(|held| held.len() == 20), "{held:?}");
+        assert!(shares.take(&5, 20).is_some());
+    }
+
+    #[test]
+    fn large_takings_are_measured_like_small_ones() {
+        let shares = Shares::new(100);
+        assert!(shares.take(&"eve", 51).is_some_and(|share| share.units() == 51));
+        let _half = shares.take(&"eve", 50);
+        assert!(shares.take(&"eve", 1).is_none());
+        assert!(shares.take(&"bob", u64::MAX).is_none());
+        assert!(shares.take(&"bob", 50).is_some());
+    }
+}
