@@ -140,12 +140,11 @@ const READER_GONE: u8 = 141;
 impl Error {
     /// Whether whoever read standard output has stopped: no error to speak of.
     fn is_reader_gone(&self) -> bool {
-        let source = match self {
-            Self::Output(source) => source,
-            Self::Rebuild(
-                reassembly::Error::Output { source, .. } | reassembly::Error::OutputEnd(source),
-            ) => source,
-            _ => return false,
+        let (Self::Output(source)
+        | Self::Rebuild(reassembly::Error::Output { source, .. } | reassembly::Error::OutputEnd(source))) =
+            self
+        else {
+            return false;
         };
         source.kind() == io::ErrorKind::BrokenPipe
     }

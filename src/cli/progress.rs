@@ -75,7 +75,7 @@ fn words(phase: Phase, transfer: &'static str) -> &'static str {
 /// One line that shows the phase under way.
 #[derive(Debug)]
 struct Bar {
-    bar: ProgressBar,
+    line: ProgressBar,
     transfer: &'static str,
     phase: Mutex<Option<Phase>>,
     /// What had crossed the link at the last look, and how fast, in bytes a second.
@@ -86,15 +86,15 @@ struct Bar {
 impl Bar {
     /// Shows nothing until a phase begins.
     fn new(transfer: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(REDRAWS));
-        bar.set_style(ProgressStyle::with_template("").expect("the template is right"));
-        Self { bar, transfer, phase: Mutex::new(None), crossed: Mutex::new(None), speed: Arc::default() }
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(REDRAWS));
+        line.set_style(ProgressStyle::with_template("").expect("the template is right"));
+        Self { line, transfer, phase: Mutex::new(None), crossed: Mutex::new(None), speed: Arc::default() }
     }
 
     fn show(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>) {
         match total {
-            Some(total) => self.bar.set_length(total),
-            None => self.bar.unset_length(),
+            Some(total) => self.line.set_length(total),
+            None => self.line.unset_length(),
         }
         let template = match total {
             Some(_) => "{msg:>9} {bar:30} {decimal_bytes}/{decimal_total_bytes} {speed} {elapsed}",
@@ -114,9 +114,9 @@ impl Bar {
                 let _ = write!(out, "{}/s", output::bytes(speed));
             }
         });
-        self.bar.set_style(style);
-        self.bar.set_message(what);
-        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.line.set_style(style);
+        self.line.set_message(what);
+        self.line.enable_steady_tick(Duration::from_millis(200));
     }
 }
 
@@ -125,7 +125,7 @@ impl Monitor for Bar {
         let mut current = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if *current != Some(phase) {
             *current = Some(phase);
-            self.bar.reset();
+            self.line.reset();
         }
         self.show(words(phase, self.transfer), total);
     }
@@ -133,7 +133,7 @@ impl Monitor for Bar {
     fn advance(&self, phase: Phase, bytes: u64) {
         let current = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if current == Some(phase) {
-            self.bar.inc(bytes);
+            self.line.inc(bytes);
         }
     }
 
@@ -147,13 +147,13 @@ impl Monitor for Bar {
     }
 
     fn note(&self, text: &str) {
-        self.bar.println(text);
+        self.line.println(text);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.line.finish_and_clear();
     }
 }
 

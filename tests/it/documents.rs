@@ -237,7 +237,7 @@ fn readmes_session_runs_as_it_stands() {
             let told =
                 if said.lines().any(|line| line.trim() == "…") { with_gap(said, &answer) } else { answer };
             let prompt = if part.starts_with("$ ") { "$ " } else { "" };
-            written.push_str(&format!("{prompt}{command}\n{}\n{next}", told.trim_end()));
+            written = format!("{written}{prompt}{command}\n{}\n{next}", told.trim_end());
         }
     }
     written.push_str(&text[end..]);
