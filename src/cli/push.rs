@@ -35,7 +35,7 @@ pub struct PushArgs {
     app: String,
     /// A directory or a file.
     path: PathBuf,
-    /// A word for the release, like v1.2.3; may be given several times.
+    /// A word for the release, like v1.2.3, that does not read as an id (6 to 64 of 0-9 a-f); may be given several times.
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
     /// Deliver the release there: a destination of the proxy, or dir:PATH where the proxy is inside the
