@@ -369,7 +369,7 @@ impl Shelf for SpaceShelf {
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        self.lease.renew();
+        self.lease.brought(frame.payload.len() as u64);
         self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
         self.unsynced_bytes += frame.payload.len() as u64;
         self.sync_beside();

@@ -15,7 +15,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
@@ -129,7 +129,7 @@ pub fn collect(
     crash::point("collect.condemned");
     *waits_for = waited_for(store);
     if nothing {
-        collected.packs = store.shared.packs.sealed().len() as u64;
+        collected.packs = collectable(store).len() as u64;
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
@@ -159,7 +159,7 @@ fn foresee(
     }
     let is_held = waits_for.iter().any(|lease| holding.contains(lease)) && !store.condemned.is_empty();
     if !is_held && dead(store, &live).is_empty() {
-        collected.packs = store.shared.packs.sealed().len() as u64;
+        collected.packs = collectable(store).len() as u64;
         return Ok(());
     }
     // What is not condemned yet waits for whoever is there now.
@@ -187,10 +187,19 @@ fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
     mark(store, &releases)
 }
 
-/// The names of all chunks in sealed packs that are not alive.
+/// The sealed packs, but for those that hold what pushes under way bring.
+fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
+    let mut packs = store.shared.packs.sealed();
+    if let Some(first) = store.leases.first_pack() {
+        packs.retain(|(number, _)| *number < first);
+    }
+    packs
+}
+
+/// The names of all chunks in packs that may be collected that are not alive.
 fn dead(store: &Store, live: &Live) -> HashSet<u64> {
     let mut names = HashSet::new();
-    for (_, pack) in store.shared.packs.sealed() {
+    for (_, pack) in collectable(store) {
         let Ok(footer) = packs::check_sealed(&pack) else { continue };
         names.extend(
             footer.chunks().map(|entry| entry.chunk.id).filter(|id| !live.has(id)).map(|id| id.prefix()),
@@ -212,7 +221,7 @@ pub struct Sweep<'a> {
 /// Removes dead chunks pack by pack: first the packs that hold nothing else, which needs no room.
 fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>) -> Result<()> {
     collected.live_chunks = live.len() as u64;
-    let packs = store.shared.packs.sealed();
+    let packs = collectable(store);
     let is_small =
         |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;

@@ -4,6 +4,9 @@
 //! not. The collector waits for the leases that were open when it chose what to remove. One that was not renewed for
 //! [`LEASE_TIME`], or is older than [`LEASE_LIFE_MAX`], has lapsed and is waited for no longer; its push checks every
 //! chunk again before it commits. So nobody holds up a collection for longer than that.
+//!
+//! What a push itself has brought stays for as long as it goes on, however long that takes: packs begun since its
+//! lease was taken are not collected while it brings [`LEASE_BYTES_MIN`] in each hour.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,8 @@ use std::time::{Duration, Instant};
 pub const LEASE_TIME: Duration = Duration::from_secs(300);
 /// An hour: how long a lease holds at all. Hardly a push takes longer, and one that does looks at its chunks again.
 pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// 4 MiB: what a push has to bring in each [`LEASE_LIFE_MAX`] so that what it brought stays; some 1 kB a second.
+pub const LEASE_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct Open {
@@ -25,11 +30,21 @@ struct Open {
 struct Times {
     taken: Instant,
     renewed: Instant,
+    /// The pack that was filled, or the next, when the lease was taken.
+    first_pack: u32,
+    /// When enough had last been brought, and what was brought since.
+    brought: (Instant, u64),
 }
 
 impl Times {
+    /// Whether what was promised holds.
     fn hold(&self, now: Instant) -> bool {
         now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.taken) < LEASE_LIFE_MAX
+    }
+
+    /// Whether what was brought stays.
+    fn goes_on(&self, now: Instant) -> bool {
+        now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.brought.0) < LEASE_LIFE_MAX
     }
 }
 
@@ -53,13 +68,14 @@ impl Leases {
         Self { open: Arc::default(), now }
     }
 
-    /// Opens a lease.
-    pub fn open(&self) -> Lease {
+    /// Opens a lease; `first_pack` is the first that what it brings may come to lie in.
+    pub fn open(&self, first_pack: u32) -> Lease {
         let now = (self.now)();
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        open.leases.insert(number, Times { taken: now, renewed: now });
+        let times = Times { taken: now, renewed: now, first_pack, brought: (now, 0) };
+        open.leases.insert(number, times);
         drop(open);
         Lease { leases: self.clone(), number }
     }
@@ -68,8 +84,15 @@ impl Leases {
     pub fn holding(&self) -> Vec<u64> {
         let now = (self.now)();
         let mut open = self.lock();
-        open.leases.retain(|_, times| times.hold(now));
-        open.leases.keys().copied().collect()
+        open.leases.retain(|_, times| times.hold(now) || times.goes_on(now));
+        open.leases.iter().filter(|(_, times)| times.hold(now)).map(|(number, _)| *number).collect()
+    }
+
+    /// The first of the packs that hold what pushes which go on have brought; none where there are no such pushes.
+    pub fn first_pack(&self) -> Option<u32> {
+        let now = (self.now)();
+        let open = self.lock();
+        open.leases.values().filter(|times| times.goes_on(now)).map(|times| times.first_pack).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -84,11 +107,25 @@ impl Lease {
         let now = (self.leases.now)();
         let mut open = self.leases.lock();
         match open.leases.get_mut(&self.number) {
-            Some(times) if times.hold(now) => {
+            Some(times) if times.hold(now) || times.goes_on(now) => {
                 times.renewed = now;
-                true
+                times.hold(now)
             }
             _ => false,
+        }
+    }
+
+    /// Renews the lease, as so many bytes were brought.
+    pub fn brought(&self, bytes: u64) {
+        let now = (self.leases.now)();
+        if let Some(times) = self.leases.lock().leases.get_mut(&self.number)
+            && (times.hold(now) || times.goes_on(now))
+        {
+            times.renewed = now;
+            times.brought.1 += bytes;
+            if times.brought.1 >= LEASE_BYTES_MIN && times.goes_on(now) {
+                times.brought = (now, 0);
+            }
         }
     }
 
@@ -122,7 +159,7 @@ mod tests {
     #[test]
     fn a_lease_holds_while_it_is_renewed_and_ends_with_its_push() {
         let leases = Leases::new(|| NOW.get());
-        let lease = leases.open();
+        let lease = leases.open(7);
         pass(LEASE_TIME / 2);
         assert!(lease.renew());
         pass(LEASE_TIME / 2);
@@ -131,7 +168,7 @@ mod tests {
         assert!(!lease.renew(), "it lapsed");
         assert!(leases.holding().is_empty());
         assert!(!lease.renew(), "a lapsed lease does not come back");
-        let other = leases.open();
+        let other = leases.open(7);
         assert_eq!(leases.holding(), [1]);
         drop(other);
         assert!(leases.holding().is_empty());
@@ -140,12 +177,28 @@ mod tests {
     #[test]
     fn no_lease_holds_for_longer_than_its_life_however_often_it_is_renewed() {
         let leases = Leases::new(|| NOW.get());
-        let lease = leases.open();
+        let lease = leases.open(7);
         let begin = NOW.get();
         while NOW.get() - begin < LEASE_LIFE_MAX {
             assert!(lease.holds() && lease.renew() && leases.holding() == [0]);
             pass(LEASE_TIME / 3);
         }
         assert!(!lease.holds() && !lease.renew() && leases.holding().is_empty());
+    }
+
+    #[test]
+    fn what_a_push_brought_stays_while_it_goes_on_and_a_trickle_is_not_enough() {
+        let leases = Leases::new(|| NOW.get());
+        let (push, trickle) = (leases.open(7), leases.open(3));
+        for _ in 0..100 {
+            assert!(leases.first_pack().is_some());
+            pass(LEASE_TIME / 2);
+            push.brought(LEASE_BYTES_MIN / 8);
+            trickle.brought(1);
+        }
+        assert!(leases.holding().is_empty() && !push.renew(), "no promise holds for so long");
+        assert_eq!(leases.first_pack(), Some(7));
+        pass(LEASE_TIME);
+        assert_eq!(leases.first_pack(), None);
     }
 }

@@ -29,7 +29,7 @@ pub use collection::collect;
 pub use copies::Copies;
 pub use error::Error;
 pub use index::{Error as IndexError, Index};
-pub use leases::{LEASE_LIFE_MAX, LEASE_TIME, Lease};
+pub use leases::{LEASE_BYTES_MIN, LEASE_LIFE_MAX, LEASE_TIME, Lease};
 pub use packs::FrameSummary;
 pub use place::Place;
 #[doc(hidden)]
@@ -252,7 +252,7 @@ impl Store {
 
     /// Opens the lease of a push: take it before the first question.
     pub fn lease(&self) -> Lease {
-        self.leases.open()
+        self.leases.open(self.writer.first_open())
     }
 
     /// The first chunk whose id begins with the 8 bytes of `name`.

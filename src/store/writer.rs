@@ -199,6 +199,12 @@ impl Writer {
         state.next_number - 1
     }
 
+    /// The number of the pack that the next frame comes to lie in, or of one before it.
+    pub fn first_open(&self) -> u32 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open.as_ref().map_or(state.next_number, |open| open.number)
+    }
+
     /// Frames that were appended.
     pub fn appended(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).written
