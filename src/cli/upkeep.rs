@@ -107,7 +107,7 @@ fn collected_text(collected: &Collected, dry_run: bool) -> String {
     }
     if collected.packs_without_room > 0 {
         let these = some(collected.packs_without_room, "pack", "packs");
-        text.push_str(&format!("\nthe disk has no room to rewrite {these} that would give back more"));
+        text = format!("{text}\nthe disk has no room to rewrite {these} that would give back more");
     }
     if collected.waits_for_pushes {
         text.push_str("\npushes or pulls under way may count on more: the next run takes it");

@@ -238,7 +238,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
             // The index is asked first, as it may not answer any more once it was changed on a full disk.
             dead.push((number, pack, share));
         } else if share.is_dead() {
-            rewriting.remove(number, &pack, share, collected)?;
+            rewriting.remove(number, &pack, &share, collected)?;
         } else if gather || share.live_bytes * 100 < share.bytes * ALIVE_PERCENT_MIN {
             partly_alive.push((number, pack, gather));
         } else {
@@ -246,7 +246,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         }
     }
     for (number, pack, share) in dead {
-        rewriting.remove(number, &pack, share, collected)?;
+        rewriting.remove(number, &pack, &share, collected)?;
     }
     for (number, pack, gather) in partly_alive {
         if !rewriting.can_rewrite() {

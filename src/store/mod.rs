@@ -348,7 +348,7 @@ impl Store {
     /// It is not there, or damaged.
     pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
         let id = ChunkId::from(*release);
-        let place = self.find(&id).map_err(reader::unanswered)?;
+        let place = self.find(&id).map_err(|error| reader::unanswered(&error))?;
         let place = place.ok_or(SourceError::Unknown(id))?;
         let mut bytes = Vec::new();
         self.reader().read(&ChunkRef { id, bytes: place.bytes }, &mut bytes)?;

@@ -50,7 +50,7 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
     }
 
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
-        self.store.locate(id).map_err(unanswered)?.ok_or(SourceError::Unknown(*id))
+        self.store.locate(id).map_err(|error| unanswered(&error))?.ok_or(SourceError::Unknown(*id))
     }
 
     /// Decodes the frame that holds the chunk; gives where that is.
@@ -145,7 +145,7 @@ fn is_damage(error: &io::Error) -> bool {
 }
 
 /// The index could not say where a chunk lies.
-pub fn unanswered(error: super::Error) -> SourceError {
+pub fn unanswered(error: &super::Error) -> SourceError {
     SourceError::Index { fault: error.fault(), text: error.to_string() }
 }
 

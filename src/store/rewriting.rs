@@ -175,7 +175,7 @@ impl<'a> Rewriting<'a> {
         &mut self,
         number: u32,
         pack: &Pack,
-        share: Share,
+        share: &Share,
         collected: &mut Collected,
     ) -> Result<()> {
         self.foreseen_free += share.bytes;
