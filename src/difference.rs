@@ -91,17 +91,15 @@ struct Entries<'a>(Peekable<Items<'a>>);
 impl Entries<'_> {
     fn next(&mut self) -> Result<Option<Entry>, Error> {
         let Some(item) = self.0.next().transpose()? else { return Ok(None) };
-        let path = match &item {
-            Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => {
-                path.clone()
-            }
-            Item::Chunk(_) => unreachable!("the reader gives a file's chunks after the file alone"),
-        };
+        let path = item.path().cloned();
+        let path = path.expect("the reader gives what belongs to an entry after the entry alone");
         let mut chunks = Vec::new();
         while let Some(Ok(Item::Chunk(chunk))) = self.0.peek() {
             chunks.push(*chunk);
             self.0.next();
         }
+        // A further name is a change of its own.
+        self.0.next_if(|next| matches!(next, Ok(Item::Linked)));
         Ok(Some(Entry { path, item, chunks }))
     }
 }

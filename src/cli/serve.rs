@@ -13,6 +13,7 @@ use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config, token};
 use crate::config::Config;
+use crate::escape;
 use crate::faults::Fault;
 use crate::ids::UserName;
 use crate::link;
@@ -148,7 +149,8 @@ pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error
 /// The proxy's own log goes where notes go.
 fn log_to_stderr(output: &Output) {
     let level = if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+    let log = log.with_writer(|| escape::Log(std::io::stderr()));
     // Where standard error is gone, so is the log: that is no reason to panic.
     let log = log.log_internal_errors(false);
     // A second start in one process, as in tests, keeps the first log.

@@ -37,6 +37,7 @@ use crate::token::{Action, Grant};
 use crate::wire::{Answer, Operation, Refusal, Request};
 
 #[doc(hidden)]
+pub use self::courier::for_app;
 pub use self::shelf::SpaceShelf;
 pub use self::upkeep::UpkeepOptions;
 
