@@ -19,7 +19,7 @@ use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::DestinationName;
 use crate::proxy::UpkeepOptions;
-use crate::reassembly::Reuse;
+use crate::reassembly::{OutsideLinks, Reuse};
 use crate::store::retention::{Retention, Rules};
 use crate::token::Pattern;
 
@@ -128,6 +128,9 @@ pub enum DestinationConfig {
         keep: Option<usize>,
         /// How unchanged files are taken over.
         reuse: Option<ReuseConfig>,
+        /// Whether links that lead outside a release are delivered, where whoever pushed it kept them; no by default.
+        #[serde(default)]
+        outside_links: bool,
     },
 }
 
@@ -243,11 +246,15 @@ impl Config {
 
     /// The destinations as the proxy takes them.
     pub fn directories(&self) -> BTreeMap<DestinationName, Directory> {
-        let directory = |(name, DestinationConfig::Dir { path, keep, reuse }): (&DestinationName, &_)| {
+        let directory = |(name, config): (&DestinationName, &_)| {
+            let DestinationConfig::Dir { path, keep, reuse, outside_links } = config;
             let mut directory = Directory::new(path);
             directory.keep = keep.unwrap_or(directory.keep);
             if *reuse == Some(ReuseConfig::Hardlink) {
                 directory.reuse = Reuse::HardLink;
+            }
+            if *outside_links {
+                directory.outside_links = OutsideLinks::Keep;
             }
             (name.clone(), directory)
         };

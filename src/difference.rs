@@ -109,10 +109,7 @@ fn change(kind: ChangeKind, entry: &Item) -> Change {
 }
 
 fn path(entry: &Item) -> &EntryPath {
-    match entry {
-        Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => path,
-        Item::Chunk(_) => unreachable!("an entry is no chunk"),
-    }
+    entry.path().expect("an entry has a path")
 }
 
 /// Walks a release: one entry at a time, and its chunks one at a time.
@@ -136,7 +133,9 @@ impl<'a> Entries<'a> {
         if self.next.is_some() {
             return Ok(None);
         }
-        match self.items.next().transpose()? {
+        // That a name is the first of several is no change of it: each further name is an entry of its own.
+        let next = self.items.find(|item| !matches!(item, Ok(Item::Linked))).transpose()?;
+        match next {
             Some(Item::Chunk(chunk)) => Ok(Some(chunk)),
             other => {
                 self.next = other;

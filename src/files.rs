@@ -9,6 +9,7 @@ pub use removal::{Mount, examine, open_folder, remove};
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -162,17 +163,29 @@ pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Reserves `bytes` for a file, so that a later write or a map cannot meet a full disk.
+/// Reserves room for a part of a file, so that a later write or a map cannot meet a full disk.
 ///
 /// # Errors
 /// No room. A file system that cannot reserve is no error: the writes will tell.
-pub fn reserve(file: &File, path: &Path, bytes: u64) -> Result<()> {
-    if bytes == 0 {
+pub fn reserve(file: &File, path: &Path, part: Range<u64>) -> Result<()> {
+    if part.is_empty() {
         return Ok(());
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), part.start, part.end - part.start) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         result => result.on("reserve room for", path),
+    }
+}
+
+/// Makes a hole of a part of a file, whose length stays; false where the file system makes none.
+///
+/// # Errors
+/// Something else than that.
+pub fn punch(file: &File, path: &Path, part: Range<u64>) -> Result<bool> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, part.start, part.end - part.start) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
+        result => result.on("make a hole in", path).map(|()| true),
     }
 }
 

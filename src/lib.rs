@@ -10,6 +10,7 @@
 
 // Words: bounds, names, what a reader of an error can do, threads, shares.
 pub mod limits;
+pub mod escape;
 pub mod ids;
 pub mod faults;
 pub mod monitor;

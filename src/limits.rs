@@ -84,6 +84,9 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Directories below one another; bounds every walk.
 pub const PATH_DEPTH_MAX: usize = 256;
+/// 16 MiB of memory: files of one release that have hard links, and symbolic links that a reader of its manifest tells
+/// apart, each.
+pub const LINKS_MAX: usize = 1024 * 1024;
 /// 8 EiB: sizes stay within what a file offset can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 

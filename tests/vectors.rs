@@ -259,6 +259,24 @@ fn delivery_file(delivery: &Delivery) -> Vec<u8> {
     file
 }
 
+fn links_items() -> [Item; 5] {
+    let path = |text: &str| EntryPath::new(text).expect("a path");
+    let content = b"hello, whit\n";
+    [
+        Item::File { path: path("a"), mode: 0o644, size: 12, recipe: Recipe::Chunks },
+        Item::Chunk(ChunkRef { id: ChunkId::of(content), bytes: 12 }),
+        Item::Linked,
+        Item::HardLink { path: path("b"), target: path("a") },
+        Item::OutsideLink { path: path("p"), target: b"/usr/bin/python3".to_vec() },
+    ]
+}
+
+fn links_segment() -> Vec<u8> {
+    let mut builder = Builder::new(Profile::DEFAULT);
+    assert!(links_items().iter().all(|item| builder.push(item).is_none()), "it is short");
+    builder.finish(Shape::Tree).expect("it is small").0.expect("there are items").bytes
+}
+
 fn grant() -> Grant {
     Grant {
         id: TokenId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8]),
@@ -298,6 +316,7 @@ fn the_format_is_as_its_document_says() {
         ("node-1", node),
         ("root-1", root.encode()),
         ("archive-1", archive_segment()),
+        ("links-1", links_segment()),
         ("stream-1", archive_stream()),
         ("pack-header-1", header),
         ("frame-1", frame),
@@ -313,6 +332,10 @@ fn the_format_is_as_its_document_says() {
     assert_eq!(decode_node(block("node-1")), Ok(nodes));
     assert_eq!(Root::decode(block("root-1")), Ok(root));
     assert_eq!(decode_segment(block("archive-1")), Ok(archive_items().to_vec()));
+    assert_eq!(decode_segment(block("links-1")), Ok(links_items().to_vec()));
+    let thin = Thin::decode(&shorten(block("links-1")).expect("a segment")).expect("just made");
+    let Item::Chunk(chunk) = &links_items()[1] else { panic!("the file's") };
+    assert_eq!(thin.fill([*chunk]), Ok(links_segment()), "its version comes back, too");
     let head = &block("stream-1")[..8];
     assert_eq!(decode_head(head), Ok((Plan::plain(10), 0, 10)));
     let mut archive = Vec::new();

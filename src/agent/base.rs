@@ -262,7 +262,7 @@ impl Base {
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
                 let older = gather::Older::Kept(likeness.basis, likeness.chunks);
-                let older_path = likeness.older_path.map(|path| String::from_utf8_lossy(&path).into_owned());
+                let older_path = likeness.older_path.map(|path| crate::escape::json_path(&path));
                 resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
             }
         }

@@ -166,10 +166,10 @@ impl Packer<'_> {
         let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
         let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
         let explained = self.explain.then(|| Explained {
-            path: executable.body().path.to_string_lossy().into_owned(),
+            path: crate::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
             reason: Reason::MovedCode,
             older: match &executable.older.known {
-                Known::Kept(whole) => Some(String::from_utf8_lossy(&whole.path).into_owned()),
+                Known::Kept(whole) => Some(crate::escape::json_path(&whole.path)),
                 Known::Answered(_) => None,
             },
             regions: 1,

@@ -1,6 +1,7 @@
 //! Why the bytes of a push crossed, file by file.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use super::scan::{Holder, Located};
 use crate::basis::Rule;
 use crate::compression::{self, LEVEL_DEFAULT};
 use crate::delta::Matcher;
+use crate::escape;
 
 /// Why chunks of a file crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -121,7 +123,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
             None => (Reason::New, alone(&[], bytes)),
         };
         let reason = if is_evicted { Reason::Evicted } else { reason };
-        let path = path.to_string_lossy().into_owned();
+        let path = escape::json_path(path.as_os_str().as_bytes());
         let by_content = || {
             let is_begin = *offset == 0 && *holder == Holder::File;
             advice_of_content(&older, bytes, is_begin)

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::Result;
 use super::memory::{Key, Memory};
 use super::order::Order;
-use super::scan::{self, Apart, Archives, Ended, Scan, Seen, Spool};
+use super::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
 use crate::blocking::{self, Running};
 use crate::chunking::Profile;
 use crate::manifest::{NodeRef, Root, Shape, Totals};
@@ -28,13 +28,15 @@ pub struct Scanned {
     pub spool: Spool,
     /// Archives that were taken apart.
     pub apart: Apart,
+    /// What the release does not keep of the input.
+    pub dropped: Vec<Dropped>,
     /// Gone once it is remembered.
     pub seen: Mutex<Option<Seen>>,
 }
 
 impl From<Scan> for Scanned {
-    fn from(Scan { root, segments, spool, seen, apart }: Scan) -> Self {
-        Self { root, segments, spool, apart, seen: Mutex::new(Some(seen)) }
+    fn from(Scan { root, segments, spool, seen, apart, dropped }: Scan) -> Self {
+        Self { root, segments, spool, apart, dropped, seen: Mutex::new(Some(seen)) }
     }
 }
 

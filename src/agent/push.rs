@@ -58,7 +58,12 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             attempt(session, order, monitor, begin, trust, input.insert(next)).await
         };
         let error = match attempted.await {
-            Ok(receipt) => return Ok(receipt),
+            Ok(receipt) => {
+                for dropped in &receipt.dropped {
+                    monitor.note(&dropped.text());
+                }
+                return Ok(receipt);
+            }
             Err(error) => error,
         };
         match &error {
@@ -205,11 +210,10 @@ async fn attempt(
         Input::Growing(growing) => (growing.beginning(), Vec::new(), growing.spool.clone()),
     };
     let open = opening(order, &root, &segments);
-    let recalled = {
+    let Recalled { keep, base, underway } = {
         let (order, segments) = (order.clone(), segments.clone());
         blocking::start(move || recall(&order, &key, &segments, trust)).await?
     };
-    let Recalled { keep, base, underway } = recalled;
     let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
     let (telling, base) = telling(input, base, trust);
     let (machine, open, actions) = Agent::new(open, segments, telling);
@@ -251,7 +255,7 @@ async fn attempt(
     feeder.await?;
     result?;
     let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
-    let Scanned { root, segments, spool, apart, seen } = scanned.as_ref();
+    let Scanned { root, segments, spool, apart, dropped, seen } = scanned.as_ref();
     let recorded = committed.as_ref().map(|(record, ..)| record);
     let release = super::check_pushed(recorded, &order.app, root.release())?;
     let counters = session.counters();
@@ -289,6 +293,7 @@ async fn attempt(
         files: root.totals.files,
         files_remembered,
         archives: *apart,
+        dropped: dropped.clone(),
         bytes,
         chunks: ReceiptChunks { total: root.totals.chunks, unseen },
         wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },

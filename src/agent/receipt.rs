@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::explain::Explained;
-use super::scan::Apart;
+use super::scan::{Apart, Dropped};
 use crate::ids::{AppName, ReleaseId};
 use crate::record::DeliveryEvent;
 
@@ -26,6 +26,9 @@ pub struct Receipt {
     pub files_remembered: u64,
     /// Archives that were taken apart.
     pub archives: Apart,
+    /// What the release does not keep of what was pushed, by kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
     /// Bytes of content.
     pub bytes: ReceiptBytes,
     /// Chunks of content.

@@ -169,6 +169,15 @@ impl AccessArgs {
         Ok(Place::Remote(Access { url: login.proxy, token }))
     }
 
+    /// The data folder, where the proxy is inside the command.
+    pub fn data_inside(&self) -> Result<Option<PathBuf>, Error> {
+        // What is overridden is said when the proxy is opened.
+        Ok(match self.place(&Output::new(false, true))? {
+            Place::Inside(data) => Some(data),
+            Place::Remote(_) => None,
+        })
+    }
+
     /// The proxy at an address.
     fn at(&self, url: &str) -> Result<Place, Error> {
         let url: ProxyUrl = url.parse()?;

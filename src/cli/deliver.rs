@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::output::Output;
 use super::progress::waiting;
+use super::pull::LinksToo;
 use super::push::{delivered_all, delivery_text, destinations};
 use super::{AccessArgs, Error};
 use crate::ids::Selector;
@@ -19,13 +20,17 @@ pub struct DeliverArgs {
     /// A destination of the proxy, or dir:PATH where the proxy is inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
     to: Vec<String>,
+    /// What becomes of symbolic links that lead outside the release, at each dir:PATH; other destinations have it in
+    /// their configuration.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    links: LinksToo,
     #[command(flatten)]
     access: AccessArgs,
 }
 
 /// Runs the command.
 pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
-    let (destinations, local) = destinations(&arguments.to)?;
+    let (destinations, local) = destinations(&arguments.to, arguments.links.into())?;
     let open = arguments.access.open(output, local).await?;
     let question = Operation::Deliver { release: arguments.release, destinations };
     let mut events: Vec<DeliveryEvent> = Vec::new();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Error;
+use crate::escape;
 use crate::faults::{Fault, Faulty};
 
 /// Where and how to report. Clones report as one.
@@ -69,14 +70,14 @@ impl Output {
             }
             self.document(&value)?;
         } else {
-            self.line(text().trim_end())?;
+            self.line(&escape::lines(text().trim_end()))?;
         }
         ended
     }
 
     fn document(&self, value: &Value) -> Result<(), Error> {
         self.reported.store(true, Ordering::Relaxed);
-        self.line(&value.to_string())
+        self.line(&escape::json(&value.to_string()))
     }
 
     /// Prints a line.
@@ -92,7 +93,7 @@ impl Output {
     /// Tells people something beside the report.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            to_stderr(text);
+            to_stderr(&escape::lines(text));
         }
     }
 
@@ -106,9 +107,11 @@ impl Output {
             // Where this fails too, standard error has the words.
             drop(self.document(&json!({ "error": error_fields(error) })));
         }
-        to_stderr(&format!("error: {}", chain(error)));
+        // What is wrong with a configuration is shown over several lines, which are its own.
+        let escape = if matches!(error, Error::Config(_)) { escape::lines } else { escape::text };
+        to_stderr(&format!("error: {}", escape(&chain(error))));
         if let Some(hint) = error.hint() {
-            to_stderr(&format!("hint: {hint}"));
+            to_stderr(&format!("hint: {}", escape::text(&hint)));
         }
     }
 }
@@ -200,10 +203,12 @@ pub fn ratio(whole: u64, part: u64) -> String {
     if part == 0 { "-".to_owned() } else { format!("{:.1} x", whole as f64 / part as f64) }
 }
 
-/// Lines of columns, each as wide as its widest cell; numbers to the right.
+/// Lines of columns, each as wide as its widest cell; numbers to the right. A row stays one line, whatever is in it.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| escape::text(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.len()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{self, Output, to_stderr};
 use crate::agent::Session;
+use crate::escape;
 use crate::monitor::{Monitor, Phase, Silent};
 
 /// Redraws a second: smooth to the eye, nothing to the processor.
@@ -147,7 +148,7 @@ impl Monitor for Bar {
     }
 
     fn note(&self, text: &str) {
-        self.line.println(text);
+        self.line.println(escape::text(text));
     }
 }
 
@@ -229,7 +230,7 @@ impl Monitor for Lines {
     }
 
     fn note(&self, text: &str) {
-        (self.say)(text);
+        (self.say)(&escape::text(text));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::output::{self, Output};
@@ -16,11 +16,12 @@ use crate::agent::Session;
 use crate::agent::pull::{
     FetchOptions, Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
+use crate::escape;
 use crate::faults::{Fault, io_hint};
 use crate::files;
 use crate::ids::Selector;
 use crate::manifest::EntryPath;
-use crate::reassembly;
+use crate::reassembly::{self, OutsideLinks};
 use crate::store::{self, Store};
 
 const HELP: &str = "\
@@ -54,8 +55,30 @@ pub struct PullArgs {
     /// at both ends and a third of the bytes.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
+    /// What becomes of symbolic links that lead outside the release, where whoever pushed it kept them.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    links: LinksToo,
     #[command(flatten)]
     access: AccessArgs,
+}
+
+/// What becomes of links that lead outside, where a release is written.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum LinksToo {
+    /// Nothing is written.
+    #[default]
+    Refuse,
+    /// They are written as they are.
+    Keep,
+}
+
+impl From<LinksToo> for OutsideLinks {
+    fn from(links: LinksToo) -> Self {
+        match links {
+            LinksToo::Refuse => Self::Refuse,
+            LinksToo::Keep => Self::Keep,
+        }
+    }
 }
 
 /// Write one file of a release to standard output.
@@ -77,12 +100,15 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
         check_plain(output)?;
     }
     let open = arguments.access.open(output, Vec::new()).await?;
+    let outside_links = arguments.links.into();
     if let Some(file) = arguments.tar {
-        let fetched = open.run(async |session| tar(session, &arguments.release, &file, output).await).await?;
+        let release = &arguments.release;
+        let fetched =
+            open.run(async |session| tar(session, release, &file, outside_links, output).await).await?;
         return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
-    let options = PullOptions { delete: arguments.delete, threads: threads(), link_rate };
+    let options = PullOptions { delete: arguments.delete, threads: threads(), outside_links, link_rate };
     let monitor = monitor(output, "fetching");
     let pulled = open
         .run(async |session| {
@@ -137,12 +163,18 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     .await
 }
 
-async fn tar(session: &Session, release: &Selector, file: &Path, output: &Output) -> Result<Fetched, Error> {
+async fn tar(
+    session: &Session,
+    release: &Selector,
+    file: &Path,
+    links: OutsideLinks,
+    output: &Output,
+) -> Result<Fetched, Error> {
     let place = TarPlace::find(file)?;
     let (fetched, store, _aside) = fetch_aside(session, release, &place.folder(), output).await?;
     let held = Held { present: &Present::default(), fetched: &store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
-    let write = |to: &mut dyn Write| reassembly::write_tar(&fetched.root, &held, to);
+    let write = |to: &mut dyn Write| reassembly::write_tar(&fetched.root, &held, links, to);
     match place {
         TarPlace::Output => {
             write(&mut std::io::stdout().lock())?;
@@ -239,7 +271,12 @@ fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
 
 fn pulled_text(pulled: &Pulled) -> String {
     let mut lines = vec![
-        format!("pulled {}, release {}, into {}", pulled.app, pulled.release.short(), pulled.place.display()),
+        format!(
+            "pulled {}, release {}, into {}",
+            pulled.app,
+            pulled.release.short(),
+            escape::path(&pulled.place)
+        ),
         format!("  content    {} in {} files", output::bytes(pulled.bytes), output::count(pulled.files)),
         format!(
             "  fetched    {} in {} chunks",

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::output::{self, Output};
 use super::progress::watched;
@@ -10,17 +10,22 @@ use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::explain::{Explained, Reason};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
-use crate::agent::scan::Selection;
+use crate::agent::scan::{Links, Selection};
 use crate::config;
 use crate::destination::Directory;
+use crate::escape;
 use crate::faults::Fault;
-use crate::ids::DestinationName;
+use crate::ids::{AppName, DestinationName};
+use crate::proxy::for_app;
+use crate::reassembly::OutsideLinks;
 use crate::record::{DeliveryEvent, DeliveryState};
 
 const HELP: &str = "\
 PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
---exclude stay out. Kept: names as bytes, content, permission bits, symbolic links inside the tree, empty
-directories. Not kept: owner, times, set-id bits.
+--exclude stay out; the last pattern that matches counts, and one with `!` before it brings back. Kept: names
+as bytes, content, permission bits, symbolic links inside the tree, hard links, holes, empty directories. Not
+kept, and said where it is met: owners that differ, set-id and sticky bits, capabilities, ACLs, extended
+attributes, FIFOs, sockets, devices. Times are not kept.
 
   whit push web ./dist --label v1.2.3 --to production
   whit push web ./dist --dry-run --json | jq .bytes.unseen
@@ -45,6 +50,12 @@ pub struct PushArgs {
     /// Leave out what matches, in gitignore syntax; may be given several times.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
+    /// What becomes of symbolic links that lead outside the tree.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    links: LinksHow,
+    /// Push a tree without files, too; it is refused otherwise.
+    #[arg(long)]
+    allow_empty: bool,
     /// Negotiate and report what would cross; store nothing.
     #[arg(long)]
     dry_run: bool,
@@ -78,24 +89,63 @@ pub struct PushArgs {
     access: AccessArgs,
 }
 
+/// What becomes of links that lead outside the tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum LinksHow {
+    /// They are listed, and nothing is pushed.
+    #[default]
+    Refuse,
+    /// They are pushed as they are; a pull and a delivery write them only where they are told to.
+    Keep,
+    /// What they lead to is pushed in their place.
+    Follow,
+    /// They are left out.
+    Skip,
+}
+
+impl From<LinksHow> for Links {
+    fn from(links: LinksHow) -> Self {
+        match links {
+            LinksHow::Refuse => Self::Refuse,
+            LinksHow::Keep => Self::Keep,
+            LinksHow::Follow => Self::Follow,
+            LinksHow::Skip => Self::Skip,
+        }
+    }
+}
+
 /// Runs the command.
 pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
-    let (destinations, local) = destinations(&arguments.to)?;
+    let outside_links =
+        if arguments.links == LinksHow::Keep { OutsideLinks::Keep } else { OutsideLinks::Refuse };
+    let (destinations, local) = destinations(&arguments.to, outside_links)?;
+    let app: AppName = arguments.app.parse()?;
+    let place = |directory: &Directory| (for_app(directory, &app).path, "a destination of this push");
+    let mut apart: Vec<(PathBuf, &str)> = local.iter().map(|(_, directory)| place(directory)).collect();
+    apart.extend(arguments.access.data_inside()?.map(|data| (data, "the data folder of the proxy")));
+    let state = if arguments.no_memory { None } else { config::state_folder() };
+    apart.extend(state.clone().map(|state| (state, "the folder in which whit remembers its pushes")));
     let order = Order {
-        selection: Selection { exclude: arguments.exclude, ignore_files_off: false },
+        selection: Selection {
+            exclude: arguments.exclude,
+            ignore_files_off: false,
+            links: arguments.links.into(),
+            needs_files: !arguments.allow_empty,
+            apart,
+        },
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
         dry_run: arguments.dry_run,
         threads: threads(),
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
-        state: if arguments.no_memory { None } else { config::state_folder() },
+        state,
         checksum: arguments.checksum,
         keep_bytes: arguments.keep_basis.saturating_mul(1024 * 1024),
         upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
         patience: arguments.retry_for.into(),
         raw: arguments.raw,
         explain: arguments.explain,
-        ..Order::new(arguments.app.parse()?, arguments.path)
+        ..Order::new(app, arguments.path)
     };
     let open = arguments.access.open(output, local).await?;
     let monitor = monitor(output, "sending");
@@ -124,14 +174,19 @@ pub(super) fn link_rate(text: &str) -> Result<f64, Error> {
 pub type LocalDirectories = Vec<(DestinationName, Directory)>;
 
 /// The names to send, and the directories behind `dir:PATH`.
-pub fn destinations(given: &[String]) -> Result<(Vec<DestinationName>, LocalDirectories), Error> {
+///
+/// Links that lead outside a release are written to these as `outside_links` says.
+pub fn destinations(
+    given: &[String],
+    outside_links: OutsideLinks,
+) -> Result<(Vec<DestinationName>, LocalDirectories), Error> {
     let (mut names, mut local) = (Vec::new(), Vec::new());
     for text in given {
         if let Some(path) = text.strip_prefix("dir:") {
             let path = std::path::absolute(path)
                 .map_err(|_| Error::input(format!("`{text}` names no folder"), "write dir:PATH"))?;
             let name = local_name(&path)?;
-            local.push((name.clone(), Directory::new(path)));
+            local.push((name.clone(), Directory { outside_links, ..Directory::new(path) }));
             names.push(name);
         } else {
             names.push(text.parse()?);
@@ -273,7 +328,7 @@ fn explained_table(explained: &[Explained]) -> String {
 
 /// How a delivery ended, for people.
 pub fn delivery_text(event: &DeliveryEvent) -> String {
-    match &event.state {
+    let text = match &event.state {
         DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
         DeliveryState::Delivered(report) => {
             let taken_over = output::bytes(report.reused_bytes);
@@ -285,5 +340,6 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
             format!("{} failed: {reason}", event.destination)
         }
         DeliveryState::Queued | DeliveryState::Running => format!("{} is under way", event.destination),
-    }
+    };
+    escape::text(&text)
 }

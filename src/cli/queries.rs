@@ -6,6 +6,7 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::{AccessArgs, Error};
+use crate::escape;
 use crate::ids::{AppName, Label, Selector};
 use crate::record::{AppSummary, Record};
 use crate::wire::{Answer, Change, ChangeKind, Operation, Statistics};
@@ -134,10 +135,14 @@ pub async fn diff(arguments: DiffArgs, output: &Output) -> Result<(), Error> {
     }
     let unseen: u64 = changes.iter().map(|change| change.unseen_bytes).sum();
     let as_json = |change: &Change| {
-        json!({
-            "kind": change.kind, "path": String::from_utf8_lossy(&change.path),
+        let mut row = json!({
+            "kind": change.kind, "path": escape::json_path(&change.path),
             "bytes": change.bytes, "unseen": change.unseen_bytes,
-        })
+        });
+        if std::str::from_utf8(&change.path).is_err() {
+            row["path_hex"] = json!(escape::hex(&change.path));
+        }
+        row
     };
     let value = json!({ "changes": changes.iter().map(as_json).collect::<Vec<_>>(), "unseen": unseen });
     output.report(&value, || {
@@ -153,10 +158,7 @@ fn change_row(change: &Change) -> Vec<String> {
         ChangeKind::Changed => "changed",
         ChangeKind::Removed => "removed",
     };
-    let path = match std::str::from_utf8(&change.path) {
-        Ok(path) => path.to_owned(),
-        Err(_) => change.path.escape_ascii().to_string(),
-    };
+    let path = escape::bytes(&change.path);
     vec![kind.to_owned(), output::bytes(change.bytes), output::bytes(change.unseen_bytes), path]
 }
 
@@ -200,7 +202,8 @@ fn stats_text(statistics: &Statistics) -> String {
         lines.push(format!("  archives   {files} of {bytes}, taken apart to {inside}"));
         for method in &archives.methods {
             let (streams, bytes) = (output::count(method.streams), output::bytes(method.bytes));
-            lines.push(format!("    {:<40} {streams:>9} streams  {bytes:>10}", method.method));
+            let method = escape::text(&method.method);
+            lines.push(format!("    {method:<40} {streams:>9} streams  {bytes:>10}"));
         }
     }
     lines.push("  users".to_owned());

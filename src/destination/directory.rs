@@ -15,7 +15,9 @@ use crate::files;
 use crate::ids::ReleaseId;
 use crate::manifest::{self, Root};
 use crate::monitor::Monitor;
-use crate::reassembly::{self, ChunkSource, Previous, Reuse, TreeOptions, looks_complete, write_tree};
+use crate::reassembly::{
+    self, ChunkSource, OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree,
+};
 
 /// Copies kept unless told otherwise: the current one and two to go back to.
 const KEEP_DEFAULT: usize = 3;
@@ -29,6 +31,8 @@ pub struct Directory {
     pub keep: usize,
     /// How unchanged files of the current copy are used again.
     pub reuse: Reuse,
+    /// What becomes of links that lead outside a release.
+    pub outside_links: OutsideLinks,
 }
 
 /// What a delivery did.
@@ -49,7 +53,8 @@ pub struct Delivered {
 impl Directory {
     /// A destination at `path` with the default number of copies, independent of each other.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), keep: KEEP_DEFAULT, reuse: Reuse::default() }
+        let (reuse, outside_links) = (Reuse::default(), OutsideLinks::default());
+        Self { path: path.into(), keep: KEEP_DEFAULT, reuse, outside_links }
     }
 
     /// The release that readers see; none before the first delivery.
@@ -103,7 +108,8 @@ impl Directory {
         let basis = basis.or_else(|| left.map(|slot| (slot, previous_root(&slot.release))));
         let basis = basis.and_then(|(slot, root)| root.map(|root| (layout.folder(slot), root)));
         let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root });
-        let options = TreeOptions { previous, reuse: self.reuse, cancelled, ..TreeOptions::default() };
+        let (reuse, outside_links) = (self.reuse, self.outside_links);
+        let options = TreeOptions { previous, reuse, cancelled, outside_links, ..TreeOptions::default() };
 
         let staging = layout.staging(*release);
         let written = write_tree(root, source, &staging, &options, monitor)?;

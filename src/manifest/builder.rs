@@ -6,6 +6,9 @@ use crate::ids::ChunkId;
 
 /// First byte of a segment.
 pub(super) const SEGMENT_VERSION: u8 = 0x11;
+/// First byte of a segment with a hard link, a file that has some, or a link that may lead outside: so a whit that does
+/// not know these says which version it lacks, and the ids of all other releases stay.
+pub(super) const SEGMENT_VERSION_LINKS: u8 = 0x15;
 /// Segments shorter than this are not ended, so that tiny ones do not pile up.
 const SEGMENT_BYTES_MIN: usize = 512;
 /// 2 KiB on average: about 55 chunk references, the unit in which a manifest changes.
@@ -52,10 +55,15 @@ impl Builder {
     pub fn push(&mut self, item: &Item) -> Option<Segment> {
         let start = self.open.len();
         item.encode(&mut self.open);
+        if item.is_of_second_version() {
+            self.open[0] = SEGMENT_VERSION_LINKS;
+        }
         let added = self.open.len() - start;
         match item {
             Item::Directory { .. } => self.totals.directories += 1,
-            Item::Symlink { .. } => self.totals.symlinks += 1,
+            Item::Symlink { .. } | Item::OutsideLink { .. } => self.totals.symlinks += 1,
+            // Further names are no further files.
+            Item::Linked | Item::HardLink { .. } => {}
             Item::File { size, .. } => {
                 self.totals.files += 1;
                 self.totals.bytes += size;

@@ -41,11 +41,44 @@ pub enum Item {
     },
     /// 3: the next chunk of the file before it.
     Chunk(ChunkRef),
+    /// 4: the file before it, whose chunks all came, has further names.
+    Linked,
+    /// 5: a further name of an earlier file: a hard link.
+    HardLink {
+        /// Where.
+        path: EntryPath,
+        /// The first of the file's names.
+        target: EntryPath,
+    },
+    /// 6: a symbolic link that may lead outside the release, as whoever pushed it wants.
+    OutsideLink {
+        /// Where.
+        path: EntryPath,
+        /// What the link holds; checked by the reader.
+        target: Vec<u8>,
+    },
 }
 
 const WRITES: &str = "a Vec takes every write";
 
 impl Item {
+    /// The path of an entry; none for what belongs to the entry before it.
+    pub fn path(&self) -> Option<&EntryPath> {
+        match self {
+            Self::Directory { path, .. }
+            | Self::File { path, .. }
+            | Self::Symlink { path, .. }
+            | Self::HardLink { path, .. }
+            | Self::OutsideLink { path, .. } => Some(path),
+            Self::Chunk(_) | Self::Linked => None,
+        }
+    }
+
+    /// Whether only segments of the second version hold such items.
+    pub(super) fn is_of_second_version(&self) -> bool {
+        matches!(self, Self::Linked | Self::HardLink { .. } | Self::OutsideLink { .. })
+    }
+
     /// Appends the item's bytes; equal items give equal bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let begin = |out: &mut Vec<u8>, length, number| {
@@ -69,8 +102,14 @@ impl Item {
                     encode::write_bin(out, container.artifact.as_bytes()).expect(WRITES);
                 }
             }
-            Self::Symlink { path, target } => {
-                begin(out, 3, 2);
+            Self::Linked => begin(out, 1, 4),
+            Self::HardLink { path, target } => {
+                begin(out, 3, 5);
+                encode::write_bin(out, path.as_bytes()).expect(WRITES);
+                encode::write_bin(out, target.as_bytes()).expect(WRITES);
+            }
+            Self::Symlink { path, target } | Self::OutsideLink { path, target } => {
+                begin(out, 3, if matches!(self, Self::Symlink { .. }) { 2 } else { 6 });
                 encode::write_bin(out, path.as_bytes()).expect(WRITES);
                 encode::write_bin(out, target).expect(WRITES);
             }
@@ -108,6 +147,9 @@ impl Item {
                 }
                 Self::Chunk(ChunkRef { id: ChunkId::from_bytes(id), bytes })
             }
+            (1, 4) => Self::Linked,
+            (3, 5) => Self::HardLink { path: read_path(&mut rest)?, target: read_path(&mut rest)? },
+            (3, 6) => Self::OutsideLink { path: read_path(&mut rest)?, target: read_bytes(&mut rest)? },
             _ => return Err(ItemError::Malformed),
         };
         let used = bytes.len() - rest.remaining_slice().len();

@@ -10,6 +10,7 @@
 
 mod builder;
 mod item;
+mod links;
 mod outline;
 mod path;
 mod reader;
@@ -18,8 +19,9 @@ mod thin;
 
 pub use builder::{Builder, Segment};
 pub use item::{Item, MODE_MASK};
+pub use links::{Leads, leads, wound_through};
 pub use outline::{Gap, Outline, Step};
-pub use path::{EntryPath, link_stays_inside};
+pub use path::EntryPath;
 pub use reader::{Reader, decode_segment, segment_chunks};
 pub use root::{FOLDER_MODE, NodeRef, Profile, Root, Shape, Totals, decode_node};
 pub use thin::{Reference, Thin, shorten};
@@ -47,7 +49,7 @@ pub enum Error {
     #[error("recipe kind {0} is unknown to this version")]
     Recipe(u8),
     /// A path that could not be created safely.
-    #[error("path `{}` is not allowed: {why}", .path.escape_ascii())]
+    #[error("path `{}` is not allowed: {why}", crate::escape::bytes(.path))]
     Path {
         /// The path's bytes.
         path: Vec<u8>,
@@ -55,13 +57,27 @@ pub enum Error {
         why: &'static str,
     },
     /// A link that leaves the release.
-    #[error("symbolic link `{path}` points outside the release: `{}`", .target.escape_ascii())]
+    #[error("symbolic link `{path}` points outside the release: `{}`", crate::escape::bytes(.target))]
     Link {
         /// The link.
         path: EntryPath,
         /// What it points to.
         target: Vec<u8>,
     },
+    /// A hard link to something else than the first name of a file.
+    #[error("`{path}` is a hard link to `{target}`, which is no file before it that says so")]
+    HardLink {
+        /// The link.
+        path: EntryPath,
+        /// What it should be.
+        target: EntryPath,
+    },
+    /// A file that is said to have further names, and has none.
+    #[error("{0} files are said to have hard links and have none")]
+    Unlinked(usize),
+    /// More links than a reader remembers.
+    #[error("the manifest has more than {0} links to keep apart")]
+    TooManyLinks(usize),
     /// Entries out of order, twice, or below something that is no directory.
     #[error("entry `{0}` is out of order, twice, or not below a directory")]
     Order(EntryPath),

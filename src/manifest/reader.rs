@@ -1,13 +1,14 @@
 //! Reads a manifest's items and refuses what no honest builder makes.
 
-use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION};
+use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION, SEGMENT_VERSION_LINKS};
 use super::item::ItemError;
-use super::{EntryPath, Error, Item, Root, Shape, Totals, link_stays_inside};
+use super::links::Links;
+use super::{EntryPath, Error, Item, Root, Shape, Totals};
 use crate::ids::ChunkId;
 use crate::limits::STREAM_CHUNKS_MAX;
 use crate::recipe::ChunkRef;
 
-/// Reads segments in order. Memory: one path for each open directory.
+/// Reads segments in order. Memory: one path, and 16 B for each link and each file that has hard links, some 50 MB at most.
 ///
 /// What it has returned so far is safe to act on: every path is new, in order, and below directories
 /// that came before it. That sizes add up is known at the next entry, that all is there at [`Reader::finish`].
@@ -17,6 +18,7 @@ pub struct Reader {
     /// The directory that `last` is or lies in.
     directory: Vec<u8>,
     file: Option<OpenFile>,
+    links: Links,
     totals: Totals,
 }
 
@@ -52,7 +54,9 @@ impl Reader {
     /// A last file that is not complete, or totals or a shape other than `root` says.
     pub fn finish(mut self, root: &Root) -> Result<(), Error> {
         self.end_file()?;
-        let file_alone = self.totals.files == 1 && self.totals.directories + self.totals.symlinks == 0;
+        self.links.finish()?;
+        let others = self.totals.directories + self.totals.symlinks;
+        let file_alone = self.totals.files == 1 && others == 0 && self.links.is_empty();
         let counted = Totals { folder_mode: root.totals.folder_mode, ..self.totals };
         let is_plain = root.totals.is_folder_mode_plain(root.shape);
         if counted != root.totals || !is_plain || (root.shape == Shape::File && !file_alone) {
@@ -80,10 +84,24 @@ impl Reader {
             }
             Item::Symlink { path, target } => {
                 self.entry(path)?;
-                if !link_stays_inside(path, target) {
-                    return Err(Error::Link { path: path.clone(), target: target.clone() });
-                }
+                self.links.inside(path, target)?;
                 self.totals.symlinks += 1;
+            }
+            Item::OutsideLink { path, target } => {
+                self.entry(path)?;
+                self.links.outside(path, target)?;
+                self.totals.symlinks += 1;
+            }
+            Item::Linked => {
+                let file = self.file.take().ok_or(Error::Totals)?;
+                if file.found != file.expected {
+                    return Err(file.mismatch());
+                }
+                self.links.linked(&file.path)?;
+            }
+            Item::HardLink { path, target } => {
+                self.entry(path)?;
+                self.links.hard(path, target)?;
             }
             Item::File { path, size, recipe, .. } => {
                 self.entry(path)?;
@@ -131,11 +149,11 @@ impl Reader {
 /// Bytes that no segment has, or a version or recipe of a newer whit.
 pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
     let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
-    match bytes.first() {
+    let is_second = match bytes.first() {
         None => return Err(malformed(0)),
-        Some(&SEGMENT_VERSION) => {}
+        Some(version @ (&SEGMENT_VERSION | &SEGMENT_VERSION_LINKS)) => *version == SEGMENT_VERSION_LINKS,
         Some(version) => return Err(Error::Version(*version)),
-    }
+    };
     if bytes.len() > SEGMENT_BYTES_MAX || bytes.len() == 1 {
         return Err(malformed(bytes.len()));
     }
@@ -149,7 +167,8 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
         items.push(item);
         offset += used;
     }
-    Ok(items)
+    // One content has one form: the version follows from the items.
+    if is_second == items.iter().any(Item::is_of_second_version) { Ok(items) } else { Err(malformed(0)) }
 }
 
 /// The chunk references among one segment's items, in order.

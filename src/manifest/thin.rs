@@ -3,7 +3,7 @@
 //! Who receives it has most of the chunks, and will have the rest: their full ids and lengths come from the
 //! chunks themselves. A chunk reference takes 7 bytes instead of 38.
 
-use super::builder::SEGMENT_VERSION;
+use super::builder::{SEGMENT_VERSION, SEGMENT_VERSION_LINKS};
 use super::item::ItemError;
 use super::reader::decode_segment;
 use super::{Error, Item};
@@ -133,7 +133,9 @@ impl Thin {
     /// More than a segment may have.
     pub fn fill(&self, chunks: impl IntoIterator<Item = ChunkRef>) -> Result<Vec<u8>, Error> {
         let mut chunks = chunks.into_iter();
-        let mut bytes = vec![SEGMENT_VERSION];
+        let links = |part: &Part| matches!(part, Part::Whole(item) if item.is_of_second_version());
+        let is_second = self.parts.iter().any(links);
+        let mut bytes = vec![if is_second { SEGMENT_VERSION_LINKS } else { SEGMENT_VERSION }];
         for part in &self.parts {
             let next = match part {
                 Part::Short(_) | Part::Whole(Item::Chunk(_)) => chunks.next().map(Item::Chunk),

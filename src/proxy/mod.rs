@@ -44,6 +44,7 @@ use crate::token::{Action, Grant};
 use crate::wire::{Answer, Refusal};
 
 #[doc(hidden)]
+pub use self::courier::for_app;
 pub use self::shelf::SpaceShelf;
 pub use self::upkeep::UpkeepOptions;
 

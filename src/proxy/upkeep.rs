@@ -220,9 +220,7 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
                 }
             }
             // An archive's chunks are of its stream, not of the file.
-            Item::File { recipe: Recipe::Container(_), .. }
-            | Item::Directory { .. }
-            | Item::Symlink { .. } => at = None,
+            _ => at = None,
         }
         Ok(())
     });

@@ -94,7 +94,6 @@ impl Listings {
                 Some(Item::File { path, size, recipe, .. }) => {
                     self.begin_file(path.as_bytes().to_vec(), recipe.chunk_bytes(*size));
                 }
-                Some(Item::Directory { .. } | Item::Symlink { .. }) => {}
                 Some(Item::Chunk(_)) | None => {
                     let Some((number, (reference, full))) = references.next() else { continue };
                     match edges.get(&(segment, number)) {
@@ -108,6 +107,7 @@ impl Listings {
                     file.places.push((segment, number));
                     file.full.push(full);
                 }
+                Some(_) => {}
             }
         }
     }

@@ -20,15 +20,24 @@ pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> R
     let stat = |path: &[u8]| rustix::fs::statat(&below, path, AtFlags::SYMLINK_NOFOLLOW).ok();
     for item in Items::new(root, &mut *source.reader()) {
         let there = match item? {
-            Item::Chunk(_) => true,
+            Item::Chunk(_) | Item::Linked => true,
             Item::Directory { path, mode } => {
                 stat(path.as_bytes()).is_some_and(|found| is(&found, FileType::Directory, mode))
             }
             Item::File { path, mode, size, .. } => stat(path.as_bytes()).is_some_and(|found| {
                 is(&found, FileType::RegularFile, mode) && u64::try_from(found.st_size) == Ok(size)
             }),
-            Item::Symlink { path, target } => rustix::fs::readlinkat(&below, path.as_bytes(), Vec::new())
-                .is_ok_and(|found| found.as_bytes() == target),
+            // Where the file system refused the link, a copy is in its place.
+            Item::HardLink { path, target } => {
+                stat(path.as_bytes()).zip(stat(target.as_bytes())).is_some_and(|(found, first)| {
+                    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+                        && (found.st_mode, found.st_size) == (first.st_mode, first.st_size)
+                })
+            }
+            Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
+                rustix::fs::readlinkat(&below, path.as_bytes(), Vec::new())
+                    .is_ok_and(|found| found.as_bytes() == target)
+            }
         };
         if !there {
             return Ok(false);

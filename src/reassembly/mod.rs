@@ -26,7 +26,7 @@ pub use check::looks_complete;
 pub use rebuilt::{Keeping, Rebuilt};
 pub use source::{ChunkReader, ChunkSource, SourceError};
 pub use stream::{write_file, write_tar};
-pub use tree::{Previous, Reuse, TreeOptions, Written, write_tree};
+pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, Written, write_tree};
 pub use walk::{Items, leaves, walk};
 
 #[cfg(test)]
@@ -87,6 +87,14 @@ pub enum Error {
         /// Of what.
         unit: &'static str,
     },
+    /// A link that leads outside, where none is wanted.
+    #[error("the link `{path}` leads outside the release, to `{}`", crate::escape::bytes(.target))]
+    OutsideLink {
+        /// The link.
+        path: EntryPath,
+        /// What it holds.
+        target: Vec<u8>,
+    },
     /// The release has no file of this name.
     #[error("the release has no file `{0}`")]
     Missing(EntryPath),
@@ -122,7 +130,7 @@ impl Faulty for Error {
             Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt,
             Self::Room { .. } => Fault::Full,
             Self::Missing(_) => Fault::Missing,
-            Self::Unnamed(_) => Fault::Input,
+            Self::Unnamed(_) | Self::OutsideLink { .. } => Fault::Input,
             Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
             Self::Threads(error) => error.fault(),
             Self::Cancelled => Fault::Interrupted,
@@ -134,6 +142,10 @@ impl Faulty for Error {
             Self::Source(error) => error.hint(),
             Self::File(error) => error.hint(),
             Self::Threads(error) => error.hint(),
+            Self::OutsideLink { .. } => Some(
+                "where such links are wanted, pull with `--links keep`, or set `outside_links` for the destination"
+                    .to_owned(),
+            ),
             Self::Missing(_) | Self::Unnamed(_) => {
                 Some("`whit pull APP --tar - | tar t` lists a release's files".to_owned())
             }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::StatVfs;
 
+use super::tree::is_hole;
 use super::{ChunkSource, Error, Items};
 use crate::files::OnPath;
 use crate::limits::{ROOM_RESERVE_BYTES, ROOM_RESERVE_PART};
@@ -64,10 +65,18 @@ impl<'a> Room<'a> {
         }
         // Near the bound each file counts for itself.
         let shares = same_bytes > 0 && shares();
-        let (mut needed, mut number) = (0u64, 0);
+        let (mut needed, mut number, mut counts) = (0u64, 0, false);
         for item in Items::new(root, &mut *source.reader()) {
-            let Item::File { size, .. } = item? else { continue };
-            if !(shares && is_same(number)) {
+            let size = match item? {
+                Item::File { size, .. } => size,
+                Item::Chunk(chunk) if counts && is_hole(&chunk) => {
+                    needed = needed.saturating_sub(chunk.bytes.into());
+                    continue;
+                }
+                _ => continue,
+            };
+            counts = !(shares && is_same(number));
+            if counts {
                 let blocks = size.div_ceil(self.block).saturating_mul(self.block);
                 needed = needed.saturating_add(blocks);
             }

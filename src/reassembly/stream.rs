@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::tar_header::{BLOCK_BYTES, header, padding};
 use super::walk::read_chunk;
-use super::{Archive, ChunkReader, ChunkSource, Error, Items, write_archive};
+use super::{Archive, ChunkReader, ChunkSource, Error, Items, OutsideLinks, write_archive};
 use crate::codec::Turns;
 use crate::manifest::{EntryPath, Item, Root, Shape};
 use crate::recipe::{ChunkRef, Recipe};
@@ -40,13 +40,11 @@ pub fn write_file(
             (Item::File { path: at, size, recipe, .. }, None) if path.is_none_or(|path| *path == at) => {
                 open = Some(Open::new(at, size, recipe));
             }
-            (
-                Item::File { path: at, .. }
-                | Item::Directory { path: at, .. }
-                | Item::Symlink { path: at, .. },
-                _,
-            ) => {
-                if path.is_some_and(|path| *path < at) {
+            (Item::HardLink { path: at, target }, None) if path == Some(&at) => {
+                return write_file(root, source, Some(&target), out);
+            }
+            (item, None) => {
+                if item.path().is_some_and(|at| path.is_some_and(|path| path < at)) {
                     break;
                 }
             }
@@ -72,7 +70,12 @@ pub fn write_file(
 /// # Errors
 /// A damaged manifest, a chunk that cannot be had, or `out` fails; the archive is then cut short and
 /// lacks its end.
-pub fn write_tar(root: &Root, source: &dyn ChunkSource, out: &mut dyn Write) -> Result<(), Error> {
+pub fn write_tar(
+    root: &Root,
+    source: &dyn ChunkSource,
+    links: OutsideLinks,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let mut reader = source.reader();
     let mut content = Content::new(&mut *reader, out);
     let mut open: Option<Open> = None;
@@ -91,10 +94,14 @@ pub fn write_tar(root: &Root, source: &dyn ChunkSource, out: &mut dyn Write) -> 
                 content.bytes(&header(&item), path)?;
                 open = Some(Open::new(path.clone(), *size, *recipe));
             }
-            Item::Directory { path, .. } | Item::Symlink { path, .. } => {
-                content.bytes(&header(&item), path)?;
+            Item::OutsideLink { path, target } if links == OutsideLinks::Refuse => {
+                return Err(Error::OutsideLink { path: path.clone(), target: target.clone() });
             }
-            Item::Chunk(_) => {}
+            Item::Directory { path, .. }
+            | Item::Symlink { path, .. }
+            | Item::OutsideLink { path, .. }
+            | Item::HardLink { path, .. } => content.bytes(&header(&item), path)?,
+            Item::Chunk(_) | Item::Linked => {}
         }
     }
     if let Some(open) = open {
@@ -185,7 +192,7 @@ mod tests {
 
     fn tar_of(root: &Root, source: &MemorySource) -> Vec<u8> {
         let mut archive = Vec::new();
-        write_tar(root, source, &mut archive).expect("an honest release");
+        write_tar(root, source, OutsideLinks::Refuse, &mut archive).expect("an honest release");
         archive
     }
 
@@ -272,7 +279,8 @@ mod tests {
             }
         }
         let (root, source) = MemorySource::of(Shape::Tree, &one_of_each());
-        let error = write_tar(&root, &source, &mut Broken).expect_err("it takes nothing");
+        let error =
+            write_tar(&root, &source, OutsideLinks::Refuse, &mut Broken).expect_err("it takes nothing");
         assert_eq!(error.fault(), Fault::Full);
         assert!(error.to_string().contains("bin/app"), "{error}");
     }
@@ -281,6 +289,6 @@ mod tests {
     fn a_missing_chunk_ends_a_stream_with_an_error() {
         let (root, mut source) = MemorySource::of(Shape::Tree, &one_of_each());
         source.lose(&noise(3, 30_000));
-        assert!(write_tar(&root, &source, &mut io::sink()).is_err());
+        assert!(write_tar(&root, &source, OutsideLinks::Refuse, &mut io::sink()).is_err());
     }
 }

@@ -17,8 +17,11 @@ pub(super) fn header(item: &Item) -> Vec<u8> {
     let (kind, path, mode, size, target) = match item {
         Item::Directory { path, mode } => (EntryType::Directory, path, *mode, 0, &[][..]),
         Item::File { path, mode, size, .. } => (EntryType::Regular, path, *mode, *size, &[][..]),
-        Item::Symlink { path, target } => (EntryType::Symlink, path, 0o777, 0, target.as_slice()),
-        Item::Chunk(_) => return Vec::new(),
+        Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
+            (EntryType::Symlink, path, 0o777, 0, target.as_slice())
+        }
+        Item::HardLink { path, target } => (EntryType::Link, path, 0o644, 0, target.as_bytes()),
+        Item::Chunk(_) | Item::Linked => return Vec::new(),
     };
     let mut name = path.as_bytes().to_vec();
     if kind == EntryType::Directory {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +51,8 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     let text = fs::read_to_string(project("docs/RECEIPT.md")).expect("it is there");
     let home = Home::new();
     write(&home.path("tree"), "a", noise(1, 100_000));
+    // Not kept, and so said.
+    fs::set_permissions(home.path("tree/a"), fs::Permissions::from_mode(0o1644)).expect("changed");
     let push = ["push", "app", "tree", "--explain", "--to", "dir:web", "--json"];
     let receipt = home.run(&push).json();
     let mut found = BTreeSet::new();

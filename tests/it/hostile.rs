@@ -32,7 +32,8 @@ impl Forged {
             item.encode(&mut bytes);
             match item {
                 Item::Directory { .. } => totals.directories += 1,
-                Item::Symlink { .. } => totals.symlinks += 1,
+                Item::Symlink { .. } | Item::OutsideLink { .. } => totals.symlinks += 1,
+                Item::Linked | Item::HardLink { .. } => {}
                 Item::Chunk(_) => totals.chunks += 1,
                 Item::File { size, .. } => {
                     totals.files += 1;

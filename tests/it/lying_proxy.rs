@@ -10,6 +10,7 @@ use whit::ids::ChunkId;
 use whit::link::{self, Listener};
 use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
 use whit::push;
+use whit::reassembly::OutsideLinks;
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
 use whit::wire::{
@@ -118,7 +119,7 @@ async fn told_of(asked: &str, link_rate: Option<f64>, says: Vec<PullReply>) -> E
             while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
-    let options = PullOptions { delete: false, threads: 2, link_rate };
+    let options = PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate };
     let error = pull_with(&access, asked, &copy, options).await.expect_err("a lie");
     assert_same(&tree, &copy);
     liar.abort();
@@ -255,7 +256,8 @@ async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
             drop(sender.finish());
             drop(connection.accept().await);
         });
-        let options = PullOptions { delete: false, threads: 2, link_rate: None };
+        let options =
+            PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None };
         let error = pull_with(&access, "app", &world.path("copy"), options).await.expect_err("refused");
         assert!(matches!(&error, Error::Refused(refusal) if refusal.fault == Fault::Corrupt), "{error}");
         proxy.abort();

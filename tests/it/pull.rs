@@ -16,6 +16,7 @@ use whit::faults::{Fault, Faulty};
 use whit::ids::ChunkId;
 use whit::link;
 use whit::monitor::{Monitor, Phase};
+use whit::reassembly::OutsideLinks;
 
 use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, text, write};
 use crate::world::{World, order, pull_as, pull_with, within};
@@ -175,7 +176,8 @@ async fn a_pull_over_a_slow_link_is_told_by_patches_that_are_made_once() {
         world.push("app", &tree).await;
         let mut down = Vec::new();
         for (name, link_rate) in links {
-            let options = PullOptions { delete: false, threads: 2, link_rate };
+            let options =
+                PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate };
             let pulled = pull_with(world.access(), "app", &world.path(name), options).await.expect("pulled");
             assert!(
                 pulled.fetched_bytes > 1_500_000,
@@ -202,7 +204,7 @@ async fn an_interrupted_pull_goes_on_where_it_was() {
         let monitor: Arc<dyn Monitor> = Arc::clone(&arrivals) as _;
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let selector = "app".parse().expect("a selector");
-        let options = PullOptions { delete: false, threads: 2, link_rate: None };
+        let options = PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None };
         tokio::select! {
             biased;
             () = arrivals.enough.notified() => {}

@@ -207,8 +207,7 @@ async fn what_is_ignored_or_excluded_stays_out() {
         write(&tree, "sub/.whitignore", "!important.log\n");
         // Those of git mean nothing here.
         write(&tree, ".gitignore", "keep\n");
-        let selection =
-            Selection { exclude: vec!["tmp/".to_owned(), ".whitignore".to_owned()], ..Selection::default() };
+        let selection = Selection { exclude: vec!["tmp/".to_owned()], ..Selection::default() };
         world.push_order(&Order { selection, ..order("app", &tree) }).await;
         world.pull("app", &world.path("copy")).await.expect("pulled");
         let found = crate::trees::snapshot(&world.path("copy"));

@@ -17,6 +17,7 @@ use whit::ids::{DestinationName, SpaceName};
 use whit::link;
 use whit::monitor::{Monitor, Phase};
 use whit::proxy::{Options, Proxy};
+use whit::reassembly::OutsideLinks;
 use whit::record::{DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use whit::store::Store;
 use whit::token::{Action, Grant, Pattern};
@@ -211,7 +212,13 @@ pub async fn push_heard(access: &Access, order: &Order, monitor: Arc<dyn Monitor
 
 /// Pulls over a connection of its own.
 pub async fn pull_as(access: &Access, selector: &str, target: &Path, delete: bool) -> agent::Result<Pulled> {
-    pull_with(access, selector, target, PullOptions { delete, threads: 2, link_rate: None }).await
+    pull_with(
+        access,
+        selector,
+        target,
+        PullOptions { delete, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None },
+    )
+    .await
 }
 
 /// The same, with all that can be chosen.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
@@ -19,7 +20,7 @@ use super::super::memory::Stat;
 use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
 use crate::files::{self, Mount, OnPath};
 use crate::ids::ChunkId;
-use crate::manifest::{Item, MODE_MASK};
+use crate::manifest::{EntryPath, Item, MODE_MASK};
 
 /// How a directory differs from what a pull put there. Paths are relative.
 #[derive(Debug, Default)]
@@ -127,7 +128,7 @@ impl Comparison<'_> {
             return Ok(());
         };
         let is_as_put = match &item {
-            Item::Symlink { target, .. } if kind == FileType::Symlink => {
+            Item::Symlink { target, .. } | Item::OutsideLink { target, .. } if kind == FileType::Symlink => {
                 let there = rustix::fs::readlinkat(folder, name, Vec::new());
                 there.is_ok_and(|there| there.as_bytes() == target)
             }
@@ -135,6 +136,9 @@ impl Comparison<'_> {
                 let same = self.is_file_as_put(folder, name, (&item, &stat), found)?;
                 self.found.modes += u64::from(same && !is_mode(found, *mode));
                 same
+            }
+            Item::HardLink { target, .. } if kind == FileType::RegularFile => {
+                self.is_link_as_put(folder, name, (target, &stat), found)
             }
             _ => false,
         };
@@ -150,7 +154,7 @@ impl Comparison<'_> {
         loop {
             let order = match entries.peek()? {
                 None => return Ok(None),
-                Some((Item::Chunk(_), _)) => Ordering::Less,
+                Some((Item::Chunk(_) | Item::Linked, _)) => Ordering::Less,
                 Some((item, _)) => order(path_of(item), path),
             };
             match order {
@@ -198,18 +202,46 @@ impl Comparison<'_> {
         Ok(file.read(&mut [0]).is_ok_and(|read| read == 0))
     }
 
+    /// Whether a further name of a file still is one, or a copy that was put there in its place is as its first name.
+    ///
+    /// What was done to the file itself is found at its first name.
+    fn is_link_as_put(
+        &self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        (target, stat): (&EntryPath, &Stat),
+        found: &Statx,
+    ) -> bool {
+        let is_settled =
+            self.recorded.as_ref().is_some_and(|(_, beginning)| stat.is_settled(beginning.began));
+        if is_same(stat, found) && is_settled {
+            return true;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let first = rustix::fs::open(self.at(target.as_bytes()), flags, Mode::empty());
+        let other = rustix::fs::openat(folder, name, flags, Mode::empty());
+        // One that may not be read may be anything.
+        let (Ok(first), Ok(other)) = (first, other) else { return false };
+        let (mut first, mut other) = (File::from(first), File::from(other));
+        let id = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        if id(&first) == id(&other) {
+            return true;
+        }
+        let hash = |file: &mut File| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(file).is_ok().then(|| hasher.finalize())
+        };
+        let first = hash(&mut first);
+        first.is_some() && first == hash(&mut other)
+    }
+
     fn at(&self, path: &[u8]) -> PathBuf {
         self.place.join(OsStr::from_bytes(path))
     }
 }
 
 fn path_of(item: &Item) -> &[u8] {
-    match item {
-        Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } => {
-            path.as_bytes()
-        }
-        Item::Chunk(_) => &[],
-    }
+    item.path().map_or(&[], EntryPath::as_bytes)
 }
 
 /// The order of a manifest: component by component.

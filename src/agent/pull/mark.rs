@@ -172,7 +172,7 @@ impl Entries {
             let (stats, _) = stats.as_chunks::<STAT_BYTES>();
             let mut stats = stats.iter();
             for item in decode_segment(&segment)? {
-                let is_entry = !matches!(item, Item::Chunk(_));
+                let is_entry = item.path().is_some();
                 let stat = if is_entry { stats.next().map(Stat::decode) } else { None };
                 self.items.push_back((item, stat.unwrap_or_default()));
             }
@@ -243,10 +243,8 @@ impl Writer {
         for segment in segments {
             let (segment, mut stats) = (segment?, Vec::new());
             for item in decode_segment(&segment)? {
-                if let Item::Directory { path, .. } | Item::File { path, .. } | Item::Symlink { path, .. } =
-                    item
-                {
-                    stats.extend(stat_in(&folder, tree, &path)?.encode());
+                if let Some(path) = item.path() {
+                    stats.extend(stat_in(&folder, tree, path)?.encode());
                 }
             }
             let part = (Bytes::new(&segment), Bytes::new(&stats));

@@ -25,11 +25,12 @@ use super::staging::{SetAside, Staging};
 use crate::blocking::start_whole;
 use crate::chunking::Profile;
 use crate::crash;
+use crate::escape;
 use crate::files::{self, Mount, OnPath};
 use crate::ids::{AppName, ReleaseId, Selector};
 use crate::manifest::{MODE_MASK, Root, Totals};
 use crate::monitor::Monitor;
-use crate::reassembly::{self, ChunkSource, TreeOptions};
+use crate::reassembly::{self, ChunkSource, OutsideLinks, TreeOptions};
 use crate::recipe::ChunkRef;
 use crate::store::{self, Store};
 
@@ -41,6 +42,7 @@ pub struct Pulled {
     /// The application.
     pub app: AppName,
     /// Where it is now.
+    #[serde(serialize_with = "escape::serialize_path")]
     pub place: PathBuf,
     /// Files of the release.
     pub files: u64,
@@ -67,6 +69,8 @@ pub struct PullOptions {
     pub delete: bool,
     /// Workers for hashing.
     pub threads: usize,
+    /// What becomes of links that lead outside the release.
+    pub outside_links: OutsideLinks,
     /// What the link carries, in bytes a second, where that is known.
     pub link_rate: Option<f64>,
 }
@@ -117,7 +121,11 @@ pub async fn pull_tree(
             let held = Held { present: &present, fetched: &store };
             let tree = staging.tree();
             let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
-            let tree_options = TreeOptions { folder_mode: Some(mode), ..TreeOptions::default() };
+            let tree_options = TreeOptions {
+                folder_mode: Some(mode),
+                outside_links: options.outside_links,
+                ..TreeOptions::default()
+            };
             reassembly::write_tree(&root, &held, &tree, &tree_options, monitor.as_ref())?;
             if let Some(was) = &was {
                 was.keep_owner(&tree, mode, monitor.as_ref())?;
@@ -313,7 +321,7 @@ fn scan_place(
     options: PullOptions,
     monitor: &dyn Monitor,
 ) -> Result<Scan, scan::Error> {
-    let everything = Selection { ignore_files_off: true, ..Selection::default() };
+    let everything = Selection::everything();
     let archives = Archives::new(staging.to_owned());
     let reader = scan::Reader {
         selection: &everything,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use super::apart::{Archives, Taker};
+use super::sparse::{self, Piece};
 use super::{Error, Part, Parts};
 use crate::chunking::Profile;
 use crate::files::{self, OnPath};
@@ -144,10 +145,16 @@ fn read(
     }
     let mut part = Vec::with_capacity(PART_CHUNKS);
     let mut unreported = 0;
-    let read = profile.cut_all::<ReadStop>(&file, buffer, |bytes| {
-        let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
-        part.push(ChunkRef { id: ChunkId::of(bytes), bytes: length });
-        unreported += u64::from(length);
+    let read = sparse::cut_all::<ReadStop>(&file, job.size, profile, buffer, |piece| {
+        let chunk = match piece {
+            Piece::Data(bytes) => {
+                let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
+                ChunkRef { id: ChunkId::of(bytes), bytes: length }
+            }
+            Piece::Zeros(chunk) => chunk,
+        };
+        part.push(chunk);
+        unreported += u64::from(chunk.bytes);
         if part.len() == PART_CHUNKS {
             monitor.advance(Phase::Scan, std::mem::take(&mut unreported));
             job.parts.send(Ok(Part::Chunks(std::mem::take(&mut part)))).map_err(|_| ReadStop::Unheard)?;

@@ -6,17 +6,26 @@
 //! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
 mod apart;
+mod dropped;
+mod error;
 mod hasher;
+mod lister;
+mod names;
+mod refused;
+mod selection;
+mod sparse;
 mod spool;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use apart::{Archives, Streams};
+pub use dropped::{Dropped, Lost};
+pub use error::Error;
+pub use refused::RefusedLinks;
+pub use selection::{Links, Patterns, Selection};
 pub use spool::{Body, Holder, Located, Spool};
-pub use walk::Selection;
 
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -27,102 +36,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::apart::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use crate::chunking::Profile;
-use crate::faults::{Fault, Faulty, io_hint};
-use crate::files::{self, OnPath};
+use crate::files::OnPath;
 use crate::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
 use crate::monitor::{Monitor, Phase};
 use crate::recipe::{ChunkRef, Recipe};
 use crate::threads;
-
-/// Why a path could not be scanned.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file or folder cannot be read.
-    #[error(transparent)]
-    File(#[from] files::Error),
-    /// The walk met something it cannot list.
-    #[error("could not list {}: {source}", .path.display())]
-    Walk {
-        /// Where the walk began.
-        path: PathBuf,
-        /// What it met.
-        source: ignore::Error,
-    },
-    /// A file that was written while it was read.
-    #[error("{} changed while it was read", .0.display())]
-    Changed(PathBuf),
-    /// An archive that was not read, as it looks as it did, and whose content must be sent now.
-    #[error("{} must be read again: the proxy lacks some of its content", .0.display())]
-    Unread(PathBuf),
-    /// A file that was listed and then was gone.
-    #[error("{} vanished while the tree was read", .0.display())]
-    Vanished(PathBuf),
-    /// No thread reads it.
-    #[error(transparent)]
-    Threads(#[from] threads::Error),
-    /// A name, link or tree that no release can hold.
-    #[error(transparent)]
-    Manifest(#[from] manifest::Error),
-    /// Neither a file nor a directory.
-    #[error("{} is neither a file nor a directory", .0.display())]
-    Kind(PathBuf),
-    /// A `--exclude` that is no pattern.
-    #[error("`{pattern}` is not a pattern: {source}")]
-    Pattern {
-        /// As it was given.
-        pattern: String,
-        /// What is wrong with it.
-        source: ignore::Error,
-    },
-}
-
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Changed(_) | Self::Vanished(_) | Self::Unread(_) => Fault::Retry,
-            Self::Manifest(error) => error.fault(),
-            Self::Threads(error) => error.fault(),
-            Self::Walk { source, .. } => source.io_error().map_or(Fault::Input, Fault::of_io),
-            Self::Kind(_) | Self::Pattern { .. } => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Threads(error) => return error.hint(),
-            Self::Changed(_) | Self::Vanished(_) => "push when the build has finished, or exclude the path",
-            Self::Manifest(manifest::Error::Link { .. }) => {
-                "make the link relative and keep it inside the tree, or exclude it with --exclude or .whitignore"
-            }
-            Self::Pattern { .. } => "write it as in a .gitignore file, and quote it for the shell",
-            Self::File(error) => return hint_of_reading(&error.source, &error.path),
-            Self::Walk { source, path } => return hint_of_reading(source.io_error()?, path),
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
-}
-
-/// What to do about what the system said while a tree was read.
-fn hint_of_reading(error: &io::Error, path: &Path) -> Option<String> {
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => "make it readable, or exclude it with --exclude or .whitignore",
-        // Reading takes no room; noting down what was read does.
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room there, or name folders with more room in TMPDIR and WHIT_STATE; --no-memory needs less"
-        }
-        _ => return io_hint(error, path),
-    };
-    Some(hint.to_owned())
-}
-
-impl Error {
-    /// Whether reading everything once more may help.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Changed(_) | Self::Vanished(_) | Self::Unread(_))
-    }
-}
 
 /// A scanned tree or file: its root, its segments, and where each chunk can be read again.
 #[derive(Debug)]
@@ -137,6 +55,8 @@ pub struct Scan {
     pub seen: Seen,
     /// Archives that were taken apart.
     pub apart: Apart,
+    /// What the release does not keep of what was scanned.
+    pub dropped: Vec<Dropped>,
 }
 
 /// Archives of a release that are taken apart.
@@ -304,18 +224,26 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
         shape: top.shape,
         ended: ended.filter(|_| memory.is_none()).cloned(),
     };
-    std::thread::scope(|scope| {
+    let listing = std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
         let pool = hasher::Pool::start(scope, profile, threads.max(1), archives, monitor)?;
-        let lister = walk::Lister::new(pool, recall, archives.is_some(), listed_in, monitor);
+        let lister = lister::Lister::new(pool, recall, archives.is_some(), listed_in, monitor);
         let walker = threads::start(scope, || walk::list(&top, selection, lister))?;
         let collected = collector.collect(&listed);
         // The walker stops when nobody listens; its own error comes first, being the cause.
         drop(listed);
-        walker.join().expect("the walker does not panic")?;
-        collected
+        let listing = walker.join().expect("the walker does not panic")?;
+        collected.map(|()| listing)
     })?;
-    let mut scan = collector.finish()?;
+    let mut scan = collector.finish(listing.dropped)?;
+    let totals = scan.root.totals;
+    if totals.files + totals.symlinks == 0 && selection.needs_files {
+        let path = path.to_owned();
+        return Err(match listing.left_out {
+            Some((first, pattern)) => Error::LeftOut { path, pattern, first },
+            None => Error::Empty(path),
+        });
+    }
     let same = |memory: &&Memory| {
         scan.seen.remembered == scan.root.totals.files && memory.release() == scan.root.release()
     };
@@ -419,14 +347,14 @@ impl Collector {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Scan, Error> {
+    fn finish(mut self, dropped: Vec<Dropped>) -> Result<Scan, Error> {
         let builder = std::mem::replace(&mut self.builder, Builder::new(Profile::DEFAULT));
         let (last, root, segments) = builder.finish(self.shape)?;
         if let Some(segment) = last {
             self.end_segment(&segment)?;
         }
         std::mem::take(&mut self.checker).finish(&root)?;
-        Ok(Scan { root, segments, spool: self.spool, seen: self.seen, apart: self.apart })
+        Ok(Scan { root, segments, spool: self.spool, seen: self.seen, apart: self.apart, dropped })
     }
 }
 

@@ -219,7 +219,7 @@ impl Written {
                         *offset += u64::from(chunk.bytes);
                     }
                 }
-                Item::Directory { .. } | Item::Symlink { .. } => {}
+                _ => {}
             }
         }
         Ok(chunks)

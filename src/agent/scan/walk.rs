@@ -1,52 +1,23 @@
 //! Lists what is to be pushed, in the manifest's order.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
 
-use ignore::WalkBuilder;
-use ignore::overrides::{Override, OverrideBuilder};
-
-use super::super::memory::{Recall, Stat};
-use super::hasher::Pool;
-use super::{Error, Listed};
+use super::dropped::{Dropped, Losses, Lost};
+use super::lister::{Lister, Unheard};
+use super::names::{self, FileId, Name, Names, id_of};
+use super::selection::Patterns;
+use super::{Error, Links, RefusedLinks, Selection, path_below};
 use crate::files::OnPath;
-use crate::manifest::{EntryPath, FOLDER_MODE, Item, MODE_MASK, Shape};
-use crate::monitor::{Monitor, Phase};
-use crate::recipe::Recipe;
+use crate::manifest::{EntryPath, FOLDER_MODE, Item, Leads, MODE_MASK, Shape, leads, wound_through};
 
-/// The file whose patterns, in gitignore syntax, keep paths out of a release.
-const IGNORE_FILE: &str = ".whitignore";
-
-/// What of a tree is pushed.
-#[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// Patterns in gitignore syntax, relative to the top; what they match is left out.
-    pub exclude: Vec<String>,
-    /// Whether `.whitignore` files are heeded; they are by default.
-    pub ignore_files_off: bool,
-}
-
-impl Selection {
-    /// Compiles the patterns for a tree at `top`; what they match is left out as `Match::Ignore`.
-    ///
-    /// # Errors
-    /// [`Error::Pattern`] names the first that is none.
-    pub fn overrides(&self, top: &Path) -> Result<Override, Error> {
-        let refused = |pattern: &str, source| Error::Pattern { pattern: pattern.to_owned(), source };
-        let mut builder = OverrideBuilder::new(top);
-        for pattern in &self.exclude {
-            // An override names what is kept; with `!` before it, what is left out.
-            builder.add(&format!("!{pattern}")).map_err(|source| {
-                // What is wrong with it, without the `!` that was not given.
-                refused(pattern, OverrideBuilder::new(top).add(pattern).err().unwrap_or(source))
-            })?;
-        }
-        builder.build().map_err(|source| refused(&self.exclude.join(" "), source))
-    }
-}
+/// Entries below the links of one tree that are followed: a link to `/` ends somewhere.
+const FOLLOWED_ENTRIES_MAX: u64 = 1_000_000;
 
 /// Where a scan begins.
 pub(super) struct Top {
@@ -79,130 +50,308 @@ impl Top {
     }
 }
 
-/// Entries handed over together, and chunk references in all but the last of them: a batch is at most 200 KB.
-const BATCH_ENTRIES: usize = 64;
-
-/// Hands entries to the collector, and files to the workers.
-pub(super) struct Lister<'a> {
-    pool: Pool,
-    recall: Option<Recall<'a>>,
-    /// Whether archives are taken apart.
-    apart: bool,
-    listed: SyncSender<Vec<Listed>>,
-    batch: Vec<Listed>,
-    monitor: &'a dyn Monitor,
-}
-
-/// Nobody listens any more.
-struct Unheard;
-
-impl<'a> Lister<'a> {
-    pub fn new(
-        pool: Pool,
-        recall: Option<Recall<'a>>,
-        apart: bool,
-        listed: SyncSender<Vec<Listed>>,
-        monitor: &'a dyn Monitor,
-    ) -> Self {
-        Self { pool, recall, apart, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
-    }
-
-    fn entry(&mut self, item: Item) -> Result<(), Unheard> {
-        self.add(Listed::Entry(item))
-    }
-
-    fn file(&mut self, path: EntryPath, place: &Path, metadata: &Metadata) -> Result<(), Unheard> {
-        let (mode, size, stat) = (mode_of(metadata), metadata.len(), Stat::of(metadata));
-        if let Some(recall) = &mut self.recall
-            && recall.find(&path, size, &stat)
-            && let Some(recipe) = recall.recipe()
-            && (self.apart || recipe == Recipe::Chunks)
-        {
-            self.monitor.advance(Phase::Scan, size);
-            return self.remembered(Item::File { path, mode, size, recipe }, stat);
-        }
-        // A worker waits for the collector, so that the collector must know of the files before this one.
-        self.send()?;
-        let parts = self.pool.hash(place.to_owned(), size);
-        self.add(Listed::File { path, mode, size, stat, parts })
-    }
-
-    fn remembered(&mut self, file: Item, stat: Stat) -> Result<(), Unheard> {
-        self.add(Listed::Remembered(file, stat))?;
-        while let Some(chunks) = self.recall.as_mut().and_then(Recall::chunks) {
-            self.add(Listed::Chunks(chunks))?;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, entry: Listed) -> Result<(), Unheard> {
-        let is_large = matches!(&entry, Listed::Chunks(chunks) if chunks.len() > BATCH_ENTRIES);
-        self.batch.push(entry);
-        if is_large || self.batch.len() >= BATCH_ENTRIES { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<(), Unheard> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ENTRIES));
-        self.listed.send(batch).map_err(|_| Unheard)
-    }
+/// What is said of a tree that was listed.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// What is not kept of it.
+    pub dropped: Vec<Dropped>,
+    /// The first entry that was left out, and by which pattern.
+    pub left_out: Option<(EntryPath, String)>,
 }
 
 /// Lists all entries; ends early, without an error, when nobody listens any more.
-pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> Result<(), Error> {
+pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> Result<Listing, Error> {
     if top.shape == Shape::File {
         let metadata = fs::metadata(&top.path).on("read", &top.path)?;
         let path = EntryPath::new(top.path.file_name().unwrap_or_default().as_bytes())?;
+        let mut losses = Losses::default();
+        losses.examine(&path, &top.path, &metadata, metadata.uid());
         drop(lister.file(path, &top.path, &metadata).and_then(|()| lister.send()));
-        return Ok(());
+        return Ok(Listing { dropped: losses.finish(), left_out: None });
     }
-    let mut walk = WalkBuilder::new(&top.path);
-    walk.standard_filters(false).parents(false).follow_links(false).sort_by_file_name(std::cmp::Ord::cmp);
-    if !selection.ignore_files_off {
-        walk.add_custom_ignore_filename(IGNORE_FILE);
+    let metadata = fs::metadata(&top.path).on("read", &top.path)?;
+    let mut walk = Walk {
+        base: &top.base,
+        selection,
+        patterns: selection.patterns()?,
+        apart: apart(top, selection)?,
+        owner: metadata.uid(),
+        lister,
+        losses: Losses::default(),
+        left_out: None,
+        names: None,
+        refused: RefusedLinks::default(),
+        following: Vec::new(),
+        followed: 0,
+    };
+    walk.check_apart(&top.path, &metadata)?;
+    match walk.folder(&top.path, None) {
+        Ok(()) => {}
+        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::Unheard) => return Ok(Listing::default()),
     }
-    walk.overrides(selection.overrides(&top.path)?);
-    for entry in walk.build() {
-        let entry = entry.map_err(|source| walk_error(&top.path, source))?;
-        let below = entry.path().strip_prefix(&top.path).unwrap_or(entry.path());
-        if below.as_os_str().is_empty() {
-            continue;
-        }
-        let path = EntryPath::new(below.as_os_str().as_bytes())?;
-        let kind = match fs::symlink_metadata(entry.path()) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::Vanished(entry.path().to_owned()));
+    if walk.refused.count > 0 {
+        return Err(Error::OutsideLinks(walk.refused));
+    }
+    if let Some(path) = walk.names.as_ref().and_then(Names::contradiction) {
+        return Err(Error::Changed(path_below(&top.base, path)));
+    }
+    drop(walk.lister.send());
+    Ok(Listing { dropped: walk.losses.finish(), left_out: walk.left_out })
+}
+
+enum Stop {
+    Failed(Error),
+    Unheard,
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Unheard> for Stop {
+    fn from(_: Unheard) -> Self {
+        Self::Unheard
+    }
+}
+
+/// Goes through a tree. Memory: the names of each open folder, and those of [`Names`].
+struct Walk<'a> {
+    base: &'a Path,
+    selection: &'a Selection,
+    patterns: Patterns,
+    apart: HashMap<FileId, &'static str>,
+    owner: u32,
+    lister: Lister<'a>,
+    losses: Losses,
+    left_out: Option<(EntryPath, String)>,
+    /// Counted when the first file with several names is met: most trees have none.
+    names: Option<Names>,
+    refused: RefusedLinks,
+    /// Links that are being followed, outermost first.
+    following: Vec<Followed>,
+    /// Entries below them, so far.
+    followed: u64,
+}
+
+/// A link to a folder that stands in its place.
+struct Followed {
+    id: FileId,
+    /// Bytes of the link's path.
+    length: usize,
+}
+
+impl Walk<'_> {
+    /// Lists what lies in the folder at `place`, which is the entry `path`, or the top.
+    fn folder(&mut self, place: &Path, path: Option<&EntryPath>) -> Result<(), Stop> {
+        self.patterns.enter(below(path), place, self.lister.monitor());
+        for name in names_in(place)? {
+            let (place, path) = (place.join(&name), child(path, &name)?);
+            let metadata = examine(&place)?;
+            if let Some(pattern) = self.patterns.left_out(below(Some(&path)), metadata.is_dir()) {
+                self.left_out.get_or_insert((path, pattern));
+                continue;
             }
-            result => result.on("examine", entry.path())?,
-        };
-        let heard = if kind.is_dir() {
-            lister.entry(Item::Directory { path, mode: mode_of(&kind) })
-        } else if kind.is_symlink() {
-            let target = fs::read_link(entry.path()).on("read", entry.path())?;
-            lister.entry(Item::Symlink { path, target: target.into_os_string().into_vec() })
-        } else if kind.is_file() {
-            lister.file(path, entry.path(), &kind)
+            self.entry(&place, path, &metadata)?;
+        }
+        self.patterns.leave();
+        Ok(())
+    }
+
+    fn entry(&mut self, place: &Path, path: EntryPath, metadata: &Metadata) -> Result<(), Stop> {
+        if !self.following.is_empty() {
+            self.followed += 1;
+            if self.followed > FOLLOWED_ENTRIES_MAX {
+                return Err(Error::Endless(path, FOLLOWED_ENTRIES_MAX).into());
+            }
+        }
+        if metadata.is_dir() {
+            self.check_apart(place, metadata)?;
+            self.losses.examine(&path, place, metadata, self.owner);
+            self.item(Item::Directory { path: path.clone(), mode: mode_of(metadata) })?;
+            self.folder(place, Some(&path))
+        } else if metadata.is_symlink() {
+            self.symlink(place, path)
+        } else if metadata.is_file() {
+            self.losses.examine(&path, place, metadata, self.owner);
+            self.file(place, path, metadata)
         } else {
-            lister
-                .monitor
-                .note(&format!("skipped {}: neither a file, a directory nor a link", entry.path().display()));
-            continue;
-        };
-        if heard.is_err() {
-            return Ok(());
+            self.losses.add(Lost::SpecialFiles, &path);
+            Ok(())
         }
     }
-    drop(lister.send());
-    Ok(())
+
+    fn file(&mut self, place: &Path, path: EntryPath, metadata: &Metadata) -> Result<(), Stop> {
+        // What is followed is a copy in any case.
+        let name = if metadata.nlink() > 1 && self.following.is_empty() {
+            if self.names.is_none() {
+                self.names = Some(names::count(self.base, &mut self.selection.patterns()?)?);
+            }
+            self.names.as_mut().map_or(Name::Only, |names| names.name(metadata, &path))
+        } else {
+            Name::Only
+        };
+        match name {
+            Name::Further(target) => self.item(Item::HardLink { path, target }),
+            Name::Only => self.content(path, place, metadata),
+            Name::First => {
+                self.content(path, place, metadata)?;
+                self.item(Item::Linked)
+            }
+        }
+    }
+
+    fn symlink(&mut self, place: &Path, path: EntryPath) -> Result<(), Stop> {
+        let target = fs::read_link(place).on("read", place)?.into_os_string().into_vec();
+        if self.stays_inside(&path, &target)? {
+            return self.item(Item::Symlink { path, target });
+        }
+        match self.selection.links {
+            Links::Keep => self.item(Item::OutsideLink { path, target }),
+            Links::Skip => {
+                self.losses.add(Lost::OutsideLinks, &path);
+                Ok(())
+            }
+            Links::Refuse => {
+                self.refused.add(path, target);
+                Ok(())
+            }
+            Links::Follow => self.follow(place, path),
+        }
+    }
+
+    /// Whether a link leads nowhere outside the tree, or outside the folder that a link is followed to.
+    fn stays_inside(&self, path: &EntryPath, target: &[u8]) -> Result<bool, Stop> {
+        let from = self.following.last().map_or(0, |followed| followed.length + 1);
+        Ok(match leads(&EntryPath::new(&path.as_bytes()[from..])?, target) {
+            Leads::Inside => true,
+            Leads::Outside => false,
+            // A name before a `..` that is a link itself leads elsewhere.
+            Leads::Winding => wound_through(path, target).iter().all(|through| {
+                let place = self.base.join(OsStr::from_bytes(through));
+                !fs::symlink_metadata(place).is_ok_and(|kind| kind.is_symlink())
+            }),
+        })
+    }
+
+    /// Lists what a link leads to in the link's place.
+    fn follow(&mut self, place: &Path, path: EntryPath) -> Result<(), Stop> {
+        let metadata = match fs::metadata(place) {
+            // It leads nowhere, or in a circle.
+            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(LOOP) => {
+                self.losses.add(Lost::OutsideLinks, &path);
+                return Ok(());
+            }
+            result => result.on("follow", place)?,
+        };
+        if !metadata.is_dir() {
+            return self.entry(place, path, &metadata);
+        }
+        let id = id_of(&metadata);
+        let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = fs::canonicalize(parent).on("find", parent)?;
+        let is_above = self.following.iter().any(|followed| followed.id == id)
+            || parent.ancestors().any(|above| fs::metadata(above).is_ok_and(|above| id_of(&above) == id));
+        if is_above {
+            return Err(Error::Circle(path).into());
+        }
+        self.following.push(Followed { id, length: path.as_bytes().len() });
+        self.entry(place, path, &metadata)?;
+        self.following.pop();
+        Ok(())
+    }
+
+    fn content(&mut self, path: EntryPath, place: &Path, metadata: &Metadata) -> Result<(), Stop> {
+        // Once it is known that nothing is pushed, only the other links are of interest.
+        if self.refused.count > 0 { Ok(()) } else { Ok(self.lister.file(path, place, metadata)?) }
+    }
+
+    fn item(&mut self, item: Item) -> Result<(), Stop> {
+        if self.refused.count > 0 { Ok(()) } else { Ok(self.lister.entry(item)?) }
+    }
+
+    fn check_apart(&self, place: &Path, metadata: &Metadata) -> Result<(), Error> {
+        match self.apart.get(&id_of(metadata)) {
+            Some(what) => Err(Error::Apart { place: place.to_owned(), what }),
+            None => Ok(()),
+        }
+    }
 }
 
-fn mode_of(kind: &Metadata) -> u16 {
+/// ELOOP: more links one after another than the system follows.
+const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
+
+/// The folders that must not be part of the tree.
+///
+/// # Errors
+/// One that is not there yet would be.
+fn apart(top: &Top, selection: &Selection) -> Result<HashMap<FileId, &'static str>, Error> {
+    let mut found = HashMap::new();
+    for (place, what) in &selection.apart {
+        match fs::metadata(place) {
+            Ok(metadata) => drop(found.insert(id_of(&metadata), *what)),
+            Err(_) if would_be_pushed(top, selection, &std::path::absolute(place).on("find", place)?)? => {
+                return Err(Error::Apart { place: place.clone(), what });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a folder that is not there would be part of the tree.
+fn would_be_pushed(top: &Top, selection: &Selection, place: &Path) -> Result<bool, Error> {
+    let is_there = |path: &&Path| fs::metadata(path).is_ok();
+    let (Some(above), Ok(base)) = (place.ancestors().find(is_there), fs::canonicalize(&top.base)) else {
+        return Ok(false);
+    };
+    // Below a file there will never be a folder.
+    let Some(real) = fs::canonicalize(above).ok().filter(|real| real.is_dir()) else { return Ok(false) };
+    let real = real.join(place.strip_prefix(above).unwrap_or(place));
+    let Ok(within) = real.strip_prefix(&base) else { return Ok(false) };
+    let mut patterns = selection.patterns()?;
+    let mut at = PathBuf::new();
+    for name in within.components() {
+        patterns.enter(&at, &base.join(&at), &crate::monitor::Silent);
+        at.push(name);
+        if patterns.left_out(&at, true).is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The names in a folder, in the manifest's order.
+pub(super) fn names_in(place: &Path) -> Result<Vec<OsString>, Error> {
+    let listed = match fs::read_dir(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Vanished(place.to_owned())),
+        result => result.on("list", place)?,
+    };
+    let names: Result<Vec<OsString>, _> = listed.map(|entry| entry.map(|entry| entry.file_name())).collect();
+    let mut names = names.on("list", place)?;
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn examine(place: &Path) -> Result<Metadata, Error> {
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Vanished(place.to_owned())),
+        result => Ok(result.on("examine", place)?),
+    }
+}
+
+pub(super) fn child(folder: Option<&EntryPath>, name: &OsStr) -> Result<EntryPath, Error> {
+    let mut path = folder.map(|folder| [folder.as_bytes(), b"/"].concat()).unwrap_or_default();
+    path.extend_from_slice(name.as_bytes());
+    Ok(EntryPath::new(path)?)
+}
+
+pub(super) fn below(path: Option<&EntryPath>) -> &Path {
+    Path::new(OsStr::from_bytes(path.map_or(&[], EntryPath::as_bytes)))
+}
+
+pub(super) fn mode_of(kind: &Metadata) -> u16 {
     u16::try_from(kind.permissions().mode() & u32::from(MODE_MASK)).expect("nine bits fit")
-}
-
-fn walk_error(top: &Path, source: ignore::Error) -> Error {
-    let gone = source.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-    if gone { Error::Vanished(top.to_owned()) } else { Error::Walk { path: top.to_owned(), source } }
 }

@@ -37,7 +37,7 @@ pub fn edges<R: Release>(ranges: &[Range<usize>], release: &mut R) -> Result<Edg
                             .map(|entry| Entry { first: before, ..entry }),
                     ),
                     Item::Chunk(_) => before += 1,
-                    Item::Directory { .. } | Item::Symlink { .. } => {}
+                    _ => {}
                 }
             }
         }

@@ -64,7 +64,7 @@ impl Entry {
                 }
                 Item::Chunk(_) if chunks == before => break,
                 Item::Chunk(_) => chunks += 1,
-                Item::Directory { .. } | Item::Symlink { .. } => {}
+                _ => {}
             }
         }
         entry

@@ -1,9 +1,11 @@
 //! What the planner hands to the workers.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 
+use crate::ids::ChunkId;
+use crate::limits::CHUNK_BYTES_MAX;
 use crate::manifest::EntryPath;
 use crate::recipe::{ChunkRef, Container};
 
@@ -17,6 +19,14 @@ pub(super) const LINK_CHUNKS_MAX: usize = 64 * 1024;
 pub(super) const BATCH_BYTES: u64 = 1024 * 1024;
 /// Files of one batch.
 pub(super) const BATCH_FILES_MAX: usize = 256;
+
+/// The largest chunk, of nothing but zeros: in a longer run of them all chunks are this, wherever it begins.
+static ZEROS: LazyLock<ChunkId> = LazyLock::new(|| ChunkId::of(&[0; CHUNK_BYTES_MAX as usize]));
+
+/// Whether a chunk becomes a hole of its file: 64 KiB of zeros, many pages of any file system.
+pub(in crate::reassembly) fn is_hole(chunk: &ChunkRef) -> bool {
+    chunk.bytes == CHUNK_BYTES_MAX && chunk.id == *ZEROS
+}
 
 /// Work for one worker.
 pub(super) enum Job {

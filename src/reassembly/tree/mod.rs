@@ -24,6 +24,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::jobs::is_hole;
 use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
@@ -51,13 +52,16 @@ pub struct TreeOptions<'a> {
     pub sync: bool,
     /// The permission bits of the new folder itself; those of the release by default.
     pub folder_mode: Option<u16>,
+    /// Whether links that lead outside the release are written; they are refused by default.
+    pub outside_links: OutsideLinks,
 }
 
 impl Default for TreeOptions<'_> {
     fn default() -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (previous, reuse, cancelled) = (None, Reuse::default(), None);
-        Self { threads, previous, reuse, cancelled, sync: true, folder_mode: None }
+        let outside_links = OutsideLinks::default();
+        Self { threads, previous, reuse, cancelled, sync: true, folder_mode: None, outside_links }
     }
 }
 
@@ -80,6 +84,20 @@ pub enum Reuse {
     /// By a reflink, else by a hard link, else by a copy. A hard link saves time and room, but an
     /// application that writes into its files in place changes both releases.
     HardLink,
+}
+
+/// What becomes of links that lead outside the release, where whoever pushed it kept them.
+///
+/// Nothing is ever written through a link. But whoever reads through one at the destination, as a web server may, reads
+/// what lies outside: whether that is wanted is for the destination's owner to say, not for who pushes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutsideLinks {
+    /// The first of them is an error.
+    #[default]
+    Refuse,
+    /// They are written as they are.
+    Keep,
 }
 
 /// What [`write_tree`] wrote.
@@ -166,6 +184,7 @@ fn write_entries(
         planner
     });
     site.outcome()?;
+    planner.link(&mut *source.reader())?;
     planner.seal_directories(&mut *source.reader())?;
     Ok(planner.written())
 }

@@ -1,5 +1,6 @@
 //! Walks the manifest: makes what needs no content, and jobs of the rest.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
@@ -7,11 +8,11 @@ use std::sync::mpsc::SyncSender;
 use super::Written;
 use super::jobs::{
     BATCH_BYTES, BATCH_FILES_MAX, Basis, Job, LINK_CHUNKS_MAX, Output, PART_BYTES, PART_CHUNKS_MAX, Part,
-    Whole,
+    Whole, is_hole,
 };
 use super::same::SameFiles;
 use super::site::{Site, waits_for_its_mode};
-use super::{Reuse, worker};
+use super::{OutsideLinks, Reuse, worker};
 use crate::files;
 use crate::manifest::{self, EntryPath, Item, Root};
 use crate::reassembly::{ChunkReader, Error, Items};
@@ -29,6 +30,7 @@ pub(super) struct Planner<'a> {
     batch_bytes: u64,
     batch_chunks: usize,
     sealed_directories: bool,
+    hard_links: bool,
     written: Written,
 }
 
@@ -63,6 +65,7 @@ impl<'a> Planner<'a> {
             batch_bytes: 0,
             batch_chunks: 0,
             sealed_directories: false,
+            hard_links: false,
             written: Written::default(),
         }
     }
@@ -86,6 +89,19 @@ impl<'a> Planner<'a> {
                     self.end_file()?;
                     self.site.create_symlink(&path, &target)?;
                     self.written.symlinks += 1;
+                }
+                Item::OutsideLink { path, target } => {
+                    self.end_file()?;
+                    if self.site.outside_links == OutsideLinks::Refuse {
+                        return Err(Error::OutsideLink { path, target });
+                    }
+                    self.site.create_symlink(&path, &target)?;
+                    self.written.symlinks += 1;
+                }
+                Item::Linked => {}
+                Item::HardLink { .. } => {
+                    self.end_file()?;
+                    self.hard_links = true;
                 }
                 Item::File { path, mode, size, recipe } => {
                     self.end_file()?;
@@ -150,6 +166,9 @@ impl<'a> Planner<'a> {
             None => Arc::clone(open.output.insert(Arc::new(create(self.site, &open.file)?))),
         };
         let chunks = std::mem::take(&mut open.file.chunks);
+        if !matches!(output.basis, Basis::InPlace) {
+            reserve(self.site, &output, open.offset, &chunks)?;
+        }
         let part = Part { output, offset: open.offset, chunks };
         open.offset += std::mem::take(&mut open.gathered);
         self.send(Job::Part(part))
@@ -196,6 +215,32 @@ impl<'a> Planner<'a> {
         sender.send(job).map_err(|_| Error::Cancelled)
     }
 
+    /// Gives files their further names, now that all files are there.
+    ///
+    /// Reads the manifest once more, and only where there are such names, so that no list of them is kept.
+    ///
+    /// # Errors
+    /// The manifest cannot be read any more, or a name cannot be made.
+    pub(super) fn link(&self, reader: &mut dyn ChunkReader) -> Result<(), Error> {
+        if !self.hard_links {
+            return Ok(());
+        }
+        // The reader has proven that each target is a file that was written here, below real directories.
+        let mut copies: HashMap<EntryPath, EntryPath> = HashMap::new();
+        for item in Items::new(self.root, reader) {
+            let Item::HardLink { path, target } = item? else { continue };
+            self.site.go_on()?;
+            let first = copies.get(&target).unwrap_or(&target);
+            if !self.site.link_within(first, &path)? {
+                // A file has as many names as its file system allows; others, and all where there are no hard links,
+                // are names of a copy.
+                self.site.copy_within(&target, &path)?;
+                copies.insert(target, path);
+            }
+        }
+        Ok(())
+    }
+
     /// Gives directories that their owner may not write to their modes, each after what lies below it.
     ///
     /// Reads the manifest once more, and only where there are such directories, so that no list of them
@@ -229,13 +274,29 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Reserves room for chunks from `offset` on, but for those that become holes.
+fn reserve(site: &Site<'_>, output: &Output, offset: u64, chunks: &[ChunkRef]) -> Result<(), files::Error> {
+    let path = site.path(&output.path);
+    let mut run = offset..offset;
+    for chunk in chunks {
+        let end = run.end + u64::from(chunk.bytes);
+        if is_hole(chunk) {
+            files::reserve(&output.file, &path, run)?;
+            run = end..end;
+        } else {
+            run.end = end;
+        }
+    }
+    files::reserve(&output.file, &path, run)
+}
+
 /// Creates a large file at its full length, or as a reflink of the earlier one.
 fn create(site: &Site<'_>, wanted: &Whole) -> Result<Output, files::Error> {
     let file = site.create_file(&wanted.path, wanted.mode)?;
     let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
     let basis = site.basis(earlier, &file, wanted)?;
     if !matches!(basis, Basis::InPlace) {
-        files::reserve(&file, &site.path(&wanted.path), wanted.size)?;
+        site.set_length(&file, wanted)?;
     }
     Ok(Output { path: wanted.path.clone(), file, basis, rebuilt: AtomicBool::new(false) })
 }

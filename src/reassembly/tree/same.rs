@@ -43,7 +43,9 @@ impl SameFiles {
                     found.push(open.take(), open_bytes);
                     (open, open_bytes) = (Some(old.has_file(&path, size, recipe)), size);
                 }
-                Item::Directory { .. } | Item::Symlink { .. } => found.push(open.take(), open_bytes),
+                // Its chunks all came.
+                Item::Linked => {}
+                _ => found.push(open.take(), open_bytes),
             }
         }
         found.push(open, open_bytes);
@@ -96,9 +98,8 @@ impl Earlier<'_> {
                     self.failed = self.items.next().and_then(Result::err);
                     return false;
                 }
-                Some(Ok(Item::Chunk(_))) => None,
-                Some(Ok(Item::Directory { path, .. } | Item::Symlink { path, .. })) => Some((path, None)),
                 Some(Ok(Item::File { path, size, recipe, .. })) => Some((path, Some((*size, *recipe)))),
+                Some(Ok(item)) => item.path().map(|path| (path, None)),
             };
             match there {
                 Some((at, _)) if at > path => return false,

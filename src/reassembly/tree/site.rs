@@ -5,17 +5,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::jobs::{Basis, Whole};
-use super::{Reuse, TreeOptions, Written};
+use super::{OutsideLinks, Reuse, TreeOptions, Written};
 use crate::codec::Turns;
 use crate::files::{self, OnPath};
-use crate::manifest::EntryPath;
+use crate::manifest::{EntryPath, MODE_MASK};
 use crate::monitor::Monitor;
 use crate::reassembly::Error;
 
@@ -25,6 +27,7 @@ pub(super) struct Site<'a> {
     folder: OwnedFd,
     earlier: Option<OwnedFd>,
     pub(super) reuse: Reuse,
+    pub(super) outside_links: OutsideLinks,
     /// False once the file system has refused a reflink.
     reflinks: AtomicBool,
     pub(super) monitor: &'a dyn Monitor,
@@ -55,6 +58,7 @@ impl<'a> Site<'a> {
             folder,
             earlier,
             reuse: options.reuse,
+            outside_links: options.outside_links,
             reflinks: AtomicBool::new(true),
             monitor,
             cancelled: options.cancelled,
@@ -120,6 +124,11 @@ impl<'a> Site<'a> {
         Ok(file.into())
     }
 
+    /// Gives a new file its length; nothing is allocated for it.
+    pub(super) fn set_length(&self, file: &File, wanted: &Whole) -> Result<(), files::Error> {
+        self.on(file.set_len(wanted.size), "set the length of", &wanted.path)
+    }
+
     /// Creates a directory; one that its owner may not write to gets its mode at the end.
     pub(super) fn create_directory(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
         let created = rustix::fs::mkdirat(&self.folder, path.as_bytes(), Mode::RWXU);
@@ -166,7 +175,7 @@ impl<'a> Site<'a> {
             return Ok(Basis::Earlier(earlier));
         }
         // The earlier file may have grown since it was opened.
-        self.on(file.set_len(wanted.size), "set the length of", &wanted.path)?;
+        self.set_length(file, wanted)?;
         Ok(Basis::InPlace)
     }
 
@@ -187,6 +196,25 @@ impl<'a> Site<'a> {
         let opened = format!("/proc/self/fd/{}", earlier.as_raw_fd());
         let path = wanted.path.as_bytes();
         equal && rustix::fs::linkat(CWD, opened, &self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
+    }
+
+    /// Gives a file that was created here one more name; false where the file system gives it none.
+    pub(super) fn link_within(&self, file: &EntryPath, path: &EntryPath) -> Result<bool, files::Error> {
+        let (file, name) = (file.as_bytes(), path.as_bytes());
+        match rustix::fs::linkat(&self.folder, file, &self.folder, name, AtFlags::empty()) {
+            Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            result => self.on(result, "link", path).map(|()| true),
+        }
+    }
+
+    /// Copies a file that was created here, by a reflink where the file system can.
+    pub(super) fn copy_within(&self, from: &EntryPath, to: &EntryPath) -> Result<(), files::Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, from.as_bytes(), flags, Mode::empty());
+        let mut file: File = self.on(file, "open", from)?.into();
+        let mode = self.on(file.metadata(), "examine", from)?.mode() & u32::from(MODE_MASK);
+        let mut copy = self.create_file(to, u16::try_from(mode).expect("nine bits fit"))?;
+        self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)
     }
 
     /// Removes a file that was created here.

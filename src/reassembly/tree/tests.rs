@@ -54,6 +54,124 @@ fn a_release_is_written_with_every_kind_of_entry() {
 }
 
 #[test]
+fn runs_of_zeros_become_holes_and_changed_ones_are_right_again() {
+    const MIB: usize = 1024 * 1024;
+    let mut image = vec![0; 24 * MIB + 5];
+    image[..3000].copy_from_slice(&noise(1, 3000));
+    image[10 * MIB + 7..10 * MIB + 200_007].copy_from_slice(&noise(2, 200_000));
+    let mut changed = image.clone();
+    changed[10 * MIB + 100_000..10 * MIB + 200_007].fill(0);
+    changed[20 * MIB] = 1;
+    let tree = |image: &[u8]| {
+        let small = [noise(3, 1000), vec![0; 700_000]].concat();
+        vec![
+            Entry::file("all", 0o600, vec![0; 9 * MIB]),
+            Entry::file("image", 0o644, image),
+            Entry::file("small", 0o644, small),
+            Entry::file("zeros", 0o644, vec![0; 200_000]),
+        ]
+    };
+    let spoil = |copy: &Path| {
+        let file = fs::OpenOptions::new().write(true).open(copy.join("image")).expect("opened");
+        file.write_all_at(b"not zero", 5 * MIB as u64).expect("written");
+    };
+    for reuse in [Reuse::Copy, Reuse::HardLink] {
+        let (folder, ..) = write_after(reuse, &tree(&image), &tree(&changed), spoil);
+        let room = |name: &str| fs::metadata(folder.path().join(name)).expect("it is there").blocks() * 512;
+        assert!(room("old/all") < 200_000, "{} B", room("old/all"));
+        assert!(room("old/small") < 300_000, "{} B", room("old/small"));
+        for image in ["old/image", "next/image"] {
+            assert!(room(image) < MIB as u64, "{image} takes {} B", room(image));
+        }
+    }
+}
+
+fn path(text: &str) -> EntryPath {
+    EntryPath::new(text).expect("a plain path")
+}
+
+#[test]
+fn hard_links_are_linked_again() {
+    let mut source = MemorySource::default();
+    let chunk = source.add(noise(1, 100));
+    let file = |name: &str| Item::File { path: path(name), mode: 0o640, size: 100, recipe: Recipe::Chunks };
+    let chunk = Item::Chunk(ChunkRef { id: chunk.id, bytes: chunk.bytes });
+    let hard = |name: &str, target: &str| Item::HardLink { path: path(name), target: path(target) };
+    let items = [
+        file("a"),
+        chunk.clone(),
+        Item::Linked,
+        Item::Directory { path: path("d"), mode: 0o555 },
+        file("d/b"),
+        chunk.clone(),
+        hard("d/c", "a"),
+        hard("e", "a"),
+    ];
+    let root = source.manifest(Shape::Tree, &items);
+    assert_eq!(root.totals.files, 2);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = folder.path().join("copy");
+    write(&root, &source, &copy).expect("written");
+    let inode = |name: &str| fs::metadata(copy.join(name)).expect("it is there").ino();
+    assert_eq!([inode("d/c"), inode("e")], [inode("a"); 2]);
+    assert_ne!(inode("d/b"), inode("a"));
+    assert!(crate::reassembly::looks_complete(&root, &source, &copy).expect("read"));
+    let mut found = Vec::new();
+    crate::reassembly::write_file(&root, &source, Some(&path("e")), &mut found).expect("written");
+    assert_eq!(found, noise(1, 100));
+    // From an earlier copy they are linked, too.
+    let previous = Some(Previous { folder: &copy, root: &root });
+    for reuse in [Reuse::Copy, Reuse::HardLink] {
+        let next = folder.path().join(format!("{reuse:?}"));
+        let options = TreeOptions { previous, reuse, sync: false, ..TreeOptions::default() };
+        let written = write_tree(&root, &source, &next, &options, &Silent).expect("written");
+        assert_eq!(written.reused_files, 2);
+        let inode = |name: &str| fs::metadata(next.join(name)).expect("it is there").ino();
+        assert_eq!([inode("d/c"), inode("e")], [inode("a"); 2]);
+    }
+    for (what, items) in [
+        ("nothing before it", vec![hard("a", "b")]),
+        ("what comes later", vec![hard("a", "b"), file("b"), chunk.clone(), Item::Linked]),
+        ("a file that does not say so", vec![file("a"), chunk.clone(), hard("b", "a")]),
+        ("a folder", vec![Item::Directory { path: path("a"), mode: 0o755 }, hard("b", "a")]),
+        ("a link", vec![Item::Symlink { path: path("a"), target: b"x".to_vec() }, hard("b", "a")]),
+        (
+            "what lies behind a link",
+            vec![Item::OutsideLink { path: path("a"), target: b"/etc".to_vec() }, hard("b", "a/passwd")],
+        ),
+        ("another name", vec![file("a"), chunk.clone(), Item::Linked, hard("b", "a"), hard("c", "b")]),
+        ("a file without names", vec![file("a"), chunk.clone(), Item::Linked]),
+        ("a file twice", vec![file("a"), chunk.clone(), Item::Linked, Item::Linked, hard("b", "a")]),
+        ("half a file", vec![file("a"), Item::Linked, chunk.clone(), hard("b", "a")]),
+    ] {
+        let root = source.manifest(Shape::Tree, &items);
+        let place = folder.path().join("refused");
+        assert!(write(&root, &source, &place).is_err(), "a hard link to {what}");
+        assert!(!place.exists());
+    }
+}
+
+#[test]
+fn links_that_lead_outside_are_written_only_where_that_is_wanted() {
+    let mut source = MemorySource::default();
+    let outside = |target: &str| Item::OutsideLink { path: path("python"), target: target.into() };
+    let root = source.manifest(Shape::Tree, &[outside("/usr/bin/python3")]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let refused = write(&root, &source, &folder.path().join("refused")).expect_err("not wanted");
+    assert!(matches!(&refused, Error::OutsideLink { .. }), "{refused}");
+    let options = TreeOptions { outside_links: OutsideLinks::Keep, sync: false, ..TreeOptions::default() };
+    let copy = folder.path().join("copy");
+    write_tree(&root, &source, &copy, &options, &Silent).expect("written");
+    assert_eq!(fs::read_link(copy.join("python")).expect("a link"), Path::new("/usr/bin/python3"));
+    // Nothing is written through one, and one that leads inside has another form.
+    let file = Item::File { path: path("python/x"), mode: 0o644, size: 0, recipe: Recipe::Chunks };
+    for items in [vec![outside("/tmp"), file], vec![outside("inside")], vec![outside("")]] {
+        let root = source.manifest(Shape::Tree, &items);
+        assert!(write_tree(&root, &source, &folder.path().join("bad"), &options, &Silent).is_err());
+    }
+}
+
+#[test]
 fn a_folder_that_exists_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("mine"), "mine").expect("written");

@@ -7,10 +7,11 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Reuse;
-use super::jobs::{Basis, Job, Output, Whole};
+use super::jobs::{Basis, Job, Output, Whole, is_hole};
 use super::site::Site;
 use crate::files;
 use crate::ids::ChunkId;
+use crate::limits::CHUNK_BYTES_MAX;
 use crate::monitor::Phase;
 use crate::reassembly::walk::read_chunk;
 use crate::reassembly::{Archive, ChunkReader, Error, Rebuilt, write_archive};
@@ -81,6 +82,9 @@ impl<'a> Worker<'a> {
             // The first refused reflink: now that this is known, a link can be tried.
             site.remove_file(&wanted.path)?;
             return self.whole(wanted);
+        }
+        if !matches!(basis, Basis::InPlace) && wanted.chunks.iter().any(is_hole) {
+            site.set_length(&file, &wanted)?;
         }
         let output = Output { path: wanted.path, file, basis, rebuilt: AtomicBool::new(false) };
         self.fill(&output, 0, &wanted.chunks)?;
@@ -175,6 +179,11 @@ impl<'a> Worker<'a> {
         let (mut begin, mut next) = (offset, offset);
         for chunk in chunks {
             let pending = self.buffer.len();
+            if is_hole(chunk) && self.hole(output, (begin, next))? {
+                next += u64::from(chunk.bytes);
+                begin = next;
+                continue;
+            }
             let found = match &output.basis {
                 Basis::None => false,
                 Basis::Earlier(earlier) => self.take_from(earlier, next, chunk),
@@ -199,6 +208,19 @@ impl<'a> Worker<'a> {
         self.write(output, begin)?;
         self.site.monitor.advance(Phase::Rebuild, next - offset);
         Ok(())
+    }
+
+    /// Leaves out a chunk of zeros that lies at the second offset, and writes what is pending from the first on; false
+    /// where the zeros must be written.
+    fn hole(&mut self, output: &Output, (begin, next): (u64, u64)) -> Result<bool, Error> {
+        let part = next..next + u64::from(CHUNK_BYTES_MAX);
+        if matches!(output.basis, Basis::InPlace)
+            && !files::punch(&output.file, &self.site.path(&output.path), part)?
+        {
+            return Ok(false);
+        }
+        self.write(output, begin)?;
+        Ok(true)
     }
 
     /// Appends a chunk from a file that may have changed; false, and nothing appended, where it has.

@@ -57,7 +57,9 @@ fn segment(bytes: &[u8], items: &[Item]) {
 }
 
 fn encode_segment(items: &[Item]) -> Vec<u8> {
-    let mut bytes = vec![0x11];
+    let has_links =
+        |item: &Item| matches!(item, Item::Linked | Item::HardLink { .. } | Item::OutsideLink { .. });
+    let mut bytes = vec![if items.iter().any(has_links) { 0x15 } else { 0x11 }];
     for item in items {
         item.encode(&mut bytes);
     }
@@ -86,6 +88,10 @@ pub fn items() -> Vec<Item> {
         Item::Symlink { path: path("lib/a/link"), target: b"../../bin/run".to_vec() },
         file("lib/b.so", 7),
         chunk(7),
+        Item::Linked,
+        Item::OutsideLink { path: path("python"), target: b"/usr/bin/python3".to_vec() },
+        Item::HardLink { path: path("so"), target: path("lib/b.so") },
+        Item::Symlink { path: path("winding"), target: b"lib/a/../b.so".to_vec() },
     ]
 }
 
@@ -93,7 +99,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let items = items();
     let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 1000 + u32::from(n) };
     let totals =
-        Totals { files: 3, directories: 3, symlinks: 1, chunks: 3, bytes: 307, folder_mode: Some(0o700) };
+        Totals { files: 3, directories: 3, symlinks: 3, chunks: 3, bytes: 307, folder_mode: Some(0o700) };
     let root = |children: Vec<NodeRef>, depth| Root {
         profile: Profile::DEFAULT,
         shape: Shape::Tree,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use whit::address::{Fingerprint, ProxyUrl};
 use whit::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, Selector, SpaceName, UserName};
-use whit::manifest::{EntryPath, link_stays_inside};
+use whit::manifest::{EntryPath, Leads, leads};
 use whit::pack::PackId;
 use whit::token::{Action, Pattern, TokenId};
 
@@ -65,7 +65,7 @@ fn path(bytes: &[u8]) {
     };
     assert!(!path.to_string().chars().any(char::is_control));
     assert_eq!(path.parent().is_none(), path.depth() == 1);
-    if let Some(target) = target.get(1..).filter(|target| link_stays_inside(&path, target)) {
+    if let Some(target) = target.get(1..).filter(|target| leads(&path, target) != Leads::Outside) {
         // Followed by hand, it never rises above the top.
         let mut depth = path.depth() - 1;
         for component in target.split(|byte| *byte == b'/') {

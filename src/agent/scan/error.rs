@@ -1,0 +1,128 @@
+//! Why a path could not be scanned.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::RefusedLinks;
+use crate::faults::{Fault, Faulty, io_hint};
+use crate::files;
+use crate::manifest::{self, EntryPath};
+use crate::threads;
+
+/// Why a path could not be scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder cannot be read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A file that was written while it was read.
+    #[error("{} changed while it was read", .0.display())]
+    Changed(PathBuf),
+    /// An archive that was not read, as it looks as it did, and whose content must be sent now.
+    #[error("{} must be read again: the proxy lacks some of its content", .0.display())]
+    Unread(PathBuf),
+    /// A file that was listed and then was gone.
+    #[error("{} vanished while the tree was read", .0.display())]
+    Vanished(PathBuf),
+    /// No thread reads it.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
+    /// A name, link or tree that no release can hold.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// Neither a file nor a directory.
+    #[error("{} is neither a file nor a directory", .0.display())]
+    Kind(PathBuf),
+    /// Symbolic links that lead outside, and nothing says what becomes of them.
+    #[error("{0}")]
+    OutsideLinks(RefusedLinks),
+    /// A link that was to be followed and leads to where it lies.
+    #[error("the link `{0}` leads to a folder that it lies in")]
+    Circle(EntryPath),
+    /// Links that were to be followed and lead to more than a tree has.
+    #[error("the links that are followed lead to more than {1} entries, the last of them `{0}`")]
+    Endless(EntryPath, u64),
+    /// A folder that the push itself changes.
+    #[error("{} is {what}, and lies in the tree that is pushed", .place.display())]
+    Apart {
+        /// The folder.
+        place: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A tree without files.
+    #[error("{} holds no file", .0.display())]
+    Empty(PathBuf),
+    /// A tree of which the patterns leave no file.
+    #[error("no file of {} is left: `{}` leaves out `{}`", .path.display(), .pattern, .first)]
+    LeftOut {
+        /// The tree.
+        path: PathBuf,
+        /// The pattern that left out something first.
+        pattern: String,
+        /// What that was.
+        first: EntryPath,
+    },
+    /// A `--exclude` that is no pattern.
+    #[error("`{pattern}` is not a pattern: {source}")]
+    Pattern {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong with it.
+        source: ignore::Error,
+    },
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Changed(_) | Self::Vanished(_) | Self::Unread(_) => Fault::Retry,
+            Self::Manifest(error) => error.fault(),
+            Self::Threads(error) => error.fault(),
+            _ => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Threads(error) => return error.hint(),
+            Self::Changed(_) | Self::Vanished(_) => "push when the build has finished, or exclude the path",
+            Self::OutsideLinks(_) => {
+                "`--links keep` pushes them as they are, `--links follow` what they lead to, `--links skip` leaves them \
+                 out; or exclude them with --exclude or .whitignore"
+            }
+            Self::Circle(_) | Self::Endless(..) => {
+                "exclude the link with --exclude or .whitignore, or use `--links keep`"
+            }
+            Self::Apart { .. } => "move it out of the tree, or exclude it with --exclude or .whitignore",
+            Self::Empty(_) | Self::LeftOut { .. } => {
+                "if a release without files is what you mean, push it with --allow-empty"
+            }
+            Self::Pattern { .. } => "write it as in a .gitignore file, and quote it for the shell",
+            Self::File(error) => return hint_of_reading(&error.source, &error.path),
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// What to do about what the system said while a tree was read.
+fn hint_of_reading(error: &io::Error, path: &Path) -> Option<String> {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => "make it readable, or exclude it with --exclude or .whitignore",
+        // Reading takes no room; noting down what was read does.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there, or name folders with more room in TMPDIR and WHIT_STATE; --no-memory needs less"
+        }
+        _ => return io_hint(error, path),
+    };
+    Some(hint.to_owned())
+}
+
+impl Error {
+    /// Whether reading everything once more may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Changed(_) | Self::Vanished(_) | Self::Unread(_))
+    }
+}

@@ -1,0 +1,112 @@
+//! Hard links: which files have several names in a tree.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Error;
+use super::selection::Patterns;
+use super::walk::{below, child, examine, names_in};
+use crate::limits::LINKS_MAX;
+use crate::manifest::EntryPath;
+use crate::monitor::Silent;
+
+/// A file, whatever its name.
+pub(super) type FileId = (u64, u64);
+
+/// Which file this is.
+pub(super) fn id_of(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Files of a tree that have several names in it. Memory: one path for each file with several names anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<FileId, Named>);
+
+#[derive(Debug)]
+struct Named {
+    first: EntryPath,
+    count: u64,
+    /// How many of its names came again, when the tree was listed.
+    listed: u64,
+}
+
+/// What an entry is among the names of its file.
+pub(super) enum Name {
+    /// The only one in the tree.
+    Only,
+    /// The first of several.
+    First,
+    /// A further one; the first is given.
+    Further(EntryPath),
+}
+
+/// Counts the names of all files below `base` that have several, as far as `patterns` leave them in.
+pub(super) fn count(base: &Path, patterns: &mut Patterns) -> Result<Names, Error> {
+    let mut names = Names::default();
+    count_in(base, None, patterns, &mut names)?;
+    Ok(names)
+}
+
+fn count_in(
+    place: &Path,
+    path: Option<&EntryPath>,
+    patterns: &mut Patterns,
+    names: &mut Names,
+) -> Result<(), Error> {
+    patterns.enter(below(path), place, &Silent);
+    for name in names_in(place)? {
+        let (place, path) = (place.join(&name), child(path, &name)?);
+        let metadata = examine(&place)?;
+        if patterns.left_out(below(Some(&path)), metadata.is_dir()).is_some() {
+            continue;
+        }
+        if metadata.is_dir() {
+            count_in(&place, Some(&path), patterns, names)?;
+        } else if metadata.is_file() && metadata.nlink() > 1 {
+            names.count(&metadata, &path);
+        }
+    }
+    patterns.leave();
+    Ok(())
+}
+
+impl Names {
+    /// Counts an entry; files beyond the bound are as many files as they have names.
+    fn count(&mut self, metadata: &Metadata, path: &EntryPath) {
+        let is_full = self.0.len() >= LINKS_MAX;
+        match self.0.get_mut(&id_of(metadata)) {
+            Some(named) => named.count += 1,
+            None if is_full => {}
+            None => {
+                let named = Named { first: path.clone(), count: 1, listed: 0 };
+                self.0.insert(id_of(metadata), named);
+            }
+        }
+    }
+
+    /// What the entry is that is listed next; entries come in the order in which they were counted.
+    pub fn name(&mut self, metadata: &Metadata, path: &EntryPath) -> Name {
+        let Some(named) = self.0.get_mut(&id_of(metadata)).filter(|named| named.count > 1) else {
+            return Name::Only;
+        };
+        match (named.first == *path, named.listed) {
+            (true, _) => {
+                named.listed = 1;
+                Name::First
+            }
+            // The tree changes: what was first is gone.
+            (false, 0) => Name::Only,
+            (false, _) => {
+                named.listed += 1;
+                Name::Further(named.first.clone())
+            }
+        }
+    }
+
+    /// A file that was listed as the first of several names, and no other name came.
+    pub fn contradiction(&self) -> Option<&EntryPath> {
+        self.0.values().find(|named| named.listed == 1).map(|named| &named.first)
+    }
+}

@@ -1,0 +1,145 @@
+//! Makes text from elsewhere safe to show: names, paths and reasons that a peer or a file system gives.
+//!
+//! A terminal obeys control characters: they move the cursor, rename the window, paint what is not so. Marks of writing
+//! direction make a text read as another. Whatever reaches a terminal or a log goes through here; both are then shown
+//! by their numbers.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const WRITES: &str = "a String takes every write";
+
+/// Whether a character changes how what is around it looks.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        // Marks of direction, and what ends a line or a paragraph.
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn push(out: &mut String, character: char) {
+    match character {
+        '\n' | '\r' | '\t' => out.extend(character.escape_default()),
+        _ if !is_unsafe(character) => out.push(character),
+        _ if character.is_ascii() => write!(out, "\\x{:02x}", u32::from(character)).expect(WRITES),
+        _ => out.extend(character.escape_unicode()),
+    }
+}
+
+/// One line of text: everything unsafe is escaped, ends of lines too.
+pub fn text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|character| push(&mut out, character));
+    out
+}
+
+/// Text of whit's own with names in it: as [`text`], but the lines stay.
+pub fn lines(lines: &str) -> String {
+    lines.split('\n').map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// A name in bytes: what is not UTF-8 is shown by its numbers.
+pub fn bytes(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        chunk.valid().chars().for_each(|character| push(&mut out, character));
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}").expect(WRITES);
+        }
+    }
+    out
+}
+
+/// A path, as [`bytes`].
+pub fn path(path: &Path) -> String {
+    bytes(path.as_os_str().as_bytes())
+}
+
+/// A JSON document: what JSON lets stand in a text and is unsafe is written by its number. It means the same.
+pub fn json(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for character in document.chars() {
+        if is_unsafe(character) {
+            write!(out, "\\u{:04x}", u32::from(character)).expect(WRITES);
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// A path in JSON: itself where it is UTF-8, else as [`bytes`]; [`hex`] then says which it is.
+pub fn json_path(path: &[u8]) -> String {
+    std::str::from_utf8(path).map_or_else(|_| bytes(path), str::to_owned)
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(out, "{byte:02x}").expect(WRITES);
+    }
+    out
+}
+
+/// A path of this machine as a field of a report, as [`json_path`].
+///
+/// # Errors
+/// As the serializer says.
+pub fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&json_path(path.as_os_str().as_bytes()))
+}
+
+/// Takes a log, one line at a time, and passes it on with what is in the lines escaped.
+#[derive(Debug)]
+pub struct Log<W>(pub W);
+
+impl<W: Write> Write for Log<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (text, end) = line.strip_suffix(b"\n").map_or((line, ""), |text| (text, "\n"));
+        self.0.write_all((bytes(text) + end).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown_by_its_number() {
+        for (given, shown) in [
+            ("plain ünïcode, back\\slash", "plain ünïcode, back\\slash"),
+            ("\u{1b}]0;title\u{7}", "\\x1b]0;title\\x07"),
+            ("two\nlines\r\t", "two\\nlines\\r\\t"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{7f}\0", "\\x7f\\x00"),
+            ("exe\u{202e}txt\u{2066}\u{200f}", "exe\\u{202e}txt\\u{2066}\\u{200f}"),
+        ] {
+            assert_eq!(text(given), shown);
+            assert_eq!(bytes(given.as_bytes()), shown);
+            assert!(!json(&serde_json::to_string(given).expect("a text")).chars().any(is_unsafe));
+        }
+        assert_eq!(bytes(b"not \xff utf-8"), "not \\xff utf-8");
+        assert_eq!(lines("own\n\u{1b}name"), "own\n\\x1bname");
+    }
+
+    #[test]
+    fn escaped_json_means_what_it_meant() {
+        let given = "a\u{9b}\u{202e}\u{7f}\n\"b\\";
+        let document = serde_json::to_string(given).expect("a text");
+        assert_eq!(serde_json::from_str::<String>(&json(&document)).expect("it is JSON"), given);
+    }
+
+    #[test]
+    fn a_line_of_a_log_stays_one_line() {
+        let mut log = Log(Vec::new());
+        log.write_all(b"a name: two\nlines \x1b[2J\xff\n").expect("a Vec takes every write");
+        assert_eq!(log.0, b"a name: two\\nlines \\x1b[2J\\xff\n");
+    }
+}
