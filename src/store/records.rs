@@ -4,7 +4,7 @@
 //! of the BLAKE3 of both. Memory has what is asked often ([`Pushed`]) and each application's latest record: some
 //! 250 B for each push. No push, and no question about one release, looks at all of them on disk.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
