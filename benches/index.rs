@@ -4,6 +4,7 @@ mod sample;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
@@ -30,12 +31,18 @@ fn new() -> (Index, TempDir) {
     (Index::open(folder.path()).expect("a new index"), folder)
 }
 
-/// Takes the entries in, so many to a pack; every pack ends in two syncs.
+/// Takes the entries in, so many to a pack and a run, each of which ends in three syncs; then merges the runs.
 fn take_in(index: &Index, entries: &[(ChunkId, Place)], pack_entries: usize) {
     for (number, pack) in (0..).zip(entries.chunks(pack_entries)) {
         let id = PackId::from_bytes(u128::from(number).to_be_bytes());
-        index.take_in(number, id, pack.iter().copied()).expect("taken in");
+        let mut sorted: Vec<_> =
+            pack.iter().map(|(id, place)| (*id, Place { pack: number, ..*place })).collect();
+        sorted.sort_unstable_by_key(|(id, _)| *id);
+        let run = index.write(sorted.into_iter(), pack.len() as u64).expect("written");
+        let count = u32::try_from(pack.len()).expect("few");
+        index.add(run, &[(number, id, count)]).expect("taken in");
     }
+    index.merge(&AtomicBool::new(false)).expect("merged");
 }
 
 fn configure(group: &mut BenchmarkGroup<'_, WallTime>) {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cargo bench --bench scale -- index 10000000         packs without an index are opened, chunks looked up
-//! cargo bench --bench scale -- sled 1000000           the same entries taken in by sled, pack by pack
-//! cargo bench --bench scale -- sled-sorted 1000000    the same in the order of their ids
+//! cargo bench --bench scale -- grow 5000000           chunks come to a store that stays open: its memory
+//! cargo bench --bench scale -- releases 100000        pushes to an application that has so many releases
 //! cargo bench --bench scale -- gc 1000000             half of all chunks die, in every pack; pushes go on
 //! ```
 //!
@@ -22,7 +22,7 @@ use whit::manifest::{Builder, EntryPath, Item, Profile, Segment, Shape};
 use whit::pack::{self, Footer, Frame, FrameKind, PackId};
 use whit::recipe::{ChunkRef, Recipe};
 use whit::record::{Cost, Record};
-use whit::store::{Index, Options, Place, Store};
+use whit::store::{Options, Place, Records, Store};
 
 /// As many as a pack takes before it is sealed.
 const PACK_CHUNKS: u64 = 32_000;
@@ -35,14 +35,14 @@ fn main() {
         |default: u64| arguments.get(1).map_or(default, |text| text.parse().expect("a number of chunks"));
     match arguments.first().map(String::as_str) {
         Some("index") => index(count(10_000_000)),
-        Some("sled") => sled(count(1_000_000), false),
-        Some("sled-sorted") => sled(count(1_000_000), true),
+        Some("grow") => grow(count(5_000_000)),
+        Some("releases") => releases(count(100_000)),
         Some("gc") => collect(count(1_000_000)),
         Some(other) => panic!("there is no `{other}` to measure"),
         None => {
             index(100_000);
-            sled(100_000, false);
-            sled(100_000, true);
+            grow(200_000);
+            releases(100);
             collect(50_000);
         }
     }
@@ -64,7 +64,11 @@ fn memory(process: &str) -> (u64, u64) {
 
 /// What this process has used of processors: on a machine with other work it says more than the time that passed.
 fn processor() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("this is Linux");
+    processor_of("self")
+}
+
+fn processor_of(process: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("this is Linux");
     let fields = stat.rsplit_once(')').expect("a name in parentheses").1;
     // proc(5): fields 14 and 15, in ticks of 10 ms.
     let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks"));
@@ -148,36 +152,40 @@ fn index(count: u64) {
     println!("index: opened again: {rate}");
 }
 
-fn sled(count: u64, sorted: bool) {
+/// Appends chunks straight to a store that is never closed meanwhile.
+fn grow(count: u64) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let index = Index::open(folder.path()).expect("a new index");
-    let place = |number: u64| Place {
-        pack: u32::try_from(number / PACK_CHUNKS).expect("few packs"),
-        frame_offset: 0,
-        plain_offset: 0,
-        bytes: 8,
-    };
-    let mut entries: Vec<(ChunkId, Place)> = (0..count).map(|number| (id(number), place(number))).collect();
-    if sorted {
-        entries.sort_unstable_by_key(|(id, _)| *id);
-    }
+    let options = Options { reserve_bytes: 0, ..Options::default() };
+    let store = Store::open(folder.path(), options).expect("a new store");
     let before = memory("self").1;
     let watch = Watch::start();
-    let pack_chunks = if sorted { entries.len() } else { usize::try_from(PACK_CHUNKS).expect("small") };
-    for (number, pack) in (0..).zip(entries.chunks_mut(pack_chunks)) {
-        // As a footer gives them.
-        pack.sort_unstable_by_key(|(id, _)| *id);
-        let name = PackId::from_bytes(u128::from(number).to_be_bytes());
-        index.take_in(number, name, pack.iter().copied()).expect("taken in");
+    for first in (0..count).step_by(usize::try_from(FRAME_CHUNKS).expect("small")) {
+        let end = (first + FRAME_CHUNKS).min(count);
+        let chunks = (first..end).map(|number| ChunkRef { id: id(number), bytes: 8 }).collect();
+        let payload = (first..end).flat_map(u64::to_le_bytes).collect();
+        let frame = Frame { kind: FrameKind::Content, codec: Codec::Raw, chunks, payload };
+        store.append(&frame).expect("appended");
+        if end % (count / 5).next_multiple_of(FRAME_CHUNKS) == 0 {
+            println!("grow: {end} chunks: {} MiB more", memory("self").1 - before);
+        }
     }
-    let how = if sorted { "in the order of ids" } else { "pack by pack" };
+    store.settle().expect("sealed");
     let (peak, now) = memory("self");
+    let bytes = (now - before) * 1024 * 1024 / count;
     println!(
-        "sled, {count} chunks {how}: {}; {} MiB more (peak of all {peak})",
+        "grow: {count} chunks: {}; {} MiB more, {bytes} B a chunk; peak {peak}",
         watch.rate(count),
         now - before
     );
-    look_up("sled", count, |id| index.find(id).expect("readable"));
+    look_up("grow", count, |id| store.find(id).expect("readable"));
+    println!("grow: {} MiB after the lookups", memory("self").1);
+    let watch = Watch::start();
+    drop(store);
+    println!("grow: closed: {}", watch.rate(count));
+    let watch = Watch::start();
+    let store = Store::open(folder.path(), options).expect("opened");
+    println!("grow: opened again: {}", watch.rate(count));
+    look_up("grow, opened again", count, |id| store.find(id).expect("readable"));
 }
 
 const RELEASES: u64 = 20;
@@ -262,38 +270,117 @@ impl Drop for Served {
     }
 }
 
+/// A proxy on a data folder, and what its agents are told.
+struct World {
+    home: std::path::PathBuf,
+    served: Served,
+    url: String,
+    token: String,
+}
+
+impl World {
+    fn start(home: &Path) -> Self {
+        let data = home.join("data");
+        let mut create = program(home);
+        create.args(["token", "create", "--user", "bench", "--data"]).arg(&data);
+        for action in ["push", "read", "admin"] {
+            create.args(["--allow", action]);
+        }
+        let token = printed(&mut create);
+        let config = home.join("whit.toml");
+        fs::write(&config, "reserve_mib = 0\ncollect_minutes = 0\nverify_days = 0\n").expect("written");
+        let mut serve = program(home);
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).arg("--data").arg(&data);
+        let mut served =
+            Served(serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts"));
+        let mut url = String::new();
+        BufReader::new(served.0.stdout.take().expect("it is piped")).read_line(&mut url).expect("an address");
+        Self { home: home.to_owned(), served, url, token }
+    }
+
+    fn agent(&self, arguments: &[&str]) -> Command {
+        let mut command = program(&self.home);
+        command.args(arguments).arg("--json");
+        command.env("WHIT_PROXY", self.url.trim()).env("WHIT_TOKEN", &self.token);
+        command
+    }
+
+    fn id(&self) -> String {
+        self.served.0.id().to_string()
+    }
+}
+
+fn program(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
+    command.env("HOME", home).env_remove("WHIT_DATA").stdin(Stdio::null());
+    command
+}
+
+fn printed(command: &mut Command) -> String {
+    let done = command.stderr(Stdio::inherit()).output().expect("it runs");
+    assert!(done.status.success(), "{command:?}");
+    String::from_utf8(done.stdout).expect("text").trim().to_owned()
+}
+
+const PUSHES: u32 = 200;
+
+/// Pushes small releases to an application that has many; their records are made up.
+fn releases(count: u64) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let records = folder.path().join("data/spaces/default/releases/app");
+    fs::create_dir_all(&records).expect("created");
+    for sequence in 1..=count {
+        let record = Record {
+            app: "app".parse().expect("a name"),
+            release: whit::ids::ReleaseId::of(&sequence.to_le_bytes()),
+            sequence,
+            created: 0,
+            user: "bench".parse().expect("a name"),
+            labels: vec![format!("v{sequence}").parse().expect("a label")],
+            totals: whit::manifest::Totals::default(),
+            cost: Cost::default(),
+        };
+        fs::write(records.join(format!("{sequence:010}.record")), Records::encode(&record)).expect("written");
+    }
+    // The first start reads all records, the second the history.
+    for start in ["first", "second"] {
+        let world = World::start(folder.path());
+        let begin = Instant::now();
+        printed(&mut world.agent(&["apps"]));
+        let (seconds, mebibytes) = (begin.elapsed().as_secs_f64(), memory(&world.id()).1);
+        println!("releases, {count}: {start} answer after {seconds:.2} s; the proxy has {mebibytes} MiB");
+    }
+    let world = World::start(folder.path());
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).expect("created");
+    let push = |version: u32| {
+        fs::write(tree.join("file"), version.to_string()).expect("written");
+        printed(&mut world.agent(&["push", "app", &tree.display().to_string()]));
+    };
+    (0..20).for_each(push);
+    let (begin, used) = (Instant::now(), processor_of(&world.id()));
+    (20..20 + PUSHES).for_each(push);
+    let per = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(PUSHES);
+    let used = processor_of(&world.id()).saturating_sub(used);
+    println!(
+        "releases, {count}: a push takes {:.1} ms, of the proxy's processor {:.2} ms",
+        per(begin.elapsed()),
+        per(used)
+    );
+    let begin = Instant::now();
+    let listed = printed(&mut world.agent(&["releases", "app"])).len();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "releases, {count}: listed in {seconds:.2} s, {listed} B; the proxy's peak {} MiB",
+        memory(&world.id()).0
+    );
+}
+
 fn collect(count: u64) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let data = folder.path().join("data");
-    fill(&data.join("spaces/default"), count);
-    let program = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
-        command.env("HOME", folder.path()).env_remove("WHIT_DATA").stdin(Stdio::null());
-        command
-    };
-    let printed = |command: &mut Command| {
-        let done = command.stderr(Stdio::inherit()).output().expect("it runs");
-        assert!(done.status.success(), "{command:?}");
-        String::from_utf8(done.stdout).expect("text").trim().to_owned()
-    };
-    let mut create = program();
-    create.args(["token", "create", "--user", "bench", "--data"]).arg(&data);
-    for action in ["push", "read", "admin"] {
-        create.args(["--allow", action]);
-    }
-    let token = printed(&mut create);
-    let config = folder.path().join("whit.toml");
-    fs::write(&config, "reserve_mib = 0\ncollect_minutes = 0\nverify_days = 0\n").expect("written");
-    let mut serve = program();
-    serve.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).arg("--data").arg(&data);
-    let mut served = Served(serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts"));
-    let mut url = String::new();
-    BufReader::new(served.0.stdout.take().expect("it is piped")).read_line(&mut url).expect("an address");
-    let agent = |arguments: &[&str]| {
-        let mut command = program();
-        command.args(arguments).arg("--json").env("WHIT_PROXY", url.trim()).env("WHIT_TOKEN", &token);
-        command
-    };
+    fill(&folder.path().join("data/spaces/default"), count);
+    let world = World::start(folder.path());
+    let agent = |arguments: &[&str]| world.agent(arguments);
     let tree = folder.path().join("tree");
     fs::create_dir(&tree).expect("created");
     let mut version = 0_u64;
@@ -324,7 +411,7 @@ fn collect(count: u64) {
     for number in 0..RELEASES / 2 {
         printed(&mut agent(&["rm", &format!("app-{number}@v1")]));
     }
-    let id = served.0.id().to_string();
+    let id = world.id();
     println!("gc: {count} chunks in {RELEASES} releases; the proxy has {} MiB before", memory(&id).1);
     for run in 1..=2 {
         let begin = Instant::now();

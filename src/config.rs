@@ -90,12 +90,14 @@ pub struct Config {
     /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
     #[serde(default)]
     pub keep: Vec<KeepConfig>,
-    /// MiB of packs a space may take; beyond, the least recently used releases go.
+    /// MiB of packs a space may take; beyond, what applications take beyond their fair share goes.
     pub size_max_mib: Option<u64>,
     /// Minutes between two collections of garbage; 60 unless told otherwise, 0 for never.
     pub collect_minutes: Option<u64>,
     /// Days between two checks of everything stored; 7 unless told otherwise, 0 for never.
     pub verify_days: Option<u64>,
+    /// Minutes after which a space that nobody uses is closed; 10 unless told otherwise, 0 for never.
+    pub idle_minutes: Option<u64>,
     /// Where releases can be delivered, by name.
     #[serde(default)]
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
@@ -240,6 +242,7 @@ impl Config {
             rules,
             collect_every: every(self.collect_minutes.unwrap_or(60), Duration::from_secs(60)),
             verify_every: every(self.verify_days.unwrap_or(7), DAY),
+            idle_after: every(self.idle_minutes.unwrap_or(10), Duration::from_secs(60)),
             ..UpkeepOptions::default()
         }
     }

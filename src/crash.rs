@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 69] = [
+pub const POINTS: [&str; 67] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -20,13 +20,17 @@ pub const POINTS: [&str; 69] = [
     "seal.synced",
     "pack.renamed",
     "seal.after",
-    // The index takes a pack in.
+    // The index takes packs in, as a run.
+    "run.half",
+    "run.renamed",
     "take-in.before",
-    "take-in.burnt",
-    "take-in.chunks",
-    "take-in.synced",
+    "take-in.named",
     "take-in.catalogued",
     "take-in.after",
+    // Runs become one.
+    "merge.written",
+    "merge.named",
+    "merge.removed",
     // A push is committed.
     "commit.synced",
     "record.created",
@@ -56,7 +60,6 @@ pub const POINTS: [&str; 69] = [
     "collect.sealed",
     "take-out.before",
     "take-out.catalogue",
-    "take-out.chunks",
     "collect.index",
     "collect.removed",
     // A damaged pack is set aside.
@@ -68,10 +71,6 @@ pub const POINTS: [&str; 69] = [
     "recovery.cut",
     "recovery.sealed",
     "recovery.index",
-    "run.half",
-    "run.renamed",
-    "run.named",
-    "run.catalogued",
     // A directory is pulled.
     "pull.fetched",
     "pulled-next.half",

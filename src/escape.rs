@@ -5,7 +5,6 @@
 //! by their numbers.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -91,22 +90,6 @@ pub fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Resul
     serializer.serialize_str(&json_path(path.as_os_str().as_bytes()))
 }
 
-/// Takes a log, one line at a time, and passes it on with what is in the lines escaped.
-#[derive(Debug)]
-pub struct Log<W>(pub W);
-
-impl<W: Write> Write for Log<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let (text, end) = line.strip_suffix(b"\n").map_or((line, ""), |text| (text, "\n"));
-        self.0.write_all((bytes(text) + end).as_bytes())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,12 +117,5 @@ mod tests {
         let given = "a\u{9b}\u{202e}\u{7f}\n\"b\\";
         let document = serde_json::to_string(given).expect("a text");
         assert_eq!(serde_json::from_str::<String>(&json(&document)).expect("it is JSON"), given);
-    }
-
-    #[test]
-    fn a_line_of_a_log_stays_one_line() {
-        let mut log = Log(Vec::new());
-        log.write_all(b"a name: two\nlines \x1b[2J\xff\n").expect("a Vec takes every write");
-        assert_eq!(log.0, b"a name: two\\nlines \\x1b[2J\\xff\n");
     }
 }

@@ -20,6 +20,12 @@ pub const PACK_BYTES_TARGET: u64 = 64 * 1024 * 1024;
 /// Bounds the chunks of one pack, and so what an unsealed one holds in memory: a pack is sealed at half of
 /// this; a reader takes twice as many.
 pub const PACK_CHUNKS_MAX: usize = 64 * 1024;
+/// Spaces that stay open while they are idle: 64 of some ten files and up to 10 MB each.
+pub const SPACES_OPEN_MAX: usize = 64;
+/// New chunks that a space holds in memory, some 75 B each, until they become a run of its index: 10 MB.
+pub const INDEX_RECENT_CHUNKS: usize = 128 * 1024;
+/// Runs of an index; more are merged. A lookup asks each, and mostly reads in one.
+pub const INDEX_RUNS_MAX: usize = 6;
 
 /// 1 MiB: the largest message on a control stream, and the largest batch of chunks.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;

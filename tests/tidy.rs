@@ -19,7 +19,7 @@ const EMPTY_NAMES: [&str; 5] = ["util", "common", "misc", "helper", "manager"];
 const ROOMS: [(&str, &[&str]); 13] = [
     ("quinn", &["link/"]),
     ("rustls", &["link/"]),
-    ("sled", &["store/index.rs"]),
+    ("sled", &["store/catalogue.rs", "store/index.rs", "store/index/tests.rs"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("memmap2", &["mapping.rs"]),

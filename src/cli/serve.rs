@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,6 +53,7 @@ pub struct ServeArgs {
 pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     // It goes where notes go.
     let log = Log::start(if output.is_quiet() { tracing::Level::ERROR } else { tracing::Level::INFO });
+    raise_descriptors();
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
@@ -148,4 +150,15 @@ pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error
         text: format!("could not listen for signals: {source}"),
         hint: None,
     })
+}
+
+/// Allows as many open files as the system lets a process have: spaces, connections and deliveries share them.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, allowed = limit.current, "the number of open files stays limited");
+    }
 }

@@ -48,6 +48,7 @@ impl Courier for StoreCourier {
                 if let Err(error) = store.copies().note(&delivery.app, &place.path) {
                     tracing::warn!(%error, "where a copy was delivered is not remembered");
                 }
+                store.records().touch(&delivery.app, &delivery.release);
                 Ok(DeliveryReport {
                     place: done.path.display().to_string(),
                     files: done.files,

@@ -101,10 +101,14 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         }
         Operation::Releases(app) => {
             granted.allow(Action::Read, Some(&app))?;
-            let mut records = granted.store()?.records().of(&app).map_err(|error| told(&error))?;
-            records.reverse();
-            for part in records.chunks(ROWS_PER_MESSAGE) {
-                if !give(Answer::Releases(part.to_vec())) {
+            let store = granted.store()?;
+            let mut before = u64::MAX;
+            loop {
+                let records = store.records().before(&app, before, ROWS_PER_MESSAGE);
+                let records = records.map_err(|error| told(&error))?;
+                let Some(last) = records.last() else { break };
+                before = last.sequence;
+                if !give(Answer::Releases(records)) {
                     break;
                 }
             }

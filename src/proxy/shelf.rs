@@ -273,16 +273,16 @@ impl Shelf for SpaceShelf {
             // Some chunk of it may be gone.
             return Ok(None);
         }
-        let record = match release {
-            None => self.app_latest.clone(),
+        let release = match release {
+            None => self.app_latest.as_ref().map(|latest| latest.release),
             Some(release) => {
-                let found = self.store.records().recognize(&self.app, release, |app| self.reach.has(app));
-                found.map(Found::record)
+                let is_there = self.store.records().has(release, |app| self.reach.has(app));
+                is_there.then_some(*release)
             }
         };
         let mut reader = StoreReader::new(&*self.store);
-        let leaves = record.and_then(|record| {
-            let root = self.store.root(&record.release).ok()?;
+        let leaves = release.and_then(|release| {
+            let root = self.store.root(&release).ok()?;
             reassembly::leaves(&root, &mut reader).ok()
         });
         if let Some(leaves) = leaves.as_ref().filter(|_| !self.reach.is_whole()) {
@@ -292,15 +292,7 @@ impl Shelf for SpaceShelf {
     }
 
     fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
-        let mut releases = Vec::new();
-        for record in self.store.records().of(&self.app).unwrap_or_default().iter().rev() {
-            if !releases.contains(&record.release) {
-                releases.push(record.release);
-            }
-            if releases.len() == RECENT_MAX {
-                break;
-            }
-        }
+        let releases = self.store.records().recent(&self.app, RECENT_MAX);
         let (mut recent, mut segments) = (Vec::new(), 0);
         for release in releases {
             let Some(base) = self.base(Some(&release))? else { continue };

@@ -1,10 +1,18 @@
-//! The spaces of a proxy, opened when they are first asked for.
+//! The spaces of a proxy: opened when they are used, closed when they are not.
+//!
+//! An open space has a thread, some ten files and up to 10 MB of recent chunks. So only so many stay open: what nobody
+//! has used for a while is closed, and what was used longest ago makes room for others. No space is closed while
+//! anybody holds its store, and never is one opened twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crate::files::OnPath;
 use crate::ids::SpaceName;
+use crate::limits::SPACES_OPEN_MAX;
 use crate::store::{self, Options, Store};
 
 /// All spaces below one folder.
@@ -12,13 +20,43 @@ use crate::store::{self, Options, Store};
 pub struct Spaces {
     folder: PathBuf,
     options: Options,
-    open: Mutex<HashMap<SpaceName, Arc<Store>>>,
+    slots: Mutex<HashMap<SpaceName, Arc<Slot>>>,
+    open_count: AtomicUsize,
+    /// More are open only while more are in use.
+    most: usize,
+    /// Those that were used since upkeep last asked.
+    used: Mutex<HashSet<SpaceName>>,
+}
+
+/// A space that is open, or being opened or closed.
+#[derive(Debug)]
+struct Slot {
+    /// Held while the store is opened or closed: others of the same space wait.
+    store: Mutex<Option<Arc<Store>>>,
+    used: Mutex<Instant>,
+}
+
+impl Slot {
+    fn store(&self) -> MutexGuard<'_, Option<Arc<Store>>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Spaces {
     /// Starts with no space open.
     pub fn new(folder: PathBuf, options: Options) -> Self {
-        Self { folder, options, open: Mutex::default() }
+        Self {
+            folder,
+            options,
+            slots: Mutex::default(),
+            open_count: AtomicUsize::new(0),
+            most: SPACES_OPEN_MAX,
+            used: Mutex::default(),
+        }
     }
 
     /// The store of a space; made where there is none. Blocks while it is opened.
@@ -26,18 +64,112 @@ impl Spaces {
     /// # Errors
     /// The store cannot be opened.
     pub fn open(&self, space: &SpaceName) -> store::Result<Arc<Store>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = open.get(space) {
-            return Ok(Arc::clone(store));
+        self.note_used(space);
+        self.open_slot(space).map(|(store, _)| store)
+    }
+
+    /// Has upkeep see to the space the next time it asks.
+    pub fn note_used(&self, space: &SpaceName) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !used.contains(space) {
+            used.insert(space.clone());
         }
+    }
+
+    /// Opens a space for upkeep, which is no use of it, and closes it again where it was not open.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or what `work` says.
+    pub fn visit(
+        &self,
+        space: &SpaceName,
+        work: impl FnOnce(&Arc<Store>) -> store::Result<()>,
+    ) -> store::Result<()> {
+        let (store, was_open) = self.open_slot(space)?;
+        let worked = work(&store);
+        drop(store);
+        if !was_open {
+            self.close_if(|name, _| name == space);
+        }
+        worked
+    }
+
+    fn open_slot(&self, space: &SpaceName) -> store::Result<(Arc<Store>, bool)> {
+        let slot = {
+            let mut slots = self.slots();
+            let new = || Arc::new(Slot { store: Mutex::default(), used: Mutex::new(Instant::now()) });
+            Arc::clone(slots.entry(space.clone()).or_insert_with(new))
+        };
+        let mut held = slot.store();
+        *slot.used() = Instant::now();
+        if let Some(store) = &*held {
+            return Ok((Arc::clone(store), true));
+        }
+        self.make_room();
         let store = Arc::new(Store::open(&self.folder.join(space.as_str()), self.options)?);
-        open.insert(space.clone(), Arc::clone(&store));
-        Ok(store)
+        *held = Some(Arc::clone(&store));
+        self.open_count.fetch_add(1, Ordering::Relaxed);
+        Ok((store, false))
+    }
+
+    /// Closes what was used longest ago while too many are open.
+    fn make_room(&self) {
+        if self.open_count.load(Ordering::Relaxed) < self.most {
+            return;
+        }
+        let mut uses: Vec<(Instant, SpaceName)> =
+            self.slots().iter().map(|(name, slot)| (*slot.used(), name.clone())).collect();
+        uses.sort_unstable();
+        for (_, oldest) in uses {
+            if self.open_count.load(Ordering::Relaxed) < self.most {
+                return;
+            }
+            self.close_if(|name, _| *name == oldest);
+        }
+    }
+
+    /// Closes the spaces that nobody has used for that time.
+    pub fn close_idle(&self, after: Duration) {
+        let now = Instant::now();
+        self.close_if(|_, slot| now.duration_since(*slot.used()) >= after);
+    }
+
+    /// Closes those that `is_due` names, that nobody holds and that have nothing to remember.
+    fn close_if(&self, is_due: impl Fn(&SpaceName, &Slot) -> bool) {
+        let slots: Vec<(SpaceName, Arc<Slot>)> =
+            self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
+        for (name, slot) in &slots {
+            // Whoever holds the lock opens or closes it.
+            let Ok(mut held) = slot.store.try_lock() else { continue };
+            let Some(store) = &*held else { continue };
+            if Arc::strong_count(store) > 1 {
+                *slot.used() = Instant::now();
+            } else if is_due(name, slot)
+                && !store.has_to_remember()
+                && let Some(store) = held.take()
+            {
+                store.close();
+                drop(store);
+                self.open_count.fetch_sub(1, Ordering::Relaxed);
+                tracing::debug!(space = %name, "a space that nobody uses was closed");
+            }
+        }
+        drop(slots);
+        // Who has a slot in hand is about to open it.
+        self.slots().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.store().is_some());
     }
 
     /// The stores that are open, in no order.
     pub fn opened(&self) -> Vec<Arc<Store>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+        let slots: Vec<Arc<Slot>> = self.slots().values().map(Arc::clone).collect();
+        slots.iter().filter_map(|slot| slot.store().clone()).collect()
+    }
+
+    /// The spaces that were used since this was last asked, and those that are open.
+    pub fn take_used(&self) -> HashSet<SpaceName> {
+        let mut used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        used.extend(self.slots().keys().cloned());
+        used
     }
 
     /// The names of all spaces that there are on disk.
@@ -45,7 +177,6 @@ impl Spaces {
     /// # Errors
     /// The folder cannot be listed.
     pub fn names(&self) -> crate::files::Result<Vec<SpaceName>> {
-        use crate::files::OnPath;
         let entries = match std::fs::read_dir(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             result => result.on("list", &self.folder)?,
@@ -60,8 +191,82 @@ impl Spaces {
 
     /// Seals what is open in every space.
     pub fn close(&self) {
-        for store in self.open.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for store in self.opened() {
             store.close();
         }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<SpaceName, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spaces(folder: &std::path::Path, most: usize) -> Spaces {
+        let options = Options { reserve_bytes: 0, ..Options::default() };
+        Spaces { most, ..Spaces::new(folder.to_owned(), options) }
+    }
+
+    fn name(number: u32) -> SpaceName {
+        format!("s{number}").parse().expect("a name")
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room_and_what_is_held_stays() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spaces = spaces(folder.path(), 2);
+        let held = spaces.open(&name(0)).expect("opened");
+        for number in 1..5 {
+            spaces.open(&name(number)).expect("opened");
+            let mut open: Vec<SpaceName> = spaces.slots().keys().cloned().collect();
+            open.sort_unstable();
+            assert_eq!(open, [name(0), name(number)]);
+        }
+        assert!(Arc::ptr_eq(&held, &spaces.open(&name(0)).expect("still open")));
+        // Where all are in use there are more.
+        let (_one, _other) = (spaces.open(&name(1)).expect("opened"), spaces.open(&name(2)).expect("opened"));
+        assert_eq!(spaces.opened().len(), 3);
+        assert_eq!(spaces.take_used().len(), 5);
+    }
+
+    #[test]
+    fn what_is_idle_is_closed_and_what_upkeep_opens_is_not_kept_open() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spaces = spaces(folder.path(), 10);
+        let held = spaces.open(&name(0)).expect("opened");
+        spaces.open(&name(1)).expect("opened");
+        spaces.close_idle(Duration::from_secs(3600));
+        assert_eq!(spaces.opened().len(), 2);
+        spaces.close_idle(Duration::ZERO);
+        assert_eq!(spaces.opened().len(), 1);
+        spaces.visit(&name(1), |_| Ok(())).expect("visited");
+        spaces.visit(&name(0), |_| Ok(())).expect("visited");
+        assert_eq!(spaces.opened().len(), 1);
+        drop(held);
+        // What is known to be damaged is remembered.
+        spaces.open(&name(0)).expect("open").suspect();
+        spaces.close_idle(Duration::ZERO);
+        assert_eq!(spaces.opened().len(), 1);
+    }
+
+    #[test]
+    fn a_space_that_is_closed_while_others_open_it_is_never_open_twice() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spaces = spaces(folder.path(), 2);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let spaces = &spaces;
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        // sled's lock would be missed by a second one.
+                        spaces.open(&name((thread + round) % 3)).expect("opened");
+                        spaces.close_idle(Duration::ZERO);
+                    }
+                });
+            }
+        });
     }
 }

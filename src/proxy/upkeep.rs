@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -17,14 +18,12 @@ use crate::manifest::Item;
 use crate::reassembly::{self, ChunkSource};
 use crate::recipe::Recipe;
 use crate::record::Record;
-use crate::store::retention::{Rules, evict_one, expire};
+use crate::store::retention::{Eviction, Rules, expire};
 use crate::store::{self, Pass, Store};
 use crate::token::Action;
 use crate::upkeep::{Collected, Incomplete, Removal, Verified};
 use crate::wire::{Answer, Operation, Refusal};
 
-/// Between two looks at whether damage was met.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Chunks that are read from copies and then stored with one sync: 4 MiB at most.
 const HEALED_TOGETHER: usize = 64;
 
@@ -39,6 +38,10 @@ pub struct UpkeepOptions {
     pub verify_every: Option<Duration>,
     /// How fast they are read in the background.
     pub verify_bytes_per_second: u64,
+    /// After how long without use a space is closed; never where none.
+    pub idle_after: Option<Duration>,
+    /// Between two looks at whether damage was met, and whether a space is idle; 5 s.
+    pub look_every: Duration,
     /// How long, at its end, a proxy sees to each space that it used and that is not known to be whole; not at
     /// all where none. For one that lives too short for upkeep of its own.
     pub mend_at_end: Option<Duration>,
@@ -52,6 +55,8 @@ impl Default for UpkeepOptions {
             collect_every: None,
             verify_every: None,
             verify_bytes_per_second: 16 * 1024 * 1024,
+            idle_after: None,
+            look_every: Duration::from_secs(5),
             mend_at_end: None,
         }
     }
@@ -83,7 +88,7 @@ pub struct Upkeep(Option<(Sender<()>, JoinHandle<()>)>);
 impl Upkeep {
     /// Starts the thread, where there is anything for it to do.
     pub fn start(shared: &Arc<Shared>, options: &UpkeepOptions) -> Result<Self, Error> {
-        if options.collect_every.is_none() && options.verify_every.is_none() {
+        if options.collect_every.or(options.verify_every).or(options.idle_after).is_none() {
             return Ok(Self(None));
         }
         let (stop, stopped) = channel();
@@ -92,25 +97,36 @@ impl Upkeep {
         let thread = thread.spawn(move || {
             let begin = Instant::now();
             let (mut collected, mut verified) = (begin, begin);
+            let mut is_first = true;
             loop {
                 let due = |every: Option<Duration>, last: Instant| every.map(|every| last + every);
                 let next = [due(options.collect_every, collected), due(options.verify_every, verified)];
-                let Some(next) = next.into_iter().flatten().min() else { break };
-                let wait = next.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
-                match stopped.recv_timeout(wait) {
+                let wait = next.into_iter().flatten().min();
+                let wait =
+                    wait.map_or(options.look_every, |next| next.saturating_duration_since(Instant::now()));
+                match stopped.recv_timeout(wait.min(options.look_every)) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => break,
                 }
                 let Some(shared) = Weak::upgrade(&shared) else { break };
-                each_space(&shared, |store, _| verify_suspect(&shared, store));
+                look(&shared, options.idle_after);
                 if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
-                    each_space(&shared, |store, space| tidy(&shared, store, space, &options.rules));
-                    collected = Instant::now();
+                    // Of a space that nobody has used since nothing expires, and nothing becomes garbage.
+                    let used = shared.spaces.take_used();
+                    let is_due = |space: &SpaceName| is_first || used.contains(space);
+                    each_space(&shared, is_due, |store, space| {
+                        let tidied = tidy(&shared, store, space, &options.rules);
+                        if !matches!(tidied, Ok(true)) {
+                            shared.spaces.note_used(space);
+                        }
+                        tidied.map(drop)
+                    });
+                    (collected, is_first) = (Instant::now(), false);
                 }
                 if due(options.verify_every, verified).is_some_and(|due| due <= Instant::now()) {
                     let rate = Some(options.verify_bytes_per_second);
                     let pass = Pass { repair: true, duration_max: None, bytes_per_second: rate };
-                    each_space(&shared, |store, _| verify(&shared, store, pass).map(drop));
+                    each_space(&shared, |_| true, |store, _| verify(&shared, store, pass).map(drop));
                     verified = Instant::now();
                 }
             }
@@ -144,18 +160,39 @@ fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
     verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)
 }
 
-fn each_space(shared: &Shared, work: impl Fn(&Arc<Store>, &SpaceName) -> store::Result<()>) {
-    let names = shared.spaces.names().unwrap_or_default();
+/// Sees to the spaces that are open: to damage that was met, and to those that nobody uses.
+fn look(shared: &Shared, idle_after: Option<Duration>) {
+    for store in shared.spaces.opened() {
+        if let Err(error) = verify_suspect(shared, &store) {
+            tracing::error!(%error, "a space that was damaged could not be verified; it is tried again");
+        }
+    }
+    if let Some(after) = idle_after {
+        shared.spaces.close_idle(after);
+    }
+}
+
+/// Works on each space that is due; those that were not open are closed again.
+fn each_space(
+    shared: &Shared,
+    is_due: impl Fn(&SpaceName) -> bool,
+    work: impl Fn(&Arc<Store>, &SpaceName) -> store::Result<()>,
+) {
+    let mut names = shared.spaces.names().unwrap_or_default();
+    names.retain(is_due);
     for space in names {
-        let worked = shared.spaces.open(&space).and_then(|store| work(&store, &space));
-        if let Err(error) = worked {
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = shared.spaces.visit(&space, |store| work(store, &space)) {
             tracing::error!(%space, %error, "upkeep failed; it is tried again the next time");
         }
     }
 }
 
-/// Lets releases expire, collects, and evicts releases while the store is larger than it may be.
-fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<()> {
+/// Lets releases expire, collects, and evicts releases while the store is larger than it may be; false where
+/// something waits for pushes that are under way.
+fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
     for (app, release) in expire(store, rules)? {
         tracing::info!(%app, release = ?release, "a release expired");
     }
@@ -163,15 +200,23 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     if collected.packs_removed > 0 {
         tracing::info!(%space, bytes = collected.reclaimed_bytes, chunks = collected.removed_chunks, "garbage was collected");
     }
-    let Some(size_max) = rules.size_max else { return Ok(()) };
-    while store.stored_bytes()? > size_max {
-        let Some((app, release)) = evict_one(store)? else { break };
+    let Some(size_max) = rules.size_max else { return Ok(!collected.waits_for_pushes) };
+    if store.stored_bytes()? <= size_max {
+        return Ok(!collected.waits_for_pushes);
+    }
+    let mut eviction = Eviction::of(store, size_max)?;
+    while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
+        let Some((app, release)) = eviction.next(store)? else {
+            tracing::warn!(%space, "the store is larger than size_max_mib allows, and nothing more may be evicted: \
+                what is beyond a fair share are latest and pinned releases");
+            break;
+        };
         tracing::info!(%app, release = ?release, "the store is too large: a release was evicted");
         if collect(shared, store, space, false)?.waits_for_pushes {
-            break;
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn collect(

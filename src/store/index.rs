@@ -1,27 +1,29 @@
-//! The index: chunk id to place, kept by sled, never the only home of a fact.
+//! The index: chunk id to place, in sorted runs; sled keeps the catalogue. Never the only home of a fact.
 //!
-//! sled 0.34 loses everything silently at a power loss unless its file is synced for it, and panics on
-//! damaged bytes. So: small batches, a small cache, our own sync after each flush, every call guarded
-//! against panics, and a catalogue of the packs taken in, by which [`super::recovery`] notices an index
-//! that is empty, cut short or behind. A wrong answer is never dangerous: what a place gives is verified.
+//! What packs hold is merged into a [`Run`] when enough of it is there, and runs into larger ones (`merge.rs`), while
+//! the space is open: memory does not grow with the chunks. A run never changes; a place in it counts while the
+//! catalogue has its pack, and newer runs come first.
 //!
-//! An index that is built anew keeps what all packs have in a [`Run`] beside sled, which then only answers for
-//! what came later: sled's places come first, and a place of the run counts while the catalogue has its pack.
+//! By the catalogue [`super::recovery`] notices an index that is empty, cut short or behind. A wrong answer is never
+//! dangerous: what a place gives is verified.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use super::catalogue::Catalogue;
+use super::merge::{self, Merged};
 use super::place::Place;
-use super::run::{self, Merged, Run};
+use super::run::{self, Run};
 use crate::crash;
 use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::{ChunkId, ShortId};
-use crate::pack::{FooterView, PackId};
+use crate::limits::INDEX_RUNS_MAX;
+use crate::pack::PackId;
 
 /// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +37,10 @@ pub enum Error {
     /// An entry that was never written so.
     #[error("the index holds a malformed entry")]
     Entry,
-    /// The run that holds most of it cannot be used.
+    /// An earlier whit made it.
+    #[error("the index is of an earlier whit")]
+    Older,
+    /// A run cannot be used.
     #[error("{0}; the next start builds the index anew")]
     Run(#[from] run::Damaged),
     /// The index folder cannot be used.
@@ -43,19 +48,12 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
-impl Error {
-    /// Whether sled's own lock was taken; sled says so in words alone.
-    fn is_lock(&self) -> bool {
-        matches!(self, Self::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
-    }
-}
-
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::File(error) => error.fault(),
             Self::Failed(sled::Error::Io(error)) => Fault::of_io(error),
-            Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Run(_) => Fault::Corrupt,
+            Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
         }
     }
 
@@ -70,31 +68,25 @@ impl Faulty for Error {
     }
 }
 
-/// 32 MiB: enough for the upper levels of the tree; the system caches the rest.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
-const BATCH_KEYS: usize = 1000;
-
-/// Beyond so many entries in sled, some hundreds of megabytes of memory, the next opening builds the index anew.
-const GROWN_KEYS: usize = 250_000;
-
-/// A dropped index holds its lock until sled's own threads have let go of it: a moment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// A merge of fewer entries takes a second at most, and is not cut short when the space is closed.
+const SMALL_MERGE: u64 = 1_000_000;
 
 /// The open index of one space.
 #[derive(Debug)]
 pub struct Index {
-    db: sled::Db,
-    chunks: sled::Tree,
-    /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
-    catalogue: sled::Tree,
-    /// `next`: the first pack number that was never given. `run`: the run's hash.
-    numbers: sled::Tree,
-    file: PathBuf,
-    run: Option<Run>,
-    /// The packs in the catalogue: the run is never changed, and may know others.
-    live: RwLock<HashSet<u32>>,
+    folder: PathBuf,
+    /// Newest first.
+    runs: RwLock<Vec<(u32, Arc<Run>)>>,
+    /// The packs in the catalogue, their ids and chunks: runs are never changed, and may know others.
+    packs: RwLock<BTreeMap<u32, (PackId, u32)>>,
+    /// The first pack number that was never given. Held by whoever changes which runs and packs there are.
+    next_number: Mutex<u32>,
+    next_run: AtomicU32,
 }
+
+/// A run that is durable and that the index does not answer from yet.
+#[derive(Debug)]
+pub struct Unnamed(u32, Run);
 
 impl Index {
     /// Opens or creates the index in `folder`.
@@ -103,89 +95,146 @@ impl Index {
     /// The folder is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         files::create_folder(folder)?;
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match Self::open_once(folder) {
-                Err(error) if error.is_lock() && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                result => return result,
-            }
-        }
+        let catalogue = Catalogue::open(folder)?;
+        let packs = catalogue.packs()?.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
+        let names = catalogue.runs()?;
+        let index = Self {
+            folder: folder.to_owned(),
+            runs: RwLock::default(),
+            packs: RwLock::new(packs.collect()),
+            next_number: Mutex::new(catalogue.next_number()?),
+            next_run: AtomicU32::new(names.iter().map(|(number, _)| number + 1).max().unwrap_or(0)),
+        };
+        let open = |(number, hash): &(u32, [u8; 32])| {
+            let run = Run::open(&index.run_path(*number))?;
+            if hash == run.hash() { Ok((*number, Arc::new(run))) } else { Err(Error::Entry) }
+        };
+        let runs = names.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        index.remove_others(&runs)?;
+        Ok(Self { runs: RwLock::new(runs), ..index })
     }
 
-    fn open_once(folder: &Path) -> Result<Self, Error> {
-        guarded(|| {
-            let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-            let db = config.mode(sled::Mode::LowSpace).open()?;
-            let chunks = db.open_tree("chunks")?;
-            let catalogue = db.open_tree("packs")?;
-            let numbers = db.open_tree("numbers")?;
-            let (file, live) = (folder.join("db"), RwLock::default());
-            Ok(Self { db, chunks, catalogue, numbers, file, run: None, live })
-        })
-        .and_then(|mut index| {
-            files::sync_folder(folder)?;
-            if let Some(hash) = guarded(|| Ok(index.numbers.get("run")?))? {
-                let path = run_path(folder);
-                let run = Run::open(&path)?;
-                if *hash != run.hash()[..] {
-                    return Err(Error::Entry);
-                }
-                index.run = Some(run);
+    /// Removes the files of runs that no longer count, or never did.
+    fn remove_others(&self, runs: &[(u32, Arc<Run>)]) -> Result<(), Error> {
+        for entry in fs::read_dir(&self.folder).on("list", &self.folder)? {
+            let path = entry.on("list", &self.folder)?.path();
+            let is_run = path.extension().is_some_and(|end| end == "run" || end == "part");
+            if is_run && !runs.iter().any(|(_, run)| run.path() == path) {
+                files::remove(&path)?;
             }
-            let live = index.packs()?.into_iter().map(|(number, _, _)| number).collect();
-            index.live = RwLock::new(live);
-            Ok(index)
-        })
-    }
-
-    /// Takes many packs in at once, durably, where the index has none; numbered from below `next_number`.
-    ///
-    /// Time O(n log packs), some 1 M chunks a second; memory does not grow with the chunks.
-    ///
-    /// # Errors
-    /// The index is damaged or the disk full; no pack counts as taken in.
-    pub fn fill(
-        &mut self,
-        packs: &[(PackId, (u32, FooterView<'_>))],
-        next_number: u32,
-        folder: &Path,
-    ) -> Result<(), Error> {
-        guarded(|| Ok(self.numbers.insert("next", &next_number.to_le_bytes()).map(drop)?))?;
-        let footers: Vec<_> = packs.iter().map(|(_, footer)| *footer).collect();
-        let run = Run::create(&run_path(folder), Merged::new(&footers))?;
-        guarded(|| Ok(self.numbers.insert("run", run.hash()).map(drop)?))?;
-        self.sync()?;
-        crash::point("run.named");
-        // Last, as it says that the chunks are there.
-        for some in packs.chunks(BATCH_KEYS) {
-            let mut batch = sled::Batch::default();
-            for (id, (number, footer)) in some {
-                let count = u32::try_from(footer.chunk_count()).map_err(|_| Error::Entry)?;
-                batch.insert(&number.to_be_bytes(), &catalogue_entry(*id, count));
-            }
-            guarded(|| Ok(self.catalogue.apply_batch(batch)?))?;
         }
-        self.sync()?;
-        crash::point("run.catalogued");
-        self.run = Some(run);
-        self.live = RwLock::new(footers.iter().map(|(number, _)| *number).collect());
         Ok(())
     }
 
-    /// Whether sled holds so much that the index is better built anew.
-    ///
-    /// # Errors
-    /// The index is damaged.
-    pub fn is_overgrown(&self) -> Result<bool, Error> {
-        Ok(guarded(|| Ok(self.chunks.len()))? > GROWN_KEYS)
+    fn run_path(&self, number: u32) -> PathBuf {
+        self.folder.join(format!("{number:08}.run"))
     }
 
-    fn in_run(&self, begin: &[u8]) -> Result<Option<(ChunkId, Place)>, Error> {
-        let Some(run) = &self.run else { return Ok(None) };
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(run.find(begin, |pack| live.contains(&pack))?)
+    /// Writes a run of sorted entries, at most `most`, durably; [`Index::add`] has it count.
+    ///
+    /// Time O(n), some 2 M chunks a second.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn write(
+        &self,
+        entries: impl Iterator<Item = (ChunkId, Place)>,
+        most: u64,
+    ) -> Result<Unnamed, Error> {
+        let number = self.next_run.fetch_add(1, Ordering::Relaxed);
+        Ok(Unnamed(number, Run::create(&self.run_path(number), entries, most)?))
+    }
+
+    /// Takes the packs in whose chunks a run has, durably: their numbers, ids, and chunks. The catalogue learns of
+    /// them last.
+    ///
+    /// # Errors
+    /// The index is damaged or the disk full; no pack counts as taken in.
+    pub fn add(&self, run: Unnamed, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
+        let mut next_number = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
+        crash::point("take-in.before");
+        let Unnamed(number, run) = run;
+        let mut runs = self.runs().clone();
+        runs.insert(0, (number, Arc::new(run)));
+        let next = packs.iter().map(|(number, _, _)| number + 1).max().unwrap_or(0).max(*next_number);
+        let catalogue = Catalogue::open(&self.folder)?;
+        // Burnt first: entries that a crash leaves half taken in must never point into another pack.
+        catalogue.name_runs(runs.iter().map(|(number, run)| (*number, run.hash())), next)?;
+        crash::point("take-in.named");
+        catalogue.insert(packs)?;
+        crash::point("take-in.catalogued");
+        catalogue.sync()?;
+        *next_number = next;
+        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
+        let mut live = self.packs.write().unwrap_or_else(PoisonError::into_inner);
+        live.extend(packs.iter().map(|(number, id, chunks)| (*number, (*id, *chunks))));
+        crash::point("take-in.after");
+        Ok(())
+    }
+
+    fn runs(&self) -> RwLockReadGuard<'_, Vec<(u32, Arc<Run>)>> {
+        self.runs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> RwLockReadGuard<'_, BTreeMap<u32, (PackId, u32)>> {
+        self.packs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of the newest runs are to become one.
+    fn merge_due(&self) -> Option<usize> {
+        let runs = self.runs();
+        merge::due(&runs.iter().map(|(_, run)| run.entries()).collect::<Vec<_>>(), INDEX_RUNS_MAX)
+    }
+
+    /// Whether there are more runs than there should be.
+    pub fn is_merge_due(&self) -> bool {
+        self.merge_due().is_some()
+    }
+
+    /// Merges runs until they are few; only one at a time may. Large merges end early when `cancelled`.
+    ///
+    /// What packs that are gone had goes too.
+    ///
+    /// # Errors
+    /// A run or the catalogue is damaged, or the disk full; all is as before.
+    pub fn merge(&self, cancelled: &AtomicBool) -> Result<(), Error> {
+        while let Some(count) = self.merge_due() {
+            let mut chosen = self.runs().clone();
+            chosen.truncate(count);
+            let most = chosen.iter().map(|(_, run)| run.entries()).sum();
+            let ends = || most > SMALL_MERGE && cancelled.load(Ordering::Relaxed);
+            let live: HashSet<u32> = self.live().keys().copied().collect();
+            let damage: Vec<_> = chosen.iter().map(|_| RefCell::default()).collect();
+            let sources = chosen.iter().zip(&damage).map(|((_, run), damage)| run.read_all(damage));
+            let entries = Merged::new(sources).filter(|(_, place)| live.contains(&place.pack));
+            let Unnamed(number, run) = self.write(entries.take_while(|_| !ends()), most)?;
+            let damage = damage.into_iter().find_map(RefCell::into_inner);
+            if damage.is_some() || ends() {
+                files::remove(run.path())?;
+                return damage.map_or(Ok(()), |damage| Err(damage.into()));
+            }
+            self.replace(&chosen, number, run)?;
+        }
+        Ok(())
+    }
+
+    /// Puts one run in the place of those that it was merged from.
+    fn replace(&self, merged: &[(u32, Arc<Run>)], number: u32, run: Run) -> Result<(), Error> {
+        let next_number = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
+        crash::point("merge.written");
+        let mut runs = self.runs().clone();
+        // Newer ones may have come before them.
+        let first = runs.iter().position(|(number, _)| *number == merged[0].0).ok_or(Error::Entry)?;
+        runs.splice(first..first + merged.len(), [(number, Arc::new(run))]);
+        let names = runs.iter().map(|(number, run)| (*number, run.hash()));
+        Catalogue::open(&self.folder)?.name_runs(names, *next_number)?;
+        crash::point("merge.named");
+        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
+        for (_, run) in merged {
+            files::remove(run.path())?;
+        }
+        crash::point("merge.removed");
+        Ok(())
     }
 
     /// Where the chunk lies, if a pack taken in has it.
@@ -193,10 +242,7 @@ impl Index {
     /// # Errors
     /// The index is damaged.
     pub fn find(&self, id: &ChunkId) -> Result<Option<Place>, Error> {
-        match guarded(|| Ok(self.chunks.get(id.as_bytes())?))? {
-            None => Ok(self.in_run(id.as_bytes())?.map(|(_, place)| place)),
-            Some(value) => Place::decode(&value).map(Some).ok_or(Error::Entry),
-        }
+        Ok(self.find_beginning(id.as_bytes())?.map(|(_, place)| place))
     }
 
     /// The first chunk whose id begins with the 8 bytes of `name`.
@@ -216,227 +262,47 @@ impl Index {
     }
 
     fn find_beginning(&self, begin: &[u8]) -> Result<Option<(ChunkId, Place)>, Error> {
-        let Some((key, value)) = guarded(|| Ok(self.chunks.scan_prefix(begin).next().transpose()?))? else {
-            return self.in_run(begin);
-        };
-        let id = ChunkId::from_bytes(key.as_ref().try_into().map_err(|_| Error::Entry)?);
-        Ok(Some((id, Place::decode(&value).ok_or(Error::Entry)?)))
-    }
-
-    /// Takes in all chunks of a sealed pack, durably; the catalogue learns of it last.
-    ///
-    /// # Errors
-    /// The index is damaged or the disk full; the pack counts as not taken in.
-    pub fn take_in(
-        &self,
-        number: u32,
-        id: PackId,
-        chunks: impl ExactSizeIterator<Item = (ChunkId, Place)>,
-    ) -> Result<(), Error> {
-        let count = u32::try_from(chunks.len()).map_err(|_| Error::Entry)?;
-        // Burnt first: entries that a crash leaves half written must never point into another pack.
-        crash::point("take-in.before");
-        let next = self.next_number()?.max(number + 1);
-        guarded(|| Ok(self.numbers.insert("next", &next.to_le_bytes()).map(drop)?))?;
-        crash::point("take-in.burnt");
-        let mut chunks = chunks.peekable();
-        while chunks.peek().is_some() {
-            let mut batch = sled::Batch::default();
-            for (id, place) in chunks.by_ref().take(BATCH_KEYS) {
-                batch.insert(id.as_bytes(), &place.encode());
+        let (runs, live) = (self.runs(), self.live());
+        for (_, run) in runs.iter() {
+            if let Some(found) = run.find(begin, |pack| live.contains_key(&pack))? {
+                return Ok(Some(found));
             }
-            guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
-            crash::point("take-in.chunks");
         }
-        self.sync()?;
-        crash::point("take-in.synced");
-        guarded(|| {
-            Ok(self.catalogue.insert(number.to_be_bytes(), &catalogue_entry(id, count)).map(drop)?)
-        })?;
-        crash::point("take-in.catalogued");
-        self.sync()?;
-        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(number);
-        crash::point("take-in.after");
-        Ok(())
+        Ok(None)
     }
 
     /// The first pack number that was never given.
-    ///
-    /// # Errors
-    /// The index is damaged.
-    pub fn next_number(&self) -> Result<u32, Error> {
-        match guarded(|| Ok(self.numbers.get("next")?))? {
-            None => Ok(0),
-            Some(value) => Ok(u32::from_le_bytes(value.as_ref().try_into().map_err(|_| Error::Entry)?)),
-        }
+    pub fn next_number(&self) -> u32 {
+        *self.next_number.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a pack out of the catalogue, and those of its chunks that went with it, durably.
-    ///
-    /// The catalogue forgets it first: what a crash leaves of its entries leads nowhere.
+    /// Takes packs out of the catalogue, durably: what runs have of them leads nowhere from now on.
     ///
     /// # Errors
     /// The index is damaged or the disk full.
-    pub fn take_out(&self, number: u32, chunks: &[ChunkId]) -> Result<(), Error> {
+    pub fn take_out(&self, numbers: &[u32]) -> Result<(), Error> {
+        let _alone = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
         crash::point("take-out.before");
-        // Its number is not given again, were it the last: an entry that a crash leaves must lead nowhere.
-        if self.next_number()? <= number {
-            let next = (number + 1).to_le_bytes();
-            guarded(|| Ok(self.numbers.insert("next", &next).map(drop)?))?;
+        let there: Vec<u32> =
+            numbers.iter().copied().filter(|number| self.live().contains_key(number)).collect();
+        if there.is_empty() {
+            return Ok(());
         }
-        guarded(|| Ok(self.catalogue.remove(number.to_be_bytes()).map(drop)?))?;
-        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let catalogue = Catalogue::open(&self.folder)?;
+        catalogue.remove(&there)?;
+        self.packs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|number, _| !there.contains(number));
         crash::point("take-out.catalogue");
-        for some in chunks.chunks(BATCH_KEYS) {
-            let mut batch = sled::Batch::default();
-            for id in some {
-                if self.find(id)?.is_some_and(|place| place.pack == number) {
-                    batch.remove(id.as_bytes());
-                }
-            }
-            guarded(|| Ok(self.chunks.apply_batch(batch)?))?;
-        }
-        crash::point("take-out.chunks");
-        self.sync()
+        catalogue.sync()
     }
 
     /// The packs taken in: number, id, chunks.
-    ///
-    /// # Errors
-    /// The index is damaged.
-    pub fn packs(&self) -> Result<Vec<(u32, PackId, u32)>, Error> {
-        let entries = guarded(|| Ok(self.catalogue.iter().collect::<Result<Vec<_>, _>>()?))?;
-        let read = |(key, value): (sled::IVec, sled::IVec)| {
-            let number = u32::from_be_bytes(key.as_ref().try_into().ok()?);
-            let id = PackId::from_bytes(value.get(..16)?.try_into().ok()?);
-            Some((number, id, u32::from_le_bytes(value.get(16..)?.try_into().ok()?)))
-        };
-        entries.into_iter().map(|entry| read(entry).ok_or(Error::Entry)).collect()
+    pub fn packs(&self) -> Vec<(u32, PackId, u32)> {
+        self.live().iter().map(|(number, (id, chunks))| (*number, *id, *chunks)).collect()
     }
-
-    /// Makes what was written durable: sled's flush writes, but never syncs.
-    fn sync(&self) -> Result<(), Error> {
-        guarded(|| Ok(self.db.flush().map(drop)?))?;
-        File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
-        Ok(())
-    }
-}
-
-fn run_path(folder: &Path) -> PathBuf {
-    folder.join("run")
-}
-
-fn catalogue_entry(id: PackId, chunks: u32) -> [u8; 20] {
-    let mut entry = [0; 20];
-    entry[..16].copy_from_slice(id.as_bytes());
-    entry[16..].copy_from_slice(&chunks.to_le_bytes());
-    entry
-}
-
-/// Runs a call into sled; a panic inside becomes an error.
-fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // After a panic the index is dropped and rebuilt, so that no broken state of sled's is used again.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        Err(Error::Panicked(text.lines().next().unwrap_or_default().to_owned()))
-    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_taken_in_is_found_again_after_reopening() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let id = ChunkId::of(b"a");
-        let place = Place { pack: 3, frame_offset: 32, plain_offset: 7, bytes: 9 };
-        let pack = PackId::from_bytes([1; 16]);
-        let index = Index::open(folder.path()).expect("a new index");
-        index.take_in(3, pack, [(id, place)].into_iter()).expect("taken in");
-        drop(index);
-        let index = Index::open(folder.path()).expect("an old index");
-        assert_eq!(index.find(&id).expect("readable"), Some(place));
-        assert_eq!(index.find_name(id.prefix()).expect("readable"), Some((id, place)));
-        assert_eq!(index.find(&ChunkId::of(b"b")).expect("readable"), None);
-        assert_eq!(index.packs().expect("readable"), [(3, pack, 1)]);
-    }
-
-    #[test]
-    fn an_index_that_was_filled_at_once_answers_as_one_that_grew() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let packs: Vec<Vec<u8>> = (0..3u8).map(pack_of).collect();
-        let views = || packs.iter().map(|pack| FooterView::of_pack(pack).expect("a pack"));
-        let name = |number: u32| PackId::from_bytes(u128::from(number).to_be_bytes());
-        let filled: Vec<_> =
-            (5..).zip(views()).map(|(number, view)| (name(number), (number, view))).collect();
-        let mut index = Index::open(folder.path()).expect("a new index");
-        index.fill(&filled, 8, folder.path()).expect("filled");
-        let check = |index: &Index, gone: Option<u32>| {
-            for (number, view) in (5..).zip(views()) {
-                // The last chunk is in every pack: the one with the highest number counts.
-                for entry in view.chunks().filter(|entry| entry.chunk.id != ChunkId::of(b"shared")) {
-                    let id = entry.chunk.id;
-                    let expected = (gone != Some(number)).then_some((id, number));
-                    let found = |found: Option<(ChunkId, Place)>| found.map(|(id, place)| (id, place.pack));
-                    assert_eq!(index.find(&id).expect("readable").map(|place| (id, place.pack)), expected);
-                    assert_eq!(found(index.find_name(id.prefix()).expect("readable")), expected);
-                    assert_eq!(found(index.find_short(ShortId::from(id)).expect("readable")), expected);
-                }
-            }
-        };
-        check(&index, None);
-        assert_eq!(index.find(&ChunkId::of(b"shared")).expect("readable").map(|place| place.pack), Some(7));
-        assert_eq!(index.next_number().expect("readable"), 8);
-        index.take_out(6, &[]).expect("taken out");
-        check(&index, Some(6));
-        drop(index);
-        let index = Index::open(folder.path()).expect("an old index");
-        check(&index, Some(6));
-        assert_eq!(index.packs().expect("readable").len(), 2);
-        // Without its run it is no index.
-        drop(index);
-        std::fs::remove_file(folder.path().join("run")).expect("removed");
-        assert!(matches!(Index::open(folder.path()), Err(Error::Run(_))));
-    }
-
-    /// A sealed pack with 100 chunks of its own and one that all have.
-    fn pack_of(number: u8) -> Vec<u8> {
-        use crate::pack::{Footer, Frame, FrameKind};
-        let parts = (0..100u8).map(|part| vec![number, part]).chain([b"shared".to_vec()]);
-        let parts: Vec<Vec<u8>> = parts.collect();
-        let mut zstd = crate::compression::Compressor::new(1);
-        let frame = Frame::compress(FrameKind::Content, parts.iter().map(Vec::as_slice), &mut zstd);
-        let mut bytes = crate::pack::header(PackId::from_bytes([number; 16])).to_vec();
-        let begin = bytes.len();
-        frame.encode(&mut bytes);
-        let length = u32::try_from(bytes.len() - begin).expect("small");
-        let mut footer = Footer::default();
-        footer.add(begin as u64, length, FrameKind::Content, frame.chunks.iter().copied());
-        let end = bytes.len() as u64;
-        bytes.extend(footer.encode(end));
-        bytes
-    }
-
-    #[test]
-    fn a_damaged_index_is_an_error_and_no_panic() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let index = Index::open(folder.path()).expect("a new index");
-        let place = Place { pack: 0, frame_offset: 0, plain_offset: 0, bytes: 1 };
-        let chunks: Vec<_> = (0..5000u32).map(|n| (ChunkId::of(&n.to_le_bytes()), place)).collect();
-        index.take_in(0, PackId::from_bytes([0; 16]), chunks.into_iter()).expect("taken in");
-        drop(index);
-        let file = folder.path().join("db");
-        let mut bytes = std::fs::read(&file).expect("the index's file");
-        for at in (0..bytes.len()).step_by(97) {
-            bytes[at] ^= 0x10;
-        }
-        std::fs::write(&file, bytes).expect("damaged");
-        if let Ok(index) = Index::open(folder.path()) {
-            let found =
-                (0..5000u32).filter(|n| matches!(index.find(&ChunkId::of(&n.to_le_bytes())), Ok(Some(_))));
-            assert!(found.count() < 5000, "the damage went unnoticed");
-        }
-    }
-}
+mod tests;

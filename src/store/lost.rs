@@ -223,6 +223,17 @@ impl Store {
         self.unsure.swap(false, Ordering::Relaxed)
     }
 
+    /// Takes it that something is damaged, for tests of who asks.
+    #[cfg(test)]
+    pub fn suspect(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the store knows of damage that it has not seen to: closed, it would forget it.
+    pub fn has_to_remember(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) || self.unsure.load(Ordering::Relaxed)
+    }
+
     /// Every chunk of every release was found. Damaged copies that no release needs go on to count as missing.
     pub(super) fn mark_whole(&self) -> Result<()> {
         Ok(files::remove(&self.incomplete)?)

@@ -32,7 +32,7 @@ impl Live {
 ///
 /// Each distinct segment is read once. Memory: 8 B for each chunk reference of distinct segments.
 pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
-    let mut marking = Marking { store, names: Vec::new(), seen: HashSet::new() };
+    let mut marking = Marking { store, names: Vec::new(), bytes: None, seen: HashSet::new() };
     let mut reader = super::StoreReader::new(store);
     let mut unreadable = Vec::new();
     for release in releases {
@@ -46,9 +46,26 @@ pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
     Live { names, unreadable }
 }
 
+/// Bytes of all distinct chunks that some releases name, as far as their manifests can be read.
+pub fn plain_bytes<'a>(store: &Store, releases: impl Iterator<Item = &'a ReleaseId>) -> u64 {
+    let mut marking = Marking { store, names: Vec::new(), bytes: Some(Vec::new()), seen: HashSet::new() };
+    let mut reader = super::StoreReader::new(store);
+    for release in releases {
+        if let Err(error) = marking.release(release, &mut reader) {
+            tracing::debug!(?release, %error, "a release cannot be read; it counts for less");
+        }
+    }
+    let mut bytes = marking.bytes.unwrap_or_default();
+    bytes.sort_unstable();
+    bytes.dedup_by_key(|(name, _)| *name);
+    bytes.iter().map(|(_, bytes)| u64::from(*bytes)).sum()
+}
+
 struct Marking<'a> {
     store: &'a Store,
     names: Vec<u64>,
+    /// The names and bytes of chunks of content, where these are asked for.
+    bytes: Option<Vec<(u64, u32)>>,
     /// Nodes and segments that were read already.
     seen: HashSet<ChunkId>,
 }
@@ -98,7 +115,10 @@ impl Marking<'_> {
             return self.level(&children, depth - 1, reader);
         }
         let chunks = manifest::segment_chunks(&bytes).map_err(damaged)?;
-        self.names.extend(chunks.iter().map(|chunk| chunk.id.prefix()));
+        match &mut self.bytes {
+            Some(bytes) => bytes.extend(chunks.iter().map(|chunk| (chunk.id.prefix(), chunk.bytes))),
+            None => self.names.extend(chunks.iter().map(|chunk| chunk.id.prefix())),
+        }
         Ok(())
     }
 }

@@ -4,17 +4,25 @@
 //! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
+mod catalogue;
 mod collection;
 mod copies;
 mod error;
+mod filter;
+mod history;
 mod index;
+mod known;
 mod leases;
 mod lost;
 mod marking;
+mod mending;
+mod merge;
+mod options;
 mod packs;
 mod place;
 mod planted;
 mod reader;
+mod recent;
 mod records;
 mod recovery;
 pub mod retention;
@@ -28,8 +36,10 @@ mod writer;
 pub use collection::collect;
 pub use copies::Copies;
 pub use error::Error;
+pub use history::Pushed;
 pub use index::{Error as IndexError, Index};
 pub use leases::{LEASE_BYTES_MIN, LEASE_LIFE_MAX, LEASE_TIME, Lease};
+pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
 #[doc(hidden)]
@@ -48,7 +58,6 @@ use std::time::Instant;
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::{ChunkId, ReleaseId, Selector, ShortId};
-use crate::limits::PACK_BYTES_TARGET;
 use crate::manifest::{NodeRef, Root};
 use crate::pack::Frame;
 use crate::reassembly::{ChunkReader, ChunkSource, Rebuilt, SourceError};
@@ -59,49 +68,11 @@ use self::collection::Condemned;
 use self::leases::Leases;
 use self::lost::{DamagedCopy, Lost};
 use self::packs::{Pack, Packs};
-use self::writer::{Recent, Shared, Writer};
+use self::recent::Recent;
+use self::writer::{Shared, Writer};
 
 /// The result of an operation of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What can be chosen about a store.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
-    pub reserve_bytes: u64,
-    /// Bytes of rebuilt archives that may be kept beside the packs; 1 GiB.
-    pub rebuilt_bytes: u64,
-    /// Bytes at which a pack is sealed; [`PACK_BYTES_TARGET`].
-    pub pack_bytes: u64,
-    /// The clock by which leases lapse; the system's.
-    pub now: fn() -> Instant,
-    /// For tests alone.
-    #[doc(hidden)]
-    pub planted: Option<Planted>,
-}
-
-impl Options {
-    /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
-    pub const PASSING: Self = Self {
-        reserve_bytes: 1024 * 1024,
-        rebuilt_bytes: 0,
-        pack_bytes: PACK_BYTES_TARGET,
-        now: Instant::now,
-        planted: None,
-    };
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            reserve_bytes: 64 * 1024 * 1024,
-            rebuilt_bytes: 1024 * 1024 * 1024,
-            pack_bytes: PACK_BYTES_TARGET,
-            now: Instant::now,
-            planted: None,
-        }
-    }
-}
 
 /// The open store of one space.
 #[derive(Debug)]
@@ -164,7 +135,7 @@ impl Store {
             recent: Arc::new(Recent::default()),
             failed: Arc::default(),
         };
-        shared.recent.add(opened.unindexed.into_iter());
+        shared.recent.add_sealed(opened.unindexed);
         let mut next_number = opened.next_number;
         for unsealed in left_open.unsealed {
             unsealed.enter(&shared, next_number);
@@ -383,7 +354,7 @@ impl Store {
         packs.iter().map(|(_, pack)| Ok(pack.bytes()?)).sum()
     }
 
-    /// Waits until all packs that are full are sealed and in the index.
+    /// Waits until all packs that are full are sealed.
     ///
     /// # Errors
     /// [`Error::WriteFailed`] where one could not be sealed.

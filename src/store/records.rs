@@ -1,15 +1,18 @@
 //! The records of a space's releases: one small immutable file for each push (FORMAT 4).
 //!
 //! `releases/APP/0000000001.record`: a version byte, the record in MessagePack, and the first 16 bytes
-//! of the BLAKE3 of both. All are held in memory; some 300 B each.
+//! of the BLAKE3 of both. Memory has what is asked often ([`Pushed`]) and each application's latest record: some
+//! 250 B for each push. No push, and no question about one release, looks at all of them on disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
+use super::history::{self, Pushed};
+use super::known::{App, Known};
 use super::{Error, Result};
-use crate::faults::{Fault, Faulty};
 use crate::files::{self, OnPath};
 use crate::ids::{AppName, ReleaseId, Selector};
 use crate::record::{AppSummary, Record};
@@ -17,11 +20,9 @@ use crate::record::{AppSummary, Record};
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
 /// A record with all labels it may have is far smaller.
-const RECORD_BYTES_MAX: u64 = 64 * 1024;
-/// How the file of a record ends that was found damaged ...
-const DAMAGED: &str = "damaged";
-/// ... and after an admin was told of it.
-const LET_GO: &str = "unreadable";
+pub(super) const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// How exactly it is known when a release was used.
+const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
 /// What a lookup of a release found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +45,10 @@ impl Found {
 /// All records of a space.
 #[derive(Debug)]
 pub struct Records {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// Records that were found damaged and that nobody has let go yet.
-    unreadable: Mutex<Vec<PathBuf>>,
-    apps: RwLock<BTreeMap<AppName, Vec<Record>>>,
+    pub(super) unreadable: Mutex<Vec<PathBuf>>,
+    held: RwLock<Known>,
 }
 
 impl Records {
@@ -77,73 +78,86 @@ impl Records {
         }
     }
 
-    /// Reads all records below `folder`. A damaged one is named in the log and left out.
+    /// Learns of all records below `folder`, from the applications' histories where these know them. A damaged
+    /// one that is read is named in the log and left out.
     ///
     /// # Errors
     /// The folder cannot be read, or a record is of a newer whit.
     pub fn open(folder: &Path) -> Result<Self> {
         files::create_folder(folder)?;
-        let (mut apps, mut unreadable) = (BTreeMap::new(), Vec::new());
+        let records =
+            Self { folder: folder.to_owned(), unreadable: Mutex::default(), held: RwLock::default() };
+        let mut held = Known::default();
         for entry in fs::read_dir(folder).on("list", folder)? {
             let entry = entry.on("list", folder)?;
             let Some(app) = entry.file_name().to_str().and_then(|name| name.parse::<AppName>().ok()) else {
                 continue;
             };
-            let records = read_folder(&entry.path(), &mut unreadable)?;
-            if !records.is_empty() {
-                apps.insert(app, records);
+            let (pushed, last_number) = records.read_folder(&entry.path())?;
+            let number = held.number_of(&app);
+            for pushed in &pushed {
+                held.count(number, pushed);
             }
+            held.apps.insert(app, App { number, pushed, latest: None, last_number });
         }
-        let unreadable = Mutex::new(unreadable);
-        Ok(Self { folder: folder.to_owned(), unreadable, apps: RwLock::new(apps) })
+        let apps: Vec<AppName> = held.apps.keys().cloned().collect();
+        for app in apps {
+            records.find_latest(&mut held, &app)?;
+        }
+        *records.write() = held;
+        Ok(records)
     }
 
-    /// The records that were found damaged when the space was opened, now or earlier: what their pushes need is
-    /// unknown.
-    pub fn unreadable(&self) -> Vec<PathBuf> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives up a record that was found damaged; its bytes stay beside, for people to look at.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn let_go(&self, path: &Path) -> Result<()> {
-        files::rename(path, &path.with_extension(LET_GO))?;
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads an application's latest record, and forgets those that are damaged.
+    pub(super) fn find_latest(&self, held: &mut Known, app: &AppName) -> Result<()> {
+        while let Some(last) = held.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
+            let path = self.record_path(app, last.sequence);
+            let latest = match self.read_file(&path)? {
+                Some(record) => Some(record),
+                None => self.mend(app, &last)?,
+            };
+            let is_there = latest.is_some();
+            if let Some(known) = held.apps.get_mut(app) {
+                known.latest = latest;
+            }
+            if is_there {
+                return Ok(());
+            }
+            self.set_aside(&path)?;
+            held.forget(app, |pushed| pushed.sequence == last.sequence);
+        }
+        if let Some(known) = held.apps.get_mut(app) {
+            known.latest = None;
+        }
         Ok(())
     }
 
-    /// The files that do not say what their records are, which are known; they are written anew where `repair` says
-    /// so.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn damaged_on_disk(&self, repair: bool) -> Result<Vec<PathBuf>> {
-        let mut damaged = Vec::new();
-        for summary in self.apps() {
-            for record in self.of(&summary.app).unwrap_or_default() {
-                let path = self.record_path(&record.app, record.sequence);
-                // No record is removed or added between the look and the mending.
-                let apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
-                if !apps.get(&record.app).is_some_and(|records| records.contains(&record)) {
-                    continue;
-                }
-                let is_right = match files::read_bounded(&path, RECORD_BYTES_MAX) {
-                    Ok(bytes) => Self::decode(&path, &bytes).is_ok_and(|found| found == record),
-                    Err(error) if matches!(error.fault(), Fault::Missing | Fault::Corrupt) => false,
-                    Err(error) => return Err(error.into()),
-                };
-                if !is_right {
-                    if repair {
-                        files::publish(&path, &Self::encode(&record), 0o600)?;
-                    }
-                    damaged.push(path);
-                }
-                drop(apps);
-            }
+    /// Reads a record; one that is damaged and that no history knows is set aside and forgotten.
+    fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
+        let path = self.record_path(app, sequence);
+        if let Some(record) = self.read_file(&path)? {
+            return Ok(Some(record));
         }
-        Ok(damaged)
+        let mut held = self.write();
+        let Some(pushed) = held.pushed(app).iter().find(|pushed| pushed.sequence == sequence).cloned() else {
+            // Removed since it was looked for.
+            return Ok(None);
+        };
+        if let Some(mended) = self.mend(app, &pushed)? {
+            return Ok(Some(mended));
+        }
+        self.set_aside(&path)?;
+        held.forget(app, |pushed| pushed.sequence == sequence);
+        self.find_latest(&mut held, app)?;
+        Ok(None)
     }
 
     /// Writes the record of a push, durably, and gives it the next sequence number.
@@ -151,14 +165,23 @@ impl Records {
     /// # Errors
     /// The disk's.
     pub fn add(&self, mut record: Record) -> Result<Record> {
-        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.write();
         let folder = self.folder.join(record.app.as_str());
         files::create_folder(&folder)?;
-        let records = apps.entry(record.app.clone()).or_default();
-        record.sequence = records.last().map_or(0, |last| last.sequence).max(last_removed(&folder)?) + 1;
+        let number = held.number_of(&record.app);
+        let empty = || App { number, pushed: Vec::new(), latest: None, last_number: 0 };
+        let app = held.apps.entry(record.app.clone()).or_insert_with(empty);
+        record.sequence = app.last_number + 1;
         let path = self.record_path(&record.app, record.sequence);
         files::publish(&path, &Self::encode(&record), 0o600)?;
-        records.push(record.clone());
+        let pushed = Pushed::from(&record);
+        if let Err(error) = history::append(&folder, &record) {
+            tracing::debug!(%error, "a push is missing in its application's history; the next start reads its record");
+        }
+        app.last_number = record.sequence;
+        app.latest = Some(record.clone());
+        app.pushed.push(pushed.clone());
+        held.count(number, &pushed);
         Ok(record)
     }
 
@@ -169,39 +192,84 @@ impl Records {
         release: &ReleaseId,
         may_see: impl Fn(&AppName) -> bool,
     ) -> Option<Found> {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latest) =
-            apps.get(app).and_then(|records| records.last()).filter(|last| last.release == *release)
-        {
+        let held = self.read();
+        if let Some(latest) = held.latest(app).filter(|last| last.release == *release) {
             return Some(Found::Latest(latest.clone()));
         }
-        let seen = apps.iter().filter(|(app, _)| may_see(app)).flat_map(|(_, records)| records);
-        let found = seen.into_iter().find(|record| record.release == *release);
-        found.cloned().map(Found::Elsewhere)
+        let (name, sequence) = held.seen(release, may_see)?;
+        let name = name.clone();
+        drop(held);
+        let record = self.read_record(&name, sequence).ok().flatten();
+        record.filter(|record| record.release == *release).map(Found::Elsewhere)
     }
 
     /// Whether some application of the space that may be seen has the release.
     pub fn has(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> bool {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.iter()
-            .filter(|(app, _)| may_see(app))
-            .flat_map(|(_, records)| records)
-            .any(|record| record.release == *release)
+        self.read().seen(release, may_see).is_some()
     }
 
     /// The application's latest record.
     pub fn latest(&self, app: &AppName) -> Option<Record> {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.get(app).and_then(|records| records.last()).cloned()
+        self.read().latest(app).cloned()
     }
 
-    /// All of an application's records, oldest first.
+    /// The application's latest distinct releases, newest first, at most so many.
+    pub fn recent(&self, app: &AppName, most: usize) -> Vec<ReleaseId> {
+        let mut releases = Vec::new();
+        for pushed in self.read().pushed(app).iter().rev() {
+            if !releases.contains(&pushed.release) {
+                releases.push(pushed.release);
+            }
+            if releases.len() == most {
+                break;
+            }
+        }
+        releases
+    }
+
+    /// What memory knows of an application's pushes, oldest first.
     ///
     /// # Errors
     /// There is no such application.
+    pub fn pushed(&self, app: &AppName) -> Result<Vec<Pushed>> {
+        let pushed = self.read().pushed(app).to_vec();
+        if pushed.is_empty() { Err(Error::NoApp(app.clone())) } else { Ok(pushed) }
+    }
+
+    /// All of an application's records, oldest first. Reads each from its file.
+    ///
+    /// # Errors
+    /// There is no such application, or a record cannot be read.
     pub fn of(&self, app: &AppName) -> Result<Vec<Record>> {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.get(app).cloned().ok_or_else(|| Error::NoApp(app.clone()))
+        let mut records = Vec::new();
+        for pushed in self.pushed(app)? {
+            records.extend(self.read_record(app, pushed.sequence)?);
+        }
+        Ok(records)
+    }
+
+    /// An application's records before that of the number `before`, newest first, at most so many.
+    ///
+    /// # Errors
+    /// There is no such application, or a record cannot be read.
+    pub fn before(&self, app: &AppName, before: u64, most: usize) -> Result<Vec<Record>> {
+        let numbers: Vec<u64> = {
+            let held = self.read();
+            let pushed = held.pushed(app);
+            if pushed.is_empty() {
+                return Err(Error::NoApp(app.clone()));
+            }
+            let end = pushed.partition_point(|pushed| pushed.sequence < before);
+            pushed[..end].iter().rev().map(|pushed| pushed.sequence).collect()
+        };
+        let mut records = Vec::new();
+        for number in numbers {
+            records.extend(self.read_record(app, number)?);
+            if records.len() == most {
+                break;
+            }
+        }
+        Ok(records)
     }
 
     /// Takes the records of a release of an application away, and says how many there were.
@@ -214,19 +282,19 @@ impl Records {
         if self.is_pinned(app, release) {
             return Err(Error::Pinned { app: app.clone(), release: *release });
         }
-        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(records) = apps.get_mut(app) else { return Err(Error::NoApp(app.clone())) };
-        let mut removed = 0;
-        for record in records.iter().filter(|record| record.release == *release) {
-            let path = self.record_path(app, record.sequence);
+        let mut held = self.write();
+        if held.pushed(app).is_empty() {
+            return Err(Error::NoApp(app.clone()));
+        }
+        let those = held.pushed(app).iter().filter(|pushed| pushed.release == *release);
+        let numbers: Vec<u64> = those.map(|pushed| pushed.sequence).collect();
+        for number in &numbers {
+            let path = self.record_path(app, *number);
             files::rename(&path, &path.with_extension("removed"))?;
-            removed += 1;
         }
-        records.retain(|record| record.release != *release);
-        if records.is_empty() {
-            apps.remove(app);
-        }
-        Ok(removed)
+        held.forget(app, |pushed| pushed.release == *release);
+        self.find_latest(&mut held, app)?;
+        Ok(numbers.len())
     }
 
     /// Keeps a release from being removed, by anybody, until it is unpinned.
@@ -250,26 +318,38 @@ impl Records {
         self.pin_path(app, release).exists()
     }
 
-    /// Notes that the release was used now: its records' files tell by their time of change.
+    /// Notes that the release was used now: a record's file tells by its time of change. At most once an hour, as
+    /// nothing asks more exactly.
     pub fn touch(&self, app: &AppName, release: &ReleaseId) {
-        for record in self.of(app).unwrap_or_default().iter().filter(|record| record.release == *release) {
-            let path = self.record_path(app, record.sequence);
-            let touched = fs::File::options().append(true).open(&path);
-            if let Err(error) = touched.and_then(|file| file.set_modified(std::time::SystemTime::now())) {
-                tracing::debug!(%error, "the use of a release was not noted");
-            }
+        let sequence = {
+            let held = self.read();
+            held.pushed(app)
+                .iter()
+                .rev()
+                .find(|pushed| pushed.release == *release)
+                .map(|pushed| pushed.sequence)
+        };
+        let Some(sequence) = sequence else { return };
+        let path = self.record_path(app, sequence);
+        let now = std::time::SystemTime::now();
+        let changed = fs::metadata(&path).and_then(|file| file.modified());
+        if changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|since| since < TOUCH_EVERY)) {
+            return;
+        }
+        let touched = fs::File::options().append(true).open(&path);
+        if let Err(error) = touched.and_then(|file| file.set_modified(now)) {
+            tracing::debug!(%error, "the use of a release was not noted");
         }
     }
 
-    /// When the record's release was last pushed, pulled or delivered: seconds since 1970.
-    pub fn last_used(&self, record: &Record) -> u64 {
-        let changed =
-            fs::metadata(self.record_path(&record.app, record.sequence)).and_then(|file| file.modified());
+    /// When the release of a push was last pushed, pulled or delivered: seconds since 1970.
+    pub fn last_used(&self, app: &AppName, pushed: &Pushed) -> u64 {
+        let changed = fs::metadata(self.record_path(app, pushed.sequence)).and_then(|file| file.modified());
         let since = changed.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        since.map_or(record.created, |since| since.as_secs().max(record.created))
+        since.map_or(pushed.created, |since| since.as_secs().max(pushed.created))
     }
 
-    fn record_path(&self, app: &AppName, sequence: u64) -> PathBuf {
+    pub(super) fn record_path(&self, app: &AppName, sequence: u64) -> PathBuf {
         self.folder.join(app.as_str()).join(format!("{sequence:010}.record"))
     }
 
@@ -279,18 +359,16 @@ impl Records {
 
     /// All releases that have a record.
     pub fn releases(&self) -> HashSet<ReleaseId> {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        apps.values().flatten().map(|record| record.release).collect()
+        self.read().releases.keys().copied().collect()
     }
 
     /// All applications, by name.
     pub fn apps(&self) -> Vec<AppSummary> {
-        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
-        let summary = |(app, records): (&AppName, &Vec<Record>)| {
-            let latest = records.last()?.clone();
-            Some(AppSummary { app: app.clone(), releases: records.len() as u64, latest })
+        let summary = |(name, app): (&AppName, &App)| {
+            let latest = app.latest.clone()?;
+            Some(AppSummary { app: name.clone(), releases: app.pushed.len() as u64, latest })
         };
-        apps.iter().filter_map(summary).collect()
+        self.read().apps.iter().filter_map(summary).collect()
     }
 
     /// The newest record that a selector means. A release's id or its first digits come before a label that reads so, which
@@ -299,63 +377,30 @@ impl Records {
     /// # Errors
     /// Nothing fits, or digits that several releases share.
     pub fn select(&self, selector: &Selector) -> Result<Record> {
-        let records = self.of(&selector.app)?;
         let nothing = || Error::NoRelease(selector.clone());
-        let Some(at) = &selector.at else { return records.into_iter().next_back().ok_or_else(nothing) };
-        if let Some(release) = selector.release() {
-            let found = records.into_iter().rfind(|record| record.release == release);
-            return found.ok_or_else(nothing);
+        let held = self.read();
+        let pushed = held.pushed(&selector.app);
+        if pushed.is_empty() {
+            return Err(Error::NoApp(selector.app.clone()));
         }
-        if let Some(digits) = selector.digits() {
-            let begins = |record: &&Record| record.release.to_string().starts_with(&digits);
-            let fits: Vec<&Record> = records.iter().filter(begins).collect();
-            let candidates: BTreeSet<ReleaseId> = fits.iter().map(|record| record.release).collect();
+        let Some(at) = &selector.at else { return held.latest(&selector.app).cloned().ok_or_else(nothing) };
+        let newest = |fits: &dyn Fn(&Pushed) -> bool| pushed.iter().rev().find(|pushed| fits(pushed));
+        let found = if let Some(release) = selector.release() {
+            newest(&|pushed| pushed.release == release)
+        } else {
+            let digits = selector.digits();
+            let begins = |pushed: &Pushed| digits.as_ref().is_some_and(|digits| pushed.begins_with(digits));
+            let fits = pushed.iter().filter(|pushed| begins(pushed));
+            let candidates: BTreeSet<ReleaseId> = fits.map(|pushed| pushed.release).collect();
             if candidates.len() > 1 {
                 let candidates = candidates.into_iter().collect();
                 return Err(Error::Ambiguous { selector: selector.clone(), candidates });
             }
-            if let Some(record) = fits.last() {
-                return Ok((*record).clone());
-            }
-        }
-        records.into_iter().rfind(|record| record.labels.contains(at)).ok_or_else(nothing)
+            newest(&begins).or_else(|| newest(&|pushed| pushed.labels.contains(at)))
+        };
+        let found = found.ok_or_else(nothing)?;
+        let sequence = found.sequence;
+        drop(held);
+        self.read_record(&selector.app, sequence)?.ok_or_else(nothing)
     }
-}
-
-/// The highest number that a removed record had: numbers are never given twice.
-fn last_removed(folder: &Path) -> Result<u64> {
-    let mut last = 0;
-    for entry in fs::read_dir(folder).on("list", folder)? {
-        let path = entry.on("list", folder)?.path();
-        let number = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        if path.extension().is_some_and(|extension| extension == "removed") {
-            last = last.max(number.unwrap_or(0));
-        }
-    }
-    Ok(last)
-}
-
-fn read_folder(folder: &Path, unreadable: &mut Vec<PathBuf>) -> Result<Vec<Record>> {
-    files::remove_unpublished(folder)?;
-    let mut records = Vec::new();
-    for entry in fs::read_dir(folder).on("list", folder)? {
-        let path = entry.on("list", folder)?.path();
-        if path.extension().is_some_and(|extension| extension == DAMAGED) {
-            unreadable.push(path);
-        } else if path.extension().is_some_and(|extension| extension == "record") {
-            match Records::decode(&path, &files::read_bounded(&path, RECORD_BYTES_MAX)?) {
-                Ok(record) => records.push(record),
-                Err(error @ Error::Record { .. }) => {
-                    // Aside, so that its number can be given again and its bytes still be looked at.
-                    tracing::error!(%error, "a damaged record is set aside");
-                    let aside = path.with_extension(DAMAGED);
-                    files::rename(&path, &aside)?;
-                    unreadable.push(aside);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    records.sort_by_key(|record| record.sequence);
-    Ok(records)
 }

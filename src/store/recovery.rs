@@ -10,7 +10,7 @@ use super::index::Index;
 use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::place::Place;
 use super::unsealed::{self, Unsealed, places};
-use super::{Error, Result, writer};
+use super::{Error, Result, recent, writer};
 use crate::compression::Decompressor;
 use crate::crash;
 use crate::faults::{Fault, Faulty};
@@ -205,17 +205,12 @@ pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<O
         tracing::warn!(path = %index_folder.display(), "what lies in the index's place is no folder: it is set aside");
         set_aside(index_folder)?;
     }
-    match Index::open(index_folder)
-        .map_err(Error::from)
-        .and_then(|index| catch_up(index, &on_disk, packs, index_folder))
-    {
-        Ok(opened) if !opened.index.is_overgrown()? => return Ok(opened),
-        Ok(opened) => {
-            tracing::info!("the index has grown: it is built anew from the packs");
-            drop(opened.index);
+    match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
+        Ok(opened) => return Ok(opened),
+        Err(Error::Index(error @ super::index::Error::Older)) => {
+            tracing::info!(%error, "it is built anew from the packs");
             files::remove(index_folder)?;
-            packs.clear();
-            return catch_up(Index::open(index_folder)?, &on_disk, packs, index_folder);
+            return catch_up(Index::open(index_folder)?, &on_disk, packs);
         }
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
         Err(error) => {
@@ -226,44 +221,20 @@ pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<O
     set_aside(index_folder)?;
     // Their numbers were those of the old index. A pack known by two would be collected under one of them.
     packs.clear();
-    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs, index_folder)?;
+    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 
-/// Takes one sealed pack into the index.
-///
-/// # Errors
-/// The pack is damaged, or the index failed.
-pub fn take_in(index: &Index, number: u32, pack: &Pack) -> Result<()> {
-    let footer = check_sealed(pack)?;
-    let damaged = || Error::Pack {
-        path: pack.path().to_owned(),
-        source: crate::pack::Error::Damaged { part: "footer", offset: 0 },
-    };
-    let mut places = Vec::with_capacity(footer.chunk_count());
-    for entry in footer.chunks() {
-        let place = Place {
-            pack: number,
-            frame_offset: u32::try_from(entry.frame_offset).map_err(|_| damaged())?,
-            plain_offset: entry.plain_offset,
-            bytes: entry.chunk.bytes,
-        };
-        places.push((entry.chunk.id, place));
-    }
-    index.take_in(number, pack.id, places.into_iter())?;
-    Ok(())
-}
-
 /// Compares the catalogue with the packs on disk, takes in what is new, and samples what should be there.
-fn catch_up(mut index: Index, on_disk: &[Pack], packs: &Packs, index_folder: &Path) -> Result<Opened> {
+fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
     let known: HashMap<PackId, (u32, u32)> =
-        index.packs()?.into_iter().map(|(number, id, count)| (id, (number, count))).collect();
+        index.packs().into_iter().map(|(number, id, count)| (id, (number, count))).collect();
     let there: HashSet<PackId> = on_disk.iter().map(|pack| pack.id).collect();
     if let Some(gone) = known.keys().find(|id| !there.contains(id)) {
         return Err(Error::PackGone { pack: *gone });
     }
     let mut packs_lost = false;
-    let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0).max(index.next_number()?);
+    let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0).max(index.next_number());
     let mut unknown = Vec::new();
     for pack in on_disk {
         let sealed = Pack::sealed(pack.id, pack.path().to_owned());
@@ -292,18 +263,13 @@ fn catch_up(mut index: Index, on_disk: &[Pack], packs: &Packs, index_folder: &Pa
         packs.insert(number, sealed);
     }
     let numbered = || unknown.iter().zip(next..);
-    let taken = if known.is_empty() && !unknown.is_empty() {
-        let footers = numbered().map(|(pack, number)| Ok((pack.id, (number, check_sealed(pack)?))));
-        let footers = footers.collect::<Result<Vec<_>>>()?;
-        let after = next + u32::try_from(footers.len()).map_err(|_| Error::WriteFailed)?;
-        index.fill(&footers, after, index_folder).map_err(Error::from)
-    } else {
-        numbered().try_for_each(|(pack, number)| take_in(&index, number, pack))
-    };
-    let unindexed = match taken {
+    let footers = numbered().map(|(pack, number)| Ok((number, pack.id, check_sealed(pack)?)));
+    let footers = footers.collect::<Result<Vec<_>>>()?;
+    let unindexed = match recent::take_in_new(&index, &footers) {
         Err(error) if error.fault() == Fault::Full => unsealed::places_of(numbered(), error)?,
         taken => taken.map(|()| Vec::new())?,
     };
+    drop(footers);
     for sealed in unknown {
         sealed.release(0, usize::MAX);
         packs.insert(next, sealed);

@@ -1,11 +1,11 @@
 //! Which releases may go: by number, by age, by label, by the size of the whole store.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Result, Store};
+use super::marking::plain_bytes;
+use super::{Pushed, Result, Store};
 use crate::ids::{AppName, ReleaseId};
-use crate::record::Record;
 use crate::token::Pattern;
 
 /// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
@@ -27,16 +27,16 @@ impl Retention {
         self.keep_last.is_some() || self.keep_within.is_some()
     }
 
-    /// The releases of one application that may go; `records` are oldest first.
-    pub fn expired(&self, records: &[Record], is_pinned: impl Fn(&ReleaseId) -> bool) -> Vec<ReleaseId> {
-        let now = records.last().map_or(0, |latest| latest.created);
+    /// The releases of one application that may go; its pushes are given oldest first. Time O(pushes).
+    pub fn expired(&self, pushed: &[Pushed], is_pinned: impl Fn(&ReleaseId) -> bool) -> Vec<ReleaseId> {
+        let now = pushed.last().map_or(0, |latest| latest.created);
         if !self.is_limited() {
             return Vec::new();
         }
-        let mut kept = HashSet::new();
+        let (mut kept, mut seen) = (HashSet::new(), HashSet::new());
         let mut newest_first = Vec::new();
-        for record in records.iter().rev() {
-            if !newest_first.contains(&record.release) {
+        for record in pushed.iter().rev() {
+            if seen.insert(record.release) {
                 newest_first.push(record.release);
             }
             let is_young =
@@ -74,8 +74,8 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
         let app = summary.app;
         let rule = rules.apps.iter().find(|(pattern, _)| pattern.matches(app.as_str()));
         let Some((_, retention)) = rule else { continue };
-        let records = store.records().of(&app)?;
-        for release in retention.expired(&records, |release| store.records().is_pinned(&app, release)) {
+        let pushed = store.records().pushed(&app)?;
+        for release in retention.expired(&pushed, |release| store.records().is_pinned(&app, release)) {
             store.records().remove(&app, &release)?;
             gone.push((app.clone(), release));
         }
@@ -83,46 +83,111 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
     Ok(gone)
 }
 
-/// Removes the least recently used release, the latest of each application and pinned ones apart.
+/// What may be evicted of a store that is too large, in the order in which it is to go.
 ///
-/// # Errors
-/// The disk's.
-pub fn evict_one(store: &Store) -> Result<Option<(AppName, ReleaseId)>> {
-    let mut uses: BTreeMap<(AppName, ReleaseId), u64> = BTreeMap::new();
-    for summary in store.records().apps() {
-        for record in store.records().of(&summary.app)? {
-            if record.release == summary.latest.release
-                || store.records().is_pinned(&record.app, &record.release)
-            {
-                continue;
+/// What is beyond a fair share goes first: of the application that takes the most, the release that was used longest ago.
+/// An application that takes no more than its share loses nothing to the others. The share is as large as
+/// can be: what some applications take less of it is the others' (max-min fairness). The latest release of each
+/// application and pinned ones stay.
+#[derive(Debug)]
+pub struct Eviction {
+    size_max: u64,
+    apps: Vec<Taking>,
+}
+
+/// What an application takes, and what of it may go.
+#[derive(Debug)]
+struct Taking {
+    app: AppName,
+    bytes: u64,
+    /// With the time of the last use; the last goes first.
+    releases: Vec<(u64, ReleaseId)>,
+}
+
+impl Eviction {
+    /// Looks at what each application takes. Reads the manifests of all releases; memory: 16 B for each reference to a
+    /// chunk that distinct segments of one application have.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn of(store: &Store, size_max: u64) -> Result<Self> {
+        let records = store.records();
+        let mut apps = Vec::new();
+        for summary in records.apps() {
+            let app = summary.app;
+            let mut uses: HashMap<ReleaseId, u64> = HashMap::new();
+            for pushed in records.pushed(&app).unwrap_or_default() {
+                let used = uses.entry(pushed.release).or_default();
+                *used = records.last_used(&app, &pushed).max(*used);
             }
-            let used = store.records().last_used(&record);
-            let known = uses.entry((record.app, record.release)).or_default();
-            *known = used.max(*known);
+            let bytes = plain_bytes(store, uses.keys());
+            uses.retain(|release, _| *release != summary.latest.release && !records.is_pinned(&app, release));
+            let mut releases: Vec<(u64, ReleaseId)> =
+                uses.into_iter().map(|(release, used)| (used, release)).collect();
+            releases.sort_unstable_by(|one, other| other.cmp(one));
+            apps.push(Taking { app, bytes, releases });
         }
+        Ok(Self { size_max, apps })
     }
-    let Some(((app, release), _)) = uses.into_iter().min_by_key(|(_, used)| *used) else { return Ok(None) };
-    store.records().remove(&app, &release)?;
-    Ok(Some((app, release)))
+
+    /// Removes the records of the next release; none where nothing is left that may go. Collecting then frees its chunks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn next(&mut self, store: &Store) -> Result<Option<(AppName, ReleaseId)>> {
+        // Plain bytes as if they were stored: chunks are shared and compressed.
+        let plain: u64 = self.apps.iter().map(|taking| taking.bytes).sum();
+        let stored = store.stored_bytes()?;
+        let size_max = u128::from(self.size_max) * u128::from(plain) / u128::from(stored.max(1));
+        let share = fair_share(
+            self.apps.iter().map(|taking| taking.bytes).collect(),
+            u64::try_from(size_max).unwrap_or(u64::MAX),
+        );
+        let beyond =
+            self.apps.iter_mut().filter(|taking| taking.bytes > share && !taking.releases.is_empty());
+        let Some(most) = beyond.max_by_key(|taking| taking.bytes) else { return Ok(None) };
+        let Some((_, release)) = most.releases.pop() else { return Ok(None) };
+        store.records().remove(&most.app, &release)?;
+        let left = store.records().pushed(&most.app).unwrap_or_default();
+        let left: HashSet<ReleaseId> = left.iter().map(|pushed| pushed.release).collect();
+        most.bytes = plain_bytes(store, left.iter());
+        Ok(Some((most.app.clone(), release)))
+    }
+}
+
+/// The most that each may take so that all together take no more than `total`.
+fn fair_share(mut takes: Vec<u64>, total: u64) -> u64 {
+    takes.sort_unstable();
+    let mut left = total;
+    for (at, take) in takes.iter().enumerate() {
+        let share = left / (takes.len() - at) as u64;
+        if *take > share {
+            return share;
+        }
+        left -= take;
+    }
+    u64::MAX
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Totals;
-    use crate::record::Cost;
-
-    fn record(number: u64, labels: &[&str]) -> Record {
-        Record {
-            app: "a".parse().expect("a word"),
-            release: ReleaseId::of(&number.to_le_bytes()),
+    fn record(number: u64, labels: &[&str]) -> Pushed {
+        Pushed {
             sequence: number,
             created: number * 100,
-            user: "u".parse().expect("a word"),
+            release: ReleaseId::of(&number.to_le_bytes()),
             labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
-            totals: Totals::default(),
-            cost: Cost::default(),
         }
+    }
+
+    #[test]
+    fn what_some_leave_of_a_fair_share_is_the_others() {
+        assert_eq!(fair_share(vec![30, 8], 20), 12);
+        assert_eq!(fair_share(vec![30, 8, 1, 1], 20), 10);
+        assert_eq!(fair_share(vec![11, 12], 20), 10);
+        assert_eq!(fair_share(vec![5, 5], 20), u64::MAX);
+        assert_eq!(fair_share(Vec::new(), 20), u64::MAX);
     }
 
     #[test]

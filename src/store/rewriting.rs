@@ -51,8 +51,6 @@ pub struct Share {
     frames: Vec<LiveFrame>,
     /// Bytes of the pack for what is alive, as far as frames can be told apart.
     pub live_bytes: u64,
-    /// The chunks that go with the pack. The index may still know some here of which a later pack has a copy.
-    dead: Vec<ChunkId>,
     /// How many chunks are not alive, or not needed here.
     pub dead_chunks: u64,
     /// Whether some are not needed here as another pack has them.
@@ -65,14 +63,7 @@ impl Share {
     /// Looks at every chunk of a pack.
     pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
         let bytes = pack.bytes()?;
-        let mut share = Self {
-            frames: Vec::new(),
-            live_bytes: 0,
-            dead: Vec::new(),
-            dead_chunks: 0,
-            has_copies: false,
-            bytes,
-        };
+        let mut share = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
         let (mut plain, mut live_plain) = (0, 0);
         let mut failed = Ok(());
         packs::visit_frames(pack, &mut |frame| {
@@ -96,7 +87,6 @@ impl Share {
                 } else {
                     share.dead_chunks += 1;
                     share.has_copies |= elsewhere;
-                    share.dead.push(chunk.id);
                 }
             }
             if frame_alive.contains(&true) {
@@ -126,8 +116,6 @@ impl Share {
 struct Emptied {
     number: u32,
     pack: Arc<Pack>,
-    /// The chunks to take out of the index.
-    dead: Vec<ChunkId>,
     bytes: u64,
 }
 
@@ -187,9 +175,9 @@ impl<'a> Rewriting<'a> {
             if self.index_lost || self.is_cramped()? {
                 self.store.shared.packs.remove(number);
                 files::remove(pack.path())?;
-                self.forget(number, &share.dead)?;
+                self.forget(number)?;
             } else {
-                take_out(self.store, number, pack, &share.dead)?;
+                take_out(self.store, number, pack)?;
             }
         }
         self.given += share.bytes;
@@ -200,17 +188,17 @@ impl<'a> Rewriting<'a> {
 
     /// Takes a pack whose file is gone out of the index. One that has no room even for that is built anew by the next
     /// start, from the packs that there are.
-    fn forget(&mut self, number: u32, dead: &[ChunkId]) -> Result<()> {
+    fn forget(&mut self, number: u32) -> Result<()> {
         if self.index_lost {
             return Ok(());
         }
-        match self.store.shared.index.take_out(number, dead) {
+        match self.store.shared.take_out(&[number]) {
             Err(error) if error.fault() == Fault::Full => {
                 tracing::warn!(%error, "the index cannot be changed on the full disk; the next start builds it anew");
                 self.index_lost = true;
                 Ok(())
             }
-            forgotten => Ok(forgotten?),
+            forgotten => forgotten,
         }
     }
 
@@ -273,7 +261,7 @@ impl<'a> Rewriting<'a> {
         self.given += share.bytes;
         collected.packs_removed += 1;
         collected.removed_chunks += share.dead_chunks;
-        self.emptied.push(Emptied { number, pack: Arc::clone(pack), dead: share.dead, bytes: share.bytes });
+        self.emptied.push(Emptied { number, pack: Arc::clone(pack), bytes: share.bytes });
         if self.appended_bytes >= self.store.options.pack_bytes {
             self.remove_emptied()?;
         }
@@ -379,7 +367,7 @@ impl<'a> Rewriting<'a> {
         for emptied in self.emptied.drain(..) {
             self.foreseen_free += emptied.bytes;
             if !self.dry_run {
-                take_out(self.store, emptied.number, &emptied.pack, &emptied.dead)?;
+                take_out(self.store, emptied.number, &emptied.pack)?;
             }
         }
         Ok(())
@@ -387,8 +375,8 @@ impl<'a> Rewriting<'a> {
 }
 
 /// Removes a pack that nothing needs: from the index, then from the disk.
-fn take_out(store: &Store, number: u32, pack: &Pack, dead: &[ChunkId]) -> Result<()> {
-    store.shared.index.take_out(number, dead)?;
+fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
+    store.shared.take_out(&[number])?;
     crash::point("collect.index");
     store.shared.packs.remove(number);
     files::remove(pack.path())?;

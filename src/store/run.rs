@@ -1,31 +1,29 @@
 //! A sorted run: the places of the chunks of many packs in one file, written once and then only read.
 //!
-//! sled takes in some 100,000 entries a second, and memory for each. A store that is opened with millions of
-//! chunks and no index merges its packs' sorted footers into a run instead: one pass, no memory that grows
-//! with it, and a search reads one block. What comes later goes to sled. As the index is, a run is never the
-//! only home of a fact, and every block that is used is checked.
+//! The sorted footers of new packs are merged into a run, and runs into larger ones: one pass, and memory for
+//! fences and the filter alone. A search reads one block. As the index is, a run is never the only home of a
+//! fact, and every block that is used is checked.
 //!
 //! | size | what |
 //! |---|---|
 //! | 4096 b | blocks: 85 entries of id (32) and place (16), sorted by id, the last block filled with zeros; check (16): BLAKE3 |
 //! | 8 b | fences: the first 8 bytes of each block's first id |
-//! | 64 | entries (8), BLAKE3 of the fences and the entries' number (32), zeros (16), `whitrun1` (8) |
+//! | 64 f | the filter's blocks (`filter.rs`); none in the largest runs |
+//! | 64 | entries (8), BLAKE3 of fences, filter, entries and f (32), f (8), zeros (8), `whitrun2` (8) |
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::filter::{self, Filter};
 use super::place::Place;
 use crate::crash;
 use crate::files::{self, OnPath};
 use crate::ids::ChunkId;
-use crate::pack::FooterView;
 
-const MAGIC: [u8; 8] = *b"whitrun1";
+const MAGIC: [u8; 8] = *b"whitrun2";
 const TRAILER_BYTES: usize = 64;
 /// A page of most disks and of the page cache.
 const BLOCK_BYTES: usize = 4096;
@@ -36,6 +34,10 @@ const BLOCK_ENTRIES: usize = (BLOCK_BYTES - CHECK_BYTES) / ENTRY_BYTES;
 const WRITE_BLOCKS: usize = 256;
 /// 2,000 M entries, whose fences take 188 MB.
 const ENTRIES_MAX: u64 = 2_000_000_000;
+/// 32 M: the filter takes 40 MB. A larger run is the oldest, and most misses end in the read of one block of it.
+const FILTER_ENTRIES_MAX: u64 = 32_000_000;
+/// 340 KiB are read at once where a run is read whole.
+const READ_BLOCKS: usize = 85;
 
 /// Why a run cannot be used: it is damaged, cut short, or the disk does not give it.
 #[derive(Debug, thiserror::Error)]
@@ -51,23 +53,29 @@ pub struct Run {
     path: PathBuf,
     entries: u64,
     fences: Vec<u64>,
+    filter: Option<Filter>,
     hash: [u8; 32],
 }
 
 impl Run {
-    /// Writes the entries, which are sorted by id and distinct, durably to `path`.
+    /// Writes the entries, which are sorted by id and at most `most`, durably to `path`.
     ///
-    /// Time O(entries); memory 1 MiB and 0.1 B an entry.
+    /// Time O(entries); memory 1 MiB and 1.4 B an entry.
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(path: &Path, entries: impl Iterator<Item = (ChunkId, Place)>) -> files::Result<Self> {
+    pub fn create(
+        path: &Path,
+        entries: impl Iterator<Item = (ChunkId, Place)>,
+        most: u64,
+    ) -> files::Result<Self> {
         let aside = path.with_extension("part");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&aside).on("create", &aside)?;
         let mut fences: Vec<u64> = Vec::new();
         let mut buffer: Vec<u8> = Vec::with_capacity(WRITE_BLOCKS * BLOCK_BYTES);
+        let mut filter = (most <= FILTER_ENTRIES_MAX).then(|| Filter::new(most));
         let mut count = 0;
         let mut entries = entries.peekable();
         while let Some((first, _)) = entries.peek() {
@@ -76,6 +84,9 @@ impl Run {
             for (id, place) in entries.by_ref().take(BLOCK_ENTRIES) {
                 buffer.extend_from_slice(id.as_bytes());
                 buffer.extend_from_slice(&place.encode());
+                if let Some(filter) = &mut filter {
+                    filter.insert(id.as_bytes());
+                }
                 count += 1;
             }
             buffer.resize(begin + BLOCK_BYTES - CHECK_BYTES, 0);
@@ -88,18 +99,22 @@ impl Run {
             }
         }
         buffer.extend(fences.iter().flat_map(|fence| fence.to_le_bytes()));
-        let hash = trailer_hash(&buffer, count);
+        let fences_end = buffer.len();
+        buffer.extend(filter.iter().flat_map(Filter::encode));
+        let filter_blocks = ((buffer.len() - fences_end) / filter::BLOCK_BYTES) as u64;
+        let hash = trailer_hash(&buffer, count, filter_blocks);
         buffer.extend_from_slice(&count.to_le_bytes());
         buffer.extend_from_slice(&hash);
-        buffer.extend_from_slice(&[0; 16]);
+        buffer.extend_from_slice(&filter_blocks.to_le_bytes());
+        buffer.extend_from_slice(&[0; 8]);
         buffer.extend_from_slice(&MAGIC);
         file.write_all(&buffer).on("write", &aside)?;
         file.sync_all().on("sync", &aside)?;
         files::rename(&aside, path)?;
-        Ok(Self { file, path: path.to_owned(), entries: count, fences, hash })
+        Ok(Self { file, path: path.to_owned(), entries: count, fences, filter, hash })
     }
 
-    /// Opens a run and checks its fences.
+    /// Opens a run and checks its fences and filter.
     ///
     /// # Errors
     /// It is not there, or not whole.
@@ -116,15 +131,31 @@ impl Run {
         let entries = u64::from_le_bytes(*trailer.first_chunk()?);
         let blocks = entries.div_ceil(BLOCK_ENTRIES as u64);
         let blocks_bytes = blocks.checked_mul(BLOCK_BYTES as u64)?;
-        if entries > ENTRIES_MAX || trailer[56..] != MAGIC || trailer_at != blocks_bytes + 8 * blocks {
+        let filter_blocks = u64::from_le_bytes(*trailer[40..].first_chunk()?);
+        let filter_bytes = filter_blocks.checked_mul(filter::BLOCK_BYTES as u64)?;
+        let end = blocks_bytes.checked_add(8 * blocks)?.checked_add(filter_bytes)?;
+        if entries > ENTRIES_MAX || trailer[56..] != MAGIC || trailer_at != end {
             return None;
         }
-        let mut fences = vec![0; usize::try_from(8 * blocks).ok()?];
-        file.read_exact_at(&mut fences, blocks_bytes).ok()?;
-        let hash = trailer_hash(&fences, entries);
+        let fences_bytes = usize::try_from(8 * blocks).ok()?;
+        let mut above = vec![0; usize::try_from(end - blocks_bytes).ok()?];
+        file.read_exact_at(&mut above, blocks_bytes).ok()?;
+        let hash = trailer_hash(&above, entries, filter_blocks);
+        let (fences, filter) = above.split_at(fences_bytes);
         let fences = fences.as_chunks::<8>().0.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
-        let run = Self { file, path: path.to_owned(), entries, fences, hash };
+        let filter = Filter::decode(filter);
+        let run = Self { file, path: path.to_owned(), entries, fences, filter, hash };
         (trailer[8..40] == hash).then_some(run)
+    }
+
+    /// How many entries it has.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What tells this run from every other.
@@ -134,7 +165,7 @@ impl Run {
 
     /// The first entry whose id begins with `begin` and whose pack's number `is_live` accepts.
     ///
-    /// Reads one block, seldom two.
+    /// Reads one block, seldom two; mostly none where there is no such entry.
     ///
     /// # Errors
     /// A block is damaged. The run is then taken away, so that the next opening builds it anew.
@@ -143,6 +174,9 @@ impl Run {
         begin: &[u8],
         is_live: impl Fn(u32) -> bool,
     ) -> Result<Option<(ChunkId, Place)>, Damaged> {
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(begin)) {
+            return Ok(None);
+        }
         let low = fence(begin);
         // The last block that begins below; entries that begin so may fill others behind it.
         let first = self.fences.partition_point(|fence| *fence < low).saturating_sub(1);
@@ -163,6 +197,44 @@ impl Run {
             }
         }
         Ok(None)
+    }
+
+    /// All entries in order; ends early where a block is damaged, and says so in `damage`.
+    pub fn read_all<'a>(
+        &'a self,
+        damage: &'a RefCell<Option<Damaged>>,
+    ) -> impl Iterator<Item = (ChunkId, Place)> + 'a {
+        let parts = (0..self.fences.len()).step_by(READ_BLOCKS);
+        let mut is_whole = true;
+        parts.flat_map(move |first| {
+            let entries = if is_whole { self.part(first) } else { Ok(Vec::new()) };
+            entries.unwrap_or_else(|error| {
+                is_whole = false;
+                *damage.borrow_mut() = Some(error);
+                Vec::new()
+            })
+        })
+    }
+
+    /// The entries of [`READ_BLOCKS`] blocks, or of those that are left.
+    fn part(&self, first: usize) -> Result<Vec<(ChunkId, Place)>, Damaged> {
+        let blocks = READ_BLOCKS.min(self.fences.len() - first);
+        let mut bytes = vec![0; blocks * BLOCK_BYTES];
+        if self.file.read_exact_at(&mut bytes, (first * BLOCK_BYTES) as u64).is_err() {
+            return Err(self.damaged());
+        }
+        let mut entries = Vec::with_capacity(blocks * BLOCK_ENTRIES);
+        for (block, bytes) in (first..).zip(bytes.chunks_exact(BLOCK_BYTES)) {
+            let (content, found) = bytes.split_at(BLOCK_BYTES - CHECK_BYTES);
+            if found != check(content) {
+                return Err(self.damaged());
+            }
+            for entry in content.as_chunks::<ENTRY_BYTES>().0.iter().take(self.entries_of(block)) {
+                let id = ChunkId::from_bytes(*entry.first_chunk().expect("an entry has 48 bytes"));
+                entries.push((id, Place::decode(&entry[32..]).ok_or_else(|| self.damaged())?));
+            }
+        }
+        Ok(entries)
     }
 
     fn entries_of(&self, block: usize) -> usize {
@@ -200,61 +272,10 @@ fn check(content: &[u8]) -> [u8; CHECK_BYTES] {
     *blake3::hash(content).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-fn trailer_hash(fences: &[u8], entries: u64) -> [u8; 32] {
+fn trailer_hash(above: &[u8], entries: u64, filter_blocks: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(fences).update(&entries.to_le_bytes());
+    hasher.update(above).update(&entries.to_le_bytes()).update(&filter_blocks.to_le_bytes());
     *hasher.finalize().as_bytes()
-}
-
-/// A pack's next chunk: its id, the pack's number, which footer, which entry.
-type Next = (ChunkId, Reverse<u32>, usize, usize);
-
-/// The chunks of many packs in the order of their ids, each once: of the pack with the highest number.
-#[derive(Debug)]
-pub struct Merged<'a> {
-    footers: &'a [(u32, FooterView<'a>)],
-    /// The next chunk of each pack.
-    next: BinaryHeap<Reverse<Next>>,
-    last: Option<ChunkId>,
-}
-
-impl<'a> Merged<'a> {
-    /// Merges footers of packs of less than 4 GiB, given with their numbers. Time O(n log packs).
-    pub fn new(footers: &'a [(u32, FooterView<'a>)]) -> Self {
-        let first = |(at, (number, footer)): (usize, &(u32, FooterView<'_>))| {
-            (footer.chunk_count() > 0).then(|| Reverse((footer.entry(0).chunk.id, Reverse(*number), at, 0)))
-        };
-        let next = footers.iter().enumerate().filter_map(first).collect();
-        Self { footers, next, last: None }
-    }
-}
-
-impl Iterator for Merged<'_> {
-    type Item = (ChunkId, Place);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let mut top = self.next.peek_mut()?;
-            let Reverse((id, Reverse(number), at, entry)) = *top;
-            let footer = &self.footers[at].1;
-            if entry + 1 < footer.chunk_count() {
-                *top = Reverse((footer.entry(entry + 1).chunk.id, Reverse(number), at, entry + 1));
-            } else {
-                PeekMut::pop(top);
-            }
-            if self.last.replace(id) == Some(id) {
-                continue;
-            }
-            let found = footer.entry(entry);
-            let place = Place {
-                pack: number,
-                frame_offset: u32::try_from(found.frame_offset).expect("packs are smaller than 4 GiB"),
-                plain_offset: found.plain_offset,
-                bytes: found.chunk.bytes,
-            };
-            return Some((id, place));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -270,7 +291,7 @@ mod tests {
         let mut ids: Vec<ChunkId> = (0..count).map(|n| ChunkId::of(&n.to_le_bytes())).collect();
         ids.sort_unstable();
         let entries = ids.iter().copied().zip((0..).map(place));
-        (Run::create(&folder.join("run"), entries).expect("written"), ids)
+        (Run::create(&folder.join("run"), entries, count.into()).expect("written"), ids)
     }
 
     #[test]
@@ -280,6 +301,10 @@ mod tests {
             let (written, ids) = run(folder.path(), count);
             let opened = Run::open(&folder.path().join("run")).expect("whole");
             assert_eq!(written.hash(), opened.hash());
+            let damage = RefCell::default();
+            let all: Vec<_> = opened.read_all(&damage).collect();
+            assert_eq!(all, ids.iter().copied().zip((0..).map(place)).collect::<Vec<_>>());
+            assert!(damage.borrow().is_none());
             for (number, id) in (0..).zip(&ids) {
                 let found = opened.find(id.as_bytes(), |_| true).expect("whole");
                 assert_eq!(found, Some((*id, place(number))), "{number} of {count}");
@@ -302,7 +327,7 @@ mod tests {
             ChunkId::from_bytes(bytes)
         };
         let entries = (0..400).map(|number| (id(number), place(number)));
-        let run = Run::create(&folder.path().join("run"), entries).expect("written");
+        let run = Run::create(&folder.path().join("run"), entries, 400).expect("written");
         for number in 0..400 {
             assert_eq!(
                 run.find(id(number).as_bytes(), |_| true).expect("whole"),
@@ -336,7 +361,7 @@ mod tests {
             let mut bytes = good.clone();
             bytes[at] ^= 0x10;
             // Zeros of the trailer that mean nothing yet.
-            if !(good.len() - 24..good.len() - 8).contains(&at) {
+            if !(good.len() - 16..good.len() - 8).contains(&at) {
                 is_noticed(&bytes, &format!("byte {at}"));
             }
         }

@@ -2,73 +2,30 @@
 //!
 //! A frame is written at once and counted; [`Writer::sync`] makes all frames that were counted durable
 //! with one sync for everybody who waits. A full pack is sealed by a thread of its own: footer, sync,
-//! rename, index. Until the index has a pack's chunks, [`Recent`] answers for them.
+//! rename. Until the index has a pack's chunks, [`Recent`] answers for them.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::index::Index;
 use super::packs::{self, Pack, Packs};
 use super::place::Place;
+use super::recent::{Merger, Recent};
 use super::{Error, Options, Result};
 use crate::crash;
 use crate::files::{self, OnPath};
-use crate::ids::{ChunkId, ShortId};
+use crate::ids::ChunkId;
 use crate::limits::PACK_CHUNKS_MAX;
 use crate::pack::{self, Footer, Frame, PackId};
 
-/// Packs waiting to be sealed: bounds memory and how far the index may lag.
+/// Packs waiting to be sealed: bounds memory.
 const SEAL_QUEUE: usize = 2;
-
-/// The chunks of packs that the index does not have yet.
-#[derive(Debug, Default)]
-pub struct Recent(RwLock<BTreeMap<ChunkId, Place>>);
-
-impl Recent {
-    /// Where the chunk lies.
-    pub fn find(&self, id: &ChunkId) -> Option<Place> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
-    }
-
-    /// The first chunk whose id begins with the 8 bytes of `name`.
-    pub fn find_name(&self, name: u64) -> Option<(ChunkId, Place)> {
-        let mut low = [0; 32];
-        low[..8].copy_from_slice(&name.to_le_bytes());
-        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let (id, place) = chunks.range(ChunkId::from_bytes(low)..).next()?;
-        (id.prefix() == name).then_some((*id, *place))
-    }
-
-    /// The first chunk whose id begins so.
-    pub fn find_short(&self, short: ShortId) -> Option<(ChunkId, Place)> {
-        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let (id, place) = chunks.range(short.lowest()..).next()?;
-        (ShortId::from(*id) == short).then_some((*id, *place))
-    }
-
-    /// Notes where chunks lie.
-    pub fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
-    }
-
-    /// The chunks of a pack, each with the place of its frame.
-    pub fn of_pack(&self, pack: u32) -> Vec<(ChunkId, u32)> {
-        let chunks = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let here = chunks.iter().filter(|(_, place)| place.pack == pack);
-        here.map(|(id, place)| (*id, place.frame_offset)).collect()
-    }
-
-    fn forget(&self, pack: u32) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, place| place.pack != pack);
-    }
-}
 
 /// What the writer shares with the store that reads.
 #[derive(Debug, Clone)]
@@ -136,10 +93,10 @@ impl Writer {
     /// There is no thread to seal packs.
     pub fn new(shared: Shared, next_number: u32, options: &Options) -> Result<Self> {
         let (sender, receiver) = sync_channel(SEAL_QUEUE);
-        let for_sealer = shared.clone();
+        let (for_sealer, recent_chunks) = (shared.clone(), options.recent_chunks);
         let thread = std::thread::Builder::new().name("whit-sealer".to_owned());
         let thread = thread
-            .spawn(move || seal_all(&for_sealer, &receiver))
+            .spawn(move || seal_all(&for_sealer, &receiver, recent_chunks))
             .on("start the sealer of", &shared.folder)?;
         Ok(Self {
             shared,
@@ -254,7 +211,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Seals the open pack and waits until the index has it and all before it.
+    /// Seals the open pack and waits until it is sealed, and all before it.
     ///
     /// # Errors
     /// [`Error::WriteFailed`] where one could not be sealed.
@@ -267,7 +224,7 @@ impl Writer {
         self.settle()
     }
 
-    /// Waits until the index has all packs that are full.
+    /// Waits until all packs that are full are sealed.
     ///
     /// # Errors
     /// [`Error::WriteFailed`] where one could not be sealed.
@@ -345,9 +302,17 @@ impl OpenPack {
     }
 }
 
-/// The sealer's thread: seals packs as they come, until the writer is closed.
-fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
+/// The sealer's thread: seals packs as they come, until the writer is closed, and keeps the index small.
+fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) {
     let mut all_sealed = true;
+    let mut merger = Merger::new(Arc::clone(&shared.index));
+    merger.start_if_due();
+    let make_run = || {
+        if let Err(error) = shared.make_run() {
+            // Memory goes on to answer for them; the next pack, or the next start, tries again.
+            tracing::warn!(%error, "new chunks could not be written into the index");
+        }
+    };
     while let Ok(told) = packs.recv() {
         let pack = match told {
             ForSealer::Seal(pack) => *pack,
@@ -359,15 +324,26 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>) {
             }
         };
         let (number, path) = (pack.number, pack.path.clone());
-        if let Err(error) = seal(shared, pack) {
-            // The chunks stay readable through `recent`; the next start seals and indexes the pack.
-            all_sealed = false;
-            tracing::warn!(pack = number, path = %path.display(), %error, "a pack could not be sealed");
+        match seal(shared, pack) {
+            Ok(waiting) if waiting >= recent_chunks => {
+                make_run();
+                merger.start_if_due();
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // The chunks stay readable through `recent`; the next start seals and indexes the pack.
+                all_sealed = false;
+                tracing::warn!(pack = number, path = %path.display(), %error, "a pack could not be sealed");
+            }
         }
     }
+    make_run();
+    merger.finish();
 }
 
-fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
+/// Seals a pack; gives how many chunks of sealed packs wait for a run.
+fn seal(shared: &Shared, mut pack: OpenPack) -> Result<usize> {
+    let chunks = pack.footer.chunk_count();
     let sealed = {
         let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {
@@ -380,11 +356,9 @@ fn seal(shared: &Shared, mut pack: OpenPack) -> Result<()> {
         }
         sealed?
     };
-    let sealed = Pack::sealed(pack.id, sealed);
-    super::recovery::take_in(&shared.index, pack.number, &sealed)?;
-    shared.packs.insert(pack.number, sealed);
-    shared.recent.forget(pack.number);
-    Ok(())
+    let waiting = shared.recent.note_sealed(pack.number, chunks);
+    shared.packs.insert(pack.number, Pack::sealed(pack.id, sealed));
+    Ok(waiting)
 }
 
 /// Writes down that a sync failed, as far as the disk still takes that, for the next start.

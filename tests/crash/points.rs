@@ -32,6 +32,8 @@ enum Act {
     Collect,
     /// Damage is repaired.
     Repair,
+    /// The proxy starts with more runs in its index than there should be.
+    Merge,
     /// A directory is pulled.
     Pull,
 }
@@ -40,10 +42,11 @@ enum Act {
 fn acts(point: &str) -> Vec<Act> {
     let (word, _) = point.split_once('.').expect("points have two words");
     match (word, point) {
-        (_, "pack.renamed") | ("seal" | "take-in", _) => {
-            vec![Act::Stop, Act::Start, Act::Collect, Act::Repair]
-        }
-        ("run", _) | (_, "recovery.index") => vec![Act::Rebuild],
+        (_, "pack.renamed") | ("seal", _) => vec![Act::Stop, Act::Start, Act::Collect, Act::Repair],
+        ("run", _) => vec![Act::Stop, Act::Start, Act::Rebuild, Act::Merge],
+        ("take-in", _) => vec![Act::Stop, Act::Start, Act::Rebuild],
+        ("merge", _) => vec![Act::Merge],
+        (_, "recovery.index") => vec![Act::Rebuild],
         ("recovery", _) => vec![Act::Start],
         ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],
         ("tree", _) => vec![Act::Push, Act::Pull],
@@ -59,6 +62,8 @@ fn acts(point: &str) -> Vec<Act> {
 
 const OLD: [u64; 3] = [1, 2, 3];
 const NEW: u64 = 4;
+/// So many that their runs and the first are one more than an index keeps.
+const MORE: std::ops::Range<u64> = 5..11;
 
 /// Three releases in one sealed pack, all delivered; two copies are kept.
 fn template() -> &'static World {
@@ -134,6 +139,15 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             world.push(NEW);
             served.kill();
         }
+        Act::Merge => {
+            // Each start that met a push ends with a run.
+            for version in MORE {
+                let mut served = world.serve(None);
+                world.push(version);
+                served.terminate();
+                assert!(served.ended(SOON).is_some_and(|status| status.success()));
+            }
+        }
         Act::Repair => {
             let pack = world.sealed().remove(0);
             World::flip(&pack, fs::metadata(&pack).expect("a pack").len() / 2);
@@ -158,7 +172,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
         Act::Remove => world.begin(&["rm", &format!("{APP}@{first}")], None),
         Act::Collect => world.begin(&["gc"], None),
         Act::Repair => world.begin(&["verify", "--repair"], None),
-        Act::Start | Act::Rebuild | Act::Pull => world.begin(&["releases", APP], None),
+        Act::Start | Act::Rebuild | Act::Merge | Act::Pull => world.begin(&["releases", APP], None),
     };
     let (died, done) = outlives(&mut served, agent);
     match act {
@@ -173,8 +187,9 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
 /// Starts again and checks everything that was promised.
 fn goes_on(world: &mut World, act: Act) {
     // What readers of the destination see is whole before anybody starts anything again.
-    let before = world.current(&[3, NEW]).expect("there was one");
-    assert!(before == 3 || matches!(act, Act::Push | Act::Stop | Act::Start | Act::Rebuild));
+    let shown: Vec<u64> = [3, NEW].into_iter().chain(MORE).collect();
+    let before = world.current(&shown).expect("there was one");
+    assert!(before == 3 || matches!(act, Act::Push | Act::Stop | Act::Start | Act::Rebuild | Act::Merge));
     let waiting = world.deliveries();
     let mut served = world.serve(None);
     if act == Act::Repair {

@@ -26,6 +26,7 @@ mod kill;
 mod linked;
 mod lying_proxy;
 mod machine;
+mod many;
 mod meant;
 mod memory;
 mod mounts;

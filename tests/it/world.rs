@@ -77,6 +77,11 @@ impl World {
         self.running = Some(run(proxy));
     }
 
+    /// Changes the options of the next start.
+    pub fn change(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+    }
+
     /// Everything is below this folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

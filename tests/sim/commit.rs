@@ -46,7 +46,14 @@ fn commit_at(look: u32, planted: Option<Planted>) -> (bool, bool) {
     let earlier = Rc::new(Build::new(&[earlier.to_vec()]));
     let build = Rc::new(Build::new(&[later.to_vec()]));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let options = Options { reserve_bytes: 0, rebuilt_bytes: 0, pack_bytes: 18 * 1024, now, planted };
+    let options = Options {
+        reserve_bytes: 0,
+        rebuilt_bytes: 0,
+        pack_bytes: 18 * 1024,
+        recent_chunks: 40,
+        now,
+        planted,
+    };
     let store = Arc::new(Store::open(folder.path(), options).expect("a store"));
     let app = "app".parse().expect("a name");
     let mut pusher = Pusher::new(1, &app, &earlier, None, &store, false);

@@ -110,6 +110,8 @@ impl History {
         let drafts = (0..APPS).map(|_| Draft::new(&mut random, &pool)).collect();
         let folder = new_folder();
         let options = Options {
+            // Every few packs a run, every few runs a merge.
+            recent_chunks: 30,
             reserve_bytes: 0,
             rebuilt_bytes: 0,
             pack_bytes: PACK_BYTES,

@@ -23,6 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::tally::Tally;
+use crate::escape;
 
 /// How often sums are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -164,42 +165,18 @@ impl Fields {
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "message" => self.message = escape(value),
-            name => write!(self.others, " {name}=\"{}\"", escape(value)).expect(A_STRING),
+            "message" => self.message = escape::text(value),
+            name => write!(self.others, " {name}=\"{}\"", escape::text(value)).expect(A_STRING),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = escape(&format!("{value:?}"));
+        let text = escape::text(&format!("{value:?}"));
         match field.name() {
             "message" => self.message = text,
             "fault" => self.fault = Some(text),
             "peer" => self.peer = Some(text),
             name => write!(self.others, " {name}={text}").expect(A_STRING),
         }
-    }
-}
-
-/// Control characters, and those that turn the direction of what follows, as `\u{…}`.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_paints_on_a_terminal_is_shown_and_not_done() {
-        assert_eq!(escape("a\x1b[31mred\r\n\u{9b}b\u{202e}é"), "a\\u{1b}[31mred\\r\\n\\u{9b}b\\u{202e}é");
     }
 }

@@ -112,6 +112,7 @@ fn run(
     // What a pull was promised stays until it is done, whatever is removed meanwhile.
     let lease = store.lease();
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
+    store.records().touch(&record.app, &record.release);
     let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
     let mut reader = StoreReader::new(&*store);
     let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| match error {

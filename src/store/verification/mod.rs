@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::check::Check;
 use super::packs::{self, Pack};
-use super::{Error, Result, Store, recovery};
+use super::{Error, Pushed, Result, Store, recovery};
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::ReleaseId;
@@ -166,18 +166,18 @@ pub fn verify_releases(store: &Store) -> Result<Vec<Incomplete>> {
     let mut checked: HashMap<ReleaseId, Completeness> = HashMap::new();
     for summary in store.records().apps() {
         let mut reported = HashSet::new();
-        for record in store.records().of(&summary.app).unwrap_or_default() {
-            let missing = match checked.get(&record.release) {
+        for Pushed { release, .. } in store.records().pushed(&summary.app).unwrap_or_default() {
+            let missing = match checked.get(&release) {
                 Some(known) => *known,
-                None => *checked.entry(record.release).or_insert(completeness(store, &record.release)?),
+                None => *checked.entry(release).or_insert(completeness(store, &release)?),
             };
             let missing_chunks = match missing {
                 Completeness::Complete => continue,
                 Completeness::Lacks(chunks) => Some(chunks),
                 Completeness::Unreadable => None,
             };
-            if reported.insert(record.release) {
-                incomplete.push(Incomplete { app: record.app, release: record.release, missing_chunks });
+            if reported.insert(release) {
+                incomplete.push(Incomplete { app: summary.app.clone(), release, missing_chunks });
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::lost::DamagedCopy;
 use super::super::packs::{self, Pack};
 use super::super::place::Place;
-use super::super::{Result, Store, recovery};
+use super::super::{Result, Store};
 use super::check::Check;
 use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::crash;
@@ -57,7 +57,7 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
     store.writer.seal_now()?;
     crash::point("aside.sealed");
     if let Some(number) = number {
-        store.shared.index.take_out(number, &check.lost())?;
+        store.shared.take_out(&[number])?;
         store.shared.packs.remove(number);
     }
     crash::point("aside.index");
@@ -79,7 +79,7 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
     let mut unknown = 0;
     let mut elsewhere: BTreeMap<u32, Vec<(ChunkId, Place)>> = BTreeMap::new();
     for entry in footer.chunks() {
-        match store.shared.index.find(&entry.chunk.id)?.filter(|_| number.is_some()) {
+        match store.shared.find(&entry.chunk.id)?.filter(|_| number.is_some()) {
             None => unknown += 1,
             Some(place) if Some(place.pack) == number => {
                 unknown += u64::from(!is_place_in(&footer, &entry.chunk.id, place));
@@ -102,7 +102,7 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
             None => store.writer.new_number(),
         };
         let sealed = Pack::sealed(pack.id, pack.path().to_owned());
-        recovery::take_in(&store.shared.index, number, &sealed)?;
+        store.shared.take_in(number, &sealed)?;
         store.shared.packs.insert(number, sealed);
     }
     Ok(unknown)

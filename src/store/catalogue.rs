@@ -1,0 +1,185 @@
+//! The catalogue of the index: which packs are taken in, and which runs have their chunks. sled keeps it.
+//!
+//! sled 0.34 loses everything silently at a power loss unless its file is synced for it, and panics on
+//! damaged bytes. So: small batches, a small cache, our own sync after each flush, and every call guarded
+//! against panics. And it takes some 9 MB for each database that is open. So it is opened for each change, and
+//! closed again: memory has all that is read of it.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::index::Error;
+use crate::files::{self, OnPath};
+use crate::pack::PackId;
+
+/// 1 MiB: the catalogue has some 100 B for each pack of 64 MiB.
+const CACHE_BYTES: u64 = 1024 * 1024;
+/// 64 KiB: the file of a small catalogue is no longer than one segment.
+const SEGMENT_BYTES: usize = 64 * 1024;
+/// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
+const BATCH_KEYS: usize = 1000;
+/// A dropped database holds its lock until sled's own threads have let go of it: a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The open catalogue.
+#[derive(Debug)]
+pub struct Catalogue {
+    db: sled::Db,
+    /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
+    packs: sled::Tree,
+    /// `next`: the first pack number that was never given. `runs`: number (4) and hash (32) of each, newest first.
+    numbers: sled::Tree,
+    file: PathBuf,
+}
+
+impl Catalogue {
+    /// Opens or creates the catalogue in `folder`.
+    ///
+    /// # Errors
+    /// It is damaged, locked by another process, or unreadable.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Self::open_once(folder) {
+                Err(error) if is_lock(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(folder: &Path) -> Result<Self, Error> {
+        let opened = guarded(|| {
+            let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+            let config = config.segment_size(SEGMENT_BYTES).mode(sled::Mode::LowSpace);
+            let db = match config.open() {
+                // Other segments: another whit made it.
+                Err(sled::Error::Unsupported(_)) => return Err(Error::Older),
+                result => result?,
+            };
+            if db.tree_names().iter().any(|name| name.as_ref() == b"chunks") {
+                return Err(Error::Older);
+            }
+            let (packs, numbers) = (db.open_tree("packs")?, db.open_tree("numbers")?);
+            Ok(Self { db, packs, numbers, file: folder.join("db") })
+        })?;
+        files::sync_folder(folder)?;
+        Ok(opened)
+    }
+
+    /// The runs that count, newest first: their numbers and hashes.
+    ///
+    /// # Errors
+    /// The catalogue is damaged.
+    pub fn runs(&self) -> Result<Vec<(u32, [u8; 32])>, Error> {
+        let Some(names) = guarded(|| Ok(self.numbers.get("runs")?))? else { return Ok(Vec::new()) };
+        let (names, []) = names.as_chunks::<36>() else { return Err(Error::Entry) };
+        let read = |name: &[u8; 36]| {
+            let (number, hash) = name.split_first_chunk()?;
+            Some((u32::from_le_bytes(*number), hash.try_into().ok()?))
+        };
+        names.iter().map(|name| read(name).ok_or(Error::Entry)).collect()
+    }
+
+    /// Has these runs count, newest first, durably, and no other; and burns the pack numbers below `next`.
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn name_runs<'a>(
+        &self,
+        runs: impl Iterator<Item = (u32, &'a [u8; 32])>,
+        next: u32,
+    ) -> Result<(), Error> {
+        let mut names = Vec::new();
+        for (number, hash) in runs {
+            names.extend_from_slice(&number.to_le_bytes());
+            names.extend_from_slice(hash);
+        }
+        let mut batch = sled::Batch::default();
+        batch.insert("next", &next.to_le_bytes());
+        batch.insert("runs", names);
+        guarded(|| Ok(self.numbers.apply_batch(batch)?))?;
+        self.sync()
+    }
+
+    /// The first pack number that was never given.
+    ///
+    /// # Errors
+    /// The catalogue is damaged.
+    pub fn next_number(&self) -> Result<u32, Error> {
+        match guarded(|| Ok(self.numbers.get("next")?))? {
+            None => Ok(0),
+            Some(value) => Ok(u32::from_le_bytes(value.as_ref().try_into().map_err(|_| Error::Entry)?)),
+        }
+    }
+
+    /// The packs taken in: number, id, chunks.
+    ///
+    /// # Errors
+    /// The catalogue is damaged.
+    pub fn packs(&self) -> Result<Vec<(u32, PackId, u32)>, Error> {
+        let entries = guarded(|| Ok(self.packs.iter().collect::<Result<Vec<_>, _>>()?))?;
+        let read = |(key, value): (sled::IVec, sled::IVec)| {
+            let number = u32::from_be_bytes(key.as_ref().try_into().ok()?);
+            let id = PackId::from_bytes(value.get(..16)?.try_into().ok()?);
+            Some((number, id, u32::from_le_bytes(value.get(16..)?.try_into().ok()?)))
+        };
+        entries.into_iter().map(|entry| read(entry).ok_or(Error::Entry)).collect()
+    }
+
+    /// Enters packs; durable after [`Catalogue::sync`].
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn insert(&self, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
+        for some in packs.chunks(BATCH_KEYS) {
+            let mut batch = sled::Batch::default();
+            for (number, id, chunks) in some {
+                let mut entry = [0; 20];
+                entry[..16].copy_from_slice(id.as_bytes());
+                entry[16..].copy_from_slice(&chunks.to_le_bytes());
+                batch.insert(&number.to_be_bytes(), &entry);
+            }
+            guarded(|| Ok(self.packs.apply_batch(batch)?))?;
+        }
+        Ok(())
+    }
+
+    /// Strikes packs out; durable after [`Catalogue::sync`].
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn remove(&self, packs: &[u32]) -> Result<(), Error> {
+        packs
+            .iter()
+            .try_for_each(|number| guarded(|| Ok(self.packs.remove(number.to_be_bytes()).map(drop)?)))
+    }
+
+    /// Makes what was written durable: sled's flush writes, but never syncs.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<(), Error> {
+        guarded(|| Ok(self.db.flush().map(drop)?))?;
+        File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
+        Ok(())
+    }
+}
+
+/// Whether sled's own lock was taken; sled says so in words alone.
+fn is_lock(error: &Error) -> bool {
+    matches!(error, Error::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
+}
+
+/// Runs a call into sled; a panic inside becomes an error.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // After a panic the catalogue is dropped and rebuilt, so that no broken state of sled's is used again.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(Error::Panicked(text.lines().next().unwrap_or_default().to_owned()))
+    })
+}

@@ -1,0 +1,108 @@
+//! What memory knows of a space's releases: which there are, of which applications, and what is asked often of each.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::history::Pushed;
+use crate::ids::{AppName, ReleaseId};
+use crate::record::Record;
+
+/// What memory knows of a space's releases.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By name.
+    pub apps: BTreeMap<AppName, App>,
+    /// How many records each release has, and one of them.
+    pub releases: HashMap<ReleaseId, Of>,
+    /// The applications, by the numbers that `releases` names them by.
+    pub names: Vec<AppName>,
+}
+
+/// Which records a release has.
+#[derive(Debug, Clone, Copy)]
+pub struct Of {
+    records: u32,
+    /// The application's number.
+    pub app: u32,
+    /// The record's number.
+    pub sequence: u64,
+}
+
+/// What memory knows of an application.
+#[derive(Debug)]
+pub struct App {
+    /// By which `releases` names it.
+    pub number: u32,
+    /// Oldest first.
+    pub pushed: Vec<Pushed>,
+    /// None where every record is gone.
+    pub latest: Option<Record>,
+    /// The highest number that any record has or had: numbers are never given twice.
+    pub last_number: u64,
+}
+
+impl Known {
+    /// The application's number; a new one where it is not known.
+    pub fn number_of(&mut self, app: &AppName) -> u32 {
+        if let Some(known) = self.apps.get(app) {
+            return known.number;
+        }
+        self.names.push(app.clone());
+        u32::try_from(self.names.len() - 1).expect("a space has fewer applications")
+    }
+
+    /// The application's latest record.
+    pub fn latest(&self, app: &AppName) -> Option<&Record> {
+        self.apps.get(app)?.latest.as_ref()
+    }
+
+    /// The application's pushes, oldest first; none where there is no such application.
+    pub fn pushed(&self, app: &AppName) -> &[Pushed] {
+        self.apps.get(app).map_or(&[], |app| app.pushed.as_slice())
+    }
+
+    /// Counts a record of a release.
+    pub fn count(&mut self, app: u32, pushed: &Pushed) {
+        let of = Of { records: 0, app, sequence: pushed.sequence };
+        self.releases.entry(pushed.release).or_insert(of).records += 1;
+    }
+
+    /// Forgets an application's records that `is_gone` names; its latest is to be found anew.
+    pub fn forget(&mut self, app: &AppName, is_gone: impl Fn(&Pushed) -> bool) {
+        let Some(known) = self.apps.get_mut(app) else { return };
+        let gone: Vec<Pushed> = known.pushed.extract_if(.., |pushed| is_gone(pushed)).collect();
+        let number = known.number;
+        for pushed in gone {
+            let Some(of) = self.releases.get_mut(&pushed.release) else { continue };
+            of.records -= 1;
+            let was_named = (of.app, of.sequence) == (number, pushed.sequence);
+            if of.records == 0 {
+                self.releases.remove(&pushed.release);
+            } else if was_named && let Some((app, sequence)) = self.find(&pushed.release) {
+                self.releases.entry(pushed.release).and_modify(|of| (of.app, of.sequence) = (app, sequence));
+            }
+        }
+    }
+
+    /// Some record of a release in an application that may be seen. Looks at all releases only where the release has several
+    /// records and the first that is known may not be seen.
+    pub fn seen(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> Option<(&AppName, u64)> {
+        let of = self.releases.get(release)?;
+        let name = self.names.get(of.app as usize)?;
+        if may_see(name) {
+            return Some((name, of.sequence));
+        }
+        let mut others = self.apps.iter().filter(|(name, _)| of.records > 1 && may_see(name));
+        others.find_map(|(name, app)| {
+            let found = app.pushed.iter().rev().find(|pushed| pushed.release == *release)?;
+            Some((name, found.sequence))
+        })
+    }
+
+    /// Some record of a release. Looks at all.
+    fn find(&self, release: &ReleaseId) -> Option<(u32, u64)> {
+        self.apps.values().find_map(|app| {
+            let found = app.pushed.iter().rev().find(|pushed| pushed.release == *release)?;
+            Some((app.number, found.sequence))
+        })
+    }
+}

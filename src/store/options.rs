@@ -1,0 +1,49 @@
+//! What can be chosen about a store.
+
+use std::time::Instant;
+
+use super::Planted;
+use crate::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
+
+/// What can be chosen about a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
+    pub reserve_bytes: u64,
+    /// Bytes of rebuilt archives that may be kept beside the packs; 1 GiB.
+    pub rebuilt_bytes: u64,
+    /// Bytes at which a pack is sealed; [`PACK_BYTES_TARGET`].
+    pub pack_bytes: u64,
+    /// New chunks that memory answers for until the index has them; [`INDEX_RECENT_CHUNKS`].
+    pub recent_chunks: usize,
+    /// The clock by which leases lapse; the system's.
+    pub now: fn() -> Instant,
+    /// For tests alone.
+    #[doc(hidden)]
+    pub planted: Option<Planted>,
+}
+
+impl Options {
+    /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
+    pub const PASSING: Self = Self {
+        reserve_bytes: 1024 * 1024,
+        rebuilt_bytes: 0,
+        pack_bytes: PACK_BYTES_TARGET,
+        recent_chunks: INDEX_RECENT_CHUNKS,
+        now: Instant::now,
+        planted: None,
+    };
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reserve_bytes: 64 * 1024 * 1024,
+            rebuilt_bytes: 1024 * 1024 * 1024,
+            pack_bytes: PACK_BYTES_TARGET,
+            recent_chunks: INDEX_RECENT_CHUNKS,
+            now: Instant::now,
+            planted: None,
+        }
+    }
+}
