@@ -16,6 +16,7 @@ pub mod faults;
 pub mod monitor;
 pub mod threads;
 pub mod shares;
+pub mod stall;
 
 // The pure core: bytes in, values out; no files, sockets, clocks or randomness.
 pub mod chunking;

@@ -113,6 +113,18 @@ pub const STREAM_CHUNKS_MAX: u64 = 512 * 1024;
 /// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
 /// some: 4 GiB of content, about 40 MB of memory.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
+/// Steps of a push that may be under way at a time: `Segments` or `Sketches` until they are answered and the chunks that
+/// the answer asks for are sent. Bounds what the proxy has asked for and not yet got to some 30,000 chunks, and keeps
+/// the link busy over any round trip.
+pub const PUSH_STEPS_OPEN: usize = 8;
+/// 4 MiB: signatures that answer one step: four times what the chunks of one took that had all changed in a few places.
+pub const ANSWER_SIGNED_MAX: usize = 4 * 1024 * 1024;
+/// 40 MiB: what a proxy may have said, or have to say, of a push and the agent not have looked at: the answers to all
+/// steps that may be under way, to all offers, and the words between. Either side holds it, so that neither stops reading
+/// while it waits to be read.
+pub const PUSH_REPLIES_MAX: usize = 40 * 1024 * 1024;
+/// Requests of one pull that may be unanswered: twice and more what an agent has under way.
+pub const PULL_REQUESTS_OPEN: usize = 16;
 /// Sketches in one message: more than one batch of segments lists chunks; each may be answered by a signature.
 pub const SKETCHES_MAX: usize = 4096;
 /// Labels, destinations or patterns in one request or token.
@@ -171,6 +183,18 @@ pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 pub const ANSWER_TIME_LONG_MAX: Duration = Duration::from_secs(25 * 60 * 60);
 /// When an agent that has nothing to ask for yet says who it is, so that the proxy does not end the connection.
 pub const INTRODUCTION_TIME: Duration = Duration::from_secs(4);
+/// How long a conversation may go on without progress, whatever is said in it: something new that is stored, told or
+/// asked for, [`PROGRESS_BYTES_MIN`] of it.
+pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// The same for an agent that pulls, whose proxy may work for [`PEER_PAUSE_MAX`] without a word: twice that.
+pub const PULL_PROGRESS_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// 16 KiB: what counts as progress, so that a conversation that only drips ends. The slowest link that a push gets
+/// through carries some 600 B a second: one message has to arrive within [`PROGRESS_TIME_MAX`].
+pub const PROGRESS_BYTES_MIN: u64 = 16 * 1024;
+/// How often a proxy that is at work says so.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long a proxy may say nothing but that it is at work: while it rebuilds archives, or delivers what takes long.
+pub const WORK_TIME_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long a connection may take to be made.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long `serve` waits for work under way after Ctrl-C.

@@ -1,17 +1,20 @@
 //! Runs a push: the state machine on one side, the link and the feeder on the other.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self as std_mpsc, TrySendError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::base::Base;
+use super::course::Course;
 use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
-use super::gather::{Older, Resembled, merge};
-use super::input::{Heard, Input};
+use super::gather::{Resembled, merge};
+use super::inbox::Inbox;
+use super::input::{self, Input};
 use super::offers::Offers;
 use super::pace::Pace;
 use super::pack::{Packed, PackedUnit};
@@ -20,22 +23,20 @@ use super::scan::Spool;
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result};
-use crate::basis::Rule;
-use crate::delta::Signature;
-use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
+use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
 use crate::push::{self, Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::threads;
-use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed, Sketches};
+use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
 
 /// Runs the state machine over the link.
-pub(super) struct Drive {
+pub(super) struct Drive<'a> {
     /// The state machine.
     pub machine: Agent,
     /// The agent's half of the stream.
@@ -45,7 +46,7 @@ pub(super) struct Drive {
     /// What the proxy confirmed last time.
     pub base: Option<Base>,
     /// Gone when no more chunks will be asked for.
-    pub jobs: Option<std_mpsc::Sender<Job>>,
+    pub jobs: Option<std_mpsc::SyncSender<Job>>,
     /// Who is told.
     pub monitor: Arc<dyn Monitor>,
     /// What was sent so far.
@@ -74,29 +75,21 @@ pub(super) struct Drive {
     pub renewals: mpsc::Receiver<String>,
     /// Whether the conversation is over.
     pub finished: bool,
+    /// Whether it gets on.
+    pub course: Course<'a>,
 }
 
-impl Drive {
+impl Drive<'_> {
     /// Talks until all is said: first does what `begin` says, then what the proxy's words ask for; tells of `input`
     /// as it grows.
     pub async fn run(
         &mut self,
         begin: Vec<Action>,
-        mut receiver: Receiver,
+        receiver: Receiver,
         mut fed: mpsc::Receiver<Fed>,
         input: &mut Input,
     ) -> Result<()> {
-        // A task of its own listens, so that the proxy is heard while a send waits.
-        let (replies_in, mut replies) = mpsc::channel(64);
-        let reader = tokio::spawn(async move {
-            loop {
-                let reply = receiver.receive::<PushReply>().await;
-                let ends = !matches!(reply, Ok(Some(_)));
-                if replies_in.send(reply).await.is_err() || ends {
-                    break;
-                }
-            }
-        });
+        let mut inbox = Inbox::open(receiver);
         let mut heard_all = false;
         let mut begun = self.act_all(begin).await;
         let result = loop {
@@ -104,53 +97,70 @@ impl Drive {
                 break Ok(());
             }
             if let Err(error) = std::mem::replace(&mut begun, Ok(())) {
-                break self.hear_out(error, &mut replies).await;
+                break self.hear_out(error, &mut inbox).await;
             }
             let step = tokio::select! {
                 biased;
-                reply = replies.recv(), if !heard_all => match reply {
-                    Some(Ok(Some(reply))) => self.reply(reply).await,
-                    Some(Err(error)) => Err(error.into()),
-                    Some(Ok(None)) if self.machine.is_answered() => {
+                reply = inbox.next(), if !heard_all => match reply {
+                    Ok(Some(reply)) => self.reply(reply).await,
+                    Err(error) => Err(error),
+                    Ok(None) if self.machine.is_answered() => {
                         heard_all = true;
                         Ok(())
                     }
-                    Some(Ok(None)) | None => Err(Error::Ended),
+                    Ok(None) => Err(Error::Ended),
                 },
                 Some(token) = self.renewals.recv() => {
                     self.sender.send(&FromAgent::Renew(token)).await.map_err(Error::from)
                 }
                 next = fed.recv(), if self.committed.is_none() => match next {
-                    Some(next) => self.fed(next).await,
+                    Some(next) => {
+                        self.course.goes_on();
+                        self.fed(next).await
+                    }
                     // The feeder ends before its jobs do where it failed.
                     None => break Err(threads::Error::Panicked.into()),
                 },
-                heard = hear(input) => match heard {
-                Ok(heard) => self.heard(heard, input).await,
-                Err(error) => Err(error),
-            },
+                heard = input.hear() => match heard {
+                    Ok(heard) => {
+                        self.course.goes_on();
+                        self.grow(heard, input).await
+                    }
+                    Err(error) => Err(error),
+                },
+                () = tokio::time::sleep(self.course.look_every()) => self.look(),
                 else => Err(Error::Ended),
             };
             // A peer that refuses closes its half first: what it said before is the better reason.
             if let Err(error) = step {
-                break self.hear_out(error, &mut replies).await;
+                break self.hear_out(error, &mut inbox).await;
             }
         };
         fed.close();
-        reader.abort();
         result
     }
 
+    /// Looks whether the push gets on, where it is the proxy's turn.
+    fn look(&mut self) -> Result<()> {
+        if !self.machine.awaits_reply() || self.machine.is_sending() {
+            self.course.goes_on();
+        }
+        self.course.look(self.sender.sent_bytes())
+    }
+
     /// Where sending broke off, what the proxy says: why it refuses, or that it needs no more.
-    async fn hear_out(&mut self, error: Error, replies: &mut mpsc::Receiver<LinkReply>) -> Result<()> {
+    async fn hear_out(&mut self, error: Error, inbox: &mut Inbox) -> Result<()> {
         if !matches!(error, Error::Link(_)) {
             return Err(error);
         }
         while !self.finished {
             let patience = if self.committed.is_some() { PEER_PAUSE_MAX } else { HEAR_OUT };
-            let Ok(Some(Ok(Some(reply)))) = tokio::time::timeout(patience, replies.recv()).await else {
+            let Ok(Ok(Some(reply))) = tokio::time::timeout(patience, inbox.next()).await else {
                 return Err(error);
             };
+            if !self.course.hears(&reply, &self.deliveries) {
+                self.look()?;
+            }
             for action in self.machine.receive(reply)? {
                 let speaks =
                     matches!(action, Action::Send(_) | Action::SendSegments(_) | Action::Prove { .. });
@@ -163,6 +173,9 @@ impl Drive {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
+        if !self.course.hears(&reply, &self.deliveries) {
+            self.look()?;
+        }
         if reply == PushReply::WantNames {
             // All begins anew: what was offered is asked for again.
             (self.unseen_chunks, self.bytes.unseen) = (0, 0);
@@ -181,10 +194,10 @@ impl Drive {
     }
 
     /// Tells of more of an input that is still being read.
-    async fn heard(&mut self, heard: Heard, input: &mut Input) -> Result<()> {
+    async fn grow(&mut self, heard: input::Heard, input: &mut Input) -> Result<()> {
         let actions = match heard {
-            Heard::Segments(segments) => self.machine.grow(segments),
-            Heard::All(scanned) => {
+            input::Heard::Segments(segments) => self.machine.grow(segments),
+            input::Heard::All(scanned) => {
                 let root = &scanned.root;
                 self.bytes.logical = root.totals.bytes;
                 let actions = self.machine.grown(root.release(), root.totals);
@@ -392,7 +405,7 @@ impl Drive {
             Some(OlderExecutable { of, known: Known::Answered(answer) })
         };
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
-        let mut resembled = signed.iter().map(resembled_by).collect::<Result<Vec<_>>>()?;
+        let mut resembled = signed.iter().map(Resembled::by).collect::<Result<Vec<_>, _>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
             resembled = merge(resembled, base.resembled(&self.spool, &segments, &marks)?);
             if !self.raw {
@@ -405,8 +418,11 @@ impl Drive {
         }
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
-            // The feeder ends only after `jobs` is dropped.
-            drop(jobs.send(Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on }));
+            let job = Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on };
+            // The feeder ends only after `jobs` is dropped, and takes as many as the machine has under way.
+            if let Err(TrySendError::Full(_)) = jobs.try_send(job) {
+                return Err(push::Error::OutOfTurn("more chunks than are wanted at a time").into());
+            }
         }
         Ok(())
     }
@@ -433,22 +449,3 @@ impl Drive {
         Ok(())
     }
 }
-
-/// Waits for more of an input that is still being read; for ever where there is none.
-async fn hear(input: &mut Input) -> Result<Heard> {
-    match input {
-        Input::Growing(growing) => growing.hear().await,
-        Input::Read(_) => std::future::pending().await,
-    }
-}
-
-/// Older content at the proxy, as the feeder takes it.
-fn resembled_by(signed: &Signed) -> Result<Resembled> {
-    let mut bytes = signed.signature.as_slice();
-    let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
-    let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);
-    let (first, count) = (signed.first as usize, signed.chunks as usize);
-    Ok(Resembled { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
-}
-
-type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;

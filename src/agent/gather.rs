@@ -8,9 +8,12 @@ use super::scan::Located;
 use crate::basis::Rule;
 use crate::delta::Signature;
 use crate::ids::ChunkId;
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX};
+use crate::limits::{
+    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX,
+};
+use crate::push;
 use crate::recipe::ChunkRef;
-use crate::wire::Span;
+use crate::wire::{ParcelError, Signed, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
@@ -32,6 +35,20 @@ pub struct Resembled {
     pub rule: Rule,
     /// The older file, where its path is known.
     pub older_path: Option<String>,
+}
+
+impl Resembled {
+    /// Older content at the proxy.
+    ///
+    /// # Errors
+    /// A signature that is none.
+    pub fn by(signed: &Signed) -> Result<Self, push::Error> {
+        let mut bytes = signed.signature.as_slice();
+        let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from)?;
+        let (first, count) = (signed.first as usize, signed.chunks as usize);
+        let older = Older::Signed(signed.region, signature);
+        Ok(Self { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
+    }
 }
 
 /// Older content, and how it is told.

@@ -118,6 +118,17 @@ impl Input {
         finish(&mut work).await.map(Self::Read)
     }
 
+    /// Waits for more of what is still being read; for ever where nothing is. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The rest cannot be read.
+    pub async fn hear(&mut self) -> Result<Heard> {
+        match self {
+            Self::Growing(growing) => growing.hear().await,
+            Self::Read(_) => std::future::pending().await,
+        }
+    }
+
     /// Waits until all of it is known.
     ///
     /// # Errors

@@ -8,16 +8,19 @@ pub mod receipt;
 pub mod scan;
 
 mod base;
+mod course;
 mod drive;
 mod executables;
 mod feed;
 mod gather;
 mod keep;
 mod order;
+mod inbox;
 mod input;
 mod offers;
 mod pace;
 mod pack;
+mod patience;
 mod prover;
 mod renewal;
 mod session;
@@ -79,6 +82,9 @@ pub enum Error {
     /// The proxy ended a conversation in its middle.
     #[error("the proxy ended the conversation before it was done")]
     Ended,
+    /// The proxy owes a word, and nothing moves.
+    #[error("nothing has moved for {0} s, and it is the proxy's turn")]
+    Stalled(u64),
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
@@ -146,6 +152,7 @@ impl Error {
             | Self::OtherRelease { .. }
             | Self::DirectoryChanged
             | Self::Ended
+            | Self::Stalled(_)
             | Self::OutOfTurn(_)
             | Self::Endless { .. }
             | Self::Busy(_) => return None,
@@ -157,7 +164,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
-            Self::Ended | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
+            Self::Ended | Self::Stalled(_) | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
             Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }

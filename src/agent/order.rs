@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::keep::KEPT_BYTES_DEFAULT;
 use super::scan::Selection;
 use crate::ids::{AppName, DestinationName, Label};
+use crate::push::Window;
 
 /// What to push, and how.
 #[derive(Debug, Clone)]
@@ -35,8 +36,10 @@ pub struct Order {
     pub keep_bytes: u64,
     /// Bytes a second that may be sent.
     pub upload_rate_max: Option<f64>,
-    /// How long to try again after the link was lost.
+    /// How long to try again where nothing new gets stored.
     pub patience: Duration,
+    /// How much of the negotiation is under way at a time.
+    pub window: Window,
     /// Whether archives and executables are pushed as plain bytes, instead of as what is in them.
     pub raw: bool,
     /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
@@ -60,6 +63,7 @@ impl Order {
             keep_bytes: KEPT_BYTES_DEFAULT,
             upload_rate_max: None,
             patience: Duration::ZERO,
+            window: Window::default(),
             raw: false,
             explain: false,
         }

@@ -1,12 +1,14 @@
 //! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::base::Base;
+use super::course::Course;
 use super::drive::Drive;
 use super::explain::Explanation;
 use super::feed;
@@ -16,6 +18,7 @@ use super::memory::{Key, Memory, Underway};
 use super::offers::Offers;
 pub use super::order::Order;
 use super::pace::Pace;
+use super::patience::Patience;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::scan::{Seen, Spool};
 use super::sketcher::Sketcher;
@@ -28,8 +31,6 @@ use crate::monitor::{Monitor, Phase};
 use crate::push::{self as machines, Agent, Telling};
 use crate::wire::{Open, Operation, Told};
 
-/// Bytes from the proxy that show that a connection was of use: more than a handshake's.
-const PROGRESS_BYTES: u64 = 4096;
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
 /// An input that is read within this, or two round trips, is told when all of it is known.
@@ -46,16 +47,18 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
     let begin = Instant::now();
     let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
     let mut input: Option<Input> = None;
-    let mut lost: Option<(Instant, u32)> = None;
+    let mut lost: Option<Patience> = None;
     loop {
-        let before = session.counters().received_bytes;
+        let stored = AtomicBool::new(false);
         let attempted = async {
+            let reading = Instant::now();
             let next = match input.take() {
                 // What was told as it was read is told all at once the next time.
                 Some(earlier) => earlier.whole().await?,
                 None => read_input(session, order, monitor, trust).await?,
             };
-            attempt(session, order, monitor, begin, trust, input.insert(next)).await
+            lost.iter_mut().for_each(|patience| patience.excuse(reading.elapsed()));
+            attempt(session, order, monitor, begin, trust, input.insert(next), &stored).await
         };
         let error = match attempted.await {
             Ok(receipt) => {
@@ -82,11 +85,12 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
                 continue;
             }
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
-                if session.counters().received_bytes > before + PROGRESS_BYTES {
+                // Words alone are no progress: what ends at the same point each time would never end.
+                if stored.into_inner() {
                     lost = None;
                 }
-                let (since, tries) = lost.get_or_insert((Instant::now(), 0));
-                reconnect(session, monitor, error, *since + order.patience, tries).await?;
+                let patience = lost.get_or_insert_with(|| Patience::new(order.patience));
+                reconnect(session, monitor, error, patience).await?;
             }
             _ => return Err(error),
         }
@@ -100,18 +104,13 @@ async fn reconnect(
     session: &Session,
     monitor: &Arc<dyn Monitor>,
     mut error: Error,
-    deadline: Instant,
-    tries: &mut u32,
+    patience: &mut Patience,
 ) -> Result<()> {
     loop {
-        let wait = Duration::from_millis(250 << (*tries).min(6));
-        *tries += 1;
-        if Instant::now() + wait > deadline {
-            return Err(error);
-        }
+        let Some(wait) = patience.wait() else { return Err(error) };
         monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
         tokio::time::sleep(wait).await;
-        match session.reopen().await {
+        match session.reopen(patience.connect_time()).await {
             Ok(()) => return Ok(()),
             Err(again) if again.fault() == Fault::Retry => error = again,
             Err(other) => return Err(other),
@@ -203,6 +202,7 @@ async fn attempt(
     begin: Instant,
     trust: Trust,
     input: &mut Input,
+    stored: &AtomicBool,
 ) -> Result<Receipt> {
     let key = session.memory_key(&order.app);
     let (root, segments, spool) = match input {
@@ -216,10 +216,11 @@ async fn attempt(
     };
     let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
     let (telling, base) = telling(input, base, trust);
-    let (machine, open, actions) = Agent::new(open, segments, telling);
+    let (machine, open, actions) = Agent::with_window(order.window, open, segments, telling);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
-    let (jobs, queue) = std_mpsc::channel();
+    // Twice what the machine has under way at a time.
+    let (jobs, queue) = std_mpsc::sync_channel(2 * order.window.steps);
     let (fed_in, fed) = mpsc::channel(UNITS_READY);
     let pace = order.link_rate.or(order.upload_rate_max).map_or_else(|| session.pace(), Pace::given);
     let feeder = start_feeder(order, &spool, keep.clone(), pace.clone(), (queue, fed_in));
@@ -243,6 +244,7 @@ async fn attempt(
         raw: order.raw || !trust.short,
         renewals: session.renewals(),
         finished: false,
+        course: Course::new(session.quiet_max(order.patience), stored),
     };
     let result = drive.run(actions, receiver, fed, input).await;
     let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());

@@ -11,12 +11,15 @@ use tokio::time::{sleep, timeout};
 
 use super::memory::Key;
 use super::pace::Pace;
+use super::patience::Patience;
 use super::renewal;
 use super::{Error, Result, check_meant};
 use crate::address::ProxyUrl;
+use crate::faults::{Fault, Faulty};
 use crate::ids::AppName;
 use crate::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
 use crate::link::{self, Connection, Counters, Receiver, Sender};
+use crate::monitor::Monitor;
 use crate::wire::{Answer, Operation, Request};
 
 /// Round trips below this are those of a local network. At its beginning a connection's window says nothing yet, and
@@ -115,12 +118,41 @@ impl Session {
         renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 
-    /// Connects anew, after the connection was lost; what it has cost stays counted.
+    /// The same, for at most `limit` where the proxy cannot be reached; at least once. `monitor` hears of each try.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; the last try's, where none succeeds.
+    pub async fn open_within(
+        access: &Access,
+        options: &link::Options,
+        limit: Duration,
+        monitor: &Arc<dyn Monitor>,
+    ) -> Result<Self> {
+        if limit.is_zero() {
+            return Self::open(access, options).await;
+        }
+        let mut patience = Patience::new(limit);
+        loop {
+            let tried = link::Options { connect_time_max: patience.connect_time(), ..options.clone() };
+            let error = match Self::open(access, &tried).await {
+                Ok(session) => return Ok(Self { options: options.clone(), ..session }),
+                Err(error) if error.fault() == Fault::Retry => error,
+                Err(error) => return Err(error),
+            };
+            let Some(wait) = patience.wait() else { return Err(error) };
+            monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Connects anew, after the connection was lost; what it has cost stays counted. Takes at most `connect_time`.
     ///
     /// # Errors
     /// As [`Session::open`].
-    pub async fn reopen(&self) -> Result<()> {
-        let connection = link::connect(&self.access.url, &self.options).await?;
+    pub async fn reopen(&self, connect_time: Duration) -> Result<()> {
+        let connect_time_max = self.options.connect_time_max.min(connect_time);
+        let options = link::Options { connect_time_max, ..self.options.clone() };
+        let connection = link::connect(&self.access.url, &options).await?;
         let earlier = self.counters();
         let after = self.options.introduction_time;
         let introduction = Arc::new(Introduction::begin(&connection, &self.access.token, after));
@@ -134,6 +166,12 @@ impl Session {
 
     fn connection(&self) -> Connection {
         self.current().connection.clone()
+    }
+
+    /// How long a proxy may owe a word while nothing moves, where an agent goes on trying for `patience`.
+    pub(super) fn quiet_max(&self, patience: Duration) -> Duration {
+        let link::Options { silence_max, pause_max, .. } = self.options;
+        patience.clamp(silence_max, pause_max.max(silence_max))
     }
 
     /// Begins a request.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -101,19 +102,31 @@ impl AccessArgs {
         output: &Output,
         local: Vec<(DestinationName, Directory)>,
     ) -> Result<Open, Error> {
+        self.open_within(Duration::ZERO, output, local).await
+    }
+
+    /// The same; a proxy elsewhere that cannot be reached is tried for `limit`.
+    pub async fn open_within(
+        &self,
+        limit: Duration,
+        output: &Output,
+        local: Vec<(DestinationName, Directory)>,
+    ) -> Result<Open, Error> {
         tokio::select! {
-            opened = self.open_place(output, local) => opened,
+            opened = self.open_place(limit, output, local) => opened,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
         }
     }
 
     async fn open_place(
         &self,
+        limit: Duration,
         output: &Output,
         local: Vec<(DestinationName, Directory)>,
     ) -> Result<Open, Error> {
         let place = self.place(output)?;
         let token_file = self.file_of_token().filter(|_| matches!(place, Place::Remote(_)));
+        let limit = if matches!(place, Place::Remote(_)) { limit } else { Duration::ZERO };
         let (place, access, embedded) = match place {
             Place::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
@@ -128,8 +141,8 @@ impl AccessArgs {
                 (data.display().to_string(), access, embedded)
             }
         };
-        let _waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
-        let session = Session::open(&access, &link::Options::default()).await?;
+        let waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
+        let session = Session::open_within(&access, &link::Options::default(), limit, &waiting).await?;
         let session = match token_file {
             Some(file) => session.with_token_file(file),
             None => session,

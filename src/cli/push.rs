@@ -78,7 +78,7 @@ pub struct PushArgs {
     /// Send no faster than that, like 20mbit.
     #[arg(long, value_name = "RATE")]
     limit_upload: Option<String>,
-    /// How long to go on trying after the link was lost.
+    /// How long to go on trying, from the first connection on, while nothing new gets stored.
     #[arg(long, value_name = "TIME", default_value = "5m")]
     retry_for: humantime::Duration,
     /// How much pushed content to keep on this host, in MiB for all applications: later pushes send what
@@ -147,7 +147,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         explain: arguments.explain,
         ..Order::new(app, arguments.path)
     };
-    let open = arguments.access.open(output, local).await?;
+    let open = arguments.access.open_within(order.patience, output, local).await?;
     let monitor = monitor(output, "sending");
     let receipt =
         open.run(async |session| Ok(watched(session, &*monitor, push(session, &order, &monitor)).await?));

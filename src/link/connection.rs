@@ -8,6 +8,7 @@ use quinn::{ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::Place;
+use super::stream::{Patience, Traffic};
 use super::{Error, Options, Receiver, Result, Sender, transport};
 use crate::faults::Fault;
 use crate::limits::REQUESTS_PER_CONNECTION;
@@ -29,8 +30,8 @@ pub struct Connection {
     place: Option<Arc<Place>>,
     /// What came before quinn began to count: on the proxy's side, one datagram.
     uncounted_bytes: u64,
-    silence_max: Duration,
-    pause_max: Duration,
+    patience: Patience,
+    window_max: u32,
 }
 
 /// What a connection has cost since its first datagram, handshake and retransmissions included.
@@ -79,8 +80,8 @@ impl Connection {
             endpoint: None,
             place: Some(place),
             uncounted_bytes: FIRST_BYTES,
-            silence_max: options.silence_max,
-            pause_max: options.pause_max,
+            patience: Patience::of(options),
+            window_max: options.window_max,
         }
     }
 
@@ -90,8 +91,8 @@ impl Connection {
             endpoint: Some(endpoint),
             place: None,
             uncounted_bytes: 0,
-            silence_max: options.silence_max,
-            pause_max: options.pause_max,
+            patience: Patience::of(options),
+            window_max: options.window_max,
         }
     }
 
@@ -117,7 +118,7 @@ impl Connection {
 
     /// The widest window that is of use on this path, bytes.
     pub fn window(&self) -> u32 {
-        transport::window(self.remote_address().ip())
+        transport::window(self.remote_address().ip()).min(self.window_max.saturating_mul(2))
     }
 
     /// Opens a stream. The peer learns of it with the first message.
@@ -127,8 +128,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Silent`] where none ends within [`Options::silence_max`]; the connection's end.
     pub async fn open(&self) -> Result<(Sender, Receiver)> {
-        match timeout(self.silence_max, self.inner.open_bi()).await {
-            Err(_) => Err(Error::silent(self.silence_max)),
+        match timeout(self.patience.silence_max, self.inner.open_bi()).await {
+            Err(_) => Err(Error::silent(self.patience.silence_max)),
             Ok(Err(error)) => Err(Error::of_connection(&error)),
             Ok(Ok(stream)) => Ok(self.halves(stream)),
         }
@@ -150,7 +151,9 @@ impl Connection {
     }
 
     fn halves(&self, (sender, receiver): (quinn::SendStream, quinn::RecvStream)) -> (Sender, Receiver) {
-        (Sender::new(sender, self.silence_max), Receiver::new(receiver, self.silence_max, self.pause_max))
+        let traffic = Traffic::of(&self.inner);
+        let sender = Sender::new(sender, traffic.clone(), self.patience.silence_max);
+        (sender, Receiver::new(receiver, traffic, &self.patience))
     }
 
     /// What the connection has cost so far; also after its end.

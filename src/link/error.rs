@@ -109,6 +109,7 @@ impl Faulty for Error {
         match self {
             Self::Closed { fault, .. } => *fault,
             Self::Bind { source, .. } => Fault::of_io(source),
+            Self::Resolve { source, .. } if source.kind() == io::ErrorKind::TimedOut => Fault::Retry,
             Self::Resolve { .. } => Fault::Missing,
             Self::WrongFingerprint { .. } => Fault::Denied,
             Self::NoCommonVersion(_) => Fault::Version,

@@ -10,6 +10,7 @@
 //!
 //! No type of `quinn` or `rustls` leaves this folder.
 
+mod backlog;
 mod congestion;
 mod connecting;
 mod connection;
@@ -23,6 +24,7 @@ mod tests;
 mod tls;
 mod transport;
 
+pub use backlog::{Backlog, BeyondCredit, Pulse, Replies, replies};
 pub use connecting::connect;
 #[doc(hidden)]
 pub use connecting::connect_over;
@@ -44,6 +46,8 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
     pub pause_max: Duration,
+    /// How long a request may go on without progress, whatever its peer says.
+    pub progress_max: Duration,
     /// How long a connection may take to be made.
     pub connect_time_max: Duration,
     /// When an agent that has asked for nothing yet says who it is.
@@ -53,6 +57,9 @@ pub struct Options {
     /// Connections of a listener whose agent is not [proven](Connection::prove) yet; beyond that the oldest of the
     /// address that has most of them ends.
     pub strangers_max: usize,
+    /// The most that a peer may send on one stream before it is read, bytes; a connection takes twice as much. Where the
+    /// address has a smaller window, that holds. Nothing waits for ever however small it is: tests make it so.
+    pub window_max: u32,
     /// The UDP payload to a loopback address, bytes, from 1,200. It is the same on both sides, so that
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay
     /// below 64 KiB). Set it to 1,200 to measure as on a far link.
@@ -69,10 +76,12 @@ impl Default for Options {
         Self {
             silence_max: limits::PEER_SILENCE_MAX,
             pause_max: limits::PEER_PAUSE_MAX,
+            progress_max: limits::PROGRESS_TIME_MAX,
             connect_time_max: limits::CONNECT_TIME_MAX,
             introduction_time: limits::INTRODUCTION_TIME,
             connections_max: limits::CONNECTIONS_HELD_MAX,
             strangers_max: limits::STRANGERS_MAX,
+            window_max: u32::MAX,
             loopback_datagram_bytes: 6400,
             datagram_search: true,
         }

@@ -3,6 +3,7 @@
 //! Structures are arrays of their fields, in order. Layout: PROTOCOL 2.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -16,10 +17,41 @@ use crate::limits::MESSAGE_BYTES_MAX;
 
 /// Bytes of the length before each message.
 const HEADER_BYTES: usize = 4;
-/// 16 KiB: a peer that sends at least so much is not silent, however long its message takes.
+/// 16 KiB: a peer that sends at least so much is not silent, however long its message takes; nor is one that takes so much.
+/// Signs of life take half of it in the longest pause.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// 64 KiB: what a receiver may keep between messages.
 const KEPT_BYTES: usize = 64 * 1024;
+
+/// How long a peer is waited for: [`Options`](super::Options) says for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub silence_max: Duration,
+    pub pause_max: Duration,
+    pub progress_max: Duration,
+}
+
+impl Patience {
+    pub fn of(options: &super::Options) -> Self {
+        let &super::Options { silence_max, pause_max, progress_max, .. } = options;
+        Self { silence_max, pause_max, progress_max }
+    }
+}
+
+/// What a connection has sent, in whatever stream: it stops where the peer takes no more.
+#[derive(Clone)]
+pub(super) struct Traffic(quinn::Connection);
+
+impl Traffic {
+    pub fn of(connection: &quinn::Connection) -> Self {
+        Self(connection.clone())
+    }
+
+    /// Bytes of UDP payload.
+    fn sent_bytes(&self) -> u64 {
+        self.0.stats().udp_tx.bytes
+    }
+}
 
 /// The sending half of a stream.
 ///
@@ -27,13 +59,14 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// interrupted task had sent for all there is.
 pub struct Sender {
     pub(super) stream: quinn::SendStream,
+    traffic: Traffic,
     silence_max: Duration,
     ended: bool,
 }
 
 impl Sender {
-    pub(super) fn new(stream: quinn::SendStream, silence_max: Duration) -> Self {
-        Self { stream, silence_max, ended: false }
+    pub(super) fn new(stream: quinn::SendStream, traffic: Traffic, silence_max: Duration) -> Self {
+        Self { stream, traffic, silence_max, ended: false }
     }
 
     /// Sends one message; returns when the connection has taken it over, not when it has arrived.
@@ -42,8 +75,9 @@ impl Sender {
     /// dropped.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] sends nothing; [`Error::Silent`] where the peer does not read; the end of
-    /// the stream or the connection.
+    /// [`Error::TooLarge`] sends nothing; [`Error::Silent`] where the peer does not read, that is, neither takes this
+    /// message over nor lets 16 KiB of what was sent before leave within `silence_max`; the end of the stream or the
+    /// connection.
     pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<()> {
         let mut bytes = vec![0; HEADER_BYTES];
         rmp_serde::encode::write(&mut bytes, message).expect("a Vec takes every write");
@@ -51,10 +85,21 @@ impl Sender {
         let header = u32::try_from(length).ok().filter(|_| length <= MESSAGE_BYTES_MAX);
         let header = header.ok_or(Error::TooLarge { bytes: length })?;
         bytes[..HEADER_BYTES].copy_from_slice(&header.to_le_bytes());
-        match timeout(self.silence_max, self.stream.write_chunk(bytes.into())).await {
-            Err(_) => Err(Error::silent(self.silence_max)),
-            Ok(result) => result.map_err(|error| Error::of_write(&error)),
+        let mut writing = pin!(self.stream.write_chunk(bytes.into()));
+        loop {
+            let before = self.traffic.sent_bytes();
+            match timeout(self.silence_max, &mut writing).await {
+                // A slow link is busy with what was sent before, which the peer takes.
+                Err(_) if self.traffic.sent_bytes() >= before + PROGRESS_BYTES as u64 => {}
+                Err(_) => return Err(Error::silent(self.silence_max)),
+                Ok(result) => return result.map_err(|error| Error::of_write(&error)),
+            }
         }
+    }
+
+    /// What the connection has sent so far, bytes of UDP payload: what was handed over may leave long after.
+    pub fn sent_bytes(&self) -> u64 {
+        self.traffic.sent_bytes()
     }
 
     /// Ends the stream after the last message; does not wait for the peer.
@@ -97,16 +142,25 @@ impl fmt::Debug for Sender {
 /// Dropped before the stream's end it tells the peer to stop sending, with [`Fault::Retry`].
 pub struct Receiver {
     stream: quinn::RecvStream,
+    traffic: Traffic,
     silence_max: Duration,
     pause_max: Duration,
+    progress_max: Duration,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
     received_bytes: u64,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: quinn::RecvStream, silence_max: Duration, pause_max: Duration) -> Self {
-        Self { stream, silence_max, pause_max, arrived: Vec::new(), received_bytes: 0 }
+    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, patience: &Patience) -> Self {
+        let Patience { silence_max, pause_max, progress_max } = *patience;
+        Self { stream, traffic, silence_max, pause_max, progress_max, arrived: Vec::new(), received_bytes: 0 }
+    }
+
+    /// The same, that waits so long for a message to begin, where its owner knows better when one is due.
+    #[must_use]
+    pub fn with_pause(self, pause_max: Duration) -> Self {
+        Self { pause_max, ..self }
     }
 
     /// Receives one message; none at the stream's end.
@@ -116,14 +170,15 @@ impl Receiver {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Malformed`] and [`Error::Cut`] for what no honest peer sends;
-    /// [`Error::Silent`] where no message begins within [`Options::pause_max`](super::Options), or fewer than
-    /// 16 KiB of one arrive within `silence_max`;
+    /// [`Error::Silent`] where no message begins within [`Options::pause_max`](super::Options), and the link is not busy
+    /// with what this side has sent, or fewer than 16 KiB of one arrive within `silence_max`;
     /// [`Error::Closed`] where the peer gave up; the connection's end.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let Some(bytes) = self.announced().await? else { return Ok(None) };
         if !self.fill(HEADER_BYTES + bytes).await? {
             return Err(Error::Cut { expected: bytes, found: self.arrived.len() - HEADER_BYTES });
         }
+        self.received_bytes += self.arrived.len() as u64;
         let message = rmp_serde::from_slice(&self.arrived[HEADER_BYTES..]);
         self.arrived.clear();
         self.arrived.shrink_to(KEPT_BYTES);
@@ -158,9 +213,19 @@ impl Receiver {
         }
     }
 
-    /// Bytes of all messages so far.
+    /// How long the request may go on without progress.
+    pub fn progress_max(&self) -> Duration {
+        self.progress_max
+    }
+
+    /// Bytes of the messages that were received.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
+    }
+
+    /// As [`Sender::sent_bytes`].
+    pub fn sent_bytes(&self) -> u64 {
+        self.traffic.sent_bytes()
     }
 
     /// The length of the next message; none at the stream's end.
@@ -187,9 +252,18 @@ impl Receiver {
         let patience = if self.arrived.is_empty() { self.pause_max } else { self.silence_max };
         let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();
+        let mut sent = self.traffic.sent_bytes();
         while self.arrived.len() < wanted {
             let room = most - self.arrived.len();
             match timeout_at(deadline, self.stream.read_chunk(room, true)).await {
+                // The peer cannot answer what has not reached it yet.
+                Err(_)
+                    if self.arrived.is_empty()
+                        && self.traffic.sent_bytes() >= sent + PROGRESS_BYTES as u64 =>
+                {
+                    sent = self.traffic.sent_bytes();
+                    deadline = Instant::now() + patience;
+                }
                 Err(_) => return Err(Error::silent(patience)),
                 Ok(Err(error)) => return Err(Error::of_read(&error)),
                 Ok(Ok(None)) => return Ok(false),

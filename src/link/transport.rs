@@ -51,9 +51,9 @@ pub(super) enum Side {
 pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW.min(options.window_max)))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW.min(options.window_max.saturating_mul(2))))
+        .send_window(u64::from(CONNECTION_WINDOW.min(options.window_max.saturating_mul(2))))
         .max_concurrent_bidi_streams(VarInt::from_u32(REQUESTS_PER_CONNECTION))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .congestion_controller_factory(Arc::new(Tolerant::new()))
@@ -72,9 +72,10 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
     }
     let mut search = MtuDiscoveryConfig::default();
     if is_loopback(peer) {
-        transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_NEAR));
+        transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_NEAR.min(options.window_max)));
         if side == Side::Agent {
-            transport.receive_window(VarInt::from_u32(CONNECTION_WINDOW_NEAR));
+            let window = CONNECTION_WINDOW_NEAR.min(options.window_max.saturating_mul(2));
+            transport.receive_window(VarInt::from_u32(window));
         }
         // Starting at the bound, the search sends nothing unless a loss makes the path smaller.
         transport.initial_mtu(loopback_bytes(options));

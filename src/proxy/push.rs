@@ -1,7 +1,7 @@
 //! Serves one push: the link on async threads, the state machine and the store on a blocking one.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::Interval;
@@ -14,20 +14,19 @@ use crate::blocking;
 use crate::crash;
 use crate::deliveries::{Delivery, Events};
 use crate::faults::{Fault, Faulty};
-use crate::link::{Receiver, Sender};
+use crate::limits::{ALIVE_EVERY, WORK_TIME_MAX};
+use crate::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
 use crate::push::{Error, Proxy};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
+use crate::stall::Watch;
 use crate::token::Action;
 use crate::wire::{FromAgent, Open, PushReply, Refusal};
 
-/// Messages from the agent that wait for the state machine: bounded memory, and the link waits.
+/// Messages from the agent that wait for the state machine, which never waits for the link: bounded memory, and the
+/// link waits.
 const MESSAGES_AHEAD: usize = 8;
-/// Replies that wait for the link.
-const REPLIES_AHEAD: usize = 64;
 /// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
 const TRIES_TOLD: u32 = 3;
-/// A delivery that takes long is told of again and again, well within what an agent waits.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiver: Receiver) {
@@ -38,14 +37,26 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
         return refuse(sender, refusal).await;
     }
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
-    let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
-    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&granted)));
+    let (said, mut backlog) = replies();
+    let course = Arc::new(Course {
+        watch: Mutex::new(Watch::new(Instant::now(), receiver.progress_max())),
+        pulse: said.pulse(),
+    });
+    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&course), Arc::clone(&granted)));
     let push = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, open, messages, &replies_in))
+        blocking::start(move || run(&granted, open, messages, &said, &course))
     };
     let mut gone = false;
-    while let Some(reply) = replies.recv().await {
+    loop {
+        let reply = match tokio::time::timeout(ALIVE_EVERY, backlog.next()).await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => break,
+            Err(_) => match backlog.alive() {
+                Some(alive) => alive,
+                None => continue,
+            },
+        };
         // Where the agent is gone, what it has sent so far is still stored: its next push goes on there.
         gone = gone || sender.send(&reply).await.is_err();
     }
@@ -74,37 +85,34 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     }
 }
 
-/// Passes what the agent says on, until it ends or breaks off, or its token is good no longer.
+/// How a push gets on: known where the agent is heard, and where its words are worked off.
+struct Course {
+    watch: Mutex<Watch>,
+    pulse: Pulse,
+}
+
+impl Course {
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes what the agent says on, until it ends, breaks off, or does not get on, or its token is good no longer.
 async fn read(
     mut receiver: Receiver,
     messages: mpsc::Sender<Result<FromAgent, Refusal>>,
+    course: Arc<Course>,
     granted: Arc<Granted>,
 ) {
     let mut looks = looks();
     loop {
-        let received = {
-            // Not begun anew at each look: its deadlines go on.
-            let receive = receiver.receive::<FromAgent>();
-            tokio::pin!(receive);
-            loop {
-                tokio::select! {
-                    received = &mut receive => break Ok(received),
-                    _ = looks.tick() => {
-                        if let Err(refusal) = granted.still_holds() {
-                            break Err(refusal);
-                        }
-                    }
-                }
-            }
-        };
-        let message = match received {
-            Ok(Ok(Some(FromAgent::Renew(token)))) => match granted.renew(&token) {
+        let message = match next(&mut receiver, &course, &granted, &mut looks).await {
+            Ok(Some(FromAgent::Renew(token))) => match granted.renew(&token) {
                 Ok(()) => continue,
                 Err(refusal) => Err(refusal),
             },
-            Ok(Ok(Some(message))) => Ok(message),
-            Ok(Ok(None)) => break,
-            Ok(Err(error)) => Err(Refusal::of(&error)),
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => break,
             Err(refusal) => Err(refusal),
         };
         let ends = message.is_err();
@@ -114,13 +122,56 @@ async fn read(
     }
 }
 
+/// The next message, while the push gets on and the token is good.
+async fn next(
+    receiver: &mut Receiver,
+    course: &Course,
+    granted: &Granted,
+    looks: &mut Interval,
+) -> Result<Option<FromAgent>, Refusal> {
+    let progress_max = receiver.progress_max();
+    let mut taken = course.pulse.taken();
+    // Not begun anew at each look: its deadlines go on.
+    let receive = receiver.receive::<FromAgent>();
+    tokio::pin!(receive);
+    loop {
+        let Some(left) = course.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
+        tokio::select! {
+            received = &mut receive => return received.map_err(|error| Refusal::of(&error)),
+            _ = looks.tick() => granted.still_holds()?,
+            () = tokio::time::sleep(left) => {
+                // It is not the agent's turn while its words are worked off, or while it reads the answers.
+                let is_reading = course.pulse.taken() > taken;
+                if course.pulse.is_at_work() || is_reading {
+                    taken = course.pulse.taken();
+                    course.watch().renew(Instant::now());
+                }
+            }
+        }
+    }
+}
+
+/// Why a push ends whose agent asks on and does not read.
+fn beyond(error: BeyondCredit) -> Refusal {
+    Refusal { fault: Fault::Bug, text: error.to_string(), hint: None }
+}
+
+/// Why a push ends that does not get on.
+fn stalled(time: Duration) -> Refusal {
+    let text = format!("the push has not got on for {} s", time.as_secs());
+    let hint = "push again: what was stored is not sent again".to_owned();
+    Refusal { fault: Fault::Retry, text, hint: Some(hint) }
+}
+
 /// Runs the state machine against the space. Gives the deliveries that the agent may follow.
 fn run(
     granted: &Arc<Granted>,
     open: Open,
     mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
-    replies: &mpsc::Sender<PushReply>,
+    replies: &Replies,
+    course: &Course,
 ) -> Result<Vec<Events>, Refusal> {
+    replies.at_work(true);
     let store = granted.store()?;
     let shelf = SpaceShelf::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
     let mut shelf = shelf.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
@@ -134,16 +185,23 @@ fn run(
                 // Deliveries are written down before the push is acknowledged.
                 let events = if dry_run { Vec::new() } else { queue(granted, record, destinations)? };
                 crash::point("commit.queued");
-                drop(replies.blocking_send(reply));
+                replies.say(reply).map_err(beyond)?;
                 return Ok(events);
             }
-            drop(replies.blocking_send(reply));
+            replies.say(reply).map_err(beyond)?;
         }
         if machine.is_finished() {
             return Ok(Vec::new());
         }
-        match messages.blocking_recv() {
-            Some(Ok(message)) => next = machine.receive(message, &mut shelf).map_err(told)?,
+        replies.at_work(false);
+        let message = messages.blocking_recv();
+        replies.at_work(true);
+        let begin = Instant::now();
+        match message {
+            Some(Ok(message)) => {
+                next = machine.receive(message, &mut shelf).map_err(told)?;
+                course.watch().hear(machine.progress(), begin, Instant::now());
+            }
             Some(Err(refusal)) => return Err(refusal),
             None => {
                 let text = "the push ended before its commit".to_owned();
@@ -189,21 +247,25 @@ fn queue(
 pub(super) struct Told {
     last: Option<DeliveryEvent>,
     failures: u32,
+    /// How often the last was told again.
+    again: u32,
 }
 
 impl Told {
     /// The next event to tell; the last one again where nothing happens for a while, so that the agent
     /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
     pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
-        if self.failures == TRIES_TOLD {
+        // A delivery that hangs is not followed for ever.
+        if self.failures == TRIES_TOLD || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
             return None;
         }
+        self.again += 1;
         loop {
-            match (tokio::time::timeout(TELL_AGAIN, events.recv()).await, &self.last) {
+            match (tokio::time::timeout(ALIVE_EVERY, events.recv()).await, &self.last) {
                 (Ok(event), _) => {
                     let event = event?;
                     self.failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
-                    self.last = Some(event.clone());
+                    (self.last, self.again) = (Some(event.clone()), 0);
                     return Some(event);
                 }
                 (Err(_), Some(last)) => return Some(last.clone()),

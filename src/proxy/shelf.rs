@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::Granted;
 use super::proof::{self, Proof};
 use super::reach::{Reach, Readable};
@@ -17,7 +15,8 @@ use crate::crash;
 use crate::faults::Fault;
 use crate::identity;
 use crate::ids::{AppName, ReleaseId, ShortId, UserName};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use crate::limits::{ALIVE_EVERY, FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use crate::link::Replies;
 use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
 use crate::pack::{Frame, FrameKind};
 use crate::push::{Proposal, Shelf};
@@ -25,7 +24,7 @@ use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
 use crate::record::{Cost, Record};
 use crate::store::{Found, Lease, Planted, Store, StoreReader};
-use crate::wire::{Open, PushReply, Refusal};
+use crate::wire::{Open, Refusal};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
 const SYNC_BYTES: u64 = 16 * 1024 * 1024;
@@ -35,9 +34,6 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// Releases among which a push looks for the one it goes on from, and their segments: 2 MB.
 const RECENT_MAX: usize = 8;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
-
-/// How often an agent hears that its archives are still being rebuilt.
-const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// Chunks that a push was told are known went away, as its lease had lapsed, or turned out damaged.
 fn lapsed() -> Refusal {
@@ -54,7 +50,7 @@ pub struct SpaceShelf {
     store: Arc<Store>,
     user: UserName,
     now: u64,
-    replies: mpsc::Sender<PushReply>,
+    replies: Replies,
     app: AppName,
     app_latest: Option<Record>,
     /// For reading what the push builds on.
@@ -78,13 +74,7 @@ pub struct SpaceShelf {
 
 impl SpaceShelf {
     /// Begins a push of `app` by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
-    pub fn new(
-        store: Arc<Store>,
-        app: AppName,
-        user: UserName,
-        now: u64,
-        replies: mpsc::Sender<PushReply>,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, app: AppName, user: UserName, now: u64, replies: Replies) -> Self {
         let app_latest = store.records().latest(&app);
         let (lease, last_sync) = (store.lease(), store.now());
         let damage_met = store.damage_met();
@@ -182,8 +172,7 @@ impl SpaceShelf {
             self.reported += 1;
         }
         if self.reported > before {
-            // The agent may have gone; the push then ends by itself.
-            drop(self.replies.blocking_send(PushReply::Stored(self.reported)));
+            self.replies.stored(self.reported);
         }
     }
 
@@ -400,8 +389,6 @@ impl Shelf for SpaceShelf {
             if alive.elapsed() >= ALIVE_EVERY {
                 alive = Instant::now();
                 self.lease.renew();
-                // The agent waits for a word.
-                drop(self.replies.blocking_send(PushReply::Stored(self.reported)));
             }
         };
         let (root, latest) = (&proposal.root, latest.as_ref());

@@ -19,7 +19,7 @@ mod proving;
 mod agent;
 mod proxy;
 
-pub use agent::{Action, Agent, Chunks, Segments, Telling};
+pub use agent::{Action, Agent, Chunks, Segments, Telling, Window};
 pub use executables::make as make_executable;
 pub use listings::{Edge, Edges};
 pub use proxy::Proxy;

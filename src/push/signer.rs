@@ -8,7 +8,7 @@ use super::{Edges, Error, Likeness, Older, Shelf};
 use crate::basis::Rule;
 use crate::compression::{Compressor, LEVEL_FAST};
 use crate::delta::{self, Geometry, Signature};
-use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
+use crate::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 use crate::manifest::{NodeRef, Outline, Reference, Thin};
 use crate::recipe::ChunkRef;
 use crate::wire::{PushReply, Signed, Sketches};
@@ -29,6 +29,18 @@ struct Alike {
     basis: Vec<ChunkRef>,
     rule: Rule,
     edits: u64,
+}
+
+/// What else may be signed in one answer: the agent holds as much for each step that it has under way.
+struct Room {
+    signatures: usize,
+    bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { signatures: PARCEL_SPANS_MAX, bytes: ANSWER_SIGNED_MAX }
+    }
 }
 
 /// The signature of a basis; none where it would cost about as much as it could save.
@@ -111,13 +123,14 @@ impl Signer {
         asked: &HashMap<(u32, u32), usize>,
         shelf: &mut impl Shelf,
     ) -> Vec<Signed> {
-        let mut signed = Vec::new();
+        let (mut signed, mut room) = (Vec::new(), Room::default());
         for likeness in likenesses {
             let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
             let Some(first) = places.first().copied() else { continue };
             let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
             let Likeness { chunks: basis, rule, edits, .. } = likeness;
-            signed.extend(self.sign_one(first..first + chunks, Alike { basis, rule, edits }, shelf));
+            let alike = Alike { basis, rule, edits };
+            signed.extend(self.sign_one(first..first + chunks, alike, &mut room, shelf));
         }
         signed
     }
@@ -137,7 +150,7 @@ impl Signer {
         let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);
         let sketches = sketches.open(left).ok_or(limit)?;
         self.sketches += sketches.len();
-        let mut replies = Vec::new();
+        let (mut replies, mut room) = (Vec::new(), Room::default());
         let mut run: Option<(Range<usize>, Alike)> = None;
         for (place, sketch) in sketches {
             let Some((short, shared)) = shelf.most_similar(&sketch) else { continue };
@@ -162,20 +175,31 @@ impl Signer {
                 _ => {
                     let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
                     if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
-                        replies.extend(self.sign_one(places, alike, shelf).map(PushReply::Signature));
+                        let signed = self.sign_one(places, alike, &mut room, shelf);
+                        replies.extend(signed.map(PushReply::Signature));
                     }
                 }
             }
         }
         if let Some((places, alike)) = run {
-            replies.extend(self.sign_one(places, alike, shelf).map(PushReply::Signature));
+            replies.extend(self.sign_one(places, alike, &mut room, shelf).map(PushReply::Signature));
         }
         replies.push(PushReply::Alike);
         Ok(replies)
     }
 
-    /// Signs the basis of the chunks at these places among those that were asked for.
-    fn sign_one(&mut self, places: Range<usize>, alike: Alike, shelf: &mut impl Shelf) -> Option<Signed> {
+    /// Signs the basis of the chunks at these places among those that were asked for, where the answer has room for it:
+    /// without, they cross whole.
+    fn sign_one(
+        &mut self,
+        places: Range<usize>,
+        alike: Alike,
+        room: &mut Room,
+        shelf: &mut impl Shelf,
+    ) -> Option<Signed> {
+        if room.signatures == 0 {
+            return None;
+        }
         let bytes: usize = alike.basis.iter().map(|chunk| chunk.bytes as usize).sum();
         if bytes > REGION_BYTES_MAX || self.chunks + alike.basis.len() > PUSH_CHUNKS_IN_FLIGHT {
             return None;
@@ -191,6 +215,8 @@ impl Signer {
         let region = u32::try_from(self.regions.len()).expect("regions are bounded");
         let mut encoded = Vec::new();
         signature.encode(&mut encoded);
+        room.bytes = room.bytes.checked_sub(encoded.len())?;
+        room.signatures -= 1;
         self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
         let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
         Some(Signed {

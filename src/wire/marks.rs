@@ -24,6 +24,11 @@ impl Marks {
         if self.fits(self.count as usize) { self.count as usize } else { 0 }
     }
 
+    /// What the bits take.
+    pub fn bytes(&self) -> usize {
+        self.bits.len()
+    }
+
     /// The marks in order.
     pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
         (0..self.count as usize).map(|at| self.bits.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1))

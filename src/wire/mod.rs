@@ -10,6 +10,7 @@ mod parcel;
 mod possession;
 mod sketches;
 mod query;
+mod reply;
 
 pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, short_name, unpack_names,

@@ -326,7 +326,7 @@ fn a_proxy_says_where_it_is_and_its_first_start_how_to_log_in() {
     assert_eq!(proxy.stop(Signal::TERM).code(), Some(0));
 
     // With nobody there, it says so and what to do, once.
-    let away = home.run(&["push", "app", "tree"]).failed(6, "could not reach");
+    let away = home.run(&["push", "app", "tree", "--retry-for", "2s"]).failed(6, "could not reach");
     assert_eq!(away.hints(), 1, "{away:?}");
     let again = home.serve(&["--data", "data", "--json"]);
     let url: Value = serde_json::from_str(&again.first_line).expect("one line of JSON");

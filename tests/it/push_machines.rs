@@ -22,17 +22,17 @@ use crate::shelf::{Files, Memory, Release, open, release};
 use crate::walker::{raw, raw_segments};
 
 /// xorshift: small choices of a conversation, from a number of the test's.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % (end.max(1) as u64)).expect("it is below a usize")
     }
 
-    fn percent(&mut self, percent: usize) -> bool {
+    pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
@@ -63,11 +63,11 @@ enum Offering {
 }
 
 /// One push, and how it is told.
-struct Push<'a> {
+pub struct Push<'a> {
     release: &'a Release,
     /// What the agent believes to be the base.
     base: Option<&'a Release>,
-    telling: Telling,
+    pub telling: Telling,
     offering: Offering,
     dry_run: bool,
     /// Chunks of the base that the proxy can read.
@@ -81,7 +81,7 @@ struct Push<'a> {
 }
 
 impl<'a> Push<'a> {
-    fn new(release: &'a Release, telling: Telling) -> Self {
+    pub fn new(release: &'a Release, telling: Telling) -> Self {
         let (readable, seen) = (HashSet::new(), HashSet::new());
         Self {
             release,
@@ -97,7 +97,7 @@ impl<'a> Push<'a> {
     }
 
     /// Told by `base`, all of which `memory` has but what it says otherwise.
-    fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
+    pub fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
         let telling = Telling::Base(base.root.release(), base.segments.clone());
         let readable = memory.chunks.keys().copied().collect();
         Self { base: Some(base), readable, ..Self::new(release, telling) }
@@ -167,7 +167,7 @@ impl<'a> Push<'a> {
     }
 
     /// Does what is to be done; whether the release is safe.
-    fn act(
+    pub fn act(
         &mut self,
         agent: &mut Agent,
         actions: Vec<Action>,

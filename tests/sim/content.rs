@@ -29,6 +29,20 @@ impl Pool {
         pool
     }
 
+    /// The same chunks, each with one bit changed.
+    pub fn changed(&self) -> Self {
+        let mut pool = Self { chunks: Vec::new(), bytes: HashMap::new() };
+        for chunk in &self.chunks {
+            let mut bytes = self.bytes[&chunk.id].clone();
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            let id = ChunkId::of(&bytes);
+            pool.chunks.push(ChunkRef { id, ..*chunk });
+            pool.bytes.insert(id, bytes);
+        }
+        pool
+    }
+
     pub fn bytes(&self, id: &ChunkId) -> &[u8] {
         &self.bytes[id]
     }

@@ -25,17 +25,28 @@ use crate::network::{Network, Sent, Weather};
 use crate::pusher::{batch, segment_batch, wanted};
 use crate::random::{Random, seeds};
 
-const PROXY: &str = "10.0.0.1:4433";
-const AGENT: &str = "10.0.0.2:50000";
+pub const PROXY: &str = "10.0.0.1:4433";
+pub const AGENT: &str = "10.0.0.2:50000";
 const AGENT_MOVED: &str = "10.9.0.7:61000";
 /// Chunks in one message.
 const BATCH: usize = 16;
 
 /// A space in memory.
 #[derive(Debug, Default)]
-struct Memory {
+pub struct Memory {
     chunks: HashMap<ChunkId, Vec<u8>>,
-    committed: Option<Vec<Item>>,
+    pub committed: Option<Vec<Item>>,
+    latest: Option<Vec<NodeRef>>,
+}
+
+impl Memory {
+    /// A space whose application has one release.
+    pub fn holding(build: &Build, pool: &Pool) -> Self {
+        let segments =
+            build.nodes.iter().zip(&build.segments).map(|(node, (bytes, _))| (node.id, bytes.clone()));
+        let chunks = build.chunks().map(|id| (id, pool.bytes(&id).to_vec()));
+        Self { chunks: segments.chain(chunks).collect(), committed: None, latest: Some(build.nodes.clone()) }
+    }
 }
 
 impl Shelf for Memory {
@@ -44,7 +55,7 @@ impl Shelf for Memory {
     }
 
     fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
-        Ok(None)
+        Ok(self.latest.clone())
     }
 
     fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
@@ -60,8 +71,9 @@ impl Shelf for Memory {
         Ok(references.iter().map(find).collect())
     }
 
-    fn read(&mut self, _: &ChunkRef, _: &mut Vec<u8>) -> Result<(), Refusal> {
-        panic!("nothing here is older")
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        out.extend_from_slice(&self.chunks[&chunk.id]);
+        Ok(())
     }
 
     fn kept_message(&mut self) {}

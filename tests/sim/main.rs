@@ -8,6 +8,7 @@ mod collector;
 mod commit;
 mod content;
 mod crash;
+mod flow;
 mod history;
 mod link;
 mod network;

@@ -42,8 +42,10 @@ impl Default for Weather {
     }
 }
 
-/// Datagrams that wait longer than this for their turn are lost, as in a router with a full queue.
+/// Datagrams that wait longer than this for their turn are lost, as in a router with a full queue;
 const QUEUE: Duration = Duration::from_millis(100);
+/// so many bytes wait on a slow link, however long that takes.
+const QUEUE_BYTES: u64 = 20_000;
 
 /// One datagram: when it was sent, from, to, its bytes, and when it arrives, if it does.
 pub type Sent = (Duration, SocketAddr, SocketAddr, usize, Option<Duration>);
@@ -94,6 +96,17 @@ impl Network {
         self.lock().trace.clone()
     }
 
+    /// How many datagrams of more than so many bytes have arrived by now.
+    pub fn useful(&self, bytes: usize) -> usize {
+        let now = self.begin.elapsed();
+        let inner = self.lock();
+        inner
+            .trace
+            .iter()
+            .filter(|(_, _, _, length, at)| *length > bytes && at.is_some_and(|at| at <= now))
+            .count()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +119,11 @@ impl Network {
         let time = Duration::from_nanos(bytes.len() as u64 * 1_000_000_000 / weather.rate);
         let sent = now - self.begin;
         let dark = weather.blackout.is_some_and(|(from, to)| (from..to).contains(&sent));
-        let lost = inner.random.below(1000) < weather.lost || dark || turn - now > QUEUE;
+        let queue = QUEUE.max(
+            Duration::from_secs(1) * u32::try_from(QUEUE_BYTES).expect("small")
+                / u32::try_from(weather.rate).expect("a rate"),
+        );
+        let lost = inner.random.below(1000) < weather.lost || dark || turn - now > queue;
         if lost {
             inner.trace.push((sent, from, to, bytes.len(), None));
             return;

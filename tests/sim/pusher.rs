@@ -4,12 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use whit::basis::Sketch;
 use whit::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
 use whit::faults::Fault;
 use whit::ids::{AppName, ChunkId};
+use whit::link::{Backlog, replies};
 use whit::manifest::shorten;
 use whit::proxy::SpaceShelf;
 use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
@@ -20,9 +19,6 @@ use whit::wire::{
 
 use crate::content::{Build, Pool};
 use crate::random::Random;
-
-/// More than one push of the simulation ever says.
-const REPLIES_MAX: usize = 10_000;
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +44,7 @@ pub struct Pusher {
     agent: Agent,
     proxy: Option<Proxy>,
     shelf: SpaceShelf,
-    stored: mpsc::Receiver<PushReply>,
+    stored: Backlog,
     to_proxy: VecDeque<FromAgent>,
     to_agent: VecDeque<PushReply>,
     /// The chunks of each `Chunks` that the proxy received.
@@ -89,7 +85,7 @@ impl Pusher {
         };
         let telling = base.map_or(Telling::Short, |base| Telling::Base(base.release, base.nodes.clone()));
         let (agent, open, begin) = Agent::new(open, build.nodes.clone(), telling);
-        let (replies, stored) = mpsc::channel(REPLIES_MAX);
+        let (replies, stored) = replies();
         let user = "sim".parse().expect("a name");
         Self {
             number,
@@ -164,7 +160,7 @@ impl Pusher {
             }
             Err(error) => return Err(self.tell(&format!("the proxy refused: {error}"))),
         };
-        while let Ok(stored) = self.stored.try_recv() {
+        while let Some(stored) = self.stored.try_next() {
             self.to_agent.push_back(stored);
         }
         let committed = replies.iter().any(|reply| matches!(reply, PushReply::Committed { .. }));

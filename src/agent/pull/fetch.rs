@@ -87,8 +87,7 @@ async fn fetch_from(
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
-    let (sender, receiver) = session.request(&operation).await?;
-    let mut talk = Talk { sender, receiver, renewals: session.renewals() };
+    let mut talk = Talk::new(session.request(&operation).await?, session.renewals());
     let (record, root, mut listing) = talk.listing(selector, present, store).await?;
     if let Some(place) = options.place {
         room::check(place, root.totals)?;

@@ -1,12 +1,14 @@
 //! The stream of a pull.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::super::{Error, Result};
+use crate::limits::PULL_PROGRESS_TIME_MAX;
 use crate::link::{self, Receiver, Sender};
 use crate::push;
+use crate::stall::Watch;
 use crate::wire::{Parcel, ParcelError, PullReply, PullRequest};
 
 /// What a proxy that refuses has said by then is on its way.
@@ -19,13 +21,25 @@ pub(super) struct Talk {
     /// What the proxy says.
     pub receiver: Receiver,
     /// New tokens, as they come.
-    pub renewals: mpsc::Receiver<String>,
+    renewals: mpsc::Receiver<String>,
+    watch: Watch,
+    /// When the proxy was heard last.
+    heard: Instant,
 }
 
 impl Talk {
+    /// Begins with a request that was sent.
+    pub fn new((sender, receiver): (Sender, Receiver), renewals: mpsc::Receiver<String>) -> Self {
+        let now = Instant::now();
+        Self { sender, receiver, renewals, watch: Watch::new(now, PULL_PROGRESS_TIME_MAX), heard: now }
+    }
+
     /// The next thing that the proxy says.
+    ///
+    /// All that it may say is bounded by the release and by what was asked for; one that only drips it ends the pull.
     pub async fn reply(&mut self) -> Result<PullReply> {
-        let received = {
+        self.watch.hear(self.receiver.received_bytes(), self.heard, Instant::now());
+        let reply = {
             let receive = self.receiver.receive::<PullReply>();
             tokio::pin!(receive);
             loop {
@@ -38,7 +52,12 @@ impl Talk {
                 }
             }
         };
-        match received {
+        self.heard = Instant::now();
+        self.watch.hear(self.receiver.received_bytes(), self.heard, self.heard);
+        if self.watch.left(self.heard).is_none() {
+            return Err(Error::Stalled(PULL_PROGRESS_TIME_MAX.as_secs()));
+        }
+        match reply {
             Some(PullReply::Refused(refusal)) => Err(Error::Refused(refusal)),
             Some(reply) => Ok(reply),
             None => Err(Error::Ended),

@@ -6,9 +6,10 @@ mod payloads;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use base::Base;
 
@@ -23,7 +24,8 @@ use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use crate::faults::{Fault, Faulty};
 use crate::ids::{ReleaseId, Selector};
 use crate::limits::{
-    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, SEGMENT_BATCH_BYTES,
+    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, PULL_REQUESTS_OPEN,
+    SEGMENT_BATCH_BYTES,
 };
 use crate::link::{Receiver, Sender};
 use crate::manifest::{NodeRef, Thin};
@@ -31,14 +33,13 @@ use crate::patch;
 use crate::push::{Edges, Likeness};
 use crate::reassembly::{self, ChunkReader, SourceError};
 use crate::recipe::ChunkRef;
+use crate::stall::Watch;
 use crate::store::{Lease, Store, StoreReader};
 use crate::token::Action;
 use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
 
 /// Replies that wait for the link: some 2 MB.
 const REPLIES_AHEAD: usize = 4;
-/// Requests that wait for the store.
-const REQUESTS_AHEAD: usize = 16;
 
 /// Serves a pull until the agent is done or gone.
 pub async fn serve(
@@ -46,33 +47,28 @@ pub async fn serve(
     selector: Selector,
     have: Option<ReleaseId>,
     mut sender: Sender,
-    mut receiver: Receiver,
+    receiver: Receiver,
 ) {
     if let Err(refusal) = granted.allow(Action::Pull, Some(&selector.app)) {
         return refuse(sender, refusal).await;
     }
-    let (requests_in, requests) = mpsc::channel(REQUESTS_AHEAD);
+    let (requests_in, requests) = mpsc::channel(PULL_REQUESTS_OPEN);
     let (replies_in, mut replies) = mpsc::channel(REPLIES_AHEAD);
     let (held_in, mut held) = tokio::sync::oneshot::channel();
+    let open = Arc::new(AtomicUsize::new(0));
     let mut reader = {
-        let granted = Arc::clone(&granted);
+        let (granted, open) = (Arc::clone(&granted), Arc::clone(&open));
         tokio::spawn(async move {
-            while let Ok(Some(request)) = receiver.receive::<PullRequest>().await {
-                if let PullRequest::Renew(token) = request {
-                    if let Err(refusal) = granted.renew(&token) {
-                        drop(held_in.send(refusal));
-                        break;
-                    }
-                } else if requests_in.send(request).await.is_err() {
-                    // The pull has ended; why, the agent hears before this half is given up.
-                    return std::future::pending().await;
-                }
+            if let Err(refusal) = read(receiver, &requests_in, &granted, &open).await {
+                drop(held_in.send(refusal));
             }
+            // Only now: who serves the requests then ends, and looks why.
+            drop(requests_in);
         })
     };
     let pull = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, &selector, have, requests, &replies_in))
+        blocking::start(move || run(&granted, &selector, have, (requests, &open), &replies_in))
     };
     let mut looks = looks();
     let mut ended = None;
@@ -101,11 +97,57 @@ pub async fn serve(
     reader.abort();
 }
 
+/// Hears what the agent asks for, whatever is being sent, until its half ends. `open` are requests that were not answered
+/// yet.
+///
+/// # Errors
+/// A new token that does not go on with the old; more requests at a time than there may be; an agent that takes so little
+/// that the pull does not get on.
+async fn read(
+    mut receiver: Receiver,
+    requests: &mpsc::Sender<PullRequest>,
+    granted: &Granted,
+    open: &AtomicUsize,
+) -> Result<(), Refusal> {
+    let mut watch = Watch::new(Instant::now(), receiver.progress_max());
+    loop {
+        // While something is to be sent it is not the agent's turn.
+        if open.load(Ordering::Relaxed) > 0 {
+            watch.renew(Instant::now());
+        }
+        watch.hear(receiver.sent_bytes(), Instant::now(), Instant::now());
+        let left = watch.left(Instant::now()).ok_or_else(|| stalled(receiver.progress_max()))?;
+        let Ok(request) = tokio::time::timeout(left, receiver.receive::<PullRequest>()).await else {
+            continue;
+        };
+        match request {
+            Ok(Some(PullRequest::Renew(token))) => granted.renew(&token)?,
+            Ok(Some(request)) => {
+                open.fetch_add(1, Ordering::Relaxed);
+                match requests.try_send(request) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(_)) => return Err(out_of_bounds()),
+                    // The pull has ended; why, the agent hears before this half is given up.
+                    Err(TrySendError::Closed(_)) => return std::future::pending().await,
+                }
+            }
+            Ok(None) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Why a pull ends that does not get on.
+fn stalled(time: Duration) -> Refusal {
+    let text = format!("the pull has not got on for {} s", time.as_secs());
+    let hint = "pull again: what has come is not sent again".to_owned();
+    Refusal { fault: Fault::Retry, text, hint: Some(hint) }
+}
+
 fn run(
     granted: &Granted,
     selector: &Selector,
     have: Option<ReleaseId>,
-    mut requests: mpsc::Receiver<PullRequest>,
+    (mut requests, open): (mpsc::Receiver<PullRequest>, &AtomicUsize),
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
@@ -162,6 +204,7 @@ fn run(
             PullRequest::WantExecutables => return Err(out_of_bounds()),
             PullRequest::WantChunks { first, count, marks } => supply.chunks(first, count, &marks)?,
         }
+        open.fetch_sub(1, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::wire::{FromAgent, Sketches};
 pub(super) struct Held {
     chunks: Chunks,
     /// Whether the proxy looks for what is like some of them.
-    is_looked_for: bool,
+    pub(super) is_looked_for: bool,
 }
 
 impl Agent {

@@ -8,18 +8,18 @@ use std::collections::VecDeque;
 use self::held::Held;
 use super::{Error, SegmentsReplaced};
 use crate::ids::ReleaseId;
-use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX};
+use crate::limits::{
+    ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN,
+    SEGMENT_BATCH_BYTES,
+};
 use crate::manifest::{EntryPath, NodeRef};
 use crate::record::{DeliveryEvent, Record};
 use crate::wire::{Challenge, FileAnswer, FromAgent, Marks, PushReply, Signed};
 
-/// `Segments` on their way at a time: bounds what the proxy has asked for and not yet got to some
-/// 30,000 chunks, and keeps the link busy over any round trip.
-const SEGMENT_BATCHES_OPEN: usize = 8;
 /// Names in one message: 256 KiB at most.
 const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
-/// 32 MiB: signatures of what some segments' chunks resemble: of some gigabyte.
-const SIGNED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// 32 MiB: signatures that answer all steps under way: of some gigabyte.
+const SIGNED_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
 /// Segments in one batch; a frame holds no more parts.
 const SEGMENTS_PER_BATCH: usize = 256;
 
@@ -86,6 +86,23 @@ pub struct Segments {
     pub executables: bool,
 }
 
+/// What an agent has under way at a time.
+///
+/// A push gets to its end with any window; the smaller, the more often it waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Steps: from 1 to [`PUSH_STEPS_OPEN`], which the proxy's credit is for.
+    pub steps: usize,
+    /// Plain bytes of the segments of one step.
+    pub step_bytes: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { steps: PUSH_STEPS_OPEN, step_bytes: SEGMENT_BATCH_BYTES }
+    }
+}
+
 /// How the agent tells of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Telling {
@@ -135,6 +152,7 @@ struct Unanswered {
 #[expect(clippy::struct_excessive_bools, reason = "each is told on its own")]
 pub struct Agent {
     segments: Vec<NodeRef>,
+    window: Window,
     dry_run: bool,
     full: bool,
     growth: Option<Growth>,
@@ -171,6 +189,22 @@ impl Agent {
     /// batches of one step counted once.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
+    }
+
+    /// Whether the proxy owes a word: what is under way here waits for it.
+    pub fn awaits_reply(&self) -> bool {
+        let looked_for = self.held.iter().any(|held| held.is_looked_for);
+        match self.state {
+            State::Opened | State::Named => !self.is_growing(),
+            State::Sending => !self.unanswered.is_empty() || looked_for,
+            State::Committing | State::Delivering => true,
+            State::Finished => false,
+        }
+    }
+
+    /// Whether chunks are being sent, or got ready to be.
+    pub fn is_sending(&self) -> bool {
+        self.sending > self.held.len()
     }
 
     /// Whether the push is told by a base, which then both sides have.
@@ -271,14 +305,17 @@ impl Agent {
                 Ok(vec![Action::Committed { record, existing }])
             }
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
-            (State::Delivering, PushReply::Stored(messages)) => Ok(vec![Action::Stored(messages)]),
+            // Also from a proxy that only says that it is at work.
+            (State::Opened | State::Named | State::Delivering, PushReply::Stored(messages)) => {
+                Ok(vec![Action::Stored(messages)])
+            }
             // A dry run is over for the proxy before the agent has compressed what it would have sent.
             (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
             (State::Delivering, PushReply::Done) => {
                 self.state = State::Finished;
                 Ok(vec![Action::Finish])
             }
-            (_, reply) => Err(Error::OutOfTurn(name_of(&reply))),
+            (_, reply) => Err(Error::OutOfTurn(reply.name())),
         }
     }
 
@@ -368,7 +405,7 @@ impl Agent {
             return actions;
         }
         self.batch_grown();
-        if self.unanswered.len() + self.sending < SEGMENT_BATCHES_OPEN
+        if self.unanswered.len() + self.sending < self.window.steps
             && let Some(batch) = self.waiting.pop_front()
         {
             let offer = self.offers;
@@ -399,26 +436,5 @@ impl Agent {
             }
         }
         actions
-    }
-}
-
-fn name_of(reply: &PushReply) -> &'static str {
-    match reply {
-        PushReply::WantNames => "WantNames",
-        PushReply::WantOffers => "WantOffers",
-        PushReply::WantSketches => "WantSketches",
-        PushReply::Answer(_) => "Answer",
-        PushReply::WantSegments(_) => "WantSegments",
-        PushReply::Signature(_) => "Signature",
-        PushReply::Prove(_) => "Prove",
-        PushReply::Missing(_) => "Missing",
-        PushReply::Alike => "Alike",
-        PushReply::Stored(_) => "Stored",
-        PushReply::Mismatch => "Mismatch",
-        PushReply::Unproven(_) => "Unproven",
-        PushReply::Committed { .. } => "Committed",
-        PushReply::Delivery(_) => "Delivery",
-        PushReply::Done => "Done",
-        PushReply::Refused(_) => "Refused",
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling};
+use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling, Window};
 use crate::ids::ReleaseId;
-use crate::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
+use crate::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
 use crate::manifest::{NodeRef, Outline, Totals};
 use crate::push::SegmentsReplaced;
 use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
@@ -12,9 +12,20 @@ use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
 impl Agent {
     /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
     /// to do right after it is sent.
-    pub fn new(mut open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
+    pub fn new(open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
+        Self::with_window(Window::default(), open, segments, telling)
+    }
+
+    /// The same with another window.
+    pub fn with_window(
+        window: Window,
+        mut open: Open,
+        segments: Vec<NodeRef>,
+        telling: Telling,
+    ) -> (Self, Open, Vec<Action>) {
         let mut agent = Self {
             segments,
+            window,
             dry_run: open.dry_run,
             full: telling == Telling::Full,
             growth: (telling == Telling::Growing).then(Growth::default),
@@ -99,7 +110,7 @@ impl Agent {
         let Some(Growth { is_over, batched }) = self.growth else { return };
         let bytes: usize = self.segments[batched..].iter().map(|segment| segment.bytes as usize).sum();
         let is_idle = self.waiting.is_empty() && self.unanswered.is_empty() && self.sending == 0;
-        if bytes > SEGMENT_BATCH_BYTES || is_idle || is_over {
+        if bytes > self.window.step_bytes || is_idle || is_over {
             let end = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
             self.queue(u32::try_from(batched).expect("fewer than all")..end);
             self.growth = Some(Growth { is_over, batched: end as usize });
@@ -127,7 +138,7 @@ impl Agent {
         for place in places {
             let length = self.segments[place as usize].bytes as usize;
             if !batch.is_empty()
-                && (bytes + length > SEGMENT_BATCH_BYTES || batch.len() == SEGMENTS_PER_BATCH)
+                && (bytes + length > self.window.step_bytes || batch.len() == SEGMENTS_PER_BATCH)
             {
                 self.waiting.push_back(std::mem::take(&mut batch));
                 bytes = 0;

@@ -16,7 +16,7 @@ use super::waiting::{Complete, WaitingRoom};
 use super::{Error, Proposal, SegmentsReplaced, Shelf};
 use crate::compression::{Compressor, Decompressor};
 use crate::ids::{ChunkId, ShortId};
-use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
+use crate::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
 use crate::manifest::{self, NodeRef, Reference, Root, Thin};
 use crate::pack::{Frame, FrameKind};
 use crate::recipe::ChunkRef;
@@ -71,6 +71,7 @@ pub struct Proxy {
     complete: Vec<Vec<u8>>,
     complete_bytes: usize,
     cost: Cost,
+    progress: u64,
     zstd: Decompressor,
     compressor: Compressor,
     plain: Vec<u8>,
@@ -87,6 +88,12 @@ impl Proxy {
         self.cost
     }
 
+    /// How far the push has come, in bytes of what was new in what the agent said: it grows with names, segments,
+    /// sketches and content, not with words. Bounded by what the manifest has.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
     /// What to reply to what the agent said.
     ///
     /// # Errors
@@ -100,6 +107,7 @@ impl Proxy {
             // Sent before the agent heard that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
             (State::Receiving, FromAgent::Offer(offer)) if !self.told_by_base && !self.open.dry_run => {
+                self.progress += offer.names.len() as u64;
                 self.offers.take(offer)?;
                 Ok(Vec::new())
             }
@@ -107,6 +115,7 @@ impl Proxy {
                 self.segments(&batch, shelf)
             }
             (State::Receiving, FromAgent::Sketches(sketches)) if !self.open.dry_run => {
+                self.progress += sketches.bytes() as u64;
                 self.signer.alike(&sketches, shelf)
             }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
@@ -123,7 +132,9 @@ impl Proxy {
             (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
             (State::Receiving, FromAgent::Proof(proof)) => self.proof(&proof, shelf),
             (State::Receiving, FromAgent::Commit) if !self.open.dry_run && !self.is_growing() => {
-                self.commit_ordered = true;
+                if !std::mem::replace(&mut self.commit_ordered, true) {
+                    self.progress += PROGRESS_BYTES_MIN;
+                }
                 self.commit_if_due(shelf)
             }
             (_, message) => Err(Error::OutOfTurn(message.name())),
@@ -140,6 +151,7 @@ impl Proxy {
             return Err(Error::OutOfTurn("Segments"));
         }
         let places: Vec<u32> = self.wanted.drain(..count).collect();
+        self.progress += batch.lengths.iter().map(|length| u64::from(*length)).sum::<u64>();
         let mut base = Vec::new();
         if batch.against_base {
             let replaced = self.replaced.by(&places).into_iter().map(|place| self.base[place]);
@@ -245,7 +257,9 @@ impl Proxy {
     }
 
     fn piece(&mut self, piece: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let Some((parcel, payload)) = self.parcels.piece(piece)? else { return Ok(Vec::new()) };
+        let whole = self.parcels.piece(piece)?;
+        self.progress += piece.len() as u64;
+        let Some((parcel, payload)) = whole else { return Ok(Vec::new()) };
         self.parcel(&parcel, &payload, shelf)
     }
 
@@ -315,6 +329,7 @@ impl Proxy {
                     if let Some(proving) = &mut self.proving {
                         proving.sent(&chunk);
                     }
+                    self.progress += u64::from(length);
                     completed.extend(complete);
                     arrived.push(Some(chunk));
                 }

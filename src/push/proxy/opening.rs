@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use super::{Error, Proxy, SegmentsReplaced, Shelf, State};
 use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use crate::ids::ReleaseId;
-use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX};
+use crate::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PROGRESS_BYTES_MIN};
 use crate::manifest::{NodeRef, Outline};
 use crate::push::keeping::{self, Named};
 use crate::push::offers::Offers;
@@ -52,6 +52,7 @@ impl Proxy {
             complete: Vec::new(),
             complete_bytes: 0,
             cost: Cost::default(),
+            progress: 0,
             zstd: Decompressor::new(),
             compressor: Compressor::new(LEVEL_DEFAULT),
             plain: Vec::new(),
@@ -126,6 +127,7 @@ impl Proxy {
     /// Hears what the whole manifest is.
     pub(super) fn grown(&mut self, grown: Grown, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         let Grown { release, totals, segments } = grown;
+        self.progress += PROGRESS_BYTES_MIN;
         if (segments as usize) < self.segments.len() {
             return Err(Error::OutOfTurn("Grown"));
         }
@@ -161,6 +163,7 @@ impl Proxy {
         let is_full = matches!(self.open.told, Told::Full(_));
         let width = if is_full { 8 } else { 4 };
         self.names.extend_from_slice(names);
+        self.progress += names.len() as u64;
         let expected = self.open.segments as usize * width;
         if self.names.len() > expected || (names.is_empty() && expected > 0) {
             return Err(Error::OutOfTurn("Names"));

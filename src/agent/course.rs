@@ -1,0 +1,121 @@
+//! Whether a push gets on, as its agent sees it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Error, Result};
+use crate::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
+use crate::record::DeliveryEvent;
+use crate::wire::PushReply;
+
+/// Between two looks, at least and at most.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+
+/// When one push got on last.
+///
+/// That it is at work, the proxy may say for long, but not for ever.
+#[derive(Debug)]
+pub(super) struct Course<'a> {
+    /// How long the proxy may owe a word while nothing moves.
+    quiet_max: Duration,
+    /// Told where something new was stored.
+    stored: &'a AtomicBool,
+    /// When something was said or done that was new.
+    news: Instant,
+    /// When anything was said, or left this side.
+    word: Instant,
+    /// What had left by then.
+    sent_bytes: u64,
+    /// Messages that were stored by then.
+    stored_messages: u64,
+}
+
+impl<'a> Course<'a> {
+    /// Begins now.
+    pub fn new(quiet_max: Duration, stored: &'a AtomicBool) -> Self {
+        let now = Instant::now();
+        Self { quiet_max, stored, news: now, word: now, sent_bytes: 0, stored_messages: 0 }
+    }
+
+    /// Something new was done, or it is not the proxy's turn.
+    pub fn goes_on(&mut self) {
+        (self.news, self.word) = (Instant::now(), Instant::now());
+    }
+
+    /// The proxy has said something; `deliveries` are the last states that it told of. Gives whether it says more than that
+    /// it is at work.
+    pub fn hears(&mut self, reply: &PushReply, deliveries: &[DeliveryEvent]) -> bool {
+        self.word = Instant::now();
+        let is_new = match reply {
+            PushReply::Stored(messages) => {
+                let is_more = *messages > std::mem::replace(&mut self.stored_messages, *messages);
+                self.stored.fetch_or(is_more, Ordering::Relaxed);
+                is_more
+            }
+            PushReply::Delivery(event) => !deliveries.contains(event),
+            _ => true,
+        };
+        if is_new {
+            self.news = self.word;
+        }
+        is_new
+    }
+
+    /// How often an agent that has nothing else to do is to look.
+    pub fn look_every(&self) -> Duration {
+        (self.quiet_max / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+    }
+
+    /// Looks whether the push gets on while it is the proxy's turn; this side has sent so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::Stalled`].
+    pub fn look(&mut self, sent_bytes: u64) -> Result<()> {
+        let now = Instant::now();
+        if sent_bytes >= self.sent_bytes + PROGRESS_BYTES_MIN {
+            // What the proxy is to answer is on its way.
+            (self.sent_bytes, self.word) = (sent_bytes, now);
+        }
+        for (since, limit) in [(self.word, self.quiet_max), (self.news, WORK_TIME_MAX)] {
+            if now - since > limit {
+                return Err(Error::Stalled(limit.as_secs()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_ends_a_push_and_what_moves_does_not() {
+        let stored = AtomicBool::new(false);
+        let mut course = Course::new(Duration::ZERO, &stored);
+        let past =
+            Instant::now().checked_sub(Duration::from_secs(1)).expect("a machine that runs for a second");
+        course.word = past;
+        assert!(matches!(course.look(100), Err(Error::Stalled(0))));
+        course.quiet_max = Duration::from_secs(60);
+        course.look(100).expect("within its time");
+        course.word = past;
+        course.look(PROGRESS_BYTES_MIN).expect("it sends");
+        assert!(course.word > past);
+    }
+
+    #[test]
+    fn words_alone_end_a_push_at_last() {
+        let stored = AtomicBool::new(false);
+        let mut course = Course::new(Duration::from_secs(60), &stored);
+        assert!(!course.hears(&PushReply::Stored(0), &[]));
+        assert!(!stored.load(Ordering::Relaxed) && course.news < course.word);
+        let Some(past) = course.news.checked_sub(WORK_TIME_MAX) else { return };
+        course.news = past;
+        assert!(course.look(0).is_err());
+        assert!(course.hears(&PushReply::Stored(1), &[]));
+        assert!(stored.load(Ordering::Relaxed));
+        course.look(0).expect("something new was stored");
+    }
+}

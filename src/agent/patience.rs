@@ -1,0 +1,64 @@
+//! How long an agent goes on trying where nothing new gets stored.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::CONNECT_TIME_MAX;
+
+/// The shortest time in which it is worth to try once more.
+const TRY_MIN: Duration = Duration::from_secs(1);
+/// Before the second try; doubled for each further one, six times.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+
+/// Tries since something new was stored last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    deadline: Instant,
+    tries: u32,
+}
+
+impl Patience {
+    /// Begins now.
+    pub fn new(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, tries: 0 }
+    }
+
+    /// How long to wait before the next try; none where there is no time for one.
+    pub fn wait(&mut self) -> Option<Duration> {
+        let left = self.left().checked_sub(TRY_MIN)?;
+        let wait = WAIT_MIN * (1 << self.tries.min(6));
+        self.tries += 1;
+        Some(wait.min(left))
+    }
+
+    /// How long the next try may take to connect.
+    pub fn connect_time(&self) -> Duration {
+        self.left().clamp(TRY_MIN, CONNECT_TIME_MAX)
+    }
+
+    /// Leaves out time that was not spent on trying.
+    pub fn excuse(&mut self, spent: Duration) {
+        self.deadline += spent;
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end_in_time_for_a_last_try() {
+        let mut patience = Patience::new(Duration::from_secs(3600));
+        let waits: Vec<u128> = (0..9).filter_map(|_| patience.wait()).map(|wait| wait.as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
+        assert_eq!(patience.connect_time(), CONNECT_TIME_MAX);
+        let mut short = Patience::new(Duration::from_millis(1200));
+        assert!(short.wait().is_some_and(|wait| wait <= Duration::from_millis(200)));
+        assert!(short.connect_time() <= Duration::from_millis(1200));
+        assert_eq!(Patience::new(Duration::from_millis(900)).wait(), None);
+        assert_eq!(Patience::new(Duration::ZERO).connect_time(), TRY_MIN);
+    }
+}

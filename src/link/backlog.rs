@@ -1,0 +1,197 @@
+//! What a proxy has said of a push and nobody has taken up yet: at the proxy between the thread that works it out and the
+//! task that sends it, at the agent between the task that receives it and the one that acts on it.
+//!
+//! Whoever says never waits for who takes it up, so that neither half stops reading while its own words wait to be read.
+//! What is held is bounded by credit: the agent may have so much under way at a time that all answers fit (PROTOCOL 3,
+//! *Credit*); more is refused. Of `Stored`, which is a count, the last alone is held.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::limits::PUSH_REPLIES_MAX;
+use crate::wire::PushReply;
+
+/// More was said than the agent may have asked for at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{PUSH_REPLIES_MAX} B of answers wait to be read, more than a push may have asked for")]
+pub struct BeyondCredit;
+
+/// What the two ends share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Of what was said and not taken up.
+    bytes: AtomicUsize,
+    /// Replies that were taken up, and what was done with them.
+    taken: AtomicU64,
+    stored: AtomicU64,
+    /// Whether the count waits to be taken up.
+    is_stored_due: AtomicBool,
+    /// Whether somebody works on what the agent said.
+    is_at_work: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Said {
+    Reply(PushReply),
+    /// The count as it is when it is taken up.
+    Stored,
+}
+
+/// The end that says.
+#[derive(Debug, Clone)]
+pub struct Replies {
+    said: UnboundedSender<Said>,
+    shared: Arc<Shared>,
+}
+
+/// How the two ends get on, for others.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Shared>);
+
+/// The end that takes up what was said.
+#[derive(Debug)]
+pub struct Backlog {
+    said: UnboundedReceiver<Said>,
+    shared: Arc<Shared>,
+    /// Of the reply that was taken up last.
+    bytes: usize,
+}
+
+/// Both ends.
+pub fn replies() -> (Replies, Backlog) {
+    let (said, heard) = unbounded_channel();
+    let shared = Arc::new(Shared::default());
+    (Replies { said, shared: Arc::clone(&shared) }, Backlog { said: heard, shared, bytes: 0 })
+}
+
+impl Replies {
+    /// Says one thing; does not wait. Where the other end is gone, nobody hears it.
+    ///
+    /// # Errors
+    /// Too much is not taken up yet.
+    pub fn say(&self, reply: PushReply) -> Result<(), BeyondCredit> {
+        if let PushReply::Stored(messages) = reply {
+            self.stored(messages);
+            return Ok(());
+        }
+        let bytes = reply.weight();
+        if self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > PUSH_REPLIES_MAX {
+            return Err(BeyondCredit);
+        }
+        drop(self.said.send(Said::Reply(reply)));
+        Ok(())
+    }
+
+    /// Says how many messages of content are safe.
+    pub fn stored(&self, messages: u64) {
+        self.shared.stored.store(messages, Ordering::Release);
+        if !self.shared.is_stored_due.swap(true, Ordering::AcqRel) {
+            drop(self.said.send(Said::Stored));
+        }
+    }
+
+    /// Notes whether somebody works on what the agent said: then it is told so while that takes long.
+    pub fn at_work(&self, is_at_work: bool) {
+        self.shared.is_at_work.store(is_at_work, Ordering::Relaxed);
+    }
+
+    /// How the replies get on; whoever holds it does not keep them from ending.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.shared))
+    }
+}
+
+impl Pulse {
+    /// Replies that were taken up and done with: that an agent reads on is known by it.
+    pub fn taken(&self) -> u64 {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody works on what the agent said.
+    pub fn is_at_work(&self) -> bool {
+        self.0.is_at_work.load(Ordering::Relaxed)
+    }
+}
+
+impl Backlog {
+    /// The next reply, once the one before is done with; none when all is said. May be cancelled.
+    pub async fn next(&mut self) -> Option<PushReply> {
+        self.done();
+        let said = self.said.recv().await?;
+        Some(self.open(said))
+    }
+
+    /// The same where something was said already.
+    pub fn try_next(&mut self) -> Option<PushReply> {
+        self.done();
+        let said = self.said.try_recv().ok()?;
+        Some(self.open(said))
+    }
+
+    /// What tells the agent that the proxy is at work, if it is: the count again.
+    pub fn alive(&self) -> Option<PushReply> {
+        let is_at_work = self.shared.is_at_work.load(Ordering::Relaxed);
+        is_at_work.then(|| PushReply::Stored(self.shared.stored.load(Ordering::Acquire)))
+    }
+
+    fn done(&mut self) {
+        if self.bytes > 0 {
+            self.shared.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+            self.shared.taken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn open(&mut self, said: Said) -> PushReply {
+        match said {
+            Said::Reply(reply) => {
+                self.bytes = reply.weight();
+                reply
+            }
+            Said::Stored => {
+                self.shared.is_stored_due.store(false, Ordering::Release);
+                PushReply::Stored(self.shared.stored.load(Ordering::Acquire))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{ANSWER_SIGNED_MAX, PUSH_STEPS_OPEN};
+    use crate::wire::Signed;
+
+    fn signature(bytes: usize) -> PushReply {
+        PushReply::Signature(Signed { region: 0, first: 0, chunks: 1, rule: 0, signature: vec![0; bytes] })
+    }
+
+    #[test]
+    fn the_answers_to_all_that_may_be_under_way_wait_and_more_is_refused() {
+        let (replies, mut backlog) = replies();
+        for _ in 0..PUSH_STEPS_OPEN {
+            replies.say(signature(ANSWER_SIGNED_MAX)).expect("within the credit");
+        }
+        assert!((0..PUSH_STEPS_OPEN).any(|_| replies.say(signature(ANSWER_SIGNED_MAX)).is_err()));
+        while backlog.try_next().is_some() {}
+        // What was refused ends the push.
+        assert!(replies.shared.bytes.load(Ordering::Relaxed) <= ANSWER_SIGNED_MAX + 64);
+    }
+
+    #[test]
+    fn of_counts_the_last_is_held() {
+        let (replies, mut backlog) = replies();
+        for count in 1..=1000 {
+            replies.stored(count);
+        }
+        replies.say(PushReply::Alike).expect("there is room");
+        replies.stored(1001);
+        let taken = std::iter::from_fn(|| backlog.try_next());
+        assert_eq!(taken.collect::<Vec<_>>(), [PushReply::Stored(1001), PushReply::Alike]);
+        let pulse = replies.pulse();
+        assert_eq!((pulse.taken(), pulse.is_at_work(), backlog.alive()), (1, false, None));
+        replies.at_work(true);
+        assert_eq!(backlog.alive(), Some(PushReply::Stored(1001)));
+    }
+}

@@ -1,0 +1,208 @@
+//! Both halves of a push between queues of any length: whoever cannot pass a message on does nothing else, as in life.
+//!
+//! An agent that acts on nothing while a send waits, a proxy that works off one message at a time, two tasks that read
+//! and two that write. No order of events may leave all of them waiting, and what either side holds stays within the
+//! credit of PROTOCOL 3.
+
+use std::collections::VecDeque;
+
+use whit::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
+use whit::push::{Action, Agent, Proxy, Telling, Window};
+use whit::wire::{FromAgent, PushReply};
+
+use crate::push_machines::{Dice, Push};
+use crate::shelf::{Files, Memory, Release, open, release};
+
+/// How many messages each queue takes.
+#[derive(Debug, Clone, Copy)]
+struct Queues {
+    /// What the link carries, each way.
+    link: usize,
+    /// What is ready to be sent, and what is being compressed.
+    fed: usize,
+    /// What the proxy has read and not worked off.
+    heard: usize,
+    /// What is said and not sent, or read and not acted on; none where credit alone bounds it.
+    replies: Option<usize>,
+}
+
+/// All that is under way in a push.
+struct Conversation<'a> {
+    push: Push<'a>,
+    queues: Queues,
+    agent: Agent,
+    proxy: Proxy,
+    memory: Memory,
+    /// What the agent is to send before it does anything else.
+    sending: VecDeque<FromAgent>,
+    feeding: VecDeque<Option<FromAgent>>,
+    fed: VecDeque<Option<FromAgent>>,
+    up: VecDeque<FromAgent>,
+    heard: VecDeque<FromAgent>,
+    /// What the proxy is to say before it works off anything else.
+    saying: VecDeque<PushReply>,
+    said: VecDeque<PushReply>,
+    down: VecDeque<PushReply>,
+    inbox: VecDeque<PushReply>,
+    committed: bool,
+    /// The most that either side held.
+    held_max: usize,
+}
+
+fn weight(replies: &VecDeque<PushReply>) -> usize {
+    replies.iter().map(PushReply::weight).sum()
+}
+
+impl<'a> Conversation<'a> {
+    fn begin(push: Push<'a>, release: &Release, window: Window, mut memory: Memory, queues: Queues) -> Self {
+        let telling = push.telling.clone();
+        let (agent, begin, first) =
+            Agent::with_window(window, open(release, false), release.segments.clone(), telling);
+        let (proxy, replies) = Proxy::open(begin, &mut memory).expect("an honest agent");
+        let mut conversation = Self {
+            push,
+            queues,
+            agent,
+            proxy,
+            memory,
+            sending: VecDeque::new(),
+            feeding: VecDeque::new(),
+            fed: VecDeque::new(),
+            up: VecDeque::new(),
+            heard: VecDeque::new(),
+            saying: replies.into(),
+            said: VecDeque::new(),
+            down: VecDeque::new(),
+            inbox: VecDeque::new(),
+            committed: false,
+            held_max: 0,
+        };
+        conversation.act(first, &mut Dice(1));
+        conversation
+    }
+
+    fn act(&mut self, actions: Vec<Action>, dice: &mut Dice) {
+        self.committed |= self.push.act(&mut self.agent, actions, &mut self.sending, &mut self.feeding, dice);
+    }
+
+    /// Lets one of the eight that take part do one thing, if it can.
+    fn step(&mut self, who: usize, dice: &mut Dice) -> bool {
+        let Queues { link, fed, heard, replies } = self.queues;
+        let replies = replies.unwrap_or(usize::MAX);
+        match who {
+            // The agent: sends what it has to, else acts on what it was told, else sends what is ready.
+            0 if !self.sending.is_empty() => pass(&mut self.sending, &mut self.up, link),
+            0 if !self.inbox.is_empty() => {
+                let reply = self.inbox.pop_front().expect("there is one");
+                let actions = self.agent.receive(reply).expect("an honest proxy");
+                self.act(actions, dice);
+                true
+            }
+            0 => match self.fed.pop_front() {
+                Some(Some(message)) => {
+                    self.sending.push_back(message);
+                    true
+                }
+                Some(None) => {
+                    let actions = self.agent.chunks_sent();
+                    self.act(actions, dice);
+                    true
+                }
+                None => false,
+            },
+            // The feeder.
+            1 => pass(&mut self.feeding, &mut self.fed, fed),
+            // The link, the proxy's reader.
+            2 => pass(&mut self.up, &mut self.heard, heard),
+            // The proxy: says what it has to, else works off the next message.
+            3 if !self.saying.is_empty() => pass(&mut self.saying, &mut self.said, replies),
+            3 => {
+                let Some(message) = self.heard.pop_front().filter(|_| !self.proxy.is_finished()) else {
+                    return false;
+                };
+                let said = self.proxy.receive(message, &mut self.memory).expect("an honest agent");
+                self.saying.extend(said);
+                true
+            }
+            // The proxy's writer, the link.
+            4 => pass(&mut self.said, &mut self.down, link),
+            // The agent's reader.
+            _ => pass(&mut self.down, &mut self.inbox, replies),
+        }
+    }
+
+    /// Goes on in any order until the release is safe; whether it ever is.
+    fn ends(&mut self, dice: &mut Dice) -> bool {
+        while !self.committed {
+            let first = dice.below(6);
+            if !(first..first + 6).any(|who| self.step(who % 6, dice)) {
+                return false;
+            }
+            self.held_max = self.held_max.max(weight(&self.said)).max(weight(&self.inbox));
+        }
+        true
+    }
+}
+
+/// Moves one thing on where there is room.
+fn pass<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>, room: usize) -> bool {
+    if to.len() >= room {
+        return false;
+    }
+    let Some(one) = from.pop_front() else { return false };
+    to.push_back(one);
+    true
+}
+
+/// A release of many files of one chunk each, all of which are nearly those of another.
+fn changed(files: u32, edit: u16) -> Release {
+    let chunk = |file: u32| u16::try_from(150 + file % 140).expect("few") + 300 * edit;
+    let files: Files =
+        (0..files).map(|file| (file, vec![chunk(file), chunk(file + 17), chunk(file + 31)])).collect();
+    release(&files)
+}
+
+/// Windows from the smallest to the usual.
+fn windows() -> impl Iterator<Item = Window> {
+    let steps = [1, 2, PUSH_STEPS_OPEN];
+    steps
+        .into_iter()
+        .flat_map(|steps| [1, 3_000, SEGMENT_BATCH_BYTES].map(|step_bytes| Window { steps, step_bytes }))
+}
+
+#[test]
+fn no_queue_and_no_window_is_too_small() {
+    let (old, new) = (changed(60, 0), changed(60, 1));
+    let mut held_max = 0;
+    for window in windows() {
+        for seed in 1..=2 {
+            for (link, fed, heard) in [(1, 1, 1), (1, 4, 8), (3, 1, 1), (1000, 4, 8)] {
+                let queues = Queues { link, fed, heard, replies: None };
+                let memory = Memory::holding(&old);
+                let pushes = [Push::new(&new, Telling::Short), Push::based(&new, &old, &memory)];
+                for push in pushes {
+                    let mut dice = Dice(seed);
+                    let mut talk = Conversation::begin(push, &new, window, memory.clone(), queues);
+                    assert!(talk.ends(&mut dice), "seed {seed}, {window:?}, {queues:?}: all wait");
+                    held_max = held_max.max(talk.held_max);
+                }
+            }
+        }
+    }
+    println!("seeds 1 and 2; at most {held_max} B of replies were held");
+    assert!(held_max <= PUSH_REPLIES_MAX);
+}
+
+#[test]
+fn queues_that_stop_the_reading_would_leave_all_waiting() {
+    // What this test is for would not be found otherwise.
+    let (old, new) = (changed(60, 0), changed(60, 1));
+    let window = Window { steps: PUSH_STEPS_OPEN, step_bytes: 1 };
+    let stuck = (1..=12).any(|seed| {
+        let queues = Queues { link: 1, fed: 1, heard: 1, replies: Some(1) };
+        let push = Push::new(&new, Telling::Short);
+        let mut talk = Conversation::begin(push, &new, window, Memory::holding(&old), queues);
+        !talk.ends(&mut Dice(seed))
+    });
+    assert!(stuck);
+}

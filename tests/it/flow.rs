@@ -1,0 +1,361 @@
+//! No conversation waits for ever: not for itself, not for a peer that says nothing, drips, or comes to the same end again
+//! and again.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use whit::address::ProxyUrl;
+use whit::agent::pull::{PullOptions, pull_tree};
+use whit::agent::push::{Order, push};
+use whit::agent::{Access, Error, Receipt, Session};
+use whit::faults::{Fault, Faulty};
+use whit::identity::Identity;
+use whit::limits::PULL_REQUESTS_OPEN;
+use whit::link::{self, Listener, Receiver, Sender};
+use whit::monitor::{Monitor, Silent};
+use whit::push::Window;
+use whit::wire::{
+    FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
+};
+
+use crate::trees::{assert_same, noise, write};
+use crate::world::{World, order, within};
+
+/// Soon enough for a test, late enough for a machine that is busy.
+const SOON: Duration = Duration::from_millis(400);
+
+fn silent() -> Arc<dyn Monitor> {
+    Arc::new(Silent)
+}
+
+/// Two trees of files of which every chunk is changed a little in the second.
+fn changed_a_little(old: &Path, new: &Path, files: u64) {
+    for file in 0..files {
+        let mut bytes = noise(file, 20_000);
+        // Numbers would count as versions of one name.
+        let letter = |digit: u64| char::from(b'a' + u8::try_from(digit % 10).expect("a digit"));
+        let name: String = [file / 100, file / 10, file].map(letter).into_iter().collect();
+        write(&old.join("lib-1.0"), &name, &bytes);
+        for at in [3_000, 10_000, 17_000] {
+            bytes[at] ^= 1;
+        }
+        write(&new.join("lib-1.1"), &name, &bytes);
+    }
+}
+
+/// Pushes over links that carry `window` bytes ahead of who reads.
+async fn push_over(access: &Access, order: &Order, window: u32) -> Receipt {
+    let options = link::Options { window_max: window, ..link::Options::default() };
+    let session = Session::open(access, &options).await.expect("a session");
+    let receipt = Box::pin(push(&session, order, &silent())).await.expect("pushed");
+    session.finish().await;
+    receipt
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_whose_every_chunk_changed_a_little_ends_with_any_window() {
+    within(async {
+        for (window, steps, step_bytes) in [(8_192, 8, 4_096), (8_192, 1, 1)] {
+            let begin = Instant::now();
+            let world = World::start_with(|options| options.link.window_max = window);
+            let (old, new) = (world.path("old"), world.path("new"));
+            changed_a_little(&old, &new, 300);
+            world.push("app", &old).await;
+            // Some 300 answers, each of which tells of older content.
+            let order = Order {
+                window: Window { steps, step_bytes },
+                link_rate: Some(100e3),
+                patience: Duration::from_secs(5),
+                ..order("app", &new)
+            };
+            let receipt = push_over(world.access(), &order, window).await;
+            let sent = receipt.bytes.sent;
+            assert!(
+                receipt.chunks.unseen >= 300 && sent < receipt.bytes.logical * 3 / 4,
+                "{sent} B: by deltas"
+            );
+            let copy = world.path("copy");
+            world.pull("app", &copy).await.expect("pulled");
+            assert_same(&new, &copy);
+            println!("window {window} B, {steps} steps of {step_bytes} B: {:?}", begin.elapsed());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_ends_with_the_smallest_windows() {
+    within(async {
+        let window = 8_192;
+        let begin = Instant::now();
+        let world = World::start_with(|options| options.link.window_max = window);
+        let (old, new) = (world.path("old"), world.path("new"));
+        changed_a_little(&old, &new, 6);
+        let copy = world.path("copy");
+        let options = link::Options { window_max: window, ..link::Options::default() };
+        let session = Session::open(world.access(), &options).await.expect("a session");
+        for tree in [&old, &new] {
+            world.push("app", tree).await;
+            let selector = "app".parse().expect("a selector");
+            let options = PullOptions { replace: false, threads: 2, link_rate: Some(100e3) };
+            Box::pin(pull_tree(&session, &selector, &copy, options, &silent())).await.expect("pulled");
+            assert_same(tree, &copy);
+            println!("{:?}", begin.elapsed());
+        }
+        session.finish().await;
+    })
+    .await;
+}
+
+/// What a proxy of the test's own does with each push.
+async fn serve_as(
+    listener: &mut Listener,
+    serve: impl AsyncFn(usize, &mut Sender, &mut Receiver) -> Option<Fault>,
+) {
+    let pushes = Cell::new(0);
+    let mut serving: Pin<Box<dyn Future<Output = ()>>> = Box::pin(std::future::pending());
+    loop {
+        // An agent that connects anew has left the connection before.
+        let connection = tokio::select! {
+            connection = listener.accept() => connection,
+            () = &mut serving => continue,
+        };
+        let Some(connection) = connection else { return };
+        serving = Box::pin(async {
+            let connection = connection;
+            while let Ok(Some((mut sender, mut receiver))) = connection.accept().await {
+                let request = receiver.receive::<Request>().await.expect("a request").expect("one");
+                assert!(matches!(request.operation(), Ok(Operation::Push(_))));
+                pushes.set(pushes.get() + 1);
+                if let Some(fault) = serve(pushes.get(), &mut sender, &mut receiver).await {
+                    sender.reset(fault);
+                }
+            }
+            std::future::pending().await
+        });
+    }
+}
+
+/// Pushes a small tree to such a proxy; how it fails, and after how long.
+async fn push_to(
+    patience: Duration,
+    serve: impl AsyncFn(usize, &mut Sender, &mut Receiver) -> Option<Fault>,
+) -> (Error, Duration) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tree = folder.path().join("tree");
+    for file in 0..40 {
+        write(&tree, &format!("{file}"), noise(file, 2_000));
+    }
+    let (identity, _) = Identity::open_or_create(&folder.path().join("identity")).expect("an identity");
+    let options = link::Options { silence_max: SOON, ..link::Options::default() };
+    let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), &identity, &options).expect("bound");
+    let access = access_to(&listener, &identity);
+    let pushing = async {
+        let session = Session::open(&access, &options).await.expect("a session");
+        let begin = Instant::now();
+        let order = Order { patience, ..order("app", &tree) };
+        let error = Box::pin(push(&session, &order, &silent())).await.expect_err("no proxy serves it");
+        (error, begin.elapsed())
+    };
+    tokio::select! {
+        ended = pushing => ended,
+        () = serve_as(&mut listener, serve) => panic!("the listener ended"),
+    }
+}
+
+fn access_to(listener: &Listener, identity: &Identity) -> Access {
+    let port = listener.local_address().expect("bound").port();
+    let url = ProxyUrl::new("127.0.0.1", port, identity.fingerprint()).expect("an address");
+    Access { url, token: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_reads_and_says_nothing_ends_the_push_with_the_reason() {
+    within(async {
+        let (error, took) = push_to(SOON, async |_, _, receiver| {
+            while let Ok(Some(_)) = receiver.receive::<FromAgent>().await {}
+            None
+        })
+        .await;
+        assert!(matches!(error, Error::Stalled(_)) && error.fault() == Fault::Retry, "{error}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_comes_to_the_same_end_each_time_ends_in_time() {
+    within(async {
+        let patience = Duration::from_secs(3);
+        let (error, took) = push_to(patience, async |_, sender, receiver| {
+            // Many words, which each try hears anew.
+            for _ in 0..1_000 {
+                drop(sender.send(&PushReply::Stored(0)).await);
+            }
+            drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
+            drop(receiver.receive::<FromAgent>().await);
+            Some(Fault::Retry)
+        })
+        .await;
+        assert_eq!(error.fault(), Fault::Retry, "{error}");
+        assert!(took < patience + Duration::from_secs(10), "{took:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_newly_stored_gives_a_push_its_whole_time_again() {
+    within(async {
+        let patience = Duration::from_secs(2);
+        let stops = 6;
+        let (error, took) = push_to(patience, async |pushes, sender, receiver| {
+            if pushes > stops {
+                return Some(Fault::Retry);
+            }
+            drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
+            drop(receiver.receive::<FromAgent>().await);
+            // So that no time of the whole is left after a few.
+            tokio::time::sleep(patience / 4).await;
+            drop(sender.send(&PushReply::Stored(1)).await);
+            // It is heard before the end.
+            tokio::time::sleep(SOON / 4).await;
+            Some(Fault::Retry)
+        })
+        .await;
+        assert_eq!(error.fault(), Fault::Retry, "{error}");
+        assert!(took > patience / 4 * u32::try_from(stops).expect("few"), "{took:?}: it went on");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_connection_is_tried_for_as_long_as_is_said_and_no_longer() {
+    within(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
+        let options = link::Options::default();
+        let bind = |port| Listener::bind(([127, 0, 0, 1], port).into(), &identity, &options).expect("bound");
+        let listener = bind(0);
+        let access = access_to(&listener, &identity);
+        let port = access.url.port();
+        listener.close(Fault::Retry, "it goes").await;
+
+        let begin = Instant::now();
+        let limit = Duration::from_secs(2);
+        let error =
+            Session::open_within(&access, &options, limit, &silent()).await.expect_err("nobody is there");
+        assert_eq!(error.fault(), Fault::Retry, "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+
+        let opening =
+            async { Session::open_within(&access, &options, Duration::from_secs(60), &silent()).await };
+        let coming = async {
+            // It comes while the first try waits, or after.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let mut listener = bind(port);
+            listener.accept().await
+        };
+        let (session, connection) = tokio::join!(opening, coming);
+        session.expect("it came").finish().await;
+        assert!(connection.is_some());
+    })
+    .await;
+}
+
+/// A request of the test's own.
+async fn ask(world: &World, operation: &Operation) -> (link::Connection, Sender, Receiver) {
+    let access = world.access();
+    let connection = link::connect(&access.url, &link::Options::default()).await.expect("a connection");
+    let (mut sender, receiver) = connection.open().await.expect("a stream");
+    sender.send(&Request::new(&access.token, operation)).await.expect("sent");
+    (connection, sender, receiver)
+}
+
+fn impatient() -> World {
+    World::start_with(|options| options.link.progress_max = SOON)
+}
+
+fn refused(refusal: &Refusal, why: &str) {
+    assert_eq!(refusal.fault, Fault::Retry, "{refusal:?}");
+    assert!(refusal.text.contains(why), "{refusal:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_only_drips_is_ended() {
+    within(async {
+        let world = impatient();
+        let build = crate::shelf::release(&(0..200).map(|file| (file, vec![0])).collect());
+        let names = build.segments.iter().map(|segment| segment.id.prefix());
+        let told = Told::Full(whit::wire::pack_names(names));
+        let open = Open { told, ..crate::shelf::open(&build, false) };
+        let (_connection, mut sender, mut receiver) = ask(&world, &Operation::Push(open)).await;
+        let dripping = async {
+            for (bytes, _) in &build.parts {
+                let batch = crate::walker::raw_segments(std::slice::from_ref(bytes));
+                if sender.send(&FromAgent::Segments(batch)).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(SOON / 3).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let hearing = async {
+            loop {
+                if let PushReply::Refused(refusal) = receiver.receive().await.expect("a reply").expect("one")
+                {
+                    return refusal;
+                }
+            }
+        };
+        tokio::select! {
+            refusal = hearing => refused(&refusal, "has not got on"),
+            () = dripping => unreachable!("it waits"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
+    within(async {
+        let world = impatient();
+        let tree = world.path("tree");
+        write(&tree, "a", noise(1, 3_000_000));
+        world.push("app", &tree).await;
+        let pull = Operation::Pull { release: "app".parse().expect("a selector"), have: None };
+        let refusal = async |receiver: &mut Receiver| loop {
+            if let PullReply::Refused(refusal) = receiver.receive().await.expect("a reply").expect("one") {
+                return refusal;
+            }
+        };
+        let nothing = PullRequest::WantChunks { first: 0, count: 1, marks: Marks::default() };
+
+        let (_connection, mut sender, mut receiver) = ask(&world, &pull).await;
+        let dripping = async {
+            while sender.send(&nothing).await.is_ok() {
+                tokio::time::sleep(SOON / 3).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            refusal = refusal(&mut receiver) => refused(&refusal, "has not got on"),
+            () = dripping => unreachable!("it waits"),
+        }
+
+        let (_connection, mut sender, mut receiver) = ask(&world, &pull).await;
+        let all = Marks::from_iter(std::iter::repeat_n(true, 1000));
+        for _ in 0..10 * PULL_REQUESTS_OPEN {
+            // Of what it does not read, the proxy sends no more than the window takes.
+            let request = PullRequest::WantChunks { first: 0, count: 1, marks: all.clone() };
+            if sender.send(&request).await.is_err() {
+                break;
+            }
+        }
+        let refusal = refusal(&mut receiver).await;
+        assert_eq!(refusal.fault, Fault::Input, "{refusal:?}");
+    })
+    .await;
+}

@@ -1,0 +1,194 @@
+//! Pushes that are answered by many signatures, over slow links and the smallest windows, in virtual time.
+//!
+//! The halves are driven as the roles drive them: a task reads what comes whatever is being sent, what it reads is held within
+//! the protocol's credit, and one thing is done at a time. A watchdog ends a push in which nothing but signs of life arrives
+//! for half a minute.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use whit::identity::Identity;
+use whit::link::{Connection, Listener, Options, Replies, connect_over, replies};
+use whit::push::{Action, Agent, Chunks, Proxy, Telling, Window};
+use whit::wire::{FromAgent, Open, Operation, PushReply, Request, Told};
+
+use crate::content::{Build, Pool};
+use crate::link::{AGENT, Memory, PROXY};
+use crate::network::{Network, Weather};
+use crate::pusher::{batch, segment_batch, wanted};
+use crate::random::{Random, seeds};
+
+/// Nothing useful may arrive for so long: ten datagrams at the slowest rate, and what they wait for.
+const STILL_MAX: Duration = Duration::from_secs(30);
+/// Signs of life are smaller, answers of one signature larger.
+const USEFUL_BYTES: usize = 100;
+
+/// The proxy's half: replies wait beside, and what is heard is worked off.
+async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, String> {
+    let told = |error: &dyn std::error::Error| format!("proxy: {error}");
+    let connection = listener.accept().await.ok_or("the listener ended")?;
+    let (mut sender, mut receiver) =
+        connection.accept().await.map_err(|error| told(&error))?.ok_or("the agent ended")?;
+    let request = receiver.receive::<Request>().await.map_err(|error| told(&error))?.ok_or("no request")?;
+    let Ok(Operation::Push(open)) = request.operation() else { return Err("no push".to_owned()) };
+    connection.prove(u32::MAX).map_err(|error| told(&error))?;
+    let (said, mut backlog) = replies();
+    let writer = tokio::spawn(async move {
+        while let Some(reply) = backlog.next().await {
+            sender.send(&reply).await.map_err(|error| format!("proxy: {error}"))?;
+        }
+        sender.finish().map_err(|error| format!("proxy: {error}"))
+    });
+    let say = |said: &Replies, replies: Vec<PushReply>| {
+        replies.into_iter().try_for_each(|reply| said.say(reply)).map_err(|error| told(&error))
+    };
+    let (mut machine, first) = Proxy::open(open, &mut memory).map_err(|error| told(&error))?;
+    say(&said, first)?;
+    let mut stored = 0;
+    while !machine.is_finished() {
+        let message = receiver.receive::<FromAgent>().await.map_err(|error| told(&error))?;
+        let message = message.ok_or("the push ended before its commit")?;
+        if matches!(message, FromAgent::Chunks(_)) {
+            stored += 1;
+            said.stored(stored);
+        }
+        say(&said, machine.receive(message, &mut memory).map_err(|error| told(&error))?)?;
+    }
+    say(&said, vec![PushReply::Done])?;
+    drop(said);
+    writer.await.expect("it does not panic")?;
+    connection.closed().await.map_err(|error| told(&error))?;
+    Ok(memory)
+}
+
+/// The agent's half; gives how many signatures it was told.
+async fn push(connection: &Connection, window: Window, build: &Build, pool: &Pool) -> Result<usize, String> {
+    let told = |error: &dyn std::error::Error| format!("agent: {error}");
+    let open = Open {
+        app: "app".parse().expect("a name"),
+        labels: Vec::new(),
+        destinations: Vec::new(),
+        release: build.release,
+        profile: build.root.profile,
+        shape: build.root.shape,
+        totals: build.root.totals,
+        segments: u32::try_from(build.nodes.len()).expect("few"),
+        told: Told::Short(Vec::new()),
+        dry_run: false,
+    };
+    let (mut machine, open, _) = Agent::with_window(window, open, build.nodes.clone(), Telling::Short);
+    let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
+    sender.send(&Request::new("", &Operation::Push(open))).await.map_err(|error| told(&error))?;
+    let (said, mut backlog) = replies();
+    let reader = tokio::spawn(async move {
+        while let Some(reply) =
+            receiver.receive::<PushReply>().await.map_err(|error| format!("agent: {error}"))?
+        {
+            said.say(reply).map_err(|error| format!("agent: {error}"))?;
+        }
+        Ok::<_, String>(())
+    });
+    let mut signatures = 0;
+    while let Some(reply) = backlog.next().await {
+        signatures += usize::from(matches!(reply, PushReply::Signature(_)));
+        let mut actions = machine.receive(reply).map_err(|error| told(&error))?;
+        while !actions.is_empty() {
+            match actions.remove(0) {
+                Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
+                Action::SendSegments(segments) => {
+                    let message = FromAgent::Segments(segment_batch(build, None, &segments, |_| false));
+                    sender.send(&message).await.map_err(|error| told(&error))?;
+                }
+                Action::Sketch(chunks) => actions.extend(machine.sketched(chunks, None)),
+                Action::SendChunks(Chunks { segments, marks, .. }) => {
+                    for id in wanted(build, &segments, &marks) {
+                        let message = FromAgent::Chunks(batch([pool.bytes(&id)].into_iter()));
+                        sender.send(&message).await.map_err(|error| told(&error))?;
+                    }
+                    actions.extend(machine.chunks_sent());
+                }
+                Action::Finish => return Ok(signatures),
+                Action::Prove { .. } => unreachable!("nothing here is to be proven"),
+                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+            }
+        }
+    }
+    Err(reader.await.expect("it does not panic").err().unwrap_or_else(|| "the proxy ended".to_owned()))
+}
+
+/// Ends when nothing useful has arrived for too long.
+async fn watch(network: &Network) -> String {
+    let (mut useful, mut since) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let arrived = network.useful(USEFUL_BYTES);
+        if arrived > useful {
+            (useful, since) = (arrived, Instant::now());
+        }
+        if since.elapsed() > STILL_MAX {
+            return format!("nothing has arrived for {STILL_MAX:?}");
+        }
+    }
+}
+
+/// Pushes a release all of whose chunks are nearly those of the one before; gives virtual seconds and signatures.
+fn simulate(seed: u64, weather: Weather, window_max: u32, window: Window) -> Result<(f64, usize), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
+    runtime.expect("a runtime").block_on(async {
+        let mut random = Random::new(seed);
+        let old = Pool::new(&mut random, 150, 1_500);
+        let new = old.changed();
+        let files = |pool: &Pool| Build::new(&pool.chunks.chunks(3).map(<[_]>::to_vec).collect::<Vec<_>>());
+        let (before, build) = (files(&old), files(&new));
+        let network = Network::new(seed, weather);
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let connect_time_max = Duration::from_secs(120);
+        let options = Options { connect_time_max, window_max, ..Options::default() };
+        let listener = Listener::bind_over(network.socket(address(PROXY)), &identity, &options);
+        let memory = Memory::holding(&before, &old);
+        let serving = tokio::spawn(serve(listener.map_err(|error| error.to_string())?, memory));
+        let socket = network.socket(address(AGENT));
+        let begin = Instant::now();
+        let pushing = async {
+            let connection = connect_over(socket, address(PROXY), identity.fingerprint(), &options).await;
+            let connection = connection.map_err(|error| error.to_string())?;
+            let signatures = push(&connection, window, &build, &new).await?;
+            let seconds = begin.elapsed().as_secs_f64();
+            connection.finish().await;
+            Ok::<_, String>((seconds, signatures))
+        };
+        let ended = tokio::select! {
+            ended = pushing => ended?,
+            still = watch(&network) => return Err(still),
+        };
+        let memory = serving.await.expect("the proxy's half does not panic")?;
+        assert_eq!(memory.committed.as_ref(), Some(&build.items), "the manifest arrived as it was");
+        Ok(ended)
+    })
+}
+
+#[test]
+fn a_push_goes_on_at_any_rate_with_any_window() {
+    for seed in seeds(1..3) {
+        for rate in [1_000, 10_000, 1_000_000] {
+            for window_max in [1_200, 20_000, u32::MAX] {
+                for window in [
+                    Window { steps: 1, step_bytes: 1 },
+                    Window { steps: 8, step_bytes: 1 },
+                    Window::default(),
+                ] {
+                    let weather = Weather { rate, ..Weather::default() };
+                    let case = format!("seed {seed}, {rate} B/s, {window_max} B of window, {window:?}");
+                    let (seconds, signatures) = simulate(seed, weather, window_max, window)
+                        .unwrap_or_else(|error| panic!("{case}: {error}"));
+                    println!("{case}: {seconds:.1} s, {signatures} signatures");
+                    assert!(signatures > 5, "{case}");
+                }
+            }
+        }
+    }
+}
