@@ -17,6 +17,7 @@ use whit::limits::PULL_REQUESTS_OPEN;
 use whit::link::{self, Listener, Receiver, Sender};
 use whit::monitor::{Monitor, Silent};
 use whit::push::Window;
+use whit::reassembly::OutsideLinks;
 use whit::wire::{
     FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
 };
@@ -100,7 +101,8 @@ async fn a_pull_ends_with_the_smallest_windows() {
         for tree in [&old, &new] {
             world.push("app", tree).await;
             let selector = "app".parse().expect("a selector");
-            let options = PullOptions { replace: false, threads: 2, link_rate: Some(100e3) };
+            let outside_links = OutsideLinks::Refuse;
+            let options = PullOptions { delete: false, threads: 2, outside_links, link_rate: Some(100e3) };
             Box::pin(pull_tree(&session, &selector, &copy, options, &silent())).await.expect("pulled");
             assert_same(tree, &copy);
             println!("{:?}", begin.elapsed());
