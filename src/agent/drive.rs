@@ -10,7 +10,7 @@ use super::base::Base;
 use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
-use super::gather::{Older, Resembled, merge};
+use super::gather::{merge, resembled_by};
 use super::input::{Heard, Input};
 use super::offers::Offers;
 use super::pace::Pace;
@@ -20,16 +20,14 @@ use super::scan::Spool;
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result};
-use crate::basis::Rule;
-use crate::delta::Signature;
-use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
+use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
-use crate::push::{self, Action, Agent, Chunks, Segments};
+use crate::push::{Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::threads;
-use crate::wire::{FileAnswer, FromAgent, Marks, ParcelError, PushReply, SegmentBatch, Signed, Sketches};
+use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
@@ -412,8 +410,8 @@ impl Drive {
     }
 
     fn delivery(&mut self, event: DeliveryEvent) -> Result<()> {
-        let is_late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
-        if is_late || self.deliveries.len() > LIST_MAX {
+        let late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
+        if late || self.deliveries.len() > LIST_MAX {
             return Err(Error::OutOfTurn("deliveries without end"));
         }
         match &event.state {
@@ -440,15 +438,6 @@ async fn hear(input: &mut Input) -> Result<Heard> {
         Input::Growing(growing) => growing.hear().await,
         Input::Read(_) => std::future::pending().await,
     }
-}
-
-/// Older content at the proxy, as the feeder takes it.
-fn resembled_by(signed: &Signed) -> Result<Resembled> {
-    let mut bytes = signed.signature.as_slice();
-    let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
-    let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);
-    let (first, count) = (signed.first as usize, signed.chunks as usize);
-    Ok(Resembled { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
 }
 
 type LinkReply = std::result::Result<Option<PushReply>, crate::link::Error>;
