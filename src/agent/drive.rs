@@ -12,7 +12,7 @@ use super::course::Course;
 use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
-use super::gather::{Resembled, merge};
+use super::gather::{merge, resembled_by};
 use super::inbox::Inbox;
 use super::input::{self, Input};
 use super::offers::Offers;
@@ -27,7 +27,7 @@ use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAU
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
-use crate::push::{self, Action, Agent, Chunks, Segments};
+use crate::push::{Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::threads;
 use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
@@ -428,8 +428,8 @@ impl Drive<'_> {
     }
 
     fn delivery(&mut self, event: DeliveryEvent) -> Result<()> {
-        let is_late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
-        if is_late || self.deliveries.len() > LIST_MAX {
+        let late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
+        if late || self.deliveries.len() > LIST_MAX {
             return Err(Error::OutOfTurn("deliveries without end"));
         }
         match &event.state {
