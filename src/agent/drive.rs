@@ -80,8 +80,7 @@ pub(super) struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    /// Talks until all is said: first does what `begin` says, then what the proxy's words ask for; tells of `input`
-    /// as it grows.
+    /// Talks until all is said: does what `begin` says, then what the proxy asks for; tells of `input` as it grows.
     pub async fn run(
         &mut self,
         begin: Vec<Action>,
