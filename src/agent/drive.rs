@@ -12,7 +12,7 @@ use super::course::Course;
 use super::executables::{Known, OlderExecutable};
 use super::explain::Explanation;
 use super::feed::{Fed, Job};
-use super::gather::{merge, resembled_by};
+use super::gather::{Resembled, merge};
 use super::inbox::Inbox;
 use super::input::{self, Input};
 use super::offers::Offers;
@@ -27,7 +27,7 @@ use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAU
 use crate::link::{Receiver, Sender};
 use crate::manifest;
 use crate::monitor::{Monitor, Phase};
-use crate::push::{Action, Agent, Chunks, Segments};
+use crate::push::{self, Action, Agent, Chunks, Segments};
 use crate::record::{DeliveryEvent, DeliveryState, Record};
 use crate::threads;
 use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};

@@ -188,15 +188,6 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// Older content at the proxy, as the feeder takes it.
-pub(super) fn resembled_by(signed: &Signed) -> Result<Resembled> {
-    let mut bytes = signed.signature.as_slice();
-    let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from);
-    let older = Older::Signed(signed.region, signature.map_err(push::Error::from)?);
-    let (first, count) = (signed.first as usize, signed.chunks as usize);
-    Ok(Resembled { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
-}
-
 /// What was found by sketches, and what is kept here: of two for the same chunks the one that was found by content, where it
 /// is for most of them.
 pub(super) fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
