@@ -307,7 +307,7 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
             Attempt::Stopped => return,
             Attempt::Ended(state) => end(&queued, &state, pending),
             Attempt::Failed(fault, reason) => {
-                if let Err(queued) = lane.push_again(again(queued, fault, &reason)) {
+                if let Some(queued) = lane.push_again(again(queued, fault, &reason)) {
                     give_way(&queued, fault, &reason, pending);
                 }
             }

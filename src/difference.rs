@@ -205,7 +205,7 @@ mod tests {
             match before.iter().find(|(other, _)| other == name) {
                 None => rows.push((ChangeKind::Added, name.clone(), unseen(chunks))),
                 Some((_, old)) if old != chunks => {
-                    rows.push((ChangeKind::Changed, name.clone(), unseen(chunks)))
+                    rows.push((ChangeKind::Changed, name.clone(), unseen(chunks)));
                 }
                 Some(_) => {}
             }

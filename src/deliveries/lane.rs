@@ -124,15 +124,15 @@ impl Lane {
         replaced
     }
 
-    /// Adds one that failed, to be tried later; gives it back where a later release of its application waits already,
-    /// which may be the one that heals what failed.
-    pub fn push_again(&self, queued: Queued) -> Result<(), Queued> {
+    /// Adds a delivery that failed, to be tried later. Returns it where a later release of its application already
+    /// waits: that one may be what mends the failure.
+    pub fn push_again(&self, queued: Queued) -> Option<Queued> {
         let mut waiting = self.waiting();
         if waiting.queue.iter().any(|later| later.is_of_same_application(&queued.delivery)) {
-            return Err(queued);
+            return Some(queued);
         }
         waiting.queue.push_back(queued);
-        Ok(())
+        None
     }
 
     /// The next one whose time has come; none once `is_stopped` says so. Call [`Lane::wake`] when it begins to.
@@ -249,10 +249,10 @@ mod tests {
         let lane = Lane::default();
         let later = Instant::now() + Duration::from_secs(3600);
         let failed = || Queued { tries: 1, not_before: later, ..queued("eve", "web", 0) };
-        lane.push_again(failed()).expect("no later one waits");
+        assert!(lane.push_again(failed()).is_none());
         let replaced = lane.push(queued("bob", "web", 1));
         assert_eq!(replaced.len(), 1);
-        assert!(lane.push_again(failed()).is_err());
+        assert!(lane.push_again(failed()).is_some());
         assert_eq!(names(&lane), ["bob-web-1"]);
     }
 

@@ -165,13 +165,12 @@ impl Place {
     pub fn is_connected(&self, connection: &quinn::Connection) {
         let hold = Hold::Connection(connection.clone());
         let mut inner = self.strangers.inner();
-        match inner.all.get_mut(&self.number) {
-            Some((_, held)) => *held = hold,
+        if let Some((_, held)) = inner.all.get_mut(&self.number) {
+            *held = hold;
+        } else {
             // It had to give way before this.
-            None => {
-                drop(inner);
-                hold.end(Fault::Retry, GIVES_WAY);
-            }
+            drop(inner);
+            hold.end(Fault::Retry, GIVES_WAY);
         }
     }
 

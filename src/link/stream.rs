@@ -23,18 +23,18 @@ const PROGRESS_BYTES: usize = 16 * 1024;
 /// 64 KiB: what a receiver may keep between messages.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// How long a peer is waited for: [`Options`](super::Options) says for what.
+/// The deadlines of a stream, each as [`Options`](super::Options) documents it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    pub silence_max: Duration,
-    pub pause_max: Duration,
-    pub progress_max: Duration,
+pub(super) struct Deadlines {
+    pub silence: Duration,
+    pub pause: Duration,
+    pub progress: Duration,
 }
 
-impl Patience {
+impl Deadlines {
     pub fn of(options: &super::Options) -> Self {
         let &super::Options { silence_max, pause_max, progress_max, .. } = options;
-        Self { silence_max, pause_max, progress_max }
+        Self { silence: silence_max, pause: pause_max, progress: progress_max }
     }
 }
 
@@ -143,24 +143,22 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     stream: quinn::RecvStream,
     traffic: Traffic,
-    silence_max: Duration,
-    pause_max: Duration,
-    progress_max: Duration,
+    deadlines: Deadlines,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
     received_bytes: u64,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, patience: &Patience) -> Self {
-        let Patience { silence_max, pause_max, progress_max } = *patience;
-        Self { stream, traffic, silence_max, pause_max, progress_max, arrived: Vec::new(), received_bytes: 0 }
+    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, deadlines: Deadlines) -> Self {
+        Self { stream, traffic, deadlines, arrived: Vec::new(), received_bytes: 0 }
     }
 
-    /// The same, that waits so long for a message to begin, where its owner knows better when one is due.
+    /// Changes how long to wait for a message to begin, for an owner that knows when one is due.
     #[must_use]
-    pub fn with_pause(self, pause_max: Duration) -> Self {
-        Self { pause_max, ..self }
+    pub fn with_pause(mut self, pause_max: Duration) -> Self {
+        self.deadlines.pause = pause_max;
+        self
     }
 
     /// Receives one message; none at the stream's end.
@@ -215,7 +213,7 @@ impl Receiver {
 
     /// How long the request may go on without progress.
     pub fn progress_max(&self) -> Duration {
-        self.progress_max
+        self.deadlines.progress
     }
 
     /// Bytes of the messages that were received.
@@ -249,7 +247,7 @@ impl Receiver {
     /// Reads until `arrived` has at least `wanted` bytes, and no more than `most`; false where the stream ends before.
     async fn fill_some(&mut self, wanted: usize, most: usize) -> Result<bool> {
         // Before a message's first byte the peer may be at work; inside a message it has to go on.
-        let patience = if self.arrived.is_empty() { self.pause_max } else { self.silence_max };
+        let patience = if self.arrived.is_empty() { self.deadlines.pause } else { self.deadlines.silence };
         let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();
         let mut sent = self.traffic.sent_bytes();
@@ -274,7 +272,7 @@ impl Receiver {
             }
             if progress == 0 || self.arrived.len() - progress >= PROGRESS_BYTES {
                 progress = self.arrived.len();
-                deadline = Instant::now() + self.silence_max;
+                deadline = Instant::now() + self.deadlines.silence;
             }
         }
         Ok(true)

@@ -257,7 +257,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
             break;
         }
         let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
-        rewriting.take(number, &pack, share, gather, collected)?;
+        rewriting.take(number, &pack, &share, gather, collected)?;
     }
     rewriting.finish(collected)
 }

@@ -90,7 +90,7 @@ impl Records {
     }
 
     /// Reads a record's file; none where it is damaged or gone.
-    pub(super) fn read_file(&self, path: &Path) -> Result<Option<Record>> {
+    pub(super) fn read_file(path: &Path) -> Result<Option<Record>> {
         let Some(bytes) = files::read_if_there(path, RECORD_BYTES_MAX)? else { return Ok(None) };
         match Self::decode(path, &bytes) {
             Ok(record) => Ok(Some(record)),
@@ -139,7 +139,7 @@ impl Records {
             }
             let path = folder.join(format!("{number:010}.record"));
             unknown += 1;
-            match self.read_file(&path)? {
+            match Self::read_file(&path)? {
                 Some(record) => records.push(record),
                 None => self.set_aside(&path)?,
             }

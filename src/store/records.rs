@@ -120,7 +120,7 @@ impl Records {
     pub(super) fn find_latest(&self, held: &mut Known, app: &AppName) -> Result<()> {
         while let Some(last) = held.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
             let path = self.record_path(app, last.sequence);
-            let latest = match self.read_file(&path)? {
+            let latest = match Self::read_file(&path)? {
                 Some(record) => Some(record),
                 None => self.mend(app, &last)?,
             };
@@ -143,7 +143,7 @@ impl Records {
     /// Reads a record; one that is damaged and that no history knows is set aside and forgotten.
     fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
         let path = self.record_path(app, sequence);
-        if let Some(record) = self.read_file(&path)? {
+        if let Some(record) = Self::read_file(&path)? {
             return Ok(Some(record));
         }
         let mut held = self.write();

@@ -222,7 +222,7 @@ impl<'a> Rewriting<'a> {
         &mut self,
         number: u32,
         pack: &Arc<Pack>,
-        share: Share,
+        share: &Share,
         gather: bool,
         collected: &mut Collected,
     ) -> Result<()> {
@@ -246,7 +246,7 @@ impl<'a> Rewriting<'a> {
             collected.dead_chunks_left += share.dead_chunks;
             return Ok(());
         }
-        match self.append_live(pack, &share) {
+        match self.append_live(pack, share) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if error.fault() == Fault::Full => {

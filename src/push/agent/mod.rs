@@ -286,9 +286,6 @@ impl Agent {
                 Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
             }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
-            (State::Sending | State::Committing, PushReply::Stored(messages)) => {
-                Ok(vec![Action::Stored(messages)])
-            }
             (State::Sending | State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
             (State::Sending | State::Committing, PushReply::Unproven(path)) => {
                 Err(match EntryPath::new(path.into_vec()) {
@@ -306,9 +303,10 @@ impl Agent {
             }
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
             // Also from a proxy that only says that it is at work.
-            (State::Opened | State::Named | State::Delivering, PushReply::Stored(messages)) => {
-                Ok(vec![Action::Stored(messages)])
-            }
+            (
+                State::Opened | State::Named | State::Sending | State::Committing | State::Delivering,
+                PushReply::Stored(messages),
+            ) => Ok(vec![Action::Stored(messages)]),
             // A dry run is over for the proxy before the agent has compressed what it would have sent.
             (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
             (State::Delivering, PushReply::Done) => {
