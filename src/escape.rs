@@ -55,6 +55,15 @@ pub fn path(path: &Path) -> String {
     bytes(path.as_os_str().as_bytes())
 }
 
+/// Joins the first names of a list that has `count`, and says how many more there are: `a, b and 3 more`.
+pub fn list(first: &[String], count: u64) -> String {
+    let names = first.join(", ");
+    match count.saturating_sub(first.len() as u64) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
 /// A JSON document: what JSON lets stand in a text and is unsafe is written by its number. It means the same.
 pub fn json(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
@@ -110,6 +119,12 @@ mod tests {
         }
         assert_eq!(bytes(b"not \xff utf-8"), "not \\xff utf-8");
         assert_eq!(lines("own\n\u{1b}name"), "own\n\\x1bname");
+    }
+
+    #[test]
+    fn a_list_names_the_first_and_counts_the_rest() {
+        let first = ["a".to_owned(), "b".to_owned()];
+        assert_eq!((list(&first, 2), list(&first, 5)), ("a, b".to_owned(), "a, b and 3 more".to_owned()));
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
                 continue;
             }
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
-                // Words alone are no progress: what ends at the same point each time would never end.
+                // Only stored content is progress: a push that fails at the same point each time would never end.
                 if stored.into_inner() {
                     lost = None;
                 }

@@ -38,14 +38,14 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     }
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
     let (said, mut backlog) = replies();
-    let course = Arc::new(Course {
+    let progress = Arc::new(Progress {
         watch: Mutex::new(Watch::new(Instant::now(), receiver.progress_max())),
         pulse: said.pulse(),
     });
-    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&course), Arc::clone(&granted)));
+    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&progress), Arc::clone(&granted)));
     let push = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, open, messages, &said, &course))
+        blocking::start(move || run(&granted, open, messages, &said, &progress))
     };
     let mut gone = false;
     loop {
@@ -86,12 +86,12 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
 }
 
 /// How a push gets on: known where the agent is heard, and where its words are worked off.
-struct Course {
+struct Progress {
     watch: Mutex<Watch>,
     pulse: Pulse,
 }
 
-impl Course {
+impl Progress {
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,12 +101,12 @@ impl Course {
 async fn read(
     mut receiver: Receiver,
     messages: mpsc::Sender<Result<FromAgent, Refusal>>,
-    course: Arc<Course>,
+    progress: Arc<Progress>,
     granted: Arc<Granted>,
 ) {
     let mut looks = looks();
     loop {
-        let message = match next(&mut receiver, &course, &granted, &mut looks).await {
+        let message = match next(&mut receiver, &progress, &granted, &mut looks).await {
             Ok(Some(FromAgent::Renew(token))) => match granted.renew(&token) {
                 Ok(()) => continue,
                 Err(refusal) => Err(refusal),
@@ -125,26 +125,26 @@ async fn read(
 /// The next message, while the push gets on and the token is good.
 async fn next(
     receiver: &mut Receiver,
-    course: &Course,
+    progress: &Progress,
     granted: &Granted,
     looks: &mut Interval,
 ) -> Result<Option<FromAgent>, Refusal> {
     let progress_max = receiver.progress_max();
-    let mut taken = course.pulse.taken();
+    let mut taken = progress.pulse.taken();
     // Not begun anew at each look: its deadlines go on.
     let receive = receiver.receive::<FromAgent>();
     tokio::pin!(receive);
     loop {
-        let Some(left) = course.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
+        let Some(left) = progress.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
         tokio::select! {
             received = &mut receive => return received.map_err(|error| Refusal::of(&error)),
             _ = looks.tick() => granted.still_holds()?,
             () = tokio::time::sleep(left) => {
                 // It is not the agent's turn while its words are worked off, or while it reads the answers.
-                let is_reading = course.pulse.taken() > taken;
-                if course.pulse.is_at_work() || is_reading {
-                    taken = course.pulse.taken();
-                    course.watch().renew(Instant::now());
+                let is_reading = progress.pulse.taken() > taken;
+                if progress.pulse.is_at_work() || is_reading {
+                    taken = progress.pulse.taken();
+                    progress.watch().renew(Instant::now());
                 }
             }
         }
@@ -169,7 +169,7 @@ fn run(
     open: Open,
     mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
     replies: &Replies,
-    course: &Course,
+    progress: &Progress,
 ) -> Result<Vec<Events>, Refusal> {
     replies.at_work(true);
     let store = granted.store()?;
@@ -200,7 +200,7 @@ fn run(
         match message {
             Some(Ok(message)) => {
                 next = machine.receive(message, &mut shelf).map_err(told)?;
-                course.watch().hear(machine.progress(), begin, Instant::now());
+                progress.watch().hear(machine.progress(), begin, Instant::now());
             }
             Some(Err(refusal)) => return Err(refusal),
             None => {

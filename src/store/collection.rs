@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::rewriting::{Rewriting, Share};
+use super::rewriting::{Alive, Rewriting};
 use super::{Error, Planted, Result, Store};
 use crate::crash;
 use crate::ids::{ChunkId, ReleaseId};
@@ -232,21 +232,21 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
             return rewriting.finish(collected);
         }
         collected.packs += 1;
-        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
+        let Some(alive) = alive_of(store, number, &pack, live, how)? else { continue };
         let gather = gather_small && is_small(&pack);
-        if share.is_dead() && rewriting.is_cramped()? {
+        if alive.is_dead() && rewriting.is_cramped()? {
             // The index is asked first, as it may not answer any more once it was changed on a full disk.
-            dead.push((number, pack, share));
-        } else if share.is_dead() {
-            rewriting.remove(number, &pack, &share, collected)?;
-        } else if gather || share.live_bytes * 100 < share.bytes * ALIVE_PERCENT_MIN {
+            dead.push((number, pack, alive));
+        } else if alive.is_dead() {
+            rewriting.remove(number, &pack, &alive, collected)?;
+        } else if gather || alive.live_bytes * 100 < alive.bytes * ALIVE_PERCENT_MIN {
             partly_alive.push((number, pack, gather));
         } else {
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
         }
     }
-    for (number, pack, share) in dead {
-        rewriting.remove(number, &pack, &share, collected)?;
+    for (number, pack, alive) in dead {
+        rewriting.remove(number, &pack, &alive, collected)?;
     }
     for (number, pack, gather) in partly_alive {
         if !rewriting.can_rewrite() {
@@ -256,16 +256,16 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         if how.cancelled.load(Ordering::Relaxed) {
             break;
         }
-        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
-        rewriting.take(number, &pack, &share, gather, collected)?;
+        let Some(alive) = alive_of(store, number, &pack, live, how)? else { continue };
+        rewriting.take(number, &pack, &alive, gather, collected)?;
     }
     rewriting.finish(collected)
 }
 
 /// What of a pack is alive; none where that is damaged, which is verify's business.
-fn share_of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Option<Share>> {
-    match Share::of(store, number, pack, live, how) {
-        Ok(share) => Ok(Some(share)),
+fn alive_of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Option<Alive>> {
+    match Alive::of(store, number, pack, live, how) {
+        Ok(alive) => Ok(Some(alive)),
         Err(error @ (Error::Pack { .. } | Error::File(_))) => {
             tracing::error!(%error, "a pack is damaged; it is not collected");
             store.suspect.store(true, Ordering::Relaxed);

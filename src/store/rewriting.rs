@@ -46,7 +46,7 @@ impl LiveFrame {
 }
 
 /// What of a pack is alive.
-pub struct Share {
+pub struct Alive {
     /// The frames to keep something of, in the pack's order.
     frames: Vec<LiveFrame>,
     /// Bytes of the pack for what is alive, as far as frames can be told apart.
@@ -59,11 +59,11 @@ pub struct Share {
     pub bytes: u64,
 }
 
-impl Share {
+impl Alive {
     /// Looks at every chunk of a pack.
     pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
         let bytes = pack.bytes()?;
-        let mut share = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
+        let mut alive = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
         let (mut plain, mut live_plain) = (0, 0);
         let mut failed = Ok(());
         packs::visit_frames(pack, &mut |frame| {
@@ -85,18 +85,18 @@ impl Share {
                 if is_alive {
                     live_plain += u64::from(chunk.bytes);
                 } else {
-                    share.dead_chunks += 1;
-                    share.has_copies |= elsewhere;
+                    alive.dead_chunks += 1;
+                    alive.has_copies |= elsewhere;
                 }
             }
             if frame_alive.contains(&true) {
                 let (offset, bytes) = (frame.offset, frame.bytes);
-                share.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
+                alive.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
             }
         })?;
         failed?;
-        share.live_bytes = bytes * live_plain / plain.max(1);
-        Ok(share)
+        alive.live_bytes = bytes * live_plain / plain.max(1);
+        Ok(alive)
     }
 
     /// Whether nothing of the pack is needed.
@@ -163,13 +163,13 @@ impl<'a> Rewriting<'a> {
         &mut self,
         number: u32,
         pack: &Pack,
-        share: &Share,
+        alive: &Alive,
         collected: &mut Collected,
     ) -> Result<()> {
-        self.foreseen_free += share.bytes;
+        self.foreseen_free += alive.bytes;
         if !self.dry_run {
             // The copies elsewhere may be ones that a push has just brought.
-            if share.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
+            if alive.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.sync()?;
             }
             if self.index_lost || self.is_cramped()? {
@@ -180,9 +180,9 @@ impl<'a> Rewriting<'a> {
                 take_out(self.store, number, pack)?;
             }
         }
-        self.given += share.bytes;
+        self.given += alive.bytes;
         collected.packs_removed += 1;
-        collected.removed_chunks += share.dead_chunks;
+        collected.removed_chunks += alive.dead_chunks;
         Ok(())
     }
 
@@ -222,31 +222,31 @@ impl<'a> Rewriting<'a> {
         &mut self,
         number: u32,
         pack: &Arc<Pack>,
-        share: &Share,
+        alive: &Alive,
         gather: bool,
         collected: &mut Collected,
     ) -> Result<()> {
-        if self.free()? < share.room() {
+        if self.free()? < alive.room() {
             // What was rewritten so far gives its room first, then archives that can be rebuilt.
             self.remove_emptied()?;
-            if self.free()? < share.room() {
+            if self.free()? < alive.room() {
                 self.clear_rebuilt();
             }
         }
         let free = self.free()?;
-        if free < share.room() {
+        if free < alive.room() {
             collected.packs_without_room += 1;
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
             return Ok(());
         }
         let is_tight = free < ROOM_TIGHT;
         let least = if is_tight { GAIN_TIGHT } else { self.store.options.pack_bytes / GAIN_PART };
-        let gives_little = share.bytes.saturating_sub(share.live_bytes) < least;
+        let gives_little = alive.bytes.saturating_sub(alive.live_bytes) < least;
         if gives_little && (is_tight || !gather) {
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
             return Ok(());
         }
-        match self.append_live(pack, share) {
+        match self.append_live(pack, alive) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if error.fault() == Fault::Full => {
@@ -258,10 +258,10 @@ impl<'a> Rewriting<'a> {
             Err(error) => return Err(error),
         }
         crash::point("collect.appended");
-        self.given += share.bytes;
+        self.given += alive.bytes;
         collected.packs_removed += 1;
-        collected.removed_chunks += share.dead_chunks;
-        self.emptied.push(Emptied { number, pack: Arc::clone(pack), bytes: share.bytes });
+        collected.removed_chunks += alive.dead_chunks;
+        self.emptied.push(Emptied { number, pack: Arc::clone(pack), bytes: alive.bytes });
         if self.appended_bytes >= self.store.options.pack_bytes {
             self.remove_emptied()?;
         }
@@ -292,9 +292,9 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Appends the live chunks of a pack; false where one is damaged.
-    fn append_live(&mut self, pack: &Pack, share: &Share) -> Result<bool> {
+    fn append_live(&mut self, pack: &Pack, alive: &Alive) -> Result<bool> {
         let mut group = Group::default();
-        for live in &share.frames {
+        for live in &alive.frames {
             let bytes = pack.frame(live.offset)?;
             let damaged = |source| Error::Pack { path: pack.path().to_owned(), source };
             let frame = FrameView::parse(&bytes, live.offset).map_err(damaged)?;
