@@ -96,8 +96,8 @@ impl Connection {
         }
     }
 
-    /// Takes the peer for one that has shown who it is: from now on it may have as many streams open as any, and
-    /// `window` bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
+    /// Marks the peer as one that has shown a good token: from now on it may open as many streams as any, and have `window`
+    /// bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
     /// [`STRANGER_WINDOW`](crate::limits::STRANGER_WINDOW), and gives way to others.
     ///
     /// Does nothing on an agent's side.
@@ -116,7 +116,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The widest window that is of use on this path, bytes.
+    /// Returns the widest window that is of use on this path, in bytes.
     pub fn window(&self) -> u32 {
         transport::window(self.remote_address().ip()).min(self.window_max.saturating_mul(2))
     }

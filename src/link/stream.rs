@@ -17,8 +17,8 @@ use crate::limits::MESSAGE_BYTES_MAX;
 
 /// Bytes of the length before each message.
 const HEADER_BYTES: usize = 4;
-/// 16 KiB: a peer that sends at least so much is not silent, however long its message takes; nor is one that takes so much.
-/// Signs of life take half of it in the longest pause.
+/// 16 KiB: a peer that sends or takes this much is not silent, however long its message takes. Signs of life are half of
+/// it in the longest pause.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// 64 KiB: what a receiver may keep between messages.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -38,7 +38,7 @@ impl Deadlines {
     }
 }
 
-/// What a connection has sent, in whatever stream: it stops where the peer takes no more.
+/// The bytes that a connection has sent in all its streams. The count stands still where the peer takes no more.
 #[derive(Clone)]
 pub(super) struct Traffic(quinn::Connection);
 
@@ -97,7 +97,7 @@ impl Sender {
         }
     }
 
-    /// What the connection has sent so far, bytes of UDP payload: what was handed over may leave long after.
+    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much later.
     pub fn sent_bytes(&self) -> u64 {
         self.traffic.sent_bytes()
     }
@@ -211,7 +211,7 @@ impl Receiver {
         }
     }
 
-    /// How long the request may go on without progress.
+    /// Returns how long the request may go on without progress.
     pub fn progress_max(&self) -> Duration {
         self.deadlines.progress
     }
@@ -254,7 +254,7 @@ impl Receiver {
         while self.arrived.len() < wanted {
             let room = most - self.arrived.len();
             match timeout_at(deadline, self.stream.read_chunk(room, true)).await {
-                // The peer cannot answer what has not reached it yet.
+                // The peer cannot answer a message that has not reached it yet.
                 Err(_)
                     if self.arrived.is_empty()
                         && self.traffic.sent_bytes() >= sent + PROGRESS_BYTES as u64 =>
@@ -278,8 +278,8 @@ impl Receiver {
         Ok(true)
     }
 
-    /// Lets at most `bytes_max` more pass unread, for at most `patience`; then gives the stream up with `fault`, unless it has
-    /// ended. So the peer comes to read what this side has said.
+    /// Discards up to `bytes_max` more bytes for at most `patience`, so that the peer comes to read this side's last
+    /// message; then gives the stream up with `fault`, unless it has ended.
     pub async fn discard(mut self, bytes_max: usize, patience: Duration, fault: Fault) {
         let discarded = async {
             let mut left = bytes_max;

@@ -55,7 +55,7 @@ pub enum Error {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
-    /// A manifest could not be read, though nothing says that it is damaged.
+    /// A manifest could not be read, and is not known to be damaged.
     #[error("the manifest of release {} could not be read", .release.short())]
     Manifest {
         /// The release.

@@ -1,7 +1,7 @@
-//! Frees packs: removes those with nothing alive, brings what is alive in others into the open pack.
+//! Frees packs: removes those with nothing alive, and copies the live chunks of others into the open pack.
 //!
-//! No frame takes more room than it did: one that is alive as a whole is copied as it is, and parts of others are
-//! compressed together only where that is smaller than the frames they came from.
+//! Copies never take more room than the frames they came from: a frame that is alive as a whole is copied as it is, and
+//! parts of others are compressed together only where that is smaller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +19,10 @@ use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::pack::{Frame, FrameKind, FrameView, frame_bytes};
 use crate::upkeep::Collected;
 
-/// 4 MiB: what rewriting leaves free, for footers and the index. Below it a dead pack's file goes before its entries
-/// do: a crash between the two costs a new index, and the index may need the room to forget them.
+/// 4 MiB: the room that rewriting leaves free, for footers and the index. With less, a dead pack's file is removed before
+/// its index entries, as the index may need that room to remove them; a crash between the two costs a new index.
 const ROOM_LEFT: u64 = 4 * 1024 * 1024;
-/// 64 MiB: with less free, packs are rewritten only where that gives back ...
+/// 64 MiB: with less free, packs are rewritten only where that frees ...
 const ROOM_TIGHT: u64 = 64 * 1024 * 1024;
 /// ... 1 MiB each, so that what the index grows by is always less ...
 const GAIN_TIGHT: u64 = 1024 * 1024;
@@ -45,15 +45,15 @@ impl LiveFrame {
     }
 }
 
-/// What of a pack is alive.
+/// The part of a pack that is alive.
 pub struct Alive {
-    /// The frames to keep something of, in the pack's order.
+    /// The frames with live chunks, in the pack's order.
     frames: Vec<LiveFrame>,
-    /// Bytes of the pack for what is alive, as far as frames can be told apart.
+    /// Bytes of the pack for live chunks, estimated by their part of the plain bytes.
     pub live_bytes: u64,
-    /// How many chunks are not alive, or not needed here.
+    /// The number of chunks that are not alive, or not needed here.
     pub dead_chunks: u64,
-    /// Whether some are not needed here as another pack has them.
+    /// Whether some chunks are not needed here, as another pack has them.
     has_copies: bool,
     /// The pack's bytes.
     pub bytes: u64,
@@ -104,7 +104,7 @@ impl Alive {
         self.frames.is_empty()
     }
 
-    /// What rewriting may write at most.
+    /// Returns the most bytes that rewriting may write.
     fn room(&self) -> u64 {
         let chunks: usize = self.frames.iter().map(|frame| frame.alive.len()).sum();
         let frames: u64 = self.frames.iter().map(|frame| frame.bytes).sum();
@@ -128,17 +128,17 @@ pub struct Rewriting<'a> {
     emptied: Vec<Emptied>,
     /// Bytes appended since packs were last removed.
     appended_bytes: u64,
-    /// All bytes appended, and those of all packs that their copies replace.
+    /// All bytes appended, and the bytes of all packs that they replace.
     taken: u64,
     given: u64,
     /// In a dry run, the bytes that would be free now.
     foreseen_free: u64,
-    /// The index could not be changed on the full disk.
+    /// Whether the full disk kept the index from being changed.
     index_lost: bool,
 }
 
 impl<'a> Rewriting<'a> {
-    /// Begins.
+    /// Starts, with the disk's present room.
     ///
     /// # Errors
     /// The disk cannot be examined.
@@ -168,7 +168,7 @@ impl<'a> Rewriting<'a> {
     ) -> Result<()> {
         self.foreseen_free += alive.bytes;
         if !self.dry_run {
-            // The copies elsewhere may be ones that a push has just brought.
+            // A push may have just brought the copies elsewhere: make them durable first.
             if alive.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.sync()?;
             }
@@ -186,8 +186,8 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    /// Takes a pack whose file is gone out of the index. One that has no room even for that is built anew by the next
-    /// start, from the packs that there are.
+    /// Takes a pack whose file is gone out of the index. Where there is no room even for that, the next start builds the
+    /// index anew from the packs.
     fn forget(&mut self, number: u32) -> Result<()> {
         if self.index_lost {
             return Ok(());
@@ -202,7 +202,7 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    /// Whether the disk has no room for what the index writes.
+    /// Whether the disk has no room for the index's changes.
     ///
     /// # Errors
     /// The disk cannot be examined.
@@ -210,14 +210,14 @@ impl<'a> Rewriting<'a> {
         Ok(self.free()? < ROOM_LEFT)
     }
 
-    /// Whether packs can be rewritten at all: not where the index can no longer be changed, or an earlier pack could
-    /// not be sealed, as their copies would only take room until the next start.
+    /// Whether packs can be rewritten at all. Where the index can no longer be changed, or a pack could not be sealed, the
+    /// copies would only take room until the next start.
     pub fn can_rewrite(&self) -> bool {
         !self.index_lost && self.store.settle().is_ok()
     }
 
-    /// Appends what is alive in the pack, where there is room for it and it gives disk back; a pack with a damaged
-    /// chunk stays.
+    /// Copies the live chunks of the pack, where there is room for them and it frees enough; a pack with a damaged chunk
+    /// stays.
     pub fn take(
         &mut self,
         number: u32,
@@ -227,7 +227,7 @@ impl<'a> Rewriting<'a> {
         collected: &mut Collected,
     ) -> Result<()> {
         if self.free()? < alive.room() {
-            // What was rewritten so far gives its room first, then archives that can be rebuilt.
+            // First free the packs rewritten so far, then archives that can be rebuilt.
             self.remove_emptied()?;
             if self.free()? < alive.room() {
                 self.clear_rebuilt();
@@ -250,7 +250,7 @@ impl<'a> Rewriting<'a> {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if error.fault() == Fault::Full => {
-                // The copies that were made stay, and the pack too; others may still fit.
+                // Keep the copies that were made, and the pack too; other packs may still fit.
                 tracing::warn!(%error, "a pack could not be rewritten");
                 collected.packs_without_room += 1;
                 return Ok(());
@@ -268,7 +268,7 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    /// Removes what was emptied and counts what all of it gave.
+    /// Removes the emptied packs and counts the bytes freed in all.
     pub fn finish(mut self, collected: &mut Collected) -> Result<()> {
         self.remove_emptied()?;
         collected.reclaimed_bytes += self.given.saturating_sub(self.taken);
@@ -357,7 +357,7 @@ impl<'a> Rewriting<'a> {
             return Ok(());
         }
         if !self.dry_run {
-            // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
+            // Also where nothing was appended: a push may have just brought a chunk's other copy.
             if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.writer.seal_now()?;
             }

@@ -86,9 +86,9 @@ pub struct Segments {
     pub executables: bool,
 }
 
-/// What an agent has under way at a time.
+/// Bounds what an agent has under way at a time.
 ///
-/// A push gets to its end with any window; the smaller, the more often it waits for an answer.
+/// Any window will do; with a smaller one, a push waits for answers more often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Steps: from 1 to [`PUSH_STEPS_OPEN`], which the proxy's credit is for.
@@ -191,7 +191,7 @@ impl Agent {
         self.round_trips
     }
 
-    /// Whether the proxy owes a word: what is under way here waits for it.
+    /// Whether the agent waits for a reply of the proxy.
     pub fn awaits_reply(&self) -> bool {
         let looked_for = self.held.iter().any(|held| held.is_looked_for);
         match self.state {
@@ -202,7 +202,7 @@ impl Agent {
         }
     }
 
-    /// Whether chunks are being sent, or got ready to be.
+    /// Whether chunks are being prepared or sent.
     pub fn is_sending(&self) -> bool {
         self.sending > self.held.len()
     }
