@@ -165,7 +165,7 @@ fn grow(count: u64) {
         let payload = (first..end).flat_map(u64::to_le_bytes).collect();
         let frame = Frame { kind: FrameKind::Content, codec: Codec::Raw, chunks, payload };
         store.append(&frame).expect("appended");
-        if end % (count / 5).next_multiple_of(FRAME_CHUNKS) == 0 {
+        if end.is_multiple_of((count / 5).next_multiple_of(FRAME_CHUNKS)) {
             println!("grow: {end} chunks: {} MiB more", memory("self").1 - before);
         }
     }

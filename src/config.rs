@@ -37,14 +37,14 @@ pub enum Error {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
-    /// A key whose value cannot be meant.
+    /// A key whose value is a mistake.
     #[error("{}: {key}: {mistake}", .path.display())]
     Key {
         /// The file.
         path: PathBuf,
         /// The key, with those above it.
         key: String,
-        /// What is wrong.
+        /// The mistake.
         mistake: Mistake,
     },
     /// No folder to keep data in.
@@ -90,13 +90,13 @@ pub struct Config {
     /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
     #[serde(default)]
     pub keep: Vec<KeepConfig>,
-    /// MiB of packs a space may take; beyond, what applications take beyond their fair share goes.
+    /// MiB of packs a space may take; beyond that, releases of applications with more than their fair share are evicted.
     pub size_max_mib: Option<u64>,
     /// Minutes between two collections of garbage; 60 unless told otherwise, 0 for never.
     pub collect_minutes: Option<u64>,
     /// Days between two checks of everything stored; 7 unless told otherwise, 0 for never.
     pub verify_days: Option<u64>,
-    /// Minutes after which a space that nobody uses is closed; 10 unless told otherwise, 0 for never.
+    /// Minutes after which an unused space is closed; 10 by default, 0 for never.
     pub idle_minutes: Option<u64>,
     /// Where releases can be delivered, by name.
     #[serde(default)]
@@ -130,7 +130,7 @@ pub enum DestinationConfig {
         keep: Option<usize>,
         /// How unchanged files are taken over.
         reuse: Option<ReuseConfig>,
-        /// Whether links that lead outside a release are delivered, where whoever pushed it kept them; no by default.
+        /// Whether to deliver links that lead outside a release; no by default.
         #[serde(default)]
         outside_links: bool,
     },
@@ -172,7 +172,7 @@ impl Config {
         }
     }
 
-    /// The first key whose value cannot be meant.
+    /// Returns the first key whose value is a mistake.
     fn mistake(&self) -> Option<(String, Mistake)> {
         if let Some(Err(error)) = self.public_host.as_deref().map(address::check_host) {
             return Some(("public_host".to_owned(), Mistake::Host(error)));

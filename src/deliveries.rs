@@ -34,10 +34,10 @@ pub enum Error {
     /// Not defined by the admin.
     #[error("there is no destination `{0}`")]
     Unknown(DestinationName),
-    /// The user has as many there as one may have.
+    /// The user already has as many waiting there as one user may have.
     #[error("{waiting} deliveries of the same user wait for destination `{destination}` already")]
     TooMany {
-        /// Where.
+        /// The destination.
         destination: DestinationName,
         /// How many.
         waiting: usize,
@@ -184,7 +184,7 @@ impl Deliveries {
         if self.lanes.contains_key(destination) { Ok(()) } else { Err(Error::Unknown(destination.clone())) }
     }
 
-    /// Whether the user may have another one waiting.
+    /// Checks that the user may have another delivery waiting.
     ///
     /// # Errors
     /// [`Error::Unknown`], [`Error::TooMany`].
@@ -202,10 +202,10 @@ impl Deliveries {
         Err(Error::TooMany { destination: destination.clone(), waiting })
     }
 
-    /// Writes the delivery down, durably, and queues it; one that waits already and does the same is listened to instead.
+    /// Writes the delivery down, durably, and queues it. Where the same delivery already waits, follows that one instead.
     ///
     /// # Errors
-    /// An unknown destination, too many that wait, or the disk's.
+    /// An unknown destination, too many waiting deliveries, or the disk's.
     pub fn add(&self, delivery: Delivery) -> Result<Events, Error> {
         self.check(&delivery.destination)?;
         if let Some(events) = self.lanes.get(&delivery.destination).and_then(|lane| lane.join(&delivery)) {
@@ -307,7 +307,7 @@ fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &Atomic
             Attempt::Stopped => return,
             Attempt::Ended(state) => end(&queued, &state, pending),
             Attempt::Failed(fault, reason) => {
-                if let Err(queued) = lane.push_again(again(queued, fault, &reason)) {
+                if let Some(queued) = lane.push_again(again(queued, fault, &reason)) {
                     give_way(&queued, fault, &reason, pending);
                 }
             }
@@ -341,14 +341,14 @@ fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: 
     }
 }
 
-/// Has a failed delivery tried again, later each time.
+/// Schedules the next try of a failed delivery, later each time.
 fn again(queued: Queued, fault: Fault, reason: &str) -> Queued {
     let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
     queued.tell(&DeliveryState::Retrying { reason: reason.to_owned(), seconds: wait.as_secs(), fault });
     Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
 }
 
-/// Ends a delivery that failed, as a later one of its application waits.
+/// Gives up a delivery that failed, as a later one of its application waits.
 fn give_way(queued: &Queued, fault: Fault, reason: &str, pending: &Pending) {
     let reason = format!("{reason}; a later release takes its place");
     end(queued, &DeliveryState::Failed { reason, fault }, pending);

@@ -9,14 +9,14 @@ use crate::wire::{Change, ChangeKind};
 
 use self::unseen::Pending;
 
-/// Chunks of changed files that are looked for at a time: 24 MiB.
+/// Chunks of changed files to look for at a time: 24 MiB.
 const CHUNKS_MAX: usize = 1024 * 1024;
 
 /// Hands each path that differs between the releases to `take`, in order, until it returns false.
 ///
-/// Both releases are read from `source`, segment by segment. Memory: 32 MiB at most, whatever they hold. Time: O(entries
-/// and chunk references of both), and the earlier one is read again for each million of distinct chunks that changed files
-/// name; a chunk that one file names again so much later is then counted again as unseen.
+/// Reads both releases from `source`, segment by segment. Memory: 32 MiB at most, whatever they hold. Time: O(entries and
+/// chunk references of both), and the earlier release is read again for each million of distinct chunks in changed files. A
+/// chunk that one file repeats more than a million chunks later counts as unseen again.
 ///
 /// # Errors
 /// A release cannot be read.
@@ -29,7 +29,7 @@ pub fn compare(
     compare_by(CHUNKS_MAX, before, after, source, take)
 }
 
-/// Looks for so many chunks at a time.
+/// Compares, looking for `chunks_max` chunks at a time.
 fn compare_by(
     chunks_max: usize,
     before: &Root,
@@ -84,7 +84,7 @@ fn both(
     if differs && let Some(row) = row.take() {
         goes_on = pending.row(row)?;
     }
-    // As long as they are the same, the earlier release has them.
+    // While the chunks are the same, the earlier release has them.
     loop {
         let (old, new) = (olds.chunk()?, news.chunk()?);
         if old != new
@@ -115,9 +115,9 @@ fn path(entry: &Item) -> &EntryPath {
 /// Walks a release: one entry at a time, and its chunks one at a time.
 struct Entries<'a> {
     items: Items<'a>,
-    /// The entry that is looked at.
+    /// The present entry.
     entry: Option<Item>,
-    /// What was read past its last chunk.
+    /// The item after its last chunk.
     next: Option<Item>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Entries<'a> {
         if self.next.is_some() {
             return Ok(None);
         }
-        // That a name is the first of several is no change of it: each further name is an entry of its own.
+        // Further names of a file do not change it: each is an entry of its own.
         let next = self.items.find(|item| !matches!(item, Ok(Item::Linked))).transpose()?;
         match next {
             Some(Item::Chunk(chunk)) => Ok(Some(chunk)),
@@ -205,7 +205,7 @@ mod tests {
             match before.iter().find(|(other, _)| other == name) {
                 None => rows.push((ChangeKind::Added, name.clone(), unseen(chunks))),
                 Some((_, old)) if old != chunks => {
-                    rows.push((ChangeKind::Changed, name.clone(), unseen(chunks)))
+                    rows.push((ChangeKind::Changed, name.clone(), unseen(chunks)));
                 }
                 Some(_) => {}
             }

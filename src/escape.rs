@@ -1,8 +1,8 @@
 //! Makes text from elsewhere safe to show: names, paths and reasons that a peer or a file system gives.
 //!
-//! A terminal obeys control characters: they move the cursor, rename the window, paint what is not so. Marks of writing
-//! direction make a text read as another. Whatever reaches a terminal or a log goes through here; both are then shown
-//! by their numbers.
+//! A terminal obeys control characters: they move the cursor, rename the window, overwrite lines. Marks of writing
+//! direction make a text look like another. All text from elsewhere that reaches a terminal or a log goes through here,
+//! which replaces both by their numbers.
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -26,19 +26,19 @@ fn push(out: &mut String, character: char) {
     }
 }
 
-/// One line of text: everything unsafe is escaped, ends of lines too.
+/// Escapes one line of text, ends of lines too.
 pub fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     text.chars().for_each(|character| push(&mut out, character));
     out
 }
 
-/// Text of whit's own with names in it: as [`text`], but the lines stay.
+/// Escapes text of whit's own with names in it: as [`text`], but keeps the lines.
 pub fn lines(lines: &str) -> String {
     lines.split('\n').map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// A name in bytes: what is not UTF-8 is shown by its numbers.
+/// Escapes a name in bytes; shows bytes that are not UTF-8 by their numbers.
 pub fn bytes(name: &[u8]) -> String {
     let mut out = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -50,12 +50,21 @@ pub fn bytes(name: &[u8]) -> String {
     out
 }
 
-/// A path, as [`bytes`].
+/// Escapes a path, as [`bytes`].
 pub fn path(path: &Path) -> String {
     bytes(path.as_os_str().as_bytes())
 }
 
-/// A JSON document: what JSON lets stand in a text and is unsafe is written by its number. It means the same.
+/// Joins the first names of a list that has `count`, and says how many more there are: `a, b and 3 more`.
+pub fn list(first: &[String], count: u64) -> String {
+    let names = first.join(", ");
+    match count.saturating_sub(first.len() as u64) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
+/// Escapes unsafe characters in a JSON document by JSON's own means, so that it means the same.
 pub fn json(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for character in document.chars() {
@@ -68,12 +77,12 @@ pub fn json(document: &str) -> String {
     out
 }
 
-/// A path in JSON: itself where it is UTF-8, else as [`bytes`]; [`hex`] then says which it is.
+/// Returns a path for JSON: unchanged where it is UTF-8, else as [`bytes`]; [`hex`] then gives its bytes.
 pub fn json_path(path: &[u8]) -> String {
     std::str::from_utf8(path).map_or_else(|_| bytes(path), str::to_owned)
 }
 
-/// Bytes as hexadecimal digits.
+/// Returns bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -82,7 +91,7 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// A path of this machine as a field of a report, as [`json_path`].
+/// Serializes a path of this machine for a report, as [`json_path`].
 ///
 /// # Errors
 /// As the serializer says.
@@ -110,6 +119,12 @@ mod tests {
         }
         assert_eq!(bytes(b"not \xff utf-8"), "not \\xff utf-8");
         assert_eq!(lines("own\n\u{1b}name"), "own\n\\x1bname");
+    }
+
+    #[test]
+    fn a_list_names_the_first_and_counts_the_rest() {
+        let first = ["a".to_owned(), "b".to_owned()];
+        assert_eq!((list(&first, 2), list(&first, 5)), ("a, b".to_owned(), "a, b and 3 more".to_owned()));
     }
 
     #[test]

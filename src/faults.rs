@@ -95,7 +95,7 @@ impl Fault {
     }
 }
 
-/// What to do about a system's error on `path`; nothing where its kind does not say.
+/// Returns what to do about a system's error on `path`; none where its kind does not say.
 pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
     use io::ErrorKind as Kind;
     let path = path.display();

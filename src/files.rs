@@ -109,7 +109,7 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
 }
 
-/// Creates the file that is to get the name `path`: a new one, whatever lies beside.
+/// Creates a new file aside, to be renamed to `path`.
 ///
 /// `mode` is subject to the process's mask.
 ///
@@ -118,7 +118,7 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
     loop {
         let aside = aside(path);
-        // Neither a link is followed nor another's file written: the next number may be free.
+        // Follows no link and writes to no other file: the next number may be free.
         match OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return opened.on("create", &aside).map(|file| (aside, file)),
@@ -221,7 +221,7 @@ impl Lock {
     /// The lock file cannot be made.
     pub fn take(path: &Path, patience: Duration) -> Result<Option<Self>> {
         let mut options = OpenOptions::new();
-        // A link in its place would have another's file written to.
+        // A link in its place would lead the write to another's file.
         let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open");
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = file.custom_flags(nofollow);

@@ -27,7 +27,7 @@ use crate::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
 
 /// A key in PKCS#8 form takes 83 bytes; anything beyond this is no key.
 const KEY_BYTES_MAX: u64 = 256;
-/// More is no token's record; a longer one is listed as damaged.
+/// A longer record is listed as damaged.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 /// Making two keys takes milliseconds; a lock held longer than this is a sign of a sick disk.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ impl Identity {
         Ok((grant, text))
     }
 
-    /// All tokens that have a record or were revoked; the oldest first, those whose grant is not known last.
+    /// Returns all tokens that have a record or were revoked: the oldest first, those without a known grant last.
     ///
     /// # Errors
     /// The disk's.
@@ -193,7 +193,7 @@ impl Identity {
             let folder = self.folder.join(folder);
             for entry in fs::read_dir(&folder).on("list", &folder)? {
                 let name = entry.on("list", &folder)?.file_name();
-                // Anything else is a record that was being written when its process ended.
+                // Any other name is a record whose writer was killed.
                 ids.extend(name.to_str().and_then(|name| name.parse::<TokenId>().ok()));
             }
         }
@@ -201,7 +201,7 @@ impl Identity {
             let (grant, is_recorded) = match files::read_if_there(&self.record_path(id), RECORD_BYTES_MAX) {
                 Ok(Some(bytes)) => (grant_of(id, &bytes), true),
                 Ok(None) => (None, false),
-                // One that cannot be read hides no other.
+                // A record that cannot be read does not hide the others.
                 Err(_) => (None, true),
             };
             Ok(Listed { id, grant, is_recorded, is_revoked: self.is_revoked(id)? })
@@ -211,8 +211,8 @@ impl Identity {
         Ok(tokens)
     }
 
-    /// Takes a token back, durably and at once for every process; doing so twice is no error. Says whether there is a
-    /// record of the token here: it is taken back with or without one, as a token needs none to be accepted.
+    /// Revokes a token, durably and at once for every process; a second time changes nothing. Returns whether there is a
+    /// record of the token here; a token needs none to be accepted or revoked.
     ///
     /// # Errors
     /// The disk's.
@@ -233,7 +233,7 @@ impl Identity {
         Ok(grant)
     }
 
-    /// Whether what a token allowed when it was checked still holds at `now`. Looks for one file.
+    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one file.
     ///
     /// # Errors
     /// As [`Identity::check`].
@@ -264,26 +264,26 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// A token, as far as it is known here.
+/// What is known here of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// What it is revoked by.
+    /// The id to revoke it by.
     pub id: TokenId,
-    /// What it allows; none where the record is damaged or gone. The token may still be good.
+    /// Its grant; none where the record is damaged or gone. The token may still be good.
     pub grant: Option<Grant>,
     /// Whether there is a record, damaged or not.
     pub is_recorded: bool,
-    /// Whether it was taken back.
+    /// Whether it was revoked.
     pub is_revoked: bool,
 }
 
-/// What a record says, where it is whole.
+/// Reads the grant from a whole record.
 fn grant_of(id: TokenId, record: &[u8]) -> Option<Grant> {
     let grant = rmp_serde::from_slice::<Grant>(record).ok();
     grant.filter(|grant| grant.id == id && grant.check().is_ok())
 }
 
-/// `N` bytes that nobody can foretell.
+/// Returns `N` random bytes from the system.
 ///
 /// # Errors
 /// [`Error::Random`].

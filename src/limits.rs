@@ -69,17 +69,17 @@ pub const OFFERS_MAX: usize = 4096;
 /// spare.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Between two looks at whether the token of a conversation is still good: one file that is looked for.
+/// How often the token of a conversation is checked again, which looks for one file.
 pub const TOKEN_CHECK_EVERY: Duration = Duration::from_secs(2);
 /// New tokens in one conversation: one a minute, for a day and more.
 pub const RENEWALS_MAX: usize = 2048;
-/// 16 MiB: chunks that one proof is about: what is read for nothing where it is wrong.
+/// 16 MiB: the chunks of one proof, which are read in vain where it is wrong.
 pub const PROOF_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// 64 GiB: what one push may prove that it has, some minutes of reading and hashing at either end; the rest is sent.
+/// 64 GiB: content that one push may prove, some minutes of reading and hashing at either end; the rest is sent.
 pub const PROVEN_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
-/// 512 Ki, some 20 MB: chunks of which it is remembered, in one push, that the agent has them; others are proven again.
+/// 512 Ki, some 20 MB: chunks remembered, in one push, as the agent's own; others are proven again.
 pub const OWN_CHUNKS_MAX: usize = 512 * 1024;
-/// 512 Ki, some 20 MB: chunks of readable releases that are told apart in one push, of some 4 GiB; others are proven.
+/// 512 Ki, some 20 MB: chunks of readable releases remembered in one push, some 4 GiB; others are proven.
 pub const READABLE_CHUNKS_MAX: usize = 512 * 1024;
 
 /// Segments of 2 KiB: a manifest of about 1 GiB, some 450 GiB of content.
@@ -90,13 +90,12 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Directories below one another; bounds every walk.
 pub const PATH_DEPTH_MAX: usize = 256;
-/// 16 MiB of memory: files of one release that have hard links, and symbolic links that a reader of its manifest tells
-/// apart, each.
+/// 16 MiB of memory each: files of one release that have hard links, and its symbolic links.
 pub const LINKS_MAX: usize = 1024 * 1024;
 /// 8 EiB: sizes stay within what a file offset can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
-/// 64 MiB: what a delivery or a pull leaves free on a file system that others use too …
+/// 64 MiB: the room that a delivery or a pull leaves free on a file system that others use too …
 pub const ROOM_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// … or a twentieth of it, where that is less.
 pub const ROOM_RESERVE_PART: u64 = 20;
@@ -113,17 +112,16 @@ pub const STREAM_CHUNKS_MAX: u64 = 512 * 1024;
 /// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
 /// some: 4 GiB of content, about 40 MB of memory.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
-/// Steps of a push that may be under way at a time: `Segments` or `Sketches` until they are answered and the chunks that
-/// the answer asks for are sent. Bounds what the proxy has asked for and not yet got to some 30,000 chunks, and keeps
-/// the link busy over any round trip.
+/// Steps of a push that may be under way at a time: a `Segments` or `Sketches` until it is answered and the chunks that
+/// the answer asks for are sent. Bounds the chunks asked for and not yet received to some 30,000, and keeps the link busy
+/// over any round trip.
 pub const PUSH_STEPS_OPEN: usize = 8;
-/// 4 MiB: signatures that answer one step: four times what the chunks of one took that had all changed in a few places.
+/// 4 MiB: signatures in the answer to one step: four times what a step took whose chunks had all changed in a few places.
 pub const ANSWER_SIGNED_MAX: usize = 4 * 1024 * 1024;
-/// 40 MiB: what a proxy may have said, or have to say, of a push and the agent not have looked at: the answers to all
-/// steps that may be under way, to all offers, and the words between. Either side holds it, so that neither stops reading
-/// while it waits to be read.
+/// 40 MiB: replies of a push that may wait: the answers to all steps that may be under way, to all offers, and the
+/// messages between. Each side can hold as many, so that neither stops reading while it waits to be read.
 pub const PUSH_REPLIES_MAX: usize = 40 * 1024 * 1024;
-/// Requests of one pull that may be unanswered: twice and more what an agent has under way.
+/// Requests of one pull that may be unanswered: more than twice what an agent has under way.
 pub const PULL_REQUESTS_OPEN: usize = 16;
 /// Sketches in one message: more than one batch of segments lists chunks; each may be answered by a signature.
 pub const SKETCHES_MAX: usize = 4096;
@@ -141,22 +139,21 @@ pub const CONNECTIONS_HELD_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Connections that have not shown a good token yet: a quarter of all. Beyond it the oldest of the address that has
 /// most of them gives way to a new one.
 pub const STRANGERS_MAX: usize = 1024;
-/// 16 KiB: what a peer may have under way before it has shown a good token. That is what QUIC lets an agent send in
+/// 16 KiB: bytes that a peer may have under way before it has shown a good token. QUIC lets an agent send about as much in
 /// its first flight anyway (RFC 9002, section 7.2), and by its end the window is wide.
 pub const STRANGER_WINDOW: u32 = 16 * 1024;
-/// How long a peer may take to show a good token once the connection is made: one that is told at 1 kB/s comes within
-/// this, beside the rest of the first flight.
+/// How long a peer may take to show a good token once the connection is made: enough for a first flight at 1 kB/s.
 pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Requests with a bad token that a stranger may make, as an agent that tries an older one does.
 pub const STRANGER_TRIES_MAX: u32 = 4;
 /// How long a stopping proxy waits for a stranger that may be about to show its token.
 pub const STRANGER_DRAIN_MAX: Duration = Duration::from_secs(1);
-/// Addresses from which somebody has shown a good token that a proxy remembers: their strangers are let go last.
+/// Addresses that a proxy remembers as having shown a good token: their strangers give way last.
 pub const ADDRESSES_KNOWN_MAX: usize = 4096;
-/// 1 GiB: what all connections of a proxy together may hold of what nobody has read yet. A connection that finds no
-/// share of it goes on with [`WINDOW_BYTES_MIN`].
+/// 1 GiB: unread bytes that all connections of a proxy together may hold. A connection that gets no share of it goes on
+/// with [`WINDOW_BYTES_MIN`].
 pub const WINDOW_BYTES_TOTAL: u64 = 1024 * 1024 * 1024;
-/// 64 KiB: the window of a connection for which there is no more: 640 kB/s at 100 ms.
+/// 64 KiB: the window of a connection that gets no share: 640 kB/s at 100 ms.
 pub const WINDOW_BYTES_MIN: u32 = 64 * 1024;
 /// Bytes of a request before its operation: the frame of the message, the version and the token.
 pub const REQUEST_HEAD_BYTES_MAX: usize = TOKEN_BYTES_MAX + 16;
@@ -164,7 +161,7 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = TOKEN_BYTES_MAX + 16;
 pub const REQUESTS_MAX: u64 = 512;
 /// Requests that read whole releases, as a difference does, shared by the users; each holds some 32 MiB while at work.
 pub const READERS_MAX: u64 = 64;
-/// Those of them at work at a time; the others wait in the order in which they came.
+/// Those of them that work at a time; the others wait in the order in which they came.
 pub const READERS_AT_WORK_MAX: usize = 4;
 /// Requests under way on one connection.
 pub const REQUESTS_PER_CONNECTION: u32 = 16;
@@ -174,24 +171,24 @@ pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// connection notices within half a minute; this is for one that lives and has nothing to say, as a proxy
 /// that commits a release of hundreds of gigabytes, or delivers one.
 pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
-/// 256 MiB: all of an answer to a question, as a difference of two releases of a million files with long paths. An agent
-/// holds it.
+/// 256 MiB: a whole answer to a question, as a difference of two releases of a million files with long paths. The agent
+/// holds it in memory.
 pub const ANSWER_TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// How long an answer may take to come to its end.
+/// How long an answer may take in all.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
-/// The same of what works through all of a store, and of deliveries, which are tried for a day.
+/// The same for operations on a whole store, and for deliveries, which are tried for a day.
 pub const ANSWER_TIME_LONG_MAX: Duration = Duration::from_secs(25 * 60 * 60);
-/// When an agent that has nothing to ask for yet says who it is, so that the proxy does not end the connection.
+/// When an agent that has nothing to ask for yet identifies itself, so that the proxy does not end the connection.
 pub const INTRODUCTION_TIME: Duration = Duration::from_secs(4);
-/// How long a conversation may go on without progress, whatever is said in it: something new that is stored, told or
-/// asked for, [`PROGRESS_BYTES_MIN`] of it.
+/// How long a conversation may go on without progress: without [`PROGRESS_BYTES_MIN`] of something new that is stored,
+/// told or asked for.
 pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// The same for an agent that pulls, whose proxy may work for [`PEER_PAUSE_MAX`] without a word: twice that.
 pub const PULL_PROGRESS_TIME_MAX: Duration = Duration::from_secs(30 * 60);
-/// 16 KiB: what counts as progress, so that a conversation that only drips ends. The slowest link that a push gets
-/// through carries some 600 B a second: one message has to arrive within [`PROGRESS_TIME_MAX`].
+/// 16 KiB: the least that counts as progress. The slowest link that a push gets through carries some 600 B a second, as one
+/// message has to arrive within [`PROGRESS_TIME_MAX`].
 pub const PROGRESS_BYTES_MIN: u64 = 16 * 1024;
-/// How often a proxy that is at work says so.
+/// How often a proxy at work says so.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a proxy may say nothing but that it is at work: while it rebuilds archives, or delivers what takes long.
 pub const WORK_TIME_MAX: Duration = Duration::from_secs(6 * 3600);

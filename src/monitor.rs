@@ -27,7 +27,7 @@ pub trait Monitor: Send + Sync {
         let _ = (phase, bytes);
     }
 
-    /// So many bytes have crossed the link so far, both ways together.
+    /// Reports the bytes that have crossed the link so far, both ways together.
     fn crossed(&self, bytes: u64) {
         let _ = bytes;
     }

@@ -39,10 +39,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether `selector` can mean this record: what whoever asked can tell by itself.
+    /// Whether `selector` can mean this record, as far as the agent can know.
     ///
-    /// A whole id means its release alone. Fewer digits mean a release that begins so, or one with that very label, from
-    /// before such labels were refused. Whether a label, or the latest, is another release is the proxy's word.
+    /// A whole id means its release alone. Fewer digits mean a release whose id begins so, or one with that label, from
+    /// before such labels were refused. Which release a label means, or is the latest, only the proxy knows.
     pub fn is_meant_by(&self, selector: &Selector) -> bool {
         let is_labelled = selector.at.as_ref().is_none_or(|at| self.labels.contains(at));
         let is_release = match (selector.release(), selector.digits()) {
@@ -115,7 +115,7 @@ pub struct DeliveryReport {
     pub reused_bytes: u64,
     /// Whether the destination had this release already.
     pub already: bool,
-    /// What is worth telling besides, as of an old copy that could not be removed.
+    /// Notes, for example about an old copy that could not be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

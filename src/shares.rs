@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// So many units, and who holds how many of them.
+/// A number of units, and how many of them each user holds.
 #[derive(Debug)]
 pub struct Shares<K: Eq + Hash + Clone> {
     capacity: u64,
@@ -22,12 +22,12 @@ struct Held<K> {
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
-    /// Nobody holds anything yet.
+    /// Makes shares of `capacity` units, all free.
     pub fn new(capacity: u64) -> Arc<Self> {
         Arc::new(Self { capacity, held: Mutex::new(Held { total: 0, by: HashMap::new() }) })
     }
 
-    /// Takes `units` for `who`, until the share is dropped; nothing where `who` would hold more than is left.
+    /// Takes `units` for `who` until the share is dropped; none where `who` would hold more than is left.
     pub fn take(self: &Arc<Self>, who: &K, units: u64) -> Option<Share<K>> {
         let mut held = self.held();
         let (left, own) = (self.capacity - held.total, held.by.get(who).copied().unwrap_or_default());
@@ -40,7 +40,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Some(Share { of: Arc::clone(self), who: who.clone(), units })
     }
 
-    /// How many units `who` holds.
+    /// Returns the number of units that `who` holds.
     pub fn held_by(&self, who: &K) -> u64 {
         self.held().by.get(who).copied().unwrap_or_default()
     }
@@ -59,7 +59,7 @@ pub struct Share<K: Eq + Hash + Clone> {
 }
 
 impl<K: Eq + Hash + Clone> Share<K> {
-    /// How many.
+    /// Returns the number of units.
     pub fn units(&self) -> u64 {
         self.units
     }

@@ -1,28 +1,28 @@
-//! Notices a conversation that no longer gets on, whatever is said in it.
+//! Notices a conversation without progress, even if messages still come.
 //!
-//! Reads no clock: whoever asks says what time it is.
+//! Reads no clock: callers pass the time.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::PROGRESS_BYTES_MIN;
 
-/// Since when there was no progress worth the name.
+/// Measures the time since the last progress.
 #[derive(Debug, Clone)]
 pub struct Watch {
     since: Instant,
-    /// How far it was then.
+    /// The progress at that time.
     progress: u64,
     time_max: Duration,
 }
 
 impl Watch {
-    /// Begins at `now`; without progress it is over after `time_max`.
+    /// Starts at `now`; without progress the time is over after `time_max`.
     pub fn new(now: Instant, time_max: Duration) -> Self {
         Self { since: now, progress: 0, time_max }
     }
 
-    /// Hears how far the conversation is, in bytes of what was new in it; the time from `begin`, when the peer had said
-    /// it, until `now` was this side's.
+    /// Notes the conversation's progress, in bytes of something new. Does not count the time from `begin`, when the peer's
+    /// message had come, until `now`, as this side was working.
     pub fn hear(&mut self, progress: u64, begin: Instant, now: Instant) {
         if progress >= self.progress + PROGRESS_BYTES_MIN {
             (self.progress, self.since) = (progress, now);
@@ -31,12 +31,12 @@ impl Watch {
         }
     }
 
-    /// Begins anew: what took its time was not the peer's.
+    /// Starts the time again, as this side was working.
     pub fn renew(&mut self, now: Instant) {
         self.since = now;
     }
 
-    /// How long it may still go on like this; none once that is over.
+    /// Returns the time left without progress; none once it is over.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         self.time_max.checked_sub(now - self.since).filter(|left| !left.is_zero())
     }

@@ -14,7 +14,7 @@ pub enum Error {
     #[error("no thread could be started: {0}")]
     Start(#[source] io::Error),
     /// The thread ended in a panic.
-    #[error("a thread failed inside; what it lacked stands in the log, or above")]
+    #[error("a thread panicked; the log, or the lines above, say why")]
     Panicked,
 }
 

@@ -22,10 +22,10 @@ pub struct Collected {
     pub dead_chunks_left: u64,
     /// Whether chunks wait for pushes under way; the next run takes them.
     pub waits_for_pushes: bool,
-    /// Releases whose manifests, and pushes whose records, cannot be read: what they need is unknown, so that
-    /// nothing is removed while there are any.
+    /// Releases whose manifests, and pushes whose records, cannot be read. Nothing is removed while there are any, as their
+    /// chunks are unknown.
     pub unreadable: u64,
-    /// Packs that would be rewritten if the disk had room for what is alive in them.
+    /// Packs that were not rewritten, as the disk has no room for what is alive in them.
     pub packs_without_room: u64,
 }
 
@@ -72,13 +72,13 @@ pub struct Verified {
     pub indexed: u64,
     /// Chunks healed from delivered copies.
     pub healed_chunks: u64,
-    /// Damaged records of pushes that could not be mended and are let go.
+    /// Damaged records of pushes that could not be mended and were given up.
     pub records_let_go: u64,
     /// Releases that lack chunks, after all repairs.
     pub incomplete: Vec<Incomplete>,
 }
 
-/// A release that is removed, or would be, and what that changes for those who name releases otherwise.
+/// A release that was removed, or would be, and what that changes for labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     /// The push that was named.
@@ -102,12 +102,12 @@ pub struct LabelFate {
     pub sequence: u64,
     /// What it means afterwards: an older release, or nothing.
     pub then: Option<ReleaseId>,
-    /// Whether it is what the release was named by.
+    /// Whether the user named the release by it.
     pub named: bool,
 }
 
 impl Removal {
-    /// Finds out what goes with `record`, which `selector` means; `records` are all of the application, oldest first.
+    /// Finds what goes with `record`, which `selector` means; `records` are the application's, oldest first.
     pub fn of(records: &[Record], selector: &Selector, record: Record) -> Self {
         let goes = |other: &&Record| other.release == record.release;
         let newest = |label: &Label, among: &dyn Fn(&Record) -> bool| {
@@ -129,8 +129,8 @@ impl Removal {
         Self { record, pushes, labels, latest, removed: false }
     }
 
-    /// Whether more goes than was named: other labels of a release that was named by a label, or labels that would mean
-    /// an older release from then on.
+    /// Whether more would go than the user named: other labels, where the release was named by a label; or labels that would
+    /// then mean an older release.
     pub fn takes_more(&self) -> bool {
         let by_label = self.labels.iter().any(|fate| fate.named);
         self.labels.iter().any(|fate| !fate.named && (by_label || fate.then.is_some()))

@@ -489,6 +489,16 @@ fn sketch() -> Sketch {
     Sketch::of(&bytes).expect("it is long")
 }
 
+fn proxy_info() -> ProxyInfo {
+    ProxyInfo {
+        whit: "0.1.0".to_owned(),
+        user: name("ada"),
+        space: name("shop"),
+        expires: None,
+        now: 1_750_000_000,
+    }
+}
+
 #[test]
 fn the_protocol_is_as_its_document_says() {
     let (segment, root) = manifest();
@@ -507,13 +517,6 @@ fn the_protocol_is_as_its_document_says() {
         reused_bytes: 12,
         already: false,
         notes: Vec::new(),
-    };
-    let info = ProxyInfo {
-        whit: "0.1.0".to_owned(),
-        user: name("ada"),
-        space: name("shop"),
-        expires: None,
-        now: 1_750_000_000,
     };
     let chunks = batch(&CONTENT);
     let request = Request::new("whit1.x.y", &Operation::Identify);
@@ -589,7 +592,7 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-reply-outline", message(&PullReply::Outline(outline()))),
         ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
-        ("answer-identity", message(&Answer::Identity(info))),
+        ("answer-identity", message(&Answer::Identity(proxy_info()))),
     ]);
     messages.extend(of_access());
     Document::open("PROTOCOL.md").check(&messages);

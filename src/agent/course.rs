@@ -1,4 +1,4 @@
-//! Whether a push gets on, as its agent sees it.
+//! Notices, at the agent, a push that no longer gets on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,24 +8,24 @@ use crate::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
 use crate::record::DeliveryEvent;
 use crate::wire::PushReply;
 
-/// Between two looks, at least and at most.
+/// The shortest and the longest time between two looks.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 
-/// When one push got on last.
+/// Remembers when one push last got on.
 ///
-/// That it is at work, the proxy may say for long, but not for ever.
+/// A proxy may say for a long time that it is at work, but not for ever.
 #[derive(Debug)]
 pub(super) struct Course<'a> {
-    /// How long the proxy may owe a word while nothing moves.
+    /// How long the proxy may owe an answer while nothing moves.
     quiet_max: Duration,
-    /// Told where something new was stored.
+    /// Set once something new was stored.
     stored: &'a AtomicBool,
-    /// When something was said or done that was new.
+    /// The last time that something new was said or done.
     news: Instant,
-    /// When anything was said, or left this side.
+    /// The last time that the proxy said anything, or that bytes left this side.
     word: Instant,
-    /// What had left by then.
+    /// Bytes that had left this side by then.
     sent_bytes: u64,
     /// Messages that were stored by then.
     stored_messages: u64,
@@ -38,13 +38,13 @@ impl<'a> Course<'a> {
         Self { quiet_max, stored, news: now, word: now, sent_bytes: 0, stored_messages: 0 }
     }
 
-    /// Something new was done, or it is not the proxy's turn.
+    /// Notes that something new was done, or that it is not the proxy's turn.
     pub fn goes_on(&mut self) {
         (self.news, self.word) = (Instant::now(), Instant::now());
     }
 
-    /// The proxy has said something; `deliveries` are the last states that it told of. Gives whether it says more than that
-    /// it is at work.
+    /// Notes a reply of the proxy; `deliveries` are the last states that it reported. Returns false where the reply says no
+    /// more than that the proxy is at work.
     pub fn hears(&mut self, reply: &PushReply, deliveries: &[DeliveryEvent]) -> bool {
         self.word = Instant::now();
         let is_new = match reply {
@@ -62,19 +62,19 @@ impl<'a> Course<'a> {
         is_new
     }
 
-    /// How often an agent that has nothing else to do is to look.
+    /// Returns how often an agent that has nothing else to do should look.
     pub fn look_every(&self) -> Duration {
         (self.quiet_max / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
     }
 
-    /// Looks whether the push gets on while it is the proxy's turn; this side has sent so many bytes.
+    /// Checks that the push gets on while it is the proxy's turn; this side has sent `sent` bytes so far.
     ///
     /// # Errors
     /// [`Error::Stalled`].
     pub fn look(&mut self, sent_bytes: u64) -> Result<()> {
         let now = Instant::now();
         if sent_bytes >= self.sent_bytes + PROGRESS_BYTES_MIN {
-            // What the proxy is to answer is on its way.
+            // The message that the proxy has to answer is still on its way.
             (self.sent_bytes, self.word) = (sent_bytes, now);
         }
         for (since, limit) in [(self.word, self.quiet_max), (self.news, WORK_TIME_MAX)] {

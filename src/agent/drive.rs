@@ -75,7 +75,7 @@ pub(super) struct Drive<'a> {
     pub renewals: mpsc::Receiver<String>,
     /// Whether the conversation is over.
     pub finished: bool,
-    /// Whether it gets on.
+    /// Notices when the push no longer gets on.
     pub course: Course<'a>,
 }
 
@@ -139,7 +139,7 @@ impl Drive<'_> {
         result
     }
 
-    /// Looks whether the push gets on, where it is the proxy's turn.
+    /// Checks that the push gets on, where it is the proxy's turn.
     fn look(&mut self) -> Result<()> {
         if !self.machine.awaits_reply() || self.machine.is_sending() {
             self.course.goes_on();
@@ -246,7 +246,7 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Waits until so many bytes may be sent; a new token goes first.
+    /// Waits until `bytes` may be sent; a new token goes first.
     async fn wait_for_turn(&mut self, bytes: usize) -> Result<()> {
         let turn = self.throttle.take(bytes);
         tokio::pin!(turn);

@@ -188,8 +188,8 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// What was found by sketches, and what is kept here: of two for the same chunks the one that was found by content, where it
-/// is for most of them.
+/// Chooses between older content found by sketches and content kept here. Where both are for the same chunks, takes what
+/// was found by content, if it covers most of them.
 pub(super) fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
     let common = |one: &Resembled, other: &Resembled| {
         let end = (one.first + one.count).min(other.first + other.count);

@@ -1,7 +1,7 @@
-//! What the proxy says of a push, read as it comes, whatever the agent is at.
+//! Reads the proxy's replies in a push as they come, whatever the agent is doing.
 //!
-//! An agent that read only while it does not send would wait for a proxy that waits for it. What is read and not acted on
-//! is bounded by what was asked for (PROTOCOL 3, *Credit*).
+//! An agent that does not read while it sends would wait for a proxy that waits for it. The number of bytes read and not
+//! yet acted on is bounded by what the agent asked for (PROTOCOL 3, *Credit*).
 
 use tokio::task::JoinHandle;
 
@@ -14,14 +14,14 @@ use crate::wire::PushReply;
 #[derive(Debug)]
 pub(super) struct Inbox {
     backlog: Backlog,
-    /// Gone once its end was told.
+    /// None once the end was reported.
     reader: Option<JoinHandle<Result<()>>>,
 }
 
 impl Inbox {
     /// Starts to read.
     pub fn open(receiver: Receiver) -> Self {
-        // Whoever acts on it knows when a word is due.
+        // Whoever acts on the replies knows when one is due.
         let mut receiver = receiver.with_pause(WORK_TIME_MAX);
         let (said, backlog) = replies();
         let reader = tokio::spawn(async move {
@@ -33,10 +33,10 @@ impl Inbox {
         Self { backlog, reader: Some(reader) }
     }
 
-    /// The next word; none at the end. May be cancelled.
+    /// Returns the next reply; none at the end. May be cancelled.
     ///
     /// # Errors
-    /// The link's, once all that came before is told; a proxy that says more than it was asked.
+    /// An error of the link, once all earlier replies are taken; a proxy that says more than it was asked.
     pub async fn next(&mut self) -> Result<Option<PushReply>> {
         if let Some(reply) = self.backlog.next().await {
             return Ok(Some(reply));

@@ -28,7 +28,7 @@ pub struct Scanned {
     pub spool: Spool,
     /// Archives that were taken apart.
     pub apart: Apart,
-    /// What the release does not keep of the input.
+    /// Counts what the release does not keep of the input.
     pub dropped: Vec<Dropped>,
     /// Gone once it is remembered.
     pub seen: Mutex<Option<Seen>>,

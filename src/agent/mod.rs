@@ -82,14 +82,14 @@ pub enum Error {
     /// The proxy ended a conversation in its middle.
     #[error("the proxy ended the conversation before it was done")]
     Ended,
-    /// The proxy owes a word, and nothing moves.
-    #[error("nothing has moved for {0} s, and it is the proxy's turn")]
+    /// The proxy owes an answer, and nothing moves.
+    #[error("the proxy did not answer for {0} s")]
     Stalled(u64),
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
-    /// An answer that goes on and on.
-    #[error("the proxy's answer did not come to an end after {bytes} B")]
+    /// An answer without an end.
+    #[error("the proxy's answer did not end after {bytes} B")]
     Endless {
         /// What came of it.
         bytes: u64,

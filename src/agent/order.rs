@@ -36,9 +36,9 @@ pub struct Order {
     pub keep_bytes: u64,
     /// Bytes a second that may be sent.
     pub upload_rate_max: Option<f64>,
-    /// How long to try again where nothing new gets stored.
+    /// How long to go on trying while nothing new gets stored.
     pub patience: Duration,
-    /// How much of the negotiation is under way at a time.
+    /// Bounds what is under way of the negotiation at a time.
     pub window: Window,
     /// Whether archives and executables are pushed as plain bytes, instead of as what is in them.
     pub raw: bool,

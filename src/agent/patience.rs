@@ -1,15 +1,15 @@
-//! How long an agent goes on trying where nothing new gets stored.
+//! Decides how long an agent goes on trying while nothing new gets stored.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::CONNECT_TIME_MAX;
 
-/// The shortest time in which it is worth to try once more.
+/// The shortest time in which another try is worthwhile.
 const TRY_MIN: Duration = Duration::from_secs(1);
-/// Before the second try; doubled for each further one, six times.
+/// The wait before the second try; it doubles with each further one, six times.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 
-/// Tries since something new was stored last.
+/// Counts the tries since something new was last stored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     deadline: Instant,
@@ -22,7 +22,7 @@ impl Patience {
         Self { deadline: Instant::now() + limit, tries: 0 }
     }
 
-    /// How long to wait before the next try; none where there is no time for one.
+    /// Returns how long to wait before the next try; none where no time is left for one.
     pub fn wait(&mut self) -> Option<Duration> {
         let left = self.left().checked_sub(TRY_MIN)?;
         let wait = WAIT_MIN * (1 << self.tries.min(6));
@@ -30,12 +30,12 @@ impl Patience {
         Some(wait.min(left))
     }
 
-    /// How long the next try may take to connect.
+    /// Returns how long the next try may take to connect.
     pub fn connect_time(&self) -> Duration {
         self.left().clamp(TRY_MIN, CONNECT_TIME_MAX)
     }
 
-    /// Leaves out time that was not spent on trying.
+    /// Does not count `time`, which was spent on something else.
     pub fn excuse(&mut self, spent: Duration) {
         self.deadline += spent;
     }

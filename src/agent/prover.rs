@@ -1,4 +1,4 @@
-//! Proves to the proxy that this machine has chunks, which then need not cross.
+//! Proves to the proxy that this machine has certain chunks, so that they need not cross the link.
 
 use serde_bytes::ByteArray;
 
@@ -8,12 +8,12 @@ use super::scan::Spool;
 use crate::push;
 use crate::wire::{Challenge, Possession};
 
-/// Answers a challenge about some segments' chunks: reads them again, from where they were scanned. Blocks.
+/// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
 ///
 /// Memory: one chunk.
 ///
 /// # Errors
-/// A file cannot be read, or is not what it was; the challenge is about other segments.
+/// A file cannot be read or has changed; the challenge is about other segments.
 pub(super) fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
     let mut marks = challenge.marks.iter();
     let mut possession = Possession::new(&challenge.nonce);

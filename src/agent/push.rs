@@ -57,7 +57,9 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
                 Some(earlier) => earlier.whole().await?,
                 None => read_input(session, order, monitor, trust).await?,
             };
-            lost.iter_mut().for_each(|patience| patience.excuse(reading.elapsed()));
+            if let Some(patience) = &mut lost {
+                patience.excuse(reading.elapsed());
+            }
             attempt(session, order, monitor, begin, trust, input.insert(next), &stored).await
         };
         let error = match attempted.await {
@@ -85,7 +87,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
                 continue;
             }
             _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
-                // Words alone are no progress: what ends at the same point each time would never end.
+                // Only stored content is progress: a push that fails at the same point each time would never end.
                 if stored.into_inner() {
                     lost = None;
                 }
@@ -247,8 +249,6 @@ async fn attempt(
         course: Course::new(session.quiet_max(order.patience), stored),
     };
     let result = drive.run(actions, receiver, fed, input).await;
-    let (bytes, unseen, round_trips) = (drive.bytes, drive.unseen_chunks, drive.machine.round_trips());
-    let (committed, deliveries) = (drive.committed.take(), std::mem::take(&mut drive.deliveries));
     drop(drive.jobs.take());
     match &result {
         Ok(()) => drive.sender.finish()?,
@@ -258,10 +258,10 @@ async fn attempt(
     result?;
     let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, dropped, seen } = scanned.as_ref();
-    let recorded = committed.as_ref().map(|(record, ..)| record);
+    let recorded = drive.committed.as_ref().map(|(record, ..)| record);
     let release = super::check_pushed(recorded, &order.app, root.release())?;
     let counters = session.counters();
-    let (seconds, record) = match committed {
+    let (seconds, record) = match drive.committed.take() {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
         None => (begin.elapsed().as_secs_f64(), None),
     };
@@ -296,14 +296,14 @@ async fn attempt(
         files_remembered,
         archives: *apart,
         dropped: dropped.clone(),
-        bytes,
-        chunks: ReceiptChunks { total: root.totals.chunks, unseen },
+        bytes: drive.bytes,
+        chunks: ReceiptChunks { total: root.totals.chunks, unseen: drive.unseen_chunks },
         wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
-        round_trips: round_trips + 1,
+        round_trips: drive.machine.round_trips() + 1,
         seconds,
         peak_rss: receipt::peak_rss(),
         explained: drive.explained.take().unwrap_or_default().finish(),
-        delivered: deliveries,
+        delivered: std::mem::take(&mut drive.deliveries),
     })
 }
 

@@ -26,7 +26,7 @@ pub struct Receipt {
     pub files_remembered: u64,
     /// Archives that were taken apart.
     pub archives: Apart,
-    /// What the release does not keep of what was pushed, by kind.
+    /// Counts by kind what the release does not keep of the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
     /// Bytes of content.

@@ -1,4 +1,4 @@
-//! Tokens that are renewed while a conversation goes on: a file that holds one is read again.
+//! Reads a token's file again while a conversation goes on, so that a newer token takes over.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::blocking;
 use crate::files;
 use crate::token::claimed;
 
-/// More is no token.
+/// A longer file holds no token.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// A few reads of a small file: well below what any token is good for.
+/// How often to read the file, which is small: well below the lifetime of any token.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What a file holds, where that is a token of the same user and space as `current`, and another one.
+/// Returns the token in a file, where it differs from `current` and is of the same user and space.
 ///
 /// A file that is gone, or half written, holds none.
 fn renewed(file: &Path, current: &str) -> Option<String> {
@@ -24,7 +24,7 @@ fn renewed(file: &Path, current: &str) -> Option<String> {
     (text != current && (new.user, new.space) == (old.user, old.space)).then_some(text)
 }
 
-/// New tokens as they come, until nobody hears of them; none at all without a file.
+/// Sends new tokens as they come, until nobody receives them; none without a file.
 pub(super) fn watch(file: Option<&Path>, current: &str) -> mpsc::Receiver<String> {
     let (tokens, new) = mpsc::channel(1);
     let Some(file) = file.map(Path::to_owned) else { return new };
@@ -48,7 +48,7 @@ pub(super) fn watch(file: Option<&Path>, current: &str) -> mpsc::Receiver<String
     new
 }
 
-/// The token to begin a request with: what the file holds by now, where it is a good successor.
+/// Returns the token to begin a request with: the file's, where it is a good successor of `current`.
 pub(super) async fn latest(file: Option<&Path>, current: &str) -> String {
     let Some(file) = file.map(Path::to_owned) else { return current.to_owned() };
     let before = current.to_owned();

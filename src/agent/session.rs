@@ -58,11 +58,11 @@ struct Current {
     introduction: Arc<Introduction>,
 }
 
-/// Says who the agent is where it has nothing to ask for yet, as while it reads a large input: a proxy ends a connection on
-/// which no token comes.
+/// Identifies an agent that has nothing to ask for yet, as while it reads a large input: a proxy ends a connection on which
+/// no token comes.
 #[derive(Debug)]
 struct Introduction {
-    /// Whether something was asked.
+    /// Whether a request was sent.
     asked: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -76,7 +76,7 @@ impl Introduction {
             if was_asked.load(Ordering::Relaxed) {
                 return;
             }
-            // What is wrong with the connection or the token, the next request says.
+            // The next request reports what is wrong with the connection or the token.
             if let Ok((mut sender, mut receiver)) = connection.open().await
                 && sender.send(&Request::new(&token, &Operation::Identify)).await.is_ok()
                 && sender.finish().is_ok()
@@ -107,18 +107,19 @@ impl Session {
         Ok(Self { access: access.clone(), options: options.clone(), current, token_file: None })
     }
 
-    /// The same, that goes on with newer tokens of the same user and space as they are written to a file.
+    /// Goes on with newer tokens of the same user and space as they are written to `file`.
     #[must_use]
     pub fn with_token_file(self, file: PathBuf) -> Self {
         Self { token_file: Some(file), ..self }
     }
 
-    /// New tokens, as they come while a request goes on.
+    /// Returns the new tokens that come while a request goes on.
     pub(super) fn renewals(&self) -> mpsc::Receiver<String> {
         renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 
-    /// The same, for at most `limit` where the proxy cannot be reached; at least once. `monitor` hears of each try.
+    /// Opens a session, trying for at most `limit` where the proxy cannot be reached, and at least once. Tells `monitor` of
+    /// each try.
     ///
     /// # Errors
     /// As [`Session::open`]; the last try's, where none succeeds.
@@ -145,7 +146,7 @@ impl Session {
         }
     }
 
-    /// Connects anew, after the connection was lost; what it has cost stays counted. Takes at most `connect_time`.
+    /// Connects again after the connection was lost, within `connect_time`. Keeps the counts of bytes.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -168,7 +169,7 @@ impl Session {
         self.current().connection.clone()
     }
 
-    /// How long a proxy may owe a word while nothing moves, where an agent goes on trying for `patience`.
+    /// Returns how long a proxy may owe an answer while nothing moves, for an agent that goes on trying for `patience`.
     pub(super) fn quiet_max(&self, patience: Duration) -> Duration {
         let link::Options { silence_max, pause_max, .. } = self.options;
         patience.clamp(silence_max, pause_max.max(silence_max))
@@ -184,7 +185,7 @@ impl Session {
         introduction.asked.store(true, Ordering::Relaxed);
         let (mut sender, mut receiver) = connection.open().await?;
         if let Err(error) = sender.send(&Request::new(&token, operation)).await {
-            // A proxy that refuses reads no further: why it does is the better reason.
+            // A proxy that refuses stops reading: report its reason instead.
             return match timeout(HEAR_OUT, receiver.receive::<Answer>()).await {
                 Ok(Ok(Some(Answer::Refused(refusal)))) => Err(Error::Refused(refusal)),
                 _ => Err(error.into()),
@@ -193,8 +194,8 @@ impl Session {
         Ok((sender, receiver))
     }
 
-    /// Asks a question and hands each part of the answer to `take`. That the answer is about the releases that were named is
-    /// checked.
+    /// Asks a question and hands each part of the answer to `take`. Checks that the answer is about the releases that the
+    /// question names.
     ///
     /// # Errors
     /// The connection is lost, the proxy refused, it answered for another release, or [`Error::Endless`].
@@ -206,7 +207,7 @@ impl Session {
             _ => ANSWER_TIME_MAX,
         };
         let (sender, mut receiver) = self.request(operation).await?;
-        // Where it fails, the proxy has refused already, and says so.
+        // Where this fails, the proxy has already refused and says why.
         drop(sender.finish());
         let mut asked = operation.selectors().into_iter();
         let answered = async {

@@ -28,7 +28,7 @@ pub struct AccessArgs {
     /// The token to show [env: `WHIT_TOKEN`, which others of this machine do not see].
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// A file that holds the token, and newer ones as they come: it is read again while a command runs
+    /// A file that holds the token. It is read again while a command runs, so that a newer token can replace it
     /// [env: `WHIT_TOKEN_FILE`].
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
@@ -56,7 +56,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct Open {
     /// The session.
     pub session: Session,
-    /// The proxy or the data folder, for people.
+    /// Names the proxy or the data folder for people.
     pub place: String,
     embedded: Option<Embedded>,
     output: Output,
@@ -72,8 +72,8 @@ impl Open {
         }
     }
 
-    /// Runs `work` on the session, to its end or to Ctrl-C, and closes everything in order; a second Ctrl-C leaves that
-    /// to the next command.
+    /// Runs `work` on the session to its end or to Ctrl-C, then closes everything in order. A second Ctrl-C ends the
+    /// program at once.
     pub async fn run<T>(self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
         let result = tokio::select! {
             result = work(&self.session) => result,
@@ -150,8 +150,8 @@ impl AccessArgs {
         Ok(Open { session, place, embedded, output: output.clone() })
     }
 
-    /// What the command line names; else what the environment names; else what was logged in to; else the user's
-    /// own folder. Where a flag overrides a variable that names another place, that is said.
+    /// Returns the place that the command line names, else the environment, else the login; else the user's own folder.
+    /// Notes a variable or login that is overridden by another place.
     fn place(&self, output: &Output) -> Result<Place, Error> {
         let (proxy, data) = (variable("WHIT_PROXY"), variable("WHIT_DATA"));
         let overridden = |set: &str, used: &str| output.note(&format!("{set} is set, {used} is used"));
@@ -184,7 +184,7 @@ impl AccessArgs {
 
     /// The data folder, where the proxy is inside the command.
     pub fn data_inside(&self) -> Result<Option<PathBuf>, Error> {
-        // What is overridden is said when the proxy is opened.
+        // Opening the proxy notes what is overridden.
         Ok(match self.place(&Output::new(false, true))? {
             Place::Inside(data) => Some(data),
             Place::Remote(_) => None,
@@ -201,7 +201,7 @@ impl AccessArgs {
         Ok(Place::Remote(Access { url, token }))
     }
 
-    /// The token that the command line gives, else the one that the environment gives.
+    /// Returns the command line's token, else the environment's.
     fn token(&self) -> Result<Option<String>, Error> {
         if let Some(token) = &self.token {
             return Ok(Some(token.trim().to_owned()));
@@ -214,7 +214,7 @@ impl AccessArgs {
         Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
     }
 
-    /// The file that the token is read from, and read again from, where it is not given otherwise.
+    /// Returns the file to read the token from, again and again, unless the token itself is given.
     fn file_of_token(&self) -> Option<PathBuf> {
         if self.token.is_some() || (self.token_file.is_none() && variable("WHIT_TOKEN").is_some()) {
             return None;
@@ -223,7 +223,7 @@ impl AccessArgs {
     }
 }
 
-/// Checks that folders to deliver to do not lie in one another, nor in the data folder.
+/// Checks that no folder to deliver to contains another, or the data folder, or lies in it.
 fn check_apart(local: &[(DestinationName, Directory)], data: &Path) -> Result<(), Error> {
     let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
     for (place, (_, directory)) in local.iter().enumerate() {
@@ -243,7 +243,7 @@ fn check_apart(local: &[(DestinationName, Directory)], data: &Path) -> Result<()
     Ok(())
 }
 
-/// The token of `whit login` to that very address.
+/// Returns the token of `whit login`, if that was to this address.
 fn remembered(url: &ProxyUrl) -> Result<String, Error> {
     let login = read_login()?.filter(|login| login.proxy == *url);
     login.map(|login| login.token).ok_or_else(|| {
@@ -254,7 +254,7 @@ fn remembered(url: &ProxyUrl) -> Result<String, Error> {
     })
 }
 
-/// A variable of the environment; an empty one is as good as none.
+/// Reads a variable of the environment; an empty one counts as unset.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -264,7 +264,7 @@ fn text(name: &str, value: OsString) -> Result<String, Error> {
     value.into_string().map_err(wrong)
 }
 
-/// An address without its fingerprint, for people.
+/// Returns an address without its fingerprint, for people.
 fn host_of(url: &ProxyUrl) -> String {
     let url = url.to_string();
     url.split('#').next().unwrap_or_default().to_owned()

@@ -20,8 +20,8 @@ pub struct DeliverArgs {
     /// A destination of the proxy, or dir:PATH where the proxy is inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
     to: Vec<String>,
-    /// What becomes of symbolic links that lead outside the release, at each dir:PATH; other destinations have it in
-    /// their configuration.
+    /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration says it for other
+    /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: LinksToo,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
     output.report_with(&value, ended, || events.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-/// How one delivery ended, as a sentence.
+/// Says how one delivery ended.
 fn line(event: &DeliveryEvent) -> String {
     let delivered = matches!(event.state, DeliveryState::Delivered(_));
     let to = if delivered { "delivered to " } else { "not delivered: " };

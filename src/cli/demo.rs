@@ -26,7 +26,7 @@ CARGO_HOME, as it has for this build's own dependencies. Starts a proxy with emp
 pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte. Compresses
 as for a link of 20 Mbit/s.";
 
-/// 20 Mbit/s, in bytes a second: what the demo shows is of use on links like this, and does not depend on the machine.
+/// 20 Mbit/s, in bytes a second: a link on which whit is of use. So the bytes do not depend on the machine.
 const LINK_RATE: f64 = 20e6 / 8.0;
 
 /// Push two releases through a proxy of its own and show what crossed.

@@ -135,11 +135,11 @@ pub(crate) enum Error {
     Output(io::Error),
 }
 
-/// What a shell says of a program that a closed pipe ended: 128 and SIGPIPE.
+/// The exit code that a shell gives a program ended by a closed pipe: 128 and SIGPIPE.
 const READER_GONE: u8 = 141;
 
 impl Error {
-    /// Whether whoever read standard output has stopped: no error to speak of.
+    /// Whether the reader of standard output has stopped, which needs no message.
     fn is_reader_gone(&self) -> bool {
         let (Self::Output(source)
         | Self::Rebuild(reassembly::Error::Output { source, .. } | reassembly::Error::OutputEnd(source))) =

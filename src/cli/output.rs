@@ -1,6 +1,6 @@
 //! What commands print: lines for people, JSON for programs, errors with one hint.
 //!
-//! Everything goes through [`Output`]: a report that cannot be written is an error, standard error that is gone is none.
+//! Everything goes through [`Output`]. A report that cannot be written is an error; a closed standard error is not.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::faults::{Fault, Faulty};
 pub struct Output {
     json: bool,
     quiet: bool,
-    /// Whether the one document of `--json` is out.
+    /// Whether the one document of `--json` was printed.
     reported: Arc<AtomicBool>,
 }
 
@@ -33,7 +33,7 @@ impl Output {
         self.quiet
     }
 
-    /// Whether a program reads the report.
+    /// Whether the report is JSON, for a program.
     pub fn is_json(&self) -> bool {
         self.json
     }
@@ -51,12 +51,12 @@ impl Output {
         self.report_with(value, Ok(()), text)
     }
 
-    /// Reports a value, and in the same document how the command ended; returns that.
+    /// Reports a value together with how the command ended, in one document, and returns `ended`.
     ///
-    /// The error is a field of a value that is an object.
+    /// An error becomes a field of the value, which is an object.
     ///
     /// # Errors
-    /// JSON cannot say it, or standard output does not take it; else the error in `ended`.
+    /// JSON cannot hold the value, or standard output does not take it; else the error in `ended`.
     pub fn report_with(
         &self,
         value: &impl Serialize,
@@ -99,15 +99,15 @@ impl Output {
 
     /// Prints an error: the chain, one hint, and for programs the fault, unless a report has it already.
     pub fn error(&self, error: &Error) {
-        // Whoever closed the pipe wants no more words.
+        // The reader closed the pipe: say nothing more.
         if error.is_reader_gone() {
             return;
         }
         if self.json && !self.reported.load(Ordering::Relaxed) {
-            // Where this fails too, standard error has the words.
+            // Where this fails too, standard error still has the text.
             drop(self.document(&json!({ "error": error_fields(error) })));
         }
-        // What is wrong with a configuration is shown over several lines, which are its own.
+        // An error of a configuration has several lines of its own.
         let escape = if matches!(error, Error::Config(_)) { escape::lines } else { escape::text };
         to_stderr(&format!("error: {}", escape(&chain(error))));
         if let Some(hint) = error.hint() {
@@ -116,7 +116,7 @@ impl Output {
     }
 }
 
-/// The error with its causes, each told once.
+/// Returns the error and its causes, each once.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -136,7 +136,7 @@ fn error_fields(error: &Error) -> Value {
     })
 }
 
-/// Prints a line on standard error; where that is gone there is nobody to tell.
+/// Prints a line on standard error, if that is still open.
 pub fn to_stderr(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
@@ -169,7 +169,7 @@ pub fn of_command_line(error: &clap::Error, json: bool) -> u8 {
     error.exit_code()
 }
 
-/// What clap says over several lines: what is wrong, and what to do about it.
+/// Splits clap's message into its error and its hint.
 fn in_one_line(told: &str) -> (String, String) {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (wrong, rest) = told.split_once("\n\n").unwrap_or((told, ""));

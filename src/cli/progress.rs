@@ -1,4 +1,4 @@
-//! Progress: a bar on a terminal, lines now and then elsewhere, and notes.
+//! Progress: a bar on a terminal, a line every few seconds elsewhere, and notes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +20,7 @@ const REDRAWS: u8 = 8;
 /// Between two lines where nobody watches: below the ten seconds after which people and their machines begin to doubt.
 const LINE_EVERY: Duration = Duration::from_secs(9);
 
-/// Progress as `output` wants it; `transfer` is the word for what crosses the link: `sending` or `fetching`.
+/// Returns the progress that `output` wants; `transfer` is the word for transfers: `sending` or `fetching`.
 pub fn monitor(output: &Output, transfer: &'static str) -> Arc<dyn Monitor> {
     if output.is_quiet() {
         Arc::new(Silent)
@@ -31,7 +31,7 @@ pub fn monitor(output: &Output, transfer: &'static str) -> Arc<dyn Monitor> {
     }
 }
 
-/// Says until it is dropped that something is waited for.
+/// Shows until it is dropped that the command waits for something.
 pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn Monitor> {
     let what = what.into();
     if output.is_quiet() {
@@ -50,7 +50,7 @@ pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn M
 /// Between two looks at what has crossed the link.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Does `work`, and tells `monitor` meanwhile what crosses the session's link.
+/// Does `work`, and meanwhile tells `monitor` how many bytes have crossed the session's link.
 pub async fn watched<T>(session: &Session, monitor: &dyn Monitor, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
@@ -79,7 +79,7 @@ struct Bar {
     line: ProgressBar,
     transfer: &'static str,
     phase: Mutex<Option<Phase>>,
-    /// What had crossed the link at the last look, and how fast, in bytes a second.
+    /// Bytes that had crossed the link at the last look, and their rate in bytes a second.
     crossed: Mutex<Option<(Instant, u64)>>,
     speed: Arc<AtomicU64>,
 }
@@ -103,7 +103,7 @@ impl Bar {
         };
         let speed = Arc::clone(&self.speed);
         let style = ProgressStyle::with_template(template).expect("the template is right");
-        // What is nothing yet is not shown.
+        // Leave out numbers that are still zero.
         let style = style.with_key("done", |state: &ProgressState, out: &mut dyn fmt::Write| {
             if state.pos() > 0 {
                 let _ = out.write_str(&output::bytes(state.pos()));
@@ -158,7 +158,7 @@ impl Drop for Bar {
     }
 }
 
-/// A line now and then, for logs; nothing where the work is short.
+/// Prints a line every few seconds, for logs; nothing where the work is short.
 #[derive(Debug)]
 struct Lines {
     shared: Arc<Shared>,
@@ -244,7 +244,7 @@ impl Drop for Lines {
     }
 }
 
-/// What is under way, and how far it is.
+/// The work under way, and how far it is.
 #[derive(Debug, Default)]
 struct Work {
     what: Cow<'static, str>,
@@ -252,9 +252,9 @@ struct Work {
     total: Option<u64>,
     done: u64,
     began: Option<Instant>,
-    /// What has crossed the link since the command began.
+    /// Bytes that have crossed the link since the command began.
     crossed: u64,
-    /// When the last line was said, and what was done and had crossed by then.
+    /// The time of the last line, and what was done and had crossed by then.
     told: Option<(Instant, u64, u64)>,
     ended: bool,
 }
@@ -262,13 +262,13 @@ struct Work {
 impl Work {
     fn begin(&mut self, what: Cow<'static, str>, total: Option<u64>) {
         let began = Some(Instant::now());
-        // What crossed before is not of this.
+        // Bytes that crossed earlier belong to another phase.
         let told = began.map(|now| (now, 0, self.crossed));
         *self =
             Self { what, total, began, told, crossed: self.crossed, ended: self.ended, ..Self::default() };
     }
 
-    /// What there is to say; nothing before something has begun.
+    /// Returns the next line; none before any work has begun.
     fn line(&mut self, now: Instant) -> Option<String> {
         let began = self.began?;
         let (since, done, crossed) =

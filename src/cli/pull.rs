@@ -55,20 +55,20 @@ pub struct PullArgs {
     /// at both ends and a third of the bytes.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
-    /// What becomes of symbolic links that lead outside the release, where whoever pushed it kept them.
+    /// How to treat symbolic links that lead outside the release.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: LinksToo,
     #[command(flatten)]
     access: AccessArgs,
 }
 
-/// What becomes of links that lead outside, where a release is written.
+/// How to treat links that lead outside, where a release is written.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum LinksToo {
-    /// Nothing is written.
+    /// Refuse the release.
     #[default]
     Refuse,
-    /// They are written as they are.
+    /// Write them as they are.
     Keep,
 }
 
@@ -121,11 +121,11 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     output.report(&pulled, || pulled_text(&pulled))
 }
 
-/// Standard output has room for one thing.
+/// Refuses `--json` where standard output is for the content.
 fn check_plain(output: &Output) -> Result<(), Error> {
     if output.is_json() {
         return Err(Error::input(
-            "the release's bytes go to standard output, and no JSON",
+            "standard output is for the content, so there is no place for JSON",
             "leave out --json",
         ));
     }
@@ -181,7 +181,7 @@ async fn tar(
             std::io::stdout().flush().map_err(Error::Output)?;
         }
         TarPlace::Through => {
-            // Made where a link leads to nothing yet.
+            // The link may lead to a file that does not exist yet.
             let file =
                 OpenOptions::new().write(true).create(true).truncate(true).open(file).map_err(cannot)?;
             let mut writer = BufWriter::with_capacity(1024 * 1024, file);
@@ -212,9 +212,9 @@ async fn tar(
 enum TarPlace {
     /// Standard output.
     Output,
-    /// Into what is there, or what a link leads to: a device, a pipe, another file. Its name stays what it is.
+    /// An existing device or pipe, or the target of a link: written to, not replaced.
     Through,
-    /// A file of its own, written aside and renamed. The path is absolute.
+    /// A regular file, written aside and renamed. The path is absolute.
     File(PathBuf),
 }
 
@@ -235,7 +235,7 @@ impl TarPlace {
         }
     }
 
-    /// Where what is fetched waits: on the file system of the tar file where it is one.
+    /// The folder for fetched chunks: on the same file system as the tar file, if that is a regular file.
     fn folder(&self) -> PathBuf {
         match self {
             Self::File(path) => path.parent().map_or_else(std::env::temp_dir, Path::to_owned),

@@ -40,7 +40,7 @@ pub struct PushArgs {
     app: String,
     /// A directory or a file.
     path: PathBuf,
-    /// A word for the release, like v1.2.3, that does not read as an id (6 to 64 of 0-9 a-f); may be given several times.
+    /// A label for the release, like v1.2.3; not 6 to 64 hexadecimal digits, as an id is. May be given several times.
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
     /// Deliver the release there: a destination of the proxy, or dir:PATH where the proxy is inside the
@@ -50,7 +50,7 @@ pub struct PushArgs {
     /// Leave out what matches, in gitignore syntax; may be given several times.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// What becomes of symbolic links that lead outside the tree.
+    /// How to treat symbolic links that lead outside the tree.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: LinksHow,
     /// Push a tree without files, too; it is refused otherwise.
@@ -78,7 +78,7 @@ pub struct PushArgs {
     /// Send no faster than that, like 20mbit.
     #[arg(long, value_name = "RATE")]
     limit_upload: Option<String>,
-    /// How long to go on trying, from the first connection on, while nothing new gets stored.
+    /// How long to go on trying while nothing new gets stored, from the first connection on.
     #[arg(long, value_name = "TIME", default_value = "5m")]
     retry_for: humantime::Duration,
     /// How much pushed content to keep on this host, in MiB for all applications: later pushes send what
@@ -89,17 +89,17 @@ pub struct PushArgs {
     access: AccessArgs,
 }
 
-/// What becomes of links that lead outside the tree.
+/// How to treat links that lead outside the tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum LinksHow {
-    /// They are listed, and nothing is pushed.
+    /// List them and push nothing.
     #[default]
     Refuse,
-    /// They are pushed as they are; a pull and a delivery write them only where they are told to.
+    /// Push them as they are; a pull or a delivery writes them only where it is told to.
     Keep,
-    /// What they lead to is pushed in their place.
+    /// Push what they lead to instead.
     Follow,
-    /// They are left out.
+    /// Leave them out.
     Skip,
 }
 

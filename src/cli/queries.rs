@@ -60,7 +60,7 @@ pub async fn ask(access: &AccessArgs, output: &Output, question: Operation) -> R
     Ok(answers)
 }
 
-/// What the proxy does about a question, and whether that changes what it has.
+/// Returns what the proxy does about a question, and whether that changes what is stored.
 fn words(question: &Operation) -> (&'static str, bool) {
     match question {
         Operation::Verify { repair: false, .. } => ("verifying", false),

@@ -41,7 +41,7 @@ pub struct ServeArgs {
     /// A configuration file: destinations, and defaults for these flags (docs/CONFIG.md).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check the configuration file, say what holds, and end.
+    /// Check the configuration file, print what it says, and end.
     #[arg(long, requires = "config")]
     check_config: bool,
     /// The host that agents are told to connect to [default: the address listened on, or this host's name].
@@ -119,7 +119,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what a configuration file comes to.
+/// Reports what a configuration file says.
 fn report_config(
     config: &Config,
     path: &Path,

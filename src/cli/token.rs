@@ -34,7 +34,7 @@ enum TokenCommand {
     Create(CreateArgs),
     /// List the tokens that were created here, and those that were revoked.
     List,
-    /// Take a token back, at once; what runs with it ends within seconds. There need be no record of it.
+    /// Revoke a token; what runs with it ends within seconds. Any token's id will do, recorded here or not.
     Revoke {
         /// The token's id, as `whit token list` shows it.
         id: String,

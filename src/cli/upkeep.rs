@@ -14,23 +14,22 @@ use crate::upkeep::{Collected, LabelFate, Removal, Verified};
 use crate::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
-Runs beside pushes and may be cut off at any point. What pushes and pulls under way may count on waits for the next
-run; one that gets no further is waited for 5 minutes, any other an hour. Works on a full disk: what the
-configuration keeps in reserve is there for this, packs with nothing in use go first, and no run takes room.";
+Runs beside pushes and may be interrupted at any point. What pushes and pulls under way may still need stays until
+the next run: for 5 minutes where they make no progress, else for an hour. Works on a full disk: it may use the
+configuration's reserve, removes packs with nothing in use first, and never takes room in all.";
 
 const VERIFY_HELP: &str = "\
 Reads every pack, sealed or open, hashes every chunk, compares the index with the packs, reads the records of
-pushes and the archives that are kept, then looks for every chunk of every release. What is found damaged, the
-next push of that content is asked for. With --repair, damaged packs are set aside after their intact chunks
-were kept, index and records are mended, and missing chunks are taken from delivered copies, those at
-destinations and those of `push --to dir:PATH`. Chunks inside archives that were taken apart, and manifests, only a
-push brings back.
+pushes and the archives that are kept, then looks for every chunk of every release. The next push of content that
+was found damaged is asked for it. --repair sets damaged packs aside once their intact chunks are copied, mends
+the index and the records, and takes missing chunks from delivered copies, at destinations and from `push --to
+dir:PATH`. Only a push brings back manifests, and chunks inside archives.
 Exit code 5 where anything is damaged or missing.";
 
 const RM_HELP: &str = "\
-All pushes of the release's content to the application go, with their labels; the content itself goes at the
-next `whit gc`, unless other releases have it. Where a label was named and others mean the same release, or a
-label would come to mean an older release, nothing is removed: they are listed, and the exit code is 2.";
+Removes all pushes of the release's content to the application, with their labels. The next `whit gc` removes the
+content, unless other releases have it. Where you name a label, and other labels name the same release or a label
+would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2.";
 
 /// Remove what no release needs any more.
 #[derive(Debug, Args)]
@@ -72,7 +71,7 @@ pub struct ReleaseArgs {
 pub struct RemoveArgs {
     /// APP@RELEASE or APP@LABEL.
     release: Selector,
-    /// Remove it although other labels mean it too.
+    /// Remove the release although other labels name it too.
     #[arg(long)]
     all_labels: bool,
     #[command(flatten)]
@@ -115,7 +114,7 @@ fn collected_text(collected: &Collected, dry_run: bool) -> String {
     text
 }
 
-/// A number and its noun.
+/// Returns a number and its noun.
 fn some(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", output::count(count), if count == 1 { one } else { many })
 }
@@ -133,7 +132,7 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
     Err(crate::agent::Error::Ended.into())
 }
 
-/// The error to end with, where anything is damaged or missing after all repairs.
+/// Returns the error to end with, where anything is damaged or missing after all repairs.
 fn told(verified: &Verified, repair: bool) -> Option<Error> {
     let still_damaged = !verified.damaged.is_empty() && !repair;
     let hint = if still_damaged {
@@ -219,7 +218,7 @@ pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error>
     Err(crate::agent::Error::Ended.into())
 }
 
-/// The fields of the record, and what else is to be said.
+/// Returns the fields of the record, and what goes with the release.
 fn removal_fields(removal: &Removal) -> serde_json::Value {
     let Removal { record, pushes, labels, latest, removed } = removal;
     let mut value = json!(record);

@@ -1,4 +1,4 @@
-//! What may be wrong with a value, and what may have been meant.
+//! Mistakes in a configuration's values, and suggestions for misspelt keys.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use crate::address;
 use crate::ids::{AppName, DestinationName};
 use crate::token::Pattern;
 
-/// What is wrong with a key's value.
+/// A mistake in a key's value.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
     /// A path that depends on where the proxy was started.
     #[error("`{}` is not an absolute path", .0.display())]
     Relative(PathBuf),
-    /// Something in braces that stands for nothing.
+    /// Something in braces that is no placeholder.
     #[error("`{0}` is no placeholder")]
     Placeholder(String),
     /// Nothing would be kept.
@@ -22,23 +22,23 @@ pub enum Mistake {
     /// A host that no address can name.
     #[error(transparent)]
     Host(address::Error),
-    /// A rule behind one that holds for the same applications.
-    #[error("the rule for `{0}` before it holds for all of these applications")]
+    /// A rule that never applies, as an earlier one matches the same applications.
+    #[error("the earlier rule for `{0}` matches all of these applications")]
     Unreached(Pattern),
     /// Two destinations that would write into one another.
     #[error("it {} destination `{other}`{}", words(*.relation), for_app(.app.as_ref()))]
     Destination {
-        /// How it lies to the other.
+        /// How its folder relates to the other's.
         relation: Relation,
         /// The other.
         other: DestinationName,
         /// The application for which they meet, where they do not for all.
         app: Option<AppName>,
     },
-    /// A destination where the proxy keeps its own.
+    /// A destination that overlaps the proxy's data folder.
     #[error("it {} the data folder {}{}", words(*.relation), .data.display(), for_app(.app.as_ref()))]
     Data {
-        /// How it lies to the data folder.
+        /// How it relates to the data folder.
         relation: Relation,
         /// The data folder.
         data: PathBuf,
@@ -60,22 +60,22 @@ fn for_app(app: Option<&AppName>) -> String {
 }
 
 impl Mistake {
-    /// What to do about it.
+    /// Says what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Relative(_) => "write the whole path, from / on",
             Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
             Self::Nothing => "name a number from 1 on, or leave the key out",
             Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
-            Self::Unreached(_) => "the first rule that fits holds: put the more special one first",
+            Self::Unreached(_) => "the first rule that fits applies: put the more special one first",
             Self::Destination { .. } => "give each destination a folder of its own, such as /srv/NAME/{app}",
             Self::Data { .. } => "keep the proxy's data apart from what it delivers",
         }
     }
 }
 
-/// Returns the word most like the one that a parser did not know, of those that it expected; both are in its message,
-/// and nothing but a hint depends on that.
+/// Returns the expected word most like the one that a parser did not know. Reads both from the parser's message: only a
+/// hint depends on its text.
 pub fn suggestion(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;

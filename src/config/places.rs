@@ -1,17 +1,17 @@
-//! Whether folders that a configuration names lie in one another.
+//! Finds folders of a configuration that are the same or lie in one another.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use crate::ids::AppName;
 
-/// What stands for the application's name in a destination's path.
+/// The placeholder for the application's name in a destination's path.
 pub const PLACEHOLDER: &str = "{app}";
 
-/// How one folder lies to another.
+/// How two folders relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// Both are one folder.
+    /// Both are the same folder.
     Same,
     /// The first lies inside the other.
     Inside,
@@ -19,12 +19,12 @@ pub enum Relation {
     Holds,
 }
 
-/// Returns how `one` lies to `other` where they meet, and the application for which they do; none where they do not
-/// depend on one.
+/// Returns how `one` relates to `other` where they overlap, and the application for which they do; no application where
+/// they overlap for all.
 ///
-/// Either may have `{app}` in it. Applications are tried that make a part of one path a part of the other, and a name
-/// of no meaning: `/srv/{app}` and `/srv/web` meet for `web`, `/srv/{app}` and `/srv/{app}-next` for none. Links that
-/// are there are followed.
+/// Either path may contain `{app}`. Tries the applications whose names make a part of one path equal to a part of the
+/// other, and one arbitrary name: `/srv/{app}` and `/srv/web` overlap for `web`, `/srv/{app}` and `/srv/{app}-next` for
+/// none. Follows existing links.
 pub fn relation(one: &Path, other: &Path) -> Option<(Relation, Option<AppName>)> {
     let mut apps = shared_names(one, other);
     apps.extend(shared_names(other, one));
@@ -45,7 +45,7 @@ pub fn relation(one: &Path, other: &Path) -> Option<(Relation, Option<AppName>)>
     })
 }
 
-/// Returns the first thing in braces that is no placeholder, as it stands there.
+/// Returns the first thing in braces that is no placeholder.
 pub fn unknown_placeholder(path: &Path) -> Option<String> {
     let text = path.to_string_lossy().replace(PLACEHOLDER, "");
     let begin = text.find(['{', '}'])?;
@@ -62,7 +62,7 @@ fn with_app(path: &Path, app: &AppName) -> PathBuf {
     path.to_str().map_or_else(|| path.to_owned(), |text| text.replace(PLACEHOLDER, app.as_str()).into())
 }
 
-/// The names of applications that make a part of `template` the part of `path` in the same place.
+/// Returns the applications whose names make a part of `template` equal to the part of `path` in the same place.
 fn shared_names(template: &Path, path: &Path) -> Vec<AppName> {
     let name = |(part, of_path): (Component<'_>, Component<'_>)| {
         let (before, after) = part.as_os_str().to_str()?.split_once(PLACEHOLDER)?;
@@ -72,7 +72,7 @@ fn shared_names(template: &Path, path: &Path) -> Vec<AppName> {
     template.components().zip(path.components()).filter_map(name).collect()
 }
 
-/// The path with the links followed of what is there; `..` goes up from where that leads.
+/// Returns the path with existing links followed; `..` goes up from where they lead.
 fn resolved(path: &Path) -> PathBuf {
     let mut missing: Vec<OsString> = Vec::new();
     let mut there = path.to_owned();

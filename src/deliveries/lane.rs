@@ -1,7 +1,7 @@
-//! The deliveries that wait for one destination, and which comes next.
+//! The deliveries that wait for one destination, and their order.
 //!
-//! Users take turns, so that nobody who wants a hundred deliveries holds up one who wants one. Releases of one
-//! application never overtake one another, whoever asked for them; one that failed gives way to a later one.
+//! Users take turns, so that a user with a hundred deliveries does not hold up a user with one. Releases of one
+//! application never overtake one another, whoever asked for them. A delivery that failed gives way to a later one.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -14,9 +14,9 @@ use super::{Delivery, Events};
 use crate::ids::{SpaceName, UserName};
 use crate::record::{DeliveryEvent, DeliveryState};
 
-/// States that one listener may leave unheard; what comes then is left out, the last one excepted.
+/// States that wait for one listener; further ones are dropped, but for the last.
 const EVENTS_AHEAD: usize = 64;
-/// Users whose last turn is remembered; beyond that, of those who wait alone.
+/// Users whose last turn is remembered; beyond that, only that of users who wait.
 const TURNS_MAX: usize = 1024;
 
 /// A delivery that waits, or is being made.
@@ -25,19 +25,19 @@ pub(super) struct Queued {
     pub file: PathBuf,
     pub delivery: Delivery,
     pub listeners: Vec<mpsc::Sender<DeliveryEvent>>,
-    /// Tries that failed.
+    /// The number of failed tries.
     pub tries: u32,
-    /// Before that it is not tried again.
+    /// The time of the next try.
     pub not_before: Instant,
 }
 
 impl Queued {
-    /// One that nobody listens to yet.
+    /// Makes one without listeners.
     pub fn new(file: PathBuf, delivery: Delivery) -> Self {
         Self { file, delivery, listeners: Vec::new(), tries: 0, not_before: Instant::now() }
     }
 
-    /// Adds a listener, who is told first that it waits.
+    /// Adds a listener, who first hears that the delivery waits.
     pub fn listen(&mut self) -> Events {
         let (listener, events) = mpsc::channel(EVENTS_AHEAD);
         self.listeners.retain(|listener| !listener.is_closed());
@@ -46,7 +46,7 @@ impl Queued {
         events
     }
 
-    /// Tells those who listen. An agent may have gone; the delivery goes on.
+    /// Tells the listeners. An agent may have gone; the delivery goes on.
     pub fn tell(&self, state: &DeliveryState) {
         let is_last = matches!(state, DeliveryState::Delivered(_) | DeliveryState::Failed { .. });
         for listener in &self.listeners {
@@ -69,7 +69,7 @@ impl Queued {
     }
 }
 
-/// On whose behalf; nobody's are those that an older whit wrote down.
+/// The user who asked; none for a delivery that an older whit wrote down.
 pub(super) type Owner = (SpaceName, Option<UserName>);
 
 /// One destination's deliveries.
@@ -94,14 +94,14 @@ impl Lane {
         self.waiting().queue.iter().filter(|queued| queued.owner() == *owner).count()
     }
 
-    /// Listens to a delivery that waits and does the same, where the application's last one does.
+    /// Follows the application's last waiting delivery, if that is of the same release.
     pub fn join(&self, delivery: &Delivery) -> Option<Events> {
         let mut waiting = self.waiting();
         let last = waiting.queue.iter_mut().rev().find(|queued| queued.is_of_same_application(delivery))?;
         if last.delivery.release != delivery.release {
             return None;
         }
-        // Whoever asks again may have mended what failed.
+        // The user may have mended what failed: try at once.
         last.not_before = Instant::now();
         let events = last.listen();
         drop(waiting);
@@ -109,7 +109,7 @@ impl Lane {
         Some(events)
     }
 
-    /// Adds one at the end; gives those that failed before and whose place it takes.
+    /// Adds a delivery at the end. Returns the failed ones that it replaces.
     pub fn push(&self, queued: Queued) -> Vec<Queued> {
         let mut waiting = self.waiting();
         let is_replaced =
@@ -124,18 +124,18 @@ impl Lane {
         replaced
     }
 
-    /// Adds one that failed, to be tried later; gives it back where a later release of its application waits already,
-    /// which may be the one that heals what failed.
-    pub fn push_again(&self, queued: Queued) -> Result<(), Queued> {
+    /// Adds a delivery that failed, to be tried later. Returns it where a later release of its application already
+    /// waits: that one may be what mends the failure.
+    pub fn push_again(&self, queued: Queued) -> Option<Queued> {
         let mut waiting = self.waiting();
         if waiting.queue.iter().any(|later| later.is_of_same_application(&queued.delivery)) {
-            return Err(queued);
+            return Some(queued);
         }
         waiting.queue.push_back(queued);
-        Ok(())
+        None
     }
 
-    /// The next one whose time has come; none once `is_stopped` says so. Call [`Lane::wake`] when it begins to.
+    /// Waits for the next delivery that is due; none once `is_stopped`. Call [`Lane::wake`] when that changes.
     pub fn next(&self, is_stopped: impl Fn() -> bool, wait_max: Duration) -> Option<Queued> {
         let mut waiting = self.waiting();
         loop {
@@ -147,13 +147,13 @@ impl Lane {
                 return Some(queued);
             }
             let waits = waiting.queue.iter().map(|queued| queued.not_before.saturating_duration_since(now));
-            // What waits for another of its application comes when that is done.
+            // A delivery that waits for an earlier one of its application comes when that one is done.
             let wait = waits.filter(|wait| !wait.is_zero()).min().unwrap_or(wait_max);
             waiting = self.more.wait_timeout(waiting, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Has the worker look again.
+    /// Wakes the worker.
     pub fn wake(&self) {
         self.more.notify_all();
     }
@@ -164,7 +164,7 @@ impl Lane {
 }
 
 impl Waiting {
-    /// Of the first that each user has ready, that of the user whose last turn is longest ago.
+    /// Takes the first ready delivery of the user whose last turn is longest ago.
     fn take(&mut self, now: Instant) -> Option<Queued> {
         let mut first: HashMap<Owner, usize> = HashMap::new();
         for (place, queued) in self.queue.iter().enumerate() {
@@ -249,10 +249,10 @@ mod tests {
         let lane = Lane::default();
         let later = Instant::now() + Duration::from_secs(3600);
         let failed = || Queued { tries: 1, not_before: later, ..queued("eve", "web", 0) };
-        lane.push_again(failed()).expect("no later one waits");
+        assert!(lane.push_again(failed()).is_none());
         let replaced = lane.push(queued("bob", "web", 1));
         assert_eq!(replaced.len(), 1);
-        assert!(lane.push_again(failed()).is_err());
+        assert!(lane.push_again(failed()).is_some());
         assert_eq!(names(&lane), ["bob-web-1"]);
     }
 

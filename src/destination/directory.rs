@@ -31,7 +31,7 @@ pub struct Directory {
     pub keep: usize,
     /// How unchanged files of the current copy are used again.
     pub reuse: Reuse,
-    /// What becomes of links that lead outside a release.
+    /// How to treat links that lead outside a release.
     pub outside_links: OutsideLinks,
 }
 
@@ -65,8 +65,8 @@ impl Directory {
         Ok(layout::current(&self.path)?.map(|slot| slot.release))
     }
 
-    /// The complete copies of a release that are kept here: the one that readers see first, then the newest. They may
-    /// have been changed since they were delivered.
+    /// Returns the complete copies of a release that are kept here: the one that readers see first, then the newest. They
+    /// may have been changed since they were delivered.
     pub fn copies(&self, release: &ReleaseId) -> Vec<PathBuf> {
         layout::copies(&self.path, release)
     }
@@ -132,7 +132,7 @@ impl Directory {
         let slots = layout.slots().map_err(kept).unwrap_or_default();
         let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
         for slot in slots.into_iter().filter(|slot| !protected(slot)).skip(room) {
-            // One that cannot be removed holds up no other.
+            // A copy that cannot be removed does not keep the others.
             layout.remove(slot).unwrap_or_else(kept);
         }
     }

@@ -25,9 +25,9 @@ use crate::crash;
 use crate::files::{self, Lock, OnPath};
 use crate::ids::ReleaseId;
 
-/// Begins the names of old copies that are being removed.
+/// The beginning of the names of old copies that are being removed.
 const REMOVED: &str = "removed-";
-/// What deliveries leave in `.whit` when they are killed, and what could not be removed.
+/// The beginnings of the names that killed deliveries, or copies that could not be removed, leave in `.whit`.
 const LEFTOVERS: [&str; 3] = ["staging-", REMOVED, "current-"];
 
 /// The name of a complete copy: its release, and a number where the plain name was taken.
@@ -83,7 +83,7 @@ impl<'a> Layout<'a> {
         for name in names(&private)? {
             let is_leftover = LEFTOVERS.iter().any(|leftover| name.starts_with(leftover));
             let leftover = private.join(&name);
-            // What cannot be removed now was named when it was put there, and is tried again the next time.
+            // The log has named what cannot be removed; the next delivery tries again.
             if is_leftover && files::remove(&leftover).is_err() && !name.starts_with(REMOVED) {
                 files::rename(&leftover, &layout.removed(&name))?;
             }
@@ -134,7 +134,7 @@ impl<'a> Layout<'a> {
         slots(self.path)
     }
 
-    /// A free name in `.whit` for what is being removed.
+    /// Returns a free name in `.whit` for a copy that is being removed.
     fn removed(&self, name: &str) -> PathBuf {
         let mut number = 0;
         loop {
@@ -150,7 +150,7 @@ impl<'a> Layout<'a> {
     /// Removes a copy; first its name, so that no half of it is ever seen.
     ///
     /// # Errors
-    /// What is left is tried again by each later delivery.
+    /// Each later delivery tries again to remove what is left.
     pub(super) fn remove(&self, slot: Slot) -> Result<(), Error> {
         let aside = self.removed(&slot.name());
         files::rename(&self.folder(slot), &aside)?;
@@ -208,8 +208,7 @@ fn check_link(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Creates a folder whose content is ours to remove: it must be neither a link to somebody else's, nor one that somebody
-/// else may put things into.
+/// Creates a folder whose content may be removed: it must not be a link, and others must not be able to write to it.
 fn create_own(folder: &Path, mode: u32) -> Result<(), Error> {
     match DirBuilder::new().mode(mode).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,4 +1,4 @@
-//! How many bytes of changed files the earlier release does not have.
+//! Counts the bytes of changed files that the earlier release does not have.
 
 use crate::ids::ChunkId;
 use crate::manifest::{Item, Root};
@@ -6,10 +6,10 @@ use crate::reassembly::{ChunkSource, Error, walk};
 use crate::recipe::ChunkRef;
 use crate::wire::Change;
 
-/// Rows that wait for their chunks: with long paths 4 MiB.
+/// The most rows that wait for their chunks to be looked for: with long paths 4 MiB.
 const ROWS_MAX: usize = 1024;
 
-/// Rows that are complete but for what of them is unseen, and their distinct chunks.
+/// Rows whose unseen bytes are not known yet, and their distinct chunks.
 pub(super) struct Pending<'a> {
     before: &'a Root,
     source: &'a dyn ChunkSource,
@@ -40,7 +40,7 @@ impl<'a> Pending<'a> {
         Self { before, source, take, rows: Vec::new(), chunks: Vec::new(), chunks_max, listening: true }
     }
 
-    /// Adds a row, whose chunks follow; false where nobody listens any more.
+    /// Adds a row, whose chunks follow; false where the receiver has ended.
     pub fn row(&mut self, row: Change) -> Result<bool, Error> {
         if self.rows.len() == ROWS_MAX {
             self.flush()?;
@@ -53,7 +53,7 @@ impl<'a> Pending<'a> {
     pub fn chunk(&mut self, chunk: &ChunkRef) -> Result<(), Error> {
         let row = u32::try_from(self.rows.len() - 1).expect("rows are bounded");
         let wanted = Wanted { chunk: prefix(&chunk.id), row, bytes: chunk.bytes, is_known: false };
-        // A run of one chunk, as of zeros, is no work.
+        // A run of one chunk, as of zeros, counts once.
         if self.chunks.last() == Some(&wanted) {
             return Ok(());
         }
@@ -82,7 +82,7 @@ impl<'a> Pending<'a> {
         self.chunks.dedup();
     }
 
-    /// Reads the earlier release and adds to each row what that lacks.
+    /// Reads the earlier release and adds the bytes that it lacks to each row.
     fn look_up(&mut self) -> Result<(), Error> {
         if self.chunks.is_empty() || !self.listening {
             self.chunks.clear();
@@ -96,7 +96,7 @@ impl<'a> Pending<'a> {
                 if last != Some(chunk) {
                     let first = chunks.partition_point(|wanted| wanted.chunk < chunk);
                     let same = chunks[first..].iter_mut().take_while(|wanted| wanted.chunk == chunk);
-                    // Many rows may name it, and the earlier release again and again.
+                    // Many rows may name the chunk, and the earlier release may repeat it.
                     for wanted in same.take_while(|wanted| !wanted.is_known) {
                         wanted.is_known = true;
                     }

@@ -1,7 +1,7 @@
 //! Removes folders, and only what is in them: never through a link, never across a mount.
 //!
-//! Every step is relative to a folder that is held open, so that nobody can lead it elsewhere by putting a link where
-//! a folder was. What cannot be removed stays, with the folders above it; all else goes.
+//! Every step is relative to a folder that is held open, so that nobody can divert it by putting a link in a folder's
+//! place. What cannot be removed stays, with the folders above it; all else is removed.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
@@ -16,10 +16,10 @@ use rustix::io::Errno;
 
 use super::{Error, OnPath, Result};
 
-/// One mount of one file system: a bind mount of the same file system is another.
+/// Identifies a mount: a bind mount of the same file system is another one.
 #[derive(Debug, Clone, Copy)]
 pub struct Mount {
-    /// The kernel's number of the mount; none before Linux 5.8, where only the file system tells.
+    /// The kernel's number of the mount; none before Linux 5.8, where only the file system is compared.
     number: Option<u64>,
     /// The file system; none for a file on a numbered mount, as the layers of an overlay have their own.
     device: Option<(u32, u32)>,
@@ -50,7 +50,7 @@ impl Mount {
     }
 }
 
-/// Asks for what tells files and mounts apart, without following a link at the end.
+/// Reads what identifies a file and its mount, without following a link at the end.
 ///
 /// # Errors
 /// The system's.
@@ -68,7 +68,7 @@ pub fn open_folder(below: impl AsFd, name: impl rustix::path::Arg) -> rustix::io
     rustix::fs::openat(below, name, flags, Mode::empty())
 }
 
-/// Removes a file, a link or a whole folder; that it is not there is no error.
+/// Removes a file, a link or a whole folder, if it is there.
 ///
 /// A folder may hold others that their owner may not write to, as a copy of a release does. Links are removed,
 /// not followed, and what is mounted below is left alone.
@@ -159,7 +159,7 @@ impl Removal<'_> {
         };
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // What it holds has failed before, and that is the cause.
+            // The folder is not empty, and that error is already noted.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && self.failed.is_some() => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 self.fail("remove", path.to_owned(), mounted());

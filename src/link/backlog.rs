@@ -1,9 +1,9 @@
-//! What a proxy has said of a push and nobody has taken up yet: at the proxy between the thread that works it out and the
-//! task that sends it, at the agent between the task that receives it and the one that acts on it.
+//! The queue of a push's replies: at the proxy between the thread that makes them and the task that sends them, at the
+//! agent between the task that receives them and the one that acts on them.
 //!
-//! Whoever says never waits for who takes it up, so that neither half stops reading while its own words wait to be read.
-//! What is held is bounded by credit: the agent may have so much under way at a time that all answers fit (PROTOCOL 3,
-//! *Credit*); more is refused. Of `Stored`, which is a count, the last alone is held.
+//! Adding a reply never waits, so that neither half stops reading while its own messages wait to be read. Credit bounds the
+//! queue: an agent may have only so much under way that all answers fit (PROTOCOL 3, *Credit*); more is refused. Of
+//! `Stored`, which is a count, the queue holds only the last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,53 +13,53 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::limits::PUSH_REPLIES_MAX;
 use crate::wire::PushReply;
 
-/// More was said than the agent may have asked for at a time.
+/// More replies wait than the agent may have asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{PUSH_REPLIES_MAX} B of answers wait to be read, more than a push may have asked for")]
 pub struct BeyondCredit;
 
-/// What the two ends share.
+/// The state that both ends share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Of what was said and not taken up.
+    /// Bytes of the replies in the queue.
     bytes: AtomicUsize,
-    /// Replies that were taken up, and what was done with them.
+    /// The number of replies that were taken and dealt with.
     taken: AtomicU64,
     stored: AtomicU64,
-    /// Whether the count waits to be taken up.
+    /// Whether the count waits in the queue.
     is_stored_due: AtomicBool,
-    /// Whether somebody works on what the agent said.
+    /// Whether this side works on the agent's messages.
     is_at_work: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Said {
     Reply(PushReply),
-    /// The count as it is when it is taken up.
+    /// The count of `Stored`, read when it is taken.
     Stored,
 }
 
-/// The end that says.
+/// The end that adds replies.
 #[derive(Debug, Clone)]
 pub struct Replies {
     said: UnboundedSender<Said>,
     shared: Arc<Shared>,
 }
 
-/// How the two ends get on, for others.
+/// Shows others the progress of both ends.
 #[derive(Debug, Clone)]
 pub struct Pulse(Arc<Shared>);
 
-/// The end that takes up what was said.
+/// The end that takes replies.
 #[derive(Debug)]
 pub struct Backlog {
     said: UnboundedReceiver<Said>,
     shared: Arc<Shared>,
-    /// Of the reply that was taken up last.
+    /// Bytes of the reply that was taken last.
     bytes: usize,
 }
 
-/// Both ends.
+/// Makes both ends.
 pub fn replies() -> (Replies, Backlog) {
     let (said, heard) = unbounded_channel();
     let shared = Arc::new(Shared::default());
@@ -67,10 +67,10 @@ pub fn replies() -> (Replies, Backlog) {
 }
 
 impl Replies {
-    /// Says one thing; does not wait. Where the other end is gone, nobody hears it.
+    /// Adds a reply, without waiting. Where the other end is gone, the reply is dropped.
     ///
     /// # Errors
-    /// Too much is not taken up yet.
+    /// Too many bytes wait in the queue.
     pub fn say(&self, reply: PushReply) -> Result<(), BeyondCredit> {
         if let PushReply::Stored(messages) = reply {
             self.stored(messages);
@@ -84,7 +84,7 @@ impl Replies {
         Ok(())
     }
 
-    /// Says how many messages of content are safe.
+    /// Adds `Stored`: how many messages of content are safe.
     pub fn stored(&self, messages: u64) {
         self.shared.stored.store(messages, Ordering::Release);
         if !self.shared.is_stored_due.swap(true, Ordering::AcqRel) {
@@ -92,19 +92,19 @@ impl Replies {
         }
     }
 
-    /// Notes whether somebody works on what the agent said: then it is told so while that takes long.
+    /// Notes whether this side works on the agent's messages: while that takes long, the agent is told so.
     pub fn at_work(&self, is_at_work: bool) {
         self.shared.is_at_work.store(is_at_work, Ordering::Relaxed);
     }
 
-    /// How the replies get on; whoever holds it does not keep them from ending.
+    /// Returns a view of the progress, which does not keep the queue open.
     pub fn pulse(&self) -> Pulse {
         Pulse(Arc::clone(&self.shared))
     }
 }
 
 impl Pulse {
-    /// Replies that were taken up and done with: that an agent reads on is known by it.
+    /// Returns the number of replies that were taken and dealt with, which shows that the agent reads on.
     pub fn taken(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
     }
@@ -116,21 +116,21 @@ impl Pulse {
 }
 
 impl Backlog {
-    /// The next reply, once the one before is done with; none when all is said. May be cancelled.
+    /// Returns the next reply, and counts the one before as dealt with; none at the end. May be cancelled.
     pub async fn next(&mut self) -> Option<PushReply> {
         self.done();
         let said = self.said.recv().await?;
         Some(self.open(said))
     }
 
-    /// The same where something was said already.
+    /// Returns the next reply, if one waits already.
     pub fn try_next(&mut self) -> Option<PushReply> {
         self.done();
         let said = self.said.try_recv().ok()?;
         Some(self.open(said))
     }
 
-    /// What tells the agent that the proxy is at work, if it is: the count again.
+    /// Returns the reply that tells the agent that the proxy is at work, if it is: the same count again.
     pub fn alive(&self) -> Option<PushReply> {
         let is_at_work = self.shared.is_at_work.load(Ordering::Relaxed);
         is_at_work.then(|| PushReply::Stored(self.shared.stored.load(Ordering::Acquire)))

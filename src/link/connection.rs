@@ -8,7 +8,7 @@ use quinn::{ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::Place;
-use super::stream::{Patience, Traffic};
+use super::stream::{Deadlines, Traffic};
 use super::{Error, Options, Receiver, Result, Sender, transport};
 use crate::faults::Fault;
 use crate::limits::REQUESTS_PER_CONNECTION;
@@ -30,7 +30,7 @@ pub struct Connection {
     place: Option<Arc<Place>>,
     /// What came before quinn began to count: on the proxy's side, one datagram.
     uncounted_bytes: u64,
-    patience: Patience,
+    deadlines: Deadlines,
     window_max: u32,
 }
 
@@ -80,7 +80,7 @@ impl Connection {
             endpoint: None,
             place: Some(place),
             uncounted_bytes: FIRST_BYTES,
-            patience: Patience::of(options),
+            deadlines: Deadlines::of(options),
             window_max: options.window_max,
         }
     }
@@ -91,13 +91,13 @@ impl Connection {
             endpoint: Some(endpoint),
             place: None,
             uncounted_bytes: 0,
-            patience: Patience::of(options),
+            deadlines: Deadlines::of(options),
             window_max: options.window_max,
         }
     }
 
-    /// Takes the peer for one that has shown who it is: from now on it may have as many streams open as any, and
-    /// `window` bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
+    /// Marks the peer as one that has shown a good token: from now on it may open as many streams as any, and have `window`
+    /// bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
     /// [`STRANGER_WINDOW`](crate::limits::STRANGER_WINDOW), and gives way to others.
     ///
     /// Does nothing on an agent's side.
@@ -116,7 +116,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The widest window that is of use on this path, bytes.
+    /// Returns the widest window that is of use on this path, in bytes.
     pub fn window(&self) -> u32 {
         transport::window(self.remote_address().ip()).min(self.window_max.saturating_mul(2))
     }
@@ -128,8 +128,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Silent`] where none ends within [`Options::silence_max`]; the connection's end.
     pub async fn open(&self) -> Result<(Sender, Receiver)> {
-        match timeout(self.patience.silence_max, self.inner.open_bi()).await {
-            Err(_) => Err(Error::silent(self.patience.silence_max)),
+        match timeout(self.deadlines.silence, self.inner.open_bi()).await {
+            Err(_) => Err(Error::silent(self.deadlines.silence)),
             Ok(Err(error)) => Err(Error::of_connection(&error)),
             Ok(Ok(stream)) => Ok(self.halves(stream)),
         }
@@ -152,8 +152,8 @@ impl Connection {
 
     fn halves(&self, (sender, receiver): (quinn::SendStream, quinn::RecvStream)) -> (Sender, Receiver) {
         let traffic = Traffic::of(&self.inner);
-        let sender = Sender::new(sender, traffic.clone(), self.patience.silence_max);
-        (sender, Receiver::new(receiver, traffic, &self.patience))
+        let sender = Sender::new(sender, traffic.clone(), self.deadlines.silence);
+        (sender, Receiver::new(receiver, traffic, self.deadlines))
     }
 
     /// What the connection has cost so far; also after its end.

@@ -19,13 +19,13 @@ use crate::limits::STRANGER_DRAIN_MAX;
 
 /// How long the last datagrams of a stopping proxy may take to leave.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(200);
-/// 64 KiB: what is kept of one agent that sends before its connection is accepted, which happens at once.
+/// 64 KiB: bytes kept of an agent that sends before its connection is accepted, which happens at once.
 const INCOMING_BYTES_MAX: u64 = 64 * 1024;
 /// 8 MiB: the same of all.
 const INCOMING_BYTES_TOTAL: u64 = 8 * 1024 * 1024;
 /// Connections that wait to be accepted.
 const INCOMING_MAX: usize = 4096;
-/// What agents are told at the end.
+/// The reason that agents are given when the listener stops.
 const STOPPING: &str = "the proxy is stopping";
 
 /// Takes connections on one UDP socket.
@@ -102,8 +102,8 @@ impl Listener {
         self.endpoint.local_addr().map_err(|error| Error::Lost { reason: error.to_string() })
     }
 
-    /// The next connection whose handshake is done; none once the socket is closed. Its agent is a stranger until it is
-    /// [proven](Connection::prove).
+    /// Returns the next connection whose handshake is done; none once the socket is closed. Its agent is a stranger until
+    /// [`Connection::prove`].
     ///
     /// Waits without a deadline. May be cancelled: nothing is lost. Above a quarter of [`Options::strangers_max`], or
     /// half of [`Options::connections_max`], agents must prove their address first.

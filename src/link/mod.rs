@@ -46,19 +46,19 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
     pub pause_max: Duration,
-    /// How long a request may go on without progress, whatever its peer says.
+    /// How long a request may go on without progress, even if its peer sends messages.
     pub progress_max: Duration,
     /// How long a connection may take to be made.
     pub connect_time_max: Duration,
-    /// When an agent that has asked for nothing yet says who it is.
+    /// When an agent that has asked for nothing yet identifies itself.
     pub introduction_time: Duration,
     /// Connections that a listener holds at a time, those that are ending included; more are refused.
     pub connections_max: usize,
-    /// Connections of a listener whose agent is not [proven](Connection::prove) yet; beyond that the oldest of the
-    /// address that has most of them ends.
+    /// Connections whose agent has not shown a good token yet ([`Connection::prove`]); beyond that, the oldest of the
+    /// address with the most of them ends.
     pub strangers_max: usize,
-    /// The most that a peer may send on one stream before it is read, bytes; a connection takes twice as much. Where the
-    /// address has a smaller window, that holds. Nothing waits for ever however small it is: tests make it so.
+    /// The most bytes that a peer may send on one stream before they are read, unless its address has a smaller window; a
+    /// connection takes twice as many. Tests make it small, to show that nothing waits for ever.
     pub window_max: u32,
     /// The UDP payload to a loopback address, bytes, from 1,200. It is the same on both sides, so that
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay

@@ -1,9 +1,8 @@
-//! Connections whose agent has not shown a good token: how many there may be, and which one gives way.
+//! Strangers: bounds the connections whose agent has not shown a good token, and chooses which one gives way.
 //!
-//! Whoever sends a datagram can become one, so that all of them together cost little: there are at most so many, and
-//! beyond that the oldest of the address that has most of them gives way to a new one. So an address that opens
-//! thousands takes places only from itself, and who has just come is the last to go. Addresses from which somebody has
-//! shown a good token lately come after all others.
+//! Anybody who sends a datagram can open one, so all of them together must cost little. Beyond the bound, a new stranger
+//! takes the place of the oldest one of the address that has the most. So an address that opens thousands takes places
+//! only from itself, and the newest is the last to go. Addresses that have lately shown a good token come last.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,10 +14,10 @@ use tokio::task::AbortHandle;
 use crate::faults::Fault;
 use crate::limits::ADDRESSES_KNOWN_MAX;
 
-/// What an agent is told that had to give way.
+/// The reason given to an agent that gives way.
 const GIVES_WAY: &str = "too many others are connected without a token";
 
-/// Who counts as one: an IPv4 address, or the /64 that a host is given of IPv6 (RFC 6177).
+/// The unit of counting: an IPv4 address, or the /64 that a host is given of IPv6 (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Origin(IpAddr);
 
@@ -34,10 +33,10 @@ impl Origin {
     }
 }
 
-/// What ends a stranger's connection.
+/// Ends a stranger's connection, at whatever stage it is.
 #[derive(Debug)]
 enum Hold {
-    /// Nothing runs yet.
+    /// There is nothing to end yet.
     Coming,
     /// The task that shakes hands.
     Handshake(AbortHandle),
@@ -70,7 +69,7 @@ struct Inner {
     /// In the order in which they came.
     all: BTreeMap<u64, (Origin, Hold)>,
     by_origin: HashMap<Origin, usize>,
-    /// Where somebody has shown a good token, and when that was last, in strangers that came.
+    /// Addresses that have shown a good token, with the number of strangers by then.
     known: HashMap<Origin, u64>,
 }
 
@@ -86,7 +85,7 @@ impl Inner {
         Some(hold)
     }
 
-    /// The oldest of the origin that has most, unknown origins first.
+    /// Chooses the oldest of the origin that has the most, unknown origins first.
     fn first_to_go(&self) -> Option<u64> {
         let weight = |origin: &Origin| {
             (!self.known.contains_key(origin), self.by_origin.get(origin).copied().unwrap_or_default())
@@ -101,12 +100,12 @@ impl Strangers {
         Arc::new(Self { most, inner: Mutex::default() })
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.inner().all.len()
     }
 
-    /// Takes in a new one; where there are as many as may be, another gives way.
+    /// Adds a new one; at the bound, another gives way.
     pub fn come(self: &Arc<Self>, origin: Origin) -> Place {
         let mut inner = self.inner();
         let full = inner.all.len() >= self.most;
@@ -139,7 +138,7 @@ impl Strangers {
     }
 }
 
-/// The place of one stranger; it is left when this is dropped.
+/// The place of one stranger; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     strangers: Arc<Strangers>,
@@ -148,7 +147,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Says which task shakes hands; nothing where that is done already.
+    /// Notes the task that shakes hands, unless that is done already.
     pub fn shakes_hands(&self, task: AbortHandle) {
         let mut inner = self.strangers.inner();
         match inner.all.get_mut(&self.number) {
@@ -161,21 +160,20 @@ impl Place {
         }
     }
 
-    /// Says that the handshake is done.
+    /// Notes that the handshake is done.
     pub fn is_connected(&self, connection: &quinn::Connection) {
         let hold = Hold::Connection(connection.clone());
         let mut inner = self.strangers.inner();
-        match inner.all.get_mut(&self.number) {
-            Some((_, held)) => *held = hold,
-            // It had to give way before this.
-            None => {
-                drop(inner);
-                hold.end(Fault::Retry, GIVES_WAY);
-            }
+        if let Some((_, held)) = inner.all.get_mut(&self.number) {
+            *held = hold;
+        } else {
+            // It has given way already.
+            drop(inner);
+            hold.end(Fault::Retry, GIVES_WAY);
         }
     }
 
-    /// The agent has shown a good token; false where it had to give way before.
+    /// Notes that the agent has shown a good token; returns false where it has given way already.
     pub fn prove(&self) -> bool {
         let mut inner = self.strangers.inner();
         let was_there = inner.remove(self.number).is_some();

@@ -17,28 +17,28 @@ use crate::limits::MESSAGE_BYTES_MAX;
 
 /// Bytes of the length before each message.
 const HEADER_BYTES: usize = 4;
-/// 16 KiB: a peer that sends at least so much is not silent, however long its message takes; nor is one that takes so much.
-/// Signs of life take half of it in the longest pause.
+/// 16 KiB: a peer that sends or takes this much is not silent, however long its message takes. Signs of life are half of
+/// it in the longest pause.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// 64 KiB: what a receiver may keep between messages.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// How long a peer is waited for: [`Options`](super::Options) says for what.
+/// The deadlines of a stream, each as [`Options`](super::Options) documents it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    pub silence_max: Duration,
-    pub pause_max: Duration,
-    pub progress_max: Duration,
+pub(super) struct Deadlines {
+    pub silence: Duration,
+    pub pause: Duration,
+    pub progress: Duration,
 }
 
-impl Patience {
+impl Deadlines {
     pub fn of(options: &super::Options) -> Self {
         let &super::Options { silence_max, pause_max, progress_max, .. } = options;
-        Self { silence_max, pause_max, progress_max }
+        Self { silence: silence_max, pause: pause_max, progress: progress_max }
     }
 }
 
-/// What a connection has sent, in whatever stream: it stops where the peer takes no more.
+/// The bytes that a connection has sent in all its streams. The count stands still where the peer takes no more.
 #[derive(Clone)]
 pub(super) struct Traffic(quinn::Connection);
 
@@ -97,7 +97,7 @@ impl Sender {
         }
     }
 
-    /// What the connection has sent so far, bytes of UDP payload: what was handed over may leave long after.
+    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much later.
     pub fn sent_bytes(&self) -> u64 {
         self.traffic.sent_bytes()
     }
@@ -143,24 +143,22 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     stream: quinn::RecvStream,
     traffic: Traffic,
-    silence_max: Duration,
-    pause_max: Duration,
-    progress_max: Duration,
+    deadlines: Deadlines,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
     received_bytes: u64,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, patience: &Patience) -> Self {
-        let Patience { silence_max, pause_max, progress_max } = *patience;
-        Self { stream, traffic, silence_max, pause_max, progress_max, arrived: Vec::new(), received_bytes: 0 }
+    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, deadlines: Deadlines) -> Self {
+        Self { stream, traffic, deadlines, arrived: Vec::new(), received_bytes: 0 }
     }
 
-    /// The same, that waits so long for a message to begin, where its owner knows better when one is due.
+    /// Changes how long to wait for a message to begin, for an owner that knows when one is due.
     #[must_use]
-    pub fn with_pause(self, pause_max: Duration) -> Self {
-        Self { pause_max, ..self }
+    pub fn with_pause(mut self, pause_max: Duration) -> Self {
+        self.deadlines.pause = pause_max;
+        self
     }
 
     /// Receives one message; none at the stream's end.
@@ -213,9 +211,9 @@ impl Receiver {
         }
     }
 
-    /// How long the request may go on without progress.
+    /// Returns how long the request may go on without progress.
     pub fn progress_max(&self) -> Duration {
-        self.progress_max
+        self.deadlines.progress
     }
 
     /// Bytes of the messages that were received.
@@ -249,14 +247,14 @@ impl Receiver {
     /// Reads until `arrived` has at least `wanted` bytes, and no more than `most`; false where the stream ends before.
     async fn fill_some(&mut self, wanted: usize, most: usize) -> Result<bool> {
         // Before a message's first byte the peer may be at work; inside a message it has to go on.
-        let patience = if self.arrived.is_empty() { self.pause_max } else { self.silence_max };
+        let patience = if self.arrived.is_empty() { self.deadlines.pause } else { self.deadlines.silence };
         let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();
         let mut sent = self.traffic.sent_bytes();
         while self.arrived.len() < wanted {
             let room = most - self.arrived.len();
             match timeout_at(deadline, self.stream.read_chunk(room, true)).await {
-                // The peer cannot answer what has not reached it yet.
+                // The peer cannot answer a message that has not reached it yet.
                 Err(_)
                     if self.arrived.is_empty()
                         && self.traffic.sent_bytes() >= sent + PROGRESS_BYTES as u64 =>
@@ -274,14 +272,14 @@ impl Receiver {
             }
             if progress == 0 || self.arrived.len() - progress >= PROGRESS_BYTES {
                 progress = self.arrived.len();
-                deadline = Instant::now() + self.silence_max;
+                deadline = Instant::now() + self.deadlines.silence;
             }
         }
         Ok(true)
     }
 
-    /// Lets at most `bytes_max` more pass unread, for at most `patience`; then gives the stream up with `fault`, unless it has
-    /// ended. So the peer comes to read what this side has said.
+    /// Discards up to `bytes_max` more bytes for at most `patience`, so that the peer comes to read this side's last
+    /// message; then gives the stream up with `fault`, unless it has ended.
     pub async fn discard(mut self, bytes_max: usize, patience: Duration, fault: Fault) {
         let discarded = async {
             let mut left = bytes_max;

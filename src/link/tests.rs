@@ -154,12 +154,12 @@ async fn a_stranger_has_one_stream_and_a_few_kib_until_it_is_proven() {
     let (mut sender, _answers) = agent.open().await.expect("a stream");
     let error = agent.open().await.expect_err("no second stream");
     assert!(matches!(error, Error::Silent { .. }), "{error}");
-    let sent = sender.stream.write(&[0; 64 * 1024]).await.expect("sent");
+    let sent = sender.stream.write(&vec![0; 64 * 1024]).await.expect("sent");
     assert_eq!(sent, STRANGER_WINDOW as usize);
     let more = tokio::time::timeout(Duration::from_millis(100), sender.stream.write(&[0])).await;
     assert!(more.is_err(), "the window is full, and nobody reads");
     served.prove(u32::MAX).expect("nobody else is there");
-    sender.stream.write_all(&[0; 128 * 1024]).await.expect("the window is wide");
+    sender.stream.write_all(&vec![0; 128 * 1024]).await.expect("the window is wide");
     agent.open().await.expect("a second stream");
 }
 
@@ -203,13 +203,13 @@ async fn a_message_that_does_not_begin_as_it_should_costs_its_first_bytes() {
 async fn strangers_beyond_the_bound_give_way_to_new_ones_and_those_who_are_known_stay() {
     let mut proxy = Proxy::start(Options { strangers_max: 2, ..Options::default() });
     let (known, _served) = proxy.pair().await;
-    let (first, _first) = proxy.strangers().await;
+    let (first, served_first) = proxy.strangers().await;
     let (_second, _served_second) = proxy.strangers().await;
     let (third, served) = proxy.strangers().await;
     let error = first.closed().await.expect_err("it gave way");
     assert_eq!(error.fault(), Fault::Retry);
     served.prove(u32::MAX).expect("it is there");
-    assert!(matches!(_first.prove(u32::MAX), Err(Error::Ended)));
+    assert!(matches!(served_first.prove(u32::MAX), Err(Error::Ended)));
     assert!(third.open().await.is_ok() && known.open().await.is_ok());
 }
 

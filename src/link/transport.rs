@@ -64,7 +64,7 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
         transport.keep_alive_interval(Some(KEEP_ALIVE));
     }
     if side == Side::Proxy {
-        // Until the peer is proven: then these are widened (Connection::prove).
+        // Connection::prove widens these.
         transport
             .receive_window(VarInt::from_u32(STRANGER_WINDOW))
             .max_concurrent_bidi_streams(VarInt::from_u32(1))

@@ -83,7 +83,7 @@ impl Builder {
         segment
     }
 
-    /// Says what permission bits the top directory has; [`super::FOLDER_MODE`] where it is not said.
+    /// Sets the permission bits of the top directory; [`super::FOLDER_MODE`] by default.
     pub fn folder_mode(&mut self, mode: u16) {
         self.totals = self.totals.with_folder_mode(mode);
     }

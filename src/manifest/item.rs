@@ -36,12 +36,12 @@ pub enum Item {
     Symlink {
         /// Where.
         path: EntryPath,
-        /// What the link holds; checked by the reader.
+        /// The link's target; checked by the reader.
         target: Vec<u8>,
     },
     /// 3: the next chunk of the file before it.
     Chunk(ChunkRef),
-    /// 4: the file before it, whose chunks all came, has further names.
+    /// 4: the file before it, whose chunks have all come, has further names.
     Linked,
     /// 5: a further name of an earlier file: a hard link.
     HardLink {
@@ -50,11 +50,11 @@ pub enum Item {
         /// The first of the file's names.
         target: EntryPath,
     },
-    /// 6: a symbolic link that may lead outside the release, as whoever pushed it wants.
+    /// 6: a symbolic link that may lead outside the release.
     OutsideLink {
         /// Where.
         path: EntryPath,
-        /// What the link holds; checked by the reader.
+        /// The link's target; checked by the reader.
         target: Vec<u8>,
     },
 }
@@ -62,7 +62,7 @@ pub enum Item {
 const WRITES: &str = "a Vec takes every write";
 
 impl Item {
-    /// The path of an entry; none for what belongs to the entry before it.
+    /// Returns the path of an entry; none for an item that belongs to the entry before it.
     pub fn path(&self) -> Option<&EntryPath> {
         match self {
             Self::Directory { path, .. }
@@ -74,7 +74,7 @@ impl Item {
         }
     }
 
-    /// Whether only segments of the second version hold such items.
+    /// Whether only segments of the second version may hold the item.
     pub(super) fn is_of_second_version(&self) -> bool {
         matches!(self, Self::Linked | Self::HardLink { .. } | Self::OutsideLink { .. })
     }

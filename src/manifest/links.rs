@@ -1,16 +1,16 @@
-//! Where symbolic links lead, and which files have hard links.
+//! Judges where symbolic links lead, and checks hard links.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{EntryPath, Error};
 use crate::limits::{LINKS_MAX, PATH_BYTES_MAX};
 
-/// Where a symbolic link leads, by its target alone.
+/// Where a symbolic link leads, judged by its target alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leads {
-    /// Nowhere outside the release, whatever other links there are: `..` stands only at the target's beginning and at
-    /// most as often as the link is deep. Because an entry's parents are real directories, each such link starts at its
-    /// own real place and only goes up within the release.
+    /// Inside the release, whatever other links there are: `..` stands only at the target's beginning, and at most as often
+    /// as the link is deep. As an entry's parents are real directories, such a link starts at its real place and only goes
+    /// up within the release.
     Inside,
     /// Inside, unless what it names before a `..` is another link: `a/b/../../x`.
     Winding,
@@ -18,12 +18,12 @@ pub enum Leads {
     Outside,
 }
 
-/// Where a symbolic link at `path` that holds `target` leads.
+/// Judges where a symbolic link at `path` with this `target` leads.
 pub fn leads(path: &EntryPath, target: &[u8]) -> Leads {
     if target.first() == Some(&b'/') {
         return Leads::Outside;
     }
-    // How deep the target is below the top, and whether a name came.
+    // The depth below the top, and whether a name came.
     let (mut depth, mut named, mut winding) = (path.depth() - 1, false, false);
     for component in target.split(|byte| *byte == b'/') {
         match component {
@@ -39,7 +39,8 @@ pub fn leads(path: &EntryPath, target: &[u8]) -> Leads {
     if winding { Leads::Winding } else { Leads::Inside }
 }
 
-/// What a link names before its last `..`, from the top: each of it is a directory, or the link leads elsewhere.
+/// Returns the paths, from the top, that a link names before its last `..`: if one of them is itself a link, the link
+/// leads elsewhere.
 pub fn wound_through(path: &EntryPath, target: &[u8]) -> Vec<Vec<u8>> {
     let components: Vec<&[u8]> = target.split(|byte| *byte == b'/').collect();
     let last = components.iter().rposition(|component| *component == b"..").unwrap_or(0);
@@ -59,29 +60,29 @@ pub fn wound_through(path: &EntryPath, target: &[u8]) -> Vec<Vec<u8>> {
     through
 }
 
-/// A path's name in memory: nobody finds two paths with one.
+/// A path's name in memory: nobody can find two paths with the same one.
 type Short = [u8; 16];
 
 fn short(path: &[u8]) -> Short {
     *blake3::hash(path).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// What a reader remembers of a release's links.
+/// The links of a release, as far as a reader must remember them.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     /// All symbolic links.
     symbolic: HashSet<Short>,
-    /// What winding links name before a `..`, and the first of them, for the error.
+    /// Paths that winding links name before a `..`, and the first such link, for the error.
     wound: HashMap<Short, (EntryPath, Vec<u8>)>,
     /// Files with further names, and whether one of these came.
     linked: HashMap<Short, bool>,
 }
 
 impl Links {
-    /// Takes a link that must not lead outside.
+    /// Adds a link that must not lead outside.
     ///
     /// # Errors
-    /// It does, or may by way of another link.
+    /// It leads outside, or may by way of another link.
     pub fn inside(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Error> {
         let refused = || Err(Error::Link { path: path.clone(), target: target.to_vec() });
         if !is_target(target) {
@@ -104,10 +105,10 @@ impl Links {
         self.symbolic(path)
     }
 
-    /// Takes a link that may lead outside.
+    /// Adds a link that may lead outside.
     ///
     /// # Errors
-    /// It is none, or leads nowhere outside in any case: then it is written as any other.
+    /// It is malformed, or never leads outside: then it must be an ordinary link.
     pub fn outside(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Error> {
         if !is_target(target) || leads(path, target) == Leads::Inside {
             return Err(Error::Link { path: path.clone(), target: target.to_vec() });
@@ -124,13 +125,13 @@ impl Links {
         bounded(self.symbolic.len(), LINKS_MAX)
     }
 
-    /// Takes a file that says that it has further names.
+    /// Adds a file that is said to have further names.
     pub fn linked(&mut self, path: &EntryPath) -> Result<(), Error> {
         self.linked.insert(short(path.as_bytes()), false);
         bounded(self.linked.len(), LINKS_MAX)
     }
 
-    /// Takes a further name of a file.
+    /// Adds a further name of a file.
     pub fn hard(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), Error> {
         let Some(found) = self.linked.get_mut(&short(target.as_bytes())) else {
             return Err(Error::HardLink { path: path.clone(), target: target.clone() });
@@ -139,7 +140,7 @@ impl Links {
         Ok(())
     }
 
-    /// Ends the release.
+    /// Checks all links at the release's end.
     pub fn finish(&self) -> Result<(), Error> {
         match self.linked.values().filter(|found| !**found).count() {
             0 => Ok(()),
@@ -200,7 +201,7 @@ mod tests {
         assert!(links.inside(&path("d/e/z"), b"..").is_err());
         let mut links = Links::default();
         links.inside(&path("d/l"), b"e/z/../../x").expect("through directories");
-        links.inside(&path("d/x"), b"e").expect("what is behind the last `..` may be a link");
+        links.inside(&path("d/x"), b"e").expect("what follows the last `..` may be a link");
         links.finish().expect("all is well");
     }
 

@@ -65,7 +65,9 @@ pub enum Error {
         target: Vec<u8>,
     },
     /// A hard link to something else than the first name of a file.
-    #[error("`{path}` is a hard link to `{target}`, which is no file before it that says so")]
+    #[error(
+        "`{path}` is a hard link to `{target}`, which is not an earlier file marked as having hard links"
+    )]
     HardLink {
         /// The link.
         path: EntryPath,
@@ -73,10 +75,10 @@ pub enum Error {
         target: EntryPath,
     },
     /// A file that is said to have further names, and has none.
-    #[error("{0} files are said to have hard links and have none")]
+    #[error("{0} files are marked as having hard links and have none")]
     Unlinked(usize),
     /// More links than a reader remembers.
-    #[error("the manifest has more than {0} links to keep apart")]
+    #[error("the manifest has more than {0} links")]
     TooManyLinks(usize),
     /// Entries out of order, twice, or below something that is no directory.
     #[error("entry `{0}` is out of order, twice, or not below a directory")]

@@ -52,17 +52,17 @@ pub struct Totals {
     pub chunks: u64,
     /// Bytes of all files.
     pub bytes: u64,
-    /// Permission bits of the top directory, where they are not [`FOLDER_MODE`].
+    /// Permission bits of the top directory, where they differ from [`FOLDER_MODE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder_mode: Option<u16>,
 }
 
-/// The permission bits of a top directory that a root does not name.
+/// The permission bits of a top directory whose root does not name them.
 pub const FOLDER_MODE: u16 = 0o755;
 
 impl Totals {
-    /// The same for a top directory with these permission bits. Its owner always gets in: a copy is filled,
-    /// renamed and at last removed.
+    /// Sets the permission bits of the top directory. The owner always gets in, as a copy must be filled, renamed and
+    /// at last removed.
     #[must_use]
     pub fn with_folder_mode(self, mode: u16) -> Self {
         let mode = (mode & MODE_MASK) | 0o700;
@@ -74,7 +74,7 @@ impl Totals {
         self.folder_mode.unwrap_or(FOLDER_MODE)
     }
 
-    /// Whether a release of this shape may say that of its top directory: one content has one form.
+    /// Whether a release of this shape may name these bits: one content has one form.
     pub(super) fn is_folder_mode_plain(&self, shape: Shape) -> bool {
         match self.folder_mode {
             None => true,

@@ -12,7 +12,7 @@ use crate::monitor::Monitor;
 use crate::record::DeliveryReport;
 use crate::wire::Refusal;
 
-/// Notes that a report takes; the log has all.
+/// The most notes in a report; the log has all.
 const NOTES_MAX: usize = 10;
 
 /// Reads releases from the spaces.
@@ -63,7 +63,7 @@ impl Courier for StoreCourier {
     }
 }
 
-/// Puts what is worth telling of a delivery into the log and into its report.
+/// Puts notes on a delivery into the log and into its report.
 struct Notes<'a> {
     delivery: &'a Delivery,
     notes: Mutex<Vec<String>>,

@@ -1,7 +1,7 @@
-//! How a stranger becomes somebody: by the first request with a good token.
+//! Waits for a stranger's first request with a good token.
 //!
-//! Until then a peer has one stream, a window of a few KiB and a few seconds, and of each of its requests only the head
-//! is read. Nothing of a space is touched before.
+//! Until then a peer has one stream, a window of a few KiB and a few seconds; the proxy reads only the head of its
+//! requests, and touches nothing of a space.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::shares::Share;
 use crate::token::Grant;
 use crate::wire::{Refusal, RequestHead};
 
-/// A connection on which somebody has shown a good token, with what is held for it.
+/// A connection on which a good token was shown, and its shares.
 #[derive(Debug)]
 pub(super) struct Greeted {
-    /// The request that showed it.
+    /// The request that showed the token.
     pub first: (Sender, Receiver, Grant),
     /// The connection itself.
     pub share: Share<Owner>,
-    /// Its window, where it has more than the least.
+    /// The share for its window, where that is wider than the least.
     pub window: Option<Share<Owner>>,
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Opti
     None
 }
 
-/// The widest window that there is a share for.
+/// Takes the widest window that there is a share for.
 fn window(shared: &Shared, connection: &Connection, owner: &Owner) -> Option<Share<Owner>> {
     let widest = connection.window();
     let wide = [widest, widest / 4, widest / 16].into_iter().filter(|bytes| *bytes > WINDOW_BYTES_MIN);

@@ -127,7 +127,7 @@ pub struct Options {
     pub drain_patience: Duration,
     /// How long a peer may take to show a good token.
     pub stranger_patience: Duration,
-    /// Connections of those who have shown one; users share them.
+    /// Connections on which a good token was shown; users share them.
     pub connections_max: u64,
     /// Requests that are served at a time; users share them.
     pub requests_max: u64,
@@ -166,9 +166,9 @@ struct Shared {
     workshop: Arc<Mutex<()>>,
     /// How long a peer may take to show a good token.
     stranger_patience: Duration,
-    /// Connections of those who have.
+    /// Connections on which a good token was shown.
     connections: Arc<Shares<Owner>>,
-    /// What these connections may hold unread, bytes.
+    /// Bytes that these connections may hold unread.
     windows: Arc<Shares<Owner>>,
     /// Requests that may go on at a time: each has a thread.
     turns: Arc<Shares<Owner>>,
@@ -180,7 +180,7 @@ struct Shared {
     payloads: Payloads,
 }
 
-/// On whose behalf something is held: all tokens of a user share.
+/// The user who holds a share: all tokens of a user share.
 type Owner = (SpaceName, UserName);
 
 /// A proxy that listens.
@@ -265,7 +265,7 @@ impl Proxy {
                 () = &mut stop => break,
                 connection = self.listener.accept() => match connection {
                     Some(connection) => {
-                        // Each line of the log says whom it is about.
+                        // Each line of the log names its peer.
                         let span = tracing::error_span!("connection", peer = %connection.remote_address());
                         connections.spawn(serving::serve(Arc::clone(&self.shared), connection).instrument(span));
                     }
@@ -317,7 +317,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// On whose behalf a request is made.
+/// The space, the user and the token of a request.
 fn owner(grant: &Grant) -> Owner {
     (grant.space.clone(), grant.user.clone())
 }
@@ -342,7 +342,7 @@ async fn end(sender: Sender, result: Result<(), Refusal>) {
 /// A request whose token was checked.
 struct Granted {
     shared: Arc<Shared>,
-    /// What it allowed at the beginning; what was begun keeps to that.
+    /// The grant at the beginning of the request, whose bounds hold to its end.
     grant: Grant,
     standing: Standing,
 }
@@ -367,7 +367,7 @@ impl Granted {
         })
     }
 
-    /// Whether the token allows the action on all applications that there are and will be. The refusal names none.
+    /// Checks that the token allows the action on all present and future applications. The refusal names none.
     fn allow_whole_space(&self, action: Action) -> Result<(), Refusal> {
         self.allow(action, None)?;
         if self.grant.has_all_applications() {
@@ -382,7 +382,7 @@ impl Granted {
         })
     }
 
-    /// Whether each destination is there, the token allows it, and the user may have another delivery waiting.
+    /// Checks that each destination exists, the token allows it, and the user may have another delivery waiting.
     fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {
             if !self.grant.allows_destination(destination) {

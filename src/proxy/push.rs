@@ -22,8 +22,7 @@ use crate::stall::Watch;
 use crate::token::Action;
 use crate::wire::{FromAgent, Open, PushReply, Refusal};
 
-/// Messages from the agent that wait for the state machine, which never waits for the link: bounded memory, and the
-/// link waits.
+/// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
 const MESSAGES_AHEAD: usize = 8;
 /// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
 const TRIES_TOLD: u32 = 3;
@@ -38,14 +37,14 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     }
     let (messages_in, messages) = mpsc::channel(MESSAGES_AHEAD);
     let (said, mut backlog) = replies();
-    let course = Arc::new(Course {
+    let progress = Arc::new(Progress {
         watch: Mutex::new(Watch::new(Instant::now(), receiver.progress_max())),
         pulse: said.pulse(),
     });
-    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&course), Arc::clone(&granted)));
+    let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&progress), Arc::clone(&granted)));
     let push = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, open, messages, &said, &course))
+        blocking::start(move || run(&granted, open, messages, &said, &progress))
     };
     let mut gone = false;
     loop {
@@ -85,28 +84,28 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     }
 }
 
-/// How a push gets on: known where the agent is heard, and where its words are worked off.
-struct Course {
+/// The progress of a push, shared by the task that reads messages and the thread that works on them.
+struct Progress {
     watch: Mutex<Watch>,
     pulse: Pulse,
 }
 
-impl Course {
+impl Progress {
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Passes what the agent says on, until it ends, breaks off, or does not get on, or its token is good no longer.
+/// Passes on the agent's messages until they end, the push no longer gets on, or the token is no longer good.
 async fn read(
     mut receiver: Receiver,
     messages: mpsc::Sender<Result<FromAgent, Refusal>>,
-    course: Arc<Course>,
+    progress: Arc<Progress>,
     granted: Arc<Granted>,
 ) {
     let mut looks = looks();
     loop {
-        let message = match next(&mut receiver, &course, &granted, &mut looks).await {
+        let message = match next(&mut receiver, &progress, &granted, &mut looks).await {
             Ok(Some(FromAgent::Renew(token))) => match granted.renew(&token) {
                 Ok(()) => continue,
                 Err(refusal) => Err(refusal),
@@ -122,41 +121,41 @@ async fn read(
     }
 }
 
-/// The next message, while the push gets on and the token is good.
+/// Returns the next message, while the push gets on and the token is good.
 async fn next(
     receiver: &mut Receiver,
-    course: &Course,
+    progress: &Progress,
     granted: &Granted,
     looks: &mut Interval,
 ) -> Result<Option<FromAgent>, Refusal> {
     let progress_max = receiver.progress_max();
-    let mut taken = course.pulse.taken();
-    // Not begun anew at each look: its deadlines go on.
+    let mut taken = progress.pulse.taken();
+    // Kept across the loop, so that its deadlines go on.
     let receive = receiver.receive::<FromAgent>();
     tokio::pin!(receive);
     loop {
-        let Some(left) = course.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
+        let Some(left) = progress.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
         tokio::select! {
             received = &mut receive => return received.map_err(|error| Refusal::of(&error)),
             _ = looks.tick() => granted.still_holds()?,
             () = tokio::time::sleep(left) => {
-                // It is not the agent's turn while its words are worked off, or while it reads the answers.
-                let is_reading = course.pulse.taken() > taken;
-                if course.pulse.is_at_work() || is_reading {
-                    taken = course.pulse.taken();
-                    course.watch().renew(Instant::now());
+                // The agent is not to blame while its messages are worked on, or while it reads the replies.
+                let is_reading = progress.pulse.taken() > taken;
+                if progress.pulse.is_at_work() || is_reading {
+                    taken = progress.pulse.taken();
+                    progress.watch().renew(Instant::now());
                 }
             }
         }
     }
 }
 
-/// Why a push ends whose agent asks on and does not read.
+/// The refusal of an agent that goes on asking and does not read.
 fn beyond(error: BeyondCredit) -> Refusal {
     Refusal { fault: Fault::Bug, text: error.to_string(), hint: None }
 }
 
-/// Why a push ends that does not get on.
+/// The refusal that ends a push without progress.
 fn stalled(time: Duration) -> Refusal {
     let text = format!("the push has not got on for {} s", time.as_secs());
     let hint = "push again: what was stored is not sent again".to_owned();
@@ -169,7 +168,7 @@ fn run(
     open: Open,
     mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
     replies: &Replies,
-    course: &Course,
+    progress: &Progress,
 ) -> Result<Vec<Events>, Refusal> {
     replies.at_work(true);
     let store = granted.store()?;
@@ -200,7 +199,7 @@ fn run(
         match message {
             Some(Ok(message)) => {
                 next = machine.receive(message, &mut shelf).map_err(told)?;
-                course.watch().hear(machine.progress(), begin, Instant::now());
+                progress.watch().hear(machine.progress(), begin, Instant::now());
             }
             Some(Err(refusal)) => return Err(refusal),
             None => {
@@ -247,7 +246,7 @@ fn queue(
 pub(super) struct Told {
     last: Option<DeliveryEvent>,
     failures: u32,
-    /// How often the last was told again.
+    /// How often the last event was repeated.
     again: u32,
 }
 
@@ -255,7 +254,7 @@ impl Told {
     /// The next event to tell; the last one again where nothing happens for a while, so that the agent
     /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
     pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
-        // A delivery that hangs is not followed for ever.
+        // Do not follow a hanging delivery for ever.
         if self.failures == TRIES_TOLD || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
             return None;
         }
@@ -275,15 +274,15 @@ impl Told {
     }
 }
 
-/// Why nobody hears any more of deliveries, which go on.
+/// The reason to stop reporting deliveries, which go on.
 pub(super) enum Unheard {
     /// The agent is gone.
     Gone,
-    /// Its token is good no longer.
+    /// Its token is no longer good.
     Refused(Refusal),
 }
 
-/// The next event to tell, as [`Told::next`], as long as the token is good.
+/// Returns the next event to report, as [`Told::next`], while the token is good.
 pub(super) async fn next_event(
     told: &mut Told,
     events: &mut Events,

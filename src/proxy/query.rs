@@ -28,7 +28,7 @@ const ROWS_PER_MESSAGE: usize = 200;
 /// # Errors
 /// What the agent is to be told.
 pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
-    // Both read whole releases: a few at a time, and not all of one user's.
+    // Both read whole releases, so only a few work at a time, shared by the users.
     let _desk = match &question {
         Operation::Difference { .. } | Operation::Statistics(_) => Some(desk(&granted).await?),
         _ => None,
@@ -61,7 +61,7 @@ pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sen
     held.and(worked_out)
 }
 
-/// A place among those whose question reads whole releases; waits for it, unless the user has too many there already.
+/// Waits for a turn to read whole releases; refuses a user who already has too many questions there.
 async fn desk(granted: &Granted) -> Result<(Share<Owner>, OwnedSemaphorePermit), Refusal> {
     let shared = &granted.shared;
     let Some(share) = shared.readers.take(&owner(&granted.grant), 1) else {

@@ -1,4 +1,4 @@
-//! What a token may read of its space: the releases of its applications, and nothing else that lies beside them.
+//! The part of a space that a token may read: the releases of its applications.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,12 +12,12 @@ use crate::token::{Grant, Pattern};
 /// The applications that a token may read.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
-    /// None for all that there are and will be.
+    /// None for all present and future applications.
     applications: Option<Vec<Pattern>>,
 }
 
 impl Reach {
-    /// That of a token.
+    /// Returns the applications that a grant allows.
     pub fn of(grant: &Grant) -> Self {
         let all = grant.has_all_applications();
         Self { applications: (!all).then(|| grant.applications.clone()) }
@@ -35,19 +35,19 @@ impl Reach {
     }
 }
 
-/// The content of the releases that a push builds on, which its token may read. Memory: 80 B for each of their segments, 32 B
-/// for each of their chunks, up to a bound.
+/// The content of the releases that a push builds on, which its token may read. Memory: 80 B for each segment and 32 B for
+/// each chunk, up to a bound.
 #[derive(Debug, Default)]
 pub struct Readable {
-    /// By the beginnings of their names.
+    /// Segments by the beginnings of their names.
     nodes: HashMap<u64, NodeRef>,
-    /// Segments that nobody has looked at.
+    /// Segments whose chunks are not read yet.
     unread: Vec<NodeRef>,
     chunks: HashSet<ChunkId>,
 }
 
 impl Readable {
-    /// Adds a release by its segments.
+    /// Adds a release's segments.
     pub fn add(&mut self, segments: &[NodeRef]) {
         for node in segments {
             if self.nodes.insert(node.id.prefix(), *node) != Some(*node) {
@@ -56,12 +56,12 @@ impl Readable {
         }
     }
 
-    /// The segment that begins so.
+    /// Returns the segment whose name begins so.
     pub fn segment(&self, name: u64) -> Option<NodeRef> {
         self.nodes.get(&name).copied()
     }
 
-    /// Whether one of the releases has the chunk. A segment that cannot be read has none: its chunks are then proven.
+    /// Whether one of the releases has the chunk. Chunks of a segment that cannot be read count as absent, and are proven.
     pub fn has(&mut self, chunk: &ChunkRef, reader: &mut impl ChunkReader) -> bool {
         for node in std::mem::take(&mut self.unread) {
             let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Serves connections and their requests: who asks is known first, then comes a turn, then the rest of the request.
+//! Serves connections and their requests: checks the token, takes a share, then reads the rest of the request.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::link::{Connection, Receiver, Sender};
 use crate::token::Grant;
 use crate::wire::{Open, Operation, Refusal, Request};
 
-/// How long a refused agent may take to say what it is about to say.
+/// How long a refused agent may take to finish its message.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Serves one connection until it ends; its requests run side by side.
@@ -39,11 +39,11 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
             Some(_) = requests.join_next() => {}
         }
     }
-    // The agent is gone; what it had under way ends by itself at its next word.
+    // The agent is gone; its requests end by themselves at their next message.
     while requests.join_next().await.is_some() {}
 }
 
-/// Answers one request of a connection that somebody has shown a good token on.
+/// Answers one request on a connection that has shown a good token.
 async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
     match greeting::admit(&shared, &mut receiver).await {
         Ok(Some(grant)) => go_on(shared, sender, receiver, grant).await,
@@ -52,7 +52,7 @@ async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
     }
 }
 
-/// Answers one request whose token is good: the rest of it is read only now, when it has its turn.
+/// Answers one request with a good token, whose rest is read only now that it has a share.
 async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
     let Some(_turn) = shared.turns.take(&owner(&grant), 1) else {
         let held = shared.turns.held_by(&owner(&grant));
@@ -88,7 +88,7 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
     }
 }
 
-/// Whoever names a destination twice wants one delivery there.
+/// A destination that is named twice gets one delivery.
 fn each_destination_once(mut operation: Operation) -> Operation {
     if let Operation::Push(Open { destinations, .. }) | Operation::Deliver { destinations, .. } =
         &mut operation
@@ -99,7 +99,8 @@ fn each_destination_once(mut operation: Operation) -> Operation {
     operation
 }
 
-/// Refuses where the agent may not have said all: it is let say so many bytes more, as it reads the answer after that.
+/// Refuses a request that may not have come whole. Reads up to `bytes_max` more of it, as the agent reads the answer only
+/// afterwards.
 pub(super) async fn refuse_unread(sender: Sender, receiver: Receiver, refusal: Refusal, bytes_max: u32) {
     let fault = refusal.fault;
     refuse(sender, refusal).await;

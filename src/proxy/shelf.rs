@@ -35,7 +35,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 const RECENT_MAX: usize = 8;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
 
-/// Chunks that a push was told are known went away, as its lease had lapsed, or turned out damaged.
+/// The refusal for chunks that were called known and have since been collected, as the lease had lapsed, or are damaged.
 fn lapsed() -> Refusal {
     Refusal {
         fault: Fault::Retry,
@@ -61,14 +61,14 @@ pub struct SpaceShelf {
     unsynced_bytes: u64,
     last_sync: Instant,
     lease: Lease,
-    /// How much damage the store had met when the push's chunks were last looked at.
+    /// The store's count of damage when the push's chunks were last checked.
     damage_met: u64,
     /// Held by whoever rebuilds an archive as a proof, or makes an executable.
     workshop: Arc<Mutex<()>>,
-    /// What the token may read, and what of that the push builds on.
+    /// The applications that the token may read, and the releases that the push builds on.
     reach: Reach,
     readable: Readable,
-    /// Looked at again before anything is recorded.
+    /// The token, checked again before anything is recorded.
     granted: Option<Arc<Granted>>,
 }
 
@@ -100,7 +100,7 @@ impl SpaceShelf {
         }
     }
 
-    /// The same, that finds and records no more than a token allows, as long as it does.
+    /// Limits the shelf to what a token allows, for as long as the token is good.
     #[must_use]
     pub(super) fn on_behalf_of(self, granted: &Arc<Granted>) -> Self {
         Self { reach: Reach::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
@@ -152,7 +152,7 @@ impl SpaceShelf {
         Ok(())
     }
 
-    /// Has every chunk looked at again where the promise that they stay has lapsed, or damage was met since.
+    /// Checks every chunk again where the lease has lapsed, or damage was found since.
     fn keep_promise(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
         let is_held = self.lease.renew() || self.store.is_planted(Planted::LapsedUnchecked);
         let met = self.store.damage_met();
@@ -339,7 +339,7 @@ impl Shelf for SpaceShelf {
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
         self.reader.read(chunk, out).map_err(|error| match error {
-            // It was there when the push was told so, and went with what no release needs.
+            // It was there when the push asked, and was collected since.
             SourceError::Unknown(_) if !self.lease.holds() => lapsed(),
             error => Refusal::of(&error),
         })

@@ -1,8 +1,8 @@
-//! The spaces of a proxy: opened when they are used, closed when they are not.
+//! The spaces of a proxy: opens them when they are used, and closes idle ones.
 //!
-//! An open space has a thread, some ten files and up to 10 MB of recent chunks. So only so many stay open: what nobody
-//! has used for a while is closed, and what was used longest ago makes room for others. No space is closed while
-//! anybody holds its store, and never is one opened twice.
+//! An open space has a thread, some ten files and up to 10 MB of recent chunks, so their number is bounded: spaces are
+//! closed after some idle minutes, and those used longest ago make room for others. No space is closed while anybody holds
+//! its store, and none is opened twice at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -22,9 +22,9 @@ pub struct Spaces {
     options: Options,
     slots: Mutex<HashMap<SpaceName, Arc<Slot>>>,
     open_count: AtomicUsize,
-    /// More are open only while more are in use.
+    /// The most idle spaces that stay open; more are open only while more are in use.
     most: usize,
-    /// Those that were used since upkeep last asked.
+    /// Spaces that were used since upkeep last asked.
     used: Mutex<HashSet<SpaceName>>,
 }
 
@@ -68,7 +68,7 @@ impl Spaces {
         self.open_slot(space).map(|(store, _)| store)
     }
 
-    /// Has upkeep see to the space the next time it asks.
+    /// Reports the space to upkeep as used.
     pub fn note_used(&self, space: &SpaceName) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if !used.contains(space) {
@@ -76,10 +76,10 @@ impl Spaces {
         }
     }
 
-    /// Opens a space for upkeep, which is no use of it, and closes it again where it was not open.
+    /// Opens a space for upkeep, which does not count as use, and closes it again if it was not open.
     ///
     /// # Errors
-    /// The store cannot be opened, or what `work` says.
+    /// The store cannot be opened, or the error of `work`.
     pub fn visit(
         &self,
         space: &SpaceName,
@@ -112,7 +112,7 @@ impl Spaces {
         Ok((store, false))
     }
 
-    /// Closes what was used longest ago while too many are open.
+    /// Closes the spaces used longest ago while too many are open.
     fn make_room(&self) {
         if self.open_count.load(Ordering::Relaxed) < self.most {
             return;
@@ -128,13 +128,13 @@ impl Spaces {
         }
     }
 
-    /// Closes the spaces that nobody has used for that time.
+    /// Closes the spaces that nobody has used for `idle`.
     pub fn close_idle(&self, after: Duration) {
         let now = Instant::now();
         self.close_if(|_, slot| now.duration_since(*slot.used()) >= after);
     }
 
-    /// Closes those that `is_due` names, that nobody holds and that have nothing to remember.
+    /// Closes the spaces for which `is_due` holds, unless somebody holds their store or they know of unrepaired damage.
     fn close_if(&self, is_due: impl Fn(&SpaceName, &Slot) -> bool) {
         let slots: Vec<(SpaceName, Arc<Slot>)> =
             self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
@@ -155,7 +155,7 @@ impl Spaces {
             }
         }
         drop(slots);
-        // Who has a slot in hand is about to open it.
+        // A task that holds a slot is about to open it.
         self.slots().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.store().is_some());
     }
 
@@ -165,7 +165,7 @@ impl Spaces {
         slots.iter().filter_map(|slot| slot.store().clone()).collect()
     }
 
-    /// The spaces that were used since this was last asked, and those that are open.
+    /// Returns the spaces that were used since the last call, and those that are open.
     pub fn take_used(&self) -> HashSet<SpaceName> {
         let mut used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
         used.extend(self.slots().keys().cloned());
@@ -246,7 +246,7 @@ mod tests {
         spaces.visit(&name(0), |_| Ok(())).expect("visited");
         assert_eq!(spaces.opened().len(), 1);
         drop(held);
-        // What is known to be damaged is remembered.
+        // Known damage would be forgotten.
         spaces.open(&name(0)).expect("open").suspect();
         spaces.close_idle(Duration::ZERO);
         assert_eq!(spaces.opened().len(), 1);

@@ -1,4 +1,4 @@
-//! Whether the token that a conversation began with is still good, however long the conversation takes.
+//! Checks again and again that a conversation's token is still good, however long the conversation takes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
 use crate::token::Grant;
 use crate::wire::Refusal;
 
-/// The token that a conversation stands on now.
+/// The present token of a conversation.
 #[derive(Debug)]
 pub(super) struct Standing(Mutex<Current>);
 
@@ -22,13 +22,13 @@ struct Current {
 }
 
 impl Standing {
-    /// Begins with the token of the request.
+    /// Starts with the token of the request.
     pub fn new(grant: Grant) -> Self {
         Self(Mutex::new(Current { grant, renewals: 0 }))
     }
 }
 
-/// Whether whoever has `new` may do all that `first` allows, on behalf of the same user in the same space.
+/// Whether `new` allows all that `first` allows, for the same user in the same space.
 fn continues(new: &Grant, first: &Grant) -> bool {
     let actions = first.actions.iter().all(|action| new.actions.contains(action));
     let applications = new.has_all_applications()
@@ -39,7 +39,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
 }
 
 impl Granted {
-    /// Looks again whether the token is good: neither over nor revoked. Looks for one file.
+    /// Checks again that the token has neither expired nor been revoked. Looks for one file.
     pub(super) fn still_holds(&self) -> Result<(), Refusal> {
         let current = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
         let checked = self.shared.identity.check_again(&current.grant, super::now());
@@ -51,7 +51,7 @@ impl Granted {
         })
     }
 
-    /// Goes on with another token of the same user and space, which allows no less than the first.
+    /// Replaces the token by another of the same user and space, which allows no less than the first.
     pub(super) fn renew(&self, token: &str) -> Result<(), Refusal> {
         let grant = self.shared.identity.check(token, super::now());
         let grant = grant.map_err(|error| Refusal::of(&error))?;
@@ -73,7 +73,7 @@ impl Granted {
     }
 }
 
-/// Ticks whenever a token is to be looked at again.
+/// Ticks whenever a token must be checked again.
 pub(super) fn looks() -> Interval {
     let mut looks = interval(TOKEN_CHECK_EVERY.max(Duration::from_millis(1)));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -24,7 +24,7 @@ use crate::token::Action;
 use crate::upkeep::{Collected, Incomplete, Removal, Verified};
 use crate::wire::{Answer, Operation, Refusal};
 
-/// Chunks that are read from copies and then stored with one sync: 4 MiB at most.
+/// Chunks read from copies that are stored with one sync: 4 MiB at most.
 const HEALED_TOGETHER: usize = 64;
 
 /// What is kept, and how often that is seen to.
@@ -38,9 +38,9 @@ pub struct UpkeepOptions {
     pub verify_every: Option<Duration>,
     /// How fast they are read in the background.
     pub verify_bytes_per_second: u64,
-    /// After how long without use a space is closed; never where none.
+    /// How long a space may be idle before it is closed; none for ever.
     pub idle_after: Option<Duration>,
-    /// Between two looks at whether damage was met, and whether a space is idle; 5 s.
+    /// How often to look for damage that was met, and for idle spaces; 5 s.
     pub look_every: Duration,
     /// How long, at its end, a proxy sees to each space that it used and that is not known to be whole; not at
     /// all where none. For one that lives too short for upkeep of its own.
@@ -111,7 +111,7 @@ impl Upkeep {
                 let Some(shared) = Weak::upgrade(&shared) else { break };
                 look(&shared, options.idle_after);
                 if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
-                    // Of a space that nobody has used since nothing expires, and nothing becomes garbage.
+                    // In a space that nobody has used, nothing new expires or becomes garbage.
                     let used = shared.spaces.take_used();
                     let is_due = |space: &SpaceName| is_first || used.contains(space);
                     each_space(&shared, is_due, |store, space| {
@@ -160,7 +160,7 @@ fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
     verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)
 }
 
-/// Sees to the spaces that are open: to damage that was met, and to those that nobody uses.
+/// Looks after the open spaces: verifies those that met damage, and closes idle ones.
 fn look(shared: &Shared, idle_after: Option<Duration>) {
     for store in shared.spaces.opened() {
         if let Err(error) = verify_suspect(shared, &store) {
@@ -172,7 +172,7 @@ fn look(shared: &Shared, idle_after: Option<Duration>) {
     }
 }
 
-/// Works on each space that is due; those that were not open are closed again.
+/// Works on each space that is due, and closes again those that were not open.
 fn each_space(
     shared: &Shared,
     is_due: impl Fn(&SpaceName) -> bool,
@@ -190,8 +190,8 @@ fn each_space(
     }
 }
 
-/// Lets releases expire, collects, and evicts releases while the store is larger than it may be; false where
-/// something waits for pushes that are under way.
+/// Lets releases expire, collects, and evicts releases while the store is too large; returns false where garbage waits
+/// for pushes under way.
 fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
     for (app, release) in expire(store, rules)? {
         tracing::info!(%app, release = ?release, "a release expired");
@@ -243,7 +243,7 @@ fn verify(shared: &Shared, store: &Arc<Store>, pass: Pass) -> store::Result<Veri
     Ok(verified)
 }
 
-/// Takes what a release lacks from copies of it that were delivered.
+/// Takes a release's missing chunks from delivered copies of it.
 fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::Result<u64> {
     let copies = copies_of(shared, store, incomplete)?;
     let Ok(root) = store.root(&incomplete.release) else { return Ok(0) };
@@ -290,10 +290,10 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     Ok(healed)
 }
 
-/// Reads a chunk of a delivered file, where that still holds it.
+/// Reads a chunk from a delivered file, if that still has it.
 fn read_copy(copy: &Path, path: &Path, offset: u64, bytes: u32, id: &ChunkId) -> Option<Vec<u8>> {
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
-    // Somebody may have put a link or a FIFO there since: neither is followed or waited for.
+    // Somebody may have put a link or a FIFO there since: do not follow it or wait for it.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = std::fs::File::options();
     let file = options.read(true).custom_flags(flags.bits().cast_signed()).open(copy.join(path)).ok()?;
@@ -305,8 +305,8 @@ fn read_copy(copy: &Path, path: &Path, offset: u64, bytes: u32, id: &ChunkId) ->
     (ChunkId::of(&content) == *id).then_some(content)
 }
 
-/// The copies of a release: at the destinations of today, and wherever the application was delivered before, as by a
-/// command that named a folder.
+/// Returns the copies of a release: at the configured destinations, and at other folders that the application was
+/// delivered to.
 fn copies_of(shared: &Shared, store: &Store, incomplete: &Incomplete) -> store::Result<Vec<PathBuf>> {
     let here = shared.destinations.values().map(|destination| for_app(destination, &incomplete.app));
     let mut places: Vec<Directory> = here.collect();

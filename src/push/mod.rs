@@ -83,7 +83,7 @@ pub enum Error {
         /// How much there may be.
         max: usize,
     },
-    /// A label that would be taken as an id, or as the first digits of one.
+    /// A label that would be read as an id, or as the first digits of one.
     #[error("the label `{0}` reads as a release's id: 6 to 64 hexadecimal digits")]
     Label(Label),
     /// The commit came before all segments that were wanted.
@@ -97,7 +97,7 @@ pub enum Error {
     Shelf(Refusal),
 }
 
-/// Refuses labels by which a selector could not tell whether a release is named by its id.
+/// Refuses labels that a selector would read as a release's id.
 ///
 /// # Errors
 /// [`Error::Label`] names the first.

@@ -1,4 +1,4 @@
-//! What an agent has to prove that it has, where its token does not let it read the whole space.
+//! Challenges an agent to prove that it has chunks that its token may not read.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::limits::{OWN_CHUNKS_MAX, PROOF_BYTES_MAX, PROVEN_BYTES_MAX};
 use crate::recipe::ChunkRef;
 use crate::wire::{Challenge, Marks, Possession, PushReply, Refusal};
 
-/// Chunks of one challenge whose proof has not come.
+/// A challenge whose proof has not come yet.
 #[derive(Debug)]
 struct Unproven {
     nonce: [u8; 32],
@@ -22,7 +22,7 @@ struct Unproven {
 /// The proofs of one push. Memory: 40 B for each chunk that the agent sent or was asked to prove, which are bounded.
 #[derive(Debug)]
 pub(super) struct Proving {
-    /// Chunks that the agent sent in this push, or proves that it has.
+    /// Chunks that the agent has sent in this push, or has been asked to prove.
     own: HashSet<ChunkId>,
     unproven: VecDeque<Unproven>,
     bytes_left: u64,
@@ -40,19 +40,20 @@ impl Proving {
         !self.unproven.is_empty()
     }
 
-    /// The agent has sent the chunk's bytes.
+    /// Notes that the agent has sent the chunk's bytes.
     pub fn sent(&mut self, chunk: &ChunkRef) {
         self.own(chunk);
     }
 
-    /// Where there is no room the chunk is to be proven once more.
+    /// Notes the chunk as the agent's own; where there is no room, it must be proven again.
     fn own(&mut self, chunk: &ChunkRef) -> bool {
         self.own.len() < OWN_CHUNKS_MAX && self.own.insert(chunk.id)
     }
 
-    /// Challenges the agent to prove that it has those of the known chunks of some segments that it may not read and did not
-    /// send. What nothing but the bytes themselves can show becomes unknown: what is `offered` comes anyway, a dry run
-    /// proves nothing, and what may be proven in one push is bounded.
+    /// Challenges the agent about the known chunks of some segments that it may not read and has not sent.
+    ///
+    /// Marks as unknown those that it must send instead: `offered` ones, which come anyway; all in a dry run, which proves
+    /// nothing; and those beyond the bound of one push.
     pub fn challenge(
         &mut self,
         segments: &mut [Arrived],
@@ -109,7 +110,7 @@ impl Proving {
         Ok(PushReply::Prove(Challenge::new(nonce, marks.into_iter().collect())))
     }
 
-    /// Whether the agent's answer to the next challenge is right.
+    /// Checks the agent's answer to the next challenge.
     pub fn answered(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<bool, Error> {
         let Unproven { nonce, chunks } = self.unproven.pop_front().ok_or(Error::OutOfTurn("Proof"))?;
         let mut possession = Possession::new(&nonce);

@@ -47,12 +47,12 @@ pub trait Shelf {
     /// The space cannot be read.
     fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
 
-    /// Whether the token lets the agent read the whole space, so that it has to prove of nothing that it has it.
+    /// Whether the token lets the agent read the whole space, so that it has nothing to prove.
     fn reads_all(&self) -> bool {
         true
     }
 
-    /// Whether the agent may read a chunk that was found, whatever it pushes.
+    /// Whether the agent may read a chunk that was found.
     ///
     /// # Errors
     /// The space cannot be read.
@@ -60,7 +60,7 @@ pub trait Shelf {
         Ok(true)
     }
 
-    /// Random bytes for a challenge; asked for only where something may not be read.
+    /// Returns random bytes for a challenge.
     ///
     /// # Errors
     /// The system gives none.

@@ -31,7 +31,7 @@ struct Alike {
     edits: u64,
 }
 
-/// What else may be signed in one answer: the agent holds as much for each step that it has under way.
+/// The room left for signatures in one answer: the agent holds as much for each step under way.
 struct Room {
     signatures: usize,
     bytes: usize,
@@ -157,7 +157,7 @@ impl Signer {
             let [Some(chunk)] = shelf.find(&[Reference::Short(short)]).map_err(Error::Shelf)?[..] else {
                 continue;
             };
-            // A signature tells of what it signs.
+            // A signature reveals something of what it signs.
             if !shelf.may_read(&chunk).map_err(Error::Shelf)? {
                 continue;
             }
@@ -188,8 +188,8 @@ impl Signer {
         Ok(replies)
     }
 
-    /// Signs the basis of the chunks at these places among those that were asked for, where the answer has room for it:
-    /// without, they cross whole.
+    /// Signs the basis of the chunks at these places among those asked for, while the answer has room; chunks without a
+    /// signature cross whole.
     fn sign_one(
         &mut self,
         places: Range<usize>,

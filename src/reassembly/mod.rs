@@ -76,23 +76,23 @@ pub enum Error {
     #[error("the archive `{0}` was rebuilt as something else")]
     OtherArtifact(EntryPath),
     /// The file system is too full for all of it; nothing was written.
-    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside what stays free", .place.display())]
+    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside the reserve", .place.display())]
     Room {
-        /// Where it was to be written.
+        /// The folder to write to.
         place: PathBuf,
-        /// What the release takes.
+        /// What the release needs.
         needed: u64,
-        /// What may be taken.
+        /// What is free, beside the reserve.
         free: u64,
-        /// Of what.
+        /// The unit of both: `B` or `entries`.
         unit: &'static str,
     },
-    /// A link that leads outside, where none is wanted.
+    /// A link that leads outside, where none is allowed.
     #[error("the link `{path}` leads outside the release, to `{}`", crate::escape::bytes(.target))]
     OutsideLink {
         /// The link.
         path: EntryPath,
-        /// What it holds.
+        /// Its target.
         target: Vec<u8>,
     },
     /// The release has no file of this name.

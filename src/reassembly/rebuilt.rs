@@ -74,8 +74,8 @@ impl Rebuilt {
         Some(Keeping { file: Some(BufWriter::with_capacity(WRITE_BYTES, file)), path })
     }
 
-    /// Reads every archive that is kept and names those that are not what they should be, with their bytes; removes
-    /// them where `remove` says so. Hands `read` the bytes as they are read, and stops when that says so.
+    /// Reads every kept archive and returns the damaged ones, with their bytes; removes them if `remove` is set. Calls
+    /// `read` with the number of bytes as they are read, and stops when it returns false.
     pub fn damaged(&self, remove: bool, read: &mut dyn FnMut(u64) -> bool) -> Vec<(PathBuf, u64)> {
         let mut damaged = Vec::new();
         let mut buffer = vec![0; WRITE_BYTES];
@@ -85,7 +85,7 @@ impl Rebuilt {
             let (Some(id), Ok(mut file)) = (name, File::open(&path)) else { continue };
             let mut hasher = blake3::Hasher::new();
             let mut bytes = 0;
-            // A disk that does not give the rest has damaged it too.
+            // A file that the disk cannot read to its end is damaged, too.
             while let Ok(count @ 1..) = file.read(&mut buffer) {
                 hasher.update(&buffer[..count]);
                 bytes += count as u64;
@@ -103,7 +103,7 @@ impl Rebuilt {
         damaged
     }
 
-    /// Bytes of all that is kept.
+    /// Returns the bytes of all kept archives.
     pub fn bytes(&self) -> u64 {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()

@@ -1,7 +1,7 @@
-//! Whether a file system has room for a release, known before anything is written to it.
+//! Checks that a file system has room for a release before anything is written to it.
 //!
-//! All files count at once, each with the blocks that it takes. Files that an earlier copy has count for nothing where
-//! they are linked or share its blocks. A disk that others use is never filled: some of it stays free.
+//! Counts all files at once, each with the blocks that it takes. Files of an earlier copy count for nothing where they are
+//! linked or share its blocks. A reserve stays free, as others use the disk too.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,30 +15,29 @@ use crate::files::OnPath;
 use crate::limits::{ROOM_RESERVE_BYTES, ROOM_RESERVE_PART};
 use crate::manifest::{Item, Root, Totals};
 
-/// Fails where a release of these totals cannot be written to the file system that holds `place`, however its files
-/// are laid out.
+/// Fails where a release of these totals cannot fit on the file system that holds `place`.
 ///
 /// # Errors
-/// [`Error::Room`]; or the place cannot be asked.
+/// [`Error::Room`]; or the place cannot be examined.
 pub fn check(place: &Path, totals: Totals) -> Result<(), Error> {
     let room = Room::at(place)?;
     room.entries(totals)?;
     room.bytes(totals.bytes)
 }
 
-/// What is free at a place.
+/// The free room at a place.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     place: &'a Path,
     /// Bytes that may be written.
     free: u64,
     block: u64,
-    /// Entries that may be made; none where the file system makes as many as there is room for.
+    /// Entries that may be made; none where the file system does not limit them.
     entries: Option<u64>,
 }
 
 impl<'a> Room<'a> {
-    /// Asks the file system that holds `place`.
+    /// Examines the file system that holds `place`.
     pub fn at(place: &'a Path) -> Result<Self, Error> {
         let found: StatVfs = rustix::fs::statvfs(place).on("examine", place)?;
         let all = found.f_blocks.saturating_mul(found.f_frsize);
@@ -48,8 +47,8 @@ impl<'a> Room<'a> {
         Ok(Self { place, free, block: found.f_frsize.max(1), entries })
     }
 
-    /// Fails where `root` does not fit. `is_same` says of the file with that number that an earlier copy has it, of
-    /// `same_bytes` in all, and `shares` says whether such files take no room.
+    /// Fails where the tree of `root` does not fit. `is_same` returns whether an earlier copy has the file of that number;
+    /// such files have `same_bytes` in all. `shares` returns whether they take no room.
     pub fn tree(
         &self,
         root: &Root,
@@ -63,7 +62,7 @@ impl<'a> Room<'a> {
         if most <= self.free {
             return Ok(());
         }
-        // Near the bound each file counts for itself.
+        // Near the bound, count file by file.
         let shares = same_bytes > 0 && shares();
         let (mut needed, mut number, mut counts) = (0u64, 0, false);
         for item in Items::new(root, &mut *source.reader()) {

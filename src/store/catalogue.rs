@@ -1,4 +1,4 @@
-//! The catalogue of the index: which packs are taken in, and which runs have their chunks. sled keeps it.
+//! The catalogue of the index: the packs that are indexed, and the runs that hold their chunks. sled keeps it.
 //!
 //! sled 0.34 loses everything silently at a power loss unless its file is synced for it, and panics on
 //! damaged bytes. So: small batches, a small cache, our own sync after each flush, and every call guarded
@@ -84,7 +84,7 @@ impl Catalogue {
         names.iter().map(|name| read(name).ok_or(Error::Entry)).collect()
     }
 
-    /// Has these runs count, newest first, durably, and no other; and burns the pack numbers below `next`.
+    /// Replaces the list of runs, newest first, and the first free pack number, durably.
     ///
     /// # Errors
     /// The catalogue is damaged or the disk full.
@@ -158,7 +158,7 @@ impl Catalogue {
             .try_for_each(|number| guarded(|| Ok(self.packs.remove(number.to_be_bytes()).map(drop)?)))
     }
 
-    /// Makes what was written durable: sled's flush writes, but never syncs.
+    /// Makes all changes durable: sled's flush writes, but never syncs.
     ///
     /// # Errors
     /// The disk's.
@@ -169,7 +169,7 @@ impl Catalogue {
     }
 }
 
-/// Whether sled's own lock was taken; sled says so in words alone.
+/// Whether another database holds sled's lock; only the text of sled's error says so.
 fn is_lock(error: &Error) -> bool {
     matches!(error, Error::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
 }

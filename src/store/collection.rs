@@ -11,7 +11,7 @@
 //! no run takes disk. A crash between two steps leaves a chunk twice, never not at all. Two-step collection with
 //! leases is argued in docs/decisions/0011, collecting on a full disk in 0026.
 //!
-//! A dry run does all of it but the writing and removing, so that it promises what a run does.
+//! A dry run does everything but write and remove, so that its figures are those of a run.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::rewriting::{Rewriting, Share};
+use super::rewriting::{Alive, Rewriting};
 use super::{Error, Planted, Result, Store};
 use crate::crash;
 use crate::ids::{ChunkId, ReleaseId};
@@ -162,7 +162,7 @@ fn foresee(
         collected.packs = collectable(store).len() as u64;
         return Ok(());
     }
-    // What is not condemned yet waits for whoever is there now.
+    // Chunks that are not condemned yet wait for the leases that are open now.
     collected.waits_for_pushes = !holding.is_empty();
     if is_held || (!holding.is_empty() && store.condemned.is_empty()) {
         return Ok(());
@@ -175,7 +175,7 @@ fn waited_for(store: &Store) -> Vec<u64> {
     if store.is_planted(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
 }
 
-/// How many releases, and records of some, nobody can read.
+/// Counts the releases and the records that cannot be read.
 fn unreadable(store: &Store, live: &Live) -> u64 {
     (live.unreadable.len() + store.records().unreadable().len()) as u64
 }
@@ -187,7 +187,7 @@ fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
     mark(store, &releases)
 }
 
-/// The sealed packs, but for those that hold what pushes under way bring.
+/// Returns the sealed packs, except those begun for pushes that are under way.
 fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
     let mut packs = store.shared.packs.sealed();
     if let Some(first) = store.leases.first_pack() {
@@ -196,7 +196,7 @@ fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
     packs
 }
 
-/// The names of all chunks in packs that may be collected that are not alive.
+/// Returns the dead chunks in packs that may be collected.
 fn dead(store: &Store, live: &Live) -> HashSet<u64> {
     let mut names = HashSet::new();
     for (_, pack) in collectable(store) {
@@ -209,11 +209,11 @@ fn dead(store: &Store, live: &Live) -> HashSet<u64> {
     names
 }
 
-/// How packs are swept.
+/// Says how to sweep packs.
 pub struct Sweep<'a> {
     /// Only count.
     pub dry_run: bool,
-    /// Whatever is not alive counts as dead, not only what is condemned: in a dry run of one that would condemn it.
+    /// Whether all chunks that are not alive count as dead, not only condemned ones, as in a dry run.
     pub all: bool,
     cancelled: &'a AtomicBool,
 }
@@ -232,21 +232,21 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
             return rewriting.finish(collected);
         }
         collected.packs += 1;
-        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
+        let Some(alive) = alive_of(store, number, &pack, live, how)? else { continue };
         let gather = gather_small && is_small(&pack);
-        if share.is_dead() && rewriting.is_cramped()? {
-            // The index is asked first, as it may not answer any more once it was changed on a full disk.
-            dead.push((number, pack, share));
-        } else if share.is_dead() {
-            rewriting.remove(number, &pack, &share, collected)?;
-        } else if gather || share.live_bytes * 100 < share.bytes * ALIVE_PERCENT_MIN {
+        if alive.is_dead() && rewriting.is_cramped()? {
+            // Ask the index first: once it was changed on a full disk, it may no longer answer.
+            dead.push((number, pack, alive));
+        } else if alive.is_dead() {
+            rewriting.remove(number, &pack, &alive, collected)?;
+        } else if gather || alive.live_bytes * 100 < alive.bytes * ALIVE_PERCENT_MIN {
             partly_alive.push((number, pack, gather));
         } else {
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
         }
     }
-    for (number, pack, share) in dead {
-        rewriting.remove(number, &pack, &share, collected)?;
+    for (number, pack, alive) in dead {
+        rewriting.remove(number, &pack, &alive, collected)?;
     }
     for (number, pack, gather) in partly_alive {
         if !rewriting.can_rewrite() {
@@ -256,16 +256,16 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         if how.cancelled.load(Ordering::Relaxed) {
             break;
         }
-        let Some(share) = share_of(store, number, &pack, live, how)? else { continue };
-        rewriting.take(number, &pack, share, gather, collected)?;
+        let Some(alive) = alive_of(store, number, &pack, live, how)? else { continue };
+        rewriting.take(number, &pack, &alive, gather, collected)?;
     }
     rewriting.finish(collected)
 }
 
-/// What of a pack is alive; none where that is damaged, which is verify's business.
-fn share_of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Option<Share>> {
-    match Share::of(store, number, pack, live, how) {
-        Ok(share) => Ok(Some(share)),
+/// Returns what is alive in a pack; none where the pack is damaged, which `verify` repairs.
+fn alive_of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Option<Alive>> {
+    match Alive::of(store, number, pack, live, how) {
+        Ok(alive) => Ok(Some(alive)),
         Err(error @ (Error::Pack { .. } | Error::File(_))) => {
             tracing::error!(%error, "a pack is damaged; it is not collected");
             store.suspect.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Where complete copies of releases were delivered, so that what the store loses can be taken from them.
+//! Remembers where complete copies of releases were delivered, so that lost chunks can be taken from them.
 //!
 //! `delivered/NAME.place` in the space's folder, one for each application and folder (FORMAT 7): a version byte, the
 //! application and the folder's path in MessagePack, and the first 16 bytes of the BLAKE3 of both. Only hints: a
@@ -16,13 +16,13 @@ use crate::ids::AppName;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
-/// A path has at most 4 KiB.
+/// A path has at most 4 KiB; the rest fits easily.
 const PLACE_BYTES_MAX: u64 = 8 * 1024;
-/// Folders that are remembered; the one that was delivered to longest ago goes for another.
+/// The most folders remembered; the one delivered to longest ago makes room for another.
 const PLACES_MAX: usize = 1024;
 const EXTENSION: &str = "place";
 
-/// The places of one space. Memory: none; they are read when they are needed.
+/// The places of one space. Takes no memory: the files are read when they are needed.
 #[derive(Debug)]
 pub struct Copies {
     folder: PathBuf,
@@ -31,7 +31,7 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Those that `folder` tells of.
+    /// Opens the places kept in `folder`.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, noting: Mutex::new(()) }
     }
@@ -54,7 +54,7 @@ impl Copies {
         Ok(files::publish(&path, &content, 0o600)?)
     }
 
-    /// The folders that releases of the application were delivered to, in no order.
+    /// Returns the folders that the application was delivered to, in no order.
     ///
     /// # Errors
     /// The disk's.
@@ -62,7 +62,7 @@ impl Copies {
         let mut places = Vec::new();
         for path in self.list()? {
             let read = files::read_bounded(&path, PLACE_BYTES_MAX).ok();
-            // What is damaged is a hint less.
+            // A damaged file is a lost hint.
             if let Some((of, place)) = read.and_then(|bytes| decode(&bytes))
                 && of == *app
             {

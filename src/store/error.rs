@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::index;
+use crate::escape;
 use crate::faults::{Fault, Faulty};
 use crate::files;
 use crate::ids::{AppName, ReleaseId, Selector};
@@ -54,7 +55,7 @@ pub enum Error {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
-    /// A manifest could not be read, though nothing says that it is damaged.
+    /// A manifest could not be read, and is not known to be damaged.
     #[error("the manifest of release {} could not be read", .release.short())]
     Manifest {
         /// The release.
@@ -136,16 +137,13 @@ impl Faulty for Error {
     }
 }
 
-/// Releases that are named in an error; more are counted.
+/// An error names this many releases, and counts the others.
 const LISTED_MAX: usize = 8;
-/// Digits that tell releases apart which share fewer.
+/// Enough digits to tell releases apart, as the user gave fewer.
 const LISTED_DIGITS: usize = 24;
 
 fn listed(releases: &[ReleaseId]) -> String {
     let digits = |release: &ReleaseId| release.to_string()[..LISTED_DIGITS].to_owned();
-    let mut list = releases.iter().take(LISTED_MAX).map(digits).collect::<Vec<_>>().join(", ");
-    if releases.len() > LISTED_MAX {
-        list = format!("{list} and {} more", releases.len() - LISTED_MAX);
-    }
-    list
+    let first: Vec<String> = releases.iter().take(LISTED_MAX).map(digits).collect();
+    escape::list(&first, releases.len() as u64)
 }

@@ -1,4 +1,4 @@
-//! Says of most chunks that a run does not have that it does not have them, without a read.
+//! Answers for most chunks that a run does not have, without a read.
 //!
 //! A Bloom filter in blocks of one cache line each: 10 bits a chunk, one wrong yes among some 80 answers. It
 //! knows chunks by the first bytes of their ids, as short ids are looked for too.
@@ -10,15 +10,15 @@ use crate::ids::ShortId;
 pub const BLOCK_BYTES: usize = 64;
 const BLOCK_BITS: u64 = 8 * BLOCK_BYTES as u64;
 const KEY_BITS: u64 = 10;
-/// Bits that a key sets: each takes nine of a number of 64 bits.
+/// Bits that a key sets: each uses nine bits of a 64-bit number.
 const KEY_PROBES: u32 = 6;
 
-/// What a run may have.
+/// The most blocks of a run's filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(Vec<[u64; BLOCK_BYTES / 8]>);
 
 impl Filter {
-    /// An empty filter for at most so many keys.
+    /// Makes an empty filter for at most `keys` keys.
     pub fn new(keys: u64) -> Self {
         let blocks = (keys * KEY_BITS).div_ceil(BLOCK_BITS).max(1);
         Self(vec![[0; BLOCK_BYTES / 8]; usize::try_from(blocks).expect("a run's filter fits into memory")])

@@ -1,8 +1,8 @@
-//! The history of an application: all its records in one file, and of each push what is asked often in memory.
+//! The history of an application: all its records in one file, and the often needed facts of each push in memory.
 //!
-//! Records' own files are the truth. `releases/APP/history` spares a start the reading of each of them, and mends one that is
-//! damaged: it is appended to without a sync, and what it lacks, or has in a damaged part, is read from the
-//! records' files. What it has of records that are gone counts for nothing.
+//! The records' own files are the truth. `releases/APP/history` spares a start reading each of them, and can mend a damaged
+//! one. It is appended to without a sync; records that it lacks, or has in a damaged part, are read from their files.
+//! Entries of records that are gone do not count.
 //!
 //! | size | what |
 //! |---|---|
@@ -19,7 +19,7 @@ use crate::files::{self, OnPath};
 use crate::ids::{Label, ReleaseId};
 use crate::record::Record;
 
-/// 1 GiB: of some ten million pushes. A longer file is read no further.
+/// 1 GiB, some ten million pushes. A longer file is not read beyond this.
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const CHECK_BYTES: usize = 8;
 
@@ -32,7 +32,7 @@ pub struct Pushed {
     pub created: u64,
     /// The content.
     pub release: ReleaseId,
-    /// What people call it.
+    /// Its labels.
     pub labels: Box<[Label]>,
 }
 
@@ -66,7 +66,7 @@ impl Pushed {
     }
 }
 
-/// Reads the history below an application's folder as far as it is whole, in its order; and whether all of it was.
+/// Reads the history below an application's folder, in order, up to the first damage; and whether there was none.
 ///
 /// # Errors
 /// It is there and cannot be read.
@@ -80,7 +80,7 @@ pub fn read(folder: &Path) -> files::Result<(Vec<Record>, bool)> {
     Ok((records, rest.is_empty()))
 }
 
-/// The record of that number, as the history has it last.
+/// Returns the record of that number, as the history last had it.
 pub fn find(folder: &Path, sequence: u64) -> Option<Record> {
     let (records, _) = read(folder).ok()?;
     records.into_iter().rfind(|record| record.sequence == sequence)

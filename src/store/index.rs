@@ -1,10 +1,10 @@
 //! The index: chunk id to place, in sorted runs; sled keeps the catalogue. Never the only home of a fact.
 //!
-//! What packs hold is merged into a [`Run`] when enough of it is there, and runs into larger ones (`merge.rs`), while
+//! The chunks of packs are merged into a [`Run`] when there are enough of them, and runs into larger ones (`merge.rs`), while
 //! the space is open: memory does not grow with the chunks. A run never changes; a place in it counts while the
 //! catalogue has its pack, and newer runs come first.
 //!
-//! By the catalogue [`super::recovery`] notices an index that is empty, cut short or behind. A wrong answer is never
+//! By the catalogue [`super::recovery`] notices an index that is empty, cut short or out of date. A wrong answer is never
 //! dangerous: what a place gives is verified.
 
 use std::cell::RefCell;
@@ -84,7 +84,7 @@ pub struct Index {
     next_run: AtomicU32,
 }
 
-/// A run that is durable and that the index does not answer from yet.
+/// A durable run that is not part of the index yet.
 #[derive(Debug)]
 pub struct Unnamed(u32, Run);
 
@@ -114,7 +114,7 @@ impl Index {
         Ok(Self { runs: RwLock::new(runs), ..index })
     }
 
-    /// Removes the files of runs that no longer count, or never did.
+    /// Removes the files of runs that are not in the catalogue.
     fn remove_others(&self, runs: &[(u32, Arc<Run>)]) -> Result<(), Error> {
         for entry in fs::read_dir(&self.folder).on("list", &self.folder)? {
             let path = entry.on("list", &self.folder)?.path();
@@ -130,7 +130,7 @@ impl Index {
         self.folder.join(format!("{number:08}.run"))
     }
 
-    /// Writes a run of sorted entries, at most `most`, durably; [`Index::add`] has it count.
+    /// Writes a run of sorted entries, at most `most`, durably; [`Index::add`] makes it part of the index.
     ///
     /// Time O(n), some 2 M chunks a second.
     ///
@@ -145,7 +145,7 @@ impl Index {
         Ok(Unnamed(number, Run::create(&self.run_path(number), entries, most)?))
     }
 
-    /// Takes the packs in whose chunks a run has, durably: their numbers, ids, and chunks. The catalogue learns of
+    /// Adds packs whose chunks are in a new run, durably: their numbers, ids, and numbers of chunks. The catalogue gets
     /// them last.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Index {
         self.packs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many of the newest runs are to become one.
+    /// Returns how many of the newest runs should be merged.
     fn merge_due(&self) -> Option<usize> {
         let runs = self.runs();
         merge::due(&runs.iter().map(|(_, run)| run.entries()).collect::<Vec<_>>(), INDEX_RUNS_MAX)
@@ -191,9 +191,9 @@ impl Index {
         self.merge_due().is_some()
     }
 
-    /// Merges runs until they are few; only one at a time may. Large merges end early when `cancelled`.
+    /// Merges runs until they are few; only one thread may merge at a time. Large merges end early when `cancelled`.
     ///
-    /// What packs that are gone had goes too.
+    /// Drops the entries of packs that are gone.
     ///
     /// # Errors
     /// A run or the catalogue is damaged, or the disk full; all is as before.
@@ -218,7 +218,7 @@ impl Index {
         Ok(())
     }
 
-    /// Puts one run in the place of those that it was merged from.
+    /// Replaces runs by the one that they were merged into.
     fn replace(&self, merged: &[(u32, Arc<Run>)], number: u32, run: Run) -> Result<(), Error> {
         let next_number = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
         crash::point("merge.written");
@@ -276,7 +276,7 @@ impl Index {
         *self.next_number.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes packs out of the catalogue, durably: what runs have of them leads nowhere from now on.
+    /// Takes packs out of the catalogue, durably: entries of theirs in runs no longer count.
     ///
     /// # Errors
     /// The index is damaged or the disk full.

@@ -1,4 +1,4 @@
-//! What memory knows of a space's releases: which there are, of which applications, and what is asked often of each.
+//! The releases of a space in memory: their applications, and the often needed facts of each push.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,18 +6,18 @@ use super::history::Pushed;
 use crate::ids::{AppName, ReleaseId};
 use crate::record::Record;
 
-/// What memory knows of a space's releases.
+/// The releases of a space in memory.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// By name.
+    /// Applications by name.
     pub apps: BTreeMap<AppName, App>,
-    /// How many records each release has, and one of them.
+    /// The number of each release's records, and one of them.
     pub releases: HashMap<ReleaseId, Of>,
     /// The applications, by the numbers that `releases` names them by.
     pub names: Vec<AppName>,
 }
 
-/// Which records a release has.
+/// The records of a release.
 #[derive(Debug, Clone, Copy)]
 pub struct Of {
     records: u32,
@@ -27,21 +27,21 @@ pub struct Of {
     pub sequence: u64,
 }
 
-/// What memory knows of an application.
+/// An application in memory.
 #[derive(Debug)]
 pub struct App {
-    /// By which `releases` names it.
+    /// Its number in `releases`.
     pub number: u32,
     /// Oldest first.
     pub pushed: Vec<Pushed>,
     /// None where every record is gone.
     pub latest: Option<Record>,
-    /// The highest number that any record has or had: numbers are never given twice.
+    /// The highest number of any record, removed ones too: numbers are never given twice.
     pub last_number: u64,
 }
 
 impl Known {
-    /// The application's number; a new one where it is not known.
+    /// Returns the application's number, a new one for a new application.
     pub fn number_of(&mut self, app: &AppName) -> u32 {
         if let Some(known) = self.apps.get(app) {
             return known.number;
@@ -66,7 +66,7 @@ impl Known {
         self.releases.entry(pushed.release).or_insert(of).records += 1;
     }
 
-    /// Forgets an application's records that `is_gone` names; its latest is to be found anew.
+    /// Forgets the application's records for which `is_gone` holds; its latest record must be found again.
     pub fn forget(&mut self, app: &AppName, is_gone: impl Fn(&Pushed) -> bool) {
         let Some(known) = self.apps.get_mut(app) else { return };
         let gone: Vec<Pushed> = known.pushed.extract_if(.., |pushed| is_gone(pushed)).collect();
@@ -83,8 +83,8 @@ impl Known {
         }
     }
 
-    /// Some record of a release in an application that may be seen. Looks at all releases only where the release has several
-    /// records and the first that is known may not be seen.
+    /// Returns some record of a release in an application that may be seen. Searches all pushes only where the release has
+    /// several records and the known one may not be seen.
     pub fn seen(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> Option<(&AppName, u64)> {
         let of = self.releases.get(release)?;
         let name = self.names.get(of.app as usize)?;
@@ -98,7 +98,7 @@ impl Known {
         })
     }
 
-    /// Some record of a release. Looks at all.
+    /// Returns some record of a release by searching all pushes.
     fn find(&self, release: &ReleaseId) -> Option<(u32, u64)> {
         self.apps.values().find_map(|app| {
             let found = app.pushed.iter().rev().find(|pushed| pushed.release == *release)?;

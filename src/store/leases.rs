@@ -1,12 +1,12 @@
 //! Leases: the promise, for one push or pull, that every chunk it was called known stays.
 //!
-//! A push takes its lease before its first question and renews it with all that gets it further; words alone do
-//! not. The collector waits for the leases that were open when it chose what to remove. One that was not renewed for
-//! [`LEASE_TIME`], or is older than [`LEASE_LIFE_MAX`], has lapsed and is waited for no longer; its push checks every
-//! chunk again before it commits. So nobody holds up a collection for longer than that.
+//! A push takes its lease before its first question, and renews it with each message that makes progress. The collector
+//! waits for the leases that were open when it chose what to remove. A lease that was not renewed for [`LEASE_TIME`], or
+//! is older than [`LEASE_LIFE_MAX`], has lapsed: the collector no longer waits for it, and its push checks every chunk
+//! again before it commits. So no peer holds up a collection for longer than that.
 //!
-//! What a push itself has brought stays for as long as it goes on, however long that takes: packs begun since its
-//! lease was taken are not collected while it brings [`LEASE_BYTES_MIN`] in each hour.
+//! Chunks that a push itself has brought stay while it goes on: packs begun since its lease was taken are not collected
+//! while it brings [`LEASE_BYTES_MIN`] in each hour.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 /// 5 minutes: how long a lease holds without being renewed; five times what a peer may be silent inside a message.
 pub const LEASE_TIME: Duration = Duration::from_secs(300);
-/// An hour: how long a lease holds at all. Hardly a push takes longer, and one that does looks at its chunks again.
+/// An hour: how long a lease holds at most. Few pushes take longer; one that does checks its chunks again.
 pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(3600);
-/// 4 MiB: what a push has to bring in each [`LEASE_LIFE_MAX`] so that what it brought stays; some 1 kB a second.
+/// 4 MiB: what a push has to bring in each [`LEASE_LIFE_MAX`] so that its chunks stay; some 1 kB a second.
 pub const LEASE_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Default)]
@@ -32,17 +32,17 @@ struct Times {
     renewed: Instant,
     /// The pack that was filled, or the next, when the lease was taken.
     first_pack: u32,
-    /// When enough had last been brought, and what was brought since.
+    /// When the push had last brought enough, and the bytes that it has brought since.
     brought: (Instant, u64),
 }
 
 impl Times {
-    /// Whether what was promised holds.
+    /// Whether the promise holds.
     fn hold(&self, now: Instant) -> bool {
         now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.taken) < LEASE_LIFE_MAX
     }
 
-    /// Whether what was brought stays.
+    /// Whether the push's own chunks stay.
     fn goes_on(&self, now: Instant) -> bool {
         now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.brought.0) < LEASE_LIFE_MAX
     }
@@ -68,7 +68,7 @@ impl Leases {
         Self { open: Arc::default(), now }
     }
 
-    /// Opens a lease; `first_pack` is the first that what it brings may come to lie in.
+    /// Opens a lease; `first_pack` is the first pack that its push may add to.
     pub fn open(&self, first_pack: u32) -> Lease {
         let now = (self.now)();
         let mut open = self.lock();
@@ -88,7 +88,7 @@ impl Leases {
         open.leases.iter().filter(|(_, times)| times.hold(now)).map(|(number, _)| *number).collect()
     }
 
-    /// The first of the packs that hold what pushes which go on have brought; none where there are no such pushes.
+    /// Returns the first pack that may hold chunks of pushes that go on; none without such pushes.
     pub fn first_pack(&self) -> Option<u32> {
         let now = (self.now)();
         let open = self.lock();
@@ -101,8 +101,7 @@ impl Leases {
 }
 
 impl Lease {
-    /// Renews the lease, as whoever holds it got further; false where it has lapsed: then nothing that was promised
-    /// holds.
+    /// Renews the lease, as its push made progress; returns false where it has lapsed, and the promise is over.
     pub fn renew(&self) -> bool {
         let now = (self.leases.now)();
         let mut open = self.leases.lock();
@@ -115,7 +114,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease, as so many bytes were brought.
+    /// Renews the lease, as its push brought `bytes`.
     pub fn brought(&self, bytes: u64) {
         let now = (self.leases.now)();
         if let Some(times) = self.leases.lock().leases.get_mut(&self.number)
@@ -129,7 +128,7 @@ impl Lease {
         }
     }
 
-    /// Whether what was promised still holds.
+    /// Whether the promise still holds.
     pub fn holds(&self) -> bool {
         let now = (self.leases.now)();
         self.leases.lock().leases.get(&self.number).is_some_and(|times| times.hold(now))

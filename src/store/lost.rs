@@ -1,4 +1,4 @@
-//! Chunks that were found damaged, and where: such a copy counts as missing.
+//! Damaged copies of chunks: each counts as missing.
 //!
 //! `lost` in the space's folder, an entry for each damaged copy (FORMAT 7):
 //!
@@ -9,9 +9,9 @@
 //! | 4 | where its frame begins in the pack, little-endian |
 //! | 4 | the first bytes of the BLAKE3 of the 52 before |
 //!
-//! A copy elsewhere, older or newer, is not touched by an entry; so what was brought again needs no removal here,
-//! and an entry that outlives its pack says nothing. Entries are appended and synced, as the next push may be
-//! another process's. An entry that cannot be written holds until the store is closed.
+//! An entry does not affect copies elsewhere, older or newer: so a chunk that was brought again needs no removal here, and
+//! an entry that outlives its pack has no effect. Entries are appended and synced, as the next push may come to another
+//! process. An entry that cannot be written holds until the store is closed.
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
@@ -30,7 +30,7 @@ use crate::pack::PackId;
 
 const BODY_BYTES: usize = 52;
 const ENTRY_BYTES: usize = 56;
-/// 256 MiB: those of 4 million chunks, which is 64 GB of damage; what is beyond is found by the next verify.
+/// 256 MiB: the entries of 4 million chunks, which is 64 GB of damage; the next verify finds more.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// A damaged copy.
@@ -79,7 +79,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Reads what is known of packs that are still there.
+    /// Reads the entries of packs that still exist.
     ///
     /// # Errors
     /// The disk's.
@@ -119,7 +119,7 @@ impl Lost {
         self.copies.read().unwrap_or_else(PoisonError::into_inner).contains(copy)
     }
 
-    /// Notes damaged copies; gives how many of them are new.
+    /// Adds damaged copies; returns how many of them are new.
     pub fn add(&self, damaged: impl IntoIterator<Item = DamagedCopy>) -> usize {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = Vec::new();
@@ -141,7 +141,7 @@ impl Lost {
         entries.len() / ENTRY_BYTES
     }
 
-    /// A number that changes whenever damage is noted.
+    /// Returns a number that changes whenever damage is added.
     pub fn met(&self) -> u64 {
         self.met.load(Ordering::Acquire)
     }
@@ -150,7 +150,7 @@ impl Lost {
         let mut options = OpenOptions::new();
         let mut file =
             options.append(true).create(true).mode(0o600).open(&self.path).on("open", &self.path)?;
-        // What a write was cut off in is cut off, so that the entries behind it are found again.
+        // Cut off an entry that was written in part, so that the entries after it are aligned.
         let bytes = file.metadata().on("examine", &self.path)?.len();
         let whole = bytes - bytes % ENTRY_BYTES as u64;
         if whole < bytes {
@@ -162,8 +162,8 @@ impl Lost {
 }
 
 impl Store {
-    /// Has a damaged copy count as missing, with all that share its damaged frame, so that the next push
-    /// that has them brings them again.
+    /// Marks a damaged copy as missing, with all chunks of its damaged frame, so that the next push that has them brings
+    /// them again.
     pub(super) fn mark_damaged(&self, id: ChunkId, place: Place, pack: &Pack) {
         tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that has it is asked for it");
         let neighbours = self.shares_damage(place, pack).unwrap_or_else(|error| {
@@ -175,14 +175,14 @@ impl Store {
         self.note_damaged(copies.map(|id| DamagedCopy { id, pack: pack.id, frame_offset }));
     }
 
-    /// Has damaged copies count as missing.
+    /// Marks damaged copies as missing.
     pub(super) fn note_damaged(&self, copies: impl Iterator<Item = DamagedCopy>) {
         self.lost.add(copies);
         self.suspect.store(true, Ordering::Relaxed);
         self.mark_incomplete();
     }
 
-    /// The damaged chunks of the frame at `place`: all of them, where it does not decode.
+    /// Returns the damaged chunks of the frame at `place`: all of them, where it does not decode.
     fn shares_damage(&self, place: Place, pack: &Pack) -> Result<Vec<ChunkId>> {
         if let Some(damaged) = packs::chunks_of_damaged_frame(pack, u64::from(place.frame_offset)) {
             return Ok(damaged);
@@ -195,46 +195,45 @@ impl Store {
         Ok(here.map(|(id, _)| id).collect())
     }
 
-    /// A number that changes whenever a chunk is found damaged: what was looked up before is to be looked up again.
+    /// Returns a number that changes whenever a chunk is found damaged: earlier lookups must then be repeated.
     pub fn damage_met(&self) -> u64 {
         self.lost.met()
     }
 
-    /// Whether every chunk that a release names can be taken to be there: no pack is damaged or gone,
-    /// as far as is known.
+    /// Whether every release has all its chunks, as far as is known: no pack is damaged or gone.
     pub fn is_whole(&self) -> bool {
         !self.incomplete.exists()
     }
 
-    /// Whether damage was met since this was last asked: then the store is to be verified soon.
+    /// Whether damage was met since the last call: then the store should be verified soon.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::Relaxed)
     }
 
-    /// Has the store verified soon, where it is not known to be whole: something may have healed it.
+    /// Asks for a verification soon, if the store is not known to be whole: it may have been mended.
     pub fn suspect_if_incomplete(&self) {
         if !self.is_whole() {
             self.suspect.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a release may lack chunks that were cut off at the opening; asked once.
+    /// Whether a release may lack chunks that were cut off when the store was opened; true once.
     pub fn take_doubt(&self) -> bool {
         self.unsure.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes it that something is damaged, for tests of who asks.
+    /// Pretends that damage was met, for tests of upkeep.
     #[cfg(test)]
     pub fn suspect(&self) {
         self.suspect.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the store knows of damage that it has not seen to: closed, it would forget it.
+    /// Whether the store knows of damage that is not verified yet, and would forget it when closed.
     pub fn has_to_remember(&self) -> bool {
         self.suspect.load(Ordering::Relaxed) || self.unsure.load(Ordering::Relaxed)
     }
 
-    /// Every chunk of every release was found. Damaged copies that no release needs go on to count as missing.
+    /// Notes that every chunk of every release was found. Damaged copies that no release needs still count as missing.
     pub(super) fn mark_whole(&self) -> Result<()> {
         Ok(files::remove(&self.incomplete)?)
     }

@@ -46,7 +46,7 @@ pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
     Live { names, unreadable }
 }
 
-/// Bytes of all distinct chunks that some releases name, as far as their manifests can be read.
+/// Returns the bytes of all distinct chunks that some releases name, as far as their manifests can be read.
 pub fn plain_bytes<'a>(store: &Store, releases: impl Iterator<Item = &'a ReleaseId>) -> u64 {
     let mut marking = Marking { store, names: Vec::new(), bytes: Some(Vec::new()), seen: HashSet::new() };
     let mut reader = super::StoreReader::new(store);
@@ -64,7 +64,7 @@ pub fn plain_bytes<'a>(store: &Store, releases: impl Iterator<Item = &'a Release
 struct Marking<'a> {
     store: &'a Store,
     names: Vec<u64>,
-    /// The names and bytes of chunks of content, where these are asked for.
+    /// The ids and bytes of content chunks, if wanted.
     bytes: Option<Vec<(u64, u32)>>,
     /// Nodes and segments that were read already.
     seen: HashSet<ChunkId>,

@@ -1,4 +1,4 @@
-//! The files of records: reading them, mending damaged ones from the history, setting aside what it does not know.
+//! Reads the files of records, mends damaged ones from the history, and sets aside those that it does not have.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,8 +19,7 @@ const DAMAGED: &str = "damaged";
 const LET_GO: &str = "unreadable";
 
 impl Records {
-    /// The records that were found damaged when the space was opened, now or earlier: what their pushes need is
-    /// unknown.
+    /// Returns the records that were found damaged, now or earlier. The chunks that their pushes need are unknown.
     pub fn unreadable(&self) -> Vec<PathBuf> {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -35,8 +34,8 @@ impl Records {
         Ok(())
     }
 
-    /// The files that do not say what their records are, which the history knows; they are written anew where
-    /// `repair` says so, and those that it does not know are set aside.
+    /// Returns the files whose records are damaged though the history has them; with `repair`, writes these anew and sets
+    /// aside those that the history does not have.
     ///
     /// # Errors
     /// The disk's.
@@ -90,7 +89,7 @@ impl Records {
     }
 
     /// Reads a record's file; none where it is damaged or gone.
-    pub(super) fn read_file(&self, path: &Path) -> Result<Option<Record>> {
+    pub(super) fn read_file(path: &Path) -> Result<Option<Record>> {
         let Some(bytes) = files::read_if_there(path, RECORD_BYTES_MAX)? else { return Ok(None) };
         match Self::decode(path, &bytes) {
             Ok(record) => Ok(Some(record)),
@@ -139,7 +138,7 @@ impl Records {
             }
             let path = folder.join(format!("{number:010}.record"));
             unknown += 1;
-            match self.read_file(&path)? {
+            match Self::read_file(&path)? {
                 Some(record) => records.push(record),
                 None => self.set_aside(&path)?,
             }

@@ -1,4 +1,4 @@
-//! Merges what is sorted: the footers of packs, or runs, into the entries of one run.
+//! Merges sorted footers of packs, or sorted runs, into the entries of one run.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,10 +8,10 @@ use super::place::Place;
 use crate::ids::ChunkId;
 use crate::pack::FooterView;
 
-/// A source's next entry: its id, its pack's number, which source, its place.
+/// A source's next entry: its id, its pack's number, the source, its place.
 type Next = (ChunkId, Reverse<u32>, usize, (u32, u32, u32));
 
-/// The entries of sorted sources in the order of their ids, and of one id those of packs with higher numbers first.
+/// Returns the entries of sorted sources by id, and for one id by falling pack number.
 ///
 /// A chunk of several packs stays once for each, so that it is found while any of them is there.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ fn key(at: usize, (id, place): (ChunkId, Place)) -> Next {
     (id, Reverse(place.pack), at, (place.frame_offset, place.plain_offset, place.bytes))
 }
 
-/// The chunks of a pack of less than 4 GiB, in the order of their ids.
+/// Returns the chunks of a pack of less than 4 GiB, by id.
 pub fn of_footer(number: u32, footer: FooterView<'_>) -> impl Iterator<Item = (ChunkId, Place)> + '_ {
     (0..footer.chunk_count()).map(move |entry| {
         let found = footer.entry(entry);
@@ -68,8 +68,8 @@ pub fn of_footer(number: u32, footer: FooterView<'_>) -> impl Iterator<Item = (C
     })
 }
 
-/// How many of the newest runs are to become one, given the entries of all, newest first; none where there are
-/// no more than `most`.
+/// Returns how many of the newest runs should be merged, given the entries of all, newest first; none where there are
+/// no more than `most` runs.
 ///
 /// A run joins those that are newer while it is at most twice as large as they are together: so sizes grow by
 /// steps, and an entry is written again O(log n) times.

@@ -104,7 +104,7 @@ impl Store {
     /// The disk's, or damage that cannot be set aside.
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
         match Self::open_once(folder, options) {
-            // What can be made again gives its room, so that a full disk can be collected.
+            // Drop what can be made again, so that a full disk can be collected.
             Err(error) if error.fault() == Fault::Full => {
                 files::remove(&folder.join("rebuilt"))?;
                 files::remove(&folder.join("index.damaged"))?;
@@ -277,7 +277,7 @@ impl Store {
         }
     }
 
-    /// The same, where so many bytes of the disk stay free: the collector may use what pushes must leave.
+    /// Appends a frame, leaving `reserve` bytes of the disk free: the collector may use what pushes must leave.
     fn append_leaving(&self, frame: &Frame, reserve_bytes: u64) -> Result<u64> {
         let append = || self.writer.append(frame, reserve_bytes);
         if self.is_planted(Planted::BroughtAgainInVain) {

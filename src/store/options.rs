@@ -1,11 +1,11 @@
-//! What can be chosen about a store.
+//! The options of a store.
 
 use std::time::Instant;
 
 use super::Planted;
 use crate::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
 
-/// What can be chosen about a store.
+/// The options of a store.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Bytes of the disk that pushes must leave free; 64 MiB, so that records and the index can still be written.
@@ -24,7 +24,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// For a store that serves one pull: it needs its own bytes and the index, nothing else is to be kept free.
+    /// For a store that serves one pull, which needs room only for its own bytes and index.
     pub const PASSING: Self = Self {
         reserve_bytes: 1024 * 1024,
         rebuilt_bytes: 0,

@@ -186,7 +186,7 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
     FooterView::parse(pack.read(trailer.footer_offset, length)?, &trailer).map_err(damaged)
 }
 
-/// The chunks of the frame at `offset` that are not what their names say; none where the frame does not decode.
+/// Returns the chunks of the frame at `offset` that do not match their ids; none where the frame does not decode.
 pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> Option<Vec<ChunkId>> {
     let bytes = pack.frame(offset).ok()?;
     let frame = FrameView::parse(&bytes, offset).ok()?;
@@ -201,7 +201,7 @@ pub fn chunks_of_damaged_frame(pack: &Pack, offset: u64) -> Option<Vec<ChunkId>>
     Some(frame.chunks().filter(is_damaged).map(|chunk| chunk.id).collect())
 }
 
-/// The chunks that a sealed pack's footer names in the frame at `offset`.
+/// Returns the chunks that a sealed pack's footer names in the frame at `offset`.
 ///
 /// # Errors
 /// The pack cannot be read, or has no whole footer.

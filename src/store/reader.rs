@@ -53,7 +53,7 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         self.store.locate(id).map_err(|error| unanswered(&error))?.ok_or(SourceError::Unknown(*id))
     }
 
-    /// Decodes the frame that holds the chunk; gives where that is.
+    /// Decodes the frame that holds the chunk, and returns its place.
     fn decode(&mut self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
         let (place, pack) = self.place(id)?;
         let offset = u64::from(place.frame_offset);
@@ -136,7 +136,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
     }
 }
 
-/// Whether that says of a pack that it is damaged: what it should hold is not there, or the disk does not give it.
+/// Whether the error means that a pack is damaged: its content is not there, or the disk cannot read it.
 fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,7 +1,7 @@
 //! The chunks that no run of the index has yet: those of the open pack and of the packs sealed last.
 //!
-//! They are held in memory, some 75 B each, until there are enough of them for a run; then, and when the space is
-//! closed, the sealed packs' footers are merged into one. Whatever a crash loses of this, the packs still say.
+//! They stay in memory, some 75 B each, until there are enough for a run; then, and when the space is closed, the sealed
+//! packs' footers are merged into one. After a crash, recovery reads them from the packs.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,17 +21,17 @@ use crate::pack::PackId;
 #[derive(Debug, Default)]
 pub struct Recent {
     chunks: RwLock<BTreeMap<ChunkId, Place>>,
-    /// The sealed packs among theirs, and how many chunks each has. Locked before the index is changed.
+    /// The sealed packs among these, and the number of chunks of each. Locked before the index is changed.
     sealed: Mutex<BTreeMap<u32, usize>>,
 }
 
 impl Recent {
-    /// Where the chunk lies.
+    /// Returns the place of the chunk in these packs.
     pub fn find(&self, id: &ChunkId) -> Option<Place> {
         self.chunks.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 
-    /// The first chunk whose id begins with the 8 bytes of `name`.
+    /// Returns the first chunk whose id begins with the 8 bytes of `name`.
     pub fn find_name(&self, name: u64) -> Option<(ChunkId, Place)> {
         let mut low = [0; 32];
         low[..8].copy_from_slice(&name.to_le_bytes());
@@ -40,26 +40,26 @@ impl Recent {
         (id.prefix() == name).then_some((*id, *place))
     }
 
-    /// The first chunk whose id begins so.
+    /// Returns the first chunk whose id begins so.
     pub fn find_short(&self, short: ShortId) -> Option<(ChunkId, Place)> {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         let (id, place) = chunks.range(short.lowest()..).next()?;
         (ShortId::from(*id) == short).then_some((*id, *place))
     }
 
-    /// Takes in chunks of the open pack.
+    /// Adds chunks of the open pack.
     pub fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
         self.chunks.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
     }
 
-    /// The chunks of a pack, each with the place of its frame.
+    /// Returns the chunks of a pack, each with the place of its frame.
     pub fn of_pack(&self, pack: u32) -> Vec<(ChunkId, u32)> {
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         let here = chunks.iter().filter(|(_, place)| place.pack == pack);
         here.map(|(id, place)| (*id, place.frame_offset)).collect()
     }
 
-    /// Takes in chunks of sealed packs that the index could not.
+    /// Adds chunks of sealed packs that could not be indexed.
     pub fn add_sealed(&self, chunks: Vec<(ChunkId, Place)>) {
         let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, place) in &chunks {
@@ -69,7 +69,7 @@ impl Recent {
         self.add(chunks.into_iter());
     }
 
-    /// Notes that a pack was sealed, and gives how many chunks of sealed packs there are.
+    /// Notes that a pack was sealed, and returns the number of chunks of sealed packs.
     pub fn note_sealed(&self, pack: u32, chunks: usize) -> usize {
         let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
         sealed.insert(pack, chunks);
@@ -83,7 +83,7 @@ impl Recent {
 }
 
 impl Shared {
-    /// Where the chunk lies, as memory or the index has it.
+    /// Returns the place of the chunk, from memory or the index.
     ///
     /// # Errors
     /// The index is damaged.
@@ -108,7 +108,7 @@ impl Shared {
         self.take_in_all(&packs.iter().map(|(number, pack)| (*number, &**pack)).collect::<Vec<_>>(), true)
     }
 
-    /// Has the index know all chunks of a sealed pack, whether it had some of them or none.
+    /// Indexes all chunks of a sealed pack, whether the index had some of them or none.
     ///
     /// # Errors
     /// The pack or the index is damaged, or the disk full.
@@ -154,7 +154,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Forgets packs and what they had.
+    /// Forgets packs and their chunks.
     ///
     /// # Errors
     /// The index is damaged or the disk full.
@@ -184,7 +184,7 @@ pub fn write_run(
     Ok(index.write(Merged::new(sources), most)?)
 }
 
-/// Takes packs in that the index has nothing of, durably: their numbers, ids and footers.
+/// Indexes new packs, durably: their numbers, ids and footers.
 ///
 /// # Errors
 /// The index is damaged or the disk full.

@@ -1,8 +1,8 @@
 //! The records of a space's releases: one small immutable file for each push (FORMAT 4).
 //!
 //! `releases/APP/0000000001.record`: a version byte, the record in MessagePack, and the first 16 bytes
-//! of the BLAKE3 of both. Memory has what is asked often ([`Pushed`]) and each application's latest record: some
-//! 250 B for each push. No push, and no question about one release, looks at all of them on disk.
+//! of the BLAKE3 of both. Memory holds the often needed facts ([`Pushed`]) and each application's latest record: some 250 B
+//! for each push. No push, and no question about one release, reads all records from disk.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -21,7 +21,7 @@ const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
 /// A record with all labels it may have is far smaller.
 pub(super) const RECORD_BYTES_MAX: u64 = 64 * 1024;
-/// How exactly it is known when a release was used.
+/// How often the last use of a release is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
 /// What a lookup of a release found.
@@ -46,7 +46,7 @@ impl Found {
 #[derive(Debug)]
 pub struct Records {
     pub(super) folder: PathBuf,
-    /// Records that were found damaged and that nobody has let go yet.
+    /// Damaged records that were not given up yet.
     pub(super) unreadable: Mutex<Vec<PathBuf>>,
     held: RwLock<Known>,
 }
@@ -78,8 +78,8 @@ impl Records {
         }
     }
 
-    /// Learns of all records below `folder`, from the applications' histories where these know them. A damaged
-    /// one that is read is named in the log and left out.
+    /// Reads the facts of all records below `folder`, from the applications' histories where these have them. Leaves out
+    /// damaged records that it reads, and logs them.
     ///
     /// # Errors
     /// The folder cannot be read, or a record is of a newer whit.
@@ -120,7 +120,7 @@ impl Records {
     pub(super) fn find_latest(&self, held: &mut Known, app: &AppName) -> Result<()> {
         while let Some(last) = held.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
             let path = self.record_path(app, last.sequence);
-            let latest = match self.read_file(&path)? {
+            let latest = match Self::read_file(&path)? {
                 Some(record) => Some(record),
                 None => self.mend(app, &last)?,
             };
@@ -143,7 +143,7 @@ impl Records {
     /// Reads a record; one that is damaged and that no history knows is set aside and forgotten.
     fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
         let path = self.record_path(app, sequence);
-        if let Some(record) = self.read_file(&path)? {
+        if let Some(record) = Self::read_file(&path)? {
             return Ok(Some(record));
         }
         let mut held = self.write();
@@ -213,7 +213,7 @@ impl Records {
         self.read().latest(app).cloned()
     }
 
-    /// The application's latest distinct releases, newest first, at most so many.
+    /// Returns the application's latest distinct releases, newest first, at most `most`.
     pub fn recent(&self, app: &AppName, most: usize) -> Vec<ReleaseId> {
         let mut releases = Vec::new();
         for pushed in self.read().pushed(app).iter().rev() {
@@ -227,7 +227,7 @@ impl Records {
         releases
     }
 
-    /// What memory knows of an application's pushes, oldest first.
+    /// Returns the application's pushes, as memory has them, oldest first.
     ///
     /// # Errors
     /// There is no such application.
@@ -248,7 +248,7 @@ impl Records {
         Ok(records)
     }
 
-    /// An application's records before that of the number `before`, newest first, at most so many.
+    /// Returns the application's records before the number `before`, newest first, at most `most`.
     ///
     /// # Errors
     /// There is no such application, or a record cannot be read.
@@ -371,8 +371,8 @@ impl Records {
         self.read().apps.iter().filter_map(summary).collect()
     }
 
-    /// The newest record that a selector means. A release's id or its first digits come before a label that reads so, which
-    /// a push of an earlier version may have given.
+    /// Returns the newest record that a selector means. A release's id or its first digits come before a label that reads
+    /// as an id, which an older version of whit may have given.
     ///
     /// # Errors
     /// Nothing fits, or digits that several releases share.

@@ -32,7 +32,7 @@ pub struct Opened {
     pub next_number: u32,
     /// Whether a pack is damaged and left out, or gone.
     pub packs_lost: bool,
-    /// Where chunks lie that the disk has no room to index: a later start does.
+    /// Places of chunks that the disk has no room to index; a later start indexes them.
     pub unindexed: Vec<(ChunkId, Place)>,
 }
 
@@ -44,7 +44,7 @@ pub struct LeftOpen {
     /// Whether bytes were cut off that may have been a frame: of one that was being written, or, where
     /// the file was damaged, of one that was acknowledged.
     pub cut: bool,
-    /// Those that the disk had no room to seal: they are read as they are, and sealed by a later start.
+    /// Open packs that the disk had no room to seal: they are read as they are, and sealed by a later start.
     pub unsealed: Vec<Unsealed>,
 }
 
@@ -143,7 +143,7 @@ pub fn unsynced_mark(folder: &Path) -> PathBuf {
 fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<'a>>) -> Result<()> {
     let (id, path, mut file) = writer::create_file(folder)?;
     let copied = copy_whole(folder, map, valid, behind, (id, &path, &mut file));
-    // What was not copied whole is copied again, from the same pack.
+    // An incomplete copy is made again, from the same pack.
     copied.inspect_err(|_| drop(fs::remove_file(&path)))
 }
 

@@ -83,30 +83,29 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
     Ok(gone)
 }
 
-/// What may be evicted of a store that is too large, in the order in which it is to go.
+/// The releases that may be evicted from a store that is too large, in order.
 ///
-/// What is beyond a fair share goes first: of the application that takes the most, the release that was used longest ago.
-/// An application that takes no more than its share loses nothing to the others. The share is as large as
-/// can be: what some applications take less of it is the others' (max-min fairness). The latest release of each
-/// application and pinned ones stay.
+/// The application that takes the most gives first: its release that was used longest ago. An application within its fair
+/// share loses nothing to others. The share is as large as it can be: room that some applications do not use is the
+/// others' (max-min fairness). The latest release of each application and pinned ones stay.
 #[derive(Debug)]
 pub struct Eviction {
     size_max: u64,
     apps: Vec<Taking>,
 }
 
-/// What an application takes, and what of it may go.
+/// The bytes that an application takes, and its releases that may be evicted.
 #[derive(Debug)]
 struct Taking {
     app: AppName,
     bytes: u64,
-    /// With the time of the last use; the last goes first.
+    /// Each with the time of its last use; the last one goes first.
     releases: Vec<(u64, ReleaseId)>,
 }
 
 impl Eviction {
-    /// Looks at what each application takes. Reads the manifests of all releases; memory: 16 B for each reference to a
-    /// chunk that distinct segments of one application have.
+    /// Computes the bytes that each application takes. Reads the manifests of all releases; memory: 16 B for each chunk
+    /// reference in distinct segments of one application.
     ///
     /// # Errors
     /// The disk's.
@@ -130,7 +129,7 @@ impl Eviction {
         Ok(Self { size_max, apps })
     }
 
-    /// Removes the records of the next release; none where nothing is left that may go. Collecting then frees its chunks.
+    /// Removes the records of the next release; none where no release is left that may go. Collecting then frees its chunks.
     ///
     /// # Errors
     /// The disk's.
@@ -155,7 +154,7 @@ impl Eviction {
     }
 }
 
-/// The most that each may take so that all together take no more than `total`.
+/// Returns the most that each may take so that all together take no more than `total`.
 fn fair_share(mut takes: Vec<u64>, total: u64) -> u64 {
     takes.sort_unstable();
     let mut left = total;

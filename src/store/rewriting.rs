@@ -1,7 +1,7 @@
-//! Frees packs: removes those with nothing alive, brings what is alive in others into the open pack.
+//! Frees packs: removes those with nothing alive, and copies the live chunks of others into the open pack.
 //!
-//! No frame takes more room than it did: one that is alive as a whole is copied as it is, and parts of others are
-//! compressed together only where that is smaller than the frames they came from.
+//! Copies never take more room than the frames they came from: a frame that is alive as a whole is copied as it is, and
+//! parts of others are compressed together only where that is smaller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +19,10 @@ use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use crate::pack::{Frame, FrameKind, FrameView, frame_bytes};
 use crate::upkeep::Collected;
 
-/// 4 MiB: what rewriting leaves free, for footers and the index. Below it a dead pack's file goes before its entries
-/// do: a crash between the two costs a new index, and the index may need the room to forget them.
+/// 4 MiB: the room that rewriting leaves free, for footers and the index. With less, a dead pack's file is removed before
+/// its index entries, as the index may need that room to remove them; a crash between the two costs a new index.
 const ROOM_LEFT: u64 = 4 * 1024 * 1024;
-/// 64 MiB: with less free, packs are rewritten only where that gives back ...
+/// 64 MiB: with less free, packs are rewritten only where that frees ...
 const ROOM_TIGHT: u64 = 64 * 1024 * 1024;
 /// ... 1 MiB each, so that what the index grows by is always less ...
 const GAIN_TIGHT: u64 = 1024 * 1024;
@@ -45,25 +45,25 @@ impl LiveFrame {
     }
 }
 
-/// What of a pack is alive.
-pub struct Share {
-    /// The frames to keep something of, in the pack's order.
+/// The part of a pack that is alive.
+pub struct Alive {
+    /// The frames with live chunks, in the pack's order.
     frames: Vec<LiveFrame>,
-    /// Bytes of the pack for what is alive, as far as frames can be told apart.
+    /// Bytes of the pack for live chunks, estimated by their part of the plain bytes.
     pub live_bytes: u64,
-    /// How many chunks are not alive, or not needed here.
+    /// The number of chunks that are not alive, or not needed here.
     pub dead_chunks: u64,
-    /// Whether some are not needed here as another pack has them.
+    /// Whether some chunks are not needed here, as another pack has them.
     has_copies: bool,
     /// The pack's bytes.
     pub bytes: u64,
 }
 
-impl Share {
+impl Alive {
     /// Looks at every chunk of a pack.
     pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
         let bytes = pack.bytes()?;
-        let mut share = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
+        let mut alive = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
         let (mut plain, mut live_plain) = (0, 0);
         let mut failed = Ok(());
         packs::visit_frames(pack, &mut |frame| {
@@ -85,18 +85,18 @@ impl Share {
                 if is_alive {
                     live_plain += u64::from(chunk.bytes);
                 } else {
-                    share.dead_chunks += 1;
-                    share.has_copies |= elsewhere;
+                    alive.dead_chunks += 1;
+                    alive.has_copies |= elsewhere;
                 }
             }
             if frame_alive.contains(&true) {
                 let (offset, bytes) = (frame.offset, frame.bytes);
-                share.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
+                alive.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
             }
         })?;
         failed?;
-        share.live_bytes = bytes * live_plain / plain.max(1);
-        Ok(share)
+        alive.live_bytes = bytes * live_plain / plain.max(1);
+        Ok(alive)
     }
 
     /// Whether nothing of the pack is needed.
@@ -104,7 +104,7 @@ impl Share {
         self.frames.is_empty()
     }
 
-    /// What rewriting may write at most.
+    /// Returns the most bytes that rewriting may write.
     fn room(&self) -> u64 {
         let chunks: usize = self.frames.iter().map(|frame| frame.alive.len()).sum();
         let frames: u64 = self.frames.iter().map(|frame| frame.bytes).sum();
@@ -128,17 +128,17 @@ pub struct Rewriting<'a> {
     emptied: Vec<Emptied>,
     /// Bytes appended since packs were last removed.
     appended_bytes: u64,
-    /// All bytes appended, and those of all packs that their copies replace.
+    /// All bytes appended, and the bytes of all packs that they replace.
     taken: u64,
     given: u64,
     /// In a dry run, the bytes that would be free now.
     foreseen_free: u64,
-    /// The index could not be changed on the full disk.
+    /// Whether the full disk kept the index from being changed.
     index_lost: bool,
 }
 
 impl<'a> Rewriting<'a> {
-    /// Begins.
+    /// Starts, with the disk's present room.
     ///
     /// # Errors
     /// The disk cannot be examined.
@@ -163,13 +163,13 @@ impl<'a> Rewriting<'a> {
         &mut self,
         number: u32,
         pack: &Pack,
-        share: &Share,
+        alive: &Alive,
         collected: &mut Collected,
     ) -> Result<()> {
-        self.foreseen_free += share.bytes;
+        self.foreseen_free += alive.bytes;
         if !self.dry_run {
-            // The copies elsewhere may be ones that a push has just brought.
-            if share.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
+            // A push may have just brought the copies elsewhere: make them durable first.
+            if alive.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.sync()?;
             }
             if self.index_lost || self.is_cramped()? {
@@ -180,14 +180,14 @@ impl<'a> Rewriting<'a> {
                 take_out(self.store, number, pack)?;
             }
         }
-        self.given += share.bytes;
+        self.given += alive.bytes;
         collected.packs_removed += 1;
-        collected.removed_chunks += share.dead_chunks;
+        collected.removed_chunks += alive.dead_chunks;
         Ok(())
     }
 
-    /// Takes a pack whose file is gone out of the index. One that has no room even for that is built anew by the next
-    /// start, from the packs that there are.
+    /// Takes a pack whose file is gone out of the index. Where there is no room even for that, the next start builds the
+    /// index anew from the packs.
     fn forget(&mut self, number: u32) -> Result<()> {
         if self.index_lost {
             return Ok(());
@@ -202,7 +202,7 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    /// Whether the disk has no room for what the index writes.
+    /// Whether the disk has no room for the index's changes.
     ///
     /// # Errors
     /// The disk cannot be examined.
@@ -210,47 +210,47 @@ impl<'a> Rewriting<'a> {
         Ok(self.free()? < ROOM_LEFT)
     }
 
-    /// Whether packs can be rewritten at all: not where the index can no longer be changed, or an earlier pack could
-    /// not be sealed, as their copies would only take room until the next start.
+    /// Whether packs can be rewritten at all. Where the index can no longer be changed, or a pack could not be sealed, the
+    /// copies would only take room until the next start.
     pub fn can_rewrite(&self) -> bool {
         !self.index_lost && self.store.settle().is_ok()
     }
 
-    /// Appends what is alive in the pack, where there is room for it and it gives disk back; a pack with a damaged
-    /// chunk stays.
+    /// Copies the live chunks of the pack, where there is room for them and it frees enough; a pack with a damaged chunk
+    /// stays.
     pub fn take(
         &mut self,
         number: u32,
         pack: &Arc<Pack>,
-        share: Share,
+        alive: &Alive,
         gather: bool,
         collected: &mut Collected,
     ) -> Result<()> {
-        if self.free()? < share.room() {
-            // What was rewritten so far gives its room first, then archives that can be rebuilt.
+        if self.free()? < alive.room() {
+            // First free the packs rewritten so far, then archives that can be rebuilt.
             self.remove_emptied()?;
-            if self.free()? < share.room() {
+            if self.free()? < alive.room() {
                 self.clear_rebuilt();
             }
         }
         let free = self.free()?;
-        if free < share.room() {
+        if free < alive.room() {
             collected.packs_without_room += 1;
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
             return Ok(());
         }
         let is_tight = free < ROOM_TIGHT;
         let least = if is_tight { GAIN_TIGHT } else { self.store.options.pack_bytes / GAIN_PART };
-        let gives_little = share.bytes.saturating_sub(share.live_bytes) < least;
+        let gives_little = alive.bytes.saturating_sub(alive.live_bytes) < least;
         if gives_little && (is_tight || !gather) {
-            collected.dead_chunks_left += share.dead_chunks;
+            collected.dead_chunks_left += alive.dead_chunks;
             return Ok(());
         }
-        match self.append_live(pack, &share) {
+        match self.append_live(pack, alive) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) if error.fault() == Fault::Full => {
-                // The copies that were made stay, and the pack too; others may still fit.
+                // Keep the copies that were made, and the pack too; other packs may still fit.
                 tracing::warn!(%error, "a pack could not be rewritten");
                 collected.packs_without_room += 1;
                 return Ok(());
@@ -258,17 +258,17 @@ impl<'a> Rewriting<'a> {
             Err(error) => return Err(error),
         }
         crash::point("collect.appended");
-        self.given += share.bytes;
+        self.given += alive.bytes;
         collected.packs_removed += 1;
-        collected.removed_chunks += share.dead_chunks;
-        self.emptied.push(Emptied { number, pack: Arc::clone(pack), bytes: share.bytes });
+        collected.removed_chunks += alive.dead_chunks;
+        self.emptied.push(Emptied { number, pack: Arc::clone(pack), bytes: alive.bytes });
         if self.appended_bytes >= self.store.options.pack_bytes {
             self.remove_emptied()?;
         }
         Ok(())
     }
 
-    /// Removes what was emptied and counts what all of it gave.
+    /// Removes the emptied packs and counts the bytes freed in all.
     pub fn finish(mut self, collected: &mut Collected) -> Result<()> {
         self.remove_emptied()?;
         collected.reclaimed_bytes += self.given.saturating_sub(self.taken);
@@ -292,9 +292,9 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Appends the live chunks of a pack; false where one is damaged.
-    fn append_live(&mut self, pack: &Pack, share: &Share) -> Result<bool> {
+    fn append_live(&mut self, pack: &Pack, alive: &Alive) -> Result<bool> {
         let mut group = Group::default();
-        for live in &share.frames {
+        for live in &alive.frames {
             let bytes = pack.frame(live.offset)?;
             let damaged = |source| Error::Pack { path: pack.path().to_owned(), source };
             let frame = FrameView::parse(&bytes, live.offset).map_err(damaged)?;
@@ -357,7 +357,7 @@ impl<'a> Rewriting<'a> {
             return Ok(());
         }
         if !self.dry_run {
-            // Also where nothing was appended: a chunk's other copy may be one that a push has just brought.
+            // Also where nothing was appended: a push may have just brought a chunk's other copy.
             if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.writer.seal_now()?;
             }

@@ -148,12 +148,12 @@ impl Run {
         (trailer[8..40] == hash).then_some(run)
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// Where it lies.
+    /// Returns the path of its file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -199,7 +199,7 @@ impl Run {
         Ok(None)
     }
 
-    /// All entries in order; ends early where a block is damaged, and says so in `damage`.
+    /// Returns all entries in order; ends early where a block is damaged, and puts the error into `damage`.
     pub fn read_all<'a>(
         &'a self,
         damage: &'a RefCell<Option<Damaged>>,
@@ -216,7 +216,7 @@ impl Run {
         })
     }
 
-    /// The entries of [`READ_BLOCKS`] blocks, or of those that are left.
+    /// Reads the entries of [`READ_BLOCKS`] blocks, or of those that are left.
     fn part(&self, first: usize) -> Result<Vec<(ChunkId, Place)>, Damaged> {
         let blocks = READ_BLOCKS.min(self.fences.len() - first);
         let mut bytes = vec![0; blocks * BLOCK_BYTES];

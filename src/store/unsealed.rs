@@ -1,6 +1,6 @@
 //! Packs that the disk has no room to seal, or to index: they are read as they are.
 //!
-//! A footer or an index may take more than a full disk has. The store opens all the same, so that it can be collected.
+//! A full disk may have no room for a footer or an index. The store opens all the same, so that it can be collected.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::ids::ChunkId;
 use crate::pack::PackId;
 use crate::recipe::ChunkRef;
 
-/// A pack that stays open, and where its chunks lie; its number is not given yet.
+/// A pack that stays open, and the places of its chunks; it has no number yet.
 #[derive(Debug)]
 pub struct Unsealed {
     pack: Pack,
@@ -22,7 +22,7 @@ pub struct Unsealed {
 }
 
 impl Unsealed {
-    /// The pack at `path`, which could not be sealed for `why`.
+    /// Opens the pack at `path`, which could not be sealed for `why`.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -32,7 +32,7 @@ impl Unsealed {
         Ok(Self { pack: Pack::open(id, path.to_owned(), file), chunks })
     }
 
-    /// Has the chunks found, in a pack of that number.
+    /// Gives the pack a number, so that its chunks can be found.
     pub fn enter(self, shared: &Shared, number: u32) {
         let chunks = self.chunks.into_iter();
         shared.recent.add(chunks.map(|(id, place)| (id, Place { pack: number, ..place })));
@@ -40,13 +40,13 @@ impl Unsealed {
     }
 }
 
-/// 1 M chunks, some 100 MB: what is held in memory where the disk has no room for the index.
+/// 1 M chunks, some 100 MB: the most held in memory where the disk has no room for the index.
 const UNINDEXED_MAX: usize = 1024 * 1024;
 
-/// Where the chunks of sealed packs lie, as the index could not take them in for `why`.
+/// Returns the places of the chunks of sealed packs, which could not be indexed for `why`.
 ///
 /// # Errors
-/// Those are too many.
+/// There are too many.
 pub fn places_of<'a>(
     packs: impl Iterator<Item = (&'a Pack, u32)>,
     why: Error,
@@ -69,9 +69,9 @@ pub fn places_of<'a>(
     Ok(places)
 }
 
-/// Where a frame's chunks lie, in a pack without a number.
+/// Returns the places of a frame's chunks, in a pack without a number.
 pub fn places(offset: u64, chunks: impl Iterator<Item = ChunkRef>) -> Vec<(ChunkId, Place)> {
-    // A pack that the index can tell of is below 4 GiB.
+    // An indexed pack is below 4 GiB.
     let Ok(frame_offset) = u32::try_from(offset) else { return Vec::new() };
     let mut plain_offset = 0;
     let place = |chunk: ChunkRef| {

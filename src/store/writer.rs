@@ -156,7 +156,7 @@ impl Writer {
         state.next_number - 1
     }
 
-    /// The number of the pack that the next frame comes to lie in, or of one before it.
+    /// Returns the number of the pack that the next frame will be in, or of an earlier one.
     pub fn first_open(&self) -> u32 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.open.as_ref().map_or(state.next_number, |open| open.number)
@@ -309,7 +309,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
     merger.start_if_due();
     let make_run = || {
         if let Err(error) = shared.make_run() {
-            // Memory goes on to answer for them; the next pack, or the next start, tries again.
+            // They stay in memory; the next pack, or the next start, tries again.
             tracing::warn!(%error, "new chunks could not be written into the index");
         }
     };
@@ -341,7 +341,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
     merger.finish();
 }
 
-/// Seals a pack; gives how many chunks of sealed packs wait for a run.
+/// Seals a pack; returns how many chunks of sealed packs wait for a run.
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<usize> {
     let chunks = pack.footer.chunk_count();
     let sealed = {

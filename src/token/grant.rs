@@ -138,7 +138,7 @@ impl Grant {
         self.actions.contains(&action) && application.is_none_or(|name| self.has_application(name))
     }
 
-    /// Whether the applications are all that there are and will be.
+    /// Whether the token names all present and future applications.
     pub fn has_all_applications(&self) -> bool {
         self.applications.iter().any(Pattern::is_any)
     }

@@ -110,8 +110,8 @@ pub fn verify(text: &str, public_key: &[u8; PUBLIC_KEY_BYTES], now: u64) -> Resu
     }
 }
 
-/// What a token says that it allows, whoever signed it: whoever holds it may compare it with another; nothing may be
-/// allowed by it.
+/// Reads the grant of a token without checking its signature: fit to compare tokens with one another, not to allow
+/// anything.
 ///
 /// None for text that is no token of this version.
 pub fn claimed(text: &str) -> Option<Grant> {
@@ -120,7 +120,7 @@ pub fn claimed(text: &str) -> Option<Grant> {
     Some(payload.grant)
 }
 
-/// The space that a token names, whoever signed it: nothing may depend on it but where a cache is kept.
+/// Reads the space of a token without checking its signature: fit only to choose where a cache is kept.
 ///
 /// None for text that is no token of this version.
 pub fn claimed_space(text: &str) -> Option<SpaceName> {

@@ -7,7 +7,7 @@ use super::{Refusal, check_version};
 /// The first byte of a [`Request`](super::Request) in MessagePack.
 const ARRAY_OF_THREE: u8 = 0x93;
 
-/// What a [`Request`](super::Request) begins with: all that a proxy reads of it before it knows the token.
+/// The beginning of a [`Request`](super::Request): all that a proxy reads of it before it knows the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
     /// As in [`Request`](super::Request).

@@ -24,7 +24,7 @@ impl Marks {
         if self.fits(self.count as usize) { self.count as usize } else { 0 }
     }
 
-    /// What the bits take.
+    /// Returns the bytes that the bits take.
     pub fn bytes(&self) -> usize {
         self.bits.len()
     }

@@ -8,26 +8,26 @@ use serde_bytes::ByteArray;
 
 use super::Marks;
 
-/// Keeps the hash from meaning anything elsewhere.
+/// The context of the hash, which is used for nothing else.
 const CONTEXT: &str = "whit 2026-11-30 proof that an agent has chunks";
 
 /// Which chunks an agent is to prove that it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
-    /// Random, and never used again.
+    /// Random bytes, used once.
     pub nonce: ByteArray<32>,
-    /// Which, of all chunk references of the `Segments` that the next `Missing` is about, in order.
+    /// Marks the chunks among all chunk references of the `Segments` that the next `Missing` answers, in order.
     pub marks: Marks,
 }
 
 impl Challenge {
-    /// Asks about the marked chunks.
+    /// Makes a challenge about the marked chunks.
     pub fn new(nonce: [u8; 32], marks: Marks) -> Self {
         Self { nonce: ByteArray::new(nonce), marks }
     }
 }
 
-/// The answer to one challenge, under way: a keyed BLAKE3 of the chunks' bytes, in order.
+/// Computes the answer to a challenge: a keyed BLAKE3 of the chunks' bytes, in order.
 #[derive(Debug, Clone)]
 pub struct Possession(blake3::Hasher);
 
@@ -37,17 +37,17 @@ impl Possession {
         Self(blake3::Hasher::new_keyed(&blake3::derive_key(CONTEXT, nonce)))
     }
 
-    /// Takes the next chunk's bytes.
+    /// Adds the next chunk's bytes.
     pub fn add(&mut self, chunk: &[u8]) {
         self.0.update(chunk);
     }
 
-    /// The proof.
+    /// Returns the proof.
     pub fn proof(&self) -> ByteArray<32> {
         ByteArray::new(*self.0.finalize().as_bytes())
     }
 
-    /// Whether `claimed` is the proof; takes as long whatever of it is right.
+    /// Compares `claimed` with the proof, in constant time.
     pub fn is(&self, claimed: &ByteArray<32>) -> bool {
         self.0.finalize() == **claimed
     }

@@ -24,11 +24,12 @@ pub enum Answer {
     Collected(Collected),
     /// What verifying found.
     Verified(Box<Verified>),
-    /// The release that the next selector of the question means: before any other part, one for each. The agent compares.
+    /// The release that the next selector of the question means. Comes before all other parts, once for each selector; the
+    /// agent compares it with its question.
     Meant(Record),
     /// The release that was pinned or unpinned.
     Done(Record),
-    /// The release that was removed; or was not, as more would have gone than was named.
+    /// The release that was removed, or was not, as more would have gone than was named.
     Removed(Box<Removal>),
     /// How a delivery goes on.
     Delivery(DeliveryEvent),

@@ -1,4 +1,4 @@
-//! What a reply of a push is called, and what it takes while it waits.
+//! The names of a push's replies, and the memory that they take while they wait.
 
 use super::PushReply;
 
@@ -25,7 +25,7 @@ impl PushReply {
         }
     }
 
-    /// About what it takes while it waits to be sent or to be looked at, bytes.
+    /// Returns roughly the bytes of memory that it takes while it waits to be sent or read.
     pub fn weight(&self) -> usize {
         /// For a message of its kind, and its place in a queue.
         const REST: usize = 64;

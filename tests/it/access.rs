@@ -483,9 +483,9 @@ async fn what_a_revoked_token_has_under_way_ends_and_nothing_is_recorded() {
             assert!(refusal.hint.expect("a hint").contains("new token"));
         }
         let refusal = loop {
-            match pulls.receiver.receive::<PullReply>().await.expect("a reply").expect("one") {
-                PullReply::Refused(refusal) => break refusal,
-                _ => {}
+            let reply = pulls.receiver.receive::<PullReply>().await.expect("a reply").expect("one");
+            if let PullReply::Refused(refusal) = reply {
+                break refusal;
             }
         };
         assert_eq!(refusal.fault, Fault::Denied);
@@ -522,9 +522,9 @@ async fn a_conversation_goes_on_with_a_newer_token_of_the_same_user() {
             let mut talk = Talk::begin(world.access(), &pull).await;
             talk.sender.send(&PullRequest::Renew(lesser)).await.expect("sent");
             let refusal = loop {
-                match talk.receiver.receive::<PullReply>().await.expect("a reply").expect("one") {
-                    PullReply::Refused(refusal) => break refusal,
-                    _ => {}
+                let reply = talk.receiver.receive::<PullReply>().await.expect("a reply").expect("one");
+                if let PullReply::Refused(refusal) = reply {
+                    break refusal;
                 }
             };
             assert_eq!(refusal.fault, Fault::Denied);

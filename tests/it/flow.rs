@@ -136,7 +136,7 @@ async fn serve_as(
                     sender.reset(fault);
                 }
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
     }
 }
@@ -348,7 +348,7 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
         }
 
         let (_connection, mut sender, mut receiver) = ask(&world, &pull).await;
-        let all = Marks::from_iter(std::iter::repeat_n(true, 1000));
+        let all: Marks = std::iter::repeat_n(true, 1000).collect();
         for _ in 0..10 * PULL_REQUESTS_OPEN {
             // Of what it does not read, the proxy sends no more than the window takes.
             let request = PullRequest::WantChunks { first: 0, count: 1, marks: all.clone() };

@@ -1,7 +1,7 @@
-//! Finds what in a directory no pull has put there, by the mark of the last one.
+//! Finds what a user has added to or changed in a pulled directory, by comparing it with the last pull's mark.
 //!
-//! Costs one look at each entry. A file is read only where it does not look as it did when it was put there, or was
-//! put there so shortly before that its times cannot tell.
+//! Looks once at each entry. Reads a file only where its stat differs from the mark's, or where it was written so
+//! shortly before the mark that its times cannot tell.
 
 use std::cmp::Ordering;
 use std::ffi::{CStr, CString, OsStr};
@@ -22,20 +22,20 @@ use crate::files::{self, Mount, OnPath};
 use crate::ids::ChunkId;
 use crate::manifest::{EntryPath, Item, MODE_MASK};
 
-/// How a directory differs from what a pull put there. Paths are relative.
+/// The differences between a directory and what a pull put there. Paths are relative.
 #[derive(Debug, Default)]
 pub(super) struct Differences {
-    /// What no pull put there: of a folder of the user's own only its name.
+    /// Entries that no pull put there. A folder of the user's own counts once, without its content.
     pub added: Vec<PathBuf>,
-    /// What a pull put there and is now something else.
+    /// Entries that a pull put there and that have other content now.
     pub edited: Vec<PathBuf>,
-    /// Entries with another mode, and else as they were.
+    /// The number of entries of which only the mode has changed.
     pub modes: u64,
-    /// Where something is mounted.
+    /// Mount points.
     pub mounts: Vec<PathBuf>,
 }
 
-/// Compares the directory at `place` with what `placed` says was put there; with nothing where there is no mark.
+/// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added.
 ///
 /// # Errors
 /// The directory or the mark cannot be read.
@@ -49,7 +49,7 @@ pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differenc
     Ok(comparison.found)
 }
 
-/// Which directory is at `place`.
+/// Identifies the directory at `place`.
 ///
 /// # Errors
 /// There is none, or it cannot be examined.
@@ -66,7 +66,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Looks at all below `folder`, whose path is `path`; in one that was `added` only for mounts.
+    /// Looks at everything below `folder`, whose path is `path`; in a folder that was `added`, only for mount points.
     fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], added: bool) -> Result<()> {
         let listed = Dir::read_from(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let listed = listed.on("list", &self.at(path))?;
@@ -148,7 +148,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Goes on to `path` in the mark; what is there.
+    /// Goes on to `path` in the mark and returns the entry there, if any.
     fn recorded_at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
         let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
         loop {
@@ -198,13 +198,13 @@ impl Comparison<'_> {
                 return Ok(false);
             }
         }
-        // Nothing may have come behind it.
+        // The file may have become longer.
         Ok(file.read(&mut [0]).is_ok_and(|read| read == 0))
     }
 
-    /// Whether a further name of a file still is one, or a copy that was put there in its place is as its first name.
+    /// Whether a hard link is still one, or, where the pull wrote a copy instead, the copy still equals the first name's file.
     ///
-    /// What was done to the file itself is found at its first name.
+    /// A change of the file itself is found at its first name.
     fn is_link_as_put(
         &self,
         folder: BorrowedFd<'_>,
@@ -253,7 +253,7 @@ fn relative(path: &[u8]) -> PathBuf {
     OsStr::from_bytes(path).into()
 }
 
-/// Whether an entry looks as it did. Devices get other numbers when a machine starts.
+/// Whether an entry looks as it did, its device aside: devices get other numbers when a machine starts.
 fn is_same(put: &Stat, found: &Statx) -> bool {
     Stat { device: 0, ..*put } == Stat { device: 0, ..stat_of(found) }
 }

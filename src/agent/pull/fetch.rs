@@ -41,19 +41,19 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// How a release is fetched.
+/// Says how to fetch a release.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FetchOptions<'a> {
-    /// Where all of it is to be written: nothing is fetched unless there is room.
+    /// Where the release will be written: nothing is fetched unless it has room there.
     pub place: Option<&'a Path>,
-    /// The link. Where it is said to be slow, executables are told by their functions, which takes both sides seconds.
+    /// The link. Where it is slow, executables cross by their functions, which takes both sides seconds.
     pub link: Option<&'a Pace>,
 }
 
 /// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
 ///
 /// # Errors
-/// The link, a refusal, no room, or a proxy that sends something else than it named.
+/// The link, a refusal, no room, or a proxy that sends other content than it named.
 pub async fn fetch(
     session: &Session,
     selector: &Selector,

@@ -34,7 +34,7 @@ impl Listing {
 }
 
 impl Talk {
-    /// What the proxy says of the release that was asked for: its record, its root, how its segments are told.
+    /// Receives the record and root of the release that was asked for, and how its segments will come.
     pub async fn listing(
         &mut self,
         asked: &Selector,
@@ -57,7 +57,7 @@ impl Talk {
         let mut names = Vec::new();
         while names.len() < count {
             match self.reply().await? {
-                // What brings nothing could go on for ever.
+                // Empty parts could go on for ever.
                 PullReply::Names(part) if !part.is_empty() => names.extend(unpack_names(&part)?),
                 PullReply::Outline(outline) if names.is_empty() => {
                     let listing = self.thin(&outline, count, present).await?;

@@ -1,7 +1,7 @@
-//! What a pull put into a directory, written down beside it (FORMAT 9).
+//! The mark: a file beside a pulled directory that lists what the pull put there (FORMAT 9).
 //!
-//! The mark names the very directory (its inode and when that was born), the release's entries, and how each looked
-//! when it was put there. The next pull tells by it what is not whit's. A mark that is damaged says nothing.
+//! It identifies the directory itself (by inode and time of birth), and lists the release's entries with the stat of each
+//! when it was written. By it the next pull knows what is not whit's. A damaged mark counts as none.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -29,13 +29,13 @@ const VERSION: u32 = 1;
 const PART_BYTES_MAX: usize = 1024 * 1024;
 const CHECK_BYTES: usize = 32;
 
-/// Which directory it is: another one made in its place differs, whatever its name.
+/// Identifies a directory: another one of the same name differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FolderId {
     inode: u64,
     /// When the inode was made, in nanoseconds since 1970, where the file system keeps that.
     born: Option<i64>,
-    /// Numbers of devices change when a machine starts: they count only where there is no birth.
+    /// The device. Devices get other numbers when a machine starts, so this counts only where there is no time of birth.
     device: u64,
 }
 
@@ -72,40 +72,40 @@ fn device(found: &Statx) -> u64 {
     u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor)
 }
 
-/// What a mark begins with.
+/// The beginning of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Beginning {
     /// The release.
     pub release: ReleaseId,
-    /// What its root says of the top directory.
+    /// The mode of the top directory, where the release's root names one.
     pub folder_mode: Option<u16>,
     /// The directory that it was put into.
     pub folder: FolderId,
     /// The mode that the directory got.
     pub mode: u16,
-    /// The mode of the directory that the user had made there: what it kept closed stays closed.
+    /// The mode that the user had given the directory: what it kept closed stays closed.
     pub limit: Option<u16>,
     /// When the entries were looked at, in nanoseconds since 1970.
     pub began: i64,
-    /// Whether what no pull put into the directory before may go.
+    /// Whether entries that no pull had put into the directory may be removed.
     pub deletes: bool,
 }
 
-/// What is beside a directory.
+/// The state of a directory's mark.
 #[derive(Debug)]
 pub(super) enum Mark {
-    /// Nothing that can be read: no pull is known.
+    /// There is none that can be read: no pull is known.
     None,
-    /// The mark of a whit that wrote down no more than the release.
+    /// An older whit's, which names the release alone.
     Earlier(ReleaseId),
-    /// A whole one.
+    /// A whole mark.
     Whole(Placed),
 }
 
 /// A mark that was checked.
 #[derive(Debug)]
 pub(super) struct Placed {
-    /// What it begins with.
+    /// Its beginning.
     pub beginning: Beginning,
     path: PathBuf,
 }
@@ -274,21 +274,21 @@ struct Parts {
 }
 
 impl Parts {
-    /// Whether all is as it was written, and goes back to the beginning; an error of the kind `InvalidData` is none
-    /// of the disk's.
+    /// Checks the mark's hash and goes back to the beginning. An error of the kind `InvalidData` means a damaged mark, any
+    /// other the disk's.
     fn check(&mut self, length: u64) -> io::Result<()> {
         let Some(before) = length.checked_sub(CHECK_BYTES as u64) else { return Ok(()) };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader((&mut self.file).take(before))?;
         let mut check = [0; CHECK_BYTES];
         self.file.read_exact(&mut check)?;
-        // A beginning that is none says what is wrong.
+        // A malformed beginning says itself what is wrong.
         let from = if hasher.finalize() == check { 0 } else { length };
         self.file.seek(SeekFrom::Start(from))?;
         Ok(())
     }
 
-    /// Reads what is before the first segment; none where this is no mark.
+    /// Reads the beginning; none where this is no mark.
     fn beginning(&mut self) -> io::Result<Option<Beginning>> {
         let mut bytes = [0; 12];
         match self.file.read_exact(&mut bytes) {

@@ -1,15 +1,15 @@
-//! Why a directory cannot be pulled into as it is.
+//! The reasons for which a directory cannot be pulled into as it is.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::escape;
 use crate::faults::{Fault, Faulty};
 
-/// Paths that an error or a report names; it counts the others.
+/// An error or a report names this many paths, and counts the others.
 const NAMED_MAX: usize = 10;
 
-/// What is in the way of a pull. Nothing was fetched, and nothing changed.
+/// Something is in the way of a pull. Nothing was fetched, and nothing changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Entries that no pull has put there.
@@ -17,15 +17,15 @@ pub enum PlaceError {
     NotPulled {
         /// The directory.
         place: PathBuf,
-        /// What it holds.
+        /// The entries.
         strangers: Named,
     },
-    /// Something is mounted inside the directory, and would be out of sight behind a new one.
+    /// Something is mounted inside the directory, and would no longer be seen in a new one.
     #[error("{} cannot be exchanged: something is mounted at {mounts} in it", .place.display())]
     Mounted {
         /// The directory.
         place: PathBuf,
-        /// Where.
+        /// The mount points.
         mounts: Named,
     },
     /// The directory is a mount point itself.
@@ -66,7 +66,8 @@ impl Faulty for PlaceError {
                 "move it out of the directory, pull into another one, or remove it with --delete".to_owned()
             }
             Self::Mounted { .. } => {
-                "unmount it, or mount it outside and let a link in the release lead there".to_owned()
+                "unmount it, or mount it outside the directory and put a link to it into the release"
+                    .to_owned()
             }
             Self::MountPoint(place) => {
                 format!("pull into a directory inside it, as {}", place.join("current").display())
@@ -87,12 +88,12 @@ impl Faulty for PlaceError {
     }
 }
 
-/// Some paths, and how many there are.
+/// The number of some paths, and the first of them by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
-    /// All.
+    /// How many there are.
     pub count: u64,
-    /// The first of them.
+    /// The first of them, escaped.
     pub some: Vec<String>,
 }
 
@@ -103,33 +104,16 @@ impl Named {
         for path in paths {
             named.count += 1;
             if named.some.len() < NAMED_MAX {
-                named.some.push(shown(path));
+                named.some.push(escape::path(path));
             }
         }
         named
     }
 }
 
-/// A path as text that breaks no line.
-fn shown(path: &Path) -> String {
-    let is_plain = |text: &&str| !text.chars().any(char::is_control);
-    match path.to_str().filter(is_plain) {
-        Some(text) => text.to_owned(),
-        None => escaped(path.as_os_str()),
-    }
-}
-
-fn escaped(text: &OsStr) -> String {
-    text.as_encoded_bytes().escape_ascii().to_string()
-}
-
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted: Vec<String> = self.some.iter().map(|path| format!("`{path}`")).collect();
-        f.write_str(&quoted.join(", "))?;
-        match self.count - self.some.len() as u64 {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        f.write_str(&escape::list(&quoted, self.count))
     }
 }

@@ -54,7 +54,7 @@ pub struct Pulled {
     pub fetched_bytes: u64,
     /// Bytes on the wire.
     pub wire: ReceiptWire,
-    /// What the user had changed of what the last pull put there.
+    /// Entries of the last pull that the user had changed.
     pub set_aside: SetAside,
     /// Seconds from beginning to end.
     pub seconds: f64,
@@ -180,20 +180,20 @@ pub async fn pull_tree(
     })
 }
 
-/// What a pull begins with.
+/// The state that a pull begins with.
 struct Prepared {
     staging: Staging,
     present: Present,
     store: Store,
-    /// The directory that is there; none where there is none.
+    /// The directory that the pull replaces, if there is one.
     was: Option<Was>,
 }
 
-/// The directory that the new one takes the place of.
+/// The directory that a pull replaces.
 #[derive(Debug, Clone, Copy)]
 struct Was {
     owner: (u32, u32),
-    /// The mode that the user gave it: what that keeps closed stays closed.
+    /// The mode that the user gave it: what it keeps closed stays closed.
     limit: Option<u16>,
 }
 
@@ -267,7 +267,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let present = match scan {
         Ok(scan) => Present::of(&scan)?,
         Err(error) => {
-            // What cannot be read only costs bytes.
+            // A file that cannot be read only costs bytes.
             monitor.note(&format!("{error}; its content is fetched anew"));
             Present::default()
         }
@@ -276,7 +276,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     Ok(Prepared { staging, present, store, was })
 }
 
-/// Looks at what is where the directory goes; none where there is nothing.
+/// Examines the directory's place; none where nothing is there.
 fn examine_place(target: &Path) -> Result<Option<Statx>> {
     let found = match files::examine(CWD, target, AtFlags::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -297,13 +297,13 @@ fn examine_place(target: &Path) -> Result<Option<Statx>> {
     }
 }
 
-/// Refuses what would be lost or out of sight.
+/// Refuses a pull that would remove entries of the user's, or hide something mounted.
 fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions) -> Result<()> {
     let place = target.to_owned();
     if !found.mounts.is_empty() {
         return Err(PlaceError::Mounted { place, mounts: Named::of(&found.mounts) }.into());
     }
-    // In a directory that no pull has made, what looks like a changed file is the user's own.
+    // In a directory that no pull has made, a file that looks changed is the user's own.
     let edited = found.edited.iter().filter(|_| !is_ours);
     let strangers = Named::of(found.added.iter().chain(edited));
     if options.delete || strangers.count == 0 {
@@ -313,7 +313,7 @@ fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions
     }
 }
 
-/// Scans the directory; `folder_mode` is what the release that it holds says of its top.
+/// Scans the directory; `folder_mode` is the mode that its release's root names for the top.
 fn scan_place(
     target: &Path,
     staging: &Path,
@@ -337,7 +337,7 @@ fn scan_place(
     Ok(scan)
 }
 
-/// Writes a whole mark for a directory that still holds what a whit that kept only the release's name put there.
+/// Writes a whole mark for a directory whose mark is an older whit's, if it still holds the release that this one names.
 fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) -> Result<()> {
     let beginning = Beginning {
         release: scan.root.release(),
@@ -364,12 +364,12 @@ fn segments<'a>(root: &Root, held: &'a Held<'_>) -> Result<impl Iterator<Item = 
     }))
 }
 
-/// What a root says of a top directory of this mode.
+/// Returns what a root says of a top directory with this mode.
 fn other_than_plain(mode: u16) -> Option<u16> {
     Totals::default().with_folder_mode(mode).folder_mode
 }
 
-/// Whether the process stands in the directory, so that it will stand in the old one.
+/// Whether the process's working directory, most likely its shell's too, is inside the replaced one.
 fn is_inside(target: &Path) -> bool {
     let (here, there) = (std::env::current_dir(), fs::canonicalize(target));
     here.is_ok_and(|here| there.is_ok_and(|there| here.starts_with(there)))

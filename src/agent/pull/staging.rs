@@ -12,8 +12,8 @@
 //! .DIR.whit/left/N/             what is left of directories that could not be removed
 //! ```
 //!
-//! What is in `tree` is whit's own. What is in `ready` and `old` is the user's, unless `pulled-next` names it: it is
-//! looked through before it is removed, also where a pull was killed in between.
+//! `tree` is whit's own. `ready` and `old` may hold the user's files, unless `pulled-next` names the directory: it is
+//! compared with its mark before it is removed, also after a pull that was killed.
 
 use std::fs;
 use std::io;
@@ -40,7 +40,7 @@ const OLD: &str = "old";
 const EDITED: &str = "edited";
 const LEFT: &str = "left";
 
-/// What the user had changed, and where it is now.
+/// The entries that the user had changed, and where they are now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SetAside {
     /// How many entries.
@@ -66,7 +66,7 @@ fn beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Whether there is something, a link that leads nowhere included.
+/// Whether anything has that path, a link that leads nowhere included.
 fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -129,7 +129,7 @@ impl Staging {
         self.folder.join(NEXT)
     }
 
-    /// What the last pull put into the directory.
+    /// Reads the mark of the last pull.
     ///
     /// # Errors
     /// The mark cannot be read.
@@ -137,7 +137,7 @@ impl Staging {
         Mark::open(&self.mark_path())
     }
 
-    /// Removes the folder, unless a pull was here before or something was fetched that the next one can use.
+    /// Removes the folder, unless it keeps something of an earlier pull, or fetched chunks that the next pull can use.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -151,8 +151,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Ends what a killed pull was about: puts a directory back that was moved away, sets aside what the user had
-    /// changed in one that was exchanged, and removes what is left.
+    /// Finishes what a killed pull had begun: puts back a directory that was moved away, sets aside what the user had
+    /// changed in one that was exchanged, and removes the rest.
     ///
     /// # Errors
     /// The folder cannot be read or changed.
@@ -193,7 +193,7 @@ impl Staging {
     /// Puts the written tree, whose mark was written, into the directory's place in one step.
     ///
     /// # Errors
-    /// Before the exchange: the directory is as it was. After it, the next pull ends what is left to do.
+    /// Before the exchange, the directory is as it was. After it, the next pull finishes the rest.
     pub fn exchange(&self, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
         let ready = self.folder.join(READY);
         files::rename(&self.tree(), &ready)?;
@@ -216,7 +216,7 @@ impl Staging {
                 old
             }
             Err(error) => {
-                // It will be written again: what is refused now may take long to be allowed.
+                // The tree will be written again: it may take long until the exchange is allowed.
                 drop(files::remove(&self.next_mark_path()));
                 drop(files::remove(&ready));
                 return Err(error).on("exchange", target)?;
@@ -234,8 +234,8 @@ impl Staging {
         Ok(aside)
     }
 
-    /// Sets aside what of the directory that was there is not as the mark says: it was changed before the exchange,
-    /// or while the pull was under way. What no pull put there stays where it is if it may go.
+    /// Sets aside the entries of the old directory that differ from its mark, as the user changed them before the pull or
+    /// while it was under way. Entries that no pull put there stay in it if they may be removed.
     fn sweep(&self, was: &Path, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
         let mark = self.mark()?;
         let placed: Option<&Placed> = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
@@ -282,7 +282,7 @@ impl Staging {
         let left = self.folder.join(LEFT);
         let Ok(entries) = fs::read_dir(&left) else { return };
         for entry in entries.flatten() {
-            // It was named when it was set aside.
+            // The user was told when it was set aside.
             drop(files::remove(&entry.path()));
         }
         // Not while something is in it.
@@ -311,14 +311,14 @@ fn tell(aside: &SetAside, monitor: &dyn Monitor) {
     }
 }
 
-/// Moves an entry of the directory that was there to its path below `into`.
+/// Moves an entry of the old directory to the same path below `into`.
 fn set_aside(was: &Path, into: &Path, path: &Path) -> files::Result<()> {
     let (from, to) = (was.join(path), into.join(path));
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).on("create", parent)?;
     }
     let renamed = match fs::rename(&from, &to) {
-        // A folder that its owner may not write to: it goes in any case.
+        // Its owner may not write to this folder, which is removed in any case: so open it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let folders = path.ancestors().skip(1).map(|above| was.join(above));
             for folder in folders.collect::<Vec<_>>().into_iter().rev() {
@@ -331,7 +331,7 @@ fn set_aside(was: &Path, into: &Path, path: &Path) -> files::Result<()> {
     renamed.on("set aside", &from)
 }
 
-/// A name for now, as people write it, without a colon.
+/// Returns the present time as a name without a colon.
 fn time_name() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', ".")
 }

@@ -11,7 +11,7 @@ use crate::push;
 use crate::stall::Watch;
 use crate::wire::{Parcel, ParcelError, PullReply, PullRequest};
 
-/// What a proxy that refuses has said by then is on its way.
+/// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
 
 /// Both halves of the stream.
@@ -23,12 +23,12 @@ pub(super) struct Talk {
     /// New tokens, as they come.
     renewals: mpsc::Receiver<String>,
     watch: Watch,
-    /// When the proxy was heard last.
+    /// Watches the progress of the proxy.
     heard: Instant,
 }
 
 impl Talk {
-    /// Begins with a request that was sent.
+    /// Begins once the request was sent.
     pub fn new((sender, receiver): (Sender, Receiver), renewals: mpsc::Receiver<String>) -> Self {
         let now = Instant::now();
         Self { sender, receiver, renewals, watch: Watch::new(now, PULL_PROGRESS_TIME_MAX), heard: now }
@@ -36,7 +36,7 @@ impl Talk {
 
     /// The next thing that the proxy says.
     ///
-    /// All that it may say is bounded by the release and by what was asked for; one that only drips it ends the pull.
+    /// The release and the requests bound all that the proxy may say. A proxy that sends too slowly ends the pull.
     pub async fn reply(&mut self) -> Result<PullReply> {
         self.watch.hear(self.receiver.received_bytes(), self.heard, Instant::now());
         let reply = {
@@ -46,7 +46,7 @@ impl Talk {
                 tokio::select! {
                     received = &mut receive => break received?,
                     Some(token) = self.renewals.recv() => {
-                        // Where that no longer goes, what is received says why.
+                        // Where sending fails, the reply says why.
                         drop(self.sender.send(&PullRequest::Renew(token)).await);
                     }
                 }
@@ -64,7 +64,7 @@ impl Talk {
         }
     }
 
-    /// Asks for something.
+    /// Sends a request.
     pub async fn ask(&mut self, request: &PullRequest) -> Result<()> {
         match self.sender.send(request).await {
             Ok(()) => Ok(()),
@@ -72,7 +72,7 @@ impl Talk {
         }
     }
 
-    /// A proxy that refuses closes its half first: what it said before is the better reason.
+    /// Prefers the proxy's refusal to an error of sending: a proxy that refuses closes its half first.
     async fn hear_out(&mut self, error: link::Error) -> Error {
         let heard = async {
             loop {

@@ -1,4 +1,4 @@
-//! What a release does not keep of a tree.
+//! Counts what a release does not keep of a tree.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -6,20 +6,21 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::escape;
 use crate::manifest::EntryPath;
 
-/// Names that are given of each kind; all are counted.
+/// The names given of each kind; all entries are counted.
 const NAMES_MAX: usize = 5;
 /// 4 KiB: the names of a file's attributes; where they take more, there are some in any case.
 const ATTRIBUTES_BYTES: usize = 4096;
 
-/// A kind of what is not kept.
+/// A kind of thing that a release does not keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lost {
+pub enum DroppedKind {
     /// FIFOs, sockets and devices; they are left out.
     SpecialFiles,
-    /// Symbolic links that lead outside and were to be skipped; they are left out.
+    /// Symbolic links that lead outside, which the user wants skipped; they are left out.
     OutsideLinks,
     /// File capabilities.
     Capabilities,
@@ -33,8 +34,8 @@ pub enum Lost {
     Owners,
 }
 
-impl Lost {
-    /// For people: what is lost, of entries.
+impl DroppedKind {
+    /// Says for people how entries are pushed.
     pub fn words(self) -> &'static str {
         match self {
             Self::SpecialFiles => "skipped, as neither files, directories nor links",
@@ -48,33 +49,33 @@ impl Lost {
     }
 }
 
-/// What is not kept, of one kind.
+/// The entries of one kind that a release does not keep, or not whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// The kind.
-    pub what: Lost,
-    /// Entries.
+    pub what: DroppedKind,
+    /// How many entries.
     pub count: u64,
     /// The first of them; control characters are escaped.
     pub first: Vec<String>,
 }
 
 impl Dropped {
-    /// For people: `3 entries are pushed without …: a, b, c`.
+    /// Says for people: `7 entries are without …: a, b, c, d, e and 2 more`.
     pub fn text(&self) -> String {
         let (verb, entries) = if self.count == 1 { ("is", "entry") } else { ("are", "entries") };
-        let more = if self.count > self.first.len() as u64 { ", …" } else { "" };
-        format!("{} {entries} {verb} {}: {}{more}", self.count, self.what.words(), self.first.join(", "))
+        let names = escape::list(&self.first, self.count);
+        format!("{} {entries} {verb} {}: {names}", self.count, self.what.words())
     }
 }
 
-/// Counts what is not kept. Memory: some names.
+/// Counts what a release drops. Memory: the first names of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Losses(Vec<Dropped>);
 
 impl Losses {
     /// Counts an entry.
-    pub fn add(&mut self, what: Lost, path: &EntryPath) {
+    pub fn add(&mut self, what: DroppedKind, path: &EntryPath) {
         let at = self.0.iter().position(|dropped| dropped.what == what).unwrap_or_else(|| {
             self.0.push(Dropped { what, count: 0, first: Vec::new() });
             self.0.len() - 1
@@ -86,13 +87,13 @@ impl Losses {
         }
     }
 
-    /// Counts what a file or directory that is pushed has beside what is kept; `owner` is that of the tree.
+    /// Counts what a pushed file or directory has and a release does not keep. `owner` is the owner of the tree.
     pub fn examine(&mut self, path: &EntryPath, place: &Path, metadata: &Metadata, owner: u32) {
         if metadata.mode() & 0o7000 != 0 {
-            self.add(Lost::SpecialBits, path);
+            self.add(DroppedKind::SpecialBits, path);
         }
         if metadata.uid() != owner {
-            self.add(Lost::Owners, path);
+            self.add(DroppedKind::Owners, path);
         }
         let mut names = [0; ATTRIBUTES_BYTES];
         let names = match rustix::fs::listxattr(place, &mut names) {
@@ -102,25 +103,25 @@ impl Losses {
             // A file system without attributes.
             Err(_) => return,
         };
-        let mut kinds: Vec<Lost> = names.split(|byte| *byte == 0).filter_map(kind_of).collect();
+        let mut kinds: Vec<DroppedKind> = names.split(|byte| *byte == 0).filter_map(kind_of).collect();
         kinds.dedup();
         for kind in kinds {
             self.add(kind, path);
         }
     }
 
-    /// What was counted.
+    /// Returns the counts.
     pub fn finish(self) -> Vec<Dropped> {
         self.0
     }
 }
 
-/// What an attribute is; none where the system gives one to every file.
-fn kind_of(name: &[u8]) -> Option<Lost> {
+/// Returns the kind of an extended attribute; none for those that a system gives to every file.
+fn kind_of(name: &[u8]) -> Option<DroppedKind> {
     match name {
         b"" | b"security.selinux" | b"security.SMACK64" | b"security.ima" | b"security.evm" => None,
-        b"security.capability" => Some(Lost::Capabilities),
-        b"system.posix_acl_access" | b"system.posix_acl_default" => Some(Lost::Acls),
-        _ => Some(Lost::Attributes),
+        b"security.capability" => Some(DroppedKind::Capabilities),
+        b"system.posix_acl_access" | b"system.posix_acl_default" => Some(DroppedKind::Acls),
+        _ => Some(DroppedKind::Attributes),
     }
 }

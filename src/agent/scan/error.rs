@@ -18,10 +18,10 @@ pub enum Error {
     /// A file that was written while it was read.
     #[error("{} changed while it was read", .0.display())]
     Changed(PathBuf),
-    /// An archive that was not read, as it looks as it did, and whose content must be sent now.
+    /// An archive that was not read, as its stat was unchanged, and whose content must be sent after all.
     #[error("{} must be read again: the proxy lacks some of its content", .0.display())]
     Unread(PathBuf),
-    /// A file that was listed and then was gone.
+    /// A file that vanished after it was listed.
     #[error("{} vanished while the tree was read", .0.display())]
     Vanished(PathBuf),
     /// No thread reads it.
@@ -33,13 +33,13 @@ pub enum Error {
     /// Neither a file nor a directory.
     #[error("{} is neither a file nor a directory", .0.display())]
     Kind(PathBuf),
-    /// Symbolic links that lead outside, and nothing says what becomes of them.
+    /// Symbolic links that lead outside, where `--links` does not say what to do with them.
     #[error("{0}")]
     OutsideLinks(RefusedLinks),
-    /// A link that was to be followed and leads to where it lies.
+    /// A link that cannot be followed, as it leads to a folder above it.
     #[error("the link `{0}` leads to a folder that it lies in")]
     Circle(EntryPath),
-    /// Links that were to be followed and lead to more than a tree has.
+    /// Links that cannot be followed, as they lead to too many entries.
     #[error("the links that are followed lead to more than {1} entries, the last of them `{0}`")]
     Endless(EntryPath, u64),
     /// A folder that the push itself changes.
@@ -53,14 +53,14 @@ pub enum Error {
     /// A tree without files.
     #[error("{} holds no file", .0.display())]
     Empty(PathBuf),
-    /// A tree of which the patterns leave no file.
+    /// A tree all of whose files are excluded.
     #[error("no file of {} is left: `{}` leaves out `{}`", .path.display(), .pattern, .first)]
     LeftOut {
         /// The tree.
         path: PathBuf,
-        /// The pattern that left out something first.
+        /// The first pattern that excluded anything.
         pattern: String,
-        /// What that was.
+        /// The entry that it excluded.
         first: EntryPath,
     },
     /// A `--exclude` that is no pattern.
@@ -107,11 +107,11 @@ impl Faulty for Error {
     }
 }
 
-/// What to do about what the system said while a tree was read.
+/// Returns what to do about a system's error while a tree was read.
 fn hint_of_reading(error: &io::Error, path: &Path) -> Option<String> {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => "make it readable, or exclude it with --exclude or .whitignore",
-        // Reading takes no room; noting down what was read does.
+        // Reading needs no room; the spool does.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room there, or name folders with more room in TMPDIR and WHIT_STATE; --no-memory needs less"
         }

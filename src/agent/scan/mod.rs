@@ -20,7 +20,7 @@ mod tests;
 mod walk;
 
 pub use apart::{Archives, Streams};
-pub use dropped::{Dropped, Lost};
+pub use dropped::{Dropped, DroppedKind};
 pub use error::Error;
 pub use refused::RefusedLinks;
 pub use selection::{Links, Patterns, Selection};
@@ -55,7 +55,7 @@ pub struct Scan {
     pub seen: Seen,
     /// Archives that were taken apart.
     pub apart: Apart,
-    /// What the release does not keep of what was scanned.
+    /// Counts what the release does not keep of the tree.
     pub dropped: Vec<Dropped>,
 }
 

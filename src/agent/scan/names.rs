@@ -1,4 +1,4 @@
-//! Hard links: which files have several names in a tree.
+//! Finds hard links: the files that have several names in a tree.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -12,15 +12,15 @@ use crate::limits::LINKS_MAX;
 use crate::manifest::EntryPath;
 use crate::monitor::Silent;
 
-/// A file, whatever its name.
+/// Identifies a file, whatever its name.
 pub(super) type FileId = (u64, u64);
 
-/// Which file this is.
+/// Returns the file's identity.
 pub(super) fn id_of(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
-/// Files of a tree that have several names in it. Memory: one path for each file with several names anywhere.
+/// The files that have several names in a tree. Memory: one path for each file with several names anywhere.
 #[derive(Debug, Default)]
 pub(super) struct Names(HashMap<FileId, Named>);
 
@@ -28,11 +28,11 @@ pub(super) struct Names(HashMap<FileId, Named>);
 struct Named {
     first: EntryPath,
     count: u64,
-    /// How many of its names came again, when the tree was listed.
+    /// How many of its names have been listed.
     listed: u64,
 }
 
-/// What an entry is among the names of its file.
+/// The place of an entry among the names of its file.
 pub(super) enum Name {
     /// The only one in the tree.
     Only,
@@ -42,7 +42,7 @@ pub(super) enum Name {
     Further(EntryPath),
 }
 
-/// Counts the names of all files below `base` that have several, as far as `patterns` leave them in.
+/// Counts the names of all files below `base` that have several, excluded ones aside.
 pub(super) fn count(base: &Path, patterns: &mut Patterns) -> Result<Names, Error> {
     let mut names = Names::default();
     count_in(base, None, patterns, &mut names)?;
@@ -73,7 +73,7 @@ fn count_in(
 }
 
 impl Names {
-    /// Counts an entry; files beyond the bound are as many files as they have names.
+    /// Counts an entry. Beyond the bound, each name counts as a file of its own.
     fn count(&mut self, metadata: &Metadata, path: &EntryPath) {
         let is_full = self.0.len() >= LINKS_MAX;
         match self.0.get_mut(&id_of(metadata)) {
@@ -86,7 +86,7 @@ impl Names {
         }
     }
 
-    /// What the entry is that is listed next; entries come in the order in which they were counted.
+    /// Returns the place of the next entry among its file's names; entries must come in the order in which they were counted.
     pub fn name(&mut self, metadata: &Metadata, path: &EntryPath) -> Name {
         let Some(named) = self.0.get_mut(&id_of(metadata)).filter(|named| named.count > 1) else {
             return Name::Only;
@@ -96,7 +96,7 @@ impl Names {
                 named.listed = 1;
                 Name::First
             }
-            // The tree changes: what was first is gone.
+            // The tree has changed: its first name is gone.
             (false, 0) => Name::Only,
             (false, _) => {
                 named.listed += 1;
@@ -105,7 +105,7 @@ impl Names {
         }
     }
 
-    /// A file that was listed as the first of several names, and no other name came.
+    /// Returns a file that was listed as the first of several names, and of which no other name came.
     pub fn contradiction(&self) -> Option<&EntryPath> {
         self.0.values().find(|named| named.listed == 1).map(|named| &named.first)
     }

@@ -1,19 +1,19 @@
-//! Symbolic links that lead outside a tree: all are counted, the first are named.
+//! Symbolic links that lead outside a tree: counts all, and names the first.
 
 use std::fmt;
 
 use crate::escape;
 use crate::manifest::EntryPath;
 
-/// Links that are named: a screen.
+/// An error names this many links, which fit on a screen.
 const NAMED_MAX: usize = 20;
 
 /// Symbolic links that lead outside.
 #[derive(Debug, Default)]
 pub struct RefusedLinks {
-    /// How many.
+    /// How many there are.
     pub count: u64,
-    /// The first of them, and what each holds.
+    /// The first of them, each with its target.
     pub first: Vec<(EntryPath, Vec<u8>)>,
 }
 
@@ -29,14 +29,14 @@ impl RefusedLinks {
 impl fmt::Display for RefusedLinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (links, lead) = if self.count == 1 { ("link", "leads") } else { ("links", "lead") };
-        write!(f, "{} symbolic {links} {lead} outside the tree:", self.count)?;
-        for (place, (path, target)) in self.first.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
-            write!(f, "{comma} `{path}` -> `{}`", escape::bytes(target))?;
-        }
-        match self.count - self.first.len() as u64 {
-            0 => Ok(()),
-            more => write!(f, ", and {more} more"),
-        }
+        let shown =
+            |(path, target): &(EntryPath, Vec<u8>)| format!("`{path}` -> `{}`", escape::bytes(target));
+        let first: Vec<String> = self.first.iter().map(shown).collect();
+        write!(
+            f,
+            "{} symbolic {links} {lead} outside the tree: {}",
+            self.count,
+            escape::list(&first, self.count)
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! What of a tree is pushed: patterns, and what becomes of links.
+//! Selects the part of a tree that is pushed: by patterns, and by where links lead.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -13,33 +13,33 @@ use crate::monitor::Monitor;
 /// The file whose patterns, in gitignore syntax, keep paths out of a release.
 pub(super) const IGNORE_FILE: &str = ".whitignore";
 
-/// What of a tree is pushed.
+/// Selects the part of a tree that is pushed.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Patterns in gitignore syntax, relative to the top: what they match is left out. The last one that matches counts;
     /// with `!` before it, it brings back what one before it, or a `.whitignore`, leaves out.
     pub exclude: Vec<String>,
-    /// Whether `.whitignore` files are content as any other file; by default they are heeded and left out.
+    /// Whether `.whitignore` files are pushed as any other file; by default their patterns apply and they are left out.
     pub ignore_files_off: bool,
-    /// What becomes of symbolic links that lead outside the tree.
+    /// How to treat symbolic links that lead outside the tree.
     pub links: Links,
-    /// Whether a tree without files is refused.
+    /// Whether to refuse a tree without files.
     pub needs_files: bool,
-    /// Folders that must not be part of the tree, and what each is: pushing changes them.
+    /// Folders that must not be part of the tree, as pushing changes them, each with what it is.
     pub apart: Vec<(PathBuf, &'static str)>,
 }
 
-/// What becomes of symbolic links that lead outside the tree.
+/// How a push treats symbolic links that lead outside the tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Links {
-    /// They are listed, and nothing is pushed.
+    /// Lists them and pushes nothing.
     #[default]
     Refuse,
-    /// They are kept as they are.
+    /// Keeps them as they are.
     Keep,
-    /// What they lead to stands in their place.
+    /// Pushes what they lead to instead.
     Follow,
-    /// They are left out, and that is said.
+    /// Leaves them out, and says so.
     Skip,
 }
 
@@ -59,7 +59,7 @@ impl Selection {
         for pattern in &self.exclude {
             // In a file this would be a comment.
             let escaped = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.clone() };
-            // In a file a bracket that is not closed is a bracket; on the command line it is a slip.
+            // In a file an unclosed bracket stands for itself; on the command line it is a mistake.
             let strict = OverrideBuilder::new(TOP).add(&escaped).map(drop);
             let added = strict.and_then(|()| builder.add_line(None, &escaped).map(drop));
             added.map_err(|source| refused(pattern, source))?;
@@ -72,7 +72,7 @@ impl Selection {
 /// The top, as paths below it are matched.
 const TOP: &str = ".";
 
-/// Patterns, as far as they hold in one folder and those above it.
+/// The patterns that apply in a folder: its own, and those of the folders above it.
 #[derive(Debug)]
 pub struct Patterns {
     given: Gitignore,
@@ -101,8 +101,8 @@ impl Patterns {
         self.folders.pop();
     }
 
-    /// The pattern that leaves out the entry at `below` the top, whose folder was entered; none where it is part of the
-    /// release.
+    /// Returns the pattern that excludes the entry at `below` the top, whose folder was entered; none where the entry is part
+    /// of the release.
     pub fn left_out(&self, below: &Path, is_folder: bool) -> Option<String> {
         // Those of the command line come first, then those of the nearest folder.
         let near = self.folders.iter().rev().flatten();

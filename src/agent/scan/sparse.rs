@@ -1,4 +1,4 @@
-//! Cuts files that may have holes: what the file system says is a hole is not read.
+//! Cuts files that may have holes into chunks, without reading the holes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -16,9 +16,9 @@ const READ_BYTES: usize = 1024 * 1024;
 
 /// A chunk of a file.
 pub(super) enum Piece<'a> {
-    /// Its bytes, which were read.
+    /// The bytes of a chunk that was read.
     Data(&'a [u8]),
-    /// A chunk of zeros, which lies in a hole and was not read.
+    /// A chunk of zeros in a hole, which was not read.
     Zeros(ChunkRef),
 }
 
@@ -46,7 +46,7 @@ pub(super) fn cut_all<E: From<io::Error>>(
         if hole_end.saturating_sub(at) >= max
             && let Some(chunk) = *zeros.get_or_insert_with(|| zero_chunk(profile))
         {
-            // Where chunks end depends on their own bytes alone, so that each of these is the same.
+            // A chunk's end depends on its own bytes alone, so each chunk of a hole is the same.
             for _ in 0..(hole_end - at) / max {
                 take(Piece::Zeros(chunk))?;
                 at += max;
@@ -78,7 +78,7 @@ pub(super) fn cut_all<E: From<io::Error>>(
     }
 }
 
-/// A chunk of nothing but zeros, where `profile` cuts these at its greatest length alone.
+/// Returns a chunk of zeros, if `profile` cuts zeros at its greatest length only.
 fn zero_chunk(profile: Profile) -> Option<ChunkRef> {
     let bytes = vec![0; profile.max as usize];
     let whole = profile.cut(&bytes) == bytes.len();
@@ -89,7 +89,7 @@ fn zero_chunk(profile: Profile) -> Option<ChunkRef> {
 struct Holes<'a> {
     file: &'a File,
     size: u64,
-    /// Shorter ones are as good as data.
+    /// Shorter holes are read as data.
     bytes_min: u64,
     /// The next hole.
     begin: u64,
@@ -98,7 +98,7 @@ struct Holes<'a> {
 
 impl<'a> Holes<'a> {
     fn new(file: &'a File, size: u64, bytes_min: u64) -> Self {
-        // A file that takes as much room as it is long has no hole worth a search.
+        // A file that takes as many blocks as its length needs has no hole worth a search.
         let has_holes = file.metadata().is_ok_and(|metadata| {
             use std::os::unix::fs::MetadataExt;
             metadata.blocks().saturating_mul(512).saturating_add(bytes_min) <= size
@@ -106,7 +106,7 @@ impl<'a> Holes<'a> {
         Self { file, size, bytes_min, begin: if has_holes { 0 } else { u64::MAX }, end: 0 }
     }
 
-    /// Where the hole ends that `at` lies in; `at` where it lies in none. Offsets must rise.
+    /// Returns the end of the hole that holds `at`, or `at` where none does. Offsets must rise.
     fn end(&mut self, at: u64) -> u64 {
         while self.begin != u64::MAX && at >= self.end {
             (self.begin, self.end) = self.after(at).unwrap_or((u64::MAX, u64::MAX));
@@ -114,7 +114,7 @@ impl<'a> Holes<'a> {
         if (self.begin..self.end).contains(&at) { self.end } else { at }
     }
 
-    /// The next hole that is long enough and ends after `at`.
+    /// Finds the next hole that is long enough and ends after `at`.
     fn after(&self, mut at: u64) -> Option<(u64, u64)> {
         while at < self.size {
             let begin =

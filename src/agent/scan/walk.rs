@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::dropped::{Dropped, Losses, Lost};
+use super::dropped::{Dropped, DroppedKind, Losses};
 use super::lister::{Lister, Unheard};
 use super::names::{self, FileId, Name, Names, id_of};
 use super::selection::Patterns;
@@ -16,7 +16,7 @@ use super::{Error, Links, RefusedLinks, Selection, path_below};
 use crate::files::OnPath;
 use crate::manifest::{EntryPath, FOLDER_MODE, Item, Leads, MODE_MASK, Shape, leads, wound_through};
 
-/// Entries below the links of one tree that are followed: a link to `/` ends somewhere.
+/// Bounds the entries found by following links, so that a link to `/` ends.
 const FOLLOWED_ENTRIES_MAX: u64 = 1_000_000;
 
 /// Where a scan begins.
@@ -50,16 +50,16 @@ impl Top {
     }
 }
 
-/// What is said of a tree that was listed.
+/// What the walk found besides the entries.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// What is not kept of it.
+    /// Counts what a release does not keep.
     pub dropped: Vec<Dropped>,
-    /// The first entry that was left out, and by which pattern.
+    /// The first entry that was excluded, and by which pattern.
     pub left_out: Option<(EntryPath, String)>,
 }
 
-/// Lists all entries; ends early, without an error, when nobody listens any more.
+/// Lists all entries; ends early, without an error, when the collector has ended.
 pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> Result<Listing, Error> {
     if top.shape == Shape::File {
         let metadata = fs::metadata(&top.path).on("read", &top.path)?;
@@ -127,7 +127,7 @@ struct Walk<'a> {
     lister: Lister<'a>,
     losses: Losses,
     left_out: Option<(EntryPath, String)>,
-    /// Counted when the first file with several names is met: most trees have none.
+    /// Made when the first file with several names is met: most trees have none.
     names: Option<Names>,
     refused: RefusedLinks,
     /// Links that are being followed, outermost first.
@@ -136,7 +136,7 @@ struct Walk<'a> {
     followed: u64,
 }
 
-/// A link to a folder that stands in its place.
+/// A link to a folder that is pushed in its place.
 struct Followed {
     id: FileId,
     /// Bytes of the link's path.
@@ -178,13 +178,13 @@ impl Walk<'_> {
             self.losses.examine(&path, place, metadata, self.owner);
             self.file(place, path, metadata)
         } else {
-            self.losses.add(Lost::SpecialFiles, &path);
+            self.losses.add(DroppedKind::SpecialFiles, &path);
             Ok(())
         }
     }
 
     fn file(&mut self, place: &Path, path: EntryPath, metadata: &Metadata) -> Result<(), Stop> {
-        // What is followed is a copy in any case.
+        // A file found by following a link is pushed as a copy.
         let name = if metadata.nlink() > 1 && self.following.is_empty() {
             if self.names.is_none() {
                 self.names = Some(names::count(self.base, &mut self.selection.patterns()?)?);
@@ -211,7 +211,7 @@ impl Walk<'_> {
         match self.selection.links {
             Links::Keep => self.item(Item::OutsideLink { path, target }),
             Links::Skip => {
-                self.losses.add(Lost::OutsideLinks, &path);
+                self.losses.add(DroppedKind::OutsideLinks, &path);
                 Ok(())
             }
             Links::Refuse => {
@@ -222,13 +222,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a link leads nowhere outside the tree, or outside the folder that a link is followed to.
+    /// Whether a link stays inside the tree, or, below a followed link, inside the folder that this one leads to.
     fn stays_inside(&self, path: &EntryPath, target: &[u8]) -> Result<bool, Stop> {
         let from = self.following.last().map_or(0, |followed| followed.length + 1);
         Ok(match leads(&EntryPath::new(&path.as_bytes()[from..])?, target) {
             Leads::Inside => true,
             Leads::Outside => false,
-            // A name before a `..` that is a link itself leads elsewhere.
+            // A name before a `..` may itself be a link, and lead elsewhere.
             Leads::Winding => wound_through(path, target).iter().all(|through| {
                 let place = self.base.join(OsStr::from_bytes(through));
                 !fs::symlink_metadata(place).is_ok_and(|kind| kind.is_symlink())
@@ -236,12 +236,12 @@ impl Walk<'_> {
         })
     }
 
-    /// Lists what a link leads to in the link's place.
+    /// Lists the link's target in its place.
     fn follow(&mut self, place: &Path, path: EntryPath) -> Result<(), Stop> {
         let metadata = match fs::metadata(place) {
             // It leads nowhere, or in a circle.
             Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(LOOP) => {
-                self.losses.add(Lost::OutsideLinks, &path);
+                self.losses.add(DroppedKind::OutsideLinks, &path);
                 return Ok(());
             }
             result => result.on("follow", place)?,
@@ -264,7 +264,7 @@ impl Walk<'_> {
     }
 
     fn content(&mut self, path: EntryPath, place: &Path, metadata: &Metadata) -> Result<(), Stop> {
-        // Once it is known that nothing is pushed, only the other links are of interest.
+        // The push is refused already: only further links are of interest.
         if self.refused.count > 0 { Ok(()) } else { Ok(self.lister.file(path, place, metadata)?) }
     }
 
@@ -301,7 +301,7 @@ fn apart(top: &Top, selection: &Selection) -> Result<HashMap<FileId, &'static st
     Ok(found)
 }
 
-/// Whether a folder that is not there would be part of the tree.
+/// Whether a folder that does not exist yet would be part of the tree.
 fn would_be_pushed(top: &Top, selection: &Selection, place: &Path) -> Result<bool, Error> {
     let is_there = |path: &&Path| fs::metadata(path).is_ok();
     let (Some(above), Ok(base)) = (place.ancestors().find(is_there), fs::canonicalize(&top.base)) else {

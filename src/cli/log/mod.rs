@@ -1,7 +1,7 @@
-//! The proxy's own log on standard error: a line for each event, with the peer that it is about.
+//! The proxy's log on standard error: a line for each event, with the peer that it is about.
 //!
-//! What comes from outside is shown with control characters escaped, and what happens again and again is summed up, so
-//! that no peer can fill a journal or paint on a terminal.
+//! Escapes control characters in text from outside, and sums up lines that repeat, so that no peer can fill a journal or
+//! paint on a terminal.
 
 mod tally;
 
@@ -25,12 +25,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use self::tally::Tally;
 use crate::escape;
 
-/// How often sums are looked for.
+/// How often to look for sums that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Why nothing can go wrong.
+/// The promise of every write to a string.
 const A_STRING: &str = "a string takes every write";
 
-/// A kind of line: where it comes from, and the fault that it tells of.
+/// A kind of line: where it comes from, and its fault.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     place: Identifier,
@@ -57,7 +57,7 @@ impl Log {
         log
     }
 
-    /// Writes the sums of what is held back, now and then, for ever.
+    /// Writes the sums of lines that were held back, every few seconds, for ever.
     pub async fn sum_up(&self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -65,7 +65,7 @@ impl Log {
         }
     }
 
-    /// Writes what is left.
+    /// Writes the remaining sums.
     pub fn end(&self) {
         self.write_sums(true);
     }
@@ -114,7 +114,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
             None => fields.message.clone(),
         };
         let kind = Kind { place: metadata.callsite(), level: *metadata.level(), text };
-        // A port says nothing of who it is.
+        // The port does not identify a peer.
         let host = fields.peer.as_deref().map(|peer| peer.rsplit_once(':').map_or(peer, |(host, _)| host));
         if self.tally().admits(&kind, host) {
             let mut line = beginning(*metadata.level());
@@ -142,18 +142,18 @@ fn print(mut line: String) {
     drop(std::io::stderr().lock().write_all(line.as_bytes()));
 }
 
-/// What an event or a span says, escaped.
+/// The fields of an event or a span, escaped.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
     fault: Option<String>,
     peer: Option<String>,
-    /// The others, each with a blank and its name before it.
+    /// The other fields, each with a blank and its name before it.
     others: String,
 }
 
 impl Fields {
-    /// Adds what the span around it says.
+    /// Adds the fields of the span around it.
     fn take_missing(&mut self, of_span: &Self) {
         if self.peer.is_none() {
             self.peer.clone_from(&of_span.peer);

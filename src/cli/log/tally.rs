@@ -1,31 +1,31 @@
-//! Which lines of a log are written, and which are only counted.
+//! Decides which lines of a log are written, and which are only counted.
 //!
-//! What a peer can cause again and again is written a few times for each peer and a few dozen times for all, in each span
-//! of ten seconds; the rest is summed up in one line for each kind and peer. Reads no clock: it is handed the time.
+//! Of each kind of line, a few are written for each peer and a few dozen for all, in each span of ten seconds; one line for
+//! each kind and peer then counts the rest. Reads no clock: callers pass the time.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// What is counted together.
+/// The lines that are counted together.
 const SPAN: Duration = Duration::from_secs(10);
-/// Lines of one kind about one peer in a span.
+/// The most lines of one kind about one peer in a span.
 const LINES_PEER: u32 = 5;
-/// Lines of one kind about all peers in a span.
+/// The most lines of one kind about all peers in a span.
 const LINES_KIND: u32 = 50;
-/// Kinds and peers that are told apart in a span, and so lines that sum up.
+/// The most pairs of kind and peer counted apart in a span, and so the most lines of sums.
 const PEERS_MAX: usize = 100;
 
-/// Lines that were not written.
+/// Counts lines that were not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary<K> {
-    /// Which kind.
+    /// Their kind.
     pub kind: K,
-    /// About whom; nobody in particular, or too many to tell apart.
+    /// Their peer; none for no peer in particular, or too many to count apart.
     pub peer: Option<String>,
     /// How many.
     pub lines: u64,
-    /// In how long.
+    /// The time that they cover.
     pub span: Duration,
 }
 
@@ -49,7 +49,7 @@ impl<K: Eq + Hash + Clone> Tally<K> {
         Self { begin: now, kinds: HashMap::new(), peers: HashMap::new() }
     }
 
-    /// Whether a line is to be written. Ask [`Tally::due`] before.
+    /// Counts a line, and returns whether to write it. Call [`Tally::due`] before.
     pub fn admits(&mut self, kind: &K, peer: Option<&str>) -> bool {
         let of_kind = self.kinds.entry(kind.clone()).or_default();
         let mut key = (kind.clone(), peer.map(str::to_owned));
@@ -66,7 +66,7 @@ impl<K: Eq + Hash + Clone> Tally<K> {
         admitted
     }
 
-    /// What a span has held back, once it is over, or at the `end` of all; the next one has begun then.
+    /// Returns the sums of a span that is over, or, at the `end`, of the present one; begins the next span.
     pub fn due(&mut self, now: Instant, end: bool) -> Vec<Summary<K>> {
         let span = now.saturating_duration_since(self.begin);
         if span < SPAN && !end {

@@ -62,7 +62,7 @@ pub async fn serve(
             if let Err(refusal) = read(receiver, &requests_in, &granted, &open).await {
                 drop(held_in.send(refusal));
             }
-            // Only now: who serves the requests then ends, and looks why.
+            // Only now: the task that serves requests then ends and reports the reason.
             drop(requests_in);
         })
     };
@@ -81,7 +81,7 @@ pub async fn serve(
             _ = looks.tick() => ended = granted.still_holds().err(),
         }
     }
-    // Nothing more is worked on: no requests come, and nobody hears.
+    // The work is over: no requests come, and nobody reads.
     drop(replies);
     if ended.is_some() {
         reader.abort();
@@ -97,12 +97,10 @@ pub async fn serve(
     reader.abort();
 }
 
-/// Hears what the agent asks for, whatever is being sent, until its half ends. `open` are requests that were not answered
-/// yet.
+/// Reads the agent's requests, even while replies are being sent, until its half ends. `open` counts unanswered requests.
 ///
 /// # Errors
-/// A new token that does not go on with the old; more requests at a time than there may be; an agent that takes so little
-/// that the pull does not get on.
+/// A new token that cannot replace the old; too many requests at a time; an agent that takes too little to get on.
 async fn read(
     mut receiver: Receiver,
     requests: &mpsc::Sender<PullRequest>,
@@ -127,7 +125,7 @@ async fn read(
                 match requests.try_send(request) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => return Err(out_of_bounds()),
-                    // The pull has ended; why, the agent hears before this half is given up.
+                    // The pull has ended; the agent reads the reason before this half is given up.
                     Err(TrySendError::Closed(_)) => return std::future::pending().await,
                 }
             }
@@ -136,7 +134,7 @@ async fn read(
     }
 }
 
-/// Why a pull ends that does not get on.
+/// The refusal that ends a pull without progress.
 fn stalled(time: Duration) -> Refusal {
     let text = format!("the pull has not got on for {} s", time.as_secs());
     let hint = "pull again: what has come is not sent again".to_owned();
@@ -191,7 +189,7 @@ fn run(
         }
         lease.renew();
         match request {
-            // Heard by who reads.
+            // The reader notices it.
             PullRequest::Renew(_) => {}
             PullRequest::WantSegments(marks) => supply.segments(&marks)?,
             PullRequest::WantExecutables if std::mem::take(&mut may_ask) => {

@@ -86,9 +86,9 @@ pub struct Segments {
     pub executables: bool,
 }
 
-/// What an agent has under way at a time.
+/// Bounds what an agent has under way at a time.
 ///
-/// A push gets to its end with any window; the smaller, the more often it waits for an answer.
+/// Any window will do; with a smaller one, a push waits for answers more often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Steps: from 1 to [`PUSH_STEPS_OPEN`], which the proxy's credit is for.
@@ -191,7 +191,7 @@ impl Agent {
         self.round_trips
     }
 
-    /// Whether the proxy owes a word: what is under way here waits for it.
+    /// Whether the agent waits for a reply of the proxy.
     pub fn awaits_reply(&self) -> bool {
         let looked_for = self.held.iter().any(|held| held.is_looked_for);
         match self.state {
@@ -202,7 +202,7 @@ impl Agent {
         }
     }
 
-    /// Whether chunks are being sent, or got ready to be.
+    /// Whether chunks are being prepared or sent.
     pub fn is_sending(&self) -> bool {
         self.sending > self.held.len()
     }
@@ -286,9 +286,6 @@ impl Agent {
                 Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
             }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
-            (State::Sending | State::Committing, PushReply::Stored(messages)) => {
-                Ok(vec![Action::Stored(messages)])
-            }
             (State::Sending | State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
             (State::Sending | State::Committing, PushReply::Unproven(path)) => {
                 Err(match EntryPath::new(path.into_vec()) {
@@ -306,9 +303,10 @@ impl Agent {
             }
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
             // Also from a proxy that only says that it is at work.
-            (State::Opened | State::Named | State::Delivering, PushReply::Stored(messages)) => {
-                Ok(vec![Action::Stored(messages)])
-            }
+            (
+                State::Opened | State::Named | State::Sending | State::Committing | State::Delivering,
+                PushReply::Stored(messages),
+            ) => Ok(vec![Action::Stored(messages)]),
             // A dry run is over for the proxy before the agent has compressed what it would have sent.
             (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
             (State::Delivering, PushReply::Done) => {

@@ -61,7 +61,7 @@ pub struct Proxy {
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
     waiting: WaitingRoom,
-    /// What the agent has to prove, where it may not read all.
+    /// The agent's proofs, where it may not read the whole space.
     proving: Option<Proving>,
     /// Chunks that the agent sends unasked.
     offered: HashSet<ShortId>,
@@ -88,8 +88,8 @@ impl Proxy {
         self.cost
     }
 
-    /// How far the push has come, in bytes of what was new in what the agent said: it grows with names, segments,
-    /// sketches and content, not with words. Bounded by what the manifest has.
+    /// Returns the progress of the push, in bytes of new names, segments, sketches and content; other messages do not
+    /// count. Bounded by the manifest's size.
     pub fn progress(&self) -> u64 {
         self.progress
     }
@@ -227,8 +227,8 @@ impl Proxy {
         Ok(replies)
     }
 
-    /// Hears the answer to the next challenge. Where it is wrong, something short may have met another thing that begins
-    /// alike: the push goes through in full, or not at all.
+    /// Takes the answer to the next challenge. A wrong answer may come of a short id that two chunks share: the push then
+    /// begins again with full ids, and there a wrong answer is refused.
     fn proof(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
         let proving = self.proving.as_mut().ok_or(Error::OutOfTurn("Proof"))?;
         if proving.answered(proof, shelf)? {

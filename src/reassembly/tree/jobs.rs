@@ -20,10 +20,10 @@ pub(super) const BATCH_BYTES: u64 = 1024 * 1024;
 /// Files of one batch.
 pub(super) const BATCH_FILES_MAX: usize = 256;
 
-/// The largest chunk, of nothing but zeros: in a longer run of them all chunks are this, wherever it begins.
+/// The largest chunk of zeros: every chunk of a longer run of zeros is this one, wherever the run begins.
 static ZEROS: LazyLock<ChunkId> = LazyLock::new(|| ChunkId::of(&[0; CHUNK_BYTES_MAX as usize]));
 
-/// Whether a chunk becomes a hole of its file: 64 KiB of zeros, many pages of any file system.
+/// Whether a chunk becomes a hole in its file: 64 KiB of zeros.
 pub(in crate::reassembly) fn is_hole(chunk: &ChunkRef) -> bool {
     chunk.bytes == CHUNK_BYTES_MAX && chunk.id == *ZEROS
 }

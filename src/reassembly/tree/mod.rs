@@ -52,7 +52,7 @@ pub struct TreeOptions<'a> {
     pub sync: bool,
     /// The permission bits of the new folder itself; those of the release by default.
     pub folder_mode: Option<u16>,
-    /// Whether links that lead outside the release are written; they are refused by default.
+    /// How to treat links that lead outside the release; refused by default.
     pub outside_links: OutsideLinks,
 }
 
@@ -86,17 +86,17 @@ pub enum Reuse {
     HardLink,
 }
 
-/// What becomes of links that lead outside the release, where whoever pushed it kept them.
+/// How to treat links that lead outside the release.
 ///
-/// Nothing is ever written through a link. But whoever reads through one at the destination, as a web server may, reads
-/// what lies outside: whether that is wanted is for the destination's owner to say, not for who pushes.
+/// Nothing is ever written through a link. But a program at the destination, as a web server, may read through one what
+/// lies outside. So the destination's owner decides, not the user who pushes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutsideLinks {
-    /// The first of them is an error.
+    /// Fails at the first of them.
     #[default]
     Refuse,
-    /// They are written as they are.
+    /// Writes them as they are.
     Keep,
 }
 

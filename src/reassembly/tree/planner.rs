@@ -215,9 +215,9 @@ impl<'a> Planner<'a> {
         sender.send(job).map_err(|_| Error::Cancelled)
     }
 
-    /// Gives files their further names, now that all files are there.
+    /// Makes the hard links, now that all files are written.
     ///
-    /// Reads the manifest once more, and only where there are such names, so that no list of them is kept.
+    /// Reads the manifest once more, if it has any, so that no list of them is kept.
     ///
     /// # Errors
     /// The manifest cannot be read any more, or a name cannot be made.
@@ -232,8 +232,7 @@ impl<'a> Planner<'a> {
             self.site.go_on()?;
             let first = copies.get(&target).unwrap_or(&target);
             if !self.site.link_within(first, &path)? {
-                // A file has as many names as its file system allows; others, and all where there are no hard links,
-                // are names of a copy.
+                // Where the file system allows no further name, or no hard links at all, the name gets a copy.
                 self.site.copy_within(&target, &path)?;
                 copies.insert(target, path);
             }
@@ -274,7 +273,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Reserves room for chunks from `offset` on, but for those that become holes.
+/// Reserves room for chunks from `offset` on, except for those that become holes.
 fn reserve(site: &Site<'_>, output: &Output, offset: u64, chunks: &[ChunkRef]) -> Result<(), files::Error> {
     let path = site.path(&output.path);
     let mut run = offset..offset;

@@ -210,8 +210,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Leaves out a chunk of zeros that lies at the second offset, and writes what is pending from the first on; false
-    /// where the zeros must be written.
+    /// Leaves a hole for a chunk of zeros at the second offset, and writes the pending bytes from the first offset on;
+    /// returns false where the zeros must be written.
     fn hole(&mut self, output: &Output, (begin, next): (u64, u64)) -> Result<bool, Error> {
         let part = next..next + u64::from(CHUNK_BYTES_MAX);
         if matches!(output.basis, Basis::InPlace)

@@ -21,8 +21,7 @@ pub struct Check {
     pub sketches: Vec<(ShortId, Sketch)>,
     /// What is not right.
     pub damaged: Vec<Damage>,
-    /// Copies that the footer or a frame's table names and that are not what their names say: the chunk, and
-    /// where its frame begins.
+    /// Copies named by the footer or a frame's table that do not match their ids: the chunk, and the offset of its frame.
     pub wrong: Vec<(ChunkId, u64)>,
 }
 
@@ -96,7 +95,7 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// Checks one frame; gives its bytes where its numbers make sense.
+    /// Checks one frame; returns its bytes where its numbers make sense.
     fn frame(&mut self, offset: u64, named: &[ChunkId]) -> Option<u64> {
         let pack = self.pack;
         let unreadable = |checking: &mut Self, text: &str| {

@@ -36,10 +36,10 @@ pub struct Pass {
     pub bytes_per_second: Option<u64>,
 }
 
-/// Verifies the packs from where the last pass stopped; at its end, all else that the space keeps. Stops between
-/// packs when `cancelled`.
+/// Verifies the packs from where the last pass stopped, then everything else in the space. Stops between packs when
+/// `cancelled`.
 ///
-/// Chunks that are found damaged count as missing from then on, whether the pass repairs or not.
+/// Damaged chunks count as missing from then on, whether the pass repairs or not.
 ///
 /// # Errors
 /// The disk's or the index's.
@@ -47,7 +47,7 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
     let begin = Instant::now();
     let cursor_file = store.shared.folder.join("verify.cursor");
     let mut verified = Verified { finished: true, ..Verified::default() };
-    // Those that are open first: one that is sealed meanwhile is then among the others.
+    // Open packs first: one that is sealed meanwhile is then among the others.
     let read_open = verify_open(store, pass, &mut verified)?;
     let mut packs = recovery::list_sealed(&store.shared.folder)?;
     packs.sort_by_key(|pack| pack.id);
@@ -99,7 +99,7 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
     Ok(verified)
 }
 
-/// Verifies the packs that are not sealed yet; gives their names.
+/// Verifies the packs that are not sealed yet; returns their names.
 fn verify_open(store: &Store, pass: Pass, verified: &mut Verified) -> Result<HashSet<PackId>> {
     let mut read = HashSet::new();
     for (number, pack) in store.shared.packs.all().into_iter().filter(|(_, pack)| pack.is_open()) {
@@ -129,15 +129,15 @@ fn take_in(store: &Store, check: Check, verified: &mut Verified) {
     store.sketches.insert(check.sketches.into_iter());
 }
 
-/// Remembers how far the pass came; where that cannot be written, the next one reads more again.
+/// Writes down how far the pass came; where that fails, the next pass reads more again.
 fn note_cursor(file: &Path, pack: &Pack) {
     if let Err(error) = files::publish(file, pack.id.to_string().as_bytes(), 0o600) {
         tracing::warn!(%error, "how far verifying came could not be written down");
     }
 }
 
-/// Reads every record again. One that is damaged on disk is written anew from memory; one that was damaged when
-/// the space was opened is named, and let go by a pass that repairs.
+/// Reads every record again. A record that the history has is written anew; one that was damaged when the space was opened
+/// is reported, and given up by a pass that repairs.
 fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<()> {
     let mut named = |path: &Path, what: &str| {
         tracing::error!(file = %path.display(), what, "damage was found");

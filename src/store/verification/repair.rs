@@ -14,7 +14,7 @@ use crate::files;
 use crate::ids::ChunkId;
 use crate::pack::{FooterView, Frame, FrameKind, FrameView};
 
-/// Names the damage in the log, and has what is lost asked for by the next push.
+/// Logs the damage, and marks lost chunks as missing, so that the next push is asked for them.
 pub fn report(store: &Store, pack: &Pack, check: &Check) {
     for damage in &check.damaged {
         tracing::error!(file = damage.file, offset = damage.offset, what = damage.what, "damage was found");
@@ -73,7 +73,7 @@ fn aside_path(folder: &Path, pack: &Pack) -> PathBuf {
     folder.join(pack.path().file_name().unwrap_or_default())
 }
 
-/// Has the index know every chunk of an intact pack, by a place where that is; gives of how many it did not.
+/// Indexes every chunk of an intact pack by its true place; returns how many chunks the index lacked.
 pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool) -> Result<u64> {
     let footer = packs::check_sealed(pack)?;
     let mut unknown = 0;
@@ -88,7 +88,7 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
         }
     }
     for (other, places) in elsewhere {
-        // What is wrong with that pack itself is told when it is read.
+        // Reading the other pack reports its own damage.
         let Some(other) = store.shared.packs.by_number(other).filter(|pack| !pack.is_open()) else {
             unknown += places.len() as u64;
             continue;
