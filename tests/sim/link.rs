@@ -144,7 +144,8 @@ async fn serve(mut listener: Listener) -> Result<Memory, String> {
     }
     sender.send(&PushReply::Done).await.map_err(|error| told(&error))?;
     sender.finish().map_err(|error| told(&error))?;
-    connection.closed().await.map_err(|error| told(&error))?;
+    // The agent's goodbye is one datagram, which may be lost: then the connection ends by its idle time.
+    drop(connection.closed().await);
     Ok(memory)
 }
 
