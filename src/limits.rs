@@ -110,7 +110,7 @@ pub const STREAM_BYTES_FREE: u64 = 1024 * 1024;
 pub const STREAM_CHUNKS_MAX: u64 = 512 * 1024;
 
 /// Chunks a proxy has asked one push for and not yet received, and references of segments that wait for
-/// some: 4 GiB of content, about 40 MB of memory.
+/// some: 4 GiB of content.
 pub const PUSH_CHUNKS_IN_FLIGHT: usize = 256 * 1024;
 /// Steps of a push that may be under way at a time: a `Segments` or `Sketches` until it is answered and the chunks that
 /// the answer asks for are sent. Bounds the chunks asked for and not yet received to some 30,000, and keeps the link busy
@@ -121,6 +121,11 @@ pub const ANSWER_SIGNED_MAX: usize = 4 * 1024 * 1024;
 /// 40 MiB: replies of a push that may wait: the answers to all steps that may be under way, to all offers, and the
 /// messages between. Each side can hold as many, so that neither stops reading while it waits to be read.
 pub const PUSH_REPLIES_MAX: usize = 40 * 1024 * 1024;
+/// 4 MiB: what a push or a pull may hold in memory in any case; most hold less …
+pub const REQUEST_HELD_FREE: usize = 4 * 1024 * 1024;
+/// … and 2 GiB: what all together may hold beyond it, shared by the users: segments that wait for chunks, answers that
+/// nobody reads, parcels that come in part, the changed part of a base. One that finds no share of it ends, to be tried again.
+pub const REQUESTS_HELD_TOTAL: u64 = 2 * 1024 * 1024 * 1024;
 /// Requests of one pull that may be unanswered: more than twice what an agent has under way.
 pub const PULL_REQUESTS_OPEN: usize = 16;
 /// Sketches in one message: more than one batch of segments lists chunks; each may be answered by a signature.
@@ -150,6 +155,8 @@ pub const STRANGER_TRIES_MAX: u32 = 4;
 pub const STRANGER_DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Addresses that a proxy remembers as having shown a good token: their strangers give way last.
 pub const ADDRESSES_KNOWN_MAX: usize = 4096;
+/// Strangers of one such address that are let go last: more than the agents behind one address that come at a time.
+pub const STRANGERS_KNOWN_MAX: usize = 64;
 /// 1 GiB: unread bytes that all connections of a proxy together may hold. A connection that gets no share of it goes on
 /// with [`WINDOW_BYTES_MIN`].
 pub const WINDOW_BYTES_TOTAL: u64 = 1024 * 1024 * 1024;

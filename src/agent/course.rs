@@ -27,7 +27,8 @@ pub(super) struct Course<'a> {
     word: Instant,
     /// Bytes that had left this side by then.
     sent_bytes: u64,
-    /// Messages that were stored by then.
+    /// Messages of content that were sent, and those that were stored by then.
+    sent_messages: u64,
     stored_messages: u64,
 }
 
@@ -35,12 +36,17 @@ impl<'a> Course<'a> {
     /// Begins now.
     pub fn new(quiet_max: Duration, stored: &'a AtomicBool) -> Self {
         let now = Instant::now();
-        Self { quiet_max, stored, news: now, word: now, sent_bytes: 0, stored_messages: 0 }
+        Self { quiet_max, stored, news: now, word: now, sent_bytes: 0, sent_messages: 0, stored_messages: 0 }
     }
 
     /// Notes that something new was done, or that it is not the proxy's turn.
     pub fn goes_on(&mut self) {
         (self.news, self.word) = (Instant::now(), Instant::now());
+    }
+
+    /// Another message of content is sent.
+    pub fn sends(&mut self) {
+        self.sent_messages += 1;
     }
 
     /// Notes a reply of the proxy; `deliveries` are the last states that it reported. Returns false where the reply says no
@@ -49,7 +55,9 @@ impl<'a> Course<'a> {
         self.word = Instant::now();
         let is_new = match reply {
             PushReply::Stored(messages) => {
-                let is_more = *messages > std::mem::replace(&mut self.stored_messages, *messages);
+                // No more is stored than was sent.
+                let messages = (*messages).min(self.sent_messages);
+                let is_more = messages > std::mem::replace(&mut self.stored_messages, messages);
                 self.stored.fetch_or(is_more, Ordering::Relaxed);
                 is_more
             }
@@ -114,7 +122,10 @@ mod tests {
         let Some(past) = course.news.checked_sub(WORK_TIME_MAX) else { return };
         course.news = past;
         assert!(course.look(0).is_err());
-        assert!(course.hears(&PushReply::Stored(1), &[]));
+        assert!(!course.hears(&PushReply::Stored(1), &[]), "nothing was sent");
+        course.sends();
+        assert!(course.hears(&PushReply::Stored(2), &[]));
+        assert!(!course.hears(&PushReply::Stored(3), &[]), "one message was sent");
         assert!(stored.load(Ordering::Relaxed));
         course.look(0).expect("something new was stored");
     }

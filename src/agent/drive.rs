@@ -209,8 +209,7 @@ impl Drive<'_> {
 
     async fn fed(&mut self, next: Fed) -> Result<()> {
         match next {
-            Fed::Unit(unit) => {
-                let PackedUnit { packed, plain, explained } = unit;
+            Fed::Unit(PackedUnit { packed, plain, explained }) => {
                 if let Some(all) = &mut self.explained {
                     all.add(explained);
                 }
@@ -230,6 +229,7 @@ impl Drive<'_> {
     }
 
     async fn send(&mut self, packed: Packed) -> Result<()> {
+        self.course.sends();
         match packed {
             Packed::Batch(batch) => {
                 self.wait_for_turn(batch.payload.len()).await?;

@@ -92,6 +92,11 @@ impl Replies {
         }
     }
 
+    /// Bytes that were said and not taken up.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
     /// Notes whether this side works on the agent's messages: while that takes long, the agent is told so.
     pub fn at_work(&self, is_at_work: bool) {
         self.shared.is_at_work.store(is_at_work, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! Anybody who sends a datagram can open one, so all of them together must cost little. Beyond the bound, a new stranger
 //! takes the place of the oldest one of the address that has the most. So an address that opens thousands takes places
-//! only from itself, and the newest is the last to go. Addresses that have lately shown a good token come last.
+//! only from itself, and the newest is the last to go. Addresses that have lately shown a good token come last, as long as
+//! they have few strangers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +13,7 @@ use quinn::VarInt;
 use tokio::task::AbortHandle;
 
 use crate::faults::Fault;
-use crate::limits::ADDRESSES_KNOWN_MAX;
+use crate::limits::{ADDRESSES_KNOWN_MAX, STRANGERS_KNOWN_MAX};
 
 /// The reason given to an agent that gives way.
 const GIVES_WAY: &str = "too many others are connected without a token";
@@ -85,10 +86,12 @@ impl Inner {
         Some(hold)
     }
 
-    /// Chooses the oldest of the origin that has the most, unknown origins first.
+    /// Chooses the oldest of the origin that has the most, unknown origins first. One that has many counts as unknown, as a
+    /// single token would else keep out all who are new.
     fn first_to_go(&self) -> Option<u64> {
         let weight = |origin: &Origin| {
-            (!self.known.contains_key(origin), self.by_origin.get(origin).copied().unwrap_or_default())
+            let count = self.by_origin.get(origin).copied().unwrap_or_default();
+            (!self.known.contains_key(origin) || count > STRANGERS_KNOWN_MAX, count)
         };
         let heaviest = self.by_origin.keys().map(weight).max()?;
         self.all.iter().find(|(_, (origin, _))| weight(origin) == heaviest).map(|(number, _)| *number)
@@ -233,6 +236,19 @@ mod tests {
         assert!(known.prove());
         assert!(others.last().is_some_and(Place::prove));
         assert!(!others[0].prove());
+    }
+
+    #[test]
+    fn who_has_a_token_keeps_nobody_out_who_is_new() {
+        let strangers = Strangers::new(2 * STRANGERS_KNOWN_MAX);
+        let eve = || strangers.come(origin("10.0.0.1"));
+        assert!(eve().prove());
+        let first: Vec<Place> = (0..3 * STRANGERS_KNOWN_MAX).map(|_| eve()).collect();
+        let honest = strangers.come(origin("10.0.0.2"));
+        let later: Vec<Place> = (0..3 * STRANGERS_KNOWN_MAX).map(|_| eve()).collect();
+        assert!(honest.prove(), "it was there when it showed its token");
+        assert_eq!(strangers.count(), 2 * STRANGERS_KNOWN_MAX - 1);
+        drop((first, later));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Who receives it has most of the chunks, and will have the rest: their full ids and lengths come from the
 //! chunks themselves. A chunk reference takes 7 bytes instead of 38.
 
-use super::builder::{SEGMENT_VERSION, SEGMENT_VERSION_LINKS};
+use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION, SEGMENT_VERSION_LINKS};
 use super::item::ItemError;
 use super::reader::decode_segment;
 use super::{Error, Item};
@@ -14,8 +14,10 @@ use crate::recipe::ChunkRef;
 const THIN_VERSION: u8 = 0x14;
 /// What a short id follows; MessagePack never begins a value so.
 const SHORT_MARK: u8 = 0xc1;
+/// What an allocation takes beside its bytes.
+const ALLOCATION: usize = 32;
 /// References of one segment: more do not fit, as the shortest takes 36 bytes there.
-const REFERENCES_MAX: usize = super::builder::SEGMENT_BYTES_MAX / 36;
+const REFERENCES_MAX: usize = SEGMENT_BYTES_MAX / 36;
 
 /// One item of a thin segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,10 @@ impl Thin {
         if bytes.first() != Some(&THIN_VERSION) {
             return Ok(Self { parts: decode_segment(bytes)?.into_iter().map(Part::Whole).collect() });
         }
+        // In full it would be longer still.
+        if bytes.len() > SEGMENT_BYTES_MAX {
+            return Err(malformed(bytes.len()));
+        }
         let mut parts = Vec::new();
         let (mut offset, mut references) = (1, 0);
         while let Some(first) = bytes.get(offset) {
@@ -125,6 +131,18 @@ impl Thin {
             Part::Whole(item) => Some(item),
             Part::Short(_) => None,
         })
+    }
+
+    /// What it takes in memory, about: many times what it takes on its way.
+    pub fn held_bytes(&self) -> usize {
+        let paths = self.items().flatten().map(|item| match item {
+            Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
+                path.as_bytes().len() + target.len()
+            }
+            Item::HardLink { path, target } => path.as_bytes().len() + target.as_bytes().len(),
+            item => item.path().map_or(0, |path| path.as_bytes().len()),
+        });
+        self.parts.capacity() * size_of::<Part>() + paths.map(|bytes| bytes + ALLOCATION).sum::<usize>()
     }
 
     /// The segment's own bytes, with `chunks` in the places of all references, in order.

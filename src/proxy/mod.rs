@@ -3,6 +3,7 @@
 mod audit;
 mod courier;
 mod greeting;
+mod holding;
 mod pull;
 mod push;
 mod query;
@@ -34,8 +35,8 @@ use crate::files::{self, Lock};
 use crate::identity::{self, Identity};
 use crate::ids::{AppName, DestinationName, SpaceName, UserName};
 use crate::limits::{
-    CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_MAX, STRANGER_TIME_MAX,
-    STRANGERS_MAX, WINDOW_BYTES_TOTAL,
+    CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
+    STRANGER_TIME_MAX, STRANGERS_MAX, WINDOW_BYTES_TOTAL,
 };
 use crate::link::{self, Listener, Sender};
 use crate::shares::Shares;
@@ -131,6 +132,8 @@ pub struct Options {
     pub connections_max: u64,
     /// Requests that are served at a time; users share them.
     pub requests_max: u64,
+    /// What pushes and pulls may hold in memory together, bytes; users share it.
+    pub held_max: u64,
 }
 
 impl Options {
@@ -149,6 +152,7 @@ impl Options {
             stranger_patience: STRANGER_TIME_MAX,
             connections_max: (CONNECTIONS_MAX - STRANGERS_MAX) as u64,
             requests_max: REQUESTS_MAX,
+            held_max: REQUESTS_HELD_TOTAL,
         }
     }
 }
@@ -170,6 +174,8 @@ struct Shared {
     connections: Arc<Shares<Owner>>,
     /// Bytes that these connections may hold unread.
     windows: Arc<Shares<Owner>>,
+    /// What pushes and pulls may hold in memory, bytes.
+    holdings: Arc<Shares<Owner>>,
     /// Requests that may go on at a time: each has a thread.
     turns: Arc<Shares<Owner>>,
     /// Questions that read whole releases, at work or waiting.
@@ -232,6 +238,7 @@ impl Proxy {
             stranger_patience: options.stranger_patience,
             connections: Shares::new(options.connections_max),
             windows: Shares::new(WINDOW_BYTES_TOTAL),
+            holdings: Shares::new(options.held_max),
             turns: Shares::new(options.requests_max),
             readers: Shares::new(READERS_MAX),
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),

@@ -7,9 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::Interval;
 
 use super::audit::Entry;
+use super::holding::Holding;
 use super::shelf::SpaceShelf;
 use super::standing::looks;
-use super::{Granted, now, refuse};
+use super::{Granted, now, owner, refuse};
 use crate::blocking;
 use crate::crash;
 use crate::deliveries::{Delivery, Events};
@@ -177,6 +178,7 @@ fn run(
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;
+    let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
@@ -192,6 +194,7 @@ fn run(
         if machine.is_finished() {
             return Ok(Vec::new());
         }
+        holding.holds(machine.held_bytes() + shelf.held_bytes() + replies.held_bytes())?;
         replies.at_work(false);
         let message = messages.blocking_recv();
         replies.at_work(true);

@@ -56,6 +56,11 @@ impl Readable {
         }
     }
 
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        (self.nodes.len() + self.unread.len() + self.chunks.len()) * size_of::<NodeRef>()
+    }
+
     /// Returns the segment whose name begins so.
     pub fn segment(&self, name: u64) -> Option<NodeRef> {
         self.nodes.get(&name).copied()

@@ -112,6 +112,11 @@ impl SpaceShelf {
         Self { workshop: Arc::clone(workshop), ..self }
     }
 
+    /// Bytes of memory that it holds for the push, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.readable.held_bytes()
+    }
+
     /// Whether a segment that the store has lists only chunks that it has too.
     fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<&Store>) -> Result<bool, Refusal> {
         if !self.has(&ChunkRef { id: node.id, bytes: node.bytes })? {
@@ -148,8 +153,11 @@ impl SpaceShelf {
             if !self.is_complete(segment, &mut reader)? {
                 return Err(lapsed());
             }
+            // The look itself may take long.
+            self.lease.renew();
         }
-        Ok(())
+        let is_held = self.lease.renew() || self.store.is_planted(Planted::CheckedUnheld);
+        if is_held { Ok(()) } else { Err(lapsed()) }
     }
 
     /// Checks every chunk again where the lease has lapsed, or damage was found since.

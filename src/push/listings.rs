@@ -53,6 +53,8 @@ pub enum Edge {
 
 impl Listings {
     fn begin_file(&mut self, path: Vec<u8>, size: u64) {
+        // What has no chunks resembles nothing, and there may be a great many.
+        self.files.pop_if(|last| last.chunks.is_empty());
         (self.current, self.archive, self.members) = (self.files.len(), None, 0);
         self.files.push(Listing { path, size, ..Listing::default() });
     }
@@ -118,6 +120,13 @@ impl Listings {
         self.files.iter_mut().for_each(Listing::guess_lengths);
         self.files.sort_by(|one, other| one.path.cmp(&other.path));
         self
+    }
+
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        let chunk = size_of::<Chunk>() + size_of::<(u32, u32)>() + size_of::<Option<ChunkRef>>();
+        let of_file = |file: &Listing| size_of::<Listing>() + file.path.len() + file.chunks.len() * chunk;
+        self.files.iter().map(of_file).sum()
     }
 
     pub fn views(&self) -> Vec<File<'_>> {

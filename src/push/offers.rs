@@ -90,6 +90,13 @@ impl Offers {
         Ok(())
     }
 
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        let names: usize = self.names.values().map(Vec::len).sum();
+        let answered = self.answered.values();
+        names + answered.map(|one| one.names.len() + one.chunks.len() * size_of::<ChunkRef>()).sum::<usize>()
+    }
+
     /// What was offered and is there, once.
     pub fn answered(&mut self, file: u32) -> Option<Answered> {
         self.answered.remove(&file)

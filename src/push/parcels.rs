@@ -29,6 +29,11 @@ impl Parcels {
         self.open.is_some()
     }
 
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |(_, payload)| payload.capacity())
+    }
+
     /// Begins a parcel.
     pub fn begin(&mut self, parcel: Parcel) -> Result<(), Error> {
         parcel.plain_bytes()?;

@@ -40,6 +40,12 @@ impl Proving {
         !self.unproven.is_empty()
     }
 
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        let unproven: usize = self.unproven.iter().map(|one| one.chunks.len()).sum();
+        (self.own.len() + unproven) * size_of::<ChunkRef>()
+    }
+
     /// Notes that the agent has sent the chunk's bytes.
     pub fn sent(&mut self, chunk: &ChunkRef) {
         self.own(chunk);

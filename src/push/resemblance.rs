@@ -14,6 +14,8 @@ use crate::wire::Span;
 
 /// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
 const SEGMENTS_MAX: usize = 8 * 1024;
+/// 32 MiB: bytes of these segments, which are twice as many as they mostly have.
+const SEGMENTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// 6 MiB: a region with more new bytes is cut.
 const PIECE_BYTES_MAX: u64 = 6 * 1024 * 1024;
 /// 32 KiB: what lies between two edits of a piece, for all that is known.
@@ -70,7 +72,9 @@ impl Older {
         mut read: impl FnMut(u32) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let ranges = Self::ranges(base.len(), gaps);
-        if ranges.len() < gaps.len() {
+        let nodes = ranges.iter().flat_map(|range| &base[range.clone()]);
+        let bytes: usize = nodes.map(|node| node.bytes as usize).sum();
+        if ranges.len() < gaps.len() || bytes > SEGMENTS_BYTES_MAX {
             return Ok(Self::default());
         }
         let mut listings = Listings::default();
@@ -89,6 +93,11 @@ impl Older {
             done = range.end;
         }
         Ok(Self { gaps: gaps.to_vec(), listings: listings.sorted() })
+    }
+
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.listings.held_bytes()
     }
 
     /// Whether there is nothing to resemble.
@@ -259,6 +268,23 @@ mod tests {
 
     fn node(bytes: &[u8]) -> NodeRef {
         NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("small") }
+    }
+
+    #[test]
+    fn a_base_made_to_take_much_memory_takes_little() {
+        let gaps = |count: usize| [Gap { base: 0..count, new: 0..1 }];
+        let mut files = vec![0x11];
+        for number in 0..500u16 {
+            let path = EntryPath::new(format!("{number:04x}")).expect("a path");
+            Item::File { path, mode: 0o644, size: 0, recipe: Recipe::Chunks }.encode(&mut files);
+        }
+        let read = |_| Ok::<_, manifest::Error>(files.clone());
+        let older = Older::read(&[node(&files); 100], &gaps(100), &Edges::new(), read).expect("read");
+        assert!(older.is_empty() && older.held_bytes() < 1000, "{} B", older.held_bytes());
+        let large = NodeRef { bytes: 17 * 1024, ..node(&files) };
+        let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
+        let older = Older::read(&[large; 3000], &gaps(3000), &Edges::new(), read).expect("not read");
+        assert!(older.is_empty());
     }
 
     /// What the chunks of `new` resemble that `old` does not have.

@@ -66,6 +66,7 @@ pub(super) type Arrived = (u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
 pub(super) struct Signer {
     /// What of the base is not in the new release, once somebody asked.
     older: Option<Older>,
+    older_bytes: usize,
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
@@ -76,6 +77,11 @@ pub(super) struct Signer {
 }
 
 impl Signer {
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.older_bytes + self.chunks * size_of::<ChunkRef>()
+    }
+
     /// The regions that were signed.
     pub fn regions(&self) -> &Regions {
         &self.regions
@@ -101,7 +107,9 @@ impl Signer {
         };
         if self.older.is_none() {
             let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
-            self.older = Some(Older::read(base, &gaps, &Edges::new(), |place| read(&base[place as usize]))?);
+            let older = Older::read(base, &gaps, &Edges::new(), |place| read(&base[place as usize]))?;
+            self.older_bytes = older.held_bytes();
+            self.older = Some(older);
         }
         let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());

@@ -24,6 +24,7 @@ struct Waiting {
     thin: Thin,
     chunks: Vec<Option<ChunkRef>>,
     missing: usize,
+    held_bytes: usize,
 }
 
 /// A segment all of whose chunks are there.
@@ -35,16 +36,26 @@ pub struct Complete {
     pub bytes: Vec<u8>,
 }
 
-/// The segments and chunks that a push still waits for. Memory: some 100 B for each reference, which are bounded.
+/// What is held of a reference beside its segment: the chunk, and who waits for it.
+const REFERENCE_BYTES: usize = 160;
+
+/// The segments and chunks that a push still waits for. Memory: [`WaitingRoom::held_bytes`], and of the references alone
+/// no more than is bounded.
 #[derive(Debug, Default)]
 pub struct WaitingRoom {
     segments: HashMap<u32, Waiting>,
     /// Who waits for each, and the length that a segment gives it, where it is named in full.
     asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
     references: usize,
+    held_bytes: usize,
 }
 
 impl WaitingRoom {
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Chunks that were asked for and have not come.
     pub fn asked(&self) -> usize {
         self.asked.len()
@@ -87,7 +98,9 @@ impl WaitingRoom {
         if self.references > PUSH_CHUNKS_IN_FLIGHT {
             return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
         }
-        self.segments.insert(place, Waiting { thin, chunks: known, missing });
+        let held_bytes = thin.held_bytes() + known.len() * REFERENCE_BYTES;
+        self.held_bytes += held_bytes;
+        self.segments.insert(place, Waiting { thin, chunks: known, missing, held_bytes });
         Ok((marks, None))
     }
 
@@ -116,6 +129,7 @@ impl WaitingRoom {
                 && let Some(segment) = self.segments.remove(&waiter.place)
             {
                 self.references -= segment.chunks.len();
+                self.held_bytes -= segment.held_bytes;
                 let bytes = segment.thin.fill(segment.chunks.into_iter().flatten())?;
                 complete.push(Complete { place: waiter.place, bytes });
             }
@@ -179,7 +193,7 @@ mod tests {
         let bytes: Vec<Vec<u8>> = complete.into_iter().map(|complete| complete.bytes).collect();
         assert_eq!(bytes, [segment(&[one, two, one]), segment(&[three, two])]);
         assert!(room.arrive(two).expect("in bounds").is_none(), "it is there");
-        assert_eq!((room.asked(), room.references), (0, 0));
+        assert_eq!((room.asked(), room.references, room.held_bytes()), (0, 0, 0));
     }
 
     #[test]
@@ -190,6 +204,22 @@ mod tests {
         let other = ChunkRef { bytes: 2, ..chunk(1) };
         assert!(room.arrive(other).expect("in bounds").is_none(), "another length");
         assert_eq!(room.arrive(chunk(1)).expect("in bounds").map(|complete| complete.len()), Some(1));
+    }
+
+    #[test]
+    fn a_segment_is_counted_as_it_lies_in_memory() {
+        let mut bytes = vec![0x11];
+        for number in 0..1000u16 {
+            let path = EntryPath::new(format!("{number:04x}")).expect("a path");
+            Item::Directory { path, mode: 0o755 }.encode(&mut bytes);
+        }
+        Item::Chunk(chunk(1)).encode(&mut bytes);
+        let mut room = WaitingRoom::default();
+        room.enter(0, Thin::decode(&bytes).expect("a segment"), vec![None]).expect("in bounds");
+        let least = 1000 * (size_of::<Item>() + 4);
+        assert!(room.held_bytes() >= least.max(8 * bytes.len()), "{} of {}", room.held_bytes(), bytes.len());
+        room.clear();
+        assert_eq!(room.held_bytes(), 0);
     }
 
     #[test]

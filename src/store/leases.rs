@@ -6,7 +6,7 @@
 //! again before it commits. So no peer holds up a collection for longer than that.
 //!
 //! Chunks that a push itself has brought stay while it goes on: packs begun since its lease was taken are not collected
-//! while it brings [`LEASE_BYTES_MIN`] in each hour.
+//! while it brings [`LEASE_BYTES_MIN`] in each hour, for [`LEASE_BROUGHT_MAX`] at most, as others' garbage stays with them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ pub const LEASE_TIME: Duration = Duration::from_secs(300);
 pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(3600);
 /// 4 MiB: what a push has to bring in each [`LEASE_LIFE_MAX`] so that its chunks stay; some 1 kB a second.
 pub const LEASE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// 7 days: how long what a push brought stays while it goes on: 60 GB at 100 kB a second. Then it is looked at again.
+pub const LEASE_BROUGHT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Default)]
 struct Open {
@@ -42,9 +44,17 @@ impl Times {
         now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.taken) < LEASE_LIFE_MAX
     }
 
+    /// Whether what was promised holds for as long as it takes to write a record: so its push never counts on a lease that
+    /// a collection begun meanwhile waits for no longer.
+    fn hold_on(&self, now: Instant) -> bool {
+        self.hold(now) && now.duration_since(self.taken) < LEASE_LIFE_MAX - LEASE_TIME
+    }
+
     /// Whether the push's own chunks stay.
     fn goes_on(&self, now: Instant) -> bool {
-        now.duration_since(self.renewed) < LEASE_TIME && now.duration_since(self.brought.0) < LEASE_LIFE_MAX
+        now.duration_since(self.renewed) < LEASE_TIME
+            && now.duration_since(self.brought.0) < LEASE_LIFE_MAX
+            && now.duration_since(self.taken) < LEASE_BROUGHT_MAX
     }
 }
 
@@ -101,14 +111,17 @@ impl Leases {
 }
 
 impl Lease {
-    /// Renews the lease, as its push made progress; returns false where it has lapsed, and the promise is over.
+    /// Renews the lease, as its push made progress; returns false where it has lapsed, or is about to for its age: then the
+    /// promise is not to be counted on.
     pub fn renew(&self) -> bool {
         let now = (self.leases.now)();
         let mut open = self.leases.lock();
         match open.leases.get_mut(&self.number) {
             Some(times) if times.hold(now) || times.goes_on(now) => {
+                // What lapsed does not come back.
+                let holds_on = times.hold_on(now);
                 times.renewed = now;
-                times.hold(now)
+                holds_on
             }
             _ => false,
         }
@@ -179,7 +192,9 @@ mod tests {
         let lease = leases.open(7);
         let begin = NOW.get();
         while NOW.get() - begin < LEASE_LIFE_MAX {
-            assert!(lease.holds() && lease.renew() && leases.holding() == [0]);
+            assert!(lease.holds() && leases.holding() == [0]);
+            // Its push sees the end coming before a collection does.
+            assert_eq!(lease.renew(), NOW.get() - begin < LEASE_LIFE_MAX - LEASE_TIME);
             pass(LEASE_TIME / 3);
         }
         assert!(!lease.holds() && !lease.renew() && leases.holding().is_empty());
@@ -198,6 +213,18 @@ mod tests {
         assert!(leases.holding().is_empty() && !push.renew(), "no promise holds for so long");
         assert_eq!(leases.first_pack(), Some(7));
         pass(LEASE_TIME);
+        assert_eq!(leases.first_pack(), None);
+    }
+
+    #[test]
+    fn no_push_keeps_what_others_leave_for_more_than_a_week() {
+        let leases = Leases::new(|| NOW.get());
+        let (push, begin) = (leases.open(7), NOW.get());
+        while NOW.get() - begin < LEASE_BROUGHT_MAX {
+            assert_eq!(leases.first_pack(), Some(7));
+            pass(LEASE_TIME / 2);
+            push.brought(LEASE_BYTES_MIN);
+        }
         assert_eq!(leases.first_pack(), None);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::marking::plain_bytes;
 use super::{Pushed, Result, Store};
-use crate::ids::{AppName, ReleaseId};
+use crate::ids::{AppName, ReleaseId, UserName};
 use crate::token::Pattern;
 
 /// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
@@ -85,9 +85,10 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
 
 /// The releases that may be evicted from a store that is too large, in order.
 ///
-/// The application that takes the most gives first: its release that was used longest ago. An application within its fair
-/// share loses nothing to others. The share is as large as it can be: room that some applications do not use is the
-/// others' (max-min fairness). The latest release of each application and pinned ones stay.
+/// The user who takes the most gives first: of the application that takes the most, the release that was used longest ago. A
+/// user within a fair share loses nothing to others, however many applications these have; nor does an application to the
+/// user's others. Shares are as large as they can be: room that some do not use is the others' (max-min fairness). An
+/// application is of the user who pushed its latest release. The latest release of each application and pinned ones stay.
 #[derive(Debug)]
 pub struct Eviction {
     size_max: u64,
@@ -98,6 +99,7 @@ pub struct Eviction {
 #[derive(Debug)]
 struct Taking {
     app: AppName,
+    user: UserName,
     bytes: u64,
     /// Each with the time of its last use; the last one goes first.
     releases: Vec<(u64, ReleaseId)>,
@@ -124,7 +126,7 @@ impl Eviction {
             let mut releases: Vec<(u64, ReleaseId)> =
                 uses.into_iter().map(|(release, used)| (used, release)).collect();
             releases.sort_unstable_by(|one, other| other.cmp(one));
-            apps.push(Taking { app, bytes, releases });
+            apps.push(Taking { app, user: summary.latest.user, bytes, releases });
         }
         Ok(Self { size_max, apps })
     }
@@ -138,13 +140,15 @@ impl Eviction {
         let plain: u64 = self.apps.iter().map(|taking| taking.bytes).sum();
         let stored = store.stored_bytes()?;
         let size_max = u128::from(self.size_max) * u128::from(plain) / u128::from(stored.max(1));
-        let share = fair_share(
-            self.apps.iter().map(|taking| taking.bytes).collect(),
-            u64::try_from(size_max).unwrap_or(u64::MAX),
-        );
-        let beyond =
-            self.apps.iter_mut().filter(|taking| taking.bytes > share && !taking.releases.is_empty());
-        let Some(most) = beyond.max_by_key(|taking| taking.bytes) else { return Ok(None) };
+        let taken = self.apps.iter().map(|taking| (&taking.user, taking.bytes));
+        let shares = shares_of(&taken.collect::<Vec<_>>(), u64::try_from(size_max).unwrap_or(u64::MAX));
+        let beyond = self
+            .apps
+            .iter_mut()
+            .zip(shares)
+            .filter(|(taking, (_, share))| taking.bytes > *share && !taking.releases.is_empty());
+        let most = beyond.max_by_key(|(taking, (of_user, _))| (*of_user, taking.bytes));
+        let Some((most, _)) = most else { return Ok(None) };
         let Some((_, release)) = most.releases.pop() else { return Ok(None) };
         store.records().remove(&most.app, &release)?;
         let left = store.records().pushed(&most.app).unwrap_or_default();
@@ -152,6 +156,21 @@ impl Eviction {
         most.bytes = plain_bytes(store, left.iter());
         Ok(Some((most.app.clone(), release)))
     }
+}
+
+/// For each application, of whose user and bytes are given: what the user takes in all, and the most that it may take
+/// itself.
+fn shares_of(taken: &[(&UserName, u64)], total: u64) -> Vec<(u64, u64)> {
+    let mut users: HashMap<&UserName, Vec<u64>> = HashMap::new();
+    for (user, bytes) in taken {
+        users.entry(user).or_default().push(*bytes);
+    }
+    let of_user: HashMap<&UserName, u64> =
+        users.iter().map(|(user, takes)| (*user, takes.iter().sum())).collect();
+    let share = fair_share(of_user.values().copied().collect(), total);
+    let of_app: HashMap<&UserName, u64> =
+        users.into_iter().map(|(user, takes)| (user, fair_share(takes, share))).collect();
+    taken.iter().map(|(user, _)| (of_user[user], of_app[user])).collect()
 }
 
 /// Returns the most that each may take so that all together take no more than `total`.
@@ -187,6 +206,19 @@ mod tests {
         assert_eq!(fair_share(vec![11, 12], 20), 10);
         assert_eq!(fair_share(vec![5, 5], 20), u64::MAX);
         assert_eq!(fair_share(Vec::new(), 20), u64::MAX);
+    }
+
+    #[test]
+    fn who_has_many_applications_takes_no_more_from_others() {
+        let [eve, ada] = ["eve", "ada"].map(|name| name.parse::<UserName>().expect("a name"));
+        let mut taken = vec![(&eve, 10); 10];
+        taken.push((&ada, 28));
+        let shares = shares_of(&taken, 60);
+        assert_eq!(shares[..10], [(100, 3); 10]);
+        assert_eq!(shares[10], (28, u64::MAX), "ada takes less than half");
+        // A user alone shares between the applications, as before.
+        assert_eq!(shares_of(&[(&eve, 30), (&eve, 8)], 20), [(38, 12); 2]);
+        assert_eq!(shares_of(&[(&eve, 5), (&ada, 5)], 20), [(5, u64::MAX); 2]);
     }
 
     #[test]

@@ -155,18 +155,18 @@ async fn more_segments_than_are_new_or_none_at_all_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segments_beyond_what_a_puller_holds_are_refused() {
     within(async {
-        // Paths of 4 KiB, 15 to a segment, four segments to a batch.
+        // Links of 4 KiB, four to a segment, 15 segments to a batch.
         let mut segment = vec![0x14];
-        for file in 0..15 {
+        for file in 0..4 {
             let path =
                 EntryPath::new(format!("{file:02}/{}", "x/".repeat(120) + &"y".repeat(200))).expect("a path");
             Item::Symlink { path, target: vec![b'z'; 3_600] }.encode(&mut segment);
         }
-        let batches = 16 * 1024 * 1024 / (4 * segment.len()) + 1;
-        let count = u32::try_from(4 * batches).expect("few");
+        let batches = 16 * 1024 * 1024 / (15 * segment.len()) + 1;
+        let count = u32::try_from(15 * batches).expect("few");
         let forged = Forged::of(b"anything");
         let mut says = vec![forged.release(count), outline(&[(0, 0, count)])];
-        says.extend((0..batches).map(|_| thin(&vec![segment.clone(); 4])));
+        says.extend((0..batches).map(|_| thin(&vec![segment.clone(); 15])));
         let error = told(says).await;
         assert!(matches!(error, Error::Push(push::Error::Limit { .. })), "{error}");
     })

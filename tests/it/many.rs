@@ -279,7 +279,8 @@ async fn an_application_that_takes_more_than_its_share_takes_nothing_from_the_ot
     within(async {
         let mut world = World::start();
         for (number, name) in (0..).zip(["v0", "v1", "v2"]) {
-            push_noise(&world, "web", name, number, 200_000).await;
+            // Well within half of what there is.
+            push_noise(&world, "web", name, number, 150_000).await;
         }
         for (number, name) in (10..).zip(["v0", "v1", "v2"]) {
             push_noise(&world, "eve", name, number, 1_500_000).await;

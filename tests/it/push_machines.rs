@@ -665,6 +665,24 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
     assert!(!signed.is_empty() && matches!(replies.last(), Some(PushReply::Missing(_))), "{replies:?}");
 }
 
+#[test]
+fn an_agent_proves_each_chunk_once() {
+    let (_, new) = edited(20);
+    let (mut agent, _, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
+    let wants = PushReply::WantSegments(new.segments.iter().map(|_| true).collect());
+    let actions = agent.receive(wants).expect("in turn");
+    let sends = |action: &Action| matches!(action, Action::SendSegments(_));
+    assert!(actions.iter().any(sends), "{actions:?}");
+    let prove = |marks: [bool; 3]| PushReply::Prove(Challenge::new([1; 32], marks.into_iter().collect()));
+    for marks in [[true, false, false], [false, true, true]] {
+        let actions = agent.receive(prove(marks)).expect("honest");
+        assert!(matches!(actions.as_slice(), [Action::Prove { .. }]), "{actions:?}");
+    }
+    for marks in [[true, false, false], [false; 3]] {
+        assert!(agent.receive(prove(marks)).is_err(), "it would read on and on");
+    }
+}
+
 /// A proxy that waits for the chunks of `new`, told by its base or by names; with what it said last.
 fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<PushReply>) {
     let mut memory = Memory::holding(old);

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use whit::agent::{Access, Error, Session};
 use whit::faults::{Fault, Faulty as _};
-use whit::ids::ReleaseId;
+use whit::ids::{ChunkId, ReleaseId};
 use whit::limits::STRANGER_TRIES_MAX;
 use whit::link;
-use whit::manifest::{Profile, Shape, Totals};
-use whit::wire::{Open, Operation, PushReply, Told};
+use whit::manifest::{EntryPath, Item, Profile, Shape, Totals};
+use whit::recipe::ChunkRef;
+use whit::wire::{FromAgent, Marks, Open, Operation, PushReply, SegmentBatch, Told};
 
 use crate::program::Home;
 use crate::trees::{noise, write};
@@ -100,6 +101,53 @@ async fn a_user_who_takes_what_there_is_leaves_as_much_for_others() {
         write(&world.path("tree"), "a", noise(1, 1000));
         world.push("app", &world.path("tree")).await;
         drop(held);
+    })
+    .await;
+}
+
+/// Segments of many directories with short names, each with a chunk that never comes: little on its way, much in memory.
+fn swelling(number: u32) -> FromAgent {
+    let segment = |at: u32| {
+        let mut bytes = vec![0x11];
+        for number in 0..1000u16 {
+            let path = EntryPath::new(format!("{number:04x}")).expect("a path");
+            Item::Directory { path, mode: 0o755 }.encode(&mut bytes);
+        }
+        let id = ChunkId::of(&[number.to_le_bytes(), at.to_le_bytes()].concat());
+        Item::Chunk(ChunkRef { id, bytes: 1 }).encode(&mut bytes);
+        bytes
+    };
+    let segments: Vec<Vec<u8>> = (0..20).map(segment).collect();
+    FromAgent::Segments(SegmentBatch::at_level(3, &segments, None, Marks::default()))
+}
+
+#[tokio::test]
+async fn what_pushes_hold_in_memory_is_shared_by_the_users() {
+    let world = World::start_with(|options| options.held_max = 16 * 1024 * 1024);
+    let eve = world.access_with(|grant| grant.user = "eve".parse().expect("a name"));
+    within(async {
+        let session = session(&eve).await;
+        let Operation::Push(open) = standing(0) else { unreachable!("it is a push") };
+        let open = Operation::Push(Open { told: Told::Growing, segments: 0, ..open });
+        let (mut sender, mut receiver) = session.request(&open).await.expect("sent");
+        let mut messages = 0;
+        let refusal = loop {
+            match receiver.receive::<PushReply>().await.expect("an answer") {
+                Some(PushReply::Refused(refusal)) => break refusal,
+                Some(PushReply::WantSegments(_) | PushReply::Missing(_)) => {
+                    messages += 1;
+                    assert!(messages < 20, "it goes on and on");
+                    // A proxy that refuses listens no longer.
+                    drop(sender.send(&swelling(messages)).await);
+                }
+                Some(_) => {}
+                None => panic!("it ended without a word"),
+            }
+        };
+        assert_eq!(refusal.fault, Fault::Retry);
+        assert!(messages > 2 && refusal.text.contains("`eve`"), "{messages}: {}", refusal.text);
+        write(&world.path("tree"), "a", noise(1, 100_000));
+        world.push("app", &world.path("tree")).await;
     })
     .await;
 }

@@ -45,6 +45,11 @@ impl Base {
         Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
     }
 
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        2 * self.segments.len() * size_of::<NodeRef>() + self.older.held_bytes()
+    }
+
     /// Its segments, in order.
     pub fn segments(&self) -> &[NodeRef] {
         &self.segments

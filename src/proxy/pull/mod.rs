@@ -16,9 +16,10 @@ use base::Base;
 pub(super) use payloads::Payloads;
 use payloads::{Makers, name_of};
 
+use super::holding::Holding;
 use super::reach::Reach;
 use super::standing::looks;
-use super::{Granted, refuse};
+use super::{Granted, owner, refuse};
 use crate::blocking;
 use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use crate::faults::{Fault, Faulty};
@@ -162,6 +163,8 @@ fn run(
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
     let base = have.and_then(|have| Base::open(&store, &Reach::of(&granted.grant), &have, &leaves));
+    let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
+    holding.holds(leaves.len() * size_of::<NodeRef>() + base.as_ref().map_or(0, Base::held_bytes))?;
     // Once, and where the agent holds what it may be told by.
     let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {

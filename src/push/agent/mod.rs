@@ -143,6 +143,8 @@ struct Growth {
 struct Unanswered {
     places: Vec<u32>,
     offered: Option<Marks>,
+    /// References that the proxy has asked a proof for.
+    proven: usize,
 }
 
 /// The agent's half: what the proxy says in, actions out.
@@ -282,7 +284,12 @@ impl Agent {
                 Ok(Vec::new())
             }
             (State::Sending | State::Committing, PushReply::Prove(challenge)) => {
-                let asked = self.unanswered.front().ok_or(Error::OutOfTurn("Prove"))?;
+                let asked = self.unanswered.front_mut().ok_or(Error::OutOfTurn("Prove"))?;
+                // Each chunk is asked for once: no proxy has this machine read on and on.
+                asked.proven += challenge.marks.marked();
+                if challenge.marks.marked() == 0 || asked.proven > challenge.marks.count() {
+                    return Err(Error::OutOfTurn("Prove"));
+                }
                 Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
             }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
@@ -357,7 +364,7 @@ impl Agent {
     }
 
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
-        let Unanswered { places, offered } =
+        let Unanswered { places, offered, .. } =
             self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
         if self.waiting.is_empty() && self.unanswered.is_empty() && !self.offers && !self.is_growing() {
             self.round_trips += 1;
@@ -407,7 +414,7 @@ impl Agent {
             && let Some(batch) = self.waiting.pop_front()
         {
             let offer = self.offers;
-            self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None });
+            self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None, proven: 0 });
             let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
             actions.push(Action::SendSegments(Segments {
                 places: batch,

@@ -94,6 +94,21 @@ impl Proxy {
         self.progress
     }
 
+    /// Bytes of memory that the push takes, about: what an agent can make it hold.
+    pub fn held_bytes(&self) -> usize {
+        let segments =
+            self.segments.len() + self.base.len() + self.others.iter().map(Vec::len).sum::<usize>();
+        let names = self.names.len() + (self.wanted.len() + self.offered.len()) * size_of::<u64>();
+        segments * size_of::<Option<NodeRef>>()
+            + names
+            + self.waiting.held_bytes()
+            + self.parcels.held_bytes()
+            + self.offers.held_bytes()
+            + self.signer.held_bytes()
+            + self.proving.as_ref().map_or(0, Proving::held_bytes)
+            + self.complete_bytes
+    }
+
     /// What to reply to what the agent said.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::files::{self, OnPath};
 use crate::manifest::{EntryPath, MODE_MASK};
 use crate::monitor::Monitor;
 use crate::reassembly::Error;
+use crate::reassembly::room::Room;
 
 /// What every thread of one [`super::write_tree`] shares.
 pub(super) struct Site<'a> {
@@ -207,14 +208,17 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Copies a file that was created here, by a reflink where the file system can.
-    pub(super) fn copy_within(&self, from: &EntryPath, to: &EntryPath) -> Result<(), files::Error> {
+    /// Copies a file that was created here, by a reflink where the file system can. The copy was not counted when the
+    /// release was compared with the room, and has no holes: it is compared by itself.
+    pub(super) fn copy_within(&self, from: &EntryPath, to: &EntryPath) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.folder, from.as_bytes(), flags, Mode::empty());
         let mut file: File = self.on(file, "open", from)?.into();
-        let mode = self.on(file.metadata(), "examine", from)?.mode() & u32::from(MODE_MASK);
-        let mut copy = self.create_file(to, u16::try_from(mode).expect("nine bits fit"))?;
-        self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)
+        let found = self.on(file.metadata(), "examine", from)?;
+        Room::at(self.place)?.bytes(found.len())?;
+        let mode = u16::try_from(found.mode() & u32::from(MODE_MASK)).expect("nine bits fit");
+        let mut copy = self.create_file(to, mode)?;
+        Ok(self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)?)
     }
 
     /// Removes a file that was created here.

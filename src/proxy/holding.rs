@@ -1,0 +1,71 @@
+//! What one push or pull holds in memory, of what all may: shared by the users, so that no agent takes all there is.
+
+use std::sync::Arc;
+
+use super::Owner;
+use crate::faults::Fault;
+use crate::limits::REQUEST_HELD_FREE;
+use crate::shares::{Share, Shares};
+use crate::wire::Refusal;
+
+/// 1 MiB: what is taken at a time.
+const UNIT: usize = 1024 * 1024;
+
+/// The shares of one push or pull.
+#[derive(Debug)]
+pub(super) struct Holding {
+    of: Arc<Shares<Owner>>,
+    owner: Owner,
+    units: Vec<Share<Owner>>,
+}
+
+impl Holding {
+    /// Begins with nothing.
+    pub fn new(of: &Arc<Shares<Owner>>, owner: Owner) -> Self {
+        Self { of: Arc::clone(of), owner, units: Vec::new() }
+    }
+
+    /// Notes that it holds so many bytes now.
+    ///
+    /// # Errors
+    /// More than is left for others, or than there is.
+    pub fn holds(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let units = bytes.saturating_sub(REQUEST_HELD_FREE).div_ceil(UNIT);
+        self.units.truncate(units);
+        while self.units.len() < units {
+            let share = self.of.take(&self.owner, UNIT as u64).ok_or_else(|| Refusal {
+                fault: Fault::Retry,
+                text: format!(
+                    "requests of user `{}` hold as much memory as is left for others",
+                    self.owner.1
+                ),
+                hint: Some("run fewer at a time".to_owned()),
+            })?;
+            self.units.push(share);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_the_free_part_is_shared_and_given_back() {
+        let shares = Shares::new(8 * UNIT as u64);
+        let owner: Owner = ("shop".parse().expect("a name"), "eve".parse().expect("a name"));
+        let mut one = Holding::new(&shares, owner.clone());
+        one.holds(REQUEST_HELD_FREE).expect("that is free");
+        assert_eq!(shares.held_by(&owner), 0);
+        one.holds(REQUEST_HELD_FREE + 3 * UNIT + 1).expect("half is left for others");
+        let mut two = Holding::new(&shares, owner.clone());
+        assert!(two.holds(REQUEST_HELD_FREE + 1).is_err_and(|refusal| refusal.fault == Fault::Retry));
+        let bob = ("shop".parse().expect("a name"), "bob".parse().expect("a name"));
+        Holding::new(&shares, bob).holds(REQUEST_HELD_FREE + UNIT).expect("he finds some");
+        one.holds(UNIT).expect("less");
+        two.holds(REQUEST_HELD_FREE + 2 * UNIT).expect("it was given back");
+        drop((one, two));
+        assert_eq!(shares.held_by(&owner), 0);
+    }
+}
