@@ -279,6 +279,9 @@ fn a_release_goes_through_a_pipe_as_tar() {
     // The same release gives the same bytes.
     home.run(&["pull", "app", "--tar", "a.tar"]).good();
     home.run(&["pull", "app", "--tar", "b.tar"]).good();
+    let left: Vec<_> =
+        fs::read_dir(home.path("")).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+    assert!(!left.iter().any(|name| name.as_encoded_bytes().starts_with(b".tmp")), "{left:?}");
     assert!(fs::read(home.path("a.tar")).expect("a file") == fs::read(home.path("b.tar")).expect("a file"));
 }
 
