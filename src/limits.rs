@@ -172,6 +172,9 @@ pub const READERS_MAX: u64 = 64;
 pub const READERS_AT_WORK_MAX: usize = 4;
 /// Requests under way on one connection.
 pub const REQUESTS_PER_CONNECTION: u32 = 16;
+/// 10 s: two pings that keep a connection alive. An agent that is to give up sooner than the transport does (`--retry-for`)
+/// hears nothing at all for at least so long first.
+pub const UNHEARD_TIME_MIN: Duration = Duration::from_secs(10);
 /// How long a peer may stay silent inside a message before it is given up.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a peer may work without a word between two messages of a request. That it is gone, the

@@ -85,6 +85,9 @@ pub enum Error {
     /// The proxy owes an answer, and nothing moves.
     #[error("the proxy did not answer for {0} s")]
     Stalled(u64),
+    /// The proxy is gone.
+    #[error("nothing at all was heard of the proxy for {0} s")]
+    Unheard(u64),
     /// The proxy said something that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
@@ -153,6 +156,7 @@ impl Error {
             | Self::DirectoryChanged
             | Self::Ended
             | Self::Stalled(_)
+            | Self::Unheard(_)
             | Self::OutOfTurn(_)
             | Self::Endless { .. }
             | Self::Busy(_) => return None,
@@ -164,7 +168,9 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
-            Self::Ended | Self::Stalled(_) | Self::Busy(_) | Self::DirectoryChanged => Fault::Retry,
+            Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::Busy(_) | Self::DirectoryChanged => {
+                Fault::Retry
+            }
             Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug,
             _ => self.inner().map_or(Fault::Bug, Faulty::fault),
         }

@@ -248,7 +248,10 @@ async fn attempt(
         finished: false,
         course: Course::new(session.quiet_max(order.patience), stored),
     };
-    let result = drive.run(actions, receiver, fed, input).await;
+    let result = tokio::select! {
+        result = drive.run(actions, receiver, fed, input) => result,
+        error = session.unheard(order.patience) => Err(error),
+    };
     drop(drive.jobs.take());
     match &result {
         Ok(()) => drive.sender.finish()?,

@@ -25,6 +25,8 @@ use crate::wire::{Answer, Operation, Request};
 /// Round trips below this are those of a local network. At its beginning a connection's window says nothing yet, and
 /// what is compressed hard until it does would hold a fast link up.
 const LOCAL_RTT: Duration = Duration::from_millis(1);
+/// How often an agent looks, in the time after which it takes a proxy for gone, whether it has heard of it.
+const UNHEARD_LOOKS: u32 = 20;
 /// Bytes a second of a local network.
 const LOCAL_RATE: f64 = 100e6;
 
@@ -173,6 +175,25 @@ impl Session {
     pub(super) fn quiet_max(&self, patience: Duration) -> Duration {
         let link::Options { silence_max, pause_max, .. } = self.options;
         patience.clamp(silence_max, pause_max.max(silence_max))
+    }
+
+    /// Comes when not one datagram was heard for as long as an agent goes on trying, though the connection is kept alive: then
+    /// the proxy is gone, and a transport that waits longer would only hold up the next try.
+    pub(super) async fn unheard(&self, patience: Duration) -> Error {
+        let link::Options { unheard_min, .. } = self.options;
+        let limit = patience.max(unheard_min);
+        let step = limit / UNHEARD_LOOKS;
+        // Looks are counted, and no clock is asked: an agent that was stopped itself has heard nothing either.
+        let (mut heard, mut looks) = (0, 0);
+        loop {
+            sleep(step).await;
+            let received = self.counters().received_bytes;
+            looks = if received == heard { looks + 1 } else { 0 };
+            heard = received;
+            if looks >= UNHEARD_LOOKS {
+                return Error::Unheard(limit.as_secs());
+            }
+        }
     }
 
     /// Begins a request.

@@ -154,9 +154,9 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     };
     let open = arguments.access.open(output, Vec::new()).await?;
     open.run(async |session| {
-        let (fetched, store, _folder) =
-            fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
-        let held = Held { present: &Present::default(), fetched: &store };
+        let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
+        let Aside { fetched, store, .. } = &aside;
+        let held = Held { present: &Present::default(), fetched: store };
         reassembly::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
         std::io::stdout().flush().map_err(Error::Output)
     })
@@ -171,8 +171,9 @@ async fn tar(
     output: &Output,
 ) -> Result<Fetched, Error> {
     let place = TarPlace::find(file)?;
-    let (fetched, store, _aside) = fetch_aside(session, release, &place.folder(), output).await?;
-    let held = Held { present: &Present::default(), fetched: &store };
+    let aside = fetch_aside(session, release, &place.folder(), output).await?;
+    let Aside { fetched, store, .. } = &aside;
+    let held = Held { present: &Present::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
     let write = |to: &mut dyn Write| reassembly::write_tar(&fetched.root, &held, links, to);
     match place {
@@ -189,7 +190,7 @@ async fn tar(
             writer.flush().map_err(cannot)?;
         }
         TarPlace::File(path) => {
-            let (aside, opened) = files::create_aside(&path, 0o666)?;
+            let (beside, opened) = files::create_aside(&path, 0o666)?;
             let finish = || -> Result<(), Error> {
                 // Closed as the one before was, from its first byte.
                 if let Ok(there) = std::fs::metadata(&path) {
@@ -200,12 +201,12 @@ async fn tar(
                 writer.flush().map_err(cannot)?;
                 drop(writer);
                 opened.sync_all().map_err(cannot)?;
-                Ok(files::rename(&aside, &path)?)
+                Ok(files::rename(&beside, &path)?)
             };
-            finish().inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
+            finish().inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
         }
     }
-    Ok(fetched)
+    Ok(aside.fetched)
 }
 
 /// Where a tar file goes.
@@ -244,13 +245,21 @@ impl TarPlace {
     }
 }
 
+/// A release in a store of its own.
+struct Aside {
+    fetched: Fetched,
+    // Closed before its folder goes: a store that closes writes its last pack.
+    store: Arc<Store>,
+    _folder: tempfile::TempDir,
+}
+
 /// Fetches a whole release into a store in a temporary folder inside `folder`, which goes with what is returned.
 async fn fetch_aside(
     session: &Session,
     release: &Selector,
     folder: &Path,
     output: &Output,
-) -> Result<(Fetched, Arc<Store>, tempfile::TempDir), Error> {
+) -> Result<Aside, Error> {
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
     let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
@@ -258,7 +267,7 @@ async fn fetch_aside(
     let present = Arc::new(Present::default());
     let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
-    Ok((fetched, store, aside))
+    Ok(Aside { fetched, store, _folder: aside })
 }
 
 fn cannot_write(path: &Path, source: &std::io::Error) -> Error {

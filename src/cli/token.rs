@@ -9,6 +9,7 @@ use serde_json::json;
 use super::embedded::default_space;
 use super::output::{self, Output};
 use super::{Error, config};
+use crate::faults::Fault;
 use crate::identity::{Identity, Listed};
 use crate::ids::{SpaceName, UserName};
 use crate::token::{Action, Grant, Pattern, TokenId};
@@ -49,8 +50,8 @@ struct CreateArgs {
     /// The group of users who share what is stored.
     #[arg(long, default_value = "default")]
     space: String,
-    /// What the token allows; may be given several times [default: all but admin].
-    #[arg(long = "allow", value_name = "push|pull|read|deliver|admin")]
+    /// What the token allows; may be given several times, or with commas [default: all but admin].
+    #[arg(long = "allow", value_name = "push|pull|read|deliver|admin", value_delimiter = ',')]
     actions: Vec<Action>,
     /// Applications, as names or patterns like `web-*`; may be given several times [default: all].
     #[arg(long = "app", value_name = "PATTERN")]
@@ -69,7 +70,16 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
         Some(data) => data.clone(),
         None => config::data_folder()?,
     };
-    let (identity, _) = Identity::open_or_create(&data.join("identity"))?;
+    let folder = data.join("identity");
+    // Tokens may be made before a proxy is started for the first time; to look for some means that there are some.
+    if !matches!(arguments.command, TokenCommand::Create(_)) && !folder.exists() {
+        return Err(Error::Told {
+            fault: Fault::Missing,
+            text: format!("no proxy has its data in {}", data.display()),
+            hint: Some("give the folder that `whit serve` was given, with --data or WHIT_DATA".to_owned()),
+        });
+    }
+    let (identity, _) = Identity::open_or_create(&folder)?;
     match &arguments.command {
         TokenCommand::Create(create) => create_token(&identity, create, output),
         TokenCommand::List => list(&identity, output),

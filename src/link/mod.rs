@@ -46,6 +46,8 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
     pub pause_max: Duration,
+    /// How long an agent that goes on trying for less hears nothing at all before it takes the peer for gone.
+    pub unheard_min: Duration,
     /// How long a request may go on without progress, even if its peer sends messages.
     pub progress_max: Duration,
     /// How long a connection may take to be made.
@@ -76,6 +78,7 @@ impl Default for Options {
         Self {
             silence_max: limits::PEER_SILENCE_MAX,
             pause_max: limits::PEER_PAUSE_MAX,
+            unheard_min: limits::UNHEARD_TIME_MIN,
             progress_max: limits::PROGRESS_TIME_MAX,
             connect_time_max: limits::CONNECT_TIME_MAX,
             introduction_time: limits::INTRODUCTION_TIME,

@@ -11,7 +11,8 @@
 //! no run takes disk. A crash between two steps leaves a chunk twice, never not at all. Two-step collection with
 //! leases is argued in docs/decisions/0011, collecting on a full disk in 0026.
 //!
-//! A dry run does everything but write and remove, so that its figures are those of a run.
+//! A dry run does everything but write and remove, so that its figures are those of a run. Both seal an open pack that is
+//! mostly dead.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use super::packs::{self, Pack};
 use super::rewriting::{Alive, Rewriting};
 use super::{Error, Planted, Result, Store};
 use crate::crash;
+use crate::files;
 use crate::ids::{ChunkId, ReleaseId};
 use crate::pack::Frame;
 use crate::upkeep::Collected;
@@ -32,6 +34,13 @@ const ALIVE_PERCENT_MIN: u64 = 60;
 const SMALL_PACK_PART: u64 = 16;
 /// ... when there are so many of them.
 const SMALL_PACKS_MIN: usize = 16;
+
+/// 64, a MiB of chunks of the usual size: an open pack with fewer that nobody needs is not worth sealing.
+const OPEN_DEAD_CHUNKS_MIN: usize = 64;
+/// What a chunk takes at most in a footer, bytes, and what sealing may take besides: a pack that cannot be sealed would
+/// hold up all later ones.
+const SEAL_CHUNK_BYTES: u64 = 64;
+const SEAL_BYTES: u64 = 256 * 1024;
 
 /// What was chosen to be removed, and for whom it waits.
 #[derive(Debug, Default)]
@@ -91,6 +100,7 @@ pub fn collect(
 ) -> Result<Collected> {
     let mut waits_for = store.condemned.begin();
     let mut collected = Collected::default();
+    seal_garbage(store, roots)?;
     if dry_run {
         foresee(store, roots, &waits_for, &mut collected, cancelled)?;
         return Ok(collected);
@@ -194,6 +204,35 @@ fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
         packs.retain(|(number, _)| *number < first);
     }
     packs
+}
+
+/// Seals the open pack where much of it is dead, in a dry run too: as long as it is written to it gives nothing back, and a
+/// proxy that little is pushed to would keep what was removed until its next start.
+///
+/// Not while a push goes on, whose chunks no release names yet.
+fn seal_garbage(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Result<()> {
+    if store.leases.first_pack().is_some() {
+        return Ok(());
+    }
+    let packs = &store.shared.packs;
+    let open: Vec<u32> =
+        packs.all().iter().filter(|(_, pack)| pack.is_open()).map(|(number, _)| *number).collect();
+    let chunks: Vec<_> = open.iter().flat_map(|number| store.shared.recent.of_pack(*number)).collect();
+    if chunks.len() < OPEN_DEAD_CHUNKS_MIN {
+        return Ok(());
+    }
+    let live = live(store, roots);
+    let dead = chunks.iter().filter(|(id, _)| !live.has(id)).count();
+    let is_much = dead as u64 * 100 > chunks.len() as u64 * (100 - ALIVE_PERCENT_MIN);
+    let room = SEAL_BYTES + chunks.len() as u64 * SEAL_CHUNK_BYTES;
+    if live.unreadable.is_empty()
+        && dead >= OPEN_DEAD_CHUNKS_MIN
+        && is_much
+        && files::free_bytes(&store.shared.folder)? >= room
+    {
+        store.writer.seal_now()?;
+    }
+    Ok(())
 }
 
 /// Returns the dead chunks in packs that may be collected.

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("`{0}` is not a pattern: use a name, in which * stands for any run of characters")]
     Pattern(String),
     /// A word that is no action.
-    #[error("`{0}` is not an action: use push, pull, read or deliver")]
+    #[error("`{0}` is not an action: use push, pull, read, deliver or admin")]
     Action(String),
     /// A word that is no token's id.
     #[error("`{0}` is not a token's id: expected 16 hexadecimal digits")]

@@ -105,6 +105,27 @@ async fn a_dry_run_promises_what_a_run_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_goes_though_its_pack_is_still_written_to() {
+    within(async {
+        let world = World::start();
+        for (number, bytes) in [(0, 3_000_000), (1, 300_000)] {
+            let tree = world.path(&format!("tree{number}"));
+            write(&tree, "file", noise(number, bytes));
+            let label = format!("v{number}").parse().expect("a label");
+            world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+        }
+        remove(&world, "app@v0").await;
+        let promised = collected(&world, true).await;
+        assert!(promised.reclaimed_bytes > 2_900_000 && promised.removed_chunks > 100, "{promised:?}");
+        assert_eq!(collected(&world, false).await, promised);
+        assert_eq!(collected(&world, true).await.removed_chunks, 0);
+        world.pull("app@v1", &world.path("copy")).await.expect("pulled");
+        assert_same(&world.path("tree1"), &world.path("copy"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_collected_and_no_run_takes_room() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Some(disk) = Mounted::new(&folder.path().join("m"), 48) else {

@@ -2,11 +2,14 @@
 //! and again.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use whit::address::ProxyUrl;
 use whit::agent::pull::{PullOptions, pull_tree};
 use whit::agent::push::{Order, push};
@@ -184,6 +187,70 @@ async fn a_proxy_that_reads_and_says_nothing_ends_the_push_with_the_reason() {
         .await;
         assert!(matches!(error, Error::Stalled(_)) && error.fault() == Fault::Retry, "{error}");
         assert!(took < Duration::from_secs(30), "{took:?}");
+    })
+    .await;
+}
+
+/// Passes datagrams on, both ways, until `cut`.
+async fn relay(agents: &UdpSocket, proxy: SocketAddr, cut: &Notify) {
+    let onwards = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut agent = None;
+    loop {
+        tokio::select! {
+            () = cut.notified() => return,
+            Ok((bytes, from)) = agents.recv_from(&mut there) => {
+                agent = Some(from);
+                drop(onwards.send_to(&there[..bytes], proxy).await);
+            }
+            Ok((bytes, _)) = onwards.recv_from(&mut back) => {
+                if let Some(agent) = agent {
+                    drop(agents.send_to(&back[..bytes], agent).await);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_vanishes_ends_a_push_in_the_time_that_was_given() {
+    within(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = folder.path().join("tree");
+        write(&tree, "file", noise(1, 2_000));
+        let (identity, _) = Identity::open_or_create(&folder.path().join("identity")).expect("an identity");
+        let options = link::Options { unheard_min: SOON, ..link::Options::default() };
+        let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), &identity, &options).expect("bound");
+        let agents = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let port = agents.local_addr().expect("bound").port();
+        let url = ProxyUrl::new("127.0.0.1", port, identity.fingerprint()).expect("an address");
+        let access = Access { url, token: String::new() };
+        let cut = Notify::new();
+        let proxy = listener.local_address().expect("bound");
+        let serving = serve_as(&mut listener, async |_, _, receiver| {
+            while let Ok(Some(_)) = receiver.receive::<FromAgent>().await {
+                cut.notify_one();
+            }
+            None
+        });
+        let pushing = async {
+            let session = Session::open(&access, &options).await.expect("a session");
+            let begin = Instant::now();
+            let order = Order { patience: Duration::from_secs(2), ..order("app", &tree) };
+            let error = Box::pin(push(&session, &order, &silent())).await.expect_err("nobody answers");
+            (error, begin.elapsed())
+        };
+        let passing = async {
+            relay(&agents, proxy, &cut).await;
+            std::future::pending::<()>().await;
+        };
+        let (error, took) = tokio::select! {
+            ended = pushing => ended,
+            () = serving => panic!("the listener ended"),
+            () = passing => unreachable!("it never ends"),
+        };
+        assert_eq!(error.fault(), Fault::Retry, "{error}");
+        assert!(took < Duration::from_secs(20), "{took:?}");
     })
     .await;
 }

@@ -279,6 +279,9 @@ fn a_release_goes_through_a_pipe_as_tar() {
     // The same release gives the same bytes.
     home.run(&["pull", "app", "--tar", "a.tar"]).good();
     home.run(&["pull", "app", "--tar", "b.tar"]).good();
+    let left: Vec<_> =
+        fs::read_dir(home.path("")).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+    assert!(!left.iter().any(|name| name.as_encoded_bytes().starts_with(b".tmp")), "{left:?}");
     assert!(fs::read(home.path("a.tar")).expect("a file") == fs::read(home.path("b.tar")).expect("a file"));
 }
 
@@ -353,7 +356,16 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     write(&home.path("tree"), "a", "one");
     let made = home
         .run(&[
-            "token", "create", "--user", "bob", "--allow", "push", "--app", "web-*", "--data", "data",
+            "token",
+            "create",
+            "--user",
+            "bob",
+            "--allow",
+            "push,pull",
+            "--app",
+            "web-*",
+            "--data",
+            "data",
             "--json",
         ])
         .json();
@@ -374,6 +386,9 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     let tokens = home.run(&["token", "list", "--data", "data", "--json"]).json();
     let bob = tokens.as_array().and_then(|list| list.iter().find(|token| token["user"] == "bob").cloned());
     assert_eq!(bob.expect("bob's")["state"], "revoked");
+    // Not that of another folder, which is not made either.
+    home.run(&["token", "revoke", id, "--data", "dta"]).failed(3, "dta");
+    assert!(!home.path("dta").exists());
     // One whose record is gone, or that never had one here.
     let unrecorded = home.run(&["token", "revoke", "0000000000000000", "--data", "data"]).good();
     assert!(unrecorded.contains("no record"), "{unrecorded}");

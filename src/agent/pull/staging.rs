@@ -241,7 +241,12 @@ impl Staging {
         let placed: Option<&Placed> = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
         let found = compare(was, placed)?;
         if found.modes > 0 {
-            monitor.note(&format!("{} entries with another mode get the release's again", found.modes));
+            let these = if found.modes == 1 {
+                "entry with another mode gets"
+            } else {
+                "entries with another mode get"
+            };
+            monitor.note(&format!("{} {these} the release's again", found.modes));
         }
         let added = found.added.iter().filter(|_| !deletes);
         let paths: Vec<&PathBuf> = found.edited.iter().chain(added).collect();
