@@ -12,6 +12,9 @@ use crate::content::{Build, Pool};
 use crate::crash::{files_below, new_folder};
 use crate::random::Random;
 
+/// The segments of the catalogue's files, as the store has them.
+const SEGMENT_BYTES: usize = 64 * 1024;
+
 #[test]
 fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
     let pool = Pool::new(&mut Random::new(1), 60, 400);
@@ -41,9 +44,10 @@ fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
     let last = fs::read(packs.last().expect("packs")).expect("a pack");
     // sled ends in threads of its own, some time after it is dropped.
     let index = loop {
-        match sled::open(folder.path().join("index")) {
+        match sled::Config::new().path(folder.path().join("index")).segment_size(SEGMENT_BYTES).open() {
             Ok(index) => break index,
-            Err(_) => std::thread::yield_now(),
+            Err(sled::Error::Io(_)) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
         }
     };
     let catalogue = index.open_tree("packs").expect("its catalogue");
