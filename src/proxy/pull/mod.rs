@@ -162,7 +162,7 @@ fn run(
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
     let base = have.and_then(|have| Base::open(&store, &Reach::of(&granted.grant), &have, &leaves));
-    // Once, and where the agent holds what it may be told by.
+    // Once, and where the agent holds older ones.
     let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {
         Some((base, outline)) => {
@@ -232,7 +232,7 @@ struct Unit {
 
 /// 4 MiB: plain bytes of a unit.
 const UNIT_BYTES: usize = 4 * 1024 * 1024;
-/// 8 MiB: older bytes that a unit is told by.
+/// 8 MiB: older bytes that a unit may be made from.
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 /// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
@@ -358,7 +358,7 @@ impl Supply<'_> {
         told
     }
 
-    /// Sends a unit: told by older chunks where there are some.
+    /// Sends a unit: against older chunks, where there are some.
     fn send_unit(&mut self, unit: Unit, deadline: Instant) -> Result<(), Refusal> {
         if self.replies.is_closed() {
             return Ok(());
