@@ -36,7 +36,7 @@ impl TryFrom<u8> for Codec {
     }
 }
 
-/// Why a payload could not be taken apart.
+/// The reasons for which a payload could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A codec of a newer whit.

@@ -109,9 +109,9 @@ pub struct Config {
 pub struct KeepConfig {
     /// Which applications: a name, or a pattern like `web-*`.
     pub app: Pattern,
-    /// The last so many releases.
+    /// The number of newest releases.
     pub last: Option<usize>,
-    /// Releases pushed at most so many days before the latest.
+    /// Releases pushed at most this many days before the latest.
     pub days: Option<u64>,
     /// Releases with a label that fits one of these.
     #[serde(default)]

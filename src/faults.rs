@@ -66,7 +66,7 @@ impl Fault {
         u32::from(self.exit_code())
     }
 
-    /// The fault behind a peer's code; an unknown code is worth another try.
+    /// The fault of a peer's code; an unknown code is worth another try.
     pub fn from_code(code: u64) -> Self {
         Self::ALL.into_iter().find(|fault| u64::from(fault.code()) == code).unwrap_or(Self::Retry)
     }

@@ -33,7 +33,7 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const MESSAGE_ITEMS_MAX: usize = 32 * 1024;
 /// Segment names that travel with `Open` itself: 64 KiB, those of a release of 16 GiB; a round trip less.
 pub const OPEN_NAMES_MAX: usize = 16 * 1024;
-/// Steps of an outline: 500 KB at most; a manifest that differs more is told by names.
+/// Steps of an outline: 500 KB at most; a manifest that differs more is sent by names.
 pub const OUTLINE_STEPS_MAX: usize = 32 * 1024;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
@@ -49,9 +49,9 @@ pub const PARCEL_CHUNKS_MAX: usize = 2048;
 pub const PARCEL_SPANS_MAX: usize = 4096;
 /// 256 KiB: a piece of a parcel in one message.
 pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
-/// 256 KiB: an executable that is told by its functions; below this, what is gained is little.
+/// 256 KiB: an executable that is sent by its functions; below this, little is gained.
 pub const EXECUTABLE_BYTES_MIN: u64 = 256 * 1024;
-/// 128 MiB: an executable that is told by its functions. The proxy takes up to 4 times as much while it makes
+/// 128 MiB: an executable that is sent by its functions. The proxy takes up to 4 times as much while it makes
 /// one, for one push at a time.
 pub const EXECUTABLE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Chunks of one executable: of the smallest that the usual profile makes.
@@ -100,7 +100,7 @@ pub const ROOM_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// … or a twentieth of it, where that is less.
 pub const ROOM_RESERVE_PART: u64 = 20;
 
-/// 4 GiB: what an archive may be taken apart to; with the next two, it bounds what rebuilding it costs.
+/// 4 GiB: what an archive may be unpacked to; with the next two, it bounds what rebuilding it costs.
 pub const STREAM_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes of a stream for each byte of its archive.
 pub const STREAM_RATIO_MAX: u64 = 200;

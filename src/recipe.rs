@@ -19,7 +19,7 @@ pub struct ChunkRef {
 pub enum Recipe {
     /// 0: the chunk items that follow, one after another.
     Chunks,
-    /// 1: an archive that was taken apart.
+    /// 1: an archive that was unpacked.
     Container(Container),
 }
 

@@ -342,7 +342,7 @@ fn share(part: usize, all: usize, whole: usize) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-/// How many of the first chunks lie behind one another.
+/// How many of the first chunks follow one another.
 fn run_length(chunks: &[Located]) -> usize {
     let pairs = chunks.windows(2);
     let joined =

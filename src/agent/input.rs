@@ -26,7 +26,7 @@ pub struct Scanned {
     pub segments: Vec<NodeRef>,
     /// Their bytes, and where their chunks can be read.
     pub spool: Spool,
-    /// Archives that were taken apart.
+    /// Archives that were unpacked.
     pub apart: Apart,
     /// Counts what the release does not keep of the input.
     pub dropped: Vec<Dropped>,
@@ -75,7 +75,7 @@ impl Input {
     /// Reads what `order` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
     /// remembered of it, the input is given as soon as there is a segment.
     ///
-    /// Files that look as they did at the last push are not read where `memory` says so; archives are taken apart where
+    /// Files that look as they did at the last push are not read where `memory` says so; archives are unpacked where
     /// `archives` does.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ impl Keep {
         KeptReader(StoreReader::new(Arc::clone(&self.store)))
     }
 
-    /// Keeps chunks that lie behind one another in `plain`; those that cannot be kept are not.
+    /// Keeps chunks that follow one another in `plain`; those that cannot be kept are not.
     pub fn add(&self, chunks: &[ChunkRef], mut plain: &[u8]) {
         let mut compressor = Compressor::new(LEVEL_FAST);
         let mut rest = chunks;

@@ -66,7 +66,7 @@ impl Pace {
         }
     }
 
-    /// Whether the link is slower than executables are told by their functions: some 25 MB/s.
+    /// Whether the link is slower than sending executables by their functions takes: some 25 MB/s.
     pub fn is_slow(&self) -> bool {
         matches!(self.packing(), Packing::Parcels { level } if level >= SLOW_LEVEL)
     }

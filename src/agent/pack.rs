@@ -1,4 +1,4 @@
-//! Compresses a unit: as a frame, as a parcel, or told by what it resembles.
+//! Compresses a unit: as a frame, as a parcel, or against older content that it resembles.
 
 use std::fs::File;
 use std::io;
@@ -76,7 +76,7 @@ pub struct Effort {
     patching: Mutex<()>,
 }
 
-/// 16 MiB: new bytes told by patches in one push.
+/// 16 MiB: new bytes sent as patches in one push.
 const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// In percent: what samples of what was compressed before may shrink by.
 const SLACK: usize = 3;
@@ -99,7 +99,7 @@ impl Effort {
         Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX), patching: Mutex::new(()) }
     }
 
-    /// Whether `bytes` may be told by a patch where zstd would be given this level; they are then spent.
+    /// Whether `bytes` may be sent as a patch where zstd would be given this level; counts them as spent.
     fn allows_patch(&self, level: i32, bytes: usize) -> bool {
         let spend = |left: usize| left.checked_sub(bytes);
         level >= PATCH_LEVEL
@@ -169,7 +169,7 @@ impl<'a> Packer<'a> {
         if !signed.is_empty() {
             return told_by_deltas(lengths, plain, &signed, level);
         }
-        // What is dense is quickly told by copies, or not at all: to search it all, or to predict its bytes, takes seconds.
+        // Dense content is quickly found to be copies, or not at all: to search it all, or to predict its bytes, takes seconds.
         let dense = is_dense_within(plain, SLACK);
         if !spans.is_empty() && dense && !is_like(plain, &prefix) {
             spans.clear();
@@ -259,7 +259,7 @@ pub(super) fn is_dense(plain: &[u8]) -> bool {
     is_dense_within(plain, 0)
 }
 
-/// The same where a sample may shrink by so many percent.
+/// Whether content is dense if its sample may shrink by `slack` percent.
 fn is_dense_within(plain: &[u8], slack: usize) -> bool {
     const SAMPLE: usize = 16 * 1024;
     if plain.len() < 8 * SAMPLE {

@@ -96,7 +96,7 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             }
             _ => return Err(error),
         }
-        // What crossed already is told by the proxy.
+        // The proxy says what has crossed already.
         trust.offer = false;
     }
 }

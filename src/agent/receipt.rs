@@ -24,7 +24,7 @@ pub struct Receipt {
     pub files: u64,
     /// Files that were not read, as they looked as they did at the last push from here.
     pub files_remembered: u64,
-    /// Archives that were taken apart.
+    /// Archives that were unpacked.
     pub archives: Apart,
     /// Counts by kind what the release does not keep of the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]

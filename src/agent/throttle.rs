@@ -28,7 +28,7 @@ impl Throttle {
         piece.clamp(1024, most)
     }
 
-    /// Waits until so many bytes may be sent.
+    /// Waits until `bytes` may be sent.
     pub async fn take(&mut self, bytes: usize) {
         let Some(rate) = self.rate else { return };
         sleep_until(self.next).await;

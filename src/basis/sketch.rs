@@ -5,7 +5,7 @@
 //! sampled where the content says so, twelve linear transforms of its hash each keep their maximum, and
 //! four of these make a super-feature (Broder 1997). Two chunks that share one are alike with high odds.
 
-/// One place in so many is sampled: enough for chunks of 4 KiB.
+/// One place in this many is sampled: enough for chunks of 4 KiB.
 const SAMPLE: u64 = 64;
 /// Fewer samples than this say nothing.
 const SAMPLES_MIN: usize = 8;

@@ -141,7 +141,7 @@ pub mod sample {
     use crate::bench::input::Size;
     use crate::bench::measurement::{Load, Measurement, Situations};
 
-    /// A run of so many bytes.
+    /// A run of this many bytes.
     pub fn run(up_bytes: u64, down_bytes: u64) -> Measurement {
         let sender = Load { cpu_seconds: 0.25, peak_bytes: 12_000_000 };
         Measurement {

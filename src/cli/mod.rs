@@ -128,7 +128,7 @@ pub(crate) enum Error {
     #[error("interrupted")]
     Interrupted,
     /// A path that is no text.
-    #[error("the command was carried out, but JSON has no words for what it did: {0}")]
+    #[error("the command was carried out, but JSON cannot hold its result: {0}")]
     Report(serde_json::Error),
     /// Standard output.
     #[error("could not write to standard output: {0}")]

@@ -254,12 +254,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         let packed = match receipt.archives.packed_streams {
             0 => String::new(),
             streams => format!(
-                ", but for {} in {} streams that cannot be made again",
+                ", but for {} in {} streams that cannot be reproduced",
                 output::bytes(receipt.archives.packed_bytes),
                 output::count(streams)
             ),
         };
-        line("archives", format!("{bytes} in {files} files, taken apart{packed}"));
+        line("archives", format!("{bytes} in {files} files, unpacked{packed}"));
     }
     line(
         "unseen",

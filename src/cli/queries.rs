@@ -199,7 +199,7 @@ fn stats_text(statistics: &Statistics) -> String {
     if let Some(archives) = statistics.archives.as_ref().filter(|archives| archives.files > 0) {
         let (files, bytes) = (output::count(archives.files), output::bytes(archives.bytes));
         let inside = output::bytes(archives.stream_bytes);
-        lines.push(format!("  archives   {files} of {bytes}, taken apart to {inside}"));
+        lines.push(format!("  archives   {files} of {bytes}, unpacked to {inside}"));
         for method in &archives.methods {
             let (streams, bytes) = (output::count(method.streams), output::bytes(method.bytes));
             let method = escape::text(&method.method);

@@ -21,7 +21,7 @@ const PRESETS_MAX: usize = 2;
 /// 2: levels of zstd whose first block is the same, and that make the whole stream with jobs and without.
 const LEVELS_MAX: u32 = 2;
 
-/// What a stream is, if it can be made again.
+/// What a stream is, if it can be reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.

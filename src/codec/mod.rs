@@ -1,4 +1,4 @@
-//! Codecs whose streams are taken apart and made again bit for bit: deflate, xz, zstd.
+//! Codecs whose streams are unpacked and reproduced bit for bit: deflate, xz, zstd.
 //!
 //! A [`Method`] says how a stream was made, [`Encoder`] makes it again, [`Decoder`] gives its plain bytes, and [`Guesser`]
 //! finds the method of an xz or zstd stream, as [`crate::deflate::Guesser`] does of a deflate stream. liblzma and libzstd

@@ -36,7 +36,7 @@ impl Parts {
         plan.into_iter().chain(self.after_plan().map(|(length, _)| length))
     }
 
-    /// Those behind the plan, and whether each holds members.
+    /// Those after the plan, and whether each holds members.
     pub fn after_plan(&self) -> impl Iterator<Item = (u64, bool)> {
         let framing = Some((self.framing, false)).filter(|(bytes, _)| *bytes > 0);
         framing.into_iter().chain(self.members.iter().map(|length| (*length, true)))

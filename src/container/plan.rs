@@ -12,9 +12,9 @@ pub struct Plan {
 /// One piece of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Headers and directories: the next so many bytes of the one framing stream.
+    /// Headers and directories: this many bytes of the one framing stream.
     Framing(u64),
-    /// A content stream of its own, so many bytes, as it stands in the archive.
+    /// A content stream of its own, of this many bytes, as it stands in the archive.
     Content(u64),
     /// A stream of a codec.
     Packed {

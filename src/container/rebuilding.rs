@@ -13,7 +13,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 ///
 /// `plan` must have passed [`Plan::check`]. Memory: 600 KiB to 3 MiB for each level of nesting, and the encoder of one
 /// xz or zstd stream at a time, at most 220 MiB. Whether the result
-/// is the archive is told by its hash only.
+/// is the archive, only its hash says.
 ///
 /// # Errors
 /// The first error of a stream or of `out`; `UnexpectedEof` if a stream is shorter than planned; `InvalidData` where more is to be packed

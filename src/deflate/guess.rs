@@ -32,7 +32,7 @@ pub enum Hint {
     Image(u8),
 }
 
-/// What a stream is, if it can be made again.
+/// What a stream is, if it can be reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.

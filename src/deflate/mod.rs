@@ -1,4 +1,4 @@
-//! Deflate, so that a stream taken apart can be made again bit for bit.
+//! Deflate, so that a stream unpacked can be reproduced bit for bit.
 //!
 //! Decoding has one answer, encoding has many: [`Encoder`] gives that of zlib, for every setting, of its relatives
 //! (Chromium's fork of it, which Node, npm and Electron use, GNU gzip, Info-ZIP, pigz), of Go, and of two libraries of

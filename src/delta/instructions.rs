@@ -5,7 +5,7 @@
 //! | size | field |
 //! |---|---|
 //! | varint | bytes to insert; if they end the new bytes, nothing follows |
-//! | varint | first block to copy, less the block at or behind the place where the last copy ended plus the bytes inserted since: folded |
+//! | varint | first block to copy, less the block at or after the place where the last copy ended plus the bytes inserted since: folded |
 //! | varint | number of blocks; 0 is all that are left |
 //!
 //! So an edit in place costs 3 or 4 bytes, mostly the same ones, of which zstd makes less where the caller
@@ -18,7 +18,7 @@ use super::{Error, Geometry, varint};
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instruction {
-    /// Take so many bytes of the literals.
+    /// Take this many bytes of the literals.
     Insert(u64),
     /// Take blocks of the basis.
     Copy {
@@ -54,7 +54,7 @@ impl Delta {
         Self { geometry, new_bytes: 0, instructions: Vec::new() }
     }
 
-    /// Inserts so many bytes.
+    /// Inserts this many bytes.
     pub(super) fn insert(&mut self, bytes: u64) {
         if bytes > 0 {
             self.new_bytes += bytes;
@@ -182,7 +182,7 @@ impl Delta {
         Ok(delta)
     }
 
-    /// Rebuilds the new bytes behind what `out` holds, and takes what it inserts off the front of `literals`.
+    /// Rebuilds the new bytes after what `out` holds, and takes what it inserts off the front of `literals`.
     ///
     /// `read` appends a range of the basis, and exactly that, to its buffer. The new bytes are **not proven**: hash
     /// their chunks. Memory: [`Delta::new_bytes`] in `out`.
@@ -216,7 +216,7 @@ impl Delta {
     }
 }
 
-/// The block at or behind `place`.
+/// The block at or after `place`.
 fn expected(geometry: &Geometry, place: u64) -> i64 {
     place.div_ceil(u64::from(geometry.block_bytes())).try_into().unwrap_or(i64::MAX)
 }

@@ -196,7 +196,7 @@ impl<'a> Search<'a> {
         self.matcher.mixed(rolling::sum(bytes)) == self.matcher.sums[block as usize]
     }
 
-    /// Takes a match and whatever continues it, before and behind; returns where to go on.
+    /// Takes a match and whatever continues it, before and after; returns where to go on.
     fn take(&mut self, position: usize, first: u32) -> usize {
         let geometry = &self.matcher.geometry;
         let begin = geometry.begin(first);

@@ -32,7 +32,7 @@ pub enum Error {
     /// It ends in the middle.
     #[error("a delta's message ends too early")]
     Short,
-    /// It goes on behind its end.
+    /// It goes on after its end.
     #[error("a delta's message has {0} B too many")]
     Long(usize),
     /// A number of more than 64 bits, or with leading zeros.

@@ -56,7 +56,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Describes the basis that `parts` make when put behind one another.
+    /// Describes the basis that `parts` make, one after another.
     ///
     /// `bits` is from [`checksum_bits`]. About 2 GB/s; memory: 8 bytes a block.
     ///
@@ -72,7 +72,7 @@ impl Signature {
         let block = block_bytes as usize;
         let mixed = |bytes: &[u8]| rolling::mixed(rolling::sum(bytes), u32::from(bits));
         let (mut sums, mut total) = (Vec::new(), 0u64);
-        // The last whole block and what came behind it: the tail lies in these bytes.
+        // The last whole block and what came after it: the tail lies in these bytes.
         let (mut last, mut rest) = (Vec::with_capacity(2 * block), Vec::with_capacity(block));
         for mut part in parts {
             total += part.len() as u64;

@@ -100,7 +100,7 @@ impl User {
     }
 }
 
-/// The first instruction behind `at` that adds to `register`, before it is written.
+/// The first instruction after `at` that adds to `register`, before it is written.
 fn user(code: &[u8], at: usize, register: u32) -> Option<User> {
     for at in (1..=SEARCH).map(|step| at + 4 * step) {
         let word = u32_at(code, at)?;

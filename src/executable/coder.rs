@@ -71,7 +71,7 @@ impl Bits for Encoder {
     }
 }
 
-/// Turns bytes into decisions; behind their end it reads zeros.
+/// Turns bytes into decisions; after their end it reads zeros.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     low: u32,

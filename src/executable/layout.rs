@@ -10,7 +10,7 @@ use super::plan::{ALIGNMENT, Function, Plan};
 pub struct Layout {
     /// The file's length, the tables and the fillers.
     pub shape: Vec<u8>,
-    /// For each function: 0 behind a filler, else 1 + the bytes between it and the one before it.
+    /// For each function: 0 after a filler, else 1 + the bytes between it and the one before it.
     pub codes: Vec<u8>,
     /// For each FDE in the file's order: the bytes before it, and its function.
     pub frames: Vec<u8>,

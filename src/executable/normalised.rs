@@ -1,4 +1,4 @@
-//! A file taken apart into what depends on places and what does not, and put together again.
+//! A file split into what depends on addresses and what does not, and its rebuilding.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -36,7 +36,7 @@ impl Faulty for Error {
     }
 }
 
-/// A file taken apart.
+/// A split file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normalised {
     /// The layout, then the stream: as they are compressed, so that nothing is copied for it.

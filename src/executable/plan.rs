@@ -39,7 +39,7 @@ impl Function {
     }
 }
 
-/// How the file is taken apart.
+/// How the file is split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In rising order of their code, which does not overlap.

@@ -58,7 +58,7 @@ pub fn trade(
     }
 }
 
-/// Trades one table, whose function starts `distance` behind it.
+/// Trades one table, whose function starts `distance` after it.
 fn trade_one(table: &mut [u8], distance: u64, code_bytes: usize, out: bool) {
     let Ok(bytes) = u32::try_from(code_bytes) else { return };
     let first = u32::try_from(distance & u64::from(u32::MAX)).expect("32 bits were kept");

@@ -99,13 +99,13 @@ const fn two_byte_map() -> [u8; 256] {
 ///
 /// # Errors
 /// How many bytes were looked at, at least one, where there is no instruction or it does not fit: the
-/// caller goes on behind them, as they decide nothing else.
+/// caller goes on after them, as they decide nothing else.
 pub fn decode(code: &[u8]) -> Result<Instruction, usize> {
     let mut at = 0;
     decode_at(code, &mut at).filter(|found| found.length <= LENGTH_MAX.min(code.len())).ok_or(at.max(1))
 }
 
-/// What the prefixes say, and the opcode behind them.
+/// What the prefixes say, and the opcode after them.
 struct Start {
     opcode: u8,
     /// Immediates of two bytes instead of four.

@@ -16,7 +16,7 @@ use quinn_proto::RttEstimator;
 const TOLERATED: u64 = 50;
 /// Packets that may be lost besides, so that a few mean nothing at the beginning.
 const TOLERATED_PACKETS: u64 = 3;
-/// What is remembered: so many windows.
+/// The number of windows remembered.
 const WINDOWS: u64 = 4;
 
 /// Makes the controllers of new paths.

@@ -94,7 +94,7 @@ pub enum Error {
         found: u64,
     },
     /// An archive whose stream is beyond the bounds of `limits`.
-    #[error("the archive `{0}` is taken apart into more than its size allows")]
+    #[error("the archive `{0}` is unpacked to more than its size allows")]
     Stream(EntryPath),
     /// The entries are not those that the root counted.
     #[error("the manifest's entries do not match its root")]

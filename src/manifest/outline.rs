@@ -18,7 +18,7 @@ pub struct Step {
     pub new: u32,
 }
 
-/// The segments of a manifest, told by those of a base that both sides know.
+/// The segments of a manifest as changes to those of a base that both sides know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outline(Vec<Step>);
 
@@ -59,7 +59,7 @@ impl Outline {
             let goes_on = next.filter(|place| node.is_some() && base.get(*place) == node.as_ref());
             let place = goes_on.or_else(|| {
                 let all = places.get(&node?)?;
-                // The first behind the last that stayed: what is new then stands where its like stood.
+                // The first after the last that stayed: what is new then stands where its like stood.
                 let behind = steps.last().map_or(0, |step| (step.first + step.keep) as usize);
                 all.get(all.partition_point(|place| *place < behind)).or(all.first()).copied()
             });

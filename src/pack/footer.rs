@@ -36,7 +36,7 @@ pub struct FooterChunk {
     pub plain_offset: u32,
 }
 
-/// Whether these bytes, behind a pack's last frame, are a footer or the first of one.
+/// Whether these bytes, after a pack's last frame, are a footer or the first of one.
 pub fn begins_footer(bytes: &[u8]) -> bool {
     let length = bytes.len().min(MAGIC.len());
     bytes[..length] == MAGIC[..length]

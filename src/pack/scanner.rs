@@ -11,7 +11,7 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Starts behind the header.
+    /// Starts after the header.
     ///
     /// # Errors
     /// A header that begins no pack of a known version.
@@ -20,7 +20,7 @@ impl<'a> Scanner<'a> {
         Ok(Self { bytes, offset: HEADER_BYTES })
     }
 
-    /// Starts at the first whole frame from `offset` on, behind damage; none where there is none.
+    /// Starts at the first whole frame from `offset` on, after damage; none where there is none.
     pub fn behind(bytes: &'a [u8], offset: u64) -> Option<Self> {
         let mut offset = usize::try_from(offset).ok()?;
         loop {

@@ -55,7 +55,7 @@ impl Coder for Encoder {
     }
 }
 
-/// Reads; behind the end of the bytes come zeros, and it remembers how many.
+/// Reads; after the end of the bytes come zeros, and it remembers how many.
 pub(super) struct Decoder<'a> {
     low: u32,
     high: u32,

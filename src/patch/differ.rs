@@ -11,7 +11,7 @@ pub(super) struct Stretch {
     pub(super) from: usize,
     /// Its bytes.
     pub(super) length: usize,
-    /// Bytes behind it in the new content.
+    /// Bytes after it in the new content.
     pub(super) literals: usize,
 }
 
@@ -19,7 +19,7 @@ pub(super) struct Stretch {
 const SEED: usize = 8;
 /// Places of one seed that are looked at.
 const DEPTH: usize = 24;
-/// A match of so many bytes is good enough; where the present line has as many, nothing better is looked for.
+/// A match of this many bytes is good enough; where the present line has as many, no better one is looked for.
 const ENOUGH: usize = 48;
 
 /// Bytes that a new match must explain beyond those that going on beside the last one would: what a step costs.

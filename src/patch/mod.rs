@@ -1,4 +1,4 @@
-//! New content told by old content that both sides hold, byte by byte where they nearly agree.
+//! New content as a patch of old content that both sides hold, byte by byte where they nearly agree.
 //!
 //! bsdiff's idea (Percival, "Naive differences of executable code", 2003): a stretch of new bytes is the old
 //! stretch plus a difference that is mostly zeros, even where code was relinked and every address moved. Here the
@@ -6,7 +6,7 @@
 //! arithmetic coder that knows the old bytes, instead of by bzip2. The bytes: docs/PATCHES.md.
 //!
 //! A patch begins with nothing; it is one stream of the coder: until the new bytes are complete, a stretch's
-//! length, the literals behind it, and the step in the basis to the next one; then the stretch, then the
+//! length, the literals after it, and the step in the basis to the next one; then the stretch, then the
 //! literals. Decoding another stream than was made gives other bytes, never more of them: hash what comes out.
 
 use std::ops::Range;

@@ -12,7 +12,7 @@ use super::recall::{Expected, Repeated, Replaced};
 const TABLE_LOGS: RangeInclusive<u32> = 10..=17;
 /// Of the places of the basis that are remembered, one for each byte: at most 2^20.
 const BASIS_LOGS: RangeInclusive<u32> = 8..=20;
-/// After so many bytes that are the basis's, whole blocks are asked for at once.
+/// After this many bytes that are the basis's, whole blocks are asked for at once.
 const LONG_RUN: u32 = 192;
 /// Bytes of such a block.
 const BLOCK: usize = 64;
@@ -22,7 +22,7 @@ const BLOCK: usize = 64;
 pub(super) enum Number {
     /// Bytes of a stretch.
     Length,
-    /// Literals behind it.
+    /// Literals after it.
     Literals,
     /// From its end to the next one's beginning.
     Step,
@@ -79,7 +79,7 @@ pub(super) struct Model {
     number_before: u64,
 }
 
-/// Bits of the places of a table for so many entries, within `logs`.
+/// Bits of the places of a table for `entries` entries, within `logs`.
 fn log_for(entries: usize, logs: &RangeInclusive<u32>) -> u32 {
     (usize::BITS - entries.leading_zeros()).clamp(*logs.start(), *logs.end())
 }
@@ -153,7 +153,7 @@ impl Model {
 
     /// `length` bytes where the basis goes on with `olds`; `byte` gives those that are coded, `made` gets what was coded.
     ///
-    /// Where many in a row were the basis's, a block takes one decision; only one that differs is told by bytes.
+    /// Where many in a row were the basis's, a block takes one decision; only one that differs is coded by bytes.
     pub(super) fn stretch(
         &mut self,
         coder: &mut impl Coder,
@@ -286,7 +286,7 @@ impl Model {
         self.changes.byte(coder, difference, contexts, |node| trust << 3 | node.ilog2() as usize)
     }
 
-    /// A byte behind `made` of which the basis, which would go on at `place`, says nothing.
+    /// A byte after `made` of which the basis, which would go on at `place`, says nothing.
     pub(super) fn literal(
         &mut self,
         coder: &mut impl Coder,

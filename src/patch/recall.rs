@@ -110,7 +110,7 @@ impl Replaced {
     }
 }
 
-/// Bytes behind the same bytes, in one text.
+/// Bytes after the same bytes, in one text.
 pub(super) struct Repeated {
     seed: usize,
     heads: Heads,
@@ -141,7 +141,7 @@ impl Repeated {
         }
     }
 
-    /// What to expect in `text` behind `made`. Followed by one [`Repeated::push`].
+    /// What to expect in `text` after `made`. Followed by one [`Repeated::push`].
     pub(super) fn expect(&mut self, text: &[u8], made: &[u8]) -> Option<Expected> {
         self.at = self.at.filter(|(at, end)| *at < text.len() && *end == made.len());
         if self.at.is_none()
@@ -162,7 +162,7 @@ impl Repeated {
     }
 }
 
-/// The last so many bytes.
+/// Returns the last `length` bytes.
 fn end_of(made: &[u8], length: usize) -> Option<&[u8]> {
     made.len().checked_sub(length).map(|from| &made[from..])
 }

@@ -46,7 +46,7 @@ impl Courier for StoreCourier {
         match delivered {
             Ok(done) => {
                 if let Err(error) = store.copies().note(&delivery.app, &place.path) {
-                    tracing::warn!(%error, "where a copy was delivered is not remembered");
+                    tracing::warn!(%error, "the place of a delivered copy could not be remembered");
                 }
                 store.records().touch(&delivery.app, &delivery.release);
                 Ok(DeliveryReport {

@@ -43,11 +43,11 @@ pub type Edges = HashMap<(u32, u32), Edge>;
 /// What begins or ends with a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
-    /// A member of an archive of so many bytes, which is compared by itself.
+    /// A member of an archive, of this many bytes, which is compared by itself.
     Begin(u64),
     /// What follows such a member in the archive.
     End,
-    /// Something that is told by itself: no likeness goes on here.
+    /// Something that stands by itself: no likeness goes on here.
     Cut,
 }
 

@@ -178,7 +178,7 @@ impl Offers {
 pub(super) struct Listed {
     /// The number of each segment's first reference.
     first: BTreeMap<u32, usize>,
-    /// The segments in their order, and the number behind each one's last reference.
+    /// The segments in their order, and the number after each one's last reference.
     ends: Vec<(u32, usize)>,
     /// What is known of each reference.
     known: Vec<Option<ChunkId>>,

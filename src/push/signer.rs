@@ -21,7 +21,7 @@ const SAMPLE_BYTES: usize = 64 * 1024;
 
 /// Edits of a chunk that shares so many super-features with another: resemblance of some 0.6, 0.8 and 0.95.
 const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
-/// Chunks that are told by one basis where it was found by sketches.
+/// Chunks that one basis found by sketches may serve.
 const RUN_CHUNKS_MAX: usize = 64;
 
 /// Older content that some chunks resemble.

@@ -148,7 +148,7 @@ struct Section<'a, 'b> {
     shared: &'a Shared<'b>,
     chunks: std::slice::Iter<'a, ChunkRef>,
     chunk: Vec<u8>,
-    /// Where the next byte is in `chunk`; behind its end where it is not read yet.
+    /// Where the next byte is in `chunk`; after its end where it is not read yet.
     at: usize,
     left: u64,
 }

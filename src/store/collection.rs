@@ -32,7 +32,7 @@ use crate::upkeep::Collected;
 const ALIVE_PERCENT_MIN: u64 = 60;
 /// Packs below this part of a full one are gathered into larger ones ...
 const SMALL_PACK_PART: u64 = 16;
-/// ... when there are so many of them.
+/// ... when there are this many of them.
 const SMALL_PACKS_MIN: usize = 16;
 
 /// 64, a MiB of chunks of the usual size: an open pack with fewer that nobody needs is not worth sealing.

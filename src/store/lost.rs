@@ -87,7 +87,7 @@ impl Lost {
         let bytes = match files::read_if_there(path, FILE_BYTES_MAX) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => {
-                tracing::error!(%error, "which chunks are damaged cannot be read; the next verify finds them");
+                tracing::error!(%error, "the list of damaged chunks cannot be read; the next verify finds them");
                 Vec::new()
             }
         };
@@ -136,7 +136,7 @@ impl Lost {
         }
         self.met.fetch_add(1, Ordering::AcqRel);
         if let Err(error) = self.append(&entries) {
-            tracing::error!(%error, "which chunks are damaged could not be written down");
+            tracing::error!(%error, "the list of damaged chunks could not be written");
         }
         entries.len() / ENTRY_BYTES
     }
@@ -167,7 +167,7 @@ impl Store {
     pub(super) fn mark_damaged(&self, id: ChunkId, place: Place, pack: &Pack) {
         tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that has it is asked for it");
         let neighbours = self.shares_damage(place, pack).unwrap_or_else(|error| {
-            tracing::warn!(%error, "what else is damaged could not be found out");
+            tracing::warn!(%error, "the other damaged chunks of its frame could not be found");
             Vec::new()
         });
         let frame_offset = place.frame_offset;
@@ -240,7 +240,7 @@ impl Store {
 
     pub(super) fn mark_incomplete(&self) {
         if let Err(error) = files::publish(&self.incomplete, b"", 0o600) {
-            tracing::error!(%error, "that chunks are missing could not be written down");
+            tracing::error!(%error, "the note that chunks are missing could not be written");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::token::Pattern;
 /// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The last so many distinct releases; none keeps all.
+    /// The number of latest distinct releases to keep; none keeps all.
     pub keep_last: Option<usize>,
     /// Releases pushed within that time before the application's latest push, by the proxy's clock: no time
     /// without a push makes them old. A push while the clock is far ahead does; `keep_last`, labels and pins ask no

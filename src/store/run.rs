@@ -178,7 +178,7 @@ impl Run {
             return Ok(None);
         }
         let low = fence(begin);
-        // The last block that begins below; entries that begin so may fill others behind it.
+        // The last block that begins below; entries that begin so may fill others after it.
         let first = self.fences.partition_point(|fence| *fence < low).saturating_sub(1);
         for block in first..self.fences.len() {
             let bytes = self.block(block)?;

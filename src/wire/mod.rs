@@ -89,7 +89,7 @@ pub enum Operation {
     Pull {
         /// Which release.
         release: Selector,
-        /// What the agent's directory holds: segments and chunks may then be told by those of that release.
+        /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
         have: Option<ReleaseId>,
     },
     /// Deliver a release again: answered by deliveries as they go on.
@@ -123,7 +123,7 @@ pub enum Operation {
     Verify {
         /// Mend what can be mended.
         repair: bool,
-        /// Stop after so many seconds; the next time goes on from there.
+        /// Stop after this many seconds; the next time goes on from there.
         seconds_max: Option<u64>,
     },
     /// Remove a release: its chunks go at the next collection, unless others name them.
@@ -268,9 +268,9 @@ impl FromAgent {
 /// What a proxy says during a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushReply {
-    /// The release is unknown, and so is the one that it was told by, if any: send the segments' names.
+    /// The release is unknown, and so is its base, if any: send the segments' names.
     WantNames,
-    /// There is a release before this one: executables may be told by their records.
+    /// There is a release before this one: executables may be sent by their records.
     WantOffers,
     /// The space has sketches, and there is no other basis for some chunks that are missing: they may be sketched.
     WantSketches,
@@ -344,7 +344,7 @@ pub enum PullReply {
         /// How many segments its manifest has; an outline of them follows, or their names.
         segments: u32,
     },
-    /// The segments told by those that the agent has; the new ones follow.
+    /// The segments as changes to those that the agent has; the new ones follow.
     Outline(Outline),
     /// The next of the new segments, thin.
     Thin(SegmentBatch),
@@ -356,7 +356,7 @@ pub enum PullReply {
     Executables(u32),
     /// The next of the wanted chunks.
     Chunks(Batch),
-    /// More of the wanted chunks, told by those that the agent has; their bytes follow in pieces.
+    /// More of the wanted chunks, made from those that the agent has; their bytes follow in pieces.
     Parcel(Parcel),
     /// The next piece of the parcel.
     Piece(#[serde(with = "serde_bytes")] Vec<u8>),

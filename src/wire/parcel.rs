@@ -66,7 +66,7 @@ pub enum Basis {
     None,
     /// Older chunks that both sides have: the prefix of the zstd frame.
     Prefix(Vec<Span>),
-    /// The same, told by a patch.
+    /// The same, as a patch.
     Patch(Vec<Span>),
     /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
     /// copy, in order, is the prefix of the zstd frame.
@@ -79,7 +79,7 @@ pub enum Basis {
     Records(u32, Vec<Cut>),
 }
 
-/// Chunks of a file that lie behind one another.
+/// Chunks of a file that follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     /// Bytes of the file before these that are not among the chunks.

@@ -81,7 +81,7 @@ pub struct Change {
 /// Chunks of one class of size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SizeClass {
-    /// Chunks of at most so many bytes, and more than the class before.
+    /// The most bytes of a chunk of this class; smaller classes come before.
     pub up_to: u32,
     /// How many.
     pub chunks: u64,

@@ -54,7 +54,7 @@ struct Written {
     stat_blocks: Vec<Listed>,
 }
 
-/// The footer's bytes, and its length behind them.
+/// The footer's bytes, and its length after them.
 pub(super) fn encode(
     key: &Key,
     confirmed: &Confirmed<'_>,

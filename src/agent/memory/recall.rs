@@ -84,7 +84,7 @@ impl<'a> Recall<'a> {
         self.file.as_ref().filter(|_| self.found).map(|file| file.recipe)
     }
 
-    /// The next of the chunks of the file that was found, in order; none behind the last.
+    /// The next of the chunks of the file that was found, in order; none after the last.
     pub fn chunks(&mut self) -> Option<Vec<ChunkRef>> {
         let mut chunks = Vec::new();
         while self.found && chunks.len() < PART_CHUNKS {

@@ -76,7 +76,7 @@ pub async fn fetch(
     Ok(fetched)
 }
 
-/// Fetches a release that is told by the one that the directory holds, or by names.
+/// Fetches a release that comes as changes to the directory's release, or by names.
 async fn fetch_from(
     session: &Session,
     selector: &Selector,
@@ -186,7 +186,7 @@ impl Talk {
     }
 }
 
-/// Decodes chunks that are told by those of the directory.
+/// Decodes chunks that are made from those of the directory.
 fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Vec<u8>> {
     let bytes = parcel.plain_bytes().map_err(push::Error::from)?;
     let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
@@ -215,7 +215,7 @@ fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Sto
     Ok(plain)
 }
 
-/// Keeps chunks that lie behind one another in `plain`.
+/// Keeps chunks that follow one another in `plain`.
 pub(super) fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::Result<()> {
     let mut compressor = Compressor::new(LEVEL_FAST);
     let mut rest = lengths;

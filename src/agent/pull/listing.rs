@@ -75,7 +75,7 @@ impl Talk {
         Ok((record, root, listing))
     }
 
-    /// Takes the new segments, thin, each batch told by those of the directory's release that they replace.
+    /// Takes the new segments, thin, each batch compressed against the segments that they replace.
     async fn thin(&mut self, outline: &Outline, count: usize, present: &Present) -> Result<Listing> {
         let base = present.release_segments();
         let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;

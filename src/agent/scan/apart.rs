@@ -1,6 +1,6 @@
 //! Takes archives apart.
 //!
-//! The planner takes apart only what it has made again and compared; the proxy then proves the whole. An archive of which
+//! The planner unpacks only what it has reproduced and compared; the proxy then proves the whole. An archive of which
 //! nothing is proven, that is beyond a bound, or gains nothing is cut as it is. The stream of another goes to a temporary
 //! file without a name, from which its chunks are read again.
 
@@ -32,14 +32,14 @@ const ARCHIVE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// 16 MiB: what is nested in an archive and larger is looked at in a map of a temporary file.
 const NESTED_MEMORY_MAX: u64 = 16 * 1024 * 1024;
-/// A hundredth of an archive must be streams that can be made again.
+/// A hundredth of an archive must be streams that can be reproduced.
 const SHARE_MIN: u64 = 100;
 /// 16 GiB: streams of one scan.
 const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// 64 KiB: what is written or compared at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where archives may be taken apart in one scan, and how much there may be of it.
+/// Where archives may be unpacked in one scan, and how much there may be of it.
 #[derive(Debug)]
 pub struct Archives {
     folder: PathBuf,
@@ -63,7 +63,7 @@ impl Archives {
     }
 }
 
-/// Streams of archives that were taken apart, one behind the other in one file.
+/// Streams of archives that were unpacked, one after the other in one file.
 #[derive(Debug, Clone)]
 pub struct Streams(Arc<File>);
 
@@ -114,7 +114,7 @@ pub(super) struct Taker<'a> {
 }
 
 impl<'a> Taker<'a> {
-    /// One that looks at archives of many members with so many threads.
+    /// Makes one that looks at archives of many members with `threads` threads.
     pub fn new(archives: &'a Archives, threads: usize) -> Self {
         Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
     }

@@ -53,13 +53,13 @@ pub struct Scan {
     pub spool: Spool,
     /// What a memory keeps besides them.
     pub seen: Seen,
-    /// Archives that were taken apart.
+    /// Archives that were unpacked.
     pub apart: Apart,
     /// Counts what the release does not keep of the tree.
     pub dropped: Vec<Dropped>,
 }
 
-/// Archives of a release that are taken apart.
+/// Archives of a release that are unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Apart {
     /// How many.
@@ -113,7 +113,7 @@ impl Seen {
 
 /// What is found of one file.
 enum Part {
-    /// It was taken apart; comes before its chunks.
+    /// It was unpacked; comes before its chunks.
     Taken(Taken),
     /// Its next chunks.
     Chunks(Vec<ChunkRef>),
@@ -178,7 +178,7 @@ pub struct Reader<'a> {
     pub threads: usize,
     /// What files looked like at the last push: those that look the same are not read.
     pub memory: Option<&'a Memory>,
-    /// Where archives are taken apart to; without it they are not.
+    /// Where archives are unpacked to; without it they are not.
     pub archives: Option<&'a Archives>,
     /// Who hears of each segment as it ends; only without a memory, which may turn out to be wrong.
     pub ended: Option<&'a UnboundedSender<Ended>>,

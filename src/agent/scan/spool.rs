@@ -30,7 +30,7 @@ struct Written {
     /// The file and offset of the first chunk, if the segment under way begins inside a file.
     context: Context,
     begun: bool,
-    /// Archives that were taken apart in this scan.
+    /// Archives that were unpacked in this scan.
     taken: HashMap<EntryPath, Taken>,
     /// Those that were not read.
     unread: HashSet<EntryPath>,
@@ -54,7 +54,7 @@ pub struct Located {
     pub chunk: ChunkRef,
 }
 
-/// What stands for itself: a file, or a member of an archive that was taken apart.
+/// What stands for itself: a file, or a member of an archive that was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Body {
     /// The file on this machine.
@@ -82,9 +82,9 @@ impl Located {
 pub enum Holder {
     /// The file itself.
     File,
-    /// What the file was taken apart to.
+    /// What the file was unpacked to.
     Streams(Streams),
-    /// Nothing yet: an archive that would have to be taken apart again.
+    /// Nothing yet: an archive that would have to be unpacked again.
     Unread,
 }
 
@@ -93,7 +93,7 @@ struct Source<'a> {
     path: Arc<Path>,
     holder: Holder,
     begin: u64,
-    /// Of an archive that was taken apart: where the parts of its stream end, counted from its beginning.
+    /// Of an archive that was unpacked: where the parts of its stream end, counted from its beginning.
     part_ends: Option<&'a [u64]>,
 }
 
@@ -128,7 +128,7 @@ impl Spool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hears of an archive that was taken apart, before its entry.
+    /// Hears of an archive that was unpacked, before its entry.
     pub(super) fn taken(&self, path: &EntryPath, taken: Taken) {
         self.written().taken.insert(path.clone(), taken);
     }

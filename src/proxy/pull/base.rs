@@ -1,4 +1,4 @@
-//! The release that a pulling agent has: its new segments are told by it, and its chunks.
+//! The release that a pulling agent has: new segments and chunks are sent as changes to it.
 
 use std::collections::HashSet;
 

@@ -165,7 +165,7 @@ fn run(
     let base = have.and_then(|have| Base::open(&store, &Reach::of(&granted.grant), &have, &leaves));
     let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
     holding.holds(leaves.len() * size_of::<NodeRef>() + base.as_ref().map_or(0, Base::held_bytes))?;
-    // Once, and where the agent holds what it may be told by.
+    // Once, and where the agent holds older ones.
     let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {
         Some((base, outline)) => {
@@ -235,7 +235,7 @@ struct Unit {
 
 /// 4 MiB: plain bytes of a unit.
 const UNIT_BYTES: usize = 4 * 1024 * 1024;
-/// 8 MiB: older bytes that a unit is told by.
+/// 8 MiB: older bytes that a unit may be made from.
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 /// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
@@ -361,7 +361,7 @@ impl Supply<'_> {
         told
     }
 
-    /// Sends a unit: told by older chunks where there are some.
+    /// Sends a unit: against older chunks, where there are some.
     fn send_unit(&mut self, unit: Unit, deadline: Instant) -> Result<(), Refusal> {
         if self.replies.is_closed() {
             return Ok(());

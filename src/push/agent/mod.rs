@@ -158,7 +158,7 @@ pub struct Agent {
     dry_run: bool,
     full: bool,
     growth: Option<Growth>,
-    /// What new segments are in the place of, while the push is told by a base.
+    /// The base's segments that new ones replace, while the push is by a base.
     replaced: Option<SegmentsReplaced>,
     state: State,
     /// Batches of wanted segments that have not been sent.
@@ -209,7 +209,7 @@ impl Agent {
         self.sending > self.held.len()
     }
 
-    /// Whether the push is told by a base, which then both sides have.
+    /// Whether the push is by a base, which then both sides have.
     pub fn is_based(&self) -> bool {
         self.replaced.is_some()
     }

@@ -37,7 +37,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// The file that the first chunk of `span` is of, or of an archive that was taken apart, the member that shares most
+    /// The file that the first chunk of `span` is of, or of an archive that was unpacked, the member that shares most
     /// chunks with the new one; of those that share none, one that `span` touches, and of these the nearest in length.
     ///
     /// None where it is nothing that can be told as an executable: too large, or not listed whole. Reads the
@@ -52,7 +52,7 @@ impl Whole {
     }
 }
 
-/// A file that was not taken apart.
+/// A file that was not unpacked.
 fn file<R: Release>(entry: Entry, mut walk: Walk<'_, R>) -> Result<Option<Whole>, R::Error> {
     let (mut left, mut chunks) = (entry.bytes, Vec::new());
     while left > 0 {

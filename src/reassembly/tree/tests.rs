@@ -136,7 +136,7 @@ fn hard_links_are_linked_again() {
         ("a folder", vec![Item::Directory { path: path("a"), mode: 0o755 }, hard("b", "a")]),
         ("a link", vec![Item::Symlink { path: path("a"), target: b"x".to_vec() }, hard("b", "a")]),
         (
-            "what lies behind a link",
+            "what lies below a link",
             vec![Item::OutsideLink { path: path("a"), target: b"/etc".to_vec() }, hard("b", "a/passwd")],
         ),
         ("another name", vec![file("a"), chunk.clone(), Item::Linked, hard("b", "a"), hard("c", "b")]),

@@ -32,7 +32,7 @@ pub struct Pass {
     pub repair: bool,
     /// Stop after that time; the next pass goes on from there.
     pub duration_max: Option<Duration>,
-    /// Read no more than so many bytes a second; none for as fast as possible.
+    /// The most bytes to read a second; none for as fast as possible.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -132,7 +132,7 @@ fn take_in(store: &Store, check: Check, verified: &mut Verified) {
 /// Writes down how far the pass came; where that fails, the next pass reads more again.
 fn note_cursor(file: &Path, pack: &Pack) {
     if let Err(error) = files::publish(file, pack.id.to_string().as_bytes(), 0o600) {
-        tracing::warn!(%error, "how far verifying came could not be written down");
+        tracing::warn!(%error, "the position of verifying could not be written");
     }
 }
 
