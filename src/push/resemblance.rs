@@ -283,7 +283,7 @@ mod tests {
         assert!(older.is_empty() && older.held_bytes() < 1000, "{} B", older.held_bytes());
         let large = NodeRef { bytes: 17 * 1024, ..node(&files) };
         let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
-        let older = Older::read(&[large; 3000], &gaps(3000), &Edges::new(), read).expect("not read");
+        let older = Older::read(&vec![large; 3000], &gaps(3000), &Edges::new(), read).expect("not read");
         assert!(older.is_empty());
     }
 

@@ -18,6 +18,8 @@ pub const LEASE_TIME: Duration = Duration::from_secs(300);
 pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(3600);
 /// 4 MiB: what a push has to bring in each [`LEASE_LIFE_MAX`] so that its chunks stay; some 1 kB a second.
 pub const LEASE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// 55 minutes: for how long its push counts on it, so that a record is written before a collection waits no longer.
+const LEASE_COUNTED_ON: Duration = Duration::from_secs(3600 - 300);
 /// 7 days: how long what a push brought stays while it goes on: 60 GB at 100 kB a second. Then it is looked at again.
 pub const LEASE_BROUGHT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -47,7 +49,7 @@ impl Times {
     /// Whether what was promised holds for as long as it takes to write a record: so its push never counts on a lease that
     /// a collection begun meanwhile waits for no longer.
     fn hold_on(&self, now: Instant) -> bool {
-        self.hold(now) && now.duration_since(self.taken) < LEASE_LIFE_MAX - LEASE_TIME
+        self.hold(now) && now.duration_since(self.taken) < LEASE_COUNTED_ON
     }
 
     /// Whether the push's own chunks stay.
@@ -194,7 +196,7 @@ mod tests {
         while NOW.get() - begin < LEASE_LIFE_MAX {
             assert!(lease.holds() && leases.holding() == [0]);
             // Its push sees the end coming before a collection does.
-            assert_eq!(lease.renew(), NOW.get() - begin < LEASE_LIFE_MAX - LEASE_TIME);
+            assert_eq!(lease.renew(), NOW.get() - begin < LEASE_COUNTED_ON);
             pass(LEASE_TIME / 3);
         }
         assert!(!lease.holds() && !lease.renew() && leases.holding().is_empty());
