@@ -167,7 +167,12 @@ impl History {
     fn mount(&mut self, at: &Path) {
         let is_free = self.mounts.iter().all(|mount| !at.starts_with(mount) && !mount.starts_with(at));
         let volume = self.home.path("volume");
-        if is_free && at != self.home.path("copy") {
+        // What a person made below would only be out of sight.
+        let hides = self.below(false).iter().filter(|file| file.starts_with(at)).any(|file| {
+            let content = fs::read_to_string(file).expect("text");
+            self.edits.contains(&content) || self.added.values().any(|added| *added == content)
+        });
+        if is_free && !hides && at != self.home.path("copy") {
             let done = Command::new("mount").arg("--bind").arg(volume).arg(at).status();
             assert!(done.is_ok_and(|done| done.success()), "mounted");
             self.mounts.push(at.to_owned());
