@@ -212,10 +212,7 @@ async fn attempt(
         Input::Growing(growing) => (growing.beginning(), Vec::new(), growing.spool.clone()),
     };
     let open = opening(order, &root, &segments);
-    let Recalled { keep, base, underway } = {
-        let (order, segments) = (order.clone(), segments.clone());
-        blocking::start(move || recall(&order, &key, &segments, trust)).await?
-    };
+    let Recalled { keep, base, underway } = recall(order, key, &segments, trust).await?;
     let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
     let (telling, base) = telling(input, base, trust);
     let (machine, open, actions) = Agent::with_window(order.window, open, segments, telling);
@@ -348,7 +345,12 @@ struct Recalled {
 }
 
 /// Opens what is remembered and kept, and marks that a push is under way.
-fn recall(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
+async fn recall(order: &Order, key: Key, segments: &[NodeRef], trust: Trust) -> Result<Recalled> {
+    let (order, segments) = (order.clone(), segments.to_vec());
+    Ok(blocking::start(move || recall_now(&order, &key, &segments, trust)).await?)
+}
+
+fn recall_now(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
     let Some(state) = order.state.as_ref().filter(|_| !order.dry_run) else {
         let memory = order.state.as_ref().filter(|_| trust.short).and_then(|state| Memory::open(state, key));
         let base = memory.and_then(|memory| Base::new(memory, segments, None));
