@@ -72,7 +72,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     assert_eq!(releases(&home, &[], &[]), 1);
     assert_eq!(releases(&home, &[("WHIT_DATA", "near")], &[]), 0);
     // What is empty is not set.
-    run_with(&home, &[("WHIT_DATA", "")], &["token", "list"]).good();
+    run_with(&home, &[("WHIT_DATA", "")], &["token", "list"]).failed(3, "/.local/share/whit");
     assert_eq!(releases(&home, &[("WHIT_DATA", ""), ("WHIT_PROXY", "")], &[]), 1);
 }
 

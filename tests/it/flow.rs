@@ -144,6 +144,9 @@ async fn serve_as(
     }
 }
 
+/// Files of what is pushed here, a chunk each.
+const FILES: u64 = 40;
+
 /// Pushes a small tree to such a proxy; how it fails, and after how long.
 async fn push_to(
     patience: Duration,
@@ -151,7 +154,7 @@ async fn push_to(
 ) -> (Error, Duration) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tree = folder.path().join("tree");
-    for file in 0..40 {
+    for file in 0..FILES {
         write(&tree, &format!("{file}"), noise(file, 2_000));
     }
     let (identity, _) = Identity::open_or_create(&folder.path().join("identity")).expect("an identity");
@@ -285,6 +288,9 @@ async fn what_is_newly_stored_gives_a_push_its_whole_time_again() {
                 return Some(Fault::Retry);
             }
             drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
+            drop(receiver.receive::<FromAgent>().await);
+            // Each of the files is a chunk; what was not sent cannot be stored.
+            drop(sender.send(&PushReply::Missing((0..FILES).map(|_| true).collect())).await);
             drop(receiver.receive::<FromAgent>().await);
             // So that no time of the whole is left after a few.
             tokio::time::sleep(patience / 4).await;
