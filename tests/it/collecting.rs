@@ -252,7 +252,7 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
         let mut passed = Duration::ZERO;
         loop {
             let found = collected(&world, false).await;
-            if found.packs_removed == 1 {
+            if found.packs_removed > 0 {
                 break;
             }
             assert!(passed < LEASE_LIFE_MAX + LEASE_TIME, "{found:?}");
