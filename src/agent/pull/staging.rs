@@ -226,11 +226,14 @@ impl Staging {
         self.put(&was, aside, monitor)
     }
 
-    /// Makes the new tree's mark the directory's and removes what was there before.
+    /// Removes what was there before and makes the new tree's mark the directory's.
+    ///
+    /// In this order: as long as something of the old tree is there, its own mark is, by which a later pull knows what the
+    /// user had changed in it.
     fn put(&self, was: &Path, aside: SetAside, monitor: &dyn Monitor) -> Result<SetAside> {
-        files::rename(&self.next_mark_path(), &self.mark_path())?;
         self.dispose(was, monitor)?;
         crash::point("pull.removed");
+        files::rename(&self.next_mark_path(), &self.mark_path())?;
         Ok(aside)
     }
 
