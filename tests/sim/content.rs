@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use whit::chunking::Profile;
-use whit::ids::{ChunkId, ReleaseId};
+use whit::ids::{AppName, ChunkId, ReleaseId};
 use whit::manifest::{Builder, EntryPath, Item, NodeRef, Root, Segment, Shape};
 use whit::recipe::{ChunkRef, Recipe};
+use whit::wire::{Open, Told};
 
 use crate::random::Random;
 
@@ -79,6 +80,22 @@ impl Build {
         };
         let segments = made.into_iter().map(references).collect();
         Self { release: root.release(), root, nodes, segments, items }
+    }
+
+    /// What a push of it to `app` begins with, told by names.
+    pub fn open(&self, app: AppName) -> Open {
+        Open {
+            app,
+            labels: Vec::new(),
+            destinations: Vec::new(),
+            release: self.release,
+            profile: self.root.profile,
+            shape: self.root.shape,
+            totals: self.root.totals,
+            segments: u32::try_from(self.nodes.len()).expect("few"),
+            told: Told::Short(Vec::new()),
+            dry_run: false,
+        }
     }
 
     /// All chunk references, in order.

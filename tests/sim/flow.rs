@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use whit::identity::Identity;
 use whit::link::{Connection, Listener, Options, Replies, connect_over, replies};
 use whit::push::{Action, Agent, Chunks, Proxy, Telling, Window};
-use whit::wire::{FromAgent, Open, Operation, PushReply, Request, Told};
+use whit::wire::{FromAgent, Operation, PushReply, Request};
 
 use crate::content::{Build, Pool};
 use crate::link::{AGENT, Memory, PROXY};
@@ -66,18 +66,7 @@ async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, Str
 /// The agent's half; gives how many signatures it was told.
 async fn push(connection: &Connection, window: Window, build: &Build, pool: &Pool) -> Result<usize, String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
-    let open = Open {
-        app: "app".parse().expect("a name"),
-        labels: Vec::new(),
-        destinations: Vec::new(),
-        release: build.release,
-        profile: build.root.profile,
-        shape: build.root.shape,
-        totals: build.root.totals,
-        segments: u32::try_from(build.nodes.len()).expect("few"),
-        told: Told::Short(Vec::new()),
-        dry_run: false,
-    };
+    let open = build.open("app".parse().expect("a name"));
     let (mut machine, open, _) = Agent::with_window(window, open, build.nodes.clone(), Telling::Short);
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     sender.send(&Request::new("", &Operation::Push(open))).await.map_err(|error| told(&error))?;

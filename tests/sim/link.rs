@@ -18,7 +18,7 @@ use whit::pack::Frame;
 use whit::push::{Action, Agent, Chunks, Proposal, Proxy, Shelf, Telling};
 use whit::recipe::ChunkRef;
 use whit::record::Record;
-use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request, Told};
+use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
 
 use crate::content::{Build, Pool};
 use crate::network::{Network, Sent, Weather};
@@ -152,18 +152,7 @@ async fn serve(mut listener: Listener) -> Result<Memory, String> {
 /// The agent's half.
 async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(), String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
-    let open = Open {
-        app: "app".parse().expect("a name"),
-        labels: Vec::new(),
-        destinations: Vec::new(),
-        release: build.release,
-        profile: build.root.profile,
-        shape: build.root.shape,
-        totals: build.root.totals,
-        segments: u32::try_from(build.nodes.len()).expect("few"),
-        told: Told::Short(Vec::new()),
-        dry_run: false,
-    };
+    let open = build.open("app".parse().expect("a name"));
     let (mut machine, open, first) = Agent::new(open, build.nodes.clone(), Telling::Short);
     assert_eq!(first, [], "without a base the proxy speaks next");
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;

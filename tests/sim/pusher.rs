@@ -13,9 +13,7 @@ use whit::manifest::shorten;
 use whit::proxy::SpaceShelf;
 use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
 use whit::store::Store;
-use whit::wire::{
-    Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span, Told,
-};
+use whit::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span};
 
 use crate::content::{Build, Pool};
 use crate::random::Random;
@@ -71,18 +69,7 @@ impl Pusher {
         store: &Arc<Store>,
         dry_run: bool,
     ) -> Self {
-        let open = Open {
-            app: app.clone(),
-            labels: Vec::new(),
-            destinations: Vec::new(),
-            release: build.release,
-            profile: build.root.profile,
-            shape: build.root.shape,
-            totals: build.root.totals,
-            segments: u32::try_from(build.nodes.len()).expect("few"),
-            told: Told::Short(Vec::new()),
-            dry_run,
-        };
+        let open = Open { dry_run, ..build.open(app.clone()) };
         let telling = base.map_or(Telling::Short, |base| Telling::Base(base.release, base.nodes.clone()));
         let (agent, open, begin) = Agent::new(open, build.nodes.clone(), telling);
         let (replies, stored) = replies();
