@@ -17,6 +17,7 @@ mod lost;
 mod marking;
 mod mending;
 mod merge;
+mod moves;
 mod options;
 mod packs;
 mod place;
@@ -182,22 +183,14 @@ impl Store {
             let (pack, frame_offset) = (pack.id, place.frame_offset);
             self.lost.is_empty() || !self.lost.has(&DamagedCopy { id: *id, pack, frame_offset })
         };
-        let mut before = None;
-        loop {
+        // A chunk of a damaged pack that was left out counts as missing, so that the next push brings it.
+        self.shared.recent.moves.look(|| {
             // Where a recent copy is damaged, the index may know an older one.
             if let Some(found) = self.shared.recent.find(id).and_then(found).filter(is_right) {
                 return Ok(Some(found));
             }
-            let Some(place) = self.shared.index.find(id)? else { return Ok(None) };
-            if let Some(found) = found(place) {
-                return Ok(Some(found).filter(is_right));
-            }
-            // The collector may just have moved it: then the index knows another place by now. A chunk of a
-            // damaged pack that was left out counts as missing, so that the next push brings it.
-            if before.replace(place) == Some(place) {
-                return Ok(None);
-            }
-        }
+            Ok(self.shared.index.find(id)?.and_then(found).filter(is_right))
+        })
     }
 
     /// Whether a push may count on the chunk: it is there, in that length, and nobody has chosen to remove it.
@@ -231,12 +224,12 @@ impl Store {
     /// # Errors
     /// The index is damaged.
     pub fn find_name(&self, name: u64) -> Result<Option<NodeRef>> {
-        let found = match self.shared.recent.find_name(name) {
-            Some(found) => Some(found),
-            None => self.shared.index.find_name(name)?,
-        };
-        let there = found.filter(|(_, place)| self.shared.packs.by_number(place.pack).is_some());
-        Ok(there.map(|(id, place)| NodeRef { id, bytes: place.bytes }))
+        let is_there = |(_, place): &(ChunkId, Place)| self.shared.packs.by_number(place.pack).is_some();
+        let found = self.shared.recent.moves.look(|| match self.shared.recent.find_name(name) {
+            Some(found) => Ok(Some(found).filter(is_there)),
+            None => self.shared.index.find_name(name).map(|found| found.filter(is_there)),
+        })?;
+        Ok(found.map(|(id, place)| NodeRef { id, bytes: place.bytes }))
     }
 
     /// The first chunk whose id begins so and that a push may count on.
@@ -244,10 +237,10 @@ impl Store {
     /// # Errors
     /// The index is damaged.
     pub fn find_short(&self, short: ShortId) -> Result<Option<ChunkRef>> {
-        let found = match self.shared.recent.find_short(short) {
-            Some(found) => Some(found),
-            None => self.shared.index.find_short(short)?,
-        };
+        let found = self.shared.recent.moves.look(|| match self.shared.recent.find_short(short) {
+            Some(found) => Ok(Some(found)),
+            None => self.shared.index.find_short(short),
+        })?;
         let Some((id, place)) = found else { return Ok(None) };
         let chunk = ChunkRef { id, bytes: place.bytes };
         Ok(self.holds(&chunk)?.then_some(chunk))

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use super::index::Index;
 use super::merge::{self, Merged};
+use super::moves::Moves;
 use super::packs::{self, Pack};
 use super::place::Place;
 use super::writer::Shared;
@@ -23,6 +24,8 @@ pub struct Recent {
     chunks: RwLock<BTreeMap<ChunkId, Place>>,
     /// The sealed packs among these, and the number of chunks of each. Locked before the index is changed.
     sealed: Mutex<BTreeMap<u32, usize>>,
+    /// How whoever looks a chunk up here and then in the index notices that it moved meanwhile.
+    pub moves: Moves,
 }
 
 impl Recent {
@@ -88,10 +91,10 @@ impl Shared {
     /// # Errors
     /// The index is damaged.
     pub fn find(&self, id: &ChunkId) -> Result<Option<Place>> {
-        match self.recent.find(id) {
+        self.recent.moves.look(|| match self.recent.find(id) {
             Some(place) => Ok(Some(place)),
             None => Ok(self.index.find(id)?),
-        }
+        })
     }
 
     /// Merges the footers of all sealed packs that the index does not have into a run.
@@ -143,15 +146,17 @@ impl Shared {
         for (_, pack) in packs {
             pack.release(0, usize::MAX);
         }
-        let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.retain(|(number, _, _)| !only_sealed || sealed.contains_key(number));
-        self.index.add(run, &taken)?;
-        for (number, _, _) in &taken {
-            sealed.remove(number);
-        }
-        drop(sealed);
-        self.recent.forget_packs(&taken.iter().map(|(number, _, _)| *number).collect());
-        Ok(())
+        self.recent.moves.change(|| {
+            let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.retain(|(number, _, _)| !only_sealed || sealed.contains_key(number));
+            self.index.add(run, &taken)?;
+            for (number, _, _) in &taken {
+                sealed.remove(number);
+            }
+            drop(sealed);
+            self.recent.forget_packs(&taken.iter().map(|(number, _, _)| *number).collect());
+            Ok(())
+        })
     }
 
     /// Forgets packs and their chunks.
@@ -159,15 +164,17 @@ impl Shared {
     /// # Errors
     /// The index is damaged or the disk full.
     pub fn take_out(&self, numbers: &[u32]) -> Result<()> {
-        let were_recent: HashSet<u32> = {
-            let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
-            numbers.iter().copied().filter(|number| sealed.remove(number).is_some()).collect()
-        };
-        self.index.take_out(numbers)?;
-        if !were_recent.is_empty() {
-            self.recent.forget_packs(&were_recent);
-        }
-        Ok(())
+        self.recent.moves.change(|| {
+            let were_recent: HashSet<u32> = {
+                let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+                numbers.iter().copied().filter(|number| sealed.remove(number).is_some()).collect()
+            };
+            self.index.take_out(numbers)?;
+            if !were_recent.is_empty() {
+                self.recent.forget_packs(&were_recent);
+            }
+            Ok(())
+        })
     }
 }
 
