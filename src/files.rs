@@ -5,7 +5,7 @@
 
 mod removal;
 
-pub use removal::{Mount, examine, open_folder, remove};
+pub use removal::{Mount, examine, open_folder, remove, too_deep};
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -90,6 +90,9 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Directories below one another; bounds every walk.
 pub const PATH_DEPTH_MAX: usize = 256;
+/// Some more than that: folders below one another in a directory that people may have changed. Bounds the stack (1.3 MB without
+/// any optimisation) and the open files of whoever looks through it or removes it.
+pub const FOLDER_DEPTH_MAX: usize = PATH_DEPTH_MAX + 64;
 /// 16 MiB of memory each: files of one release that have hard links, and its symbolic links.
 pub const LINKS_MAX: usize = 1024 * 1024;
 /// 8 EiB: sizes stay within what a file offset can say.

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Error, OnPath, Result};
+use crate::limits::FOLDER_DEPTH_MAX;
 
 /// Identifies a mount: a bind mount of the same file system is another one.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +92,7 @@ pub fn remove(path: &Path) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let above = rustix::fs::openat(CWD, parent, flags, Mode::empty()).on("open", parent)?;
     let mount = Mount::of_open(&above).on("examine", parent)?;
-    let mut removal = Removal { top: path, mount, failed: None };
+    let mut removal = Removal { top: path, mount, depth: 0, failed: None };
     let name = CString::new(name.as_bytes()).expect("a path of the system holds no NUL");
     removal.folder(above.as_fd(), &name, path);
     removal.failed.map_or(Ok(()), Err)
@@ -100,6 +101,8 @@ pub fn remove(path: &Path) -> Result<()> {
 struct Removal<'a> {
     top: &'a Path,
     mount: Mount,
+    /// Folders that are open, one below the other.
+    depth: usize,
     failed: Option<Error>,
 }
 
@@ -110,6 +113,15 @@ impl Removal<'_> {
 
     /// Removes the folder `name` of `above`; `path` is for messages.
     fn folder(&mut self, above: BorrowedFd<'_>, name: &CStr, path: &Path) {
+        if self.depth == FOLDER_DEPTH_MAX {
+            return self.fail("remove", path.to_owned(), too_deep());
+        }
+        self.depth += 1;
+        self.open_folder(above, name, path);
+        self.depth -= 1;
+    }
+
+    fn open_folder(&mut self, above: BorrowedFd<'_>, name: &CStr, path: &Path) {
         let opened = match open_folder(above, name) {
             Err(Errno::ACCESS) => let_owner_in(above, name).and_then(|()| Ok(open_folder(above, name)?)),
             opened => opened.map_err(io::Error::from),
@@ -170,6 +182,12 @@ impl Removal<'_> {
     }
 }
 
+/// The error of folders that are nested deeper than [`FOLDER_DEPTH_MAX`].
+pub fn too_deep() -> io::Error {
+    let text = format!("more than {FOLDER_DEPTH_MAX} folders are below one another there: move them away");
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
 fn mounted() -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, "something is mounted there")
 }
@@ -204,6 +222,23 @@ mod tests {
         }
         remove(&top).expect("removed");
         assert!(!top.exists());
+    }
+
+    #[test]
+    fn folders_below_one_another_are_removed_as_deep_as_a_release_goes_and_deeper_ones_are_an_error() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let top = folder.path().join("top");
+        for (depth, goes) in [(FOLDER_DEPTH_MAX - 1, true), (FOLDER_DEPTH_MAX + 50, false)] {
+            fs::create_dir(&top).expect("created");
+            let mut deepest = open_folder(CWD, &top).expect("opened");
+            for _ in 0..depth {
+                rustix::fs::mkdirat(&deepest, "d", Mode::RWXU).expect("created");
+                deepest = open_folder(&deepest, "d").expect("opened");
+            }
+            let removed = remove(&top);
+            assert_eq!(removed.is_ok(), goes, "{depth} deep");
+            assert_eq!(top.exists(), !goes);
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use whit::agent::Error;
 use whit::agent::pull::{PlaceError, Pulled};
 use whit::faults::{Fault, Faulty};
+use whit::limits::FOLDER_DEPTH_MAX;
 
 use crate::trees::{assert_same, change_byte, snapshot, some_tree, write};
 use crate::world::{World, pull_as, within};
@@ -167,6 +168,28 @@ async fn what_changes_while_a_killed_pull_is_ended_is_set_aside() {
             fs::read_dir(beside.join("edited")).expect("a folder").next().expect("one").expect("read");
         assert_eq!(fs::read(edited.path().join("late")).expect("it is there"), b"mine");
         assert!(edited.path().join("README").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folders_that_a_user_nested_very_deep_are_refused_and_left() {
+    within(async {
+        let world = pulled_world().await;
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        let mut deepest = fs::File::open(&copy).expect("opened");
+        for _ in 0..FOLDER_DEPTH_MAX + 50 {
+            rustix::fs::mkdirat(&deepest, "d", Mode::RWXU).expect("created");
+            let opened = rustix::fs::openat(&deepest, "d", OFlags::DIRECTORY, Mode::empty());
+            deepest = opened.expect("opened").into();
+        }
+        write(&tree, "new", "x");
+        world.push("app", &tree).await;
+        for delete in [false, true] {
+            let error = pull_as(world.access(), "app", &copy, delete).await.expect_err("too deep");
+            assert!(error.fault() == Fault::Input && error.to_string().contains("move them away"), "{error}");
+            assert!(copy.join("d/d/d").is_dir());
+        }
     })
     .await;
 }

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use super::super::memory::Stat;
 use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
 use crate::files::{self, Mount, OnPath};
 use crate::ids::ChunkId;
+use crate::limits::FOLDER_DEPTH_MAX;
 use crate::manifest::{EntryPath, Item, MODE_MASK};
 
 /// The differences between a directory and what a pull put there. Paths are relative.
@@ -45,7 +46,7 @@ pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differenc
     let recorded = placed.map(|placed| Ok::<_, super::super::Error>((placed.entries()?, placed.beginning)));
     let recorded = recorded.transpose()?;
     let mut comparison = Comparison { place, mount, recorded, found: Differences::default() };
-    comparison.folder(folder.as_fd(), &[], false)?;
+    comparison.walk(folder)?;
     Ok(comparison.found)
 }
 
@@ -65,31 +66,54 @@ struct Comparison<'a> {
     found: Differences,
 }
 
+/// A folder that is being looked through.
+struct Level {
+    folder: OwnedFd,
+    /// The entries that are still to be looked at, in order.
+    names: std::vec::IntoIter<CString>,
+    path: Vec<u8>,
+    added: bool,
+}
+
 impl Comparison<'_> {
-    /// Looks at everything below `folder`, whose path is `path`; in a folder that was `added`, only for mount points.
-    fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], added: bool) -> Result<()> {
-        let listed = Dir::read_from(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let listed = listed.on("list", &self.at(path))?;
-        let mut names: Vec<CString> = listed.iter().map(|entry| entry.file_name().to_owned()).collect();
-        drop(listed);
-        names.sort_unstable();
-        for name in names.iter().filter(|name| ![c".", c".."].contains(&name.as_c_str())) {
-            let mut below = path.to_vec();
-            if !below.is_empty() {
-                below.push(b'/');
+    /// Looks at everything below `top`. Holds the folders on the way open, [`FOLDER_DEPTH_MAX`] at most, and calls no function
+    /// for each, as people may have nested them as deep as they like.
+    fn walk(&mut self, top: OwnedFd) -> Result<()> {
+        let mut levels = vec![self.level(top, Vec::new(), false)?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            let mut path = level.path.clone();
+            if !path.is_empty() {
+                path.push(b'/');
             }
-            below.extend_from_slice(name.to_bytes());
-            match files::examine(folder, name.as_c_str(), AtFlags::empty()) {
-                Err(Errno::NOENT) => {}
-                found => {
-                    let found = found.on("examine", &self.at(&below))?;
-                    self.entry(folder, name, &below, &found, added)?;
-                }
+            path.extend_from_slice(name.to_bytes());
+            let found = match files::examine(&level.folder, name.as_c_str(), AtFlags::empty()) {
+                Err(Errno::NOENT) => continue,
+                found => found.on("examine", &self.at(&path))?,
+            };
+            let below = self.entry(level.folder.as_fd(), &name, &path, &found, level.added)?;
+            let Some((folder, added)) = below else { continue };
+            if levels.len() > FOLDER_DEPTH_MAX {
+                return Err(files::too_deep()).on("look through", self.place)?;
             }
+            levels.push(self.level(folder, path, added)?);
         }
         Ok(())
     }
 
+    fn level(&self, folder: OwnedFd, path: Vec<u8>, added: bool) -> Result<Level> {
+        let listed = Dir::read_from(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let names = listed.on("list", &self.at(&path))?.into_iter().map(|entry| entry.file_name().to_owned());
+        let mut names: Vec<CString> =
+            names.filter(|name| ![c".", c".."].contains(&name.as_c_str())).collect();
+        names.sort_unstable();
+        Ok(Level { folder, names: names.into_iter(), path, added })
+    }
+
+    /// Compares an entry; returns what is to be looked through next: a folder, and whether it was added.
     fn entry(
         &mut self,
         folder: BorrowedFd<'_>,
@@ -97,11 +121,11 @@ impl Comparison<'_> {
         path: &[u8],
         found: &Statx,
         added: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<(OwnedFd, bool)>> {
         let recorded = if added { None } else { self.recorded_at(path)? };
         if !Mount::of(found).is(&self.mount) {
             self.found.mounts.push(relative(path));
-            return Ok(());
+            return Ok(None);
         }
         let kind = FileType::from_raw_mode(found.stx_mode.into());
         if kind == FileType::Directory {
@@ -113,11 +137,11 @@ impl Comparison<'_> {
                 self.found.modes += u64::from(!is_mode(found, *mode));
             }
             return match files::open_folder(folder, name) {
-                Ok(below) => self.folder(below.as_fd(), path, !is_ours),
-                Err(Errno::NOENT) => Ok(()),
+                Ok(below) => Ok(Some((below, !is_ours))),
+                Err(Errno::NOENT) => Ok(None),
                 // It was put there closed, and nobody has opened it since.
-                Err(Errno::ACCESS) if recorded.is_some_and(|(_, stat)| is_same(&stat, found)) => Ok(()),
-                Err(Errno::ACCESS) if !is_ours => Ok(()),
+                Err(Errno::ACCESS) if recorded.is_some_and(|(_, stat)| is_same(&stat, found)) => Ok(None),
+                Err(Errno::ACCESS) if !is_ours => Ok(None),
                 Err(error) => Err(error).on("open", &self.at(path))?,
             };
         }
@@ -125,7 +149,7 @@ impl Comparison<'_> {
             if !added {
                 self.found.added.push(relative(path));
             }
-            return Ok(());
+            return Ok(None);
         };
         let is_as_put = match &item {
             Item::Symlink { target, .. } | Item::OutsideLink { target, .. } if kind == FileType::Symlink => {
@@ -145,7 +169,7 @@ impl Comparison<'_> {
         if !is_as_put {
             self.found.edited.push(relative(path));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Goes on to `path` in the mark and returns the entry there, if any.
