@@ -332,14 +332,38 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
         DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
         DeliveryState::Delivered(report) => {
             let taken_over = output::bytes(report.reused_bytes);
-            let text =
-                format!("{} ({}, {taken_over} of it taken over)", report.place, output::bytes(report.bytes));
-            report.notes.iter().fold(text, |text, note| format!("{text}\n  note       {note}"))
+            format!("{} ({}, {taken_over} of it taken over)", report.place, output::bytes(report.bytes))
         }
         DeliveryState::Failed { reason, .. } | DeliveryState::Retrying { reason, .. } => {
             format!("{} failed: {reason}", event.destination)
         }
         DeliveryState::Queued | DeliveryState::Running => format!("{} is under way", event.destination),
     };
-    escape::text(&text)
+    let notes =
+        if let DeliveryState::Delivered(report) = &event.state { report.notes.as_slice() } else { &[] };
+    notes
+        .iter()
+        .fold(escape::text(&text), |text, note| format!("{text}\n  note       {}", escape::text(note)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::DeliveryReport;
+
+    #[test]
+    fn each_note_of_a_delivery_is_a_line_and_no_name_in_it_makes_another() {
+        let report = DeliveryReport {
+            place: "/srv/web".to_owned(),
+            files: 1,
+            bytes: 2,
+            reused_bytes: 0,
+            already: false,
+            notes: vec!["one\nforged".to_owned(), "two".to_owned()],
+        };
+        let destination = "web".parse().expect("a name");
+        let text = delivery_text(&DeliveryEvent { destination, state: DeliveryState::Delivered(report) });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1..], ["  note       one\\nforged", "  note       two"]);
+    }
 }
