@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use whit::chunking::Profile;
-use whit::ids::ChunkId;
+use format::chunking::Profile;
+use ground::ids::ChunkId;
 
 fn chunking(criterion: &mut Criterion) {
     let content = sample::content();

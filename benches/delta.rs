@@ -19,11 +19,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use delta::compression::{compress_against, decompress_against};
+use delta::patch;
+use delta::rsync::{Delta, Geometry, Matcher, ODDS_DEFAULT, Signature, checksum_bits};
+use delta::similar::Sketch;
 use wait4::Wait4;
-use whit::basis::Sketch;
-use whit::compression::{compress_against, decompress_against};
-use whit::delta::{Delta, Geometry, Matcher, ODDS_DEFAULT, Signature, checksum_bits};
-use whit::patch;
 
 const OLD_BYTES: usize = 16 * 1024 * 1024;
 const BETWEEN_EDITS: usize = 20_000;

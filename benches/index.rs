@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use format::pack::PackId;
+use ground::ids::ChunkId;
 use tempfile::TempDir;
-use whit::ids::ChunkId;
-use whit::pack::PackId;
 use whit::store::{Index, Place};
 
 const ENTRIES: u32 = 100_000;

@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use whit::ids::ChunkId;
-use whit::manifest::{Builder, EntryPath, Item, Profile, Reader, Root, Shape};
-use whit::recipe::{ChunkRef, Recipe};
+use format::manifest::{Builder, EntryPath, Item, Profile, Reader, Root, Shape};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::ChunkId;
 
 const DIRECTORIES: usize = 500;
 const FILES_EACH: usize = 200;

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use delta::compression::{Codec, Compressor, LEVEL_DEFAULT};
+use disk::mmap::Mapping;
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::FRAME_PLAIN_TARGET;
 use tempfile::TempDir;
-use whit::compression::{Codec, Compressor, LEVEL_DEFAULT};
-use whit::ids::ChunkId;
-use whit::limits::FRAME_PLAIN_TARGET;
-use whit::mapping::Mapping;
-use whit::pack::{Frame, FrameKind};
-use whit::reassembly::ChunkReader;
-use whit::recipe::ChunkRef;
+use whit::restore::ChunkReader;
 use whit::store::{Options, Store, StoreReader};
 
 /// 48 MiB: the open pack is not filled, so that no round waits for the sealing of the one before.

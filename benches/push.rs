@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use disk::files;
+use ground::monitor::{Monitor, Silent};
+use protocol::token::{Action, Grant, Pattern};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use whit::agent::push::{Order, push};
 use whit::agent::{Access, Receipt, Session};
-use whit::files;
-use whit::link;
-use whit::monitor::{Monitor, Silent};
+use whit::net::link;
 use whit::proxy::{Options, Proxy};
-use whit::token::{Action, Grant, Pattern};
 
 /// Half in files of 32 KiB, half in two of 16 MiB.
 fn make_tree(folder: &Path, content: &[u8]) {

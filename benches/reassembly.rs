@@ -10,13 +10,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use whit::chunking::Profile;
-use whit::files;
-use whit::ids::ChunkId;
-use whit::manifest::{Builder, EntryPath, Item, Root, Shape};
-use whit::monitor::Silent;
-use whit::reassembly::{ChunkReader, ChunkSource, Previous, SourceError, TreeOptions, write_tree};
-use whit::recipe::{ChunkRef, Recipe};
+use disk::files;
+use format::chunking::Profile;
+use format::manifest::{Builder, EntryPath, Item, Root, Shape};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::ChunkId;
+use ground::monitor::Silent;
+use whit::restore::{ChunkReader, ChunkSource, Previous, SourceError, TreeOptions, write_tree};
 
 /// Half in 2,048 files of 64 KiB, half in 4 of 32 MiB.
 const FILES: [(usize, usize); 2] = [(2048, 64 * 1024), (4, 32 * 1024 * 1024)];

@@ -16,12 +16,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use whit::compression::Codec;
-use whit::ids::ChunkId;
-use whit::manifest::{Builder, EntryPath, Item, Profile, Segment, Shape};
-use whit::pack::{self, Footer, Frame, FrameKind, PackId};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::record::{Cost, Record};
+use delta::compression::Codec;
+use format::manifest::{Builder, EntryPath, Item, Profile, Segment, Shape};
+use format::pack::{self, Footer, Frame, FrameKind, PackId};
+use format::recipe::{ChunkRef, Recipe};
+use format::record::{Cost, Record};
+use ground::ids::ChunkId;
 use whit::store::{Options, Place, Records, Store};
 
 /// As many as a pack takes before it is sealed.
@@ -225,7 +225,7 @@ fn fill(folder: &Path, count: u64) {
         let (last, _, nodes) = builder.finish(Shape::Tree).expect("within the limits");
         segments.extend(last);
         let mut nodes_above = Vec::new();
-        let root = whit::manifest::Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |node| {
+        let root = format::manifest::Root::above(Profile::DEFAULT, Shape::Tree, totals, nodes, |node| {
             nodes_above.push(node);
         });
         let root = root.expect("within the limits");
@@ -332,12 +332,12 @@ fn releases(count: u64) {
     for sequence in 1..=count {
         let record = Record {
             app: "app".parse().expect("a name"),
-            release: whit::ids::ReleaseId::of(&sequence.to_le_bytes()),
+            release: ground::ids::ReleaseId::of(&sequence.to_le_bytes()),
             sequence,
             created: 0,
             user: "bench".parse().expect("a name"),
             labels: vec![format!("v{sequence}").parse().expect("a label")],
-            totals: whit::manifest::Totals::default(),
+            totals: format::manifest::Totals::default(),
             cost: Cost::default(),
         };
         fs::write(records.join(format!("{sequence:010}.record")), Records::encode(&record)).expect("written");

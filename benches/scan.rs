@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use whit::address::Fingerprint;
+use format::chunking::Profile;
+use ground::monitor::Silent;
+use protocol::address::Fingerprint;
 use whit::agent::memory::{Key, Memory};
 use whit::agent::scan::{Reader, Scan, Selection};
-use whit::chunking::Profile;
-use whit::monitor::Silent;
 
 const FOLDERS: usize = 200;
 const FILES_EACH: usize = 100;

@@ -8,57 +8,33 @@
 //! The modules below stand bottom-up: each names only modules listed before it (tests/tidy.rs checks
 //! that). docs/ARCHITECTURE.md is the map.
 
-// Words: bounds, names, what a reader of an error can do, threads, shares.
-pub mod limits;
-pub mod escape;
-pub mod ids;
-pub mod faults;
-pub mod monitor;
-pub mod threads;
-pub mod shares;
-pub mod stall;
-
-// The pure core: bytes in, values out; no files, sockets, clocks or randomness.
-pub mod chunking;
-pub mod recipe;
-pub mod manifest;
-pub mod compression;
-pub mod delta;
-pub mod basis;
-pub mod patch;
-pub mod executable;
-pub mod deflate;
-pub mod codec;
-pub mod container;
-pub mod pack;
-pub mod address;
-pub mod token;
-pub mod record;
-pub mod upkeep;
-pub mod wire;
-pub mod push;
-
-// The disk: blocking, without tokio.
-pub mod crash;
-pub mod files;
-pub mod mapping;
-pub mod identity;
-pub mod reassembly;
+// What tests and benches look into is private otherwise, so that the compiler finds what nobody uses.
+#[cfg(not(feature = "testing"))]
+mod restore;
+#[cfg(feature = "testing")]
+pub mod restore;
+#[cfg(not(feature = "testing"))]
+mod store;
+#[cfg(feature = "testing")]
 pub mod store;
-pub mod difference;
-pub mod statistics;
-
-// The outside: other machines and places.
-pub mod link;
-pub mod destination;
-pub mod blocking;
-
-// The roles.
+#[cfg(not(feature = "testing"))]
+mod net;
+#[cfg(feature = "testing")]
+pub mod net;
+#[cfg(not(feature = "testing"))]
+mod delivery;
+#[cfg(feature = "testing")]
+pub mod delivery;
+#[cfg(not(feature = "testing"))]
+mod agent;
+#[cfg(feature = "testing")]
 pub mod agent;
-pub mod deliveries;
+#[cfg(not(feature = "testing"))]
+mod proxy;
+#[cfg(feature = "testing")]
 pub mod proxy;
-
-// The faces.
+#[cfg(not(feature = "testing"))]
+mod config;
+#[cfg(feature = "testing")]
 pub mod config;
-pub mod bench;
 pub mod cli;

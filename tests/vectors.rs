@@ -10,39 +10,36 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use whit::basis::Sketch;
-use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
-use whit::container::{Plan, decode_head, encode_head, rebuild};
-use whit::deliveries::{Courier, Deliveries, Delivery};
-use whit::delta::{Matcher, Signature};
-use whit::destination::Directory;
-use whit::executable::{
+use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use delta::patch;
+use delta::relink::{
     self, Index, Kept, Level, Normalised, Offer, Payload, Records as ExecutableRecords, normalise,
 };
-use whit::faults::Fault;
-use whit::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
-use whit::manifest::{
+use delta::rsync::{Matcher, Signature};
+use delta::similar::Sketch;
+use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, Shape, Thin, decode_node,
     decode_segment, shorten,
 };
-use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
-use whit::patch;
-use whit::recipe::{ChunkRef, Container, Recipe};
-use whit::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
-use whit::store::Records;
-use whit::token::{Action, Grant, Issuer, TokenId, verify};
-use whit::wire::{
+use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
+use format::recipe::{ChunkRef, Container, Recipe};
+use format::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use ground::faults::Fault;
+use ground::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
+use protocol::token::{Action, Grant, Issuer, TokenId, verify};
+use protocol::wire::{
     Answer, Basis, Batch, Challenge, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation,
     Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section,
     SegmentBatch, Signed, Sketches, Span, Told, pack_short_names,
 };
+use recode::archive::{Plan, decode_head, encode_head, rebuild};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use whit::delivery::destination::Directory;
+use whit::delivery::queue::{Courier, Deliveries, Delivery};
+use whit::store::Records;
 
-#[path = "it/linked.rs"]
-mod linked;
-
-use linked::{Program, link};
+use delta::relink::linked::{Program, link};
 
 /// Bytes on one line of a block.
 const LINE_BYTES: usize = 32;
@@ -438,7 +435,7 @@ fn offer_and_answer() -> (Vec<u8>, Vec<u8>) {
     let (answer, _) = Index::new(old.clone(), old_records).answer(Level::Records, &offer);
     let (offered, answered) = (offer.encode(), answer.encode());
     assert_eq!(Offer::decode(&offered), Some(offer));
-    assert_eq!(executable::Answer::decode(&answered), Some(answer));
+    assert_eq!(relink::Answer::decode(&answered), Some(answer));
     (offered, answered)
 }
 
@@ -457,7 +454,7 @@ fn executables_are_told_as_their_document_says() {
     let (known, places) = index.answer(Level::Records, &Offer::decode(&names).expect("an offer"));
     let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(old.clone(), 1 << 20).ok();
     let reads_payload = |bytes: &Vec<u8>| {
-        executable::rebuild(index.clone(), &[], &places, &Payload::decode(bytes)?, 1 << 20).ok()
+        relink::rebuild(index.clone(), &[], &places, &Payload::decode(bytes)?, 1 << 20).ok()
     };
     let agreed = known.agreed(new_records.hashes()).expect("the same offer");
     let none = (Vec::new(), Vec::new());

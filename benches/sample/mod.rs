@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use whit::chunking::Profile;
+use format::chunking::Profile;
 
 /// 64 MiB: many times what a processor caches, and still quick to push.
 pub const CONTENT_BYTES: usize = 64 * 1024 * 1024;

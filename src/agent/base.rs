@@ -10,13 +10,13 @@ use super::memory::Memory;
 use super::pack;
 use super::scan::{Body, Holder, Located, Spool};
 use super::{Error, Result};
-use crate::basis::Rule;
-use crate::compression::{self, LEVEL_FAST};
-use crate::ids::{ChunkId, ReleaseId};
-use crate::manifest::{self, NodeRef, Outline, Thin};
-use crate::push::{self, Edge, Edges, New, Older, Release, Whole, prefix_of};
-use crate::recipe::ChunkRef;
-use crate::wire::Marks;
+use delta::compression::{self, LEVEL_FAST};
+use delta::similar::Rule;
+use format::manifest::{self, NodeRef, Outline, Thin};
+use format::recipe::ChunkRef;
+use ground::ids::{ChunkId, ReleaseId};
+use protocol::likeness::{Edge, Edges, New, Older, Release, Whole, prefix_of};
+use protocol::wire::Marks;
 
 /// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
@@ -221,7 +221,8 @@ impl Base {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
             let gaps = gaps.gaps(memory.segments().len());
             let mut release = Kept { memory, reader: keep.reader() };
-            let edges = push::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
+            let edges =
+                protocol::likeness::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
             self.older = Some(Older::read(memory.segments(), &gaps, &edges, read)?);
         }
         let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
@@ -262,7 +263,7 @@ impl Base {
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
                 let older = gather::Older::Kept(likeness.basis, likeness.chunks);
-                let older_path = likeness.older_path.map(|path| crate::escape::json_path(&path));
+                let older_path = likeness.older_path.map(|path| ground::escape::json_path(&path));
                 resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
             }
         }

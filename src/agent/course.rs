@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Error, Result};
-use crate::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
-use crate::record::DeliveryEvent;
-use crate::wire::PushReply;
+use format::record::DeliveryEvent;
+use ground::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
+use protocol::wire::PushReply;
 
 /// The shortest and the longest time between two looks.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);

@@ -23,14 +23,14 @@ use super::scan::Spool;
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result};
-use crate::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
-use crate::link::{Receiver, Sender};
-use crate::manifest;
-use crate::monitor::{Monitor, Phase};
-use crate::push::{self, Action, Agent, Chunks, Segments};
-use crate::record::{DeliveryEvent, DeliveryState, Record};
-use crate::threads;
-use crate::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
+use crate::net::link::{Receiver, Sender};
+use format::manifest;
+use format::record::{DeliveryEvent, DeliveryState, Record};
+use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
+use ground::monitor::{Monitor, Phase};
+use ground::threads;
+use protocol::push::{Action, Agent, Chunks, Segments};
+use protocol::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
@@ -420,7 +420,7 @@ impl Drive<'_> {
             let job = Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on };
             // The feeder ends only after `jobs` is dropped, and takes as many as the machine has under way.
             if let Err(TrySendError::Full(_)) = jobs.try_send(job) {
-                return Err(push::Error::OutOfTurn("more chunks than are wanted at a time").into());
+                return Err(protocol::Error::OutOfTurn("more chunks than are wanted at a time").into());
             }
         }
         Ok(())

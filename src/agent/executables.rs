@@ -10,17 +10,17 @@ use super::gather::{Gathering, Resembled, Unit};
 use super::pace::{Pace, Packing, SLOW_LEVEL};
 use super::pack::{Effort, Packed, PackedUnit, Packer};
 use super::scan::{Body, Error, Holder, Located};
-use crate::compression::{self, Codec};
-use crate::executable::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::limits::{
+use delta::compression::{self, Codec};
+use delta::patch;
+use delta::relink::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
+use disk::files::{self, OnPath};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_PAYLOAD_MAX,
 };
-use crate::patch;
-use crate::push::Whole;
-use crate::recipe::ChunkRef;
-use crate::wire::{Basis, Cut, FileAnswer, Parcel};
+use protocol::likeness::Whole;
+use protocol::wire::{Basis, Cut, FileAnswer, Parcel};
 
 /// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
@@ -166,10 +166,10 @@ impl Packer<'_> {
         let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
         let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
         let explained = self.explain.then(|| Explained {
-            path: crate::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
+            path: ground::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
             reason: Reason::MovedCode,
             older: match &executable.older.known {
-                Known::Kept(whole) => Some(crate::escape::json_path(&whole.path)),
+                Known::Kept(whole) => Some(ground::escape::json_path(&whole.path)),
                 Known::Answered(_) => None,
             },
             regions: 1,

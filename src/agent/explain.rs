@@ -9,10 +9,10 @@ use super::gather::{Older, Unit};
 use super::keep::KeptReader;
 use super::pack::is_dense;
 use super::scan::{Holder, Located};
-use crate::basis::Rule;
-use crate::compression::{self, LEVEL_DEFAULT};
-use crate::delta::Matcher;
-use crate::escape;
+use delta::compression::{self, LEVEL_DEFAULT};
+use delta::rsync::Matcher;
+use delta::similar::Rule;
+use ground::escape;
 
 /// Why chunks of a file crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

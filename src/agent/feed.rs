@@ -15,9 +15,9 @@ use super::keep::Keep;
 use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
 use super::scan::{Error, Spool};
-use crate::ids::ChunkId;
-use crate::threads;
-use crate::wire::Marks;
+use ground::ids::ChunkId;
+use ground::threads;
+use protocol::wire::Marks;
 
 /// Units under way: bounds memory to some 30 MB.
 const UNITS_AHEAD: usize = 6;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use super::Result;
 use super::pace::{Pace, Packing};
 use super::scan::Located;
-use crate::basis::Rule;
-use crate::delta::Signature;
-use crate::ids::ChunkId;
-use crate::limits::{
+use delta::rsync::Signature;
+use delta::similar::Rule;
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX,
 };
-use crate::push;
-use crate::recipe::ChunkRef;
-use crate::wire::{ParcelError, Signed, Span};
+use protocol::wire::{ParcelError, Signed, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
@@ -43,7 +42,7 @@ impl Resembled {
     ///
     /// # Errors
     /// A signature that is none.
-    pub fn by(signed: &Signed) -> Result<Self, push::Error> {
+    pub fn by(signed: &Signed) -> Result<Self, protocol::Error> {
         let mut bytes = signed.signature.as_slice();
         let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from)?;
         let (first, count) = (signed.first as usize, signed.chunks as usize);
@@ -151,7 +150,7 @@ impl<'a> Gathering<'a> {
         };
         let is_full = self.bytes >= bytes_full || self.unit.chunks.len() >= chunks_full;
         // A region stays whole, as long as the parcel's bound allows.
-        let bound = self.bytes + crate::limits::CHUNK_BYTES_MAX as usize > PARCEL_PLAIN_MAX
+        let bound = self.bytes + ground::limits::CHUNK_BYTES_MAX as usize > PARCEL_PLAIN_MAX
             || self.unit.chunks.len() == PARCEL_CHUNKS_MAX;
         if full.is_none() && (bound || (is_full && self.region_left == 0)) {
             full = Some(self.end());

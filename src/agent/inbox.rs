@@ -6,9 +6,9 @@
 use tokio::task::JoinHandle;
 
 use super::{Error, Result};
-use crate::limits::WORK_TIME_MAX;
-use crate::link::{Backlog, Receiver, replies};
-use crate::wire::PushReply;
+use crate::net::link::{Backlog, Receiver, replies};
+use ground::limits::WORK_TIME_MAX;
+use protocol::wire::PushReply;
 
 /// The proxy's half of a push.
 #[derive(Debug)]

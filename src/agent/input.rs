@@ -9,10 +9,10 @@ use super::Result;
 use super::memory::{Key, Memory};
 use super::order::Order;
 use super::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
-use crate::blocking::{self, Running};
-use crate::chunking::Profile;
-use crate::manifest::{NodeRef, Root, Shape, Totals};
-use crate::monitor::Monitor;
+use crate::net::blocking::{self, Running};
+use format::chunking::Profile;
+use format::manifest::{NodeRef, Root, Shape, Totals};
+use ground::monitor::Monitor;
 
 /// Segments that are heard of at a time.
 const SEGMENTS_AT_ONCE: usize = 256;
@@ -93,7 +93,7 @@ impl Input {
         let (ended_in, mut ended) = unbounded_channel();
         let (order, monitor) = (order.clone(), Arc::clone(monitor));
         let mut work = blocking::start(move || {
-            let folder = order.state.clone().filter(|state| crate::files::create_folder(state).is_ok());
+            let folder = order.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
             let folder = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
             let reader = scan::Reader {
                 selection: &order.selection,

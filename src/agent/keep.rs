@@ -11,14 +11,14 @@ use std::time::Duration;
 use super::memory::Key;
 use super::pack::read;
 use super::scan::Spool;
-use crate::compression::{Compressor, LEVEL_FAST};
-use crate::files::{self, Lock};
-use crate::ids::ChunkId;
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::pack::{Frame, FrameKind};
-use crate::reassembly::ChunkReader;
-use crate::recipe::ChunkRef;
+use crate::restore::ChunkReader;
 use crate::store::{self, Store, StoreReader};
+use delta::compression::{Compressor, LEVEL_FAST};
+use disk::files::{self, Lock};
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 
 /// 2 GiB: what all applications together may take.
 pub const KEPT_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
@@ -160,7 +160,7 @@ impl KeptReader {
 
 /// Removes the content that was used longest ago, except `current`, until all is at most `bytes_max`.
 fn evict(kept: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
-    use crate::files::OnPath;
+    use disk::files::OnPath;
     let mut all = Vec::new();
     for entry in fs::read_dir(kept).on("read", kept)? {
         let path = entry.on("read", kept)?.path();
@@ -197,7 +197,7 @@ fn bytes_below(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Fingerprint;
+    use protocol::address::Fingerprint;
 
     fn key(app: &str) -> Key {
         Key::new(&Fingerprint::of_key(b"a key"), "a token", &app.parse().expect("a name"))

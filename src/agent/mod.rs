@@ -33,11 +33,16 @@ pub use session::{Access, Session};
 
 use std::path::PathBuf;
 
-use crate::faults::{Fault, Faulty};
-use crate::ids::{AppName, ReleaseId, Selector};
-use crate::record::Record;
-use crate::wire::{BatchError, Refusal};
-use crate::{destination, files, link, manifest, reassembly, store, threads};
+use crate::delivery::destination;
+use crate::net::link;
+use crate::{restore, store};
+use disk::files;
+use format::manifest;
+use format::record::Record;
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, ReleaseId, Selector};
+use ground::threads;
+use protocol::wire::{BatchError, Refusal};
 
 /// Why an agent could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +55,7 @@ pub enum Error {
     Scan(#[from] scan::Error),
     /// The conversation of a push.
     #[error(transparent)]
-    Push(#[from] crate::push::Error),
+    Push(#[from] protocol::Error),
     /// The proxy said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -111,7 +116,7 @@ pub enum Error {
     Place(#[from] pull::PlaceError),
     /// Rebuilding.
     #[error(transparent)]
-    Rebuild(#[from] reassembly::Error),
+    Rebuild(#[from] restore::Error),
     /// A thread.
     #[error(transparent)]
     Threads(#[from] threads::Error),
@@ -198,5 +203,5 @@ where
     E: Send + 'static,
     Error: From<E>,
 {
-    Ok(crate::blocking::start(work).await??)
+    Ok(crate::net::blocking::start(work).await??)
 }

@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::executables::{is_executable, records_of};
 use super::scan::{Body, Located, Spool};
 use super::{Error, Result};
-use crate::executable::Offer;
-use crate::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
-use crate::manifest;
-use crate::wire::{FileAnswer, FileOffer};
+use delta::relink::Offer;
+use format::manifest;
+use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
+use protocol::wire::{FileAnswer, FileOffer};
 
 /// What one push has offered.
 #[derive(Debug, Default)]

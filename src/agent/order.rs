@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::keep::KEPT_BYTES_DEFAULT;
 use super::scan::Selection;
-use crate::ids::{AppName, DestinationName, Label};
-use crate::push::Window;
+use ground::ids::{AppName, DestinationName, Label};
+use protocol::push::Window;
 
 /// What to push, and how.
 #[derive(Debug, Clone)]

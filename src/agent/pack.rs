@@ -12,14 +12,14 @@ use super::gather::{Older, Resembled, Unit};
 use super::keep::{Keep, KeptReader};
 use super::pace::Packing;
 use super::scan::{Error, Holder, Located};
-use crate::compression::{self, Codec, Compressor};
-use crate::delta::{Matcher, Signature};
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::limits::PARCEL_BASIS_MAX;
-use crate::patch;
-use crate::recipe::ChunkRef;
-use crate::wire::{Basis, Batch, Parcel, Section};
+use delta::compression::{self, Codec, Compressor};
+use delta::patch;
+use delta::rsync::{Matcher, Signature};
+use disk::files::{self, OnPath};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::PARCEL_BASIS_MAX;
+use protocol::wire::{Basis, Batch, Parcel, Section};
 
 /// Compressed chunks, as they cross.
 #[derive(Debug)]

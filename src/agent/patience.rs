@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::CONNECT_TIME_MAX;
+use ground::limits::CONNECT_TIME_MAX;
 
 /// The shortest time in which another try is worthwhile.
 const TRY_MIN: Duration = Duration::from_secs(1);

@@ -5,8 +5,7 @@ use serde_bytes::ByteArray;
 use super::Result;
 use super::pack;
 use super::scan::Spool;
-use crate::push;
-use crate::wire::{Challenge, Possession};
+use protocol::wire::{Challenge, Possession};
 
 /// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
 ///
@@ -31,6 +30,6 @@ pub(super) fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> R
     if challenge.marks.fits(references) {
         Ok(possession.proof())
     } else {
-        Err(push::Error::OutOfTurn("a challenge about other segments").into())
+        Err(protocol::Error::OutOfTurn("a challenge about other segments").into())
     }
 }

@@ -24,12 +24,12 @@ use super::scan::{Seen, Spool};
 use super::sketcher::Sketcher;
 use super::throttle::Throttle;
 use super::{Error, Result, Session};
-use crate::blocking::{self, Running};
-use crate::faults::{Fault, Faulty};
-use crate::manifest::{NodeRef, Root};
-use crate::monitor::{Monitor, Phase};
-use crate::push::{self as machines, Agent, Telling};
-use crate::wire::{Open, Operation, Told};
+use crate::net::blocking::{self, Running};
+use format::manifest::{NodeRef, Root};
+use ground::faults::{Fault, Faulty};
+use ground::monitor::{Monitor, Phase};
+use protocol::push::{Agent, Telling};
+use protocol::wire::{Open, Operation, Told};
 
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
@@ -43,7 +43,7 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 /// # Errors
 /// Any of [`Error`]; one that passes, only after [`Order::patience`].
 pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
-    machines::check_labels(&order.labels)?;
+    protocol::check_labels(&order.labels)?;
     let begin = Instant::now();
     let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
     let mut input: Option<Input> = None;
@@ -80,8 +80,8 @@ pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) 
             }
             // What changes all the time will not stand still for another try.
             Error::Scan(_) | Error::Threads(_) => return Err(error),
-            Error::Push(machines::Error::Mismatch) if trust.short => trust.short = false,
-            Error::Push(machines::Error::Unproven(_)) if trust.archives => {
+            Error::Push(protocol::Error::Mismatch) if trust.short => trust.short = false,
+            Error::Push(protocol::Error::Unproven(_)) if trust.archives => {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
                 (trust.archives, trust.offer, input) = (false, false, None);
                 continue;
@@ -256,7 +256,7 @@ async fn attempt(
     }
     feeder.await?;
     result?;
-    let Input::Read(scanned) = input else { return Err(machines::Error::OutOfTurn("Done").into()) };
+    let Input::Read(scanned) = input else { return Err(protocol::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, dropped, seen } = scanned.as_ref();
     let recorded = drive.committed.as_ref().map(|(record, ..)| record);
     let release = super::check_pushed(recorded, &order.app, root.release())?;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::explain::Explained;
 use super::scan::{Apart, Dropped};
-use crate::ids::{AppName, ReleaseId};
-use crate::record::DeliveryEvent;
+use format::record::DeliveryEvent;
+use ground::ids::{AppName, ReleaseId};
 
 /// What one push cost and saved. Its JSON form is stable: fields are added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]

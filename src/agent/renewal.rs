@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::blocking;
-use crate::files;
-use crate::token::claimed;
+use crate::net::blocking;
+use disk::files;
+use protocol::token::claimed;
 
 /// A longer file holds no token.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

@@ -14,13 +14,13 @@ use super::pace::Pace;
 use super::patience::Patience;
 use super::renewal;
 use super::{Error, Result, check_meant};
-use crate::address::ProxyUrl;
-use crate::faults::{Fault, Faulty};
-use crate::ids::AppName;
-use crate::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
-use crate::link::{self, Connection, Counters, Receiver, Sender};
-use crate::monitor::Monitor;
-use crate::wire::{Answer, Operation, Request};
+use crate::net::link::{self, Connection, Counters, Receiver, Sender};
+use ground::faults::{Fault, Faulty};
+use ground::ids::AppName;
+use ground::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
+use ground::monitor::Monitor;
+use protocol::address::ProxyUrl;
+use protocol::wire::{Answer, Operation, Request};
 
 /// Round trips below this are those of a local network. At its beginning a connection's window says nothing yet, and
 /// what is compressed hard until it does would hold a fast link up.

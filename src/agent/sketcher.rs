@@ -3,10 +3,10 @@
 use super::Result;
 use super::pack;
 use super::scan::{Body, Located, Spool};
-use crate::basis::Sketch;
-use crate::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
-use crate::push::Chunks;
-use crate::wire::Sketches;
+use delta::similar::Sketch;
+use ground::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
+use protocol::push::Chunks;
+use protocol::wire::Sketches;
 
 /// 32 KiB: for less, the round trip is not worth it.
 const BYTES_MIN: u64 = 32 * 1024;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::faults::{Fault, Faulty};
-use crate::files;
+use disk::files;
+use ground::faults::{Fault, Faulty};
 
 /// What can go wrong between two releases and a table.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,8 @@ pub enum Error {
     Tool {
         /// As it was given.
         name: String,
+        /// The tools that there are.
+        known: Vec<&'static str>,
     },
     /// A text that says no link.
     #[error("`{text}` is no link like 20mbit,50ms: {reason}")]
@@ -124,7 +126,7 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Tool { .. } => format!("known are {}", super::tools::names().join(", ")),
+            Self::Tool { known, .. } => format!("known are {}", known.join(", ")),
             Self::Link { .. } => "write rate, round trip time, loss: 100mbit,50ms,0.5%".to_owned(),
             Self::Wan { .. } => {
                 "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts"

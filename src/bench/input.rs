@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::process::{self, Stop};
-use crate::files::OnPath;
+use disk::files::OnPath;
 
 /// So much older than NEW's are OLD's files.
 const OLDER: Duration = Duration::from_secs(3600);
@@ -245,7 +245,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Input, Size, bytes_below, copy_tree};
-    use crate::bench::{Error, Stop};
+    use crate::{Error, Stop};
 
     fn tree(folder: &Path, word: &str) {
         fs::create_dir_all(folder.join("a/empty")).expect("created");

@@ -109,6 +109,29 @@ impl Situations {
     }
 }
 
+/// What crossed one direction of a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Packets that arrived.
+    pub packets: u64,
+    /// Their bytes, IP headers included.
+    pub bytes: u64,
+    /// Packets that were lost, at random or before a full queue.
+    pub lost: u64,
+}
+
+impl Counts {
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets - before.packets,
+            bytes: self.bytes - before.bytes,
+            lost: self.lost - before.lost,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Load, Measurement, Situations};

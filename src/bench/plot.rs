@@ -159,7 +159,7 @@ impl Scale {
 #[cfg(test)]
 mod tests {
     use super::{Scale, draw, figure};
-    use crate::bench::report::sample;
+    use crate::report::sample;
 
     #[test]
     fn the_picture_has_a_bar_and_a_figure_for_each_measured_tool() {

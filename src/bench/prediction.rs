@@ -98,7 +98,7 @@ impl fmt::Display for LinkSpec {
 #[cfg(test)]
 mod tests {
     use super::LinkSpec;
-    use crate::bench::measurement::{Load, Measurement};
+    use crate::measurement::{Load, Measurement};
 
     fn link(text: &str) -> LinkSpec {
         text.parse().expect("a link")

@@ -284,7 +284,7 @@ mod tests {
     use std::process::Command;
 
     use super::{Running, Stop, run, run_pipe};
-    use crate::bench::Error;
+    use crate::Error;
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");

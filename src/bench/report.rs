@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::input::Size;
-use super::measurement::Situations;
+use super::measurement::{Counts, Situations};
 use super::prediction::LinkSpec;
-use super::wan::Counts;
-use crate::files;
+use disk::files;
 
 /// A report of all tools takes some 20 KB.
 const REPORT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -138,8 +137,8 @@ pub mod sample {
     //! A report made up for tests.
 
     use super::{Outcome, Report, Row};
-    use crate::bench::input::Size;
-    use crate::bench::measurement::{Load, Measurement, Situations};
+    use crate::input::Size;
+    use crate::measurement::{Load, Measurement, Situations};
 
     /// A run of this many bytes.
     pub fn run(up_bytes: u64, down_bytes: u64) -> Measurement {

@@ -231,8 +231,8 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{count, markdown, tools, wan};
-    use crate::bench::report::{Leg, sample};
-    use crate::bench::wan::Counts;
+    use crate::measurement::Counts;
+    use crate::report::{Leg, sample};
 
     #[test]
     fn counts_are_grouped_by_three() {

@@ -11,12 +11,12 @@ use super::embedded::{self, Embedded};
 use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config};
-use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
-use crate::destination::Directory;
-use crate::files;
-use crate::ids::DestinationName;
-use crate::link;
+use crate::delivery::destination::Directory;
+use crate::net::link;
+use disk::files;
+use ground::ids::DestinationName;
+use protocol::address::ProxyUrl;
 
 /// Which proxy, and as whom.
 #[derive(Debug, Clone, Args)]

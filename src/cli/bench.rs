@@ -10,9 +10,9 @@ use super::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::serve::listen_for;
-use crate::bench::{self, LinkSpec, Options, Report, Stop};
-use crate::blocking;
-use crate::faults::Fault;
+use crate::net::blocking;
+use ground::faults::Fault;
+use whit_bench::{LinkSpec, Options, Report, Stop};
 
 const HELP: &str = "\
 Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over
@@ -74,7 +74,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         }
         let reports = arguments.markdown.iter().map(|path| Report::read(path));
         let reports = reports.collect::<Result<Vec<_>, _>>()?;
-        return output.line(bench::markdown(&reports).trim_end());
+        return output.line(whit_bench::markdown(&reports).trim_end());
     };
     let name = match arguments.name {
         Some(name) => name,
@@ -89,7 +89,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         name,
         old,
         new,
-        tools: bench::select(&arguments.only, &arguments.skip)?,
+        tools: whit_bench::select(&arguments.only, &arguments.skip)?,
         rounds: arguments.rounds,
         link: arguments.link,
         wan: arguments.wan,
@@ -98,7 +98,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
     };
     let report = measure(options, output).await?;
     if let Some(path) = &arguments.plot {
-        bench::draw(&report, path)?;
+        whit_bench::draw(&report, path)?;
         output.note(&format!("drawn into {}", path.display()));
     }
     output.report(&report, || text(&report))
@@ -110,7 +110,7 @@ async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
     let (of_thread, monitor) = (stop.clone(), waiting(output, "measuring"));
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
-    let mut work = blocking::start(move || bench::run(&options, &of_thread, &*monitor));
+    let mut work = blocking::start(move || whit_bench::run(&options, &of_thread, &*monitor));
     tokio::select! {
         ended = &mut work => return Ok(ended??),
         _ = interrupt.recv() => {}
@@ -128,18 +128,19 @@ fn name_of(path: &Path) -> String {
 
 /// A report for people.
 fn text(report: &Report) -> String {
-    let size =
-        |size: &bench::Size| format!("{} in {} files", output::bytes(size.bytes), output::count(size.files));
+    let size = |size: &whit_bench::Size| {
+        format!("{} in {} files", output::bytes(size.bytes), output::count(size.files))
+    };
     let link = report.link.map(|link| format!("over {link}\n")).unwrap_or_default();
     let text = format!("{}: {}, after {}\n{link}", report.name, size(&report.new), size(&report.old));
-    let show = |table: &bench::Table| {
+    let show = |table: &whit_bench::Table| {
         let (heads, rows) = table.split_first().expect("a table has heads");
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
         output::table(&heads, rows)
     };
     if !report.wan.is_empty() {
-        return format!("{text}\n{}", show(&bench::wan_table(&report.wan)));
+        return format!("{text}\n{}", show(&whit_bench::wan_table(&report.wan)));
     }
-    let (table, words) = bench::tools_table(report);
+    let (table, words) = whit_bench::tools_table(report);
     format!("{text}\n{}\n\n{}", show(&table), words.join("\n"))
 }

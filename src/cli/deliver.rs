@@ -8,9 +8,9 @@ use super::progress::waiting;
 use super::pull::LinksToo;
 use super::push::{delivered_all, delivery_text, destinations};
 use super::{AccessArgs, Error};
-use crate::ids::Selector;
-use crate::record::{DeliveryEvent, DeliveryState};
-use crate::wire::{Answer, Operation};
+use format::record::{DeliveryEvent, DeliveryState};
+use ground::ids::Selector;
+use protocol::wire::{Answer, Operation};
 
 /// Deliver a release again, without any agent's bytes.
 #[derive(Debug, Args)]

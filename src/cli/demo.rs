@@ -13,12 +13,12 @@ use super::{Error, monitor, threads};
 use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::{Access, Session};
-use crate::destination::Directory;
-use crate::faults::Fault;
-use crate::ids::DestinationName;
-use crate::link;
+use crate::delivery::destination::Directory;
+use crate::net::link;
 use crate::proxy::{Options, Proxy};
-use crate::record::DeliveryState;
+use format::record::DeliveryState;
+use ground::faults::Fault;
+use ground::ids::DestinationName;
 
 const HELP: &str = "\
 Without OLD and NEW, takes the largest library whose sources Cargo has unpacked in two releases below

@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 use super::Error;
 use super::output::Output;
 use super::progress::waiting;
-use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
-use crate::destination::Directory;
-use crate::files;
-use crate::identity::Identity;
-use crate::ids::{DestinationName, SpaceName, UserName};
-use crate::link;
+use crate::delivery::destination::Directory;
+use crate::net::identity::Identity;
+use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
-use crate::token::{Action, Grant, Pattern};
+use disk::files;
+use ground::ids::{DestinationName, SpaceName, UserName};
+use protocol::address::ProxyUrl;
+use protocol::token::{Action, Grant, Pattern};
 
 /// How long to wait for another command that uses the same data.
 const PATIENCE: Duration = Duration::from_secs(600);

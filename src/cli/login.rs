@@ -7,11 +7,11 @@ use super::access::{Login, variable};
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::{Error, config};
-use crate::address::ProxyUrl;
 use crate::agent::{Access, Session};
-use crate::files;
-use crate::link;
-use crate::wire::{Answer, Operation};
+use crate::net::link;
+use disk::files;
+use protocol::address::ProxyUrl;
+use protocol::wire::{Answer, Operation};
 
 /// Remember a proxy and a token, after trying them.
 #[derive(Debug, Args)]

@@ -22,8 +22,12 @@ use std::{io, panic};
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::faults::{Fault, Faulty};
-use crate::{address, agent, config, files, identity, ids, link, proxy, reassembly};
+use crate::net::{identity, link};
+use crate::{agent, config, proxy, restore};
+use disk::files;
+use ground::faults::{Fault, Faulty};
+use ground::ids;
+use protocol::address;
 
 use self::access::AccessArgs;
 use self::output::Output;
@@ -111,7 +115,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
-    Rebuild(#[from] reassembly::Error),
+    Rebuild(#[from] restore::Error),
     #[error(transparent)]
     Name(#[from] ids::Error),
     #[error(transparent)]
@@ -119,9 +123,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     Link(#[from] link::Error),
     #[error(transparent)]
-    Bench(#[from] crate::bench::Error),
+    Bench(#[from] whit_bench::Error),
     #[error(transparent)]
-    Threads(#[from] crate::threads::Error),
+    Threads(#[from] ground::threads::Error),
     /// Said in the command's own words.
     #[error("{text}")]
     Told { fault: Fault, text: String, hint: Option<String> },
@@ -142,8 +146,7 @@ impl Error {
     /// Whether the reader of standard output has stopped, which needs no message.
     fn is_reader_gone(&self) -> bool {
         let (Self::Output(source)
-        | Self::Rebuild(reassembly::Error::Output { source, .. } | reassembly::Error::OutputEnd(source))) =
-            self
+        | Self::Rebuild(restore::Error::Output { source, .. } | restore::Error::OutputEnd(source))) = self
         else {
             return false;
         };
@@ -230,7 +233,7 @@ pub fn run() -> ExitCode {
     let output = Output::new(cli.output.json, cli.output.quiet);
     let result = match runtime() {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
-        Err(source) => Err(crate::threads::Error::Start(source).into()),
+        Err(source) => Err(ground::threads::Error::Start(source).into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::escape;
-use crate::faults::{Fault, Faulty};
+use ground::escape;
+use ground::faults::{Fault, Faulty};
 
 /// Where and how to report. Clones report as one.
 #[derive(Debug, Clone)]

@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{self, Output, to_stderr};
 use crate::agent::Session;
-use crate::escape;
-use crate::monitor::{Monitor, Phase, Silent};
+use ground::escape;
+use ground::monitor::{Monitor, Phase, Silent};
 
 /// Redraws a second: smooth to the eye, nothing to the processor.
 const REDRAWS: u8 = 8;

@@ -16,13 +16,13 @@ use crate::agent::Session;
 use crate::agent::pull::{
     FetchOptions, Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
-use crate::escape;
-use crate::faults::{Fault, io_hint};
-use crate::files;
-use crate::ids::Selector;
-use crate::manifest::EntryPath;
-use crate::reassembly::{self, OutsideLinks};
+use crate::restore::{self, OutsideLinks};
 use crate::store::{self, Store};
+use disk::files;
+use format::manifest::EntryPath;
+use ground::escape;
+use ground::faults::{Fault, io_hint};
+use ground::ids::Selector;
 
 const HELP: &str = "\
 Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the
@@ -149,7 +149,7 @@ fn report_tar(fetched: &Fetched, file: &Path, output: &Output) -> Result<(), Err
 pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     check_plain(output)?;
     let path = match &arguments.path {
-        Some(path) => Some(EntryPath::new(path.as_bytes()).map_err(reassembly::Error::from)?),
+        Some(path) => Some(EntryPath::new(path.as_bytes()).map_err(restore::Error::from)?),
         None => None,
     };
     let open = arguments.access.open(output, Vec::new()).await?;
@@ -157,7 +157,7 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let Aside { fetched, store, .. } = &aside;
         let held = Held { present: &Present::default(), fetched: store };
-        reassembly::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
+        restore::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
         std::io::stdout().flush().map_err(Error::Output)
     })
     .await
@@ -175,7 +175,7 @@ async fn tar(
     let Aside { fetched, store, .. } = &aside;
     let held = Held { present: &Present::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
-    let write = |to: &mut dyn Write| reassembly::write_tar(&fetched.root, &held, links, to);
+    let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &held, links, to);
     match place {
         TarPlace::Output => {
             write(&mut std::io::stdout().lock())?;

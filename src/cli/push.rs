@@ -12,13 +12,13 @@ use crate::agent::push::{Order, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::scan::{Links, Selection};
 use crate::config;
-use crate::destination::Directory;
-use crate::escape;
-use crate::faults::Fault;
-use crate::ids::{AppName, DestinationName};
+use crate::delivery::destination::Directory;
 use crate::proxy::for_app;
-use crate::reassembly::OutsideLinks;
-use crate::record::{DeliveryEvent, DeliveryState};
+use crate::restore::OutsideLinks;
+use format::record::{DeliveryEvent, DeliveryState};
+use ground::escape;
+use ground::faults::Fault;
+use ground::ids::{AppName, DestinationName};
 
 const HELP: &str = "\
 PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
@@ -349,7 +349,7 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::DeliveryReport;
+    use format::record::DeliveryReport;
 
     #[test]
     fn each_note_of_a_delivery_is_a_line_and_no_name_in_it_makes_another() {

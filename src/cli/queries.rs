@@ -6,10 +6,10 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::{AccessArgs, Error};
-use crate::escape;
-use crate::ids::{AppName, Label, Selector};
-use crate::record::{AppSummary, Record};
-use crate::wire::{Answer, Change, ChangeKind, Operation, Statistics};
+use format::record::{AppSummary, Record};
+use ground::escape;
+use ground::ids::{AppName, Label, Selector};
+use protocol::wire::{Answer, Change, ChangeKind, Operation, Statistics};
 
 /// List applications.
 #[derive(Debug, Args)]

@@ -15,10 +15,10 @@ use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config, token};
 use crate::config::Config;
-use crate::faults::Fault;
-use crate::ids::UserName;
-use crate::link;
+use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
+use ground::faults::Fault;
+use ground::ids::UserName;
 
 /// The default port: w-h-i-t on a telephone.
 const PORT: u16 = 9448;

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::embedded::default_space;
 use super::output::{self, Output};
 use super::{Error, config};
-use crate::faults::Fault;
-use crate::identity::{Identity, Listed};
-use crate::ids::{SpaceName, UserName};
-use crate::token::{Action, Grant, Pattern, TokenId};
+use crate::net::identity::{Identity, Listed};
+use ground::faults::Fault;
+use ground::ids::{SpaceName, UserName};
+use protocol::token::{Action, Grant, Pattern, TokenId};
 
 const HELP: &str = "\
 Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is
@@ -94,8 +94,8 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
     }
 }
 
-fn identity_error(error: crate::token::Error) -> Error {
-    crate::identity::Error::Token(error).into()
+fn identity_error(error: protocol::token::Error) -> Error {
+    crate::net::identity::Error::Token(error).into()
 }
 
 fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) -> Result<(), Error> {

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::queries::ask;
 use super::{AccessArgs, Error};
-use crate::faults::Fault;
-use crate::ids::Selector;
-use crate::upkeep::{Collected, LabelFate, Removal, Verified};
-use crate::wire::{Answer, Operation};
+use format::maintenance::{Collected, LabelFate, Removal, Verified};
+use ground::faults::Fault;
+use ground::ids::Selector;
+use protocol::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
 Runs beside pushes and may be interrupted at any point. What pushes and pulls under way may still need stays until

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::places::Relation;
-use crate::address;
-use crate::ids::{AppName, DestinationName};
-use crate::token::Pattern;
+use ground::ids::{AppName, DestinationName};
+use protocol::address;
+use protocol::token::Pattern;
 
 /// A mistake in a key's value.
 #[derive(Debug, thiserror::Error)]

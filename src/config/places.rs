@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use crate::ids::AppName;
+use ground::ids::AppName;
 
 /// The placeholder for the application's name in a destination's path.
 pub const PLACEHOLDER: &str = "{app}";

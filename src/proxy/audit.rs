@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::files::{self, OnPath};
-use crate::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use disk::files::{self, OnPath};
+use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]

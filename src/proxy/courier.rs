@@ -4,13 +4,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spaces::Spaces;
-use crate::deliveries::{Courier, Delivery};
-use crate::destination::Directory;
-use crate::faults::{Fault, Faulty};
-use crate::ids::{AppName, ReleaseId};
-use crate::monitor::Monitor;
-use crate::record::DeliveryReport;
-use crate::wire::Refusal;
+use crate::delivery::destination::Directory;
+use crate::delivery::queue::{Courier, Delivery};
+use format::record::DeliveryReport;
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, ReleaseId};
+use ground::monitor::Monitor;
+use protocol::wire::Refusal;
 
 /// The most notes in a report; the log has all.
 const NOTES_MAX: usize = 10;

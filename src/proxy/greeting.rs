@@ -9,12 +9,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::serving::refuse_unread;
 use super::{Owner, Shared, now, owner};
-use crate::faults::Fault;
-use crate::limits::{REQUEST_HEAD_BYTES_MAX, STRANGER_TRIES_MAX, STRANGER_WINDOW, WINDOW_BYTES_MIN};
-use crate::link::{self, Connection, Receiver, Sender};
-use crate::shares::Share;
-use crate::token::Grant;
-use crate::wire::{Refusal, RequestHead};
+use crate::net::link::{self, Connection, Receiver, Sender};
+use ground::faults::Fault;
+use ground::limits::{REQUEST_HEAD_BYTES_MAX, STRANGER_TRIES_MAX, STRANGER_WINDOW, WINDOW_BYTES_MIN};
+use ground::shares::Share;
+use protocol::token::Grant;
+use protocol::wire::{Refusal, RequestHead};
 
 /// A connection on which a good token was shown, and its shares.
 #[derive(Debug)]

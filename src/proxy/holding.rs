@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Owner;
-use crate::faults::Fault;
-use crate::limits::REQUEST_HELD_FREE;
-use crate::shares::{Share, Shares};
-use crate::wire::Refusal;
+use ground::faults::Fault;
+use ground::limits::REQUEST_HELD_FREE;
+use ground::shares::{Share, Shares};
+use protocol::wire::Refusal;
 
 /// 1 MiB: what is taken at a time.
 const UNIT: usize = 1024 * 1024;

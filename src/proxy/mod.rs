@@ -1,6 +1,8 @@
 //! The proxy's role: it answers requests, keeps spaces, and has releases delivered.
 
 mod audit;
+mod difference;
+mod statistics;
 mod courier;
 mod greeting;
 mod holding;
@@ -26,23 +28,23 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::address::ProxyUrl;
-use crate::blocking;
-use crate::deliveries::{self, Courier, Deliveries};
-use crate::destination::Directory;
-use crate::faults::{Fault, Faulty};
-use crate::files::{self, Lock};
-use crate::identity::{self, Identity};
-use crate::ids::{AppName, DestinationName, SpaceName, UserName};
-use crate::limits::{
+use crate::delivery::destination::Directory;
+use crate::delivery::queue::{self, Courier, Deliveries};
+use crate::net::blocking;
+use crate::net::identity::{self, Identity};
+use crate::net::link::{self, Listener, Sender};
+use crate::store;
+use disk::files::{self, Lock};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, DestinationName, SpaceName, UserName};
+use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
     STRANGER_TIME_MAX, STRANGERS_MAX, WINDOW_BYTES_TOTAL,
 };
-use crate::link::{self, Listener, Sender};
-use crate::shares::Shares;
-use crate::store;
-use crate::token::{Action, Grant};
-use crate::wire::{Answer, Refusal};
+use ground::shares::Shares;
+use protocol::address::ProxyUrl;
+use protocol::token::{Action, Grant};
+use protocol::wire::{Answer, Refusal};
 
 #[doc(hidden)]
 pub use self::courier::for_app;
@@ -67,13 +69,13 @@ pub enum Error {
     Identity(#[from] identity::Error),
     /// The host that agents are to be told.
     #[error(transparent)]
-    Address(#[from] crate::address::Error),
+    Address(#[from] protocol::address::Error),
     /// The socket.
     #[error(transparent)]
     Link(#[from] link::Error),
     /// The queue of deliveries.
     #[error(transparent)]
-    Deliveries(#[from] deliveries::Error),
+    Deliveries(#[from] queue::Error),
     /// Another process has the data folder.
     #[error("{} is in use by another whit", .0.display())]
     InUse(PathBuf),
@@ -409,7 +411,7 @@ impl Granted {
     }
 
     /// Writes down what was done with a release on the token's behalf.
-    fn audit(&self, action: &'static str, app: &AppName, release: crate::ids::ReleaseId) {
+    fn audit(&self, action: &'static str, app: &AppName, release: ground::ids::ReleaseId) {
         self.shared.audit.write(&audit::Entry {
             time: now(),
             action,

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::codec::Turns;
-use crate::ids::ReleaseId;
-use crate::manifest::{EntryPath, Root};
-use crate::reassembly::{Archive, ChunkSource, Error, each_archive, write_archive};
+use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
 use crate::store::{Planted, Store, StoreReader};
+use format::manifest::{EntryPath, Root};
+use ground::ids::ReleaseId;
+use recode::codec::Turns;
 
 /// What came of a proof.
 #[derive(Debug, Default)]

@@ -11,17 +11,18 @@ use super::holding::Holding;
 use super::shelf::SpaceShelf;
 use super::standing::looks;
 use super::{Granted, now, owner, refuse};
-use crate::blocking;
-use crate::crash;
-use crate::deliveries::{Delivery, Events};
-use crate::faults::{Fault, Faulty};
-use crate::limits::{ALIVE_EVERY, WORK_TIME_MAX};
-use crate::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
-use crate::push::{Error, Proxy};
-use crate::record::{DeliveryEvent, DeliveryState, Record};
-use crate::stall::Watch;
-use crate::token::Action;
-use crate::wire::{FromAgent, Open, PushReply, Refusal};
+use crate::delivery::queue::{Delivery, Events};
+use crate::net::blocking;
+use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
+use disk::crash_points;
+use format::record::{DeliveryEvent, DeliveryState, Record};
+use ground::faults::{Fault, Faulty};
+use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
+use ground::stall::Watch;
+use protocol::Error;
+use protocol::push::Proxy;
+use protocol::token::Action;
+use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
 const MESSAGES_AHEAD: usize = 8;
@@ -182,10 +183,10 @@ fn run(
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
-                crash::point("commit.recorded");
+                crash_points::point("commit.recorded");
                 // Deliveries are written down before the push is acknowledged.
                 let events = if dry_run { Vec::new() } else { queue(granted, record, destinations)? };
-                crash::point("commit.queued");
+                crash_points::point("commit.queued");
                 replies.say(reply).map_err(beyond)?;
                 return Ok(events);
             }
@@ -217,7 +218,7 @@ fn run(
 fn queue(
     granted: &Granted,
     record: &Record,
-    destinations: Vec<crate::ids::DestinationName>,
+    destinations: Vec<ground::ids::DestinationName>,
 ) -> Result<Vec<Events>, Refusal> {
     granted.still_holds()?;
     granted.shared.audit.write(&Entry {

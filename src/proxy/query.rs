@@ -8,17 +8,17 @@ use super::audit::Entry;
 use super::push::{Told, Unheard, next_event};
 use super::standing::looks;
 use super::{Granted, Owner, now, owner};
-use crate::blocking;
-use crate::deliveries::Delivery;
-use crate::difference;
-use crate::faults::{Fault, Faulty};
-use crate::ids::{DestinationName, Selector};
-use crate::link::Sender;
-use crate::shares::Share;
-use crate::statistics;
+use crate::delivery::queue::Delivery;
+use crate::net::blocking;
+use crate::net::link::Sender;
+use crate::proxy::difference;
+use crate::proxy::statistics;
 use crate::store::Store;
-use crate::token::Action;
-use crate::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{DestinationName, Selector};
+use ground::shares::Share;
+use protocol::token::Action;
+use protocol::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
 
 /// Rows in one message: with paths of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 200;

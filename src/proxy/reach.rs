@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ids::{AppName, ChunkId};
-use crate::limits::READABLE_CHUNKS_MAX;
-use crate::manifest::{self, NodeRef};
-use crate::reassembly::ChunkReader;
-use crate::recipe::ChunkRef;
-use crate::token::{Grant, Pattern};
+use crate::restore::ChunkReader;
+use format::manifest::{self, NodeRef};
+use format::recipe::ChunkRef;
+use ground::ids::{AppName, ChunkId};
+use ground::limits::READABLE_CHUNKS_MAX;
+use protocol::token::{Grant, Pattern};
 
 /// The applications that a token may read.
 #[derive(Debug, Clone, Default)]

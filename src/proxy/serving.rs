@@ -10,11 +10,11 @@ use tracing::Instrument;
 use super::greeting::{self, Greeted};
 use super::standing::Standing;
 use super::{Granted, Shared, end, owner, pull, push, query, refuse};
-use crate::faults::Fault;
-use crate::limits::STRANGER_WINDOW;
-use crate::link::{Connection, Receiver, Sender};
-use crate::token::Grant;
-use crate::wire::{Open, Operation, Refusal, Request};
+use crate::net::link::{Connection, Receiver, Sender};
+use ground::faults::Fault;
+use ground::limits::STRANGER_WINDOW;
+use protocol::token::Grant;
+use protocol::wire::{Open, Operation, Refusal, Request};
 
 /// How long a refused agent may take to finish its message.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);

@@ -8,23 +8,23 @@ use super::Granted;
 use super::proof::{self, Proof};
 use super::reach::{Reach, Readable};
 
-use crate::basis::Sketch;
-use crate::blocking;
-use crate::compression::{Compressor, LEVEL_DEFAULT};
-use crate::crash;
-use crate::faults::Fault;
-use crate::identity;
-use crate::ids::{AppName, ReleaseId, ShortId, UserName};
-use crate::limits::{ALIVE_EVERY, FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::link::Replies;
-use crate::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
-use crate::pack::{Frame, FrameKind};
-use crate::push::{Proposal, Shelf};
-use crate::reassembly::{self, ChunkReader, SourceError};
-use crate::recipe::ChunkRef;
-use crate::record::{Cost, Record};
+use crate::net::blocking;
+use crate::net::identity;
+use crate::net::link::Replies;
+use crate::restore::{self, ChunkReader, SourceError};
 use crate::store::{Found, Lease, Planted, Store, StoreReader};
-use crate::wire::{Open, Refusal};
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use delta::similar::Sketch;
+use disk::crash_points;
+use format::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use format::record::{Cost, Record};
+use ground::faults::Fault;
+use ground::ids::{AppName, ReleaseId, ShortId, UserName};
+use ground::limits::{ALIVE_EVERY, FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use protocol::wire::{Open, Refusal};
+use protocol::{Proposal, Shelf};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
 const SYNC_BYTES: u64 = 16 * 1024 * 1024;
@@ -280,7 +280,7 @@ impl Shelf for SpaceShelf {
         let mut reader = StoreReader::new(&*self.store);
         let leaves = release.and_then(|release| {
             let root = self.store.root(&release).ok()?;
-            reassembly::leaves(&root, &mut reader).ok()
+            restore::leaves(&root, &mut reader).ok()
         });
         if let Some(leaves) = leaves.as_ref().filter(|_| !self.reach.is_whole()) {
             self.readable.add(leaves);
@@ -387,7 +387,7 @@ impl Shelf for SpaceShelf {
         self.keep_promise(&proposal.segments)?;
         self.keep_nodes(proposal)?;
         self.store.sync().map_err(|error| Refusal::of(&error))?;
-        crash::point("commit.synced");
+        crash_points::point("commit.synced");
         self.report();
         let latest = self.app_latest.as_ref().map(|latest| latest.release);
         let begin = Instant::now();

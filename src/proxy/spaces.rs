@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::files::OnPath;
-use crate::ids::SpaceName;
-use crate::limits::SPACES_OPEN_MAX;
 use crate::store::{self, Options, Store};
+use disk::files::OnPath;
+use ground::ids::SpaceName;
+use ground::limits::SPACES_OPEN_MAX;
 
 /// All spaces below one folder.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Spaces {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub fn names(&self) -> crate::files::Result<Vec<SpaceName>> {
+    pub fn names(&self) -> disk::files::Result<Vec<SpaceName>> {
         let entries = match std::fs::read_dir(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             result => result.on("list", &self.folder)?,

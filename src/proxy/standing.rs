@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Granted;
-use crate::faults::Fault;
-use crate::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
-use crate::token::Grant;
-use crate::wire::Refusal;
+use ground::faults::Fault;
+use ground::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
+use protocol::token::Grant;
+use protocol::wire::Refusal;
 
 /// The present token of a conversation.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
     let actions = first.actions.iter().all(|action| new.actions.contains(action));
     let applications = new.has_all_applications()
         || first.applications.iter().all(|pattern| new.applications.contains(pattern));
-    let destinations = new.destinations.iter().any(crate::token::Pattern::is_any)
+    let destinations = new.destinations.iter().any(protocol::token::Pattern::is_any)
         || first.destinations.iter().all(|pattern| new.destinations.contains(pattern));
     (&new.user, &new.space) == (&first.user, &first.space) && actions && applications && destinations
 }
@@ -83,7 +83,7 @@ pub(super) fn looks() -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Action, Pattern, TokenId};
+    use protocol::token::{Action, Pattern, TokenId};
 
     #[test]
     fn a_token_goes_on_with_one_that_allows_no_less() {

@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use super::courier::for_app;
 use super::{Error, Granted, Shared};
-use crate::destination::Directory;
-use crate::faults::Faulty;
-use crate::files::OnPath;
-use crate::ids::{ChunkId, Selector, SpaceName};
-use crate::manifest::Item;
-use crate::reassembly::{self, ChunkSource};
-use crate::recipe::Recipe;
-use crate::record::Record;
+use crate::delivery::destination::Directory;
+use crate::restore::{self, ChunkSource};
+use crate::store;
 use crate::store::retention::{Eviction, Rules, expire};
-use crate::store::{self, Pass, Store};
-use crate::token::Action;
-use crate::upkeep::{Collected, Incomplete, Removal, Verified};
-use crate::wire::{Answer, Operation, Refusal};
+use crate::store::{Pass, Store};
+use disk::files::OnPath;
+use format::maintenance::{Collected, Incomplete, Removal, Verified};
+use format::manifest::Item;
+use format::recipe::Recipe;
+use format::record::Record;
+use ground::faults::Faulty;
+use ground::ids::{ChunkId, Selector, SpaceName};
+use protocol::token::Action;
+use protocol::wire::{Answer, Operation, Refusal};
 
 /// Chunks read from copies that are stored with one sync: 4 MiB at most.
 const HEALED_TOGETHER: usize = 64;
@@ -250,7 +251,7 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     let mut wanted: Vec<(ChunkId, PathBuf, u64, u32)> = Vec::new();
     let mut seen = HashSet::new();
     let mut at: Option<(PathBuf, u64)> = None;
-    let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
+    let walked = restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
         match item {
             Item::File { path, recipe: Recipe::Chunks, .. } => {
                 use std::os::unix::ffi::OsStrExt;

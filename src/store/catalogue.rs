@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::index::Error;
-use crate::files::{self, OnPath};
-use crate::pack::PackId;
+use disk::files::{self, OnPath};
+use format::pack::PackId;
 
 /// 1 MiB: the catalogue has some 100 B for each pack of 64 MiB.
 const CACHE_BYTES: u64 = 1024 * 1024;

@@ -22,11 +22,11 @@ use super::marking::{Live, mark};
 use super::packs::{self, Pack};
 use super::rewriting::{Alive, Rewriting};
 use super::{Error, Planted, Result, Store};
-use crate::crash;
-use crate::files;
-use crate::ids::{ChunkId, ReleaseId};
-use crate::pack::Frame;
-use crate::upkeep::Collected;
+use disk::crash_points;
+use disk::files;
+use format::maintenance::Collected;
+use format::pack::Frame;
+use ground::ids::{ChunkId, ReleaseId};
 
 /// A pack is rewritten when less than this part of its bytes is alive.
 const ALIVE_PERCENT_MIN: u64 = 60;
@@ -136,7 +136,7 @@ pub fn collect(
     let names = dead(store, &live_now);
     let nothing = names.is_empty();
     store.condemned.replace(names);
-    crash::point("collect.condemned");
+    crash_points::point("collect.condemned");
     *waits_for = waited_for(store);
     if nothing {
         collected.packs = collectable(store).len() as u64;

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Result;
-use crate::files::{self, OnPath};
-use crate::ids::AppName;
+use disk::files::{self, OnPath};
+use ground::ids::AppName;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;

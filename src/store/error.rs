@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::index;
-use crate::escape;
-use crate::faults::{Fault, Faulty};
-use crate::files;
-use crate::ids::{AppName, ReleaseId, Selector};
-use crate::pack::{self, PackId};
-use crate::reassembly;
+use crate::restore;
+use disk::files;
+use format::pack::{self, PackId};
+use ground::escape;
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, ReleaseId, Selector};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub enum Error {
         /// The release.
         release: ReleaseId,
         /// Why not.
-        source: Box<reassembly::Error>,
+        source: Box<restore::Error>,
     },
     /// A record that is none.
     #[error("the record {} is damaged", .path.display())]

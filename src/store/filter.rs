@@ -4,7 +4,7 @@
 //! knows chunks by the first bytes of their ids, as short ids are looked for too.
 // Putze, Sanders and Singler, Cache-, Hash- and Space-Efficient Bloom Filters, 2007: a block holds all bits of a key.
 
-use crate::ids::ShortId;
+use ground::ids::ShortId;
 
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 64;
@@ -76,7 +76,7 @@ fn mixed(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ChunkId;
+    use ground::ids::ChunkId;
 
     #[test]
     fn what_was_added_is_never_denied_and_little_else_is_affirmed() {

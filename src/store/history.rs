@@ -15,9 +15,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::files::{self, OnPath};
-use crate::ids::{Label, ReleaseId};
-use crate::record::Record;
+use disk::files::{self, OnPath};
+use format::record::Record;
+use ground::ids::{Label, ReleaseId};
 
 /// 1 GiB, some ten million pushes. A longer file is not read beyond this.
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -134,8 +134,8 @@ mod tests {
             created: 7,
             user: "ada".parse().expect("a name"),
             labels: (0..sequence % 3).map(|label| format!("v{label}").parse().expect("a label")).collect(),
-            totals: crate::manifest::Totals::default(),
-            cost: crate::record::Cost::default(),
+            totals: format::manifest::Totals::default(),
+            cost: format::record::Cost::default(),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::history::Pushed;
-use crate::ids::{AppName, ReleaseId};
-use crate::record::Record;
+use format::record::Record;
+use ground::ids::{AppName, ReleaseId};
 
 /// The releases of a space in memory.
 #[derive(Debug, Default)]

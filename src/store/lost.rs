@@ -24,9 +24,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use super::packs::{self, Pack};
 use super::place::Place;
 use super::{Result, Store};
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::pack::PackId;
+use disk::files::{self, OnPath};
+use format::pack::PackId;
+use ground::ids::ChunkId;
 
 const BODY_BYTES: usize = 52;
 const ENTRY_BYTES: usize = 56;

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::Store;
-use crate::ids::{ChunkId, ReleaseId};
-use crate::manifest::{self, NodeRef, Root};
-use crate::reassembly::{ChunkReader, SourceError};
-use crate::recipe::ChunkRef;
+use crate::restore::{ChunkReader, SourceError};
+use format::manifest::{self, NodeRef, Root};
+use format::recipe::ChunkRef;
+use ground::ids::{ChunkId, ReleaseId};
 
 /// The names of all live chunks: 8 bytes each. A dead chunk that shares its name with a live one stays.
 #[derive(Debug, Default)]

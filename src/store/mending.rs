@@ -8,10 +8,10 @@ use std::sync::PoisonError;
 use super::history::{self, Pushed};
 use super::records::{RECORD_BYTES_MAX, Records};
 use super::{Error, Result};
-use crate::faults::{Fault, Faulty};
-use crate::files::{self, OnPath};
-use crate::ids::AppName;
-use crate::record::Record;
+use disk::files::{self, OnPath};
+use format::record::Record;
+use ground::faults::{Fault, Faulty};
+use ground::ids::AppName;
 
 /// How the file of a record ends that was found damaged ...
 const DAMAGED: &str = "damaged";

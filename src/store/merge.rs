@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
 use super::place::Place;
-use crate::ids::ChunkId;
-use crate::pack::FooterView;
+use format::pack::FooterView;
+use ground::ids::ChunkId;
 
 /// A source's next entry: its id, its pack's number, the source, its place.
 type Next = (ChunkId, Reverse<u32>, usize, (u32, u32, u32));

@@ -56,14 +56,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use crate::faults::{Fault, Faulty};
-use crate::files;
-use crate::ids::{ChunkId, ReleaseId, Selector, ShortId};
-use crate::manifest::{NodeRef, Root};
-use crate::pack::Frame;
-use crate::reassembly::{ChunkReader, ChunkSource, Rebuilt, SourceError};
-use crate::recipe::ChunkRef;
-use crate::record::Record;
+use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SourceError};
+use disk::files;
+use format::manifest::{NodeRef, Root};
+use format::pack::Frame;
+use format::recipe::ChunkRef;
+use format::record::Record;
+use ground::faults::{Fault, Faulty};
+use ground::ids::{ChunkId, ReleaseId, Selector, ShortId};
 
 use self::collection::Condemned;
 use self::leases::Leases;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Planted;
-use crate::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
+use ground::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
 
 /// The options of a store.
 #[derive(Debug, Clone, Copy)]

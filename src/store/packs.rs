@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use crate::compression::Decompressor;
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::mapping::Mapping;
-use crate::pack::{self, FooterView, FrameKind, FrameView, PackId, TRAILER_BYTES, Trailer};
-use crate::recipe::ChunkRef;
+use delta::compression::Decompressor;
+use disk::files::{self, OnPath};
+use disk::mmap::Mapping;
+use format::pack::{self, FooterView, FrameKind, FrameView, PackId, TRAILER_BYTES, Trailer};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
 
 /// A pack that can be read. Cheap to hold; a map is made at the first read.
 #[derive(Debug)]

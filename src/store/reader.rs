@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::Store;
 use super::packs::Pack;
 use super::place::Place;
-use crate::compression::Decompressor;
-use crate::faults::Faulty;
-use crate::ids::ChunkId;
-use crate::pack::FrameView;
-use crate::reassembly::{ChunkReader, SourceError};
-use crate::recipe::ChunkRef;
+use crate::restore::{ChunkReader, SourceError};
+use delta::compression::Decompressor;
+use format::pack::FrameView;
+use format::recipe::ChunkRef;
+use ground::faults::Faulty;
+use ground::ids::ChunkId;
 
 /// Frames kept decoded by one reader: some 2 MiB; neighbours of the next chunk are mostly in the last.
 const FRAMES_KEPT: usize = 8;
@@ -170,9 +170,9 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::compression::Codec;
-    use crate::pack::{Frame, FrameKind};
     use crate::store::Options;
+    use delta::compression::Codec;
+    use format::pack::{Frame, FrameKind};
 
     #[test]
     fn a_chunk_brought_again_is_read_though_its_neighbours_frame_has_it_damaged() {

@@ -15,8 +15,8 @@ use super::packs::{self, Pack};
 use super::place::Place;
 use super::writer::Shared;
 use super::{Error, Result};
-use crate::ids::{ChunkId, ShortId};
-use crate::pack::PackId;
+use format::pack::PackId;
+use ground::ids::{ChunkId, ShortId};
 
 /// The chunks of packs that the index does not have yet.
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ impl Shared {
 /// The disk is full.
 pub fn write_run(
     index: &Index,
-    packs: &[(u32, PackId, crate::pack::FooterView<'_>)],
+    packs: &[(u32, PackId, format::pack::FooterView<'_>)],
 ) -> Result<super::index::Unnamed> {
     let most = packs.iter().map(|(_, _, footer)| footer.chunk_count() as u64).sum();
     let sources = packs.iter().map(|(number, _, footer)| merge::of_footer(*number, *footer));
@@ -195,7 +195,7 @@ pub fn write_run(
 ///
 /// # Errors
 /// The index is damaged or the disk full.
-pub fn take_in_new(index: &Index, packs: &[(u32, PackId, crate::pack::FooterView<'_>)]) -> Result<()> {
+pub fn take_in_new(index: &Index, packs: &[(u32, PackId, format::pack::FooterView<'_>)]) -> Result<()> {
     if packs.is_empty() {
         return Ok(());
     }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::history::{self, Pushed};
 use super::known::{App, Known};
 use super::{Error, Result};
-use crate::files::{self, OnPath};
-use crate::ids::{AppName, ReleaseId, Selector};
-use crate::record::{AppSummary, Record};
+use disk::files::{self, OnPath};
+use format::record::{AppSummary, Record};
+use ground::ids::{AppName, ReleaseId, Selector};
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;

@@ -11,14 +11,14 @@ use super::packs::{Pack, Packs, check_sealed, sealed_path};
 use super::place::Place;
 use super::unsealed::{self, Unsealed, places};
 use super::{Error, Result, recent, writer};
-use crate::compression::Decompressor;
-use crate::crash;
-use crate::faults::{Fault, Faulty};
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::mapping::Mapping;
-use crate::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
-use crate::recipe::ChunkRef;
+use delta::compression::Decompressor;
+use disk::crash_points;
+use disk::files::{self, OnPath};
+use disk::mmap::Mapping;
+use format::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
+use format::recipe::ChunkRef;
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
 
 /// Chunks of each pack that are looked up at every start, to notice an index that lost entries.
 const SAMPLES: usize = 4;
@@ -113,7 +113,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
         // The map above is gone, and only sealed packs are mapped by others: this file may be cut.
         let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
         file.set_len(valid).on("cut", &path)?;
-        crash::point("recovery.cut");
+        crash_points::point("recovery.cut");
         match writer::finish_file(folder, &mut file, &path, id, footer, valid) {
             Err(error) if error.fault() == Fault::Full => {
                 file.set_len(valid).on("cut", &path)?;
@@ -121,7 +121,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
             }
             sealed => drop(sealed?),
         }
-        crash::point("recovery.sealed");
+        crash_points::point("recovery.sealed");
     }
     if is_unsynced && left.unsealed.is_empty() {
         files::remove(&unsynced)?;
@@ -283,7 +283,7 @@ fn set_aside(index_folder: &Path) -> Result<()> {
     let aside = index_folder.with_extension("damaged");
     files::remove(&aside)?;
     files::rename(index_folder, &aside)?;
-    crash::point("recovery.index");
+    crash_points::point("recovery.index");
     Ok(())
 }
 
@@ -321,10 +321,10 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::compression::Compressor;
-    use crate::pack::{Frame, FrameKind};
-    use crate::reassembly::ChunkSource;
+    use crate::restore::ChunkSource;
     use crate::store::{Options, Store};
+    use delta::compression::Compressor;
+    use format::pack::{Frame, FrameKind};
 
     /// A store as `kill -9` leaves it, with one frame for each content; the open pack is handed to `damage`.
     fn killed(contents: &[&[u8]], damage: impl FnOnce(&fs::File)) -> (tempfile::TempDir, Store) {
@@ -406,7 +406,7 @@ mod tests {
         // The payload of a damaged frame holds a frame that calls other bytes by this chunk's name.
         let victim = ChunkRef { id: ChunkId::of(b"the victim"), bytes: 10 };
         let mut forged = Vec::new();
-        let (codec, payload) = (crate::compression::Codec::Raw, b"the forged".to_vec());
+        let (codec, payload) = (delta::compression::Codec::Raw, b"the forged".to_vec());
         Frame { kind: FrameKind::Content, codec, chunks: vec![victim], payload }.encode(&mut forged);
         let damage = |file: &fs::File| file.write_all_at(b"?", HEADER_BYTES as u64).expect("damaged");
         let (_folder, store) = killed(&[&forged, CONTENTS[1]], damage);

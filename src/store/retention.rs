@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::marking::plain_bytes;
 use super::{Pushed, Result, Store};
-use crate::ids::{AppName, ReleaseId, UserName};
-use crate::token::Pattern;
+use ground::ids::{AppName, ReleaseId, UserName};
+use protocol::token::Pattern;
 
 /// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Retention {
             }
             let is_young =
                 self.keep_within.is_some_and(|within| now.saturating_sub(record.created) < within.as_secs());
-            let fits = |label: &crate::ids::Label| {
+            let fits = |label: &ground::ids::Label| {
                 self.keep_labels.iter().any(|pattern| pattern.matches(label.as_str()))
             };
             if is_young || record.labels.iter().any(fits) {

@@ -10,14 +10,14 @@ use super::collection::Sweep;
 use super::marking::Live;
 use super::packs::{self, Pack};
 use super::{Error, Planted, Result, Store};
-use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
-use crate::crash;
-use crate::faults::{Fault, Faulty};
-use crate::files;
-use crate::ids::ChunkId;
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
-use crate::pack::{Frame, FrameKind, FrameView, frame_bytes};
-use crate::upkeep::Collected;
+use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use disk::crash_points;
+use disk::files;
+use format::maintenance::Collected;
+use format::pack::{Frame, FrameKind, FrameView, frame_bytes};
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
+use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 
 /// 4 MiB: the room that rewriting leaves free, for footers and the index. With less, a dead pack's file is removed before
 /// its index entries, as the index may need that room to remove them; a crash between the two costs a new index.
@@ -257,7 +257,7 @@ impl<'a> Rewriting<'a> {
             }
             Err(error) => return Err(error),
         }
-        crash::point("collect.appended");
+        crash_points::point("collect.appended");
         self.given += alive.bytes;
         collected.packs_removed += 1;
         collected.removed_chunks += alive.dead_chunks;
@@ -361,7 +361,7 @@ impl<'a> Rewriting<'a> {
             if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
                 self.store.writer.seal_now()?;
             }
-            crash::point("collect.sealed");
+            crash_points::point("collect.sealed");
         }
         self.appended_bytes = 0;
         for emptied in self.emptied.drain(..) {
@@ -377,10 +377,10 @@ impl<'a> Rewriting<'a> {
 /// Removes a pack that nothing needs: from the index, then from the disk.
 fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
     store.shared.take_out(&[number])?;
-    crash::point("collect.index");
+    crash_points::point("collect.index");
     store.shared.packs.remove(number);
     files::remove(pack.path())?;
-    crash::point("collect.removed");
+    crash_points::point("collect.removed");
     Ok(())
 }
 

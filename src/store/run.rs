@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 
 use super::filter::{self, Filter};
 use super::place::Place;
-use crate::crash;
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
+use disk::crash_points;
+use disk::files::{self, OnPath};
+use ground::ids::ChunkId;
 
 const MAGIC: [u8; 8] = *b"whitrun2";
 const TRAILER_BYTES: usize = 64;
@@ -93,7 +93,7 @@ impl Run {
             let check = check(&buffer[begin..]);
             buffer.extend_from_slice(&check);
             if buffer.len() >= WRITE_BLOCKS * BLOCK_BYTES || entries.peek().is_none() {
-                crash::half("run.half", &file, &buffer);
+                crash_points::half("run.half", &file, &buffer);
                 file.write_all(&buffer).on("write", &aside)?;
                 buffer.clear();
             }

@@ -20,9 +20,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::basis::Sketch;
-use crate::files;
-use crate::ids::ShortId;
+use delta::similar::Sketch;
+use disk::files;
+use ground::ids::ShortId;
 
 const MAGIC: [u8; 8] = *b"whitskt1";
 const HEAD_BYTES: u64 = MAGIC.len() as u64 + 8;
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     fn sketch(n: u32) -> Sketch {
-        let mut bytes = [0; crate::basis::SKETCH_BYTES];
+        let mut bytes = [0; delta::similar::SKETCH_BYTES];
         blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
         Sketch::from_bytes(bytes)
     }

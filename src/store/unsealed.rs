@@ -9,10 +9,10 @@ use super::packs::{Pack, check_sealed};
 use super::place::Place;
 use super::writer::Shared;
 use super::{Error, Result};
-use crate::files::OnPath;
-use crate::ids::ChunkId;
-use crate::pack::PackId;
-use crate::recipe::ChunkRef;
+use disk::files::OnPath;
+use format::pack::PackId;
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
 
 /// A pack that stays open, and the places of its chunks; it has no number yet.
 #[derive(Debug)]

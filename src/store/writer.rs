@@ -18,11 +18,11 @@ use super::packs::{self, Pack, Packs};
 use super::place::Place;
 use super::recent::{Merger, Recent};
 use super::{Error, Options, Result};
-use crate::crash;
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::limits::PACK_CHUNKS_MAX;
-use crate::pack::{self, Footer, Frame, PackId};
+use disk::crash_points;
+use disk::files::{self, OnPath};
+use format::pack::{self, Footer, Frame, PackId};
+use ground::ids::ChunkId;
+use ground::limits::PACK_CHUNKS_MAX;
 
 /// Packs waiting to be sealed: bounds memory.
 const SEAL_QUEUE: usize = 2;
@@ -198,7 +198,7 @@ impl Writer {
             }
             (state.written, dirty)
         };
-        crash::point("sync.before");
+        crash_points::point("sync.before");
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
@@ -206,7 +206,7 @@ impl Writer {
                 return Err(error.into());
             }
         }
-        crash::point("sync.after");
+        crash_points::point("sync.after");
         self.durable.store(written, Ordering::Release);
         Ok(written)
     }
@@ -279,21 +279,21 @@ impl OpenPack {
 
     /// Writes a frame, or leaves the pack as it was.
     fn append(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<(ChunkId, Place)>> {
-        crash::point("append.before");
-        crash::half("append.half", &self.file, bytes);
+        crash_points::point("append.before");
+        crash_points::half("append.half", &self.file, bytes);
         if let Err(error) = self.file.write_all(bytes).on("write", &self.path) {
             // Nobody has mapped an open pack, so that it may be cut back to its last whole frame.
             self.broken = self.file.set_len(self.bytes).is_err();
             return Err(error.into());
         }
-        crash::point("append.after");
+        crash_points::point("append.after");
         let offset = self.bytes;
         let frame_offset = u32::try_from(offset).map_err(|_| Error::WriteFailed)?;
         let frame_bytes = u32::try_from(bytes.len()).map_err(|_| Error::WriteFailed)?;
         self.footer.add(offset, frame_bytes, frame.kind, frame.chunks.iter().copied());
         self.bytes += u64::from(frame_bytes);
         let mut plain_offset = 0;
-        let place = |chunk: &crate::recipe::ChunkRef| {
+        let place = |chunk: &format::recipe::ChunkRef| {
             let place = Place { pack: self.number, frame_offset, plain_offset, bytes: chunk.bytes };
             plain_offset += chunk.bytes;
             (chunk.id, place)
@@ -381,9 +381,9 @@ pub fn create_file(folder: &Path) -> Result<(PackId, PathBuf, File)> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
-    crash::point("pack.created");
+    crash_points::point("pack.created");
     file.write_all(&pack::header(id)).on("write", &path)?;
-    crash::point("pack.headed");
+    crash_points::point("pack.headed");
     files::sync_folder(&open)?;
     Ok((id, path, file))
 }
@@ -398,15 +398,15 @@ pub fn finish_file(
     bytes: u64,
 ) -> Result<PathBuf> {
     let footer = footer.encode(bytes);
-    crash::point("seal.before");
-    crash::half("seal.half", file, &footer);
+    crash_points::point("seal.before");
+    crash_points::half("seal.half", file, &footer);
     file.write_all(&footer).on("write", path)?;
-    crash::point("seal.footer");
+    crash_points::point("seal.footer");
     file.sync_all().on("sync", path)?;
-    crash::point("seal.synced");
+    crash_points::point("seal.synced");
     let sealed = packs::sealed_path(folder, id);
     files::create_folder(sealed.parent().unwrap_or(folder))?;
     files::rename(path, &sealed)?;
-    crash::point("seal.after");
+    crash_points::point("seal.after");
     Ok(sealed)
 }

@@ -9,8 +9,6 @@ mod clocks;
 mod damage;
 mod disk;
 mod kills;
-#[path = "../it/linked.rs"]
-mod linked;
 mod memory;
 mod points;
 mod trees;

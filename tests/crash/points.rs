@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use whit::crash::POINTS;
+use disk::crash_points::POINTS;
 
 use crate::trees::{self, Shape};
 use crate::world::{APP, Done, Process, World, rounds};

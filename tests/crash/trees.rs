@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use whit::deflate::{Encoder, Method};
+use recode::deflate::{Encoder, Method};
 
-use crate::linked::{Program, link};
+use delta::relink::linked::{Program, link};
 
 /// xorshift64: enough to choose by; its seed is printed.
 #[derive(Debug, Clone)]

@@ -5,23 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use format::chunking::Profile;
+use format::manifest::{Outline, Root, Totals, segment_chunks, shorten};
+use format::record::{Cost, Record};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{ChunkId, Label, ReleaseId};
+use ground::monitor::{Monitor, Silent};
+use protocol::token::{Action, Grant, Pattern};
+use protocol::wire::{
+    Answer, FromAgent, Grown, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
+    pack_names, pack_short_names,
+};
 use serde_bytes::ByteArray;
 use whit::agent::push::{Order, push};
 use whit::agent::scan::{Scan, Selection, scan};
 use whit::agent::{Access, Session};
-use whit::chunking::Profile;
-use whit::faults::{Fault, Faulty};
-use whit::ids::{ChunkId, Label, ReleaseId};
-use whit::link::{self, Connection, Receiver, Sender};
-use whit::manifest::{Outline, Root, Totals, segment_chunks, shorten};
-use whit::monitor::{Monitor, Silent};
-use whit::record::{Cost, Record};
+use whit::net::link::{self, Connection, Receiver, Sender};
 use whit::store::Records;
-use whit::token::{Action, Grant, Pattern};
-use whit::wire::{
-    Answer, FromAgent, Grown, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
-    pack_names, pack_short_names,
-};
 
 use crate::trees::{assert_same, noise, text, write};
 use crate::walker::{raw, raw_segments};

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use recode::codec::{self, Check, Frame, Xz};
+use recode::deflate::{Encoder, Maker, Method};
 use whit::agent::push::Order;
 use whit::agent::receipt::Receipt;
-use whit::codec::{self, Check, Frame, Xz};
-use whit::deflate::{Encoder, Maker, Method};
-use whit::destination::Directory;
+use whit::delivery::destination::Directory;
 use whit::store::Planted;
 
 use crate::program::Home;
@@ -335,7 +335,7 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         write(&source, "README", "Read this.");
         let receipt = world.push_order(&to_web).await;
         assert_same(&source, &world.path("web/current"));
-        let Some(whit::record::DeliveryState::Delivered(report)) =
+        let Some(format::record::DeliveryState::Delivered(report)) =
             receipt.delivered.first().map(|event| &event.state)
         else {
             panic!("{receipt:?}")
@@ -408,7 +408,7 @@ async fn archives_go_to_directories_that_link() {
         let world = World::start_with(|options| {
             for destination in options.destinations.values_mut() {
                 let path = destination.path.clone();
-                *destination = Directory { reuse: whit::reassembly::Reuse::HardLink, ..Directory::new(path) };
+                *destination = Directory { reuse: whit::restore::Reuse::HardLink, ..Directory::new(path) };
             }
         });
         let source = world.path("tree");

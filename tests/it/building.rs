@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use protocol::wire::Operation;
 use whit::agent::push::Order;
 use whit::agent::{Access, Receipt};
-use whit::wire::Operation;
 
 use crate::program::{Home, finish};
 use crate::trees::{assert_same, change_byte, noise, text, write};

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ground::faults::{Fault, Faulty};
+use ground::monitor::{Monitor, Phase};
+use whit::agent::Error;
+use whit::agent::push::Order;
 use whit::agent::scan::{Error as ScanError, Selection};
-use whit::agent::{Error, push::Order};
-use whit::faults::{Fault, Faulty};
-use whit::monitor::{Monitor, Phase};
 
 use crate::trees::{assert_same, noise, some_tree, write};
 use crate::world::{World, order, push_as, push_heard, push_noted, within};

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use whit::codec::{Check, Decoder, EXTREME, Encoder, Format, Frame, Guesser, Method, Xz};
-use whit::container::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
-use whit::deflate::Progress;
+use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
+use recode::codec::{Check, Decoder, EXTREME, Encoder, Format, Frame, Guesser, Method, Xz};
+use recode::deflate::Progress;
 
 use crate::trees::{noise, text};
 

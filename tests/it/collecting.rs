@@ -6,13 +6,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::maintenance::Collected;
+use format::pack::{Frame, FrameKind};
+use protocol::wire::{Answer, Operation};
 use whit::agent::push::Order;
-use whit::compression::{Compressor, LEVEL_DEFAULT};
-use whit::pack::{Frame, FrameKind};
-use whit::reassembly::ChunkSource;
+use whit::restore::ChunkSource;
 use whit::store::{LEASE_LIFE_MAX, LEASE_TIME, Options, Store};
-use whit::upkeep::Collected;
-use whit::wire::{Answer, Operation};
 
 use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker};

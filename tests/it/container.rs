@@ -1,8 +1,8 @@
 //! Whatever the bytes, what was taken apart is put together again; and archives are seen for what they are.
 
 use proptest::prelude::*;
-use whit::container::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
-use whit::deflate::{Encoder, Maker, Method};
+use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
+use recode::deflate::{Encoder, Maker, Method};
 
 /// A length as zip and gzip write it.
 fn number(length: usize) -> u32 {

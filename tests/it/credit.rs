@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 
-use whit::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
-use whit::push::{Action, Agent, Proxy, Telling, Window};
-use whit::wire::{FromAgent, PushReply};
+use ground::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
+use protocol::push::{Action, Agent, Proxy, Telling, Window};
+use protocol::wire::{FromAgent, PushReply};
 
 use crate::push_machines::{Dice, Push};
 use crate::shelf::{Files, Memory, Release, open, release};

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use format::maintenance::{Collected, Verified};
+use format::pack::FrameKind;
+use format::record::{DeliveryEvent, DeliveryState};
+use ground::faults::{Fault, Faulty};
+use protocol::wire::{Answer, Operation};
 use whit::agent::push::Order;
-use whit::faults::{Fault, Faulty};
-use whit::pack::FrameKind;
-use whit::record::{DeliveryEvent, DeliveryState};
-use whit::upkeep::{Collected, Verified};
-use whit::wire::{Answer, Operation};
 
 use crate::program::Home;
 use crate::store::{all, only, payloads};

@@ -7,16 +7,16 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use whit::basis::{SKETCH_BYTES, Sketch};
-use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
-use whit::ids::{ArtifactId, ChunkId};
-use whit::manifest::{
+use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use delta::similar::{SKETCH_BYTES, Sketch};
+use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Thin, decode_node, decode_segment,
     shorten,
 };
-use whit::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, Scanner};
-use whit::recipe::{ChunkRef, Container, Recipe};
-use whit::wire::{
+use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, Scanner};
+use format::recipe::{ChunkRef, Container, Recipe};
+use ground::ids::{ArtifactId, ChunkId};
+use protocol::wire::{
     Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, PullReply, PullRequest, PushReply, Request,
     Section, SegmentBatch, Signed, Sketches, Span, Told,
 };

@@ -1,6 +1,6 @@
 //! The encoder's output never changes, and what it makes is found out again.
 
-use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Progress, Strategy};
+use recode::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Progress, Strategy};
 
 pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let mut step = || {

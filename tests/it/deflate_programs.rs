@@ -3,8 +3,8 @@
 //! `deflate_go.go` wrote Go's lines. Those of pigz are of the streams in what `pigz -p 2 -ncT -LEVEL` of 2.6, with zlib
 //! 1.2.13, wrote. A line has the input, the level, the bytes of the stream and its SHA-256.
 
+use recode::deflate::{Encoder, Guesser, Hint, Maker, Method, Strategy};
 use ring::digest::{SHA256, digest};
-use whit::deflate::{Encoder, Guesser, Hint, Maker, Method, Strategy};
 
 use crate::deflate::{encode, noise, words};
 

@@ -1,11 +1,11 @@
 //! Executables apart and together again: a small one made by hand, and whatever becomes of it.
 
-use proptest::prelude::*;
-use whit::executable::{
+use delta::relink::{
     Agreed, Answer, Error, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, rebuild,
 };
+use proptest::prelude::*;
 
-use crate::linked::{Program, link};
+use delta::relink::linked::{Program, link};
 
 const OLD: Program = Program { functions: 40, changed: None, shift: 0 };
 const NEW: Program = Program { functions: 40, changed: Some(11), shift: 100 };

@@ -8,22 +8,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ground::faults::{Fault, Faulty};
+use ground::limits::PULL_REQUESTS_OPEN;
+use ground::monitor::{Monitor, Silent};
+use protocol::address::ProxyUrl;
+use protocol::push::Window;
+use protocol::wire::{
+    FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
+};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
-use whit::address::ProxyUrl;
 use whit::agent::pull::{PullOptions, pull_tree};
 use whit::agent::push::{Order, push};
 use whit::agent::{Access, Error, Receipt, Session};
-use whit::faults::{Fault, Faulty};
-use whit::identity::Identity;
-use whit::limits::PULL_REQUESTS_OPEN;
-use whit::link::{self, Listener, Receiver, Sender};
-use whit::monitor::{Monitor, Silent};
-use whit::push::Window;
-use whit::reassembly::OutsideLinks;
-use whit::wire::{
-    FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
-};
+use whit::net::identity::Identity;
+use whit::net::link::{self, Listener, Receiver, Sender};
+use whit::restore::OutsideLinks;
 
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, order, within};
@@ -364,7 +364,7 @@ async fn a_push_that_only_drips_is_ended() {
         let world = impatient();
         let build = crate::shelf::release(&(0..200).map(|file| (file, vec![0])).collect());
         let names = build.segments.iter().map(|segment| segment.id.prefix());
-        let told = Told::Full(whit::wire::pack_names(names));
+        let told = Told::Full(protocol::wire::pack_names(names));
         let open = Open { told, ..crate::shelf::open(&build, false) };
         let (_connection, mut sender, mut receiver) = ask(&world, &Operation::Push(open)).await;
         let dripping = async {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use ground::monitor::{Monitor, Phase};
 use whit::agent::Receipt;
-use whit::monitor::{Monitor, Phase};
 
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, order, push_heard, within};

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use whit::compression::Codec;
-use whit::faults::{Fault, Faulty};
-use whit::ids::{ArtifactId, ChunkId};
-use whit::link::{self, Connection, Receiver, Sender};
-use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
-use whit::recipe::{ChunkRef, Container, Recipe};
-use whit::wire::{
+use delta::compression::Codec;
+use format::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
+use format::recipe::{ChunkRef, Container, Recipe};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{ArtifactId, ChunkId};
+use protocol::wire::{
     Basis, Batch, FromAgent, Open, Operation, Parcel, PushReply, Refusal, Request, SegmentBatch, Told,
     pack_names, pack_short_names,
 };
+use whit::net::link::{self, Connection, Receiver, Sender};
 
 use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker, raw, raw_segments};

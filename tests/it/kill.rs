@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use whit::address::ProxyUrl;
+use protocol::address::ProxyUrl;
 use whit::agent::Access;
-use whit::identity::Identity;
+use whit::net::identity::Identity;
 
 use crate::program::{Home, Served};
 use crate::trees::{assert_same, is_slow, noise, write};

@@ -1,22 +1,21 @@
 //! Proxies that lie to whoever pulls: whatever they say, they are not believed, and the directory stays as it was.
 
-use whit::address::ProxyUrl;
-use whit::agent::pull::PullOptions;
-use whit::agent::{Access, Error, Session};
-use whit::compression::Codec;
-use whit::faults::Fault;
-use whit::identity::Identity;
-use whit::ids::ChunkId;
-use whit::link::{self, Listener};
-use whit::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
-use whit::push;
-use whit::reassembly::OutsideLinks;
-use whit::recipe::{ChunkRef, Recipe};
-use whit::record::{Cost, Record};
-use whit::wire::{
+use delta::compression::Codec;
+use format::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
+use format::recipe::{ChunkRef, Recipe};
+use format::record::{Cost, Record};
+use ground::faults::Fault;
+use ground::ids::ChunkId;
+use protocol::address::ProxyUrl;
+use protocol::wire::{
     Answer, Basis, Batch, Change, ChangeKind, Cut, Marks, Operation, Parcel, PullReply, PullRequest, Refusal,
     Request, SegmentBatch, Span, pack_names,
 };
+use whit::agent::pull::PullOptions;
+use whit::agent::{Access, Error, Session};
+use whit::net::identity::Identity;
+use whit::net::link::{self, Listener};
+use whit::restore::OutsideLinks;
 
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, ask_as, pull_with, web, within};
@@ -168,7 +167,7 @@ async fn segments_beyond_what_a_puller_holds_are_refused() {
         let mut says = vec![forged.release(count), outline(&[(0, 0, count)])];
         says.extend((0..batches).map(|_| thin(&vec![segment.clone(); 15])));
         let error = told(says).await;
-        assert!(matches!(error, Error::Push(push::Error::Limit { .. })), "{error}");
+        assert!(matches!(error, Error::Push(protocol::Error::Limit { .. })), "{error}");
     })
     .await;
 }

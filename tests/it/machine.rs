@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use whit::executable::{Kept, normalise_basis};
-use whit::limits::EXECUTABLE_BYTES_MAX;
+use delta::relink::{Kept, normalise_basis};
+use ground::limits::EXECUTABLE_BYTES_MAX;
 
 const FOLDERS: &str = "/usr:/opt:/lib:/root:/home";
 /// 4 MiB: of files from here on it is measured how much memory they take.

@@ -25,7 +25,6 @@ mod flow;
 mod growing;
 mod hostile;
 mod kill;
-mod linked;
 mod lying_proxy;
 mod machine;
 mod many;

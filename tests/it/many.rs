@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use delta::compression::Codec;
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use format::record::{Cost, Record};
+use ground::ids::{ChunkId, Label};
 use whit::agent::push::Order;
-use whit::compression::Codec;
-use whit::ids::{ChunkId, Label};
-use whit::pack::{Frame, FrameKind};
-use whit::reassembly::ChunkSource;
-use whit::recipe::ChunkRef;
-use whit::record::{Cost, Record};
+use whit::restore::ChunkSource;
 use whit::store::retention::Rules;
 use whit::store::{Options, Records, Store};
 
@@ -74,12 +74,12 @@ fn new_chunks_become_runs_of_the_index_while_the_space_is_open_and_runs_stay_few
 fn record(number: u64) -> Record {
     Record {
         app: "app".parse().expect("a name"),
-        release: whit::ids::ReleaseId::of(&number.to_le_bytes()),
+        release: ground::ids::ReleaseId::of(&number.to_le_bytes()),
         sequence: number,
         created: number,
         user: "ada".parse().expect("a name"),
         labels: vec![format!("v{number}").parse().expect("a label")],
-        totals: whit::manifest::Totals::default(),
+        totals: format::manifest::Totals::default(),
         cost: Cost::default(),
     }
 }

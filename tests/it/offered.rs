@@ -5,22 +5,23 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use whit::compression::{Codec, compress_against};
-use whit::executable::{Answer, Kept, Normalised, Offer, Payload, Records, normalise};
-use whit::ids::ChunkId;
-use whit::limits::{
+use delta::compression::{Codec, compress_against};
+use delta::relink::{Answer, Kept, Normalised, Offer, Payload, Records, normalise};
+use format::manifest::{self, Builder, EntryPath, Item, Profile, Shape};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::ChunkId;
+use ground::limits::{
     ANSWER_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, OFFER_BYTES_MAX, OFFERS_MAX,
     PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX,
 };
-use whit::manifest::{self, Builder, EntryPath, Item, Profile, Shape};
-use whit::push::{Action, Agent, Chunks, Error, Proxy, Telling};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::wire::{Basis, Cut, FileAnswer, FileOffer, FromAgent, Marks, Parcel, PushReply, Signed, Span};
+use protocol::Error;
+use protocol::push::{Action, Agent, Chunks, Proxy, Telling};
+use protocol::wire::{Basis, Cut, FileAnswer, FileOffer, FromAgent, Marks, Parcel, PushReply, Signed, Span};
 
-use crate::linked::{Program, link};
 use crate::shelf::{Memory, Release, open};
 use crate::trees::noise;
 use crate::walker::{raw, raw_segments};
+use delta::relink::linked::{Program, link};
 
 const OLD: Program = Program { functions: 300, changed: None, shift: 0 };
 /// Every chunk of it differs.

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use ground::faults::{Fault, Faulty};
+use ground::limits::FOLDER_DEPTH_MAX;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use whit::agent::Error;
 use whit::agent::pull::{PlaceError, Pulled};
-use whit::faults::{Fault, Faulty};
-use whit::limits::FOLDER_DEPTH_MAX;
 
 use crate::trees::{assert_same, change_byte, snapshot, some_tree, write};
 use crate::world::{World, pull_as, within};

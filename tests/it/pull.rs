@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
+use ground::monitor::{Monitor, Phase};
 use whit::agent::pull::{PlaceError, PullOptions, pull_tree};
 use whit::agent::push::Order;
 use whit::agent::{Error, Session};
-use whit::faults::{Fault, Faulty};
-use whit::ids::ChunkId;
-use whit::link;
-use whit::monitor::{Monitor, Phase};
-use whit::reassembly::OutsideLinks;
+use whit::net::link;
+use whit::restore::OutsideLinks;
 
 use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, text, write};
 use crate::world::{World, order, pull_as, pull_with, within};

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use ground::faults::{Fault, Faulty};
+use protocol::wire::{Answer, Operation};
 use whit::agent::push::Order;
 use whit::agent::scan::Selection;
 use whit::agent::{Error, Receipt};
-use whit::faults::{Fault, Faulty};
-use whit::wire::{Answer, Operation};
 
 use crate::trees::{assert_same, change_byte, is_slow, noise, some_tree, text, write};
 use crate::world::{World, ask_as, delivered, order, push_as, releases_as, web, within};
@@ -306,7 +306,7 @@ async fn a_delivery_inside_a_push_is_complete_and_later_ones_cost_no_agent_bytes
             release: format!("app@{}", first.release.short()).parse().expect("a selector"),
             destinations: vec![web()],
         };
-        let session = whit::agent::Session::open(world.access(), &whit::link::Options::default()).await;
+        let session = whit::agent::Session::open(world.access(), &whit::net::link::Options::default()).await;
         let session = session.expect("a session");
         let mut last = None;
         session.ask(&back, |answer| last = Some(answer)).await.expect("delivered");

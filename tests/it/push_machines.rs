@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use proptest::prelude::*;
 use serde_bytes::ByteArray;
 
-use whit::basis::Sketch;
-use whit::compression::{self, Codec, LEVEL_DEFAULT};
-use whit::delta::{Matcher, Signature};
-use whit::ids::{ChunkId, ReleaseId, ShortId};
-use whit::manifest::{self, NodeRef, Root, Totals};
-use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
-use whit::recipe::ChunkRef;
-use whit::record::{DeliveryEvent, DeliveryState};
-use whit::wire::{
+use delta::compression::{self, Codec, LEVEL_DEFAULT};
+use delta::rsync::{Matcher, Signature};
+use delta::similar::Sketch;
+use format::manifest::{self, NodeRef, Root, Totals};
+use format::recipe::ChunkRef;
+use format::record::{DeliveryEvent, DeliveryState};
+use ground::ids::{ChunkId, ReleaseId, ShortId};
+use protocol::Error;
+use protocol::likeness::prefix_of;
+use protocol::push::{Action, Agent, Chunks, Proxy, Segments, Telling};
+use protocol::wire::{
     Basis, Batch, Challenge, FromAgent, Grown, Marks, Open, Parcel, Possession, PushReply, Section,
     SegmentBatch, Signed, Sketches, Span, Told,
 };

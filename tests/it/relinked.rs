@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::archives::zip;
-use crate::linked::{Program, link};
 use crate::program::Home;
 use crate::trees::{assert_same, text, write};
+use delta::relink::linked::{Program, link};
 
 const OLD: Program = Program { functions: 6000, changed: None, shift: 0 };
 /// One function changed.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use whit::basis::Sketch;
-use whit::faults::Fault;
-use whit::ids::{ChunkId, ReleaseId, ShortId};
-use whit::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, Shape, Totals};
-use whit::pack::{Frame, FrameKind};
-use whit::push::{Error, Proposal, Proxy, Shelf};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::record::{Cost, Record};
-use whit::wire::{Batch, FromAgent, Open, PushReply, Refusal, Told};
+use delta::similar::Sketch;
+use format::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, Shape, Totals};
+use format::pack::{Frame, FrameKind};
+use format::recipe::{ChunkRef, Recipe};
+use format::record::{Cost, Record};
+use ground::faults::Fault;
+use ground::ids::{ChunkId, ReleaseId, ShortId};
+use protocol::Error;
+use protocol::push::Proxy;
+use protocol::wire::{Batch, FromAgent, Open, PushReply, Refusal, Told};
+use protocol::{Proposal, Shelf};
 
 use crate::trees::noise;
 use crate::walker::raw_segments;
@@ -145,7 +147,7 @@ impl Shelf for Memory {
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let (mut zstd, mut plain) = (whit::compression::Decompressor::new(), Vec::new());
+        let (mut zstd, mut plain) = (delta::compression::Decompressor::new(), Vec::new());
         let lengths = frame.chunks.iter().map(|chunk| chunk.bytes).collect();
         let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
         let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");

@@ -3,17 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::pack::{Frame, FrameKind, HEADER_BYTES, Scanner};
+use format::recipe::ChunkRef;
+use format::record::{DeliveryEvent, DeliveryState, Record};
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
+use protocol::wire::{Answer, Operation};
 use whit::agent::Receipt;
 use whit::agent::push::Order;
-use whit::compression::{Compressor, LEVEL_DEFAULT};
-use whit::faults::{Fault, Faulty};
-use whit::ids::ChunkId;
-use whit::pack::{Frame, FrameKind, HEADER_BYTES, Scanner};
-use whit::reassembly::ChunkSource;
-use whit::recipe::ChunkRef;
-use whit::record::{DeliveryEvent, DeliveryState, Record};
+use whit::restore::ChunkSource;
 use whit::store::{Options, Store};
-use whit::wire::{Answer, Operation};
 
 use crate::trees::{assert_same, noise, snapshot, some_tree, text, write};
 use crate::world::{World, ask_as, delivered, order, push_as, web, within};
@@ -67,7 +67,7 @@ fn flip(path: &Path, at: usize) {
 pub fn payloads(pack: &Path, kind: FrameKind) -> Vec<std::ops::Range<usize>> {
     let bytes = fs::read(pack).expect("a pack");
     let scanner = Scanner::new(&bytes).expect("a pack");
-    let place = |(offset, frame): (u64, whit::pack::FrameView<'_>)| {
+    let place = |(offset, frame): (u64, format::pack::FrameView<'_>)| {
         let begin = usize::try_from(offset).expect("small") + 16 + 36 * frame.chunks().len();
         begin..begin + frame.payload().len()
     };
@@ -455,7 +455,7 @@ fn digits_that_two_releases_share_are_ambiguous_and_more_digits_are_not() {
     for last in [1, 2] {
         let mut id = [0xab; 32];
         id[20..].fill(last);
-        let release = whit::ids::ReleaseId::from_bytes(id);
+        let release = ground::ids::ReleaseId::from_bytes(id);
         let record = Record {
             app: "app".parse().expect("a name"),
             release,
@@ -463,8 +463,8 @@ fn digits_that_two_releases_share_are_ambiguous_and_more_digits_are_not() {
             created: 0,
             user: "ada".parse().expect("a name"),
             labels: Vec::new(),
-            totals: whit::manifest::Totals::default(),
-            cost: whit::record::Cost::default(),
+            totals: format::manifest::Totals::default(),
+            cost: format::record::Cost::default(),
         };
         records.add(record).expect("written");
     }

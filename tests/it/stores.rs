@@ -9,12 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use format::maintenance::Verified;
+use ground::faults::{Fault, Faulty};
+use protocol::wire::{Answer, Operation};
 use whit::agent::Access;
-use whit::destination::Directory;
-use whit::faults::{Fault, Faulty};
+use whit::delivery::destination::Directory;
 use whit::proxy::{Options, Proxy};
-use whit::upkeep::Verified;
-use whit::wire::{Answer, Operation};
 
 use crate::trees::assert_same;
 use crate::world::{World, ask_as, order, pull_as, push_as, releases_as, web, within};
@@ -82,7 +82,7 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
                 tokio::spawn(old.proxy.take().expect("it was started").run(async { drop(stopped.await) }));
             let records = releases_as(&old.access, "app").await.expect("the old token is accepted");
             let labels: Vec<_> =
-                records.iter().flat_map(|record| &record.labels).map(whit::ids::Label::as_str).collect();
+                records.iter().flat_map(|record| &record.labels).map(ground::ids::Label::as_str).collect();
             assert_eq!(labels, ["v4", "v2", "v1"]);
             let refused = releases_as(&old.revoked, "app").await.expect_err("it was revoked");
             assert_eq!(refused.fault(), Fault::Denied);

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use format::manifest::{EntryPath, Item, Profile, Shape, Totals};
+use format::recipe::ChunkRef;
+use ground::faults::{Fault, Faulty as _};
+use ground::ids::{ChunkId, ReleaseId};
+use ground::limits::STRANGER_TRIES_MAX;
+use protocol::wire::{FromAgent, Marks, Open, Operation, PushReply, SegmentBatch, Told};
 use whit::agent::{Access, Error, Session};
-use whit::faults::{Fault, Faulty as _};
-use whit::ids::{ChunkId, ReleaseId};
-use whit::limits::STRANGER_TRIES_MAX;
-use whit::link;
-use whit::manifest::{EntryPath, Item, Profile, Shape, Totals};
-use whit::recipe::ChunkRef;
-use whit::wire::{FromAgent, Marks, Open, Operation, PushReply, SegmentBatch, Told};
+use whit::net::link;
 
 use crate::program::Home;
 use crate::trees::{noise, write};
@@ -184,7 +184,7 @@ async fn the_same_destination_many_times_is_one_delivery() {
         let release = "app".parse().expect("a selector");
         let question = Operation::Deliver { release, destinations: vec![web(); 64] };
         let answers = ask_as(world.access(), &question).await.expect("delivered");
-        let ended = |answer: &&whit::wire::Answer| format!("{answer:?}").contains("Delivered");
+        let ended = |answer: &&protocol::wire::Answer| format!("{answer:?}").contains("Delivered");
         assert_eq!(answers.iter().filter(ended).count(), 1, "{answers:?}");
         assert_eq!(std::fs::read_dir(world.path("data/deliveries")).expect("a folder").count(), 0);
     })

@@ -1,13 +1,13 @@
 //! Whom a proxy serves, and with what fault it refuses the others.
 
-use whit::address::{Fingerprint, ProxyUrl};
+use ground::faults::{Fault, Faulty};
+use protocol::address::{Fingerprint, ProxyUrl};
+use protocol::token::{Action, TokenId};
+use protocol::wire::{Answer, Operation, Request};
 use whit::agent::push::Order;
 use whit::agent::{Access, Error, Session};
-use whit::faults::{Fault, Faulty};
-use whit::identity::Identity;
-use whit::link;
-use whit::token::{Action, TokenId};
-use whit::wire::{Answer, Operation, Request};
+use whit::net::identity::Identity;
+use whit::net::link;
 
 use crate::trees::write;
 use crate::world::{World, ask_as, now, order, pull_as, push_as, releases_as, token, web, within};

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use format::maintenance::{Collected, Verified};
+use format::pack::Scanner;
+use ground::faults::{Fault, Faulty};
+use protocol::token::Action;
+use protocol::wire::{Answer, Operation};
 use whit::agent::push::Order;
-use whit::faults::{Fault, Faulty};
-use whit::pack::Scanner;
-use whit::token::Action;
-use whit::upkeep::{Collected, Verified};
-use whit::wire::{Answer, Operation};
 
 use crate::trees::{assert_same, change_byte, noise, write};
 use crate::walker::{Step, Walker};

@@ -6,17 +6,17 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use delta::compression::Codec;
+use format::chunking::Profile;
+use format::manifest::shorten;
+use format::record::Record;
+use ground::ids::ChunkId;
+use ground::monitor::Silent;
+use protocol::push::{Action, Agent, Chunks, Segments, Telling};
+use protocol::wire::{Batch, FromAgent, Marks, Open, Operation, PushReply, Request, SegmentBatch, Told};
 use whit::agent::Access;
 use whit::agent::scan::{Located, Scan, Selection, scan};
-use whit::chunking::Profile;
-use whit::compression::Codec;
-use whit::ids::ChunkId;
-use whit::link::{self, Connection, Receiver, Sender};
-use whit::manifest::shorten;
-use whit::monitor::Silent;
-use whit::push::{Action, Agent, Chunks, Segments, Telling};
-use whit::record::Record;
-use whit::wire::{Batch, FromAgent, Marks, Open, Operation, PushReply, Request, SegmentBatch, Told};
+use whit::net::link::{self, Connection, Receiver, Sender};
 
 /// Chunks in one message: few, so that there are many messages, each far within a frame.
 const CHUNKS_PER_BATCH: usize = 4;

@@ -8,20 +8,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use format::record::{DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use ground::ids::{DestinationName, SpaceName};
+use ground::monitor::{Monitor, Phase};
+use protocol::token::{Action, Grant, Pattern};
+use protocol::wire::{Answer, Operation};
+use whit::agent;
 use whit::agent::pull::{PullOptions, Pulled, pull_tree};
 use whit::agent::push::{Order, push};
-use whit::agent::{self, Access, Receipt, Session};
-use whit::destination::Directory;
-use whit::identity::Identity;
-use whit::ids::{DestinationName, SpaceName};
-use whit::link;
-use whit::monitor::{Monitor, Phase};
+use whit::agent::{Access, Receipt, Session};
+use whit::delivery::destination::Directory;
+use whit::net::identity::Identity;
+use whit::net::link;
 use whit::proxy::{Options, Proxy};
-use whit::reassembly::OutsideLinks;
-use whit::record::{DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use whit::restore::OutsideLinks;
 use whit::store::Store;
-use whit::token::{Action, Grant, Pattern};
-use whit::wire::{Answer, Operation};
 
 use crate::trees::is_slow;
 
@@ -235,7 +236,7 @@ pub async fn pull_with(
 ) -> agent::Result<Pulled> {
     let session = Session::open(access, &link::Options::default()).await?;
     let selector = selector.parse().expect("a selector");
-    let monitor: Arc<dyn Monitor> = Arc::new(whit::monitor::Silent);
+    let monitor: Arc<dyn Monitor> = Arc::new(ground::monitor::Silent);
     // As with a push.
     let pulled = Box::pin(pull_tree(&session, &selector, target, options, &monitor)).await;
     session.finish().await;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use whit::compression::{Compressor, LEVEL_DEFAULT};
-use whit::pack::{Frame, FrameKind};
-use whit::reassembly::ChunkSource;
-use whit::record::{Cost, Record};
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::pack::{Frame, FrameKind};
+use format::record::{Cost, Record};
+use whit::restore::ChunkSource;
 use whit::store::{Options, Planted, Store, collect};
 
 use crate::content::{Build, Pool};

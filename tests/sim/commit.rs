@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use whit::reassembly::{ChunkSource, walk};
+use whit::restore::{ChunkSource, walk};
 use whit::store::{LEASE_TIME, Options, Planted, Store, collect};
 
 use crate::content::{Build, Pool};
@@ -83,8 +83,8 @@ fn commit_at(look: u32, planted: Option<Planted>) -> (bool, bool) {
     let root = store.root(&build.release).expect("a root");
     let mut complete = true;
     let mut content = store.reader();
-    walk::<whit::reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
-        if let whit::manifest::Item::Chunk(chunk) = item {
+    walk::<whit::restore::Error>(&root, store.reader().as_mut(), &mut |item| {
+        if let format::manifest::Item::Chunk(chunk) = item {
             complete &= content.read(&chunk, &mut Vec::new()).is_ok();
         }
         Ok(())

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use whit::chunking::Profile;
-use whit::ids::{AppName, ChunkId, ReleaseId};
-use whit::manifest::{Builder, EntryPath, Item, NodeRef, Root, Segment, Shape};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::wire::{Open, Told};
+use format::chunking::Profile;
+use format::manifest::{Builder, EntryPath, Item, NodeRef, Root, Segment, Shape};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::{AppName, ChunkId, ReleaseId};
+use protocol::wire::{Open, Told};
 
 use crate::random::Random;
 
@@ -75,7 +75,7 @@ impl Build {
         let (last, root, nodes) = builder.finish(Shape::Tree).expect("it is within the limits");
         made.extend(last);
         let references = |segment: Segment| {
-            let chunks = whit::manifest::segment_chunks(&segment.bytes).expect("it was just made");
+            let chunks = format::manifest::segment_chunks(&segment.bytes).expect("it was just made");
             (segment.bytes, chunks)
         };
         let segments = made.into_iter().map(references).collect();

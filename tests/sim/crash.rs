@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use whit::pack::Scanner;
+use format::pack::Scanner;
 use whit::store::Store;
 
 use crate::random::Random;

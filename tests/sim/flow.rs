@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use whit::identity::Identity;
-use whit::link::{Connection, Listener, Options, Replies, connect_over, replies};
-use whit::push::{Action, Agent, Chunks, Proxy, Telling, Window};
-use whit::wire::{FromAgent, Operation, PushReply, Request};
+use protocol::push::{Action, Agent, Chunks, Proxy, Telling, Window};
+use protocol::wire::{FromAgent, Operation, PushReply, Request};
+use whit::net::identity::Identity;
+use whit::net::link::{Connection, Listener, Options, Replies, connect_over, replies};
 
 use crate::content::{Build, Pool};
 use crate::link::{AGENT, Memory, PROXY};

@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use whit::ids::{AppName, ChunkId, ReleaseId};
-use whit::manifest::Item;
-use whit::pack::FooterView;
-use whit::reassembly::{ChunkSource, Items};
+use format::manifest::Item;
+use format::pack::FooterView;
+use ground::ids::{AppName, ChunkId, ReleaseId};
+use whit::restore::{ChunkSource, Items};
 use whit::store::{LEASE_TIME, Options, Pass, Planted, Store, collect, verify_packs, verify_releases};
 
 use crate::content::{Build, Draft, Pool};

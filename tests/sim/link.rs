@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use whit::compression::Decompressor;
-use whit::identity::Identity;
-use whit::ids::{ChunkId, ReleaseId, ShortId};
-use whit::link::{Connection, Counters, Listener, Options, connect_over};
-use whit::manifest::{Item, NodeRef, Reference, Root, decode_segment};
-use whit::pack::Frame;
-use whit::push::{Action, Agent, Chunks, Proposal, Proxy, Shelf, Telling};
-use whit::recipe::ChunkRef;
-use whit::record::Record;
-use whit::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
+use delta::compression::Decompressor;
+use format::manifest::{Item, NodeRef, Reference, Root, decode_segment};
+use format::pack::Frame;
+use format::recipe::ChunkRef;
+use format::record::Record;
+use ground::ids::{ChunkId, ReleaseId, ShortId};
+use protocol::push::{Action, Agent, Chunks, Proxy, Telling};
+use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
+use protocol::{Proposal, Shelf};
+use whit::net::identity::Identity;
+use whit::net::link::{Connection, Counters, Listener, Options, connect_over};
 
 use crate::content::{Build, Pool};
 use crate::network::{Network, Sent, Weather};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use whit::link::Datagrams;
+use whit::net::link::Datagrams;
 
 use crate::random::Random;
 

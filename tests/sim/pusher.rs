@@ -4,16 +4,18 @@ use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use whit::basis::Sketch;
-use whit::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
-use whit::faults::Fault;
-use whit::ids::{AppName, ChunkId};
-use whit::link::{Backlog, replies};
-use whit::manifest::shorten;
+use delta::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
+use delta::similar::Sketch;
+use format::manifest::shorten;
+use ground::faults::Fault;
+use ground::ids::{AppName, ChunkId};
+use protocol::Error;
+use protocol::likeness::prefix_of;
+use protocol::push::{Action, Agent, Chunks, Proxy, Segments, Telling};
+use protocol::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span};
+use whit::net::link::{Backlog, replies};
 use whit::proxy::SpaceShelf;
-use whit::push::{Action, Agent, Chunks, Error, Proxy, Segments, Telling, prefix_of};
 use whit::store::Store;
-use whit::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span};
 
 use crate::content::{Build, Pool};
 use crate::random::Random;
@@ -301,6 +303,6 @@ pub fn batch<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Batch {
 fn ids(batch: &Batch) -> Vec<ChunkId> {
     let mut plain = Vec::new();
     let parts =
-        batch.open(&mut whit::compression::Decompressor::new(), &mut plain).expect("it was made here");
+        batch.open(&mut delta::compression::Decompressor::new(), &mut plain).expect("it was made here");
     parts.into_iter().map(|part| ChunkId::of(&plain[part])).collect()
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::sync::atomic::AtomicBool;
 
-use whit::compression::{Compressor, LEVEL_DEFAULT};
-use whit::pack::{Frame, FrameKind, HEADER_BYTES};
-use whit::reassembly::ChunkSource;
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::pack::{Frame, FrameKind, HEADER_BYTES};
+use whit::restore::ChunkSource;
 use whit::store::{Options, Store, collect};
 
 use crate::content::{Build, Pool};
@@ -51,7 +51,7 @@ fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
         }
     };
     let catalogue = index.open_tree("packs").expect("its catalogue");
-    let name = whit::pack::read_header(&last[..HEADER_BYTES]).expect("a header");
+    let name = format::pack::read_header(&last[..HEADER_BYTES]).expect("a header");
     let is_last = |(_, value): &(sled::IVec, sled::IVec)| value[..16] == name.as_bytes()[..];
     let entry = catalogue.iter().map(|entry| entry.expect("readable")).find(is_last);
     let (number, mut value) = entry.expect("it was taken in");

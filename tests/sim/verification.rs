@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use whit::compression::{Compressor, LEVEL_DEFAULT};
-use whit::pack::{Frame, FrameKind};
-use whit::reassembly::ChunkSource;
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::pack::{Frame, FrameKind};
+use whit::restore::ChunkSource;
 use whit::store::{Options, Pass, Store, collect, verify_packs};
 
 use crate::content::{Build, Pool};

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compression::{Codec, Decompressor};
+use delta::compression::{Codec, Decompressor};
 
 /// 256 KiB: plain bytes gathered into one block.
 pub(super) const BLOCK_PLAIN_TARGET: usize = 256 * 1024;

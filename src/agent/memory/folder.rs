@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{Key, MEMORY_BYTES_MAX, Result};
-use crate::files::{self, OnPath};
+use disk::files::{self, OnPath};
 
 /// 512 MiB: what all memories of a user may take.
 pub const TOTAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;

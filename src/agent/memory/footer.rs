@@ -12,9 +12,9 @@ use serde_bytes::{ByteArray, ByteBuf};
 use super::block::{BLOCK_PLAIN_MAX, Block, Listed};
 use super::stat::STAT_BYTES;
 use super::{Confirmed, Key, MEMORY_BYTES_MAX};
-use crate::ids::ChunkId;
-use crate::limits::{MANIFEST_SEGMENTS_MAX, PATH_BYTES_MAX};
-use crate::manifest::{NodeRef, Root};
+use format::manifest::{NodeRef, Root};
+use ground::ids::ChunkId;
+use ground::limits::{MANIFEST_SEGMENTS_MAX, PATH_BYTES_MAX};
 
 /// What a memory begins with: its mark and version.
 pub(super) const HEADER: [u8; 16] = *b"whitmemo\x01\0\0\0\0\0\0\0";

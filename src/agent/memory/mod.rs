@@ -33,12 +33,12 @@ use std::sync::{Mutex, PoisonError};
 use block::{Block, Decoder};
 use footer::Footer;
 
-use crate::address::Fingerprint;
-use crate::faults::{Fault, Faulty};
-use crate::files::{self, OnPath};
-use crate::ids::{AppName, ChunkId, ReleaseId};
-use crate::manifest::{NodeRef, Root};
-use crate::token;
+use disk::files::{self, OnPath};
+use format::manifest::{NodeRef, Root};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, ChunkId, ReleaseId};
+use protocol::address::Fingerprint;
+use protocol::token;
 
 /// 128 MiB: the release of some 3,000,000 chunks, or 50 GB; what would be larger is not remembered.
 pub const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::block::Decoder;
 use super::stat::STAT_BYTES;
 use super::{Memory, Stat};
-use crate::chunking::Profile;
-use crate::manifest::{self, EntryPath, Item};
-use crate::recipe::{ChunkRef, Recipe};
+use format::chunking::Profile;
+use format::manifest::{self, EntryPath, Item};
+use format::recipe::{ChunkRef, Recipe};
 
 /// Chunk references handed over at a time.
 const PART_CHUNKS: usize = 512;

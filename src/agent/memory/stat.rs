@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::files::{self, OnPath};
+use disk::files::{self, OnPath};
 
 /// Bytes of a stat in a memory (FORMAT 8.2).
 pub(in crate::agent) const STAT_BYTES: usize = 32;

@@ -4,9 +4,9 @@ use std::fs::{self, FileTimes, OpenOptions};
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::chunking::Profile;
-use crate::manifest::{Builder, EntryPath, Item, Shape};
-use crate::recipe::{ChunkRef, Recipe};
+use format::chunking::Profile;
+use format::manifest::{Builder, EntryPath, Item, Shape};
+use format::recipe::{ChunkRef, Recipe};
 
 /// Long before now.
 const BEGAN: i64 = 1_700_000_000_000_000_000;

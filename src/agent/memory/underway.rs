@@ -43,7 +43,7 @@ impl Underway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Fingerprint;
+    use protocol::address::Fingerprint;
 
     #[test]
     fn a_push_that_did_not_end_is_noticed_by_the_next() {

@@ -7,9 +7,9 @@ use super::block::{BLOCK_PLAIN_TARGET, Listed};
 use super::footer::{self, CHECK_BYTES, HEADER};
 use super::stat::STAT_BYTES;
 use super::{Error, Key, MEMORY_BYTES_MAX, Result, Stats, WriteOptions, folder};
-use crate::compression::{Compressor, LEVEL_FAST};
-use crate::files::{self, OnPath};
-use crate::manifest::{NodeRef, Root};
+use delta::compression::{Compressor, LEVEL_FAST};
+use disk::files::{self, OnPath};
+use format::manifest::{NodeRef, Root};
 
 /// What a proxy has confirmed.
 #[derive(Debug, Clone, Copy)]

@@ -18,10 +18,10 @@ use rustix::io::Errno;
 use super::super::Result;
 use super::super::memory::Stat;
 use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
-use crate::files::{self, Mount, OnPath};
-use crate::ids::ChunkId;
-use crate::limits::FOLDER_DEPTH_MAX;
-use crate::manifest::{EntryPath, Item, MODE_MASK};
+use disk::files::{self, Mount, OnPath};
+use format::manifest::{EntryPath, Item, MODE_MASK};
+use ground::ids::ChunkId;
+use ground::limits::FOLDER_DEPTH_MAX;
 
 /// The differences between a directory and what a pull put there. Paths are relative.
 #[derive(Debug, Default)]

@@ -6,11 +6,10 @@ use super::super::{Error, Result, blocking};
 use super::fetch::keep_anew;
 use super::held::{Held, Present};
 use super::talk::Talk;
-use crate::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
-use crate::push;
-use crate::reassembly::ChunkSource;
+use crate::restore::ChunkSource;
 use crate::store::Store;
-use crate::wire::{Basis, Parcel, PullReply, PullRequest};
+use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
+use protocol::wire::{Basis, Parcel, PullReply, PullRequest};
 
 impl Talk {
     /// Asks for executables, and keeps the chunks of those that were made; gives how many, and their bytes.
@@ -39,7 +38,7 @@ impl Talk {
             };
             let payload = self.payload(&parcel).await?;
             let (count, plain_bytes) =
-                (parcel.lengths.len() as u64, parcel.plain_bytes().map_err(push::Error::from)?);
+                (parcel.lengths.len() as u64, parcel.plain_bytes().map_err(protocol::Error::from)?);
             bytes += plain_bytes as u64;
             if bytes > bytes_max {
                 return Err(Error::OutOfTurn("more executables than the release has"));
@@ -65,7 +64,7 @@ fn make(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Re
     let Basis::Executable(spans, cuts) = &parcel.basis else {
         return Err(Error::OutOfTurn("a parcel of another kind"));
     };
-    let plain_bytes = parcel.plain_bytes().map_err(push::Error::from)?;
+    let plain_bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let bytes_max = plain_bytes.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
     let held = Held { present, fetched: store };
     let (mut reader, mut older) = (held.reader(), Vec::new());
@@ -77,9 +76,9 @@ fn make(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Re
         }
     }
     let mut plain = Vec::new();
-    match push::make_executable(older, parcel, cuts, payload, &mut plain) {
+    match protocol::transfer::make_executable(older, parcel, cuts, payload, &mut plain) {
         Ok(()) if plain.len() == plain_bytes => Ok(Some(plain)),
-        Ok(()) | Err(push::Error::Mismatch) => Ok(None),
+        Ok(()) | Err(protocol::Error::Mismatch) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

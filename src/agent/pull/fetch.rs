@@ -10,18 +10,17 @@ use super::held::{Held, Present};
 use super::listing::{self, Listing};
 use super::talk::Talk;
 use super::window::{Awaited, Window};
-use crate::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
-use crate::ids::{ReleaseId, Selector};
-use crate::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX};
-use crate::manifest::{self, Reference, Root};
-use crate::monitor::{Monitor, Phase};
-use crate::pack::{Frame, FrameKind};
-use crate::patch;
-use crate::push;
-use crate::reassembly::{ChunkSource, room};
-use crate::record::Record;
+use crate::restore::{ChunkSource, room};
 use crate::store::Store;
-use crate::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
+use delta::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
+use delta::patch;
+use format::manifest::{self, Reference, Root};
+use format::pack::{Frame, FrameKind};
+use format::record::Record;
+use ground::ids::{ReleaseId, Selector};
+use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX};
+use ground::monitor::{Monitor, Phase};
+use protocol::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
 const WINDOW_SEGMENTS: u32 = 64;
@@ -66,7 +65,7 @@ pub async fn fetch(
     let have = present.release();
     let fetched = match fetch_from(session, selector, have, present, store, options, monitor).await {
         // What came stays: only the manifest comes again, in full.
-        Err(Error::Push(push::Error::Mismatch)) if have.is_some() => {
+        Err(Error::Push(protocol::Error::Mismatch)) if have.is_some() => {
             fetch_from(session, selector, None, present, store, options, monitor).await?
         }
         fetched => fetched?,
@@ -103,7 +102,7 @@ async fn fetch_from(
     let segments = listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
     match listing::keep_nodes(&fetched.root, &segments, present, store) {
         Err(Error::Manifest(manifest::Error::OtherRoot { .. })) if is_thin => {
-            Err(push::Error::Mismatch.into())
+            Err(protocol::Error::Mismatch.into())
         }
         kept => kept.map(|()| fetched),
     }
@@ -188,7 +187,7 @@ impl Talk {
 
 /// Decodes chunks that are made from those of the directory.
 fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Vec<u8>> {
-    let bytes = parcel.plain_bytes().map_err(push::Error::from)?;
+    let bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
         return Err(Error::OutOfTurn("a parcel of another kind"));
     };
@@ -206,11 +205,11 @@ fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Sto
     match (&parcel.basis, parcel.codec) {
         (Basis::Patch(_), _) => {
             plain = patch::decompress(payload, &older, bytes)
-                .map_err(|error| push::Error::from(ParcelError::from(error)))?;
+                .map_err(|error| protocol::Error::from(ParcelError::from(error)))?;
         }
         (_, Codec::Raw) if payload.len() == bytes => plain.extend_from_slice(payload),
         _ => compression::decompress_against(&older, payload, bytes, &mut plain)
-            .map_err(|error| push::Error::from(ParcelError::from(error)))?,
+            .map_err(|error| protocol::Error::from(ParcelError::from(error)))?,
     }
     Ok(plain)
 }

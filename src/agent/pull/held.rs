@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::scan::{self, Holder, Scan};
-use crate::ids::{ChunkId, ReleaseId, ShortId};
-use crate::manifest::{self, NodeRef};
-use crate::reassembly::{ChunkReader, ChunkSource, SourceError};
-use crate::recipe::ChunkRef;
+use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::Store;
-use crate::wire::Span;
+use format::manifest::{self, NodeRef};
+use format::recipe::ChunkRef;
+use ground::ids::{ChunkId, ReleaseId, ShortId};
+use protocol::wire::Span;
 
 /// Chunks of the directory that are remembered: some 130 MB. Chunks beyond are fetched again, which
 /// costs bytes, never correctness.

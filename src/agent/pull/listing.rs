@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::super::{Error, Result};
 use super::held::Present;
 use super::talk::Talk;
-use crate::compression::{Compressor, Decompressor, LEVEL_FAST};
-use crate::ids::{ChunkId, Selector};
-use crate::limits::{MANIFEST_SEGMENTS_MAX, PULL_THIN_BYTES_MAX};
-use crate::manifest::{self, NodeRef, Outline, Root, Thin};
-use crate::pack::{Frame, FrameKind};
-use crate::push::{self, SegmentsReplaced, prefix_of};
-use crate::recipe::ChunkRef;
-use crate::record::Record;
 use crate::store::Store;
-use crate::wire::{Marks, PullReply, PullRequest, unpack_names};
+use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
+use format::manifest::{self, NodeRef, Outline, Root, Thin};
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use format::record::Record;
+use ground::ids::{ChunkId, Selector};
+use ground::limits::{MANIFEST_SEGMENTS_MAX, PULL_THIN_BYTES_MAX};
+use protocol::likeness::{SegmentsReplaced, prefix_of};
+use protocol::wire::{Marks, PullReply, PullRequest, unpack_names};
 
 /// The segments of a release, in order.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Talk {
                 bytes += segment.len();
                 if bytes > PULL_THIN_BYTES_MAX {
                     let what = "bytes of thin segments";
-                    return Err(push::Error::Limit { what, max: PULL_THIN_BYTES_MAX }.into());
+                    return Err(protocol::Error::Limit { what, max: PULL_THIN_BYTES_MAX }.into());
                 }
                 listing.thin.insert(place, Thin::decode(&segment)?);
             }

@@ -17,11 +17,11 @@ use serde_bytes::{ByteBuf, Bytes};
 
 use super::super::Result;
 use super::super::memory::{STAT_BYTES, Stat};
-use crate::crash;
-use crate::files::{self, OnPath};
-use crate::ids::ReleaseId;
-use crate::manifest::{EntryPath, Item, decode_segment};
-use crate::recipe::ChunkRef;
+use disk::crash_points;
+use disk::files::{self, OnPath};
+use format::manifest::{EntryPath, Item, decode_segment};
+use format::recipe::ChunkRef;
+use ground::ids::ReleaseId;
 
 const MAGIC: &[u8; 8] = b"whitpull";
 const VERSION: u32 = 1;
@@ -208,11 +208,11 @@ pub(super) fn write(
     let (aside, file) = files::create_aside(path, 0o600)?;
     let mut writer =
         Writer { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
-    crash::half_on(path, ".half", writer.file.get_ref(), MAGIC);
+    crash_points::half_on(path, ".half", writer.file.get_ref(), MAGIC);
     let written = writer.write(beginning, tree, segments, &aside).and_then(|()| {
         let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error).on("write", &aside)?;
         file.sync_all().on("sync", &aside)?;
-        crash::on(path, ".written");
+        crash_points::on(path, ".written");
         Ok(files::rename(&aside, path)?)
     });
     written.inspect_err(|_| drop(std::fs::remove_file(&aside)))

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::escape;
-use crate::faults::{Fault, Faulty};
+use ground::escape;
+use ground::faults::{Fault, Faulty};
 
 /// An error or a report names this many paths, and counts the others.
 const NAMED_MAX: usize = 10;

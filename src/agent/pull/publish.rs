@@ -22,17 +22,17 @@ use super::held::{Held, Present};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
-use crate::blocking::start_whole;
-use crate::chunking::Profile;
-use crate::crash;
-use crate::escape;
-use crate::files::{self, Mount, OnPath};
-use crate::ids::{AppName, ReleaseId, Selector};
-use crate::manifest::{MODE_MASK, Root, Totals};
-use crate::monitor::Monitor;
-use crate::reassembly::{self, ChunkSource, OutsideLinks, TreeOptions};
-use crate::recipe::ChunkRef;
+use crate::net::blocking::start_whole;
+use crate::restore::{self, ChunkSource, OutsideLinks, TreeOptions};
 use crate::store::{self, Store};
+use disk::crash_points;
+use disk::files::{self, Mount, OnPath};
+use format::chunking::Profile;
+use format::manifest::{MODE_MASK, Root, Totals};
+use format::recipe::ChunkRef;
+use ground::escape;
+use ground::ids::{AppName, ReleaseId, Selector};
+use ground::monitor::Monitor;
 
 /// What a pull did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -117,7 +117,7 @@ pub async fn pull_tree(
     let (staging, store) = {
         let monitor = Arc::clone(monitor);
         blocking(move || {
-            crash::point("pull.fetched");
+            crash_points::point("pull.fetched");
             let held = Held { present: &present, fetched: &store };
             let tree = staging.tree();
             let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
@@ -126,7 +126,7 @@ pub async fn pull_tree(
                 outside_links: options.outside_links,
                 ..TreeOptions::default()
             };
-            reassembly::write_tree(&root, &held, &tree, &tree_options, monitor.as_ref())?;
+            restore::write_tree(&root, &held, &tree, &tree_options, monitor.as_ref())?;
             if let Some(was) = &was {
                 was.keep_owner(&tree, mode, monitor.as_ref())?;
             }
@@ -143,7 +143,7 @@ pub async fn pull_tree(
                 .and_then(|segments| mark::write(&staging.next_mark_path(), &beginning, &tree, segments));
             // A disk that is full is not left so.
             written.inspect_err(|_| drop(files::remove(&tree)))?;
-            crash::point("pull.tree");
+            crash_points::point("pull.tree");
             Ok::<_, Error>((staging, store))
         })
         .await?
@@ -156,7 +156,7 @@ pub async fn pull_tree(
             // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
             store.close();
             files::remove(&staging.store())?;
-            crash::point("pull.after");
+            crash_points::point("pull.after");
             Ok::<_, Error>(set_aside)
         };
         // An interrupted pull has either all of this or nothing.
@@ -355,11 +355,11 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
 /// The segments of a release.
 fn segments<'a>(root: &Root, held: &'a Held<'_>) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {
     let mut reader = held.reader();
-    let nodes = reassembly::leaves(root, &mut *reader)?;
+    let nodes = restore::leaves(root, &mut *reader)?;
     Ok(nodes.into_iter().map(move |node| {
         let mut segment = Vec::new();
         let chunk = ChunkRef { id: node.id, bytes: node.bytes };
-        reader.read(&chunk, &mut segment).map_err(reassembly::Error::from)?;
+        reader.read(&chunk, &mut segment).map_err(restore::Error::from)?;
         Ok(segment)
     }))
 }

@@ -28,9 +28,9 @@ use super::super::{Error, Result};
 use super::comparison::{compare, folder_id};
 use super::mark::{Mark, Placed};
 use super::place::{Named, PlaceError};
-use crate::crash;
-use crate::files::{self, Lock, OnPath};
-use crate::monitor::Monitor;
+use disk::crash_points;
+use disk::files::{self, Lock, OnPath};
+use ground::monitor::Monitor;
 
 const MARK: &str = "pulled";
 const NEXT: &str = "pulled-next";
@@ -200,7 +200,7 @@ impl Staging {
         let target = &self.target;
         let was = match rustix::fs::renameat_with(CWD, &ready, CWD, target, RenameFlags::EXCHANGE) {
             Ok(()) => {
-                crash::point("pull.exchanged");
+                crash_points::point("pull.exchanged");
                 files::sync_folder(target.parent().unwrap_or(Path::new("/")))?;
                 ready
             }
@@ -232,7 +232,7 @@ impl Staging {
     /// user had changed in it.
     fn put(&self, was: &Path, aside: SetAside, monitor: &dyn Monitor) -> Result<SetAside> {
         self.dispose(was, monitor)?;
-        crash::point("pull.removed");
+        crash_points::point("pull.removed");
         files::rename(&self.next_mark_path(), &self.mark_path())?;
         Ok(aside)
     }

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::super::{Error, Result};
-use crate::limits::PULL_PROGRESS_TIME_MAX;
-use crate::link::{self, Receiver, Sender};
-use crate::push;
-use crate::stall::Watch;
-use crate::wire::{Parcel, ParcelError, PullReply, PullRequest};
+use crate::net::link::{self, Receiver, Sender};
+use ground::limits::PULL_PROGRESS_TIME_MAX;
+use ground::stall::Watch;
+use protocol::wire::{Parcel, ParcelError, PullReply, PullRequest};
 
 /// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
@@ -91,14 +90,14 @@ impl Talk {
 
     /// The pieces of a parcel.
     pub async fn payload(&mut self, parcel: &Parcel) -> Result<Vec<u8>> {
-        parcel.plain_bytes().map_err(push::Error::from)?;
+        parcel.plain_bytes().map_err(protocol::Error::from)?;
         let mut payload = Vec::new();
         while payload.len() < parcel.payload_bytes as usize {
             let PullReply::Piece(piece) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something inside a parcel"));
             };
             if piece.is_empty() || payload.len() + piece.len() > parcel.payload_bytes as usize {
-                return Err(push::Error::from(ParcelError::Piece).into());
+                return Err(protocol::Error::from(ParcelError::Piece).into());
             }
             payload.extend_from_slice(&piece);
         }

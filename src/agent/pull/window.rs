@@ -5,13 +5,13 @@ use std::collections::{HashSet, VecDeque};
 use super::super::{Error, Result};
 use super::held::Present;
 use super::listing::Listing;
-use crate::ids::ChunkId;
-use crate::manifest::{self, NodeRef, Reference, Thin};
-use crate::push::{Complete, WaitingRoom};
-use crate::reassembly::{self, ChunkReader};
-use crate::recipe::ChunkRef;
+use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
-use crate::wire::Marks;
+use format::manifest::{self, NodeRef, Reference, Thin};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use protocol::transfer::{Complete, WaitingRoom};
+use protocol::wire::Marks;
 
 /// Segments whose chunks were asked for, and which chunks come.
 pub(super) struct Window {
@@ -138,6 +138,6 @@ fn segment_chunks(
     }
     let mut bytes = Vec::new();
     let read = reader.read(&ChunkRef { id: segment.id, bytes: segment.bytes }, &mut bytes);
-    read.map_err(reassembly::Error::from)?;
+    read.map_err(restore::Error::from)?;
     Ok(manifest::segment_chunks(&bytes)?)
 }

@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::chunking::Profile;
-use crate::codec::Turns;
-use crate::container::{self, HEAD_BYTES_MAX, begins_archive};
-use crate::container::{
+use disk::files::{self, OnPath};
+use disk::mmap::Mapping;
+use format::chunking::Profile;
+use format::recipe::{ChunkRef, Container};
+use ground::ids::{ArtifactId, ChunkId};
+use ground::limits::STREAM_CHUNKS_MAX;
+use recode::archive::{self, HEAD_BYTES_MAX, begins_archive};
+use recode::archive::{
     LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart,
 };
-use crate::files::{self, OnPath};
-use crate::ids::{ArtifactId, ChunkId};
-use crate::limits::STREAM_CHUNKS_MAX;
-use crate::mapping::Mapping;
-use crate::recipe::{ChunkRef, Container};
+use recode::codec::Turns;
 
 /// 16 KiB: a smaller archive is one chunk or two.
 const ARCHIVE_BYTES_MIN: u64 = 16 * 1024;
@@ -217,7 +217,7 @@ impl Room for Nested<'_> {
 
     fn hold(&mut self, bytes: u64, fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>) -> Option<Held> {
         if bytes <= NESTED_MEMORY_MAX {
-            return container::Memory.hold(bytes, fill).map(Held::Memory);
+            return archive::Memory.hold(bytes, fill).map(Held::Memory);
         }
         let file = self.0.create().ok()?;
         let mut writer = BufWriter::with_capacity(BUFFER_BYTES, &file);

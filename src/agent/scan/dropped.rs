@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::escape;
-use crate::manifest::EntryPath;
+use format::manifest::EntryPath;
+use ground::escape;
 
 /// The names given of each kind; all entries are counted.
 const NAMES_MAX: usize = 5;

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::RefusedLinks;
-use crate::faults::{Fault, Faulty, io_hint};
-use crate::files;
-use crate::manifest::{self, EntryPath};
-use crate::threads;
+use disk::files;
+use format::manifest::{self, EntryPath};
+use ground::faults::{Fault, Faulty, io_hint};
+use ground::threads;
 
 /// Why a path could not be scanned.
 #[derive(Debug, thiserror::Error)]

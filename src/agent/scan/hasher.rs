@@ -11,12 +11,12 @@ use std::thread::Scope;
 use super::apart::{Archives, Taker};
 use super::sparse::{self, Piece};
 use super::{Error, Part, Parts};
-use crate::chunking::Profile;
-use crate::files::{self, OnPath};
-use crate::ids::ChunkId;
-use crate::monitor::{Monitor, Phase};
-use crate::recipe::ChunkRef;
-use crate::threads;
+use disk::files::{self, OnPath};
+use format::chunking::Profile;
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::monitor::{Monitor, Phase};
+use ground::threads;
 
 /// Chunk references handed over at a time.
 const PART_CHUNKS: usize = 512;

@@ -8,9 +8,9 @@ use super::super::memory::{Recall, Stat};
 use super::Listed;
 use super::hasher::Pool;
 use super::walk::mode_of;
-use crate::manifest::{EntryPath, Item};
-use crate::monitor::{Monitor, Phase};
-use crate::recipe::Recipe;
+use format::manifest::{EntryPath, Item};
+use format::recipe::Recipe;
+use ground::monitor::{Monitor, Phase};
 
 /// Entries handed over together, and chunk references in all but the last of them: a batch is at most 200 KB.
 const BATCH_ENTRIES: usize = 64;

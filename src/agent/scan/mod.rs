@@ -35,12 +35,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::apart::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
-use crate::chunking::Profile;
-use crate::files::OnPath;
-use crate::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
-use crate::monitor::{Monitor, Phase};
-use crate::recipe::{ChunkRef, Recipe};
-use crate::threads;
+use disk::files::OnPath;
+use format::chunking::Profile;
+use format::manifest::{self, Builder, EntryPath, Item, NodeRef, Root, Shape};
+use format::recipe::{ChunkRef, Recipe};
+use ground::monitor::{Monitor, Phase};
+use ground::threads;
 
 /// A scanned tree or file: its root, its segments, and where each chunk can be read again.
 #[derive(Debug)]

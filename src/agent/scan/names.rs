@@ -8,9 +8,9 @@ use std::path::Path;
 use super::Error;
 use super::selection::Patterns;
 use super::walk::{below, child, examine, names_in};
-use crate::limits::LINKS_MAX;
-use crate::manifest::EntryPath;
-use crate::monitor::Silent;
+use format::manifest::EntryPath;
+use ground::limits::LINKS_MAX;
+use ground::monitor::Silent;
 
 /// Identifies a file, whatever its name.
 pub(super) type FileId = (u64, u64);

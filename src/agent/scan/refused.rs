@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::escape;
-use crate::manifest::EntryPath;
+use format::manifest::EntryPath;
+use ground::escape;
 
 /// An error names this many links, which fit on a screen.
 const NAMED_MAX: usize = 20;

@@ -8,7 +8,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::OverrideBuilder;
 
 use super::Error;
-use crate::monitor::Monitor;
+use ground::monitor::Monitor;
 
 /// The file whose patterns, in gitignore syntax, keep paths out of a release.
 pub(super) const IGNORE_FILE: &str = ".whitignore";
@@ -165,8 +165,8 @@ mod tests {
         let exclude = vec!["!given.o".to_owned(), "keep.o".to_owned()];
         let selection = Selection { exclude, ..Selection::default() };
         let mut patterns = selection.patterns().expect("patterns");
-        patterns.enter(Path::new(""), folder.path(), &crate::monitor::Silent);
-        patterns.enter(Path::new("d"), &folder.path().join("d"), &crate::monitor::Silent);
+        patterns.enter(Path::new(""), folder.path(), &ground::monitor::Silent);
+        patterns.enter(Path::new("d"), &folder.path().join("d"), &ground::monitor::Silent);
         let left_out = |path: &str| patterns.left_out(Path::new(path), false).is_some();
         let paths = ["d/a.o", "d/near.o", "d/given.o", "d/keep.o", "d/.whitignore", "d/a.c"];
         assert_eq!(paths.map(left_out), [true, false, false, true, true, false]);

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::chunking::Profile;
-use crate::ids::ChunkId;
-use crate::recipe::ChunkRef;
+use format::chunking::Profile;
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
 
 /// 1 MiB: one read; many times the largest chunk.
 const READ_BYTES: usize = 1024 * 1024;

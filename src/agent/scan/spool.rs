@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::apart::{Streams, Taken};
 use super::{Error, path_below};
-use crate::files::{self, OnPath};
-use crate::manifest::{self, EntryPath, Item};
-use crate::recipe::{ChunkRef, Recipe};
+use disk::files::{self, OnPath};
+use format::manifest::{self, EntryPath, Item};
+use format::recipe::{ChunkRef, Recipe};
 
 /// Kept in memory up to this: the manifest of about 4 GiB.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;

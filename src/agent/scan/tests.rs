@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::address::Fingerprint;
-use crate::ids::ChunkId;
-use crate::monitor::{Counter, Silent};
+use ground::ids::ChunkId;
+use ground::monitor::{Counter, Silent};
+use protocol::address::Fingerprint;
 
 /// Long enough that nothing written before is younger.
 const LATER: i64 = 3_600_000_000_000;

@@ -13,8 +13,8 @@ use super::lister::{Lister, Unheard};
 use super::names::{self, FileId, Name, Names, id_of};
 use super::selection::Patterns;
 use super::{Error, Links, RefusedLinks, Selection, path_below};
-use crate::files::OnPath;
-use crate::manifest::{EntryPath, FOLDER_MODE, Item, Leads, MODE_MASK, Shape, leads, wound_through};
+use disk::files::OnPath;
+use format::manifest::{EntryPath, FOLDER_MODE, Item, Leads, MODE_MASK, Shape, leads, wound_through};
 
 /// Bounds the entries found by following links, so that a link to `/` ends.
 const FOLLOWED_ENTRIES_MAX: u64 = 1_000_000;
@@ -314,7 +314,7 @@ fn would_be_pushed(top: &Top, selection: &Selection, place: &Path) -> Result<boo
     let mut patterns = selection.patterns()?;
     let mut at = PathBuf::new();
     for name in within.components() {
-        patterns.enter(&at, &base.join(&at), &crate::monitor::Silent);
+        patterns.enter(&at, &base.join(&at), &ground::monitor::Silent);
         at.push(name);
         if patterns.left_out(&at, true).is_some() {
             return Ok(false);

@@ -3,10 +3,10 @@
 use std::process::{Command, Stdio};
 
 use super::Ground;
-use crate::bench::error::Result;
-use crate::bench::input::{self, bytes_of};
-use crate::bench::measurement::{Measurement, Situations};
-use crate::bench::process;
+use crate::error::Result;
+use crate::input::{self, bytes_of};
+use crate::measurement::{Measurement, Situations};
+use crate::process;
 
 /// TCP, TLS, the upload.
 const ROUND_TRIPS: u32 = 3;
@@ -14,7 +14,7 @@ const ROUND_TRIPS: u32 = 3;
 /// `tar -c | zstd -3`, unpacked at the other side.
 pub fn upload(ground: &Ground<'_>) -> Result<Situations> {
     let (packed, copy) = (ground.path("new.tar.zst"), ground.path("copy"));
-    std::fs::create_dir(&copy).map_err(|source| crate::files::Error {
+    std::fs::create_dir(&copy).map_err(|source| disk::files::Error {
         action: "create",
         path: copy.clone(),
         source,

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::Ground;
 use super::web::{Server, Traffic};
-use crate::bench::error::{Error, Result};
-use crate::bench::measurement::{Measurement, Situations};
-use crate::bench::process::{self, Ended};
-use crate::files::OnPath;
+use crate::error::{Error, Result};
+use crate::measurement::{Measurement, Situations};
+use crate::process::{self, Ended};
+use disk::files::OnPath;
 
 /// TCP, TLS, the archive's head, the chunks.
 const BITA_ROUND_TRIPS: u32 = 4;

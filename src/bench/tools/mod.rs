@@ -114,7 +114,7 @@ pub fn names() -> Vec<&'static str> {
 pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
     for name in only.iter().chain(skip) {
         if !names().contains(&name.as_str()) {
-            return Err(Error::Tool { name: name.clone() });
+            return Err(Error::Tool { name: name.clone(), known: names() });
         }
     }
     let has = |list: &[String], tool: &Tool| list.iter().any(|name| name == tool.name);

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Ground;
-use crate::bench::error::Result;
-use crate::bench::input::bytes_of;
-use crate::bench::measurement::{Measurement, Situations};
-use crate::bench::process::{self, Ended};
+use crate::error::Result;
+use crate::input::bytes_of;
+use crate::measurement::{Measurement, Situations};
+use crate::process::{self, Ended};
 
 /// TCP, TLS, the upload.
 const ROUND_TRIPS: u32 = 3;

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Ground;
-use crate::bench::error::Result;
-use crate::bench::input::{bytes_below, bytes_of, copy_tree};
-use crate::bench::measurement::{Measurement, Situations};
-use crate::bench::process;
-use crate::files::{self, OnPath};
+use crate::error::Result;
+use crate::input::{bytes_below, bytes_of, copy_tree};
+use crate::measurement::{Measurement, Situations};
+use crate::process;
+use disk::files::{self, OnPath};
 
 /// TCP, TLS, the index, the chunks.
 const CASYNC_ROUND_TRIPS: u32 = 4;

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Ground;
-use crate::bench::error::{Error, Result};
-use crate::bench::measurement::{Load, Measurement, Situations};
-use crate::bench::process::{Running, Stop};
-use crate::files::OnPath;
+use crate::error::{Error, Result};
+use crate::measurement::{Load, Measurement, Situations};
+use crate::process::{Running, Stop};
+use disk::files::OnPath;
 
 /// TCP, the greeting, the module, the arguments with the seed, the transfer, the goodbye.
 const ROUND_TRIPS: u32 = 6;

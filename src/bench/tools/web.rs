@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::bench::error::Result;
-use crate::files::OnPath;
+use crate::error::Result;
+use disk::files::OnPath;
 
 /// More than any request of the tools that are measured.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;

@@ -13,11 +13,11 @@ use rustix::process::Pid;
 use serde::Deserialize;
 
 use super::Ground;
-use crate::bench::error::{Error, Result};
-use crate::bench::input::{Release, copy_tree};
-use crate::bench::measurement::{Load, Measurement, Situations};
-use crate::bench::process::{self, Running, Stop};
-use crate::files::{self, OnPath};
+use crate::error::{Error, Result};
+use crate::input::{Release, copy_tree};
+use crate::measurement::{Load, Measurement, Situations};
+use crate::process::{self, Running, Stop};
+use disk::files::{self, OnPath};
 
 /// Both situations, each from an empty proxy.
 pub fn measure(ground: &Ground<'_>) -> Result<Situations> {

@@ -11,4 +11,4 @@ mod relay;
 
 pub use self::namespace::Namespace;
 pub use self::race::race;
-pub use self::relay::{Counts, Relay};
+pub use self::relay::Relay;

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use super::device::Device;
-use crate::bench::error::{Error, Result};
-use crate::bench::process::{self, Stop};
+use crate::error::{Error, Result};
+use crate::process::{self, Stop};
 
 /// As on most paths.
 const MTU: &str = "1500";

@@ -7,14 +7,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::{Namespace, Relay};
-use crate::bench::error::{Error, Result};
-use crate::bench::input::{Input, Release, copy_tree};
-use crate::bench::measurement::Measurement;
-use crate::bench::prediction::LinkSpec;
-use crate::bench::process::{self, Running, Stop};
-use crate::bench::report::Leg;
-use crate::bench::tools::{Daemon, Proxy, Push};
-use crate::files::{self, OnPath};
+use crate::error::{Error, Result};
+use crate::input::{Input, Release, copy_tree};
+use crate::measurement::Measurement;
+use crate::prediction::LinkSpec;
+use crate::process::{self, Running, Stop};
+use crate::report::Leg;
+use crate::tools::{Daemon, Proxy, Push};
+use disk::files::{self, OnPath};
 
 /// A daemon in a namespace listens within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,8 +79,7 @@ impl Track<'_> {
         let mut serve = self.far.within(daemon.command().arg("--port=873"));
         let serving = Running::spawn(self.stop, serve.stdout(Stdio::null()))?;
         let client = |release: &Release| {
-            let mut client =
-                crate::bench::tools::rsync_client(&["-a", "-z", "--zc=zstd"], &release.folder, address);
+            let mut client = crate::tools::rsync_client(&["-a", "-z", "--zc=zstd"], &release.folder, address);
             client.args(["--contimeout", "10"]);
             self.near.within(&client)
         };
@@ -98,7 +97,7 @@ impl Track<'_> {
         let bring = |release: &Release, name: &str| {
             self.leg(name.to_owned(), || {
                 let ended = process::run(self.stop, &mut client(release))?;
-                crate::bench::tools::rsync_transferred(&ended.out, ended.wall_seconds, ended.load)
+                crate::tools::rsync_transferred(&ended.out, ended.wall_seconds, ended.load)
             })
         };
         let first = bring(&self.input.old, "rsync -az: OLD first")?;

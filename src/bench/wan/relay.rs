@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
-use serde::{Deserialize, Serialize};
 
 use super::device::{Device, PACKET_BYTES_MAX};
-use crate::bench::prediction::LinkSpec;
+use crate::measurement::Counts;
+use crate::prediction::LinkSpec;
 
 /// The queue before a thin link: 170 full packets.
 const QUEUE_BYTES_MIN: f64 = 256.0 * 1024.0;
@@ -22,29 +22,6 @@ const QUEUE_BYTES_MIN: f64 = 256.0 * 1024.0;
 const PACKETS_MAX: usize = 65_536;
 /// Between two looks at whether the relay should end.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-
-/// What crossed one direction.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Packets that arrived.
-    pub packets: u64,
-    /// Their bytes, IP headers included.
-    pub bytes: u64,
-    /// Packets that were lost, at random or before a full queue.
-    pub lost: u64,
-}
-
-impl Counts {
-    /// What came after `before`.
-    #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            packets: self.packets - before.packets,
-            bytes: self.bytes - before.bytes,
-            lost: self.lost - before.lost,
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct Counters {

@@ -23,7 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::tally::Tally;
-use crate::escape;
+use ground::escape;
 
 /// How often to look for sums that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

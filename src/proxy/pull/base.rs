@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use super::super::reach::Reach;
 use super::{read_segment, reference, unreadable};
-use crate::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
-use crate::ids::ReleaseId;
-use crate::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
-use crate::manifest::{self, Gap, NodeRef, Outline};
-use crate::push::{Edges, Older, SegmentsReplaced, prefix_of};
-use crate::reassembly::{self, ChunkReader};
+use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
-use crate::wire::{Marks, Refusal, SegmentBatch};
+use delta::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
+use format::manifest::{self, Gap, NodeRef, Outline};
+use ground::ids::ReleaseId;
+use ground::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
+use protocol::likeness::{Edges, Older, SegmentsReplaced, prefix_of};
+use protocol::wire::{Marks, Refusal, SegmentBatch};
 
 /// 512 KiB: new segments up to this are compressed as small as they get, which takes a second for 2 MB; many
 /// machines may pull at a time.
@@ -35,7 +35,7 @@ impl Base {
         }
         let mut reader = StoreReader::new(store);
         let root = store.root(release).ok()?;
-        let segments = reassembly::leaves(&root, &mut reader).ok()?;
+        let segments = restore::leaves(&root, &mut reader).ok()?;
         let outline = Outline::of(&segments, leaves.iter().copied().map(Some));
         let gaps = outline.gaps(segments.len());
         let older = Older::read(&segments, &gaps, &Edges::new(), |place| {

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use super::base::Base;
 use super::payloads::{Makers, PAYLOADS_BYTES_MAX, name_of};
 use super::read_segment;
-use crate::compression::{self, Codec, LEVEL_DEFAULT};
-use crate::executable::{Kept, MAGIC, normalise_basis};
-use crate::limits::{
+use crate::restore::{self, ChunkReader};
+use crate::store::{Store, StoreReader};
+use delta::compression::{self, Codec, LEVEL_DEFAULT};
+use delta::relink::{Kept, MAGIC, normalise_basis};
+use format::manifest::{self, Item, NodeRef, Thin};
+use format::recipe::{ChunkRef, Recipe};
+use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
     EXECUTABLE_PAYLOAD_MAX,
 };
-use crate::manifest::{self, Item, NodeRef, Thin};
-use crate::push::{Edges, New, Release, Whole};
-use crate::reassembly::{self, ChunkReader};
-use crate::recipe::{ChunkRef, Recipe};
-use crate::store::{Store, StoreReader};
-use crate::wire::{Basis, Cut, Parcel, Span};
+use protocol::likeness::{Edges, New, Release, Whole};
+use protocol::wire::{Basis, Cut, Parcel, Span};
 
 /// One in 8: where less of a file is missing, it was hardly linked anew.
 const MISSING_SHARE: usize = 8;
@@ -75,7 +75,7 @@ fn new_executables(
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
-) -> Result<Vec<File>, reassembly::Error> {
+) -> Result<Vec<File>, restore::Error> {
     let mut files = Vec::new();
     for gap in base.gaps() {
         let mut file: Option<File> = None;
@@ -213,7 +213,7 @@ struct Older<'a, 'b> {
 }
 
 impl Release for Older<'_, '_> {
-    type Error = reassembly::Error;
+    type Error = restore::Error;
 
     fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error> {
         self.segments.get(place as usize).map(|node| read_segment(self.reader, node)).transpose()

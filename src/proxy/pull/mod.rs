@@ -20,24 +20,24 @@ use super::holding::Holding;
 use super::reach::Reach;
 use super::standing::looks;
 use super::{Granted, owner, refuse};
-use crate::blocking;
-use crate::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
-use crate::faults::{Fault, Faulty};
-use crate::ids::{ReleaseId, Selector};
-use crate::limits::{
+use crate::net::blocking;
+use crate::net::link::{Receiver, Sender};
+use crate::restore::{self, ChunkReader, SourceError};
+use crate::store::{Lease, Store, StoreReader};
+use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
+use delta::patch;
+use format::manifest::{NodeRef, Thin};
+use format::recipe::ChunkRef;
+use ground::faults::{Fault, Faulty};
+use ground::ids::{ReleaseId, Selector};
+use ground::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, PULL_REQUESTS_OPEN,
     SEGMENT_BATCH_BYTES,
 };
-use crate::link::{Receiver, Sender};
-use crate::manifest::{NodeRef, Thin};
-use crate::patch;
-use crate::push::{Edges, Likeness};
-use crate::reassembly::{self, ChunkReader, SourceError};
-use crate::recipe::ChunkRef;
-use crate::stall::Watch;
-use crate::store::{Lease, Store, StoreReader};
-use crate::token::Action;
-use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
+use ground::stall::Watch;
+use protocol::likeness::{Edges, Likeness};
+use protocol::token::Action;
+use protocol::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
 
 /// Replies that wait for the link: some 2 MB.
 const REPLIES_AHEAD: usize = 4;
@@ -156,8 +156,8 @@ fn run(
     store.records().touch(&record.app, &record.release);
     let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
     let mut reader = StoreReader::new(&*store);
-    let leaves = reassembly::leaves(&root, &mut reader).map_err(|error| match error {
-        reassembly::Error::Source(error) => unreadable(&error),
+    let leaves = restore::leaves(&root, &mut reader).map_err(|error| match error {
+        restore::Error::Source(error) => unreadable(&error),
         error => Refusal::of(&error),
     })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
@@ -217,7 +217,7 @@ fn unreadable(error: &SourceError) -> Refusal {
     Refusal { hint, ..Refusal::of(error) }
 }
 
-fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<u8>, reassembly::Error> {
+fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<u8>, restore::Error> {
     let mut bytes = Vec::new();
     reader.read(&reference(node), &mut bytes)?;
     Ok(bytes)

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use crate::limits::OFFERS_MAX;
-use crate::recipe::ChunkRef;
+use format::recipe::ChunkRef;
+use ground::limits::OFFERS_MAX;
 
 /// 64 MiB: payloads that are held.
 pub(super) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;

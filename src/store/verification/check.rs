@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::super::packs::{self, Pack};
-use crate::basis::Sketch;
-use crate::compression::Decompressor;
-use crate::ids::{ChunkId, ShortId};
-use crate::pack::{FrameKind, FrameView, HEADER_BYTES};
-use crate::recipe::ChunkRef;
-use crate::upkeep::Damage;
+use delta::compression::Decompressor;
+use delta::similar::Sketch;
+use format::maintenance::Damage;
+use format::pack::{FrameKind, FrameView, HEADER_BYTES};
+use format::recipe::ChunkRef;
+use ground::ids::{ChunkId, ShortId};
 
 /// What a pack's bytes say.
 #[derive(Debug, Default)]

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use self::check::Check;
 use super::packs::{self, Pack};
 use super::{Error, Pushed, Result, Store, recovery};
-use crate::faults::{Fault, Faulty};
-use crate::files;
-use crate::ids::ReleaseId;
-use crate::manifest::Item;
-use crate::pack::PackId;
-use crate::reassembly::{self, ChunkSource};
-use crate::upkeep::{Damage, Incomplete, Verified};
+use crate::restore::{self, ChunkSource};
+use disk::files;
+use format::maintenance::{Damage, Incomplete, Verified};
+use format::manifest::Item;
+use format::pack::PackId;
+use ground::faults::{Fault, Faulty};
+use ground::ids::ReleaseId;
 
 /// How to verify.
 #[derive(Debug, Clone, Copy)]
@@ -202,11 +202,11 @@ enum Completeness {
 fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
     let root = match store.root(release) {
         Ok(root) => root,
-        Err(error) => return unreadable(*release, reassembly::Error::from(error)),
+        Err(error) => return unreadable(*release, restore::Error::from(error)),
     };
     let mut missing = HashSet::new();
     let mut failed = Ok(());
-    let walked = reassembly::walk::<reassembly::Error>(&root, store.reader().as_mut(), &mut |item| {
+    let walked = restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
         if let Item::Chunk(chunk) = item {
             match store.find(&chunk.id) {
                 Ok(None) => drop(missing.insert(chunk.id)),
@@ -225,7 +225,7 @@ fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
 }
 
 /// A manifest that is damaged cannot be read; one that merely could not be read now is an error.
-fn unreadable(release: ReleaseId, error: reassembly::Error) -> Result<Completeness> {
+fn unreadable(release: ReleaseId, error: restore::Error) -> Result<Completeness> {
     if matches!(error.fault(), Fault::Corrupt | Fault::Version) {
         return Ok(Completeness::Unreadable);
     }

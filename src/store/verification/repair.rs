@@ -8,11 +8,11 @@ use super::super::packs::{self, Pack};
 use super::super::place::Place;
 use super::super::{Result, Store};
 use super::check::Check;
-use crate::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
-use crate::crash;
-use crate::files;
-use crate::ids::ChunkId;
-use crate::pack::{FooterView, Frame, FrameKind, FrameView};
+use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use disk::crash_points;
+use disk::files;
+use format::pack::{FooterView, Frame, FrameKind, FrameView};
+use ground::ids::ChunkId;
 
 /// Logs the damage, and marks lost chunks as missing, so that the next push is asked for them.
 pub fn report(store: &Store, pack: &Pack, check: &Check) {
@@ -53,18 +53,18 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
             store.append(&Frame::compress(frame.kind(), parts, &mut compressor))?;
         }
     }
-    crash::point("aside.appended");
+    crash_points::point("aside.appended");
     store.writer.seal_now()?;
-    crash::point("aside.sealed");
+    crash_points::point("aside.sealed");
     if let Some(number) = number {
         store.shared.take_out(&[number])?;
         store.shared.packs.remove(number);
     }
-    crash::point("aside.index");
+    crash_points::point("aside.index");
     let folder = store.shared.folder.join("damaged");
     files::create_folder(&folder)?;
     files::rename(pack.path(), &aside_path(&folder, pack))?;
-    crash::point("aside.renamed");
+    crash_points::point("aside.renamed");
     tracing::warn!(pack = %pack.path().display(), "a damaged pack was set aside; its intact chunks were kept");
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The agent's half of a push against a proxy that replies whatever it likes.
 
-use whit::basis::{SKETCH_BYTES, Sketch};
-use whit::ids::{ChunkId, ReleaseId};
-use whit::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
-use whit::manifest::{NodeRef, Profile, Shape, Totals};
-use whit::push::{Action, Agent, Chunks, Segments, Telling};
-use whit::wire::{Challenge, FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
+use delta::similar::{SKETCH_BYTES, Sketch};
+use format::manifest::{NodeRef, Profile, Shape, Totals};
+use ground::ids::{ChunkId, ReleaseId};
+use ground::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
+use protocol::push::{Action, Agent, Chunks, Segments, Telling};
+use protocol::wire::{Challenge, FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
 
 use super::script::Script;
 
@@ -190,7 +190,7 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
         7 => match script.below(3) {
             0 => PushReply::Done,
             1 => PushReply::Refused(Refusal {
-                fault: whit::faults::Fault::Full,
+                fault: ground::faults::Fault::Full,
                 text: String::new(),
                 hint: None,
             }),

@@ -1,7 +1,7 @@
 //! Any bytes as an archive: planned, taken apart, rebuilt, compared, under small limits.
 
-use whit::codec::{Check, Encoder, Frame, Method, Xz};
-use whit::container::{Limits, Memory, Part, Planner, rebuild, take_apart};
+use recode::archive::{Limits, Memory, Part, Planner, rebuild, take_apart};
+use recode::codec::{Check, Encoder, Frame, Method, Xz};
 
 pub fn run(bytes: &[u8]) {
     let limits = Limits {

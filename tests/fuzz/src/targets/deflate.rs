@@ -1,6 +1,6 @@
 //! An encoder under any settings: what it makes inflates to the same, and its method is proven.
 
-use whit::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
+use recode::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];

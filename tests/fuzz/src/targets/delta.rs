@@ -1,10 +1,10 @@
 //! Signatures, deltas, thin segments and outlines. The first byte says which.
 
-use whit::delta::{Delta, Geometry, Matcher, Signature};
-use whit::ids::ChunkId;
-use whit::manifest::{NodeRef, Outline, Thin, decode_segment, shorten};
-use whit::push::SegmentsReplaced;
-use whit::recipe::ChunkRef;
+use delta::rsync::{Delta, Geometry, Matcher, Signature};
+use format::manifest::{NodeRef, Outline, Thin, decode_segment, shorten};
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use protocol::likeness::SegmentsReplaced;
 
 use super::script::Script;
 

@@ -5,12 +5,12 @@
 
 use std::sync::OnceLock;
 
-use whit::compression::{LEVEL_FAST, compress_against};
-use whit::executable::{
+use delta::compression::{LEVEL_FAST, compress_against};
+use delta::relink::{
     Answer, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, normalise_basis, rebuild,
 };
 
-use super::linked::{Program, link};
+use delta::relink::linked::{Program, link};
 
 const BYTES_MAX: usize = 1 << 18;
 const OLD: Program = Program { functions: 12, changed: None, shift: 0 };

@@ -1,11 +1,11 @@
 //! Segments, nodes, roots, and the reader of a whole manifest.
 
-use whit::ids::{ArtifactId, ChunkId};
-use whit::manifest::{
+use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Totals, decode_node, decode_segment,
     segment_chunks,
 };
-use whit::recipe::{ChunkRef, Container, Recipe};
+use format::recipe::{ChunkRef, Container, Recipe};
+use ground::ids::{ArtifactId, ChunkId};
 
 pub fn run(bytes: &[u8]) {
     match decode_segment(bytes) {

@@ -7,12 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use whit::address::Fingerprint;
+use format::chunking::Profile;
+use format::manifest::{Builder, EntryPath, Item, Shape, decode_segment};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::ChunkId;
+use protocol::address::Fingerprint;
 use whit::agent::memory::{Confirmed, Key, Memory, Stat, Stats, WriteOptions, write};
-use whit::chunking::Profile;
-use whit::ids::ChunkId;
-use whit::manifest::{Builder, EntryPath, Item, Shape, decode_segment};
-use whit::recipe::{ChunkRef, Recipe};
 
 thread_local! {
     /// One file without a name, written over and over.

@@ -9,8 +9,6 @@ mod delta;
 mod deflate;
 mod exclude;
 mod executable;
-#[path = "../../../it/linked.rs"]
-mod linked;
 mod manifest;
 mod memory;
 mod names;

@@ -3,11 +3,11 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use whit::address::{Fingerprint, ProxyUrl};
-use whit::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, Selector, SpaceName, UserName};
-use whit::manifest::{EntryPath, Leads, leads};
-use whit::pack::PackId;
-use whit::token::{Action, Pattern, TokenId};
+use format::manifest::{EntryPath, Leads, leads};
+use format::pack::PackId;
+use ground::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, Selector, SpaceName, UserName};
+use protocol::address::{Fingerprint, ProxyUrl};
+use protocol::token::{Action, Pattern, TokenId};
 
 pub fn run(bytes: &[u8]) {
     path(bytes);

@@ -2,13 +2,13 @@
 //!
 //! The first byte says whether checksums are made right before the bytes are read: a fuzzer cannot guess them.
 
-use whit::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
-use whit::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
-use whit::pack::{
+use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use format::pack::{
     Footer, FooterView, Frame, FrameKind, FrameView, HEADER_BYTES, PackId, Scanner, TRAILER_BYTES, Trailer,
     header, read_header,
 };
-use whit::recipe::ChunkRef;
+use format::recipe::ChunkRef;
+use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };

@@ -3,14 +3,14 @@
 //! A proxy waits for the chunks of a small release, a little different from the one that its space has. The bytes are a
 //! script of parcels. Whatever they say, only chunks that were asked for are kept, each under its own name.
 
-use whit::compression::{Codec, LEVEL_FAST, compress_against};
-use whit::delta::{Matcher, Signature};
-use whit::ids::ChunkId;
-use whit::limits::PARCEL_PLAIN_MAX;
-use whit::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
-use whit::push::{Agent, Proxy, Telling};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::wire::{Basis, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Signed, Span};
+use delta::compression::{Codec, LEVEL_FAST, compress_against};
+use delta::rsync::{Matcher, Signature};
+use format::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
+use format::recipe::{ChunkRef, Recipe};
+use ground::ids::ChunkId;
+use ground::limits::PARCEL_PLAIN_MAX;
+use protocol::push::{Agent, Proxy, Telling};
+use protocol::wire::{Basis, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Signed, Span};
 
 use super::proxy::{Space, base_release};
 use super::script::Script;

@@ -1,6 +1,6 @@
 //! Patches: made of anything they come back, and anything is taken for one.
 
-use whit::patch;
+use delta::patch;
 
 use super::script::Script;
 

@@ -2,9 +2,10 @@
 
 use std::io::{Read, repeat, sink};
 
-use whit::codec::{self, Check, Frame, Xz};
-use whit::container::{Piece, Plan, decode_head, encode_head, rebuild};
-use whit::deflate::Method;
+use recode::archive::{Piece, Plan, decode_head, encode_head, rebuild};
+use recode::codec;
+use recode::codec::{Check, Frame, Xz};
+use recode::deflate::Method;
 
 /// 1 MiB: content is made up as far as this.
 const CONTENT_BYTES: u64 = 1 << 20;

@@ -5,23 +5,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-use whit::basis::{SKETCH_BYTES, Sketch};
-use whit::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
-use whit::faults::Fault;
-use whit::ids::{ChunkId, ReleaseId, ShortId};
-use whit::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, MESSAGE_BYTES_MAX};
-use whit::manifest::{
+use delta::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
+use delta::similar::{SKETCH_BYTES, Sketch};
+use format::manifest::{
     EntryPath, Item, NodeRef, Outline, Profile, Reference, Root, Shape, Totals, segment_chunks, shorten,
 };
-use whit::pack::Frame;
-use whit::push::{Proposal, Proxy, Shelf};
-use whit::reassembly::{self, ChunkReader, SourceError, walk};
-use whit::recipe::{ChunkRef, Recipe};
-use whit::record::Record;
-use whit::wire::{
+use format::pack::Frame;
+use format::recipe::{ChunkRef, Recipe};
+use format::record::Record;
+use ground::faults::Fault;
+use ground::ids::{ChunkId, ReleaseId, ShortId};
+use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, MESSAGE_BYTES_MAX};
+use protocol::push::Proxy;
+use protocol::wire::{
     Batch, FromAgent, Grown, Open, Parcel, PushReply, Refusal, SegmentBatch, Sketches, Told, pack_names,
     pack_short_names,
 };
+use protocol::{Proposal, Shelf};
+use whit::restore;
+use whit::restore::{ChunkReader, SourceError, walk};
 
 use super::parcel::basis;
 use super::script::Script;
@@ -411,13 +413,12 @@ impl Shelf for Space {
             assert!(self.is_complete(bytes), "a release is committed that cannot be rebuilt");
         }
         let open = &proposal.open;
-        let refuse = |error: &reassembly::Error| Refusal::of(error);
+        let refuse = |error: &restore::Error| Refusal::of(error);
         let root = Root::above(open.profile, open.shape, open.totals, proposal.segments, |node| {
             self.chunks.insert(node.node.id, node.bytes);
         });
         let root = root.map_err(|error| Refusal::of(&error))?;
-        walk::<reassembly::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(()))
-            .map_err(|e| refuse(&e))?;
+        walk::<restore::Error>(&root, &mut Shown(&self.chunks), &mut |_| Ok(())).map_err(|e| refuse(&e))?;
         Ok((super::wire::record(), false))
     }
 }

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use whit::deliveries::Delivery;
-use whit::ids::ReleaseId;
+use ground::ids::ReleaseId;
+use whit::delivery::queue::Delivery;
 use whit::store::Records;
 
 pub fn run(bytes: &[u8]) {

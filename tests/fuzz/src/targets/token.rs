@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use protocol::token::{Error, Issuer, verify};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use whit::token::{Error, Issuer, verify};
 
 const NOW: u64 = 1_750_000_000;
 const SEED: [u8; 32] = [7; 32];

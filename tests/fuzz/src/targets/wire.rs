@@ -2,20 +2,20 @@
 
 use std::fmt::Debug;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use whit::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
-use whit::faults::Fault;
-use whit::ids::{ChunkId, ReleaseId};
-use whit::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
-use whit::manifest::{NodeRef, Outline, Profile, Shape, Totals};
-use whit::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
-use whit::token::{Action, Grant, Pattern, TokenId};
-use whit::wire::{
+use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use format::manifest::{NodeRef, Outline, Profile, Shape, Totals};
+use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use ground::faults::Fault;
+use ground::ids::{ChunkId, ReleaseId};
+use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
+use protocol::token::{Action, Grant, Pattern, TokenId};
+use protocol::wire::{
     Answer, Basis, Batch, Change, ChangeKind, FromAgent, Marks, Open, Operation, Parcel, ProxyInfo,
     PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, SizeClass, Span,
     Statistics, Told, UserStatistics, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// More marks than any list in one message has.
 const MARKS_READ: usize = 1_000_000;
@@ -243,7 +243,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         expires: None,
         now: 1_700_000_000,
     };
-    let select = |text| word::<whit::ids::Selector>(text);
+    let select = |text| word::<ground::ids::Selector>(text);
     let root = super::manifest::seeds().pop().expect("a root");
     [
         (0, encode(&Request::new("whit1.a.b", &push))),

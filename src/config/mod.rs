@@ -1,0 +1,385 @@
+//! The proxy's configuration file and the folders that whit uses (docs/CONFIG.md).
+
+mod mistake;
+mod places;
+
+pub use mistake::Mistake;
+pub use places::{Relation, relation};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::delivery::destination::Directory;
+use crate::proxy::UpkeepOptions;
+use crate::restore::{OutsideLinks, Reuse};
+use crate::store::retention::{Retention, Rules};
+use disk::files;
+use ground::faults::{Fault, Faulty};
+use ground::ids::DestinationName;
+use protocol::address;
+use protocol::token::Pattern;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// It is not TOML, or has keys or values that mean nothing.
+    #[error("{}: {source}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A key whose value is a mistake.
+    #[error("{}: {key}: {mistake}", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key, with those above it.
+        key: String,
+        /// The mistake.
+        mistake: Mistake,
+    },
+    /// No folder to keep data in.
+    #[error("there is no folder for whit's data: neither {0} nor HOME is set")]
+    NoHome(&'static str),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            _ => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::NoHome(name) => Some(format!("set {name}, or give --data DIR")),
+            Self::Syntax { source, .. } => {
+                let meant = mistake::suggestion(source.message()).map(|word| format!("is `{word}` meant? "));
+                Some(format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default()))
+            }
+            Self::Key { mistake, .. } => Some(mistake.hint().to_owned()),
+        }
+    }
+}
+
+/// `whit serve`'s configuration file. Everything is optional; flags on the command line come first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// The host that agents are told.
+    pub public_host: Option<String>,
+    /// MiB of the disk that pushes must leave free.
+    pub reserve_mib: Option<u64>,
+    /// MiB of rebuilt archives that a space keeps for the next delivery; 1024 unless told otherwise, 0 for none.
+    pub rebuilt_mib: Option<u64>,
+    /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
+    #[serde(default)]
+    pub keep: Vec<KeepConfig>,
+    /// MiB of packs a space may take; beyond that, releases of applications with more than their fair share are evicted.
+    pub size_max_mib: Option<u64>,
+    /// Minutes between two collections of garbage; 60 unless told otherwise, 0 for never.
+    pub collect_minutes: Option<u64>,
+    /// Days between two checks of everything stored; 7 unless told otherwise, 0 for never.
+    pub verify_days: Option<u64>,
+    /// Minutes after which an unused space is closed; 10 by default, 0 for never.
+    pub idle_minutes: Option<u64>,
+    /// Where releases can be delivered, by name.
+    #[serde(default)]
+    pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+}
+
+/// What an application keeps. A release stays while any of these keeps it; the latest always stays.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Which applications: a name, or a pattern like `web-*`.
+    pub app: Pattern,
+    /// The number of newest releases.
+    pub last: Option<usize>,
+    /// Releases pushed at most this many days before the latest.
+    pub days: Option<u64>,
+    /// Releases with a label that fits one of these.
+    #[serde(default)]
+    pub labels: Vec<Pattern>,
+}
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum DestinationConfig {
+    /// A folder with releases and a `current` link.
+    Dir {
+        /// The folder; `{app}` in it stands for the application's name.
+        path: PathBuf,
+        /// Copies kept, the current one included.
+        keep: Option<usize>,
+        /// How unchanged files are taken over.
+        reuse: Option<ReuseConfig>,
+        /// Whether to deliver links that lead outside a release; no by default.
+        #[serde(default)]
+        outside_links: bool,
+    },
+}
+
+/// How a directory takes over unchanged files of its last release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReuseConfig {
+    /// By reflink where the file system can, else by copy: each release is independent.
+    Copy,
+    /// By hard link where there is no reflink: saves space, for applications that never change their files.
+    Hardlink,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// More is no configuration.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// It cannot be read, or says something that has no meaning.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&files::read_bounded(path, CONFIG_BYTES_MAX)?, path)
+    }
+
+    /// Reads what a configuration file holds; `path` names it in errors.
+    ///
+    /// # Errors
+    /// It says something that has no meaning.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
+        let config: Self = toml::from_slice(bytes)
+            .map_err(|source| Error::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        match config.mistake() {
+            Some((key, mistake)) => Err(Error::Key { path: path.to_owned(), key, mistake }),
+            None => Ok(config),
+        }
+    }
+
+    /// Returns the first key whose value is a mistake.
+    fn mistake(&self) -> Option<(String, Mistake)> {
+        if let Some(Err(error)) = self.public_host.as_deref().map(address::check_host) {
+            return Some(("public_host".to_owned(), Mistake::Host(error)));
+        }
+        if self.size_max_mib == Some(0) {
+            return Some(("size_max_mib".to_owned(), Mistake::Nothing));
+        }
+        for (place, rule) in self.keep.iter().enumerate() {
+            let covers = |earlier: &&KeepConfig| earlier.app == Pattern::any() || earlier.app == rule.app;
+            if let Some(earlier) = self.keep[..place].iter().find(covers) {
+                let key = format!("keep, rule {}, app", place + 1);
+                return Some((key, Mistake::Unreached(earlier.app.clone())));
+            }
+        }
+        let mut earlier: Vec<(&DestinationName, &Path)> = Vec::new();
+        for (name, DestinationConfig::Dir { path, keep, .. }) in &self.destinations {
+            let found = |key: &str, mistake| Some((format!("destinations.{name}.{key}"), mistake));
+            if !path.is_absolute() {
+                return found("path", Mistake::Relative(path.clone()));
+            }
+            if let Some(text) = places::unknown_placeholder(path) {
+                return found("path", Mistake::Placeholder(text));
+            }
+            if *keep == Some(0) {
+                return found("keep", Mistake::Nothing);
+            }
+            for (other, other_path) in &earlier {
+                if let Some((relation, app)) = places::relation(path, other_path) {
+                    let other = (*other).clone();
+                    return found("path", Mistake::Destination { relation, other, app });
+                }
+            }
+            earlier.push((name, path));
+        }
+        None
+    }
+
+    /// Checks the destinations of the file at `path` against the folder of the proxy's own data.
+    ///
+    /// # Errors
+    /// [`Error::Key`] for a destination that lies in the data folder, or holds it.
+    pub fn check_data(&self, path: &Path, data: &Path) -> Result<(), Error> {
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        for (name, DestinationConfig::Dir { path: place, .. }) in &self.destinations {
+            if let Some((relation, app)) = places::relation(place, &data) {
+                let (path, key) = (path.to_owned(), format!("destinations.{name}.path"));
+                return Err(Error::Key { path, key, mistake: Mistake::Data { relation, data, app } });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules of upkeep as the proxy takes them.
+    pub fn upkeep(&self) -> UpkeepOptions {
+        let rule = |keep: &KeepConfig| {
+            let keep_within = keep.days.map(|days| DAY * u32::try_from(days).unwrap_or(u32::MAX));
+            let retention = Retention { keep_last: keep.last, keep_within, keep_labels: keep.labels.clone() };
+            (keep.app.clone(), retention)
+        };
+        let rules = Rules {
+            apps: self.keep.iter().map(rule).collect(),
+            size_max: self.size_max_mib.map(|mebibytes| mebibytes.saturating_mul(1024 * 1024)),
+        };
+        let every =
+            |count: u64, unit: Duration| (count > 0).then(|| unit * u32::try_from(count).unwrap_or(u32::MAX));
+        UpkeepOptions {
+            rules,
+            collect_every: every(self.collect_minutes.unwrap_or(60), Duration::from_secs(60)),
+            verify_every: every(self.verify_days.unwrap_or(7), DAY),
+            idle_after: every(self.idle_minutes.unwrap_or(10), Duration::from_secs(60)),
+            ..UpkeepOptions::default()
+        }
+    }
+
+    /// The destinations as the proxy takes them.
+    pub fn directories(&self) -> BTreeMap<DestinationName, Directory> {
+        let directory = |(name, config): (&DestinationName, &_)| {
+            let DestinationConfig::Dir { path, keep, reuse, outside_links } = config;
+            let mut directory = Directory::new(path);
+            directory.keep = keep.unwrap_or(directory.keep);
+            if *reuse == Some(ReuseConfig::Hardlink) {
+                directory.reuse = Reuse::HardLink;
+            }
+            if *outside_links {
+                directory.outside_links = OutsideLinks::Keep;
+            }
+            (name.clone(), directory)
+        };
+        self.destinations.iter().map(directory).collect()
+    }
+}
+
+/// The folder for the data of a proxy that was told none: `WHIT_DATA`, else by the XDG rules.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn data_folder() -> Result<PathBuf, Error> {
+    let given = std::env::var_os("WHIT_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+    given.or_else(|| xdg("XDG_DATA_HOME", ".local/share")).ok_or(Error::NoHome("WHIT_DATA"))
+}
+
+/// The folder for what an agent remembers: `WHIT_STATE`, else by the XDG rules.
+///
+/// None where `WHIT_STATE` is empty, or no folder can be found: then nothing is remembered.
+pub fn state_folder() -> Option<PathBuf> {
+    match std::env::var_os("WHIT_STATE") {
+        Some(given) => Some(PathBuf::from(given)).filter(|given| !given.as_os_str().is_empty()),
+        None => xdg("XDG_STATE_HOME", ".local/state"),
+    }
+}
+
+/// The file that `whit login` writes.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn login_file() -> Result<PathBuf, Error> {
+    let folder = xdg("XDG_CONFIG_HOME", ".config").ok_or(Error::NoHome("XDG_CONFIG_HOME"))?;
+    Ok(folder.join("login.toml"))
+}
+
+/// whit's folder below an XDG base folder.
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))?;
+    Some(base.join("whit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("whit.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::read(&path)
+    }
+
+    #[test]
+    fn destinations_are_read_with_their_defaults() {
+        let config =
+            read("[destinations.web]\nkind = \"dir\"\npath = \"/srv/{app}\"\n").expect("a configuration");
+        let directories = config.directories();
+        assert_eq!(directories.values().next(), Some(&Directory::new("/srv/{app}")));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for bad in [
+            "lisen = 1",
+            "[destinations.web]\nkind = \"ftp\"",
+            "public_host = \"a host\"",
+            "size_max_mib = 0",
+            "[[keep]]\napp = \"*\"\n[[keep]]\napp = \"web\"",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn refusal(text: &str) -> (String, String) {
+        let error = read(text).expect_err(text);
+        (error.to_string(), error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_answered_with_the_word_that_is_meant() {
+        for (text, meant) in [
+            ("lisen = \"[::]:1\"", "`listen`"),
+            ("[destinations.web]\nkind = \"dir\"\npth = \"/srv\"", "`path`"),
+            ("[destinations.web]\nkind = \"dri\"\npath = \"/srv\"", "`dir`"),
+            ("[[keep]]\napp = \"web\"\nlabel = [\"v*\"]", "`labels`"),
+        ] {
+            let (told, hint) = refusal(text);
+            assert!(told.contains("whit.toml") && hint.contains(meant), "{told}; {hint}");
+        }
+        assert!(!refusal("colour = 1").1.contains("meant"));
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_meant_is_refused_by_its_key() {
+        let one = |line: &str| format!("[destinations.web]\nkind = \"dir\"\n{line}\n");
+        let other = |path: &str| format!("[destinations.xyz]\nkind = \"dir\"\npath = \"{path}\"\n");
+        for (text, key, word) in [
+            (one("path = \"a\""), "path", "absolute"),
+            (one("path = \"/nowhere/{aap}\""), "path", "`{aap}`"),
+            (one("path = \"/nowhere\"\nkeep = 0"), "keep", "nothing"),
+        ] {
+            let (told, hint) = refusal(&text);
+            assert!(told.contains(&format!("whit.toml: destinations.web.{key}: ")), "{told}");
+            assert!(told.contains(word) && !hint.is_empty(), "{told}; {hint}");
+        }
+        for (path, other_path, word) in [
+            ("/nowhere/a", "/nowhere/a", "same folder"),
+            ("/nowhere/a", "/nowhere/a/b", "lies inside"),
+            ("/nowhere/a/b", "/nowhere/a", "holds"),
+            ("/nowhere/{app}", "/nowhere/next", "`next`"),
+        ] {
+            let told = refusal(&format!("{}{}", one(&format!("path = \"{path}\"")), other(other_path))).0;
+            assert!(told.contains("destinations.xyz.path: ") && told.contains(word), "{told}");
+        }
+        let apart = format!("{}{}", one("path = \"/nowhere/{app}\""), other("/nowhere/{app}-next"));
+        let config = read(&apart).expect("a configuration");
+        let file = Path::new("whit.toml");
+        assert!(config.check_data(file, Path::new("/elsewhere")).is_ok());
+        for data in ["/nowhere/web/data", "/nowhere"] {
+            let told = config.check_data(file, Path::new(data)).expect_err(data).to_string();
+            assert!(told.starts_with("whit.toml: destinations.web.path: ") && told.contains(data), "{told}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! New content as a patch of old content that both sides hold, byte by byte where they nearly agree.
+//!
+//! bsdiff's idea (Percival, "Naive differences of executable code", 2003): a stretch of new bytes is the old
+//! stretch plus a difference that is mostly zeros, even where code was relinked and every address moved. Here the
+//! stretches are found by hashed seeds instead of a suffix array, and the differences are written by an adaptive
+//! arithmetic coder that knows the old bytes, instead of by bzip2. The bytes: docs/PATCHES.md.
+//!
+//! A patch begins with nothing; it is one stream of the coder: until the new bytes are complete, a stretch's
+//! length, the literals after it, and the step in the basis to the next one; then the stretch, then the
+//! literals. Decoding another stream than was made gives other bytes, never more of them: hash what comes out.
+
+use ground::leb128;
+use std::ops::Range;
+
+mod coder;
+mod differ;
+mod model;
+mod predictor;
+mod recall;
+
+use coder::{Decoder, Encoder};
+use model::{Model, Number};
+
+use ground::faults::{Fault, Faulty};
+
+/// 32 MiB: what the basis of one patch may come to; the differ holds 5 times as much.
+pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a stretch after which a patch that ended too early is noticed.
+const BETWEEN_CHECKS: usize = 4096;
+
+/// Bytes of a patch below which nothing is said of the rest.
+const TOO_MUCH_MIN: usize = 16 * 1024;
+
+/// Why a patch could not be made or applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// More than one patch takes.
+    #[error("a basis of {0} B is too long for one patch")]
+    Basis(usize),
+    /// The patch ends too early.
+    #[error("a patch ends too early")]
+    Short,
+    /// The patch leaves its basis, or makes more than was announced.
+    #[error("a patch leaves its basis or the {0} B it announced")]
+    Bounds(usize),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Basis(_) => Fault::Bug,
+            Self::Short | Self::Bounds(_) => Fault::Corrupt,
+        }
+    }
+}
+
+/// Tells `new` by `basis`.
+///
+/// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the basis and up to 35 MiB of tables.
+///
+/// # Errors
+/// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
+pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(compress_within(new, basis, usize::MAX)?.expect("there is no bound"))
+}
+
+/// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that: half of them for less
+/// than its share of `new`. What is left may be cheaper, so that this is for who has another way.
+///
+/// # Errors
+/// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
+pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Error> {
+    if basis.len() > BASIS_BYTES_MAX {
+        return Err(Error::Basis(basis.len()));
+    }
+    let stretches = differ::stretches(basis, new);
+    let (mut coder, mut model) = (Encoder::new(), Model::new(new.len()));
+    let (mut made, mut place) = (0, 0);
+    for stretch in &stretches {
+        model.number(&mut coder, Number::Length, stretch.length as u64);
+        model.number(&mut coder, Number::Literals, stretch.literals as u64);
+        let step = signed(stretch.from) - signed(place);
+        model.number(&mut coder, Number::Step, leb128::folded(step));
+        place = stretch.from + stretch.length;
+        for part in parts(stretch.from, place) {
+            model.stretch(&mut coder, &basis[part.start..], part.len(), |at| new[made + at], |_| ());
+            made += part.len();
+            if coder.bytes() > bytes_max || is_too_much(coder.bytes(), made, new.len(), bytes_max) {
+                return Ok(None);
+            }
+        }
+        for at in place..place + stretch.literals {
+            model.literal(&mut coder, new[made], &new[..made], basis, at);
+            made += 1;
+            if coder.bytes() > bytes_max {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(coder.finish()).filter(|patch| patch.len() <= bytes_max))
+}
+
+/// Makes exactly `new_bytes` bytes, which the caller has bounded, of a patch and the basis it was made with.
+///
+/// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 27 MiB of tables, less where there are few; the first literal costs 4 ns a
+/// byte of the basis.
+///
+/// # Errors
+/// [`Error::Short`] and [`Error::Bounds`] for what was not made by [`compress`].
+pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8>, Error> {
+    let (mut coder, mut model) = (Decoder::new(patch), Model::new(new_bytes));
+    let mut out = Vec::with_capacity(new_bytes);
+    let mut place = 0usize;
+    while out.len() < new_bytes {
+        let bounds = Error::Bounds(new_bytes);
+        let left = (new_bytes - out.len()) as u64;
+        let length = model.number(&mut coder, Number::Length, 0);
+        let literals = model.number(&mut coder, Number::Literals, 0);
+        let step = leb128::unfolded(model.number(&mut coder, Number::Step, 0));
+        let total = length.checked_add(literals).filter(|total| (1..=left).contains(total));
+        total.ok_or(bounds)?;
+        let from =
+            signed(place).checked_add(step).and_then(|from| usize::try_from(from).ok()).ok_or(bounds)?;
+        let to = usize::try_from(length).ok().and_then(|length| from.checked_add(length)).ok_or(bounds)?;
+        basis.get(from..to).ok_or(bounds)?;
+        for part in parts(from, to) {
+            model.stretch(&mut coder, &basis[part.start..], part.len(), |_| 0, |byte| out.push(byte));
+            if coder.is_over() {
+                return Err(Error::Short);
+            }
+        }
+        place = to;
+        let literals = usize::try_from(literals).map_err(|_| bounds)?;
+        for at in 0..literals {
+            let byte = model.literal(&mut coder, 0, &out, basis, place + at);
+            out.push(byte);
+            if coder.is_over() {
+                return Err(Error::Short);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Whether what came out for `made` of `all` bytes is a quarter more than its share of `bytes_max`, and much of that.
+fn is_too_much(bytes: usize, made: usize, all: usize, bytes_max: usize) -> bool {
+    let share = bytes_max as u128 * made as u128;
+    bytes >= (bytes_max / 2).max(TOO_MUCH_MIN) && bytes as u128 * all as u128 * 4 > share * 5
+}
+
+/// A stretch in the parts between which a decoder looks whether the patch has ended.
+fn parts(from: usize, to: usize) -> impl Iterator<Item = Range<usize>> {
+    (from..to).step_by(BETWEEN_CHECKS).map(move |at| at..to.min(at + BETWEEN_CHECKS))
+}
+
+fn signed(place: usize) -> i64 {
+    i64::try_from(place).expect("a slice is shorter than 2^63 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+        out
+    }
+
+    fn around(basis: &[u8], new: &[u8]) -> usize {
+        let patch = compress(new, basis).expect("short enough");
+        assert!(decompress(&patch, basis, new.len()).as_deref() == Ok(new));
+        patch.len()
+    }
+
+    #[test]
+    fn anything_comes_out_again() {
+        let basis = noise(1, 50_000);
+        assert!(around(&basis, &basis) < 200);
+        assert_eq!(around(&basis, &[]), 4);
+        assert!(around(&[], &basis) < 51_000);
+        assert!(around(&basis, &noise(2, 20_000)) < 20_500);
+        assert!(around(&vec![0; 10_000], &vec![0; 30_000]) < 200);
+        let moved = [&basis[30_000..], b"between".as_slice(), &basis[..30_000]].concat();
+        assert!(around(&basis, &moved) < 250);
+    }
+
+    #[test]
+    fn long_runs_with_a_change_here_and_there_come_out_again() {
+        let basis = noise(5, 200_000);
+        let mut new = basis.clone();
+        for at in (700..199_000).step_by(613) {
+            new[at] ^= 0x21;
+        }
+        let cost = around(&basis, &new);
+        assert!(cost < 1200, "{cost} B for 324 changes");
+    }
+
+    #[test]
+    fn a_patch_that_would_be_too_long_is_given_up() {
+        let (basis, new) = (noise(6, 200_000), noise(7, 200_000));
+        let whole = compress(&new, &basis).expect("short enough").len();
+        assert_eq!(compress_within(&new, &basis, whole / 2), Ok(None));
+        let within = compress_within(&new, &basis, whole).expect("short enough").expect("as many bytes");
+        assert_eq!(within.len(), whole);
+        // All that differs is at the beginning.
+        let new = [&noise(8, 10_000), &basis[10_000..]].concat();
+        assert!(matches!(compress_within(&new, &basis, 15_000), Ok(Some(_))));
+    }
+
+    #[test]
+    fn addresses_that_all_moved_cost_little() {
+        let basis = noise(3, 100_000);
+        let mut new = basis.clone();
+        for at in (0..99_990).step_by(40) {
+            let address =
+                u32::from_le_bytes(new[at..at + 4].try_into().expect("four bytes")).wrapping_add(0x40);
+            new[at..at + 4].copy_from_slice(&address.to_le_bytes());
+        }
+        let cost = around(&basis, &new);
+        assert!(cost < 4000, "{cost} B for 2,500 addresses");
+    }
+
+    #[test]
+    fn patches_that_are_cut_or_flipped_never_make_more_than_announced() {
+        let basis = noise(4, 3000);
+        let new = [&basis[1000..2000], b"some literals".as_slice(), &basis[..500]].concat();
+        let patch = compress(&new, &basis).expect("short enough");
+        for cut in 0..patch.len() {
+            let result = decompress(&patch[..cut], &basis, new.len());
+            assert!(result.is_err() || result.is_ok_and(|out| out.len() == new.len()), "cut at {cut}");
+        }
+        for at in 0..patch.len() {
+            for flip in [1, 0x10, 0xff] {
+                let mut bad = patch.clone();
+                bad[at] ^= flip;
+                let result = decompress(&bad, &basis, new.len());
+                assert!(result.is_err() || result.is_ok_and(|out| out.len() == new.len()), "byte {at}");
+            }
+        }
+    }
+}

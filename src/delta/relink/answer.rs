@@ -1,0 +1,129 @@
+//! The answer to an offer: one bit for each name, and checks for what a bit claims.
+//!
+//! Names are short, so that one may match by chance. For every run of claims the answer carries a check
+//! over the full hashes; the sender, who knows them too, takes back the claims of a run that fails.
+
+use ground::leb128;
+use std::collections::HashMap;
+
+use blake3::Hash;
+
+use super::normalised::Normalised;
+use super::numbers::Cursor;
+use super::offer::{NAMES_MAX, Name, Offer, name};
+use super::records::Records;
+
+/// Claims under one check.
+const RUN: usize = 64;
+/// Bytes of a check.
+const CHECK_BYTES: usize = 2;
+
+/// What is known of the older file, to answer and to rebuild from.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// The older file.
+    pub basis: Normalised,
+    /// Its records.
+    pub records: Records,
+    groups: HashMap<Name, usize>,
+    names: HashMap<Name, usize>,
+}
+
+/// What an offer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Groups of records.
+    Groups,
+    /// Records.
+    Records,
+}
+
+impl Index {
+    /// Makes tables of all names. Memory: 40 B for each.
+    pub fn new(basis: Normalised, records: Records) -> Self {
+        let table = |hashes: &[Hash]| hashes.iter().map(name).zip(0..).collect();
+        Self { groups: table(records.groups()), names: table(records.hashes()), basis, records }
+    }
+
+    /// Answers an offer; says for each name where in the older file it is.
+    pub fn answer(&self, level: Level, offer: &Offer) -> (Answer, Vec<Option<usize>>) {
+        let (table, hashes) = match level {
+            Level::Groups => (&self.groups, self.records.groups()),
+            Level::Records => (&self.names, self.records.hashes()),
+        };
+        let places: Vec<Option<usize>> = offer.names().iter().map(|name| table.get(name).copied()).collect();
+        let claims: Vec<bool> = places.iter().map(Option::is_some).collect();
+        let claimed: Vec<&Hash> = places.iter().flatten().filter_map(|place| hashes.get(*place)).collect();
+        let checks = claimed.chunks(RUN).map(check).collect();
+        (Answer { claims, checks }, places)
+    }
+}
+
+fn check(run: &[&Hash]) -> [u8; CHECK_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    for hash in run {
+        hasher.update(hash.as_bytes());
+    }
+    *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a check")
+}
+
+/// Which of the offered things are claimed to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    claims: Vec<bool>,
+    checks: Vec<[u8; CHECK_BYTES]>,
+}
+
+impl Answer {
+    /// The answer as it travels: how many names, a bit for each, then the checks.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.claims.len() / 8 + CHECK_BYTES * self.checks.len() + 8);
+        leb128::write(self.claims.len() as u64, &mut bytes);
+        let byte = |claims: &[bool]| claims.iter().rev().fold(0, |byte, claim| byte << 1 | u8::from(*claim));
+        bytes.extend(self.claims.chunks(8).map(byte));
+        bytes.extend_from_slice(self.checks.as_flattened());
+        bytes
+    }
+
+    /// Reads an answer; `None` where it is malformed or larger than [`NAMES_MAX`].
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(bytes);
+        let count = cursor.size().filter(|count| *count <= NAMES_MAX)?;
+        let bits = cursor.take(count.div_ceil(8))?;
+        let claims: Vec<bool> =
+            bits.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).take(count).collect();
+        let (checks, rest) = cursor.rest().as_chunks();
+        let claimed = claims.iter().filter(|claim| **claim).count();
+        (checks.len() == claimed.div_ceil(RUN) && rest.is_empty())
+            .then(|| Self { claims, checks: checks.to_vec() })
+    }
+
+    /// What is known for sure of the things with these hashes, and which runs of claims failed.
+    ///
+    /// `None` where the answer is to another offer.
+    pub fn agreed<'h>(&self, hashes: impl IntoIterator<Item = &'h Hash>) -> Option<(Vec<bool>, Vec<usize>)> {
+        let hashes: Vec<&Hash> = hashes.into_iter().collect();
+        if hashes.len() != self.claims.len() {
+            return None;
+        }
+        let claimed: Vec<&Hash> =
+            hashes.iter().zip(&self.claims).filter(|(_, claim)| **claim).map(|(hash, _)| *hash).collect();
+        let failed: Vec<usize> = claimed
+            .chunks(RUN)
+            .zip(&self.checks)
+            .enumerate()
+            .filter(|(_, (run, expected))| check(run) != **expected)
+            .map(|(number, _)| number)
+            .collect();
+        let mut claims = self.claims.clone();
+        take_back(&mut claims, &failed);
+        Some((claims, failed))
+    }
+}
+
+/// Takes back the claims of the runs that failed.
+pub fn take_back(claims: &mut [bool], failed: &[usize]) {
+    for (claimed, claim) in claims.iter_mut().filter(|claim| **claim).enumerate() {
+        *claim = failed.binary_search(&(claimed / RUN)).is_err();
+    }
+}

@@ -1,0 +1,91 @@
+//! What a sender with the older file sends: the new stream after the old one, and what targets did not
+//! move as expected.
+
+use super::frame::{compress, decompress};
+use super::layout::Layout;
+use super::moves::{Moves, hashes};
+use super::normalised::{Error, Normalised, Skeleton};
+use super::numbers::Cursor;
+use super::targets::{self, Basis};
+use ground::leb128;
+
+/// A new file, given an older one that both sides have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    body: Vec<u8>,
+    body_bytes: usize,
+    targets: Vec<u8>,
+}
+
+impl Kept {
+    /// Describes `new` by `old`. Memory beside both: what zstd takes.
+    pub fn new(old: &Normalised, new: &Normalised, level: i32) -> Self {
+        let of = |parts: &Normalised| hashes(parts.stream(), &parts.function_ends);
+        let moves = Moves::new((&of(old), &old.addresses), (&of(new), &new.addresses));
+        Self {
+            body: compress(old.body(), new.body(), level),
+            body_bytes: new.body().len(),
+            targets: targets::encode(&new.known(), &new.targets, Some(Basis { old, moves })),
+        }
+    }
+
+    /// Bytes of the targets among it.
+    pub fn targets_bytes(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The description as it travels.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.body.len() + self.targets.len() + 16);
+        leb128::write(self.body_bytes as u64, &mut bytes);
+        leb128::write(self.body.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&self.body);
+        bytes.extend_from_slice(&self.targets);
+        bytes
+    }
+
+    /// Reads a description; `None` where it is malformed.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(bytes);
+        let body_bytes = cursor.size()?;
+        let body = cursor.size()?;
+        Some(Self { body: cursor.take(body)?.to_vec(), body_bytes, targets: cursor.rest().to_vec() })
+    }
+
+    /// Puts the new file together; whoever called checks its hash. Memory: about 2.5 times the larger file, of which one
+    /// is the older one's.
+    ///
+    /// # Errors
+    /// The description contradicts itself, or the file would be larger than `bytes_max`.
+    pub fn rebuild(&self, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        if self.body_bytes > bytes_max.saturating_mul(2) {
+            return Err(Error::Bytes(self.body_bytes));
+        }
+        let body = decompress(old.body(), &self.body, self.body_bytes).ok_or(Error::Parts)?;
+        self.rebuild_of(body, old, bytes_max)
+    }
+
+    /// The same by who made the description of `new`, whose body is at hand.
+    ///
+    /// # Errors
+    /// Those of [`Kept::rebuild`].
+    pub fn rebuild_own(&self, new: Normalised, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        self.rebuild_of(new.into_body(), old, bytes_max)
+    }
+
+    fn rebuild_of(&self, body: Vec<u8>, mut old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        let old_hashes = hashes(old.stream(), &old.function_ends);
+        old.drop_body();
+        let mut cursor = Cursor::new(&body);
+        let layout = Layout::decode(&mut cursor).ok_or(Error::Parts)?;
+        let stream = cursor.rest();
+        let skeleton = Skeleton::new(stream, &layout, bytes_max)?;
+        let known = skeleton.known();
+        let new_hashes = hashes(stream, skeleton.function_ends());
+        drop(body);
+        let moves = Moves::new((&old_hashes, &old.addresses), (&new_hashes, known.addresses));
+        let basis = Some(Basis { old: &old, moves });
+        let targets = targets::decode(&known, &self.targets, basis, skeleton.targets_max());
+        skeleton.finish(&targets.ok_or(Error::Parts)?)
+    }
+}

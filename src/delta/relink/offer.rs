@@ -1,0 +1,54 @@
+//! The question of a sender without the older file: which of these do you have?
+
+use blake3::Hash;
+use ground::leb128;
+
+use super::numbers::Cursor;
+
+/// More groups or records than a file of 1 GiB has.
+pub const NAMES_MAX: usize = 1 << 23;
+/// Bytes of a name. Among 100,000 that are not there and 200,000 that are, some five match by chance: an
+/// answer carries checks, so that they are noticed (`answer`).
+const NAME_BYTES: usize = 4;
+
+/// A short name of a group or a record.
+pub type Name = [u8; NAME_BYTES];
+
+/// The name by which a hash is asked for.
+pub fn name(hash: &Hash) -> Name {
+    *hash.as_bytes().first_chunk().expect("a hash is longer than a name")
+}
+
+/// Names in the order of the new file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    names: Vec<Name>,
+}
+
+impl Offer {
+    /// Offers what has these hashes.
+    pub fn new<'a>(hashes: impl IntoIterator<Item = &'a Hash>) -> Self {
+        Self { names: hashes.into_iter().map(name).collect() }
+    }
+
+    /// The names.
+    pub fn names(&self) -> &[Name] {
+        &self.names
+    }
+
+    /// The offer as it travels: how many names, then the names.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(NAME_BYTES * self.names.len() + 4);
+        leb128::write(self.names.len() as u64, &mut bytes);
+        bytes.extend_from_slice(self.names.as_flattened());
+        bytes
+    }
+
+    /// Reads an offer; `None` where it is malformed or larger than [`NAMES_MAX`].
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(bytes);
+        let count = cursor.size().filter(|count| *count <= NAMES_MAX)?;
+        let (names, rest) = cursor.rest().as_chunks();
+        (names.len() == count && rest.is_empty()).then(|| Self { names: names.to_vec() })
+    }
+}

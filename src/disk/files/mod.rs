@@ -1,0 +1,331 @@
+//! Durable file operations: every change on disk that must survive goes through here.
+//!
+//! A file is written aside, synced, renamed to its name, and its folder synced, so that a crash leaves
+//! the old content or the new, never half. Every error names the path and what was done to it.
+
+mod removal;
+
+pub use removal::{Mount, examine, open_folder, remove, too_deep};
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+
+use crate::crash_points;
+use ground::faults::{Fault, Faulty, io_hint};
+
+/// An operating system's error with what was done to which path.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} {}: {source}", .path.display())]
+pub struct Error {
+    /// A verb: `open`, `write`, `sync` …
+    pub action: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        Fault::of_io(&self.source)
+    }
+
+    fn hint(&self) -> Option<String> {
+        io_hint(&self.source, &self.path)
+    }
+}
+
+/// The result of an operation on a file.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Turns an `io::Result` into one that names the action and the path.
+pub trait OnPath<T> {
+    /// Names them; costs nothing where there is no error.
+    ///
+    /// # Errors
+    /// The error that was there, with its path.
+    fn on(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> OnPath<T> for io::Result<T> {
+    fn on(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error { action, path: path.to_owned(), source })
+    }
+}
+
+impl<T> OnPath<T> for rustix::io::Result<T> {
+    fn on(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(io::Error::from).on(action, path)
+    }
+}
+
+/// Creates a folder and those above it, for the owner's eyes only, and syncs what names them.
+///
+/// # Errors
+/// The first folder that could not be made.
+pub fn create_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent(path);
+    if !parent.as_os_str().is_empty() {
+        create_folder(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result.on("create", path),
+    }?;
+    sync_folder(parent)
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// The folder could not be opened or synced.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|folder| folder.sync_all()).on("sync", path)
+}
+
+/// Writes a whole small file so that its name shows the old content or all of the new, durably.
+///
+/// `mode` is the file's permission bits.
+///
+/// # Errors
+/// The step that failed; the old content is then still there.
+pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let (aside, mut file) = create_aside(path, mode)?;
+    crash_points::on(path, ".created");
+    crash_points::half_on(path, ".half", &file, content);
+    let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
+    crash_points::on(path, ".written");
+    written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
+}
+
+/// Creates a new file aside, to be renamed to `path`.
+///
+/// `mode` is subject to the process's mask.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
+    loop {
+        let aside = aside(path);
+        // Follows no link and writes to no other file: the next number may be free.
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.on("create", &aside).map(|file| (aside, file)),
+        }
+    }
+}
+
+/// Renames within one file system and makes the new name durable.
+///
+/// # Errors
+/// The rename or the sync of the new name's folder.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).on("rename", from)?;
+    crash_points::on(to, ".renamed");
+    sync_folder(parent(to))?;
+    if parent(from) == parent(to) { Ok(()) } else { sync_folder(parent(from)) }
+}
+
+/// Reads a whole file of at most `max` bytes.
+///
+/// # Errors
+/// It cannot be read, or is larger: then nothing of it is kept in memory.
+pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let file = File::open(path).on("open", path)?;
+    let mut content = Vec::new();
+    file.take(max + 1).read_to_end(&mut content).on("read", path)?;
+    if content.len() as u64 > max {
+        let error = io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {max} B"));
+        return Err(error).on("read", path);
+    }
+    Ok(content)
+}
+
+/// Reads a whole file as [`read_bounded`] does, or nothing where there is none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    match read_bounded(path, max) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Reserves room for a part of a file, so that a later write or a map cannot meet a full disk.
+///
+/// # Errors
+/// No room. A file system that cannot reserve is no error: the writes will tell.
+pub fn reserve(file: &File, path: &Path, part: Range<u64>) -> Result<()> {
+    if part.is_empty() {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), part.start, part.end - part.start) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        result => result.on("reserve room for", path),
+    }
+}
+
+/// Makes a hole of a part of a file, whose length stays; false where the file system makes none.
+///
+/// # Errors
+/// Something else than that.
+pub fn punch(file: &File, path: &Path, part: Range<u64>) -> Result<bool> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, part.start, part.end - part.start) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
+        result => result.on("make a hole in", path).map(|()| true),
+    }
+}
+
+/// Bytes that may still be written to the file system that holds `path`.
+///
+/// # Errors
+/// The path cannot be asked.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).on("examine", path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Makes everything written to the file system that holds `path` durable: one call for many files.
+///
+/// # Errors
+/// The path cannot be opened, or the sync failed.
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let folder = File::open(path).on("open", path)?;
+    rustix::fs::syncfs(&folder).on("sync", path)
+}
+
+/// A lock that ends with the process that holds it, however it ends; no person ever removes it.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, waiting at most `patience`; none where another holds it still.
+    ///
+    /// # Errors
+    /// The lock file cannot be made.
+    pub fn take(path: &Path, patience: Duration) -> Result<Option<Self>> {
+        let mut options = OpenOptions::new();
+        // A link in its place would lead the write to another's file.
+        let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open");
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = file.custom_flags(nofollow);
+        let file = file.open(path).on("open", path)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Self { file, path: path.to_owned() })),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error).on("lock", path),
+            }
+        }
+    }
+
+    /// Replaces the lock file's text, for those who find the lock taken.
+    ///
+    /// # Errors
+    /// The text cannot be written.
+    pub fn describe(&mut self, text: &str) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.file.set_len(0).on("write", &self.path)?;
+        self.file.write_all_at(text.as_bytes(), 0).on("write", &self.path)
+    }
+}
+
+/// Counts the files written aside by this process.
+static ASIDE: AtomicU64 = AtomicU64::new(0);
+
+/// Removes what processes that were killed within [`publish`] left in a folder.
+///
+/// For folders that only the caller writes to.
+///
+/// # Errors
+/// The folder cannot be read, or a file in it cannot be removed.
+pub fn remove_unpublished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).on("list", folder)? {
+        let path = entry.on("list", folder)?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is written before it gets its name.
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    // Two threads may publish one path at a time: the later rename wins, and neither meets the other's half.
+    let number = ASIDE.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.part", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// The folder that names `path`; empty for a bare name.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_is_whole_and_leaves_nothing_aside() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        publish(&path, b"old", 0o600).expect("published");
+        publish(&path, b"new", 0o600).expect("published");
+        assert_eq!(fs::read(&path).expect("it is there"), b"new");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_publish_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        publish(&path, b"whole", 0o600).expect("published");
+        fs::write(folder.path().join("a.4711.part"), "ha").expect("written");
+        remove_unpublished(folder.path()).expect("removed");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").flatten().collect();
+        assert_eq!(left.iter().map(fs::DirEntry::path).collect::<Vec<_>>(), [path]);
+    }
+
+    #[test]
+    fn a_lock_is_held_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("lock");
+        let held = Lock::take(&path, Duration::ZERO).expect("a lock file");
+        assert!(held.is_some());
+        assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_none());
+        drop(held);
+        assert!(Lock::take(&path, Duration::ZERO).expect("a lock file").is_some());
+    }
+
+    #[test]
+    fn a_file_beyond_its_bound_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        fs::write(&path, [0; 100]).expect("written");
+        assert!(read_bounded(&path, 99).is_err());
+        assert_eq!(read_bounded(&path, 100).expect("within its bound").len(), 100);
+        assert!(read_if_there(&folder.path().join("b"), 1).expect("absent is no error").is_none());
+    }
+}

@@ -1,0 +1,10 @@
+//! What is stored: chunks, recipes, manifests, packs, records (docs/FORMAT.md).
+//!
+//! Pure: no files, sockets, clocks or randomness.
+
+pub mod chunking;
+pub mod recipe;
+pub mod manifest;
+pub mod pack;
+pub mod record;
+pub mod maintenance;

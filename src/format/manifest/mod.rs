@@ -1,0 +1,123 @@
+//! A release's content as sorted entries, stored as a small tree of chunks.
+//!
+//! The entries and the parts of their recipes form one stream of [`Item`]s. [`Builder`] cuts the stream
+//! into *segments* at places that the items choose, lists the segments in *nodes*, those again, and
+//! ends in a [`Root`] whose BLAKE3 is the release id. A change in one entry changes one segment and the
+//! nodes above it. [`Reader`] gives the items back and refuses whatever an honest builder cannot make:
+//! wrong order, duplicates, paths or links that leave the tree, sizes that do not add up.
+//!
+//! Byte layouts: FORMAT 2.
+
+mod builder;
+mod item;
+mod links;
+mod outline;
+mod path;
+mod reader;
+mod root;
+mod thin;
+
+pub use builder::{Builder, Segment};
+pub use item::{Item, MODE_MASK};
+pub use links::{Leads, leads, wound_through};
+pub use outline::{Gap, Outline, Step};
+pub use path::EntryPath;
+pub use reader::{Reader, decode_segment, segment_chunks};
+pub use root::{FOLDER_MODE, NodeRef, Profile, Root, Shape, Totals, decode_node};
+pub use thin::{Reference, Thin, shorten};
+
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
+
+/// Why a manifest was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Bytes that are no segment, node or root.
+    #[error("manifest {part} {id:?} is malformed at byte {offset}")]
+    Malformed {
+        /// `segment`, `node` or `root`.
+        part: &'static str,
+        /// The part's name.
+        id: ChunkId,
+        /// Where reading stopped.
+        offset: usize,
+    },
+    /// Made by a newer whit.
+    #[error("manifest version {0} is unknown to this version")]
+    Version(u8),
+    /// A recipe of a newer whit.
+    #[error("recipe kind {0} is unknown to this version")]
+    Recipe(u8),
+    /// A path that could not be created safely.
+    #[error("path `{}` is not allowed: {why}", ground::escape::bytes(.path))]
+    Path {
+        /// The path's bytes.
+        path: Vec<u8>,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A link that leaves the release.
+    #[error("symbolic link `{path}` points outside the release: `{}`", ground::escape::bytes(.target))]
+    Link {
+        /// The link.
+        path: EntryPath,
+        /// What it points to.
+        target: Vec<u8>,
+    },
+    /// A hard link to something else than the first name of a file.
+    #[error(
+        "`{path}` is a hard link to `{target}`, which is not an earlier file marked as having hard links"
+    )]
+    HardLink {
+        /// The link.
+        path: EntryPath,
+        /// What it should be.
+        target: EntryPath,
+    },
+    /// A file that is said to have further names, and has none.
+    #[error("{0} files are marked as having hard links and have none")]
+    Unlinked(usize),
+    /// More links than a reader remembers.
+    #[error("the manifest has more than {0} links")]
+    TooManyLinks(usize),
+    /// Entries out of order, twice, or below something that is no directory.
+    #[error("entry `{0}` is out of order, twice, or not below a directory")]
+    Order(EntryPath),
+    /// Chunks that do not add up to the file's size.
+    #[error("the chunks of `{path}` make {found} B, expected {expected} B")]
+    Size {
+        /// The file.
+        path: EntryPath,
+        /// What its entry says.
+        expected: u64,
+        /// What its chunks make.
+        found: u64,
+    },
+    /// An archive whose stream is beyond the bounds of `limits`.
+    #[error("the archive `{0}` is unpacked to more than its size allows")]
+    Stream(EntryPath),
+    /// The entries are not those that the root counted.
+    #[error("the manifest's entries do not match its root")]
+    Totals,
+    /// Beyond a limit of `limits`.
+    #[error("the manifest has more than {0} segments")]
+    TooLarge(usize),
+    /// The segments give another root than the one named.
+    #[error("the segments make release {found:?}, expected {expected:?}")]
+    OtherRoot {
+        /// The release that was named.
+        expected: ChunkId,
+        /// The release that the segments make.
+        found: ChunkId,
+    },
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Version(_) | Self::Recipe(_) => Fault::Version,
+            Self::Malformed { .. } | Self::OtherRoot { .. } => Fault::Corrupt,
+            _ => Fault::Input,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How an artifact is rebuilt.
+
+use ground::ids::{ArtifactId, ChunkId};
+use ground::limits::{STREAM_BYTES_FREE, STREAM_BYTES_MAX, STREAM_RATIO_MAX};
+
+/// One chunk inside a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChunkRef {
+    /// The chunk's name.
+    pub id: ChunkId,
+    /// The chunk's plain bytes.
+    pub bytes: u32,
+}
+
+/// How one artifact is rebuilt. In a manifest the recipe's parts follow its entry as items.
+///
+/// The number of a variant is part of the format (FORMAT 2.2); a reader refuses numbers it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recipe {
+    /// 0: the chunk items that follow, one after another.
+    Chunks,
+    /// 1: an archive that was unpacked.
+    Container(Container),
+}
+
+/// The chunk items that follow make a stream, of which the archive is rebuilt (`container`, FORMAT 2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Container {
+    /// Bytes of the stream.
+    pub stream_bytes: u64,
+    /// The archive.
+    pub artifact: ArtifactId,
+}
+
+impl Recipe {
+    /// The variant's number in the format.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Chunks => 0,
+            Self::Container(_) => 1,
+        }
+    }
+
+    /// What the chunks of a file of `size` bytes add up to.
+    pub fn chunk_bytes(self, size: u64) -> u64 {
+        match self {
+            Self::Chunks => size,
+            Self::Container(container) => container.stream_bytes,
+        }
+    }
+
+    /// The archive's recipe, where it is one.
+    pub fn container(self) -> Option<Container> {
+        match self {
+            Self::Chunks => None,
+            Self::Container(container) => Some(container),
+        }
+    }
+}
+
+impl Container {
+    /// Whether a stream may be this long for an archive of `size` bytes: what it costs to rebuild is bounded by it.
+    pub fn is_bounded(self, size: u64) -> bool {
+        let by_ratio = size.saturating_mul(STREAM_RATIO_MAX).saturating_add(STREAM_BYTES_FREE);
+        self.stream_bytes <= by_ratio.min(STREAM_BYTES_MAX)
+    }
+}

@@ -1,0 +1,152 @@
+//! What is known of a release besides its content: who pushed it, when, under which labels, at what cost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::Totals;
+use ground::faults::Fault;
+use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector, UserName};
+
+/// What a push brought to the store; all are bytes or counts as the proxy saw them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Chunks that the space did not have.
+    pub unseen_chunks: u64,
+    /// Their plain bytes.
+    pub unseen_bytes: u64,
+    /// Their bytes as they crossed, compressed.
+    pub sent_bytes: u64,
+}
+
+/// One push of one release, immutable once written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The application.
+    pub app: AppName,
+    /// The content: the root's BLAKE3.
+    pub release: ReleaseId,
+    /// Counts the application's pushes from 1.
+    pub sequence: u64,
+    /// Seconds since 1970, by the proxy's clock.
+    pub created: u64,
+    /// On whose behalf.
+    pub user: UserName,
+    /// What people call it.
+    pub labels: Vec<Label>,
+    /// What it holds.
+    pub totals: Totals,
+    /// What the push cost.
+    pub cost: Cost,
+}
+
+impl Record {
+    /// Whether `selector` can mean this record, as far as the agent can know.
+    ///
+    /// A whole id means its release alone. Fewer digits mean a release whose id begins so, or one with that label, from
+    /// before such labels were refused. Which release a label means, or is the latest, only the proxy knows.
+    pub fn is_meant_by(&self, selector: &Selector) -> bool {
+        let is_labelled = selector.at.as_ref().is_none_or(|at| self.labels.contains(at));
+        let is_release = match (selector.release(), selector.digits()) {
+            (Some(release), _) => self.release == release,
+            (None, Some(digits)) => is_labelled || self.release.to_string().starts_with(&digits),
+            (None, None) => is_labelled,
+        };
+        self.app == selector.app && is_release
+    }
+}
+
+/// An application and its releases, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSummary {
+    /// The application.
+    pub app: AppName,
+    /// Its pushes.
+    pub releases: u64,
+    /// The latest of them.
+    pub latest: Record,
+}
+
+/// How a delivery stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryState {
+    /// Durably queued.
+    Queued,
+    /// Being made.
+    Running,
+    /// Complete and verified.
+    Delivered(DeliveryReport),
+    /// Failed for now; it will be tried again.
+    Retrying {
+        /// What failed.
+        reason: String,
+        /// Seconds until the next try.
+        seconds: u64,
+        /// What can be done about it.
+        fault: Fault,
+    },
+    /// Given up.
+    Failed {
+        /// What failed.
+        reason: String,
+        /// What can be done about it.
+        fault: Fault,
+    },
+}
+
+/// A delivery and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryEvent {
+    /// Where to.
+    pub destination: DestinationName,
+    /// How it stands.
+    pub state: DeliveryState,
+}
+
+/// What a finished delivery did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryReport {
+    /// Where the copy lies, as the proxy's host names it.
+    pub place: String,
+    /// Files of the complete copy.
+    pub files: u64,
+    /// Bytes of the complete copy.
+    pub bytes: u64,
+    /// Bytes of them that were taken over from the destination's earlier release.
+    pub reused_bytes: u64,
+    /// Whether the destination had this release already.
+    pub already: bool,
+    /// Notes, for example about an old copy that could not be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ground::ids::ChunkId;
+
+    #[test]
+    fn an_id_means_its_release_whatever_other_releases_are_labelled() {
+        let release = ReleaseId::from(ChunkId::of(b"good"));
+        let record = |release: ReleaseId, labels: &[&str]| Record {
+            app: "web".parse().expect("a name"),
+            release,
+            sequence: 1,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
+            totals: Totals::default(),
+            cost: Cost::default(),
+        };
+        let means = |at: &str, record: &Record| record.is_meant_by(&at.parse().expect("a selector"));
+        let whole = release.to_string();
+        let good = record(release, &["v1"]);
+        let evil = record(ReleaseId::from(ChunkId::of(b"evil")), &[&whole, "20261130"]);
+        assert!(means(&format!("web@{whole}"), &good) && !means(&format!("web@{whole}"), &evil));
+        assert!(means(&format!("web@{}", &whole[..12]), &good));
+        assert!(!means(&format!("web@{}", &whole[..12]), &evil));
+        assert!(means("web@20261130", &evil) && !means("web@20261130", &good));
+        assert!(means("web@v1", &good) && !means("web@v1", &evil) && !means("api@v1", &good));
+        assert!(means("web", &good) && !means("api", &good));
+    }
+}

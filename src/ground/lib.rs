@@ -1,0 +1,13 @@
+//! Bounds, names, what a reader of an error can do, progress, threads, shares.
+//!
+//! Knows nothing of whit's formats. No sockets; no files but the one random name.
+
+pub mod limits;
+pub mod escape;
+pub mod leb128;
+pub mod ids;
+pub mod faults;
+pub mod monitor;
+pub mod threads;
+pub mod shares;
+pub mod stall;

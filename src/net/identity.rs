@@ -1,0 +1,449 @@
+//! The proxy's keys and its register of tokens, below `DATA/identity/`.
+//!
+//! ```text
+//! tls.key         Ed25519, PKCS#8: what agents pin
+//! token.key       Ed25519, PKCS#8: what signs tokens
+//! tokens/ID       a token's grant as MessagePack: for lists, never needed to accept it
+//! revoked/ID      empty: this token is refused
+//! lock            held while the keys are made
+//! ```
+//!
+//! Neither a key nor a token is ever written to a log. The calls block on the disk.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+use disk::files::{self, Lock, OnPath as _};
+use ground::faults::{Fault, Faulty};
+use protocol::address::Fingerprint;
+use protocol::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
+
+/// A key in PKCS#8 form takes 83 bytes; anything beyond this is no key.
+const KEY_BYTES_MAX: u64 = 256;
+/// A longer record is listed as damaged.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// Making two keys takes milliseconds; a lock held longer than this is a sign of a sick disk.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// RFC 8410, section 4: what precedes the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo`.
+const KEY_INFO_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Why the identity could not be used, or a token was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A key file that holds no key.
+    #[error("key file {} is damaged: expected an Ed25519 key in PKCS#8 form", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One of two keys is gone: a new one would silently make tokens or pins worthless.
+    #[error("key file {} is missing, though the identity is in use", .path.display())]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process holds the lock while it makes the keys, or tries to.
+    #[error("another process has held {} for {} s", .path.display(), LOCK_TIME_MAX.as_secs())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gave no random numbers")]
+    Random,
+    /// The token itself.
+    #[error(transparent)]
+    Token(#[from] token::Error),
+    /// The admin took it back.
+    #[error("token {0} was revoked")]
+    Revoked(TokenId),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Token(error) => error.fault(),
+            Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
+            Self::Busy { .. } | Self::Random => Fault::Retry,
+            Self::Revoked(_) => Fault::Denied,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::File(error) => return error.hint(),
+            Self::Token(error) => return error.hint(),
+            Self::Key { .. } | Self::Incomplete { .. } => {
+                "restore the folder from a backup; or remove it to start with new keys: agents must then \
+                 log in again and need new tokens"
+            }
+            Self::Revoked(_) => "ask for a new token: `whit token create` on the proxy",
+            Self::Busy { .. } | Self::Random => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The result of an operation on the identity.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Who the proxy is, and whom it gave tokens to.
+///
+/// Any number of processes may use one folder at a time; a revocation by one is honoured by all at once.
+pub struct Identity {
+    folder: PathBuf,
+    tls_key: Vec<u8>,
+    public_key: [u8; PUBLIC_KEY_BYTES],
+    issuer: Issuer,
+}
+
+impl Identity {
+    /// Opens the identity in `folder`, which is made where it is not there.
+    ///
+    /// The flag says whether the keys were made now. Two processes that start at once get the same keys.
+    ///
+    /// # Errors
+    /// [`Error::Key`] for a damaged key, [`Error::Incomplete`] where one of two is gone; else the disk.
+    pub fn open_or_create(folder: &Path) -> Result<(Self, bool)> {
+        files::create_folder(folder)?;
+        let lock = folder.join("lock");
+        let _held = Lock::take(&lock, LOCK_TIME_MAX)?.ok_or(Error::Busy { path: lock })?;
+        let created = create_keys(folder)?;
+        files::create_folder(&folder.join("revoked"))?;
+        files::create_folder(&folder.join("tokens"))?;
+        Ok((Self::open(folder)?, created))
+    }
+
+    fn open(folder: &Path) -> Result<Self> {
+        let (tls_path, token_path) = (tls_path(folder), token_path(folder));
+        let tls_key = files::read_bounded(&tls_path, KEY_BYTES_MAX)?;
+        let key = Ed25519KeyPair::from_pkcs8(&tls_key).ok();
+        let public_key = key.and_then(|key| key.public_key().as_ref().try_into().ok());
+        let public_key = public_key.ok_or(Error::Key { path: tls_path })?;
+        let token_key = files::read_bounded(&token_path, KEY_BYTES_MAX)?;
+        let issuer = Issuer::from_pkcs8(&token_key).map_err(|_| Error::Key { path: token_path })?;
+        Ok(Self { folder: folder.to_owned(), tls_key, public_key, issuer })
+    }
+
+    /// What agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_key(&self.key_info())
+    }
+
+    /// The public TLS key as the 44 bytes of DER that cross the wire.
+    pub fn key_info(&self) -> [u8; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES] {
+        let mut info = [0; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES];
+        let (prefix, key) = info.split_at_mut(KEY_INFO_PREFIX.len());
+        prefix.copy_from_slice(&KEY_INFO_PREFIX);
+        key.copy_from_slice(&self.public_key);
+        info
+    }
+
+    /// The private TLS key, PKCS#8: for the handshake alone.
+    pub fn tls_key(&self) -> &[u8] {
+        &self.tls_key
+    }
+
+    /// Makes a token: writes its record durably, then gives its id and its text.
+    ///
+    /// `grant` gets a new id and says what the token with that id allows. The text is shown once and
+    /// kept nowhere.
+    ///
+    /// # Errors
+    /// A grant beyond the limits, or the disk.
+    pub fn create_token(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(TokenId, String)> {
+        let (grant, text) = self.issue(grant)?;
+        let record = rmp_serde::to_vec(&grant).expect("a Vec takes every write");
+        files::publish(&self.record_path(grant.id), &record, 0o600)?;
+        Ok((grant.id, text))
+    }
+
+    /// Makes a token that is not registered: for a command of whoever may read this folder anyway.
+    ///
+    /// # Errors
+    /// A grant beyond the limits.
+    pub fn sign_own(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<String> {
+        self.issue(grant).map(|(_, text)| text)
+    }
+
+    fn issue(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(Grant, String)> {
+        let grant = grant(TokenId::from_bytes(random()?));
+        let text = self.issuer.sign(&grant)?;
+        Ok((grant, text))
+    }
+
+    /// Returns all tokens that have a record or were revoked: the oldest first, those without a known grant last.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn tokens(&self) -> Result<Vec<Listed>> {
+        let mut ids = BTreeSet::new();
+        for folder in ["tokens", "revoked"] {
+            let folder = self.folder.join(folder);
+            for entry in fs::read_dir(&folder).on("list", &folder)? {
+                let name = entry.on("list", &folder)?.file_name();
+                // Any other name is a record whose writer was killed.
+                ids.extend(name.to_str().and_then(|name| name.parse::<TokenId>().ok()));
+            }
+        }
+        let listed = |id| {
+            let (grant, is_recorded) = match files::read_if_there(&self.record_path(id), RECORD_BYTES_MAX) {
+                Ok(Some(bytes)) => (grant_of(id, &bytes), true),
+                Ok(None) => (None, false),
+                // A record that cannot be read does not hide the others.
+                Err(_) => (None, true),
+            };
+            Ok(Listed { id, grant, is_recorded, is_revoked: self.is_revoked(id)? })
+        };
+        let mut tokens = ids.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
+        tokens.sort_by_key(|token| (token.grant.as_ref().map_or(u64::MAX, |grant| grant.issued), token.id));
+        Ok(tokens)
+    }
+
+    /// Revokes a token, durably and at once for every process; a second time changes nothing. Returns whether there is a
+    /// record of the token here; a token needs none to be accepted or revoked.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn revoke(&self, id: TokenId) -> Result<bool> {
+        files::publish(&self.revoked_path(id), b"", 0o600)?;
+        exists(&self.record_path(id))
+    }
+
+    /// Checks a token's text at `now`, Unix seconds, and gives what it allows.
+    ///
+    /// Looks for one file; the token's record need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Token`] as [`token::verify`] says, [`Error::Revoked`]; else the disk.
+    pub fn check(&self, text: &str, now: u64) -> Result<Grant> {
+        let grant = token::verify(text, self.issuer.public_key(), now)?;
+        self.check_again(&grant, now)?;
+        Ok(grant)
+    }
+
+    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one file.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_again(&self, grant: &Grant, now: u64) -> Result<()> {
+        match grant.expires {
+            Some(since) if grant.is_expired(now) => Err(token::Error::Expired { since, now }.into()),
+            _ if self.is_revoked(grant.id)? => Err(Error::Revoked(grant.id)),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_revoked(&self, id: TokenId) -> Result<bool> {
+        exists(&self.revoked_path(id))
+    }
+
+    fn record_path(&self, id: TokenId) -> PathBuf {
+        self.folder.join("tokens").join(id.to_string())
+    }
+
+    fn revoked_path(&self, id: TokenId) -> PathBuf {
+        self.folder.join("revoked").join(id.to_string())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// What is known here of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The id to revoke it by.
+    pub id: TokenId,
+    /// Its grant; none where the record is damaged or gone. The token may still be good.
+    pub grant: Option<Grant>,
+    /// Whether there is a record, damaged or not.
+    pub is_recorded: bool,
+    /// Whether it was revoked.
+    pub is_revoked: bool,
+}
+
+/// Reads the grant from a whole record.
+fn grant_of(id: TokenId, record: &[u8]) -> Option<Grant> {
+    let grant = rmp_serde::from_slice::<Grant>(record).ok();
+    grant.filter(|grant| grant.id == id && grant.check().is_ok())
+}
+
+/// Returns `N` random bytes from the system.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}
+
+/// Makes the keys that are not there yet and says whether there were any to make.
+///
+/// The token key comes first and `tokens/` after both, so that what an interrupted first start left is
+/// told from a key that was lost later.
+fn create_keys(folder: &Path) -> Result<bool> {
+    let (tls_path, token_path) = (tls_path(folder), token_path(folder));
+    let in_use = exists(&folder.join("tokens"))?;
+    let mut created = false;
+    for path in [token_path, tls_path] {
+        if exists(&path)? {
+            continue;
+        }
+        if in_use {
+            return Err(Error::Incomplete { path });
+        }
+        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| Error::Random)?;
+        files::publish(&path, key.as_ref(), 0o600)?;
+        created = true;
+    }
+    Ok(created)
+}
+
+fn tls_path(folder: &Path) -> PathBuf {
+    folder.join("tls.key")
+}
+
+fn token_path(folder: &Path) -> PathBuf {
+    folder.join("token.key")
+}
+
+/// Whether something has this name; not knowing is an error, not a no.
+fn exists(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Ok(Err(error).on("examine", path)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use protocol::token::{Action, Pattern};
+
+    fn open(folder: &Path) -> (Identity, bool) {
+        Identity::open_or_create(folder).expect("an identity")
+    }
+
+    fn grant(id: TokenId, issued: u64) -> Grant {
+        Grant {
+            id,
+            user: "ada".parse().expect("a name"),
+            space: "shop".parse().expect("a name"),
+            actions: vec![Action::Push],
+            applications: vec![Pattern::any()],
+            destinations: vec![],
+            issued,
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn the_keys_are_made_once_and_for_the_owner_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (first, created) = open(&folder.path().join("identity"));
+        let (second, created_again) = open(&folder.path().join("identity"));
+        assert_eq!((created, created_again), (true, false));
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        for name in ["tls.key", "token.key"] {
+            let mode =
+                fs::metadata(folder.path().join("identity").join(name)).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn two_that_start_at_once_are_the_same() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let starts: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| open(folder.path()))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("an identity")).collect()
+        });
+        assert_eq!(starts.iter().filter(|(_, created)| *created).count(), 1);
+        assert!(starts.iter().all(|(one, _)| one.fingerprint() == starts[0].0.fingerprint()));
+        let (_, text) = starts[0].0.create_token(|id| grant(id, 0)).expect("a token");
+        assert!(starts.iter().all(|(one, _)| one.check(&text, 0).is_ok()));
+    }
+
+    #[test]
+    fn a_damaged_or_lost_key_is_never_replaced_in_silence() {
+        for name in ["tls.key", "token.key"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            open(folder.path());
+            let path = folder.path().join(name);
+            fs::write(&path, b"not a key").expect("written");
+            let error = Identity::open_or_create(folder.path()).expect_err("a damaged key");
+            assert!(matches!(&error, Error::Key { path: named } if *named == path), "{error}");
+            fs::remove_file(&path).expect("removed");
+            let error = Identity::open_or_create(folder.path()).expect_err("a lost key");
+            assert!(matches!(&error, Error::Incomplete { path: named } if *named == path), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_first_start_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        open(folder.path());
+        fs::remove_dir(folder.path().join("tokens")).expect("removed");
+        fs::remove_file(folder.path().join("tls.key")).expect("removed");
+        assert!(open(folder.path()).1);
+    }
+
+    #[test]
+    fn a_revocation_is_honoured_at_once_by_a_running_proxy() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (admin, _) = open(folder.path());
+        let (proxy, _) = open(folder.path());
+        let (late, text) = admin.create_token(|id| grant(id, 7)).expect("a token");
+        let (early, _) = admin.create_token(|id| grant(id, 5)).expect("a token");
+        assert_eq!(proxy.check(&text, 0).expect("a good token"), grant(late, 7));
+        assert!(admin.revoke(late).expect("revoked"));
+        assert!(admin.revoke(late).expect("revoked twice"));
+        assert!(matches!(proxy.check(&text, 0), Err(Error::Revoked(id)) if id == late));
+        let listed = |id, issued, is_revoked| Listed {
+            id,
+            grant: Some(grant(id, issued)),
+            is_recorded: true,
+            is_revoked,
+        };
+        assert_eq!(proxy.tokens().expect("a list"), [listed(early, 5, false), listed(late, 7, true)]);
+    }
+
+    #[test]
+    fn a_token_outlives_its_record_and_is_revoked_without_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (identity, _) = open(folder.path());
+        let (whole, _) = identity.create_token(|id| grant(id, 3)).expect("a token");
+        let (id, text) = identity.create_token(|id| grant(id, 0)).expect("a token");
+        let listed = |is_recorded, is_revoked| Listed { id, grant: None, is_recorded, is_revoked };
+        for damaged in [&b"damaged"[..], b"", &vec![0; 70_000]] {
+            fs::write(identity.record_path(id), damaged).expect("written");
+            let tokens = identity.tokens().expect("a list");
+            assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [whole, id]);
+            assert_eq!(tokens[1], listed(true, false));
+        }
+        fs::remove_file(identity.record_path(id)).expect("removed");
+        assert!(identity.check(&text, 0).is_ok());
+        assert!(!identity.revoke(id).expect("revoked"), "there is no record");
+        assert!(matches!(identity.check(&text, 0), Err(Error::Revoked(found)) if found == id));
+        assert_eq!(identity.tokens().expect("a list")[1], listed(false, true));
+    }
+}

@@ -1,0 +1,105 @@
+//! Why a conversation cannot go on.
+
+use crate::wire::{BatchError, ParcelError, Refusal};
+use format::manifest::EntryPath;
+use format::{chunking, manifest};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{ChunkId, Label};
+
+/// Why a conversation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The other side said something that does not belong here.
+    #[error("the peer sent {0} out of turn")]
+    OutOfTurn(&'static str),
+    /// A batch that breaks its bounds or does not decode.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A parcel that breaks its bounds or does not decode.
+    #[error(transparent)]
+    Parcel(#[from] ParcelError),
+    /// A manifest that no honest agent makes.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// Chunks cut in a way that this side does not know.
+    #[error(transparent)]
+    Profile(chunking::Error),
+    /// A chunk whose bytes hash to something that was not asked for.
+    #[error("chunk {0:?} was not asked for, or its bytes are not what its name says")]
+    Unasked(ChunkId),
+    /// A segment that gives a chunk another length than it has.
+    #[error("chunk {id:?} has {expected} B, a segment says {found} B")]
+    Length {
+        /// The chunk.
+        id: ChunkId,
+        /// Its plain bytes.
+        expected: u32,
+        /// What the segment says.
+        found: u32,
+    },
+    /// The agent named content that its token may not read, and could not prove that it has it.
+    #[error("the agent did not prove that it has the content that it named")]
+    NotProven,
+    /// Something short met another thing that begins alike: the push goes through in full.
+    #[error("two things of this release and the proxy's begin alike")]
+    Mismatch,
+    /// The proxy cannot rebuild an archive: the push goes through without taking any apart.
+    #[error("the proxy rebuilds the archive `{0}` as something else")]
+    Unproven(EntryPath),
+    /// Beyond a limit.
+    #[error("the push is beyond a limit: {what} of {max}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: usize,
+    },
+    /// A label that would be read as an id, or as the first digits of one.
+    #[error("the label `{0}` reads as a release's id: 6 to 64 hexadecimal digits")]
+    Label(Label),
+    /// The commit came before all segments that were wanted.
+    #[error("{0} segments are still missing at the commit")]
+    Incomplete(usize),
+    /// The proxy said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What keeps the chunks failed.
+    #[error("{0}")]
+    Shelf(Refusal),
+}
+
+/// Refuses labels that a selector would read as a release's id.
+///
+/// # Errors
+/// [`Error::Label`] names the first.
+pub fn check_labels(labels: &[Label]) -> Result<(), Error> {
+    labels.iter().find(|label| label.reads_as_id()).map_or(Ok(()), |label| Err(Error::Label(label.clone())))
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Batch(error) => error.fault(),
+            Self::Parcel(error) => error.fault(),
+            Self::Manifest(error) => error.fault(),
+            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
+            Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
+            Self::Profile(chunking::Error::Bounds(_)) | Self::Label(_) => Fault::Input,
+            Self::Limit { .. } => Fault::Full,
+            Self::Mismatch | Self::Unproven(_) => Fault::Retry,
+            Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
+            Self::NotProven => Fault::Denied,
+            Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.hint.clone(),
+            Self::Label(label) => {
+                Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`"))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What crosses the link: messages, and both halves of a transfer as state machines (docs/PROTOCOL.md).
+//!
+//! Pure: no files, sockets, clocks or randomness.
+
+pub mod address;
+pub mod token;
+pub mod wire;
+mod error;
+mod space_view;
+pub mod likeness;
+pub mod transfer;
+pub mod push;
+
+pub use error::{Error, check_labels};
+pub use space_view::{Proposal, Shelf};

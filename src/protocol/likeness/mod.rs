@@ -1,0 +1,11 @@
+//! Which older content missing chunks resemble: by place, by name, and which older file an executable has.
+
+mod listing;
+mod matches;
+mod segment_base;
+mod base_file;
+
+pub use base_file::{New, Release, Whole, edges};
+pub use listing::{Edge, Edges};
+pub use matches::{Likeness, Older};
+pub use segment_base::{SegmentsReplaced, prefix_of};

@@ -1,0 +1,48 @@
+//! Which segments of the base new segments stand in the place of: what these are compressed against.
+
+use format::manifest::{self, Gap};
+
+/// 512 KiB: thin bytes of the base that one batch of segments is compressed against.
+const PREFIX_BYTES_MAX: usize = 512 * 1024;
+
+/// The gaps of an outline, to be looked up by the places of new segments.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentsReplaced {
+    gaps: Vec<Gap>,
+}
+
+impl SegmentsReplaced {
+    /// Takes the gaps, which are in rising order.
+    pub fn new(gaps: Vec<Gap>) -> Self {
+        Self { gaps }
+    }
+
+    /// The base's segments, by place, that the new segments at `places`, in rising order, stand in the place of.
+    pub fn by(&self, places: &[u32]) -> Vec<usize> {
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
+        let (first, last) = (*first as usize, *last as usize);
+        let begin = self.gaps.partition_point(|gap| gap.new.end <= first);
+        let gaps = self.gaps[begin..].iter().take_while(|gap| gap.new.start <= last);
+        gaps.flat_map(|gap| gap.base.clone()).take(PREFIX_BYTES_MAX / 64).collect()
+    }
+}
+
+/// What a batch of segments is compressed against: the thin forms of `segments`, up to a bound.
+///
+/// # Errors
+/// What reading one of them gives; bytes that no segment has.
+pub fn prefix_of<E>(
+    segments: impl Iterator<Item = Result<Vec<u8>, E>>,
+) -> Result<Result<Vec<u8>, manifest::Error>, E> {
+    let mut prefix = Vec::new();
+    for segment in segments {
+        match manifest::shorten(&segment?) {
+            Ok(thin) => prefix.extend_from_slice(&thin),
+            Err(error) => return Ok(Err(error)),
+        }
+        if prefix.len() >= PREFIX_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(Ok(prefix))
+}

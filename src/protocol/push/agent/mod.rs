@@ -1,0 +1,446 @@
+//! The agent's half of a push.
+
+mod held;
+mod opening;
+
+use std::collections::VecDeque;
+
+use self::held::Held;
+use crate::Error;
+use crate::likeness::SegmentsReplaced;
+use crate::wire::{Challenge, FileAnswer, FromAgent, Marks, PushReply, Signed};
+use format::manifest::{EntryPath, NodeRef};
+use format::record::{DeliveryEvent, Record};
+use ground::ids::ReleaseId;
+use ground::limits::{
+    ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN,
+    SEGMENT_BATCH_BYTES,
+};
+
+/// Names in one message: 256 KiB at most.
+const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
+/// 32 MiB: signatures that answer all steps under way: of some gigabyte.
+const SIGNED_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
+/// Segments in one batch; a frame holds no more parts.
+const SEGMENTS_PER_BATCH: usize = 256;
+
+/// What the agent is to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send this.
+    Send(FromAgent),
+    /// Send these segments, by place, as one `Segments`.
+    SendSegments(Segments),
+    /// Sketch those of these chunks that resemble nothing so far, if that may pay, then call [`Agent::sketched`].
+    Sketch(Chunks),
+    /// Send these chunks, then call [`Agent::chunks_sent`].
+    SendChunks(Chunks),
+    /// Prove that these segments' marked chunks are here, and send the answer as a `Proof`.
+    Prove {
+        /// The segments, by place.
+        segments: Vec<u32>,
+        /// The challenge.
+        challenge: Challenge,
+    },
+    /// So many `Chunks` and `Parcel`s are safe now.
+    Stored(u64),
+    /// The release is safe.
+    Committed {
+        /// What the proxy wrote.
+        record: Record,
+        /// Whether the application's latest release was this one already.
+        existing: bool,
+    },
+    /// A delivery goes on.
+    Delivery(DeliveryEvent),
+    /// There is nothing more to do.
+    Finish,
+}
+
+/// Chunks to send: the marked ones of all chunk references of some segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunks {
+    /// The segments, by place.
+    pub segments: Vec<u32>,
+    /// Which of their chunk references, in order.
+    pub marks: Marks,
+    /// What the proxy has that some of them resemble.
+    pub signed: Vec<Signed>,
+    /// Which records the proxy has of executables that were offered.
+    pub answers: Vec<FileAnswer>,
+    /// Whether the segment after these is sent too, and its chunks with another of these.
+    pub goes_on: bool,
+}
+
+/// Segments to send, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// Which, by place.
+    pub places: Vec<u32>,
+    /// In full instead of thin.
+    pub full: bool,
+    /// The base's segments, by place, to compress them against; none without a base.
+    pub against: Option<Vec<usize>>,
+    /// Whether to mark the chunks that the base lacks, and to call [`Agent::offered`].
+    pub offer: bool,
+    /// Whether the proxy wants executables in them to be offered.
+    pub executables: bool,
+}
+
+/// Bounds what an agent has under way at a time.
+///
+/// Any window will do; with a smaller one, a push waits for answers more often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Steps: from 1 to [`PUSH_STEPS_OPEN`], which the proxy's credit is for.
+    pub steps: usize,
+    /// Plain bytes of the segments of one step.
+    pub step_bytes: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { steps: PUSH_STEPS_OPEN, step_bytes: SEGMENT_BATCH_BYTES }
+    }
+}
+
+/// How the agent tells of its manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Telling {
+    /// By what the proxy confirmed last time: that release, and its segments.
+    Base(ReleaseId, Vec<NodeRef>),
+    /// The same after a push that broke off: what is new may have crossed, so that none of it is offered.
+    Again(ReleaseId, Vec<NodeRef>),
+    /// By short names.
+    Short,
+    /// In full, after a [`Error::Mismatch`].
+    Full,
+    /// As it is read: segments come by [`Agent::grow`], the end by [`Agent::grown`].
+    Growing,
+}
+
+/// Where a push stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opened,
+    Named,
+    Sending,
+    Committing,
+    Delivering,
+    Finished,
+}
+
+/// A manifest that is told while it is read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Growth {
+    /// Whether all of it is there.
+    is_over: bool,
+    /// Segments that are in batches already.
+    batched: usize,
+}
+
+/// `Segments` that were sent and not yet answered.
+#[derive(Debug)]
+struct Unanswered {
+    places: Vec<u32>,
+    offered: Option<Marks>,
+    /// References that the proxy has asked a proof for.
+    proven: usize,
+}
+
+/// The agent's half: what the proxy says in, actions out.
+///
+/// Memory: 36 B for each segment of the manifest, and 33 MiB of signatures and answers at most.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is told on its own")]
+pub struct Agent {
+    segments: Vec<NodeRef>,
+    window: Window,
+    dry_run: bool,
+    full: bool,
+    growth: Option<Growth>,
+    /// The base's segments that new ones replace, while the push is by a base.
+    replaced: Option<SegmentsReplaced>,
+    state: State,
+    /// Batches of wanted segments that have not been sent.
+    waiting: VecDeque<Vec<u32>>,
+    unanswered: VecDeque<Unanswered>,
+    /// Signatures for the next `Missing`, and their bytes.
+    signed: Vec<Signed>,
+    signed_bytes: usize,
+    /// Answers for the next `Missing`.
+    answers: Vec<FileAnswer>,
+    /// Of all answers to come.
+    answer_bytes_left: usize,
+    /// Whether chunks that the base lacks are sent unasked.
+    offers: bool,
+    /// Whether the proxy wants executables to be offered.
+    wants_offers: bool,
+    /// Whether the proxy can find content by sketches.
+    wants_sketches: bool,
+    /// Chunks that wait for what is like them, or for others that do: their order stays.
+    held: VecDeque<Held>,
+    /// `SendChunks` under way.
+    sending: usize,
+    /// Whether the last one was said to go on: then the next comes, even without chunks.
+    goes_on: bool,
+    round_trips: u32,
+}
+
+impl Agent {
+    /// Dependent exchanges with the proxy so far: how often the push had to wait for an answer, the
+    /// batches of one step counted once.
+    pub fn round_trips(&self) -> u32 {
+        self.round_trips
+    }
+
+    /// Whether the agent waits for a reply of the proxy.
+    pub fn awaits_reply(&self) -> bool {
+        let looked_for = self.held.iter().any(|held| held.is_looked_for);
+        match self.state {
+            State::Opened | State::Named => !self.is_growing(),
+            State::Sending => !self.unanswered.is_empty() || looked_for,
+            State::Committing | State::Delivering => true,
+            State::Finished => false,
+        }
+    }
+
+    /// Whether chunks are being prepared or sent.
+    pub fn is_sending(&self) -> bool {
+        self.sending > self.held.len()
+    }
+
+    /// Whether the push is by a base, which then both sides have.
+    pub fn is_based(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    /// What to do about what the proxy said.
+    ///
+    /// # Errors
+    /// A refusal, or something that does not belong here.
+    pub fn receive(&mut self, reply: PushReply) -> Result<Vec<Action>, Error> {
+        match (self.state, reply) {
+            (_, PushReply::Refused(refusal)) => Err(Error::Refused(refusal)),
+            (State::Opened, PushReply::WantNames) if self.growth.is_some() => {
+                // Nobody waited: the input was read meanwhile. Names come with its end.
+                self.state = State::Named;
+                if self.is_growing() {
+                    return Ok(Vec::new());
+                }
+                self.growth = None;
+                Ok(self.names())
+            }
+            (State::Opened, PushReply::WantNames) => {
+                self.turn(State::Named);
+                Ok(self.names())
+            }
+            (State::Opened, PushReply::WantSegments(marks)) if self.growth.is_some() && marks.fits(0) => {
+                self.state = State::Sending;
+                Ok(self.proceed())
+            }
+            (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
+                // The proxy does not have the base: all begins anew, and it passes over what was sent.
+                (self.replaced, self.offers) = (None, false);
+                self.goes_on = false;
+                self.waiting.clear();
+                self.unanswered.clear();
+                self.turn(State::Named);
+                Ok(self.names())
+            }
+            (State::Opened | State::Named, PushReply::WantOffers) => {
+                self.wants_offers = true;
+                Ok(Vec::new())
+            }
+            (State::Sending | State::Committing, PushReply::WantSketches) => {
+                self.wants_sketches = true;
+                Ok(Vec::new())
+            }
+            (State::Sending | State::Committing, PushReply::Alike) => self.alike(),
+            (State::Sending | State::Committing, PushReply::Answer(answer))
+                if self.wants_offers && self.answers.len() < OFFERS_MAX =>
+            {
+                let limit = Error::Limit { what: "bytes of answers", max: ANSWER_BYTES_MAX };
+                self.answer_bytes_left =
+                    self.answer_bytes_left.checked_sub(answer.answer.len()).ok_or(limit)?;
+                self.answers.push(answer);
+                Ok(Vec::new())
+            }
+            (State::Opened | State::Named, PushReply::WantSegments(marks))
+                if marks.fits(self.segments.len()) =>
+            {
+                self.turn(State::Sending);
+                self.queue(marks.places());
+                Ok(self.proceed())
+            }
+            (State::Sending | State::Committing, PushReply::Signature(signed))
+                if self.signed.len() < PARCEL_SPANS_MAX =>
+            {
+                // What has no room is sent without a signature.
+                let bytes = self.signed_bytes + signed.signature.len();
+                if bytes <= SIGNED_BYTES_MAX {
+                    self.signed_bytes = bytes;
+                    self.signed.push(signed);
+                }
+                Ok(Vec::new())
+            }
+            (State::Sending | State::Committing, PushReply::Prove(challenge)) => {
+                let asked = self.unanswered.front_mut().ok_or(Error::OutOfTurn("Prove"))?;
+                // Each chunk is asked for once: no proxy has this machine read on and on.
+                asked.proven += challenge.marks.marked();
+                if challenge.marks.marked() == 0 || asked.proven > challenge.marks.count() {
+                    return Err(Error::OutOfTurn("Prove"));
+                }
+                Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
+            }
+            (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
+            (State::Sending | State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
+            (State::Sending | State::Committing, PushReply::Unproven(path)) => {
+                Err(match EntryPath::new(path.into_vec()) {
+                    Ok(path) => Error::Unproven(path),
+                    Err(error) => error.into(),
+                })
+            }
+            (
+                State::Opened | State::Named | State::Sending | State::Committing,
+                PushReply::Committed { record, existing },
+            ) if !self.is_growing() && (self.state != State::Sending || self.is_based()) => {
+                self.waiting.clear();
+                self.turn(State::Delivering);
+                Ok(vec![Action::Committed { record, existing }])
+            }
+            (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
+            // Also from a proxy that only says that it is at work.
+            (
+                State::Opened | State::Named | State::Sending | State::Committing | State::Delivering,
+                PushReply::Stored(messages),
+            ) => Ok(vec![Action::Stored(messages)]),
+            // A dry run is over for the proxy before the agent has compressed what it would have sent.
+            (State::Sending, PushReply::Done) if self.is_answered() => Ok(Vec::new()),
+            (State::Delivering, PushReply::Done) => {
+                self.state = State::Finished;
+                Ok(vec![Action::Finish])
+            }
+            (_, reply) => Err(Error::OutOfTurn(reply.name())),
+        }
+    }
+
+    /// Whether the proxy has nothing more to say: a dry run, all of whose segments were answered.
+    pub fn is_answered(&self) -> bool {
+        self.dry_run && self.waiting.is_empty() && self.unanswered.is_empty()
+    }
+
+    /// The last segments that were to be sent with an offer are on their way, and these of their chunks will be.
+    pub fn offered(&mut self, marks: Marks) -> Vec<Action> {
+        let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
+        let segments = last.places.clone();
+        last.offered = Some(marks.clone());
+        let goes_on = Self::is_next(self.waiting.front(), &segments);
+        if marks.marked() == 0 && !self.goes_on {
+            return self.proceed();
+        }
+        self.goes_on = goes_on;
+        self.sending += 1;
+        let (signed, answers) = (Vec::new(), Vec::new());
+        let mut actions = vec![Action::SendChunks(Chunks { segments, marks, signed, answers, goes_on })];
+        actions.extend(self.proceed());
+        actions
+    }
+
+    /// One `SendChunks` is done.
+    pub fn chunks_sent(&mut self) -> Vec<Action> {
+        self.sending = self.sending.saturating_sub(1);
+        self.proceed()
+    }
+
+    /// Whether the segments `next` follow those `before` them.
+    fn is_next(next: Option<&Vec<u32>>, before: &[u32]) -> bool {
+        let first = next.and_then(|next| next.first());
+        before.last().is_some_and(|last| first == Some(&(last + 1)))
+    }
+
+    fn turn(&mut self, state: State) {
+        self.state = state;
+        self.round_trips += 1;
+    }
+
+    fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
+        let Unanswered { places, offered, .. } =
+            self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
+        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.offers && !self.is_growing() {
+            self.round_trips += 1;
+        }
+        let mut signed = std::mem::take(&mut self.signed);
+        self.count_signed();
+        let answers = std::mem::take(&mut self.answers);
+        let was_offered = offered.is_some();
+        let marks = match offered {
+            None => marks.clone(),
+            // What was offered is on its way already.
+            Some(offered) => {
+                // Places among all that are missing say nothing of the rest.
+                signed.clear();
+                let rest = marks.iter().zip(offered.iter().chain(std::iter::repeat(false)));
+                rest.map(|(missing, offered)| missing && !offered).collect()
+            }
+        };
+        let mut actions = Vec::new();
+        // The rest of what was offered stands alone: what goes on is told by the offers.
+        let next = self.unanswered.front().map(|next| &next.places).or(self.waiting.front());
+        let goes_on = !was_offered && Self::is_next(next, &places);
+        if marks.marked() > 0 || (self.goes_on && !was_offered) {
+            if self.offers {
+                self.round_trips += 1;
+            }
+            if !was_offered {
+                self.goes_on = goes_on;
+            }
+            self.sending += 1;
+            let chunks = Chunks { segments: places, marks, signed, answers, goes_on };
+            let may_be_like = self.wants_sketches && !self.dry_run;
+            actions.push(if may_be_like { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
+        }
+        actions.extend(self.proceed());
+        Ok(actions)
+    }
+
+    /// Sends further segments while few are open; commits, or ends a dry run, when all is sent.
+    fn proceed(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.state != State::Sending {
+            return actions;
+        }
+        self.batch_grown();
+        if self.unanswered.len() + self.sending < self.window.steps
+            && let Some(batch) = self.waiting.pop_front()
+        {
+            let offer = self.offers;
+            self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None, proven: 0 });
+            let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
+            actions.push(Action::SendSegments(Segments {
+                places: batch,
+                full: self.full,
+                against,
+                offer,
+                executables: self.wants_offers,
+            }));
+            if offer {
+                // It goes on when the offer is made.
+                return actions;
+            }
+            actions.extend(self.proceed());
+            return actions;
+        }
+        let none_open = self.unanswered.is_empty() || (self.is_based() && !self.dry_run);
+        if self.waiting.is_empty() && none_open && self.sending == 0 && !self.is_growing() {
+            if self.dry_run {
+                self.state = State::Finished;
+                actions.push(Action::Finish);
+            } else {
+                self.state = State::Committing;
+                actions.push(Action::Send(FromAgent::Commit));
+            }
+        }
+        actions
+    }
+}

@@ -1,0 +1,153 @@
+//! How a push begins: how it tells of its manifest, and which segments it will send.
+
+use std::collections::VecDeque;
+
+use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling, Window};
+use crate::likeness::SegmentsReplaced;
+use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
+use format::manifest::{NodeRef, Outline, Totals};
+use ground::ids::ReleaseId;
+use ground::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
+
+impl Agent {
+    /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
+    /// to do right after it is sent.
+    pub fn new(open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
+        Self::with_window(Window::default(), open, segments, telling)
+    }
+
+    /// The same with another window.
+    pub fn with_window(
+        window: Window,
+        mut open: Open,
+        segments: Vec<NodeRef>,
+        telling: Telling,
+    ) -> (Self, Open, Vec<Action>) {
+        let mut agent = Self {
+            segments,
+            window,
+            dry_run: open.dry_run,
+            full: telling == Telling::Full,
+            growth: (telling == Telling::Growing).then(Growth::default),
+            replaced: None,
+            state: State::Opened,
+            waiting: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            signed: Vec::new(),
+            signed_bytes: 0,
+            answers: Vec::new(),
+            answer_bytes_left: ANSWER_BYTES_MAX,
+            offers: matches!(telling, Telling::Base(..)) && !open.dry_run,
+            wants_offers: false,
+            wants_sketches: false,
+            held: VecDeque::new(),
+            sending: 0,
+            goes_on: false,
+            round_trips: 0,
+        };
+        let fits = agent.segments.len() <= OPEN_NAMES_MAX;
+        let names = agent.segments.iter().map(|segment| segment.id.prefix());
+        let by_base = match telling {
+            // A dry run ends with the answer to its segments: there must be one.
+            Telling::Base(release, base) | Telling::Again(release, base) if !agent.dry_run => {
+                Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
+            }
+            Telling::Base(..) | Telling::Again(..) | Telling::Short | Telling::Full | Telling::Growing => {
+                None
+            }
+        };
+        let Some((release, base, outline)) = by_base else {
+            agent.offers = false;
+            open.told = match (agent.full, fits) {
+                _ if agent.is_growing() => Told::Growing,
+                (true, true) => Told::Full(pack_names(names)),
+                (true, false) => Told::Full(Vec::new()),
+                (false, true) => Told::Short(pack_short_names(names)),
+                (false, false) => Told::Short(Vec::new()),
+            };
+            return (agent, open, Vec::new());
+        };
+        let gaps = outline.gaps(base.len());
+        let marks = gaps.iter().flat_map(|gap| gap.new.clone());
+        let new: Vec<u32> =
+            marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
+        agent.queue(new.into_iter());
+        agent.replaced = Some(SegmentsReplaced::new(gaps));
+        open.told = Told::Base { release, outline };
+        agent.state = State::Sending;
+        let actions = agent.proceed();
+        (agent, open, actions)
+    }
+
+    /// Whether more of the manifest will come.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growth.as_ref().is_some_and(|growth| !growth.is_over)
+    }
+
+    /// Hears of the next segments of a manifest that is told as it is read.
+    pub fn grow(&mut self, segments: impl IntoIterator<Item = NodeRef>) -> Vec<Action> {
+        self.segments.extend(segments);
+        self.proceed()
+    }
+
+    /// Hears that all segments of such a manifest were given, and what it is.
+    pub fn grown(&mut self, release: ReleaseId, totals: Totals) -> Vec<Action> {
+        if let Some(growth) = &mut self.growth {
+            growth.is_over = true;
+        }
+        let segments = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
+        let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments }))];
+        if self.state == State::Named {
+            self.growth = None;
+            actions.extend(self.names());
+        }
+        actions.extend(self.proceed());
+        actions
+    }
+
+    /// Batches new segments where they fill a batch, where nothing else is under way, or where they are the last.
+    pub(super) fn batch_grown(&mut self) {
+        let Some(Growth { is_over, batched }) = self.growth else { return };
+        let bytes: usize = self.segments[batched..].iter().map(|segment| segment.bytes as usize).sum();
+        let is_idle = self.waiting.is_empty() && self.unanswered.is_empty() && self.sending == 0;
+        if bytes > self.window.step_bytes || is_idle || is_over {
+            let end = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
+            self.queue(u32::try_from(batched).expect("fewer than all")..end);
+            self.growth = Some(Growth { is_over, batched: end as usize });
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<Action> {
+        let pack = |part: &[NodeRef]| {
+            let names = part.iter().map(|segment| segment.id.prefix());
+            if self.full { pack_names(names) } else { pack_short_names(names) }
+        };
+        if self.segments.is_empty() {
+            // The proxy waits for an answer.
+            return vec![Action::Send(FromAgent::Names(Vec::new()))];
+        }
+        self.segments
+            .chunks(NAMES_PER_MESSAGE)
+            .map(|part| Action::Send(FromAgent::Names(pack(part))))
+            .collect()
+    }
+
+    /// Cuts the wanted segments into batches.
+    pub(super) fn queue(&mut self, places: impl Iterator<Item = u32>) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for place in places {
+            let length = self.segments[place as usize].bytes as usize;
+            if !batch.is_empty()
+                && (bytes + length > self.window.step_bytes || batch.len() == SEGMENTS_PER_BATCH)
+            {
+                self.waiting.push_back(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+            batch.push(place);
+            bytes += length;
+        }
+        if !batch.is_empty() {
+            self.waiting.push_back(batch);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Signs older content that missing chunks resemble, for an agent that does not have it.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::likeness::{Edges, Likeness, Older};
+use crate::transfer::{Region, Regions};
+use crate::wire::{PushReply, Signed, Sketches};
+use crate::{Error, Shelf};
+use delta::compression::{Compressor, LEVEL_FAST};
+use delta::rsync::{self, Geometry, Signature};
+use delta::similar::Rule;
+use format::manifest::{NodeRef, Outline, Reference, Thin};
+use format::recipe::ChunkRef;
+use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
+
+/// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
+const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// 64 KiB: what tells how well a basis compresses.
+const SAMPLE_BYTES: usize = 64 * 1024;
+
+/// Edits of a chunk that shares so many super-features with another: resemblance of some 0.6, 0.8 and 0.95.
+const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
+/// Chunks that one basis found by sketches may serve.
+const RUN_CHUNKS_MAX: usize = 64;
+
+/// Older content that some chunks resemble.
+struct Alike {
+    basis: Vec<ChunkRef>,
+    rule: Rule,
+    edits: u64,
+}
+
+/// The room left for signatures in one answer: the agent holds as much for each step under way.
+struct Room {
+    signatures: usize,
+    bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { signatures: PARCEL_SPANS_MAX, bytes: ANSWER_SIGNED_MAX }
+    }
+}
+
+/// The signature of a basis; none where it would cost about as much as it could save.
+fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
+    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
+    let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
+    let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
+    let basis_bytes = basis.len() as u64;
+    let block_bytes = rsync::block_bytes(basis_bytes, edits, percent);
+    let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;
+    let bits = rsync::checksum_bits(&geometry, basis_bytes, rsync::ODDS_DEFAULT);
+    let costs = u64::from(geometry.blocks()) * u64::from(bits) / 8;
+    let pays = costs * 2 < basis_bytes * percent / 100;
+    pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
+}
+
+/// A new segment: its place, what came of it, and what is known of its references.
+pub(super) type Arrived = (u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
+
+/// What was signed in one push. Memory: the changed part of the base's manifest, and 40 B for each chunk that was
+/// signed, which are bounded.
+#[derive(Debug, Default)]
+pub(super) struct Signer {
+    /// What of the base is not in the new release, once somebody asked.
+    older: Option<Older>,
+    older_bytes: usize,
+    regions: Regions,
+    /// Chunks of all regions.
+    chunks: usize,
+    /// Whether the agent was told that there are sketches.
+    told: bool,
+    /// Sketches that were looked for.
+    sketches: usize,
+}
+
+impl Signer {
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.older_bytes + self.chunks * size_of::<ChunkRef>()
+    }
+
+    /// The regions that were signed.
+    pub fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
+    /// What missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as known,
+    /// `edges` those in `new`.
+    pub fn likenesses(
+        &mut self,
+        base: &[NodeRef],
+        segments: &[Option<NodeRef>],
+        new: &[Arrived],
+        edges: &Edges,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<Likeness>, Error> {
+        if base.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = |node: &NodeRef| {
+            let mut bytes = Vec::new();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+            Ok::<_, Error>(bytes)
+        };
+        if self.older.is_none() {
+            let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
+            let older = Older::read(base, &gaps, &Edges::new(), |place| read(&base[place as usize]))?;
+            self.older_bytes = older.held_bytes();
+            self.older = Some(older);
+        }
+        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let new: Vec<_> =
+            new.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
+        let present: HashSet<&NodeRef> = base.iter().collect();
+        older.likenesses(&new, edges, |place| {
+            let stays = segments.get(place as usize).copied().flatten();
+            stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
+        })
+    }
+
+    /// Signs the older content that chunks resemble which were asked for; `asked` numbers these, by the places of
+    /// their segments and references.
+    pub fn sign(
+        &mut self,
+        likenesses: Vec<Likeness>,
+        asked: &HashMap<(u32, u32), usize>,
+        shelf: &mut impl Shelf,
+    ) -> Vec<Signed> {
+        let (mut signed, mut room) = (Vec::new(), Room::default());
+        for likeness in likenesses {
+            let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
+            let Some(first) = places.first().copied() else { continue };
+            let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
+            let Likeness { chunks: basis, rule, edits, .. } = likeness;
+            let alike = Alike { basis, rule, edits };
+            signed.extend(self.sign_one(first..first + chunks, alike, &mut room, shelf));
+        }
+        signed
+    }
+
+    /// Says, once, that content can be found by sketches, where there are any.
+    pub fn want_sketches(&mut self, shelf: &mut impl Shelf) -> Option<PushReply> {
+        if self.told || !shelf.has_sketches() {
+            return None;
+        }
+        self.told = true;
+        Some(PushReply::WantSketches)
+    }
+
+    /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
+    pub fn alike(&mut self, sketches: &Sketches, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let limit = Error::Limit { what: "sketches", max: SKETCHES_MAX };
+        let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);
+        let sketches = sketches.open(left).ok_or(limit)?;
+        self.sketches += sketches.len();
+        let (mut replies, mut room) = (Vec::new(), Room::default());
+        let mut run: Option<(Range<usize>, Alike)> = None;
+        for (place, sketch) in sketches {
+            let Some((short, shared)) = shelf.most_similar(&sketch) else { continue };
+            let [Some(chunk)] = shelf.find(&[Reference::Short(short)]).map_err(Error::Shelf)?[..] else {
+                continue;
+            };
+            // A signature reveals something of what it signs.
+            if !shelf.may_read(&chunk).map_err(Error::Shelf)? {
+                continue;
+            }
+            let place = place as usize;
+            let edits = EDITS_BY_SHARED[shared.min(EDITS_BY_SHARED.len() - 1)];
+            match &mut run {
+                // One between two that are found most likely lies between what they were found by.
+                Some((places, alike)) if place - places.end <= 1 && places.len() < RUN_CHUNKS_MAX => {
+                    places.end = place + 1;
+                    alike.edits += edits;
+                    if !alike.basis.contains(&chunk) {
+                        alike.basis.push(chunk);
+                    }
+                }
+                _ => {
+                    let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
+                    if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
+                        let signed = self.sign_one(places, alike, &mut room, shelf);
+                        replies.extend(signed.map(PushReply::Signature));
+                    }
+                }
+            }
+        }
+        if let Some((places, alike)) = run {
+            replies.extend(self.sign_one(places, alike, &mut room, shelf).map(PushReply::Signature));
+        }
+        replies.push(PushReply::Alike);
+        Ok(replies)
+    }
+
+    /// Signs the basis of the chunks at these places among those asked for, while the answer has room; chunks without a
+    /// signature cross whole.
+    fn sign_one(
+        &mut self,
+        places: Range<usize>,
+        alike: Alike,
+        room: &mut Room,
+        shelf: &mut impl Shelf,
+    ) -> Option<Signed> {
+        if room.signatures == 0 {
+            return None;
+        }
+        let bytes: usize = alike.basis.iter().map(|chunk| chunk.bytes as usize).sum();
+        if bytes > REGION_BYTES_MAX || self.chunks + alike.basis.len() > PUSH_CHUNKS_IN_FLIGHT {
+            return None;
+        }
+        // Counted whatever becomes of it, as it is read.
+        self.chunks += alike.basis.len();
+        let mut basis = Vec::with_capacity(bytes);
+        // A damaged basis costs the delta, not the push.
+        if alike.basis.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
+            return None;
+        }
+        let signature = signature_of(&basis, alike.edits)?;
+        let region = u32::try_from(self.regions.len()).expect("regions are bounded");
+        let mut encoded = Vec::new();
+        signature.encode(&mut encoded);
+        room.bytes = room.bytes.checked_sub(encoded.len())?;
+        room.signatures -= 1;
+        self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
+        let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
+        Some(Signed {
+            region,
+            first: number(places.start),
+            chunks: number(places.len()),
+            rule: alike.rule.number(),
+            signature: encoded,
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! What a push hands to the shelf, and what it takes from it by name.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::wire::{short_name, unpack_names, unpack_short_names};
+use crate::{Error, Shelf};
+use delta::compression::Compressor;
+use delta::similar::Sketch;
+use format::manifest::{self, NodeRef};
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+
+/// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
+const LOOKED_AT_MAX: usize = 512;
+
+/// Keeps those parts of `plain` that have a name, in frames made here.
+pub(super) fn anew(
+    mut plain: &[u8],
+    lengths: &[u32],
+    arrived: &[Option<ChunkRef>],
+    compressor: &mut Compressor,
+    shelf: &mut impl Shelf,
+) -> Result<(), Error> {
+    let (mut chunks, mut bytes) = (Vec::new(), Vec::new());
+    for (at, (length, chunk)) in (1..).zip(lengths.iter().zip(arrived)) {
+        let (part, rest) = plain.split_at(*length as usize);
+        plain = rest;
+        if let Some(chunk) = chunk {
+            chunks.push(*chunk);
+            bytes.extend_from_slice(part);
+        }
+        let is_full = bytes.len() >= FRAME_PLAIN_TARGET || chunks.len() == FRAME_CHUNKS_MAX;
+        if (is_full || at == lengths.len()) && !chunks.is_empty() {
+            let (codec, payload) = compressor.compress(&bytes);
+            bytes.clear();
+            let chunks = std::mem::take(&mut chunks);
+            let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
+            shelf.keep(frame).map_err(Error::Shelf)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes what those parts of `plain` are like that have a name.
+pub(super) fn sketch(
+    mut plain: &[u8],
+    lengths: &[u32],
+    arrived: &[Option<ChunkRef>],
+    shelf: &mut impl Shelf,
+) {
+    let sketched = lengths.iter().zip(arrived).filter_map(|(length, chunk)| {
+        let (part, rest) = plain.split_at(*length as usize);
+        plain = rest;
+        chunk.and_then(|chunk| Some((chunk.id.into(), Sketch::of(part)?)))
+    });
+    shelf.sketch(sketched.collect());
+}
+
+/// Keeps segments, neighbours together.
+pub(super) fn segments(
+    segments: &[Vec<u8>],
+    compressor: &mut Compressor,
+    shelf: &mut impl Shelf,
+) -> Result<(), Error> {
+    for some in segments.chunks(FRAME_CHUNKS_MAX) {
+        let frame = Frame::compress(FrameKind::Manifest, some.iter().map(Vec::as_slice), compressor);
+        shelf.keep(frame).map_err(Error::Shelf)?;
+    }
+    Ok(())
+}
+
+/// What short or long names mean.
+pub(super) struct Named {
+    /// The segments.
+    pub segments: Vec<Option<NodeRef>>,
+    /// Those of the release that has most of them, where they were looked for in releases; none where they were not.
+    pub base: Vec<NodeRef>,
+    /// Those of other releases, where names alone do not tell which the push goes on from.
+    pub others: Vec<Vec<NodeRef>>,
+}
+
+/// The segments that names mean: short ones in the application's latest releases.
+pub(super) fn named(names: &[u8], is_full: bool, shelf: &mut impl Shelf) -> Result<Named, Error> {
+    if is_full {
+        let segments = shelf.resolve(&unpack_names(names)?).map_err(Error::Shelf)?;
+        return Ok(Named { segments, base: Vec::new(), others: Vec::new() });
+    }
+    let names: Vec<u32> = unpack_short_names(names)?;
+    let (mut segments, mut most) = (vec![None; names.len()], 0);
+    let mut recent = shelf.recent().map_err(Error::Shelf)?;
+    let mut best = 0;
+    for (at, base) in recent.iter().enumerate() {
+        let by_name: HashMap<u32, NodeRef> =
+            base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
+        let found: Vec<Option<NodeRef>> = names.iter().map(|name| by_name.get(name).copied()).collect();
+        let count = found.iter().flatten().count();
+        if count > most {
+            (segments, most, best) = (found, count, at);
+        }
+    }
+    let base = if recent.is_empty() { Vec::new() } else { recent.remove(best) };
+    let others = if most * 2 < names.len() { recent } else { Vec::new() };
+    Ok(Named { segments, base, others })
+}
+
+/// Chooses the release that has most of the chunks, by their bytes, where another than `base` does. One that cannot be read
+/// has none: that costs bytes, not the push.
+pub(super) fn choose_base(
+    base: &mut Vec<NodeRef>,
+    others: Vec<Vec<NodeRef>>,
+    known: &HashSet<ChunkRef>,
+    shelf: &mut impl Shelf,
+) {
+    let mut shared = |segments: &[NodeRef]| {
+        let (mut bytes, mut left) = (0, known.clone());
+        for node in segments.iter().take(LOOKED_AT_MAX) {
+            let mut segment = Vec::new();
+            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).ok()?;
+            let chunks = manifest::segment_chunks(&segment).ok()?;
+            let found = chunks.iter().filter(|chunk| left.remove(*chunk));
+            bytes += found.map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
+        }
+        Some(bytes)
+    };
+    let mut most = shared(base);
+    for other in others {
+        let bytes = shared(&other);
+        if bytes > most {
+            (most, *base) = (bytes, other);
+        }
+    }
+}

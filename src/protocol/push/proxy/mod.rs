@@ -1,0 +1,410 @@
+//! The proxy's half of a push.
+
+mod opening;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use serde_bytes::{ByteArray, ByteBuf};
+
+use super::block_sums::Signer;
+use super::keeping;
+use super::proving::Proving;
+use super::record_queries::{Listed, Offers};
+use crate::likeness::{self, SegmentsReplaced};
+use crate::transfer::{self, Complete, Parcels, WaitingRoom};
+use crate::wire::{Basis, Batch, FromAgent, Open, Parcel, PushReply, SegmentBatch, Told};
+use crate::{Error, Proposal, Shelf};
+use delta::compression::{Compressor, Decompressor};
+use format::manifest::{self, NodeRef, Reference, Root, Thin};
+use format::pack::{Frame, FrameKind};
+use format::recipe::ChunkRef;
+use format::record::Cost;
+use ground::ids::{ChunkId, ShortId};
+use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
+
+/// Whether the agent took it from the release that it remembers.
+fn is_told_by_base(basis: &Basis) -> bool {
+    matches!(basis, Basis::Prefix(_) | Basis::Patch(_) | Basis::Executable(..))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The names of the segments are coming.
+    Naming,
+    /// Segments and chunks are coming.
+    Receiving,
+    /// Committed, or a dry run that has been answered.
+    Finished,
+}
+
+/// The proxy's half: what the agent says in, replies out.
+///
+/// Memory: 44 B for each segment of the manifest, some 100 B for each reference of segments that wait for
+/// chunks, and one parcel; all bounded.
+#[derive(Debug)]
+pub struct Proxy {
+    open: Open,
+    state: State,
+    names: Vec<u8>,
+    segments: Vec<Option<NodeRef>>,
+    wanted: VecDeque<u32>,
+    /// The segments of the release that the push builds on.
+    base: Vec<NodeRef>,
+    /// Those of other releases that it may go on from, until its first chunks tell.
+    others: Vec<Vec<NodeRef>>,
+    replaced: SegmentsReplaced,
+    told_by_base: bool,
+    signer: Signer,
+    /// Executables that the agent offers.
+    offers: Offers,
+    /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
+    base_refused: bool,
+    waiting: WaitingRoom,
+    /// The agent's proofs, where it may not read the whole space.
+    proving: Option<Proving>,
+    /// Chunks that the agent sends unasked.
+    offered: HashSet<ShortId>,
+    parcels: Parcels,
+    commit_ordered: bool,
+    /// Complete segments that are not kept yet.
+    complete: Vec<Vec<u8>>,
+    complete_bytes: usize,
+    cost: Cost,
+    progress: u64,
+    zstd: Decompressor,
+    compressor: Compressor,
+    plain: Vec<u8>,
+}
+
+impl Proxy {
+    /// Whether the push has come to its end.
+    pub fn is_finished(&self) -> bool {
+        self.state == State::Finished
+    }
+
+    /// What the push has cost so far.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Returns the progress of the push, in bytes of new names, segments, sketches and content; other messages do not
+    /// count. Bounded by the manifest's size.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// Bytes of memory that the push takes, about: what an agent can make it hold.
+    pub fn held_bytes(&self) -> usize {
+        let segments =
+            self.segments.len() + self.base.len() + self.others.iter().map(Vec::len).sum::<usize>();
+        let names = self.names.len() + (self.wanted.len() + self.offered.len()) * size_of::<u64>();
+        segments * size_of::<Option<NodeRef>>()
+            + names
+            + self.waiting.held_bytes()
+            + self.parcels.held_bytes()
+            + self.offers.held_bytes()
+            + self.signer.held_bytes()
+            + self.proving.as_ref().map_or(0, Proving::held_bytes)
+            + self.complete_bytes
+    }
+
+    /// What to reply to what the agent said.
+    ///
+    /// # Errors
+    /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
+    pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        match (self.state, message) {
+            (State::Naming | State::Receiving, FromAgent::Grown(grown)) if self.is_growing() => {
+                self.grown(grown, shelf)
+            }
+            (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, shelf),
+            // Sent before the agent heard that its base is unknown.
+            (State::Naming, _) if self.base_refused => Ok(Vec::new()),
+            (State::Receiving, FromAgent::Offer(offer)) if !self.told_by_base && !self.open.dry_run => {
+                self.progress += offer.names.len() as u64;
+                self.offers.take(offer)?;
+                Ok(Vec::new())
+            }
+            (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
+                self.segments(&batch, shelf)
+            }
+            (State::Receiving, FromAgent::Sketches(sketches)) if !self.open.dry_run => {
+                self.progress += sketches.bytes() as u64;
+                self.signer.alike(&sketches, shelf)
+            }
+            (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
+            (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
+                // One told against the base that is unknown here is passed over, with its pieces.
+                if !self.base_refused || !is_told_by_base(&parcel.basis) {
+                    self.parcels.begin(parcel)?;
+                }
+                Ok(Vec::new())
+            }
+            (State::Receiving, FromAgent::Piece(_)) if self.base_refused && !self.parcels.is_open() => {
+                Ok(Vec::new())
+            }
+            (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
+            (State::Receiving, FromAgent::Proof(proof)) => self.proof(&proof, shelf),
+            (State::Receiving, FromAgent::Commit) if !self.open.dry_run && !self.is_growing() => {
+                if !std::mem::replace(&mut self.commit_ordered, true) {
+                    self.progress += PROGRESS_BYTES_MIN;
+                }
+                self.commit_if_due(shelf)
+            }
+            (_, message) => Err(Error::OutOfTurn(message.name())),
+        }
+    }
+
+    /// Takes the next wanted segments and says which of their chunks are missing.
+    fn segments(&mut self, batch: &SegmentBatch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let count = batch.lengths.len();
+        if self.is_growing() {
+            self.grow_to(self.segments.len() + count)?;
+        }
+        if count > self.wanted.len() {
+            return Err(Error::OutOfTurn("Segments"));
+        }
+        let places: Vec<u32> = self.wanted.drain(..count).collect();
+        self.progress += batch.lengths.iter().map(|length| u64::from(*length)).sum::<u64>();
+        let mut base = Vec::new();
+        if batch.against_base {
+            let replaced = self.replaced.by(&places).into_iter().map(|place| self.base[place]);
+            let read = |node: NodeRef| {
+                let mut bytes = Vec::new();
+                shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map(|()| bytes)
+            };
+            base = likeness::prefix_of(replaced.map(read)).map_err(Error::Shelf)??;
+        }
+        let (mut marks, mut chunks) = (Vec::new(), 0);
+        let mut segments = Vec::with_capacity(count);
+        for (place, bytes) in places.into_iter().zip(batch.open(&base)?) {
+            let thin = Thin::decode(&bytes)?;
+            let references: Vec<Reference> = thin.references().collect();
+            let known = shelf.find(&references).map_err(Error::Shelf)?;
+            segments.push((place, thin, references, known));
+        }
+        let challenges = match &mut self.proving {
+            Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, shelf)?,
+            None => Vec::new(),
+        };
+        if !self.others.is_empty() {
+            let known =
+                segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
+            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, shelf);
+        }
+        let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
+        let mut likenesses = if self.told_by_base || self.open.dry_run {
+            // The agent knows by itself, or nothing will come.
+            Vec::new()
+        } else {
+            let edges = self.offers.edges(&listed);
+            self.signer.likenesses(&self.base, &self.segments, &segments, &edges, shelf)?
+        };
+        let mut replies = challenges;
+        replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, shelf));
+        let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
+        for (place, thin, references, known) in segments {
+            if self.open.dry_run {
+                // Nothing will come, and the same chunk may be counted again.
+                self.waiting.clear();
+            }
+            let offered: Vec<bool> = batch.offered.iter().skip(chunks).take(references.len()).collect();
+            let by_short = references.iter().zip(&offered).filter(|(_, offered)| **offered);
+            self.offered.extend(by_short.map(|(reference, _)| reference.short()));
+            chunks += references.len();
+            let (asked, complete) = self.waiting.enter(place, thin, known)?;
+            self.cost.unseen_chunks += asked.iter().filter(|asked| **asked).count() as u64;
+            for number in (0..).zip(&asked).filter(|(_, asked)| **asked).map(|(number, _)| number) {
+                asked_at.insert((place, number), asked_at.len());
+            }
+            let is_offered = |number: usize| offered.get(number) == Some(&true);
+            unexplained +=
+                (0..).zip(&asked).filter(|(number, asked)| **asked && !is_offered(*number)).count();
+            marks.extend(asked);
+            if let Some(complete) = complete.filter(|_| !self.open.dry_run) {
+                self.take(complete, shelf)?;
+            }
+        }
+        if self.offered.len() > PUSH_CHUNKS_IN_FLIGHT {
+            return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+        }
+        if self.open.dry_run && self.wanted.is_empty() {
+            self.state = State::Finished;
+        }
+        let signed = self.signer.sign(likenesses, &asked_at, shelf);
+        unexplained -= signed.iter().map(|signed| signed.chunks as usize).sum::<usize>().min(unexplained);
+        replies.extend(signed.into_iter().map(PushReply::Signature));
+        if unexplained > 0 && !self.open.dry_run {
+            replies.extend(self.signer.want_sketches(shelf));
+        }
+        replies.push(PushReply::Missing(marks.into_iter().collect()));
+        Ok(replies)
+    }
+
+    /// Takes the answer to the next challenge. A wrong answer may come of a short id that two chunks share: the push then
+    /// begins again with full ids, and there a wrong answer is refused.
+    fn proof(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let proving = self.proving.as_mut().ok_or(Error::OutOfTurn("Proof"))?;
+        if proving.answered(proof, shelf)? {
+            return self.commit_if_due(shelf);
+        }
+        if matches!(self.open.told, Told::Full(_)) { Err(Error::NotProven) } else { Ok(self.mismatch()) }
+    }
+
+    /// Takes chunks that were asked for, or offered, as they came.
+    fn chunks(&mut self, batch: Batch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let mut plain = std::mem::take(&mut self.plain);
+        let parts = batch.open(&mut self.zstd, &mut plain)?;
+        let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
+        self.cost.sent_bytes += batch.payload.len() as u64;
+        keeping::sketch(&plain, &batch.lengths, &arrived, shelf);
+        if arrived.iter().all(Option::is_some) {
+            let chunks = arrived.into_iter().flatten().collect();
+            let frame =
+                Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
+            shelf.keep(frame).map_err(Error::Shelf)?;
+        } else {
+            keeping::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, shelf)?;
+        }
+        self.plain = plain;
+        self.end_message(complete, shelf)
+    }
+
+    fn piece(&mut self, piece: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let whole = self.parcels.piece(piece)?;
+        self.progress += piece.len() as u64;
+        let Some((parcel, payload)) = whole else { return Ok(Vec::new()) };
+        self.parcel(&parcel, &payload, shelf)
+    }
+
+    /// Takes the chunks of a whole parcel, and frames them anew.
+    fn parcel(
+        &mut self,
+        parcel: &Parcel,
+        payload: &[u8],
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let mut plain = Vec::new();
+        let is_executable = matches!(parcel.basis, Basis::Executable(..) | Basis::Records(..));
+        let opened = match &parcel.basis {
+            Basis::Executable(spans, cuts) => {
+                transfer::open_kept(parcel, spans, cuts, payload, &self.base, shelf, &mut plain)
+            }
+            Basis::Records(file, cuts) => {
+                transfer::open_records(parcel, self.offers.answered(*file), cuts, payload, shelf, &mut plain)
+            }
+            _ => transfer::open_parcel(parcel, payload, &self.base, self.signer.regions(), shelf, &mut plain),
+        };
+        match opened {
+            Err(Error::Mismatch) => return Ok(self.mismatch()),
+            opened => opened?,
+        }
+        let mut rest = plain.as_slice();
+        let parts = parcel.lengths.iter().map(|length| {
+            let (part, after) = rest.split_at(*length as usize);
+            rest = after;
+            part
+        });
+        let (arrived, complete) = match self.arrive(parts) {
+            // It was made of another basis than the agent's: the push goes through without this method.
+            Err(Error::Unasked(_)) if is_executable => return Ok(self.mismatch()),
+            arrived => arrived?,
+        };
+        self.cost.sent_bytes += payload.len() as u64;
+        keeping::sketch(&plain, &parcel.lengths, &arrived, shelf);
+        keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, shelf)?;
+        self.end_message(complete, shelf)
+    }
+
+    /// Ends the push; the agent begins it anew, in full.
+    fn mismatch(&mut self) -> Vec<PushReply> {
+        self.state = State::Finished;
+        vec![PushReply::Mismatch]
+    }
+
+    /// Names the chunks that came, where somebody waits for them; gives the segments that they complete.
+    fn arrive<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Vec<Option<ChunkRef>>, Vec<Complete>), Error> {
+        let (mut arrived, mut completed) = (Vec::new(), Vec::new());
+        for bytes in parts {
+            let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
+            let chunk = ChunkRef { id: ChunkId::of(bytes), bytes: length };
+            let was_offered = self.offered.remove(&chunk.id.into());
+            match self.waiting.arrive(chunk)? {
+                Some(complete) => {
+                    self.cost.unseen_bytes += u64::from(length);
+                    if let Some(proving) = &mut self.proving {
+                        proving.sent(&chunk);
+                    }
+                    self.progress += u64::from(length);
+                    completed.extend(complete);
+                    arrived.push(Some(chunk));
+                }
+                None if was_offered || self.base_refused => arrived.push(None),
+                None => return Err(Error::Unasked(chunk.id)),
+            }
+        }
+        Ok((arrived, completed))
+    }
+
+    /// Ends a message of content.
+    fn end_message(
+        &mut self,
+        complete: Vec<Complete>,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        shelf.kept_message();
+        for complete in complete {
+            self.take(complete, shelf)?;
+        }
+        self.commit_if_due(shelf)
+    }
+
+    /// Takes a complete segment; keeps it with its neighbours.
+    fn take(&mut self, complete: Complete, shelf: &mut impl Shelf) -> Result<(), Error> {
+        self.segments[complete.place as usize] = Some(complete.node());
+        self.complete_bytes += complete.bytes.len();
+        self.complete.push(complete.bytes);
+        if self.complete_bytes >= SEGMENT_BATCH_BYTES {
+            self.keep_segments(shelf)?;
+        }
+        Ok(())
+    }
+
+    fn keep_segments(&mut self, shelf: &mut impl Shelf) -> Result<(), Error> {
+        self.complete_bytes = 0;
+        keeping::segments(&std::mem::take(&mut self.complete), &mut self.compressor, shelf)
+    }
+
+    /// Commits where that was ordered and nothing is missing.
+    fn commit_if_due(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let is_unproven = self.proving.as_ref().is_some_and(Proving::is_open);
+        if !self.commit_ordered || is_unproven || self.waiting.asked() > 0 || self.parcels.is_open() {
+            return Ok(Vec::new());
+        }
+        let segments: Vec<NodeRef> = self.segments.iter().copied().flatten().collect();
+        if segments.len() != self.segments.len() {
+            return Err(Error::Incomplete(self.segments.len() - segments.len()));
+        }
+        let Open { profile, shape, totals, release, .. } = self.open;
+        let root = Root::above(profile, shape, totals, segments.clone(), |_| {})?;
+        if root.release() != release {
+            if matches!(self.open.told, Told::Full(_)) {
+                let (expected, found) = (release.into(), root.release().into());
+                return Err(manifest::Error::OtherRoot { expected, found }.into());
+            }
+            return Ok(self.mismatch());
+        }
+        self.keep_segments(shelf)?;
+        let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
+        if let Some(path) = shelf.prove(&proposal).map_err(Error::Shelf)? {
+            self.state = State::Finished;
+            return Ok(vec![PushReply::Unproven(ByteBuf::from(path.as_bytes().to_vec()))]);
+        }
+        let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
+        self.state = State::Finished;
+        Ok(vec![PushReply::Committed { record, existing }])
+    }
+}

@@ -1,0 +1,198 @@
+//! How a push begins: what the agent tells of its manifest, up to its first segment.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::{Proxy, State};
+use crate::likeness::SegmentsReplaced;
+use crate::push::block_sums::Signer;
+use crate::push::keeping::{self, Named};
+use crate::push::proving::Proving;
+use crate::push::record_queries::Offers;
+use crate::transfer::Parcels;
+use crate::transfer::WaitingRoom;
+use crate::wire::{BatchError, Grown, Marks, Open, PushReply, Told};
+use crate::{Error, Shelf};
+use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use format::manifest::{NodeRef, Outline};
+use format::record::Cost;
+use ground::ids::ReleaseId;
+use ground::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PROGRESS_BYTES_MIN};
+
+fn limit(what: &'static str, found: usize, max: usize) -> Result<(), Error> {
+    if found > max { Err(Error::Limit { what, max }) } else { Ok(()) }
+}
+
+impl Proxy {
+    /// Begins with what the agent opened; gives the first replies.
+    ///
+    /// # Errors
+    /// A request out of bounds, or a shelf that fails.
+    pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
+        limit("labels", open.labels.len(), LIST_MAX)?;
+        crate::check_labels(&open.labels)?;
+        limit("destinations", open.destinations.len(), LIST_MAX)?;
+        limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
+        open.profile.check().map_err(Error::Profile)?;
+        let told = std::mem::replace(&mut open.told, Told::Short(Vec::new()));
+        let mut proxy = Self {
+            state: State::Naming,
+            names: Vec::new(),
+            segments: Vec::new(),
+            wanted: VecDeque::new(),
+            base: Vec::new(),
+            others: Vec::new(),
+            replaced: SegmentsReplaced::default(),
+            told_by_base: false,
+            signer: Signer::default(),
+            offers: Offers::default(),
+            base_refused: false,
+            waiting: WaitingRoom::default(),
+            proving: (!shelf.reads_all()).then(Proving::default),
+            offered: HashSet::new(),
+            parcels: Parcels::default(),
+            commit_ordered: false,
+            complete: Vec::new(),
+            complete_bytes: 0,
+            cost: Cost::default(),
+            progress: 0,
+            zstd: Decompressor::new(),
+            compressor: Compressor::new(LEVEL_DEFAULT),
+            plain: Vec::new(),
+            open,
+        };
+        if told != Told::Growing
+            && let Some(committed) = proxy.recognize(shelf)?
+        {
+            return Ok((proxy, vec![committed]));
+        }
+        let replies = match told {
+            Told::Growing if proxy.open.dry_run => return Err(Error::OutOfTurn("Growing")),
+            Told::Growing => {
+                proxy.open.told = Told::Growing;
+                proxy.told_while_read(shelf)?
+            }
+            Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
+            Told::Short(names) => proxy.told_by_names(&names, shelf)?,
+            Told::Full(names) => {
+                proxy.open.told = Told::Full(Vec::new());
+                proxy.told_by_names(&names, shelf)?
+            }
+        };
+        Ok((proxy, replies))
+    }
+
+    fn told_by_base(
+        &mut self,
+        release: &ReleaseId,
+        outline: &Outline,
+        shelf: &mut impl Shelf,
+    ) -> Result<Vec<PushReply>, Error> {
+        let base = shelf.base(Some(release)).map_err(Error::Shelf)?;
+        let applied = base.and_then(|base| {
+            let segments = outline.apply(&base, self.open.segments as usize)?;
+            Some((base, segments))
+        });
+        let Some((base, segments)) = applied else {
+            self.base_refused = true;
+            return Ok(vec![PushReply::WantNames]);
+        };
+        self.replaced = SegmentsReplaced::new(outline.gaps(base.len()));
+        self.base = base;
+        self.told_by_base = true;
+        self.begin_receiving(segments);
+        Ok(Vec::new())
+    }
+
+    /// Ends the push where the space has the release already.
+    fn recognize(&mut self, shelf: &mut impl Shelf) -> Result<Option<PushReply>, Error> {
+        let recognized = shelf.recognize(&self.open).map_err(Error::Shelf)?;
+        Ok(recognized.map(|(record, existing)| {
+            self.state = State::Finished;
+            PushReply::Committed { record, existing }
+        }))
+    }
+
+    /// Whether the agent still reads its input.
+    pub(super) fn is_growing(&self) -> bool {
+        self.open.told == Told::Growing
+    }
+
+    /// Takes segments as they come where there is nothing to compare them with; else waits for all.
+    fn told_while_read(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if shelf.base(None).map_err(Error::Shelf)?.is_some_and(|base| !base.is_empty()) {
+            return Ok(vec![PushReply::WantNames]);
+        }
+        self.begin_receiving(Vec::new());
+        Ok(vec![PushReply::WantSegments(Marks::default())])
+    }
+
+    /// Hears what the whole manifest is.
+    pub(super) fn grown(&mut self, grown: Grown, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let Grown { release, totals, segments } = grown;
+        self.progress += PROGRESS_BYTES_MIN;
+        if (segments as usize) < self.segments.len() {
+            return Err(Error::OutOfTurn("Grown"));
+        }
+        limit("segments", segments as usize, MANIFEST_SEGMENTS_MAX)?;
+        (self.open.release, self.open.totals, self.open.segments) = (release, totals, segments);
+        self.open.told = Told::Short(Vec::new());
+        if self.state == State::Naming {
+            return Ok(self.recognize(shelf)?.into_iter().collect());
+        }
+        self.grow_to(segments as usize)?;
+        Ok(Vec::new())
+    }
+
+    /// Wants further segments, until there are `count`.
+    pub(super) fn grow_to(&mut self, count: usize) -> Result<(), Error> {
+        limit("segments", count, MANIFEST_SEGMENTS_MAX)?;
+        let places = self.segments.len()..count;
+        self.wanted
+            .extend(places.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")));
+        self.segments.resize(count, None);
+        Ok(())
+    }
+
+    fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        if names.is_empty() && self.open.segments > 0 {
+            return Ok(vec![PushReply::WantNames]);
+        }
+        self.named(names, shelf)
+    }
+
+    /// Answers once all names are there.
+    pub(super) fn named(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+        let is_full = matches!(self.open.told, Told::Full(_));
+        let width = if is_full { 8 } else { 4 };
+        self.names.extend_from_slice(names);
+        self.progress += names.len() as u64;
+        let expected = self.open.segments as usize * width;
+        if self.names.len() > expected || (names.is_empty() && expected > 0) {
+            return Err(Error::OutOfTurn("Names"));
+        }
+        if !names.len().is_multiple_of(width) {
+            return Err(BatchError::Names(names.len()).into());
+        }
+        if self.names.len() < expected {
+            return Ok(Vec::new());
+        }
+        let names = std::mem::take(&mut self.names);
+        let Named { segments, base, others } = keeping::named(&names, is_full, shelf)?;
+        (self.base, self.others) = (base, others);
+        let marks: Marks = segments.iter().map(Option::is_none).collect();
+        self.begin_receiving(segments);
+        let mut replies = Vec::new();
+        if !self.base.is_empty() && !self.open.dry_run {
+            replies.push(PushReply::WantOffers);
+        }
+        replies.push(PushReply::WantSegments(marks));
+        Ok(replies)
+    }
+
+    fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
+        self.state = State::Receiving;
+        self.wanted =
+            (0..).zip(&segments).filter(|(_, node)| node.is_none()).map(|(place, _)| place).collect();
+        self.segments = segments;
+    }
+}

@@ -1,0 +1,370 @@
+//! Executables whose records an agent offers that does not have the older file.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::PoisonError;
+
+use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
+use crate::transfer::{Answered, read_chunks};
+use crate::wire::{FileAnswer, FileOffer, PushReply, Span};
+use crate::{Error, Shelf};
+use delta::relink::{Index, Level, Offer, Records, normalise_basis};
+use format::manifest::NodeRef;
+use format::recipe::ChunkRef;
+use ground::ids::ChunkId;
+use ground::limits::{EXECUTABLE_CHUNKS_MAX, OFFER_BYTES_MAX, OFFERS_MAX};
+
+/// 2 GiB: older executables that are looked at for one push; some 10 s.
+const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// 4 KiB: what each chunk of an older executable counts as at least, so that there are half a million of them.
+const CHUNK_BYTES_COUNTED: u64 = 4 * 1024;
+/// 64 Ki: segments that are read to find these older executables, 4 for each file and those that list 2 GiB; some 5 s.
+const SEGMENTS_READ_MAX: usize = 64 * 1024;
+/// A chunk of an archive's plan counts as so many of these, for what reading the plan takes.
+const SEGMENTS_OF_CHUNK: usize = 16;
+/// In percent: with fewer known records, deltas of what lies between are as good.
+const KNOWN_MIN: usize = 20;
+
+/// The offers of one push. Memory: 8 MiB of names, and 36 B for each of half a million chunks of the older files.
+#[derive(Debug)]
+pub(super) struct Offers {
+    /// The files that were offered.
+    files: HashSet<u32>,
+    /// Names that are not answered.
+    names: HashMap<u32, Vec<u8>>,
+    answered: HashMap<u32, Answered>,
+    /// What the next segments list of offered files.
+    next: Vec<FileOffer>,
+    names_left: usize,
+    basis_left: u64,
+    segments_left: usize,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            files: HashSet::new(),
+            names: HashMap::new(),
+            answered: HashMap::new(),
+            next: Vec::new(),
+            names_left: OFFER_BYTES_MAX,
+            basis_left: BASIS_BYTES_MAX,
+            segments_left: SEGMENTS_READ_MAX,
+        }
+    }
+}
+
+impl Offers {
+    /// Takes a part of an offer: the next of a file's names, or that the next segments go on with it.
+    ///
+    /// # Errors
+    /// Too many of either, names after a file's last, or a file twice before the same segments.
+    pub fn take(&mut self, mut offer: FileOffer) -> Result<(), Error> {
+        let names = std::mem::take(&mut offer.names);
+        let limit = Error::Limit { what: "bytes of offers", max: OFFER_BYTES_MAX };
+        self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
+        if self.files.insert(offer.file) {
+            if self.files.len() > OFFERS_MAX {
+                return Err(Error::Limit { what: "offers", max: OFFERS_MAX });
+            }
+            self.names.insert(offer.file, names);
+        } else if let Some(before) = self.names.get_mut(&offer.file) {
+            before.extend_from_slice(&names);
+        } else if !names.is_empty() {
+            return Err(Error::OutOfTurn("names of an executable whose names were complete"));
+        }
+        if offer.complete {
+            if self.next.iter().any(|next| next.file == offer.file) {
+                return Err(Error::OutOfTurn("an executable twice"));
+            }
+            self.next.push(offer);
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        let names: usize = self.names.values().map(Vec::len).sum();
+        let answered = self.answered.values();
+        names + answered.map(|one| one.names.len() + one.chunks.len() * size_of::<ChunkRef>()).sum::<usize>()
+    }
+
+    /// What was offered and is there, once.
+    pub fn answered(&mut self, file: u32) -> Option<Answered> {
+        self.answered.remove(&file)
+    }
+
+    /// Where what was offered begins and ends.
+    pub fn edges(&self, listed: &Listed) -> Edges {
+        let ranges = self.next.iter().filter_map(|offer| listed.range(offer));
+        let ends = ranges.flat_map(|range| [range.start, range.end]);
+        ends.filter_map(|number| Some((listed.place(number)?, Edge::Cut))).collect()
+    }
+
+    /// Answers the offers for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
+    /// needs no signature.
+    pub fn answer(
+        &mut self,
+        likenesses: &mut Vec<Likeness>,
+        listed: &Listed,
+        base: &[NodeRef],
+        shelf: &mut impl Shelf,
+    ) -> Vec<PushReply> {
+        let mut replies = Vec::new();
+        for offer in std::mem::take(&mut self.next) {
+            let names = self.names.remove(&offer.file);
+            let Some(range) = listed.range(&offer) else { continue };
+            let is_of = |likeness: &Likeness| {
+                let first = likeness.new.first().and_then(|(segment, first)| listed.number(*segment, *first));
+                first.is_some_and(|first| range.contains(&first))
+            };
+            if let Some(names) = names.filter(|_| !self.answered.contains_key(&offer.file)) {
+                let alike: Vec<&Likeness> = likenesses.iter().filter(|likeness| is_of(likeness)).collect();
+                let missing: usize = alike.iter().map(|likeness| likeness.new.len()).sum();
+                // Where little is missing, the file was changed somewhere, not linked anew.
+                let best = alike.into_iter().max_by_key(|likeness| likeness.new.len());
+                let best = best.filter(|_| missing * 4 > range.len()).map(|best| best.basis);
+                let Some((answer, chunks)) =
+                    best.and_then(|best| self.look_at(&best, &listed.about(&range), &names, base, shelf))
+                else {
+                    continue;
+                };
+                self.answered.insert(offer.file, Answered { names, chunks });
+                replies.push(PushReply::Answer(FileAnswer { file: offer.file, answer }));
+            }
+            if self.answered.contains_key(&offer.file) {
+                likenesses.retain(|likeness| !is_of(likeness));
+            }
+        }
+        replies
+    }
+
+    /// Which of the named records the file has that `basis` is of, or the member of that archive that is most like the
+    /// new one; its chunks.
+    fn look_at(
+        &mut self,
+        basis: &Span,
+        new: &New,
+        names: &[u8],
+        base: &[NodeRef],
+        shelf: &mut impl Shelf,
+    ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
+        let offer = Offer::decode(names).filter(|offer| !offer.names().is_empty())?;
+        let mut release = Base { segments: base, segments_left: &mut self.segments_left, shelf };
+        let Whole { chunks, .. } = Whole::like(basis, new, &mut release).ok()??;
+        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
+        self.basis_left = self.basis_left.checked_sub(bytes)?;
+        let workshop = shelf.workshop();
+        let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = read_chunks(&chunks, shelf)?;
+        let parts = normalise_basis(old)?;
+        let records = Records::new(&parts);
+        let (answer, places) = Index::new(parts, records).answer(Level::Records, &offer);
+        let known = places.iter().flatten().count();
+        (known * 100 >= places.len() * KNOWN_MIN).then(|| (answer.encode(), chunks))
+    }
+}
+
+/// The references of some segments that stand together, numbered from 0.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The number of each segment's first reference.
+    first: BTreeMap<u32, usize>,
+    /// The segments in their order, and the number after each one's last reference.
+    ends: Vec<(u32, usize)>,
+    /// What is known of each reference.
+    known: Vec<Option<ChunkId>>,
+}
+
+impl Listed {
+    /// Those of segments by place, each with what is known of its own.
+    pub fn of<'a>(segments: impl Iterator<Item = (u32, &'a [Option<ChunkRef>])>) -> Self {
+        let (mut first, mut ends, mut all) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (place, known) in segments {
+            first.insert(place, all.len());
+            all.extend(known.iter().map(|known| known.map(|chunk| chunk.id)));
+            ends.push((place, all.len()));
+        }
+        Self { first, ends, known: all }
+    }
+
+    /// What is known of a range of them.
+    fn about(&self, range: &Range<usize>) -> New {
+        let known = self.known.get(range.start..range.end.min(self.known.len())).unwrap_or_default();
+        New { chunks: range.len(), known: known.iter().flatten().copied().collect() }
+    }
+
+    fn number(&self, segment: u32, first: u32) -> Option<usize> {
+        Some(self.first.get(&segment)? + first as usize)
+    }
+
+    /// Those of a file that is offered.
+    fn range(&self, offer: &FileOffer) -> Option<Range<usize>> {
+        let begin = self.number(offer.segment, offer.first)?;
+        Some(begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
+    }
+
+    /// The segment that has the reference of that number, and which of its own it is.
+    fn place(&self, number: usize) -> Option<(u32, u32)> {
+        let (segment, _) = self.ends[self.ends.partition_point(|(_, end)| *end <= number)..].first()?;
+        let within = number - self.first[segment];
+        Some((*segment, u32::try_from(within).expect("segments' references are bounded")))
+    }
+}
+
+/// The release that a push builds on, as far as it may still be read.
+struct Base<'a, S> {
+    segments: &'a [NodeRef],
+    segments_left: &'a mut usize,
+    shelf: &'a mut S,
+}
+
+impl<S: Shelf> Release for Base<'_, S> {
+    type Error = Error;
+
+    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Error> {
+        let Some(left) = self.segments_left.checked_sub(1) else { return Ok(None) };
+        *self.segments_left = left;
+        let Some(node) = self.segments.get(place as usize) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+        Ok(Some(bytes))
+    }
+
+    fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
+        let left = self.segments_left.checked_sub(SEGMENTS_OF_CHUNK);
+        *self.segments_left = left.unwrap_or_default();
+        left.is_some() && self.shelf.read(chunk, out).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Proposal;
+    use crate::wire::{Open, Refusal};
+    use delta::relink::linked;
+    use delta::similar::Rule;
+    use format::manifest::{EntryPath, Item, Reference};
+    use format::pack::Frame;
+    use format::recipe::Recipe;
+    use format::record::Record;
+    use ground::faults::Fault;
+    use ground::ids::ReleaseId;
+    use ground::limits::EXECUTABLE_BYTES_MAX;
+
+    /// A space that is only read, and counts how often.
+    #[derive(Default)]
+    struct Counting {
+        held: HashMap<ChunkId, Vec<u8>>,
+        reads: usize,
+    }
+
+    impl Counting {
+        fn add(&mut self, bytes: Vec<u8>) -> ChunkRef {
+            let chunk =
+                ChunkRef { id: ChunkId::of(&bytes), bytes: u32::try_from(bytes.len()).expect("small") };
+            self.held.insert(chunk.id, bytes);
+            chunk
+        }
+    }
+
+    impl Shelf for Counting {
+        fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn resolve(&mut self, _: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn find(&mut self, _: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+            self.reads += 1;
+            let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
+            out.extend_from_slice(self.held.get(&chunk.id).ok_or_else(missing)?);
+            Ok(())
+        }
+
+        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn kept_message(&mut self) {}
+
+        fn commit(&mut self, _: Proposal) -> Result<(Record, bool), Refusal> {
+            unreachable!("it is only read")
+        }
+    }
+
+    /// The segments of one file, of `size` bytes by its entry, in chunks of `chunk_bytes`.
+    fn base_of(bytes: &[u8], size: u64, chunk_bytes: usize, shelf: &mut Counting) -> Vec<NodeRef> {
+        let path = EntryPath::new("program").expect("a path");
+        let mut items = vec![Item::File { path, mode: 0o755, size, recipe: Recipe::Chunks }];
+        items.extend(bytes.chunks(chunk_bytes).map(|chunk| Item::Chunk(shelf.add(chunk.to_vec()))));
+        let segments = items.chunks(40).map(|items| {
+            let mut bytes = vec![0x11];
+            for item in items {
+                item.encode(&mut bytes);
+            }
+            let node = shelf.add(bytes);
+            NodeRef { id: node.id, bytes: node.bytes }
+        });
+        segments.collect()
+    }
+
+    /// Offers a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
+    /// the base's last segment. Gives how many were answered.
+    fn offer(count: u32, names: &[u8], base: &[NodeRef], shelf: &mut Counting, offers: &mut Offers) -> usize {
+        let segment = u32::try_from(base.len() - 1).expect("few");
+        let likeness = |number| Likeness {
+            new: vec![(0, number)],
+            basis: Span { segment, first: 0, count: 1 },
+            chunks: Vec::new(),
+            rule: Rule::Path,
+            older_path: None,
+            edits: 1,
+        };
+        let mut likenesses: Vec<Likeness> = (0..count).map(likeness).collect();
+        for file in 0..count {
+            let part =
+                FileOffer { file, segment: 0, first: file, chunks: 1, names: names.to_vec(), complete: true };
+            offers.take(part).expect("within bounds");
+        }
+        let listed = Listed::of(std::iter::once((0, &vec![None; count as usize][..])));
+        offers.answer(&mut likenesses, &listed, base, shelf).len()
+    }
+
+    #[test]
+    fn older_files_of_many_small_chunks_are_answered_until_their_bound() {
+        let mut shelf = Counting::default();
+        let file = linked::link(&linked::Program { functions: 250, changed: None, shift: 0 });
+        let base = base_of(&file, file.len() as u64, 4, &mut shelf);
+        let parts = normalise_basis(&file).expect("an executable");
+        let names = Offer::new(Records::new(&parts).hashes()).encode();
+        let mut offers = Offers::default();
+        let answered = offer(40, &names, &base, &mut shelf, &mut offers);
+        let chunks: usize = offers.answered.values().map(|answered| answered.chunks.len()).sum();
+        let most = usize::try_from(BASIS_BYTES_MAX / CHUNK_BYTES_COUNTED).expect("half a million");
+        assert!(chunks <= most && answered > 0 && answered < 40, "{answered} of 40, {chunks} chunks");
+    }
+
+    #[test]
+    fn segments_that_lead_to_no_file_are_read_until_their_bound() {
+        let mut shelf = Counting::default();
+        let bytes: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
+        let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut shelf);
+        let names = Offer::new([&blake3::hash(b"a record")]).encode();
+        let answered = offer(400, &names, &base, &mut shelf, &mut Offers::default());
+        assert_eq!(answered, 0);
+        assert!(base.len() * 400 > SEGMENTS_READ_MAX, "or it shows nothing");
+        assert!(shelf.reads <= SEGMENTS_READ_MAX, "{} segments read", shelf.reads);
+    }
+}

@@ -1,0 +1,131 @@
+//! What the proxy's half of a push needs of the space it pushes into.
+
+use std::sync::{Arc, Mutex};
+
+use crate::wire::{Open, Refusal};
+use delta::similar::Sketch;
+use format::manifest::{EntryPath, NodeRef, Reference, Root};
+use format::pack::Frame;
+use format::recipe::ChunkRef;
+use format::record::{Cost, Record};
+use ground::ids::{ReleaseId, ShortId};
+
+/// A space, as a push sees it. Errors come as what the agent is told.
+pub trait Shelf {
+    /// Where the space has the release already: the record for this push, written unless it is
+    /// a dry run, and whether the application's latest release was this one already.
+    ///
+    /// # Errors
+    /// The space cannot be read or written.
+    fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
+
+    /// The segments of `release`, or of the application's latest where none is named, if the space has all of it.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
+
+    /// The segments of the application's latest releases, the latest first, if the space has all of them: what a push that
+    /// names none may build on.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
+        Ok(self.base(None)?.into_iter().collect())
+    }
+
+    /// For each name, the segment that it names, where the space holds it and all chunks it lists.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
+
+    /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
+    /// stored.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
+
+    /// Whether the token lets the agent read the whole space, so that it has nothing to prove.
+    fn reads_all(&self) -> bool {
+        true
+    }
+
+    /// Whether the agent may read a chunk that was found.
+    ///
+    /// # Errors
+    /// The space cannot be read.
+    fn may_read(&mut self, _: &ChunkRef) -> Result<bool, Refusal> {
+        Ok(true)
+    }
+
+    /// Returns random bytes for a challenge.
+    ///
+    /// # Errors
+    /// The system gives none.
+    fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
+        Ok([0; 32])
+    }
+
+    /// Appends the bytes of a chunk that the space holds.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
+
+    /// What a push holds that makes an executable, which takes memory: one at a time in the process.
+    fn workshop(&self) -> Arc<Mutex<()>> {
+        Arc::default()
+    }
+
+    /// Takes a frame over, to be stored soon.
+    ///
+    /// # Errors
+    /// There is no room, or the disk failed.
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
+
+    /// Notes what chunks are like that were given to keep.
+    fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}
+
+    /// Whether any chunk of the space was sketched.
+    fn has_sketches(&mut self) -> bool {
+        false
+    }
+
+    /// A chunk that the space may hold and that shares super-features with the sketch, and how many of the three.
+    fn most_similar(&mut self, _: &Sketch) -> Option<(ShortId, usize)> {
+        None
+    }
+
+    /// All content of one message was kept: the agent is told when it is stored.
+    fn kept_message(&mut self);
+
+    /// Stores all that was kept, and rebuilds the archives that the application's latest release does not have;
+    /// gives the first that becomes something else. Comes before [`Shelf::commit`].
+    ///
+    /// # Errors
+    /// As [`Shelf::commit`].
+    fn prove(&mut self, _: &Proposal) -> Result<Option<EntryPath>, Refusal> {
+        Ok(None)
+    }
+
+    /// Stores all that was kept, checks the manifest whole, and records the release.
+    ///
+    /// # Errors
+    /// The manifest is not what its root says, or the disk failed.
+    fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal>;
+}
+
+/// A complete push, to be recorded.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// How it began.
+    pub open: Open,
+    /// Its root, which makes the release that was named.
+    pub root: Root,
+    /// All segments of its manifest, in order.
+    pub segments: Vec<NodeRef>,
+    /// What it cost.
+    pub cost: Cost,
+}

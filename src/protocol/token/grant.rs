@@ -1,0 +1,219 @@
+//! What a token allows, on whose behalf.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Error, Pattern};
+use crate::address::from_hex;
+use ground::ids::{AppName, DestinationName, SpaceName, UserName};
+use ground::limits::LIST_MAX;
+
+/// What a token is listed and revoked by: 8 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId([u8; 8]);
+
+impl TokenId {
+    /// Takes over 8 bytes that the caller drew at random.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        from_hex(text).map(Self).ok_or_else(|| Error::Id(text.chars().take(80).collect()))
+    }
+}
+
+/// Text (16 digits) where people read, 8 bytes where machines do.
+impl Serialize for TokenId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            serde_bytes::ByteArray::<8>::deserialize(deserializer).map(|bytes| Self(*bytes))
+        }
+    }
+}
+
+/// What can be done with an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Make a new release.
+    Push,
+    /// Take a release's content.
+    Pull,
+    /// List releases, deliveries and what they cost.
+    Read,
+    /// Send a release to a destination.
+    Deliver,
+    /// Remove and pin releases, collect garbage, verify.
+    Admin,
+}
+
+impl Action {
+    /// All actions.
+    pub const ALL: [Self; 5] = [Self::Push, Self::Pull, Self::Read, Self::Deliver, Self::Admin];
+    /// What agents do every day: all but [`Action::Admin`].
+    pub const USUAL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
+
+    /// The action's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+            Self::Read => "read",
+            Self::Deliver => "deliver",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Action {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|action| action.as_str() == text);
+        found.ok_or_else(|| Error::Action(text.chars().take(80).collect()))
+    }
+}
+
+/// What one token allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The token.
+    pub id: TokenId,
+    /// On whose behalf its holder acts.
+    pub user: UserName,
+    /// The one space it opens.
+    pub space: SpaceName,
+    /// What may be done.
+    pub actions: Vec<Action>,
+    /// The applications with which it may be done; none matches none.
+    pub applications: Vec<Pattern>,
+    /// The destinations that may be named; none matches none.
+    pub destinations: Vec<Pattern>,
+    /// When the token was made, Unix seconds.
+    pub issued: u64,
+    /// From when on it is refused, Unix seconds; never where absent.
+    pub expires: Option<u64>,
+}
+
+impl Grant {
+    /// Whether `action` is allowed with `application`, or with some application where none is given.
+    pub fn allows(&self, action: Action, application: Option<&AppName>) -> bool {
+        self.actions.contains(&action) && application.is_none_or(|name| self.has_application(name))
+    }
+
+    /// Whether the token names all present and future applications.
+    pub fn has_all_applications(&self) -> bool {
+        self.applications.iter().any(Pattern::is_any)
+    }
+
+    /// Whether `application` is one of the token's; what may be done with it is for [`Grant::allows`] to say.
+    pub fn has_application(&self, application: &AppName) -> bool {
+        self.applications.iter().any(|pattern| pattern.matches(application.as_str()))
+    }
+
+    /// Whether `destination` may be named; by what action is for [`Grant::allows`] to say.
+    pub fn allows_destination(&self, destination: &DestinationName) -> bool {
+        self.destinations.iter().any(|pattern| pattern.matches(destination.as_str()))
+    }
+
+    /// Whether the token's time is over at `now`, Unix seconds.
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Checks the lists against their bound.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] names the first that is longer.
+    pub fn check(&self) -> Result<(), Error> {
+        let lists = [
+            ("actions", self.actions.len()),
+            ("applications", self.applications.len()),
+            ("destinations", self.destinations.len()),
+        ];
+        match lists.into_iter().find(|(_, length)| *length > LIST_MAX) {
+            None => Ok(()),
+            Some((what, found)) => Err(Error::TooMany { what, found }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_allows_only_what_it_names() {
+        let name = |text: &str| text.parse::<AppName>().expect("a name");
+        let grant = Grant {
+            id: TokenId::from_bytes([1; 8]),
+            user: "ada".parse().expect("a name"),
+            space: "shop".parse().expect("a name"),
+            actions: vec![Action::Push],
+            applications: vec!["web-*".parse().expect("a pattern")],
+            destinations: vec![],
+            issued: 0,
+            expires: Some(10),
+        };
+        assert!(grant.allows(Action::Push, Some(&name("web-1"))));
+        assert!(grant.allows(Action::Push, None));
+        assert!(!grant.allows(Action::Push, Some(&name("api"))));
+        assert!(!grant.allows(Action::Pull, Some(&name("web-1"))));
+        assert!(!grant.allows_destination(&"edge".parse().expect("a name")));
+        assert!(!grant.has_all_applications() && grant.has_application(&name("web-1")));
+        let all =
+            Grant { applications: vec!["api".parse().expect("a pattern"), Pattern::any()], ..grant.clone() };
+        assert!(all.has_all_applications() && !grant.has_application(&name("api")));
+        assert!(!grant.is_expired(9) && grant.is_expired(10));
+    }
+
+    #[test]
+    fn words_survive_their_text_form() {
+        for action in Action::ALL {
+            assert_eq!(action.to_string().parse(), Ok(action));
+            assert_eq!(serde_json::to_string(&action).expect("a word"), format!("\"{action}\""));
+        }
+        assert!("Push".parse::<Action>().is_err());
+        let id = TokenId::from_bytes([0, 1, 2, 3, 0xfc, 0xfd, 0xfe, 0xff]);
+        assert_eq!(id.to_string(), "00010203fcfdfeff");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("00010203fcfdfef".parse::<TokenId>().is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! Tokens: what a user may do, signed by the proxy that must honour it.
+//!
+//! A token is text, `whit1.PAYLOAD.SIGNATURE`: a MessagePack payload and its Ed25519 signature, both in
+//! base64url. It carries its whole [`Grant`], so that a proxy needs no lookup to know what it allows;
+//! that it was not revoked is the caller's to check. Nothing here reads a clock or draws randomness.
+//!
+//! Layout: FORMAT 6.
+
+mod grant;
+mod pattern;
+mod signed;
+
+pub use grant::{Action, Grant, TokenId};
+pub use pattern::Pattern;
+pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
+
+use std::time::{Duration, SystemTime};
+
+use ground::faults::{Fault, Faulty};
+
+/// Why a token, or a part of one, was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not the text of a token.
+    #[error("this is not a token: expected whit1.PAYLOAD.SIGNATURE")]
+    Malformed,
+    /// Made by a newer whit.
+    #[error("token version {0} is unknown to this version")]
+    Version(u32),
+    /// Signed by another proxy, or by this one before it was installed again.
+    #[error("the token was issued by another proxy")]
+    Foreign,
+    /// Neither signed by this proxy nor by one that it names.
+    #[error("the token's signature does not match its content")]
+    Forged,
+    /// Its time is over.
+    #[error("the token expired at {}; by the proxy's clock it is {}", time_text(*.since), time_text(*.now))]
+    Expired {
+        /// When it expired, Unix seconds.
+        since: u64,
+        /// What the clock said, Unix seconds.
+        now: u64,
+    },
+    /// A grant with more names than a token may carry.
+    #[error("a token would take {found} B, expected at most {max} B", max = ground::limits::TOKEN_BYTES_MAX)]
+    TooLarge {
+        /// What its text would take.
+        found: usize,
+    },
+    /// A list beyond the limit.
+    #[error("a token would list {found} {what}, expected at most {max}", max = ground::limits::LIST_MAX)]
+    TooMany {
+        /// What is listed.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// A word that is no pattern.
+    #[error("`{0}` is not a pattern: use a name, in which * stands for any run of characters")]
+    Pattern(String),
+    /// A word that is no action.
+    #[error("`{0}` is not an action: use push, pull, read, deliver or admin")]
+    Action(String),
+    /// A word that is no token's id.
+    #[error("`{0}` is not a token's id: expected 16 hexadecimal digits")]
+    Id(String),
+    /// Bytes that are no Ed25519 key.
+    #[error("the token key is not an Ed25519 key in PKCS#8 form")]
+    Key,
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Malformed | Self::Foreign | Self::Forged | Self::Expired { .. } => Fault::Denied,
+            Self::Version(_) => Fault::Version,
+            Self::Key => Fault::Corrupt,
+            Self::TooLarge { .. }
+            | Self::TooMany { .. }
+            | Self::Pattern(_)
+            | Self::Action(_)
+            | Self::Id(_) => Fault::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Malformed => "copy the whole line that `whit token create` printed",
+            Self::Version(_) => "update the proxy, or create a token with the proxy's own version",
+            Self::Foreign => "create a token on the proxy that you connect to: `whit token create`",
+            Self::Forged => "copy the token again; if that does not help, ask for a new one",
+            Self::Expired { .. } => {
+                "ask for a new token: `whit token create` on the proxy; or set the proxy's clock, if it is wrong"
+            }
+            Self::TooLarge { .. } | Self::TooMany { .. } => {
+                "use patterns such as `web-*` instead of many names"
+            }
+            Self::Key => "restore the proxy's identity from a backup",
+            Self::Pattern(_) | Self::Action(_) | Self::Id(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Unix seconds for people.
+fn time_text(seconds: u64) -> String {
+    /// The last second of the year 9999, beyond which RFC 3339 has no text.
+    const LAST: u64 = 253_402_300_799;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
+    humantime::format_rfc3339_seconds(time).to_string()
+}

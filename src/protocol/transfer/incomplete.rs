@@ -1,0 +1,236 @@
+//! Segments that came thin and wait for the chunks that complete them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::Error;
+use format::manifest::{NodeRef, Thin};
+use format::recipe::ChunkRef;
+use ground::ids::{ChunkId, ShortId};
+use ground::limits::PUSH_CHUNKS_IN_FLIGHT;
+
+/// A reference that a chunk on its way will resolve.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    place: u32,
+    reference: u32,
+}
+
+/// What is waited for: any chunk that begins so, or the one that a segment names in full.
+type Awaited = (ShortId, Option<ChunkId>);
+
+#[derive(Debug)]
+struct Waiting {
+    thin: Thin,
+    chunks: Vec<Option<ChunkRef>>,
+    missing: usize,
+    held_bytes: usize,
+}
+
+/// A segment all of whose chunks are there.
+#[derive(Debug)]
+pub struct Complete {
+    /// Its place in the manifest.
+    pub place: u32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What is held of a reference beside its segment: the chunk, and who waits for it.
+const REFERENCE_BYTES: usize = 160;
+
+/// The segments and chunks that a push still waits for. Memory: [`WaitingRoom::held_bytes`], and of the references alone
+/// no more than is bounded.
+#[derive(Debug, Default)]
+pub struct WaitingRoom {
+    segments: HashMap<u32, Waiting>,
+    /// Who waits for each, and the length that a segment gives it, where it is named in full.
+    asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
+    references: usize,
+    held_bytes: usize,
+}
+
+impl WaitingRoom {
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Chunks that were asked for and have not come.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Takes a segment with what is known of its references, in order; says which chunks are to be asked
+    /// for, and gives the segment back where nothing is missing.
+    ///
+    /// # Errors
+    /// Two lengths for one chunk; more references than may wait at a time; a segment out of bounds.
+    pub fn enter(
+        &mut self,
+        place: u32,
+        thin: Thin,
+        known: Vec<Option<ChunkRef>>,
+    ) -> Result<(Vec<bool>, Option<Complete>), Error> {
+        let mut marks = Vec::with_capacity(known.len());
+        let mut missing = 0;
+        for (number, (reference, chunk)) in (0..).zip(thin.references().zip(&known)) {
+            if chunk.is_some() {
+                marks.push(false);
+                continue;
+            }
+            let full = reference.full();
+            let length = full.map_or(0, |chunk| chunk.bytes);
+            let awaited = (reference.short(), full.map(|chunk| chunk.id));
+            let (expected, waiters) = self.asked.entry(awaited).or_insert((length, Vec::new()));
+            if let Some(full) = full.filter(|full| full.bytes != *expected) {
+                return Err(Error::Length { id: full.id, expected: *expected, found: full.bytes });
+            }
+            // Chunks that begin alike, named in full, are asked for each.
+            marks.push(waiters.is_empty());
+            waiters.push(Waiter { place, reference: number });
+            missing += 1;
+        }
+        if missing == 0 {
+            return Ok((marks, Some(Complete { place, bytes: thin.fill(known.into_iter().flatten())? })));
+        }
+        self.references += known.len();
+        if self.references > PUSH_CHUNKS_IN_FLIGHT {
+            return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
+        }
+        let held_bytes = thin.held_bytes() + known.len() * REFERENCE_BYTES;
+        self.held_bytes += held_bytes;
+        self.segments.insert(place, Waiting { thin, chunks: known, missing, held_bytes });
+        Ok((marks, None))
+    }
+
+    /// Whether somebody waits for the chunk; then those that wait for nothing else are complete.
+    ///
+    /// # Errors
+    /// A segment out of bounds.
+    pub fn arrive(&mut self, chunk: ChunkRef) -> Result<Option<Vec<Complete>>, Error> {
+        let short = ShortId::from(chunk.id);
+        let mut answered = Vec::new();
+        if let Entry::Occupied(entry) = self.asked.entry((short, Some(chunk.id)))
+            && entry.get().0 == chunk.bytes
+        {
+            answered.extend(entry.remove().1);
+        }
+        answered.extend(self.asked.remove(&(short, None)).into_iter().flat_map(|(_, waiters)| waiters));
+        if answered.is_empty() {
+            return Ok(None);
+        }
+        let mut complete = Vec::new();
+        for waiter in answered {
+            let Some(segment) = self.segments.get_mut(&waiter.place) else { continue };
+            segment.chunks[waiter.reference as usize] = Some(chunk);
+            segment.missing -= 1;
+            if segment.missing == 0
+                && let Some(segment) = self.segments.remove(&waiter.place)
+            {
+                self.references -= segment.chunks.len();
+                self.held_bytes -= segment.held_bytes;
+                let bytes = segment.thin.fill(segment.chunks.into_iter().flatten())?;
+                complete.push(Complete { place: waiter.place, bytes });
+            }
+        }
+        Ok(Some(complete))
+    }
+
+    /// Forgets all: for a dry run, in which nothing comes.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Complete {
+    /// The segment's name and length.
+    pub fn node(&self) -> NodeRef {
+        let bytes = u32::try_from(self.bytes.len()).expect("a segment is some KiB");
+        NodeRef { id: ChunkId::of(&self.bytes), bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use format::manifest::{EntryPath, Item, shorten};
+    use format::recipe::Recipe;
+
+    fn chunk(n: u8) -> ChunkRef {
+        ChunkRef { id: ChunkId::of(&[n]), bytes: 1 }
+    }
+
+    fn segment(chunks: &[ChunkRef]) -> Vec<u8> {
+        let path = EntryPath::new("a").expect("a path");
+        let size = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let mut bytes = vec![0x11];
+        Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }.encode(&mut bytes);
+        for chunk in chunks {
+            Item::Chunk(*chunk).encode(&mut bytes);
+        }
+        bytes
+    }
+
+    fn thin(chunks: &[ChunkRef]) -> Thin {
+        let short = shorten(&segment(chunks)).expect("a segment");
+        Thin::decode(&short).expect("just made")
+    }
+
+    #[test]
+    fn a_segment_is_complete_with_the_last_of_its_chunks_and_each_is_asked_for_once() {
+        let mut room = WaitingRoom::default();
+        let [one, two, three] = [1, 2, 3].map(chunk);
+        let (asked, complete) = room.enter(0, thin(&[one, two, one]), vec![None; 3]).expect("in bounds");
+        assert_eq!((asked, complete.is_none()), (vec![true, true, false], true));
+        let known = vec![Some(three), None];
+        let (asked, complete) = room.enter(1, thin(&[three, two]), known).expect("in bounds");
+        assert_eq!((asked, complete.is_none(), room.asked()), (vec![false, false], true, 2));
+        assert!(room.arrive(three).expect("in bounds").is_none(), "nobody waits for it");
+        assert_eq!(room.arrive(one).expect("in bounds").map(|complete| complete.len()), Some(0));
+        let mut complete = room.arrive(two).expect("in bounds").expect("two wait for it");
+        complete.sort_by_key(|complete| complete.place);
+        let bytes: Vec<Vec<u8>> = complete.into_iter().map(|complete| complete.bytes).collect();
+        assert_eq!(bytes, [segment(&[one, two, one]), segment(&[three, two])]);
+        assert!(room.arrive(two).expect("in bounds").is_none(), "it is there");
+        assert_eq!((room.asked(), room.references, room.held_bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_named_in_full_is_taken_as_nothing_else() {
+        let mut room = WaitingRoom::default();
+        let full = Thin::decode(&segment(&[chunk(1)])).expect("a segment");
+        room.enter(0, full, vec![None]).expect("in bounds");
+        let other = ChunkRef { bytes: 2, ..chunk(1) };
+        assert!(room.arrive(other).expect("in bounds").is_none(), "another length");
+        assert_eq!(room.arrive(chunk(1)).expect("in bounds").map(|complete| complete.len()), Some(1));
+    }
+
+    #[test]
+    fn a_segment_is_counted_as_it_lies_in_memory() {
+        let mut bytes = vec![0x11];
+        for number in 0..1000u16 {
+            let path = EntryPath::new(format!("{number:04x}")).expect("a path");
+            Item::Directory { path, mode: 0o755 }.encode(&mut bytes);
+        }
+        Item::Chunk(chunk(1)).encode(&mut bytes);
+        let mut room = WaitingRoom::default();
+        room.enter(0, Thin::decode(&bytes).expect("a segment"), vec![None]).expect("in bounds");
+        let least = 1000 * (size_of::<Item>() + 4);
+        assert!(room.held_bytes() >= least.max(8 * bytes.len()), "{} of {}", room.held_bytes(), bytes.len());
+        room.clear();
+        assert_eq!(room.held_bytes(), 0);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut room = WaitingRoom::default();
+        let chunks: Vec<ChunkRef> = (0..40).map(chunk).collect();
+        let places = u32::try_from(PUSH_CHUNKS_IN_FLIGHT / 40).expect("few");
+        for place in 0..places {
+            room.enter(place, thin(&chunks), vec![None; 40]).expect("within the bound");
+        }
+        let over = room.enter(places, thin(&chunks), vec![None; 40]);
+        assert!(matches!(over, Err(Error::Limit { max: PUSH_CHUNKS_IN_FLIGHT, .. })));
+    }
+}

@@ -1,0 +1,9 @@
+//! What crosses besides plain frames: parcels, executables encoded against older ones, segments that are incomplete.
+
+mod parcel;
+mod relinked;
+mod incomplete;
+
+pub use incomplete::{Complete, WaitingRoom};
+pub use parcel::{Parcels, Region, Regions, open as open_parcel, read_spans};
+pub use relinked::{Answered, make as make_executable, open_kept, open_records, read_chunks};

@@ -1,0 +1,244 @@
+//! Takes parcels apart: gathers their pieces, brings their basis, proves nothing: the chunks' hashes do.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::wire::{Basis, Parcel, ParcelError, Section, Span};
+use crate::{Error, Shelf};
+use delta::compression::{self, Codec, Decompressor};
+use delta::patch;
+use delta::rsync::{Delta, Geometry};
+use format::manifest::{self, NodeRef};
+use format::recipe::ChunkRef;
+use ground::limits::{PARCEL_BASIS_MAX, PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX};
+
+/// Segments of the base that one parcel's spans may lead through: one for each span, and as many again for those
+/// that go on in the next.
+const SPAN_SEGMENTS_MAX: usize = 2 * PARCEL_SPANS_MAX;
+
+/// The parcel whose pieces are coming. Memory: its payload, and while it is opened its plain bytes and its
+/// basis; all bounded.
+#[derive(Debug, Default)]
+pub struct Parcels {
+    open: Option<(Parcel, Vec<u8>)>,
+}
+
+impl Parcels {
+    /// Whether a parcel's pieces are not all there.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Bytes of memory, about.
+    pub fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |(_, payload)| payload.capacity())
+    }
+
+    /// Begins a parcel.
+    ///
+    /// # Errors
+    /// [`Error::OutOfTurn`] while another is open; [`Error::Parcel`] for one beyond its bounds.
+    pub fn begin(&mut self, parcel: Parcel) -> Result<(), Error> {
+        parcel.plain_bytes()?;
+        if self.open.is_some() {
+            return Err(Error::OutOfTurn("Parcel"));
+        }
+        self.open = Some((parcel, Vec::new()));
+        Ok(())
+    }
+
+    /// Takes a piece; returns the parcel and its payload once they are whole.
+    ///
+    /// # Errors
+    /// [`Error::Parcel`] for a piece that fits no open parcel.
+    pub fn piece(&mut self, piece: &[u8]) -> Result<Option<(Parcel, Vec<u8>)>, Error> {
+        let (parcel, payload) = self.open.as_mut().ok_or(ParcelError::Piece)?;
+        let whole = parcel.payload_bytes as usize;
+        if piece.is_empty() || piece.len() > PARCEL_PIECE_BYTES || payload.len() + piece.len() > whole {
+            return Err(ParcelError::Piece.into());
+        }
+        payload.extend_from_slice(piece);
+        if payload.len() < whole {
+            return Ok(None);
+        }
+        Ok(self.open.take())
+    }
+}
+
+/// Older content whose signature the agent has.
+#[derive(Debug)]
+pub struct Region {
+    /// Its chunks.
+    pub chunks: Vec<ChunkRef>,
+    /// How the signature divides it.
+    pub geometry: Geometry,
+}
+
+/// Regions by their numbers.
+pub type Regions = HashMap<u32, Region>;
+
+/// Decodes a whole parcel into `plain`. The basis' chunks are those of `base`, segment by segment, or of `regions`.
+///
+/// # Errors
+/// [`Error::Parcel`] where it does not decode, [`Error::Mismatch`] or [`Error::Shelf`] where its basis cannot be read.
+pub fn open(
+    parcel: &Parcel,
+    payload: &[u8],
+    base: &[NodeRef],
+    regions: &Regions,
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let bytes = parcel.plain_bytes()?;
+    let mut prefix = Vec::new();
+    match &parcel.basis {
+        Basis::None => {}
+        Basis::Prefix(spans) | Basis::Patch(spans) => {
+            read_spans(spans, base, PARCEL_BASIS_MAX, shelf, &mut prefix)?;
+        }
+        Basis::Signed(sections) => return open_signed(parcel, sections, payload, regions, shelf, plain),
+        Basis::Executable(..) | Basis::Records(..) => return Err(Error::OutOfTurn("an executable")),
+    }
+    if let Basis::Patch(_) = &parcel.basis {
+        *plain = patch::decompress(payload, &prefix, bytes).map_err(ParcelError::from)?;
+        return Ok(());
+    }
+    decode(parcel.codec, &prefix, payload, bytes, plain)
+}
+
+fn decode(
+    codec: Codec,
+    prefix: &[u8],
+    payload: &[u8],
+    bytes: usize,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let decoded = match codec {
+        Codec::Raw => Decompressor::new().decompress(codec, payload, bytes, plain),
+        Codec::Zstd => compression::decompress_against(prefix, payload, bytes, plain),
+    };
+    Ok(decoded.map_err(ParcelError::from)?)
+}
+
+/// One stretch of a signed parcel.
+enum Stretch {
+    Whole(usize),
+    Delta { delta: Delta, basis: Range<usize> },
+}
+
+/// Decodes a parcel of deltas: reads each basis, then the literals, then puts them together.
+fn open_signed(
+    parcel: &Parcel,
+    sections: &[Section],
+    payload: &[u8],
+    regions: &Regions,
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let (mut stretches, mut literal_bytes) = (Vec::new(), 0);
+    let mut lengths = parcel.lengths.iter().map(|length| *length as usize);
+    let (mut bases, mut prefix) = (Vec::new(), Vec::new());
+    for section in sections {
+        let whole: usize = lengths.by_ref().take(section.whole as usize).sum();
+        let new: usize = lengths.by_ref().take(section.chunks as usize).sum();
+        let unknown = ParcelError::Region(section.region);
+        let region = regions.get(&section.region).ok_or(unknown)?;
+        let begin = bases.len();
+        for chunk in &region.chunks {
+            if bases.len() + chunk.bytes as usize > PARCEL_BASIS_MAX {
+                return Err(Error::Limit { what: "bytes of a basis", max: PARCEL_BASIS_MAX });
+            }
+            shelf.read(chunk, &mut bases).map_err(Error::Shelf)?;
+        }
+        let basis = begin..bases.len();
+        let mut encoded = section.delta.as_slice();
+        let delta = Delta::decode(&mut encoded, region.geometry, new as u64).map_err(ParcelError::from)?;
+        if !encoded.is_empty() || region.geometry.basis_bytes() != basis.len() as u64 {
+            return Err(unknown.into());
+        }
+        for (_, copied) in delta.copies() {
+            let copied = &bases[basis.clone()][range_of(copied)];
+            prefix.extend_from_slice(&copied[..copied.len().min(PARCEL_BASIS_MAX - prefix.len())]);
+        }
+        literal_bytes += whole + usize::try_from(delta.insert_bytes()).expect("below the parcel's bytes");
+        stretches.push(Stretch::Whole(whole));
+        stretches.push(Stretch::Delta { delta, basis });
+    }
+    let rest = lengths.sum();
+    stretches.push(Stretch::Whole(rest));
+    let mut literals = Vec::new();
+    decode(parcel.codec, &prefix, payload, literal_bytes + rest, &mut literals)?;
+    let mut literals = literals.as_slice();
+    plain.clear();
+    for stretch in stretches {
+        match stretch {
+            Stretch::Whole(bytes) => {
+                let (whole, after) = literals.split_at(bytes);
+                plain.extend_from_slice(whole);
+                literals = after;
+            }
+            Stretch::Delta { delta, basis } => {
+                let read = |range: Range<u64>, out: &mut Vec<u8>| {
+                    out.extend_from_slice(&bases[basis.clone()][range_of(range)]);
+                    Ok::<(), ParcelError>(())
+                };
+                delta.apply(&mut literals, read, plain).expect("its literals and basis were measured");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A range inside a basis, which fits memory.
+fn range_of(range: Range<u64>) -> Range<usize> {
+    let at = |offset: u64| usize::try_from(offset).expect("a basis is some MiB");
+    at(range.start)..at(range.end)
+}
+
+/// Appends the bytes of runs of the base's chunks; all that is appended to stays within `bytes_max`.
+///
+/// # Errors
+/// [`Error::Mismatch`] for a run that `base` does not have, [`Error::Limit`] beyond `bytes_max`.
+pub fn read_spans(
+    spans: &[Span],
+    base: &[NodeRef],
+    bytes_max: usize,
+    shelf: &mut impl Shelf,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut segments_left = SPAN_SEGMENTS_MAX;
+    spans.iter().try_for_each(|span| read_span(*span, base, bytes_max, &mut segments_left, shelf, out))
+}
+
+fn read_span(
+    span: Span,
+    base: &[NodeRef],
+    bytes_max: usize,
+    segments_left: &mut usize,
+    shelf: &mut impl Shelf,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut left = span.count as usize;
+    let mut first = span.first as usize;
+    for node in base.iter().skip(span.segment as usize) {
+        if left == 0 {
+            break;
+        }
+        *segments_left = segments_left
+            .checked_sub(1)
+            .ok_or(Error::Limit { what: "segments of a basis", max: SPAN_SEGMENTS_MAX })?;
+        let mut bytes = Vec::new();
+        shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+        let chunks = manifest::segment_chunks(&bytes)?;
+        let taken = chunks.get(first..).unwrap_or_default();
+        for chunk in taken.iter().take(left) {
+            if out.len() + chunk.bytes as usize > bytes_max {
+                return Err(Error::Limit { what: "bytes of a basis", max: bytes_max });
+            }
+            shelf.read(chunk, out).map_err(Error::Shelf)?;
+        }
+        left -= taken.len().min(left);
+        first = 0;
+    }
+    if left == 0 { Ok(()) } else { Err(Error::OutOfTurn("a parcel whose basis is outside the base")) }
+}

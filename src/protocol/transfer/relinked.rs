@@ -1,0 +1,119 @@
+//! Takes parcels apart that tell of a whole executable.
+//!
+//! What is wrong with one, its agent's mistake or a basis that differs, ends as [`Error::Mismatch`]: the push is
+//! repeated without this method.
+
+use std::sync::PoisonError;
+
+use super::parcel::read_spans;
+use crate::wire::{Cut, Parcel, Span};
+use crate::{Error, Shelf};
+use delta::relink::{Index, Kept, Level, Offer, Payload, Records, normalise_basis, rebuild};
+use format::manifest::NodeRef;
+use format::recipe::ChunkRef;
+use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
+
+/// What was offered and is there.
+#[derive(Debug)]
+pub struct Answered {
+    /// The names of the new file's records.
+    pub names: Vec<u8>,
+    /// The older file.
+    pub chunks: Vec<ChunkRef>,
+}
+
+/// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
+///
+/// Memory: 4 times the larger file, within the shelf's workshop. Time: in proportion to the older file, which is at
+/// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
+///
+/// # Errors
+/// [`Error::Mismatch`] where the payload is not one for that file, [`Error::Limit`] for a file of too many chunks.
+pub fn open_kept(
+    parcel: &Parcel,
+    spans: &[Span],
+    cuts: &[Cut],
+    payload: &[u8],
+    base: &[NodeRef],
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let workshop = shelf.workshop();
+    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut old = Vec::new();
+    let chunks = spans.iter().fold(0, |chunks: usize, span| chunks.saturating_add(span.count as usize));
+    if chunks > EXECUTABLE_CHUNKS_MAX {
+        return Err(Error::Limit { what: "chunks of an executable", max: EXECUTABLE_CHUNKS_MAX });
+    }
+    let bytes_max =
+        parcel.plain_bytes()?.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
+    read_spans(spans, base, bytes_max, shelf, &mut old)?;
+    make(old, parcel, cuts, payload, plain)
+}
+
+/// Makes the new file of an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger file.
+///
+/// # Errors
+/// [`Error::Mismatch`] where the payload is not one for that file.
+pub fn make(
+    old: Vec<u8>,
+    parcel: &Parcel,
+    cuts: &[Cut],
+    payload: &[u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let made = || {
+        let parts = normalise_basis(old)?;
+        Kept::decode(payload)?.rebuild(parts, EXECUTABLE_BYTES_MAX).ok()
+    };
+    cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
+}
+
+/// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
+///
+/// Memory: 4 times the larger file, within the shelf's workshop.
+///
+/// # Errors
+/// [`Error::OutOfTurn`] for records that were not answered, else [`Error::Mismatch`].
+pub fn open_records(
+    parcel: &Parcel,
+    answered: Option<Answered>,
+    cuts: &[Cut],
+    payload: &[u8],
+    shelf: &mut impl Shelf,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
+    let workshop = shelf.workshop();
+    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = || {
+        let old = read_chunks(&answered.chunks, shelf)?;
+        let parts = normalise_basis(old)?;
+        let records = Records::new(&parts);
+        let index = Index::new(parts, records);
+        let (_, places) = index.answer(Level::Records, &Offer::decode(&answered.names)?);
+        rebuild(index, &[], &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
+    };
+    cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
+}
+
+/// The bytes of chunks that follow one another; none where one is damaged, which costs the method, not the push.
+pub fn read_chunks(chunks: &[ChunkRef], shelf: &mut impl Shelf) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    chunks.iter().try_for_each(|chunk| shelf.read(chunk, &mut bytes)).ok()?;
+    Some(bytes)
+}
+
+/// Appends the chunks that are cut out of a file.
+fn cut(file: &[u8], parcel: &Parcel, cuts: &[Cut], plain: &mut Vec<u8>) -> Result<(), Error> {
+    let mut lengths = parcel.lengths.iter();
+    let mut rest = file;
+    for cut in cuts {
+        let bytes = lengths.by_ref().take(cut.chunks as usize).map(|length| *length as usize).sum();
+        let (_, after) = rest.split_at_checked(cut.skipped as usize).ok_or(Error::Mismatch)?;
+        let (chunks, after) = after.split_at_checked(bytes).ok_or(Error::Mismatch)?;
+        plain.extend_from_slice(chunks);
+        rest = after;
+    }
+    if lengths.next().is_some() { Err(Error::Mismatch) } else { Ok(()) }
+}

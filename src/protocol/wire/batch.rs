@@ -1,0 +1,175 @@
+//! Neighbouring chunks or segments on their way, compressed together.
+
+use serde::{Deserialize, Serialize};
+
+use super::Marks;
+use delta::compression::{self, Codec, Decompressor, LEVEL_DEFAULT, LEVEL_SMALL};
+use ground::faults::{Fault, Faulty};
+use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
+
+/// 64 KiB: segments up to this wait for a round trip, not for the link; all effort goes into their bytes.
+const SMALL_BYTES: usize = 64 * 1024;
+
+/// Why a batch was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Too many, too large, or empty.
+    #[error("a batch of {count} parts and {bytes} B is out of bounds")]
+    Bounds {
+        /// Its parts.
+        count: usize,
+        /// What they say they add up to.
+        bytes: usize,
+    },
+    /// A payload that is not what it announced.
+    #[error(transparent)]
+    Payload(#[from] compression::Error),
+    /// Names that are no list of numbers.
+    #[error("a list of names of {0} B is malformed")]
+    Names(usize),
+}
+
+impl Faulty for BatchError {
+    fn fault(&self) -> Fault {
+        Fault::Corrupt
+    }
+}
+
+/// Parts that follow one another, under one codec. Their ids do not travel: who receives them, hashes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// How the payload is compressed.
+    pub codec: Codec,
+    /// Plain bytes of each part.
+    pub lengths: Vec<u32>,
+    /// The parts, one after another, under the codec.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+impl Batch {
+    /// Decodes the parts into `plain`, which they replace, and gives out where each lies.
+    ///
+    /// # Errors
+    /// Anything out of the bounds of a frame, or a payload that is not what it announced.
+    pub fn open(
+        &self,
+        zstd: &mut Decompressor,
+        plain: &mut Vec<u8>,
+    ) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
+        let parts = ranges(&self.lengths)?;
+        let bytes = parts.last().map_or(0, |part| part.end);
+        if bytes > FRAME_PLAIN_MAX || self.payload.len() > FRAME_PLAIN_MAX || self.payload.is_empty() {
+            return Err(BatchError::Bounds { count: parts.len(), bytes });
+        }
+        zstd.decompress(self.codec, &self.payload, bytes, plain)?;
+        Ok(parts)
+    }
+}
+
+/// Segments on their way: thin or in full, some compressed against those of the base in whose place they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentBatch {
+    /// Plain bytes of each segment.
+    pub lengths: Vec<u32>,
+    /// Whether the payload is compressed against the base.
+    pub against_base: bool,
+    /// The segments, one after another: a zstd frame.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+    /// Which of the chunk references, in order, the agent believes to be unseen, and sends unasked; or no marks.
+    pub offered: Marks,
+}
+
+impl SegmentBatch {
+    /// Compresses segments, against `base` where there is one, as small as they get where that takes little time.
+    pub fn new(segments: &[Vec<u8>], base: Option<&[u8]>, offered: Marks) -> Self {
+        let bytes: usize = segments.iter().map(Vec::len).sum();
+        let is_small = base.is_some() || bytes <= SMALL_BYTES;
+        let level = if is_small { LEVEL_SMALL } else { LEVEL_DEFAULT };
+        Self::at_level(level, segments, base, offered)
+    }
+
+    /// Compresses segments at one of zstd's levels.
+    pub fn at_level(level: i32, segments: &[Vec<u8>], base: Option<&[u8]>, offered: Marks) -> Self {
+        let lengths = segments.iter().map(|bytes| u32::try_from(bytes.len()).expect("segments are some KiB"));
+        let plain = segments.concat();
+        let payload = compression::compress_against(base.unwrap_or_default(), &plain, level);
+        Self { lengths: lengths.collect(), against_base: base.is_some(), payload, offered }
+    }
+
+    /// Decodes the segments.
+    ///
+    /// # Errors
+    /// Anything out of the bounds of a batch, or a payload that is not what it announced.
+    pub fn open(&self, base: &[u8]) -> Result<Vec<Vec<u8>>, BatchError> {
+        let parts = ranges(&self.lengths)?;
+        let bytes = parts.last().map_or(0, |part| part.end);
+        if bytes > FRAME_PLAIN_MAX || self.payload.len() > FRAME_PLAIN_MAX {
+            return Err(BatchError::Bounds { count: parts.len(), bytes });
+        }
+        let mut plain = Vec::new();
+        compression::decompress_against(base, &self.payload, bytes, &mut plain)?;
+        Ok(parts.into_iter().map(|part| plain[part].to_vec()).collect())
+    }
+}
+
+/// Where each part lies, of parts that follow one another.
+fn ranges(lengths: &[u32]) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
+    let count = lengths.len();
+    if !(1..=FRAME_CHUNKS_MAX).contains(&count) {
+        return Err(BatchError::Bounds { count, bytes: 0 });
+    }
+    let mut bytes = 0;
+    let mut parts = Vec::with_capacity(count);
+    for length in lengths {
+        if !(1..=CHUNK_BYTES_MAX).contains(length) {
+            return Err(BatchError::Bounds { count, bytes: *length as usize });
+        }
+        parts.push(bytes..bytes + *length as usize);
+        bytes += *length as usize;
+    }
+    Ok(parts)
+}
+
+/// Names as they travel: 8 bytes each, little-endian.
+pub fn pack_names(names: impl Iterator<Item = u64>) -> Vec<u8> {
+    names.flat_map(u64::to_le_bytes).collect()
+}
+
+/// Names cut to 4 bytes: enough where they are looked for among a few thousand (PROTOCOL 2).
+pub fn pack_short_names(names: impl Iterator<Item = u64>) -> Vec<u8> {
+    names.flat_map(|name| short_name(name).to_le_bytes()).collect()
+}
+
+/// The 4 bytes of a name that travel in a list of short ones.
+pub fn short_name(name: u64) -> u32 {
+    let [a, b, c, d, ..] = name.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// Reads names.
+///
+/// # Errors
+/// A length that is no multiple of 8.
+pub fn unpack_names(bytes: &[u8]) -> Result<Vec<u64>, BatchError> {
+    let (names, rest) = bytes.as_chunks::<8>();
+    if rest.is_empty() {
+        Ok(names.iter().map(|name| u64::from_le_bytes(*name)).collect())
+    } else {
+        Err(BatchError::Names(bytes.len()))
+    }
+}
+
+/// Reads short names.
+///
+/// # Errors
+/// A length that is no multiple of 4.
+pub fn unpack_short_names(bytes: &[u8]) -> Result<Vec<u32>, BatchError> {
+    let (names, rest) = bytes.as_chunks::<4>();
+    if rest.is_empty() {
+        Ok(names.iter().map(|name| u32::from_le_bytes(*name)).collect())
+    } else {
+        Err(BatchError::Names(bytes.len()))
+    }
+}

@@ -1,0 +1,427 @@
+//! The messages of `whit/1`: what agent and proxy say on a stream (PROTOCOL 2).
+//!
+//! A request is one bidirectional stream: a [`Request`], then what its operation asks for. Every list
+//! is bounded by `limits`, and whatever a peer sends is checked by the types here or by the state
+//! machines in `push` before it is believed.
+
+mod marks;
+mod batch;
+mod head;
+mod parcel;
+mod possession;
+mod sketches;
+mod query;
+mod reply;
+
+pub use batch::{
+    Batch, BatchError, SegmentBatch, pack_names, pack_short_names, short_name, unpack_names,
+    unpack_short_names,
+};
+pub use head::RequestHead;
+pub use marks::Marks;
+pub use parcel::{Basis, Cut, FileAnswer, FileOffer, Parcel, ParcelError, Section, Signed, Span};
+pub use possession::{Challenge, Possession};
+pub use query::{
+    Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
+    UserStatistics,
+};
+pub use sketches::Sketches;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, ByteBuf};
+
+use format::manifest::{Outline, Profile, Shape, Totals};
+use format::record::{DeliveryEvent, Record};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
+
+/// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
+pub const VERSION: u16 = 7;
+
+/// The first message of every stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the agent.
+    pub version: u16,
+    /// The agent's token, checked on every request.
+    pub token: String,
+    /// An [`Operation`] in MessagePack, read only after the version is known to be ours.
+    #[serde(with = "serde_bytes")]
+    pub operation: Vec<u8>,
+}
+
+/// Refuses versions that are not ours.
+fn check_version(version: u16) -> Result<(), Refusal> {
+    if version == VERSION {
+        return Ok(());
+    }
+    let text = format!("the agent speaks version {version}, this proxy version {VERSION}");
+    Err(Refusal { fault: Fault::Version, text, hint: None })
+}
+
+impl Request {
+    /// Asks for `operation`.
+    pub fn new(token: &str, operation: &Operation) -> Self {
+        let operation = rmp_serde::to_vec(operation).expect("a Vec takes every write");
+        Self { version: VERSION, token: token.to_owned(), operation }
+    }
+
+    /// The operation asked for.
+    ///
+    /// # Errors
+    /// A refusal that says which version this side speaks, or that the request is malformed.
+    pub fn operation(&self) -> Result<Operation, Refusal> {
+        check_version(self.version)?;
+        rmp_serde::from_slice(&self.operation).map_err(|_| Refusal {
+            fault: Fault::Version,
+            text: "the request is none that this proxy knows".to_owned(),
+            hint: None,
+        })
+    }
+}
+
+/// What an agent can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Push a release: goes on with [`FromAgent`] and [`PushReply`].
+    Push(Open),
+    /// Pull a release: goes on with [`PullRequest`] and [`PullReply`].
+    Pull {
+        /// Which release.
+        release: Selector,
+        /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
+        have: Option<ReleaseId>,
+    },
+    /// Deliver a release again: answered by deliveries as they go on.
+    Deliver {
+        /// Which release.
+        release: Selector,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+    },
+    /// Who am I, and who are you.
+    Identify,
+    /// All applications of the space.
+    Applications,
+    /// An application's releases, newest first.
+    Releases(AppName),
+    /// Which files differ between two releases.
+    Difference {
+        /// Before.
+        from: Selector,
+        /// After.
+        to: Selector,
+    },
+    /// Counts of an application, or of the whole space.
+    Statistics(Option<AppName>),
+    /// Collect garbage in the space.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Verify the space's packs and releases.
+    Verify {
+        /// Mend what can be mended.
+        repair: bool,
+        /// Stop after this many seconds; the next time goes on from there.
+        seconds_max: Option<u64>,
+    },
+    /// Remove a release: its chunks go at the next collection, unless others name them.
+    Remove {
+        /// Which.
+        release: Selector,
+        /// Whether labels that were not named may go with it.
+        all_labels: bool,
+    },
+    /// Keep a release from being removed, or end that.
+    Pin {
+        /// Which.
+        release: Selector,
+        /// Whether it is to be kept.
+        pinned: bool,
+    },
+}
+
+impl Operation {
+    /// The releases that a question names, each of which the answer tells by [`Answer::Meant`] first.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        match self {
+            Self::Deliver { release, .. } | Self::Pin { release, .. } | Self::Remove { release, .. } => {
+                vec![release]
+            }
+            Self::Difference { from, to } => vec![from, to],
+            Self::Push(_)
+            | Self::Pull { .. }
+            | Self::Identify
+            | Self::Applications
+            | Self::Releases(_)
+            | Self::Statistics(_)
+            | Self::Collect { .. }
+            | Self::Verify { .. } => Vec::new(),
+        }
+    }
+}
+
+/// How a push begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The application.
+    pub app: AppName,
+    /// Words for the release.
+    pub labels: Vec<Label>,
+    /// Where to deliver it.
+    pub destinations: Vec<DestinationName>,
+    /// The release: what the root hashes to that both sides compute above the segments.
+    pub release: ReleaseId,
+    /// How the content was cut.
+    pub profile: Profile,
+    /// Tree or file.
+    pub shape: Shape,
+    /// What the entries add up to.
+    pub totals: Totals,
+    /// How many segments the manifest has.
+    pub segments: u32,
+    /// How the segments are told.
+    pub told: Told,
+    /// Negotiate only: nothing is stored.
+    pub dry_run: bool,
+}
+
+/// How a push tells which segments its manifest has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// By those of a release that the agent remembers; the new ones follow at once.
+    Base {
+        /// The release.
+        release: ReleaseId,
+        /// What stays of it.
+        outline: Outline,
+    },
+    /// By short names ([`pack_short_names`]), or by none yet where they are too many to send unasked. They are
+    /// looked for in the application's latest releases.
+    Short(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// By names ([`pack_names`]) and segments in full, after short ones met something that begins alike.
+    Full(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Not yet: the agent still reads its input, and says [`Grown`] at the end. `Open` names the manifest without any
+    /// entry. Where the application has no release, the segments follow as they come; else names do, after `Grown`.
+    Growing,
+}
+
+/// What a manifest came to that was told while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// As in [`Open`].
+    pub release: ReleaseId,
+    /// As in [`Open`].
+    pub totals: Totals,
+    /// As in [`Open`].
+    pub segments: u32,
+}
+
+/// What an agent says after `Open`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromAgent {
+    /// More names of segments, in order; as many messages as it takes.
+    Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The input is read: this is all of it.
+    Grown(Grown),
+    /// Which records an executable has that the next `Segments` lists, or goes on to list.
+    Offer(FileOffer),
+    /// The next of the wanted segments, in order.
+    Segments(SegmentBatch),
+    /// What chunks are like that the last `Missing`s marked and nothing was signed for.
+    Sketches(Sketches),
+    /// Some of the missing chunks, stored as they come.
+    Chunks(Batch),
+    /// More missing chunks; their bytes follow in pieces.
+    Parcel(Parcel),
+    /// The next piece of the parcel.
+    Piece(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The answer to the next `Prove` ([`Possession`]).
+    Proof(ByteArray<32>),
+    /// A newer token of the same user and space, which allows no less: the conversation goes on with it. Comes at any
+    /// time, and is not answered.
+    Renew(String),
+    /// Commit as soon as nothing is missing.
+    Commit,
+}
+
+impl FromAgent {
+    /// The message's name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Names(_) => "Names",
+            Self::Grown(_) => "Grown",
+            Self::Offer(_) => "Offer",
+            Self::Segments(_) => "Segments",
+            Self::Sketches(_) => "Sketches",
+            Self::Chunks(_) => "Chunks",
+            Self::Parcel(_) => "Parcel",
+            Self::Piece(_) => "Piece",
+            Self::Proof(_) => "Proof",
+            Self::Renew(_) => "Renew",
+            Self::Commit => "Commit",
+        }
+    }
+}
+
+/// What a proxy says during a push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushReply {
+    /// The release is unknown, and so is its base, if any: send the segments' names.
+    WantNames,
+    /// There is a release before this one: executables may be sent by their records.
+    WantOffers,
+    /// The space has sketches, and there is no other basis for some chunks that are missing: they may be sketched.
+    WantSketches,
+    /// Which segments, of all in order, the proxy must see.
+    WantSegments(Marks),
+    /// Which records of an offered file the proxy has, before the `Missing` for its first chunks; without one, the
+    /// file is sent as others are.
+    Answer(FileAnswer),
+    /// Older content that some of the chunks resemble that the next `Missing` marks, or the one that the next `Alike` is
+    /// about.
+    Signature(Signed),
+    /// For one `Sketches`: all that is like them was signed.
+    Alike,
+    /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the agent read
+    /// them: it is to prove that it has them. Several may come.
+    Prove(Challenge),
+    /// For one `Segments`: which of its chunk references, in order, the space lacks.
+    Missing(Marks),
+    /// So many `Chunks` and `Parcel`s are on stable storage.
+    Stored(u64),
+    /// Something short met another thing that begins alike: push again, in full.
+    Mismatch,
+    /// The archive of that path is rebuilt as something else here: push again, without taking archives apart.
+    Unproven(ByteBuf),
+    /// The release is on stable storage, its deliveries durably queued.
+    Committed {
+        /// What was written.
+        record: Record,
+        /// Whether the application's latest release was this one already.
+        existing: bool,
+    },
+    /// How a delivery goes on.
+    Delivery(DeliveryEvent),
+    /// All deliveries have come to an end.
+    Done,
+    /// No.
+    Refused(Refusal),
+}
+
+/// What an agent says after asking to pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullRequest {
+    /// Which segments, of all in order, the agent must see, after `Names`.
+    WantSegments(Marks),
+    /// Which executables of the release can be told by those that the agent has; comes before it asks for chunks, where
+    /// the release was told by an outline. The agent's link is slow: more may be told by patches.
+    WantExecutables,
+    /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
+    WantChunks {
+        /// The first segment's place.
+        first: u32,
+        /// How many segments.
+        count: u32,
+        /// Over all their chunk references.
+        marks: Marks,
+    },
+    /// As [`FromAgent::Renew`].
+    Renew(String),
+}
+
+/// What a proxy says during a pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullReply {
+    /// What was asked for.
+    Release {
+        /// Its record.
+        record: Record,
+        /// Its root's bytes.
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
+        /// How many segments its manifest has; an outline of them follows, or their names.
+        segments: u32,
+    },
+    /// The segments as changes to those that the agent has; the new ones follow.
+    Outline(Outline),
+    /// The next of the new segments, thin.
+    Thin(SegmentBatch),
+    /// More names of segments, in order.
+    Names(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The next of the wanted segments.
+    Segments(Batch),
+    /// So many executables follow, a `Parcel` and its pieces each.
+    Executables(u32),
+    /// The next of the wanted chunks.
+    Chunks(Batch),
+    /// More of the wanted chunks, made from those that the agent has; their bytes follow in pieces.
+    Parcel(Parcel),
+    /// The next piece of the parcel.
+    Piece(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why a proxy does not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// What can be done about it.
+    pub fault: Fault,
+    /// One clause.
+    pub text: String,
+    /// What to do next, where the proxy knows better than the fault says.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// Tells a peer of an error: its text with its causes, nothing of what it holds.
+    pub fn of(error: &dyn Faulty) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let told = error.to_string();
+            // Some errors tell their cause themselves.
+            if !text.contains(&told) {
+                text = format!("{text}: {told}");
+            }
+            cause = error.source();
+        }
+        Self { fault: error.fault(), text, hint: error.hint() }
+    }
+}
+
+impl Faulty for Refusal {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not write a: {source}")]
+    struct Told {
+        source: std::io::Error,
+    }
+
+    impl Faulty for Told {
+        fn fault(&self) -> Fault {
+            Fault::of_io(&self.source)
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_each_cause_once() {
+        let refusal = Refusal::of(&Told { source: std::io::Error::other("no room") });
+        assert_eq!(refusal.text, "could not write a: no room");
+    }
+}

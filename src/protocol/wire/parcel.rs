@@ -1,0 +1,190 @@
+//! Chunks on their way that the proxy frames anew: compressed over a long window, against older content, or
+//! told as changes of it.
+
+use serde::{Deserialize, Serialize};
+
+use delta::compression::{self, Codec};
+use delta::patch;
+use delta::rsync;
+use ground::faults::{Fault, Faulty};
+use ground::limits::{
+    CHUNK_BYTES_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, PARCEL_CHUNKS_MAX,
+    PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX,
+};
+
+/// Why a parcel was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ParcelError {
+    /// Too many, too large, or empty.
+    #[error("a parcel of {chunks} chunks, {bytes} B and {spans} runs of older chunks is out of bounds")]
+    Bounds {
+        /// Its chunks.
+        chunks: usize,
+        /// What they say they add up to.
+        bytes: usize,
+        /// Runs of older chunks.
+        spans: usize,
+    },
+    /// A payload that is not what it announced.
+    #[error(transparent)]
+    Payload(#[from] compression::Error),
+    /// A delta of a region that was never signed, or that does not make its chunks.
+    #[error("a delta of region {0} is none that was asked for")]
+    Region(u32),
+    /// A patch that cannot be read.
+    #[error(transparent)]
+    Patch(#[from] patch::Error),
+    /// A delta that cannot be read.
+    #[error(transparent)]
+    Delta(#[from] rsync::Error),
+    /// A piece that does not belong to the parcel under way.
+    #[error("a piece of a parcel is longer than was announced, or belongs to none")]
+    Piece,
+}
+
+impl Faulty for ParcelError {
+    fn fault(&self) -> Fault {
+        Fault::Corrupt
+    }
+}
+
+/// A run of the base's chunks, in the order of its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Span {
+    /// The segment that lists the first, by its place in the base.
+    pub segment: u32,
+    /// Which of that segment's chunk references is the first.
+    pub first: u32,
+    /// How many chunks; they may go on in the segments that follow.
+    pub count: u32,
+}
+
+/// What a parcel's payload is compressed against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// Nothing: one zstd frame over all chunks.
+    None,
+    /// Older chunks that both sides have: the prefix of the zstd frame.
+    Prefix(Vec<Span>),
+    /// The same, as a patch.
+    Patch(Vec<Span>),
+    /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
+    /// copy, in order, is the prefix of the zstd frame.
+    Signed(Vec<Section>),
+    /// An older executable that both sides have: the payload makes a whole new file
+    /// ([`Kept`](delta::relink::Kept)), of which the chunks are cuts.
+    Executable(Vec<Span>, Vec<Cut>),
+    /// An executable at the proxy, some of whose records the agent knows to be there: the same by a
+    /// [`Payload`](delta::relink::Payload) for the offer of that number.
+    Records(u32, Vec<Cut>),
+}
+
+/// Chunks of a file that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Bytes of the file before these that are not among the chunks.
+    pub skipped: u32,
+    /// How many chunks.
+    pub chunks: u32,
+}
+
+/// Chunks that are told as a delta of a signed region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// Chunks before these that are told whole.
+    pub whole: u32,
+    /// The region.
+    pub region: u32,
+    /// How many chunks.
+    pub chunks: u32,
+    /// Copies and inserts ([`Delta::encode`](delta::rsync::Delta::encode)).
+    #[serde(with = "serde_bytes")]
+    pub delta: Vec<u8>,
+}
+
+/// What a proxy says of older content that missing chunks resemble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The region's number, from 0.
+    pub region: u32,
+    /// The first of the chunks, among those that the `Missing` after this marks.
+    pub first: u32,
+    /// How many chunks.
+    pub chunks: u32,
+    /// Why this content: the number of a [`Rule`](delta::similar::Rule).
+    pub rule: u8,
+    /// The signature of the older content ([`Signature::encode`](delta::rsync::Signature::encode)).
+    #[serde(with = "serde_bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// A part of what an agent tells of an executable in the segments that come next: which records it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOffer {
+    /// The file's number, from 0.
+    pub file: u32,
+    /// The segment that lists the first of its chunks among those to come, by its place.
+    pub segment: u32,
+    /// Which of that segment's chunk references is the first.
+    pub first: u32,
+    /// How many chunks, in the segments of one `Segments`.
+    pub chunks: u32,
+    /// The next bytes of the names of all records ([`Offer::encode`](delta::relink::Offer::encode)).
+    #[serde(with = "serde_bytes")]
+    pub names: Vec<u8>,
+    /// Whether the names are complete.
+    pub complete: bool,
+}
+
+/// Which of the records of an offered file the proxy has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileAnswer {
+    /// The file's number.
+    pub file: u32,
+    /// The answer ([`Answer::encode`](delta::relink::Answer::encode)).
+    #[serde(with = "serde_bytes")]
+    pub answer: Vec<u8>,
+}
+
+/// What goes before the pieces of a parcel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// Plain bytes of each chunk.
+    pub lengths: Vec<u32>,
+    /// What the payload is compressed against.
+    pub basis: Basis,
+    /// How the payload is compressed.
+    pub codec: Codec,
+    /// Bytes of the payload, all pieces together.
+    pub payload_bytes: u32,
+}
+
+impl Parcel {
+    /// What the chunks add up to, once all numbers are found within bounds.
+    ///
+    /// # Errors
+    /// [`ParcelError::Bounds`].
+    pub fn plain_bytes(&self) -> Result<usize, ParcelError> {
+        let bytes: usize = self.lengths.iter().map(|length| *length as usize).sum();
+        let chunks = self.lengths.len();
+        let spans = match &self.basis {
+            Basis::None => 0,
+            Basis::Prefix(spans) | Basis::Patch(spans) => spans.len(),
+            Basis::Signed(sections) => sections.len(),
+            Basis::Executable(spans, cuts) => spans.len().max(cuts.len()),
+            Basis::Records(_, cuts) => cuts.len(),
+        };
+        let (chunks_max, plain_max, payload_max) = match &self.basis {
+            Basis::Executable(..) | Basis::Records(..) => {
+                (EXECUTABLE_CHUNKS_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_PAYLOAD_MAX)
+            }
+            _ => (PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX, PARCEL_PLAIN_MAX),
+        };
+        let sized = self.lengths.iter().all(|length| (1..=CHUNK_BYTES_MAX).contains(length));
+        let bounded = (1..=chunks_max).contains(&chunks)
+            && bytes <= plain_max
+            && spans <= PARCEL_SPANS_MAX
+            && (1..=payload_max).contains(&(self.payload_bytes as usize));
+        if sized && bounded { Ok(bytes) } else { Err(ParcelError::Bounds { chunks, bytes, spans }) }
+    }
+}

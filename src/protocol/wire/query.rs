@@ -1,0 +1,153 @@
+//! Questions that are no push or pull, and their answers. A long answer is several messages.
+
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+use format::maintenance::{Collected, Removal, Verified};
+use format::record::{AppSummary, DeliveryEvent, Record};
+use ground::ids::{AppName, SpaceName, UserName};
+
+/// A part of an answer; the stream's end ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Some applications.
+    Applications(Vec<AppSummary>),
+    /// Some releases, newest first.
+    Releases(Vec<Record>),
+    /// Some files that differ, in the manifest's order.
+    Changes(Vec<Change>),
+    /// Counts.
+    Statistics(Box<Statistics>),
+    /// Who is who.
+    Identity(ProxyInfo),
+    /// What a collection did.
+    Collected(Collected),
+    /// What verifying found.
+    Verified(Box<Verified>),
+    /// The release that the next selector of the question means. Comes before all other parts, once for each selector; the
+    /// agent compares it with its question.
+    Meant(Record),
+    /// The release that was pinned or unpinned.
+    Done(Record),
+    /// The release that was removed, or was not, as more would have gone than was named.
+    Removed(Box<Removal>),
+    /// How a delivery goes on.
+    Delivery(DeliveryEvent),
+    /// No.
+    Refused(Refusal),
+}
+
+/// Who answers, and whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyInfo {
+    /// The proxy's version of whit.
+    pub whit: String,
+    /// On whose behalf the token speaks.
+    pub user: UserName,
+    /// In which space.
+    pub space: SpaceName,
+    /// Seconds since 1970 at which the token ends, if it does.
+    pub expires: Option<u64>,
+    /// Seconds since 1970, by the proxy's clock.
+    pub now: u64,
+}
+
+/// What happened to a path between two releases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// Only in the later one.
+    Added,
+    /// In both, with other content, kind or mode.
+    Changed,
+    /// Only in the earlier one.
+    Removed,
+}
+
+/// One path that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The path's bytes.
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// Bytes in the later release, or in the earlier one where it was removed.
+    pub bytes: u64,
+    /// Bytes of its chunks that the earlier release did not have.
+    pub unseen_bytes: u64,
+}
+
+/// Chunks of one class of size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeClass {
+    /// The most bytes of a chunk of this class; smaller classes come before.
+    pub up_to: u32,
+    /// How many.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub bytes: u64,
+}
+
+/// What one user pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStatistics {
+    /// The user.
+    pub user: UserName,
+    /// Pushes.
+    pub pushes: u64,
+    /// Bytes of the releases pushed.
+    pub pushed_bytes: u64,
+    /// Bytes of them that did not have to cross.
+    pub saved_bytes: u64,
+}
+
+/// Counts of a space, or of one application in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The application, or none for the whole space.
+    pub app: Option<AppName>,
+    /// Pushes.
+    pub releases: u64,
+    /// Files of all releases.
+    pub files: u64,
+    /// Bytes of all releases, as if each were stored whole.
+    pub logical_bytes: u64,
+    /// Plain bytes of the distinct chunks.
+    pub unique_bytes: u64,
+    /// Bytes on disk: the packs of the space, or the application's share of their compressed chunks.
+    pub stored_bytes: u64,
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// The chunks by size.
+    pub sizes: Vec<SizeClass>,
+    /// The users who pushed.
+    pub users: Vec<UserStatistics>,
+    /// The application's archives that were taken apart; none for the whole space.
+    #[serde(default)]
+    pub archives: Option<ArchiveStatistics>,
+}
+
+/// Distinct archives that were taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveStatistics {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of what they were taken apart to.
+    pub stream_bytes: u64,
+    /// What makes their deflate streams again, most bytes first.
+    pub methods: Vec<MethodStatistics>,
+}
+
+/// Deflate streams that one method makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodStatistics {
+    /// The method, in words.
+    pub method: String,
+    /// How many streams.
+    pub streams: u64,
+    /// Plain bytes of them.
+    pub bytes: u64,
+}

@@ -1,0 +1,185 @@
+//! How the bytes of an archive come from its framing and the plain content of its members.
+
+use crate::codec::{self, Method};
+use ground::faults::{Fault, Faulty};
+
+/// The pieces of an archive, in order, without gaps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    pieces: Vec<Piece>,
+}
+
+/// One piece of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Headers and directories: this many bytes of the one framing stream.
+    Framing(u64),
+    /// A content stream of its own, of this many bytes, as it stands in the archive.
+    Content(u64),
+    /// A stream of a codec.
+    Packed {
+        /// Its bytes; 0 in a plan that was read from a stream, as rebuilding tells them.
+        packed: u64,
+        /// What makes it of its plain bytes.
+        method: Method,
+        /// The plain bytes; they are one content stream if nothing is known of them.
+        plain: Plan,
+    },
+}
+
+/// Why a plan was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Lengths that no archive has.
+    #[error("the lengths of an archive's pieces add up to more than 2^63")]
+    Length,
+    /// A method that this version cannot follow.
+    #[error(transparent)]
+    Method(#[from] codec::Error),
+    /// Deeper than [`DEPTH_MAX`].
+    #[error("archives nested more than {DEPTH_MAX} deep")]
+    Depth,
+    /// An xz stream or zstd frame in another, for which there is no memory.
+    #[error("an xz or zstd stream inside another")]
+    Heavy,
+    /// Bytes that no plan has.
+    #[error("an archive's plan is malformed")]
+    Malformed,
+    /// Made by a newer whit.
+    #[error("version {0} of archives' plans is unknown to this version")]
+    Version(u8),
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Version(_)
+            | Self::Method(
+                codec::Error::Version(_) | codec::Error::Deflate(crate::deflate::Error::Version(_)),
+            ) => Fault::Version,
+            Self::Length | Self::Method(_) | Self::Depth | Self::Heavy | Self::Malformed => Fault::Input,
+        }
+    }
+}
+
+/// 16: levels of nesting in any plan, whatever the limits it was made under.
+pub const DEPTH_MAX: u8 = 16;
+
+impl Plan {
+    /// One stream of content in which nothing was found.
+    pub fn plain(bytes: u64) -> Self {
+        let mut plan = Self::default();
+        plan.push(Piece::Content(bytes));
+        plan
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Whether anything but content was found.
+    pub fn is_plain(&self) -> bool {
+        self.pieces.iter().all(|piece| matches!(piece, Piece::Content(_))) && self.pieces.len() < 2
+    }
+
+    /// Bytes of what the plan describes.
+    pub fn bytes(&self) -> u64 {
+        self.pieces.iter().map(Piece::bytes).sum()
+    }
+
+    /// Bytes of the framing, at all levels.
+    pub fn framing_bytes(&self) -> u64 {
+        let framing = |piece: &Piece| match piece {
+            Piece::Framing(bytes) => *bytes,
+            Piece::Content(_) => 0,
+            Piece::Packed { plain, .. } => plain.framing_bytes(),
+        };
+        self.pieces.iter().map(framing).sum()
+    }
+
+    /// Bytes of each content stream, at all levels, in the order in which they occur.
+    pub fn contents(&self) -> Vec<u64> {
+        let mut contents = Vec::new();
+        self.append_contents(&mut contents);
+        contents
+    }
+
+    fn append_contents(&self, contents: &mut Vec<u64>) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Framing(_) => {}
+                Piece::Content(bytes) => contents.push(*bytes),
+                Piece::Packed { plain, .. } => plain.append_contents(contents),
+            }
+        }
+    }
+
+    /// Whether an xz stream or a zstd frame is in it, at any level.
+    pub fn is_heavy(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Packed { method, plain, .. } => method.format().is_heavy() || plain.is_heavy(),
+            _ => false,
+        })
+    }
+
+    /// Pieces at all levels.
+    pub fn count(&self) -> usize {
+        let count = |piece: &Piece| match piece {
+            Piece::Packed { plain, .. } => 1 + plain.count(),
+            _ => 1,
+        };
+        self.pieces.iter().map(count).sum()
+    }
+
+    /// Appends a piece; empty ones vanish, framing joins framing.
+    pub fn push(&mut self, piece: Piece) {
+        match (self.pieces.last_mut(), piece) {
+            (_, Piece::Framing(0) | Piece::Content(0)) => {}
+            (Some(Piece::Framing(before)), Piece::Framing(bytes)) => *before += bytes,
+            (_, piece) => self.pieces.push(piece),
+        }
+    }
+
+    /// Appends the pieces of another plan.
+    pub fn append(&mut self, other: Self) {
+        for piece in other.pieces {
+            self.push(piece);
+        }
+    }
+
+    /// Checks a plan that came from outside.
+    ///
+    /// # Errors
+    /// Lengths, methods or levels out of bounds.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_below(DEPTH_MAX, false).map(drop)
+    }
+
+    /// `heavy`: whether it is inside an xz or zstd stream.
+    fn check_below(&self, depth: u8, heavy: bool) -> Result<u64, Error> {
+        let depth = depth.checked_sub(1).ok_or(Error::Depth)?;
+        let mut total = 0u64;
+        for piece in &self.pieces {
+            if let Piece::Packed { method, plain, .. } = piece {
+                method.check()?;
+                let packing = method.format().is_heavy();
+                if heavy && packing {
+                    return Err(Error::Heavy);
+                }
+                plain.check_below(depth, heavy || packing)?;
+            }
+            total = total.checked_add(piece.bytes()).filter(|total| *total < 1 << 63).ok_or(Error::Length)?;
+        }
+        Ok(total)
+    }
+}
+
+impl Piece {
+    /// Bytes in the archive.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Framing(bytes) | Self::Content(bytes) | Self::Packed { packed: bytes, .. } => *bytes,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Rebuilds complete artifacts from a manifest and a source of verified chunks.
+//!
+//! [`write_tree`] writes a release below a new folder, with several threads and with what an earlier
+//! copy still holds; [`write_archive`] rebuilds an archive; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
+//! [`walk`] read a manifest in order and [`leaves`] lists its segments. [`looks_complete`] compares a
+//! folder with a release without reading a file.
+//!
+//! A manifest may come from anyone. Memory stays bounded whatever it holds, nothing is written outside
+//! the folder, and no byte is written that does not have the hash its manifest names.
+
+mod archive;
+mod check;
+mod rebuilt;
+pub mod room;
+mod source;
+mod stream;
+mod tar_header;
+mod tree;
+mod walk;
+
+#[cfg(test)]
+mod sample;
+
+pub use archive::{Archive, each_archive, read_plan, write_archive};
+pub use check::looks_complete;
+pub use rebuilt::{Keeping, Rebuilt};
+pub use source::{ChunkReader, ChunkSource, SourceError};
+pub use stream::{write_file, write_tar};
+pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, Written, write_tree};
+pub use walk::{Items, leaves, walk};
+
+#[cfg(test)]
+pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
+
+use std::io;
+use std::path::PathBuf;
+
+use disk::files;
+use format::manifest::{self, EntryPath};
+use ground::faults::{Fault, Faulty};
+use ground::ids::ChunkId;
+use ground::threads;
+
+/// Why a release could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The manifest is not one that an honest builder makes.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// A chunk could not be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A file or folder could not be written or read.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// A chunk is not as long as the manifest says.
+    #[error("chunk {id}: expected {expected} B, found {found} B")]
+    Length {
+        /// The chunk.
+        id: ChunkId,
+        /// What the manifest says.
+        expected: u32,
+        /// What the source gave.
+        found: usize,
+    },
+    /// The stream of an archive is none.
+    #[error("the archive `{path}` cannot be rebuilt: {source}")]
+    Plan {
+        /// The archive.
+        path: EntryPath,
+        /// What is wrong with its plan.
+        source: recode::archive::Error,
+    },
+    /// Its stream makes something else of an archive.
+    #[error("the archive `{0}` was rebuilt as something else")]
+    OtherArtifact(EntryPath),
+    /// The file system is too full for all of it; nothing was written.
+    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside the reserve", .place.display())]
+    Room {
+        /// The folder to write to.
+        place: PathBuf,
+        /// What the release needs.
+        needed: u64,
+        /// What is free, beside the reserve.
+        free: u64,
+        /// The unit of both: `B` or `entries`.
+        unit: &'static str,
+    },
+    /// A link that leads outside, where none is allowed.
+    #[error("the link `{path}` leads outside the release, to `{}`", ground::escape::bytes(.target))]
+    OutsideLink {
+        /// The link.
+        path: EntryPath,
+        /// Its target.
+        target: Vec<u8>,
+    },
+    /// The release has no file of this name.
+    #[error("the release has no file `{0}`")]
+    Missing(EntryPath),
+    /// One file was asked for, without a name, of a release that is a tree.
+    #[error("the release is a tree of {0} files: name the one to write")]
+    Unnamed(u64),
+    /// Whoever takes the stream did not take it.
+    #[error("could not pass on `{path}`: {source}")]
+    Output {
+        /// The entry on its way.
+        path: EntryPath,
+        /// What the writer said.
+        source: io::Error,
+    },
+    /// The end of a stream was not taken.
+    #[error("could not end the stream: {0}")]
+    OutputEnd(io::Error),
+    /// No thread writes it.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
+    /// The caller asked to stop.
+    #[error("rebuilding was cancelled")]
+    Cancelled,
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Manifest(error) => error.fault(),
+            Self::Source(error) => error.fault(),
+            Self::File(error) => error.fault(),
+            Self::Plan { source, .. } => source.fault(),
+            Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt,
+            Self::Room { .. } => Fault::Full,
+            Self::Missing(_) => Fault::Missing,
+            Self::Unnamed(_) | Self::OutsideLink { .. } => Fault::Input,
+            Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
+            Self::Threads(error) => error.fault(),
+            Self::Cancelled => Fault::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::File(error) => error.hint(),
+            Self::Threads(error) => error.hint(),
+            Self::OutsideLink { .. } => Some(
+                "where such links are wanted, pull with `--links keep`, or set `outside_links` for the destination"
+                    .to_owned(),
+            ),
+            Self::Missing(_) | Self::Unnamed(_) => {
+                Some("`whit pull APP --tar - | tar t` lists a release's files".to_owned())
+            }
+            Self::Room { place, .. } => Some(format!("make room on the file system of {}", place.display())),
+            _ => None,
+        }
+    }
+}

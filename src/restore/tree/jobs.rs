@@ -1,0 +1,75 @@
+//! What the planner hands to the workers.
+
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
+
+use format::manifest::EntryPath;
+use format::recipe::{ChunkRef, Container};
+use ground::ids::ChunkId;
+use ground::limits::CHUNK_BYTES_MAX;
+
+/// 4 MiB: a larger file is cut into parts of this, so that all workers share it.
+pub(super) const PART_BYTES: u64 = 4 * 1024 * 1024;
+/// Chunks of one part: four times what 16 KiB chunks need, 36 KiB of memory; a bound for tiny chunks.
+pub(super) const PART_CHUNKS_MAX: usize = 1024;
+/// Chunks of a file that may be linked, which one worker verifies whole: 1 GiB, 2 MiB of memory.
+pub(super) const LINK_CHUNKS_MAX: usize = 64 * 1024;
+/// 1 MiB: small files that go to one worker together, as neighbours share frames.
+pub(super) const BATCH_BYTES: u64 = 1024 * 1024;
+/// Files of one batch.
+pub(super) const BATCH_FILES_MAX: usize = 256;
+
+/// The largest chunk of zeros: every chunk of a longer run of zeros is this one, wherever the run begins.
+static ZEROS: LazyLock<ChunkId> = LazyLock::new(|| ChunkId::of(&[0; CHUNK_BYTES_MAX as usize]));
+
+/// Whether a chunk becomes a hole in its file: 64 KiB of zeros.
+pub(in crate::restore) fn is_hole(chunk: &ChunkRef) -> bool {
+    chunk.bytes == CHUNK_BYTES_MAX && chunk.id == *ZEROS
+}
+
+/// Work for one worker.
+pub(super) enum Job {
+    /// Small files, one after another.
+    Files(Vec<Whole>),
+    /// A part of a large one.
+    Part(Part),
+    /// An archive, to be rebuilt of its stream.
+    Archive(Whole, Container),
+}
+
+/// A file that one worker creates and writes.
+pub(super) struct Whole {
+    pub(super) path: EntryPath,
+    pub(super) mode: u16,
+    pub(super) size: u64,
+    pub(super) chunks: Vec<ChunkRef>,
+    /// Whether the earlier copy has the same file.
+    pub(super) same: bool,
+}
+
+/// Some neighbouring chunks of a file that the planner has created.
+pub(super) struct Part {
+    pub(super) output: Arc<Output>,
+    pub(super) offset: u64,
+    pub(super) chunks: Vec<ChunkRef>,
+}
+
+/// A file under work.
+pub(super) struct Output {
+    pub(super) path: EntryPath,
+    pub(super) file: File,
+    pub(super) basis: Basis,
+    /// Whether a chunk had to come from the source although there is a basis.
+    pub(super) rebuilt: AtomicBool,
+}
+
+/// Where a file's bytes may be found without asking the source. They are verified in any case.
+pub(super) enum Basis {
+    /// Nowhere.
+    None,
+    /// In the earlier copy's file.
+    Earlier(File),
+    /// In the new file itself, which is a reflink of the earlier one.
+    InPlace,
+}

@@ -1,0 +1,123 @@
+//! Finds the files that an earlier release has too, by reading both manifests side by side.
+
+use std::iter::Peekable;
+
+use crate::restore::{ChunkSource, Error, Items};
+use format::manifest::{EntryPath, Item, Root};
+use format::recipe::{ChunkRef, Recipe};
+use ground::monitor::Monitor;
+
+use super::Previous;
+
+/// 64 Mi files, 8 MiB of memory; files after these are simply rebuilt.
+const FILES_MAX: usize = 64 * 1024 * 1024;
+
+/// One bit for each file of the new release, in its order: whether the earlier one has it with an equal recipe.
+#[derive(Debug, Default)]
+pub(super) struct SameFiles {
+    bits: Vec<u64>,
+    files: usize,
+    bytes: u64,
+}
+
+impl SameFiles {
+    /// Compares `root` with `previous`. Time and reads: both manifests once.
+    ///
+    /// # Errors
+    /// The new manifest is damaged. A damaged earlier one is told to `monitor` and helps no further.
+    pub(super) fn find(
+        root: &Root,
+        previous: &Previous<'_>,
+        source: &dyn ChunkSource,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, Error> {
+        let (mut new_reader, mut old_reader) = (source.reader(), source.reader());
+        let mut old = Earlier { items: Items::new(previous.root, &mut *old_reader).peekable(), failed: None };
+        let mut found = Self::default();
+        let (mut open, mut open_bytes) = (None, 0);
+        for item in Items::new(root, &mut *new_reader) {
+            match item? {
+                // Sizes are equal, so equal chunks to the end of one file are all chunks of the other.
+                Item::Chunk(chunk) => open = open.map(|same| same && old.has_chunk(&chunk)),
+                Item::File { path, size, recipe, .. } => {
+                    found.push(open.take(), open_bytes);
+                    (open, open_bytes) = (Some(old.has_file(&path, size, recipe)), size);
+                }
+                // Its chunks all came.
+                Item::Linked => {}
+                _ => found.push(open.take(), open_bytes),
+            }
+        }
+        found.push(open, open_bytes);
+        if let Some(error) = old.failed {
+            monitor.note(&format!("the earlier copy is not used to its end: {error}"));
+        }
+        Ok(found)
+    }
+
+    /// Whether the new release's file number `index` is in the earlier one.
+    pub(super) fn has(&self, index: u64) -> bool {
+        let Ok(index) = usize::try_from(index) else { return false };
+        self.bits.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    /// Bytes of all such files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn push(&mut self, file: Option<bool>, bytes: u64) {
+        let Some(same) = file else { return };
+        if self.files == FILES_MAX {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(if same { bytes } else { 0 });
+        if self.files.is_multiple_of(64) {
+            self.bits.push(0);
+        }
+        if let Some(word) = self.bits.last_mut() {
+            *word |= u64::from(same) << (self.files % 64);
+        }
+        self.files += 1;
+    }
+}
+
+/// The earlier release's items, never read further than asked for.
+struct Earlier<'a> {
+    items: Peekable<Items<'a>>,
+    failed: Option<Error>,
+}
+
+impl Earlier<'_> {
+    /// Goes on to `path`; whether a file of this size is there.
+    fn has_file(&mut self, path: &EntryPath, size: u64, recipe: Recipe) -> bool {
+        loop {
+            let there = match self.items.peek() {
+                None => return false,
+                Some(Err(_)) => {
+                    self.failed = self.items.next().and_then(Result::err);
+                    return false;
+                }
+                Some(Ok(Item::File { path, size, recipe, .. })) => Some((path, Some((*size, *recipe)))),
+                Some(Ok(item)) => item.path().map(|path| (path, None)),
+            };
+            match there {
+                Some((at, _)) if at > path => return false,
+                Some((at, file)) if at == path => {
+                    let same = file == Some((size, recipe));
+                    self.items.next();
+                    return same;
+                }
+                _ => drop(self.items.next()),
+            }
+        }
+    }
+
+    fn has_chunk(&mut self, chunk: &ChunkRef) -> bool {
+        let same = matches!(self.items.peek(), Some(Ok(Item::Chunk(old))) if old == chunk);
+        if same {
+            self.items.next();
+        }
+        same
+    }
+}

@@ -1,0 +1,242 @@
+//! The folder being written, the earlier copy beside it, and how the work ends: shared by all threads.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::jobs::{Basis, Whole};
+use super::{OutsideLinks, Reuse, TreeOptions, Written};
+use crate::restore::Error;
+use crate::restore::room::Room;
+use disk::files::{self, OnPath};
+use format::manifest::{EntryPath, MODE_MASK};
+use ground::monitor::Monitor;
+use recode::codec::Turns;
+
+/// What every thread of one [`super::write_tree`] shares.
+pub(super) struct Site<'a> {
+    place: &'a Path,
+    folder: OwnedFd,
+    earlier: Option<OwnedFd>,
+    pub(super) reuse: Reuse,
+    pub(super) outside_links: OutsideLinks,
+    /// False once the file system has refused a reflink.
+    reflinks: AtomicBool,
+    pub(super) monitor: &'a dyn Monitor,
+    cancelled: Option<&'a AtomicBool>,
+    stopped: AtomicBool,
+    failed: Mutex<Option<Error>>,
+    reused_files: AtomicU64,
+    reused_bytes: AtomicU64,
+    /// For archives with xz or zstd in them.
+    pub(super) turns: Turns,
+}
+
+impl<'a> Site<'a> {
+    /// Opens the new folder, and the earlier copy if it is there.
+    pub(super) fn open(
+        place: &'a Path,
+        options: &TreeOptions<'a>,
+        monitor: &'a dyn Monitor,
+    ) -> Result<Self, files::Error> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(place, flags, Mode::empty()).on("open", place)?;
+        let earlier = options.previous.and_then(|earlier| {
+            let opened = rustix::fs::open(earlier.folder, flags, Mode::empty()).on("open", earlier.folder);
+            opened.inspect_err(|error| monitor.note(&format!("no earlier copy is used: {error}"))).ok()
+        });
+        Ok(Self {
+            place,
+            folder,
+            earlier,
+            reuse: options.reuse,
+            outside_links: options.outside_links,
+            reflinks: AtomicBool::new(true),
+            monitor,
+            cancelled: options.cancelled,
+            stopped: AtomicBool::new(false),
+            failed: Mutex::new(None),
+            reused_files: AtomicU64::new(0),
+            reused_bytes: AtomicU64::new(0),
+            turns: Turns::default(),
+        })
+    }
+
+    /// Keeps the first error and stops all threads.
+    pub(super) fn fail(&self, error: Error) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Fails where another thread has failed or the caller wants no more.
+    pub(super) fn go_on(&self) -> Result<(), Error> {
+        let cancelled = self.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed));
+        if cancelled || self.stopped.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// The first error, if there was one.
+    pub(super) fn outcome(&self) -> Result<(), Error> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failed.map_or_else(|| self.go_on(), Err)
+    }
+
+    /// Counts bytes that the earlier copy gave.
+    pub(super) fn reused(&self, bytes: u64) {
+        self.reused_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a file that the earlier copy gave whole.
+    pub(super) fn reused_whole(&self) {
+        self.reused_files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds what was reused.
+    pub(super) fn tally(&self, written: &mut Written) {
+        written.reused_files = self.reused_files.load(Ordering::Relaxed);
+        written.reused_bytes = self.reused_bytes.load(Ordering::Relaxed);
+    }
+
+    /// Names the action and the path in an error.
+    pub(super) fn on<T>(
+        &self,
+        result: Result<T, impl Into<io::Error>>,
+        action: &'static str,
+        path: &EntryPath,
+    ) -> Result<T, files::Error> {
+        result.map_err(|error| files::Error { action, path: self.path(path), source: error.into() })
+    }
+
+    /// Creates a file with its mode, readable and writable here whatever the mode says.
+    pub(super) fn create_file(&self, path: &EntryPath, mode: u16) -> Result<File, files::Error> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, path.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
+        let file = self.on(file, "create", path)?;
+        // The mode given at creation is subject to the process's mask; this one is exact.
+        self.on(rustix::fs::fchmod(&file, bits(mode)), "set the mode of", path)?;
+        Ok(file.into())
+    }
+
+    /// Gives a new file its length; nothing is allocated for it.
+    pub(super) fn set_length(&self, file: &File, wanted: &Whole) -> Result<(), files::Error> {
+        self.on(file.set_len(wanted.size), "set the length of", &wanted.path)
+    }
+
+    /// Creates a directory; one that its owner may not write to gets its mode at the end.
+    pub(super) fn create_directory(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
+        let created = rustix::fs::mkdirat(&self.folder, path.as_bytes(), Mode::RWXU);
+        self.on(created, "create", path)?;
+        if waits_for_its_mode(mode) { Ok(()) } else { self.set_mode(path, mode) }
+    }
+
+    /// Sets the mode of a directory that was created here.
+    pub(super) fn set_mode(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
+        let set = rustix::fs::chmodat(&self.folder, path.as_bytes(), bits(mode), AtFlags::empty());
+        self.on(set, "set the mode of", path)
+    }
+
+    /// Creates a symbolic link.
+    pub(super) fn create_symlink(&self, path: &EntryPath, target: &[u8]) -> Result<(), files::Error> {
+        self.on(rustix::fs::symlinkat(target, &self.folder, path.as_bytes()), "create", path)
+    }
+
+    /// Opens the earlier copy's file if it is a file of `size` bytes. Nothing else is known of it.
+    pub(super) fn open_earlier(&self, path: &EntryPath, size: u64) -> Option<File> {
+        // NONBLOCK: an application may have put a pipe there.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.earlier.as_ref()?, path.as_bytes(), flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        (regular && u64::try_from(stat.st_size) == Ok(size)).then(|| file.into())
+    }
+
+    /// Makes `earlier` the basis of the new `file`: by a reflink where the file system can.
+    ///
+    /// The reflink is verified after it is made, so that nobody can change it in between.
+    pub(super) fn basis(
+        &self,
+        earlier: Option<File>,
+        file: &File,
+        wanted: &Whole,
+    ) -> Result<Basis, files::Error> {
+        let Some(earlier) = earlier else { return Ok(Basis::None) };
+        if !self.may_reflink() {
+            return Ok(Basis::Earlier(earlier));
+        }
+        if rustix::fs::ioctl_ficlone(file, &earlier).is_err() {
+            self.reflinks.store(false, Ordering::Relaxed);
+            return Ok(Basis::Earlier(earlier));
+        }
+        // The earlier file may have grown since it was opened.
+        self.set_length(file, wanted)?;
+        Ok(Basis::InPlace)
+    }
+
+    /// Whether the file system has not refused a reflink yet.
+    pub(super) fn may_reflink(&self) -> bool {
+        self.reflinks.load(Ordering::Relaxed)
+    }
+
+    /// Links the file behind `earlier` to the wanted path, if mode and owner are right; false where that fails.
+    ///
+    /// A mode is a file's, not a name's: to change it would change the earlier copy.
+    pub(super) fn hard_link(&self, earlier: &File, wanted: &Whole) -> bool {
+        let Ok(stat) = rustix::fs::fstat(earlier) else { return false };
+        let equal = stat.st_mode & 0o7777 == u32::from(wanted.mode)
+            && stat.st_uid == rustix::process::geteuid().as_raw()
+            && u64::try_from(stat.st_size) == Ok(wanted.size);
+        // The open file itself, not whatever has its name by now.
+        let opened = format!("/proc/self/fd/{}", earlier.as_raw_fd());
+        let path = wanted.path.as_bytes();
+        equal && rustix::fs::linkat(CWD, opened, &self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
+    }
+
+    /// Gives a file that was created here one more name; false where the file system gives it none.
+    pub(super) fn link_within(&self, file: &EntryPath, path: &EntryPath) -> Result<bool, files::Error> {
+        let (file, name) = (file.as_bytes(), path.as_bytes());
+        match rustix::fs::linkat(&self.folder, file, &self.folder, name, AtFlags::empty()) {
+            Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            result => self.on(result, "link", path).map(|()| true),
+        }
+    }
+
+    /// Copies a file that was created here, by a reflink where the file system can. The copy was not counted when the
+    /// release was compared with the room, and has no holes: it is compared by itself.
+    pub(super) fn copy_within(&self, from: &EntryPath, to: &EntryPath) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, from.as_bytes(), flags, Mode::empty());
+        let mut file: File = self.on(file, "open", from)?.into();
+        let found = self.on(file.metadata(), "examine", from)?;
+        Room::at(self.place)?.bytes(found.len())?;
+        let mode = u16::try_from(found.mode() & u32::from(MODE_MASK)).expect("nine bits fit");
+        let mut copy = self.create_file(to, mode)?;
+        Ok(self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)?)
+    }
+
+    /// Removes a file that was created here.
+    pub(super) fn remove_file(&self, path: &EntryPath) -> Result<(), files::Error> {
+        self.on(rustix::fs::unlinkat(&self.folder, path.as_bytes(), AtFlags::empty()), "remove", path)
+    }
+
+    /// The path for messages and for what takes a path.
+    pub(super) fn path(&self, path: &EntryPath) -> PathBuf {
+        self.place.join(OsStr::from_bytes(path.as_bytes()))
+    }
+}
+
+/// Whether a directory of this mode could not be filled by its owner.
+pub(super) fn waits_for_its_mode(mode: u16) -> bool {
+    mode & 0o700 != 0o700
+}
+
+fn bits(mode: u16) -> Mode {
+    Mode::from_raw_mode(u32::from(mode))
+}
