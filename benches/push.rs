@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use whit::agent::push::{Order, push};
+use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Receipt, Session};
 use whit::net::link;
 use whit::proxy::{Options, Proxy};
@@ -75,9 +75,9 @@ impl Served {
 
     /// One push on a connection of its own.
     fn push(&self, tree: &Path) -> Receipt {
-        let order = Order {
+        let order = PushOptions {
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            ..Order::new("bench".parse().expect("a name"), tree.to_owned())
+            ..PushOptions::new("bench".parse().expect("a name"), tree.to_owned())
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);
         self.runtime.block_on(async {

@@ -112,9 +112,9 @@ fn write_pack(packs: &Path, pack: u64, numbers: std::ops::Range<u64>) {
     }
     let end = bytes.len() as u64;
     bytes.extend_from_slice(&footer.encode(end));
-    let shelf = packs.join(&name.to_string()[..2]);
-    fs::create_dir_all(&shelf).expect("created");
-    fs::write(shelf.join(format!("{name}.pack")), bytes).expect("written");
+    let view = packs.join(&name.to_string()[..2]);
+    fs::create_dir_all(&view).expect("created");
+    fs::write(view.join(format!("{name}.pack")), bytes).expect("written");
 }
 
 /// Looks chunks up in no order.

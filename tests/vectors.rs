@@ -28,9 +28,9 @@ use ground::faults::Fault;
 use ground::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Issuer, TokenId, verify};
 use protocol::wire::{
-    Answer, Basis, Batch, Challenge, Cut, FileAnswer, FileOffer, FromAgent, Grown, Marks, Open, Operation,
-    Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section,
-    SegmentBatch, Signed, Sketches, Span, Told, pack_short_names,
+    Answer, Basis, Batch, BlockSums, Challenge, Cut, FromAgent, Grown, ManifestForm, Marks, Open, Operation,
+    Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, RecordAnswer, RecordQuery, Refusal,
+    Request, Section, SegmentBatch, Sketches, Span, pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -365,7 +365,7 @@ fn open() -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: 1,
-        told: Told::Short(pack_short_names([segment.node.id.prefix()].into_iter())),
+        manifest: ManifestForm::Short(pack_short_names([segment.node.id.prefix()].into_iter())),
         dry_run: false,
     }
 }
@@ -379,8 +379,8 @@ fn batch(parts: &[&[u8]]) -> Batch {
     batch
 }
 
-fn told_by_base() -> Told {
-    Told::Base { release: ReleaseId::of(b"the release before"), outline: outline() }
+fn told_by_base() -> ManifestForm {
+    ManifestForm::Base { release: ReleaseId::of(b"the release before"), outline: outline() }
 }
 
 /// What stays of a release before, of one segment more.
@@ -394,7 +394,7 @@ fn outline() -> Outline {
 }
 
 /// A region of 200 bytes in blocks of 64, and chunks that are the same but for one byte.
-fn delta_of_a_region() -> (Section, Signed) {
+fn delta_of_a_region() -> (Section, BlockSums) {
     let old: Vec<u8> = (0..200).collect();
     let mut new = old.clone();
     new[70] = 0;
@@ -404,7 +404,7 @@ fn delta_of_a_region() -> (Section, Signed) {
     assert_eq!(literals, new[64..128]);
     signature.encode(&mut signed);
     let section = Section { whole: 1, region: 0, chunks: 1, delta };
-    (section, Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: signed })
+    (section, BlockSums { region: 0, first: 1, chunks: 1, rule: 0, signature: signed })
 }
 
 #[test]
@@ -528,7 +528,7 @@ fn the_protocol_is_as_its_document_says() {
     let payload_bytes = u32::try_from(CONTENT.concat().len()).expect("short");
     let cuts = vec![Cut { skipped: 100, chunks: 1 }, Cut { skipped: 0, chunks: 1 }];
     let (names, answer) = offer_and_answer();
-    let offer = FileOffer { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
+    let offer = RecordQuery { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     let mut messages = BTreeMap::from([
         ("request-identify", message(&request)),
@@ -540,8 +540,8 @@ fn the_protocol_is_as_its_document_says() {
         ),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
-        ("open-base", message(&Open { told: told_by_base(), ..open() })),
-        ("open-growing", message(&Open { told: Told::Growing, ..open() })),
+        ("open-base", message(&Open { manifest: told_by_base(), ..open() })),
+        ("open-growing", message(&Open { manifest: ManifestForm::Growing, ..open() })),
         ("from-agent-grown", message(&FromAgent::Grown(grown()))),
         ("thin-1", thin.clone()),
         ("from-agent-names", message(&FromAgent::Names(short))),
@@ -555,20 +555,20 @@ fn the_protocol_is_as_its_document_says() {
         ),
         ("parcel-plain", message(&FromAgent::Parcel(parcel(Basis::None)))),
         ("parcel-prefix", message(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
-        ("parcel-signed", message(&FromAgent::Parcel(parcel(Basis::Signed(vec![section]))))),
+        ("parcel-signed", message(&FromAgent::Parcel(parcel(Basis::BlockSums(vec![section]))))),
         (
             "parcel-executable",
             message(&FromAgent::Parcel(parcel(Basis::Executable(vec![span], cuts.clone())))),
         ),
         ("parcel-records", message(&FromAgent::Parcel(parcel(Basis::Records(0, cuts))))),
-        ("from-agent-offer", message(&FromAgent::Offer(offer))),
+        ("from-agent-offer", message(&FromAgent::RecordQuery(offer))),
         ("push-reply-want-sketches", message(&PushReply::WantSketches)),
         ("from-agent-sketches", message(&FromAgent::Sketches(Sketches::new(&[None, Some(sketch())])))),
         ("push-reply-alike", message(&PushReply::Alike)),
-        ("push-reply-want-offers", message(&PushReply::WantOffers)),
-        ("push-reply-answer", message(&PushReply::Answer(FileAnswer { file: 0, answer }))),
+        ("push-reply-want-offers", message(&PushReply::WantRecordQueries)),
+        ("push-reply-answer", message(&PushReply::RecordAnswer(RecordAnswer { file: 0, answer }))),
         ("from-agent-piece", message(&FromAgent::Piece(CONTENT.concat()))),
-        ("push-reply-signature", message(&PushReply::Signature(signed))),
+        ("push-reply-signature", message(&PushReply::BlockSums(signed))),
         ("push-reply-mismatch", message(&PushReply::Mismatch)),
         ("from-agent-chunks", message(&FromAgent::Chunks(chunks.clone()))),
         ("from-agent-commit", message(&FromAgent::Commit)),

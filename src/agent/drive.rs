@@ -30,7 +30,7 @@ use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PA
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
 use protocol::push::{Action, Agent, Chunks, Segments};
-use protocol::wire::{FileAnswer, FromAgent, Marks, PushReply, SegmentBatch, Signed, Sketches};
+use protocol::wire::{BlockSums, FromAgent, Marks, PushReply, RecordAnswer, SegmentBatch, Sketches};
 
 /// How long the proxy may take to say why it no longer listens.
 const HEAR_OUT: Duration = Duration::from_secs(1);
@@ -312,7 +312,7 @@ impl Drive<'_> {
         self.offers = offers;
         for offer in made {
             self.throttle.take(offer.names.len()).await;
-            self.sender.send(&FromAgent::Offer(offer)).await?;
+            self.sender.send(&FromAgent::RecordQuery(offer)).await?;
         }
         Ok(())
     }
@@ -368,7 +368,7 @@ impl Drive<'_> {
             is_like = self.ask_base(move |base, spool| base.alike(spool, &segments, &marks)).await?;
         }
         let mut is_like = is_like.unwrap_or_else(|| vec![false; chunks.marks.marked()]);
-        for Signed { first, chunks, .. } in &chunks.signed {
+        for BlockSums { first, chunks, .. } in &chunks.signed {
             is_like
                 .iter_mut()
                 .skip(*first as usize)
@@ -399,7 +399,7 @@ impl Drive<'_> {
         drop(wanted);
         self.unseen_chunks += missing.len() as u64;
         self.bytes.unseen += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
-        let of = |answer: FileAnswer| {
+        let of = |answer: RecordAnswer| {
             let of = self.offers.body(answer.file)?.clone();
             Some(OlderExecutable { of, known: Known::Answered(answer) })
         };

@@ -20,7 +20,7 @@ use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_PAYLOAD_MAX,
 };
 use protocol::likeness::Whole;
-use protocol::wire::{Basis, Cut, FileAnswer, Parcel};
+use protocol::wire::{Basis, Cut, Parcel, RecordAnswer};
 
 /// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
@@ -72,7 +72,7 @@ pub enum Known {
     /// It is kept here, and at the proxy.
     Kept(Whole),
     /// It is at the proxy, which answered the offer of the new file.
-    Answered(FileAnswer),
+    Answered(RecordAnswer),
 }
 
 /// The missing chunks of an executable.
@@ -223,7 +223,7 @@ impl Packer<'_> {
 fn by_records(
     executable: &Executable,
     file: Vec<u8>,
-    answer: &FileAnswer,
+    answer: &RecordAnswer,
     level: i32,
 ) -> Option<(Basis, Vec<u8>)> {
     let otherwise = Otherwise::Bytes(compressed_bytes(executable, &file, level));

@@ -107,7 +107,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
         (rest, at) = (after, at + count);
         let mut older = Vec::new();
         let (reason, alone) = match like.map(|like| (like.rule, &like.older)) {
-            Some((rule, Older::Signed(_, signature))) => {
+            Some((rule, Older::BlockSums(_, signature))) => {
                 let mut literals = Vec::new();
                 let delta = Matcher::new(signature).delta(bytes, &mut literals);
                 let mut encoded = Vec::new();

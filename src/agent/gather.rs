@@ -13,7 +13,7 @@ use ground::ids::ChunkId;
 use ground::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX,
 };
-use protocol::wire::{ParcelError, Signed, Span};
+use protocol::wire::{BlockSums, ParcelError, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
@@ -42,11 +42,11 @@ impl Resembled {
     ///
     /// # Errors
     /// A signature that is none.
-    pub fn by(signed: &Signed) -> Result<Self, protocol::Error> {
+    pub fn by(signed: &BlockSums) -> Result<Self, protocol::Error> {
         let mut bytes = signed.signature.as_slice();
         let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from)?;
         let (first, count) = (signed.first as usize, signed.chunks as usize);
-        let older = Older::Signed(signed.region, signature);
+        let older = Older::BlockSums(signed.region, signature);
         Ok(Self { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
     }
 }
@@ -57,14 +57,14 @@ pub enum Older {
     /// Kept here, and at the proxy.
     Kept(Span, Vec<ChunkRef>),
     /// At the proxy alone, which has signed it as the region of that number.
-    Signed(u32, Signature),
+    BlockSums(u32, Signature),
 }
 
 impl Older {
     fn bytes(&self) -> usize {
         match self {
             Self::Kept(_, chunks) => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
-            Self::Signed(_, signature) => {
+            Self::BlockSums(_, signature) => {
                 usize::try_from(signature.geometry().basis_bytes()).unwrap_or(usize::MAX)
             }
         }

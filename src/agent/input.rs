@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Result;
 use super::memory::{Key, Memory};
-use super::order::Order;
+use super::options::PushOptions;
 use super::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
@@ -81,7 +81,7 @@ impl Input {
     /// # Errors
     /// It cannot be read.
     pub async fn begin(
-        order: &Order,
+        order: &PushOptions,
         monitor: &Arc<dyn Monitor>,
         key: &Key,
         (memory, archives): (bool, bool),

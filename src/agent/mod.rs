@@ -14,7 +14,7 @@ mod executables;
 mod feed;
 mod gather;
 mod keep;
-mod order;
+mod options;
 mod inbox;
 mod input;
 mod offers;

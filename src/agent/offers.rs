@@ -9,7 +9,7 @@ use super::{Error, Result};
 use delta::relink::Offer;
 use format::manifest;
 use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
-use protocol::wire::{FileAnswer, FileOffer};
+use protocol::wire::{RecordAnswer, RecordQuery};
 
 /// What one push has offered.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Offers {
     }
 
     /// Notes that the proxy answered for these, and gives all for which it did so far: later segments go on with them.
-    pub fn answered(&mut self, answers: &[FileAnswer]) -> Vec<Body> {
+    pub fn answered(&mut self, answers: &[RecordAnswer]) -> Vec<Body> {
         self.answered.extend(answers.iter().map(|answer| answer.file));
         self.answered.iter().filter_map(|number| self.body(*number).cloned()).collect()
     }
@@ -62,10 +62,10 @@ impl Offers {
     ///
     /// # Errors
     /// The segments cannot be read.
-    pub fn of(&mut self, spool: &Spool, segments: &[u32]) -> Result<Vec<FileOffer>> {
+    pub fn of(&mut self, spool: &Spool, segments: &[u32]) -> Result<Vec<RecordQuery>> {
         let mut offers = Vec::new();
         for listed in list(spool, segments)? {
-            let part = |file, names: &[u8], complete| FileOffer {
+            let part = |file, names: &[u8], complete| RecordQuery {
                 file,
                 segment: listed.segment,
                 first: listed.first,

@@ -37,7 +37,7 @@ impl Packed {
             Self::Batch(batch) => batch.payload.len(),
             Self::Parcel(parcel, payload) => {
                 let told: usize = match &parcel.basis {
-                    Basis::Signed(sections) => sections.iter().map(|section| section.delta.len()).sum(),
+                    Basis::BlockSums(sections) => sections.iter().map(|section| section.delta.len()).sum(),
                     _ => 0,
                 };
                 payload.len() + told
@@ -163,7 +163,7 @@ impl<'a> Packer<'a> {
                         prefix.truncate(begin);
                     }
                 }
-                Older::Signed(region, signature) => signed.push((first, count, region, signature)),
+                Older::BlockSums(region, signature) => signed.push((first, count, region, signature)),
             }
         }
         if !signed.is_empty() {
@@ -236,7 +236,7 @@ fn told_by_deltas(
     }
     let level = level_against(copied.len() + literals.len(), level);
     let payload = compression::compress_against(&copied, &literals, level);
-    packed(lengths, Basis::Signed(sections), Codec::Zstd, payload)
+    packed(lengths, Basis::BlockSums(sections), Codec::Zstd, payload)
 }
 
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.

@@ -16,7 +16,7 @@ use super::input::{Input, Scanned};
 use super::keep::Keep;
 use super::memory::{Key, Memory, Underway};
 use super::offers::Offers;
-pub use super::order::Order;
+pub use super::options::PushOptions;
 use super::pace::Pace;
 use super::patience::Patience;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
@@ -28,8 +28,8 @@ use crate::net::blocking::{self, Running};
 use format::manifest::{NodeRef, Root};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::{Monitor, Phase};
-use protocol::push::{Agent, Telling};
-use protocol::wire::{Open, Operation, Told};
+use protocol::push::{Agent, Opening};
+use protocol::wire::{ManifestForm, Open, Operation};
 
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
@@ -41,8 +41,8 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 /// What was acknowledged never crosses again, neither in this push nor in the next one after a failure.
 ///
 /// # Errors
-/// Any of [`Error`]; one that passes, only after [`Order::patience`].
-pub async fn push(session: &Session, order: &Order, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
+/// Any of [`Error`]; one that passes, only after [`PushOptions::patience`].
+pub async fn push(session: &Session, order: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     protocol::check_labels(&order.labels)?;
     let begin = Instant::now();
     let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
@@ -136,7 +136,7 @@ struct Trust {
 
 async fn read_input(
     session: &Session,
-    order: &Order,
+    order: &PushOptions,
     monitor: &Arc<dyn Monitor>,
     trust: Trust,
 ) -> Result<Input> {
@@ -147,7 +147,7 @@ async fn read_input(
 }
 
 /// How a push opens, before it is said how it is told.
-fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
+fn opening(order: &PushOptions, root: &Root, segments: &[NodeRef]) -> Open {
     Open {
         app: order.app.clone(),
         labels: order.labels.clone(),
@@ -157,32 +157,32 @@ fn opening(order: &Order, root: &Root, segments: &[NodeRef]) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
-        told: Told::Short(Vec::new()),
+        manifest: ManifestForm::Short(Vec::new()),
         dry_run: order.dry_run,
     }
 }
 
 /// How a push tells of its manifest, and the base that it then has.
-fn telling(input: &Input, base: Option<Base>, trust: Trust) -> (Telling, Option<Base>) {
+fn manifest_form(input: &Input, base: Option<Base>, trust: Trust) -> (Opening, Option<Base>) {
     match (input, base) {
-        (Input::Growing(_), _) => (Telling::Growing, None),
+        (Input::Growing(_), _) => (Opening::Growing, None),
         (Input::Read(_), Some(base)) => {
             let (release, segments) = (base.release(), base.segments().to_vec());
-            let telling = if trust.offer {
-                Telling::Base(release, segments)
+            let opening = if trust.offer {
+                Opening::Base(release, segments)
             } else {
-                Telling::Again(release, segments)
+                Opening::Again(release, segments)
             };
-            (telling, Some(base))
+            (opening, Some(base))
         }
-        (Input::Read(_), None) if trust.short => (Telling::Short, None),
-        (Input::Read(_), None) => (Telling::Full, None),
+        (Input::Read(_), None) if trust.short => (Opening::Short, None),
+        (Input::Read(_), None) => (Opening::Full, None),
     }
 }
 
 /// Starts the feeder on a thread of its own; `ends` are where jobs come from and where what it makes goes to.
 fn start_feeder(
-    order: &Order,
+    order: &PushOptions,
     spool: &Spool,
     keep: Option<Arc<Keep>>,
     pace: Pace,
@@ -199,7 +199,7 @@ fn start_feeder(
 
 async fn attempt(
     session: &Session,
-    order: &Order,
+    order: &PushOptions,
     monitor: &Arc<dyn Monitor>,
     begin: Instant,
     trust: Trust,
@@ -214,8 +214,8 @@ async fn attempt(
     let open = opening(order, &root, &segments);
     let Recalled { keep, base, underway } = recall(order, key, &segments, trust).await?;
     let trust = Trust { offer: trust.offer && !underway.was_cut(), ..trust };
-    let (telling, base) = telling(input, base, trust);
-    let (machine, open, actions) = Agent::with_window(order.window, open, segments, telling);
+    let (opening, base) = manifest_form(input, base, trust);
+    let (machine, open, actions) = Agent::with_window(order.window, open, segments, opening);
     monitor.begin(Phase::Negotiate, None);
     let (sender, receiver) = session.request(&Operation::Push(open)).await?;
     // Twice what the machine has under way at a time.
@@ -345,12 +345,12 @@ struct Recalled {
 }
 
 /// Opens what is remembered and kept, and marks that a push is under way.
-async fn recall(order: &Order, key: Key, segments: &[NodeRef], trust: Trust) -> Result<Recalled> {
+async fn recall(order: &PushOptions, key: Key, segments: &[NodeRef], trust: Trust) -> Result<Recalled> {
     let (order, segments) = (order.clone(), segments.to_vec());
     Ok(blocking::start(move || recall_now(&order, &key, &segments, trust)).await?)
 }
 
-fn recall_now(order: &Order, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
+fn recall_now(order: &PushOptions, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
     let Some(state) = order.state.as_ref().filter(|_| !order.dry_run) else {
         let memory = order.state.as_ref().filter(|_| trust.short).and_then(|state| Memory::open(state, key));
         let base = memory.and_then(|memory| Base::new(memory, segments, None));

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::output::{self, Output};
 use super::push::receipt_text;
 use super::{Error, monitor, threads};
-use crate::agent::push::{Order, push};
+use crate::agent::push::{PushOptions, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::{Access, Session};
 use crate::delivery::destination::Directory;
@@ -118,8 +118,12 @@ async fn push_one(
 ) -> Result<Receipt, Error> {
     let session = Session::open(access, &link::Options::default()).await?;
     let link_rate = Some(LINK_RATE);
-    let order =
-        Order { destinations, threads: threads(), link_rate, ..Order::new("demo".parse()?, path.to_owned()) };
+    let order = PushOptions {
+        destinations,
+        threads: threads(),
+        link_rate,
+        ..PushOptions::new("demo".parse()?, path.to_owned())
+    };
     let receipt = push(&session, &order, &monitor(output, "sending")).await?;
     session.finish().await;
     Ok(receipt)

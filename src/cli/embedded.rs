@@ -61,7 +61,7 @@ pub async fn open(
         let mut options = Options::new(data, ([127, 0, 0, 1], 0).into());
         options.destinations.clone_from(&destinations);
         options.drain_patience = PATIENCE;
-        options.upkeep.mend_at_end = Some(MEND_TIME_MAX);
+        options.maintenance.mend_at_end = Some(MEND_TIME_MAX);
         match Proxy::start(&options) {
             Ok(proxy) => return start(proxy),
             Err(proxy::Error::InUse(_)) if Instant::now() < deadline => {}

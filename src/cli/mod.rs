@@ -1,6 +1,7 @@
 //! The command line: one file a command, and what they share.
 
 mod access;
+#[cfg(feature = "bench")]
 mod bench;
 mod deliver;
 mod demo;
@@ -14,7 +15,7 @@ mod push;
 mod queries;
 mod serve;
 mod token;
-mod upkeep;
+mod maintenance;
 
 use std::process::{self, ExitCode};
 use std::{io, panic};
@@ -80,15 +81,15 @@ enum Command {
     /// Show what is stored and what was saved.
     Stats(queries::StatsArgs),
     /// Remove what no release needs any more.
-    Gc(upkeep::GcArgs),
+    Gc(maintenance::GcArgs),
     /// Check everything that is stored.
-    Verify(upkeep::VerifyArgs),
+    Verify(maintenance::VerifyArgs),
     /// Remove a release.
-    Rm(upkeep::RemoveArgs),
+    Rm(maintenance::RemoveArgs),
     /// Keep a release from being removed.
-    Pin(upkeep::ReleaseArgs),
+    Pin(maintenance::ReleaseArgs),
     /// Let a release be removed again.
-    Unpin(upkeep::ReleaseArgs),
+    Unpin(maintenance::ReleaseArgs),
     /// Run a proxy.
     Serve(serve::ServeArgs),
     /// Create, list and revoke tokens, on the proxy's host.
@@ -98,6 +99,7 @@ enum Command {
     /// Push two releases through a proxy of its own and show what crossed.
     Demo(demo::DemoArgs),
     /// Measure whit beside the tools that people use today.
+    #[cfg(feature = "bench")]
     Bench(bench::BenchArgs),
 }
 
@@ -122,6 +124,7 @@ pub(crate) enum Error {
     Address(#[from] address::Error),
     #[error(transparent)]
     Link(#[from] link::Error),
+    #[cfg(feature = "bench")]
     #[error(transparent)]
     Bench(#[from] whit_bench::Error),
     #[error(transparent)]
@@ -173,6 +176,7 @@ impl Faulty for Error {
             Self::Rebuild(error) => error.fault(),
             Self::Address(error) => error.fault(),
             Self::Link(error) => error.fault(),
+            #[cfg(feature = "bench")]
             Self::Bench(error) => error.fault(),
             Self::Threads(error) => error.fault(),
             Self::Name(_) | Self::Report(_) => Fault::Input,
@@ -195,6 +199,7 @@ impl Faulty for Error {
             Self::Identity(error) => error.hint(),
             Self::Address(error) => error.hint(),
             Self::Link(error) => error.hint(),
+            #[cfg(feature = "bench")]
             Self::Bench(error) => error.hint(),
             Self::Threads(error) => error.hint(),
             Self::Told { hint, .. } => hint.clone(),
@@ -261,6 +266,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         // These end in an orderly way by themselves.
         Command::Serve(arguments) => serve::run(arguments, output).await,
         Command::Demo(arguments) => demo::run(arguments, output).await,
+        #[cfg(feature = "bench")]
         Command::Bench(arguments) => bench::run(arguments, output).await,
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Login(arguments) => login::run(arguments, output).await,
@@ -271,11 +277,11 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,
         Command::Diff(arguments) => queries::diff(arguments, output).await,
-        Command::Gc(arguments) => upkeep::gc(arguments, output).await,
-        Command::Verify(arguments) => upkeep::verify(arguments, output).await,
-        Command::Rm(arguments) => upkeep::remove(arguments, output).await,
-        Command::Pin(arguments) => upkeep::pin(arguments, true, output).await,
-        Command::Unpin(arguments) => upkeep::pin(arguments, false, output).await,
+        Command::Gc(arguments) => maintenance::gc(arguments, output).await,
+        Command::Verify(arguments) => maintenance::verify(arguments, output).await,
+        Command::Rm(arguments) => maintenance::remove(arguments, output).await,
+        Command::Pin(arguments) => maintenance::pin(arguments, true, output).await,
+        Command::Unpin(arguments) => maintenance::pin(arguments, false, output).await,
         Command::Stats(arguments) => queries::stats(arguments, output).await,
     }
 }

@@ -8,7 +8,7 @@ use super::output::{self, Output};
 use super::progress::watched;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::explain::{Explained, Reason};
-use crate::agent::push::{Order, push};
+use crate::agent::push::{PushOptions, push};
 use crate::agent::receipt::Receipt;
 use crate::agent::scan::{Links, Selection};
 use crate::config;
@@ -125,7 +125,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     apart.extend(arguments.access.data_inside()?.map(|data| (data, "the data folder of the proxy")));
     let state = if arguments.no_memory { None } else { config::state_folder() };
     apart.extend(state.clone().map(|state| (state, "the folder in which whit remembers its pushes")));
-    let order = Order {
+    let order = PushOptions {
         selection: Selection {
             exclude: arguments.exclude,
             ignore_files_off: false,
@@ -145,7 +145,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         patience: arguments.retry_for.into(),
         raw: arguments.raw,
         explain: arguments.explain,
-        ..Order::new(app, arguments.path)
+        ..PushOptions::new(app, arguments.path)
     };
     let open = arguments.access.open_within(order.patience, output, local).await?;
     let monitor = monitor(output, "sending");

@@ -76,7 +76,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     let mut options = Options::new(&data, listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, PORT).into()));
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
     options.destinations = config.directories();
-    options.upkeep = config.upkeep();
+    options.maintenance = config.maintenance();
     if let Some(mebibytes) = config.reserve_mib {
         options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::delivery::destination::Directory;
-use crate::proxy::UpkeepOptions;
+use crate::proxy::MaintenanceOptions;
 use crate::restore::{OutsideLinks, Reuse};
 use crate::store::retention::{Retention, Rules};
 use disk::files;
@@ -225,8 +225,8 @@ impl Config {
         Ok(())
     }
 
-    /// The rules of upkeep as the proxy takes them.
-    pub fn upkeep(&self) -> UpkeepOptions {
+    /// The rules of maintenance as the proxy takes them.
+    pub fn maintenance(&self) -> MaintenanceOptions {
         let rule = |keep: &KeepConfig| {
             let keep_within = keep.days.map(|days| DAY * u32::try_from(days).unwrap_or(u32::MAX));
             let retention = Retention { keep_last: keep.last, keep_within, keep_labels: keep.labels.clone() };
@@ -238,12 +238,12 @@ impl Config {
         };
         let every =
             |count: u64, unit: Duration| (count > 0).then(|| unit * u32::try_from(count).unwrap_or(u32::MAX));
-        UpkeepOptions {
+        MaintenanceOptions {
             rules,
             collect_every: every(self.collect_minutes.unwrap_or(60), Duration::from_secs(60)),
             verify_every: every(self.verify_days.unwrap_or(7), DAY),
             idle_after: every(self.idle_minutes.unwrap_or(10), Duration::from_secs(60)),
-            ..UpkeepOptions::default()
+            ..MaintenanceOptions::default()
         }
     }
 

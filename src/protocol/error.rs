@@ -65,7 +65,7 @@ pub enum Error {
     Refused(#[from] Refusal),
     /// What keeps the chunks failed.
     #[error("{0}")]
-    Shelf(Refusal),
+    Space(Refusal),
 }
 
 /// Refuses labels that a selector would read as a release's id.
@@ -82,7 +82,7 @@ impl Faulty for Error {
             Self::Batch(error) => error.fault(),
             Self::Parcel(error) => error.fault(),
             Self::Manifest(error) => error.fault(),
-            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.fault,
+            Self::Refused(refusal) | Self::Space(refusal) => refusal.fault,
             Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
             Self::Profile(chunking::Error::Bounds(_)) | Self::Label(_) => Fault::Input,
             Self::Limit { .. } => Fault::Full,
@@ -95,7 +95,7 @@ impl Faulty for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused(refusal) | Self::Shelf(refusal) => refusal.hint.clone(),
+            Self::Refused(refusal) | Self::Space(refusal) => refusal.hint.clone(),
             Self::Label(label) => {
                 Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`"))
             }

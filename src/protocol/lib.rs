@@ -12,4 +12,4 @@ pub mod transfer;
 pub mod push;
 
 pub use error::{Error, check_labels};
-pub use space_view::{Proposal, Shelf};
+pub use space_view::{Proposal, SpaceView};

@@ -11,7 +11,7 @@ use format::record::{Cost, Record};
 use ground::ids::{ReleaseId, ShortId};
 
 /// A space, as a push sees it. Errors come as what the agent is told.
-pub trait Shelf {
+pub trait SpaceView {
     /// Where the space has the release already: the record for this push, written unless it is
     /// a dry run, and whether the application's latest release was this one already.
     ///
@@ -102,10 +102,10 @@ pub trait Shelf {
     fn kept_message(&mut self);
 
     /// Stores all that was kept, and rebuilds the archives that the application's latest release does not have;
-    /// gives the first that becomes something else. Comes before [`Shelf::commit`].
+    /// gives the first that becomes something else. Comes before [`SpaceView::commit`].
     ///
     /// # Errors
-    /// As [`Shelf::commit`].
+    /// As [`SpaceView::commit`].
     fn prove(&mut self, _: &Proposal) -> Result<Option<EntryPath>, Refusal> {
         Ok(None)
     }

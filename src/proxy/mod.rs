@@ -12,10 +12,10 @@ mod query;
 mod proof;
 mod reach;
 mod serving;
-mod shelf;
+mod store_view;
 mod standing;
 mod spaces;
-mod upkeep;
+mod maintenance;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,15 +48,15 @@ use protocol::wire::{Answer, Refusal};
 
 #[doc(hidden)]
 pub use self::courier::for_app;
-pub use self::shelf::SpaceShelf;
-pub use self::upkeep::UpkeepOptions;
+pub use self::maintenance::MaintenanceOptions;
+pub use self::store_view::StoreView;
 
 use self::audit::Audit;
 use self::courier::StoreCourier;
+use self::maintenance::Maintenance;
 use self::pull::Payloads;
 use self::spaces::Spaces;
 use self::standing::Standing;
-use self::upkeep::Upkeep;
 
 /// Why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ pub struct Options {
     /// The link.
     pub link: link::Options,
     /// What is kept, and how often that is seen to.
-    pub upkeep: UpkeepOptions,
+    pub maintenance: MaintenanceOptions,
     /// How long to wait for the data folder's lock.
     pub lock_patience: Duration,
     /// How long work under way may take when the proxy is stopped.
@@ -148,7 +148,7 @@ impl Options {
             destinations: BTreeMap::new(),
             store: store::Options::default(),
             link: link::Options::default(),
-            upkeep: UpkeepOptions::default(),
+            maintenance: MaintenanceOptions::default(),
             lock_patience: Duration::ZERO,
             drain_patience: DRAIN_TIME_MAX,
             stranger_patience: STRANGER_TIME_MAX,
@@ -166,7 +166,7 @@ struct Shared {
     deliveries: Deliveries,
     audit: Audit,
     destinations: BTreeMap<DestinationName, Directory>,
-    /// Tells long upkeep to end.
+    /// Tells long maintenance to end.
     stopping: AtomicBool,
     /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
     workshop: Arc<Mutex<()>>,
@@ -194,7 +194,7 @@ type Owner = (SpaceName, UserName);
 /// A proxy that listens.
 pub struct Proxy {
     shared: Arc<Shared>,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     listener: Listener,
     url: ProxyUrl,
     first_start: bool,
@@ -245,9 +245,9 @@ impl Proxy {
             readers: Shares::new(READERS_MAX),
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
         });
-        let upkeep = Upkeep::start(&shared, &options.upkeep)?;
-        let (drain_patience, mend_at_end) = (options.drain_patience, options.upkeep.mend_at_end);
-        Ok(Self { shared, upkeep, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })
+        let maintenance = Maintenance::start(&shared, &options.maintenance)?;
+        let (drain_patience, mend_at_end) = (options.drain_patience, options.maintenance.mend_at_end);
+        Ok(Self { shared, maintenance, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })
     }
 
     /// The address that agents use.
@@ -285,13 +285,13 @@ impl Proxy {
         }
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
-        let (shared, upkeep, mend_at_end) = (self.shared, self.upkeep, self.mend_at_end);
+        let (shared, maintenance, mend_at_end) = (self.shared, self.maintenance, self.mend_at_end);
         let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
-                upkeep::mend_opened(&shared, most);
+                maintenance::mend_opened(&shared, most);
             }
             shared.stopping.store(true, Ordering::Relaxed);
-            upkeep.stop();
+            maintenance.stop();
             shared.deliveries.stop();
             shared.spaces.close();
         });

@@ -7,7 +7,7 @@ use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
 use crate::store::{Planted, Store, StoreReader};
 use format::manifest::{EntryPath, Root};
 use ground::ids::ReleaseId;
-use recode::codec::Turns;
+use recode::codec::Permits;
 
 /// What came of a proof.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ pub fn prove(
         proof.bytes += size;
         let cache = store.rebuilt().filter(|_| keep);
         let mut keeping = cache.and_then(|cache| cache.keep(&container.artifact, size));
-        let rebuilt = write_archive(archive, &mut chunk_reader, &Turns::default(), &mut |bytes| {
+        let rebuilt = write_archive(archive, &mut chunk_reader, &Permits::default(), &mut |bytes| {
             alive();
             if let Some(keeping) = &mut keeping {
                 keeping.write(bytes);

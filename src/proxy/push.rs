@@ -8,8 +8,8 @@ use tokio::time::Interval;
 
 use super::audit::Entry;
 use super::holding::Holding;
-use super::shelf::SpaceShelf;
 use super::standing::looks;
+use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
 use crate::delivery::queue::{Delivery, Events};
 use crate::net::blocking;
@@ -174,11 +174,11 @@ fn run(
 ) -> Result<Vec<Events>, Refusal> {
     replies.at_work(true);
     let store = granted.store()?;
-    let shelf = SpaceShelf::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut shelf = shelf.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
+    let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
+    let mut view = view.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
-    let (mut machine, mut next) = Proxy::open(open, &mut shelf).map_err(told)?;
+    let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(told)?;
     let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
     loop {
         for reply in next {
@@ -195,14 +195,14 @@ fn run(
         if machine.is_finished() {
             return Ok(Vec::new());
         }
-        holding.holds(machine.held_bytes() + shelf.held_bytes() + replies.held_bytes())?;
+        holding.holds(machine.held_bytes() + view.held_bytes() + replies.held_bytes())?;
         replies.at_work(false);
         let message = messages.blocking_recv();
         replies.at_work(true);
         let begin = Instant::now();
         match message {
             Some(Ok(message)) => {
-                next = machine.receive(message, &mut shelf).map_err(told)?;
+                next = machine.receive(message, &mut view).map_err(told)?;
                 progress.watch().hear(machine.progress(), begin, Instant::now());
             }
             Some(Err(refusal)) => return Err(refusal),

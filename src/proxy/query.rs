@@ -131,7 +131,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::Verify { .. }
         | Operation::Remove { .. }
         | Operation::Pin { .. } => {
-            for answer in super::upkeep::serve(granted, question)? {
+            for answer in super::maintenance::serve(granted, question)? {
                 give(answer);
             }
         }

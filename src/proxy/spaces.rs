@@ -24,7 +24,7 @@ pub struct Spaces {
     open_count: AtomicUsize,
     /// The most idle spaces that stay open; more are open only while more are in use.
     most: usize,
-    /// Spaces that were used since upkeep last asked.
+    /// Spaces that were used since maintenance last asked.
     used: Mutex<HashSet<SpaceName>>,
 }
 
@@ -68,7 +68,7 @@ impl Spaces {
         self.open_slot(space).map(|(store, _)| store)
     }
 
-    /// Reports the space to upkeep as used.
+    /// Reports the space to maintenance as used.
     pub fn note_used(&self, space: &SpaceName) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if !used.contains(space) {
@@ -76,7 +76,7 @@ impl Spaces {
         }
     }
 
-    /// Opens a space for upkeep, which does not count as use, and closes it again if it was not open.
+    /// Opens a space for maintenance, which does not count as use, and closes it again if it was not open.
     ///
     /// # Errors
     /// The store cannot be opened, or the error of `work`.

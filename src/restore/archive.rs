@@ -8,7 +8,7 @@ use super::{ChunkReader, Error};
 use format::manifest::{EntryPath, Item, Root};
 use format::recipe::{ChunkRef, Container};
 use recode::archive::{self, PREFIX_BYTES, Plan, decode_head, head_bytes, rebuild};
-use recode::codec::Turns;
+use recode::codec::Permits;
 
 /// 256 KiB: what is hashed and handed on at once.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -29,7 +29,7 @@ pub struct Archive<'a> {
 /// Hands the archive's bytes to `take`, in order, at most `size` of them.
 ///
 /// They are proven only when this has returned without an error: their hash is known at their end. Memory: 5 MB,
-/// some 100 B for each piece of the plan, and what [`Turns`] allow where xz or zstd is in it. Time: what encoding the stream
+/// some 100 B for each piece of the plan, and what [`Permits`] allow where xz or zstd is in it. Time: what encoding the stream
 /// takes, some 30 MB/s, 3 to 5 for xz and high levels of zstd.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub struct Archive<'a> {
 pub fn write_archive(
     archive: Archive<'_>,
     reader: &mut dyn ChunkReader,
-    turns: &Turns,
+    turns: &Permits,
     take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Archive { path, size, container, chunks } = archive;

@@ -7,7 +7,7 @@ use super::walk::read_chunk;
 use super::{Archive, ChunkReader, ChunkSource, Error, Items, OutsideLinks, write_archive};
 use format::manifest::{EntryPath, Item, Root, Shape};
 use format::recipe::{ChunkRef, Recipe};
-use recode::codec::Turns;
+use recode::codec::Permits;
 
 /// 1 MiB: what is handed on at once.
 const WRITE_BYTES: usize = 1024 * 1024;
@@ -154,7 +154,7 @@ impl<'a> Content<'a> {
         let Some(container) = open.recipe.container() else { return Ok(()) };
         let Self { reader, out, buffer } = self;
         let archive = Archive { path: &open.path, size: open.size, container, chunks: &open.chunks };
-        write_archive(archive, *reader, &Turns::default(), &mut |bytes| {
+        write_archive(archive, *reader, &Permits::default(), &mut |bytes| {
             buffer.extend_from_slice(bytes);
             if buffer.len() < WRITE_BYTES {
                 return Ok(());

@@ -222,7 +222,7 @@ impl Store {
         self.unsure.swap(false, Ordering::Relaxed)
     }
 
-    /// Pretends that damage was met, for tests of upkeep.
+    /// Pretends that damage was met, for tests of maintenance.
     #[cfg(test)]
     pub fn suspect(&self) {
         self.suspect.store(true, Ordering::Relaxed);

@@ -423,12 +423,12 @@ impl World {
     /// All sealed packs.
     pub fn sealed(&self) -> Vec<PathBuf> {
         let mut packs: Vec<PathBuf> = Vec::new();
-        for shelf in fs::read_dir(self.packs()).into_iter().flatten().flatten() {
-            let name = shelf.file_name();
+        for view in fs::read_dir(self.packs()).into_iter().flatten().flatten() {
+            let name = view.file_name();
             if name == "open" || name == "damaged" {
                 continue;
             }
-            packs.extend(fs::read_dir(shelf.path()).into_iter().flatten().flatten().map(|pack| pack.path()));
+            packs.extend(fs::read_dir(view.path()).into_iter().flatten().flatten().map(|pack| pack.path()));
         }
         packs.sort();
         packs

@@ -13,11 +13,11 @@ use ground::ids::{ChunkId, Label, ReleaseId};
 use ground::monitor::{Monitor, Silent};
 use protocol::token::{Action, Grant, Pattern};
 use protocol::wire::{
-    Answer, FromAgent, Grown, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
-    pack_names, pack_short_names,
+    Answer, FromAgent, Grown, ManifestForm, Open, Operation, PullReply, PullRequest, PushReply, Refusal,
+    Request, pack_names, pack_short_names,
 };
 use serde_bytes::ByteArray;
-use whit::agent::push::{Order, push};
+use whit::agent::push::{PushOptions, push};
 use whit::agent::scan::{Scan, Selection, scan};
 use whit::agent::{Access, Session};
 use whit::net::link::{self, Connection, Receiver, Sender};
@@ -66,7 +66,7 @@ fn scanned(tree: &Path) -> Scan {
     scan(tree, &Selection::default(), Profile::DEFAULT, 2, &Silent).expect("a scan")
 }
 
-fn opening(app: &str, scan: &Scan, told: Told) -> Open {
+fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
     Open {
         app: app.parse().expect("a name"),
         labels: Vec::new(),
@@ -76,14 +76,14 @@ fn opening(app: &str, scan: &Scan, told: Told) -> Open {
         shape: scan.root.shape,
         totals: scan.root.totals,
         segments: u32::try_from(scan.segments.len()).expect("few"),
-        told,
+        manifest,
         dry_run: false,
     }
 }
 
 /// All segments' names, in full.
-fn full(scan: &Scan) -> Told {
-    Told::Full(pack_names(scan.segments.iter().map(|segment| segment.id.prefix())))
+fn full(scan: &Scan) -> ManifestForm {
+    ManifestForm::Full(pack_names(scan.segments.iter().map(|segment| segment.id.prefix())))
 }
 
 fn parts(scan: &Scan) -> Vec<Vec<u8>> {
@@ -111,7 +111,7 @@ async fn with_secret() -> (World, Scan, Access) {
     let tree = world.path("secret");
     some_files(&tree, 1);
     let labels = vec!["internal".parse().expect("a label")];
-    world.push_order(&Order { labels, ..order("secret", &tree) }).await;
+    world.push_order(&PushOptions { labels, ..order("secret", &tree) }).await;
     let eve = world.access_with(only("mine"));
     (world, scanned(&tree), eve)
 }
@@ -124,11 +124,11 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
         some_files(&other, 2);
         let other = scanned(&other);
         let short = |scan: &Scan| {
-            Told::Short(pack_short_names(scan.segments.iter().map(|segment| segment.id.prefix())))
+            ManifestForm::Short(pack_short_names(scan.segments.iter().map(|segment| segment.id.prefix())))
         };
         let based = |scan: &Scan| {
             let outline = Outline::between(&scan.segments, &scan.segments).expect("an outline");
-            Told::Base { release: scan.root.release(), outline }
+            ManifestForm::Base { release: scan.root.release(), outline }
         };
         for dry_run in [false, true] {
             for told in [short, full, based] {
@@ -142,14 +142,14 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
                 assert!(matches!(said[0], PushReply::WantSegments(_) | PushReply::WantNames), "{said:?}");
             }
         }
-        // Told while it is read: the end names the release.
+        // ManifestForm while it is read: the end names the release.
         let nothing = Root::above(Profile::DEFAULT, secret.root.shape, Totals::default(), Vec::new(), |_| {});
         let nothing = nothing.expect("nothing");
         let open = Open {
             release: nothing.release(),
             totals: nothing.totals,
             segments: 0,
-            ..opening("mine", &secret, Told::Growing)
+            ..opening("mine", &secret, ManifestForm::Growing)
         };
         let mut talk = Talk::begin(&eve, &Operation::Push(open)).await;
         assert!(matches!(talk.hear().await, PushReply::WantSegments(_)));
@@ -176,7 +176,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
         let (world, secret, eve) = with_secret().await;
         // Whoever knows all names and no bytes, in full and thin.
         for is_full in [true, false] {
-            let told = if is_full { full(&secret) } else { Told::Short(Vec::new()) };
+            let told = if is_full { full(&secret) } else { ManifestForm::Short(Vec::new()) };
             let mut talk = Talk::begin(&eve, &Operation::Push(opening("mine", &secret, told))).await;
             let mut bytes = parts(&secret);
             if !is_full {
@@ -248,15 +248,15 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         // What is in her own releases is proven no more, by names and by a base; a dry run counts the rest as missing.
         for state in [None, Some(world.path("state")), Some(world.path("state"))] {
             write(&tree, "own", noise(6, 30_000));
-            let order = Order { state, ..order("mine", &tree) };
-            let dry = push_as(&eve, &Order { dry_run: true, ..order.clone() }).await.expect("tried");
+            let order = PushOptions { state, ..order("mine", &tree) };
+            let dry = push_as(&eve, &PushOptions { dry_run: true, ..order.clone() }).await.expect("tried");
             assert_eq!(dry.bytes.unseen % 30_000, 0, "{dry:?}");
             push_as(&eve, &order).await.expect("pushed");
         }
         let elsewhere = world.path("elsewhere");
         some_files(&elsewhere, 1);
         let stranger = world.access_with(only("third"));
-        let dry = push_as(&stranger, &Order { dry_run: true, ..order("third", &elsewhere) }).await;
+        let dry = push_as(&stranger, &PushOptions { dry_run: true, ..order("third", &elsewhere) }).await;
         assert_eq!(dry.expect("tried").bytes.unseen, secret.root.totals.bytes);
         // A token for all applications is asked for no proof, and costs what it did.
         let all = world.access_with(|grant| grant.user = "all".parse().expect("a name"));
@@ -361,7 +361,7 @@ async fn a_label_that_reads_as_an_id_is_refused_on_both_sides() {
         let scan = scanned(&tree);
         for label in ["abcdef", "20261130", &scan.root.release().to_string()] {
             let label: Label = label.parse().expect("a word");
-            let labelled = Order { labels: vec![label.clone()], ..order("app", &tree) };
+            let labelled = PushOptions { labels: vec![label.clone()], ..order("app", &tree) };
             let error = push_as(world.access(), &labelled).await.expect_err("it reads as an id");
             assert_eq!(error.fault(), Fault::Input);
             let open = Open { labels: vec![label.clone()], ..opening("app", &scan, full(&scan)) };
@@ -542,7 +542,7 @@ async fn a_push_goes_on_with_the_token_that_its_file_holds_by_then() {
         let access = world.access_with(|grant| grant.expires = Some(now() + 6));
         fs::write(&file, &access.token).expect("written");
         // Some ten seconds: longer than the first token is good for.
-        let order = Order { upload_rate_max: Some(50_000.0), ..order("app", &tree) };
+        let order = PushOptions { upload_rate_max: Some(50_000.0), ..order("app", &tree) };
         let session = Session::open(&access, &link::Options::default()).await.expect("a session");
         let session = session.with_token_file(file.clone());
         // Half written, of somebody else, and then the one.
@@ -576,7 +576,7 @@ async fn what_other_labels_mean_is_not_removed_unasked() {
         for (content, label) in [("one", "v1"), ("two", "v2"), ("two", "prod")] {
             write(&tree, "a", content);
             let labels = vec![label.parse().expect("a label")];
-            world.push_order(&Order { labels, ..order("app", &tree) }).await;
+            world.push_order(&PushOptions { labels, ..order("app", &tree) }).await;
         }
         let remove = async |at: &str, all_labels| {
             let release = format!("app@{at}").parse().expect("a selector");

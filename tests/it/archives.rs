@@ -5,7 +5,7 @@ use std::path::Path;
 
 use recode::codec::{self, Check, Frame, Xz};
 use recode::deflate::{Encoder, Maker, Method};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::receipt::Receipt;
 use whit::delivery::destination::Directory;
 use whit::store::Planted;
@@ -100,8 +100,8 @@ fn packages(folder: &Path, build: u64) {
     write(folder, "app.tar.zst", crate::codec::pack(&tar, codec::Method::Zstd(frame)));
 }
 
-fn raw(order: Order) -> Order {
-    Order { raw: true, ..order }
+fn raw(order: PushOptions) -> PushOptions {
+    PushOptions { raw: true, ..order }
 }
 
 /// What a push sent is less than a part of the archives' bytes.
@@ -116,7 +116,7 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..3 {
             tree(&source, build);
-            let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+            let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
             let receipt = world.push_order(&to_web).await;
             assert_eq!(receipt.archives.files, 4, "{receipt:?}");
             if build > 0 {
@@ -141,7 +141,8 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..2 {
             packages(&source, build);
-            let to_web = Order { state: state.clone(), destinations: vec![web()], ..order("app", &source) };
+            let to_web =
+                PushOptions { state: state.clone(), destinations: vec![web()], ..order("app", &source) };
             let receipt = world.push_order(&to_web).await;
             assert_eq!(receipt.archives.files, 3, "{receipt:?}");
             if build > 0 {
@@ -187,7 +188,7 @@ async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
         let source = world.path("tree");
         let archive = zip(&[("noise", noise(1, 1_200_000)), ("text", text(2, 400_000))], true);
         write(&source, "lib/app.zip", &archive);
-        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
         world.push_order(&to_web).await;
         let kept = || {
             let entries = fs::read_dir(world.space().join("rebuilt")).expect("a folder");
@@ -216,7 +217,7 @@ async fn archives_that_the_proxy_cannot_prove_are_pushed_as_they_are() {
         let world = World::start_with(|options| options.store.planted = Some(Planted::OtherArchives));
         let state = Some(world.path("state"));
         let source = world.path("tree");
-        let order = Order { state, destinations: vec![web()], ..order("app", &source) };
+        let order = PushOptions { state, destinations: vec![web()], ..order("app", &source) };
         for build in 0..2 {
             tree(&source, build);
             let receipt = world.push_order(&order).await;
@@ -235,7 +236,7 @@ async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
         let state = Some(world.path("state"));
         let source = world.path("tree");
         tree(&source, 0);
-        let plain = Order { state: state.clone(), ..order("app", &source) };
+        let plain = PushOptions { state: state.clone(), ..order("app", &source) };
         let first = world.push_order(&raw(plain.clone())).await;
         assert_eq!(first.archives.files, 0);
         assert_same(&source, &pulled(&world, "raw").await);
@@ -281,7 +282,7 @@ async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
         tree(&source, 0);
         // A file that was changed just now is not believed to be what it looks like.
         tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-        let order = Order { state, ..order("app", &source) };
+        let order = PushOptions { state, ..order("app", &source) };
         world.push_order(&order).await;
         let remembered = world.push_order(&order).await;
         assert_eq!((remembered.files_remembered, remembered.archives.files), (6, 4));
@@ -311,7 +312,7 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         let bomb = pack(&vec![0; 64 << 20], &Method::new(9, Maker::Zlib));
         write(&source, "bomb.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &bomb, &[0; 8]].concat());
         write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 400_000))], true));
-        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
         let receipt = world.push_order(&to_web).await;
         // Of the flipped one, the other members still are streams; and names are nobody's business.
         assert_eq!(receipt.archives.files, 2, "{receipt:?}");
@@ -327,7 +328,7 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         let world = World::start();
         let source = world.path("tree");
         tree(&source, 0);
-        let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
         world.push_order(&to_web).await;
         // Somebody changes one of the delivered archives; the next delivery does not take it over.
         let place = fs::canonicalize(world.path("web/current")).expect("delivered");
@@ -419,7 +420,7 @@ async fn archives_go_to_directories_that_link() {
                 "number",
                 build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string(),
             );
-            let to_web = Order { destinations: vec![web()], ..order("app", &source) };
+            let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
             world.push_order(&to_web).await;
             assert_same(&source, &world.path("web/current"));
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use protocol::wire::Operation;
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::{Access, Receipt};
 
 use crate::program::{Home, finish};
@@ -12,8 +12,8 @@ use crate::trees::{assert_same, change_byte, noise, text, write};
 use crate::world::{World, ask_as, order, push_as, push_noted, within};
 
 /// An agent that remembers, on a link on which every byte counts.
-fn remembering(world: &World, app: &str, tree: &Path) -> Order {
-    Order { state: Some(world.path("state")), link_rate: Some(1e6), ..order(app, tree) }
+fn remembering(world: &World, app: &str, tree: &Path) -> PushOptions {
+    PushOptions { state: Some(world.path("state")), link_rate: Some(1e6), ..order(app, tree) }
 }
 
 /// Files of text and of noise.
@@ -87,7 +87,7 @@ async fn an_agent_that_remembers_nothing_is_told_what_its_chunks_resemble() {
         make_tree(&tree);
         world.push("app", &tree).await;
         edit(&tree, 0);
-        let receipt = world.push_order(&Order { link_rate: Some(1e6), ..order("app", &tree) }).await;
+        let receipt = world.push_order(&PushOptions { link_rate: Some(1e6), ..order("app", &tree) }).await;
         assert!(receipt.bytes.sent * 5 < receipt.bytes.unseen, "{receipt:?}");
         assert_pushed(&world, world.access(), &tree, &receipt).await;
     })
@@ -222,7 +222,7 @@ async fn a_release_that_came_from_elsewhere_meanwhile_ends_the_push_early() {
             write(&tree, &format!("new/{file}"), noise(100 + file, 2_000_000));
         }
         let other = push_as(world.access(), &order("app", &tree)).await.expect("pushed");
-        let fast = Order { link_rate: None, ..remembering(&world, "app", &tree) };
+        let fast = PushOptions { link_rate: None, ..remembering(&world, "app", &tree) };
         let (receipt, notes) = push_noted(world.access(), &fast).await;
         let receipt = receipt.expect("it is there already");
         assert!(receipt.unchanged && receipt.release == other.release, "{receipt:?}");
@@ -237,7 +237,7 @@ async fn a_dry_run_by_an_agent_that_remembers_says_what_would_cross() {
         let world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        let dry = |order: Order| Order { dry_run: true, ..order };
+        let dry = |order: PushOptions| PushOptions { dry_run: true, ..order };
         world.push_order(&remembering(&world, "app", &tree)).await;
         let same = world.push_order(&dry(remembering(&world, "app", &tree))).await;
         assert!(same.unchanged && same.dry_run && same.chunks.unseen == 0, "{same:?}");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::{Monitor, Phase};
 use whit::agent::Error;
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::scan::{Error as ScanError, Selection};
 
 use crate::trees::{assert_same, noise, some_tree, write};
@@ -132,7 +132,7 @@ async fn what_cannot_be_read_is_named_and_can_be_excluded() {
         assert_eq!(error.fault(), Fault::Denied);
         assert!(error.to_string().contains("secret"), "{error}");
         let selection = Selection { exclude: vec!["secret".to_owned()], ..Selection::default() };
-        push_as(world.access(), &Order { selection, ..order("app", &tree) }).await.expect("pushed");
+        push_as(world.access(), &PushOptions { selection, ..order("app", &tree) }).await.expect("pushed");
     })
     .await;
 }

@@ -10,7 +10,7 @@ use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::maintenance::Collected;
 use format::pack::{Frame, FrameKind};
 use protocol::wire::{Answer, Operation};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::restore::ChunkSource;
 use whit::store::{LEASE_LIFE_MAX, LEASE_TIME, Options, Store};
 
@@ -74,7 +74,7 @@ async fn mostly_garbage(world: &mut World, dead: u64, partly: u64) {
             write(&kept, &format!("{number}"), &shared);
         }
         let label = format!("v{number}").parse().expect("a label");
-        world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+        world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
         // A restart seals the open pack, so that each release has its own.
         world.stop().await;
         world.again();
@@ -112,7 +112,7 @@ async fn what_was_removed_goes_though_its_pack_is_still_written_to() {
             let tree = world.path(&format!("tree{number}"));
             write(&tree, "file", noise(number, bytes));
             let label = format!("v{number}").parse().expect("a label");
-            world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+            world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
         }
         remove(&world, "app@v0").await;
         let promised = collected(&world, true).await;
@@ -226,7 +226,7 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
             let tree = world.path(&format!("tree{number}"));
             write(&tree, "own", noise(number, 400_000));
             let label = format!("v{number}").parse().expect("a label");
-            world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+            world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
             world.stop().await;
             world.again();
         }

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 
 use ground::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
-use protocol::push::{Action, Agent, Proxy, Telling, Window};
+use protocol::push::{Action, Agent, Opening, Proxy, Window};
 use protocol::wire::{FromAgent, PushReply};
 
 use crate::push_machines::{Dice, Push};
-use crate::shelf::{Files, Memory, Release, open, release};
+use crate::space_view::{Files, Memory, Release, open, release};
 
 /// How many messages each queue takes.
 #[derive(Debug, Clone, Copy)]
@@ -55,9 +55,9 @@ fn weight(replies: &VecDeque<PushReply>) -> usize {
 
 impl<'a> Conversation<'a> {
     fn begin(push: Push<'a>, release: &Release, window: Window, mut memory: Memory, queues: Queues) -> Self {
-        let telling = push.telling.clone();
+        let opening = push.opening.clone();
         let (agent, begin, first) =
-            Agent::with_window(window, open(release, false), release.segments.clone(), telling);
+            Agent::with_window(window, open(release, false), release.segments.clone(), opening);
         let (proxy, replies) = Proxy::open(begin, &mut memory).expect("an honest agent");
         let mut conversation = Self {
             push,
@@ -179,7 +179,7 @@ fn no_queue_and_no_window_is_too_small() {
             for (link, fed, heard) in [(1, 1, 1), (1, 4, 8), (3, 1, 1), (1000, 4, 8)] {
                 let queues = Queues { link, fed, heard, replies: None };
                 let memory = Memory::holding(&old);
-                let pushes = [Push::new(&new, Telling::Short), Push::based(&new, &old, &memory)];
+                let pushes = [Push::new(&new, Opening::Short), Push::based(&new, &old, &memory)];
                 for push in pushes {
                     let mut dice = Dice(seed);
                     let mut talk = Conversation::begin(push, &new, window, memory.clone(), queues);
@@ -200,7 +200,7 @@ fn queues_that_stop_the_reading_would_leave_all_waiting() {
     let window = Window { steps: PUSH_STEPS_OPEN, step_bytes: 1 };
     let stuck = (1..=12).any(|seed| {
         let queues = Queues { link: 1, fed: 1, heard: 1, replies: Some(1) };
-        let push = Push::new(&new, Telling::Short);
+        let push = Push::new(&new, Opening::Short);
         let mut talk = Conversation::begin(push, &new, window, Memory::holding(&old), queues);
         !talk.ends(&mut Dice(seed))
     });

@@ -8,7 +8,7 @@ use format::pack::FrameKind;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::faults::{Fault, Faulty};
 use protocol::wire::{Answer, Operation};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 
 use crate::program::Home;
 use crate::store::{all, only, payloads};
@@ -80,7 +80,7 @@ async fn an_open_pack_is_mended_without_a_push_too() {
         let world = World::start();
         let tree = world.path("tree");
         some_files(&tree, 0);
-        let order = Order { destinations: vec![web()], ..order("app", &tree) };
+        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
         delivered(&world.push_order(&order).await.delivered);
         damage_content(&only(&world.space().join("packs/open"), "part"), 0);
         let mended = verify(&world, true).await;
@@ -98,7 +98,7 @@ async fn what_verify_found_the_next_push_is_asked_for_whoever_pushes_and_after_a
         let mut world = World::start();
         let (tree, state) = (world.path("tree"), world.path("state"));
         some_files(&tree, 0);
-        let remembering = || Order { state: Some(state.clone()), ..order("app", &tree) };
+        let remembering = || PushOptions { state: Some(state.clone()), ..order("app", &tree) };
         world.push_order(&remembering()).await;
         world.stop().await;
         damage_content(&sealed(&world), 1);
@@ -258,7 +258,7 @@ async fn a_copy_that_took_the_place_of_a_changed_one_is_healed_from() {
         let mut world = World::start();
         let tree = world.path("tree");
         some_files(&tree, 0);
-        let order = Order { destinations: vec![web()], ..order("app", &tree) };
+        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
         let first = delivered(&world.push_order(&order).await.delivered).clone();
         // Every file of the first copy is cut; the next delivery puts another beside it.
         for name in fs::read_dir(&first.place).expect("a copy") {

@@ -17,8 +17,8 @@ use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId
 use format::recipe::{ChunkRef, Container, Recipe};
 use ground::ids::{ArtifactId, ChunkId};
 use protocol::wire::{
-    Basis, Batch, FromAgent, Marks, Open, Operation, Parcel, PullReply, PullRequest, PushReply, Request,
-    Section, SegmentBatch, Signed, Sketches, Span, Told,
+    Basis, Batch, BlockSums, FromAgent, ManifestForm, Marks, Open, Operation, Parcel, PullReply, PullRequest,
+    PushReply, Request, Section, SegmentBatch, Sketches, Span,
 };
 
 use crate::trees::{noise, text};
@@ -184,7 +184,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         shape: root.shape,
         totals: root.totals,
         segments: 1,
-        told: Told::Short(vec![7; 4]),
+        manifest: ManifestForm::Short(vec![7; 4]),
         dry_run: false,
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
@@ -210,7 +210,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         FromAgent::Segments(SegmentBatch::new(&[vec![1; 40]], Some(b"base"), marks.clone())),
         FromAgent::Parcel(parcel(Basis::None)),
         FromAgent::Parcel(parcel(Basis::Prefix(vec![Span { segment: 1, first: 2, count: 300 }]))),
-        FromAgent::Parcel(parcel(Basis::Signed(vec![section]))),
+        FromAgent::Parcel(parcel(Basis::BlockSums(vec![section]))),
         FromAgent::Piece(vec![9; 30]),
         FromAgent::Sketches(Sketches::new(&[None, Some(Sketch::from_bytes([7; SKETCH_BYTES]))])),
         FromAgent::Chunks(batch.clone()),
@@ -224,7 +224,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         PushReply::Alike,
         PushReply::WantSegments(marks.clone()),
         PushReply::Missing(marks.clone()),
-        PushReply::Signature(Signed { region: 1, first: 2, chunks: 3, rule: 1, signature: vec![4; 9] }),
+        PushReply::BlockSums(BlockSums { region: 1, first: 2, chunks: 3, rule: 1, signature: vec![4; 9] }),
         PushReply::Mismatch,
         PushReply::Stored(9),
         PushReply::Done,

@@ -14,12 +14,12 @@ use ground::monitor::{Monitor, Silent};
 use protocol::address::ProxyUrl;
 use protocol::push::Window;
 use protocol::wire::{
-    FromAgent, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request, Told,
+    FromAgent, ManifestForm, Marks, Open, Operation, PullReply, PullRequest, PushReply, Refusal, Request,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use whit::agent::pull::{PullOptions, pull_tree};
-use whit::agent::push::{Order, push};
+use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Error, Receipt, Session};
 use whit::net::identity::Identity;
 use whit::net::link::{self, Listener, Receiver, Sender};
@@ -51,7 +51,7 @@ fn changed_a_little(old: &Path, new: &Path, files: u64) {
 }
 
 /// Pushes over links that carry `window` bytes ahead of who reads.
-async fn push_over(access: &Access, order: &Order, window: u32) -> Receipt {
+async fn push_over(access: &Access, order: &PushOptions, window: u32) -> Receipt {
     let options = link::Options { window_max: window, ..link::Options::default() };
     let session = Session::open(access, &options).await.expect("a session");
     let receipt = Box::pin(push(&session, order, &silent())).await.expect("pushed");
@@ -69,7 +69,7 @@ async fn a_push_whose_every_chunk_changed_a_little_ends_with_any_window() {
             changed_a_little(&old, &new, 300);
             world.push("app", &old).await;
             // Some 300 answers, each of which tells of older content.
-            let order = Order {
+            let order = PushOptions {
                 window: Window { steps, step_bytes },
                 link_rate: Some(100e3),
                 patience: Duration::from_secs(5),
@@ -164,7 +164,7 @@ async fn push_to(
     let pushing = async {
         let session = Session::open(&access, &options).await.expect("a session");
         let begin = Instant::now();
-        let order = Order { patience, ..order("app", &tree) };
+        let order = PushOptions { patience, ..order("app", &tree) };
         let error = Box::pin(push(&session, &order, &silent())).await.expect_err("no proxy serves it");
         (error, begin.elapsed())
     };
@@ -239,7 +239,7 @@ async fn a_proxy_that_vanishes_ends_a_push_in_the_time_that_was_given() {
         let pushing = async {
             let session = Session::open(&access, &options).await.expect("a session");
             let begin = Instant::now();
-            let order = Order { patience: Duration::from_secs(2), ..order("app", &tree) };
+            let order = PushOptions { patience: Duration::from_secs(2), ..order("app", &tree) };
             let error = Box::pin(push(&session, &order, &silent())).await.expect_err("nobody answers");
             (error, begin.elapsed())
         };
@@ -362,10 +362,10 @@ fn refused(refusal: &Refusal, why: &str) {
 async fn a_push_that_only_drips_is_ended() {
     within(async {
         let world = impatient();
-        let build = crate::shelf::release(&(0..200).map(|file| (file, vec![0])).collect());
+        let build = crate::space_view::release(&(0..200).map(|file| (file, vec![0])).collect());
         let names = build.segments.iter().map(|segment| segment.id.prefix());
-        let told = Told::Full(protocol::wire::pack_names(names));
-        let open = Open { told, ..crate::shelf::open(&build, false) };
+        let told = ManifestForm::Full(protocol::wire::pack_names(names));
+        let open = Open { manifest: told, ..crate::space_view::open(&build, false) };
         let (_connection, mut sender, mut receiver) = ask(&world, &Operation::Push(open)).await;
         let dripping = async {
             for (bytes, _) in &build.parts {

@@ -9,8 +9,8 @@ use format::recipe::{ChunkRef, Container, Recipe};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ArtifactId, ChunkId};
 use protocol::wire::{
-    Basis, Batch, FromAgent, Open, Operation, Parcel, PushReply, Refusal, Request, SegmentBatch, Told,
-    pack_names, pack_short_names,
+    Basis, Batch, FromAgent, ManifestForm, Open, Operation, Parcel, PushReply, Refusal, Request,
+    SegmentBatch, pack_names, pack_short_names,
 };
 use whit::net::link::{self, Connection, Receiver, Sender};
 
@@ -75,7 +75,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("few"),
-        told: Told::Full(pack_names(segments.iter().map(|segment| segment.id.prefix()))),
+        manifest: ManifestForm::Full(pack_names(segments.iter().map(|segment| segment.id.prefix()))),
         dry_run: false,
     }
 }
@@ -380,7 +380,8 @@ async fn a_commit_before_its_time_is_refused() {
         liar.say(FromAgent::Commit).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         assert!(liar.refusal().await.text.contains("out of turn"));
-        let mut liar = Liar::open(&world, Open { told: Told::Full(Vec::new()), ..honest.open() }).await;
+        let mut liar =
+            Liar::open(&world, Open { manifest: ManifestForm::Full(Vec::new()), ..honest.open() }).await;
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Commit).await;
         assert!(liar.refusal().await.text.contains("out of turn"));
@@ -402,8 +403,8 @@ async fn names_and_counts_that_lie_are_refused() {
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
         liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
-        let short = Told::Short(pack_short_names([honest.node().id.prefix()].into_iter()));
-        let mut liar = Liar::open(&world, Open { told: short, ..honest.open() }).await;
+        let short = ManifestForm::Short(pack_short_names([honest.node().id.prefix()].into_iter()));
+        let mut liar = Liar::open(&world, Open { manifest: short, ..honest.open() }).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
         liar.say(FromAgent::Commit).await;
         assert!(matches!(liar.hear().await, PushReply::WantSegments(_)));
@@ -415,18 +416,23 @@ async fn names_and_counts_that_lie_are_refused() {
         assert!(liar.refusal().await.text.contains("out of turn"));
         // More names than segments, and a name cut short.
         for names in [vec![0; 16], vec![0; 7]] {
-            let liar = Liar::open(&world, Open { told: Told::Full(names), ..honest.open() }).await;
+            let liar =
+                Liar::open(&world, Open { manifest: ManifestForm::Full(names), ..honest.open() }).await;
             liar.refusal().await;
         }
         // More segments than any release has.
-        let liar =
-            Liar::open(&world, Open { segments: u32::MAX, told: Told::Full(Vec::new()), ..honest.open() })
-                .await;
+        let liar = Liar::open(
+            &world,
+            Open { segments: u32::MAX, manifest: ManifestForm::Full(Vec::new()), ..honest.open() },
+        )
+        .await;
         assert_eq!(liar.refusal().await.fault, Fault::Full);
         // More names in all than were announced.
-        let mut liar =
-            Liar::open(&world, Open { segments: 40_000, told: Told::Full(Vec::new()), ..honest.open() })
-                .await;
+        let mut liar = Liar::open(
+            &world,
+            Open { segments: 40_000, manifest: ManifestForm::Full(Vec::new()), ..honest.open() },
+        )
+        .await;
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
@@ -492,8 +498,8 @@ async fn a_message_that_is_none_or_too_large_is_refused() {
         }
         // A batch of plain bytes beyond a frame, inside a message within its bound.
         let large = raw_segments(&(0..6).map(|seed| noise(seed, 65536)).collect::<Vec<_>>());
-        let told = Told::Full(vec![7; 8 * 6]);
-        let mut liar = Liar::open(&world, Open { told, segments: 6, ..honest.open() }).await;
+        let told = ManifestForm::Full(vec![7; 8 * 6]);
+        let mut liar = Liar::open(&world, Open { manifest: told, segments: 6, ..honest.open() }).await;
         liar.say(FromAgent::Segments(large)).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
         assert_unharmed(&world).await;

@@ -11,7 +11,7 @@ use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::ids::{ChunkId, Label};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::restore::ChunkSource;
 use whit::store::retention::Rules;
 use whit::store::{Options, Records, Store};
@@ -111,7 +111,8 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
         world.stop().await;
         world.again();
         write(&tree, "file", "four");
-        let receipt = world.push_order(&Order { labels: vec![label("v4")], ..order("app", &tree) }).await;
+        let receipt =
+            world.push_order(&PushOptions { labels: vec![label("v4")], ..order("app", &tree) }).await;
         assert_eq!(receipt.sequence, Some(503));
         world.pull("app@v4", &world.path("copy")).await.expect("pulled");
         assert_eq!((2..=500).filter(is_damaged).count(), 499);
@@ -184,8 +185,8 @@ fn label(word: &str) -> Label {
 async fn spaces_that_nobody_uses_are_closed_and_opened_again_when_they_are_used() {
     within(async {
         let world = World::start_with(|options| {
-            options.upkeep.idle_after = Some(Duration::from_millis(50));
-            options.upkeep.look_every = Duration::from_millis(10);
+            options.maintenance.idle_after = Some(Duration::from_millis(50));
+            options.maintenance.look_every = Duration::from_millis(10);
         });
         let tree = world.path("tree");
         for number in 0..4 {
@@ -230,15 +231,15 @@ async fn left(world: &World, app: &str, count: usize) -> Vec<String> {
 async fn push_noise(world: &World, app: &str, name: &str, seed: u64, bytes: usize) {
     let tree = world.path(&format!("{app}-{name}"));
     write(&tree, "file", noise(seed, bytes));
-    world.push_order(&Order { labels: vec![label(name)], ..order(app, &tree) }).await;
+    world.push_order(&PushOptions { labels: vec![label(name)], ..order(app, &tree) }).await;
 }
 
-/// The same world with upkeep that holds its space to that size.
+/// The same world with maintenance that holds its space to that size.
 async fn held_to(world: &mut World, size_max: u64) {
     world.stop().await;
     world.change(|options| {
-        options.upkeep.rules = Rules { size_max: Some(size_max), ..Rules::default() };
-        options.upkeep.collect_every = Some(Duration::from_millis(50));
+        options.maintenance.rules = Rules { size_max: Some(size_max), ..Rules::default() };
+        options.maintenance.collect_every = Some(Duration::from_millis(50));
     });
     world.again();
 }

@@ -15,10 +15,12 @@ use ground::limits::{
     PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX,
 };
 use protocol::Error;
-use protocol::push::{Action, Agent, Chunks, Proxy, Telling};
-use protocol::wire::{Basis, Cut, FileAnswer, FileOffer, FromAgent, Marks, Parcel, PushReply, Signed, Span};
+use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
+use protocol::wire::{
+    Basis, BlockSums, Cut, FromAgent, Marks, Parcel, PushReply, RecordAnswer, RecordQuery, Span,
+};
 
-use crate::shelf::{Memory, Release, open};
+use crate::space_view::{Memory, Release, open};
 use crate::trees::noise;
 use crate::walker::{raw, raw_segments};
 use delta::relink::linked::{Program, link};
@@ -89,9 +91,9 @@ impl Relinked {
         self.file.len().div_ceil(CHUNK_BYTES)
     }
 
-    fn offer(&self) -> FileOffer {
+    fn offer(&self) -> RecordQuery {
         let chunks = small(self.chunks());
-        FileOffer { file: 0, segment: 0, first: 0, chunks, names: self.names(), complete: true }
+        RecordQuery { file: 0, segment: 0, first: 0, chunks, names: self.names(), complete: true }
     }
 
     fn segments(&self) -> FromAgent {
@@ -100,40 +102,40 @@ impl Relinked {
     }
 
     /// A proxy that has the older release, and hears of the new one.
-    fn proxy(&self, telling: Telling, dry_run: bool) -> (Memory, Proxy) {
+    fn proxy(&self, opening: Opening, dry_run: bool) -> (Memory, Proxy) {
         let mut memory = Memory::holding(&self.old);
         let begin = open(&self.new, dry_run);
-        let (_, begin, _) = Agent::new(begin, self.new.segments.clone(), telling);
+        let (_, begin, _) = Agent::new(begin, self.new.segments.clone(), opening);
         let (proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
         (memory, proxy)
     }
 
     fn by_names(&self) -> (Memory, Proxy) {
-        self.proxy(Telling::Short, false)
+        self.proxy(Opening::Short, false)
     }
 
     /// One that knows which chunks are missing, told by the older release.
     fn by_base(&self) -> (Memory, Proxy) {
-        let telling = Telling::Base(self.old.root.release(), self.old.segments.clone());
-        let (mut memory, mut proxy) = self.proxy(telling, false);
+        let opening = Opening::Base(self.old.root.release(), self.old.segments.clone());
+        let (mut memory, mut proxy) = self.proxy(opening, false);
         proxy.receive(self.segments(), &mut memory).expect("honest");
         (memory, proxy)
     }
 
     /// One that has answered the offer, and the answer.
-    fn answered(&self) -> (Memory, Proxy, FileAnswer) {
+    fn answered(&self) -> (Memory, Proxy, RecordAnswer) {
         let (mut memory, mut proxy) = self.by_names();
-        let offer = FromAgent::Offer(self.offer());
+        let offer = FromAgent::RecordQuery(self.offer());
         assert_eq!(proxy.receive(offer, &mut memory).expect("honest"), []);
         let replies = proxy.receive(self.segments(), &mut memory).expect("honest");
-        let [PushReply::Answer(answer), .., PushReply::Missing(_)] = replies.as_slice() else {
+        let [PushReply::RecordAnswer(answer), .., PushReply::Missing(_)] = replies.as_slice() else {
             panic!("{replies:?}");
         };
         (memory, proxy, answer.clone())
     }
 
     /// What tells the new file by the records that were answered.
-    fn payload(&self, answer: &FileAnswer) -> Vec<u8> {
+    fn payload(&self, answer: &RecordAnswer) -> Vec<u8> {
         let answer = Answer::decode(&answer.answer).expect("an answer");
         let agreed = answer.agreed(self.records.hashes()).expect("to this offer");
         Payload::new(self.new_parts.clone(), &self.records, &(Vec::new(), Vec::new()), &agreed, 3).encode()
@@ -213,11 +215,11 @@ fn names_may_come_in_parts_before_the_segments() {
     let pieces = names.chunks(100);
     let last = pieces.len();
     for (at, piece) in (1..).zip(pieces) {
-        let offer = FileOffer { names: piece.to_vec(), complete: at == last, ..relinked.offer() };
-        assert_eq!(proxy.receive(FromAgent::Offer(offer), &mut memory).expect("honest"), []);
+        let offer = RecordQuery { names: piece.to_vec(), complete: at == last, ..relinked.offer() };
+        assert_eq!(proxy.receive(FromAgent::RecordQuery(offer), &mut memory).expect("honest"), []);
     }
     let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
-    assert!(matches!(replies.first(), Some(PushReply::Answer(_))), "{replies:?}");
+    assert!(matches!(replies.first(), Some(PushReply::RecordAnswer(_))), "{replies:?}");
 }
 
 /// Whether an error is the one that is meant.
@@ -228,13 +230,13 @@ fn offers_beyond_their_bounds_are_refused() {
     let relinked = Relinked::new();
     let first = relinked.offer();
     let of =
-        |file, names: usize, complete| FileOffer { file, names: vec![7; names], complete, ..first.clone() };
+        |file, names: usize, complete| RecordQuery { file, names: vec![7; names], complete, ..first.clone() };
     let mebibyte = 1 << 20;
     let many = |count: usize| (0..small(count)).map(|file| of(file, 0, false)).collect::<Vec<_>>();
     let too_long: Fits = |error| matches!(error, Error::Limit { max: OFFER_BYTES_MAX, .. });
     let too_many: Fits = |error| matches!(error, Error::Limit { max: OFFERS_MAX, .. });
     let out_of_turn: Fits = |error| matches!(error, Error::OutOfTurn(_));
-    let cases: [(&str, Vec<FileOffer>, Fits); 6] = [
+    let cases: [(&str, Vec<RecordQuery>, Fits); 6] = [
         ("names of one file beyond 8 MiB", vec![of(0, mebibyte, false); 9], too_long),
         ("names of many files beyond 8 MiB", (0..9).map(|file| of(file, mebibyte, true)).collect(), too_long),
         ("files beyond 4,096", many(OFFERS_MAX + 1), too_many),
@@ -244,14 +246,15 @@ fn offers_beyond_their_bounds_are_refused() {
     ];
     for (what, offers, fits) in cases {
         let (mut memory, mut proxy) = relinked.by_names();
-        let mut results = offers.into_iter().map(|offer| proxy.receive(FromAgent::Offer(offer), &mut memory));
+        let mut results =
+            offers.into_iter().map(|offer| proxy.receive(FromAgent::RecordQuery(offer), &mut memory));
         let error = results.find_map(Result::err).unwrap_or_else(|| panic!("{what} was taken"));
         assert!(fits(&error), "{what}: {error}");
         assert!(memory.content_kept.is_empty());
     }
     let (mut memory, mut proxy) = relinked.by_names();
     for offer in many(OFFERS_MAX) {
-        proxy.receive(FromAgent::Offer(offer), &mut memory).expect("as many as there may be");
+        proxy.receive(FromAgent::RecordQuery(offer), &mut memory).expect("as many as there may be");
     }
 }
 
@@ -259,27 +262,27 @@ fn offers_beyond_their_bounds_are_refused() {
 fn names_after_the_last_of_a_file_are_refused_whether_it_was_answered_or_not() {
     let relinked = Relinked::new();
     let (mut memory, mut proxy, _) = relinked.answered();
-    let again = proxy.receive(FromAgent::Offer(relinked.offer()), &mut memory);
+    let again = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
     assert!(matches!(again, Err(Error::OutOfTurn(_))), "{again:?}");
     let (mut memory, mut proxy) = relinked.by_names();
-    let elsewhere = FileOffer { segment: 900, ..relinked.offer() };
-    proxy.receive(FromAgent::Offer(elsewhere), &mut memory).expect("within bounds");
+    let elsewhere = RecordQuery { segment: 900, ..relinked.offer() };
+    proxy.receive(FromAgent::RecordQuery(elsewhere), &mut memory).expect("within bounds");
     let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
-    assert!(!replies.iter().any(|reply| matches!(reply, PushReply::Answer(_))), "{replies:?}");
-    let again = proxy.receive(FromAgent::Offer(relinked.offer()), &mut memory);
+    assert!(!replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))), "{replies:?}");
+    let again = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
     assert!(matches!(again, Err(Error::OutOfTurn(_))), "{again:?}");
     // That the file goes on is no more than that.
-    let on = FileOffer { names: Vec::new(), ..relinked.offer() };
-    assert_eq!(proxy.receive(FromAgent::Offer(on), &mut memory).expect("within bounds"), []);
+    let on = RecordQuery { names: Vec::new(), ..relinked.offer() };
+    assert_eq!(proxy.receive(FromAgent::RecordQuery(on), &mut memory).expect("within bounds"), []);
 }
 
 #[test]
 fn offers_that_were_not_asked_for_are_out_of_turn() {
     let relinked = Relinked::new();
-    let base = Telling::Base(relinked.old.root.release(), relinked.old.segments.clone());
-    for (telling, dry_run) in [(base, false), (Telling::Short, true)] {
-        let (mut memory, mut proxy) = relinked.proxy(telling, dry_run);
-        let result = proxy.receive(FromAgent::Offer(relinked.offer()), &mut memory);
+    let base = Opening::Base(relinked.old.root.release(), relinked.old.segments.clone());
+    for (opening, dry_run) in [(base, false), (Opening::Short, true)] {
+        let (mut memory, mut proxy) = relinked.proxy(opening, dry_run);
+        let result = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
         assert!(matches!(result, Err(Error::OutOfTurn("Offer"))), "{result:?}");
     }
 }
@@ -293,24 +296,27 @@ fn an_offer_that_lies_is_not_answered_and_the_push_goes_on_without_it() {
     let mut unknown = names.clone();
     unknown[4..].iter_mut().for_each(|byte| *byte ^= 0x55);
     let cases = [
-        ("another segment", FileOffer { segment: 7, ..honest.clone() }),
-        ("a segment behind all", FileOffer { segment: u32::MAX, ..honest.clone() }),
-        ("a chunk behind all", FileOffer { first: u32::MAX, ..honest.clone() }),
-        ("no chunks", FileOffer { chunks: 0, ..honest.clone() }),
-        ("more chunks than there are", FileOffer { chunks: u32::MAX, ..honest.clone() }),
-        ("no names", FileOffer { names: Vec::new(), ..honest.clone() }),
-        ("a count of no names", FileOffer { names: vec![0], ..honest.clone() }),
-        ("a count alone", FileOffer { names: vec![0xff, 0xff, 3], ..honest.clone() }),
-        ("names cut short", FileOffer { names: names[..names.len() - 1].to_vec(), ..honest.clone() }),
-        ("names and more", FileOffer { names: [&names[..], &[0; 4]].concat(), ..honest.clone() }),
-        ("no count", FileOffer { names: foreign, ..honest.clone() }),
-        ("names of nothing here", FileOffer { names: unknown, ..honest.clone() }),
+        ("another segment", RecordQuery { segment: 7, ..honest.clone() }),
+        ("a segment behind all", RecordQuery { segment: u32::MAX, ..honest.clone() }),
+        ("a chunk behind all", RecordQuery { first: u32::MAX, ..honest.clone() }),
+        ("no chunks", RecordQuery { chunks: 0, ..honest.clone() }),
+        ("more chunks than there are", RecordQuery { chunks: u32::MAX, ..honest.clone() }),
+        ("no names", RecordQuery { names: Vec::new(), ..honest.clone() }),
+        ("a count of no names", RecordQuery { names: vec![0], ..honest.clone() }),
+        ("a count alone", RecordQuery { names: vec![0xff, 0xff, 3], ..honest.clone() }),
+        ("names cut short", RecordQuery { names: names[..names.len() - 1].to_vec(), ..honest.clone() }),
+        ("names and more", RecordQuery { names: [&names[..], &[0; 4]].concat(), ..honest.clone() }),
+        ("no count", RecordQuery { names: foreign, ..honest.clone() }),
+        ("names of nothing here", RecordQuery { names: unknown, ..honest.clone() }),
     ];
     for (what, offer) in cases {
         let (mut memory, mut proxy) = relinked.by_names();
-        proxy.receive(FromAgent::Offer(offer), &mut memory).expect("within bounds");
+        proxy.receive(FromAgent::RecordQuery(offer), &mut memory).expect("within bounds");
         let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
-        assert!(!replies.iter().any(|reply| matches!(reply, PushReply::Answer(_))), "{what}: {replies:?}");
+        assert!(
+            !replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))),
+            "{what}: {replies:?}"
+        );
         let Some(PushReply::Missing(marks)) = replies.last() else { panic!("{what}: {replies:?}") };
         assert_eq!(marks.marked(), relinked.new.content.len(), "{what}");
         let told = relinked.parcel(Basis::Records(0, relinked.cuts()), b"anything");
@@ -338,10 +344,10 @@ fn a_damaged_older_file_costs_the_method_and_not_the_push() {
     let (mut memory, mut proxy) = relinked.by_names();
     let gone = *relinked.old.content.keys().next().expect("a chunk");
     memory.chunks.remove(&gone);
-    proxy.receive(FromAgent::Offer(relinked.offer()), &mut memory).expect("honest");
+    proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory).expect("honest");
     let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
     assert!(matches!(replies.last(), Some(PushReply::Missing(_))), "{replies:?}");
-    assert!(!replies.iter().any(|reply| matches!(reply, PushReply::Answer(_))), "{replies:?}");
+    assert!(!replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))), "{replies:?}");
     // Or it goes between the answer and what is told by it.
     let (mut memory, mut proxy, answer) = relinked.answered();
     let payload = relinked.payload(&answer);
@@ -525,8 +531,8 @@ fn little_is_not_told_by_much() {
     let (old, new) =
         (release(&[("note", b"old"), ("program", &long)]), release(&[("note", b"new"), ("program", &long)]));
     let mut memory = Memory::holding(&old);
-    let telling = Telling::Base(old.root.release(), old.segments.clone());
-    let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), telling);
+    let opening = Opening::Base(old.root.release(), old.segments.clone());
+    let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
     let changed = new.parts.iter().zip(&new.segments).filter(|(_, node)| !old.segments.contains(node));
     let changed: Vec<Vec<u8>> = changed.map(|(part, _)| part.0.clone()).collect();
@@ -541,9 +547,9 @@ fn little_is_not_told_by_much() {
 /// An agent that was asked for its segments, with offers or without.
 fn agent(relinked: &Relinked, offers: bool) -> Agent {
     let begin = open(&relinked.new, false);
-    let (mut agent, _, _) = Agent::new(begin, relinked.new.segments.clone(), Telling::Short);
+    let (mut agent, _, _) = Agent::new(begin, relinked.new.segments.clone(), Opening::Short);
     if offers {
-        assert_eq!(agent.receive(PushReply::WantOffers).expect("honest"), []);
+        assert_eq!(agent.receive(PushReply::WantRecordQueries).expect("honest"), []);
     }
     let all: Marks = relinked.new.segments.iter().map(|_| true).collect();
     agent.receive(PushReply::WantSegments(all)).expect("honest");
@@ -551,7 +557,7 @@ fn agent(relinked: &Relinked, offers: bool) -> Agent {
 }
 
 fn answer(bytes: usize) -> PushReply {
-    PushReply::Answer(FileAnswer { file: 0, answer: vec![0; bytes] })
+    PushReply::RecordAnswer(RecordAnswer { file: 0, answer: vec![0; bytes] })
 }
 
 #[test]
@@ -589,8 +595,8 @@ fn signatures_that_no_memory_would_hold_are_let_go() {
     let mut agent = agent(&relinked, true);
     let signature = vec![0; 1 << 20];
     for _ in 0..40 {
-        let signed = Signed { region: 0, first: 0, chunks: 1, rule: 0, signature: signature.clone() };
-        assert_eq!(agent.receive(PushReply::Signature(signed)).expect("within bounds"), []);
+        let signed = BlockSums { region: 0, first: 0, chunks: 1, rule: 0, signature: signature.clone() };
+        assert_eq!(agent.receive(PushReply::BlockSums(signed)).expect("within bounds"), []);
     }
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
     let actions = agent.receive(missing).expect("honest");
@@ -640,9 +646,9 @@ proptest! {
                 };
                 let parcel = relinked.parcel(basis, &bytes);
                 let result = match which {
-                    0 | 1 => proxy.receive(FromAgent::Offer(relinked.offer()), &mut memory),
+                    0 | 1 => proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory),
                     2 => {
-                        let offer = FileOffer {
+                        let offer = RecordQuery {
                             file: number % 3,
                             segment: number % 4,
                             first: number % 100,
@@ -650,7 +656,7 @@ proptest! {
                             names: noise,
                             complete: number % 5 > 0,
                         };
-                        proxy.receive(FromAgent::Offer(offer), &mut memory)
+                        proxy.receive(FromAgent::RecordQuery(offer), &mut memory)
                     }
                     3 => proxy.receive(relinked.segments(), &mut memory),
                     4..=6 => send(&mut proxy, &mut memory, parcel, &bytes),
@@ -660,7 +666,7 @@ proptest! {
                     break;
                 }
             }
-            // The shelf asserts that whatever is committed is whole.
+            // The view asserts that whatever is committed is whole.
             for id in &memory.content_kept {
                 assert!(relinked.new.content.contains_key(id));
             }

@@ -13,7 +13,7 @@ use ground::faults::{Fault, Faulty};
 use ground::ids::ChunkId;
 use ground::monitor::{Monitor, Phase};
 use whit::agent::pull::{PlaceError, PullOptions, pull_tree};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::{Error, Session};
 use whit::net::link;
 use whit::restore::OutsideLinks;
@@ -288,7 +288,7 @@ async fn a_release_is_found_by_label_and_by_its_first_digits() {
         for version in ["v1", "v2"] {
             write(&tree, "version", version);
             let labels = vec![version.parse().expect("a label")];
-            releases.push(world.push_order(&Order { labels, ..order("app", &tree) }).await.release);
+            releases.push(world.push_order(&PushOptions { labels, ..order("app", &tree) }).await.release);
         }
         let copy = world.path("copy");
         let holds = |copy: &Path| fs::read_to_string(copy.join("version")).expect("a file");
@@ -321,7 +321,7 @@ async fn the_newest_release_with_a_label_is_meant() {
         for version in ["one", "two"] {
             write(&tree, "version", version);
             let labels = vec!["stable".parse().expect("a label")];
-            world.push_order(&Order { labels, ..order("app", &tree) }).await;
+            world.push_order(&PushOptions { labels, ..order("app", &tree) }).await;
         }
         world.pull("app@stable", &world.path("copy")).await.expect("pulled");
         assert_eq!(fs::read(world.path("copy/version")).expect("a file"), b"two");

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use ground::faults::{Fault, Faulty};
 use protocol::wire::{Answer, Operation};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::scan::Selection;
 use whit::agent::{Error, Receipt};
 
@@ -103,7 +103,7 @@ async fn labels_are_kept_and_a_new_label_makes_a_new_record() {
     within(async {
         let world = World::start();
         write(&world.path("tree"), "a", "one");
-        let labelled = |label: &str| Order {
+        let labelled = |label: &str| PushOptions {
             labels: vec![label.parse().expect("a label")],
             ..order("app", &world.path("tree"))
         };
@@ -122,7 +122,7 @@ async fn a_dry_run_tells_the_cost_and_stores_nothing() {
     within(async {
         let world = World::start();
         some_tree(&world.path("tree"), 1);
-        let dry = Order { dry_run: true, ..order("app", &world.path("tree")) };
+        let dry = PushOptions { dry_run: true, ..order("app", &world.path("tree")) };
         let told = world.push_order(&dry).await;
         assert_consistent(&told);
         assert_eq!(told.chunks.unseen, told.chunks.total);
@@ -130,7 +130,7 @@ async fn a_dry_run_tells_the_cost_and_stores_nothing() {
         assert_eq!(error.fault(), Fault::Missing);
         let real = world.push("app", &world.path("tree")).await;
         assert_eq!((real.chunks, real.bytes.unseen), (told.chunks, told.bytes.unseen));
-        // Told of the bytes that would cross, to the compressor's whim.
+        // ManifestForm of the bytes that would cross, to the compressor's whim.
         assert!(real.bytes.sent.abs_diff(told.bytes.sent) < 20_000, "{told:?} {real:?}");
         let again = world.push_order(&dry).await;
         assert_eq!((again.chunks.unseen, again.unchanged, again.sequence), (0, true, None));
@@ -208,13 +208,13 @@ async fn what_is_ignored_or_excluded_stays_out() {
         // Those of git mean nothing here.
         write(&tree, ".gitignore", "keep\n");
         let selection = Selection { exclude: vec!["tmp/".to_owned()], ..Selection::default() };
-        world.push_order(&Order { selection, ..order("app", &tree) }).await;
+        world.push_order(&PushOptions { selection, ..order("app", &tree) }).await;
         world.pull("app", &world.path("copy")).await.expect("pulled");
         let found = crate::trees::snapshot(&world.path("copy"));
         let names: Vec<_> = found.keys().map(|name| name.to_str().expect("text")).collect();
         assert_eq!(names, [".gitignore", "keep", "sub", "sub/important.log", "sub/keep"]);
         let selection = Selection { exclude: vec!["a[".to_owned()], ..Selection::default() };
-        let error = push_as(world.access(), &Order { selection, ..order("app", &tree) }).await;
+        let error = push_as(world.access(), &PushOptions { selection, ..order("app", &tree) }).await;
         assert_eq!(error.expect_err("no pattern").fault(), Fault::Input);
     })
     .await;
@@ -285,7 +285,7 @@ async fn a_delivery_inside_a_push_is_complete_and_later_ones_cost_no_agent_bytes
     within(async {
         let world = World::start();
         some_tree(&world.path("tree"), 1);
-        let to_web = Order { destinations: vec![web()], ..order("app", &world.path("tree")) };
+        let to_web = PushOptions { destinations: vec![web()], ..order("app", &world.path("tree")) };
         let first = world.push_order(&to_web).await;
         let report = delivered(&first.delivered);
         assert_eq!(
@@ -323,7 +323,7 @@ async fn a_destination_that_nobody_defined_is_missing_and_nothing_is_stored() {
     within(async {
         let world = World::start();
         write(&world.path("tree"), "a", "one");
-        let nowhere = Order {
+        let nowhere = PushOptions {
             destinations: vec!["nowhere".parse().expect("a name")],
             ..order("app", &world.path("tree"))
         };
@@ -344,7 +344,8 @@ async fn two_agents_that_push_the_same_content_at_once_both_succeed() {
         }
         write(&world.path("tree"), "text", text(1, 2_000_000));
         let (tree, access) = (world.path("tree"), world.access());
-        let orders: Vec<Order> = ["one", "two", "one", "three"].iter().map(|app| order(app, &tree)).collect();
+        let orders: Vec<PushOptions> =
+            ["one", "two", "one", "three"].iter().map(|app| order(app, &tree)).collect();
         let (a, b, c, d) = tokio::join!(
             Box::pin(push_as(access, &orders[0])),
             Box::pin(push_as(access, &orders[1])),
@@ -370,7 +371,7 @@ async fn spaces_do_not_see_one_another() {
         some_tree(&world.path("tree"), 1);
         let first = world.push("app", &world.path("tree")).await;
         let elsewhere = world.access_to("elsewhere");
-        let dry = Order { dry_run: true, ..order("app", &world.path("tree")) };
+        let dry = PushOptions { dry_run: true, ..order("app", &world.path("tree")) };
         let told = push_as(&elsewhere, &dry).await.expect("answered");
         assert_eq!((told.chunks.unseen, told.unchanged), (first.chunks.unseen, false));
 

@@ -14,13 +14,13 @@ use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use protocol::Error;
 use protocol::likeness::prefix_of;
-use protocol::push::{Action, Agent, Chunks, Proxy, Segments, Telling};
+use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Segments};
 use protocol::wire::{
-    Basis, Batch, Challenge, FromAgent, Grown, Marks, Open, Parcel, Possession, PushReply, Section,
-    SegmentBatch, Signed, Sketches, Span, Told,
+    Basis, Batch, BlockSums, Challenge, FromAgent, Grown, ManifestForm, Marks, Open, Parcel, Possession,
+    PushReply, Section, SegmentBatch, Sketches, Span,
 };
 
-use crate::shelf::{Files, Memory, Release, open, release};
+use crate::space_view::{Files, Memory, Release, open, release};
 use crate::walker::{raw, raw_segments};
 
 /// xorshift: small choices of a conversation, from a number of the test's.
@@ -69,7 +69,7 @@ pub struct Push<'a> {
     release: &'a Release,
     /// What the agent believes to be the base.
     base: Option<&'a Release>,
-    pub telling: Telling,
+    pub opening: Opening,
     offering: Offering,
     dry_run: bool,
     /// Chunks of the base that the proxy can read.
@@ -83,12 +83,12 @@ pub struct Push<'a> {
 }
 
 impl<'a> Push<'a> {
-    pub fn new(release: &'a Release, telling: Telling) -> Self {
+    pub fn new(release: &'a Release, opening: Opening) -> Self {
         let (readable, seen) = (HashSet::new(), HashSet::new());
         Self {
             release,
             base: None,
-            telling,
+            opening,
             offering: Offering::Right,
             dry_run: false,
             readable,
@@ -100,19 +100,19 @@ impl<'a> Push<'a> {
 
     /// Told by `base`, all of which `memory` has but what it says otherwise.
     pub fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
-        let telling = Telling::Base(base.root.release(), base.segments.clone());
+        let opening = Opening::Base(base.root.release(), base.segments.clone());
         let readable = memory.chunks.keys().copied().collect();
-        Self { base: Some(base), readable, ..Self::new(release, telling) }
+        Self { base: Some(base), readable, ..Self::new(release, opening) }
     }
 
     /// Lets the two talk; `dice` decides whose turn it is. Breaks off after `steps` turns.
     fn talk(&mut self, memory: &mut Memory, dice: &mut Dice, steps: usize) -> End {
         let begin = open(self.release, self.dry_run);
         // What the agent has not read yet; none once it has said so.
-        let mut unread = (self.telling == Telling::Growing).then(|| self.release.segments.iter().copied());
+        let mut unread = (self.opening == Opening::Growing).then(|| self.release.segments.iter().copied());
         let read = if unread.is_some() { Vec::new() } else { self.release.segments.clone() };
         let begin = if unread.is_some() { unread_yet(begin) } else { begin };
-        let (mut agent, begin, first) = Agent::new(begin, read, self.telling.clone());
+        let (mut agent, begin, first) = Agent::new(begin, read, self.opening.clone());
         let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
         // What the agent is still compressing: messages, then that a job is done.
         let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
@@ -254,7 +254,7 @@ impl<'a> Push<'a> {
         let all = chunks.segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
         let missing = all.zip(chunks.marks.iter()).filter(|(_, mark)| *mark);
         let sketch = |(at, (chunk, _)): (usize, (&ChunkRef, bool))| {
-            let is_in = |signed: &Signed| {
+            let is_in = |signed: &BlockSums| {
                 (signed.first..signed.first + signed.chunks).contains(&u32::try_from(at).expect("few"))
             };
             if chunks.signed.iter().any(is_in) { None } else { Sketch::of(&self.release.content[&chunk.id]) }
@@ -267,7 +267,7 @@ impl<'a> Push<'a> {
         &self,
         segments: &[u32],
         marks: &Marks,
-        signed: &[Signed],
+        signed: &[BlockSums],
         is_based: bool,
         dice: &mut Dice,
     ) -> Vec<FromAgent> {
@@ -334,7 +334,7 @@ fn in_pieces(parcel: Parcel, payload: &[u8], dice: &mut Dice) -> Vec<FromAgent> 
 }
 
 /// All chunks in one parcel, those that a signature is for as deltas.
-fn told_by_deltas(chunks: &[Vec<u8>], signed: &[Signed]) -> (Parcel, Vec<u8>) {
+fn told_by_deltas(chunks: &[Vec<u8>], signed: &[BlockSums]) -> (Parcel, Vec<u8>) {
     let (mut sections, mut literals, mut copied, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for signed in signed {
         let (first, count) = (signed.first as usize, signed.chunks as usize);
@@ -358,7 +358,7 @@ fn told_by_deltas(chunks: &[Vec<u8>], signed: &[Signed]) -> (Parcel, Vec<u8>) {
     }
     literals.extend(chunks[done..].concat());
     let payload = compression::compress_against(&copied, &literals, LEVEL_DEFAULT);
-    (parcel(chunks, Basis::Signed(sections), Codec::Zstd, &payload), payload)
+    (parcel(chunks, Basis::BlockSums(sections), Codec::Zstd, &payload), payload)
 }
 
 fn files() -> impl Strategy<Value = Vec<Vec<u16>>> {
@@ -400,7 +400,7 @@ const ENDLESS: usize = 1_000_000;
 fn push_through(push: &mut Push<'_>, memory: &mut Memory, dice: &mut Dice) {
     let mut end = push.talk(memory, dice, ENDLESS);
     if end == End::Mismatch {
-        (push.telling, push.base) = (Telling::Full, None);
+        (push.opening, push.base) = (Opening::Full, None);
         end = push.talk(memory, dice, ENDLESS);
     }
     assert_eq!(end, End::Committed);
@@ -427,15 +427,15 @@ proptest! {
         files in files(),
         known in 0u8..200,
         seed in 1u64..,
-        telling in 0u8..3,
+        opening in 0u8..3,
         broken_off in 0usize..60,
     ) {
         let release = release(&numbered(&files));
         let (mut memory, mut dice) = (Memory::default(), Dice(seed));
         memory.chunks.extend(release.content.clone().into_iter().filter(|(id, _)| id.as_bytes()[0] < known));
         let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
-        let telling = [Telling::Full, Telling::Short, Telling::Growing][usize::from(telling)].clone();
-        let mut push = Push::new(&release, telling);
+        let opening = [Opening::Full, Opening::Short, Opening::Growing][usize::from(opening)].clone();
+        let mut push = Push::new(&release, opening);
         push.talk(&mut memory, &mut dice, broken_off);
         push_through(&mut push, &mut memory, &mut dice);
         assert_kept(&memory, &release, &before, &HashSet::new());
@@ -447,7 +447,7 @@ proptest! {
     fn a_push_after_another_keeps_exactly_what_changed_however_it_is_told(
         files in files(),
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..30),
-        telling in 0u8..6,
+        opening in 0u8..6,
         wrong_offers: bool,
         evicting: bool,
         bringing: bool,
@@ -465,17 +465,17 @@ proptest! {
             memory.chunks.retain(|id, _| needed.contains(id) || id.as_bytes()[0] < 128);
         }
         let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
-        let mut push = match telling {
-            0 => Push::new(&new, Telling::Short),
-            1 => Push::new(&new, Telling::Full),
+        let mut push = match opening {
+            0 => Push::new(&new, Opening::Short),
+            1 => Push::new(&new, Opening::Full),
             3 => {
-                let again = Telling::Again(old.root.release(), old.segments.clone());
-                Push { telling: again, ..Push::based(&new, &old, &memory) }
+                let again = Opening::Again(old.root.release(), old.segments.clone());
+                Push { opening: again, ..Push::based(&new, &old, &memory) }
             }
-            5 => Push::new(&new, Telling::Growing),
+            5 => Push::new(&new, Opening::Growing),
             2 => {
-                let unknown = Telling::Base(ReleaseId::of(b"unknown"), old.segments.clone());
-                Push { telling: unknown, ..Push::based(&new, &old, &memory) }
+                let unknown = Opening::Base(ReleaseId::of(b"unknown"), old.segments.clone());
+                Push { opening: unknown, ..Push::based(&new, &old, &memory) }
             }
             _ => Push::based(&new, &old, &memory),
         };
@@ -516,10 +516,10 @@ proptest! {
         memory.alike.insert(ShortId::from(unseen.id), other);
         let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
         let mut push =
-            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Telling::Short) };
+            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Opening::Short) };
         prop_assert_eq!(push.talk(&mut memory, &mut dice, ENDLESS), End::Mismatch);
         prop_assert!(!memory.releases.contains_key(&new.root.release()));
-        (push.telling, push.base) = (Telling::Full, None);
+        (push.opening, push.base) = (Opening::Full, None);
         push_through(&mut push, &mut memory, &mut dice);
         assert_kept(&memory, &new, &before, &HashSet::new());
     }
@@ -529,7 +529,7 @@ proptest! {
         files in files(),
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..30),
         elsewhere in 0u8..255,
-        telling in 0u8..4,
+        opening in 0u8..4,
         seed in 1u64..,
         broken_off in 0usize..40,
     ) {
@@ -547,20 +547,20 @@ proptest! {
         memory.unreadable = Some(hidden.keys().copied().collect());
         memory.chunks.extend(hidden.clone());
         let before: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
-        let mut push = match telling {
-            0 => Push::new(&new, Telling::Short),
-            1 => Push::new(&new, Telling::Full),
-            2 => Push::new(&new, Telling::Growing),
+        let mut push = match opening {
+            0 => Push::new(&new, Opening::Short),
+            1 => Push::new(&new, Opening::Full),
+            2 => Push::new(&new, Opening::Growing),
             _ => {
-                let again = Telling::Again(old.root.release(), old.segments.clone());
-                Push { telling: again, ..Push::based(&new, &old, &memory) }
+                let again = Opening::Again(old.root.release(), old.segments.clone());
+                Push { opening: again, ..Push::based(&new, &old, &memory) }
             }
         };
         if !hidden.is_empty() {
             push.bluffs = true;
             let end = push.talk(&mut memory.clone(), &mut dice, ENDLESS);
             let refused = End::Refused(Error::NotProven.to_string());
-            prop_assert_eq!(end, if telling == 1 { refused } else { End::Mismatch });
+            prop_assert_eq!(end, if opening == 1 { refused } else { End::Mismatch });
             push.bluffs = false;
             push.seen.clear();
         }
@@ -583,7 +583,7 @@ proptest! {
                 memory.unreadable = Some(release.content.keys().copied().collect());
                 memory.chunks.clone_from(&release.content);
             }
-            let mut push = Push { dry_run: true, ..Push::new(&release, Telling::Short) };
+            let mut push = Push { dry_run: true, ..Push::new(&release, Opening::Short) };
             let end = push.talk(&mut memory, &mut Dice(seed), ENDLESS);
             (end, push.missing)
         };
@@ -600,12 +600,12 @@ proptest! {
         let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
         let (old, new, believed) = (release(&old), release(&new), release(&numbered(&believed)));
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
-        let telling = Telling::Base(old.root.release(), believed.segments.clone());
-        let mut push = Push { telling, ..Push::based(&new, &believed, &memory) };
-        // The shelf holds whatever is committed to what was meant.
+        let opening = Opening::Base(old.root.release(), believed.segments.clone());
+        let mut push = Push { opening, ..Push::based(&new, &believed, &memory) };
+        // The view holds whatever is committed to what was meant.
         let end = push.talk(&mut memory, &mut dice, ENDLESS);
         prop_assert!(matches!(end, End::Committed | End::Mismatch | End::Refused(_)), "{:?}", end);
-        let mut push = Push::new(&new, Telling::Full);
+        let mut push = Push::new(&new, Opening::Full);
         push_through(&mut push, &mut memory, &mut dice);
     }
 
@@ -620,7 +620,7 @@ proptest! {
         let (old, new) = (release(&old), release(&new));
         let mut memory = if by_base { Memory::holding(&old) } else { Memory::default() };
         let mut push =
-            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Telling::Short) };
+            if by_base { Push::based(&new, &old, &memory) } else { Push::new(&new, Opening::Short) };
         push.dry_run = true;
         let end = push.talk(&mut memory, &mut Dice(seed), ENDLESS);
         let known = by_base && old.root.release() == new.root.release();
@@ -642,9 +642,9 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
     let (old, new) = edited(20);
     let mut memory = Memory::holding(&old);
     // Both where the agent has no base, and where its base is gone and the application has another release.
-    for telling in [Telling::Short, Telling::Base(ReleaseId::of(b"gone"), old.segments.clone())] {
+    for opening in [Opening::Short, Opening::Base(ReleaseId::of(b"gone"), old.segments.clone())] {
         let mut memory = memory.clone();
-        let mut push = Push { base: Some(&old), telling, ..Push::new(&new, Telling::Short) };
+        let mut push = Push { base: Some(&old), opening, ..Push::new(&new, Opening::Short) };
         // Dice that always fall so that deltas are sent.
         for seed in 1..20 {
             if push.talk(&mut memory, &mut Dice(seed), ENDLESS) == End::Committed {
@@ -654,15 +654,15 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
         assert!(memory.releases.contains_key(&new.root.release()));
     }
     let (mut proxy, replies) = {
-        let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
+        let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
         Proxy::open(begin, &mut memory).expect("an honest agent")
     };
-    assert!(matches!(replies.as_slice(), [PushReply::WantOffers, PushReply::WantSegments(_)]));
+    assert!(matches!(replies.as_slice(), [PushReply::WantRecordQueries, PushReply::WantSegments(_)]));
     let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
     let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
-    let signed: Vec<&Signed> = replies
+    let signed: Vec<&BlockSums> = replies
         .iter()
-        .filter_map(|reply| if let PushReply::Signature(signed) = reply { Some(signed) } else { None })
+        .filter_map(|reply| if let PushReply::BlockSums(signed) = reply { Some(signed) } else { None })
         .collect();
     assert!(!signed.is_empty() && matches!(replies.last(), Some(PushReply::Missing(_))), "{replies:?}");
 }
@@ -670,7 +670,7 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
 #[test]
 fn an_agent_proves_each_chunk_once() {
     let (_, new) = edited(20);
-    let (mut agent, _, _) = Agent::new(open(&new, false), new.segments.clone(), Telling::Short);
+    let (mut agent, _, _) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
     let wants = PushReply::WantSegments(new.segments.iter().map(|_| true).collect());
     let actions = agent.receive(wants).expect("in turn");
     let sends = |action: &Action| matches!(action, Action::SendSegments(_));
@@ -688,9 +688,9 @@ fn an_agent_proves_each_chunk_once() {
 /// A proxy that waits for the chunks of `new`, told by its base or by names; with what it said last.
 fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<PushReply>) {
     let mut memory = Memory::holding(old);
-    let telling = Telling::Base(old.root.release(), old.segments.clone());
-    let telling = if by_base { telling } else { Telling::Short };
-    let (_, begin, _) = Agent::new(open(new, false), new.segments.clone(), telling);
+    let opening = Opening::Base(old.root.release(), old.segments.clone());
+    let opening = if by_base { opening } else { Opening::Short };
+    let (_, begin, _) = Agent::new(open(new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
     let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
     let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
@@ -709,7 +709,7 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
     let zstd = |prefix: &[u8], plain: &[u8]| compression::compress_against(prefix, plain, LEVEL_DEFAULT);
     let span = |segment, first, count| Basis::Prefix(vec![Span { segment, first, count }]);
     let section = |whole, region, chunks, delta: &[u8]| {
-        Basis::Signed(vec![Section { whole, region, chunks, delta: delta.to_vec() }])
+        Basis::BlockSums(vec![Section { whole, region, chunks, delta: delta.to_vec() }])
     };
     let honest = |basis, payload: &[u8]| parcel(&missing, basis, Codec::Zstd, payload);
     let whole = zstd(&[], &plain);
@@ -879,7 +879,7 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
                     first: 0,
                     count: u32::try_from(at % 99).expect("small"),
                 }]),
-                _ => Basis::Signed(vec![Section { whole: 0, region: 0, chunks: 1, delta: noise.clone() }]),
+                _ => Basis::BlockSums(vec![Section { whole: 0, region: 0, chunks: 1, delta: noise.clone() }]),
             },
             codec: Codec::Zstd,
             payload_bytes: u32::try_from(noise.len()).expect("small"),
@@ -910,25 +910,25 @@ proptest! {
     fn no_sequence_of_messages_commits_an_incomplete_release_or_panics_the_proxy(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         segments in prop_oneof![3 => Just(None), 1 => any::<u32>().prop_map(Some)],
-        telling in 0u8..7,
+        opening in 0u8..7,
         dry_run: bool,
         messages in proptest::collection::vec((any::<u8>(), any::<usize>(), proptest::collection::vec(any::<u8>(), 0..64)), 0..12),
     ) {
         let release = release(&numbered(&files));
         let mut begin = open(&release, dry_run);
-        // The shelf asserts that whatever it is given to keep and to commit is whole.
+        // The view asserts that whatever it is given to keep and to commit is whole.
         let mut memory = Memory::default();
-        match telling {
-            0 => begin.told = Told::Short(Vec::new()),
-            1 => begin = Agent::new(begin, release.segments.clone(), Telling::Short).1,
-            2 => begin = Agent::new(begin, release.segments.clone(), Telling::Full).1,
-            3 => begin = Agent::new(unread_yet(begin), Vec::new(), Telling::Growing).1,
+        match opening {
+            0 => begin.manifest = ManifestForm::Short(Vec::new()),
+            1 => begin = Agent::new(begin, release.segments.clone(), Opening::Short).1,
+            2 => begin = Agent::new(begin, release.segments.clone(), Opening::Full).1,
+            3 => begin = Agent::new(unread_yet(begin), Vec::new(), Opening::Growing).1,
             _ => {
-                let older = crate::shelf::release(&numbered(&files[files.len() / 2..]));
+                let older = crate::space_view::release(&numbered(&files[files.len() / 2..]));
                 memory = Memory::holding(&older);
-                let base = Telling::Base(older.root.release(), older.segments);
-                begin = if telling == 4 {
-                    Agent::new(unread_yet(begin), Vec::new(), Telling::Growing).1
+                let base = Opening::Base(older.root.release(), older.segments);
+                begin = if opening == 4 {
+                    Agent::new(unread_yet(begin), Vec::new(), Opening::Growing).1
                 } else {
                     Agent::new(begin, release.segments.clone(), base).1
                 };
@@ -949,24 +949,24 @@ proptest! {
     fn no_sequence_of_replies_panics_the_agent(
         files in proptest::collection::vec(proptest::collection::vec(0u16..40, 0..6), 0..20),
         dry_run: bool,
-        telling in 0u8..6,
+        opening in 0u8..6,
         replies in proptest::collection::vec((0u8..13, proptest::collection::vec(any::<bool>(), 0..40), any::<bool>()), 0..20),
     ) {
         let release = release(&numbered(&files));
-        let telling = match telling {
-            0 => Telling::Short,
-            1 => Telling::Full,
-            2 => Telling::Base(ReleaseId::of(b"base"), Vec::new()),
-            3 => Telling::Growing,
-            5 => Telling::Again(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
-            _ => Telling::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
+        let opening = match opening {
+            0 => Opening::Short,
+            1 => Opening::Full,
+            2 => Opening::Base(ReleaseId::of(b"base"), Vec::new()),
+            3 => Opening::Growing,
+            5 => Opening::Again(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
+            _ => Opening::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
         };
         let mut unread = release.segments.iter().copied();
-        let grows = telling == Telling::Growing;
+        let grows = opening == Opening::Growing;
         let (mut agent, begin, mut actions) = if grows {
-            Agent::new(unread_yet(open(&release, false)), Vec::new(), telling)
+            Agent::new(unread_yet(open(&release, false)), Vec::new(), opening)
         } else {
-            Agent::new(open(&release, dry_run), release.segments.clone(), telling)
+            Agent::new(open(&release, dry_run), release.segments.clone(), opening)
         };
         for (which, marks, right) in replies {
             let count = release.segments.len();
@@ -982,7 +982,7 @@ proptest! {
                 6 => PushReply::Delivery(DeliveryEvent { destination, state: DeliveryState::Running }),
                 7 => PushReply::Done,
                 8 => PushReply::Mismatch,
-                9 => PushReply::Signature(Signed { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),
+                9 => PushReply::BlockSums(BlockSums { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),
                 10 => {
                     actions.extend(agent.offered(marks));
                     PushReply::WantNames

@@ -11,7 +11,7 @@ use ground::faults::{Fault, Faulty};
 use ground::ids::ChunkId;
 use protocol::wire::{Answer, Operation};
 use whit::agent::Receipt;
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::restore::ChunkSource;
 use whit::store::{Options, Store};
 
@@ -253,7 +253,7 @@ async fn flip_and_heal(which: usize) {
 
     let receipt = assert_heals(&world).await;
     assert!(receipt.chunks.unseen > 0 && receipt.chunks.unseen < receipt.chunks.total, "{receipt:?}");
-    let to_web = Order { destinations: vec![web()], ..order("app", &world.path("tree")) };
+    let to_web = PushOptions { destinations: vec![web()], ..order("app", &world.path("tree")) };
     let healed = push_as(world.access(), &to_web).await.expect("pushed");
     delivered(&healed.delivered);
     assert_same(&world.path("tree"), &fs::canonicalize(world.path("web/current")).expect("a copy"));

@@ -7,7 +7,7 @@ use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::{ChunkId, ReleaseId};
 use ground::limits::STRANGER_TRIES_MAX;
-use protocol::wire::{FromAgent, Marks, Open, Operation, PushReply, SegmentBatch, Told};
+use protocol::wire::{FromAgent, ManifestForm, Marks, Open, Operation, PushReply, SegmentBatch};
 use whit::agent::{Access, Error, Session};
 use whit::net::link;
 
@@ -26,7 +26,7 @@ fn standing(number: u64) -> Operation {
         shape: Shape::Tree,
         totals: Totals::default(),
         segments: 1,
-        told: Told::Short(Vec::new()),
+        manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
     })
 }
@@ -128,7 +128,7 @@ async fn what_pushes_hold_in_memory_is_shared_by_the_users() {
     within(async {
         let session = session(&eve).await;
         let Operation::Push(open) = standing(0) else { unreachable!("it is a push") };
-        let open = Operation::Push(Open { told: Told::Growing, segments: 0, ..open });
+        let open = Operation::Push(Open { manifest: ManifestForm::Growing, segments: 0, ..open });
         let (mut sender, mut receiver) = session.request(&open).await.expect("sent");
         let mut messages = 0;
         let refusal = loop {

@@ -4,7 +4,7 @@ use ground::faults::{Fault, Faulty};
 use protocol::address::{Fingerprint, ProxyUrl};
 use protocol::token::{Action, TokenId};
 use protocol::wire::{Answer, Operation, Request};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 use whit::agent::{Access, Error, Session};
 use whit::net::identity::Identity;
 use whit::net::link;
@@ -98,7 +98,7 @@ async fn a_token_allows_what_it_names_and_nothing_else() {
         push_as(&narrow, &order("web-1", &tree)).await.expect("allowed");
         let error = push_as(&narrow, &order("api", &tree)).await.expect_err("another application");
         assert_denied(&error, "`api`");
-        let to_web = Order { destinations: vec![web()], ..order("web-1", &tree) };
+        let to_web = PushOptions { destinations: vec![web()], ..order("web-1", &tree) };
         assert_denied(&push_as(&narrow, &to_web).await.expect_err("another destination"), "`web`");
         let out = world.path("out");
         assert_denied(&pull_as(&narrow, "web-1", &out, false).await.expect_err("no pull"), "pull");

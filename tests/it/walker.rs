@@ -12,8 +12,10 @@ use format::manifest::shorten;
 use format::record::Record;
 use ground::ids::ChunkId;
 use ground::monitor::Silent;
-use protocol::push::{Action, Agent, Chunks, Segments, Telling};
-use protocol::wire::{Batch, FromAgent, Marks, Open, Operation, PushReply, Request, SegmentBatch, Told};
+use protocol::push::{Action, Agent, Chunks, Opening, Segments};
+use protocol::wire::{
+    Batch, FromAgent, ManifestForm, Marks, Open, Operation, PushReply, Request, SegmentBatch,
+};
 use whit::agent::Access;
 use whit::agent::scan::{Located, Scan, Selection, scan};
 use whit::net::link::{self, Connection, Receiver, Sender};
@@ -61,10 +63,10 @@ impl Walker {
             shape: scan.root.shape,
             totals: scan.root.totals,
             segments: u32::try_from(scan.segments.len()).expect("few"),
-            told: Told::Short(Vec::new()),
+            manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
         };
-        let (machine, open, first) = Agent::new(open, scan.segments.clone(), Telling::Short);
+        let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
         assert_eq!(first, [], "without a base the proxy speaks next");
         let connection = link::connect(&access.url, &link::Options::default()).await?;
         let (mut sender, receiver) = connection.open().await?;

@@ -15,7 +15,7 @@ use protocol::token::{Action, Grant, Pattern};
 use protocol::wire::{Answer, Operation};
 use whit::agent;
 use whit::agent::pull::{PullOptions, Pulled, pull_tree};
-use whit::agent::push::{Order, push};
+use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Receipt, Session};
 use whit::delivery::destination::Directory;
 use whit::net::identity::Identity;
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Pushes as an order says.
-    pub async fn push_order(&self, order: &Order) -> Receipt {
+    pub async fn push_order(&self, order: &PushOptions) -> Receipt {
         push_as(&self.access, order).await.expect("pushed")
     }
 
@@ -187,17 +187,17 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
 }
 
 /// A plain order.
-pub fn order(app: &str, path: &Path) -> Order {
-    Order { threads: 2, ..Order::new(app.parse().expect("a name"), path.to_owned()) }
+pub fn order(app: &str, path: &Path) -> PushOptions {
+    PushOptions { threads: 2, ..PushOptions::new(app.parse().expect("a name"), path.to_owned()) }
 }
 
 /// Pushes over a connection of its own.
-pub async fn push_as(access: &Access, order: &Order) -> agent::Result<Receipt> {
+pub async fn push_as(access: &Access, order: &PushOptions) -> agent::Result<Receipt> {
     push_noted(access, order).await.0
 }
 
 /// Pushes over a connection of its own; also gives the notes.
-pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receipt>, Vec<String>) {
+pub async fn push_noted(access: &Access, order: &PushOptions) -> (agent::Result<Receipt>, Vec<String>) {
     let notes = Arc::new(Notes::default());
     let result = push_heard(access, order, Arc::clone(&notes) as _).await;
     let notes = notes.0.lock().expect("no panic").clone();
@@ -205,7 +205,11 @@ pub async fn push_noted(access: &Access, order: &Order) -> (agent::Result<Receip
 }
 
 /// Pushes over a connection of its own; `monitor` hears of it.
-pub async fn push_heard(access: &Access, order: &Order, monitor: Arc<dyn Monitor>) -> agent::Result<Receipt> {
+pub async fn push_heard(
+    access: &Access,
+    order: &PushOptions,
+    monitor: Arc<dyn Monitor>,
+) -> agent::Result<Receipt> {
     let result = async {
         let session = Session::open(access, &link::Options::default()).await?;
         let receipt = push(&session, order, &monitor).await;

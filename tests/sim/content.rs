@@ -6,7 +6,7 @@ use format::chunking::Profile;
 use format::manifest::{Builder, EntryPath, Item, NodeRef, Root, Segment, Shape};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::{AppName, ChunkId, ReleaseId};
-use protocol::wire::{Open, Told};
+use protocol::wire::{ManifestForm, Open};
 
 use crate::random::Random;
 
@@ -93,7 +93,7 @@ impl Build {
             shape: self.root.shape,
             totals: self.root.totals,
             segments: u32::try_from(self.nodes.len()).expect("few"),
-            told: Told::Short(Vec::new()),
+            manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use protocol::push::{Action, Agent, Chunks, Proxy, Telling, Window};
+use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Window};
 use protocol::wire::{FromAgent, Operation, PushReply, Request};
 use whit::net::identity::Identity;
 use whit::net::link::{Connection, Listener, Options, Replies, connect_over, replies};
@@ -67,7 +67,7 @@ async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, Str
 async fn push(connection: &Connection, window: Window, build: &Build, pool: &Pool) -> Result<usize, String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
-    let (mut machine, open, _) = Agent::with_window(window, open, build.nodes.clone(), Telling::Short);
+    let (mut machine, open, _) = Agent::with_window(window, open, build.nodes.clone(), Opening::Short);
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     sender.send(&Request::new("", &Operation::Push(open))).await.map_err(|error| told(&error))?;
     let (said, mut backlog) = replies();
@@ -81,7 +81,7 @@ async fn push(connection: &Connection, window: Window, build: &Build, pool: &Poo
     });
     let mut signatures = 0;
     while let Some(reply) = backlog.next().await {
-        signatures += usize::from(matches!(reply, PushReply::Signature(_)));
+        signatures += usize::from(matches!(reply, PushReply::BlockSums(_)));
         let mut actions = machine.receive(reply).map_err(|error| told(&error))?;
         while !actions.is_empty() {
             match actions.remove(0) {

@@ -1,7 +1,7 @@
 //! Whole pushes over QUIC on a simulated network, in virtual time.
 //!
 //! The roles of agent and proxy work on threads, which stop tokio's paused clock; so both halves of a
-//! push are driven here by small loops over the link's own streams, on a shelf in memory.
+//! push are driven here by small loops over the link's own streams, on a view in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
-use protocol::push::{Action, Agent, Chunks, Proxy, Telling};
+use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
 use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
-use protocol::{Proposal, Shelf};
+use protocol::{Proposal, SpaceView};
 use whit::net::identity::Identity;
 use whit::net::link::{Connection, Counters, Listener, Options, connect_over};
 
@@ -50,7 +50,7 @@ impl Memory {
     }
 }
 
-impl Shelf for Memory {
+impl SpaceView for Memory {
     fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         Ok(None)
     }
@@ -154,7 +154,7 @@ async fn serve(mut listener: Listener) -> Result<Memory, String> {
 async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(), String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
-    let (mut machine, open, first) = Agent::new(open, build.nodes.clone(), Telling::Short);
+    let (mut machine, open, first) = Agent::new(open, build.nodes.clone(), Opening::Short);
     assert_eq!(first, [], "without a base the proxy speaks next");
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     let request = Request::new("", &Operation::Push(open));

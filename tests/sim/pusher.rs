@@ -1,4 +1,4 @@
-//! One simulated push: both state machines, the proxy's real shelf, and the messages between them.
+//! One simulated push: both state machines, the proxy's real view, and the messages between them.
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -11,10 +11,10 @@ use ground::faults::Fault;
 use ground::ids::{AppName, ChunkId};
 use protocol::Error;
 use protocol::likeness::prefix_of;
-use protocol::push::{Action, Agent, Chunks, Proxy, Segments, Telling};
+use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Segments};
 use protocol::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span};
 use whit::net::link::{Backlog, replies};
-use whit::proxy::SpaceShelf;
+use whit::proxy::StoreView;
 use whit::store::Store;
 
 use crate::content::{Build, Pool};
@@ -43,7 +43,7 @@ pub struct Pusher {
     open: Option<Open>,
     agent: Agent,
     proxy: Option<Proxy>,
-    shelf: SpaceShelf,
+    view: StoreView,
     stored: Backlog,
     to_proxy: VecDeque<FromAgent>,
     to_agent: VecDeque<PushReply>,
@@ -72,8 +72,8 @@ impl Pusher {
         dry_run: bool,
     ) -> Self {
         let open = Open { dry_run, ..build.open(app.clone()) };
-        let telling = base.map_or(Telling::Short, |base| Telling::Base(base.release, base.nodes.clone()));
-        let (agent, open, begin) = Agent::new(open, build.nodes.clone(), telling);
+        let opening = base.map_or(Opening::Short, |base| Opening::Base(base.release, base.nodes.clone()));
+        let (agent, open, begin) = Agent::new(open, build.nodes.clone(), opening);
         let (replies, stored) = replies();
         let user = "sim".parse().expect("a name");
         Self {
@@ -84,7 +84,7 @@ impl Pusher {
             open: Some(open),
             agent,
             proxy: None,
-            shelf: SpaceShelf::new(Arc::clone(store), app.clone(), user, 1, replies),
+            view: StoreView::new(Arc::clone(store), app.clone(), user, 1, replies),
             stored,
             to_proxy: VecDeque::new(),
             to_agent: VecDeque::new(),
@@ -132,7 +132,7 @@ impl Pusher {
 
     fn step_of_proxy(&mut self) -> Result<Stepped, String> {
         let replies = if let Some(open) = self.open.take() {
-            Proxy::open(open, &mut self.shelf).map(|(proxy, replies)| {
+            Proxy::open(open, &mut self.view).map(|(proxy, replies)| {
                 self.proxy = Some(proxy);
                 replies
             })
@@ -140,11 +140,11 @@ impl Pusher {
             let message = self.to_proxy.pop_front().expect("the caller looked");
             self.count(&message);
             let proxy = self.proxy.as_mut().expect("it was opened first");
-            proxy.receive(message, &mut self.shelf)
+            proxy.receive(message, &mut self.view)
         };
         let replies = match replies {
             Ok(replies) => replies,
-            Err(Error::Shelf(refusal)) if refusal.fault == Fault::Retry && self.lapsed => {
+            Err(Error::Space(refusal)) if refusal.fault == Fault::Retry && self.lapsed => {
                 return Ok(Stepped::Again);
             }
             Err(error) => return Err(self.tell(&format!("the proxy refused: {error}"))),
@@ -184,7 +184,7 @@ impl Pusher {
             | FromAgent::Proof(_)
             | FromAgent::Renew(_)
             | FromAgent::Commit
-            | FromAgent::Offer(_) => {}
+            | FromAgent::RecordQuery(_) => {}
         }
     }
 
@@ -230,7 +230,7 @@ impl Pusher {
                     }
                     actions.extend(self.agent.chunks_sent());
                 }
-                Action::Prove { .. } => unreachable!("the shelf lets everything be read"),
+                Action::Prove { .. } => unreachable!("the view lets everything be read"),
                 Action::Finish => self.answered = true,
                 Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
             }

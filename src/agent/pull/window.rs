@@ -10,7 +10,7 @@ use crate::store::{Store, StoreReader};
 use format::manifest::{self, NodeRef, Reference, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
-use protocol::transfer::{Complete, WaitingRoom};
+use protocol::transfer::{Complete, Incomplete};
 use protocol::wire::Marks;
 
 /// Segments whose chunks were asked for, and which chunks come.
@@ -22,7 +22,7 @@ pub(super) struct Window {
 /// What is on its way, and who waits for it.
 #[derive(Default)]
 pub(super) struct Awaited {
-    room: WaitingRoom,
+    room: Incomplete,
     /// Chunks that segments in full name.
     asked: HashSet<ChunkId>,
     /// Segments that became whole and are not kept yet.

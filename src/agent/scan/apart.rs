@@ -22,7 +22,7 @@ use recode::archive::{self, HEAD_BYTES_MAX, begins_archive};
 use recode::archive::{
     LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart,
 };
-use recode::codec::Turns;
+use recode::codec::Permits;
 
 /// 16 KiB: a smaller archive is one chunk or two.
 const ARCHIVE_BYTES_MIN: u64 = 16 * 1024;
@@ -44,7 +44,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct Archives {
     folder: PathBuf,
     bytes_left: AtomicU64,
-    turns: Arc<Turns>,
+    turns: Arc<Permits>,
 }
 
 impl Archives {
@@ -122,7 +122,7 @@ impl<'a> Taker<'a> {
     /// Takes `file` apart, where it is an archive of `size` bytes that comes together again; gives its chunks.
     ///
     /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger;
-    /// for xz and zstd what [`Turns`] allow. Time: two times what encoding it takes.
+    /// for xz and zstd what [`Permits`] allow. Time: two times what encoding it takes.
     pub fn take(
         &mut self,
         file: &File,

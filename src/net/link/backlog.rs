@@ -166,10 +166,10 @@ impl Backlog {
 mod tests {
     use super::*;
     use ground::limits::{ANSWER_SIGNED_MAX, PUSH_STEPS_OPEN};
-    use protocol::wire::Signed;
+    use protocol::wire::BlockSums;
 
     fn signature(bytes: usize) -> PushReply {
-        PushReply::Signature(Signed { region: 0, first: 0, chunks: 1, rule: 0, signature: vec![0; bytes] })
+        PushReply::BlockSums(BlockSums { region: 0, first: 0, chunks: 1, rule: 0, signature: vec![0; bytes] })
     }
 
     #[test]

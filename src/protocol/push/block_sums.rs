@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::likeness::{Edges, Likeness, Older};
 use crate::transfer::{Region, Regions};
-use crate::wire::{PushReply, Signed, Sketches};
-use crate::{Error, Shelf};
+use crate::wire::{BlockSums, PushReply, Sketches};
+use crate::{Error, SpaceView};
 use delta::compression::{Compressor, LEVEL_FAST};
 use delta::rsync::{self, Geometry, Signature};
 use delta::similar::Rule;
@@ -96,14 +96,14 @@ impl Signer {
         segments: &[Option<NodeRef>],
         new: &[Arrived],
         edges: &Edges,
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<Vec<Likeness>, Error> {
         if base.is_empty() {
             return Ok(Vec::new());
         }
         let mut read = |node: &NodeRef| {
             let mut bytes = Vec::new();
-            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+            view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
             Ok::<_, Error>(bytes)
         };
         if self.older.is_none() {
@@ -130,8 +130,8 @@ impl Signer {
         &mut self,
         likenesses: Vec<Likeness>,
         asked: &HashMap<(u32, u32), usize>,
-        shelf: &mut impl Shelf,
-    ) -> Vec<Signed> {
+        view: &mut impl SpaceView,
+    ) -> Vec<BlockSums> {
         let (mut signed, mut room) = (Vec::new(), Room::default());
         for likeness in likenesses {
             let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
@@ -139,14 +139,14 @@ impl Signer {
             let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
             let Likeness { chunks: basis, rule, edits, .. } = likeness;
             let alike = Alike { basis, rule, edits };
-            signed.extend(self.sign_one(first..first + chunks, alike, &mut room, shelf));
+            signed.extend(self.sign_one(first..first + chunks, alike, &mut room, view));
         }
         signed
     }
 
     /// Says, once, that content can be found by sketches, where there are any.
-    pub fn want_sketches(&mut self, shelf: &mut impl Shelf) -> Option<PushReply> {
-        if self.told || !shelf.has_sketches() {
+    pub fn want_sketches(&mut self, view: &mut impl SpaceView) -> Option<PushReply> {
+        if self.told || !view.has_sketches() {
             return None;
         }
         self.told = true;
@@ -154,7 +154,7 @@ impl Signer {
     }
 
     /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
-    pub fn alike(&mut self, sketches: &Sketches, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    pub fn alike(&mut self, sketches: &Sketches, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let limit = Error::Limit { what: "sketches", max: SKETCHES_MAX };
         let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);
         let sketches = sketches.open(left).ok_or(limit)?;
@@ -162,12 +162,12 @@ impl Signer {
         let (mut replies, mut room) = (Vec::new(), Room::default());
         let mut run: Option<(Range<usize>, Alike)> = None;
         for (place, sketch) in sketches {
-            let Some((short, shared)) = shelf.most_similar(&sketch) else { continue };
-            let [Some(chunk)] = shelf.find(&[Reference::Short(short)]).map_err(Error::Shelf)?[..] else {
+            let Some((short, shared)) = view.most_similar(&sketch) else { continue };
+            let [Some(chunk)] = view.find(&[Reference::Short(short)]).map_err(Error::Space)?[..] else {
                 continue;
             };
             // A signature reveals something of what it signs.
-            if !shelf.may_read(&chunk).map_err(Error::Shelf)? {
+            if !view.may_read(&chunk).map_err(Error::Space)? {
                 continue;
             }
             let place = place as usize;
@@ -184,14 +184,14 @@ impl Signer {
                 _ => {
                     let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
                     if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
-                        let signed = self.sign_one(places, alike, &mut room, shelf);
-                        replies.extend(signed.map(PushReply::Signature));
+                        let signed = self.sign_one(places, alike, &mut room, view);
+                        replies.extend(signed.map(PushReply::BlockSums));
                     }
                 }
             }
         }
         if let Some((places, alike)) = run {
-            replies.extend(self.sign_one(places, alike, &mut room, shelf).map(PushReply::Signature));
+            replies.extend(self.sign_one(places, alike, &mut room, view).map(PushReply::BlockSums));
         }
         replies.push(PushReply::Alike);
         Ok(replies)
@@ -204,8 +204,8 @@ impl Signer {
         places: Range<usize>,
         alike: Alike,
         room: &mut Room,
-        shelf: &mut impl Shelf,
-    ) -> Option<Signed> {
+        view: &mut impl SpaceView,
+    ) -> Option<BlockSums> {
         if room.signatures == 0 {
             return None;
         }
@@ -217,7 +217,7 @@ impl Signer {
         self.chunks += alike.basis.len();
         let mut basis = Vec::with_capacity(bytes);
         // A damaged basis costs the delta, not the push.
-        if alike.basis.iter().any(|chunk| shelf.read(chunk, &mut basis).is_err()) {
+        if alike.basis.iter().any(|chunk| view.read(chunk, &mut basis).is_err()) {
             return None;
         }
         let signature = signature_of(&basis, alike.edits)?;
@@ -228,7 +228,7 @@ impl Signer {
         room.signatures -= 1;
         self.regions.insert(region, Region { chunks: alike.basis, geometry: signature.geometry() });
         let number = |value: usize| u32::try_from(value).expect("chunks of one batch are bounded");
-        Some(Signed {
+        Some(BlockSums {
             region,
             first: number(places.start),
             chunks: number(places.len()),

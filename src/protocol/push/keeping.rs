@@ -1,9 +1,9 @@
-//! What a push hands to the shelf, and what it takes from it by name.
+//! What a push hands to the view, and what it takes from it by name.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::wire::{short_name, unpack_names, unpack_short_names};
-use crate::{Error, Shelf};
+use crate::{Error, SpaceView};
 use delta::compression::Compressor;
 use delta::similar::Sketch;
 use format::manifest::{self, NodeRef};
@@ -20,7 +20,7 @@ pub(super) fn anew(
     lengths: &[u32],
     arrived: &[Option<ChunkRef>],
     compressor: &mut Compressor,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
 ) -> Result<(), Error> {
     let (mut chunks, mut bytes) = (Vec::new(), Vec::new());
     for (at, (length, chunk)) in (1..).zip(lengths.iter().zip(arrived)) {
@@ -36,7 +36,7 @@ pub(super) fn anew(
             bytes.clear();
             let chunks = std::mem::take(&mut chunks);
             let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
-            shelf.keep(frame).map_err(Error::Shelf)?;
+            view.keep(frame).map_err(Error::Space)?;
         }
     }
     Ok(())
@@ -47,25 +47,25 @@ pub(super) fn sketch(
     mut plain: &[u8],
     lengths: &[u32],
     arrived: &[Option<ChunkRef>],
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
 ) {
     let sketched = lengths.iter().zip(arrived).filter_map(|(length, chunk)| {
         let (part, rest) = plain.split_at(*length as usize);
         plain = rest;
         chunk.and_then(|chunk| Some((chunk.id.into(), Sketch::of(part)?)))
     });
-    shelf.sketch(sketched.collect());
+    view.sketch(sketched.collect());
 }
 
 /// Keeps segments, neighbours together.
 pub(super) fn segments(
     segments: &[Vec<u8>],
     compressor: &mut Compressor,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
 ) -> Result<(), Error> {
     for some in segments.chunks(FRAME_CHUNKS_MAX) {
         let frame = Frame::compress(FrameKind::Manifest, some.iter().map(Vec::as_slice), compressor);
-        shelf.keep(frame).map_err(Error::Shelf)?;
+        view.keep(frame).map_err(Error::Space)?;
     }
     Ok(())
 }
@@ -81,14 +81,14 @@ pub(super) struct Named {
 }
 
 /// The segments that names mean: short ones in the application's latest releases.
-pub(super) fn named(names: &[u8], is_full: bool, shelf: &mut impl Shelf) -> Result<Named, Error> {
+pub(super) fn named(names: &[u8], is_full: bool, view: &mut impl SpaceView) -> Result<Named, Error> {
     if is_full {
-        let segments = shelf.resolve(&unpack_names(names)?).map_err(Error::Shelf)?;
+        let segments = view.resolve(&unpack_names(names)?).map_err(Error::Space)?;
         return Ok(Named { segments, base: Vec::new(), others: Vec::new() });
     }
     let names: Vec<u32> = unpack_short_names(names)?;
     let (mut segments, mut most) = (vec![None; names.len()], 0);
-    let mut recent = shelf.recent().map_err(Error::Shelf)?;
+    let mut recent = view.recent().map_err(Error::Space)?;
     let mut best = 0;
     for (at, base) in recent.iter().enumerate() {
         let by_name: HashMap<u32, NodeRef> =
@@ -110,13 +110,13 @@ pub(super) fn choose_base(
     base: &mut Vec<NodeRef>,
     others: Vec<Vec<NodeRef>>,
     known: &HashSet<ChunkRef>,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
 ) {
     let mut shared = |segments: &[NodeRef]| {
         let (mut bytes, mut left) = (0, known.clone());
         for node in segments.iter().take(LOOKED_AT_MAX) {
             let mut segment = Vec::new();
-            shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).ok()?;
+            view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).ok()?;
             let chunks = manifest::segment_chunks(&segment).ok()?;
             let found = chunks.iter().filter(|chunk| left.remove(*chunk));
             bytes += found.map(|chunk| u64::from(chunk.bytes)).sum::<u64>();

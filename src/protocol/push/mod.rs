@@ -1,7 +1,7 @@
 //! Both halves of a push as state machines without sockets, files or clocks.
 //!
 //! The [`Agent`] is told what the proxy says and answers with what to do next; the [`Proxy`] is told
-//! what the agent says and works on a [`Shelf`](crate::Shelf), its view of a space. Whatever order the peer chooses,
+//! what the agent says and works on a [`SpaceView`](crate::SpaceView), its view of a space. Whatever order the peer chooses,
 //! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
 
 mod keeping;
@@ -11,5 +11,5 @@ mod proving;
 mod agent;
 mod proxy;
 
-pub use agent::{Action, Agent, Chunks, Segments, Telling, Window};
+pub use agent::{Action, Agent, Chunks, Opening, Segments, Window};
 pub use proxy::Proxy;

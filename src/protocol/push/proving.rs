@@ -6,7 +6,7 @@ use serde_bytes::ByteArray;
 
 use super::block_sums::Arrived;
 use crate::wire::{Challenge, Marks, Possession, PushReply, Refusal};
-use crate::{Error, Shelf};
+use crate::{Error, SpaceView};
 use format::recipe::ChunkRef;
 use ground::faults::Fault;
 use ground::ids::ChunkId;
@@ -65,7 +65,7 @@ impl Proving {
         segments: &mut [Arrived],
         offered: &Marks,
         dry_run: bool,
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
         let references: usize = segments.iter().map(|(_, _, _, known)| known.len()).sum();
         let mut offered = offered.iter();
@@ -75,7 +75,7 @@ impl Proving {
         for (place, known) in known.enumerate() {
             let is_offered = offered.next() == Some(true);
             let Some(chunk) = *known else { continue };
-            if self.own.contains(&chunk.id) || shelf.may_read(&chunk).map_err(Error::Shelf)? {
+            if self.own.contains(&chunk.id) || view.may_read(&chunk).map_err(Error::Space)? {
                 continue;
             }
             let length = u64::from(chunk.bytes);
@@ -84,7 +84,7 @@ impl Proving {
                 continue;
             }
             if bytes + length > PROOF_BYTES_MAX {
-                challenges.push(self.ask(&places, references, std::mem::take(&mut chunks), shelf)?);
+                challenges.push(self.ask(&places, references, std::mem::take(&mut chunks), view)?);
                 places.clear();
                 bytes = 0;
             }
@@ -95,7 +95,7 @@ impl Proving {
             chunks.push(chunk);
         }
         if !chunks.is_empty() {
-            challenges.push(self.ask(&places, references, chunks, shelf)?);
+            challenges.push(self.ask(&places, references, chunks, view)?);
         }
         Ok(challenges)
     }
@@ -105,29 +105,29 @@ impl Proving {
         places: &[usize],
         references: usize,
         chunks: Vec<ChunkRef>,
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<PushReply, Error> {
         let mut marks = vec![false; references];
         for place in places {
             marks[*place] = true;
         }
-        let nonce = shelf.nonce().map_err(Error::Shelf)?;
+        let nonce = view.nonce().map_err(Error::Space)?;
         self.unproven.push_back(Unproven { nonce, chunks });
         Ok(PushReply::Prove(Challenge::new(nonce, marks.into_iter().collect())))
     }
 
     /// Checks the agent's answer to the next challenge.
-    pub fn answered(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<bool, Error> {
+    pub fn answered(&mut self, proof: &ByteArray<32>, view: &mut impl SpaceView) -> Result<bool, Error> {
         let Unproven { nonce, chunks } = self.unproven.pop_front().ok_or(Error::OutOfTurn("Proof"))?;
         let mut possession = Possession::new(&nonce);
         let mut bytes = Vec::new();
         for chunk in &chunks {
             bytes.clear();
             // Damaged or gone: from now on it counts as missing.
-            shelf.read(chunk, &mut bytes).map_err(|refusal| {
+            view.read(chunk, &mut bytes).map_err(|refusal| {
                 let hint = Some("push again: only that content is sent".to_owned());
                 let text = format!("content that the push counted on is gone: {}", refusal.text);
-                Error::Shelf(Refusal { fault: Fault::Retry, text, hint })
+                Error::Space(Refusal { fault: Fault::Retry, text, hint })
             })?;
             possession.add(&bytes);
         }

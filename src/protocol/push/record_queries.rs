@@ -6,8 +6,8 @@ use std::sync::PoisonError;
 
 use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
 use crate::transfer::{Answered, read_chunks};
-use crate::wire::{FileAnswer, FileOffer, PushReply, Span};
-use crate::{Error, Shelf};
+use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
+use crate::{Error, SpaceView};
 use delta::relink::{Index, Level, Offer, Records, normalise_basis};
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
@@ -34,7 +34,7 @@ pub(super) struct Offers {
     names: HashMap<u32, Vec<u8>>,
     answered: HashMap<u32, Answered>,
     /// What the next segments list of offered files.
-    next: Vec<FileOffer>,
+    next: Vec<RecordQuery>,
     names_left: usize,
     basis_left: u64,
     segments_left: usize,
@@ -59,7 +59,7 @@ impl Offers {
     ///
     /// # Errors
     /// Too many of either, names after a file's last, or a file twice before the same segments.
-    pub fn take(&mut self, mut offer: FileOffer) -> Result<(), Error> {
+    pub fn take(&mut self, mut offer: RecordQuery) -> Result<(), Error> {
         let names = std::mem::take(&mut offer.names);
         let limit = Error::Limit { what: "bytes of offers", max: OFFER_BYTES_MAX };
         self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
@@ -108,7 +108,7 @@ impl Offers {
         likenesses: &mut Vec<Likeness>,
         listed: &Listed,
         base: &[NodeRef],
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Vec<PushReply> {
         let mut replies = Vec::new();
         for offer in std::mem::take(&mut self.next) {
@@ -125,12 +125,12 @@ impl Offers {
                 let best = alike.into_iter().max_by_key(|likeness| likeness.new.len());
                 let best = best.filter(|_| missing * 4 > range.len()).map(|best| best.basis);
                 let Some((answer, chunks)) =
-                    best.and_then(|best| self.look_at(&best, &listed.about(&range), &names, base, shelf))
+                    best.and_then(|best| self.look_at(&best, &listed.about(&range), &names, base, view))
                 else {
                     continue;
                 };
                 self.answered.insert(offer.file, Answered { names, chunks });
-                replies.push(PushReply::Answer(FileAnswer { file: offer.file, answer }));
+                replies.push(PushReply::RecordAnswer(RecordAnswer { file: offer.file, answer }));
             }
             if self.answered.contains_key(&offer.file) {
                 likenesses.retain(|likeness| !is_of(likeness));
@@ -147,16 +147,16 @@ impl Offers {
         new: &New,
         names: &[u8],
         base: &[NodeRef],
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
         let offer = Offer::decode(names).filter(|offer| !offer.names().is_empty())?;
-        let mut release = Base { segments: base, segments_left: &mut self.segments_left, shelf };
+        let mut release = Base { segments: base, segments_left: &mut self.segments_left, view };
         let Whole { chunks, .. } = Whole::like(basis, new, &mut release).ok()??;
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
         self.basis_left = self.basis_left.checked_sub(bytes)?;
-        let workshop = shelf.workshop();
+        let workshop = view.workshop();
         let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = read_chunks(&chunks, shelf)?;
+        let old = read_chunks(&chunks, view)?;
         let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
         let (answer, places) = Index::new(parts, records).answer(Level::Records, &offer);
@@ -199,7 +199,7 @@ impl Listed {
     }
 
     /// Those of a file that is offered.
-    fn range(&self, offer: &FileOffer) -> Option<Range<usize>> {
+    fn range(&self, offer: &RecordQuery) -> Option<Range<usize>> {
         let begin = self.number(offer.segment, offer.first)?;
         Some(begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
     }
@@ -216,10 +216,10 @@ impl Listed {
 struct Base<'a, S> {
     segments: &'a [NodeRef],
     segments_left: &'a mut usize,
-    shelf: &'a mut S,
+    view: &'a mut S,
 }
 
-impl<S: Shelf> Release for Base<'_, S> {
+impl<S: SpaceView> Release for Base<'_, S> {
     type Error = Error;
 
     fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Error> {
@@ -227,14 +227,14 @@ impl<S: Shelf> Release for Base<'_, S> {
         *self.segments_left = left;
         let Some(node) = self.segments.get(place as usize) else { return Ok(None) };
         let mut bytes = Vec::new();
-        self.shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+        self.view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
         Ok(Some(bytes))
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
         let left = self.segments_left.checked_sub(SEGMENTS_OF_CHUNK);
         *self.segments_left = left.unwrap_or_default();
-        left.is_some() && self.shelf.read(chunk, out).is_ok()
+        left.is_some() && self.view.read(chunk, out).is_ok()
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    impl Shelf for Counting {
+    impl SpaceView for Counting {
         fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
             unreachable!("it is only read")
         }
@@ -305,16 +305,16 @@ mod tests {
     }
 
     /// The segments of one file, of `size` bytes by its entry, in chunks of `chunk_bytes`.
-    fn base_of(bytes: &[u8], size: u64, chunk_bytes: usize, shelf: &mut Counting) -> Vec<NodeRef> {
+    fn base_of(bytes: &[u8], size: u64, chunk_bytes: usize, view: &mut Counting) -> Vec<NodeRef> {
         let path = EntryPath::new("program").expect("a path");
         let mut items = vec![Item::File { path, mode: 0o755, size, recipe: Recipe::Chunks }];
-        items.extend(bytes.chunks(chunk_bytes).map(|chunk| Item::Chunk(shelf.add(chunk.to_vec()))));
+        items.extend(bytes.chunks(chunk_bytes).map(|chunk| Item::Chunk(view.add(chunk.to_vec()))));
         let segments = items.chunks(40).map(|items| {
             let mut bytes = vec![0x11];
             for item in items {
                 item.encode(&mut bytes);
             }
-            let node = shelf.add(bytes);
+            let node = view.add(bytes);
             NodeRef { id: node.id, bytes: node.bytes }
         });
         segments.collect()
@@ -322,7 +322,7 @@ mod tests {
 
     /// Offers a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
     /// the base's last segment. Gives how many were answered.
-    fn offer(count: u32, names: &[u8], base: &[NodeRef], shelf: &mut Counting, offers: &mut Offers) -> usize {
+    fn offer(count: u32, names: &[u8], base: &[NodeRef], view: &mut Counting, offers: &mut Offers) -> usize {
         let segment = u32::try_from(base.len() - 1).expect("few");
         let likeness = |number| Likeness {
             new: vec![(0, number)],
@@ -334,23 +334,29 @@ mod tests {
         };
         let mut likenesses: Vec<Likeness> = (0..count).map(likeness).collect();
         for file in 0..count {
-            let part =
-                FileOffer { file, segment: 0, first: file, chunks: 1, names: names.to_vec(), complete: true };
+            let part = RecordQuery {
+                file,
+                segment: 0,
+                first: file,
+                chunks: 1,
+                names: names.to_vec(),
+                complete: true,
+            };
             offers.take(part).expect("within bounds");
         }
         let listed = Listed::of(std::iter::once((0, &vec![None; count as usize][..])));
-        offers.answer(&mut likenesses, &listed, base, shelf).len()
+        offers.answer(&mut likenesses, &listed, base, view).len()
     }
 
     #[test]
     fn older_files_of_many_small_chunks_are_answered_until_their_bound() {
-        let mut shelf = Counting::default();
+        let mut view = Counting::default();
         let file = linked::link(&linked::Program { functions: 250, changed: None, shift: 0 });
-        let base = base_of(&file, file.len() as u64, 4, &mut shelf);
+        let base = base_of(&file, file.len() as u64, 4, &mut view);
         let parts = normalise_basis(&file).expect("an executable");
         let names = Offer::new(Records::new(&parts).hashes()).encode();
         let mut offers = Offers::default();
-        let answered = offer(40, &names, &base, &mut shelf, &mut offers);
+        let answered = offer(40, &names, &base, &mut view, &mut offers);
         let chunks: usize = offers.answered.values().map(|answered| answered.chunks.len()).sum();
         let most = usize::try_from(BASIS_BYTES_MAX / CHUNK_BYTES_COUNTED).expect("half a million");
         assert!(chunks <= most && answered > 0 && answered < 40, "{answered} of 40, {chunks} chunks");
@@ -358,13 +364,13 @@ mod tests {
 
     #[test]
     fn segments_that_lead_to_no_file_are_read_until_their_bound() {
-        let mut shelf = Counting::default();
+        let mut view = Counting::default();
         let bytes: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
-        let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut shelf);
+        let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut view);
         let names = Offer::new([&blake3::hash(b"a record")]).encode();
-        let answered = offer(400, &names, &base, &mut shelf, &mut Offers::default());
+        let answered = offer(400, &names, &base, &mut view, &mut Offers::default());
         assert_eq!(answered, 0);
         assert!(base.len() * 400 > SEGMENTS_READ_MAX, "or it shows nothing");
-        assert!(shelf.reads <= SEGMENTS_READ_MAX, "{} segments read", shelf.reads);
+        assert!(view.reads <= SEGMENTS_READ_MAX, "{} segments read", view.reads);
     }
 }

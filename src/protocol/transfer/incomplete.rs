@@ -39,10 +39,10 @@ pub struct Complete {
 /// What is held of a reference beside its segment: the chunk, and who waits for it.
 const REFERENCE_BYTES: usize = 160;
 
-/// The segments and chunks that a push still waits for. Memory: [`WaitingRoom::held_bytes`], and of the references alone
+/// The segments and chunks that a push still waits for. Memory: [`Incomplete::held_bytes`], and of the references alone
 /// no more than is bounded.
 #[derive(Debug, Default)]
-pub struct WaitingRoom {
+pub struct Incomplete {
     segments: HashMap<u32, Waiting>,
     /// Who waits for each, and the length that a segment gives it, where it is named in full.
     asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
@@ -50,7 +50,7 @@ pub struct WaitingRoom {
     held_bytes: usize,
 }
 
-impl WaitingRoom {
+impl Incomplete {
     /// Bytes of memory, about.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_segment_is_complete_with_the_last_of_its_chunks_and_each_is_asked_for_once() {
-        let mut room = WaitingRoom::default();
+        let mut room = Incomplete::default();
         let [one, two, three] = [1, 2, 3].map(chunk);
         let (asked, complete) = room.enter(0, thin(&[one, two, one]), vec![None; 3]).expect("in bounds");
         assert_eq!((asked, complete.is_none()), (vec![true, true, false], true));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_named_in_full_is_taken_as_nothing_else() {
-        let mut room = WaitingRoom::default();
+        let mut room = Incomplete::default();
         let full = Thin::decode(&segment(&[chunk(1)])).expect("a segment");
         room.enter(0, full, vec![None]).expect("in bounds");
         let other = ChunkRef { bytes: 2, ..chunk(1) };
@@ -214,7 +214,7 @@ mod tests {
             Item::Directory { path, mode: 0o755 }.encode(&mut bytes);
         }
         Item::Chunk(chunk(1)).encode(&mut bytes);
-        let mut room = WaitingRoom::default();
+        let mut room = Incomplete::default();
         room.enter(0, Thin::decode(&bytes).expect("a segment"), vec![None]).expect("in bounds");
         let least = 1000 * (size_of::<Item>() + 4);
         assert!(room.held_bytes() >= least.max(8 * bytes.len()), "{} of {}", room.held_bytes(), bytes.len());
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut room = WaitingRoom::default();
+        let mut room = Incomplete::default();
         let chunks: Vec<ChunkRef> = (0..40).map(chunk).collect();
         let places = u32::try_from(PUSH_CHUNKS_IN_FLIGHT / 40).expect("few");
         for place in 0..places {

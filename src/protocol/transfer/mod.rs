@@ -4,6 +4,6 @@ mod parcel;
 mod relinked;
 mod incomplete;
 
-pub use incomplete::{Complete, WaitingRoom};
+pub use incomplete::{Complete, Incomplete};
 pub use parcel::{Parcels, Region, Regions, open as open_parcel, read_spans};
 pub use relinked::{Answered, make as make_executable, open_kept, open_records, read_chunks};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::wire::{Basis, Parcel, ParcelError, Section, Span};
-use crate::{Error, Shelf};
+use crate::{Error, SpaceView};
 use delta::compression::{self, Codec, Decompressor};
 use delta::patch;
 use delta::rsync::{Delta, Geometry};
@@ -80,13 +80,13 @@ pub type Regions = HashMap<u32, Region>;
 /// Decodes a whole parcel into `plain`. The basis' chunks are those of `base`, segment by segment, or of `regions`.
 ///
 /// # Errors
-/// [`Error::Parcel`] where it does not decode, [`Error::Mismatch`] or [`Error::Shelf`] where its basis cannot be read.
+/// [`Error::Parcel`] where it does not decode, [`Error::Mismatch`] or [`Error::Space`] where its basis cannot be read.
 pub fn open(
     parcel: &Parcel,
     payload: &[u8],
     base: &[NodeRef],
     regions: &Regions,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let bytes = parcel.plain_bytes()?;
@@ -94,9 +94,9 @@ pub fn open(
     match &parcel.basis {
         Basis::None => {}
         Basis::Prefix(spans) | Basis::Patch(spans) => {
-            read_spans(spans, base, PARCEL_BASIS_MAX, shelf, &mut prefix)?;
+            read_spans(spans, base, PARCEL_BASIS_MAX, view, &mut prefix)?;
         }
-        Basis::Signed(sections) => return open_signed(parcel, sections, payload, regions, shelf, plain),
+        Basis::BlockSums(sections) => return open_signed(parcel, sections, payload, regions, view, plain),
         Basis::Executable(..) | Basis::Records(..) => return Err(Error::OutOfTurn("an executable")),
     }
     if let Basis::Patch(_) = &parcel.basis {
@@ -132,7 +132,7 @@ fn open_signed(
     sections: &[Section],
     payload: &[u8],
     regions: &Regions,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let (mut stretches, mut literal_bytes) = (Vec::new(), 0);
@@ -148,7 +148,7 @@ fn open_signed(
             if bases.len() + chunk.bytes as usize > PARCEL_BASIS_MAX {
                 return Err(Error::Limit { what: "bytes of a basis", max: PARCEL_BASIS_MAX });
             }
-            shelf.read(chunk, &mut bases).map_err(Error::Shelf)?;
+            view.read(chunk, &mut bases).map_err(Error::Space)?;
         }
         let basis = begin..bases.len();
         let mut encoded = section.delta.as_slice();
@@ -203,11 +203,11 @@ pub fn read_spans(
     spans: &[Span],
     base: &[NodeRef],
     bytes_max: usize,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut segments_left = SPAN_SEGMENTS_MAX;
-    spans.iter().try_for_each(|span| read_span(*span, base, bytes_max, &mut segments_left, shelf, out))
+    spans.iter().try_for_each(|span| read_span(*span, base, bytes_max, &mut segments_left, view, out))
 }
 
 fn read_span(
@@ -215,7 +215,7 @@ fn read_span(
     base: &[NodeRef],
     bytes_max: usize,
     segments_left: &mut usize,
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut left = span.count as usize;
@@ -228,14 +228,14 @@ fn read_span(
             .checked_sub(1)
             .ok_or(Error::Limit { what: "segments of a basis", max: SPAN_SEGMENTS_MAX })?;
         let mut bytes = Vec::new();
-        shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Shelf)?;
+        view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
         let chunks = manifest::segment_chunks(&bytes)?;
         let taken = chunks.get(first..).unwrap_or_default();
         for chunk in taken.iter().take(left) {
             if out.len() + chunk.bytes as usize > bytes_max {
                 return Err(Error::Limit { what: "bytes of a basis", max: bytes_max });
             }
-            shelf.read(chunk, out).map_err(Error::Shelf)?;
+            view.read(chunk, out).map_err(Error::Space)?;
         }
         left -= taken.len().min(left);
         first = 0;

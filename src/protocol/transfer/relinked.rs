@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use super::parcel::read_spans;
 use crate::wire::{Cut, Parcel, Span};
-use crate::{Error, Shelf};
+use crate::{Error, SpaceView};
 use delta::relink::{Index, Kept, Level, Offer, Payload, Records, normalise_basis, rebuild};
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
@@ -24,7 +24,7 @@ pub struct Answered {
 
 /// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 4 times the larger file, within the shelf's workshop. Time: in proportion to the older file, which is at
+/// Memory: 4 times the larger file, within the view's workshop. Time: in proportion to the older file, which is at
 /// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
 ///
 /// # Errors
@@ -35,10 +35,10 @@ pub fn open_kept(
     cuts: &[Cut],
     payload: &[u8],
     base: &[NodeRef],
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let workshop = shelf.workshop();
+    let workshop = view.workshop();
     let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
     let mut old = Vec::new();
     let chunks = spans.iter().fold(0, |chunks: usize, span| chunks.saturating_add(span.count as usize));
@@ -47,7 +47,7 @@ pub fn open_kept(
     }
     let bytes_max =
         parcel.plain_bytes()?.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
-    read_spans(spans, base, bytes_max, shelf, &mut old)?;
+    read_spans(spans, base, bytes_max, view, &mut old)?;
     make(old, parcel, cuts, payload, plain)
 }
 
@@ -71,7 +71,7 @@ pub fn make(
 
 /// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 4 times the larger file, within the shelf's workshop.
+/// Memory: 4 times the larger file, within the view's workshop.
 ///
 /// # Errors
 /// [`Error::OutOfTurn`] for records that were not answered, else [`Error::Mismatch`].
@@ -80,14 +80,14 @@ pub fn open_records(
     answered: Option<Answered>,
     cuts: &[Cut],
     payload: &[u8],
-    shelf: &mut impl Shelf,
+    view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
-    let workshop = shelf.workshop();
+    let workshop = view.workshop();
     let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
     let mut made = || {
-        let old = read_chunks(&answered.chunks, shelf)?;
+        let old = read_chunks(&answered.chunks, view)?;
         let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
         let index = Index::new(parts, records);
@@ -98,9 +98,9 @@ pub fn open_records(
 }
 
 /// The bytes of chunks that follow one another; none where one is damaged, which costs the method, not the push.
-pub fn read_chunks(chunks: &[ChunkRef], shelf: &mut impl Shelf) -> Option<Vec<u8>> {
+pub fn read_chunks(chunks: &[ChunkRef], view: &mut impl SpaceView) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    chunks.iter().try_for_each(|chunk| shelf.read(chunk, &mut bytes)).ok()?;
+    chunks.iter().try_for_each(|chunk| view.read(chunk, &mut bytes)).ok()?;
     Some(bytes)
 }
 

@@ -19,7 +19,7 @@ pub use batch::{
 };
 pub use head::RequestHead;
 pub use marks::Marks;
-pub use parcel::{Basis, Cut, FileAnswer, FileOffer, Parcel, ParcelError, Section, Signed, Span};
+pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};
 pub use possession::{Challenge, Possession};
 pub use query::{
     Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
@@ -182,14 +182,14 @@ pub struct Open {
     /// How many segments the manifest has.
     pub segments: u32,
     /// How the segments are told.
-    pub told: Told,
+    pub manifest: ManifestForm,
     /// Negotiate only: nothing is stored.
     pub dry_run: bool,
 }
 
 /// How a push tells which segments its manifest has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
+pub enum ManifestForm {
     /// By those of a release that the agent remembers; the new ones follow at once.
     Base {
         /// The release.
@@ -226,7 +226,8 @@ pub enum FromAgent {
     /// The input is read: this is all of it.
     Grown(Grown),
     /// Which records an executable has that the next `Segments` lists, or goes on to list.
-    Offer(FileOffer),
+    #[serde(rename = "Offer")]
+    RecordQuery(RecordQuery),
     /// The next of the wanted segments, in order.
     Segments(SegmentBatch),
     /// What chunks are like that the last `Missing`s marked and nothing was signed for.
@@ -252,7 +253,7 @@ impl FromAgent {
         match self {
             Self::Names(_) => "Names",
             Self::Grown(_) => "Grown",
-            Self::Offer(_) => "Offer",
+            Self::RecordQuery(_) => "RecordQuery",
             Self::Segments(_) => "Segments",
             Self::Sketches(_) => "Sketches",
             Self::Chunks(_) => "Chunks",
@@ -271,17 +272,20 @@ pub enum PushReply {
     /// The release is unknown, and so is its base, if any: send the segments' names.
     WantNames,
     /// There is a release before this one: executables may be sent by their records.
-    WantOffers,
+    #[serde(rename = "WantOffers")]
+    WantRecordQueries,
     /// The space has sketches, and there is no other basis for some chunks that are missing: they may be sketched.
     WantSketches,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),
     /// Which records of an offered file the proxy has, before the `Missing` for its first chunks; without one, the
     /// file is sent as others are.
-    Answer(FileAnswer),
+    #[serde(rename = "Answer")]
+    RecordAnswer(RecordAnswer),
     /// Older content that some of the chunks resemble that the next `Missing` marks, or the one that the next `Alike` is
     /// about.
-    Signature(Signed),
+    #[serde(rename = "Signature")]
+    BlockSums(BlockSums),
     /// For one `Sketches`: all that is like them was signed.
     Alike,
     /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the agent read
@@ -409,11 +413,11 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("could not write a: {source}")]
-    struct Told {
+    struct ManifestForm {
         source: std::io::Error,
     }
 
-    impl Faulty for Told {
+    impl Faulty for ManifestForm {
         fn fault(&self) -> Fault {
             Fault::of_io(&self.source)
         }
@@ -421,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_refusal_tells_each_cause_once() {
-        let refusal = Refusal::of(&Told { source: std::io::Error::other("no room") });
+        let refusal = Refusal::of(&ManifestForm { source: std::io::Error::other("no room") });
         assert_eq!(refusal.text, "could not write a: no room");
     }
 }

@@ -70,7 +70,8 @@ pub enum Basis {
     Patch(Vec<Span>),
     /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
     /// copy, in order, is the prefix of the zstd frame.
-    Signed(Vec<Section>),
+    #[serde(rename = "Signed")]
+    BlockSums(Vec<Section>),
     /// An older executable that both sides have: the payload makes a whole new file
     /// ([`Kept`](delta::relink::Kept)), of which the chunks are cuts.
     Executable(Vec<Span>, Vec<Cut>),
@@ -104,7 +105,7 @@ pub struct Section {
 
 /// What a proxy says of older content that missing chunks resemble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signed {
+pub struct BlockSums {
     /// The region's number, from 0.
     pub region: u32,
     /// The first of the chunks, among those that the `Missing` after this marks.
@@ -120,7 +121,7 @@ pub struct Signed {
 
 /// A part of what an agent tells of an executable in the segments that come next: which records it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileOffer {
+pub struct RecordQuery {
     /// The file's number, from 0.
     pub file: u32,
     /// The segment that lists the first of its chunks among those to come, by its place.
@@ -138,7 +139,7 @@ pub struct FileOffer {
 
 /// Which of the records of an offered file the proxy has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileAnswer {
+pub struct RecordAnswer {
     /// The file's number.
     pub file: u32,
     /// The answer ([`Answer::encode`](delta::relink::Answer::encode)).
@@ -170,7 +171,7 @@ impl Parcel {
         let spans = match &self.basis {
             Basis::None => 0,
             Basis::Prefix(spans) | Basis::Patch(spans) => spans.len(),
-            Basis::Signed(sections) => sections.len(),
+            Basis::BlockSums(sections) => sections.len(),
             Basis::Executable(spans, cuts) => spans.len().max(cuts.len()),
             Basis::Records(_, cuts) => cuts.len(),
         };

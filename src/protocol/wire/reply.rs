@@ -7,11 +7,11 @@ impl PushReply {
     pub fn name(&self) -> &'static str {
         match self {
             Self::WantNames => "WantNames",
-            Self::WantOffers => "WantOffers",
+            Self::WantRecordQueries => "WantRecordQueries",
             Self::WantSketches => "WantSketches",
-            Self::Answer(_) => "Answer",
+            Self::RecordAnswer(_) => "RecordAnswer",
             Self::WantSegments(_) => "WantSegments",
-            Self::Signature(_) => "Signature",
+            Self::BlockSums(_) => "BlockSums",
             Self::Prove(_) => "Prove",
             Self::Missing(_) => "Missing",
             Self::Alike => "Alike",
@@ -30,8 +30,8 @@ impl PushReply {
         /// For a message of its kind, and its place in a queue.
         const REST: usize = 64;
         REST + match self {
-            Self::Signature(signed) => signed.signature.len(),
-            Self::Answer(answer) => answer.answer.len(),
+            Self::BlockSums(signed) => signed.signature.len(),
+            Self::RecordAnswer(answer) => answer.answer.len(),
             Self::Missing(marks) | Self::WantSegments(marks) => marks.bytes(),
             Self::Unproven(path) => path.len(),
             Self::Refused(refusal) => refusal.text.len(),

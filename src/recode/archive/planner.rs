@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::plan::{Piece, Plan};
 use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
-use crate::codec::{self, Decoder, Format, Stream, Turns};
+use crate::codec::{self, Decoder, Format, Permits, Stream};
 use crate::deflate::{self, Guesser, Learned};
 use ground::threads;
 
@@ -31,7 +31,7 @@ pub struct Planner {
     helpers: Vec<Guesser>,
     /// For xz and zstd.
     heavy_guesser: codec::Guesser,
-    turns: Arc<Turns>,
+    turns: Arc<Permits>,
     decoder: Decoder,
     left_packed: LeftPacked,
 }
@@ -65,7 +65,7 @@ struct Budget<'a, R> {
 impl Planner {
     /// One that uses so many threads for archives of many members, and at least one; it looks at an xz or zstd stream
     /// when it has one of the turns.
-    pub fn new(threads: usize, turns: Arc<Turns>) -> Self {
+    pub fn new(threads: usize, turns: Arc<Permits>) -> Self {
         let helpers = (1..threads).map(|_| Guesser::default()).collect();
         Self {
             guesser: Guesser::default(),

@@ -11,7 +11,7 @@ mod frame;
 mod guess;
 mod lzma;
 mod method;
-mod turns;
+mod permits;
 mod xz;
 mod zstandard;
 
@@ -20,5 +20,5 @@ pub use encoder::Encoder;
 pub use frame::Frame;
 pub use guess::{Guesser, Stream};
 pub use method::{Error, Method};
-pub use turns::{Turn, Turns};
+pub use permits::{Permits, Turn};
 pub use xz::{Check, EXTREME, Xz};

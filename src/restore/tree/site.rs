@@ -20,7 +20,7 @@ use crate::restore::room::Room;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, MODE_MASK};
 use ground::monitor::Monitor;
-use recode::codec::Turns;
+use recode::codec::Permits;
 
 /// What every thread of one [`super::write_tree`] shares.
 pub(super) struct Site<'a> {
@@ -38,7 +38,7 @@ pub(super) struct Site<'a> {
     reused_files: AtomicU64,
     reused_bytes: AtomicU64,
     /// For archives with xz or zstd in them.
-    pub(super) turns: Turns,
+    pub(super) turns: Permits,
 }
 
 impl<'a> Site<'a> {
@@ -67,7 +67,7 @@ impl<'a> Site<'a> {
             failed: Mutex::new(None),
             reused_files: AtomicU64::new(0),
             reused_bytes: AtomicU64::new(0),
-            turns: Turns::default(),
+            turns: Permits::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use self::held::Held;
 use crate::Error;
 use crate::likeness::SegmentsReplaced;
-use crate::wire::{Challenge, FileAnswer, FromAgent, Marks, PushReply, Signed};
+use crate::wire::{BlockSums, Challenge, FromAgent, Marks, PushReply, RecordAnswer};
 use format::manifest::{EntryPath, NodeRef};
 use format::record::{DeliveryEvent, Record};
 use ground::ids::ReleaseId;
@@ -65,9 +65,9 @@ pub struct Chunks {
     /// Which of their chunk references, in order.
     pub marks: Marks,
     /// What the proxy has that some of them resemble.
-    pub signed: Vec<Signed>,
+    pub signed: Vec<BlockSums>,
     /// Which records the proxy has of executables that were offered.
-    pub answers: Vec<FileAnswer>,
+    pub answers: Vec<RecordAnswer>,
     /// Whether the segment after these is sent too, and its chunks with another of these.
     pub goes_on: bool,
 }
@@ -106,7 +106,7 @@ impl Default for Window {
 
 /// How the agent tells of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Telling {
+pub enum Opening {
     /// By what the proxy confirmed last time: that release, and its segments.
     Base(ReleaseId, Vec<NodeRef>),
     /// The same after a push that broke off: what is new may have crossed, so that none of it is offered.
@@ -166,10 +166,10 @@ pub struct Agent {
     waiting: VecDeque<Vec<u32>>,
     unanswered: VecDeque<Unanswered>,
     /// Signatures for the next `Missing`, and their bytes.
-    signed: Vec<Signed>,
+    signed: Vec<BlockSums>,
     signed_bytes: usize,
     /// Answers for the next `Missing`.
-    answers: Vec<FileAnswer>,
+    answers: Vec<RecordAnswer>,
     /// Of all answers to come.
     answer_bytes_left: usize,
     /// Whether chunks that the base lacks are sent unasked.
@@ -248,7 +248,7 @@ impl Agent {
                 self.turn(State::Named);
                 Ok(self.names())
             }
-            (State::Opened | State::Named, PushReply::WantOffers) => {
+            (State::Opened | State::Named, PushReply::WantRecordQueries) => {
                 self.wants_offers = true;
                 Ok(Vec::new())
             }
@@ -257,7 +257,7 @@ impl Agent {
                 Ok(Vec::new())
             }
             (State::Sending | State::Committing, PushReply::Alike) => self.alike(),
-            (State::Sending | State::Committing, PushReply::Answer(answer))
+            (State::Sending | State::Committing, PushReply::RecordAnswer(answer))
                 if self.wants_offers && self.answers.len() < OFFERS_MAX =>
             {
                 let limit = Error::Limit { what: "bytes of answers", max: ANSWER_BYTES_MAX };
@@ -273,7 +273,7 @@ impl Agent {
                 self.queue(marks.places());
                 Ok(self.proceed())
             }
-            (State::Sending | State::Committing, PushReply::Signature(signed))
+            (State::Sending | State::Committing, PushReply::BlockSums(signed))
                 if self.signed.len() < PARCEL_SPANS_MAX =>
             {
                 // What has no room is sent without a signature.

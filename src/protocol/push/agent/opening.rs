@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, SEGMENTS_PER_BATCH, State, Telling, Window};
+use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, Opening, SEGMENTS_PER_BATCH, State, Window};
 use crate::likeness::SegmentsReplaced;
-use crate::wire::{FromAgent, Grown, Open, Told, pack_names, pack_short_names};
+use crate::wire::{FromAgent, Grown, ManifestForm, Open, pack_names, pack_short_names};
 use format::manifest::{NodeRef, Outline, Totals};
 use ground::ids::ReleaseId;
 use ground::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
@@ -12,8 +12,8 @@ use ground::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
 impl Agent {
     /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
     /// to do right after it is sent.
-    pub fn new(open: Open, segments: Vec<NodeRef>, telling: Telling) -> (Self, Open, Vec<Action>) {
-        Self::with_window(Window::default(), open, segments, telling)
+    pub fn new(open: Open, segments: Vec<NodeRef>, opening: Opening) -> (Self, Open, Vec<Action>) {
+        Self::with_window(Window::default(), open, segments, opening)
     }
 
     /// The same with another window.
@@ -21,14 +21,14 @@ impl Agent {
         window: Window,
         mut open: Open,
         segments: Vec<NodeRef>,
-        telling: Telling,
+        opening: Opening,
     ) -> (Self, Open, Vec<Action>) {
         let mut agent = Self {
             segments,
             window,
             dry_run: open.dry_run,
-            full: telling == Telling::Full,
-            growth: (telling == Telling::Growing).then(Growth::default),
+            full: opening == Opening::Full,
+            growth: (opening == Opening::Growing).then(Growth::default),
             replaced: None,
             state: State::Opened,
             waiting: VecDeque::new(),
@@ -37,7 +37,7 @@ impl Agent {
             signed_bytes: 0,
             answers: Vec::new(),
             answer_bytes_left: ANSWER_BYTES_MAX,
-            offers: matches!(telling, Telling::Base(..)) && !open.dry_run,
+            offers: matches!(opening, Opening::Base(..)) && !open.dry_run,
             wants_offers: false,
             wants_sketches: false,
             held: VecDeque::new(),
@@ -47,23 +47,23 @@ impl Agent {
         };
         let fits = agent.segments.len() <= OPEN_NAMES_MAX;
         let names = agent.segments.iter().map(|segment| segment.id.prefix());
-        let by_base = match telling {
+        let by_base = match opening {
             // A dry run ends with the answer to its segments: there must be one.
-            Telling::Base(release, base) | Telling::Again(release, base) if !agent.dry_run => {
+            Opening::Base(release, base) | Opening::Again(release, base) if !agent.dry_run => {
                 Outline::between(&base, &agent.segments).map(|outline| (release, base, outline))
             }
-            Telling::Base(..) | Telling::Again(..) | Telling::Short | Telling::Full | Telling::Growing => {
+            Opening::Base(..) | Opening::Again(..) | Opening::Short | Opening::Full | Opening::Growing => {
                 None
             }
         };
         let Some((release, base, outline)) = by_base else {
             agent.offers = false;
-            open.told = match (agent.full, fits) {
-                _ if agent.is_growing() => Told::Growing,
-                (true, true) => Told::Full(pack_names(names)),
-                (true, false) => Told::Full(Vec::new()),
-                (false, true) => Told::Short(pack_short_names(names)),
-                (false, false) => Told::Short(Vec::new()),
+            open.manifest = match (agent.full, fits) {
+                _ if agent.is_growing() => ManifestForm::Growing,
+                (true, true) => ManifestForm::Full(pack_names(names)),
+                (true, false) => ManifestForm::Full(Vec::new()),
+                (false, true) => ManifestForm::Short(pack_short_names(names)),
+                (false, false) => ManifestForm::Short(Vec::new()),
             };
             return (agent, open, Vec::new());
         };
@@ -73,7 +73,7 @@ impl Agent {
             marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
         agent.queue(new.into_iter());
         agent.replaced = Some(SegmentsReplaced::new(gaps));
-        open.told = Told::Base { release, outline };
+        open.manifest = ManifestForm::Base { release, outline };
         agent.state = State::Sending;
         let actions = agent.proceed();
         (agent, open, actions)

@@ -11,9 +11,9 @@ use super::keeping;
 use super::proving::Proving;
 use super::record_queries::{Listed, Offers};
 use crate::likeness::{self, SegmentsReplaced};
-use crate::transfer::{self, Complete, Parcels, WaitingRoom};
-use crate::wire::{Basis, Batch, FromAgent, Open, Parcel, PushReply, SegmentBatch, Told};
-use crate::{Error, Proposal, Shelf};
+use crate::transfer::{self, Complete, Incomplete, Parcels};
+use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
+use crate::{Error, Proposal, SpaceView};
 use delta::compression::{Compressor, Decompressor};
 use format::manifest::{self, NodeRef, Reference, Root, Thin};
 use format::pack::{Frame, FrameKind};
@@ -59,7 +59,7 @@ pub struct Proxy {
     offers: Offers,
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
-    waiting: WaitingRoom,
+    waiting: Incomplete,
     /// The agent's proofs, where it may not read the whole space.
     proving: Option<Proving>,
     /// Chunks that the agent sends unasked.
@@ -111,28 +111,32 @@ impl Proxy {
     /// What to reply to what the agent said.
     ///
     /// # Errors
-    /// Something that does not belong here, breaks a bound, or is not what its name says; a failing shelf.
-    pub fn receive(&mut self, message: FromAgent, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    /// Something that does not belong here, breaks a bound, or is not what its name says; a failing view.
+    pub fn receive(
+        &mut self,
+        message: FromAgent,
+        view: &mut impl SpaceView,
+    ) -> Result<Vec<PushReply>, Error> {
         match (self.state, message) {
             (State::Naming | State::Receiving, FromAgent::Grown(grown)) if self.is_growing() => {
-                self.grown(grown, shelf)
+                self.grown(grown, view)
             }
-            (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, shelf),
+            (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, view),
             // Sent before the agent heard that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
-            (State::Receiving, FromAgent::Offer(offer)) if !self.told_by_base && !self.open.dry_run => {
+            (State::Receiving, FromAgent::RecordQuery(offer)) if !self.told_by_base && !self.open.dry_run => {
                 self.progress += offer.names.len() as u64;
                 self.offers.take(offer)?;
                 Ok(Vec::new())
             }
             (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
-                self.segments(&batch, shelf)
+                self.segments(&batch, view)
             }
             (State::Receiving, FromAgent::Sketches(sketches)) if !self.open.dry_run => {
                 self.progress += sketches.bytes() as u64;
-                self.signer.alike(&sketches, shelf)
+                self.signer.alike(&sketches, view)
             }
-            (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, shelf),
+            (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, view),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
                 if !self.base_refused || !is_told_by_base(&parcel.basis) {
@@ -143,20 +147,20 @@ impl Proxy {
             (State::Receiving, FromAgent::Piece(_)) if self.base_refused && !self.parcels.is_open() => {
                 Ok(Vec::new())
             }
-            (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, shelf),
-            (State::Receiving, FromAgent::Proof(proof)) => self.proof(&proof, shelf),
+            (State::Receiving, FromAgent::Piece(piece)) => self.piece(&piece, view),
+            (State::Receiving, FromAgent::Proof(proof)) => self.proof(&proof, view),
             (State::Receiving, FromAgent::Commit) if !self.open.dry_run && !self.is_growing() => {
                 if !std::mem::replace(&mut self.commit_ordered, true) {
                     self.progress += PROGRESS_BYTES_MIN;
                 }
-                self.commit_if_due(shelf)
+                self.commit_if_due(view)
             }
             (_, message) => Err(Error::OutOfTurn(message.name())),
         }
     }
 
     /// Takes the next wanted segments and says which of their chunks are missing.
-    fn segments(&mut self, batch: &SegmentBatch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn segments(&mut self, batch: &SegmentBatch, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let count = batch.lengths.len();
         if self.is_growing() {
             self.grow_to(self.segments.len() + count)?;
@@ -171,26 +175,26 @@ impl Proxy {
             let replaced = self.replaced.by(&places).into_iter().map(|place| self.base[place]);
             let read = |node: NodeRef| {
                 let mut bytes = Vec::new();
-                shelf.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map(|()| bytes)
+                view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map(|()| bytes)
             };
-            base = likeness::prefix_of(replaced.map(read)).map_err(Error::Shelf)??;
+            base = likeness::prefix_of(replaced.map(read)).map_err(Error::Space)??;
         }
         let (mut marks, mut chunks) = (Vec::new(), 0);
         let mut segments = Vec::with_capacity(count);
         for (place, bytes) in places.into_iter().zip(batch.open(&base)?) {
             let thin = Thin::decode(&bytes)?;
             let references: Vec<Reference> = thin.references().collect();
-            let known = shelf.find(&references).map_err(Error::Shelf)?;
+            let known = view.find(&references).map_err(Error::Space)?;
             segments.push((place, thin, references, known));
         }
         let challenges = match &mut self.proving {
-            Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, shelf)?,
+            Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, view)?,
             None => Vec::new(),
         };
         if !self.others.is_empty() {
             let known =
                 segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
-            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, shelf);
+            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
         }
         let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
         let mut likenesses = if self.told_by_base || self.open.dry_run {
@@ -198,10 +202,10 @@ impl Proxy {
             Vec::new()
         } else {
             let edges = self.offers.edges(&listed);
-            self.signer.likenesses(&self.base, &self.segments, &segments, &edges, shelf)?
+            self.signer.likenesses(&self.base, &self.segments, &segments, &edges, view)?
         };
         let mut replies = challenges;
-        replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, shelf));
+        replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, view));
         let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
         for (place, thin, references, known) in segments {
             if self.open.dry_run {
@@ -222,7 +226,7 @@ impl Proxy {
                 (0..).zip(&asked).filter(|(number, asked)| **asked && !is_offered(*number)).count();
             marks.extend(asked);
             if let Some(complete) = complete.filter(|_| !self.open.dry_run) {
-                self.take(complete, shelf)?;
+                self.take(complete, view)?;
             }
         }
         if self.offered.len() > PUSH_CHUNKS_IN_FLIGHT {
@@ -231,11 +235,11 @@ impl Proxy {
         if self.open.dry_run && self.wanted.is_empty() {
             self.state = State::Finished;
         }
-        let signed = self.signer.sign(likenesses, &asked_at, shelf);
+        let signed = self.signer.sign(likenesses, &asked_at, view);
         unexplained -= signed.iter().map(|signed| signed.chunks as usize).sum::<usize>().min(unexplained);
-        replies.extend(signed.into_iter().map(PushReply::Signature));
+        replies.extend(signed.into_iter().map(PushReply::BlockSums));
         if unexplained > 0 && !self.open.dry_run {
-            replies.extend(self.signer.want_sketches(shelf));
+            replies.extend(self.signer.want_sketches(view));
         }
         replies.push(PushReply::Missing(marks.into_iter().collect()));
         Ok(replies)
@@ -243,38 +247,42 @@ impl Proxy {
 
     /// Takes the answer to the next challenge. A wrong answer may come of a short id that two chunks share: the push then
     /// begins again with full ids, and there a wrong answer is refused.
-    fn proof(&mut self, proof: &ByteArray<32>, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn proof(&mut self, proof: &ByteArray<32>, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let proving = self.proving.as_mut().ok_or(Error::OutOfTurn("Proof"))?;
-        if proving.answered(proof, shelf)? {
-            return self.commit_if_due(shelf);
+        if proving.answered(proof, view)? {
+            return self.commit_if_due(view);
         }
-        if matches!(self.open.told, Told::Full(_)) { Err(Error::NotProven) } else { Ok(self.mismatch()) }
+        if matches!(self.open.manifest, ManifestForm::Full(_)) {
+            Err(Error::NotProven)
+        } else {
+            Ok(self.mismatch())
+        }
     }
 
     /// Takes chunks that were asked for, or offered, as they came.
-    fn chunks(&mut self, batch: Batch, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn chunks(&mut self, batch: Batch, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         let parts = batch.open(&mut self.zstd, &mut plain)?;
         let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
         self.cost.sent_bytes += batch.payload.len() as u64;
-        keeping::sketch(&plain, &batch.lengths, &arrived, shelf);
+        keeping::sketch(&plain, &batch.lengths, &arrived, view);
         if arrived.iter().all(Option::is_some) {
             let chunks = arrived.into_iter().flatten().collect();
             let frame =
                 Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
-            shelf.keep(frame).map_err(Error::Shelf)?;
+            view.keep(frame).map_err(Error::Space)?;
         } else {
-            keeping::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, shelf)?;
+            keeping::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
         }
         self.plain = plain;
-        self.end_message(complete, shelf)
+        self.end_message(complete, view)
     }
 
-    fn piece(&mut self, piece: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn piece(&mut self, piece: &[u8], view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let whole = self.parcels.piece(piece)?;
         self.progress += piece.len() as u64;
         let Some((parcel, payload)) = whole else { return Ok(Vec::new()) };
-        self.parcel(&parcel, &payload, shelf)
+        self.parcel(&parcel, &payload, view)
     }
 
     /// Takes the chunks of a whole parcel, and frames them anew.
@@ -282,18 +290,18 @@ impl Proxy {
         &mut self,
         parcel: &Parcel,
         payload: &[u8],
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
         let mut plain = Vec::new();
         let is_executable = matches!(parcel.basis, Basis::Executable(..) | Basis::Records(..));
         let opened = match &parcel.basis {
             Basis::Executable(spans, cuts) => {
-                transfer::open_kept(parcel, spans, cuts, payload, &self.base, shelf, &mut plain)
+                transfer::open_kept(parcel, spans, cuts, payload, &self.base, view, &mut plain)
             }
             Basis::Records(file, cuts) => {
-                transfer::open_records(parcel, self.offers.answered(*file), cuts, payload, shelf, &mut plain)
+                transfer::open_records(parcel, self.offers.answered(*file), cuts, payload, view, &mut plain)
             }
-            _ => transfer::open_parcel(parcel, payload, &self.base, self.signer.regions(), shelf, &mut plain),
+            _ => transfer::open_parcel(parcel, payload, &self.base, self.signer.regions(), view, &mut plain),
         };
         match opened {
             Err(Error::Mismatch) => return Ok(self.mismatch()),
@@ -311,9 +319,9 @@ impl Proxy {
             arrived => arrived?,
         };
         self.cost.sent_bytes += payload.len() as u64;
-        keeping::sketch(&plain, &parcel.lengths, &arrived, shelf);
-        keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, shelf)?;
-        self.end_message(complete, shelf)
+        keeping::sketch(&plain, &parcel.lengths, &arrived, view);
+        keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, view)?;
+        self.end_message(complete, view)
     }
 
     /// Ends the push; the agent begins it anew, in full.
@@ -353,33 +361,33 @@ impl Proxy {
     fn end_message(
         &mut self,
         complete: Vec<Complete>,
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
-        shelf.kept_message();
+        view.kept_message();
         for complete in complete {
-            self.take(complete, shelf)?;
+            self.take(complete, view)?;
         }
-        self.commit_if_due(shelf)
+        self.commit_if_due(view)
     }
 
     /// Takes a complete segment; keeps it with its neighbours.
-    fn take(&mut self, complete: Complete, shelf: &mut impl Shelf) -> Result<(), Error> {
+    fn take(&mut self, complete: Complete, view: &mut impl SpaceView) -> Result<(), Error> {
         self.segments[complete.place as usize] = Some(complete.node());
         self.complete_bytes += complete.bytes.len();
         self.complete.push(complete.bytes);
         if self.complete_bytes >= SEGMENT_BATCH_BYTES {
-            self.keep_segments(shelf)?;
+            self.keep_segments(view)?;
         }
         Ok(())
     }
 
-    fn keep_segments(&mut self, shelf: &mut impl Shelf) -> Result<(), Error> {
+    fn keep_segments(&mut self, view: &mut impl SpaceView) -> Result<(), Error> {
         self.complete_bytes = 0;
-        keeping::segments(&std::mem::take(&mut self.complete), &mut self.compressor, shelf)
+        keeping::segments(&std::mem::take(&mut self.complete), &mut self.compressor, view)
     }
 
     /// Commits where that was ordered and nothing is missing.
-    fn commit_if_due(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn commit_if_due(&mut self, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let is_unproven = self.proving.as_ref().is_some_and(Proving::is_open);
         if !self.commit_ordered || is_unproven || self.waiting.asked() > 0 || self.parcels.is_open() {
             return Ok(Vec::new());
@@ -391,19 +399,19 @@ impl Proxy {
         let Open { profile, shape, totals, release, .. } = self.open;
         let root = Root::above(profile, shape, totals, segments.clone(), |_| {})?;
         if root.release() != release {
-            if matches!(self.open.told, Told::Full(_)) {
+            if matches!(self.open.manifest, ManifestForm::Full(_)) {
                 let (expected, found) = (release.into(), root.release().into());
                 return Err(manifest::Error::OtherRoot { expected, found }.into());
             }
             return Ok(self.mismatch());
         }
-        self.keep_segments(shelf)?;
+        self.keep_segments(view)?;
         let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
-        if let Some(path) = shelf.prove(&proposal).map_err(Error::Shelf)? {
+        if let Some(path) = view.prove(&proposal).map_err(Error::Space)? {
             self.state = State::Finished;
             return Ok(vec![PushReply::Unproven(ByteBuf::from(path.as_bytes().to_vec()))]);
         }
-        let (record, existing) = shelf.commit(proposal).map_err(Error::Shelf)?;
+        let (record, existing) = view.commit(proposal).map_err(Error::Space)?;
         self.state = State::Finished;
         Ok(vec![PushReply::Committed { record, existing }])
     }

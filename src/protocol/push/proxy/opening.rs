@@ -8,10 +8,10 @@ use crate::push::block_sums::Signer;
 use crate::push::keeping::{self, Named};
 use crate::push::proving::Proving;
 use crate::push::record_queries::Offers;
+use crate::transfer::Incomplete;
 use crate::transfer::Parcels;
-use crate::transfer::WaitingRoom;
-use crate::wire::{BatchError, Grown, Marks, Open, PushReply, Told};
-use crate::{Error, Shelf};
+use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
+use crate::{Error, SpaceView};
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use format::manifest::{NodeRef, Outline};
 use format::record::Cost;
@@ -26,14 +26,14 @@ impl Proxy {
     /// Begins with what the agent opened; gives the first replies.
     ///
     /// # Errors
-    /// A request out of bounds, or a shelf that fails.
-    pub fn open(mut open: Open, shelf: &mut impl Shelf) -> Result<(Self, Vec<PushReply>), Error> {
+    /// A request out of bounds, or a view that fails.
+    pub fn open(mut open: Open, view: &mut impl SpaceView) -> Result<(Self, Vec<PushReply>), Error> {
         limit("labels", open.labels.len(), LIST_MAX)?;
         crate::check_labels(&open.labels)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
         open.profile.check().map_err(Error::Profile)?;
-        let told = std::mem::replace(&mut open.told, Told::Short(Vec::new()));
+        let told = std::mem::replace(&mut open.manifest, ManifestForm::Short(Vec::new()));
         let mut proxy = Self {
             state: State::Naming,
             names: Vec::new(),
@@ -46,8 +46,8 @@ impl Proxy {
             signer: Signer::default(),
             offers: Offers::default(),
             base_refused: false,
-            waiting: WaitingRoom::default(),
-            proving: (!shelf.reads_all()).then(Proving::default),
+            waiting: Incomplete::default(),
+            proving: (!view.reads_all()).then(Proving::default),
             offered: HashSet::new(),
             parcels: Parcels::default(),
             commit_ordered: false,
@@ -60,22 +60,22 @@ impl Proxy {
             plain: Vec::new(),
             open,
         };
-        if told != Told::Growing
-            && let Some(committed) = proxy.recognize(shelf)?
+        if told != ManifestForm::Growing
+            && let Some(committed) = proxy.recognize(view)?
         {
             return Ok((proxy, vec![committed]));
         }
         let replies = match told {
-            Told::Growing if proxy.open.dry_run => return Err(Error::OutOfTurn("Growing")),
-            Told::Growing => {
-                proxy.open.told = Told::Growing;
-                proxy.told_while_read(shelf)?
+            ManifestForm::Growing if proxy.open.dry_run => return Err(Error::OutOfTurn("Growing")),
+            ManifestForm::Growing => {
+                proxy.open.manifest = ManifestForm::Growing;
+                proxy.told_while_read(view)?
             }
-            Told::Base { release, outline } => proxy.told_by_base(&release, &outline, shelf)?,
-            Told::Short(names) => proxy.told_by_names(&names, shelf)?,
-            Told::Full(names) => {
-                proxy.open.told = Told::Full(Vec::new());
-                proxy.told_by_names(&names, shelf)?
+            ManifestForm::Base { release, outline } => proxy.told_by_base(&release, &outline, view)?,
+            ManifestForm::Short(names) => proxy.told_by_names(&names, view)?,
+            ManifestForm::Full(names) => {
+                proxy.open.manifest = ManifestForm::Full(Vec::new());
+                proxy.told_by_names(&names, view)?
             }
         };
         Ok((proxy, replies))
@@ -85,9 +85,9 @@ impl Proxy {
         &mut self,
         release: &ReleaseId,
         outline: &Outline,
-        shelf: &mut impl Shelf,
+        view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
-        let base = shelf.base(Some(release)).map_err(Error::Shelf)?;
+        let base = view.base(Some(release)).map_err(Error::Space)?;
         let applied = base.and_then(|base| {
             let segments = outline.apply(&base, self.open.segments as usize)?;
             Some((base, segments))
@@ -104,8 +104,8 @@ impl Proxy {
     }
 
     /// Ends the push where the space has the release already.
-    fn recognize(&mut self, shelf: &mut impl Shelf) -> Result<Option<PushReply>, Error> {
-        let recognized = shelf.recognize(&self.open).map_err(Error::Shelf)?;
+    fn recognize(&mut self, view: &mut impl SpaceView) -> Result<Option<PushReply>, Error> {
+        let recognized = view.recognize(&self.open).map_err(Error::Space)?;
         Ok(recognized.map(|(record, existing)| {
             self.state = State::Finished;
             PushReply::Committed { record, existing }
@@ -114,12 +114,12 @@ impl Proxy {
 
     /// Whether the agent still reads its input.
     pub(super) fn is_growing(&self) -> bool {
-        self.open.told == Told::Growing
+        self.open.manifest == ManifestForm::Growing
     }
 
     /// Takes segments as they come where there is nothing to compare them with; else waits for all.
-    fn told_while_read(&mut self, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        if shelf.base(None).map_err(Error::Shelf)?.is_some_and(|base| !base.is_empty()) {
+    fn told_while_read(&mut self, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
+        if view.base(None).map_err(Error::Space)?.is_some_and(|base| !base.is_empty()) {
             return Ok(vec![PushReply::WantNames]);
         }
         self.begin_receiving(Vec::new());
@@ -127,7 +127,7 @@ impl Proxy {
     }
 
     /// Hears what the whole manifest is.
-    pub(super) fn grown(&mut self, grown: Grown, shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    pub(super) fn grown(&mut self, grown: Grown, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let Grown { release, totals, segments } = grown;
         self.progress += PROGRESS_BYTES_MIN;
         if (segments as usize) < self.segments.len() {
@@ -135,9 +135,9 @@ impl Proxy {
         }
         limit("segments", segments as usize, MANIFEST_SEGMENTS_MAX)?;
         (self.open.release, self.open.totals, self.open.segments) = (release, totals, segments);
-        self.open.told = Told::Short(Vec::new());
+        self.open.manifest = ManifestForm::Short(Vec::new());
         if self.state == State::Naming {
-            return Ok(self.recognize(shelf)?.into_iter().collect());
+            return Ok(self.recognize(view)?.into_iter().collect());
         }
         self.grow_to(segments as usize)?;
         Ok(Vec::new())
@@ -153,16 +153,16 @@ impl Proxy {
         Ok(())
     }
 
-    fn told_by_names(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
+    fn told_by_names(&mut self, names: &[u8], view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         if names.is_empty() && self.open.segments > 0 {
             return Ok(vec![PushReply::WantNames]);
         }
-        self.named(names, shelf)
+        self.named(names, view)
     }
 
     /// Answers once all names are there.
-    pub(super) fn named(&mut self, names: &[u8], shelf: &mut impl Shelf) -> Result<Vec<PushReply>, Error> {
-        let is_full = matches!(self.open.told, Told::Full(_));
+    pub(super) fn named(&mut self, names: &[u8], view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
+        let is_full = matches!(self.open.manifest, ManifestForm::Full(_));
         let width = if is_full { 8 } else { 4 };
         self.names.extend_from_slice(names);
         self.progress += names.len() as u64;
@@ -177,13 +177,13 @@ impl Proxy {
             return Ok(Vec::new());
         }
         let names = std::mem::take(&mut self.names);
-        let Named { segments, base, others } = keeping::named(&names, is_full, shelf)?;
+        let Named { segments, base, others } = keeping::named(&names, is_full, view)?;
         (self.base, self.others) = (base, others);
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);
         let mut replies = Vec::new();
         if !self.base.is_empty() && !self.open.dry_run {
-            replies.push(PushReply::WantOffers);
+            replies.push(PushReply::WantRecordQueries);
         }
         replies.push(PushReply::WantSegments(marks));
         Ok(replies)

@@ -4,8 +4,10 @@ use delta::similar::{SKETCH_BYTES, Sketch};
 use format::manifest::{NodeRef, Profile, Shape, Totals};
 use ground::ids::{ChunkId, ReleaseId};
 use ground::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
-use protocol::push::{Action, Agent, Chunks, Segments, Telling};
-use protocol::wire::{Challenge, FromAgent, Marks, Open, PushReply, Refusal, Signed, Sketches, Told};
+use protocol::push::{Action, Agent, Chunks, Opening, Segments};
+use protocol::wire::{
+    BlockSums, Challenge, FromAgent, ManifestForm, Marks, Open, PushReply, Refusal, Sketches,
+};
 
 use super::script::Script;
 
@@ -20,10 +22,10 @@ pub fn run(bytes: &[u8]) {
         .map(|n| NodeRef { id: ChunkId::of(&n.to_le_bytes()), bytes: size + u32::try_from(n).expect("few") })
         .collect();
     let flags = script.byte();
-    let telling = telling(flags, &segments);
-    let told = telling.clone();
-    let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), telling);
-    let mut wanted = wanted(&open.told, &told, &segments);
+    let opening = opening(flags, &segments);
+    let told = opening.clone();
+    let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), opening);
+    let mut wanted = wanted(&open.manifest, &told, &segments);
     let (mut unanswered, mut sending, mut sent) = (0usize, 0usize, vec![false; count]);
     // Chunks that wait for what is like them.
     let mut held = 0usize;
@@ -113,16 +115,16 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// Which segments the agent sends at once: those that its base lacks.
-fn wanted(told: &Told, telling: &Telling, segments: &[NodeRef]) -> Vec<bool> {
+fn wanted(told: &ManifestForm, opening: &Opening, segments: &[NodeRef]) -> Vec<bool> {
     let count = segments.len();
     let fits = count <= OPEN_NAMES_MAX;
     let mut wanted = vec![false; count];
     match told {
-        Told::Growing => panic!("a manifest that is all there grows"),
-        Told::Short(names) => assert_eq!(names.len(), if fits { 4 * count } else { 0 }),
-        Told::Full(names) => assert_eq!(names.len(), if fits { 8 * count } else { 0 }),
-        Told::Base { outline, .. } => {
-            let Telling::Base(_, base) = telling else { panic!("told by a base that nobody gave") };
+        ManifestForm::Growing => panic!("a manifest that is all there grows"),
+        ManifestForm::Short(names) => assert_eq!(names.len(), if fits { 4 * count } else { 0 }),
+        ManifestForm::Full(names) => assert_eq!(names.len(), if fits { 8 * count } else { 0 }),
+        ManifestForm::Base { outline, .. } => {
+            let Opening::Base(_, base) = opening else { panic!("told by a base that nobody gave") };
             let applied = outline.apply(base, count).expect("its own base");
             assert!(
                 applied.iter().zip(segments).all(|(stays, node)| stays.is_none_or(|stays| stays == *node))
@@ -140,16 +142,16 @@ fn sketches(script: &mut Script<'_>) -> Option<Sketches> {
 }
 
 /// How the agent tells of its segments.
-fn telling(flags: u8, segments: &[NodeRef]) -> Telling {
+fn opening(flags: u8, segments: &[NodeRef]) -> Opening {
     match flags >> 1 & 3 {
-        0 => Telling::Short,
-        1 => Telling::Full,
+        0 => Opening::Short,
+        1 => Opening::Full,
         // A base that lacks some of the segments, and has others.
         _ => {
             let kept = segments.iter().enumerate().filter(|(at, _)| flags >> (3 + at % 5) & 1 == 0);
             let other = NodeRef { id: ChunkId::of(b"another"), bytes: 9 };
             let base = kept.map(|(_, node)| *node).chain([other]).collect();
-            Telling::Base(ReleaseId::of(b"base"), base)
+            Opening::Base(ReleaseId::of(b"base"), base)
         }
     }
 }
@@ -164,7 +166,7 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         shape: Shape::Tree,
         totals: Totals::default(),
         segments: u32::try_from(segments).expect("few segments"),
-        told: Told::Short(Vec::new()),
+        manifest: ManifestForm::Short(Vec::new()),
         dry_run,
     }
 }
@@ -197,7 +199,7 @@ fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
             _ => PushReply::WantSegments(marks(script, count + 1)),
         },
         8 => PushReply::Mismatch,
-        9 => PushReply::Signature(Signed {
+        9 => PushReply::BlockSums(BlockSums {
             region: 0,
             first: 1,
             chunks: 2,

@@ -10,7 +10,7 @@ pub fn run(bytes: &[u8]) {
             let absolute = |DestinationConfig::Dir { path, .. }: &DestinationConfig| path.is_absolute();
             assert!(config.destinations.values().all(absolute));
             assert_eq!(config.directories().len(), config.destinations.len());
-            drop(config.upkeep());
+            drop(config.maintenance());
         }
         Err(error) => drop(error.to_string()),
     }

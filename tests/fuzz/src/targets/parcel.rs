@@ -9,8 +9,8 @@ use format::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
 use ground::limits::PARCEL_PLAIN_MAX;
-use protocol::push::{Agent, Proxy, Telling};
-use protocol::wire::{Basis, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Signed, Span};
+use protocol::push::{Agent, Opening, Proxy};
+use protocol::wire::{Basis, BlockSums, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Span};
 
 use super::proxy::{Space, base_release};
 use super::script::Script;
@@ -56,19 +56,19 @@ pub fn run(bytes: &[u8]) {
     let mut space = Space::default();
     space.base.clone_from(&old_root.children);
     space.chunks.extend(old.iter().chain([&old_segment]).map(|bytes| (ChunkId::of(bytes), bytes.clone())));
-    let telling = match script.byte() & 1 {
-        0 => Telling::Short,
-        _ => Telling::Base(base_release(), old_root.children),
+    let opening = match script.byte() & 1 {
+        0 => Opening::Short,
+        _ => Opening::Base(base_release(), old_root.children),
     };
     let mut open = super::agent::open(1, false);
     (open.release, open.totals) = (root.release(), root.totals);
-    let (_, open, _) = Agent::new(open, root.children.clone(), telling);
+    let (_, open, _) = Agent::new(open, root.children.clone(), opening);
     let (mut proxy, _) = Proxy::open(open, &mut space).expect("an honest agent");
     let segments = FromAgent::Segments(SegmentBatch::new(&[segment], None, Marks::default()));
     let replies = proxy.receive(segments, &mut space).expect("an honest agent");
-    let signed: Vec<&Signed> = replies
+    let signed: Vec<&BlockSums> = replies
         .iter()
-        .filter_map(|reply| if let PushReply::Signature(signed) = reply { Some(signed) } else { None })
+        .filter_map(|reply| if let PushReply::BlockSums(signed) = reply { Some(signed) } else { None })
         .collect();
     let known: Vec<ChunkId> = space.chunks.keys().copied().collect();
     let mut committed = false;
@@ -98,7 +98,12 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// The missing chunks as a parcel, mostly honest, and its pieces.
-fn parcel(script: &mut Script<'_>, old: &[Vec<u8>], new: &[Vec<u8>], signed: &[&Signed]) -> Vec<FromAgent> {
+fn parcel(
+    script: &mut Script<'_>,
+    old: &[Vec<u8>],
+    new: &[Vec<u8>],
+    signed: &[&BlockSums],
+) -> Vec<FromAgent> {
     let mut missing: Vec<&[u8]> =
         (0..CHUNKS).filter(|at| old[*at] != new[*at]).map(|at| new[at].as_slice()).collect();
     let flags = script.byte();
@@ -118,7 +123,7 @@ fn parcel(script: &mut Script<'_>, old: &[Vec<u8>], new: &[Vec<u8>], signed: &[&
         }
         _ => {
             let (sections, literals, copied) = deltas(&missing, signed);
-            (Basis::Signed(sections), zstd(&copied, &literals))
+            (Basis::BlockSums(sections), zstd(&copied, &literals))
         }
     };
     let mut payload_bytes = u32::try_from(payload.len()).expect("small");
@@ -130,7 +135,7 @@ fn parcel(script: &mut Script<'_>, old: &[Vec<u8>], new: &[Vec<u8>], signed: &[&
         5 => payload_bytes = payload_bytes.wrapping_sub(u32::from(script.byte())),
         _ => {}
     }
-    if let (6, Basis::Signed(sections)) = (flags >> 3 & 7, &mut basis) {
+    if let (6, Basis::BlockSums(sections)) = (flags >> 3 & 7, &mut basis) {
         for section in sections {
             section.delta.iter_mut().for_each(|byte| *byte ^= script.byte());
             section.whole ^= u32::from(script.byte());
@@ -145,7 +150,7 @@ fn parcel(script: &mut Script<'_>, old: &[Vec<u8>], new: &[Vec<u8>], signed: &[&
 }
 
 /// The sections, what they insert, and what they copy.
-fn deltas(missing: &[&[u8]], signed: &[&Signed]) -> (Vec<Section>, Vec<u8>, Vec<u8>) {
+fn deltas(missing: &[&[u8]], signed: &[&BlockSums]) -> (Vec<Section>, Vec<u8>, Vec<u8>) {
     let (mut sections, mut literals, mut copied, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for signed in signed {
         let (first, count) = (signed.first as usize, signed.chunks as usize);
@@ -212,7 +217,7 @@ pub fn basis(script: &mut Script<'_>) -> Basis {
                 chunks: number(script),
                 delta: script.run().to_vec(),
             };
-            Basis::Signed((0..script.below(4)).map(|_| section(script)).collect())
+            Basis::BlockSums((0..script.below(4)).map(|_| section(script)).collect())
         }
     }
 }

@@ -18,10 +18,10 @@ use ground::ids::{ChunkId, ReleaseId, ShortId};
 use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, MESSAGE_BYTES_MAX};
 use protocol::push::Proxy;
 use protocol::wire::{
-    Batch, FromAgent, Grown, Open, Parcel, PushReply, Refusal, SegmentBatch, Sketches, Told, pack_names,
-    pack_short_names,
+    Batch, FromAgent, Grown, ManifestForm, Open, Parcel, PushReply, Refusal, SegmentBatch, Sketches,
+    pack_names, pack_short_names,
 };
-use protocol::{Proposal, Shelf};
+use protocol::{Proposal, SpaceView};
 use whit::restore;
 use whit::restore::{ChunkReader, SourceError, walk};
 
@@ -33,11 +33,11 @@ pub fn run(bytes: &[u8]) {
     let release = Release::read(&mut script);
     let mut space = Space::holding(&release, &mut script);
     let (open, names) = open(&release, &space.base, &mut script);
-    let is_full = matches!(open.told, Told::Full(_));
-    let named = match &open.told {
-        Told::Short(names) => names.len() / 4,
-        Told::Full(names) => names.len() / 8,
-        Told::Base { .. } | Told::Growing => 0,
+    let is_full = matches!(open.manifest, ManifestForm::Full(_));
+    let named = match &open.manifest {
+        ManifestForm::Short(names) => names.len() / 4,
+        ManifestForm::Full(names) => names.len() / 8,
+        ManifestForm::Base { .. } | ManifestForm::Growing => 0,
     };
     let mut agent = Talk {
         release: &release,
@@ -48,7 +48,7 @@ pub fn run(bytes: &[u8]) {
         asked: Vec::new(),
         payload: Vec::new(),
     };
-    if let Told::Base { outline, .. } = &open.told
+    if let ManifestForm::Base { outline, .. } = &open.manifest
         && let Some(applied) = outline.apply(&space.base, release.segments.len())
     {
         agent.wanted = (0..).zip(&applied).filter(|(_, node)| node.is_none()).map(|(at, _)| at).collect();
@@ -78,8 +78,8 @@ pub fn run(bytes: &[u8]) {
 
 /// Whether a reply only goes before the one that answers.
 fn is_beside(reply: &PushReply) -> bool {
-    use PushReply::{Answer, Prove, Signature, WantOffers, WantSketches};
-    matches!(reply, Signature(_) | Answer(_) | Prove(_) | WantOffers | WantSketches)
+    use PushReply::{BlockSums, Prove, RecordAnswer, WantRecordQueries, WantSketches};
+    matches!(reply, BlockSums(_) | RecordAnswer(_) | Prove(_) | WantRecordQueries | WantSketches)
 }
 
 /// What an agent may have: segments and chunks, some of which say what is not so.
@@ -153,16 +153,16 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
     }
     let packed = flags & 16 == 0;
     let told = names.iter().copied().filter(|_| packed);
-    open.told = match flags >> 5 & 3 {
-        0 => Told::Short(pack_short_names(told)),
-        1 => Told::Full(pack_names(told)),
-        3 => Told::Growing,
+    open.manifest = match flags >> 5 & 3 {
+        0 => ManifestForm::Short(pack_short_names(told)),
+        1 => ManifestForm::Full(pack_names(told)),
+        3 => ManifestForm::Growing,
         // Of the base, which has the release's segments but for the first few.
         _ => {
             let nodes: Vec<NodeRef> = release.segments.iter().map(|bytes| node(bytes)).collect();
             let outline = Outline::between(base, &nodes).expect("few segments");
             let unknown = ReleaseId::of(b"unknown");
-            Told::Base { release: if packed { base_release() } else { unknown }, outline }
+            ManifestForm::Base { release: if packed { base_release() } else { unknown }, outline }
         }
     };
     (open, names)
@@ -197,11 +197,11 @@ impl Talk<'_> {
                 self.asked = (0..self.release.chunks.len()).collect();
             }
             PushReply::WantNames => self.named = 0,
-            PushReply::Signature(_)
-            | PushReply::WantOffers
+            PushReply::BlockSums(_)
+            | PushReply::WantRecordQueries
             | PushReply::WantSketches
             | PushReply::Alike
-            | PushReply::Answer(_)
+            | PushReply::RecordAnswer(_)
             | PushReply::Prove(_)
             | PushReply::Mismatch
             | PushReply::Unproven(_)
@@ -345,7 +345,7 @@ impl Space {
     }
 }
 
-impl Shelf for Space {
+impl SpaceView for Space {
     fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         Ok(self.recognized.then(|| (super::wire::record(), true)))
     }

@@ -10,9 +10,9 @@ use ground::ids::{ChunkId, ReleaseId};
 use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
 use protocol::token::{Action, Grant, Pattern, TokenId};
 use protocol::wire::{
-    Answer, Basis, Batch, Change, ChangeKind, FromAgent, Marks, Open, Operation, Parcel, ProxyInfo,
-    PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, Signed, SizeClass, Span,
-    Statistics, Told, UserStatistics, pack_names, pack_short_names, unpack_names, unpack_short_names,
+    Answer, Basis, Batch, BlockSums, Change, ChangeKind, FromAgent, ManifestForm, Marks, Open, Operation,
+    Parcel, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, SizeClass,
+    Span, Statistics, UserStatistics, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,11 +31,11 @@ pub fn run(bytes: &[u8]) {
         1 => drop(message::<Operation>(bytes)),
         2 => {
             if let Some(open) = message::<Open>(bytes) {
-                match &open.told {
-                    Told::Short(bytes) => short_names(bytes),
-                    Told::Full(bytes) => names(bytes),
-                    Told::Growing => {}
-                    Told::Base { outline, .. } => assert!(outline.apply(&[], usize::MAX).is_none()),
+                match &open.manifest {
+                    ManifestForm::Short(bytes) => short_names(bytes),
+                    ManifestForm::Full(bytes) => names(bytes),
+                    ManifestForm::Growing => {}
+                    ManifestForm::Base { outline, .. } => assert!(outline.apply(&[], usize::MAX).is_none()),
                 }
             }
         }
@@ -54,7 +54,7 @@ pub fn run(bytes: &[u8]) {
             }
             Some(
                 FromAgent::Grown(_)
-                | FromAgent::Offer(_)
+                | FromAgent::RecordQuery(_)
                 | FromAgent::Piece(_)
                 | FromAgent::Proof(_)
                 | FromAgent::Renew(_)
@@ -205,7 +205,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         shape: Shape::Tree,
         totals: record().totals,
         segments: 2,
-        told: Told::Short(pack_short_names([1, 2].into_iter())),
+        manifest: ManifestForm::Short(pack_short_names([1, 2].into_iter())),
         dry_run: false,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
@@ -218,12 +218,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let push = Operation::Push(open.clone());
     let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 9 };
     let outline = Outline::between(&[node(1), node(2)], &[node(1), node(3), node(2)]).expect("few steps");
-    let based = Told::Base { release: ReleaseId::of(b"base"), outline };
+    let based = ManifestForm::Base { release: ReleaseId::of(b"base"), outline };
     let segments = SegmentBatch::new(&[b"a segment".to_vec(), vec![1; 50]], Some(b"segments"), marks.clone());
     let span = Span { segment: 1, first: 2, count: 300 };
     let section = Section { whole: 1, region: 0, chunks: 1, delta: vec![0, 0, 0] };
     let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
-    let signed = Signed { region: 0, first: 1, chunks: 1, rule: 0, signature: vec![64, 64, 20, 1, 2, 3] };
+    let signed = BlockSums { region: 0, first: 1, chunks: 1, rule: 0, signature: vec![64, 64, 20, 1, 2, 3] };
     let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
     let event = |state| DeliveryEvent { destination: word("edge"), state };
     let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
@@ -258,15 +258,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (1, encode(&remove)),
         (1, encode(&Operation::Pull { release: select("web@v1"), have: None })),
         (2, encode(&open)),
-        (2, encode(&Open { told: Told::Full(pack_names([1, 2].into_iter())), ..open.clone() })),
-        (2, encode(&Open { told: based, ..open })),
+        (2, encode(&Open { manifest: ManifestForm::Full(pack_names([1, 2].into_iter())), ..open.clone() })),
+        (2, encode(&Open { manifest: based, ..open })),
         (3, encode(&FromAgent::Names(pack_names([1, 2].into_iter())))),
         (3, encode(&FromAgent::Segments(segments))),
         (3, encode(&FromAgent::Parcel(parcel(Basis::None)))),
         (3, encode(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
-        (3, encode(&FromAgent::Parcel(parcel(Basis::Signed(vec![section]))))),
+        (3, encode(&FromAgent::Parcel(parcel(Basis::BlockSums(vec![section]))))),
         (3, encode(&FromAgent::Piece(vec![7; 30]))),
-        (4, encode(&PushReply::Signature(signed))),
+        (4, encode(&PushReply::BlockSums(signed))),
         (4, encode(&PushReply::Mismatch)),
         (3, encode(&FromAgent::Chunks(raw.clone()))),
         (3, encode(&FromAgent::Commit)),

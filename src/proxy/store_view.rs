@@ -24,7 +24,7 @@ use ground::faults::Fault;
 use ground::ids::{AppName, ReleaseId, ShortId, UserName};
 use ground::limits::{ALIVE_EVERY, FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 use protocol::wire::{Open, Refusal};
-use protocol::{Proposal, Shelf};
+use protocol::{Proposal, SpaceView};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
 const SYNC_BYTES: u64 = 16 * 1024 * 1024;
@@ -46,7 +46,7 @@ fn lapsed() -> Refusal {
 
 /// One push's view of its space.
 #[derive(Debug)]
-pub struct SpaceShelf {
+pub struct StoreView {
     store: Arc<Store>,
     user: UserName,
     now: u64,
@@ -72,7 +72,7 @@ pub struct SpaceShelf {
     granted: Option<Arc<Granted>>,
 }
 
-impl SpaceShelf {
+impl StoreView {
     /// Begins a push of `app` by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
     pub fn new(store: Arc<Store>, app: AppName, user: UserName, now: u64, replies: Replies) -> Self {
         let app_latest = store.records().latest(&app);
@@ -100,7 +100,7 @@ impl SpaceShelf {
         }
     }
 
-    /// Limits the shelf to what a token allows, for as long as the token is good.
+    /// Limits the view to what a token allows, for as long as the token is good.
     #[must_use]
     pub(super) fn on_behalf_of(self, granted: &Arc<Granted>) -> Self {
         Self { reach: Reach::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
@@ -241,7 +241,7 @@ impl SpaceShelf {
     }
 }
 
-impl Shelf for SpaceShelf {
+impl SpaceView for StoreView {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         // Another push may have been faster.
         self.app_latest = self.store.records().latest(&self.app);

@@ -30,7 +30,7 @@ const HEALED_TOGETHER: usize = 64;
 
 /// What is kept, and how often that is seen to.
 #[derive(Debug, Clone)]
-pub struct UpkeepOptions {
+pub struct MaintenanceOptions {
     /// Which releases may go.
     pub rules: Rules,
     /// How often releases expire and garbage is collected; never where none.
@@ -44,11 +44,11 @@ pub struct UpkeepOptions {
     /// How often to look for damage that was met, and for idle spaces; 5 s.
     pub look_every: Duration,
     /// How long, at its end, a proxy sees to each space that it used and that is not known to be whole; not at
-    /// all where none. For one that lives too short for upkeep of its own.
+    /// all where none. For one that lives too short for maintenance of its own.
     pub mend_at_end: Option<Duration>,
 }
 
-impl Default for UpkeepOptions {
+impl Default for MaintenanceOptions {
     /// Nothing expires; nothing runs by itself: for a proxy inside a command.
     fn default() -> Self {
         Self {
@@ -82,19 +82,19 @@ pub fn mend_opened(shared: &Shared, duration_max: Duration) {
     }
 }
 
-/// The thread that does upkeep by itself.
+/// The thread that does maintenance by itself.
 #[derive(Debug)]
-pub struct Upkeep(Option<(Sender<()>, JoinHandle<()>)>);
+pub struct Maintenance(Option<(Sender<()>, JoinHandle<()>)>);
 
-impl Upkeep {
+impl Maintenance {
     /// Starts the thread, where there is anything for it to do.
-    pub fn start(shared: &Arc<Shared>, options: &UpkeepOptions) -> Result<Self, Error> {
+    pub fn start(shared: &Arc<Shared>, options: &MaintenanceOptions) -> Result<Self, Error> {
         if options.collect_every.or(options.verify_every).or(options.idle_after).is_none() {
             return Ok(Self(None));
         }
         let (stop, stopped) = channel();
         let (shared, options) = (Arc::downgrade(shared), options.clone());
-        let thread = std::thread::Builder::new().name("whit-upkeep".to_owned());
+        let thread = std::thread::Builder::new().name("whit-maintenance".to_owned());
         let thread = thread.spawn(move || {
             let begin = Instant::now();
             let (mut collected, mut verified) = (begin, begin);
@@ -132,7 +132,7 @@ impl Upkeep {
                 }
             }
         });
-        let thread = thread.on("start the upkeep of", &PathBuf::from("the proxy"))?;
+        let thread = thread.on("start the maintenance of", &PathBuf::from("the proxy"))?;
         Ok(Self(Some((stop, thread))))
     }
 
@@ -141,7 +141,7 @@ impl Upkeep {
         if let Some((stop, thread)) = self.0 {
             drop(stop);
             if thread.join().is_err() {
-                tracing::error!("upkeep panicked; it goes on at the next start");
+                tracing::error!("maintenance panicked; it goes on at the next start");
             }
         }
     }
@@ -186,7 +186,7 @@ fn each_space(
             return;
         }
         if let Err(error) = shared.spaces.visit(&space, |store| work(store, &space)) {
-            tracing::error!(%space, %error, "upkeep failed; it is tried again the next time");
+            tracing::error!(%space, %error, "maintenance failed; it is tried again the next time");
         }
     }
 }

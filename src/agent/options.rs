@@ -11,7 +11,7 @@ use protocol::push::Window;
 /// What to push, and how.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct Order {
+pub struct PushOptions {
     /// The application.
     pub app: AppName,
     /// A directory or a file.
@@ -46,7 +46,7 @@ pub struct Order {
     pub explain: bool,
 }
 
-impl Order {
+impl PushOptions {
     /// A push of all of `path`, that remembers nothing.
     pub fn new(app: AppName, path: PathBuf) -> Self {
         Self {

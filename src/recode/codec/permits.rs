@@ -5,24 +5,24 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// 4: some 600 MiB for xz at most, on machines of as many processors.
 const AT_A_TIME: usize = 4;
 
-/// Turns that threads wait for, before each makes xz streams or zstd frames.
+/// Permits that threads wait for, before each makes xz streams or zstd frames.
 #[derive(Debug)]
-pub struct Turns {
+pub struct Permits {
     left: Mutex<usize>,
     given_back: Condvar,
 }
 
 /// One thread's turn; given back when dropped.
 #[derive(Debug)]
-pub struct Turn<'a>(&'a Turns);
+pub struct Turn<'a>(&'a Permits);
 
-impl Default for Turns {
+impl Default for Permits {
     fn default() -> Self {
         Self { left: Mutex::new(AT_A_TIME), given_back: Condvar::new() }
     }
 }
 
-impl Turns {
+impl Permits {
     /// Waits for a turn. A thread that has one must not wait for another.
     pub fn wait(&self) -> Turn<'_> {
         let left = self.given_back.wait_while(self.lock(), |left| *left == 0);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn no_more_threads_work_than_there_are_turns() {
-        let (turns, working, most) = (Turns::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (turns, working, most) = (Permits::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..3 * AT_A_TIME {
                 scope.spawn(|| {

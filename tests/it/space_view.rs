@@ -11,8 +11,8 @@ use ground::faults::Fault;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use protocol::Error;
 use protocol::push::Proxy;
-use protocol::wire::{Batch, FromAgent, Open, PushReply, Refusal, Told};
-use protocol::{Proposal, Shelf};
+use protocol::wire::{Batch, FromAgent, ManifestForm, Open, PushReply, Refusal};
+use protocol::{Proposal, SpaceView};
 
 use crate::trees::noise;
 use crate::walker::raw_segments;
@@ -69,7 +69,7 @@ impl Memory {
         let node = NodeRef { id: ChunkId::of(&segment), bytes: u32::try_from(segment.len()).expect("small") };
         let root = Root::above(Profile::DEFAULT, Shape::Tree, Totals::default(), vec![node], |_| {});
         let mut begin = opening(&root.expect("small"), 1);
-        begin.told = Told::Full(node.id.prefix().to_le_bytes().to_vec());
+        begin.manifest = ManifestForm::Full(node.id.prefix().to_le_bytes().to_vec());
         let (mut proxy, _) = Proxy::open(begin, &mut self)?;
         proxy.receive(FromAgent::Segments(raw_segments(&[segment])), &mut self)
     }
@@ -92,7 +92,7 @@ impl Memory {
     }
 }
 
-impl Shelf for Memory {
+impl SpaceView for Memory {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         let known = self.releases.contains_key(&open.release);
         Ok(known.then(|| (Self::record(open), true)))
@@ -264,7 +264,7 @@ fn opening(root: &Root, segments: usize) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments).expect("few"),
-        told: Told::Short(Vec::new()),
+        manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
     }
 }

@@ -8,7 +8,7 @@ use format::pack::Scanner;
 use ground::faults::{Fault, Faulty};
 use protocol::token::Action;
 use protocol::wire::{Answer, Operation};
-use whit::agent::push::Order;
+use whit::agent::push::PushOptions;
 
 use crate::trees::{assert_same, change_byte, noise, write};
 use crate::walker::{Step, Walker};
@@ -46,7 +46,7 @@ async fn three_releases(world: &mut World) {
         write(&tree, "shared", noise(99, 100_000));
         write(&tree, "own", noise(number, 400_000));
         let label = format!("v{number}").parse().expect("a label");
-        world.push_order(&Order { labels: vec![label], ..order("app", &tree) }).await;
+        world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
         // A restart seals the open pack, so that each release has its own.
         world.stop().await;
         world.again();
@@ -148,7 +148,7 @@ async fn a_damaged_pack_is_named_set_aside_and_healed_from_a_delivered_copy() {
         for file in 0..20 {
             write(&tree, &format!("{file}"), noise(file, 60_000));
         }
-        let order = Order { destinations: vec![web()], ..order("app", &tree) };
+        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
         let receipt = world.push_order(&order).await;
         delivered(&receipt.delivered);
         world.stop().await;
@@ -247,7 +247,7 @@ async fn a_pack_that_is_damaged_before_what_is_alive_is_not_collected() {
 async fn a_proxy_that_lives_as_long_as_a_command_mends_at_its_end() {
     within(async {
         let mut world = World::start_with(|options| {
-            options.upkeep.mend_at_end = Some(std::time::Duration::from_secs(10));
+            options.maintenance.mend_at_end = Some(std::time::Duration::from_secs(10));
         });
         let tree = world.path("tree");
         write(&tree, "file", noise(1, 700_000));
@@ -302,7 +302,7 @@ fn files_below(packs: &Path) -> Vec<PathBuf> {
     let shelves =
         shelves.filter(|path| path.is_dir() && !path.ends_with("open") && !path.ends_with("damaged"));
     shelves
-        .flat_map(|shelf| fs::read_dir(shelf).expect("a folder"))
+        .flat_map(|view| fs::read_dir(view).expect("a folder"))
         .map(|pack| pack.expect("an entry").path())
         .collect()
 }
