@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Sender;
 
@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::pack::{Effort, PackedUnit, Packer};
 use super::scan::{Error, Spool};
 use ground::ids::ChunkId;
+use ground::poison::Unpoisoned as _;
 use ground::threads;
 use protocol::wire::Marks;
 
@@ -191,7 +192,7 @@ impl Drop for Ending<'_> {
 fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>, out: &Sender<Fed>) {
     let _ending = Ending(out);
     loop {
-        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = work.lock().unpoisoned().recv();
         let Ok((work, result)) = next else { break };
         // Nobody waits for it where the push has ended.
         let give = |packed| result.send(packed).is_ok();

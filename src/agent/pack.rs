@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::explain::{self, Explained};
 use super::gather::{Older, Resembled, Unit};
@@ -19,6 +19,7 @@ use disk::files::{self, OnPath};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::PARCEL_BASIS_MAX;
+use ground::poison::Unpoisoned as _;
 use protocol::wire::{Basis, Batch, Parcel, Section};
 
 /// Compressed chunks, as they cross.
@@ -91,7 +92,7 @@ impl Effort {
 
     /// Waits until nobody else does what takes much memory.
     pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
-        self.patching.lock().unwrap_or_else(PoisonError::into_inner)
+        self.patching.lock().unpoisoned()
     }
 
     /// That of one push.

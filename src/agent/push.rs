@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -28,6 +28,7 @@ use crate::net::blocking::{self, Running};
 use format::manifest::{NodeRef, Root};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::{Monitor, Phase};
+use ground::poison::Unpoisoned as _;
 use protocol::push::{Agent, Opening};
 use protocol::wire::{ManifestForm, Open, Operation};
 
@@ -265,7 +266,7 @@ async fn attempt(
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
         None => (begin.elapsed().as_secs_f64(), None),
     };
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let seen = seen.lock().unpoisoned().take();
     let files_remembered = seen.as_ref().map_or(0, |seen| seen.remembered);
     if let (Some(folder), Some((record, _)), Some(seen), false) = (&order.state, &record, seen, order.dry_run)
     {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use ground::faults::{Fault, Faulty};
 use ground::ids::AppName;
 use ground::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
 use ground::monitor::Monitor;
+use ground::poison::Unpoisoned as _;
 use protocol::address::ProxyUrl;
 use protocol::wire::{Answer, Operation, Request};
 
@@ -164,7 +165,7 @@ impl Session {
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unpoisoned()
     }
 
     fn connection(&self) -> Connection {

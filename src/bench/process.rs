@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use wait4::Wait4;
 
 use super::error::{Error, Result};
 use super::measurement::Load;
+use ground::poison::Unpoisoned as _;
 
 /// A program that should say that it is ready does so within this time.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ impl Stop {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::output::{self, Output, to_stderr};
 use crate::agent::Session;
 use ground::escape;
 use ground::monitor::{Monitor, Phase, Silent};
+use ground::poison::Unpoisoned as _;
 
 /// Redraws a second: smooth to the eye, nothing to the processor.
 const REDRAWS: u8 = 8;
@@ -123,7 +124,7 @@ impl Bar {
 
 impl Monitor for Bar {
     fn begin(&self, phase: Phase, total: Option<u64>) {
-        let mut current = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.phase.lock().unpoisoned();
         if *current != Some(phase) {
             *current = Some(phase);
             self.line.reset();
@@ -132,7 +133,7 @@ impl Monitor for Bar {
     }
 
     fn advance(&self, phase: Phase, bytes: u64) {
-        let current = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = *self.phase.lock().unpoisoned();
         if current == Some(phase) {
             self.line.inc(bytes);
         }
@@ -140,7 +141,7 @@ impl Monitor for Bar {
 
     fn crossed(&self, bytes: u64) {
         let now = Instant::now();
-        let before = self.crossed.lock().unwrap_or_else(PoisonError::into_inner).replace((now, bytes));
+        let before = self.crossed.lock().unpoisoned().replace((now, bytes));
         if let Some((then, before)) = before {
             let speed = rate(bytes.saturating_sub(before), now.saturating_duration_since(then));
             self.speed.store(speed, Ordering::Relaxed);
@@ -176,7 +177,7 @@ struct Shared {
 
 impl Shared {
     fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unpoisoned()
     }
 }
 
@@ -203,7 +204,7 @@ fn tell(shared: &Shared, every: Duration, say: fn(&str)) {
             }
         }
         let waited = shared.ended.wait_timeout(work, next.saturating_duration_since(now));
-        work = waited.unwrap_or_else(PoisonError::into_inner).0;
+        work = waited.unpoisoned().0;
     }
 }
 

@@ -9,5 +9,6 @@ pub mod ids;
 pub mod faults;
 pub mod monitor;
 pub mod threads;
+pub mod poison;
 pub mod shares;
 pub mod stall;

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::poison::Unpoisoned as _;
 
 /// A number of units, and how many of them each user holds.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
     }
 
     fn held(&self) -> MutexGuard<'_, Held<K>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unpoisoned()
     }
 }
 

@@ -4,12 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::Serialize;
 
 use disk::files::{self, OnPath};
 use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use ground::poison::Unpoisoned as _;
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]
@@ -48,7 +49,7 @@ impl Audit {
     pub fn write(&self, entry: &Entry<'_>) {
         let mut line = serde_json::to_vec(entry).expect("an entry is plain words and numbers");
         line.push(b'\n');
-        if let Err(error) = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line) {
+        if let Err(error) = self.0.lock().unpoisoned().write_all(&line) {
             tracing::error!(%error, "the audit log could not be written");
         }
     }

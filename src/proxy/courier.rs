@@ -1,7 +1,7 @@
 //! Makes deliveries out of the spaces' stores.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::spaces::Spaces;
 use crate::delivery::destination::Directory;
@@ -10,6 +10,7 @@ use format::record::DeliveryReport;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, ReleaseId};
 use ground::monitor::Monitor;
+use ground::poison::Unpoisoned as _;
 use protocol::wire::Refusal;
 
 /// The most notes in a report; the log has all.
@@ -55,7 +56,7 @@ impl Courier for StoreCourier {
                     bytes: done.bytes,
                     reused_bytes: done.reused_bytes,
                     already: done.already,
-                    notes: notes.notes.into_inner().unwrap_or_else(PoisonError::into_inner),
+                    notes: notes.notes.into_inner().unpoisoned(),
                 })
             }
             Err(error) => Err(told(&error)),
@@ -73,7 +74,7 @@ impl Monitor for Notes<'_> {
     fn note(&self, text: &str) {
         let Delivery { destination, app, .. } = self.delivery;
         tracing::warn!(%destination, %app, "{text}");
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock().unpoisoned();
         if notes.len() < NOTES_MAX {
             notes.push(text.to_owned());
         }

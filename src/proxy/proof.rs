@@ -1,12 +1,13 @@
 //! Rebuilds the new archives of a release before it is acknowledged.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
 use crate::store::{Planted, Store, StoreReader};
 use format::manifest::{EntryPath, Root};
 use ground::ids::ReleaseId;
+use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
 /// What came of a proof.
@@ -48,7 +49,7 @@ pub fn prove(
         if proof.failed.is_some() || !known.insert(fingerprint(archive)) {
             return Ok(());
         }
-        let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone.lock().unpoisoned();
         proof.archives += 1;
         proof.bytes += size;
         let cache = store.rebuilt().filter(|_| keep);

@@ -1,6 +1,6 @@
 //! Serves one push: the link on async threads, the state machine and the store on a blocking one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use disk::crash_points;
 use format::record::{DeliveryEvent, DeliveryState, Record};
 use ground::faults::{Fault, Faulty};
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
+use ground::poison::Unpoisoned as _;
 use ground::stall::Watch;
 use protocol::Error;
 use protocol::push::Proxy;
@@ -94,7 +95,7 @@ struct Progress {
 
 impl Progress {
     fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watch.lock().unpoisoned()
     }
 }
 

@@ -7,13 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::store::{self, Options, Store};
 use disk::files::OnPath;
 use ground::ids::SpaceName;
 use ground::limits::SPACES_OPEN_MAX;
+use ground::poison::Unpoisoned as _;
 
 /// All spaces below one folder.
 #[derive(Debug)]
@@ -38,11 +39,11 @@ struct Slot {
 
 impl Slot {
     fn store(&self) -> MutexGuard<'_, Option<Arc<Store>>> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock().unpoisoned()
     }
 
     fn used(&self) -> MutexGuard<'_, Instant> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock().unpoisoned()
     }
 }
 
@@ -70,7 +71,7 @@ impl Spaces {
 
     /// Reports the space to maintenance as used.
     pub fn note_used(&self, space: &SpaceName) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock().unpoisoned();
         if !used.contains(space) {
             used.insert(space.clone());
         }
@@ -167,7 +168,7 @@ impl Spaces {
 
     /// Returns the spaces that were used since the last call, and those that are open.
     pub fn take_used(&self) -> HashSet<SpaceName> {
-        let mut used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut used = std::mem::take(&mut *self.used.lock().unpoisoned());
         used.extend(self.slots().keys().cloned());
         used
     }
@@ -197,7 +198,7 @@ impl Spaces {
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<SpaceName, Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unpoisoned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks again and again that a conversation's token is still good, however long the conversation takes.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -8,6 +8,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::Granted;
 use ground::faults::Fault;
 use ground::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
+use ground::poison::Unpoisoned as _;
 use protocol::token::Grant;
 use protocol::wire::Refusal;
 
@@ -41,7 +42,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
 impl Granted {
     /// Checks again that the token has neither expired nor been revoked. Looks for one file.
     pub(super) fn still_holds(&self) -> Result<(), Refusal> {
-        let current = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.standing.0.lock().unpoisoned();
         let checked = self.shared.identity.check_again(&current.grant, super::now());
         checked.map_err(|error| {
             let hint = "get a new token (`whit token create` on the proxy) and run the command again: what was \
@@ -62,7 +63,7 @@ impl Granted {
                 hint: Some("run the command again with the new token".to_owned()),
             });
         }
-        let mut current = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.standing.0.lock().unpoisoned();
         current.renewals += 1;
         if current.renewals > RENEWALS_MAX {
             let text = format!("the token was renewed more than {RENEWALS_MAX} times");

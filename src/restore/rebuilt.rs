@@ -6,13 +6,14 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use tempfile::NamedTempFile;
 
 use disk::files;
 use ground::ids::ArtifactId;
+use ground::poison::Unpoisoned as _;
 
 /// 1 MiB: a smaller archive is rebuilt as quickly as it is found.
 const ARCHIVE_BYTES_MIN: u64 = 1024 * 1024;
@@ -121,7 +122,7 @@ impl Rebuilt {
 
     /// Removes what was used longest ago until `size` more bytes fit.
     fn make_room(&self, size: u64) -> std::io::Result<()> {
-        let _alone = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.making_room.lock().unpoisoned();
         let mut kept: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;

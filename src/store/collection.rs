@@ -16,7 +16,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
@@ -27,6 +27,7 @@ use disk::files;
 use format::maintenance::Collected;
 use format::pack::Frame;
 use ground::ids::{ChunkId, ReleaseId};
+use ground::poison::Unpoisoned as _;
 
 /// A pack is rewritten when less than this part of its bytes is alive.
 const ALIVE_PERCENT_MIN: u64 = 60;
@@ -52,7 +53,7 @@ pub struct Condemned {
 impl Condemned {
     /// Whether the chunk is to be removed: no push may count on it.
     pub fn has(&self, id: &ChunkId) -> bool {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).contains(&id.prefix())
+        self.names.read().unpoisoned().contains(&id.prefix())
     }
 
     /// Appends a frame by `append`; those of its chunks that were condemned no longer are.
@@ -64,7 +65,7 @@ impl Condemned {
             return append();
         }
         // Held meanwhile: no sweep finds the new copy sealed and its chunk still condemned.
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.write().unpoisoned();
         let position = append()?;
         for chunk in &frame.chunks {
             names.remove(&chunk.id.prefix());
@@ -73,16 +74,16 @@ impl Condemned {
     }
 
     fn replace(&self, names: HashSet<u64>) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+        *self.names.write().unpoisoned() = names;
     }
 
     fn is_empty(&self) -> bool {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.names.read().unpoisoned().is_empty()
     }
 
     /// One run at a time; it holds the leases that the last one waits for. Who mends packs holds it too.
     pub fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+        self.run.lock().unpoisoned()
     }
 }
 

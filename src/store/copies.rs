@@ -7,12 +7,13 @@
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use super::Result;
 use disk::files::{self, OnPath};
 use ground::ids::AppName;
+use ground::poison::Unpoisoned as _;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
@@ -44,7 +45,7 @@ impl Copies {
         let place = std::path::absolute(place).on("find", place)?;
         let content = encode(app, &place);
         let path = self.folder.join(name(app, &place));
-        let _alone = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.noting.lock().unpoisoned();
         if files::read_if_there(&path, PLACE_BYTES_MAX)?.is_some_and(|found| found == content) {
             let file = fs::File::options().append(true).open(&path).on("open", &path)?;
             return Ok(file.set_modified(SystemTime::now()).on("touch", &path)?);

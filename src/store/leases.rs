@@ -9,8 +9,10 @@
 //! while it brings [`LEASE_BYTES_MIN`] in each hour, for [`LEASE_BROUGHT_MAX`] at most, as others' garbage stays with them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use ground::poison::Unpoisoned as _;
 
 /// 5 minutes: how long a lease holds without being renewed; five times what a peer may be silent inside a message.
 pub const LEASE_TIME: Duration = Duration::from_secs(300);
@@ -108,7 +110,7 @@ impl Leases {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unpoisoned()
     }
 }
 

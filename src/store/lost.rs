@@ -19,7 +19,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, RwLock};
 
 use super::packs::{self, Pack};
 use super::place::Place;
@@ -27,6 +27,7 @@ use super::{Result, Store};
 use disk::files::{self, OnPath};
 use format::pack::PackId;
 use ground::ids::ChunkId;
+use ground::poison::Unpoisoned as _;
 
 const BODY_BYTES: usize = 52;
 const ENTRY_BYTES: usize = 56;
@@ -111,20 +112,20 @@ impl Lost {
 
     /// Whether nothing is known to be damaged.
     pub fn is_empty(&self) -> bool {
-        self.copies.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.copies.read().unpoisoned().is_empty()
     }
 
     /// Whether that copy is damaged.
     pub fn has(&self, copy: &DamagedCopy) -> bool {
-        self.copies.read().unwrap_or_else(PoisonError::into_inner).contains(copy)
+        self.copies.read().unpoisoned().contains(copy)
     }
 
     /// Adds damaged copies; returns how many of them are new.
     pub fn add(&self, damaged: impl IntoIterator<Item = DamagedCopy>) -> usize {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.writing.lock().unpoisoned();
         let mut entries = Vec::new();
         {
-            let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+            let mut copies = self.copies.write().unpoisoned();
             for copy in damaged {
                 if copies.insert(copy) {
                     entries.extend_from_slice(&copy.encode());

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use super::history::{self, Pushed};
 use super::records::{RECORD_BYTES_MAX, Records};
@@ -12,6 +11,7 @@ use disk::files::{self, OnPath};
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::AppName;
+use ground::poison::Unpoisoned as _;
 
 /// How the file of a record ends that was found damaged ...
 const DAMAGED: &str = "damaged";
@@ -21,7 +21,7 @@ const LET_GO: &str = "unreadable";
 impl Records {
     /// Returns the records that were found damaged, now or earlier. The chunks that their pushes need are unknown.
     pub fn unreadable(&self) -> Vec<PathBuf> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.unreadable.lock().unpoisoned().clone()
     }
 
     /// Gives up a record that was found damaged; its bytes stay beside, for people to look at.
@@ -30,7 +30,7 @@ impl Records {
     /// The disk's.
     pub fn let_go(&self, path: &Path) -> Result<()> {
         files::rename(path, &path.with_extension(LET_GO))?;
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
+        self.unreadable.lock().unpoisoned().retain(|other| other != path);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Records {
         let aside = path.with_extension(DAMAGED);
         if path.exists() {
             files::rename(path, &aside)?;
-            self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(aside);
+            self.unreadable.lock().unpoisoned().push(aside);
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Records {
                     match kind {
                         "record" => there.push(number),
                         DAMAGED => {
-                            self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+                            self.unreadable.lock().unpoisoned().push(path);
                         }
                         _ => {}
                     }

@@ -1,7 +1,9 @@
 //! Lookups that miss nothing while chunks move between memory and the index.
 
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+
+use ground::poison::Unpoisoned as _;
 
 /// The changes that take chunks from one of the places where they are looked for.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ pub struct Moves {
 impl Moves {
     /// Runs a change, one at a time. Whatever it takes from one place and is still needed must be in another before.
     pub fn change<T>(&self, change: impl FnOnce() -> T) -> T {
-        let _alone = self.lock.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.lock.write().unpoisoned();
         self.begun.fetch_add(1, Ordering::SeqCst);
         let _ended = Ended(&self.ended);
         change()
@@ -36,7 +38,7 @@ impl Moves {
             if self.begun.load(Ordering::SeqCst) == ended {
                 return Ok(None);
             }
-            drop(self.lock.read().unwrap_or_else(PoisonError::into_inner));
+            drop(self.lock.read().unpoisoned());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use delta::compression::Decompressor;
 use disk::files::{self, OnPath};
@@ -13,6 +13,7 @@ use disk::mmap::Mapping;
 use format::pack::{self, FooterView, FrameKind, FrameView, PackId, TRAILER_BYTES, Trailer};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
+use ground::poison::Unpoisoned as _;
 
 /// A pack that can be read. Cheap to hold; a map is made at the first read.
 #[derive(Debug)]
@@ -119,18 +120,18 @@ pub struct Packs(RwLock<HashMap<u32, Arc<Pack>>>);
 impl Packs {
     /// The pack with that number.
     pub fn by_number(&self, number: u32) -> Option<Arc<Pack>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+        self.0.read().unpoisoned().get(&number).cloned()
     }
 
     /// The pack of that name and its number.
     pub fn by_id(&self, id: PackId) -> Option<(u32, Arc<Pack>)> {
-        let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let packs = self.0.read().unpoisoned();
         packs.iter().find(|(_, pack)| pack.id == id).map(|(number, pack)| (*number, Arc::clone(pack)))
     }
 
     /// Adds a pack, or replaces an open one by its sealed form.
     pub fn insert(&self, number: u32, pack: Pack) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(pack));
+        self.0.write().unpoisoned().insert(number, Arc::new(pack));
     }
 
     /// The sealed packs, by number.
@@ -143,17 +144,17 @@ impl Packs {
 
     /// Forgets a pack; those that read it still can, even when its file is removed.
     pub fn remove(&self, number: u32) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.0.write().unpoisoned().remove(&number);
     }
 
     /// Forgets all packs.
     pub fn clear(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.write().unpoisoned().clear();
     }
 
     /// All packs, in no order.
     pub fn all(&self) -> Vec<(u32, Arc<Pack>)> {
-        let packs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let packs = self.0.read().unpoisoned();
         packs.iter().map(|(number, pack)| (*number, Arc::clone(pack))).collect()
     }
 }

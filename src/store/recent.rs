@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
 use super::index::Index;
@@ -17,6 +17,7 @@ use super::writer::Shared;
 use super::{Error, Result};
 use format::pack::PackId;
 use ground::ids::{ChunkId, ShortId};
+use ground::poison::Unpoisoned as _;
 
 /// The chunks of packs that the index does not have yet.
 #[derive(Debug, Default)]
@@ -31,40 +32,40 @@ pub struct Recent {
 impl Recent {
     /// Returns the place of the chunk in these packs.
     pub fn find(&self, id: &ChunkId) -> Option<Place> {
-        self.chunks.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+        self.chunks.read().unpoisoned().get(id).copied()
     }
 
     /// Returns the first chunk whose id begins with the 8 bytes of `name`.
     pub fn find_name(&self, name: u64) -> Option<(ChunkId, Place)> {
         let mut low = [0; 32];
         low[..8].copy_from_slice(&name.to_le_bytes());
-        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let chunks = self.chunks.read().unpoisoned();
         let (id, place) = chunks.range(ChunkId::from_bytes(low)..).next()?;
         (id.prefix() == name).then_some((*id, *place))
     }
 
     /// Returns the first chunk whose id begins so.
     pub fn find_short(&self, short: ShortId) -> Option<(ChunkId, Place)> {
-        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let chunks = self.chunks.read().unpoisoned();
         let (id, place) = chunks.range(short.lowest()..).next()?;
         (ShortId::from(*id) == short).then_some((*id, *place))
     }
 
     /// Adds chunks of the open pack.
     pub fn add(&self, chunks: impl Iterator<Item = (ChunkId, Place)>) {
-        self.chunks.write().unwrap_or_else(PoisonError::into_inner).extend(chunks);
+        self.chunks.write().unpoisoned().extend(chunks);
     }
 
     /// Returns the chunks of a pack, each with the place of its frame.
     pub fn of_pack(&self, pack: u32) -> Vec<(ChunkId, u32)> {
-        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        let chunks = self.chunks.read().unpoisoned();
         let here = chunks.iter().filter(|(_, place)| place.pack == pack);
         here.map(|(id, place)| (*id, place.frame_offset)).collect()
     }
 
     /// Adds chunks of sealed packs that could not be indexed.
     pub fn add_sealed(&self, chunks: Vec<(ChunkId, Place)>) {
-        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sealed = self.sealed.lock().unpoisoned();
         for (_, place) in &chunks {
             *sealed.entry(place.pack).or_default() += 1;
         }
@@ -74,13 +75,13 @@ impl Recent {
 
     /// Notes that a pack was sealed, and returns the number of chunks of sealed packs.
     pub fn note_sealed(&self, pack: u32, chunks: usize) -> usize {
-        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sealed = self.sealed.lock().unpoisoned();
         sealed.insert(pack, chunks);
         sealed.values().sum()
     }
 
     fn forget_packs(&self, packs: &HashSet<u32>) {
-        let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = self.chunks.write().unpoisoned();
         chunks.retain(|_, place| !packs.contains(&place.pack));
     }
 }
@@ -103,7 +104,7 @@ impl Shared {
     /// The index is damaged or the disk full; all is as before.
     pub fn make_run(&self) -> Result<()> {
         let numbers: Vec<u32> = {
-            let sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+            let sealed = self.recent.sealed.lock().unpoisoned();
             sealed.keys().copied().collect()
         };
         let found = |number: u32| Some((number, self.packs.by_number(number)?));
@@ -128,7 +129,7 @@ impl Shared {
                 Err(error) if only_sealed => {
                     // Memory still knows its chunks, and verifying sees to it.
                     tracing::error!(path = %pack.path().display(), %error, "a sealed pack is damaged");
-                    self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner).remove(number);
+                    self.recent.sealed.lock().unpoisoned().remove(number);
                 }
                 Err(error) => return Err(error),
             }
@@ -147,7 +148,7 @@ impl Shared {
             pack.release(0, usize::MAX);
         }
         self.recent.moves.change(|| {
-            let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sealed = self.recent.sealed.lock().unpoisoned();
             taken.retain(|(number, _, _)| !only_sealed || sealed.contains_key(number));
             self.index.add(run, &taken)?;
             for (number, _, _) in &taken {
@@ -166,7 +167,7 @@ impl Shared {
     pub fn take_out(&self, numbers: &[u32]) -> Result<()> {
         self.recent.moves.change(|| {
             let were_recent: HashSet<u32> = {
-                let mut sealed = self.recent.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut sealed = self.recent.sealed.lock().unpoisoned();
                 numbers.iter().copied().filter(|number| sealed.remove(number).is_some()).collect()
             };
             self.index.take_out(numbers)?;

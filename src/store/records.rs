@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use super::history::{self, Pushed};
@@ -16,6 +16,7 @@ use super::{Error, Result};
 use disk::files::{self, OnPath};
 use format::record::{AppSummary, Record};
 use ground::ids::{AppName, ReleaseId, Selector};
+use ground::poison::Unpoisoned as _;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
@@ -109,11 +110,11 @@ impl Records {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
+        self.held.read().unpoisoned()
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
+        self.held.write().unpoisoned()
     }
 
     /// Reads an application's latest record, and forgets those that are damaged.

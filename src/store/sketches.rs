@@ -18,11 +18,12 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use delta::similar::Sketch;
 use disk::files;
 use ground::ids::ShortId;
+use ground::poison::Unpoisoned as _;
 
 const MAGIC: [u8; 8] = *b"whitskt1";
 const HEAD_BYTES: u64 = MAGIC.len() as u64 + 8;
@@ -135,7 +136,7 @@ impl Sketches {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unpoisoned()
     }
 
     fn write(&self, held: &mut Held) {

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::index::Index;
@@ -23,6 +23,7 @@ use disk::files::{self, OnPath};
 use format::pack::{self, Footer, Frame, PackId};
 use ground::ids::ChunkId;
 use ground::limits::PACK_CHUNKS_MAX;
+use ground::poison::Unpoisoned as _;
 
 /// Packs waiting to be sealed: bounds memory.
 const SEAL_QUEUE: usize = 2;
@@ -121,7 +122,7 @@ impl Writer {
             let folder = self.shared.folder.clone();
             return Err(Error::NoRoom { folder, free, reserve: reserve_bytes });
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unpoisoned();
         // While a sync runs nobody knows yet; the commit will.
         if self.shared.failed.try_lock().is_ok_and(|failed| *failed) {
             return Err(Error::WriteFailed);
@@ -151,20 +152,20 @@ impl Writer {
 
     /// A pack number that was never given.
     pub fn new_number(&self) -> u32 {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unpoisoned();
         state.next_number += 1;
         state.next_number - 1
     }
 
     /// Returns the number of the pack that the next frame will be in, or of an earlier one.
     pub fn first_open(&self) -> u32 {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().unpoisoned();
         state.open.as_ref().map_or(state.next_number, |open| open.number)
     }
 
     /// Frames that were appended.
     pub fn appended(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).written
+        self.state.lock().unpoisoned().written
     }
 
     /// Frames that are on stable storage; waits for nothing.
@@ -177,9 +178,9 @@ impl Writer {
     /// # Errors
     /// The disk's error: then nothing can be said about the frames since the last sync.
     pub fn sync(&self) -> Result<u64> {
-        let target = self.state.lock().unwrap_or_else(PoisonError::into_inner).written;
+        let target = self.state.lock().unpoisoned().written;
         // Those who wait here share the next sync.
-        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.shared.failed.lock().unpoisoned();
         if self.durable() >= target {
             return Ok(self.durable());
         }
@@ -187,7 +188,7 @@ impl Writer {
             return Err(Error::WriteFailed);
         }
         let (written, dirty) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock().unpoisoned();
             let mut dirty = std::mem::take(&mut state.dirty);
             if let Some(open) = &state.open {
                 // The open pack will be written to again, so that it is dirty at the next sync too.
@@ -217,7 +218,7 @@ impl Writer {
     /// [`Error::WriteFailed`] where one could not be sealed.
     pub fn seal_now(&self) -> Result<()> {
         self.sync()?;
-        let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
+        let open = self.state.lock().unpoisoned().open.take();
         if let Some(pack) = open {
             self.hand_to_sealer(pack);
         }
@@ -230,7 +231,7 @@ impl Writer {
     /// [`Error::WriteFailed`] where one could not be sealed.
     pub fn settle(&self) -> Result<()> {
         let (sender, sealed) = sync_channel(1);
-        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealer = self.sealer.lock().unpoisoned();
         let asked = sealer.as_ref().is_some_and(|(queue, _)| queue.send(ForSealer::Report(sender)).is_ok());
         drop(sealer);
         if asked && sealed.recv() == Ok(true) { Ok(()) } else { Err(Error::WriteFailed) }
@@ -239,11 +240,11 @@ impl Writer {
     /// Seals the open pack and waits until the index has all packs. What is appended later stays in an open
     /// pack until the next start.
     pub fn close(&self) {
-        let open = self.state.lock().unwrap_or_else(PoisonError::into_inner).open.take();
+        let open = self.state.lock().unpoisoned().open.take();
         if let Some(pack) = open.filter(|pack| !pack.broken) {
             self.hand_to_sealer(pack);
         }
-        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sealer = self.sealer.lock().unpoisoned().take();
         if let Some((sender, thread)) = sealer {
             drop(sender);
             if thread.join().is_err() {
@@ -253,7 +254,7 @@ impl Writer {
     }
 
     fn hand_to_sealer(&self, pack: OpenPack) {
-        let sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealer = self.sealer.lock().unpoisoned();
         let handed =
             sealer.as_ref().is_some_and(|(sender, _)| sender.send(ForSealer::Seal(Box::new(pack))).is_ok());
         if !handed {
@@ -345,7 +346,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<usize> {
     let chunks = pack.footer.chunk_count();
     let sealed = {
-        let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = shared.failed.lock().unpoisoned();
         if *failed {
             return Err(Error::WriteFailed);
         }

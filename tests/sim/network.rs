@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use ground::poison::Unpoisoned as _;
 use whit::net::link::Datagrams;
 
 use crate::random::Random;
@@ -108,7 +109,7 @@ impl Network {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unpoisoned()
     }
 
     fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
@@ -146,7 +147,7 @@ impl Network {
     fn arrive(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         // Where nobody has the address any more, the datagram is gone.
         let Some(inbox) = self.lock().inboxes.get(&to).cloned() else { return };
-        let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = inbox.lock().unpoisoned();
         inbox.arrived.push_back((from, bytes));
         if let Some(reader) = inbox.reader.take() {
             reader.wake();
@@ -182,7 +183,7 @@ impl Datagrams for Socket {
     }
 
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<(SocketAddr, Vec<u8>)> {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox.lock().unpoisoned();
         if let Some(arrived) = inbox.arrived.pop_front() {
             return Poll::Ready(arrived);
         }

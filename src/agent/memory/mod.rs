@@ -28,7 +28,7 @@ pub use writer::{Confirmed, write};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use block::{Block, Decoder};
 use footer::Footer;
@@ -37,6 +37,7 @@ use disk::files::{self, OnPath};
 use format::manifest::{NodeRef, Root};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId};
+use ground::poison::Unpoisoned as _;
 use protocol::address::Fingerprint;
 use protocol::token;
 
@@ -200,7 +201,7 @@ impl Memory {
     /// # Errors
     /// The file cannot be read, or was changed since it was opened.
     pub fn segment(&self, place: u32) -> Result<Vec<u8>> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unpoisoned();
         self.decode_segment(place, &mut last).map(<[u8]>::to_vec)
     }
 

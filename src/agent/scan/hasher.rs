@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use super::apart::{Archives, Taker};
@@ -16,6 +16,7 @@ use format::chunking::Profile;
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::monitor::{Monitor, Phase};
+use ground::poison::Unpoisoned as _;
 use ground::threads;
 
 /// Chunk references handed over at a time.
@@ -79,7 +80,7 @@ fn work(
     let mut buffer = Vec::new();
     let mut taker = archives.map(|archives| Taker::new(archives, threads));
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = queue.lock().unpoisoned().recv();
         let Ok(job) = job else { break };
         match read(&job, profile, taker.as_mut(), &mut buffer, monitor) {
             // An error of the channel means that the scan has ended: nobody waits for this file.

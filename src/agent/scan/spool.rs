@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::apart::{Streams, Taken};
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
 use format::manifest::{self, EntryPath, Item};
 use format::recipe::{ChunkRef, Recipe};
+use ground::poison::Unpoisoned as _;
 
 /// Kept in memory up to this: the manifest of about 4 GiB.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -125,7 +126,7 @@ impl Spool {
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     /// Hears of an archive that was unpacked, before its entry.

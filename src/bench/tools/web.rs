@@ -8,11 +8,12 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::error::Result;
 use disk::files::OnPath;
+use ground::poison::Unpoisoned as _;
 
 /// More than any request of the tools that are measured.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
@@ -87,7 +88,7 @@ impl Server {
         self.shared.stopped.store(true, Relaxed);
         // Wakes the thread that accepts.
         drop(TcpStream::connect(self.address));
-        for stream in self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for stream in self.shared.open.lock().unpoisoned().drain(..) {
             drop(stream.shutdown(Shutdown::Both));
         }
         drop(thread.join());
@@ -107,7 +108,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             break;
         }
         if let Ok(second) = stream.try_clone() {
-            shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(second);
+            shared.open.lock().unpoisoned().push(second);
         }
         let shared = Arc::clone(shared);
         // A client that goes away ends its connection, nothing else.

@@ -7,7 +7,7 @@ mod tally;
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
@@ -24,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use self::tally::Tally;
 use ground::escape;
+use ground::poison::Unpoisoned as _;
 
 /// How often to look for sums that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -85,7 +86,7 @@ impl Log {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally<Kind>> {
-        self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tally.lock().unpoisoned()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{Delivery, Events};
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{SpaceName, UserName};
+use ground::poison::Unpoisoned as _;
 
 /// States that wait for one listener; further ones are dropped, but for the last.
 const EVENTS_AHEAD: usize = 64;
@@ -149,7 +150,7 @@ impl Lane {
             let waits = waiting.queue.iter().map(|queued| queued.not_before.saturating_duration_since(now));
             // A delivery that waits for an earlier one of its application comes when that one is done.
             let wait = waits.filter(|wait| !wait.is_zero()).min().unwrap_or(wait_max);
-            waiting = self.more.wait_timeout(waiting, wait).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.more.wait_timeout(waiting, wait).unpoisoned().0;
         }
     }
 
@@ -159,7 +160,7 @@ impl Lane {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unpoisoned()
     }
 }
 

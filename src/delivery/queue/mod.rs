@@ -9,7 +9,7 @@ mod lane;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::DELIVERIES_PER_USER_MAX;
+use ground::poison::Unpoisoned as _;
 
 /// What can go wrong with the queue itself; what goes wrong with a delivery is a state of it.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +214,7 @@ impl Deliveries {
         }
         self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
         let file = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.next.lock().unpoisoned();
             let file = self.folder.join(format!("{:012}.delivery", *next));
             *next += 1;
             file
@@ -228,13 +229,13 @@ impl Deliveries {
 
     /// The releases of a space that deliveries have still to be made of.
     pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = self.pending.lock().unpoisoned();
         let ours = pending.values().filter(|delivery| delivery.space == *space);
         ours.map(|delivery| delivery.release).collect()
     }
 
     fn note_pending(&self, file: &Path, delivery: &Delivery) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending.lock().unpoisoned();
         pending.insert(file.to_owned(), delivery.clone());
     }
 
@@ -244,7 +245,7 @@ impl Deliveries {
         for lane in self.lanes.values() {
             lane.wake();
         }
-        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for worker in self.workers.lock().unpoisoned().drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a delivery worker panicked; its deliveries go on at the next start");
             }
@@ -272,7 +273,7 @@ impl Deliveries {
         }
         left.sort();
         for (number, file) in left {
-            *self.next.lock().unwrap_or_else(PoisonError::into_inner) = number + 1;
+            *self.next.lock().unpoisoned() = number + 1;
             let bytes = files::read_bounded(&file, DELIVERY_BYTES_MAX)?;
             let delivery = Delivery::decode(&bytes);
             if let Some(delivery) = &delivery {
@@ -362,7 +363,7 @@ fn end(queued: &Queued, state: &DeliveryState, pending: &Pending) {
     }
     crash_points::point("delivery.removed");
     queued.tell(state);
-    pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&queued.file);
+    pending.lock().unpoisoned().remove(&queued.file);
 }
 
 #[cfg(test)]

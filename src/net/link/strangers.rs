@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::VarInt;
 use tokio::task::AbortHandle;
 
 use ground::faults::Fault;
 use ground::limits::{ADDRESSES_KNOWN_MAX, STRANGERS_KNOWN_MAX};
+use ground::poison::Unpoisoned as _;
 
 /// The reason given to an agent that gives way.
 const GIVES_WAY: &str = "too many others are connected without a token";
@@ -137,7 +138,7 @@ impl Strangers {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unpoisoned()
     }
 }
 

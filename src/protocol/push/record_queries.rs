@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::sync::PoisonError;
 
 use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
 use crate::transfer::{Answered, read_chunks};
@@ -13,6 +12,7 @@ use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{EXECUTABLE_CHUNKS_MAX, OFFER_BYTES_MAX, OFFERS_MAX};
+use ground::poison::Unpoisoned as _;
 
 /// 2 GiB: older executables that are looked at for one push; some 10 s.
 const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -155,7 +155,7 @@ impl Offers {
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
         self.basis_left = self.basis_left.checked_sub(bytes)?;
         let workshop = view.workshop();
-        let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = workshop.lock().unpoisoned();
         let old = read_chunks(&chunks, view)?;
         let parts = normalise_basis(old)?;
         let records = Records::new(&parts);

@@ -3,8 +3,6 @@
 //! What is wrong with one, its agent's mistake or a basis that differs, ends as [`Error::Mismatch`]: the push is
 //! repeated without this method.
 
-use std::sync::PoisonError;
-
 use super::parcel::read_spans;
 use crate::wire::{Cut, Parcel, Span};
 use crate::{Error, SpaceView};
@@ -12,6 +10,7 @@ use delta::relink::{Index, Kept, Level, Offer, Payload, Records, normalise_basis
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
+use ground::poison::Unpoisoned as _;
 
 /// What was offered and is there.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub fn open_kept(
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let workshop = view.workshop();
-    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = workshop.lock().unpoisoned();
     let mut old = Vec::new();
     let chunks = spans.iter().fold(0, |chunks: usize, span| chunks.saturating_add(span.count as usize));
     if chunks > EXECUTABLE_CHUNKS_MAX {
@@ -85,7 +84,7 @@ pub fn open_records(
 ) -> Result<(), Error> {
     let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
     let workshop = view.workshop();
-    let _alone = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = workshop.lock().unpoisoned();
     let mut made = || {
         let old = read_chunks(&answered.chunks, view)?;
         let parts = normalise_basis(old)?;

@@ -1,11 +1,12 @@
 //! What a pull makes for one machine, held for others that pull the same.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use format::recipe::ChunkRef;
 use ground::limits::OFFERS_MAX;
+use ground::poison::Unpoisoned as _;
 
 /// 64 MiB: payloads that are held.
 pub(super) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -18,7 +19,7 @@ pub(in crate::proxy) struct Payloads(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)
 
 impl Payloads {
     fn held(&self) -> MutexGuard<'_, VecDeque<(blake3::Hash, Arc<Vec<u8>>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     fn find(&self, name: blake3::Hash) -> Option<Arc<Vec<u8>>> {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
@@ -10,6 +10,7 @@ use super::room::Room;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
 use crate::codec::{self, Decoder, Format, Permits, Stream};
 use crate::deflate::{self, Guesser, Learned};
+use ground::poison::Unpoisoned as _;
 use ground::threads;
 
 /// 128 B: a shorter stream costs more to describe than it can save.
@@ -188,7 +189,7 @@ impl Planner {
         // With fewer helpers it takes longer.
         let work = |guesser: &mut Guesser| {
             loop {
-                let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let next = batches.lock().unpoisoned().next();
                 let Some((members, found)) = next else { break };
                 guesser.learn(learned.clone());
                 look(guesser, members, found);

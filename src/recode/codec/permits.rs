@@ -1,6 +1,8 @@
 //! How many xz and zstd encoders there are at a time, whatever the number of threads.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use ground::poison::Unpoisoned as _;
 
 /// 4: some 600 MiB for xz at most, on machines of as many processors.
 const AT_A_TIME: usize = 4;
@@ -26,12 +28,12 @@ impl Permits {
     /// Waits for a turn. A thread that has one must not wait for another.
     pub fn wait(&self) -> Turn<'_> {
         let left = self.given_back.wait_while(self.lock(), |left| *left == 0);
-        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
+        *left.unpoisoned() -= 1;
         Turn(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left.lock().unpoisoned()
     }
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,6 +20,7 @@ use crate::restore::room::Room;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, MODE_MASK};
 use ground::monitor::Monitor;
+use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
 /// What every thread of one [`super::write_tree`] shares.
@@ -73,7 +74,7 @@ impl<'a> Site<'a> {
 
     /// Keeps the first error and stops all threads.
     pub(super) fn fail(&self, error: Error) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.lock().unpoisoned().get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
     }
 
@@ -85,7 +86,7 @@ impl<'a> Site<'a> {
 
     /// The first error, if there was one.
     pub(super) fn outcome(&self) -> Result<(), Error> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = self.failed.lock().unpoisoned().take();
         failed.map_or_else(|| self.go_on(), Err)
     }
 

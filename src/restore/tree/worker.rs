@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::Reuse;
 use super::jobs::{Basis, Job, Output, Whole, is_hole};
@@ -16,6 +16,7 @@ use format::recipe::{ChunkRef, Container};
 use ground::ids::ChunkId;
 use ground::limits::CHUNK_BYTES_MAX;
 use ground::monitor::Phase;
+use ground::poison::Unpoisoned as _;
 
 /// 1 MiB: what is written at once.
 const WRITE_BYTES: usize = 1024 * 1024;
@@ -42,7 +43,7 @@ impl<'a> Worker<'a> {
     /// Does jobs until none come; after an error anywhere it only takes them, so that the sender can end.
     pub(super) fn run(mut self, jobs: &Mutex<Receiver<Job>>) {
         loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let job = jobs.lock().unpoisoned().recv();
             let Ok(job) = job else { return };
             if let Err(error) = self.site.go_on().and_then(|()| self.job(job)) {
                 self.site.fail(error);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use super::catalogue::Catalogue;
 use super::merge::{self, Merged};
@@ -24,6 +24,7 @@ use format::pack::PackId;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::INDEX_RUNS_MAX;
+use ground::poison::Unpoisoned as _;
 
 /// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +152,7 @@ impl Index {
     /// # Errors
     /// The index is damaged or the disk full; no pack counts as taken in.
     pub fn add(&self, run: Unnamed, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
-        let mut next_number = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next_number = self.next_number.lock().unpoisoned();
         crash_points::point("take-in.before");
         let Unnamed(number, run) = run;
         let mut runs = self.runs().clone();
@@ -165,19 +166,19 @@ impl Index {
         crash_points::point("take-in.catalogued");
         catalogue.sync()?;
         *next_number = next;
-        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
-        let mut live = self.packs.write().unwrap_or_else(PoisonError::into_inner);
+        *self.runs.write().unpoisoned() = runs;
+        let mut live = self.packs.write().unpoisoned();
         live.extend(packs.iter().map(|(number, id, chunks)| (*number, (*id, *chunks))));
         crash_points::point("take-in.after");
         Ok(())
     }
 
     fn runs(&self) -> RwLockReadGuard<'_, Vec<(u32, Arc<Run>)>> {
-        self.runs.read().unwrap_or_else(PoisonError::into_inner)
+        self.runs.read().unpoisoned()
     }
 
     fn live(&self) -> RwLockReadGuard<'_, BTreeMap<u32, (PackId, u32)>> {
-        self.packs.read().unwrap_or_else(PoisonError::into_inner)
+        self.packs.read().unpoisoned()
     }
 
     /// Returns how many of the newest runs should be merged.
@@ -220,7 +221,7 @@ impl Index {
 
     /// Replaces runs by the one that they were merged into.
     fn replace(&self, merged: &[(u32, Arc<Run>)], number: u32, run: Run) -> Result<(), Error> {
-        let next_number = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_number = self.next_number.lock().unpoisoned();
         crash_points::point("merge.written");
         let mut runs = self.runs().clone();
         // Newer ones may have come before them.
@@ -229,7 +230,7 @@ impl Index {
         let names = runs.iter().map(|(number, run)| (*number, run.hash()));
         Catalogue::open(&self.folder)?.name_runs(names, *next_number)?;
         crash_points::point("merge.named");
-        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
+        *self.runs.write().unpoisoned() = runs;
         for (_, run) in merged {
             files::remove(run.path())?;
         }
@@ -273,7 +274,7 @@ impl Index {
 
     /// The first pack number that was never given.
     pub fn next_number(&self) -> u32 {
-        *self.next_number.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.next_number.lock().unpoisoned()
     }
 
     /// Takes packs out of the catalogue, durably: entries of theirs in runs no longer count.
@@ -281,7 +282,7 @@ impl Index {
     /// # Errors
     /// The index is damaged or the disk full.
     pub fn take_out(&self, numbers: &[u32]) -> Result<(), Error> {
-        let _alone = self.next_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.next_number.lock().unpoisoned();
         crash_points::point("take-out.before");
         let there: Vec<u32> =
             numbers.iter().copied().filter(|number| self.live().contains_key(number)).collect();
@@ -290,10 +291,7 @@ impl Index {
         }
         let catalogue = Catalogue::open(&self.folder)?;
         catalogue.remove(&there)?;
-        self.packs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|number, _| !there.contains(number));
+        self.packs.write().unpoisoned().retain(|number, _| !there.contains(number));
         crash_points::point("take-out.catalogue");
         catalogue.sync()
     }
