@@ -1,34 +1,18 @@
 //! The agent's roles: pushing a build, pulling a release, asking questions.
 
-pub mod explain;
 pub mod memory;
 pub mod pull;
 pub mod push;
-pub mod receipt;
 pub mod scan;
 
-mod base;
-mod course;
-mod drive;
-mod executables;
-mod feed;
-mod gather;
-mod keep;
-mod options;
-mod inbox;
-mod input;
-mod offers;
-mod pace;
-mod pack;
-mod patience;
-mod prover;
-mod renewal;
+mod backoff;
+mod chunk_cache;
+mod link_speed;
 mod session;
-mod sketcher;
-mod throttle;
+mod token_renewal;
 
-pub use pace::Pace;
-pub use receipt::Receipt;
+pub use link_speed::Pace;
+pub use push::Receipt;
 pub use session::{Access, Session};
 
 use std::path::PathBuf;

@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::backoff::Patience;
+use super::link_speed::Pace;
 use super::memory::Key;
-use super::pace::Pace;
-use super::patience::Patience;
-use super::renewal;
+use super::token_renewal;
 use super::{Error, Result, check_meant};
 use crate::net::link::{self, Connection, Counters, Receiver, Sender};
 use ground::faults::{Fault, Faulty};
@@ -118,7 +118,7 @@ impl Session {
 
     /// Returns the new tokens that come while a request goes on.
     pub(super) fn renewals(&self) -> mpsc::Receiver<String> {
-        renewal::watch(self.token_file.as_deref(), &self.access.token)
+        token_renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 
     /// Opens a session, trying for at most `limit` where the proxy cannot be reached, and at least once. Tells `monitor` of
@@ -202,7 +202,7 @@ impl Session {
     /// # Errors
     /// The connection is lost.
     pub async fn request(&self, operation: &Operation) -> Result<(Sender, Receiver)> {
-        let token = renewal::latest(self.token_file.as_deref(), &self.access.token).await;
+        let token = token_renewal::latest(self.token_file.as_deref(), &self.access.token).await;
         let Current { connection, introduction, .. } = self.current().clone();
         introduction.asked.store(true, Ordering::Relaxed);
         let (mut sender, mut receiver) = connection.open().await?;

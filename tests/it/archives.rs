@@ -5,8 +5,8 @@ use std::path::Path;
 
 use recode::codec::{self, Check, Frame, Xz};
 use recode::deflate::{Encoder, Maker, Method};
+use whit::agent::Receipt;
 use whit::agent::push::PushOptions;
-use whit::agent::receipt::Receipt;
 use whit::delivery::destination::Directory;
 use whit::store::Planted;
 

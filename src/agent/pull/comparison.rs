@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::super::Result;
-use super::super::memory::Stat;
 use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
+use crate::agent::Result;
+use crate::agent::memory::Stat;
 use disk::files::{self, Mount, OnPath};
 use format::manifest::{EntryPath, Item, MODE_MASK};
 use ground::ids::ChunkId;
@@ -43,7 +43,7 @@ pub(super) struct Differences {
 pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differences> {
     let folder = files::open_folder(CWD, place).on("open", place)?;
     let mount = Mount::of_open(&folder).on("examine", place)?;
-    let recorded = placed.map(|placed| Ok::<_, super::super::Error>((placed.entries()?, placed.beginning)));
+    let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed.beginning)));
     let recorded = recorded.transpose()?;
     let mut comparison = Comparison { place, mount, recorded, found: Differences::default() };
     comparison.walk(folder)?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::{Error, Result, blocking};
 use super::fetch::keep_anew;
-use super::held::{Held, Present};
-use super::talk::Talk;
+use super::local_chunks::{Held, Present};
+use super::stream::Talk;
+use crate::agent::{Error, Result, blocking};
 use crate::restore::ChunkSource;
 use crate::store::Store;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};

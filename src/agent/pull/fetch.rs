@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::pace::Pace;
-use super::super::{Error, Result, Session, blocking};
-use super::held::{Held, Present};
 use super::listing::{self, Listing};
-use super::talk::Talk;
+use super::local_chunks::{Held, Present};
+use super::stream::Talk;
 use super::window::{Awaited, Window};
+use crate::agent::link_speed::Pace;
+use crate::agent::{Error, Result, Session, blocking};
 use crate::restore::{ChunkSource, room};
 use crate::store::Store;
 use delta::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};

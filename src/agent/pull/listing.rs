@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Error, Result};
-use super::held::Present;
-use super::talk::Talk;
+use super::local_chunks::Present;
+use super::stream::Talk;
+use crate::agent::{Error, Result};
 use crate::store::Store;
 use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
 use format::manifest::{self, NodeRef, Outline, Root, Thin};
@@ -44,7 +44,7 @@ impl Talk {
         let PullReply::Release { record, root, segments } = self.reply().await? else {
             return Err(Error::OutOfTurn("something before the release"));
         };
-        super::super::check_meant(&record, asked)?;
+        crate::agent::check_meant(&record, asked)?;
         let root = Root::decode(&root)?;
         let (expected, found) = (record.release.into(), root.release().into());
         if expected != found {

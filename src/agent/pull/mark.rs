@@ -15,8 +15,8 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::super::Result;
-use super::super::memory::{STAT_BYTES, Stat};
+use crate::agent::Result;
+use crate::agent::memory::{STAT_BYTES, Stat};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, Item, decode_segment};

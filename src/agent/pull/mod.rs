@@ -4,8 +4,8 @@
 //! goes on where it was. The new tree is written beside the old one, verified on the way, and exchanged
 //! with it in one step.
 
-mod held;
-mod talk;
+mod local_chunks;
+mod stream;
 mod listing;
 mod window;
 mod executables;
@@ -17,7 +17,7 @@ mod staging;
 mod publish;
 
 pub use fetch::{FetchOptions, Fetched, fetch};
-pub use held::{Held, Present};
+pub use local_chunks::{Held, Present};
 pub use place::{Named, PlaceError};
 pub use publish::{PullOptions, Pulled, pull_tree};
 pub use staging::SetAside;

@@ -10,18 +10,18 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::super::memory;
+use crate::agent::memory;
 
-use super::super::pace::Pace;
-use super::super::receipt::{self, ReceiptWire};
-use super::super::scan::{self, Archives, Scan, Selection};
-use super::super::{Error, Result, Session, blocking};
 use super::comparison::{Differences, compare, folder_id};
 use super::fetch::{FetchOptions, Fetched, fetch};
-use super::held::{Held, Present};
+use super::local_chunks::{Held, Present};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
+use crate::agent::link_speed::Pace;
+use crate::agent::push::receipt::{self, ReceiptWire};
+use crate::agent::scan::{self, Archives, Scan, Selection};
+use crate::agent::{Error, Result, Session, blocking};
 use crate::net::blocking::start_whole;
 use crate::restore::{self, ChunkSource, OutsideLinks, TreeOptions};
 use crate::store::{self, Store};

@@ -24,10 +24,10 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 
-use super::super::{Error, Result};
 use super::comparison::{compare, folder_id};
 use super::mark::{Mark, Placed};
 use super::place::{Named, PlaceError};
+use crate::agent::{Error, Result};
 use disk::crash_points;
 use disk::files::{self, Lock, OnPath};
 use ground::monitor::Monitor;

@@ -2,9 +2,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::super::{Error, Result};
-use super::held::Present;
 use super::listing::Listing;
+use super::local_chunks::Present;
+use crate::agent::{Error, Result};
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use format::manifest::{self, NodeRef, Reference, Thin};

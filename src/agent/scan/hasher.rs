@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
-use super::apart::{Archives, Taker};
 use super::sparse::{self, Piece};
+use super::unpack::{Archives, Taker};
 use super::{Error, Part, Parts};
 use disk::files::{self, OnPath};
 use format::chunking::Profile;

@@ -4,10 +4,10 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
-use super::super::memory::{Recall, Stat};
 use super::Listed;
 use super::hasher::Pool;
 use super::walk::mode_of;
+use crate::agent::memory::{Recall, Stat};
 use format::manifest::{EntryPath, Item};
 use format::recipe::Recipe;
 use ground::monitor::{Monitor, Phase};

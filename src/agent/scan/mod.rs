@@ -5,7 +5,6 @@
 //! bounded whatever the input's size. A file that looks as it did at the last push is not read: the
 //! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
-mod apart;
 mod dropped;
 mod error;
 mod hasher;
@@ -17,14 +16,15 @@ mod sparse;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod walk;
 
-pub use apart::{Archives, Streams};
 pub use dropped::{Dropped, DroppedKind};
 pub use error::Error;
 pub use refused::RefusedLinks;
 pub use selection::{Links, Patterns, Selection};
 pub use spool::{Body, Holder, Located, Spool};
+pub use unpack::{Archives, Streams};
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::apart::Taken;
+use self::unpack::Taken;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use disk::files::OnPath;
 use format::chunking::Profile;

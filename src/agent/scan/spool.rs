@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::apart::{Streams, Taken};
+use super::unpack::{Streams, Taken};
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
 use format::manifest::{self, EntryPath, Item};

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::executables::{is_executable, records_of};
-use super::scan::{Body, Located, Spool};
-use super::{Error, Result};
+use super::encode::relinked::{is_executable, records_of};
+use crate::agent::scan::{Body, Located, Spool};
+use crate::agent::{Error, Result};
 use delta::relink::Offer;
 use format::manifest;
 use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
@@ -13,7 +13,7 @@ use protocol::wire::{RecordAnswer, RecordQuery};
 
 /// What one push has offered.
 #[derive(Debug, Default)]
-pub(super) struct Offers {
+pub struct Offers {
     numbers: HashMap<Body, u32>,
     /// Those that the proxy has older ones of.
     answered: HashSet<u32>,

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Sender;
 
-use super::executables::{Executable, OlderExecutable};
-use super::gather::{Gathering, Resembled, Unit};
-use super::keep::Keep;
-use super::pace::Pace;
-use super::pack::{Effort, PackedUnit, Packer};
-use super::scan::{Error, Spool};
+use super::batcher::{Gathering, Resembled, Unit};
+use super::encoder::{Effort, PackedUnit, Packer};
+use super::relinked::{Executable, OlderExecutable};
+use crate::agent::chunk_cache::Keep;
+use crate::agent::link_speed::Pace;
+use crate::agent::scan::{Error, Spool};
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 use ground::threads;

@@ -9,7 +9,7 @@ const PIECES_PER_SECOND: f64 = 20.0;
 
 /// Spreads bytes over time; without a rate it does nothing.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub struct Throttle {
     /// Bytes a second.
     rate: Option<f64>,
     next: Instant,

@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::base::Base;
-use super::course::Course;
-use super::executables::{Known, OlderExecutable};
-use super::explain::Explanation;
-use super::feed::{Fed, Job};
-use super::gather::{Resembled, merge};
+use super::encode::batcher::{Resembled, merge};
+use super::encode::encoder::{Packed, PackedUnit};
+use super::encode::explain::Explanation;
+use super::encode::pipeline::{Fed, Job};
+use super::encode::relinked::{Known, OlderExecutable};
 use super::inbox::Inbox;
-use super::input::{self, Input};
-use super::offers::Offers;
-use super::pace::Pace;
-use super::pack::{Packed, PackedUnit};
+use super::rate_limit::Throttle;
 use super::receipt::ReceiptBytes;
-use super::scan::Spool;
-use super::sketcher::Sketcher;
-use super::throttle::Throttle;
-use super::{Error, Result};
+use super::record_queries::Offers;
+use super::sketches::Sketcher;
+use super::source::{self, Input};
+use super::watchdog::Course;
+use crate::agent::link_speed::Pace;
+use crate::agent::scan::Spool;
+use crate::agent::{Error, Result};
 use crate::net::link::{Receiver, Sender};
 use format::manifest;
 use format::record::{DeliveryEvent, DeliveryState, Record};
@@ -36,7 +36,7 @@ use protocol::wire::{BlockSums, FromAgent, Marks, PushReply, RecordAnswer, Segme
 const HEAR_OUT: Duration = Duration::from_secs(1);
 
 /// Runs the state machine over the link.
-pub(super) struct Drive<'a> {
+pub struct Drive<'a> {
     /// The state machine.
     pub machine: Agent,
     /// The agent's half of the stream.
@@ -193,10 +193,10 @@ impl Drive<'_> {
     }
 
     /// Tells of more of an input that is still being read.
-    async fn grow(&mut self, heard: input::Heard, input: &mut Input) -> Result<()> {
+    async fn grow(&mut self, heard: source::Heard, input: &mut Input) -> Result<()> {
         let actions = match heard {
-            input::Heard::Segments(segments) => self.machine.grow(segments),
-            input::Heard::All(scanned) => {
+            source::Heard::Segments(segments) => self.machine.grow(segments),
+            source::Heard::All(scanned) => {
                 let root = &scanned.root;
                 self.bytes.logical = root.totals.bytes;
                 let actions = self.machine.grown(root.release(), root.totals);
@@ -285,7 +285,8 @@ impl Drive<'_> {
             Action::Prove { segments, challenge } => {
                 let spool = self.spool.clone();
                 let proof =
-                    super::blocking(move || super::prover::prove(&spool, &segments, &challenge)).await?;
+                    crate::agent::blocking(move || super::possession::prove(&spool, &segments, &challenge))
+                        .await?;
                 self.sender.send(&FromAgent::Proof(proof)).await?;
             }
             Action::Stored(_) => {}
@@ -308,7 +309,7 @@ impl Drive<'_> {
             let made = offers.of(&spool, &segments);
             made.map(|made| (offers, made))
         };
-        let (offers, made) = super::blocking(work).await?;
+        let (offers, made) = crate::agent::blocking(work).await?;
         self.offers = offers;
         for offer in made {
             self.throttle.take(offer.names.len()).await;
@@ -351,7 +352,7 @@ impl Drive<'_> {
         let Some(mut base) = self.base.take() else { return Ok(None) };
         let spool = self.spool.clone();
         let work = move || work(&mut base, &spool).map(|answer| (base, answer));
-        let (base, answer) = super::blocking(work).await?;
+        let (base, answer) = crate::agent::blocking(work).await?;
         self.base = Some(base);
         Ok(Some(answer))
     }
@@ -378,7 +379,7 @@ impl Drive<'_> {
         let (spool, chunks, mut sketcher) = (self.spool.clone(), chunks.clone(), self.sketcher);
         let work =
             move || sketcher.sketch(&spool, &chunks, &is_like, &told).map(|sketches| (sketcher, sketches));
-        let (sketcher, sketches) = super::blocking(work).await?;
+        let (sketcher, sketches) = crate::agent::blocking(work).await?;
         self.sketcher = sketcher;
         if let Some(sketches) = &sketches {
             self.throttle.take(sketches.bytes()).await;

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::executables::{Known, OlderExecutable, is_executable};
-use super::gather::{self, Resembled};
-use super::keep::{Keep, KeptReader};
-use super::memory::Memory;
-use super::pack;
-use super::scan::{Body, Holder, Located, Spool};
-use super::{Error, Result};
+use super::encode::batcher::{self, Resembled};
+use super::encode::encoder;
+use super::encode::relinked::{Known, OlderExecutable, is_executable};
+use crate::agent::chunk_cache::{Keep, KeptReader};
+use crate::agent::memory::Memory;
+use crate::agent::scan::{Body, Holder, Located, Spool};
+use crate::agent::{Error, Result};
 use delta::compression::{self, LEVEL_FAST};
 use delta::similar::Rule;
 use format::manifest::{self, NodeRef, Outline, Thin};
@@ -34,7 +34,7 @@ const SAMPLE: usize = 256;
 
 /// The release that the proxy confirmed last time. Memory: 40 B for each chunk of segments that changed.
 #[derive(Debug)]
-pub(super) struct Base {
+pub struct Base {
     memory: Memory,
     /// The chunks of its segments that the new manifest does not have, and those that were offered since.
     chunks: HashSet<ChunkId>,
@@ -162,14 +162,14 @@ impl Base {
 
     /// Whether a sample of new content shrinks by older content that was found by a path alone; executables are told by
     /// other means.
-    fn is_like(&self, new: &[Located], older: &gather::Older) -> bool {
-        let (Some(keep), gather::Older::Kept(_, chunks)) = (&self.keep, older) else { return false };
+    fn is_like(&self, new: &[Located], older: &batcher::Older) -> bool {
+        let (Some(keep), batcher::Older::Kept(_, chunks)) = (&self.keep, older) else { return false };
         if new.first().is_some_and(|located| is_executable(&located.body())) {
             return true;
         }
         let (mut reader, mut old, mut sample, mut open) = (keep.reader(), Vec::new(), Vec::new(), None);
         for located in new {
-            if sample.len() < SAMPLE_BYTES && pack::read(located, &mut open, &mut sample).is_err() {
+            if sample.len() < SAMPLE_BYTES && encoder::read(located, &mut open, &mut sample).is_err() {
                 return true;
             }
         }
@@ -262,7 +262,7 @@ impl Base {
             let Some(first) = new.first().copied() else { continue };
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
-                let older = gather::Older::Kept(likeness.basis, likeness.chunks);
+                let older = batcher::Older::Kept(likeness.basis, likeness.chunks);
                 let older_path = likeness.older_path.map(|path| ground::escape::json_path(&path));
                 resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
             }
@@ -287,7 +287,7 @@ impl Base {
         let mut resembled: Vec<&Resembled> = resembled.iter().collect();
         resembled.sort_by_key(|resembled| std::cmp::Reverse(resembled.count));
         for resembled in resembled {
-            let gather::Older::Kept(span, _) = &resembled.older else { continue };
+            let batcher::Older::Kept(span, _) = &resembled.older else { continue };
             let Some(located) = missing.get(resembled.first) else { continue };
             if found.iter().any(|older| located.is_of(&older.of)) || !is_executable(&located.body()) {
                 continue;

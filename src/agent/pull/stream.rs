@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::super::{Error, Result};
+use crate::agent::{Error, Result};
 use crate::net::link::{self, Receiver, Sender};
 use ground::limits::PULL_PROGRESS_TIME_MAX;
 use ground::stall::Watch;

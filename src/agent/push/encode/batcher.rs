@@ -3,9 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::Result;
-use super::pace::{Pace, Packing};
-use super::scan::Located;
+use crate::agent::Result;
+use crate::agent::link_speed::{Pace, Packing};
+use crate::agent::scan::Located;
 use delta::rsync::Signature;
 use delta::similar::Rule;
 use format::recipe::ChunkRef;
@@ -189,7 +189,7 @@ impl<'a> Gathering<'a> {
 
 /// Chooses between older content found by sketches and content kept here. Where both are for the same chunks, takes what
 /// was found by content, if it covers most of them.
-pub(super) fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
+pub fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
     let common = |one: &Resembled, other: &Resembled| {
         let end = (one.first + one.count).min(other.first + other.count);
         end.saturating_sub(one.first.max(other.first))

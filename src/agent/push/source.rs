@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::Result;
-use super::memory::{Key, Memory};
 use super::options::PushOptions;
-use super::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
+use crate::agent::Result;
+use crate::agent::memory::{Key, Memory};
+use crate::agent::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
 use format::manifest::{NodeRef, Root, Shape, Totals};

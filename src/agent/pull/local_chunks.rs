@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::scan::{self, Holder, Scan};
+use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::Store;
 use format::manifest::{self, NodeRef};

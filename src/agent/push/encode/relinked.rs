@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::batcher::{Gathering, Resembled, Unit};
+use super::encoder::{Effort, Packed, PackedUnit, Packer};
 use super::explain::{Explained, Reason};
-use super::gather::{Gathering, Resembled, Unit};
-use super::pace::{Pace, Packing, SLOW_LEVEL};
-use super::pack::{Effort, Packed, PackedUnit, Packer};
-use super::scan::{Body, Error, Holder, Located};
+use crate::agent::link_speed::{Pace, Packing, SLOW_LEVEL};
+use crate::agent::scan::{Body, Error, Holder, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
 use delta::relink::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
@@ -36,7 +36,7 @@ const SAMPLES: usize = 3;
 const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// Whether a file, or a member of an archive, looks like an executable of a size for which it is worth looking closer.
-pub(super) fn is_executable(body: &Body) -> bool {
+pub fn is_executable(body: &Body) -> bool {
     let looks = || {
         let Some((file, place)) = open(body).ok().flatten() else { return Ok(false) };
         if !(EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start)) {
@@ -51,7 +51,7 @@ pub(super) fn is_executable(body: &Body) -> bool {
 
 /// The records of an executable, where it is one that is understood and has functions to speak of: one that unpacks
 /// itself has none.
-pub(super) fn records_of(body: &Body) -> Option<Records> {
+pub fn records_of(body: &Body) -> Option<Records> {
     let parts = normalise_basis(read_whole(body).ok()??)?;
     let functions = parts.function_ends.last().copied().unwrap_or(0);
     (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::batcher::{Older, Resembled, Unit};
 use super::explain::{self, Explained};
-use super::gather::{Older, Resembled, Unit};
-use super::keep::{Keep, KeptReader};
-use super::pace::Packing;
-use super::scan::{Error, Holder, Located};
+use crate::agent::chunk_cache::{Keep, KeptReader};
+use crate::agent::link_speed::Packing;
+use crate::agent::scan::{Error, Holder, Located};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
 use delta::rsync::{Matcher, Signature};
@@ -60,13 +60,13 @@ pub struct PackedUnit {
 
 /// Compresses units of one worker; holds its working memory.
 pub struct Packer<'a> {
-    pub(super) keep: Option<&'a Keep>,
-    pub(super) kept: Option<KeptReader>,
+    pub keep: Option<&'a Keep>,
+    pub kept: Option<KeptReader>,
     compressor: Option<(i32, Compressor)>,
     open: Option<(Arc<Path>, File)>,
     plain: Vec<u8>,
-    pub(super) explain: bool,
-    pub(super) effort: &'a Effort,
+    pub explain: bool,
+    pub effort: &'a Effort,
 }
 
 /// What a push may still spend on patches, which take a second for some 10 MB.
@@ -86,12 +86,12 @@ const PATCH_LEVEL: i32 = 9;
 
 impl Effort {
     /// Whether a patch of `bytes` would be allowed.
-    pub(super) fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
+    pub fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
         level >= PATCH_LEVEL && self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
     }
 
     /// Waits until nobody else does what takes much memory.
-    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+    pub fn alone(&self) -> MutexGuard<'_, ()> {
         self.patching.lock().unpoisoned()
     }
 
@@ -256,7 +256,7 @@ fn packed(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Pa
 
 /// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels
 /// would spend seconds for nothing.
-pub(super) fn is_dense(plain: &[u8]) -> bool {
+pub fn is_dense(plain: &[u8]) -> bool {
     is_dense_within(plain, 0)
 }
 
@@ -283,7 +283,7 @@ fn is_like(plain: &[u8], others: &[u8]) -> bool {
 }
 
 /// Appends a chunk's bytes, which must still be what they were.
-pub(super) fn read(
+pub fn read(
     located: &Located,
     open: &mut Option<(Arc<Path>, File)>,
     plain: &mut Vec<u8>,

@@ -1,8 +1,8 @@
 //! Sketches chunks that the proxy knows nothing like by their places and names.
 
-use super::Result;
-use super::pack;
-use super::scan::{Body, Located, Spool};
+use super::encode::encoder;
+use crate::agent::Result;
+use crate::agent::scan::{Body, Located, Spool};
 use delta::similar::Sketch;
 use ground::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 use protocol::push::Chunks;
@@ -58,7 +58,7 @@ impl Sketcher {
         let sketch = |located: Option<Located>| {
             plain.clear();
             // Whatever is wrong with it is said when it is sent.
-            pack::read(&located?, &mut open, &mut plain).ok()?;
+            encoder::read(&located?, &mut open, &mut plain).ok()?;
             Sketch::of(&plain)
         };
         let sketches: Vec<Option<Sketch>> = missing.into_iter().map(sketch).collect();

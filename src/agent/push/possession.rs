@@ -2,9 +2,9 @@
 
 use serde_bytes::ByteArray;
 
-use super::Result;
-use super::pack;
-use super::scan::Spool;
+use super::encode::encoder;
+use crate::agent::Result;
+use crate::agent::scan::Spool;
 use protocol::wire::{Challenge, Possession};
 
 /// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
@@ -13,7 +13,7 @@ use protocol::wire::{Challenge, Possession};
 ///
 /// # Errors
 /// A file cannot be read or has changed; the challenge is about other segments.
-pub(super) fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
+pub fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
     let mut marks = challenge.marks.iter();
     let mut possession = Possession::new(&challenge.nonce);
     let (mut open, mut plain, mut references) = (None, Vec::new(), 0);
@@ -22,7 +22,7 @@ pub(super) fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> R
             references += 1;
             if marks.next() == Some(true) {
                 plain.clear();
-                pack::read(&located, &mut open, &mut plain)?;
+                encoder::read(&located, &mut open, &mut plain)?;
                 possession.add(&plain);
             }
         }

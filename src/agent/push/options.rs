@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keep::KEPT_BYTES_DEFAULT;
-use super::scan::Selection;
+use crate::agent::chunk_cache::KEPT_BYTES_DEFAULT;
+use crate::agent::scan::Selection;
 use ground::ids::{AppName, DestinationName, Label};
 use protocol::push::Window;
 

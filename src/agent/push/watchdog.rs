@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Error, Result};
+use crate::agent::{Error, Result};
 use format::record::DeliveryEvent;
 use ground::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
 use protocol::wire::PushReply;
@@ -16,7 +16,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 ///
 /// A proxy may say for a long time that it is at work, but not for ever.
 #[derive(Debug)]
-pub(super) struct Course<'a> {
+pub struct Course<'a> {
     /// How long the proxy may owe an answer while nothing moves.
     quiet_max: Duration,
     /// Set once something new was stored.

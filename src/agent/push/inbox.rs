@@ -5,14 +5,14 @@
 
 use tokio::task::JoinHandle;
 
-use super::{Error, Result};
+use crate::agent::{Error, Result};
 use crate::net::link::{Backlog, Receiver, replies};
 use ground::limits::WORK_TIME_MAX;
 use protocol::wire::PushReply;
 
 /// The proxy's half of a push.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub struct Inbox {
     backlog: Backlog,
     /// None once the end was reported.
     reader: Option<JoinHandle<Result<()>>>,

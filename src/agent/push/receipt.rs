@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::explain::Explained;
-use super::scan::{Apart, Dropped};
+use super::encode::explain::Explained;
+use crate::agent::scan::{Apart, Dropped};
 use format::record::DeliveryEvent;
 use ground::ids::{AppName, ReleaseId};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Key;
-use super::pack::read;
 use super::scan::Spool;
+use crate::agent::push::encode::encoder::read;
 use crate::restore::ChunkReader;
 use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};

@@ -1,32 +1,31 @@
-//! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
+//! One attempt of a push: over one connection, until it is done or fails.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::base::Base;
-use super::course::Course;
-use super::drive::Drive;
-use super::explain::Explanation;
-use super::feed;
-use super::input::{Input, Scanned};
-use super::keep::Keep;
-use super::memory::{Key, Memory, Underway};
-use super::offers::Offers;
-pub use super::options::PushOptions;
-use super::pace::Pace;
-use super::patience::Patience;
+use super::driver::Drive;
+use super::encode::explain::Explanation;
+use super::encode::pipeline;
+use super::options::PushOptions;
+use super::rate_limit::Throttle;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::scan::{Seen, Spool};
-use super::sketcher::Sketcher;
-use super::throttle::Throttle;
-use super::{Error, Result, Session};
+use super::record_queries::Offers;
+use super::sketches::Sketcher;
+use super::source::{Input, Scanned};
+use super::watchdog::Course;
+use crate::agent::chunk_cache::Keep;
+use crate::agent::link_speed::Pace;
+use crate::agent::memory::{Key, Memory, Underway};
+use crate::agent::scan::{Seen, Spool};
+use crate::agent::{Result, Session, check_pushed};
 use crate::net::blocking::{self, Running};
 use format::manifest::{NodeRef, Root};
-use ground::faults::{Fault, Faulty};
+use ground::faults::Faulty;
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
 use protocol::push::{Agent, Opening};
@@ -34,117 +33,19 @@ use protocol::wire::{ManifestForm, Open, Operation};
 
 /// Units ready for the link: with those under way in the feeder, some 30 MB.
 const UNITS_READY: usize = 4;
-/// An input that is read within this, or two round trips, is told when all of it is known.
-const READING_SHORT: Duration = Duration::from_millis(20);
-
-/// Pushes; goes on by itself where the link is lost, and reads everything once more where a file changed.
-///
-/// What was acknowledged never crosses again, neither in this push nor in the next one after a failure.
-///
-/// # Errors
-/// Any of [`Error`]; one that passes, only after [`PushOptions::patience`].
-pub async fn push(session: &Session, order: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
-    protocol::check_labels(&order.labels)?;
-    let begin = Instant::now();
-    let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
-    let mut input: Option<Input> = None;
-    let mut lost: Option<Patience> = None;
-    loop {
-        let stored = AtomicBool::new(false);
-        let attempted = async {
-            let reading = Instant::now();
-            let next = match input.take() {
-                // What was told as it was read is told all at once the next time.
-                Some(earlier) => earlier.whole().await?,
-                None => read_input(session, order, monitor, trust).await?,
-            };
-            if let Some(patience) = &mut lost {
-                patience.excuse(reading.elapsed());
-            }
-            attempt(session, order, monitor, begin, trust, input.insert(next), &stored).await
-        };
-        let error = match attempted.await {
-            Ok(receipt) => {
-                for dropped in &receipt.dropped {
-                    monitor.note(&dropped.text());
-                }
-                return Ok(receipt);
-            }
-            Err(error) => error,
-        };
-        match &error {
-            // Something changed, or what is remembered of it is wrong: then all is read, once.
-            Error::Scan(scan) if scan.is_passing() && trust.memory => {
-                monitor.note(&format!("{error}; reading everything once more"));
-                (trust.memory, input) = (false, None);
-                continue;
-            }
-            // What changes all the time will not stand still for another try.
-            Error::Scan(_) | Error::Threads(_) => return Err(error),
-            Error::Push(protocol::Error::Mismatch) if trust.short => trust.short = false,
-            Error::Push(protocol::Error::Unproven(_)) if trust.archives => {
-                monitor.note(&format!("{error}; archives are pushed as they are"));
-                (trust.archives, trust.offer, input) = (false, false, None);
-                continue;
-            }
-            _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
-                // Only stored content is progress: a push that fails at the same point each time would never end.
-                if stored.into_inner() {
-                    lost = None;
-                }
-                let patience = lost.get_or_insert_with(|| Patience::new(order.patience));
-                reconnect(session, monitor, error, patience).await?;
-            }
-            _ => return Err(error),
-        }
-        // The proxy says what has crossed already.
-        trust.offer = false;
-    }
-}
-
-/// Waits and connects again, a little later each time.
-async fn reconnect(
-    session: &Session,
-    monitor: &Arc<dyn Monitor>,
-    mut error: Error,
-    patience: &mut Patience,
-) -> Result<()> {
-    loop {
-        let Some(wait) = patience.wait() else { return Err(error) };
-        monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
-        tokio::time::sleep(wait).await;
-        match session.reopen(patience.connect_time()).await {
-            Ok(()) => return Ok(()),
-            Err(again) if again.fault() == Fault::Retry => error = again,
-            Err(other) => return Err(other),
-        }
-    }
-}
 
 /// What an attempt relies on.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "each is given up by itself")]
-struct Trust {
+pub struct Trust {
     /// On what is remembered of the files.
-    memory: bool,
+    pub memory: bool,
     /// On names that are cut short.
-    short: bool,
+    pub short: bool,
     /// On nothing having crossed before.
-    offer: bool,
+    pub offer: bool,
     /// On the proxy's making the same archives.
-    archives: bool,
-}
-
-async fn read_input(
-    session: &Session,
-    order: &PushOptions,
-    monitor: &Arc<dyn Monitor>,
-    trust: Trust,
-) -> Result<Input> {
-    let key = session.memory_key(&order.app);
-    // To tell all at once spares a round trip, where that comes soon.
-    let patience = (session.counters().rtt * 2).max(READING_SHORT);
-    Input::begin(order, monitor, &key, (trust.memory, trust.archives), patience).await
+    pub archives: bool,
 }
 
 /// How a push opens, before it is said how it is told.
@@ -187,18 +88,19 @@ fn start_feeder(
     spool: &Spool,
     keep: Option<Arc<Keep>>,
     pace: Pace,
-    ends: (std_mpsc::Receiver<feed::Job>, mpsc::Sender<feed::Fed>),
+    ends: (std_mpsc::Receiver<pipeline::Job>, mpsc::Sender<pipeline::Fed>),
 ) -> Running<()> {
     let spool = spool.clone();
     let (threads, explain) = (order.threads, order.explain);
     blocking::start(move || {
         let keep = keep.as_deref();
-        let source = feed::Source { spool: &spool, pace: &pace, keep, threads, explain };
-        feed::feed(&source, &ends.0, &ends.1);
+        let source = pipeline::Source { spool: &spool, pace: &pace, keep, threads, explain };
+        pipeline::feed(&source, &ends.0, &ends.1);
     })
 }
 
-async fn attempt(
+/// Pushes once; sets `stored` once the proxy has stored something new.
+pub async fn attempt(
     session: &Session,
     order: &PushOptions,
     monitor: &Arc<dyn Monitor>,
@@ -260,7 +162,7 @@ async fn attempt(
     let Input::Read(scanned) = input else { return Err(protocol::Error::OutOfTurn("Done").into()) };
     let Scanned { root, segments, spool, apart, dropped, seen } = scanned.as_ref();
     let recorded = drive.committed.as_ref().map(|(record, ..)| record);
-    let release = super::check_pushed(recorded, &order.app, root.release())?;
+    let release = check_pushed(recorded, &order.app, root.release())?;
     let counters = session.counters();
     let (seconds, record) = match drive.committed.take() {
         Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),

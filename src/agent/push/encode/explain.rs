@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-use super::gather::{Older, Unit};
-use super::keep::KeptReader;
-use super::pack::is_dense;
-use super::scan::{Holder, Located};
+use super::batcher::{Older, Unit};
+use super::encoder::is_dense;
+use crate::agent::chunk_cache::KeptReader;
+use crate::agent::scan::{Holder, Located};
 use delta::compression::{self, LEVEL_DEFAULT};
 use delta::rsync::Matcher;
 use delta::similar::Rule;
@@ -87,7 +87,7 @@ impl Explanation {
 }
 
 /// Explains a unit whose bytes are `plain`; what each file sends is still what it would take alone.
-pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReader>) -> Vec<Explained> {
+pub fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReader>) -> Vec<Explained> {
     let mut explained = Vec::new();
     let mut at = 0;
     let mut rest = plain;
@@ -141,7 +141,7 @@ pub(super) fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReade
 }
 
 /// Gives each file its part of what the unit sent.
-pub(super) fn settle(explained: &mut [Explained], sent: u64) {
+pub fn settle(explained: &mut [Explained], sent: u64) {
     let alone: u64 = explained.iter().map(|file| file.sent).sum::<u64>().max(1);
     for file in explained {
         file.sent =

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Bytes a second above which compressing harder would only hold the link up.
 const FAST: f64 = 80e6;
 /// The level from which on a link is called slow.
-pub(super) const SLOW_LEVEL: i32 = 6;
+pub const SLOW_LEVEL: i32 = 6;
 
 /// How chunks are packed for the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
