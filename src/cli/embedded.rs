@@ -17,8 +17,9 @@ use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
 use disk::files;
 use ground::ids::{DestinationName, SpaceName, UserName};
+use ground::pattern::Pattern;
 use protocol::address::ProxyUrl;
-use protocol::token::{Action, Grant, Pattern};
+use protocol::token::{Action, Grant};
 
 /// How long to wait for another command that uses the same data.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -12,7 +12,8 @@ use super::{Error, config};
 use crate::net::identity::{Identity, Listed};
 use ground::faults::Fault;
 use ground::ids::{SpaceName, UserName};
-use protocol::token::{Action, Grant, Pattern, TokenId};
+use ground::pattern::Pattern;
+use protocol::token::{Action, Grant, TokenId};
 
 const HELP: &str = "\
 Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is

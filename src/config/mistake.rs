@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::places::Relation;
 use ground::ids::{AppName, DestinationName};
+use ground::pattern::Pattern;
 use protocol::address;
-use protocol::token::Pattern;
 
 /// A mistake in a key's value.
 #[derive(Debug, thiserror::Error)]

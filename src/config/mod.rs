@@ -20,8 +20,8 @@ use crate::store::retention::{Retention, Rules};
 use disk::files;
 use ground::faults::{Fault, Faulty};
 use ground::ids::DestinationName;
+use ground::pattern::Pattern;
 use protocol::address;
-use protocol::token::Pattern;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]

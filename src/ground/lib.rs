@@ -1,4 +1,4 @@
-//! Bounds, names, what a reader of an error can do, progress, threads, shares.
+//! Bounds, names and patterns of names, what a reader of an error can do, progress, threads, shares.
 //!
 //! Knows nothing of whit's formats. No sockets; no files but the one random name.
 
@@ -7,6 +7,7 @@ pub mod escape;
 pub mod leb128;
 pub mod ids;
 pub mod faults;
+pub mod pattern;
 pub mod monitor;
 pub mod threads;
 pub mod poison;

@@ -337,7 +337,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use protocol::token::{Action, Pattern};
+    use ground::pattern::Pattern;
+    use protocol::token::Action;
 
     fn open(folder: &Path) -> (Identity, bool) {
         Identity::open_or_create(folder).expect("an identity")

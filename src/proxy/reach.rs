@@ -7,7 +7,8 @@ use format::manifest::{self, NodeRef};
 use format::recipe::ChunkRef;
 use ground::ids::{AppName, ChunkId};
 use ground::limits::READABLE_CHUNKS_MAX;
-use protocol::token::{Grant, Pattern};
+use ground::pattern::Pattern;
+use protocol::token::Grant;
 
 /// The applications that a token may read.
 #[derive(Debug, Clone, Default)]

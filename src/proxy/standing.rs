@@ -34,7 +34,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
     let actions = first.actions.iter().all(|action| new.actions.contains(action));
     let applications = new.has_all_applications()
         || first.applications.iter().all(|pattern| new.applications.contains(pattern));
-    let destinations = new.destinations.iter().any(protocol::token::Pattern::is_any)
+    let destinations = new.destinations.iter().any(ground::pattern::Pattern::is_any)
         || first.destinations.iter().all(|pattern| new.destinations.contains(pattern));
     (&new.user, &new.space) == (&first.user, &first.space) && actions && applications && destinations
 }
@@ -84,7 +84,8 @@ pub(super) fn looks() -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::token::{Action, Pattern, TokenId};
+    use ground::pattern::Pattern;
+    use protocol::token::{Action, TokenId};
 
     #[test]
     fn a_token_goes_on_with_one_that_allows_no_less() {

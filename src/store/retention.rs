@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::marking::plain_bytes;
 use super::{Pushed, Result, Store};
 use ground::ids::{AppName, ReleaseId, UserName};
-use protocol::token::Pattern;
+use ground::pattern::Pattern;
 
 /// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

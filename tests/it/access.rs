@@ -11,7 +11,8 @@ use format::record::{Cost, Record};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, Label, ReleaseId};
 use ground::monitor::{Monitor, Silent};
-use protocol::token::{Action, Grant, Pattern};
+use ground::pattern::Pattern;
+use protocol::token::{Action, Grant};
 use protocol::wire::{
     Answer, FromAgent, Grown, ManifestForm, Open, Operation, PullReply, PullRequest, PushReply, Refusal,
     Request, pack_names, pack_short_names,

@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Error, Pattern};
+use super::Error;
 use crate::address::from_hex;
 use ground::ids::{AppName, DestinationName, SpaceName, UserName};
 use ground::limits::LIST_MAX;
+use ground::pattern::Pattern;
 
 /// What a token is listed and revoked by: 8 random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,11 +7,9 @@
 //! Layout: FORMAT 6.
 
 mod grant;
-mod pattern;
 mod signed;
 
 pub use grant::{Action, Grant, TokenId};
-pub use pattern::Pattern;
 pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
 
 use std::time::{Duration, SystemTime};
@@ -55,9 +53,6 @@ pub enum Error {
         /// How many there are.
         found: usize,
     },
-    /// A word that is no pattern.
-    #[error("`{0}` is not a pattern: use a name, in which * stands for any run of characters")]
-    Pattern(String),
     /// A word that is no action.
     #[error("`{0}` is not an action: use push, pull, read, deliver or admin")]
     Action(String),
@@ -75,11 +70,7 @@ impl Faulty for Error {
             Self::Malformed | Self::Foreign | Self::Forged | Self::Expired { .. } => Fault::Denied,
             Self::Version(_) => Fault::Version,
             Self::Key => Fault::Corrupt,
-            Self::TooLarge { .. }
-            | Self::TooMany { .. }
-            | Self::Pattern(_)
-            | Self::Action(_)
-            | Self::Id(_) => Fault::Input,
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::Action(_) | Self::Id(_) => Fault::Input,
         }
     }
 
@@ -96,7 +87,7 @@ impl Faulty for Error {
                 "use patterns such as `web-*` instead of many names"
             }
             Self::Key => "restore the proxy's identity from a backup",
-            Self::Pattern(_) | Self::Action(_) | Self::Id(_) => return None,
+            Self::Action(_) | Self::Id(_) => return None,
         };
         Some(hint.to_owned())
     }

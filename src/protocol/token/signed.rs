@@ -152,7 +152,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::token::{Action, Pattern, TokenId};
+    use crate::token::{Action, TokenId};
+    use ground::pattern::Pattern;
 
     /// The PKCS#8 form (RFC 8410, section 10.3, with the public key of RFC 5958) of the key made from `seed`.
     fn issuer(seed: u8) -> Issuer {

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use format::manifest::{EntryPath, Leads, leads};
 use format::pack::PackId;
 use ground::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, Selector, SpaceName, UserName};
+use ground::pattern::Pattern;
 use protocol::address::{Fingerprint, ProxyUrl};
-use protocol::token::{Action, Pattern, TokenId};
+use protocol::token::{Action, TokenId};
 
 pub fn run(bytes: &[u8]) {
     path(bytes);

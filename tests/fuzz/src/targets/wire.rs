@@ -8,7 +8,8 @@ use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliverySt
 use ground::faults::Fault;
 use ground::ids::{ChunkId, ReleaseId};
 use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
-use protocol::token::{Action, Grant, Pattern, TokenId};
+use ground::pattern::Pattern;
+use protocol::token::{Action, Grant, TokenId};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Change, ChangeKind, FromAgent, ManifestForm, Marks, Open, Operation,
     Parcel, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, SizeClass,

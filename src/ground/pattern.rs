@@ -5,7 +5,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use crate::faults::{Fault, Faulty};
+
+/// A word that is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a pattern: use a name, in which * stands for any run of characters")]
+pub struct Error(String);
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        Fault::Input
+    }
+}
 
 /// A name in which each `*` stands for any run of characters, none included: `api`, `web-*`, `*`.
 ///
@@ -67,7 +78,7 @@ impl FromStr for Pattern {
         if (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-']) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Error::Pattern(text.chars().take(80).collect()))
+            Err(Error(text.chars().take(80).collect()))
         }
     }
 }
