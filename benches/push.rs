@@ -76,14 +76,14 @@ impl Served {
 
     /// One push on a connection of its own.
     fn push(&self, tree: &Path) -> Receipt {
-        let order = PushOptions {
+        let options = PushOptions {
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             ..PushOptions::new("bench".parse().expect("a name"), tree.to_owned())
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);
         self.runtime.block_on(async {
             let session = Session::open(&self.access, &link::Options::default()).await.expect("connected");
-            let receipt = push(&session, &order, &monitor).await.expect("pushed");
+            let receipt = push(&session, &options, &monitor).await.expect("pushed");
             session.finish().await;
             receipt
         })

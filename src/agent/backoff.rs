@@ -11,12 +11,12 @@ const WAIT_MIN: Duration = Duration::from_millis(250);
 
 /// Counts the tries since something new was last stored.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Backoff {
     deadline: Instant,
     tries: u32,
 }
 
-impl Patience {
+impl Backoff {
     /// Begins now.
     pub fn new(limit: Duration) -> Self {
         Self { deadline: Instant::now() + limit, tries: 0 }
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end_in_time_for_a_last_try() {
-        let mut patience = Patience::new(Duration::from_secs(3600));
-        let waits: Vec<u128> = (0..9).filter_map(|_| patience.wait()).map(|wait| wait.as_millis()).collect();
+        let mut backoff = Backoff::new(Duration::from_secs(3600));
+        let waits: Vec<u128> = (0..9).filter_map(|_| backoff.wait()).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
-        assert_eq!(patience.connect_time(), CONNECT_TIME_MAX);
-        let mut short = Patience::new(Duration::from_millis(1200));
+        assert_eq!(backoff.connect_time(), CONNECT_TIME_MAX);
+        let mut short = Backoff::new(Duration::from_millis(1200));
         assert!(short.wait().is_some_and(|wait| wait <= Duration::from_millis(200)));
         assert!(short.connect_time() <= Duration::from_millis(1200));
-        assert_eq!(Patience::new(Duration::from_millis(900)).wait(), None);
-        assert_eq!(Patience::new(Duration::ZERO).connect_time(), TRY_MIN);
+        assert_eq!(Backoff::new(Duration::from_millis(900)).wait(), None);
+        assert_eq!(Backoff::new(Duration::ZERO).connect_time(), TRY_MIN);
     }
 }

@@ -21,7 +21,7 @@ use ground::ids::ChunkId;
 use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 
 /// 2 GiB: what all applications together may take.
-pub const KEPT_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+pub const CACHE_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// Kept content that is this many times larger than the release is mostly of older ones, and begins anew.
 const DEAD_FACTOR: u64 = 3;
 /// 64 MiB: below this, older content is no burden.
@@ -32,13 +32,13 @@ const SEGMENTS_LOOKED_AT: u32 = 64;
 
 /// The kept content of one application, open. One process has it at a time.
 #[derive(Debug)]
-pub struct Keep {
+pub struct ChunkCache {
     store: Arc<Store>,
     folder: PathBuf,
     _lock: Lock,
 }
 
-impl Keep {
+impl ChunkCache {
     /// Opens the content kept for `key`, or begins it; none where another push has it, or it cannot be used.
     pub fn open(state: &Path, key: &Key) -> Option<Self> {
         let folder = state.join("kept").join(key.to_string());
@@ -98,8 +98,8 @@ impl Keep {
     }
 
     /// A reader of what is kept.
-    pub fn reader(&self) -> KeptReader {
-        KeptReader(StoreReader::new(Arc::clone(&self.store)))
+    pub fn reader(&self) -> CacheReader {
+        CacheReader(StoreReader::new(Arc::clone(&self.store)))
     }
 
     /// Keeps chunks that follow one another in `plain`; those that cannot be kept are not.
@@ -144,9 +144,9 @@ impl Keep {
 
 /// Reads kept chunks; verifies each.
 #[derive(Debug)]
-pub struct KeptReader(StoreReader<Arc<Store>>);
+pub struct CacheReader(StoreReader<Arc<Store>>);
 
-impl KeptReader {
+impl CacheReader {
     /// Appends a chunk's bytes; false where it is not kept or damaged, and `out` is then as it was.
     pub fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
         let begin = out.len();
@@ -212,18 +212,18 @@ mod tests {
         let state = tempfile::tempdir().expect("a temporary folder");
         let (one, two) = ([1u8; 5000], [2u8; 3000]);
         let chunks = [chunk(&one), chunk(&two)];
-        let keep = Keep::open(state.path(), &key("web")).expect("a new one");
-        assert!(Keep::open(state.path(), &key("web")).is_none(), "one process at a time");
+        let keep = ChunkCache::open(state.path(), &key("web")).expect("a new one");
+        assert!(ChunkCache::open(state.path(), &key("web")).is_none(), "one process at a time");
         keep.add(&chunks, &[one.as_slice(), two.as_slice()].concat());
-        keep.finish(state.path(), 8000, KEPT_BYTES_DEFAULT).expect("finished");
+        keep.finish(state.path(), 8000, CACHE_BYTES_DEFAULT).expect("finished");
 
-        let keep = Keep::open(state.path(), &key("web")).expect("the one before");
+        let keep = ChunkCache::open(state.path(), &key("web")).expect("the one before");
         let mut out = vec![7];
         assert!(keep.has(&chunks[1]) && keep.reader().read(&chunks[1], &mut out));
         assert_eq!((out[0], &out[1..]), (7, two.as_slice()));
         assert!(!keep.reader().read(&chunk(b"never"), &mut out));
         keep.finish(state.path(), 8000, 10).expect("finished");
-        let keep = Keep::open(state.path(), &key("web")).expect("a new one");
+        let keep = ChunkCache::open(state.path(), &key("web")).expect("a new one");
         assert!(!keep.has(&chunks[1]), "it was let go");
     }
 
@@ -232,9 +232,9 @@ mod tests {
         let state = tempfile::tempdir().expect("a temporary folder");
         let bytes: Vec<u8> = (0..500u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
         for app in ["old", "new"] {
-            let keep = Keep::open(state.path(), &key(app)).expect("a new one");
+            let keep = ChunkCache::open(state.path(), &key(app)).expect("a new one");
             keep.add(&[chunk(&bytes)], &bytes);
-            keep.finish(state.path(), 16_000, KEPT_BYTES_DEFAULT).expect("finished");
+            keep.finish(state.path(), 16_000, CACHE_BYTES_DEFAULT).expect("finished");
         }
         let used = fs::File::options()
             .write(true)
@@ -244,7 +244,7 @@ mod tests {
         drop(used);
         let size = bytes_below(&state.path().join("kept"));
         evict(&state.path().join("kept"), Path::new("/"), size - 1).expect("evicted");
-        let has = |app| Keep::open(state.path(), &key(app)).expect("one").has(&chunk(&bytes));
+        let has = |app| ChunkCache::open(state.path(), &key(app)).expect("one").has(&chunk(&bytes));
         assert!(has("new") && !has("old"));
     }
 }

@@ -14,7 +14,7 @@ pub const SLOW_LEVEL: i32 = 6;
 
 /// How chunks are packed for the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub enum Encoding {
     /// As the frames that the proxy stores as they come.
     Frames {
         /// zstd's level.
@@ -27,7 +27,7 @@ pub enum Packing {
     },
 }
 
-impl Packing {
+impl Encoding {
     /// The same effort, in parcels.
     pub fn parcels(self) -> Self {
         match self {
@@ -39,7 +39,7 @@ impl Packing {
 
 /// What is known of the link's speed.
 #[derive(Clone)]
-pub struct Pace(Source);
+pub struct LinkSpeed(Source);
 
 #[derive(Clone)]
 enum Source {
@@ -47,7 +47,7 @@ enum Source {
     Measured(Arc<dyn Fn() -> f64 + Send + Sync>),
 }
 
-impl Pace {
+impl LinkSpeed {
     /// A link of that many bytes a second.
     pub fn given(bytes_per_second: f64) -> Self {
         Self(Source::Given(bytes_per_second))
@@ -68,26 +68,26 @@ impl Pace {
 
     /// Whether the link is slower than sending executables by their functions takes: some 25 MB/s.
     pub fn is_slow(&self) -> bool {
-        matches!(self.packing(), Packing::Parcels { level } if level >= SLOW_LEVEL)
+        matches!(self.encoding(), Encoding::Parcels { level } if level >= SLOW_LEVEL)
     }
 
     /// How to pack what is to cross next.
     ///
     /// The levels are those at which two processors compress faster than the link takes what they make.
-    pub fn packing(&self) -> Packing {
+    pub fn encoding(&self) -> Encoding {
         match self.bytes_per_second() {
-            rate if rate >= FAST => Packing::Frames { level: 1 },
-            rate if rate >= 30e6 => Packing::Parcels { level: 3 },
-            rate if rate >= 10e6 => Packing::Parcels { level: 6 },
-            rate if rate >= 4e6 => Packing::Parcels { level: 9 },
-            _ => Packing::Parcels { level: 12 },
+            rate if rate >= FAST => Encoding::Frames { level: 1 },
+            rate if rate >= 30e6 => Encoding::Parcels { level: 3 },
+            rate if rate >= 10e6 => Encoding::Parcels { level: 6 },
+            rate if rate >= 4e6 => Encoding::Parcels { level: 9 },
+            _ => Encoding::Parcels { level: 12 },
         }
     }
 }
 
-impl fmt::Debug for Pace {
+impl fmt::Debug for LinkSpeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pace({:.0} B/s)", self.bytes_per_second())
+        write!(f, "LinkSpeed({:.0} B/s)", self.bytes_per_second())
     }
 }
 
@@ -97,11 +97,11 @@ mod tests {
 
     #[test]
     fn the_slower_the_link_the_harder_it_is_compressed() {
-        let level = |rate| match Pace::given(rate).packing() {
-            Packing::Frames { level } | Packing::Parcels { level } => level,
+        let level = |rate| match LinkSpeed::given(rate).encoding() {
+            Encoding::Frames { level } | Encoding::Parcels { level } => level,
         };
         let levels: Vec<i32> = [1e5, 5e6, 2e7, 5e7, 5e8].map(level).into();
         assert!(levels.is_sorted_by(|slow, fast| slow > fast), "{levels:?}");
-        assert!(matches!(Pace::measured(|| 1e9).packing(), Packing::Frames { .. }));
+        assert!(matches!(LinkSpeed::measured(|| 1e9).encoding(), Encoding::Frames { .. }));
     }
 }

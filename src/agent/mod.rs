@@ -11,7 +11,7 @@ mod link_speed;
 mod session;
 mod token_renewal;
 
-pub use link_speed::Pace;
+pub use link_speed::LinkSpeed;
 pub use push::Receipt;
 pub use session::{Access, Session};
 

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::backoff::Patience;
-use super::link_speed::Pace;
+use super::backoff::Backoff;
+use super::link_speed::LinkSpeed;
 use super::memory::Key;
 use super::token_renewal;
 use super::{Error, Result, check_meant};
@@ -135,7 +135,7 @@ impl Session {
         if limit.is_zero() {
             return Self::open(access, options).await;
         }
-        let mut patience = Patience::new(limit);
+        let mut patience = Backoff::new(limit);
         loop {
             let tried = link::Options { connect_time_max: patience.connect_time(), ..options.clone() };
             let error = match Self::open(access, &tried).await {
@@ -260,9 +260,9 @@ impl Session {
     /// Measures the link's speed: what may be under way unacknowledged, each round trip. At least that of a local
     /// network within this machine, and while a round trip is as short as there, which it is not once anything is
     /// queued on a slower link.
-    pub fn pace(&self) -> Pace {
+    pub fn speed(&self) -> LinkSpeed {
         let connection = self.connection();
-        Pace::measured(move || {
+        LinkSpeed::measured(move || {
             let counters = connection.counters();
             // A congestion window is far below 2^52 bytes.
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]

@@ -118,13 +118,13 @@ async fn push_one(
 ) -> Result<Receipt, Error> {
     let session = Session::open(access, &link::Options::default()).await?;
     let link_rate = Some(LINK_RATE);
-    let order = PushOptions {
+    let options = PushOptions {
         destinations,
         threads: threads(),
         link_rate,
         ..PushOptions::new("demo".parse()?, path.to_owned())
     };
-    let receipt = push(&session, &order, &monitor(output, "sending")).await?;
+    let receipt = push(&session, &options, &monitor(output, "sending")).await?;
     session.finish().await;
     Ok(receipt)
 }

@@ -14,7 +14,7 @@ use super::push::link_rate;
 use super::{AccessArgs, Error, monitor, threads};
 use crate::agent::Session;
 use crate::agent::pull::{
-    FetchOptions, Fetched, Held, Present, PullOptions, Pulled, SetAside, fetch, pull_tree,
+    DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
 use crate::restore::{self, OutsideLinks};
 use crate::store::{self, Store};
@@ -156,7 +156,7 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     open.run(async |session| {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let Aside { fetched, store, .. } = &aside;
-        let held = Held { present: &Present::default(), fetched: store };
+        let held = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
         restore::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
         std::io::stdout().flush().map_err(Error::Output)
     })
@@ -173,7 +173,7 @@ async fn tar(
     let place = TarPlace::find(file)?;
     let aside = fetch_aside(session, release, &place.folder(), output).await?;
     let Aside { fetched, store, .. } = &aside;
-    let held = Held { present: &Present::default(), fetched: store };
+    let held = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
     let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &held, links, to);
     match place {
@@ -264,7 +264,7 @@ async fn fetch_aside(
     let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
     let store = Arc::new(store);
     let monitor = monitor(output, "fetching");
-    let present = Arc::new(Present::default());
+    let present = Arc::new(DirectoryChunks::default());
     let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
     Ok(Aside { fetched, store, _folder: aside })

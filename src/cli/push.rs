@@ -121,17 +121,17 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let (destinations, local) = destinations(&arguments.to, outside_links)?;
     let app: AppName = arguments.app.parse()?;
     let place = |directory: &Directory| (for_app(directory, &app).path, "a destination of this push");
-    let mut apart: Vec<(PathBuf, &str)> = local.iter().map(|(_, directory)| place(directory)).collect();
-    apart.extend(arguments.access.data_inside()?.map(|data| (data, "the data folder of the proxy")));
+    let mut disjoint: Vec<(PathBuf, &str)> = local.iter().map(|(_, directory)| place(directory)).collect();
+    disjoint.extend(arguments.access.data_inside()?.map(|data| (data, "the data folder of the proxy")));
     let state = if arguments.no_memory { None } else { config::state_folder() };
-    apart.extend(state.clone().map(|state| (state, "the folder in which whit remembers its pushes")));
-    let order = PushOptions {
+    disjoint.extend(state.clone().map(|state| (state, "the folder in which whit remembers its pushes")));
+    let options = PushOptions {
         selection: Selection {
             exclude: arguments.exclude,
             ignore_files_off: false,
             links: arguments.links.into(),
             needs_files: !arguments.allow_empty,
-            apart,
+            disjoint,
         },
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
@@ -140,17 +140,17 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
         state,
         checksum: arguments.checksum,
-        keep_bytes: arguments.keep_basis.saturating_mul(1024 * 1024),
+        cache_bytes_max: arguments.keep_basis.saturating_mul(1024 * 1024),
         upload_rate_max: arguments.limit_upload.as_deref().map(link_rate).transpose()?,
         patience: arguments.retry_for.into(),
         raw: arguments.raw,
         explain: arguments.explain,
         ..PushOptions::new(app, arguments.path)
     };
-    let open = arguments.access.open_within(order.patience, output, local).await?;
+    let open = arguments.access.open_within(options.patience, output, local).await?;
     let monitor = monitor(output, "sending");
     let receipt =
-        open.run(async |session| Ok(watched(session, &*monitor, push(session, &order, &monitor)).await?));
+        open.run(async |session| Ok(watched(session, &*monitor, push(session, &options, &monitor)).await?));
     let receipt = receipt.await;
     drop(monitor);
     let receipt = receipt?;

@@ -26,7 +26,7 @@ use whit::store::Records;
 
 use crate::trees::{assert_same, noise, text, write};
 use crate::walker::{raw, raw_segments};
-use crate::world::{World, ask_as, now, order, pull_as, push_as, releases_as, token, web, within};
+use crate::world::{World, ask_as, now, pull_as, push_as, push_options, releases_as, token, web, within};
 
 /// A raw conversation.
 struct Talk {
@@ -112,7 +112,7 @@ async fn with_secret() -> (World, Scan, Access) {
     let tree = world.path("secret");
     some_files(&tree, 1);
     let labels = vec!["internal".parse().expect("a label")];
-    world.push_order(&PushOptions { labels, ..order("secret", &tree) }).await;
+    world.push_with(&PushOptions { labels, ..push_options("secret", &tree) }).await;
     let eve = world.access_with(only("mine"));
     (world, scanned(&tree), eve)
 }
@@ -240,7 +240,7 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         let tree = world.path("mine");
         some_files(&tree, 1);
         write(&tree, "own", noise(5, 30_000));
-        let receipt = push_as(&eve, &order("mine", &tree)).await.expect("pushed");
+        let receipt = push_as(&eve, &push_options("mine", &tree)).await.expect("pushed");
         assert_eq!(receipt.bytes.unseen, 30_000, "{receipt:?}");
         assert!(receipt.wire.up < 60_000, "{receipt:?}");
         let copy = world.path("copy");
@@ -249,19 +249,20 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         // What is in her own releases is proven no more, by names and by a base; a dry run counts the rest as missing.
         for state in [None, Some(world.path("state")), Some(world.path("state"))] {
             write(&tree, "own", noise(6, 30_000));
-            let order = PushOptions { state, ..order("mine", &tree) };
-            let dry = push_as(&eve, &PushOptions { dry_run: true, ..order.clone() }).await.expect("tried");
+            let options = PushOptions { state, ..push_options("mine", &tree) };
+            let dry = push_as(&eve, &PushOptions { dry_run: true, ..options.clone() }).await.expect("tried");
             assert_eq!(dry.bytes.unseen % 30_000, 0, "{dry:?}");
-            push_as(&eve, &order).await.expect("pushed");
+            push_as(&eve, &options).await.expect("pushed");
         }
         let elsewhere = world.path("elsewhere");
         some_files(&elsewhere, 1);
         let stranger = world.access_with(only("third"));
-        let dry = push_as(&stranger, &PushOptions { dry_run: true, ..order("third", &elsewhere) }).await;
+        let dry =
+            push_as(&stranger, &PushOptions { dry_run: true, ..push_options("third", &elsewhere) }).await;
         assert_eq!(dry.expect("tried").bytes.unseen, secret.root.totals.bytes);
         // A token for all applications is asked for no proof, and costs what it did.
         let all = world.access_with(|grant| grant.user = "all".parse().expect("a name"));
-        let receipt = push_as(&all, &order("fourth", &elsewhere)).await.expect("pushed");
+        let receipt = push_as(&all, &push_options("fourth", &elsewhere)).await.expect("pushed");
         assert!(receipt.bytes.unseen == 0 && receipt.round_trips <= 3, "{receipt:?}");
     })
     .await;
@@ -282,7 +283,7 @@ async fn what_an_interrupted_push_has_sent_is_proven_and_not_sent_again() {
         while !matches!(talk.hear().await, PushReply::Missing(_)) {}
         talk.sender.finish().expect("the end");
         while let Ok(Some(_)) = talk.receiver.receive::<PushReply>().await {}
-        let receipt = push_as(&eve, &order("mine", &tree)).await.expect("pushed");
+        let receipt = push_as(&eve, &push_options("mine", &tree)).await.expect("pushed");
         assert_eq!(receipt.bytes.unseen, receipt.bytes.logical - config.len() as u64, "{receipt:?}");
     })
     .await;
@@ -294,7 +295,7 @@ async fn no_question_tells_of_another_application() {
         let (world, secret, eve) = with_secret().await;
         let mine = world.path("mine");
         write(&mine, "a", "mine");
-        push_as(&eve, &order("mine", &mine)).await.expect("pushed");
+        push_as(&eve, &push_options("mine", &mine)).await.expect("pushed");
         let selector = |text: &str| text.parse().expect("a selector");
         let questions = |app: &str, at: &str| {
             let named = format!("{app}@{at}");
@@ -362,7 +363,7 @@ async fn a_label_that_reads_as_an_id_is_refused_on_both_sides() {
         let scan = scanned(&tree);
         for label in ["abcdef", "20261130", &scan.root.release().to_string()] {
             let label: Label = label.parse().expect("a word");
-            let labelled = PushOptions { labels: vec![label.clone()], ..order("app", &tree) };
+            let labelled = PushOptions { labels: vec![label.clone()], ..push_options("app", &tree) };
             let error = push_as(world.access(), &labelled).await.expect_err("it reads as an id");
             assert_eq!(error.fault(), Fault::Input);
             let open = Open { labels: vec![label.clone()], ..opening("app", &scan, full(&scan)) };
@@ -543,7 +544,7 @@ async fn a_push_goes_on_with_the_token_that_its_file_holds_by_then() {
         let access = world.access_with(|grant| grant.expires = Some(now() + 6));
         fs::write(&file, &access.token).expect("written");
         // Some ten seconds: longer than the first token is good for.
-        let order = PushOptions { upload_rate_max: Some(50_000.0), ..order("app", &tree) };
+        let options = PushOptions { upload_rate_max: Some(50_000.0), ..push_options("app", &tree) };
         let session = Session::open(&access, &link::Options::default()).await.expect("a session");
         let session = session.with_token_file(file.clone());
         // Half written, of somebody else, and then the one.
@@ -556,13 +557,13 @@ async fn a_push_goes_on_with_the_token_that_its_file_holds_by_then() {
             fs::write(&file, format!("{newer}\n")).expect("written");
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);
-        let (pushed, ()) = tokio::join!(Box::pin(push(&session, &order, &monitor)), renew);
+        let (pushed, ()) = tokio::join!(Box::pin(push(&session, &options, &monitor)), renew);
         pushed.expect("pushed");
         session.finish().await;
         // Without the file it ends.
         write(&tree, "a", noise(5, 500_000));
         let access = world.access_with(|grant| grant.expires = Some(now() + 3));
-        let error = push_as(&access, &order).await.expect_err("over");
+        let error = push_as(&access, &options).await.expect_err("over");
         assert_eq!(error.fault(), Fault::Denied, "{error}");
         assert_eq!(world.releases("app").await.expect("listed").len(), 1);
     })
@@ -577,7 +578,7 @@ async fn what_other_labels_mean_is_not_removed_unasked() {
         for (content, label) in [("one", "v1"), ("two", "v2"), ("two", "prod")] {
             write(&tree, "a", content);
             let labels = vec![label.parse().expect("a label")];
-            world.push_order(&PushOptions { labels, ..order("app", &tree) }).await;
+            world.push_with(&PushOptions { labels, ..push_options("app", &tree) }).await;
         }
         let remove = async |at: &str, all_labels| {
             let release = format!("app@{at}").parse().expect("a selector");

@@ -12,7 +12,7 @@ use whit::store::Planted;
 
 use crate::program::Home;
 use crate::trees::{assert_same, noise, text, write};
-use crate::world::{World, order, web, within};
+use crate::world::{World, push_options, web, within};
 
 fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
     let (mut encoder, mut out) = (Encoder::new(method), Vec::new());
@@ -100,8 +100,8 @@ fn packages(folder: &Path, build: u64) {
     write(folder, "app.tar.zst", crate::codec::pack(&tar, codec::Method::Zstd(frame)));
 }
 
-fn raw(order: PushOptions) -> PushOptions {
-    PushOptions { raw: true, ..order }
+fn raw(options: PushOptions) -> PushOptions {
+    PushOptions { raw: true, ..options }
 }
 
 /// What a push sent is less than a part of the archives' bytes.
@@ -116,8 +116,8 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..3 {
             tree(&source, build);
-            let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
-            let receipt = world.push_order(&to_web).await;
+            let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+            let receipt = world.push_with(&to_web).await;
             assert_eq!(receipt.archives.files, 4, "{receipt:?}");
             if build > 0 {
                 assert_little(&receipt);
@@ -141,9 +141,12 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..2 {
             packages(&source, build);
-            let to_web =
-                PushOptions { state: state.clone(), destinations: vec![web()], ..order("app", &source) };
-            let receipt = world.push_order(&to_web).await;
+            let to_web = PushOptions {
+                state: state.clone(),
+                destinations: vec![web()],
+                ..push_options("app", &source)
+            };
+            let receipt = world.push_with(&to_web).await;
             assert_eq!(receipt.archives.files, 3, "{receipt:?}");
             if build > 0 {
                 assert_little(&receipt);
@@ -152,7 +155,7 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
             world.pull("app", &copy).await.expect("pulled");
             assert_same(&source, &copy);
         }
-        let as_they_are = world.push_order(&raw(order("raw", &source))).await;
+        let as_they_are = world.push_with(&raw(push_options("raw", &source))).await;
         assert!(as_they_are.bytes.sent > 200_000, "{as_they_are:?}");
     })
     .await;
@@ -188,8 +191,8 @@ async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
         let source = world.path("tree");
         let archive = zip(&[("noise", noise(1, 1_200_000)), ("text", text(2, 400_000))], true);
         write(&source, "lib/app.zip", &archive);
-        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
-        world.push_order(&to_web).await;
+        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        world.push_with(&to_web).await;
         let kept = || {
             let entries = fs::read_dir(world.space().join("rebuilt")).expect("a folder");
             let mut paths = entries.map(|entry| entry.expect("an entry").path());
@@ -203,7 +206,7 @@ async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
             bytes[1000] ^= u8::from(damage);
             fs::write(kept(), &bytes).expect("written");
             fs::remove_dir_all(world.path("web")).expect("removed");
-            world.push_order(&to_web).await;
+            world.push_with(&to_web).await;
             assert_same(&source, &world.path("web/current"));
             assert!(fs::read(kept()).expect("readable") == archive);
         }
@@ -217,10 +220,10 @@ async fn archives_that_the_proxy_cannot_prove_are_pushed_as_they_are() {
         let world = World::start_with(|options| options.store.planted = Some(Planted::OtherArchives));
         let state = Some(world.path("state"));
         let source = world.path("tree");
-        let order = PushOptions { state, destinations: vec![web()], ..order("app", &source) };
+        let options = PushOptions { state, destinations: vec![web()], ..push_options("app", &source) };
         for build in 0..2 {
             tree(&source, build);
-            let receipt = world.push_order(&order).await;
+            let receipt = world.push_with(&options).await;
             assert_eq!(receipt.archives.files, 0, "{receipt:?}");
             assert_same(&source, &world.path("web/current"));
             assert_same(&source, &pulled(&world, &format!("build {build}")).await);
@@ -236,14 +239,14 @@ async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
         let state = Some(world.path("state"));
         let source = world.path("tree");
         tree(&source, 0);
-        let plain = PushOptions { state: state.clone(), ..order("app", &source) };
-        let first = world.push_order(&raw(plain.clone())).await;
+        let plain = PushOptions { state: state.clone(), ..push_options("app", &source) };
+        let first = world.push_with(&raw(plain.clone())).await;
         assert_eq!(first.archives.files, 0);
         assert_same(&source, &pulled(&world, "raw").await);
-        for (order, archives) in [(plain.clone(), 4), (raw(plain), 0)] {
+        for (options, archives) in [(plain.clone(), 4), (raw(plain), 0)] {
             // Another time, so that each file is read.
             touch(&source);
-            let receipt = world.push_order(&order).await;
+            let receipt = world.push_with(&options).await;
             assert_eq!(receipt.archives.files, archives);
             assert_same(&source, &pulled(&world, &format!("by {archives}")).await);
         }
@@ -282,15 +285,15 @@ async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
         tree(&source, 0);
         // A file that was changed just now is not believed to be what it looks like.
         tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-        let order = PushOptions { state, ..order("app", &source) };
-        world.push_order(&order).await;
-        let remembered = world.push_order(&order).await;
+        let options = PushOptions { state, ..push_options("app", &source) };
+        world.push_with(&options).await;
+        let remembered = world.push_with(&options).await;
         assert_eq!((remembered.files_remembered, remembered.archives.files), (6, 4));
         // A proxy of the same key that has lost everything.
         world.stop().await;
         fs::remove_dir_all(world.space()).expect("removed");
         world.again();
-        let receipt = world.push_order(&order).await;
+        let receipt = world.push_with(&options).await;
         assert_eq!((receipt.files_remembered, receipt.archives.files), (0, 4));
         assert_same(&source, &pulled(&world, "copy").await);
     })
@@ -312,8 +315,8 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         let bomb = pack(&vec![0; 64 << 20], &Method::new(9, Maker::Zlib));
         write(&source, "bomb.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &bomb, &[0; 8]].concat());
         write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 400_000))], true));
-        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
-        let receipt = world.push_order(&to_web).await;
+        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        let receipt = world.push_with(&to_web).await;
         // Of the flipped one, the other members still are streams; and names are nobody's business.
         assert_eq!(receipt.archives.files, 2, "{receipt:?}");
         assert_same(&source, &world.path("web/current"));
@@ -328,13 +331,13 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         let world = World::start();
         let source = world.path("tree");
         tree(&source, 0);
-        let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
-        world.push_order(&to_web).await;
+        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        world.push_with(&to_web).await;
         // Somebody changes one of the delivered archives; the next delivery does not take it over.
         let place = fs::canonicalize(world.path("web/current")).expect("delivered");
         crate::trees::change_byte(&place.join("lib/app.jar"), 5_000);
         write(&source, "README", "Read this.");
-        let receipt = world.push_order(&to_web).await;
+        let receipt = world.push_with(&to_web).await;
         assert_same(&source, &world.path("web/current"));
         let Some(format::record::DeliveryState::Delivered(report)) =
             receipt.delivered.first().map(|event| &event.state)
@@ -420,8 +423,8 @@ async fn archives_go_to_directories_that_link() {
                 "number",
                 build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string(),
             );
-            let to_web = PushOptions { destinations: vec![web()], ..order("app", &source) };
-            world.push_order(&to_web).await;
+            let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+            world.push_with(&to_web).await;
             assert_same(&source, &world.path("web/current"));
         }
     })

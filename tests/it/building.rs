@@ -9,11 +9,11 @@ use whit::agent::{Access, Receipt};
 
 use crate::program::{Home, finish};
 use crate::trees::{assert_same, change_byte, noise, text, write};
-use crate::world::{World, ask_as, order, push_as, push_noted, within};
+use crate::world::{World, ask_as, push_as, push_noted, push_options, within};
 
 /// An agent that remembers, on a link on which every byte counts.
 fn remembering(world: &World, app: &str, tree: &Path) -> PushOptions {
-    PushOptions { state: Some(world.path("state")), link_rate: Some(1e6), ..order(app, tree) }
+    PushOptions { state: Some(world.path("state")), link_rate: Some(1e6), ..push_options(app, tree) }
 }
 
 /// Files of text and of noise.
@@ -49,7 +49,7 @@ async fn assert_pushed(world: &World, access: &Access, tree: &Path, receipt: &Re
     let copy = tempfile::tempdir().expect("a temporary folder");
     world.pull("app", &copy.path().join("copy")).await.expect("pulled");
     assert_same(tree, &copy.path().join("copy"));
-    let again = push_as(access, &order("app", tree)).await.expect("pushed");
+    let again = push_as(access, &push_options("app", tree)).await.expect("pushed");
     assert!(again.unchanged && again.release == receipt.release, "{again:?}");
 }
 
@@ -59,11 +59,11 @@ async fn a_push_that_builds_on_the_last_one_costs_one_exchange_and_little() {
         let world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        let first = world.push_order(&remembering(&world, "app", &tree)).await;
+        let first = world.push_with(&remembering(&world, "app", &tree)).await;
         assert!(!first.unchanged && first.chunks.unseen == first.chunks.total, "{first:?}");
         for round in 0..3 {
             edit(&tree, round);
-            let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+            let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
             // The handshake, and all else in one flight.
             assert_eq!(receipt.round_trips, 2, "{receipt:?}");
             assert!(
@@ -73,7 +73,7 @@ async fn a_push_that_builds_on_the_last_one_costs_one_exchange_and_little() {
             assert!(receipt.bytes.sent * 5 < receipt.bytes.unseen, "the older content helps: {receipt:?}");
             assert_pushed(&world, world.access(), &tree, &receipt).await;
         }
-        let same = world.push_order(&remembering(&world, "app", &tree)).await;
+        let same = world.push_with(&remembering(&world, "app", &tree)).await;
         assert!(same.unchanged && same.round_trips == 2 && same.bytes.sent == 0, "{same:?}");
     })
     .await;
@@ -87,7 +87,8 @@ async fn an_agent_that_remembers_nothing_is_told_what_its_chunks_resemble() {
         make_tree(&tree);
         world.push("app", &tree).await;
         edit(&tree, 0);
-        let receipt = world.push_order(&PushOptions { link_rate: Some(1e6), ..order("app", &tree) }).await;
+        let receipt =
+            world.push_with(&PushOptions { link_rate: Some(1e6), ..push_options("app", &tree) }).await;
         assert!(receipt.bytes.sent * 5 < receipt.bytes.unseen, "{receipt:?}");
         assert_pushed(&world, world.access(), &tree, &receipt).await;
     })
@@ -100,7 +101,7 @@ async fn what_an_agent_keeps_may_be_lost_or_damaged() {
         let world = World::start();
         let (tree, state) = (world.path("tree"), world.path("state"));
         make_tree(&tree);
-        world.push_order(&remembering(&world, "app", &tree)).await;
+        world.push_with(&remembering(&world, "app", &tree)).await;
         let memory = |state: &Path| files_below(&state.join("memory"));
         let kept = |state: &Path| files_below(&state.join("kept"));
         assert!(!memory(&state).is_empty() && !kept(&state).is_empty(), "something is remembered");
@@ -127,11 +128,11 @@ async fn what_an_agent_keeps_may_be_lost_or_damaged() {
                 }
             }
             edit(&tree, round);
-            let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+            let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
             assert_pushed(&world, world.access(), &tree, &receipt).await;
         }
         edit(&tree, 9);
-        let mended = world.push_order(&remembering(&world, "app", &tree)).await;
+        let mended = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!(mended.round_trips, 2, "it remembers again: {mended:?}");
     })
     .await;
@@ -147,7 +148,7 @@ async fn kept_content_that_was_lost_is_kept_again_and_meanwhile_the_proxy_tells_
         let mut push = async |at: usize| {
             bytes[at] ^= 1;
             write(&tree, "data", &bytes);
-            world.push_order(&remembering(&world, "app", &tree)).await
+            world.push_with(&remembering(&world, "app", &tree)).await
         };
         push(0).await;
         let kept = push(100_000).await;
@@ -169,18 +170,18 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         let mut world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        world.push_order(&remembering(&world, "app", &tree)).await;
+        world.push_with(&remembering(&world, "app", &tree)).await;
         // All is gone.
         world.stop().await;
         fs::remove_dir_all(world.path("data/spaces")).expect("removed");
         world.again();
         edit(&tree, 0);
-        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!(receipt.chunks.unseen, receipt.chunks.total, "{receipt:?}");
         assert_pushed(&world, world.access(), &tree, &receipt).await;
         // The base is gone; another agent has pushed a release since.
         edit(&tree, 1);
-        push_as(world.access(), &order("app", &tree)).await.expect("pushed");
+        push_as(world.access(), &push_options("app", &tree)).await.expect("pushed");
         let base = format!("app@{}", &receipt.release.to_string()[..12]);
         let release = base.parse().expect("a selector");
         let remove = Operation::Remove { release, all_labels: false };
@@ -189,7 +190,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
             ask_as(world.access(), &Operation::Collect { dry_run: false }).await.expect("collected");
         }
         edit(&tree, 2);
-        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_pushed(&world, world.access(), &tree, &receipt).await;
         assert!(receipt.round_trips > 2, "the base was not known: {receipt:?}");
         // And nothing at all: the base is unknown, and the release empty.
@@ -204,7 +205,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         world.stop().await;
         fs::remove_dir_all(world.path("data/spaces")).expect("removed");
         world.again();
-        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!((receipt.files, receipt.sequence), (0, Some(1)), "{receipt:?}");
     })
     .await;
@@ -216,12 +217,12 @@ async fn a_release_that_came_from_elsewhere_meanwhile_ends_the_push_early() {
         let world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        world.push_order(&remembering(&world, "app", &tree)).await;
+        world.push_with(&remembering(&world, "app", &tree)).await;
         // Far more than waits on a loopback link.
         for file in 0..20 {
             write(&tree, &format!("new/{file}"), noise(100 + file, 2_000_000));
         }
-        let other = push_as(world.access(), &order("app", &tree)).await.expect("pushed");
+        let other = push_as(world.access(), &push_options("app", &tree)).await.expect("pushed");
         let fast = PushOptions { link_rate: None, ..remembering(&world, "app", &tree) };
         let (receipt, notes) = push_noted(world.access(), &fast).await;
         let receipt = receipt.expect("it is there already");
@@ -237,13 +238,13 @@ async fn a_dry_run_by_an_agent_that_remembers_says_what_would_cross() {
         let world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        let dry = |order: PushOptions| PushOptions { dry_run: true, ..order };
-        world.push_order(&remembering(&world, "app", &tree)).await;
-        let same = world.push_order(&dry(remembering(&world, "app", &tree))).await;
+        let dry = |options: PushOptions| PushOptions { dry_run: true, ..options };
+        world.push_with(&remembering(&world, "app", &tree)).await;
+        let same = world.push_with(&dry(remembering(&world, "app", &tree))).await;
         assert!(same.unchanged && same.dry_run && same.chunks.unseen == 0, "{same:?}");
         edit(&tree, 0);
-        let would = world.push_order(&dry(remembering(&world, "app", &tree))).await;
-        let did = world.push_order(&remembering(&world, "app", &tree)).await;
+        let would = world.push_with(&dry(remembering(&world, "app", &tree))).await;
+        let did = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!((would.release, would.chunks.unseen), (did.release, did.chunks.unseen), "{would:?}");
     })
     .await;
@@ -255,9 +256,9 @@ async fn a_copy_of_what_did_not_change_is_not_sent() {
         let world = World::start();
         let tree = world.path("tree");
         make_tree(&tree);
-        world.push_order(&remembering(&world, "app", &tree)).await;
+        world.push_with(&remembering(&world, "app", &tree)).await;
         fs::copy(tree.join("noise"), tree.join("zcopy")).expect("copied");
-        let receipt = world.push_order(&remembering(&world, "app", &tree)).await;
+        let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!((receipt.chunks.unseen, receipt.bytes.sent), (0, 0), "{receipt:?}");
         assert_pushed(&world, world.access(), &tree, &receipt).await;
     })

@@ -14,7 +14,7 @@ use whit::agent::push::PushOptions;
 use whit::agent::scan::{Error as ScanError, Selection};
 
 use crate::trees::{assert_same, noise, some_tree, write};
-use crate::world::{World, order, push_as, push_heard, push_noted, within};
+use crate::world::{World, push_as, push_heard, push_noted, push_options, within};
 
 /// Appends to a file whenever something was read.
 struct Meddler {
@@ -43,7 +43,7 @@ async fn a_file_that_never_stops_changing_is_named_after_one_more_reading() {
         write(&tree, "steady", noise(1, 1_000_000));
         write(&tree, "growing", noise(2, 4_000_000));
         let meddler = Arc::new(Meddler { path: tree.join("growing"), notes: Mutex::default() });
-        let result = push_heard(world.access(), &order("app", &tree), Arc::clone(&meddler) as _).await;
+        let result = push_heard(world.access(), &push_options("app", &tree), Arc::clone(&meddler) as _).await;
         let error = result.expect_err("it never stood still");
         assert!(
             matches!(&error, Error::Scan(ScanError::Changed(path)) if path.ends_with("growing")),
@@ -105,7 +105,7 @@ async fn what_is_neither_file_nor_folder_nor_link_is_skipped_with_a_note() {
         some_tree(&tree, 1);
         let made = std::process::Command::new("mkfifo").arg(tree.join("pipe")).status();
         assert!(made.expect("mkfifo runs").success());
-        let (receipt, notes) = push_noted(world.access(), &order("app", &tree)).await;
+        let (receipt, notes) = push_noted(world.access(), &push_options("app", &tree)).await;
         assert_eq!(receipt.expect("pushed").files, 5);
         assert_eq!(notes.len(), 1);
         assert!(notes[0].contains("skipped") && notes[0].contains("pipe"), "{notes:?}");
@@ -132,7 +132,9 @@ async fn what_cannot_be_read_is_named_and_can_be_excluded() {
         assert_eq!(error.fault(), Fault::Denied);
         assert!(error.to_string().contains("secret"), "{error}");
         let selection = Selection { exclude: vec!["secret".to_owned()], ..Selection::default() };
-        push_as(world.access(), &PushOptions { selection, ..order("app", &tree) }).await.expect("pushed");
+        push_as(world.access(), &PushOptions { selection, ..push_options("app", &tree) })
+            .await
+            .expect("pushed");
     })
     .await;
 }

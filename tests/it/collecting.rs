@@ -16,7 +16,7 @@ use whit::store::{LEASE_LIFE_MAX, LEASE_TIME, Options, Store};
 
 use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker};
-use crate::world::{World, ask_as, order, within};
+use crate::world::{World, ask_as, push_options, within};
 
 async fn collected(world: &World, dry_run: bool) -> Collected {
     match ask_as(world.access(), &Operation::Collect { dry_run }).await.expect("collected").as_slice() {
@@ -74,7 +74,7 @@ async fn mostly_garbage(world: &mut World, dead: u64, partly: u64) {
             write(&kept, &format!("{number}"), &shared);
         }
         let label = format!("v{number}").parse().expect("a label");
-        world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
+        world.push_with(&PushOptions { labels: vec![label], ..push_options("app", &tree) }).await;
         // A restart seals the open pack, so that each release has its own.
         world.stop().await;
         world.again();
@@ -112,7 +112,7 @@ async fn what_was_removed_goes_though_its_pack_is_still_written_to() {
             let tree = world.path(&format!("tree{number}"));
             write(&tree, "file", noise(number, bytes));
             let label = format!("v{number}").parse().expect("a label");
-            world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
+            world.push_with(&PushOptions { labels: vec![label], ..push_options("app", &tree) }).await;
         }
         remove(&world, "app@v0").await;
         let promised = collected(&world, true).await;
@@ -226,7 +226,7 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
             let tree = world.path(&format!("tree{number}"));
             write(&tree, "own", noise(number, 400_000));
             let label = format!("v{number}").parse().expect("a label");
-            world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
+            world.push_with(&PushOptions { labels: vec![label], ..push_options("app", &tree) }).await;
             world.stop().await;
             world.again();
         }

@@ -13,7 +13,7 @@ use whit::agent::push::PushOptions;
 use crate::program::Home;
 use crate::store::{all, only, payloads};
 use crate::trees::{assert_same, change_byte, noise, write};
-use crate::world::{World, ask_as, delivered, order, web, within};
+use crate::world::{World, ask_as, delivered, push_options, web, within};
 
 async fn verify(world: &World, repair: bool) -> Verified {
     let question = Operation::Verify { repair, seconds_max: None };
@@ -80,8 +80,8 @@ async fn an_open_pack_is_mended_without_a_push_too() {
         let world = World::start();
         let tree = world.path("tree");
         some_files(&tree, 0);
-        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
-        delivered(&world.push_order(&order).await.delivered);
+        let options = PushOptions { destinations: vec![web()], ..push_options("app", &tree) };
+        delivered(&world.push_with(&options).await.delivered);
         damage_content(&only(&world.space().join("packs/open"), "part"), 0);
         let mended = verify(&world, true).await;
         assert_eq!((mended.set_aside, mended.incomplete.len()), (1, 0), "{mended:?}");
@@ -98,8 +98,8 @@ async fn what_verify_found_the_next_push_is_asked_for_whoever_pushes_and_after_a
         let mut world = World::start();
         let (tree, state) = (world.path("tree"), world.path("state"));
         some_files(&tree, 0);
-        let remembering = || PushOptions { state: Some(state.clone()), ..order("app", &tree) };
-        world.push_order(&remembering()).await;
+        let remembering = || PushOptions { state: Some(state.clone()), ..push_options("app", &tree) };
+        world.push_with(&remembering()).await;
         world.stop().await;
         damage_content(&sealed(&world), 1);
         world.again();
@@ -110,7 +110,7 @@ async fn what_verify_found_the_next_push_is_asked_for_whoever_pushes_and_after_a
         world.again();
         // The agent builds on the release that it knows to be confirmed.
         write(&tree, "more", noise(99, 3_000));
-        let receipt = world.push_order(&remembering()).await;
+        let receipt = world.push_with(&remembering()).await;
         assert_eq!(receipt.chunks.unseen, lost + 1, "{receipt:?}");
         let mended = verify(&world, true).await;
         assert!(mended.incomplete.is_empty(), "{mended:?}");
@@ -258,13 +258,13 @@ async fn a_copy_that_took_the_place_of_a_changed_one_is_healed_from() {
         let mut world = World::start();
         let tree = world.path("tree");
         some_files(&tree, 0);
-        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
-        let first = delivered(&world.push_order(&order).await.delivered).clone();
+        let options = PushOptions { destinations: vec![web()], ..push_options("app", &tree) };
+        let first = delivered(&world.push_with(&options).await.delivered).clone();
         // Every file of the first copy is cut; the next delivery puts another beside it.
         for name in fs::read_dir(&first.place).expect("a copy") {
             fs::write(name.expect("a file").path(), "changed").expect("written");
         }
-        let second = delivered(&world.push_order(&order).await.delivered).clone();
+        let second = delivered(&world.push_with(&options).await.delivered).clone();
         assert_ne!(first.place, second.place);
         world.stop().await;
         let pack = sealed(&world);

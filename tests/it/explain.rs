@@ -13,8 +13,8 @@ fn text(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 fn push(home: &Home, more: &[&str]) -> Value {
-    let order = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
-    home.run(&[&order, more].concat()).json()
+    let arguments = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
+    home.run(&[&arguments, more].concat()).json()
 }
 
 /// What is said of a file: reasons, and the file's own advice.

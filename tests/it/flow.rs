@@ -26,7 +26,7 @@ use whit::net::link::{self, Listener, Receiver, Sender};
 use whit::restore::OutsideLinks;
 
 use crate::trees::{assert_same, noise, write};
-use crate::world::{World, order, within};
+use crate::world::{World, push_options, within};
 
 /// Soon enough for a test, late enough for a machine that is busy.
 const SOON: Duration = Duration::from_millis(400);
@@ -51,10 +51,10 @@ fn changed_a_little(old: &Path, new: &Path, files: u64) {
 }
 
 /// Pushes over links that carry `window` bytes ahead of who reads.
-async fn push_over(access: &Access, order: &PushOptions, window: u32) -> Receipt {
+async fn push_over(access: &Access, push_options: &PushOptions, window: u32) -> Receipt {
     let options = link::Options { window_max: window, ..link::Options::default() };
     let session = Session::open(access, &options).await.expect("a session");
-    let receipt = Box::pin(push(&session, order, &silent())).await.expect("pushed");
+    let receipt = Box::pin(push(&session, push_options, &silent())).await.expect("pushed");
     session.finish().await;
     receipt
 }
@@ -69,13 +69,13 @@ async fn a_push_whose_every_chunk_changed_a_little_ends_with_any_window() {
             changed_a_little(&old, &new, 300);
             world.push("app", &old).await;
             // Some 300 answers, each of which tells of older content.
-            let order = PushOptions {
+            let options = PushOptions {
                 window: Window { steps, step_bytes },
                 link_rate: Some(100e3),
                 patience: Duration::from_secs(5),
-                ..order("app", &new)
+                ..push_options("app", &new)
             };
-            let receipt = push_over(world.access(), &order, window).await;
+            let receipt = push_over(world.access(), &options, window).await;
             let sent = receipt.bytes.sent;
             assert!(
                 receipt.chunks.unseen >= 300 && sent < receipt.bytes.logical * 3 / 4,
@@ -164,8 +164,8 @@ async fn push_to(
     let pushing = async {
         let session = Session::open(&access, &options).await.expect("a session");
         let begin = Instant::now();
-        let order = PushOptions { patience, ..order("app", &tree) };
-        let error = Box::pin(push(&session, &order, &silent())).await.expect_err("no proxy serves it");
+        let options = PushOptions { patience, ..push_options("app", &tree) };
+        let error = Box::pin(push(&session, &options, &silent())).await.expect_err("no proxy serves it");
         (error, begin.elapsed())
     };
     tokio::select! {
@@ -239,8 +239,8 @@ async fn a_proxy_that_vanishes_ends_a_push_in_the_time_that_was_given() {
         let pushing = async {
             let session = Session::open(&access, &options).await.expect("a session");
             let begin = Instant::now();
-            let order = PushOptions { patience: Duration::from_secs(2), ..order("app", &tree) };
-            let error = Box::pin(push(&session, &order, &silent())).await.expect_err("nobody answers");
+            let options = PushOptions { patience: Duration::from_secs(2), ..push_options("app", &tree) };
+            let error = Box::pin(push(&session, &options, &silent())).await.expect_err("nobody answers");
             (error, begin.elapsed())
         };
         let passing = async {

@@ -9,7 +9,7 @@ use ground::monitor::{Monitor, Phase};
 use whit::agent::Receipt;
 
 use crate::trees::{assert_same, noise, write};
-use crate::world::{World, order, push_heard, within};
+use crate::world::{World, push_heard, push_options, within};
 
 /// Lets no more than so many bytes be read before some have crossed, or until it has waited for too long.
 struct Gate {
@@ -63,8 +63,8 @@ async fn a_first_push_crosses_while_its_input_is_read() {
         let world = World::start();
         let bytes = make(&world);
         let gate = Gate::after(bytes * 2 / 3);
-        let order = order("app", &world.path("tree"));
-        let receipt = push_heard(world.access(), &order, Arc::clone(&gate) as _).await.expect("a push");
+        let options = push_options("app", &world.path("tree"));
+        let receipt = push_heard(world.access(), &options, Arc::clone(&gate) as _).await.expect("a push");
         assert!(receipt.seconds < 9.0, "the reading waited in vain: {receipt:?}");
         let Receipt { files, chunks, .. } = &receipt;
         assert_eq!((*files, receipt.bytes.logical, receipt.bytes.unseen), (FILES, bytes, bytes));
@@ -73,7 +73,7 @@ async fn a_first_push_crosses_while_its_input_is_read() {
         assert_same(&world.path("tree"), &world.path("pulled"));
 
         // Where there is a release before, all is told at once: a push of the same is recognized.
-        let again = push_heard(world.access(), &order, gate).await.expect("a push");
+        let again = push_heard(world.access(), &options, gate).await.expect("a push");
         assert!(again.unchanged && again.release == receipt.release, "{again:?}");
         assert_eq!((again.chunks.unseen, again.bytes.sent), (0, 0));
     })
@@ -88,12 +88,12 @@ async fn an_input_that_cannot_be_read_to_its_end_leaves_no_release() {
         // Walked last, and no release can hold it.
         std::os::unix::fs::symlink("/etc", world.path("tree").join("zz")).expect("linked");
         let gate = Gate::after(bytes * 2 / 3);
-        let order = order("app", &world.path("tree"));
-        let failed = push_heard(world.access(), &order, Arc::clone(&gate) as _).await;
+        let options = push_options("app", &world.path("tree"));
+        let failed = push_heard(world.access(), &options, Arc::clone(&gate) as _).await;
         assert!(failed.is_err_and(|error| error.to_string().contains("zz")));
         assert!(world.releases("app").await.map_or(true, |releases| releases.is_empty()));
         fs::remove_file(world.path("tree").join("zz")).expect("removed");
-        let receipt = push_heard(world.access(), &order, Gate::after(u64::MAX)).await.expect("a push");
+        let receipt = push_heard(world.access(), &options, Gate::after(u64::MAX)).await.expect("a push");
         if gate.has_sent() {
             assert!(receipt.bytes.unseen < bytes, "what had crossed stays: {receipt:?}");
         }

@@ -9,7 +9,7 @@ use whit::net::identity::Identity;
 use crate::program::{Home, Served};
 use crate::trees::{assert_same, is_slow, noise, write};
 use crate::walker::{Step, Walker};
-use crate::world::{order, pull_as, push_as, token, within};
+use crate::world::{pull_as, push_as, push_options, token, within};
 
 /// xorshift: enough to choose moments by; its seed is printed.
 struct Dice(u64);
@@ -113,7 +113,7 @@ async fn an_agent_killed_at_any_moment_leaves_a_proxy_that_serves_and_goes_on() 
             tokio::time::sleep(Duration::from_millis(dice.below(800))).await;
             agent.kill().expect("it is ours");
             agent.wait().expect("it ended");
-            let receipt = push_as(&access, &order("app", &home.path("tree"))).await.expect("pushed");
+            let receipt = push_as(&access, &push_options("app", &home.path("tree"))).await.expect("pushed");
             println!(
                 "round {round}: {} chunks of {} sent after it",
                 receipt.chunks.unseen, receipt.chunks.total

@@ -12,7 +12,7 @@ use whit::agent::push::PushOptions;
 
 use crate::trees::{assert_same, change_byte, noise, write};
 use crate::walker::{Step, Walker};
-use crate::world::{World, ask_as, delivered, order, web, within};
+use crate::world::{World, ask_as, delivered, push_options, web, within};
 
 async fn collect(world: &World) -> Collected {
     let answers = ask_as(world.access(), &Operation::Collect { dry_run: false }).await.expect("collected");
@@ -46,7 +46,7 @@ async fn three_releases(world: &mut World) {
         write(&tree, "shared", noise(99, 100_000));
         write(&tree, "own", noise(number, 400_000));
         let label = format!("v{number}").parse().expect("a label");
-        world.push_order(&PushOptions { labels: vec![label], ..order("app", &tree) }).await;
+        world.push_with(&PushOptions { labels: vec![label], ..push_options("app", &tree) }).await;
         // A restart seals the open pack, so that each release has its own.
         world.stop().await;
         world.again();
@@ -148,8 +148,8 @@ async fn a_damaged_pack_is_named_set_aside_and_healed_from_a_delivered_copy() {
         for file in 0..20 {
             write(&tree, &format!("{file}"), noise(file, 60_000));
         }
-        let order = PushOptions { destinations: vec![web()], ..order("app", &tree) };
-        let receipt = world.push_order(&order).await;
+        let options = PushOptions { destinations: vec![web()], ..push_options("app", &tree) };
+        let receipt = world.push_with(&options).await;
         delivered(&receipt.delivered);
         world.stop().await;
         let packs = world.space().join("packs");

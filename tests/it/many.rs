@@ -17,7 +17,7 @@ use whit::store::retention::Rules;
 use whit::store::{Options, Records, Store};
 
 use crate::trees::{noise, write};
-use crate::world::{World, order, pull_as, push_as, within};
+use crate::world::{World, pull_as, push_as, push_options, within};
 
 fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
@@ -112,7 +112,7 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
         world.again();
         write(&tree, "file", "four");
         let receipt =
-            world.push_order(&PushOptions { labels: vec![label("v4")], ..order("app", &tree) }).await;
+            world.push_with(&PushOptions { labels: vec![label("v4")], ..push_options("app", &tree) }).await;
         assert_eq!(receipt.sequence, Some(503));
         world.pull("app@v4", &world.path("copy")).await.expect("pulled");
         assert_eq!((2..=500).filter(is_damaged).count(), 499);
@@ -191,7 +191,9 @@ async fn spaces_that_nobody_uses_are_closed_and_opened_again_when_they_are_used(
         let tree = world.path("tree");
         for number in 0..4 {
             write(&tree, "file", format!("{number}"));
-            push_as(&world.access_to(&format!("s{number}")), &order("app", &tree)).await.expect("pushed");
+            push_as(&world.access_to(&format!("s{number}")), &push_options("app", &tree))
+                .await
+                .expect("pushed");
         }
         let spaces = world.path("data/spaces");
         let is_open = || {
@@ -231,7 +233,7 @@ async fn left(world: &World, app: &str, count: usize) -> Vec<String> {
 async fn push_noise(world: &World, app: &str, name: &str, seed: u64, bytes: usize) {
     let tree = world.path(&format!("{app}-{name}"));
     write(&tree, "file", noise(seed, bytes));
-    world.push_order(&PushOptions { labels: vec![label(name)], ..order(app, &tree) }).await;
+    world.push_with(&PushOptions { labels: vec![label(name)], ..push_options(app, &tree) }).await;
 }
 
 /// The same world with maintenance that holds its space to that size.

@@ -19,7 +19,7 @@ use whit::net::link;
 use whit::restore::OutsideLinks;
 
 use crate::trees::{assert_same, change_byte, noise, snapshot, some_tree, text, write};
-use crate::world::{World, order, pull_as, pull_with, within};
+use crate::world::{World, pull_as, pull_with, push_options, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_into_a_new_folder_is_the_release_and_a_second_one_fetches_nothing() {
@@ -288,7 +288,8 @@ async fn a_release_is_found_by_label_and_by_its_first_digits() {
         for version in ["v1", "v2"] {
             write(&tree, "version", version);
             let labels = vec![version.parse().expect("a label")];
-            releases.push(world.push_order(&PushOptions { labels, ..order("app", &tree) }).await.release);
+            releases
+                .push(world.push_with(&PushOptions { labels, ..push_options("app", &tree) }).await.release);
         }
         let copy = world.path("copy");
         let holds = |copy: &Path| fs::read_to_string(copy.join("version")).expect("a file");
@@ -321,7 +322,7 @@ async fn the_newest_release_with_a_label_is_meant() {
         for version in ["one", "two"] {
             write(&tree, "version", version);
             let labels = vec!["stable".parse().expect("a label")];
-            world.push_order(&PushOptions { labels, ..order("app", &tree) }).await;
+            world.push_with(&PushOptions { labels, ..push_options("app", &tree) }).await;
         }
         world.pull("app@stable", &world.path("copy")).await.expect("pulled");
         assert_eq!(fs::read(world.path("copy/version")).expect("a file"), b"two");

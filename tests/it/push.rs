@@ -11,7 +11,7 @@ use whit::agent::scan::Selection;
 use whit::agent::{Error, Receipt};
 
 use crate::trees::{assert_same, change_byte, is_slow, noise, some_tree, text, write};
-use crate::world::{World, ask_as, delivered, order, push_as, releases_as, web, within};
+use crate::world::{World, ask_as, delivered, push_as, push_options, releases_as, web, within};
 
 /// What every receipt of a push that was not dry must say.
 fn assert_consistent(receipt: &Receipt) {
@@ -105,11 +105,11 @@ async fn labels_are_kept_and_a_new_label_makes_a_new_record() {
         write(&world.path("tree"), "a", "one");
         let labelled = |label: &str| PushOptions {
             labels: vec![label.parse().expect("a label")],
-            ..order("app", &world.path("tree"))
+            ..push_options("app", &world.path("tree"))
         };
-        let first = world.push_order(&labelled("v1")).await;
-        let same = world.push_order(&labelled("v1")).await;
-        let other = world.push_order(&labelled("v2")).await;
+        let first = world.push_with(&labelled("v1")).await;
+        let same = world.push_with(&labelled("v1")).await;
+        let other = world.push_with(&labelled("v2")).await;
         assert_eq!((first.sequence, same.sequence, other.sequence), (Some(1), Some(1), Some(2)));
         let records = world.releases("app").await.expect("a list");
         assert_eq!(records.iter().map(|record| record.labels[0].as_str()).collect::<Vec<_>>(), ["v2", "v1"]);
@@ -122,8 +122,8 @@ async fn a_dry_run_tells_the_cost_and_stores_nothing() {
     within(async {
         let world = World::start();
         some_tree(&world.path("tree"), 1);
-        let dry = PushOptions { dry_run: true, ..order("app", &world.path("tree")) };
-        let told = world.push_order(&dry).await;
+        let dry = PushOptions { dry_run: true, ..push_options("app", &world.path("tree")) };
+        let told = world.push_with(&dry).await;
         assert_consistent(&told);
         assert_eq!(told.chunks.unseen, told.chunks.total);
         let error = world.releases("app").await.expect_err("nothing was pushed");
@@ -132,7 +132,7 @@ async fn a_dry_run_tells_the_cost_and_stores_nothing() {
         assert_eq!((real.chunks, real.bytes.unseen), (told.chunks, told.bytes.unseen));
         // ManifestForm of the bytes that would cross, to the compressor's whim.
         assert!(real.bytes.sent.abs_diff(told.bytes.sent) < 20_000, "{told:?} {real:?}");
-        let again = world.push_order(&dry).await;
+        let again = world.push_with(&dry).await;
         assert_eq!((again.chunks.unseen, again.unchanged, again.sequence), (0, true, None));
     })
     .await;
@@ -208,13 +208,13 @@ async fn what_is_ignored_or_excluded_stays_out() {
         // Those of git mean nothing here.
         write(&tree, ".gitignore", "keep\n");
         let selection = Selection { exclude: vec!["tmp/".to_owned()], ..Selection::default() };
-        world.push_order(&PushOptions { selection, ..order("app", &tree) }).await;
+        world.push_with(&PushOptions { selection, ..push_options("app", &tree) }).await;
         world.pull("app", &world.path("copy")).await.expect("pulled");
         let found = crate::trees::snapshot(&world.path("copy"));
         let names: Vec<_> = found.keys().map(|name| name.to_str().expect("text")).collect();
         assert_eq!(names, [".gitignore", "keep", "sub", "sub/important.log", "sub/keep"]);
         let selection = Selection { exclude: vec!["a[".to_owned()], ..Selection::default() };
-        let error = push_as(world.access(), &PushOptions { selection, ..order("app", &tree) }).await;
+        let error = push_as(world.access(), &PushOptions { selection, ..push_options("app", &tree) }).await;
         assert_eq!(error.expect_err("no pattern").fault(), Fault::Input);
     })
     .await;
@@ -285,19 +285,19 @@ async fn a_delivery_inside_a_push_is_complete_and_later_ones_cost_no_agent_bytes
     within(async {
         let world = World::start();
         some_tree(&world.path("tree"), 1);
-        let to_web = PushOptions { destinations: vec![web()], ..order("app", &world.path("tree")) };
-        let first = world.push_order(&to_web).await;
+        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &world.path("tree")) };
+        let first = world.push_with(&to_web).await;
         let report = delivered(&first.delivered);
         assert_eq!(
             (report.files, report.bytes, report.reused_bytes, report.already),
             (5, 1_100_008, 0, false)
         );
         assert_same(&world.path("tree"), &world.path("web/current"));
-        let same = world.push_order(&to_web).await;
+        let same = world.push_with(&to_web).await;
         assert!(same.unchanged && delivered(&same.delivered).already);
 
         write(&world.path("tree"), "README", "Read this.");
-        let changed = world.push_order(&to_web).await;
+        let changed = world.push_with(&to_web).await;
         let report = delivered(&changed.delivered);
         assert_eq!(report.bytes - report.reused_bytes, 10);
         assert_same(&world.path("tree"), &world.path("web/current"));
@@ -325,7 +325,7 @@ async fn a_destination_that_nobody_defined_is_missing_and_nothing_is_stored() {
         write(&world.path("tree"), "a", "one");
         let nowhere = PushOptions {
             destinations: vec!["nowhere".parse().expect("a name")],
-            ..order("app", &world.path("tree"))
+            ..push_options("app", &world.path("tree"))
         };
         let error = push_as(world.access(), &nowhere).await.expect_err("there is none");
         assert_eq!(error.fault(), Fault::Missing);
@@ -345,7 +345,7 @@ async fn two_agents_that_push_the_same_content_at_once_both_succeed() {
         write(&world.path("tree"), "text", text(1, 2_000_000));
         let (tree, access) = (world.path("tree"), world.access());
         let orders: Vec<PushOptions> =
-            ["one", "two", "one", "three"].iter().map(|app| order(app, &tree)).collect();
+            ["one", "two", "one", "three"].iter().map(|app| push_options(app, &tree)).collect();
         let (a, b, c, d) = tokio::join!(
             Box::pin(push_as(access, &orders[0])),
             Box::pin(push_as(access, &orders[1])),
@@ -371,7 +371,7 @@ async fn spaces_do_not_see_one_another() {
         some_tree(&world.path("tree"), 1);
         let first = world.push("app", &world.path("tree")).await;
         let elsewhere = world.access_to("elsewhere");
-        let dry = PushOptions { dry_run: true, ..order("app", &world.path("tree")) };
+        let dry = PushOptions { dry_run: true, ..push_options("app", &world.path("tree")) };
         let told = push_as(&elsewhere, &dry).await.expect("answered");
         assert_eq!((told.chunks.unseen, told.unchanged), (first.chunks.unseen, false));
 
@@ -404,7 +404,7 @@ async fn spaces_do_not_see_one_another() {
                 .all(|answer| matches!(answer, Answer::Applications(apps) if apps.is_empty()))
         );
 
-        let again = push_as(&elsewhere, &order("app", &world.path("tree"))).await.expect("pushed");
+        let again = push_as(&elsewhere, &push_options("app", &world.path("tree"))).await.expect("pushed");
         assert_eq!(again.chunks.unseen, first.chunks.unseen);
         assert_eq!(again.sequence, Some(1));
         let answers = ask_as(&elsewhere, &Operation::Statistics(None)).await.expect("an answer");

@@ -17,8 +17,8 @@ const ONE: Program = Program { functions: 6000, changed: Some(1234), shift: 777 
 const MANY: Program = Program { functions: 6000, changed: Some(11), shift: 777 };
 
 fn push(home: &Home, more: &[&str]) -> Value {
-    let order = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
-    home.run(&[&order, more].concat()).json()
+    let arguments = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
+    home.run(&[&arguments, more].concat()).json()
 }
 
 /// Pushes the old program, then a new one; gives the receipt of the second push.

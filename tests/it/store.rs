@@ -16,7 +16,7 @@ use whit::restore::ChunkSource;
 use whit::store::{Options, Store};
 
 use crate::trees::{assert_same, noise, snapshot, some_tree, text, write};
-use crate::world::{World, ask_as, delivered, order, push_as, web, within};
+use crate::world::{World, ask_as, delivered, push_as, push_options, web, within};
 
 const NO_RESERVE: Options = Options { reserve_bytes: 0, ..Options::PASSING };
 
@@ -253,7 +253,7 @@ async fn flip_and_heal(which: usize) {
 
     let receipt = assert_heals(&world).await;
     assert!(receipt.chunks.unseen > 0 && receipt.chunks.unseen < receipt.chunks.total, "{receipt:?}");
-    let to_web = PushOptions { destinations: vec![web()], ..order("app", &world.path("tree")) };
+    let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &world.path("tree")) };
     let healed = push_as(world.access(), &to_web).await.expect("pushed");
     delivered(&healed.delivered);
     assert_same(&world.path("tree"), &fs::canonicalize(world.path("web/current")).expect("a copy"));

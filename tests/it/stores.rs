@@ -17,7 +17,7 @@ use whit::delivery::destination::Directory;
 use whit::proxy::{Options, Proxy};
 
 use crate::trees::assert_same;
-use crate::world::{World, ask_as, order, pull_as, push_as, releases_as, web, within};
+use crate::world::{World, ask_as, pull_as, push_as, push_options, releases_as, web, within};
 
 /// Every store that there is.
 fn stores() -> Vec<PathBuf> {
@@ -109,7 +109,8 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
                 ask_as(&old.access, &remove("app@v1")).await.expect_err("pinned").fault(),
                 Fault::Input
             );
-            let again = push_as(&old.access, &order("app", &old.trees.join("2"))).await.expect("pushed");
+            let again =
+                push_as(&old.access, &push_options("app", &old.trees.join("2"))).await.expect("pushed");
             assert_eq!((again.bytes.unseen, again.sequence), (0, Some(5)));
             ask_as(&old.access, &Operation::Collect { dry_run: false }).await.expect("collected");
             let verified = old.verify(true).await;

@@ -10,7 +10,7 @@ use whit::net::identity::Identity;
 use whit::net::link;
 
 use crate::trees::write;
-use crate::world::{World, ask_as, now, order, pull_as, push_as, releases_as, token, web, within};
+use crate::world::{World, ask_as, now, pull_as, push_as, push_options, releases_as, token, web, within};
 
 async fn identify(access: &Access) -> Result<Vec<Answer>, Error> {
     ask_as(access, &Operation::Identify).await
@@ -95,10 +95,10 @@ async fn a_token_allows_what_it_names_and_nothing_else() {
             grant.applications = vec!["web-*".parse().expect("a pattern")];
             grant.destinations = vec!["edge-*".parse().expect("a pattern")];
         });
-        push_as(&narrow, &order("web-1", &tree)).await.expect("allowed");
-        let error = push_as(&narrow, &order("api", &tree)).await.expect_err("another application");
+        push_as(&narrow, &push_options("web-1", &tree)).await.expect("allowed");
+        let error = push_as(&narrow, &push_options("api", &tree)).await.expect_err("another application");
         assert_denied(&error, "`api`");
-        let to_web = PushOptions { destinations: vec![web()], ..order("web-1", &tree) };
+        let to_web = PushOptions { destinations: vec![web()], ..push_options("web-1", &tree) };
         assert_denied(&push_as(&narrow, &to_web).await.expect_err("another destination"), "`web`");
         let out = world.path("out");
         assert_denied(&pull_as(&narrow, "web-1", &out, false).await.expect_err("no pull"), "pull");

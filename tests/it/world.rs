@@ -127,12 +127,12 @@ impl World {
 
     /// Pushes as application `app`.
     pub async fn try_push(&self, app: &str, path: &Path) -> agent::Result<Receipt> {
-        push_as(&self.access, &order(app, path)).await
+        push_as(&self.access, &push_options(app, path)).await
     }
 
-    /// Pushes as an order says.
-    pub async fn push_order(&self, order: &PushOptions) -> Receipt {
-        push_as(&self.access, order).await.expect("pushed")
+    /// Pushes with these options.
+    pub async fn push_with(&self, options: &PushOptions) -> Receipt {
+        push_as(&self.access, options).await.expect("pushed")
     }
 
     /// Pulls into a folder, which must be new or made by a pull.
@@ -187,20 +187,20 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
     made.expect("a token").1
 }
 
-/// A plain order.
-pub fn order(app: &str, path: &Path) -> PushOptions {
+/// The default options of a push.
+pub fn push_options(app: &str, path: &Path) -> PushOptions {
     PushOptions { threads: 2, ..PushOptions::new(app.parse().expect("a name"), path.to_owned()) }
 }
 
 /// Pushes over a connection of its own.
-pub async fn push_as(access: &Access, order: &PushOptions) -> agent::Result<Receipt> {
-    push_noted(access, order).await.0
+pub async fn push_as(access: &Access, options: &PushOptions) -> agent::Result<Receipt> {
+    push_noted(access, options).await.0
 }
 
 /// Pushes over a connection of its own; also gives the notes.
-pub async fn push_noted(access: &Access, order: &PushOptions) -> (agent::Result<Receipt>, Vec<String>) {
+pub async fn push_noted(access: &Access, options: &PushOptions) -> (agent::Result<Receipt>, Vec<String>) {
     let notes = Arc::new(Notes::default());
-    let result = push_heard(access, order, Arc::clone(&notes) as _).await;
+    let result = push_heard(access, options, Arc::clone(&notes) as _).await;
     let notes = notes.0.lock().expect("no panic").clone();
     (result, notes)
 }
@@ -208,12 +208,12 @@ pub async fn push_noted(access: &Access, order: &PushOptions) -> (agent::Result<
 /// Pushes over a connection of its own; `monitor` hears of it.
 pub async fn push_heard(
     access: &Access,
-    order: &PushOptions,
+    options: &PushOptions,
     monitor: Arc<dyn Monitor>,
 ) -> agent::Result<Receipt> {
     let result = async {
         let session = Session::open(access, &link::Options::default()).await?;
-        let receipt = push(&session, order, &monitor).await;
+        let receipt = push(&session, options, &monitor).await;
         session.finish().await;
         receipt
     };

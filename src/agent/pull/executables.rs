@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::fetch::keep_anew;
-use super::local_chunks::{Held, Present};
-use super::stream::Talk;
+use super::local_chunks::{DirectoryChunks, LocalChunks};
+use super::stream::PullStream;
 use crate::agent::{Error, Result, blocking};
 use crate::restore::ChunkSource;
 use crate::store::Store;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
 use protocol::wire::{Basis, Parcel, PullReply, PullRequest};
 
-impl Talk {
+impl PullStream {
     /// Asks for executables, and keeps the chunks of those that were made; gives how many, and their bytes.
     ///
     /// What cannot be made of what the directory has is asked for as other chunks are. Memory: 4 times the largest.
@@ -21,7 +21,7 @@ impl Talk {
     pub async fn executables(
         &mut self,
         bytes_max: u64,
-        present: &Arc<Present>,
+        present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
     ) -> Result<(u64, u64)> {
         self.ask(&PullRequest::WantExecutables).await?;
@@ -60,13 +60,18 @@ impl Talk {
 }
 
 /// The chunks of an executable; none where it cannot be made of what the directory has by now.
-fn make(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Option<Vec<u8>>> {
+fn make(
+    parcel: &Parcel,
+    payload: &[u8],
+    present: &DirectoryChunks,
+    store: &Store,
+) -> Result<Option<Vec<u8>>> {
     let Basis::Executable(spans, cuts) = &parcel.basis else {
         return Err(Error::OutOfTurn("a parcel of another kind"));
     };
     let plain_bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let bytes_max = plain_bytes.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
-    let held = Held { present, fetched: store };
+    let held = LocalChunks { present, fetched: store };
     let (mut reader, mut older) = (held.reader(), Vec::new());
     for span in spans {
         let left = bytes_max - older.len();

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::listing::{self, Listing};
-use super::local_chunks::{Held, Present};
-use super::stream::Talk;
+use super::local_chunks::{DirectoryChunks, LocalChunks};
+use super::stream::PullStream;
 use super::window::{Awaited, Window};
-use crate::agent::link_speed::Pace;
+use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, Session, blocking};
 use crate::restore::{ChunkSource, room};
 use crate::store::Store;
@@ -46,7 +46,7 @@ pub struct FetchOptions<'a> {
     /// Where the release will be written: nothing is fetched unless it has room there.
     pub place: Option<&'a Path>,
     /// The link. Where it is slow, executables cross by their functions, which takes both sides seconds.
-    pub link: Option<&'a Pace>,
+    pub link: Option<&'a LinkSpeed>,
 }
 
 /// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
@@ -56,7 +56,7 @@ pub struct FetchOptions<'a> {
 pub async fn fetch(
     session: &Session,
     selector: &Selector,
-    present: &Arc<Present>,
+    present: &Arc<DirectoryChunks>,
     store: &Arc<Store>,
     options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
@@ -80,25 +80,25 @@ async fn fetch_from(
     session: &Session,
     selector: &Selector,
     have: Option<ReleaseId>,
-    present: &Arc<Present>,
+    present: &Arc<DirectoryChunks>,
     store: &Arc<Store>,
     options: FetchOptions<'_>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
-    let mut talk = Talk::new(session.request(&operation).await?, session.renewals());
-    let (record, root, mut listing) = talk.listing(selector, present, store).await?;
+    let mut stream = PullStream::new(session.request(&operation).await?, session.renewals());
+    let (record, root, mut listing) = stream.listing(selector, present, store).await?;
     if let Some(place) = options.place {
         room::check(place, root.totals)?;
     }
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
-    if is_thin && options.link.is_some_and(Pace::is_slow) {
+    if is_thin && options.link.is_some_and(LinkSpeed::is_slow) {
         let bytes_max = fetched.root.totals.bytes;
-        (fetched.chunks, fetched.bytes) = talk.executables(bytes_max, present, store).await?;
+        (fetched.chunks, fetched.bytes) = stream.executables(bytes_max, present, store).await?;
     }
-    talk.chunks(&mut fetched, &mut listing, present, store, monitor).await?;
-    talk.sender.finish()?;
+    stream.chunks(&mut fetched, &mut listing, present, store, monitor).await?;
+    stream.sender.finish()?;
     let segments = listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
     match listing::keep_nodes(&fetched.root, &segments, present, store) {
         Err(Error::Manifest(manifest::Error::OtherRoot { .. })) if is_thin => {
@@ -108,13 +108,13 @@ async fn fetch_from(
     }
 }
 
-impl Talk {
+impl PullStream {
     /// Fetches all chunks that neither side has, a few windows of segments at a time.
     async fn chunks(
         &mut self,
         fetched: &mut Fetched,
         listing: &mut Listing,
-        present: &Arc<Present>,
+        present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<()> {
@@ -186,12 +186,17 @@ impl Talk {
 }
 
 /// Decodes chunks that are made from those of the directory.
-fn told_by_older(parcel: &Parcel, payload: &[u8], present: &Present, store: &Store) -> Result<Vec<u8>> {
+fn told_by_older(
+    parcel: &Parcel,
+    payload: &[u8],
+    present: &DirectoryChunks,
+    store: &Store,
+) -> Result<Vec<u8>> {
     let bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
         return Err(Error::OutOfTurn("a parcel of another kind"));
     };
-    let held = Held { present, fetched: store };
+    let held = LocalChunks { present, fetched: store };
     let mut reader = held.reader();
     let mut older = Vec::new();
     for span in spans {

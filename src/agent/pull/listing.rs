@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::local_chunks::Present;
-use super::stream::Talk;
+use super::local_chunks::DirectoryChunks;
+use super::stream::PullStream;
 use crate::agent::{Error, Result};
 use crate::store::Store;
 use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
@@ -33,12 +33,12 @@ impl Listing {
     }
 }
 
-impl Talk {
+impl PullStream {
     /// Receives the record and root of the release that was asked for, and how its segments will come.
     pub async fn listing(
         &mut self,
         asked: &Selector,
-        present: &Arc<Present>,
+        present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
     ) -> Result<(Record, Root, Listing)> {
         let PullReply::Release { record, root, segments } = self.reply().await? else {
@@ -76,7 +76,7 @@ impl Talk {
     }
 
     /// Takes the new segments, thin, each batch compressed against the segments that they replace.
-    async fn thin(&mut self, outline: &Outline, count: usize, present: &Present) -> Result<Listing> {
+    async fn thin(&mut self, outline: &Outline, count: usize, present: &DirectoryChunks) -> Result<Listing> {
         let base = present.release_segments();
         let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;
         let replaced = SegmentsReplaced::new(outline.gaps(base.len()));
@@ -113,7 +113,7 @@ impl Talk {
     async fn named(
         &mut self,
         names: &[u64],
-        present: &Arc<Present>,
+        present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
     ) -> Result<Vec<NodeRef>> {
         let mut nodes: Vec<Option<NodeRef>> = Vec::with_capacity(names.len());
@@ -153,7 +153,12 @@ impl Talk {
 
 /// Proves that the segments make the root, and keeps the nodes above them and the segments that only the directory's
 /// manifest has: the rebuild reads all of them from the store.
-pub(super) fn keep_nodes(root: &Root, segments: &[NodeRef], present: &Present, store: &Store) -> Result<()> {
+pub(super) fn keep_nodes(
+    root: &Root,
+    segments: &[NodeRef],
+    present: &DirectoryChunks,
+    store: &Store,
+) -> Result<()> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     let made =
         Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| parts.push(node.bytes))?;

@@ -20,7 +20,7 @@ const CHUNKS_MAX: usize = 2 * 1024 * 1024;
 
 /// The chunks and segments of a directory's present content.
 #[derive(Debug, Default)]
-pub struct Present {
+pub struct DirectoryChunks {
     files: Vec<(Arc<Path>, Holder)>,
     /// By the beginnings of their ids; of two that begin alike one.
     chunks: HashMap<ShortId, PresentChunk>,
@@ -37,7 +37,7 @@ struct PresentChunk {
     offset: u64,
 }
 
-impl Present {
+impl DirectoryChunks {
     /// Remembers what a scan of the directory found.
     ///
     /// # Errors
@@ -115,26 +115,26 @@ impl Present {
 
 /// Reads chunks from the directory where it still has them, else from what was fetched.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct LocalChunks<'a> {
     /// The directory's content.
-    pub present: &'a Present,
+    pub present: &'a DirectoryChunks,
     /// What was fetched.
     pub fetched: &'a Store,
 }
 
-impl ChunkSource for Held<'_> {
+impl ChunkSource for LocalChunks<'_> {
     fn reader(&self) -> Box<dyn ChunkReader + '_> {
-        Box::new(HeldReader { present: self.present, fetched: self.fetched.reader(), open: None })
+        Box::new(LocalReader { present: self.present, fetched: self.fetched.reader(), open: None })
     }
 }
 
-struct HeldReader<'a> {
-    present: &'a Present,
+struct LocalReader<'a> {
+    present: &'a DirectoryChunks,
     fetched: Box<dyn ChunkReader + 'a>,
     open: Option<(u32, File)>,
 }
 
-impl ChunkReader for HeldReader<'_> {
+impl ChunkReader for LocalReader<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
         let begin = out.len();
         if self.read_present(chunk, out).is_some() {
@@ -145,7 +145,7 @@ impl ChunkReader for HeldReader<'_> {
     }
 }
 
-impl HeldReader<'_> {
+impl LocalReader<'_> {
     /// Appends the chunk if the directory's file still holds it.
     fn read_present(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Option<()> {
         let PresentChunk { chunk: present, file: number, offset } =

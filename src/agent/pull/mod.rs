@@ -17,7 +17,7 @@ mod staging;
 mod publish;
 
 pub use fetch::{FetchOptions, Fetched, fetch};
-pub use local_chunks::{Held, Present};
+pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use place::{Named, PlaceError};
 pub use publish::{PullOptions, Pulled, pull_tree};
 pub use staging::SetAside;

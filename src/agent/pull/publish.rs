@@ -14,11 +14,11 @@ use crate::agent::memory;
 
 use super::comparison::{Differences, compare, folder_id};
 use super::fetch::{FetchOptions, Fetched, fetch};
-use super::local_chunks::{Held, Present};
+use super::local_chunks::{DirectoryChunks, LocalChunks};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
-use crate::agent::link_speed::Pace;
+use crate::agent::link_speed::LinkSpeed;
 use crate::agent::push::receipt::{self, ReceiptWire};
 use crate::agent::scan::{self, Archives, Scan, Selection};
 use crate::agent::{Error, Result, Session, blocking};
@@ -101,7 +101,7 @@ pub async fn pull_tree(
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
-    let link = options.link_rate.map(Pace::given);
+    let link = options.link_rate.map(LinkSpeed::given);
     let how = FetchOptions { place: Some(staging.folder()), link: link.as_ref() };
     let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
@@ -118,7 +118,7 @@ pub async fn pull_tree(
         let monitor = Arc::clone(monitor);
         blocking(move || {
             crash_points::point("pull.fetched");
-            let held = Held { present: &present, fetched: &store };
+            let held = LocalChunks { present: &present, fetched: &store };
             let tree = staging.tree();
             let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
             let tree_options = TreeOptions {
@@ -183,7 +183,7 @@ pub async fn pull_tree(
 /// The state that a pull begins with.
 struct Prepared {
     staging: Staging,
-    present: Present,
+    present: DirectoryChunks,
     store: Store,
     /// The directory that the pull replaces, if there is one.
     was: Option<Was>,
@@ -228,7 +228,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let Some(found) = examine_place(target)? else {
         let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
         let store = Store::open(&staging.store(), store::Options::PASSING)?;
-        return Ok(Prepared { staging, present: Present::default(), store, was: None });
+        return Ok(Prepared { staging, present: DirectoryChunks::default(), store, was: None });
     };
     let folder = FolderId::of(&found);
     let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
@@ -265,11 +265,11 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let scan =
         scanned.map_or_else(|| scan_place(target, staging.folder(), folder_mode, options, monitor), Ok);
     let present = match scan {
-        Ok(scan) => Present::of(&scan)?,
+        Ok(scan) => DirectoryChunks::of(&scan)?,
         Err(error) => {
             // A file that cannot be read only costs bytes.
             monitor.note(&format!("{error}; its content is fetched anew"));
-            Present::default()
+            DirectoryChunks::default()
         }
     };
     let store = Store::open(&staging.store(), store::Options::PASSING)?;
@@ -353,7 +353,10 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
 }
 
 /// The segments of a release.
-fn segments<'a>(root: &Root, held: &'a Held<'_>) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {
+fn segments<'a>(
+    root: &Root,
+    held: &'a LocalChunks<'_>,
+) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {
     let mut reader = held.reader();
     let nodes = restore::leaves(root, &mut *reader)?;
     Ok(nodes.into_iter().map(move |node| {

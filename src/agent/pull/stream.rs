@@ -14,7 +14,7 @@ use protocol::wire::{Parcel, ParcelError, PullReply, PullRequest};
 const HEAR_OUT: Duration = Duration::from_secs(5);
 
 /// Both halves of the stream.
-pub(super) struct Talk {
+pub(super) struct PullStream {
     /// What the agent says.
     pub sender: Sender,
     /// What the proxy says.
@@ -26,7 +26,7 @@ pub(super) struct Talk {
     heard: Instant,
 }
 
-impl Talk {
+impl PullStream {
     /// Begins once the request was sent.
     pub fn new((sender, receiver): (Sender, Receiver), renewals: mpsc::Receiver<String>) -> Self {
         let now = Instant::now();

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::listing::Listing;
-use super::local_chunks::Present;
+use super::local_chunks::DirectoryChunks;
 use crate::agent::{Error, Result};
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
@@ -39,7 +39,7 @@ impl Awaited {
         first: u32,
         end: u32,
         listing: &mut Listing,
-        present: &Present,
+        present: &DirectoryChunks,
         store: &Store,
     ) -> Result<(Marks, Window)> {
         let mut reader = StoreReader::new(store);
@@ -69,7 +69,7 @@ impl Awaited {
         place: u32,
         thin: Thin,
         listing: &mut Listing,
-        present: &Present,
+        present: &DirectoryChunks,
         store: &Store,
         marks: &mut Vec<bool>,
         expected: &mut VecDeque<Reference>,
@@ -130,7 +130,7 @@ impl Awaited {
 
 fn segment_chunks(
     segment: &NodeRef,
-    present: &Present,
+    present: &DirectoryChunks,
     reader: &mut StoreReader<&Store>,
 ) -> Result<Vec<ChunkRef>> {
     if let Some((_, bytes)) = present.segment(segment.id.prefix()) {

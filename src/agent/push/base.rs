@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::encode::batcher::{self, Resembled};
+use super::encode::batcher::{DeltaReference, Match};
 use super::encode::encoder;
-use super::encode::relinked::{Known, OlderExecutable, is_executable};
-use crate::agent::chunk_cache::{Keep, KeptReader};
+use super::encode::relinked::{ExecutableReference, OlderExecutable, is_executable};
+use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::memory::Memory;
 use crate::agent::scan::{Body, Holder, Located, Spool};
 use crate::agent::{Error, Result};
@@ -41,7 +41,7 @@ pub struct Base {
     /// The new manifest's segments.
     new: Vec<NodeRef>,
     /// The base's content, as far as it is kept here.
-    keep: Option<Arc<Keep>>,
+    keep: Option<Arc<ChunkCache>>,
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
     /// Of `chunks` those that it did not have itself.
@@ -52,7 +52,7 @@ pub struct Base {
 
 impl Base {
     /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
-    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<Keep>>) -> Option<Self> {
+    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<ChunkCache>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
         for (place, node) in (0..).zip(memory.segments()) {
@@ -78,7 +78,7 @@ impl Base {
     /// Looks at a few hundred chunks.
     pub fn is_kept(&self) -> bool {
         let sample = self.chunks.iter().take(SAMPLE);
-        let kept = |keep: &Arc<Keep>| sample.clone().filter(|id| keep.knows(id)).count();
+        let kept = |keep: &Arc<ChunkCache>| sample.clone().filter(|id| keep.knows(id)).count();
         self.keep.as_ref().map_or(0, kept) * 2 >= sample.clone().count()
     }
 
@@ -145,13 +145,13 @@ impl Base {
     /// Of the marked chunks those of which the base has something, by more than a path.
     pub fn alike(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<bool>> {
         let mut is_like = vec![false; marks.marked()];
-        let resembled = self.resembled(spool, segments, marks)?;
+        let matches = self.matches(spool, segments, marks)?;
         let mut located = Vec::new();
         let mut marked = marks.iter();
         for segment in segments {
             located.extend(spool.chunks(*segment)?.into_iter().filter(|_| marked.next() == Some(true)));
         }
-        for Resembled { first, count, older, rule, .. } in &resembled {
+        for Match { first, count, older, rule, .. } in &matches {
             let new = &located[(*first).min(located.len())..(first + count).min(located.len())];
             if *rule == Rule::Neighbours || self.is_like(new, older) {
                 is_like.iter_mut().skip(*first).take(*count).for_each(|is_like| *is_like = true);
@@ -162,8 +162,8 @@ impl Base {
 
     /// Whether a sample of new content shrinks by older content that was found by a path alone; executables are told by
     /// other means.
-    fn is_like(&self, new: &[Located], older: &batcher::Older) -> bool {
-        let (Some(keep), batcher::Older::Kept(_, chunks)) = (&self.keep, older) else { return false };
+    fn is_like(&self, new: &[Located], older: &DeltaReference) -> bool {
+        let (Some(keep), DeltaReference::Cached(_, chunks)) = (&self.keep, older) else { return false };
         if new.first().is_some_and(|located| is_executable(&located.body())) {
             return true;
         }
@@ -213,7 +213,7 @@ impl Base {
     /// What missing chunks of some new segments resemble in the base, where it is kept here.
     ///
     /// `marks` says which of the segments' references, in order, are missing.
-    pub fn resembled(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<Resembled>> {
+    pub fn matches(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<Match>> {
         let Some(keep) = &self.keep else { return Ok(Vec::new()) };
         let memory = &self.memory;
         let read = |place: u32| -> Result<Vec<u8>> { Ok(memory.segment(place)?) };
@@ -256,39 +256,39 @@ impl Base {
             Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(place)?)),
             _ => Ok(None),
         })?;
-        let mut resembled = Vec::new();
+        let mut matches = Vec::new();
         for likeness in likenesses {
             let new: Vec<usize> = likeness.new.iter().filter_map(|at| places.get(at).copied()).collect();
             let Some(first) = new.first().copied() else { continue };
             if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
-                let older = batcher::Older::Kept(likeness.basis, likeness.chunks);
-                let older_path = likeness.older_path.map(|path| ground::escape::json_path(&path));
-                resembled.push(Resembled { first, count, older, rule: likeness.rule, older_path });
+                let older = DeltaReference::Cached(likeness.basis, likeness.chunks);
+                let path = likeness.older_path.map(|path| ground::escape::json_path(&path));
+                matches.push(Match { first, count, older, rule: likeness.rule, path });
             }
         }
-        Ok(resembled)
+        Ok(matches)
     }
 
     /// The older executables that are whole here and at the proxy, of files some of whose chunks are `missing`, and
     /// others `present` there.
     ///
-    /// `resembled` is what [`Base::resembled`] gave for the same chunks.
+    /// `matches` is what [`Base::matches`] gave for the same chunks.
     pub fn executables(
         &self,
         missing: &[Located],
         present: &[Located],
-        resembled: &[Resembled],
+        matches: &[Match],
     ) -> Result<Vec<OlderExecutable>> {
         let Some(keep) = &self.keep else { return Ok(Vec::new()) };
         let mut found: Vec<OlderExecutable> = Vec::new();
         let mut release = Kept { memory: &self.memory, reader: keep.reader() };
         // Of what one file resembles, what most of it does.
-        let mut resembled: Vec<&Resembled> = resembled.iter().collect();
-        resembled.sort_by_key(|resembled| std::cmp::Reverse(resembled.count));
-        for resembled in resembled {
-            let batcher::Older::Kept(span, _) = &resembled.older else { continue };
-            let Some(located) = missing.get(resembled.first) else { continue };
+        let mut matches: Vec<&Match> = matches.iter().collect();
+        matches.sort_by_key(|matches| std::cmp::Reverse(matches.count));
+        for matches in matches {
+            let DeltaReference::Cached(span, _) = &matches.older else { continue };
+            let Some(located) = missing.get(matches.first) else { continue };
             if found.iter().any(|older| located.is_of(&older.of)) || !is_executable(&located.body()) {
                 continue;
             }
@@ -299,7 +299,7 @@ impl Base {
             let new = New { chunks: lacks + known.len(), known };
             let Some(whole) = Whole::like(span, &new, &mut release)? else { continue };
             if whole.chunks.iter().all(|chunk| keep.has(chunk)) {
-                found.push(OlderExecutable { of, known: Known::Kept(whole) });
+                found.push(OlderExecutable { of, known: ExecutableReference::Cached(whole) });
             }
         }
         Ok(found)
@@ -317,7 +317,7 @@ impl Base {
 /// The remembered release, as far as it is kept here.
 struct Kept<'a> {
     memory: &'a Memory,
-    reader: KeptReader,
+    reader: CacheReader,
 }
 
 impl Release for Kept<'_> {

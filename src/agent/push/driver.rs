@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::base::Base;
-use super::encode::batcher::{Resembled, merge};
-use super::encode::encoder::{Packed, PackedUnit};
+use super::encode::batcher::{Match, merge};
+use super::encode::encoder::{Encoded, EncodedBatch};
 use super::encode::explain::Explanation;
-use super::encode::pipeline::{Fed, Job};
-use super::encode::relinked::{Known, OlderExecutable};
+use super::encode::pipeline::{Job, Output};
+use super::encode::relinked::{ExecutableReference, OlderExecutable};
 use super::inbox::Inbox;
-use super::rate_limit::Throttle;
+use super::rate_limit::RateLimit;
 use super::receipt::ReceiptBytes;
-use super::record_queries::Offers;
+use super::record_queries::RecordQueries;
 use super::sketches::Sketcher;
-use super::source::{self, Input};
-use super::watchdog::Course;
-use crate::agent::link_speed::Pace;
+use super::source::{self, Source};
+use super::watchdog::Watchdog;
+use crate::agent::link_speed::LinkSpeed;
 use crate::agent::scan::Spool;
 use crate::agent::{Error, Result};
 use crate::net::link::{Receiver, Sender};
@@ -36,7 +36,7 @@ use protocol::wire::{BlockSums, FromAgent, Marks, PushReply, RecordAnswer, Segme
 const HEAR_OUT: Duration = Duration::from_secs(1);
 
 /// Runs the state machine over the link.
-pub struct Drive<'a> {
+pub struct Driver<'a> {
     /// The state machine.
     pub machine: Agent,
     /// The agent's half of the stream.
@@ -62,11 +62,11 @@ pub struct Drive<'a> {
     /// Why bytes crossed, file by file, where somebody wants to know.
     pub explained: Option<Explanation>,
     /// Holds what is sent below a rate.
-    pub throttle: Throttle,
+    pub rate_limit: RateLimit,
     /// How fast the link is.
-    pub pace: Pace,
+    pub speed: LinkSpeed,
     /// What was offered.
-    pub offers: Offers,
+    pub record_queries: RecordQueries,
     /// Sketches what nothing is known to be like.
     pub sketcher: Sketcher,
     /// Whether executables are told as other files are.
@@ -76,17 +76,17 @@ pub struct Drive<'a> {
     /// Whether the conversation is over.
     pub finished: bool,
     /// Notices when the push no longer gets on.
-    pub course: Course<'a>,
+    pub watchdog: Watchdog<'a>,
 }
 
-impl Drive<'_> {
+impl Driver<'_> {
     /// Talks until all is said: does what `begin` says, then what the proxy asks for; tells of `input` as it grows.
     pub async fn run(
         &mut self,
         begin: Vec<Action>,
         receiver: Receiver,
-        mut fed: mpsc::Receiver<Fed>,
-        input: &mut Input,
+        mut fed: mpsc::Receiver<Output>,
+        input: &mut Source,
     ) -> Result<()> {
         let mut inbox = Inbox::open(receiver);
         let mut heard_all = false;
@@ -114,7 +114,7 @@ impl Drive<'_> {
                 }
                 next = fed.recv(), if self.committed.is_none() => match next {
                     Some(next) => {
-                        self.course.goes_on();
+                        self.watchdog.progressed();
                         self.fed(next).await
                     }
                     // The feeder ends before its jobs do where it failed.
@@ -122,12 +122,12 @@ impl Drive<'_> {
                 },
                 heard = input.hear() => match heard {
                     Ok(heard) => {
-                        self.course.goes_on();
+                        self.watchdog.progressed();
                         self.grow(heard, input).await
                     }
                     Err(error) => Err(error),
                 },
-                () = tokio::time::sleep(self.course.look_every()) => self.look(),
+                () = tokio::time::sleep(self.watchdog.check_interval()) => self.look(),
                 else => Err(Error::Ended),
             };
             // A peer that refuses closes its half first: what it said before is the better reason.
@@ -142,9 +142,9 @@ impl Drive<'_> {
     /// Checks that the push gets on, where it is the proxy's turn.
     fn look(&mut self) -> Result<()> {
         if !self.machine.awaits_reply() || self.machine.is_sending() {
-            self.course.goes_on();
+            self.watchdog.progressed();
         }
-        self.course.look(self.sender.sent_bytes())
+        self.watchdog.check(self.sender.sent_bytes())
     }
 
     /// Where sending broke off, what the proxy says: why it refuses, or that it needs no more.
@@ -157,7 +157,7 @@ impl Drive<'_> {
             let Ok(Ok(Some(reply))) = tokio::time::timeout(patience, inbox.next()).await else {
                 return Err(error);
             };
-            if !self.course.hears(&reply, &self.deliveries) {
+            if !self.watchdog.heard(&reply, &self.deliveries) {
                 self.look()?;
             }
             for action in self.machine.receive(reply)? {
@@ -172,7 +172,7 @@ impl Drive<'_> {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
-        if !self.course.hears(&reply, &self.deliveries) {
+        if !self.watchdog.heard(&reply, &self.deliveries) {
             self.look()?;
         }
         if reply == PushReply::WantNames {
@@ -193,51 +193,51 @@ impl Drive<'_> {
     }
 
     /// Tells of more of an input that is still being read.
-    async fn grow(&mut self, heard: source::Heard, input: &mut Input) -> Result<()> {
+    async fn grow(&mut self, heard: source::SourceEvent, input: &mut Source) -> Result<()> {
         let actions = match heard {
-            source::Heard::Segments(segments) => self.machine.grow(segments),
-            source::Heard::All(scanned) => {
+            source::SourceEvent::Segments(segments) => self.machine.grow(segments),
+            source::SourceEvent::All(scanned) => {
                 let root = &scanned.root;
                 self.bytes.logical = root.totals.bytes;
                 let actions = self.machine.grown(root.release(), root.totals);
-                *input = Input::Read(scanned);
+                *input = Source::Scanned(scanned);
                 actions
             }
         };
         self.act_all(actions).await
     }
 
-    async fn fed(&mut self, next: Fed) -> Result<()> {
+    async fn fed(&mut self, next: Output) -> Result<()> {
         match next {
-            Fed::Unit(PackedUnit { packed, plain, explained }) => {
+            Output::Batch(EncodedBatch { encoded, plain, explained }) => {
                 if let Some(all) = &mut self.explained {
                     all.add(explained);
                 }
-                self.bytes.sent += packed.bytes() as u64;
+                self.bytes.sent += encoded.bytes() as u64;
                 if !self.dry_run {
-                    self.send(packed).await?;
+                    self.send(encoded).await?;
                 }
                 self.monitor.advance(Phase::Transfer, plain);
             }
-            Fed::JobDone => {
+            Output::JobDone => {
                 let actions = self.machine.chunks_sent();
                 self.act_all(actions).await?;
             }
-            Fed::Failed(error) => return Err(error.into()),
+            Output::Failed(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    async fn send(&mut self, packed: Packed) -> Result<()> {
-        self.course.sends();
-        match packed {
-            Packed::Batch(batch) => {
+    async fn send(&mut self, encoded: Encoded) -> Result<()> {
+        self.watchdog.sent_content();
+        match encoded {
+            Encoded::Batch(batch) => {
                 self.wait_for_turn(batch.payload.len()).await?;
                 self.sender.send(&FromAgent::Chunks(batch)).await?;
             }
-            Packed::Parcel(parcel, payload) => {
+            Encoded::Parcel(parcel, payload) => {
                 self.sender.send(&FromAgent::Parcel(parcel)).await?;
-                for piece in payload.chunks(self.throttle.piece_bytes(PARCEL_PIECE_BYTES)) {
+                for piece in payload.chunks(self.rate_limit.piece_bytes(PARCEL_PIECE_BYTES)) {
                     self.wait_for_turn(piece.len()).await?;
                     self.sender.send(&FromAgent::Piece(piece.to_vec())).await?;
                 }
@@ -248,7 +248,7 @@ impl Drive<'_> {
 
     /// Waits until `bytes` may be sent; a new token goes first.
     async fn wait_for_turn(&mut self, bytes: usize) -> Result<()> {
-        let turn = self.throttle.take(bytes);
+        let turn = self.rate_limit.take(bytes);
         tokio::pin!(turn);
         loop {
             tokio::select! {
@@ -267,7 +267,7 @@ impl Drive<'_> {
             Action::Send(message) => self.sender.send(&message).await?,
             Action::SendSegments(segments) => {
                 let offer = segments.offer;
-                if segments.executables && !self.raw && self.pace.is_slow() {
+                if segments.executables && !self.raw && self.speed.is_slow() {
                     self.offer_executables(&segments.places).await?;
                 }
                 let batch = self.segments(&segments).await?;
@@ -301,18 +301,18 @@ impl Drive<'_> {
         Ok(Vec::new())
     }
 
-    /// Offers what the proxy may have older executables of.
+    /// Queries what the proxy may have older executables of.
     async fn offer_executables(&mut self, segments: &[u32]) -> Result<()> {
         let (spool, segments) = (self.spool.clone(), segments.to_vec());
-        let mut offers = std::mem::take(&mut self.offers);
+        let mut offers = std::mem::take(&mut self.record_queries);
         let work = move || {
             let made = offers.of(&spool, &segments);
             made.map(|made| (offers, made))
         };
         let (offers, made) = crate::agent::blocking(work).await?;
-        self.offers = offers;
+        self.record_queries = offers;
         for offer in made {
-            self.throttle.take(offer.names.len()).await;
+            self.rate_limit.take(offer.names.len()).await;
             self.sender.send(&FromAgent::RecordQuery(offer)).await?;
         }
         Ok(())
@@ -359,10 +359,10 @@ impl Drive<'_> {
 
     /// Sketches the chunks that the proxy knows nothing like, where the link is so slow that to find it may pay.
     async fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
-        if !self.pace.is_slow() {
+        if !self.speed.is_slow() {
             return Ok(None);
         }
-        let told = self.offers.answered(&chunks.answers);
+        let told = self.record_queries.answered(&chunks.answers);
         let mut is_like = None;
         if self.machine.is_based() {
             let (segments, marks) = (chunks.segments.clone(), chunks.marks.clone());
@@ -382,7 +382,7 @@ impl Drive<'_> {
         let (sketcher, sketches) = crate::agent::blocking(work).await?;
         self.sketcher = sketcher;
         if let Some(sketches) = &sketches {
-            self.throttle.take(sketches.bytes()).await;
+            self.rate_limit.take(sketches.bytes()).await;
         }
         Ok(sketches)
     }
@@ -401,15 +401,15 @@ impl Drive<'_> {
         self.unseen_chunks += missing.len() as u64;
         self.bytes.unseen += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
         let of = |answer: RecordAnswer| {
-            let of = self.offers.body(answer.file)?.clone();
-            Some(OlderExecutable { of, known: Known::Answered(answer) })
+            let of = self.record_queries.body(answer.file)?.clone();
+            Some(OlderExecutable { of, known: ExecutableReference::AtProxy(answer) })
         };
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
-        let mut resembled = signed.iter().map(Resembled::by).collect::<Result<Vec<_>, _>>()?;
+        let mut matches = signed.iter().map(Match::at_proxy).collect::<Result<Vec<_>, _>>()?;
         if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
-            resembled = merge(resembled, base.resembled(&self.spool, &segments, &marks)?);
+            matches = merge(matches, base.matches(&self.spool, &segments, &marks)?);
             if !self.raw {
-                older = base.executables(&missing, &present, &resembled)?;
+                older = base.executables(&missing, &present, &matches)?;
             }
         }
         let mut evicted = HashSet::new();
@@ -418,7 +418,7 @@ impl Drive<'_> {
         }
         self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
         if let Some(jobs) = &self.jobs {
-            let job = Job { segments, marks, resembled, older, evicted: Arc::new(evicted), goes_on };
+            let job = Job { segments, marks, matches, older, evicted: Arc::new(evicted), goes_on };
             // The feeder ends only after `jobs` is dropped, and takes as many as the machine has under way.
             if let Err(TrySendError::Full(_)) = jobs.try_send(job) {
                 return Err(protocol::Error::OutOfTurn("more chunks than are wanted at a time").into());

@@ -24,8 +24,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use self::attempt::{Trust, attempt};
-use self::source::Input;
-use super::backoff::Patience;
+use self::source::Source;
+use super::backoff::Backoff;
 use super::{Error, Result, Session};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
@@ -39,12 +39,12 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// Any of [`Error`]; one that passes, only after [`PushOptions::patience`].
-pub async fn push(session: &Session, order: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
-    protocol::check_labels(&order.labels)?;
+pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
+    protocol::check_labels(&options.labels)?;
     let begin = Instant::now();
-    let mut trust = Trust { memory: !order.checksum, short: true, offer: true, archives: !order.raw };
-    let mut input: Option<Input> = None;
-    let mut lost: Option<Patience> = None;
+    let mut trust = Trust { memory: !options.checksum, short: true, eager: true, archives: !options.raw };
+    let mut input: Option<Source> = None;
+    let mut lost: Option<Backoff> = None;
     loop {
         let stored = AtomicBool::new(false);
         let attempted = async {
@@ -52,12 +52,12 @@ pub async fn push(session: &Session, order: &PushOptions, monitor: &Arc<dyn Moni
             let next = match input.take() {
                 // What was told as it was read is told all at once the next time.
                 Some(earlier) => earlier.whole().await?,
-                None => read_input(session, order, monitor, trust).await?,
+                None => read_input(session, options, monitor, trust).await?,
             };
             if let Some(patience) = &mut lost {
                 patience.excuse(reading.elapsed());
             }
-            attempt(session, order, monitor, begin, trust, input.insert(next), &stored).await
+            attempt(session, options, monitor, begin, trust, input.insert(next), &stored).await
         };
         let error = match attempted.await {
             Ok(receipt) => {
@@ -80,21 +80,21 @@ pub async fn push(session: &Session, order: &PushOptions, monitor: &Arc<dyn Moni
             Error::Push(protocol::Error::Mismatch) if trust.short => trust.short = false,
             Error::Push(protocol::Error::Unproven(_)) if trust.archives => {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
-                (trust.archives, trust.offer, input) = (false, false, None);
+                (trust.archives, trust.eager, input) = (false, false, None);
                 continue;
             }
-            _ if error.fault() == Fault::Retry && !order.patience.is_zero() => {
+            _ if error.fault() == Fault::Retry && !options.patience.is_zero() => {
                 // Only stored content is progress: a push that fails at the same point each time would never end.
                 if stored.into_inner() {
                     lost = None;
                 }
-                let patience = lost.get_or_insert_with(|| Patience::new(order.patience));
+                let patience = lost.get_or_insert_with(|| Backoff::new(options.patience));
                 reconnect(session, monitor, error, patience).await?;
             }
             _ => return Err(error),
         }
         // The proxy says what has crossed already.
-        trust.offer = false;
+        trust.eager = false;
     }
 }
 
@@ -103,7 +103,7 @@ async fn reconnect(
     session: &Session,
     monitor: &Arc<dyn Monitor>,
     mut error: Error,
-    patience: &mut Patience,
+    patience: &mut Backoff,
 ) -> Result<()> {
     loop {
         let Some(wait) = patience.wait() else { return Err(error) };
@@ -119,12 +119,12 @@ async fn reconnect(
 
 async fn read_input(
     session: &Session,
-    order: &PushOptions,
+    options: &PushOptions,
     monitor: &Arc<dyn Monitor>,
     trust: Trust,
-) -> Result<Input> {
-    let key = session.memory_key(&order.app);
+) -> Result<Source> {
+    let key = session.memory_key(&options.app);
     // To tell all at once spares a round trip, where that comes soon.
     let patience = (session.counters().rtt * 2).max(READING_SHORT);
-    Input::begin(order, monitor, &key, (trust.memory, trust.archives), patience).await
+    Source::begin(options, monitor, &key, (trust.memory, trust.archives), patience).await
 }

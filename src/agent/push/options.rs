@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::chunk_cache::KEPT_BYTES_DEFAULT;
+use crate::agent::chunk_cache::CACHE_BYTES_DEFAULT;
 use crate::agent::scan::Selection;
 use ground::ids::{AppName, DestinationName, Label};
 use protocol::push::Window;
@@ -33,7 +33,7 @@ pub struct PushOptions {
     /// Read every file, also those that look as they did at the last push.
     pub checksum: bool,
     /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
-    pub keep_bytes: u64,
+    pub cache_bytes_max: u64,
     /// Bytes a second that may be sent.
     pub upload_rate_max: Option<f64>,
     /// How long to go on trying while nothing new gets stored.
@@ -60,7 +60,7 @@ impl PushOptions {
             link_rate: None,
             state: None,
             checksum: false,
-            keep_bytes: KEPT_BYTES_DEFAULT,
+            cache_bytes_max: CACHE_BYTES_DEFAULT,
             upload_rate_max: None,
             patience: Duration::ZERO,
             window: Window::default(),

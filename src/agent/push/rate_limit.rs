@@ -9,13 +9,13 @@ const PIECES_PER_SECOND: f64 = 20.0;
 
 /// Spreads bytes over time; without a rate it does nothing.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct RateLimit {
     /// Bytes a second.
     rate: Option<f64>,
     next: Instant,
 }
 
-impl Throttle {
+impl RateLimit {
     /// Starts with all of the first moment's bytes unspent.
     pub fn new(rate: Option<f64>) -> Self {
         Self { rate, next: Instant::now() }
@@ -45,12 +45,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_are_spread_over_the_time_that_they_take() {
         let begin = Instant::now();
-        let mut throttle = Throttle::new(Some(100_000.0));
-        assert_eq!(throttle.piece_bytes(256 * 1024), 5000);
+        let mut rate_limit = RateLimit::new(Some(100_000.0));
+        assert_eq!(rate_limit.piece_bytes(256 * 1024), 5000);
         for _ in 0..21 {
-            throttle.take(5000).await;
+            rate_limit.take(5000).await;
         }
         assert_eq!(begin.elapsed().as_millis(), 1000);
-        Throttle::new(None).take(usize::MAX).await;
+        RateLimit::new(None).take(usize::MAX).await;
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::encode::explain::Explained;
-use crate::agent::scan::{Apart, Dropped};
+use crate::agent::scan::{Dropped, Unpacked};
 use format::record::DeliveryEvent;
 use ground::ids::{AppName, ReleaseId};
 
@@ -25,7 +25,7 @@ pub struct Receipt {
     /// Files that were not read, as they looked as they did at the last push from here.
     pub files_remembered: u64,
     /// Archives that were unpacked.
-    pub archives: Apart,
+    pub archives: Unpacked,
     /// Counts by kind what the release does not keep of the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,

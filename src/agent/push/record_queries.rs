@@ -1,4 +1,4 @@
-//! Offers the records of executables to a proxy that may have older ones.
+//! Queries the records of executables to a proxy that may have older ones.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use protocol::wire::{RecordAnswer, RecordQuery};
 
 /// What one push has offered.
 #[derive(Debug, Default)]
-pub struct Offers {
+pub struct RecordQueries {
     numbers: HashMap<Body, u32>,
     /// Those that the proxy has older ones of.
     answered: HashSet<u32>,
@@ -44,7 +44,7 @@ impl Listed {
     }
 }
 
-impl Offers {
+impl RecordQueries {
     /// What was offered with that number.
     pub fn body(&self, number: u32) -> Option<&Body> {
         self.numbers.iter().find(|(_, other)| **other == number).map(|(body, _)| body)
@@ -56,7 +56,7 @@ impl Offers {
         self.answered.iter().filter_map(|number| self.body(*number).cloned()).collect()
     }
 
-    /// Offers the executables that these segments list, in messages to be sent before them. Blocks.
+    /// Queries the executables that these segments list, in messages to be sent before them. Blocks.
     ///
     /// Files that may have stayed as they were are not offered: names take a hundredth of a file.
     ///

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::options::PushOptions;
 use crate::agent::Result;
 use crate::agent::memory::{Key, Memory};
-use crate::agent::scan::{self, Apart, Archives, Dropped, Ended, Scan, Seen, Spool};
+use crate::agent::scan::{self, Archives, Dropped, Ended, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
 use format::manifest::{NodeRef, Root, Shape, Totals};
@@ -27,7 +27,7 @@ pub struct Scanned {
     /// Their bytes, and where their chunks can be read.
     pub spool: Spool,
     /// Archives that were unpacked.
-    pub apart: Apart,
+    pub unpacked: Unpacked,
     /// Counts what the release does not keep of the input.
     pub dropped: Vec<Dropped>,
     /// Gone once it is remembered.
@@ -35,23 +35,23 @@ pub struct Scanned {
 }
 
 impl From<Scan> for Scanned {
-    fn from(Scan { root, segments, spool, seen, apart, dropped }: Scan) -> Self {
-        Self { root, segments, spool, apart, dropped, seen: Mutex::new(Some(seen)) }
+    fn from(Scan { root, segments, spool, seen, unpacked, dropped }: Scan) -> Self {
+        Self { root, segments, spool, unpacked, dropped, seen: Mutex::new(Some(seen)) }
     }
 }
 
 /// The input of a push.
 #[derive(Debug)]
-pub enum Input {
+pub enum Source {
     /// All of it is known.
-    Read(Box<Scanned>),
+    Scanned(Box<Scanned>),
     /// Its segments are still being made.
-    Growing(Growing),
+    Scanning(Scanning),
 }
 
 /// What is heard of an input that grows.
 #[derive(Debug)]
-pub enum Heard {
+pub enum SourceEvent {
     /// Its next segments.
     Segments(Vec<NodeRef>),
     /// There are no more.
@@ -60,7 +60,7 @@ pub enum Heard {
 
 /// An input that is told while it is read.
 #[derive(Debug)]
-pub struct Growing {
+pub struct Scanning {
     work: Work,
     ended: UnboundedReceiver<Ended>,
     first: Option<NodeRef>,
@@ -71,8 +71,8 @@ pub struct Growing {
 
 type Work = Running<Result<Scan, scan::Error>>;
 
-impl Input {
-    /// Reads what `order` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
+impl Source {
+    /// Reads what `options` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
     /// remembered of it, the input is given as soon as there is a segment.
     ///
     /// Files that look as they did at the last push are not read where `memory` says so; archives are unpacked where
@@ -81,51 +81,51 @@ impl Input {
     /// # Errors
     /// It cannot be read.
     pub async fn begin(
-        order: &PushOptions,
+        options: &PushOptions,
         monitor: &Arc<dyn Monitor>,
         key: &Key,
         (memory, archives): (bool, bool),
         patience: Duration,
     ) -> Result<Self> {
-        let memory = order.state.as_deref().filter(|_| memory).and_then(|state| Memory::open(state, key));
+        let memory = options.state.as_deref().filter(|_| memory).and_then(|state| Memory::open(state, key));
         // A dry run ends with the answers to all segments.
-        let tells = memory.is_none() && !order.dry_run;
+        let tells = memory.is_none() && !options.dry_run;
         let (ended_in, mut ended) = unbounded_channel();
-        let (order, monitor) = (order.clone(), Arc::clone(monitor));
+        let (options, monitor) = (options.clone(), Arc::clone(monitor));
         let mut work = blocking::start(move || {
-            let folder = order.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
+            let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
             let folder = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
             let reader = scan::Reader {
-                selection: &order.selection,
+                selection: &options.selection,
                 profile: Profile::DEFAULT,
-                threads: order.threads,
+                threads: options.threads,
                 memory: memory.as_ref(),
                 archives: archives.then_some(&folder),
                 ended: tells.then_some(&ended_in),
                 monitor: monitor.as_ref(),
             };
-            reader.scan(&order.path)
+            reader.scan(&options.path)
         });
         if tells {
             if let Ok(read) = tokio::time::timeout(patience, finish(&mut work)).await {
-                return read.map(Self::Read);
+                return read.map(Self::Scanned);
             }
             // None comes where the end is near.
             if let Some(Ended { node, spool, shape }) = ended.recv().await {
-                return Ok(Self::Growing(Growing { work, ended, first: Some(node), shape, spool }));
+                return Ok(Self::Scanning(Scanning { work, ended, first: Some(node), shape, spool }));
             }
         }
-        finish(&mut work).await.map(Self::Read)
+        finish(&mut work).await.map(Self::Scanned)
     }
 
     /// Waits for more of what is still being read; for ever where nothing is. May be dropped and called again.
     ///
     /// # Errors
     /// The rest cannot be read.
-    pub async fn hear(&mut self) -> Result<Heard> {
+    pub async fn hear(&mut self) -> Result<SourceEvent> {
         match self {
-            Self::Growing(growing) => growing.hear().await,
-            Self::Read(_) => std::future::pending().await,
+            Self::Scanning(growing) => growing.hear().await,
+            Self::Scanned(_) => std::future::pending().await,
         }
     }
 
@@ -135,13 +135,13 @@ impl Input {
     /// It cannot be read.
     pub async fn whole(self) -> Result<Self> {
         match self {
-            Self::Growing(mut growing) => finish(&mut growing.work).await.map(Self::Read),
-            read @ Self::Read(_) => Ok(read),
+            Self::Scanning(mut growing) => finish(&mut growing.work).await.map(Self::Scanned),
+            read @ Self::Scanned(_) => Ok(read),
         }
     }
 }
 
-impl Growing {
+impl Scanning {
     /// The root of the manifest that has no entry yet.
     pub fn beginning(&self) -> Root {
         let (profile, totals) = (Profile::DEFAULT, Totals::default());
@@ -152,15 +152,15 @@ impl Growing {
     ///
     /// # Errors
     /// The rest cannot be read.
-    pub async fn hear(&mut self) -> Result<Heard> {
+    pub async fn hear(&mut self) -> Result<SourceEvent> {
         if let Some(first) = self.first.take() {
-            return Ok(Heard::Segments(vec![first]));
+            return Ok(SourceEvent::Segments(vec![first]));
         }
         let mut ended = Vec::new();
         if self.ended.recv_many(&mut ended, SEGMENTS_AT_ONCE).await > 0 {
-            return Ok(Heard::Segments(ended.into_iter().map(|ended| ended.node).collect()));
+            return Ok(SourceEvent::Segments(ended.into_iter().map(|ended| ended.node).collect()));
         }
-        finish(&mut self.work).await.map(Heard::All)
+        finish(&mut self.work).await.map(SourceEvent::All)
     }
 }
 

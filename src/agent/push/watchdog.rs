@@ -9,14 +9,14 @@ use ground::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
 use protocol::wire::PushReply;
 
 /// The shortest and the longest time between two looks.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 /// Remembers when one push last got on.
 ///
 /// A proxy may say for a long time that it is at work, but not for ever.
 #[derive(Debug)]
-pub struct Course<'a> {
+pub struct Watchdog<'a> {
     /// How long the proxy may owe an answer while nothing moves.
     quiet_max: Duration,
     /// Set once something new was stored.
@@ -32,7 +32,7 @@ pub struct Course<'a> {
     stored_messages: u64,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Watchdog<'a> {
     /// Begins now.
     pub fn new(quiet_max: Duration, stored: &'a AtomicBool) -> Self {
         let now = Instant::now();
@@ -40,18 +40,18 @@ impl<'a> Course<'a> {
     }
 
     /// Notes that something new was done, or that it is not the proxy's turn.
-    pub fn goes_on(&mut self) {
+    pub fn progressed(&mut self) {
         (self.news, self.word) = (Instant::now(), Instant::now());
     }
 
     /// Another message of content is sent.
-    pub fn sends(&mut self) {
+    pub fn sent_content(&mut self) {
         self.sent_messages += 1;
     }
 
     /// Notes a reply of the proxy; `deliveries` are the last states that it reported. Returns false where the reply says no
     /// more than that the proxy is at work.
-    pub fn hears(&mut self, reply: &PushReply, deliveries: &[DeliveryEvent]) -> bool {
+    pub fn heard(&mut self, reply: &PushReply, deliveries: &[DeliveryEvent]) -> bool {
         self.word = Instant::now();
         let is_new = match reply {
             PushReply::Stored(messages) => {
@@ -71,15 +71,15 @@ impl<'a> Course<'a> {
     }
 
     /// Returns how often an agent that has nothing else to do should look.
-    pub fn look_every(&self) -> Duration {
-        (self.quiet_max / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+    pub fn check_interval(&self) -> Duration {
+        (self.quiet_max / 4).clamp(CHECK_INTERVAL_MIN, CHECK_INTERVAL_MAX)
     }
 
     /// Checks that the push gets on while it is the proxy's turn; this side has sent `sent` bytes so far.
     ///
     /// # Errors
     /// [`Error::Stalled`].
-    pub fn look(&mut self, sent_bytes: u64) -> Result<()> {
+    pub fn check(&mut self, sent_bytes: u64) -> Result<()> {
         let now = Instant::now();
         if sent_bytes >= self.sent_bytes + PROGRESS_BYTES_MIN {
             // The message that the proxy has to answer is still on its way.
@@ -101,32 +101,32 @@ mod tests {
     #[test]
     fn silence_ends_a_push_and_what_moves_does_not() {
         let stored = AtomicBool::new(false);
-        let mut course = Course::new(Duration::ZERO, &stored);
+        let mut watchdog = Watchdog::new(Duration::ZERO, &stored);
         let past =
             Instant::now().checked_sub(Duration::from_secs(1)).expect("a machine that runs for a second");
-        course.word = past;
-        assert!(matches!(course.look(100), Err(Error::Stalled(0))));
-        course.quiet_max = Duration::from_secs(60);
-        course.look(100).expect("within its time");
-        course.word = past;
-        course.look(PROGRESS_BYTES_MIN).expect("it sends");
-        assert!(course.word > past);
+        watchdog.word = past;
+        assert!(matches!(watchdog.check(100), Err(Error::Stalled(0))));
+        watchdog.quiet_max = Duration::from_secs(60);
+        watchdog.check(100).expect("within its time");
+        watchdog.word = past;
+        watchdog.check(PROGRESS_BYTES_MIN).expect("it sends");
+        assert!(watchdog.word > past);
     }
 
     #[test]
     fn words_alone_end_a_push_at_last() {
         let stored = AtomicBool::new(false);
-        let mut course = Course::new(Duration::from_secs(60), &stored);
-        assert!(!course.hears(&PushReply::Stored(0), &[]));
-        assert!(!stored.load(Ordering::Relaxed) && course.news < course.word);
-        let Some(past) = course.news.checked_sub(WORK_TIME_MAX) else { return };
-        course.news = past;
-        assert!(course.look(0).is_err());
-        assert!(!course.hears(&PushReply::Stored(1), &[]), "nothing was sent");
-        course.sends();
-        assert!(course.hears(&PushReply::Stored(2), &[]));
-        assert!(!course.hears(&PushReply::Stored(3), &[]), "one message was sent");
+        let mut watchdog = Watchdog::new(Duration::from_secs(60), &stored);
+        assert!(!watchdog.heard(&PushReply::Stored(0), &[]));
+        assert!(!stored.load(Ordering::Relaxed) && watchdog.news < watchdog.word);
+        let Some(past) = watchdog.news.checked_sub(WORK_TIME_MAX) else { return };
+        watchdog.news = past;
+        assert!(watchdog.check(0).is_err());
+        assert!(!watchdog.heard(&PushReply::Stored(1), &[]), "nothing was sent");
+        watchdog.sent_content();
+        assert!(watchdog.heard(&PushReply::Stored(2), &[]));
+        assert!(!watchdog.heard(&PushReply::Stored(3), &[]), "one message was sent");
         assert!(stored.load(Ordering::Relaxed));
-        course.look(0).expect("something new was stored");
+        watchdog.check(0).expect("something new was stored");
     }
 }

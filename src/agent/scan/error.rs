@@ -44,7 +44,7 @@ pub enum Error {
     Endless(EntryPath, u64),
     /// A folder that the push itself changes.
     #[error("{} is {what}, and lies in the tree that is pushed", .place.display())]
-    Apart {
+    Overlaps {
         /// The folder.
         place: PathBuf,
         /// What it is.
@@ -95,7 +95,7 @@ impl Faulty for Error {
             Self::Circle(_) | Self::Endless(..) => {
                 "exclude the link with --exclude or .whitignore, or use `--links keep`"
             }
-            Self::Apart { .. } => "move it out of the tree, or exclude it with --exclude or .whitignore",
+            Self::Overlaps { .. } => "move it out of the tree, or exclude it with --exclude or .whitignore",
             Self::Empty(_) | Self::LeftOut { .. } => {
                 "if a release without files is what you mean, push it with --allow-empty"
             }

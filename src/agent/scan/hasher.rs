@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use super::sparse::{self, Piece};
-use super::unpack::{Archives, Taker};
+use super::unpack::{Archives, Unpacker};
 use super::{Error, Part, Parts};
 use disk::files::{self, OnPath};
 use format::chunking::Profile;
@@ -78,11 +78,11 @@ fn work(
     monitor: &dyn Monitor,
 ) {
     let mut buffer = Vec::new();
-    let mut taker = archives.map(|archives| Taker::new(archives, threads));
+    let mut unpacker = archives.map(|archives| Unpacker::new(archives, threads));
     loop {
         let job = queue.lock().unpoisoned().recv();
         let Ok(job) = job else { break };
-        match read(&job, profile, taker.as_mut(), &mut buffer, monitor) {
+        match read(&job, profile, unpacker.as_mut(), &mut buffer, monitor) {
             // An error of the channel means that the scan has ended: nobody waits for this file.
             Ok(()) | Err(Stop::Unheard) => {}
             Err(Stop::Failed(error)) => drop(job.parts.send(Err(error))),
@@ -118,7 +118,7 @@ impl From<io::Error> for ReadStop {
 fn read(
     job: &Job,
     profile: Profile,
-    taker: Option<&mut Taker<'_>>,
+    unpacker: Option<&mut Unpacker<'_>>,
     buffer: &mut Vec<u8>,
     monitor: &dyn Monitor,
 ) -> Result<(), Stop> {
@@ -133,15 +133,15 @@ fn read(
     if before.len() != job.size {
         return Err(Error::Changed(path.clone()).into());
     }
-    let taken = match taker {
-        Some(taker) => taker.take(&file, path, job.size, profile, buffer).map_err(Error::from)?,
+    let unpacked = match unpacker {
+        Some(unpacker) => unpacker.take(&file, path, job.size, profile, buffer).map_err(Error::from)?,
         None => None,
     };
-    if let Some((taken, chunks)) = taken {
+    if let Some((unpacked, chunks)) = unpacked {
         check_again(job, &file, &before)?;
         monitor.advance(Phase::Scan, job.size);
         let send = |part| job.parts.send(Ok(part)).map_err(|_| Stop::Unheard);
-        send(Part::Taken(taken))?;
+        send(Part::UnpackedArchive(unpacked))?;
         return chunks.chunks(PART_CHUNKS).try_for_each(|some| send(Part::Chunks(some.to_vec())));
     }
     let mut part = Vec::with_capacity(PART_CHUNKS);

@@ -20,7 +20,7 @@ pub(super) struct Lister<'a> {
     pool: Pool,
     recall: Option<Recall<'a>>,
     /// Whether to push archives as their content.
-    apart: bool,
+    unpacks: bool,
     listed: SyncSender<Vec<Listed>>,
     batch: Vec<Listed>,
     monitor: &'a dyn Monitor,
@@ -33,11 +33,11 @@ impl<'a> Lister<'a> {
     pub fn new(
         pool: Pool,
         recall: Option<Recall<'a>>,
-        apart: bool,
+        unpacks: bool,
         listed: SyncSender<Vec<Listed>>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        Self { pool, recall, apart, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
+        Self { pool, recall, unpacks, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
     }
 
     /// Who is told.
@@ -54,7 +54,7 @@ impl<'a> Lister<'a> {
         if let Some(recall) = &mut self.recall
             && recall.find(&path, size, &stat)
             && let Some(recipe) = recall.recipe()
-            && (self.apart || recipe == Recipe::Chunks)
+            && (self.unpacks || recipe == Recipe::Chunks)
         {
             self.monitor.advance(Phase::Scan, size);
             return self.remembered(Item::File { path, mode, size, recipe }, stat);

@@ -33,7 +33,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::unpack::Taken;
+use self::unpack::UnpackedArchive;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
 use disk::files::OnPath;
 use format::chunking::Profile;
@@ -54,14 +54,14 @@ pub struct Scan {
     /// What a memory keeps besides them.
     pub seen: Seen,
     /// Archives that were unpacked.
-    pub apart: Apart,
+    pub unpacked: Unpacked,
     /// Counts what the release does not keep of the tree.
     pub dropped: Vec<Dropped>,
 }
 
 /// Archives of a release that are unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Apart {
+pub struct Unpacked {
     /// How many.
     pub files: u64,
     /// Their bytes.
@@ -114,7 +114,7 @@ impl Seen {
 /// What is found of one file.
 enum Part {
     /// It was unpacked; comes before its chunks.
-    Taken(Taken),
+    UnpackedArchive(UnpackedArchive),
     /// Its next chunks.
     Chunks(Vec<ChunkRef>),
 }
@@ -219,7 +219,7 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
         spool: Spool::new(top.base.clone()),
         seen: Seen { source, began, stats: Stats::new(), remembered: 0, same_as: None },
         file: None,
-        apart: Apart::default(),
+        unpacked: Unpacked::default(),
         checker: manifest::Reader::new(),
         shape: top.shape,
         ended: ended.filter(|_| memory.is_none()).cloned(),
@@ -257,7 +257,7 @@ struct Collector {
     seen: Seen,
     /// The file whose chunks come next, and the offset of the next.
     file: Option<(EntryPath, u64)>,
-    apart: Apart,
+    unpacked: Unpacked,
     checker: manifest::Reader,
     shape: Shape,
     ended: Option<UnboundedSender<Ended>>,
@@ -279,23 +279,24 @@ impl Collector {
             }
             Listed::File { path, mode, size, stat, parts } => {
                 let first = parts.recv().ok().transpose()?;
-                let (taken, chunks) = match first {
-                    Some(Part::Taken(taken)) => (Some(taken), Vec::new()),
+                let (unpacked, chunks) = match first {
+                    Some(Part::UnpackedArchive(unpacked)) => (Some(unpacked), Vec::new()),
                     Some(Part::Chunks(chunks)) => (None, chunks),
                     None => (None, Vec::new()),
                 };
-                let recipe =
-                    taken.as_ref().map_or(Recipe::Chunks, |taken| Recipe::Container(taken.container));
-                if let Some(taken) = taken {
-                    self.apart.packed_streams += taken.left_packed.streams;
-                    self.apart.packed_bytes += taken.left_packed.bytes;
-                    self.spool.taken(&path, taken);
+                let recipe = unpacked
+                    .as_ref()
+                    .map_or(Recipe::Chunks, |unpacked| Recipe::Container(unpacked.container));
+                if let Some(unpacked) = unpacked {
+                    self.unpacked.packed_streams += unpacked.left_packed.streams;
+                    self.unpacked.packed_bytes += unpacked.left_packed.bytes;
+                    self.spool.unpacked(&path, unpacked);
                 }
                 self.begin_file(&Item::File { path, mode, size, recipe }, &stat)?;
                 self.chunks(chunks)?;
                 parts.iter().try_for_each(|part| match part? {
                     Part::Chunks(chunks) => self.chunks(chunks),
-                    Part::Taken(_) => unreachable!("it comes first"),
+                    Part::UnpackedArchive(_) => unreachable!("it comes first"),
                 })
             }
             Listed::Remembered(item, stat) => {
@@ -312,8 +313,8 @@ impl Collector {
         if let Item::File { path, size, recipe, .. } = item {
             self.file = Some((path.clone(), 0));
             if recipe.container().is_some() {
-                self.apart.files += 1;
-                self.apart.bytes += size;
+                self.unpacked.files += 1;
+                self.unpacked.bytes += size;
             }
         }
         Ok(self.seen.stats.push(stat)?)
@@ -354,7 +355,7 @@ impl Collector {
             self.end_segment(&segment)?;
         }
         std::mem::take(&mut self.checker).finish(&root)?;
-        Ok(Scan { root, segments, spool: self.spool, seen: self.seen, apart: self.apart, dropped })
+        Ok(Scan { root, segments, spool: self.spool, seen: self.seen, unpacked: self.unpacked, dropped })
     }
 }
 

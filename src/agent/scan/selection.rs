@@ -26,7 +26,7 @@ pub struct Selection {
     /// Whether to refuse a tree without files.
     pub needs_files: bool,
     /// Folders that must not be part of the tree, as pushing changes them, each with what it is.
-    pub apart: Vec<(PathBuf, &'static str)>,
+    pub disjoint: Vec<(PathBuf, &'static str)>,
 }
 
 /// How a push treats symbolic links that lead outside the tree.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::unpack::{Streams, Taken};
+use super::unpack::{Streams, UnpackedArchive};
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
 use format::manifest::{self, EntryPath, Item};
@@ -32,7 +32,7 @@ struct Written {
     context: Context,
     begun: bool,
     /// Archives that were unpacked in this scan.
-    taken: HashMap<EntryPath, Taken>,
+    unpacked: HashMap<EntryPath, UnpackedArchive>,
     /// Those that were not read.
     unread: HashSet<EntryPath>,
 }
@@ -120,7 +120,7 @@ impl Spool {
             end: 0,
             context: None,
             begun: false,
-            taken: HashMap::new(),
+            unpacked: HashMap::new(),
             unread: HashSet::new(),
         })))
     }
@@ -130,8 +130,8 @@ impl Spool {
     }
 
     /// Hears of an archive that was unpacked, before its entry.
-    pub(super) fn taken(&self, path: &EntryPath, taken: Taken) {
-        self.written().taken.insert(path.clone(), taken);
+    pub(super) fn unpacked(&self, path: &EntryPath, unpacked: UnpackedArchive) {
+        self.written().unpacked.insert(path.clone(), unpacked);
     }
 
     /// Hears of the next item, and of the file and offset of it where it is a chunk.
@@ -164,7 +164,7 @@ impl Spool {
 impl Written {
     fn item(&mut self, item: &Item, at: Option<(&EntryPath, u64)>) {
         if let Item::File { path, recipe: Recipe::Container(_), .. } = item
-            && !self.taken.contains_key(path)
+            && !self.unpacked.contains_key(path)
         {
             self.unread.insert(path.clone());
         }
@@ -228,13 +228,13 @@ impl Written {
 
     /// Where the chunks of a file can be read.
     fn source(&self, path: &EntryPath, is_archive: bool) -> Source<'_> {
-        let taken = self.taken.get(path);
-        let (holder, begin) = match taken {
-            Some(taken) => (Holder::Streams(taken.streams.clone()), taken.begin),
+        let unpacked = self.unpacked.get(path);
+        let (holder, begin) = match unpacked {
+            Some(unpacked) => (Holder::Streams(unpacked.streams.clone()), unpacked.begin),
             None if is_archive => (Holder::Unread, 0),
             None => (Holder::File, 0),
         };
-        let part_ends = taken.map(|taken| &*taken.part_ends);
+        let part_ends = unpacked.map(|unpacked| &*unpacked.part_ends);
         Source { path: path_below(&self.base, path).into(), holder, begin, part_ends }
     }
 

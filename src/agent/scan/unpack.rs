@@ -95,7 +95,7 @@ impl Streams {
 
 /// An archive's recipe, and where its stream is.
 #[derive(Debug, Clone)]
-pub(super) struct Taken {
+pub(super) struct UnpackedArchive {
     pub container: Container,
     pub streams: Streams,
     /// Where the stream begins.
@@ -107,13 +107,13 @@ pub(super) struct Taken {
 }
 
 /// One worker's memory.
-pub(super) struct Taker<'a> {
+pub(super) struct Unpacker<'a> {
     archives: &'a Archives,
     planner: Planner,
     streams: Option<(Streams, u64)>,
 }
 
-impl<'a> Taker<'a> {
+impl<'a> Unpacker<'a> {
     /// Makes one that looks at archives of many members with `threads` threads.
     pub fn new(archives: &'a Archives, threads: usize) -> Self {
         Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
@@ -130,7 +130,7 @@ impl<'a> Taker<'a> {
         size: u64,
         profile: Profile,
         buffer: &mut Vec<u8>,
-    ) -> files::Result<Option<(Taken, Vec<ChunkRef>)>> {
+    ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
         if !(ARCHIVE_BYTES_MIN..=ARCHIVE_BYTES_MAX).contains(&size)
             || !may_be_archive(file, size).on("read", path)?
         {
@@ -159,7 +159,7 @@ impl<'a> Taker<'a> {
         archive: &[u8],
         profile: Profile,
         buffer: &mut Vec<u8>,
-    ) -> files::Result<Option<(Taken, Vec<ChunkRef>)>> {
+    ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
         let plan = self.planner.plan(archive, &Limits::default(), &mut Nested(self.archives));
         if !is_worth_it(&plan) {
             return Ok(None);
@@ -189,7 +189,7 @@ impl<'a> Taker<'a> {
             Some(*end)
         });
         let (part_ends, left_packed) = (part_ends.collect(), self.planner.left_packed());
-        Ok(Some((Taken { container, streams, begin, part_ends, left_packed }, chunks)))
+        Ok(Some((UnpackedArchive { container, streams, begin, part_ends, left_packed }, chunks)))
     }
 }
 

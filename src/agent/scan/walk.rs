@@ -74,7 +74,7 @@ pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> 
         base: &top.base,
         selection,
         patterns: selection.patterns()?,
-        apart: apart(top, selection)?,
+        disjoint: disjoint(top, selection)?,
         owner: metadata.uid(),
         lister,
         losses: Losses::default(),
@@ -84,7 +84,7 @@ pub(super) fn list(top: &Top, selection: &Selection, mut lister: Lister<'_>) -> 
         following: Vec::new(),
         followed: 0,
     };
-    walk.check_apart(&top.path, &metadata)?;
+    walk.check_disjoint(&top.path, &metadata)?;
     match walk.folder(&top.path, None) {
         Ok(()) => {}
         Err(Stop::Failed(error)) => return Err(error),
@@ -122,7 +122,7 @@ struct Walk<'a> {
     base: &'a Path,
     selection: &'a Selection,
     patterns: Patterns,
-    apart: HashMap<FileId, &'static str>,
+    disjoint: HashMap<FileId, &'static str>,
     owner: u32,
     lister: Lister<'a>,
     losses: Losses,
@@ -168,7 +168,7 @@ impl Walk<'_> {
             }
         }
         if metadata.is_dir() {
-            self.check_apart(place, metadata)?;
+            self.check_disjoint(place, metadata)?;
             self.losses.examine(&path, place, metadata, self.owner);
             self.item(Item::Directory { path: path.clone(), mode: mode_of(metadata) })?;
             self.folder(place, Some(&path))
@@ -272,9 +272,9 @@ impl Walk<'_> {
         if self.refused.count > 0 { Ok(()) } else { Ok(self.lister.entry(item)?) }
     }
 
-    fn check_apart(&self, place: &Path, metadata: &Metadata) -> Result<(), Error> {
-        match self.apart.get(&id_of(metadata)) {
-            Some(what) => Err(Error::Apart { place: place.to_owned(), what }),
+    fn check_disjoint(&self, place: &Path, metadata: &Metadata) -> Result<(), Error> {
+        match self.disjoint.get(&id_of(metadata)) {
+            Some(what) => Err(Error::Overlaps { place: place.to_owned(), what }),
             None => Ok(()),
         }
     }
@@ -287,13 +287,13 @@ const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 ///
 /// # Errors
 /// One that is not there yet would be.
-fn apart(top: &Top, selection: &Selection) -> Result<HashMap<FileId, &'static str>, Error> {
+fn disjoint(top: &Top, selection: &Selection) -> Result<HashMap<FileId, &'static str>, Error> {
     let mut found = HashMap::new();
-    for (place, what) in &selection.apart {
+    for (place, what) in &selection.disjoint {
         match fs::metadata(place) {
             Ok(metadata) => drop(found.insert(id_of(&metadata), *what)),
             Err(_) if would_be_pushed(top, selection, &std::path::absolute(place).on("find", place)?)? => {
-                return Err(Error::Apart { place: place.clone(), what });
+                return Err(Error::Overlaps { place: place.clone(), what });
             }
             Err(_) => {}
         }

@@ -1,10 +1,10 @@
-//! Cuts missing chunks into units that are compressed together.
+//! Cuts missing chunks into batches that are compressed together.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::agent::Result;
-use crate::agent::link_speed::{Pace, Packing};
+use crate::agent::link_speed::{Encoding, LinkSpeed};
 use crate::agent::scan::Located;
 use delta::rsync::Signature;
 use delta::similar::Rule;
@@ -24,46 +24,46 @@ const PARCEL_BASIS_TARGET: usize = 12 * 1024 * 1024;
 
 /// Older content that some missing chunks resemble.
 #[derive(Debug)]
-pub struct Resembled {
+pub struct Match {
     /// The first of them, among all that are missing.
     pub first: usize,
     /// How many.
     pub count: usize,
     /// The older content.
-    pub older: Older,
+    pub older: DeltaReference,
     /// Why this content.
     pub rule: Rule,
     /// The older file, where its path is known.
-    pub older_path: Option<String>,
+    pub path: Option<String>,
 }
 
-impl Resembled {
+impl Match {
     /// Older content at the proxy.
     ///
     /// # Errors
     /// A signature that is none.
-    pub fn by(signed: &BlockSums) -> Result<Self, protocol::Error> {
+    pub fn at_proxy(signed: &BlockSums) -> Result<Self, protocol::Error> {
         let mut bytes = signed.signature.as_slice();
         let signature = Signature::decode(&mut bytes, PARCEL_BASIS_MAX as u64).map_err(ParcelError::from)?;
         let (first, count) = (signed.first as usize, signed.chunks as usize);
-        let older = Older::BlockSums(signed.region, signature);
-        Ok(Self { first, count, older, rule: Rule::from_number(signed.rule), older_path: None })
+        let older = DeltaReference::BlockSums(signed.region, signature);
+        Ok(Self { first, count, older, rule: Rule::from_number(signed.rule), path: None })
     }
 }
 
 /// Older content, and how it is told.
 #[derive(Debug)]
-pub enum Older {
+pub enum DeltaReference {
     /// Kept here, and at the proxy.
-    Kept(Span, Vec<ChunkRef>),
+    Cached(Span, Vec<ChunkRef>),
     /// At the proxy alone, which has signed it as the region of that number.
     BlockSums(u32, Signature),
 }
 
-impl Older {
+impl DeltaReference {
     fn bytes(&self) -> usize {
         match self {
-            Self::Kept(_, chunks) => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
+            Self::Cached(_, chunks) => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
             Self::BlockSums(_, signature) => {
                 usize::try_from(signature.geometry().basis_bytes()).unwrap_or(usize::MAX)
             }
@@ -73,85 +73,85 @@ impl Older {
 
 /// Chunks that are compressed together.
 #[derive(Debug)]
-pub struct Unit {
+pub struct Batch {
     /// The chunks, in order.
     pub chunks: Vec<Located>,
-    /// What some of them resemble; `first` counts in this unit.
-    pub resembled: Vec<Resembled>,
+    /// What some of them resemble; `first` counts in this batch.
+    pub matches: Vec<Match>,
     /// How to compress.
-    pub packing: Packing,
+    pub encoding: Encoding,
     /// Chunks that the proxy has let go, as far as they are known; none where nobody asks why bytes cross.
     pub evicted: Arc<HashSet<ChunkId>>,
 }
 
-/// A unit under way.
+/// A batch under way.
 #[derive(Debug)]
-pub struct Gathering<'a> {
-    pace: &'a Pace,
-    resembled: VecDeque<Resembled>,
+pub struct Batcher<'a> {
+    speed: &'a LinkSpeed,
+    matches: VecDeque<Match>,
     /// Missing chunks so far.
     count: usize,
-    unit: Unit,
+    batch: Batch,
     bytes: usize,
     basis_bytes: usize,
     /// Chunks that the last region still takes.
     region_left: usize,
 }
 
-impl<'a> Gathering<'a> {
-    /// Begins; `resembled` is sorted by the first chunk.
-    pub fn new(pace: &'a Pace, resembled: Vec<Resembled>) -> Self {
+impl<'a> Batcher<'a> {
+    /// Begins; `matches` is sorted by the first chunk.
+    pub fn new(speed: &'a LinkSpeed, matches: Vec<Match>) -> Self {
         let evicted = Arc::default();
-        let unit = Unit { chunks: Vec::new(), resembled: Vec::new(), packing: pace.packing(), evicted };
-        let resembled = resembled.into();
-        Self { pace, resembled, count: 0, unit, bytes: 0, basis_bytes: 0, region_left: 0 }
+        let batch = Batch { chunks: Vec::new(), matches: Vec::new(), encoding: speed.encoding(), evicted };
+        let matches = matches.into();
+        Self { speed, matches, count: 0, batch, bytes: 0, basis_bytes: 0, region_left: 0 }
     }
 
     /// Says which chunks the proxy has let go.
     #[must_use]
     pub fn with_evicted(mut self, evicted: Arc<HashSet<ChunkId>>) -> Self {
-        self.unit.evicted = evicted;
+        self.batch.evicted = evicted;
         self
     }
 
-    /// Takes the next missing chunk; gives the unit before it where that is full.
-    pub fn push(&mut self, located: Located) -> Option<Unit> {
-        while self.resembled.front().is_some_and(|next| next.first < self.count) {
+    /// Takes the next missing chunk; gives the batch before it where that is full.
+    pub fn push(&mut self, located: Located) -> Option<Batch> {
+        while self.matches.front().is_some_and(|next| next.first < self.count) {
             // It begins inside another region.
-            self.resembled.pop_front();
+            self.matches.pop_front();
         }
-        let is_next = self.resembled.front().is_some_and(|next| next.first == self.count);
-        let begins = if is_next { self.resembled.pop_front() } else { None };
+        let is_next = self.matches.front().is_some_and(|next| next.first == self.count);
+        let begins = if is_next { self.matches.pop_front() } else { None };
         self.count += 1;
         let mut full = None;
         if let Some(next) = begins.filter(|next| self.region_left == 0 && next.count > 0) {
             let basis = next.older.bytes();
             let crowded = self.basis_bytes + basis > PARCEL_BASIS_TARGET
-                || self.unit.chunks.len() + next.count > PARCEL_CHUNKS_MAX
-                || matches!(self.unit.packing, Packing::Frames { .. });
-            if crowded && !self.unit.chunks.is_empty() {
+                || self.batch.chunks.len() + next.count > PARCEL_CHUNKS_MAX
+                || matches!(self.batch.encoding, Encoding::Frames { .. });
+            if crowded && !self.batch.chunks.is_empty() {
                 full = Some(self.end());
             }
             if basis <= PARCEL_BASIS_TARGET && next.count <= PARCEL_CHUNKS_MAX / 2 {
                 // Only parcels can be told against older content.
-                self.unit.packing = self.unit.packing.parcels();
+                self.batch.encoding = self.batch.encoding.parcels();
                 self.basis_bytes += basis;
                 self.region_left = next.count;
-                self.unit.resembled.push(Resembled { first: self.unit.chunks.len(), ..next });
+                self.batch.matches.push(Match { first: self.batch.chunks.len(), ..next });
             }
         }
         self.bytes += located.chunk.bytes as usize;
-        self.unit.chunks.push(located);
+        self.batch.chunks.push(located);
         self.region_left = self.region_left.saturating_sub(1);
-        let (bytes_full, chunks_full) = match self.unit.packing {
-            Packing::Frames { .. } => (FRAME_PLAIN_TARGET, FRAME_CHUNKS_MAX),
-            Packing::Parcels { .. } if self.basis_bytes > 0 => (PARCEL_PLAIN_AGAINST, PARCEL_CHUNKS_MAX / 2),
-            Packing::Parcels { .. } => (PARCEL_PLAIN_TARGET, PARCEL_CHUNKS_MAX / 2),
+        let (bytes_full, chunks_full) = match self.batch.encoding {
+            Encoding::Frames { .. } => (FRAME_PLAIN_TARGET, FRAME_CHUNKS_MAX),
+            Encoding::Parcels { .. } if self.basis_bytes > 0 => (PARCEL_PLAIN_AGAINST, PARCEL_CHUNKS_MAX / 2),
+            Encoding::Parcels { .. } => (PARCEL_PLAIN_TARGET, PARCEL_CHUNKS_MAX / 2),
         };
-        let is_full = self.bytes >= bytes_full || self.unit.chunks.len() >= chunks_full;
+        let is_full = self.bytes >= bytes_full || self.batch.chunks.len() >= chunks_full;
         // A region stays whole, as long as the parcel's bound allows.
         let bound = self.bytes + ground::limits::CHUNK_BYTES_MAX as usize > PARCEL_PLAIN_MAX
-            || self.unit.chunks.len() == PARCEL_CHUNKS_MAX;
+            || self.batch.chunks.len() == PARCEL_CHUNKS_MAX;
         if full.is_none() && (bound || (is_full && self.region_left == 0)) {
             full = Some(self.end());
         }
@@ -159,44 +159,44 @@ impl<'a> Gathering<'a> {
     }
 
     /// Passes over the next missing chunk, which is sent otherwise; gives what begins to resemble it there.
-    pub fn pass(&mut self) -> Option<Resembled> {
-        while self.resembled.front().is_some_and(|next| next.first < self.count) {
-            self.resembled.pop_front();
+    pub fn pass(&mut self) -> Option<Match> {
+        while self.matches.front().is_some_and(|next| next.first < self.count) {
+            self.matches.pop_front();
         }
-        let is_next = self.resembled.front().is_some_and(|next| next.first == self.count);
+        let is_next = self.matches.front().is_some_and(|next| next.first == self.count);
         self.count += 1;
-        if is_next { self.resembled.pop_front() } else { None }
+        if is_next { self.matches.pop_front() } else { None }
     }
 
-    /// The last unit, if there is one.
-    pub fn finish(mut self) -> Option<Unit> {
-        (!self.unit.chunks.is_empty()).then(|| self.end())
+    /// The last batch, if there is one.
+    pub fn finish(mut self) -> Option<Batch> {
+        (!self.batch.chunks.is_empty()).then(|| self.end())
     }
 
-    fn end(&mut self) -> Unit {
-        let (packing, evicted) = (self.pace.packing(), Arc::clone(&self.unit.evicted));
-        let next = Unit { chunks: Vec::new(), resembled: Vec::new(), packing, evicted };
+    fn end(&mut self) -> Batch {
+        let (encoding, evicted) = (self.speed.encoding(), Arc::clone(&self.batch.evicted));
+        let next = Batch { chunks: Vec::new(), matches: Vec::new(), encoding, evicted };
         (self.bytes, self.basis_bytes) = (0, 0);
-        let mut unit = std::mem::replace(&mut self.unit, next);
+        let mut batch = std::mem::replace(&mut self.batch, next);
         if self.region_left > 0 {
             // Cut inside a region: the rest of it goes whole, and so does this part.
-            unit.resembled.pop();
+            batch.matches.pop();
             self.region_left = 0;
         }
-        unit
+        batch
     }
 }
 
 /// Chooses between older content found by sketches and content kept here. Where both are for the same chunks, takes what
 /// was found by content, if it covers most of them.
-pub fn merge(mut signed: Vec<Resembled>, mut kept: Vec<Resembled>) -> Vec<Resembled> {
-    let common = |one: &Resembled, other: &Resembled| {
+pub fn merge(mut signed: Vec<Match>, mut kept: Vec<Match>) -> Vec<Match> {
+    let common = |one: &Match, other: &Match| {
         let end = (one.first + one.count).min(other.first + other.count);
         end.saturating_sub(one.first.max(other.first))
     };
     kept.retain(|kept| signed.iter().map(|signed| common(kept, signed)).sum::<usize>() * 2 <= kept.count);
     signed.retain(|signed| kept.iter().all(|kept| common(kept, signed) == 0));
     signed.append(&mut kept);
-    signed.sort_by_key(|resembled| resembled.first);
+    signed.sort_by_key(|matches| matches.first);
     signed
 }

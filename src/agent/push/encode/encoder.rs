@@ -1,4 +1,4 @@
-//! Compresses a unit: as a frame, as a parcel, or against older content that it resembles.
+//! Compresses a batch: as a frame, as a parcel, or against older content that it resembles.
 
 use std::fs::File;
 use std::io;
@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::batcher::{Older, Resembled, Unit};
+use super::batcher::{Batch, DeltaReference, Match};
 use super::explain::{self, Explained};
-use crate::agent::chunk_cache::{Keep, KeptReader};
-use crate::agent::link_speed::Packing;
+use crate::agent::chunk_cache::{CacheReader, ChunkCache};
+use crate::agent::link_speed::Encoding;
 use crate::agent::scan::{Error, Holder, Located};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
@@ -20,18 +20,18 @@ use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
-use protocol::wire::{Basis, Batch, Parcel, Section};
+use protocol::wire::{self, Basis, Parcel, Section};
 
 /// Compressed chunks, as they cross.
 #[derive(Debug)]
-pub enum Packed {
+pub enum Encoded {
     /// One frame.
-    Batch(Batch),
+    Batch(wire::Batch),
     /// A parcel, and its payload.
     Parcel(Parcel, Vec<u8>),
 }
 
-impl Packed {
+impl Encoded {
     /// Compressed bytes.
     pub fn bytes(&self) -> usize {
         match self {
@@ -47,31 +47,31 @@ impl Packed {
     }
 }
 
-/// A unit, compressed.
+/// A batch, compressed.
 #[derive(Debug)]
-pub struct PackedUnit {
+pub struct EncodedBatch {
     /// What crosses.
-    pub packed: Packed,
+    pub encoded: Encoded,
     /// Plain bytes of its chunks.
     pub plain: u64,
     /// Why, for each of its files, where that is asked for.
     pub explained: Vec<Explained>,
 }
 
-/// Compresses units of one worker; holds its working memory.
-pub struct Packer<'a> {
-    pub keep: Option<&'a Keep>,
-    pub kept: Option<KeptReader>,
+/// Compresses batches of one worker; holds its working memory.
+pub struct Encoder<'a> {
+    pub keep: Option<&'a ChunkCache>,
+    pub kept: Option<CacheReader>,
     compressor: Option<(i32, Compressor)>,
     open: Option<(Arc<Path>, File)>,
     plain: Vec<u8>,
     pub explain: bool,
-    pub effort: &'a Effort,
+    pub budget: &'a PatchBudget,
 }
 
 /// What a push may still spend on patches, which take a second for some 10 MB.
 #[derive(Debug)]
-pub struct Effort {
+pub struct PatchBudget {
     patch_bytes_left: AtomicUsize,
     /// One patch or executable at a time: each takes 100 MB and more.
     patching: Mutex<()>,
@@ -84,7 +84,7 @@ const SLACK: usize = 3;
 /// zstd's level from which on the link is slow enough for patches.
 const PATCH_LEVEL: i32 = 9;
 
-impl Effort {
+impl PatchBudget {
     /// Whether a patch of `bytes` would be allowed.
     pub fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
         level >= PATCH_LEVEL && self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
@@ -108,52 +108,52 @@ impl Effort {
     }
 }
 
-impl<'a> Packer<'a> {
-    /// Starts; what is packed is added to `keep`.
-    pub fn new(keep: Option<&'a Keep>, explain: bool, effort: &'a Effort) -> Self {
-        let kept = keep.map(Keep::reader);
-        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain, effort }
+impl<'a> Encoder<'a> {
+    /// Starts; what is encoded is added to `keep`.
+    pub fn new(keep: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
+        let kept = keep.map(ChunkCache::reader);
+        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain, budget }
     }
 
-    /// Reads, verifies and compresses a unit.
+    /// Reads, verifies and compresses a batch.
     ///
     /// # Errors
     /// A file cannot be read, or is not what it was.
-    pub fn pack(&mut self, unit: Unit) -> Result<PackedUnit, Error> {
+    pub fn encode(&mut self, batch: Batch) -> Result<EncodedBatch, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        unit.chunks.iter().try_for_each(|located| read(located, &mut self.open, &mut plain))?;
-        let lengths: Vec<u32> = unit.chunks.iter().map(|located| located.chunk.bytes).collect();
+        batch.chunks.iter().try_for_each(|located| read(located, &mut self.open, &mut plain))?;
+        let lengths: Vec<u32> = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
         let mut explained =
-            if self.explain { explain::of_unit(&unit, &plain, self.kept.as_mut()) } else { Vec::new() };
-        let packed = match unit.packing {
-            Packing::Frames { level } => self.frame(lengths, &plain, level),
-            Packing::Parcels { level } => self.parcel(lengths, &plain, unit.resembled, level),
+            if self.explain { explain::of_unit(&batch, &plain, self.kept.as_mut()) } else { Vec::new() };
+        let encoded = match batch.encoding {
+            Encoding::Frames { level } => self.frame(lengths, &plain, level),
+            Encoding::Parcels { level } => self.parcel(lengths, &plain, batch.matches, level),
         };
         if let Some(keep) = self.keep {
-            let chunks: Vec<ChunkRef> = unit.chunks.iter().map(|located| located.chunk).collect();
+            let chunks: Vec<ChunkRef> = batch.chunks.iter().map(|located| located.chunk).collect();
             keep.add(&chunks, &plain);
         }
-        explain::settle(&mut explained, packed.bytes() as u64);
+        explain::settle(&mut explained, encoded.bytes() as u64);
         let bytes = plain.len() as u64;
         self.plain = plain;
-        Ok(PackedUnit { packed, plain: bytes, explained })
+        Ok(EncodedBatch { encoded, plain: bytes, explained })
     }
 
-    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Packed {
+    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Encoded {
         if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
             self.compressor = Some((level, Compressor::new(level)));
         }
         let (_, compressor) = self.compressor.as_mut().expect("just made");
         let (codec, payload) = compressor.compress(plain);
-        Packed::Batch(Batch { codec, lengths, payload })
+        Encoded::Batch(wire::Batch { codec, lengths, payload })
     }
 
-    fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], resembled: Vec<Resembled>, level: i32) -> Packed {
+    fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], matches: Vec<Match>, level: i32) -> Encoded {
         let (mut spans, mut prefix, mut signed) = (Vec::new(), Vec::new(), Vec::new());
-        for Resembled { first, count, older, .. } in resembled {
+        for Match { first, count, older, .. } in matches {
             match older {
-                Older::Kept(span, chunks) => {
+                DeltaReference::Cached(span, chunks) => {
                     let begin = prefix.len();
                     let kept = self.kept.as_mut();
                     let read =
@@ -164,7 +164,9 @@ impl<'a> Packer<'a> {
                         prefix.truncate(begin);
                     }
                 }
-                Older::BlockSums(region, signature) => signed.push((first, count, region, signature)),
+                DeltaReference::BlockSums(region, signature) => {
+                    signed.push((first, count, region, signature))
+                }
             }
         }
         if !signed.is_empty() {
@@ -176,17 +178,17 @@ impl<'a> Packer<'a> {
             spans.clear();
             prefix.clear();
         }
-        if !spans.is_empty() && !dense && self.effort.allows_patch(level, plain.len()) {
-            let _alone = self.effort.alone();
+        if !spans.is_empty() && !dense && self.budget.allows_patch(level, plain.len()) {
+            let _alone = self.budget.alone();
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
-            return packed(lengths, Basis::Patch(spans), Codec::Raw, payload);
+            return encoded(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }
         let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
         if basis == Basis::None && dense && is_dense(plain) {
-            return packed(lengths, basis, Codec::Raw, plain.to_vec());
+            return encoded(lengths, basis, Codec::Raw, plain.to_vec());
         }
         let level = if prefix.is_empty() { level } else { level_against(prefix.len() + plain.len(), level) };
-        packed(lengths, basis, Codec::Zstd, compression::compress_against(&prefix, plain, level))
+        encoded(lengths, basis, Codec::Zstd, compression::compress_against(&prefix, plain, level))
     }
 }
 
@@ -196,7 +198,7 @@ fn told_by_deltas(
     plain: &[u8],
     signed: &[(usize, usize, u32, Signature)],
     level: i32,
-) -> Packed {
+) -> Encoded {
     let (mut sections, mut literals, mut copied) = (Vec::new(), Vec::new(), Vec::new());
     let mut done_chunks = 0;
     let mut rest = plain;
@@ -233,11 +235,11 @@ fn told_by_deltas(
     }
     literals.extend_from_slice(rest);
     if sections.is_empty() {
-        return packed(lengths, Basis::None, Codec::Zstd, compression::compress_against(&[], plain, level));
+        return encoded(lengths, Basis::None, Codec::Zstd, compression::compress_against(&[], plain, level));
     }
     let level = level_against(copied.len() + literals.len(), level);
     let payload = compression::compress_against(&copied, &literals, level);
-    packed(lengths, Basis::BlockSums(sections), Codec::Zstd, payload)
+    encoded(lengths, Basis::BlockSums(sections), Codec::Zstd, payload)
 }
 
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
@@ -249,9 +251,9 @@ fn level_against(bytes: usize, level: i32) -> i32 {
     }
 }
 
-fn packed(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Packed {
+fn encoded(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Encoded {
     let payload_bytes = u32::try_from(payload.len()).expect("a parcel is some MiB");
-    Packed::Parcel(Parcel { lengths, basis, codec, payload_bytes }, payload)
+    Encoded::Parcel(Parcel { lengths, basis, codec, payload_bytes }, payload)
 }
 
 /// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-use super::batcher::{Older, Unit};
+use super::batcher::{Batch, DeltaReference};
 use super::encoder::is_dense;
-use crate::agent::chunk_cache::KeptReader;
+use crate::agent::chunk_cache::CacheReader;
 use crate::agent::scan::{Holder, Located};
 use delta::compression::{self, LEVEL_DEFAULT};
 use delta::rsync::Matcher;
@@ -62,7 +62,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Adds what one unit gives.
+    /// Adds what one batch gives.
     pub fn add(&mut self, explained: Vec<Explained>) {
         for part in explained {
             let key = (part.path.clone(), part.reason);
@@ -86,35 +86,35 @@ impl Explanation {
     }
 }
 
-/// Explains a unit whose bytes are `plain`; what each file sends is still what it would take alone.
-pub fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReader>) -> Vec<Explained> {
+/// Explains a batch whose bytes are `plain`; what each file sends is still what it would take alone.
+pub fn of_unit(batch: &Batch, plain: &[u8], mut kept: Option<&mut CacheReader>) -> Vec<Explained> {
     let mut explained = Vec::new();
     let mut at = 0;
     let mut rest = plain;
-    let mut resembled = unit.resembled.iter().peekable();
-    while at < unit.chunks.len() {
-        let like = resembled.next_if(|like| like.first == at);
-        let next = resembled.peek().map_or(unit.chunks.len(), |next| next.first);
-        let Located { path, holder, offset, chunk, .. } = &unit.chunks[at];
-        let is_evicted = unit.evicted.contains(&chunk.id);
+    let mut matches = batch.matches.iter().peekable();
+    while at < batch.chunks.len() {
+        let like = matches.next_if(|like| like.first == at);
+        let next = matches.peek().map_or(batch.chunks.len(), |next| next.first);
+        let Located { path, holder, offset, chunk, .. } = &batch.chunks[at];
+        let is_evicted = batch.evicted.contains(&chunk.id);
         let alike = |located: &&Located| {
-            located.path == *path && unit.evicted.contains(&located.chunk.id) == is_evicted
+            located.path == *path && batch.evicted.contains(&located.chunk.id) == is_evicted
         };
-        let alike = unit.chunks[at..next].iter().take_while(alike).count();
+        let alike = batch.chunks[at..next].iter().take_while(alike).count();
         let count = like.map_or(alike, |like| like.count.min(alike)).max(1);
-        let length = unit.chunks[at..at + count].iter().map(|located| located.chunk.bytes as usize).sum();
+        let length = batch.chunks[at..at + count].iter().map(|located| located.chunk.bytes as usize).sum();
         let (bytes, after) = rest.split_at(length);
         (rest, at) = (after, at + count);
         let mut older = Vec::new();
         let (reason, alone) = match like.map(|like| (like.rule, &like.older)) {
-            Some((rule, Older::BlockSums(_, signature))) => {
+            Some((rule, DeltaReference::BlockSums(_, signature))) => {
                 let mut literals = Vec::new();
                 let delta = Matcher::new(signature).delta(bytes, &mut literals);
                 let mut encoded = Vec::new();
                 delta.encode(&mut encoded);
                 (reason_of(rule), encoded.len() + alone(&[], &literals))
             }
-            Some((rule, Older::Kept(_, chunks))) => {
+            Some((rule, DeltaReference::Cached(_, chunks))) => {
                 let read =
                     kept.as_mut().is_some_and(|kept| chunks.iter().all(|chunk| kept.read(chunk, &mut older)));
                 (reason_of(rule), alone(if read { &older } else { &[] }, bytes))
@@ -133,14 +133,14 @@ pub fn of_unit(unit: &Unit, plain: &[u8], mut kept: Option<&mut KeptReader>) -> 
             Reason::Evicted => Some(KEEP_MORE),
             _ => by_content().or_else(by_name),
         };
-        let older = like.and_then(|like| like.older_path.clone());
+        let older = like.and_then(|like| like.path.clone());
         let (plain, sent) = (length as u64, alone as u64);
         explained.push(Explained { path, reason, older, regions: 1, plain, sent, advice });
     }
     explained
 }
 
-/// Gives each file its part of what the unit sent.
+/// Gives each file its part of what the batch sent.
 pub fn settle(explained: &mut [Explained], sent: u64) {
     let alone: u64 = explained.iter().map(|file| file.sent).sum::<u64>().max(1);
     for file in explained {
@@ -218,11 +218,11 @@ mod tests {
             sent,
             advice: None,
         };
-        let mut unit = vec![file("a", 10), file("b", 30)];
-        settle(&mut unit, 20);
+        let mut batch = vec![file("a", 10), file("b", 30)];
+        settle(&mut batch, 20);
         let mut all = Explanation::default();
-        all.add(unit.clone());
-        all.add(unit);
+        all.add(batch.clone());
+        all.add(batch);
         let told: Vec<(String, u64, u64)> =
             all.finish().into_iter().map(|file| (file.path, file.plain, file.sent)).collect();
         assert_eq!(told, [("b".to_owned(), 200, 30), ("a".to_owned(), 200, 10)]);

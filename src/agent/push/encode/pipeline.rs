@@ -1,6 +1,6 @@
 //! Reads missing chunks again, compresses neighbours together and hands them to the link in order.
 //!
-//! A gatherer cuts the missing chunks into units, workers read, verify and compress them, a forwarder keeps
+//! A gatherer cuts the missing chunks into batches, workers read, verify and compress them, a forwarder keeps
 //! their order. Every queue between them is short, so that a slow link slows the reading down.
 
 use std::collections::HashSet;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Sender;
 
-use super::batcher::{Gathering, Resembled, Unit};
-use super::encoder::{Effort, PackedUnit, Packer};
+use super::batcher::{Batch, Batcher, Match};
+use super::encoder::{EncodedBatch, Encoder, PatchBudget};
 use super::relinked::{Executable, OlderExecutable};
-use crate::agent::chunk_cache::Keep;
-use crate::agent::link_speed::Pace;
+use crate::agent::chunk_cache::ChunkCache;
+use crate::agent::link_speed::LinkSpeed;
 use crate::agent::scan::{Error, Spool};
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
@@ -21,7 +21,7 @@ use ground::threads;
 use protocol::wire::Marks;
 
 /// Units under way: bounds memory to some 30 MB.
-const UNITS_AHEAD: usize = 6;
+const BATCHES_AHEAD: usize = 6;
 
 /// Chunks to send, as the push's state machine asked for them.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Job {
     /// Which of their chunk references, in order.
     pub marks: Marks,
     /// What some of the marked chunks resemble, by the first of them.
-    pub resembled: Vec<Resembled>,
+    pub matches: Vec<Match>,
     /// Older executables of files that some of the marked chunks are of.
     pub older: Vec<OlderExecutable>,
     /// Of the marked chunks those that the proxy once had, where somebody asks why bytes cross.
@@ -42,9 +42,9 @@ pub struct Job {
 
 /// What the feeder gives, in order.
 #[derive(Debug)]
-pub enum Fed {
+pub enum Output {
     /// Chunks to send.
-    Unit(PackedUnit),
+    Batch(EncodedBatch),
     /// All chunks of one job were given.
     JobDone,
     /// A file cannot be read, or is not what it was.
@@ -52,18 +52,18 @@ pub enum Fed {
 }
 
 enum Ordered {
-    Unit(Receiver<Result<PackedUnit, Error>>),
+    Batch(Receiver<Result<EncodedBatch, Error>>),
     JobDone,
     Failed(Error),
 }
 
 /// What a worker is given.
 enum Work {
-    Unit(Unit),
+    Batch(Batch),
     Executable(Executable),
 }
 
-type Given = (Work, SyncSender<Result<PackedUnit, Error>>);
+type Given = (Work, SyncSender<Result<EncodedBatch, Error>>);
 
 /// What a feeder works with.
 #[derive(Debug)]
@@ -71,9 +71,9 @@ pub struct Source<'a> {
     /// Where the chunks can be read again.
     pub spool: &'a Spool,
     /// How hard to compress.
-    pub pace: &'a Pace,
+    pub speed: &'a LinkSpeed,
     /// The older content, to which what is sent is added.
-    pub keep: Option<&'a Keep>,
+    pub keep: Option<&'a ChunkCache>,
     /// Workers.
     pub threads: usize,
     /// Whether to say why bytes cross.
@@ -81,29 +81,29 @@ pub struct Source<'a> {
 }
 
 /// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
-pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Fed>) {
+pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Output>) {
     let _ending = Ending(out);
-    let effort = Effort::new();
+    let budget = PatchBudget::new();
     std::thread::scope(|scope| {
-        let effort = &effort;
-        let (work_in, work) = sync_channel::<Given>(UNITS_AHEAD);
-        let (ordered_in, ordered) = sync_channel::<Ordered>(UNITS_AHEAD);
+        let budget = &budget;
+        let (work_in, work) = sync_channel::<Given>(BATCHES_AHEAD);
+        let (ordered_in, ordered) = sync_channel::<Ordered>(BATCHES_AHEAD);
         let work = Arc::new(Mutex::new(work));
         let worker = || {
             let work = Arc::clone(&work);
-            move || compress(&work, source.pace, Packer::new(source.keep, source.explain, effort), out)
+            move || compress(&work, source.speed, Encoder::new(source.keep, source.explain, budget), out)
         };
         let started = threads::start_workers(scope, source.threads, worker)
             .and_then(|()| threads::start(scope, move || forward(&ordered, out)));
         if let Err(error) = started {
-            drop(out.blocking_send(Fed::Failed(error.into())));
+            drop(out.blocking_send(Output::Failed(error.into())));
             return;
         }
         let mut deferred = None;
         for job in jobs {
             let gathered = gather(source, job, &mut deferred, |work| {
                 let (sender, receiver) = sync_channel(1);
-                work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Unit(receiver)).is_ok()
+                work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Batch(receiver)).is_ok()
             });
             let last = gathered.map_or_else(Ordered::Failed, |()| Ordered::JobDone);
             if ordered_in.send(last).is_err() {
@@ -120,7 +120,7 @@ struct Deferred {
     next: u32,
 }
 
-/// Cuts a job's chunks into units; `take` says whether anybody still listens.
+/// Cuts a job's chunks into batches; `take` says whether anybody still listens.
 fn gather(
     source: &Source<'_>,
     job: Job,
@@ -128,7 +128,7 @@ fn gather(
     mut take: impl FnMut(Work) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
-    let mut gathering = Gathering::new(source.pace, job.resembled).with_evicted(job.evicted);
+    let mut batcher = Batcher::new(source.speed, job.matches).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
     // A job that is none of the row stands for itself.
@@ -151,12 +151,12 @@ fn gather(
             if current.is_none()
                 && let Some(found) = older.iter().position(|older| located.is_of(&older.of))
             {
-                current = Some(Executable::new(older.swap_remove(found), source.pace.packing()));
+                current = Some(Executable::new(older.swap_remove(found), source.speed.encoding()));
             }
             if let Some(executable) = current.as_mut() {
-                executable.push(located, gathering.pass());
-            } else if let Some(unit) = gathering.push(located)
-                && !take(Work::Unit(unit))
+                executable.push(located, batcher.pass());
+            } else if let Some(batch) = batcher.push(located)
+                && !take(Work::Batch(batch))
             {
                 return Ok(());
             }
@@ -171,36 +171,41 @@ fn gather(
     {
         return Ok(());
     }
-    if let Some(unit) = gathering.finish() {
-        take(Work::Unit(unit));
+    if let Some(batch) = batcher.finish() {
+        take(Work::Batch(batch));
     }
     Ok(())
 }
 
 /// Tells that a thread panicked: who waits for what it makes would wait for ever.
-struct Ending<'a>(&'a Sender<Fed>);
+struct Ending<'a>(&'a Sender<Output>);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            drop(self.0.blocking_send(Fed::Failed(threads::Error::Panicked.into())));
+            drop(self.0.blocking_send(Output::Failed(threads::Error::Panicked.into())));
         }
     }
 }
 
-/// A worker: reads, verifies and compresses one unit at a time.
-fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>, out: &Sender<Fed>) {
+/// A worker: reads, verifies and compresses one batch at a time.
+fn compress(
+    work: &Mutex<Receiver<Given>>,
+    speed: &LinkSpeed,
+    mut encoder: Encoder<'_>,
+    out: &Sender<Output>,
+) {
     let _ending = Ending(out);
     loop {
         let next = work.lock().unpoisoned().recv();
         let Ok((work, result)) = next else { break };
         // Nobody waits for it where the push has ended.
-        let give = |packed| result.send(packed).is_ok();
+        let give = |encoded| result.send(encoded).is_ok();
         match work {
-            Work::Unit(unit) => drop(give(packer.pack(unit))),
-            Work::Executable(executable) => match packer.pack_executable(&executable) {
-                Ok(Some(packed)) => drop(give(Ok(packed))),
-                Ok(None) => drop(executable.units(pace, |unit| give(packer.pack(unit)))),
+            Work::Batch(batch) => drop(give(encoder.encode(batch))),
+            Work::Executable(executable) => match encoder.encode_executable(&executable) {
+                Ok(Some(encoded)) => drop(give(Ok(encoded))),
+                Ok(None) => drop(executable.batches(speed, |batch| give(encoder.encode(batch)))),
                 Err(error) => drop(give(Err(error))),
             },
         }
@@ -208,15 +213,15 @@ fn compress(work: &Mutex<Receiver<Given>>, pace: &Pace, mut packer: Packer<'_>, 
 }
 
 /// Gives out what the workers make, in order.
-fn forward(ordered: &Receiver<Ordered>, out: &Sender<Fed>) {
+fn forward(ordered: &Receiver<Ordered>, out: &Sender<Output>) {
     let _ending = Ending(out);
     for next in ordered {
         let fed = match next {
-            Ordered::JobDone => Fed::JobDone,
-            Ordered::Failed(error) => Fed::Failed(error),
-            Ordered::Unit(results) => {
+            Ordered::JobDone => Output::JobDone,
+            Ordered::Failed(error) => Output::Failed(error),
+            Ordered::Batch(results) => {
                 for result in results {
-                    let fed = result.map_or_else(Fed::Failed, Fed::Unit);
+                    let fed = result.map_or_else(Output::Failed, Output::Batch);
                     if out.blocking_send(fed).is_err() {
                         return;
                     }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::batcher::{Gathering, Resembled, Unit};
-use super::encoder::{Effort, Packed, PackedUnit, Packer};
+use super::batcher::{Batch, Batcher, Match};
+use super::encoder::{Encoded, EncodedBatch, Encoder, PatchBudget};
 use super::explain::{Explained, Reason};
-use crate::agent::link_speed::{Pace, Packing, SLOW_LEVEL};
+use crate::agent::link_speed::{Encoding, LinkSpeed, SLOW_LEVEL};
 use crate::agent::scan::{Body, Error, Holder, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
@@ -63,16 +63,16 @@ pub struct OlderExecutable {
     /// The new one.
     pub of: Body,
     /// What is known of the older one.
-    pub known: Known,
+    pub known: ExecutableReference,
 }
 
 /// What is known of an older executable.
 #[derive(Debug)]
-pub enum Known {
+pub enum ExecutableReference {
     /// It is kept here, and at the proxy.
-    Kept(Whole),
+    Cached(Whole),
     /// It is at the proxy, which answered the offer of the new file.
-    Answered(RecordAnswer),
+    AtProxy(RecordAnswer),
 }
 
 /// The missing chunks of an executable.
@@ -81,14 +81,14 @@ pub struct Executable {
     older: OlderExecutable,
     chunks: Vec<Located>,
     /// What they resemble otherwise; `first` counts in `chunks`.
-    resembled: Vec<Resembled>,
-    packing: Packing,
+    matches: Vec<Match>,
+    encoding: Encoding,
 }
 
 impl Executable {
     /// One without chunks yet.
-    pub fn new(older: OlderExecutable, packing: Packing) -> Self {
-        Self { older, chunks: Vec::new(), resembled: Vec::new(), packing }
+    pub fn new(older: OlderExecutable, encoding: Encoding) -> Self {
+        Self { older, chunks: Vec::new(), matches: Vec::new(), encoding }
     }
 
     /// The new executable.
@@ -97,23 +97,23 @@ impl Executable {
     }
 
     /// Adds the next missing chunk, and what begins to resemble it there.
-    pub fn push(&mut self, located: Located, resembled: Option<Resembled>) {
+    pub fn push(&mut self, located: Located, matches: Option<Match>) {
         let first = self.chunks.len();
-        self.resembled.extend(resembled.map(|resembled| Resembled { first, ..resembled }));
+        self.matches.extend(matches.map(|matches| Match { first, ..matches }));
         self.chunks.push(located);
     }
 
-    /// Cuts the chunks into units as those of other files; ends where `take` says so.
-    pub fn units(self, pace: &Pace, mut take: impl FnMut(Unit) -> bool) -> bool {
-        let mut gathering = Gathering::new(pace, self.resembled);
+    /// Cuts the chunks into batches as those of other files; ends where `take` says so.
+    pub fn batches(self, speed: &LinkSpeed, mut take: impl FnMut(Batch) -> bool) -> bool {
+        let mut batcher = Batcher::new(speed, self.matches);
         for located in self.chunks {
-            if let Some(unit) = gathering.push(located)
-                && !take(unit)
+            if let Some(batch) = batcher.push(located)
+                && !take(batch)
             {
                 return false;
             }
         }
-        gathering.finish().is_none_or(take)
+        batcher.finish().is_none_or(take)
     }
 
     fn missing_bytes(&self) -> usize {
@@ -137,28 +137,28 @@ impl Executable {
     }
 }
 
-impl Packer<'_> {
+impl Encoder<'_> {
     /// Tells an executable by its functions; none where that is not shorter, or nothing for this link.
     ///
     /// Memory: up to 4 times the file, and 6 times an older one below 32 MiB where little is missing; for one file at a time.
     ///
     /// # Errors
     /// The file cannot be read, or is not what it was.
-    pub fn pack_executable(&mut self, executable: &Executable) -> Result<Option<PackedUnit>, Error> {
-        let Packing::Parcels { level } = executable.packing else { return Ok(None) };
+    pub fn encode_executable(&mut self, executable: &Executable) -> Result<Option<EncodedBatch>, Error> {
+        let Encoding::Parcels { level } = executable.encoding else { return Ok(None) };
         if level < SLOW_LEVEL {
             return Ok(None);
         }
         let missing = executable.missing_bytes();
-        let effort = self.effort;
-        let _alone = effort.alone();
+        let budget = self.budget;
+        let _alone = budget.alone();
         let Some(file) = read_verified(executable)? else { return Ok(None) };
         if missing * MISSING_SHARE < file.len() {
             return Ok(None);
         }
         let told = match &executable.older.known {
-            Known::Kept(whole) => self.by_kept(executable, file, whole, level),
-            Known::Answered(answer) => by_records(executable, file, answer, level),
+            ExecutableReference::Cached(whole) => self.by_kept(executable, file, whole, level),
+            ExecutableReference::AtProxy(answer) => by_records(executable, file, answer, level),
         };
         let Some((basis, payload)) = told else { return Ok(None) };
         self.keep_chunks(executable)?;
@@ -169,8 +169,8 @@ impl Packer<'_> {
             path: ground::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
             reason: Reason::MovedCode,
             older: match &executable.older.known {
-                Known::Kept(whole) => Some(ground::escape::json_path(&whole.path)),
-                Known::Answered(_) => None,
+                ExecutableReference::Cached(whole) => Some(ground::escape::json_path(&whole.path)),
+                ExecutableReference::AtProxy(_) => None,
             },
             regions: 1,
             plain: missing as u64,
@@ -178,7 +178,7 @@ impl Packer<'_> {
             advice: None,
         });
         let explained = explained.into_iter().collect();
-        Ok(Some(PackedUnit { packed: Packed::Parcel(parcel, payload), plain: missing as u64, explained }))
+        Ok(Some(EncodedBatch { encoded: Encoded::Parcel(parcel, payload), plain: missing as u64, explained }))
     }
 
     /// Keeps the chunks that were told, read once more: while they were told, the file was given up to save memory.
@@ -213,7 +213,7 @@ impl Packer<'_> {
         if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {
             return None;
         }
-        let otherwise = Otherwise::new(executable, &file, &old, level, self.effort);
+        let otherwise = Otherwise::new(executable, &file, &old, level, self.budget);
         let payload = told_by(old, file, level, &otherwise)?;
         Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
     }
@@ -234,7 +234,7 @@ fn by_records(
     pays(&payload, &otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 
-/// Whether the payload is allowed, and shorter than what crosses otherwise: by more than units save that files share.
+/// Whether the payload is allowed, and shorter than what crosses otherwise: by more than batches save that files share.
 fn pays(payload: &[u8], otherwise: &Otherwise) -> bool {
     payload.len() <= EXECUTABLE_PAYLOAD_MAX && otherwise.is_more_than(payload.len() * 8 / 7)
 }
@@ -262,9 +262,9 @@ enum Otherwise {
 }
 
 impl Otherwise {
-    fn new(executable: &Executable, file: &[u8], old: &[u8], level: i32, effort: &Effort) -> Self {
+    fn new(executable: &Executable, file: &[u8], old: &[u8], level: i32, budget: &PatchBudget) -> Self {
         let missing = executable.missing_bytes();
-        let by_patch = effort.would_allow_patch(level, missing);
+        let by_patch = budget.would_allow_patch(level, missing);
         if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
             let mut new = Vec::with_capacity(missing);
             for located in &executable.chunks {
@@ -287,7 +287,7 @@ impl Otherwise {
 /// What the missing chunks would take beside the older file, by samples.
 fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> usize {
     let (mut alike, mut alone) = (Vec::new(), Vec::new());
-    let mut regions = executable.resembled.iter().peekable();
+    let mut regions = executable.matches.iter().peekable();
     let mut region_end = 0;
     for (number, located) in executable.chunks.iter().enumerate() {
         if let Some(region) = regions.next_if(|region| region.first <= number) {
@@ -314,8 +314,8 @@ fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
     by_samples(&executable.chunks, |place| compression::compress_against(&[], &file[place], level).len())
 }
 
-/// What all of these chunks take where samples of them, given by their places in the file, take what `packed` says.
-fn by_samples(chunks: &[Located], packed: impl Fn(Range<usize>) -> usize) -> usize {
+/// What all of these chunks take where samples of them, given by their places in the file, take what `encoded` says.
+fn by_samples(chunks: &[Located], encoded: impl Fn(Range<usize>) -> usize) -> usize {
     let (mut sampled, mut taken) = (0, 0);
     for number in 0..SAMPLES {
         let chunks = &chunks[number * chunks.len() / SAMPLES..];
@@ -326,7 +326,7 @@ fn by_samples(chunks: &[Located], packed: impl Fn(Range<usize>) -> usize) -> usi
                 end += located.chunk.bytes as usize;
             }
         }
-        taken += packed(begin..end);
+        taken += encoded(begin..end);
         sampled += end - begin;
     }
     share(taken, plain_bytes(chunks), sampled)
