@@ -23,7 +23,7 @@ use crate::{restore, store};
 use disk::files;
 use format::manifest;
 use format::record::Record;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, Selector};
 use ground::threads;
 use protocol::wire::{BatchError, Refusal};
@@ -124,56 +124,13 @@ fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) ->
     recorded.map_or(Ok(()), |record| check_meant(record, &pushed)).map(|()| release)
 }
 
-impl Error {
-    fn inner(&self) -> Option<&dyn Faulty> {
-        Some(match self {
-            Self::Link(error) => error,
-            Self::Scan(error) => error,
-            Self::Push(error) => error,
-            Self::Refused(error) => error,
-            Self::File(error) => error,
-            Self::Manifest(error) => error,
-            Self::Batch(error) => error,
-            Self::Memory(error) => error,
-            Self::Store(error) => error,
-            Self::Rebuild(error) => error,
-            Self::Publish(error) => error,
-            Self::Threads(error) => error,
-            Self::Place(error) => error,
-            Self::WrongChunk
-            | Self::OtherRelease { .. }
-            | Self::DirectoryChanged
-            | Self::Ended
-            | Self::Stalled(_)
-            | Self::Unheard(_)
-            | Self::OutOfTurn(_)
-            | Self::Endless { .. }
-            | Self::Busy(_) => return None,
-        })
-    }
-}
-
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::WrongChunk | Self::OtherRelease { .. } => Fault::Corrupt,
-            Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::Busy(_) | Self::DirectoryChanged => {
-                Fault::Retry
-            }
-            Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug,
-            _ => self.inner().map_or(Fault::Bug, Faulty::fault),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Busy(_) => Some("wait until the other pull has ended".to_owned()),
-            Self::OtherRelease { .. } => {
-                Some("the proxy is not to be trusted with this release: see to it".to_owned())
-            }
-            _ => self.inner().and_then(Faulty::hint),
-        }
-    }
+faulty! {
+    Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads, Publish;
+    Self::WrongChunk => Fault::Corrupt;
+    Self::OtherRelease { .. } => Fault::Corrupt, "the proxy is not to be trusted with this release: see to it";
+    Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";
+    Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;
+    Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug;
 }
 
 /// The result of an agent's work.

@@ -3,7 +3,7 @@
 use std::io;
 
 use disk::files;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// What can go wrong between two releases and a table.
 #[derive(Debug, thiserror::Error)]
@@ -107,42 +107,19 @@ pub enum Error {
 /// A benchmark's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Start { source, .. } | Self::Wan { source, .. } => Fault::of_io(source),
-            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } | Self::Plot { .. } => {
-                Fault::Retry
-            }
-            Self::Kind { .. }
-            | Self::Mixed { .. }
-            | Self::Tool { .. }
-            | Self::Link { .. }
-            | Self::Report { .. } => Fault::Input,
-            Self::Interrupted => Fault::Interrupted,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Tool { known, .. } => format!("known are {}", known.join(", ")),
-            Self::Link { .. } => "write rate, round trip time, loss: 100mbit,50ms,0.5%".to_owned(),
-            Self::Wan { .. } => {
-                "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts"
-                    .to_owned()
-            }
-            Self::Start { program, .. } => format!("install {program}, or leave it out with --skip"),
-            Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => {
-                "leave the tool out with --skip, or run what it was asked to do by hand (docs/BENCHMARKS.md)"
-                    .to_owned()
-            }
-            Self::Kind { .. } => "take it out of the release".to_owned(),
-            Self::Mixed { .. } => "give two files or two directories".to_owned(),
-            Self::Interrupted => "nothing was left behind; run the command again".to_owned(),
-            Self::File(error) => return error.hint(),
-            Self::Report { .. } | Self::Plot { .. } => return None,
-        };
-        Some(hint)
-    }
+faulty! {
+    Error passes on File;
+    Self::Start { program, source } => Fault::of_io(source),
+        format!("install {program}, or leave it out with --skip");
+    Self::Wan { source, .. } => Fault::of_io(source),
+        "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts";
+    Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => Fault::Retry,
+        "leave the tool out with --skip, or run what it was asked to do by hand (docs/BENCHMARKS.md)";
+    Self::Plot { .. } => Fault::Retry;
+    Self::Kind { .. } => Fault::Input, "take it out of the release";
+    Self::Mixed { .. } => Fault::Input, "give two files or two directories";
+    Self::Tool { known, .. } => Fault::Input, format!("known are {}", known.join(", "));
+    Self::Link { .. } => Fault::Input, "write rate, round trip time, loss: 100mbit,50ms,0.5%";
+    Self::Report { .. } => Fault::Input;
+    Self::Interrupted => Fault::Interrupted, "nothing was left behind; run the command again";
 }

@@ -26,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::net::{identity, link};
 use crate::{agent, config, proxy, restore};
 use disk::files;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, Faulty as _, faulty};
 use ground::ids;
 use protocol::address;
 
@@ -160,53 +160,23 @@ impl Error {
         if self.is_reader_gone() { READER_GONE } else { self.fault().exit_code() }
     }
 
+    /// Returns the error's own hint, else that of its fault.
+    fn advice(&self) -> Option<String> {
+        self.hint().or_else(|| general_hint(self.fault()).map(str::to_owned))
+    }
+
     fn input(text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Told { fault: Fault::Input, text: text.into(), hint: Some(hint.into()) }
     }
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Agent(error) => error.fault(),
-            Self::Proxy(error) => error.fault(),
-            Self::Config(error) => error.fault(),
-            Self::File(error) => error.fault(),
-            Self::Identity(error) => error.fault(),
-            Self::Rebuild(error) => error.fault(),
-            Self::Address(error) => error.fault(),
-            Self::Link(error) => error.fault(),
-            #[cfg(feature = "bench")]
-            Self::Bench(error) => error.fault(),
-            Self::Threads(error) => error.fault(),
-            Self::Name(_) | Self::Report(_) => Fault::Input,
-            Self::Told { fault, .. } => *fault,
-            Self::Interrupted => Fault::Interrupted,
-            Self::Output(source) => Fault::of_io(source),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let own = match self {
-            Self::Output(_) => {
-                Some("see where standard output goes; the command itself was carried out".to_owned())
-            }
-            Self::File(error) => error.hint(),
-            Self::Rebuild(error) => error.hint(),
-            Self::Agent(error) => error.hint(),
-            Self::Proxy(error) => error.hint(),
-            Self::Config(error) => error.hint(),
-            Self::Identity(error) => error.hint(),
-            Self::Address(error) => error.hint(),
-            Self::Link(error) => error.hint(),
-            #[cfg(feature = "bench")]
-            Self::Bench(error) => error.hint(),
-            Self::Threads(error) => error.hint(),
-            Self::Told { hint, .. } => hint.clone(),
-            _ => None,
-        };
-        own.or_else(|| general_hint(self.fault()).map(str::to_owned))
-    }
+faulty! {
+    Error passes on Agent, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
+    Self::Name(_) | Self::Report(_) => Fault::Input;
+    Self::Told { fault, hint, .. } => *fault, hint.clone();
+    Self::Interrupted => Fault::Interrupted;
+    Self::Output(source) => Fault::of_io(source),
+        "see where standard output goes; the command itself was carried out";
 }
 
 /// What to do about a fault where the error itself does not know better.

@@ -110,7 +110,7 @@ impl Output {
         // An error of a configuration has several lines of its own.
         let escape = if matches!(error, Error::Config(_)) { escape::lines } else { escape::text };
         to_stderr(&format!("error: {}", escape(&chain(error))));
-        if let Some(hint) = error.hint() {
+        if let Some(hint) = error.advice() {
             to_stderr(&format!("hint: {}", escape::text(&hint)));
         }
     }
@@ -132,7 +132,7 @@ fn chain(error: &Error) -> String {
 
 fn error_fields(error: &Error) -> Value {
     json!({
-        "fault": error.fault(), "text": chain(error), "hint": error.hint(), "exit_code": error.exit_code(),
+        "fault": error.fault(), "text": chain(error), "hint": error.advice(), "exit_code": error.exit_code(),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::proxy::MaintenanceOptions;
 use crate::restore::{OutsideLinks, Reuse};
 use crate::store::retention::{Retention, Rules};
 use disk::files;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::DestinationName;
 use ground::pattern::Pattern;
 use protocol::address;
@@ -52,25 +52,14 @@ pub enum Error {
     NoHome(&'static str),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            _ => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.hint(),
-            Self::NoHome(name) => Some(format!("set {name}, or give --data DIR")),
-            Self::Syntax { source, .. } => {
-                let meant = mistake::suggestion(source.message()).map(|word| format!("is `{word}` meant? "));
-                Some(format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default()))
-            }
-            Self::Key { mistake, .. } => Some(mistake.hint().to_owned()),
-        }
-    }
+faulty! {
+    Error passes on File;
+    Self::NoHome(name) => Fault::Input, format!("set {name}, or give --data DIR");
+    Self::Syntax { source, .. } => Fault::Input, {
+        let meant = mistake::suggestion(source.message()).map(|word| format!("is `{word}` meant? "));
+        format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default())
+    };
+    Self::Key { mistake, .. } => Fault::Input, mistake.hint();
 }
 
 /// `whit serve`'s configuration file. Everything is optional; flags on the command line come first.
@@ -302,6 +291,8 @@ fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use ground::faults::Faulty as _;
+
     use super::*;
 
     fn read(text: &str) -> Result<Config, Error> {

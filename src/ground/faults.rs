@@ -147,6 +147,89 @@ pub trait Faulty: std::error::Error {
     }
 }
 
+/// Implements [`Faulty`] by a table: for each variant its fault, and a hint where there is one.
+///
+/// The variants after `passes on` hold one error that answers for them (`#[error(transparent)]`). Each other row is a
+/// pattern, a fault and perhaps a hint: a `&str`, a `String`, or an `Option<String>`. The patterns of all rows must
+/// cover the type, as in a `match`.
+///
+/// ```
+/// use whit_ground::faults::{Fault, Faulty, faulty};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum Error {
+///     #[error(transparent)]
+///     Thread(#[from] whit_ground::threads::Error),
+///     #[error("there is no application `{0}`")]
+///     NoApp(String),
+///     #[error("interrupted")]
+///     Interrupted,
+/// }
+///
+/// faulty! {
+///     Error passes on Thread;
+///     Self::NoApp(_) => Fault::Missing, "`whit apps` lists what there is";
+///     Self::Interrupted => Fault::Interrupted;
+/// }
+///
+/// assert_eq!(Error::from(whit_ground::threads::Error::Panicked).fault(), Fault::Bug);
+/// assert!(Error::NoApp("web".into()).hint().is_some());
+/// ```
+#[macro_export]
+macro_rules! faulty {
+    (
+        $error:ident $(passes on $($(#[$attribute:meta])* $variant:ident),+)?;
+        $($row:pat $(if $guard:expr)? => $fault:expr $(, $hint:expr)?;)*
+    ) => {
+        #[allow(unused_variables, clippy::match_same_arms, reason = "one table makes two functions")]
+        impl $crate::faults::Faulty for $error {
+            fn fault(&self) -> $crate::faults::Fault {
+                match self {
+                    $($($(#[$attribute])* Self::$variant(error) => $crate::faults::Faulty::fault(error),)+)?
+                    $($row $(if $guard)? => $fault,)*
+                }
+            }
+
+            fn hint(&self) -> Option<String> {
+                match self {
+                    $($($(#[$attribute])* Self::$variant(error) => $crate::faults::Faulty::hint(error),)+)?
+                    $($row $(if $guard)? => {
+                        let hint = None::<String>;
+                        $(let hint = $crate::faults::IntoHint::into_hint($hint);)?
+                        hint
+                    })*
+                }
+            }
+        }
+    };
+}
+
+pub use crate::faulty;
+
+/// The forms in which a row of [`faulty!`](crate::faulty) gives its hint.
+pub trait IntoHint {
+    /// Returns the hint, if there is one.
+    fn into_hint(self) -> Option<String>;
+}
+
+impl IntoHint for &str {
+    fn into_hint(self) -> Option<String> {
+        Some(self.to_owned())
+    }
+}
+
+impl IntoHint for String {
+    fn into_hint(self) -> Option<String> {
+        Some(self)
+    }
+}
+
+impl IntoHint for Option<String> {
+    fn into_hint(self) -> Option<String> {
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

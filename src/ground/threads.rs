@@ -5,7 +5,7 @@
 use std::io;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use crate::faults::{Fault, Faulty};
+use crate::faults::{Fault, faulty};
 
 /// Why work on a thread of its own came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -18,18 +18,11 @@ pub enum Error {
     Panicked,
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Start(_) => Fault::Retry,
-            Self::Panicked => Fault::Bug,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let more = "allow more memory or processes (`ulimit -v`, `ulimit -u`, the limits of a container), then try again";
-        matches!(self, Self::Start(_)).then(|| more.to_owned())
-    }
+faulty! {
+    Error;
+    Self::Start(_) => Fault::Retry,
+        "allow more memory or processes (`ulimit -v`, `ulimit -u`, the limits of a container), then try again";
+    Self::Panicked => Fault::Bug;
 }
 
 /// Starts one thread.

@@ -21,7 +21,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use disk::files::{self, Lock, OnPath as _};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use protocol::address::Fingerprint;
 use protocol::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
 
@@ -69,30 +69,13 @@ pub enum Error {
     Revoked(TokenId),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Token(error) => error.fault(),
-            Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
-            Self::Busy { .. } | Self::Random => Fault::Retry,
-            Self::Revoked(_) => Fault::Denied,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::File(error) => return error.hint(),
-            Self::Token(error) => return error.hint(),
-            Self::Key { .. } | Self::Incomplete { .. } => {
-                "restore the folder from a backup; or remove it to start with new keys: agents must then \
-                 log in again and need new tokens"
-            }
-            Self::Revoked(_) => "ask for a new token: `whit token create` on the proxy",
-            Self::Busy { .. } | Self::Random => return None,
-        };
-        Some(hint.to_owned())
-    }
+faulty! {
+    Error passes on File, Token;
+    Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
+        "restore the folder from a backup; or remove it to start with new keys: agents must then \
+         log in again and need new tokens";
+    Self::Busy { .. } | Self::Random => Fault::Retry;
+    Self::Revoked(_) => Fault::Denied, "ask for a new token: `whit token create` on the proxy";
 }
 
 /// The result of an operation on the identity.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// What every address of a proxy starts with.
 const SCHEME: &str = "whit://";
@@ -36,14 +36,9 @@ pub enum Error {
     Host(String),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        Fault::Input
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("copy the whole address that `whit serve` prints, and quote it in a shell".to_owned())
-    }
+faulty! {
+    Error;
+    _ => Fault::Input, "copy the whole address that `whit serve` prints, and quote it in a shell";
 }
 
 /// BLAKE3-256 of a proxy's public key in its `SubjectPublicKeyInfo` form: what agents pin.

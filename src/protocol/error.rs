@@ -3,7 +3,7 @@
 use crate::wire::{BatchError, ParcelError, Refusal};
 use format::manifest::EntryPath;
 use format::{chunking, manifest};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{ChunkId, Label};
 
 /// Why a conversation cannot go on.
@@ -76,30 +76,16 @@ pub fn check_labels(labels: &[Label]) -> Result<(), Error> {
     labels.iter().find(|label| label.reads_as_id()).map_or(Ok(()), |label| Err(Error::Label(label.clone())))
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Batch(error) => error.fault(),
-            Self::Parcel(error) => error.fault(),
-            Self::Manifest(error) => error.fault(),
-            Self::Refused(refusal) | Self::Space(refusal) => refusal.fault,
-            Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version,
-            Self::Profile(chunking::Error::Bounds(_)) | Self::Label(_) => Fault::Input,
-            Self::Limit { .. } => Fault::Full,
-            Self::Mismatch | Self::Unproven(_) => Fault::Retry,
-            Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt,
-            Self::NotProven => Fault::Denied,
-            Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Refused(refusal) | Self::Space(refusal) => refusal.hint.clone(),
-            Self::Label(label) => {
-                Some(format!("give it a sign that is no hexadecimal digit, like `v-{label}`"))
-            }
-            _ => None,
-        }
-    }
+faulty! {
+    Error passes on Batch, Parcel, Manifest, Refused;
+    Self::Space(refusal) => refusal.fault, refusal.hint.clone();
+    Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version;
+    Self::Profile(chunking::Error::Bounds(_)) => Fault::Input;
+    Self::Label(label) => Fault::Input,
+        format!("give it a sign that is no hexadecimal digit, like `v-{label}`");
+    Self::Limit { .. } => Fault::Full;
+    Self::Mismatch | Self::Unproven(_) => Fault::Retry;
+    Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt;
+    Self::NotProven => Fault::Denied;
+    Self::OutOfTurn(_) | Self::Incomplete(_) => Fault::Bug;
 }

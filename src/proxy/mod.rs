@@ -35,7 +35,7 @@ use crate::net::identity::{self, Identity};
 use crate::net::link::{self, Listener, Sender};
 use crate::store;
 use disk::files::{self, Lock};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, DestinationName, SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
@@ -81,30 +81,11 @@ pub enum Error {
     InUse(PathBuf),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Identity(error) => error.fault(),
-            Self::Address(error) => error.fault(),
-            Self::Link(error) => error.fault(),
-            Self::Deliveries(error) => error.fault(),
-            Self::InUse(_) => Fault::Retry,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Identity(error) => error.hint(),
-            Self::Link(error) => error.hint(),
-            Self::InUse(_) => Some("stop the other process, or give another --data".to_owned()),
-            Self::File(error) => error.hint(),
-            Self::Deliveries(error) => error.hint(),
-            Self::Address(_) => {
-                Some("give the name of this host as agents know it with --public-host".to_owned())
-            }
-        }
-    }
+faulty! {
+    Error passes on File, Identity, Link, Deliveries;
+    Self::Address(error) => error.fault(),
+        "give the name of this host as agents know it with --public-host";
+    Self::InUse(_) => Fault::Retry, "stop the other process, or give another --data";
 }
 
 /// What can be chosen about a proxy.

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 
 use disk::files;
 use format::manifest::{self, EntryPath};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 use ground::threads;
 
@@ -119,37 +119,15 @@ pub enum Error {
     Cancelled,
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Manifest(error) => error.fault(),
-            Self::Source(error) => error.fault(),
-            Self::File(error) => error.fault(),
-            Self::Plan { source, .. } => source.fault(),
-            Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt,
-            Self::Room { .. } => Fault::Full,
-            Self::Missing(_) => Fault::Missing,
-            Self::Unnamed(_) | Self::OutsideLink { .. } => Fault::Input,
-            Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source),
-            Self::Threads(error) => error.fault(),
-            Self::Cancelled => Fault::Interrupted,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Source(error) => error.hint(),
-            Self::File(error) => error.hint(),
-            Self::Threads(error) => error.hint(),
-            Self::OutsideLink { .. } => Some(
-                "where such links are wanted, pull with `--links keep`, or set `outside_links` for the destination"
-                    .to_owned(),
-            ),
-            Self::Missing(_) | Self::Unnamed(_) => {
-                Some("`whit pull APP --tar - | tar t` lists a release's files".to_owned())
-            }
-            Self::Room { place, .. } => Some(format!("make room on the file system of {}", place.display())),
-            _ => None,
-        }
-    }
+faulty! {
+    Error passes on Manifest, Source, File, Threads;
+    Self::Plan { source, .. } => source.fault();
+    Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt;
+    Self::Room { place, .. } => Fault::Full, format!("make room on the file system of {}", place.display());
+    Self::Missing(_) => Fault::Missing, "`whit pull APP --tar - | tar t` lists a release's files";
+    Self::Unnamed(_) => Fault::Input, "`whit pull APP --tar - | tar t` lists a release's files";
+    Self::OutsideLink { .. } => Fault::Input,
+        "where such links are wanted, pull with `--links keep`, or set `outside_links` for the destination";
+    Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source);
+    Self::Cancelled => Fault::Interrupted;
 }

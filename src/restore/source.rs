@@ -2,7 +2,7 @@
 
 use super::Rebuilt;
 use format::recipe::ChunkRef;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 
 /// Why a chunk could not be had.
@@ -32,18 +32,10 @@ pub enum SourceError {
     },
 }
 
-impl Faulty for SourceError {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Unknown(_) | Self::Damaged { .. } => Fault::Corrupt,
-            Self::File(error) => error.fault(),
-            Self::Index { fault, .. } => *fault,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        if let Self::File(error) = self { error.hint() } else { None }
-    }
+faulty! {
+    SourceError passes on File;
+    Self::Unknown(_) | Self::Damaged { .. } => Fault::Corrupt;
+    Self::Index { fault, .. } => *fault;
 }
 
 /// Gives out readers, one for each thread.

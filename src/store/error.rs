@@ -7,7 +7,7 @@ use crate::restore;
 use disk::files;
 use format::pack::{self, PackId};
 use ground::escape;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, Selector};
 
 /// Why the store could not do what was asked.
@@ -101,40 +101,23 @@ pub enum Error {
     },
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Index(error) => error.fault(),
-            Self::Pack { source, .. } => source.fault(),
-            Self::Manifest { source, .. } => source.fault(),
-            Self::NoRoom { .. } => Fault::Full,
-            Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt,
-            Self::RecordVersion { .. } => Fault::Version,
-            Self::WriteFailed | Self::Random => Fault::Retry,
-            Self::NoApp(_) | Self::NoRelease(_) => Fault::Missing,
-            Self::Ambiguous { .. } | Self::Pinned { .. } => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.hint(),
-            Self::Index(error) => error.hint(),
-            Self::NoRoom { folder, .. } => Some(format!(
-                "make room on the file system of {}, or let `whit rm` and `whit gc` free what nobody needs",
-                folder.display()
-            )),
-            Self::NoApp(_) => Some("`whit apps` lists what there is".to_owned()),
-            Self::NoRelease(selector) => {
-                Some(format!("`whit releases {}` lists what there is", selector.app))
-            }
-            Self::Ambiguous { .. } => Some("give more digits".to_owned()),
-            Self::Pinned { .. } => Some("`whit unpin` it first".to_owned()),
-            Self::WriteFailed => Some("see to the proxy's disk, then start the proxy again".to_owned()),
-            _ => None,
-        }
-    }
+faulty! {
+    Error passes on File, Index;
+    Self::Pack { source, .. } => source.fault();
+    Self::Manifest { source, .. } => source.fault();
+    Self::NoRoom { folder, .. } => Fault::Full, format!(
+        "make room on the file system of {}, or let `whit rm` and `whit gc` free what nobody needs",
+        folder.display()
+    );
+    Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt;
+    Self::RecordVersion { .. } => Fault::Version;
+    Self::WriteFailed => Fault::Retry, "see to the proxy's disk, then start the proxy again";
+    Self::Random => Fault::Retry;
+    Self::NoApp(_) => Fault::Missing, "`whit apps` lists what there is";
+    Self::NoRelease(selector) => Fault::Missing,
+        format!("`whit releases {}` lists what there is", selector.app);
+    Self::Ambiguous { .. } => Fault::Input, "give more digits";
+    Self::Pinned { .. } => Fault::Input, "`whit unpin` it first";
 }
 
 /// An error names this many releases, and counts the others.

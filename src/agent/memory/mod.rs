@@ -35,7 +35,7 @@ use footer::Footer;
 
 use disk::files::{self, OnPath};
 use format::manifest::{NodeRef, Root};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId};
 use ground::poison::Unpoisoned as _;
 use protocol::address::Fingerprint;
@@ -58,21 +58,10 @@ pub enum Error {
     Damaged(PathBuf),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::TooLarge(_) => Fault::Full,
-            Self::Damaged(_) => Fault::Corrupt,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.hint(),
-            Self::TooLarge(_) | Self::Damaged(_) => Some("push with --no-memory".to_owned()),
-        }
-    }
+faulty! {
+    Error passes on File;
+    Self::TooLarge(_) => Fault::Full, "push with --no-memory";
+    Self::Damaged(_) => Fault::Corrupt, "push with --no-memory";
 }
 
 /// The result of an operation on a memory.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ground::escape;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// An error or a report names this many paths, and counts the others.
 const NAMED_MAX: usize = 10;
@@ -55,37 +55,25 @@ pub enum PlaceError {
     },
 }
 
-impl Faulty for PlaceError {
-    fn fault(&self) -> Fault {
-        if matches!(self, Self::Closed { .. }) { Fault::Denied } else { Fault::Input }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NotPulled { .. } => {
-                "move it out of the directory, pull into another one, or remove it with --delete".to_owned()
-            }
-            Self::Mounted { .. } => {
-                "unmount it, or mount it outside the directory and put a link to it into the release"
-                    .to_owned()
-            }
-            Self::MountPoint(place) => {
-                format!("pull into a directory inside it, as {}", place.join("current").display())
-            }
-            Self::Link(place) => match std::fs::canonicalize(place) {
-                Ok(to) => format!("pull into what it leads to: {}", to.display()),
-                Err(_) => "make the folder that it leads to, or remove the link".to_owned(),
-            },
-            Self::Target(_) => "name a directory inside an existing one; a pull makes it".to_owned(),
-            Self::Beside { .. } => {
-                "pull as the user who pulled before, or, where nobody did, remove that folder".to_owned()
-            }
-            Self::Closed { place, .. } => format!(
-                "a pull makes its folders beside the directory: it must be allowed to write to {}",
-                place.parent().unwrap_or(place).display()
-            ),
-        })
-    }
+faulty! {
+    PlaceError;
+    Self::NotPulled { .. } => Fault::Input,
+        "move it out of the directory, pull into another one, or remove it with --delete";
+    Self::Mounted { .. } => Fault::Input,
+        "unmount it, or mount it outside the directory and put a link to it into the release";
+    Self::MountPoint(place) => Fault::Input,
+        format!("pull into a directory inside it, as {}", place.join("current").display());
+    Self::Link(place) => Fault::Input, match std::fs::canonicalize(place) {
+        Ok(to) => format!("pull into what it leads to: {}", to.display()),
+        Err(_) => "make the folder that it leads to, or remove the link".to_owned(),
+    };
+    Self::Target(_) => Fault::Input, "name a directory inside an existing one; a pull makes it";
+    Self::Beside { .. } => Fault::Input,
+        "pull as the user who pulled before, or, where nobody did, remove that folder";
+    Self::Closed { place, .. } => Fault::Denied, format!(
+        "a pull makes its folders beside the directory: it must be allowed to write to {}",
+        place.parent().unwrap_or(place).display()
+    );
 }
 
 /// The number of some paths, and the first of them by name.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::RefusedLinks;
 use disk::files;
 use format::manifest::{self, EntryPath};
-use ground::faults::{Fault, Faulty, io_hint};
+use ground::faults::{Fault, faulty, io_hint};
 use ground::threads;
 
 /// Why a path could not be scanned.
@@ -73,38 +73,22 @@ pub enum Error {
     },
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Changed(_) | Self::Vanished(_) | Self::Unread(_) => Fault::Retry,
-            Self::Manifest(error) => error.fault(),
-            Self::Threads(error) => error.fault(),
-            _ => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Threads(error) => return error.hint(),
-            Self::Changed(_) | Self::Vanished(_) => "push when the build has finished, or exclude the path",
-            Self::OutsideLinks(_) => {
-                "`--links keep` pushes them as they are, `--links follow` what they lead to, `--links skip` leaves them \
-                 out; or exclude them with --exclude or .whitignore"
-            }
-            Self::Circle(_) | Self::Endless(..) => {
-                "exclude the link with --exclude or .whitignore, or use `--links keep`"
-            }
-            Self::Overlaps { .. } => "move it out of the tree, or exclude it with --exclude or .whitignore",
-            Self::Empty(_) | Self::LeftOut { .. } => {
-                "if a release without files is what you mean, push it with --allow-empty"
-            }
-            Self::Pattern { .. } => "write it as in a .gitignore file, and quote it for the shell",
-            Self::File(error) => return hint_of_reading(&error.source, &error.path),
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
+faulty! {
+    Error passes on Threads, Manifest;
+    Self::File(error) => error.fault(), hint_of_reading(&error.source, &error.path);
+    Self::Changed(_) | Self::Vanished(_) => Fault::Retry, "push when the build has finished, or exclude the path";
+    Self::Unread(_) => Fault::Retry;
+    Self::OutsideLinks(_) => Fault::Input,
+        "`--links keep` pushes them as they are, `--links follow` what they lead to, `--links skip` leaves them \
+         out; or exclude them with --exclude or .whitignore";
+    Self::Circle(_) | Self::Endless(..) => Fault::Input,
+        "exclude the link with --exclude or .whitignore, or use `--links keep`";
+    Self::Overlaps { .. } => Fault::Input,
+        "move it out of the tree, or exclude it with --exclude or .whitignore";
+    Self::Empty(_) | Self::LeftOut { .. } => Fault::Input,
+        "if a release without files is what you mean, push it with --allow-empty";
+    Self::Pattern { .. } => Fault::Input, "write it as in a .gitignore file, and quote it for the shell";
+    _ => Fault::Input;
 }
 
 /// Returns what to do about a system's error while a tree was read.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::restore;
 use disk::files;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// Why a release could not be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -36,27 +36,11 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::NotAFolder(_) | Self::NotALink(_) | Self::NotOwn(_) => Fault::Input,
-            Self::Busy(_) => Fault::Retry,
-            Self::Rebuild(error) => error.fault(),
-            Self::File(error) => error.fault(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotAFolder(path) | Self::NotALink(path) => {
-                Some(format!("move `{}` away, or deliver to another folder", path.display()))
-            }
-            Self::NotOwn(path) => {
-                Some(format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display()))
-            }
-            Self::Rebuild(error) => error.hint(),
-            Self::File(error) => error.hint(),
-            Self::Busy(_) => None,
-        }
-    }
+faulty! {
+    Error passes on Rebuild, File;
+    Self::NotAFolder(path) | Self::NotALink(path) => Fault::Input,
+        format!("move `{}` away, or deliver to another folder", path.display());
+    Self::NotOwn(path) => Fault::Input,
+        format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display());
+    Self::Busy(_) => Fault::Retry;
 }

@@ -21,7 +21,7 @@ use crate::delivery::destination::Directory;
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::DELIVERIES_PER_USER_MAX;
 use ground::poison::Unpoisoned as _;
@@ -45,22 +45,10 @@ pub enum Error {
     },
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Unknown(_) => Fault::Missing,
-            Self::TooMany { .. } => Fault::Retry,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.hint(),
-            Self::Unknown(_) => Some("destinations are defined in the proxy's configuration file".to_owned()),
-            Self::TooMany { .. } => None,
-        }
-    }
+faulty! {
+    Error passes on File;
+    Self::Unknown(_) => Fault::Missing, "destinations are defined in the proxy's configuration file";
+    Self::TooMany { .. } => Fault::Retry;
 }
 
 /// One delivery, as it is written down.

@@ -21,7 +21,7 @@ mod recall;
 use coder::{Decoder, Encoder};
 use model::{Model, Number};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// 32 MiB: what the basis of one patch may come to; the differ holds 5 times as much.
 pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -45,13 +45,10 @@ pub enum Error {
     Bounds(usize),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Basis(_) => Fault::Bug,
-            Self::Short | Self::Bounds(_) => Fault::Corrupt,
-        }
-    }
+faulty! {
+    Error;
+    Self::Basis(_) => Fault::Bug;
+    Self::Short | Self::Bounds(_) => Fault::Corrupt;
 }
 
 /// Tells `new` by `basis`.

@@ -14,7 +14,7 @@ use super::tables::{self, Made};
 use super::targets::Known;
 use super::{arm, go};
 use super::{relocations, stream, unwind};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// 1 GiB: above it the transform stays off, as it takes a multiple of the file in memory.
 pub const FILE_BYTES_MAX: usize = 1 << 30;
@@ -30,10 +30,9 @@ pub enum Error {
     Bytes(usize),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        Fault::Corrupt
-    }
+faulty! {
+    Error;
+    _ => Fault::Corrupt;
 }
 
 /// A split file.

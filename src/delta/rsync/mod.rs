@@ -23,7 +23,7 @@ pub use instructions::{ApplyError, Delta, Instruction};
 pub use matcher::Matcher;
 pub use signature::{ODDS_DEFAULT, Signature, block_bytes, checksum_bits};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::leb128;
 
 /// Why a signature or a delta was refused.
@@ -73,8 +73,7 @@ impl From<leb128::Error> for Error {
     }
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        Fault::Corrupt
-    }
+faulty! {
+    Error;
+    _ => Fault::Corrupt;
 }

@@ -26,7 +26,7 @@ pub use reader::{Reader, decode_segment, segment_chunks};
 pub use root::{FOLDER_MODE, NodeRef, Profile, Root, Shape, Totals, decode_node};
 pub use thin::{Reference, Thin, shorten};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 
 /// Why a manifest was refused.
@@ -112,12 +112,9 @@ pub enum Error {
     },
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Version(_) | Self::Recipe(_) => Fault::Version,
-            Self::Malformed { .. } | Self::OtherRoot { .. } => Fault::Corrupt,
-            _ => Fault::Input,
-        }
-    }
+faulty! {
+    Error;
+    Self::Version(_) | Self::Recipe(_) => Fault::Version;
+    Self::Malformed { .. } | Self::OtherRoot { .. } => Fault::Corrupt;
+    _ => Fault::Input;
 }

@@ -13,7 +13,7 @@ pub use scanner::Scanner;
 
 use std::fmt;
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// A pack's name: 16 random bytes, drawn when the pack is begun.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,13 +72,10 @@ pub enum Error {
     Payload(#[from] delta::compression::Error),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Version(_) => Fault::Version,
-            _ => Fault::Corrupt,
-        }
-    }
+faulty! {
+    Error;
+    Self::Version(_) => Fault::Version;
+    _ => Fault::Corrupt;
 }
 
 /// Bytes of a pack's header.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::limits::MESSAGE_BYTES_MAX;
 use protocol::address::Fingerprint;
 
@@ -104,39 +104,23 @@ pub enum Error {
 /// The result of an operation on a link.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Closed { fault, .. } => *fault,
-            Self::Bind { source, .. } => Fault::of_io(source),
-            Self::Resolve { source, .. } if source.kind() == io::ErrorKind::TimedOut => Fault::Retry,
-            Self::Resolve { .. } => Fault::Missing,
-            Self::WrongFingerprint { .. } => Fault::Denied,
-            Self::NoCommonVersion(_) => Fault::Version,
-            Self::TooLarge { .. } | Self::Malformed { .. } | Self::Cut { .. } => Fault::Corrupt,
-            Self::Ended => Fault::Interrupted,
-            Self::Unreachable { .. } | Self::Refused(_) | Self::Lost { .. } | Self::Silent { .. } => {
-                Fault::Retry
-            }
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Bind { .. } => "choose another address, or see which process uses this one",
-            Self::Resolve { .. } => "check the host in the proxy's address and the name service",
-            Self::Unreachable { .. } => {
-                "check that `whit serve` runs there and that UDP to its port passes the firewalls between"
-            }
-            Self::WrongFingerprint { .. } => {
-                "compare with what `whit serve` prints; if the proxy was installed again, run `whit login` \
-                 again; otherwise someone may be in between"
-            }
-            Self::NoCommonVersion(_) => "check the port, and update the older of agent and proxy",
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
+faulty! {
+    Error;
+    Self::Closed { fault, .. } => *fault;
+    Self::Bind { source, .. } => Fault::of_io(source),
+        "choose another address, or see which process uses this one";
+    Self::Resolve { source, .. } =>
+        if source.kind() == io::ErrorKind::TimedOut { Fault::Retry } else { Fault::Missing },
+        "check the host in the proxy's address and the name service";
+    Self::Unreachable { .. } => Fault::Retry,
+        "check that `whit serve` runs there and that UDP to its port passes the firewalls between";
+    Self::WrongFingerprint { .. } => Fault::Denied,
+        "compare with what `whit serve` prints; if the proxy was installed again, run `whit login` \
+         again; otherwise someone may be in between";
+    Self::NoCommonVersion(_) => Fault::Version, "check the port, and update the older of agent and proxy";
+    Self::TooLarge { .. } | Self::Malformed { .. } | Self::Cut { .. } => Fault::Corrupt;
+    Self::Ended => Fault::Interrupted;
+    Self::Refused(_) | Self::Lost { .. } | Self::Silent { .. } => Fault::Retry;
 }
 
 impl Error {

@@ -14,7 +14,7 @@ pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
 
 use std::time::{Duration, SystemTime};
 
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// Why a token, or a part of one, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,33 +64,18 @@ pub enum Error {
     Key,
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Malformed | Self::Foreign | Self::Forged | Self::Expired { .. } => Fault::Denied,
-            Self::Version(_) => Fault::Version,
-            Self::Key => Fault::Corrupt,
-            Self::TooLarge { .. } | Self::TooMany { .. } | Self::Action(_) | Self::Id(_) => Fault::Input,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Malformed => "copy the whole line that `whit token create` printed",
-            Self::Version(_) => "update the proxy, or create a token with the proxy's own version",
-            Self::Foreign => "create a token on the proxy that you connect to: `whit token create`",
-            Self::Forged => "copy the token again; if that does not help, ask for a new one",
-            Self::Expired { .. } => {
-                "ask for a new token: `whit token create` on the proxy; or set the proxy's clock, if it is wrong"
-            }
-            Self::TooLarge { .. } | Self::TooMany { .. } => {
-                "use patterns such as `web-*` instead of many names"
-            }
-            Self::Key => "restore the proxy's identity from a backup",
-            Self::Action(_) | Self::Id(_) => return None,
-        };
-        Some(hint.to_owned())
-    }
+faulty! {
+    Error;
+    Self::Malformed => Fault::Denied, "copy the whole line that `whit token create` printed";
+    Self::Version(_) => Fault::Version, "update the proxy, or create a token with the proxy's own version";
+    Self::Foreign => Fault::Denied, "create a token on the proxy that you connect to: `whit token create`";
+    Self::Forged => Fault::Denied, "copy the token again; if that does not help, ask for a new one";
+    Self::Expired { .. } => Fault::Denied,
+        "ask for a new token: `whit token create` on the proxy; or set the proxy's clock, if it is wrong";
+    Self::TooLarge { .. } | Self::TooMany { .. } => Fault::Input,
+        "use patterns such as `web-*` instead of many names";
+    Self::Key => Fault::Corrupt, "restore the proxy's identity from a backup";
+    Self::Action(_) | Self::Id(_) => Fault::Input;
 }
 
 /// Unix seconds for people.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Marks;
 use delta::compression::{self, Codec, Decompressor, LEVEL_DEFAULT, LEVEL_SMALL};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
 
 /// 64 KiB: segments up to this wait for a round trip, not for the link; all effort goes into their bytes.
@@ -29,10 +29,9 @@ pub enum BatchError {
     Names(usize),
 }
 
-impl Faulty for BatchError {
-    fn fault(&self) -> Fault {
-        Fault::Corrupt
-    }
+faulty! {
+    BatchError;
+    _ => Fault::Corrupt;
 }
 
 /// Parts that follow one another, under one codec. Their ids do not travel: who receives them, hashes them.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use delta::compression::{self, Codec};
 use delta::patch;
 use delta::rsync;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::limits::{
     CHUNK_BYTES_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, PARCEL_CHUNKS_MAX,
     PARCEL_PLAIN_MAX, PARCEL_SPANS_MAX,
@@ -42,10 +42,9 @@ pub enum ParcelError {
     Piece,
 }
 
-impl Faulty for ParcelError {
-    fn fault(&self) -> Fault {
-        Fault::Corrupt
-    }
+faulty! {
+    ParcelError;
+    _ => Fault::Corrupt;
 }
 
 /// A run of the base's chunks, in the order of its manifest.

@@ -1,7 +1,7 @@
 //! How the bytes of an archive come from its framing and the plain content of its members.
 
 use crate::codec::{self, Method};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 
 /// The pieces of an archive, in order, without gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,16 +50,12 @@ pub enum Error {
     Version(u8),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Version(_)
-            | Self::Method(
-                codec::Error::Version(_) | codec::Error::Deflate(crate::deflate::Error::Version(_)),
-            ) => Fault::Version,
-            Self::Length | Self::Method(_) | Self::Depth | Self::Heavy | Self::Malformed => Fault::Input,
-        }
-    }
+faulty! {
+    Error;
+    Self::Version(_)
+    | Self::Method(codec::Error::Version(_) | codec::Error::Deflate(crate::deflate::Error::Version(_))) =>
+        Fault::Version;
+    Self::Length | Self::Method(_) | Self::Depth | Self::Heavy | Self::Malformed => Fault::Input;
 }
 
 /// 16: levels of nesting in any plan, whatever the limits it was made under.

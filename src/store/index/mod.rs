@@ -21,7 +21,7 @@ use super::run::{self, Run};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::pack::PackId;
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, faulty};
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::INDEX_RUNS_MAX;
 use ground::poison::Unpoisoned as _;
@@ -49,24 +49,11 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::File(error) => error.fault(),
-            Self::Failed(sled::Error::Io(error)) => Fault::of_io(error),
-            Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.hint(),
-            _ if self.fault() == Fault::Corrupt => {
-                Some("start the proxy again: it builds its index anew from the packs".to_owned())
-            }
-            _ => None,
-        }
-    }
+faulty! {
+    Error passes on File;
+    Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
+    Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
+        "start the proxy again: it builds its index anew from the packs";
 }
 
 /// A merge of fewer entries takes a second at most, and is not cut short when the space is closed.
