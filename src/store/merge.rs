@@ -55,7 +55,7 @@ fn key(at: usize, (id, place): (ChunkId, Place)) -> Next {
 }
 
 /// Returns the chunks of a pack of less than 4 GiB, by id.
-pub fn of_footer(number: u32, footer: FooterView<'_>) -> impl Iterator<Item = (ChunkId, Place)> + '_ {
+pub fn of_footer<'a>(number: u32, footer: &'a FooterView<'_>) -> impl Iterator<Item = (ChunkId, Place)> + 'a {
     (0..footer.chunk_count()).map(move |entry| {
         let found = footer.entry(entry);
         let place = Place {

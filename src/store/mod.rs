@@ -4,6 +4,7 @@
 //! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
+pub mod blobs;
 mod catalogue;
 mod collection;
 mod copies;
@@ -17,8 +18,10 @@ mod lost;
 mod marking;
 mod mending;
 mod merge;
+mod merger;
 mod moves;
 mod options;
+mod pack_file;
 mod packs;
 mod place;
 mod planted;
@@ -29,6 +32,7 @@ mod recovery;
 pub mod retention;
 mod rewriting;
 mod run;
+mod shared;
 mod sketches;
 mod unsealed;
 mod verification;
@@ -65,12 +69,14 @@ use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, ReleaseId, Selector, ShortId};
 
+use self::blobs::{Blobs, LocalBlobs};
 use self::collection::Condemned;
 use self::leases::Leases;
 use self::lost::{DamagedCopy, Lost};
 use self::packs::{Pack, Packs};
 use self::recent::Recent;
-use self::writer::{Shared, Writer};
+use self::shared::Shared;
+use self::writer::Writer;
 
 /// The result of an operation of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -104,33 +110,42 @@ impl Store {
     /// # Errors
     /// The disk's, or damage that cannot be set aside.
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
-        match Self::open_once(folder, options) {
+        Self::open_over(folder, Arc::new(LocalBlobs::new(folder.join("packs"))), options)
+    }
+
+    /// Opens the space in `folder`, whose sealed packs are `blobs`, as [`Store::open`] does.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open_over(folder: &Path, blobs: Arc<dyn Blobs>, options: Options) -> Result<Self> {
+        match Self::open_once(folder, Arc::clone(&blobs), options) {
             // Drop what can be made again, so that a full disk can be collected.
             Err(error) if error.fault() == Fault::Full => {
                 files::remove(&folder.join("rebuilt"))?;
                 files::remove(&folder.join("index.damaged"))?;
-                Self::open_once(folder, options)
+                Self::open_once(folder, blobs, options)
             }
             opened => opened,
         }
     }
 
-    fn open_once(folder: &Path, options: Options) -> Result<Self> {
+    fn open_once(folder: &Path, blobs: Arc<dyn Blobs>, options: Options) -> Result<Self> {
         let packs_folder = folder.join("packs");
         files::create_folder(&packs_folder)?;
         files::remove_unpublished(folder)?;
         files::remove_unpublished(&packs_folder)?;
-        let left_open = recovery::seal_open_packs(&packs_folder)?;
+        let left_open = recovery::seal_open_packs(&packs_folder, &*blobs)?;
         if left_open.packs > 0 {
             tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
-        let opened = recovery::open_index(&folder.join("index"), &packs_folder, &packs)?;
+        let opened = recovery::open_index(&folder.join("index"), &blobs, &packs)?;
         let records = Records::open(&folder.join("releases"))?;
         let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();
         let lost = Lost::open(&folder.join("lost"), &there)?;
         let shared = Shared {
             folder: packs_folder,
+            blobs,
             index: Arc::new(opened.index),
             packs: Arc::new(packs),
             recent: Arc::new(Recent::default()),

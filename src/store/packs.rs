@@ -1,115 +1,116 @@
-//! The packs of one space that can be read: sealed ones through maps, unsealed ones through their file.
+//! The packs of one space that can be read: sealed ones as blobs, unsealed ones through their file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 
+use super::blobs::{Blob, Blobs};
 use delta::compression::Decompressor;
 use disk::files::{self, OnPath};
-use disk::mmap::Mapping;
 use format::pack::{self, FooterView, FrameKind, FrameView, PackId, TRAILER_BYTES, Trailer};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 
-/// A pack that can be read. Cheap to hold; a map is made at the first read.
+/// A pack that can be read. Cheap to hold: a sealed one is opened at the first read.
 #[derive(Debug)]
 pub struct Pack {
     /// Its name.
     pub id: PackId,
-    path: PathBuf,
     body: Body,
 }
 
 #[derive(Debug)]
 enum Body {
-    Sealed(OnceLock<Mapping>),
-    Open(File),
+    Sealed { blobs: Arc<dyn Blobs>, blob: OnceLock<Box<dyn Blob>> },
+    Open { file: File, path: PathBuf },
 }
 
 impl Pack {
-    /// A sealed pack.
-    pub fn sealed(id: PackId, path: PathBuf) -> Self {
-        Self { id, path, body: Body::Sealed(OnceLock::new()) }
+    /// A sealed pack, which is among `blobs`.
+    pub fn sealed(id: PackId, blobs: &Arc<dyn Blobs>) -> Self {
+        Self { id, body: Body::Sealed { blobs: Arc::clone(blobs), blob: OnceLock::new() } }
     }
 
-    /// A pack that is still written to, through `file`.
+    /// A pack that is still written to, read through `file`.
     pub fn open(id: PackId, path: PathBuf, file: File) -> Self {
-        Self { id, path, body: Body::Open(file) }
+        Self { id, body: Body::Open { file, path } }
     }
 
     /// Whether it is still written to, or being sealed.
     pub fn is_open(&self) -> bool {
-        matches!(self.body, Body::Open(_))
+        matches!(self.body, Body::Open { .. })
     }
 
-    /// Where the pack lies.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Returns where the pack lies, for messages alone.
+    pub fn location(&self) -> PathBuf {
+        match &self.body {
+            Body::Sealed { blobs, .. } => blobs.location(self.id),
+            Body::Open { path, .. } => path.clone(),
+        }
     }
 
-    /// The bytes from `offset` on that hold the frame there: a slice of the map, or a copy.
+    /// Returns the bytes from `offset` on that hold the frame there: borrowed from memory, or a copy.
     ///
     /// # Errors
-    /// The pack cannot be read; an offset beyond it gives no bytes.
+    /// The pack cannot be read. An offset beyond a sealed pack gives no bytes.
     pub fn frame(&self, offset: u64) -> files::Result<Cow<'_, [u8]>> {
         match &self.body {
-            Body::Sealed(_) => {
+            Body::Sealed { .. } => {
                 let head = self.read(offset, pack::FRAME_HEAD_BYTES)?;
                 // What makes no sense is given as it is, for the frame's own check to refuse.
-                match head.try_into().ok().and_then(pack::frame_length) {
-                    None => Ok(Cow::Borrowed(head)),
-                    Some(length) => Ok(Cow::Borrowed(self.read(offset, length)?)),
+                match (&*head).try_into().ok().and_then(pack::frame_length) {
+                    None => Ok(head),
+                    Some(length) => self.read(offset, length),
                 }
             }
-            Body::Open(file) => {
+            Body::Open { file, path } => {
                 let mut head = [0; pack::FRAME_HEAD_BYTES];
-                file.read_exact_at(&mut head, offset).on("read", &self.path)?;
+                file.read_exact_at(&mut head, offset).on("read", path)?;
                 let Some(length) = pack::frame_length(&head) else { return Ok(Cow::Owned(head.to_vec())) };
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, offset).on("read", &self.path)?;
+                file.read_exact_at(&mut bytes, offset).on("read", path)?;
                 Ok(Cow::Owned(bytes))
             }
         }
     }
 
-    /// The file's bytes.
+    /// Returns the pack's bytes.
     ///
     /// # Errors
-    /// The file cannot be examined.
+    /// The pack is gone, or cannot be examined.
     pub fn bytes(&self) -> files::Result<u64> {
-        Ok(std::fs::metadata(&self.path).on("examine", &self.path)?.len())
+        match &self.body {
+            Body::Sealed { blobs, .. } => blobs.bytes(self.id),
+            Body::Open { file, path } => Ok(file.metadata().on("examine", path)?.len()),
+        }
     }
 
     /// Says that the `length` bytes at `offset` are not needed for now.
     pub fn release(&self, offset: u64, length: usize) {
-        if let (Body::Sealed(cell), Ok(offset)) = (&self.body, usize::try_from(offset))
-            && let Some(map) = cell.get()
+        if let Body::Sealed { blob, .. } = &self.body
+            && let Some(blob) = blob.get()
         {
-            map.release(offset, length);
+            blob.release(offset, length);
         }
     }
 
-    /// The bytes of a range of a sealed pack, as far as it has them.
-    ///
-    /// # Errors
-    /// The file cannot be mapped, or the disk does not give them.
-    pub fn read(&self, offset: u64, length: usize) -> files::Result<&[u8]> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        self.map()?.range(offset, length).on("read", &self.path)
+    /// Returns the bytes of a range of a sealed pack, as far as it has them.
+    fn read(&self, offset: u64, length: usize) -> files::Result<Cow<'_, [u8]>> {
+        self.blob()?.read(offset, length)
     }
 
-    /// The map of a sealed pack.
-    fn map(&self) -> files::Result<&Mapping> {
-        let Body::Sealed(cell) = &self.body else { unreachable!("only sealed packs are mapped") };
-        if let Some(map) = cell.get() {
-            return Ok(map);
+    /// Returns the blob of a sealed pack.
+    fn blob(&self) -> files::Result<&dyn Blob> {
+        let Body::Sealed { blobs, blob } = &self.body else { unreachable!("only sealed packs are blobs") };
+        if let Some(blob) = blob.get() {
+            return Ok(&**blob);
         }
-        let map = Mapping::open(&self.path)?;
-        Ok(cell.get_or_init(|| map))
+        let opened = blobs.open(self.id)?;
+        Ok(&**blob.get_or_init(|| opened))
     }
 }
 
@@ -159,30 +160,24 @@ impl Packs {
     }
 }
 
-/// Where a sealed pack lies below the space's `packs` folder.
-pub fn sealed_path(packs: &Path, id: PackId) -> PathBuf {
-    let name = id.to_string();
-    packs.join(&name[..2]).join(format!("{name}.pack"))
-}
-
 /// Checks the header and footer of a sealed pack.
 ///
 /// # Errors
-/// The file cannot be mapped, or is not the sealed pack of that name.
+/// The pack cannot be read, or is not the sealed pack of that name.
 pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
-    let damaged = |source| super::Error::Pack { path: pack.path().to_owned(), source };
-    let id = pack::read_header(pack.read(0, pack::HEADER_BYTES)?).map_err(damaged)?;
+    let damaged = |source| super::Error::Pack { path: pack.location(), source };
+    let id = pack::read_header(&pack.read(0, pack::HEADER_BYTES)?).map_err(damaged)?;
     if id != pack.id {
         return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
     }
-    let end = pack.map()?.len() as u64;
+    let end = pack.blob()?.bytes();
     // The index tells places in four bytes.
     if end > u64::from(u32::MAX) {
         return Err(damaged(pack::Error::Damaged { part: "trailer", offset: end }));
     }
     let trailer = pack.read(end.saturating_sub(TRAILER_BYTES as u64), TRAILER_BYTES)?;
     let cut = pack::Error::Damaged { part: "trailer", offset: end };
-    let trailer = Trailer::parse(trailer.try_into().map_err(|_| damaged(cut))?, end).map_err(damaged)?;
+    let trailer = Trailer::parse((&*trailer).try_into().map_err(|_| damaged(cut))?, end).map_err(damaged)?;
     let length = usize::try_from(trailer.footer_bytes).unwrap_or(usize::MAX);
     FooterView::parse(pack.read(trailer.footer_offset, length)?, &trailer).map_err(damaged)
 }
@@ -231,7 +226,7 @@ pub struct FrameSummary {
 pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super::Result<()> {
     let mut visit_at = |offset: u64| -> super::Result<u64> {
         let bytes = pack.frame(offset)?;
-        let damaged = |source| super::Error::Pack { path: pack.path.clone(), source };
+        let damaged = |source| super::Error::Pack { path: pack.location(), source };
         let frame = FrameView::parse(&bytes, offset).map_err(damaged)?;
         let length = frame.bytes().len();
         let (kind, chunks) = (frame.kind(), frame.chunks().collect());
@@ -241,13 +236,13 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
         Ok(length as u64)
     };
     match &pack.body {
-        Body::Sealed(_) => {
+        Body::Sealed { .. } => {
             // Whoever counts what is in a pack must not take one for small that is damaged in its middle.
             let footer = check_sealed(pack)?;
             (0..footer.frame_count()).try_for_each(|at| visit_at(footer.frame(at).0).map(drop))
         }
-        Body::Open(file) => {
-            let end = file.metadata().on("examine", &pack.path)?.len();
+        Body::Open { .. } => {
+            let end = pack.bytes()?;
             let mut offset = pack::HEADER_BYTES as u64;
             while offset < end {
                 // A frame that is being written now is not counted yet.

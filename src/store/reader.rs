@@ -59,7 +59,7 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         let offset = u64::from(place.frame_offset);
         let damaged = |store: &Store| {
             store.mark_damaged(*id, place, &pack);
-            SourceError::Damaged { id: *id, place: pack.path().display().to_string() }
+            SourceError::Damaged { id: *id, place: pack.location().display().to_string() }
         };
         if self.frames.len() == FRAMES_KEPT {
             self.drop_oldest();
@@ -125,7 +125,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
                 Ok(_) if self.copy(chunk, out) => return Ok(()),
                 Ok((place, pack)) => {
                     self.store.mark_damaged(chunk.id, place, &pack);
-                    let place = pack.path().display().to_string();
+                    let place = pack.location().display().to_string();
                     first = first.or(Some(SourceError::Damaged { id: chunk.id, place }));
                 }
                 Err(error @ SourceError::Damaged { .. }) => first = first.or(Some(error)),
@@ -171,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::store::Options;
+    use crate::store::blobs::{Blobs, LocalBlobs};
     use delta::compression::Codec;
     use format::pack::{Frame, FrameKind};
 
@@ -192,10 +193,11 @@ mod tests {
         let store = Store::open(folder.path(), options).expect("a new store");
         store.append(&frame(&[0, 1])).expect("appended");
         drop(store);
-        let pack = &crate::store::recovery::list_sealed(&folder.path().join("packs")).expect("a pack")[0];
-        let bytes = fs::read(pack.path()).expect("a pack");
+        let blobs = LocalBlobs::new(folder.path().join("packs"));
+        let pack = blobs.location(blobs.list().expect("listed")[0]);
+        let bytes = fs::read(&pack).expect("a pack");
         let at = bytes.windows(parts[1].len()).position(|window| window == parts[1]).expect("it is raw");
-        let file = fs::File::options().write(true).open(pack.path()).expect("a pack");
+        let file = fs::File::options().write(true).open(&pack).expect("a pack");
         file.write_all_at(b"T", at as u64).expect("damaged");
 
         let store = Store::open(folder.path(), options).expect("the old store");

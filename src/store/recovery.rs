@@ -2,18 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
+use super::blobs::Blobs;
 use super::index::Index;
-use super::packs::{Pack, Packs, check_sealed, sealed_path};
+use super::pack_file::{PackFile, unsynced_mark};
+use super::packs::{Pack, Packs, check_sealed};
 use super::place::Place;
 use super::unsealed::{self, Unsealed, places};
-use super::{Error, Result, recent, writer};
+use super::{Error, Result, shared};
 use delta::compression::Decompressor;
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files;
 use disk::mmap::Mapping;
 use format::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
 use format::recipe::ChunkRef;
@@ -52,14 +54,11 @@ pub struct LeftOpen {
 ///
 /// # Errors
 /// The disk's error.
-pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
-    let open = folder.join("open");
+pub fn seal_open_packs(folder: &Path, blobs: &dyn Blobs) -> Result<LeftOpen> {
     let unsynced = unsynced_mark(folder);
     let is_unsynced = unsynced.exists();
     let mut left = LeftOpen::default();
-    for path in list(&open)? {
-        let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
-        let Some(id) = id else { continue };
+    for (id, path) in PackFile::left_open(folder)? {
         left.packs += 1;
         let mut footer = Footer::default();
         let mut chunks = Vec::new();
@@ -84,7 +83,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
             let is_damaged = behind.is_some() || is_unreadable;
             if is_damaged || is_unsynced {
                 left.cut |= is_damaged;
-                match salvage(folder, &map, valid, behind) {
+                match salvage(folder, blobs, &map, valid, behind) {
                     Err(error) if error.fault() == Fault::Full => {
                         left.unsealed.push(Unsealed::new(id, &path, chunks, &error)?);
                         continue;
@@ -96,9 +95,7 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
                     continue;
                 }
                 tracing::error!(path = %path.display(), offset = valid, "an open pack is damaged in its middle");
-                let damaged = folder.join("damaged");
-                files::create_folder(&damaged)?;
-                files::rename(&path, &damaged.join(path.file_name().unwrap_or_default()))?;
+                PackFile::set_aside(folder, &path)?;
                 continue;
             }
             let rest = &map[usize::try_from(valid).unwrap_or(usize::MAX).min(map.len())..];
@@ -110,16 +107,16 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
             files::remove(&path)?;
             continue;
         }
-        // The map above is gone, and only sealed packs are mapped by others: this file may be cut.
-        let mut file = OpenOptions::new().read(true).append(true).open(&path).on("open", &path)?;
-        file.set_len(valid).on("cut", &path)?;
+        // The map above is gone.
+        let mut file = PackFile::open(id, &path)?;
+        file.cut(valid)?;
         crash_points::point("recovery.cut");
-        match writer::finish_file(folder, &mut file, &path, id, footer, valid) {
+        match file.seal(blobs, footer, valid) {
             Err(error) if error.fault() == Fault::Full => {
-                file.set_len(valid).on("cut", &path)?;
+                file.cut(valid)?;
                 left.unsealed.push(Unsealed::new(id, &path, chunks, &error)?);
             }
-            sealed => drop(sealed?),
+            sealed => sealed?,
         }
         crash_points::point("recovery.sealed");
     }
@@ -129,32 +126,29 @@ pub fn seal_open_packs(folder: &Path) -> Result<LeftOpen> {
     Ok(left)
 }
 
-/// The file that says that a sync of an open pack has failed.
-///
-/// The system may then hold pages of the pack that look written and are not on the disk; no later sync of
-/// the file writes them. So the next start writes what it reads there anew, into another file.
-pub fn unsynced_mark(folder: &Path) -> PathBuf {
-    folder.join("unsynced")
-}
-
 /// Copies the whole frames of an open pack into a new one: those before `valid`, and all `behind` damage.
 ///
 /// Behind damage a frame may also be found inside an artifact's bytes, so that every chunk is hashed.
-fn salvage<'a>(folder: &Path, map: &'a [u8], valid: u64, behind: Option<Scanner<'a>>) -> Result<()> {
-    let (id, path, mut file) = writer::create_file(folder)?;
-    let copied = copy_whole(folder, map, valid, behind, (id, &path, &mut file));
-    // An incomplete copy is made again, from the same pack.
-    copied.inspect_err(|_| drop(fs::remove_file(&path)))
-}
-
-fn copy_whole<'a>(
+fn salvage<'a>(
     folder: &Path,
+    blobs: &dyn Blobs,
     map: &'a [u8],
     valid: u64,
     behind: Option<Scanner<'a>>,
-    to: (PackId, &Path, &mut fs::File),
 ) -> Result<()> {
-    let (id, path, file) = to;
+    let mut copy = PackFile::create(folder)?;
+    let copied = copy_whole(map, valid, behind, &mut copy, blobs);
+    // An incomplete copy is made again, from the same pack.
+    copied.inspect_err(|_| drop(fs::remove_file(&copy.path)))
+}
+
+fn copy_whole<'a>(
+    map: &'a [u8],
+    valid: u64,
+    behind: Option<Scanner<'a>>,
+    to: &mut PackFile,
+    blobs: &dyn Blobs,
+) -> Result<()> {
     let mut footer = Footer::default();
     let mut end = HEADER_BYTES as u64;
     let before = Scanner::new(map).into_iter().flatten().take_while(|(offset, _)| *offset < valid);
@@ -181,36 +175,39 @@ fn copy_whole<'a>(
             continue;
         }
         let bytes = u32::try_from(frame.bytes().len()).map_err(|_| Error::WriteFailed)?;
-        file.write_all(frame.bytes()).on("write", path)?;
+        to.copy_frame(frame.bytes())?;
         footer.add(end, bytes, frame.kind(), frame.chunks());
         end += u64::from(bytes);
     }
     if footer.chunk_count() == 0 {
-        return Ok(files::remove(path)?);
+        return Ok(files::remove(&to.path)?);
     }
-    writer::finish_file(folder, file, path, id, footer, end)?;
-    Ok(())
+    to.seal(blobs, footer, end)
 }
 
-/// Opens the index and brings it up to the packs in `folder`; rebuilds it where it does not fit them.
+/// Opens the index and brings it up to the sealed packs; rebuilds it where it does not fit them.
 ///
 /// Packs whose header or footer is damaged are left where they are; their chunks count as missing.
 ///
 /// # Errors
 /// The packs cannot be listed, or a new index cannot be made.
-pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<Opened> {
-    let on_disk: Vec<Pack> = list_sealed(folder)?;
+pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) -> Result<Opened> {
+    let mut sealed = blobs.list()?;
+    sealed.sort_unstable();
     let packs_lost;
     if fs::symlink_metadata(index_folder).is_ok() && !index_folder.is_dir() {
         tracing::warn!(path = %index_folder.display(), "what lies in the index's place is no folder: it is set aside");
         set_aside(index_folder)?;
     }
-    match Index::open(index_folder).map_err(Error::from).and_then(|index| catch_up(index, &on_disk, packs)) {
+    match Index::open(index_folder)
+        .map_err(Error::from)
+        .and_then(|index| catch_up(index, blobs, &sealed, packs))
+    {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::Older)) => {
             tracing::info!(%error, "it is built anew from the packs");
             files::remove(index_folder)?;
-            return catch_up(Index::open(index_folder)?, &on_disk, packs);
+            return catch_up(Index::open(index_folder)?, blobs, &sealed, packs);
         }
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
         Err(error) => {
@@ -221,37 +218,37 @@ pub fn open_index(index_folder: &Path, folder: &Path, packs: &Packs) -> Result<O
     set_aside(index_folder)?;
     // Their numbers were those of the old index. A pack known by two would be collected under one of them.
     packs.clear();
-    let opened = catch_up(Index::open(index_folder)?, &on_disk, packs)?;
+    let opened = catch_up(Index::open(index_folder)?, blobs, &sealed, packs)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 
-/// Compares the catalogue with the packs on disk, takes in what is new, and samples what should be there.
-fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
+/// Compares the catalogue with the sealed packs, takes in what is new, and samples what should be there.
+fn catch_up(index: Index, blobs: &Arc<dyn Blobs>, ids: &[PackId], packs: &Packs) -> Result<Opened> {
     let known: HashMap<PackId, (u32, u32)> =
         index.packs().into_iter().map(|(number, id, count)| (id, (number, count))).collect();
-    let there: HashSet<PackId> = on_disk.iter().map(|pack| pack.id).collect();
+    let there: HashSet<PackId> = ids.iter().copied().collect();
     if let Some(gone) = known.keys().find(|id| !there.contains(id)) {
         return Err(Error::PackGone { pack: *gone });
     }
     let mut packs_lost = false;
     let mut next = known.values().map(|(number, _)| number + 1).max().unwrap_or(0).max(index.next_number());
     let mut unknown = Vec::new();
-    for pack in on_disk {
-        let sealed = Pack::sealed(pack.id, pack.path().to_owned());
+    for id in ids {
+        let sealed = Pack::sealed(*id, blobs);
         let footer = match check_sealed(&sealed) {
             Ok(footer) => footer,
             Err(error) => {
-                tracing::error!(path = %pack.path().display(), %error, "a damaged pack is left out");
+                tracing::error!(path = %sealed.location().display(), %error, "a damaged pack is left out");
                 packs_lost = true;
                 continue;
             }
         };
-        let number = if let Some((number, count)) = known.get(&pack.id) {
+        let number = if let Some((number, count)) = known.get(id) {
             let step = (footer.chunk_count() / SAMPLES).max(1);
             let complete = *count as usize == footer.chunk_count();
             for entry in footer.chunks().step_by(step) {
                 if !complete || index.find(&entry.chunk.id)?.is_none() {
-                    return Err(Error::Catalogue { pack: pack.id });
+                    return Err(Error::Catalogue { pack: *id });
                 }
             }
             *number
@@ -265,7 +262,7 @@ fn catch_up(index: Index, on_disk: &[Pack], packs: &Packs) -> Result<Opened> {
     let numbered = || unknown.iter().zip(next..);
     let footers = numbered().map(|(pack, number)| Ok((number, pack.id, check_sealed(pack)?)));
     let footers = footers.collect::<Result<Vec<_>>>()?;
-    let unindexed = match recent::take_in_new(&index, &footers) {
+    let unindexed = match shared::take_in_new(&index, &footers) {
         Err(error) if error.fault() == Fault::Full => unsealed::places_of(numbered(), error)?,
         taken => taken.map(|()| Vec::new())?,
     };
@@ -287,41 +284,16 @@ fn set_aside(index_folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All sealed packs on disk, whether they are whole or not.
-pub fn list_sealed(folder: &Path) -> Result<Vec<Pack>> {
-    let mut packs = Vec::new();
-    for shelf in list(folder)? {
-        if !shelf.is_dir() || shelf.ends_with("open") || shelf.ends_with("damaged") {
-            continue;
-        }
-        for path in list(&shelf)? {
-            let id = path.file_stem().and_then(|name| name.to_str()).and_then(PackId::from_hex);
-            if let Some(id) = id.filter(|id| sealed_path(folder, *id) == path) {
-                packs.push(Pack::sealed(id, path));
-            }
-        }
-    }
-    Ok(packs)
-}
-
-/// The paths in a folder, sorted; none where there is no folder.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result.on("list", folder)?,
-    };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
-    let mut paths = paths.on("list", folder)?;
-    paths.sort();
-    Ok(paths)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
 
+    use std::fs::OpenOptions;
+    use std::path::PathBuf;
+
     use super::*;
     use crate::restore::ChunkSource;
+    use crate::store::blobs::LocalBlobs;
     use crate::store::{Options, Store};
     use delta::compression::Compressor;
     use format::pack::{Frame, FrameKind};
@@ -338,7 +310,7 @@ mod tests {
                 .append(&Frame::compress(FrameKind::Content, [*content], &mut compressor))
                 .expect("appended");
         }
-        let open = list(&alive.join("packs/open")).expect("a folder").remove(0);
+        let open = files::list(&alive.join("packs/open")).expect("a folder").remove(0);
         let copy = dead.join("packs/open").join(open.file_name().expect("a name"));
         files::create_folder(&dead.join("packs/open")).expect("created");
         fs::copy(open, &copy).expect("copied");
@@ -367,20 +339,20 @@ mod tests {
         let (folder, store) = killed(&CONTENTS, |_| ());
         drop(store);
         let packs = folder.path().join("dead/packs");
-        let sealed = list_sealed(&packs).expect("a pack").remove(0);
-        let bytes = fs::read(sealed.path()).expect("a pack");
-        let name = sealed.path().file_stem().expect("a name").to_owned();
-        files::remove(sealed.path()).expect("removed");
-        fs::write(packs.join("open").join(&name).with_extension("part"), bytes).expect("written");
+        let blobs = LocalBlobs::new(packs.clone());
+        let sealed = blobs.list().expect("listed").remove(0);
+        let bytes = fs::read(blobs.location(sealed)).expect("a pack");
+        blobs.remove(sealed).expect("removed");
+        fs::write(packs.join(format!("open/{sealed}.part")), bytes).expect("written");
         fs::write(unsynced_mark(&packs), "").expect("written");
         let store =
             Store::open(&folder.path().join("dead"), Options { reserve_bytes: 0, ..Options::default() })
                 .expect("opened");
         assert!(CONTENTS.iter().all(|content| has(&store, content)));
-        let anew = list_sealed(&packs).expect("a pack");
-        assert!(anew.len() == 1 && anew[0].path().file_stem() != Some(name.as_os_str()));
+        let anew = blobs.list().expect("listed");
+        assert!(anew.len() == 1 && anew[0] != sealed);
         assert!(!unsynced_mark(&packs).exists());
-        assert_eq!(list(&packs.join("open")).expect("a folder"), Vec::<PathBuf>::new());
+        assert_eq!(files::list(&packs.join("open")).expect("a folder"), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl<'a> Rewriting<'a> {
             }
             if self.index_lost || self.is_cramped()? {
                 self.store.shared.packs.remove(number);
-                files::remove(pack.path())?;
+                self.store.shared.blobs.remove(pack.id)?;
                 self.forget(number)?;
             } else {
                 take_out(self.store, number, pack)?;
@@ -296,7 +296,7 @@ impl<'a> Rewriting<'a> {
         let mut group = Group::default();
         for live in &alive.frames {
             let bytes = pack.frame(live.offset)?;
-            let damaged = |source| Error::Pack { path: pack.path().to_owned(), source };
+            let damaged = |source| Error::Pack { path: pack.location(), source };
             let frame = FrameView::parse(&bytes, live.offset).map_err(damaged)?;
             let mut plain = Vec::new();
             let decoded =
@@ -379,7 +379,7 @@ fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
     store.shared.take_out(&[number])?;
     crash_points::point("collect.index");
     store.shared.packs.remove(number);
-    files::remove(pack.path())?;
+    store.shared.blobs.remove(pack.id)?;
     crash_points::point("collect.removed");
     Ok(())
 }

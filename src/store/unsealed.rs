@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::packs::{Pack, check_sealed};
 use super::place::Place;
-use super::writer::Shared;
+use super::shared::Shared;
 use super::{Error, Result};
 use disk::files::OnPath;
 use format::pack::PackId;

@@ -4,23 +4,22 @@
 //! with one sync for everybody who waits. A full pack is sealed by a thread of its own: footer, sync,
 //! rename. Until the index has a pack's chunks, [`Recent`] answers for them.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::index::Index;
-use super::packs::{self, Pack, Packs};
+use super::merger::Merger;
+use super::pack_file::PackFile;
+use super::packs::Pack;
 use super::place::Place;
-use super::recent::{Merger, Recent};
+use super::shared::Shared;
 use super::{Error, Options, Result};
 use disk::crash_points;
 use disk::files::{self, OnPath};
-use format::pack::{self, Footer, Frame, PackId};
+use format::pack::{self, Footer, Frame};
 use ground::ids::ChunkId;
 use ground::limits::PACK_CHUNKS_MAX;
 use ground::poison::Unpoisoned as _;
@@ -28,29 +27,11 @@ use ground::poison::Unpoisoned as _;
 /// Packs waiting to be sealed: bounds memory.
 const SEAL_QUEUE: usize = 2;
 
-/// What the writer shares with the store that reads.
-#[derive(Debug, Clone)]
-pub struct Shared {
-    /// The space's `packs` folder.
-    pub folder: PathBuf,
-    /// Chunk id to place.
-    pub index: Arc<Index>,
-    /// The packs that can be read.
-    pub packs: Arc<Packs>,
-    /// Chunks that the index does not have yet.
-    pub recent: Arc<Recent>,
-    /// Whether a sync failed: then what was written may be lost, and no later success proves otherwise.
-    /// Held during every sync: the system tells only one of two who sync the same file of a failure.
-    pub failed: Arc<Mutex<bool>>,
-}
-
 /// The pack that is being filled.
 #[derive(Debug)]
 struct OpenPack {
     number: u32,
-    id: PackId,
-    path: PathBuf,
-    file: File,
+    file: PackFile,
     bytes: u64,
     footer: Footer,
     /// A frame was half written and could not be taken back: nothing may follow it.
@@ -130,10 +111,10 @@ impl Writer {
         if state.open.as_ref().is_none_or(|pack| pack.broken) {
             // A broken pack is left as it is: its whole frames are read from it, the next start seals it.
             let pack = OpenPack::create(&self.shared.folder, state.next_number)?;
-            let reading = pack.file.try_clone().on("open", &pack.path)?;
-            self.shared.packs.insert(pack.number, Pack::open(pack.id, pack.path.clone(), reading));
+            let file = &pack.file;
+            self.shared.packs.insert(pack.number, Pack::open(file.id, file.path.clone(), file.share()?));
             state.next_number += 1;
-            state.dirty.push((pack.file.try_clone().on("open", &pack.path)?, pack.path.clone()));
+            state.dirty.push((file.share()?, file.path.clone()));
             state.open = Some(pack);
         }
         let pack = state.open.as_mut().expect("it was opened above");
@@ -192,9 +173,9 @@ impl Writer {
             let mut dirty = std::mem::take(&mut state.dirty);
             if let Some(open) = &state.open {
                 // The open pack will be written to again, so that it is dirty at the next sync too.
-                dirty.retain(|(_, path)| *path != open.path);
-                dirty.push((open.file.try_clone().on("open", &open.path)?, open.path.clone()));
-                let again = (open.file.try_clone().on("open", &open.path)?, open.path.clone());
+                dirty.retain(|(_, path)| *path != open.file.path);
+                dirty.push((open.file.share()?, open.file.path.clone()));
+                let again = (open.file.share()?, open.file.path.clone());
                 state.dirty.push(again);
             }
             (state.written, dirty)
@@ -203,7 +184,8 @@ impl Writer {
         for (file, path) in &dirty {
             if let Err(error) = file.sync_data().on("sync", path) {
                 // After a failed sync the system may have dropped the pages: never believe a later success.
-                *failed = note_failure(&self.shared.folder);
+                *failed = true;
+                self.shared.note_failed_sync();
                 return Err(error.into());
             }
         }
@@ -266,12 +248,9 @@ impl Writer {
 
 impl OpenPack {
     fn create(folder: &Path, number: u32) -> Result<Self> {
-        let (id, path, file) = create_file(folder)?;
         Ok(Self {
             number,
-            id,
-            path,
-            file,
+            file: PackFile::create(folder)?,
             bytes: pack::HEADER_BYTES as u64,
             footer: Footer::default(),
             broken: false,
@@ -281,11 +260,9 @@ impl OpenPack {
     /// Writes a frame, or leaves the pack as it was.
     fn append(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<(ChunkId, Place)>> {
         crash_points::point("append.before");
-        crash_points::half("append.half", &self.file, bytes);
-        if let Err(error) = self.file.write_all(bytes).on("write", &self.path) {
-            // Nobody has mapped an open pack, so that it may be cut back to its last whole frame.
-            self.broken = self.file.set_len(self.bytes).is_err();
-            return Err(error.into());
+        if let Err(error) = self.file.append_frame(bytes) {
+            self.broken = self.file.cut(self.bytes).is_err();
+            return Err(error);
         }
         crash_points::point("append.after");
         let offset = self.bytes;
@@ -324,7 +301,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
                 continue;
             }
         };
-        let (number, path) = (pack.number, pack.path.clone());
+        let (number, path) = (pack.number, pack.file.path.clone());
         match seal(shared, pack) {
             Ok(waiting) if waiting >= recent_chunks => {
                 make_run();
@@ -345,69 +322,19 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
 /// Seals a pack; returns how many chunks of sealed packs wait for a run.
 fn seal(shared: &Shared, mut pack: OpenPack) -> Result<usize> {
     let chunks = pack.footer.chunk_count();
-    let sealed = {
+    {
         let mut failed = shared.failed.lock().unpoisoned();
         if *failed {
             return Err(Error::WriteFailed);
         }
-        let (file, footer) = (&mut pack.file, pack.footer);
-        let sealed = finish_file(&shared.folder, file, &pack.path, pack.id, footer, pack.bytes);
+        let sealed = pack.file.seal(&*shared.blobs, pack.footer, pack.bytes);
         if matches!(&sealed, Err(Error::File(error)) if error.action == "sync") {
-            *failed = note_failure(&shared.folder);
+            *failed = true;
+            shared.note_failed_sync();
         }
-        sealed?
-    };
-    let waiting = shared.recent.note_sealed(pack.number, chunks);
-    shared.packs.insert(pack.number, Pack::sealed(pack.id, sealed));
-    Ok(waiting)
-}
-
-/// Writes down that a sync failed, as far as the disk still takes that, for the next start.
-fn note_failure(folder: &Path) -> bool {
-    if let Err(error) = files::publish(&super::recovery::unsynced_mark(folder), b"", 0o600) {
-        tracing::error!(%error, "that a sync failed could not be written down");
+        sealed?;
     }
-    true
-}
-
-/// Begins a pack's file, with a new name, below the `packs` folder.
-pub fn create_file(folder: &Path) -> Result<(PackId, PathBuf, File)> {
-    let mut random = [0; 16];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
-        .map_err(|_| Error::Random)?;
-    let id = PackId::from_bytes(random);
-    let open = folder.join("open");
-    files::create_folder(&open)?;
-    let path = open.join(format!("{id}.part"));
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.read(true).append(true).create_new(true).mode(0o600).open(&path).on("create", &path)?;
-    crash_points::point("pack.created");
-    file.write_all(&pack::header(id)).on("write", &path)?;
-    crash_points::point("pack.headed");
-    files::sync_folder(&open)?;
-    Ok((id, path, file))
-}
-
-/// Ends an open pack's file by its footer, syncs it and gives it its final name.
-pub fn finish_file(
-    folder: &Path,
-    file: &mut File,
-    path: &Path,
-    id: PackId,
-    footer: Footer,
-    bytes: u64,
-) -> Result<PathBuf> {
-    let footer = footer.encode(bytes);
-    crash_points::point("seal.before");
-    crash_points::half("seal.half", file, &footer);
-    file.write_all(&footer).on("write", path)?;
-    crash_points::point("seal.footer");
-    file.sync_all().on("sync", path)?;
-    crash_points::point("seal.synced");
-    let sealed = packs::sealed_path(folder, id);
-    files::create_folder(sealed.parent().unwrap_or(folder))?;
-    files::rename(path, &sealed)?;
-    crash_points::point("seal.after");
-    Ok(sealed)
+    let waiting = shared.recent.note_sealed(pack.number, chunks);
+    shared.packs.insert(pack.number, Pack::sealed(pack.file.id, &shared.blobs));
+    Ok(waiting)
 }

@@ -31,13 +31,17 @@ async fn remove(world: &World, selector: &str) {
 }
 
 /// A mounted tmpfs; gone with its owner.
-struct Mounted(PathBuf);
+pub struct Mounted(pub PathBuf);
 
 impl Mounted {
     fn new(at: &Path, mebibytes: u32) -> Option<Self> {
+        Self::with(at, &format!("size={mebibytes}m"))
+    }
+
+    /// Mounts it with these options; none where that is not allowed.
+    pub fn with(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).expect("created");
-        let options = format!("size={mebibytes}m");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
         mount.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 

@@ -8,6 +8,7 @@ mod alike;
 mod answers;
 mod archives;
 mod bench;
+mod blobs;
 mod building;
 mod changing;
 mod codec;

@@ -163,6 +163,21 @@ pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Returns the paths in a folder, sorted; none where there is no folder.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.on("list", folder)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths.on("list", folder)?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Reserves room for a part of a file, so that a later write or a map cannot meet a full disk.
 ///
 /// # Errors

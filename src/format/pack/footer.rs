@@ -11,6 +11,8 @@
 //! The file ends in a trailer of 64 bytes: footer offset (8), footer bytes (8), BLAKE3 of the footer (32),
 //! version (4), kind bits (4: 1 content, 2 manifest), `whitpEND` (8).
 
+use std::borrow::Cow;
+
 use super::{Error, FrameKind, eight, four};
 use crate::recipe::ChunkRef;
 use ground::ids::ChunkId;
@@ -147,11 +149,12 @@ impl Trailer {
     }
 }
 
-/// A footer inside a pack's bytes.
-#[derive(Debug, Clone, Copy)]
+/// A pack's footer, as its bytes: inside the pack's, or a copy.
+#[derive(Debug, Clone)]
 pub struct FooterView<'a> {
-    frames: &'a [u8],
-    chunks: &'a [u8],
+    bytes: Cow<'a, [u8]>,
+    /// Where the entries of chunks begin.
+    chunks_begin: usize,
 }
 
 impl<'a> FooterView<'a> {
@@ -171,27 +174,35 @@ impl<'a> FooterView<'a> {
     ///
     /// # Errors
     /// [`Error::Damaged`] where they do not belong together.
-    pub fn parse(footer: &'a [u8], trailer: &Trailer) -> Result<Self, Error> {
+    pub fn parse(footer: impl Into<Cow<'a, [u8]>>, trailer: &Trailer) -> Result<Self, Error> {
+        let footer = footer.into();
         let damaged = Error::Damaged { part: "footer", offset: trailer.footer_offset };
         if footer.len() < FIXED_BYTES
             || footer[..4] != MAGIC
-            || *blake3::hash(footer).as_bytes() != trailer.hash
+            || *blake3::hash(&footer).as_bytes() != trailer.hash
         {
             return Err(damaged);
         }
-        let frames = u32::from_le_bytes(four(footer, 4)) as usize;
-        let chunks = u32::from_le_bytes(four(footer, 8)) as usize;
+        let frames = u32::from_le_bytes(four(&footer, 4)) as usize;
+        let chunks = u32::from_le_bytes(four(&footer, 8)) as usize;
         let sized = frames <= chunks && chunks <= 2 * PACK_CHUNKS_MAX;
         if !sized || footer.len() != FIXED_BYTES + FRAME_BYTES * frames + CHUNK_BYTES * chunks {
             return Err(damaged);
         }
-        let (frames, chunks) = footer[FIXED_BYTES..].split_at(FRAME_BYTES * frames);
-        let view = Self { frames, chunks };
+        let view = Self { bytes: footer, chunks_begin: FIXED_BYTES + FRAME_BYTES * frames };
         if view.frames_follow_one_another(trailer.footer_offset) && view.chunks_are_sorted_and_inside() {
             Ok(view)
         } else {
             Err(damaged)
         }
+    }
+
+    fn frame_entries(&self) -> &[u8] {
+        &self.bytes[FIXED_BYTES..self.chunks_begin]
+    }
+
+    fn chunk_entries(&self) -> &[u8] {
+        &self.bytes[self.chunks_begin..]
     }
 
     fn frames_follow_one_another(&self, end: u64) -> bool {
@@ -206,7 +217,7 @@ impl<'a> FooterView<'a> {
 
     /// What searches by halves, and merges footers, counts on.
     fn chunks_are_sorted_and_inside(&self) -> bool {
-        let entries = || self.chunks.chunks_exact(CHUNK_BYTES);
+        let entries = || self.chunk_entries().chunks_exact(CHUNK_BYTES);
         let sorted = entries().zip(entries().skip(1)).all(|(one, next)| one[..32] <= next[..32]);
         sorted
             && entries().all(|entry| {
@@ -219,17 +230,17 @@ impl<'a> FooterView<'a> {
 
     /// Chunks in the pack, repeated ones counted each time.
     pub fn chunk_count(&self) -> usize {
-        self.chunks.len() / CHUNK_BYTES
+        self.chunk_entries().len() / CHUNK_BYTES
     }
 
     /// Frames in the pack.
     pub fn frame_count(&self) -> usize {
-        self.frames.len() / FRAME_BYTES
+        self.frame_entries().len() / FRAME_BYTES
     }
 
     /// Offset, bytes and plain bytes of frame `at`, which is below [`FooterView::frame_count`].
     pub fn frame(&self, at: usize) -> (u64, u32, u32) {
-        let frame = &self.frames[at * FRAME_BYTES..][..FRAME_BYTES];
+        let frame = &self.frame_entries()[at * FRAME_BYTES..][..FRAME_BYTES];
         (
             u64::from_le_bytes(eight(frame, 0)),
             u32::from_le_bytes(four(frame, 8)),
@@ -239,12 +250,12 @@ impl<'a> FooterView<'a> {
 
     /// Chunk `at` in the order of ids; below [`FooterView::chunk_count`].
     pub fn entry(&self, at: usize) -> FooterChunk {
-        self.chunk(&self.chunks[at * CHUNK_BYTES..][..CHUNK_BYTES])
+        self.chunk(&self.chunk_entries()[at * CHUNK_BYTES..][..CHUNK_BYTES])
     }
 
     /// All chunks, sorted by id.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = FooterChunk> + '_ {
-        self.chunks.chunks_exact(CHUNK_BYTES).map(|bytes| self.chunk(bytes))
+        self.chunk_entries().chunks_exact(CHUNK_BYTES).map(|bytes| self.chunk(bytes))
     }
 
     /// Finds a chunk. Time O(log n).
@@ -265,7 +276,7 @@ impl<'a> FooterView<'a> {
         let (mut low, mut high) = (0, self.chunk_count());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let entry = &self.chunks[middle * CHUNK_BYTES..][..CHUNK_BYTES];
+            let entry = &self.chunk_entries()[middle * CHUNK_BYTES..][..CHUNK_BYTES];
             if entry[..32] < id.as_bytes()[..] { low = middle + 1 } else { high = middle }
         }
         low

@@ -81,7 +81,7 @@ impl<'a> Checking<'a> {
     }
 
     fn damage(&mut self, offset: u64, what: &str, chunks: u64) {
-        let file = self.pack.path().display().to_string();
+        let file = self.pack.location().display().to_string();
         self.check.damaged.push(Damage { file, offset, what: what.to_owned(), chunks });
     }
 

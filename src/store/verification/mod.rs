@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::check::Check;
-use super::packs::{self, Pack};
-use super::{Error, Pushed, Result, Store, recovery};
+use super::packs::Pack;
+use super::{Error, Pushed, Result, Store};
 use crate::restore::{self, ChunkSource};
 use disk::files;
 use format::maintenance::{Damage, Incomplete, Verified};
@@ -49,11 +49,11 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
     let mut verified = Verified { finished: true, ..Verified::default() };
     // Open packs first: one that is sealed meanwhile is then among the others.
     let read_open = verify_open(store, pass, &mut verified)?;
-    let mut packs = recovery::list_sealed(&store.shared.folder)?;
-    packs.sort_by_key(|pack| pack.id);
+    let mut packs = store.shared.blobs.list()?;
+    packs.sort_unstable();
     let after = files::read_if_there(&cursor_file, 64)?
         .and_then(|text| PackId::from_hex(&String::from_utf8(text).ok()?));
-    for pack in packs.into_iter().filter(|pack| after.is_none_or(|after| pack.id > after)) {
+    for id in packs.into_iter().filter(|id| after.is_none_or(|after| *id > after)) {
         let over = pass.duration_max.is_some_and(|most| begin.elapsed() >= most);
         if over || cancelled.load(Ordering::Relaxed) {
             verified.finished = false;
@@ -61,10 +61,11 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
         }
         // Neither the collector nor another pass moves a pack meanwhile.
         let alone = store.condemned.begin();
-        let known = store.shared.packs.by_id(pack.id);
+        let pack = Pack::sealed(id, &store.shared.blobs);
+        let known = store.shared.packs.by_id(id);
         // A pack may have been collected since it was listed, or not be in the index yet: the sealer sees to it.
         let is_open = known.as_ref().is_some_and(|(_, pack)| pack.is_open());
-        if !pack.path().exists() || is_open || read_open.contains(&pack.id) {
+        if pack.bytes().is_err() || is_open || read_open.contains(&id) {
             continue;
         }
         let number = known.map(|(number, _)| number);
@@ -81,7 +82,7 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
         take_in(store, check, &mut verified);
         drop(alone);
         pack.release(0, usize::MAX);
-        note_cursor(&cursor_file, &pack);
+        note_cursor(&cursor_file, id);
         keep_rate(pass, begin, verified.bytes, cancelled);
     }
     files::remove(&cursor_file)?;
@@ -110,7 +111,7 @@ fn verify_open(store: &Store, pass: Pass, verified: &mut Verified) -> Result<Has
             repair::report(store, &pack, &check);
             if pass.repair {
                 store.writer.seal_now()?;
-                let sealed = Pack::sealed(pack.id, packs::sealed_path(&store.shared.folder, pack.id));
+                let sealed = Pack::sealed(pack.id, &store.shared.blobs);
                 repair::set_aside(store, Some(number), &sealed, &check)?;
                 verified.set_aside += 1;
             }
@@ -130,8 +131,8 @@ fn take_in(store: &Store, check: Check, verified: &mut Verified) {
 }
 
 /// Writes down how far the pass came; where that fails, the next pass reads more again.
-fn note_cursor(file: &Path, pack: &Pack) {
-    if let Err(error) = files::publish(file, pack.id.to_string().as_bytes(), 0o600) {
+fn note_cursor(file: &Path, pack: PackId) {
+    if let Err(error) = files::publish(file, pack.to_string().as_bytes(), 0o600) {
         tracing::warn!(%error, "the position of verifying could not be written");
     }
 }

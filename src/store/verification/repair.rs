@@ -1,7 +1,6 @@
 //! Mends what verifying found.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
 
 use super::super::lost::DamagedCopy;
 use super::super::packs::{self, Pack};
@@ -10,7 +9,6 @@ use super::super::{Result, Store};
 use super::check::Check;
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use disk::crash_points;
-use disk::files;
 use format::pack::{FooterView, Frame, FrameKind, FrameView};
 use ground::ids::ChunkId;
 
@@ -61,16 +59,10 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
         store.shared.packs.remove(number);
     }
     crash_points::point("aside.index");
-    let folder = store.shared.folder.join("damaged");
-    files::create_folder(&folder)?;
-    files::rename(pack.path(), &aside_path(&folder, pack))?;
+    store.shared.blobs.set_aside(pack.id)?;
     crash_points::point("aside.renamed");
-    tracing::warn!(pack = %pack.path().display(), "a damaged pack was set aside; its intact chunks were kept");
+    tracing::warn!(pack = %pack.location().display(), "a damaged pack was set aside; its intact chunks were kept");
     Ok(())
-}
-
-fn aside_path(folder: &Path, pack: &Pack) -> PathBuf {
-    folder.join(pack.path().file_name().unwrap_or_default())
 }
 
 /// Indexes every chunk of an intact pack by its true place; returns how many chunks the index lacked.
@@ -101,7 +93,7 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
             Some(number) => number,
             None => store.writer.new_number(),
         };
-        let sealed = Pack::sealed(pack.id, pack.path().to_owned());
+        let sealed = Pack::sealed(pack.id, &store.shared.blobs);
         store.shared.take_in(number, &sealed)?;
         store.shared.packs.insert(number, sealed);
     }
