@@ -77,6 +77,87 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     }
 }
 
+/// README, CONTRIBUTING and the documents in docs; decisions speak of their time.
+fn documents() -> Vec<(String, String)> {
+    let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    for entry in fs::read_dir(project("docs")).expect("a folder").flatten() {
+        let name = entry.file_name().into_string().expect("a plain name");
+        if name.ends_with(".md") {
+            names.push(format!("docs/{name}"));
+        }
+    }
+    names.into_iter().map(|name| (fs::read_to_string(project(&name)).expect("it is there"), name)).collect()
+}
+
+/// Whether the module path `floor::module::item` leads somewhere: to a file or folder, or to a word in the last of these.
+fn is_in_the_source(path: &str) -> bool {
+    let mut place = project("src");
+    for part in path.split("::") {
+        let (folder, file) = (place.join(part), place.join(format!("{part}.rs")));
+        if folder.is_dir() {
+            place = folder;
+        } else if file.is_file() {
+            place = file;
+        } else {
+            let files = if place.is_dir() {
+                ["mod.rs", "lib.rs"].map(|file| place.join(file)).to_vec()
+            } else {
+                vec![place]
+            };
+            let text: String = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
+            return text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == part);
+        }
+    }
+    true
+}
+
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let floors: Vec<String> = fs::read_dir(project("src"))
+        .expect("a folder")
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| format!("{}::", entry.file_name().to_string_lossy()))
+        .collect();
+    let mut missing = Vec::new();
+    for (text, name) in documents() {
+        let here = project(&name).parent().expect("a folder").to_owned();
+        // Links, as `](path)` or `](path#section)`.
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(['#', ')']).next());
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            if !here.join(link).exists() {
+                missing.push(format!("{name}: the link {link}"));
+            }
+        }
+        let words =
+            text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).flat_map(str::split_whitespace);
+        for word in words {
+            let is_path = ["src/", "tests/", "benches/", "docs/"].iter().any(|top| word.starts_with(top));
+            // A part in capitals stands for any name.
+            let is_any = |part: &&str| part.bytes().all(|byte| byte.is_ascii_uppercase()) && !part.is_empty();
+            let known: Vec<&str> = word.split('/').take_while(|part| !is_any(part)).collect();
+            let known = known.join("/");
+            let exists = || project(&known).exists() || project(&format!("{known}.rs")).exists();
+            let is_module = floors.iter().any(|floor| word.starts_with(floor.as_str()));
+            let is_named = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte));
+            if (is_path && !exists()) || (is_module && is_named && !is_in_the_source(word)) {
+                missing.push(format!("{name}: `{word}`"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these are named and not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_fuzz_target_is_documented_and_no_other() {
+    let text = fs::read_to_string(project("docs/FUZZING.md")).expect("it is there");
+    let run = fs::read_to_string(project("tests/fuzz/run")).expect("it is there");
+    let all =
+        run.lines().find_map(|line| line.strip_prefix("all=(")?.strip_suffix(')')).expect("the targets");
+    let all: BTreeSet<String> = all.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(documented(&text, "# Fuzzing"), all, "left: docs/FUZZING.md, right: tests/fuzz/run");
+}
+
 /// The latest unpacked release of `name` whose version begins with `major`.
 fn unpacked(name: &str, major: &str) -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
