@@ -35,8 +35,9 @@ use protocol::wire::{
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use whit::delivery::destination::Directory;
+use whit::delivery::destination::{self, Destination};
 use whit::delivery::queue::{Courier, Deliveries, Delivery};
+use whit::restore::OutsideLinks;
 use whit::store::Records;
 
 use delta::relink::linked::{Program, link};
@@ -232,7 +233,7 @@ impl Courier for Spy {
     fn deliver(
         &self,
         delivery: &Delivery,
-        _destination: &Directory,
+        _destination: &dyn Destination,
         _cancelled: &AtomicBool,
     ) -> Result<DeliveryReport, (Fault, String)> {
         let file = fs::read(self.folder.join("000000000001.delivery")).expect("it is written first");
@@ -246,7 +247,8 @@ fn delivery_file(delivery: &Delivery) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let spy = Arc::new(Spy { folder: folder.path().to_owned(), seen: Mutex::default() });
     let courier: Arc<dyn Courier> = spy.clone();
-    let destinations = BTreeMap::from([(delivery.destination.clone(), Directory::new("unused"))]);
+    let unused = destination::local("unused", OutsideLinks::Refuse);
+    let destinations = BTreeMap::from([(delivery.destination.clone(), unused)]);
     let queue = Deliveries::start(folder.path(), destinations, &courier).expect("started");
     let mut events = queue.add(delivery.clone()).expect("queued");
     while events.blocking_recv().is_some() {}

@@ -17,7 +17,6 @@ pub use session::{Access, Session};
 
 use std::path::PathBuf;
 
-use crate::delivery::destination;
 use crate::net::link;
 use crate::{restore, store};
 use disk::files;
@@ -104,9 +103,6 @@ pub enum Error {
     /// A thread.
     #[error(transparent)]
     Threads(#[from] threads::Error),
-    /// Publishing.
-    #[error(transparent)]
-    Publish(#[from] destination::Error),
 }
 
 /// Checks that the proxy's answer is about what was asked for.
@@ -125,7 +121,7 @@ fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) ->
 }
 
 faulty! {
-    Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads, Publish;
+    Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads;
     Self::WrongChunk => Fault::Corrupt;
     Self::OtherRelease { .. } => Fault::Corrupt, "the proxy is not to be trusted with this release: see to it";
     Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";

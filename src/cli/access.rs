@@ -12,10 +12,9 @@ use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config};
 use crate::agent::{Access, Session};
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::{Destinations, Template};
 use crate::net::link;
 use disk::files;
-use ground::ids::DestinationName;
 use protocol::address::ProxyUrl;
 
 /// Which proxy, and as whom.
@@ -97,11 +96,7 @@ enum Place {
 
 impl AccessArgs {
     /// Opens a session, or is interrupted; `local` are destinations that only a proxy inside the command can serve.
-    pub async fn open(
-        &self,
-        output: &Output,
-        local: Vec<(DestinationName, Directory)>,
-    ) -> Result<Open, Error> {
+    pub async fn open(&self, output: &Output, local: Destinations) -> Result<Open, Error> {
         self.open_within(Duration::ZERO, output, local).await
     }
 
@@ -110,7 +105,7 @@ impl AccessArgs {
         &self,
         limit: Duration,
         output: &Output,
-        local: Vec<(DestinationName, Directory)>,
+        local: Destinations,
     ) -> Result<Open, Error> {
         tokio::select! {
             opened = self.open_place(limit, output, local) => opened,
@@ -118,12 +113,7 @@ impl AccessArgs {
         }
     }
 
-    async fn open_place(
-        &self,
-        limit: Duration,
-        output: &Output,
-        local: Vec<(DestinationName, Directory)>,
-    ) -> Result<Open, Error> {
+    async fn open_place(&self, limit: Duration, output: &Output, local: Destinations) -> Result<Open, Error> {
         let place = self.place(output)?;
         let token_file = self.file_of_token().filter(|_| matches!(place, Place::Remote(_)));
         let limit = if matches!(place, Place::Remote(_)) { limit } else { Duration::ZERO };
@@ -224,17 +214,16 @@ impl AccessArgs {
 }
 
 /// Checks that no folder to deliver to contains another, or the data folder, or lies in it.
-fn check_apart(local: &[(DestinationName, Directory)], data: &Path) -> Result<(), Error> {
-    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
-    for (place, (_, directory)) in local.iter().enumerate() {
-        let others =
-            local[..place].iter().map(|(_, other)| &other.path).filter(|path| **path != directory.path);
+fn check_apart(local: &Destinations, data: &Path) -> Result<(), Error> {
+    let data = Template::new(std::path::absolute(data).unwrap_or_else(|_| data.to_owned()));
+    let folders: Vec<&Template> = local.values().flat_map(|place| place.folders()).collect();
+    for (number, folder) in folders.iter().enumerate() {
+        let others = folders[..number].iter().copied().filter(|other| other != folder);
         for other in others.chain([&data]) {
-            if config::relation(&directory.path, other).is_some() {
-                let (path, other) = (directory.path.display(), other.display());
-                let text = format!("`dir:{path}` and {other} lie in one another");
+            if config::relation(folder, other).is_some() {
+                let (path, other) = (folder.as_path().display(), other.as_path().display());
                 return Err(Error::input(
-                    text,
+                    format!("`dir:{path}` and {other} lie in one another"),
                     "deliver to a folder apart from the data folder and from others",
                 ));
             }

@@ -13,9 +13,10 @@ use super::{Error, monitor, threads};
 use crate::agent::Receipt;
 use crate::agent::push::{PushOptions, push};
 use crate::agent::{Access, Session};
-use crate::delivery::destination::Directory;
+use crate::delivery::destination;
 use crate::net::link;
 use crate::proxy::{Options, Proxy};
+use crate::restore::OutsideLinks;
 use format::record::DeliveryState;
 use ground::faults::Fault;
 use ground::ids::DestinationName;
@@ -88,7 +89,7 @@ async fn push_both(
 ) -> Result<(Receipt, Receipt), Error> {
     let destination: DestinationName = "copy".parse()?;
     let mut options = Options::new(&folder.join("data"), ([127, 0, 0, 1], 0).into());
-    let delivered = Directory::new(folder.join("delivered"));
+    let delivered = destination::local(folder.join("delivered"), OutsideLinks::Refuse);
     options.destinations = BTreeMap::from([(destination.clone(), delivered)]);
     let proxy = Proxy::start(&options)?;
     let token = super::token::everything(proxy.identity(), "demo".parse()?)?;

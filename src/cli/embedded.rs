@@ -1,6 +1,5 @@
 //! The proxy inside a command, for those who have not set one up: the same code over loopback QUIC.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,12 @@ use super::Error;
 use super::output::Output;
 use super::progress::waiting;
 use crate::agent::{Access, Session};
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::Destinations;
 use crate::net::identity::Identity;
 use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
 use disk::files;
-use ground::ids::{DestinationName, SpaceName, UserName};
+use ground::ids::{SpaceName, UserName};
 use ground::pattern::Pattern;
 use protocol::address::ProxyUrl;
 use protocol::token::{Action, Grant};
@@ -52,15 +51,14 @@ impl Embedded {
 /// `local` are destinations that only a proxy of this process knows.
 pub async fn open(
     data: &Path,
-    local: Vec<(DestinationName, Directory)>,
+    local: Destinations,
     output: &Output,
 ) -> Result<(Option<Embedded>, Access), Error> {
     let deadline = Instant::now() + PATIENCE;
     let mut told = None;
-    let destinations: BTreeMap<_, _> = local.into_iter().collect();
     loop {
         let mut options = Options::new(data, ([127, 0, 0, 1], 0).into());
-        options.destinations.clone_from(&destinations);
+        options.destinations.clone_from(&local);
         options.drain_patience = PATIENCE;
         options.maintenance.mend_at_end = Some(MEND_TIME_MAX);
         match Proxy::start(&options) {
@@ -68,7 +66,7 @@ pub async fn open(
             Err(proxy::Error::InUse(_)) if Instant::now() < deadline => {}
             Err(error) => return Err(error.into()),
         }
-        if destinations.is_empty()
+        if local.is_empty()
             && let Some(access) = join(data).await?
         {
             return Ok((None, access));

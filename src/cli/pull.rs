@@ -16,6 +16,7 @@ use crate::agent::Session;
 use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
+use crate::delivery::destination::Destinations;
 use crate::restore::{self, OutsideLinks};
 use crate::store::{self, Store};
 use disk::files;
@@ -99,7 +100,7 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     if to_stdout {
         check_plain(output)?;
     }
-    let open = arguments.access.open(output, Vec::new()).await?;
+    let open = arguments.access.open(output, Destinations::new()).await?;
     let outside_links = arguments.links.into();
     if let Some(file) = arguments.tar {
         let release = &arguments.release;
@@ -152,7 +153,7 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
         Some(path) => Some(EntryPath::new(path.as_bytes()).map_err(restore::Error::from)?),
         None => None,
     };
-    let open = arguments.access.open(output, Vec::new()).await?;
+    let open = arguments.access.open(output, Destinations::new()).await?;
     open.run(async |session| {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let Aside { fetched, store, .. } = &aside;

@@ -12,8 +12,7 @@ use crate::agent::push::{Explained, Reason};
 use crate::agent::push::{PushOptions, push};
 use crate::agent::scan::{Links, Selection};
 use crate::config;
-use crate::delivery::destination::Directory;
-use crate::proxy::for_app;
+use crate::delivery::destination::{self, Destinations};
 use crate::restore::OutsideLinks;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::escape;
@@ -120,8 +119,9 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         if arguments.links == LinksHow::Keep { OutsideLinks::Keep } else { OutsideLinks::Refuse };
     let (destinations, local) = destinations(&arguments.to, outside_links)?;
     let app: AppName = arguments.app.parse()?;
-    let place = |directory: &Directory| (for_app(directory, &app).path, "a destination of this push");
-    let mut disjoint: Vec<(PathBuf, &str)> = local.iter().map(|(_, directory)| place(directory)).collect();
+    let folders = local.values().flat_map(|place| place.folders());
+    let mut disjoint: Vec<(PathBuf, &str)> =
+        folders.map(|folder| (folder.of(&app), "a destination of this push")).collect();
     disjoint.extend(arguments.access.data_inside()?.map(|data| (data, "the data folder of the proxy")));
     let state = if arguments.no_memory { None } else { config::state_folder() };
     disjoint.extend(state.clone().map(|state| (state, "the folder in which whit remembers its pushes")));
@@ -170,23 +170,20 @@ pub(super) fn link_rate(text: &str) -> Result<f64, Error> {
         .ok_or_else(|| Error::input(format!("`{text}` is not the rate of a link"), "write it like 20mbit"))
 }
 
-/// Directories of this machine, for the proxy inside the command.
-pub type LocalDirectories = Vec<(DestinationName, Directory)>;
-
-/// The names to send, and the directories behind `dir:PATH`.
+/// Returns the names to send, and the destinations that `dir:PATH` defines for the proxy inside the command.
 ///
 /// Links that lead outside a release are written to these as `outside_links` says.
 pub fn destinations(
     given: &[String],
     outside_links: OutsideLinks,
-) -> Result<(Vec<DestinationName>, LocalDirectories), Error> {
-    let (mut names, mut local) = (Vec::new(), Vec::new());
+) -> Result<(Vec<DestinationName>, Destinations), Error> {
+    let (mut names, mut local) = (Vec::new(), Destinations::new());
     for text in given {
         if let Some(path) = text.strip_prefix("dir:") {
             let path = std::path::absolute(path)
                 .map_err(|_| Error::input(format!("`{text}` names no folder"), "write dir:PATH"))?;
             let name = local_name(&path)?;
-            local.push((name.clone(), Directory { outside_links, ..Directory::new(path) }));
+            local.insert(name.clone(), destination::local(path, outside_links));
             names.push(name);
         } else {
             names.push(text.parse()?);

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::{AccessArgs, Error};
+use crate::delivery::destination::Destinations;
 use format::record::{AppSummary, Record};
 use ground::escape;
 use ground::ids::{AppName, Label, Selector};
@@ -49,7 +50,7 @@ pub struct StatsArgs {
 
 /// Asks a question and gathers the answer's parts.
 pub async fn ask(access: &AccessArgs, output: &Output, question: Operation) -> Result<Vec<Answer>, Error> {
-    let open = access.open(output, Vec::new()).await?;
+    let open = access.open(output, Destinations::new()).await?;
     let mut answers = Vec::new();
     let (what, changes) = words(&question);
     if changes {

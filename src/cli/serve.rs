@@ -75,7 +75,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     }
     let mut options = Options::new(&data, listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, PORT).into()));
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
-    options.destinations = config.directories();
+    options.destinations = config.destinations();
     options.maintenance = config.maintenance();
     if let Some(mebibytes) = config.reserve_mib {
         options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
@@ -127,9 +127,9 @@ fn report_config(
     listen: Option<SocketAddr>,
     output: &Output,
 ) -> Result<(), Error> {
-    let places = config.directories();
+    let places = config.destinations();
     let places: BTreeMap<_, _> =
-        places.iter().map(|(name, place)| (name.to_string(), place.path.display().to_string())).collect();
+        places.iter().map(|(name, place)| (name.to_string(), place.describe(None))).collect();
     let value = json!({
         "config": path.to_string_lossy(), "data": data.to_string_lossy(), "listen": listen, "destinations": places,
     });

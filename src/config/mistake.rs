@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::places::Relation;
+use crate::delivery::destination;
 use ground::ids::{AppName, DestinationName};
 use ground::pattern::Pattern;
 use protocol::address;
@@ -10,12 +11,9 @@ use protocol::address;
 /// A mistake in a key's value.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
-    /// A path that depends on where the proxy was started.
-    #[error("`{}` is not an absolute path", .0.display())]
-    Relative(PathBuf),
-    /// Something in braces that is no placeholder.
-    #[error("`{0}` is no placeholder")]
-    Placeholder(String),
+    /// A mistake in a destination's own keys.
+    #[error(transparent)]
+    Definition(destination::Mistake),
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
@@ -63,8 +61,7 @@ impl Mistake {
     /// Says what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Relative(_) => "write the whole path, from / on",
-            Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
+            Self::Definition(mistake) => mistake.hint(),
             Self::Nothing => "name a number from 1 on, or leave the key out",
             Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
             Self::Unreached(_) => "the first rule that fits applies: put the more special one first",

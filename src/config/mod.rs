@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::{Definition, Destinations, Template};
 use crate::proxy::MaintenanceOptions;
-use crate::restore::{OutsideLinks, Reuse};
 use crate::store::retention::{Retention, Rules};
 use disk::files;
 use ground::faults::{Fault, faulty};
@@ -89,7 +88,7 @@ pub struct Config {
     pub idle_minutes: Option<u64>,
     /// Where releases can be delivered, by name.
     #[serde(default)]
-    pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+    pub destinations: BTreeMap<DestinationName, Definition>,
 }
 
 /// What an application keeps. A release stays while any of these keeps it; the latest always stays.
@@ -105,34 +104,6 @@ pub struct KeepConfig {
     /// Releases with a label that fits one of these.
     #[serde(default)]
     pub labels: Vec<Pattern>,
-}
-
-/// One destination.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum DestinationConfig {
-    /// A folder with releases and a `current` link.
-    Dir {
-        /// The folder; `{app}` in it stands for the application's name.
-        path: PathBuf,
-        /// Copies kept, the current one included.
-        keep: Option<usize>,
-        /// How unchanged files are taken over.
-        reuse: Option<ReuseConfig>,
-        /// Whether to deliver links that lead outside a release; no by default.
-        #[serde(default)]
-        outside_links: bool,
-    },
-}
-
-/// How a directory takes over unchanged files of its last release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReuseConfig {
-    /// By reflink where the file system can, else by copy: each release is independent.
-    Copy,
-    /// By hard link where there is no reflink: saves space, for applications that never change their files.
-    Hardlink,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -176,25 +147,21 @@ impl Config {
                 return Some((key, Mistake::Unreached(earlier.app.clone())));
             }
         }
-        let mut earlier: Vec<(&DestinationName, &Path)> = Vec::new();
-        for (name, DestinationConfig::Dir { path, keep, .. }) in &self.destinations {
+        let mut earlier: Vec<(&DestinationName, Template)> = Vec::new();
+        for (name, definition) in &self.destinations {
             let found = |key: &str, mistake| Some((format!("destinations.{name}.{key}"), mistake));
-            if !path.is_absolute() {
-                return found("path", Mistake::Relative(path.clone()));
+            if let Err((key, mistake)) = definition.check() {
+                return found(key, Mistake::Definition(mistake));
             }
-            if let Some(text) = places::unknown_placeholder(path) {
-                return found("path", Mistake::Placeholder(text));
-            }
-            if *keep == Some(0) {
-                return found("keep", Mistake::Nothing);
-            }
-            for (other, other_path) in &earlier {
-                if let Some((relation, app)) = places::relation(path, other_path) {
-                    let other = (*other).clone();
-                    return found("path", Mistake::Destination { relation, other, app });
+            for folder in definition.open().folders() {
+                for (other, other_folder) in &earlier {
+                    if let Some((relation, app)) = places::relation(folder, other_folder) {
+                        let other = (*other).clone();
+                        return found("path", Mistake::Destination { relation, other, app });
+                    }
                 }
+                earlier.push((name, folder.clone()));
             }
-            earlier.push((name, path));
         }
         None
     }
@@ -205,10 +172,12 @@ impl Config {
     /// [`Error::Key`] for a destination that lies in the data folder, or holds it.
     pub fn check_data(&self, path: &Path, data: &Path) -> Result<(), Error> {
         let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
-        for (name, DestinationConfig::Dir { path: place, .. }) in &self.destinations {
-            if let Some((relation, app)) = places::relation(place, &data) {
-                let (path, key) = (path.to_owned(), format!("destinations.{name}.path"));
-                return Err(Error::Key { path, key, mistake: Mistake::Data { relation, data, app } });
+        for (name, destination) in self.destinations() {
+            for folder in destination.folders() {
+                if let Some((relation, app)) = places::relation(folder, &Template::new(&data)) {
+                    let (path, key) = (path.to_owned(), format!("destinations.{name}.path"));
+                    return Err(Error::Key { path, key, mistake: Mistake::Data { relation, data, app } });
+                }
             }
         }
         Ok(())
@@ -236,21 +205,9 @@ impl Config {
         }
     }
 
-    /// The destinations as the proxy takes them.
-    pub fn directories(&self) -> BTreeMap<DestinationName, Directory> {
-        let directory = |(name, config): (&DestinationName, &_)| {
-            let DestinationConfig::Dir { path, keep, reuse, outside_links } = config;
-            let mut directory = Directory::new(path);
-            directory.keep = keep.unwrap_or(directory.keep);
-            if *reuse == Some(ReuseConfig::Hardlink) {
-                directory.reuse = Reuse::HardLink;
-            }
-            if *outside_links {
-                directory.outside_links = OutsideLinks::Keep;
-            }
-            (name.clone(), directory)
-        };
-        self.destinations.iter().map(directory).collect()
+    /// Returns the destinations that are defined.
+    pub fn destinations(&self) -> Destinations {
+        self.destinations.iter().map(|(name, definition)| (name.clone(), definition.open())).collect()
     }
 }
 
@@ -294,6 +251,8 @@ mod tests {
     use ground::faults::Faulty as _;
 
     use super::*;
+    use crate::delivery::destination;
+    use crate::restore::OutsideLinks;
 
     fn read(text: &str) -> Result<Config, Error> {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -306,8 +265,9 @@ mod tests {
     fn destinations_are_read_with_their_defaults() {
         let config =
             read("[destinations.web]\nkind = \"dir\"\npath = \"/srv/{app}\"\n").expect("a configuration");
-        let directories = config.directories();
-        assert_eq!(directories.values().next(), Some(&Directory::new("/srv/{app}")));
+        let defaults = destination::local("/srv/{app}", OutsideLinks::Refuse);
+        let found = config.destinations();
+        assert_eq!(format!("{:?}", found.values().next()), format!("{:?}", Some(&defaults)));
     }
 
     #[test]

@@ -3,10 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+use crate::delivery::destination::{PLACEHOLDER, Template};
 use ground::ids::AppName;
-
-/// The placeholder for the application's name in a destination's path.
-pub const PLACEHOLDER: &str = "{app}";
 
 /// How two folders relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +23,12 @@ pub enum Relation {
 /// Either path may contain `{app}`. Tries the applications whose names make a part of one path equal to a part of the
 /// other, and one arbitrary name: `/srv/{app}` and `/srv/web` overlap for `web`, `/srv/{app}` and `/srv/{app}-next` for
 /// none. Follows existing links.
-pub fn relation(one: &Path, other: &Path) -> Option<(Relation, Option<AppName>)> {
+pub fn relation(one: &Template, other: &Template) -> Option<(Relation, Option<AppName>)> {
     let mut apps = shared_names(one, other);
     apps.extend(shared_names(other, one));
     apps.extend("app".parse());
     apps.into_iter().find_map(|app| {
-        let (first, second) = (resolved(&with_app(one, &app)), resolved(&with_app(other, &app)));
+        let (first, second) = (resolved(&one.of(&app)), resolved(&other.of(&app)));
         let relation = if first == second {
             Relation::Same
         } else if first.starts_with(&second) {
@@ -40,36 +38,19 @@ pub fn relation(one: &Path, other: &Path) -> Option<(Relation, Option<AppName>)>
         } else {
             return None;
         };
-        let depends = has_placeholder(one) || has_placeholder(other);
+        let depends = one.depends_on_app() || other.depends_on_app();
         Some((relation, depends.then_some(app)))
     })
 }
 
-/// Returns the first thing in braces that is no placeholder.
-pub fn unknown_placeholder(path: &Path) -> Option<String> {
-    let text = path.to_string_lossy().replace(PLACEHOLDER, "");
-    let begin = text.find(['{', '}'])?;
-    let end = text[begin..].find('}').map_or(text.len(), |length| begin + length + 1);
-    Some(text[begin..end].to_owned())
-}
-
-fn has_placeholder(path: &Path) -> bool {
-    path.to_string_lossy().contains(PLACEHOLDER)
-}
-
-fn with_app(path: &Path, app: &AppName) -> PathBuf {
-    // Only text holds a placeholder.
-    path.to_str().map_or_else(|| path.to_owned(), |text| text.replace(PLACEHOLDER, app.as_str()).into())
-}
-
 /// Returns the applications whose names make a part of `template` equal to the part of `path` in the same place.
-fn shared_names(template: &Path, path: &Path) -> Vec<AppName> {
+fn shared_names(template: &Template, path: &Template) -> Vec<AppName> {
     let name = |(part, of_path): (Component<'_>, Component<'_>)| {
         let (before, after) = part.as_os_str().to_str()?.split_once(PLACEHOLDER)?;
         let inner = of_path.as_os_str().to_str()?.strip_prefix(before)?.strip_suffix(after)?;
         inner.parse().ok()
     };
-    template.components().zip(path.components()).filter_map(name).collect()
+    template.as_path().components().zip(path.as_path().components()).filter_map(name).collect()
 }
 
 /// Returns the path with existing links followed; `..` goes up from where they lead.
@@ -105,7 +86,7 @@ mod tests {
     #[test]
     fn folders_meet_for_the_applications_that_make_them_meet() {
         let of = |one: &str, other: &str| {
-            let met = relation(Path::new(one), Path::new(other));
+            let met = relation(&Template::new(one), &Template::new(other));
             met.map(|(relation, app)| (relation, app.map(|app| app.to_string()).unwrap_or_default()))
         };
         let met = |relation, app: &str| Some((relation, app.to_owned()));
@@ -127,15 +108,9 @@ mod tests {
         let (real, link) = (folder.path().join("real"), folder.path().join("link"));
         std::fs::create_dir(&real).expect("created");
         std::os::unix::fs::symlink("real", &link).expect("linked");
-        assert_eq!(relation(&real.join("x"), &link), Some((Relation::Inside, None)));
-    }
-
-    #[test]
-    fn what_stands_in_braces_is_a_placeholder_or_a_mistake() {
-        let unknown = |path: &str| unknown_placeholder(Path::new(path));
-        assert_eq!(unknown("/srv/{app}/x-{app}"), None);
-        assert_eq!(unknown("/srv/{aap}").as_deref(), Some("{aap}"));
-        assert_eq!(unknown("/srv/{app").as_deref(), Some("{app"));
-        assert_eq!(unknown("/srv/app}").as_deref(), Some("}"));
+        assert_eq!(
+            relation(&Template::new(real.join("x")), &Template::new(link)),
+            Some((Relation::Inside, None))
+        );
     }
 }

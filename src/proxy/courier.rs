@@ -4,11 +4,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::spaces::Spaces;
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::{Destination, Job};
 use crate::delivery::queue::{Courier, Delivery};
 use format::record::DeliveryReport;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{AppName, ReleaseId};
+use ground::ids::ReleaseId;
 use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Refusal;
@@ -33,25 +33,32 @@ impl Courier for StoreCourier {
     fn deliver(
         &self,
         delivery: &Delivery,
-        destination: &Directory,
+        destination: &dyn Destination,
         cancelled: &AtomicBool,
     ) -> Result<DeliveryReport, (Fault, String)> {
         let told = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
         let store = self.spaces.open(&delivery.space).map_err(|error| told(&error))?;
         let root = store.root(&delivery.release).map_err(|error| told(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
-        let place = for_app(destination, &delivery.app);
         let notes = Notes { delivery, notes: Mutex::default() };
-        let delivered =
-            place.deliver(&delivery.release, &root, store.as_ref(), &previous, &notes, Some(cancelled));
-        match delivered {
+        let job = Job {
+            app: &delivery.app,
+            root: &root,
+            source: store.as_ref(),
+            root_of: &previous,
+            monitor: &notes,
+            cancelled,
+        };
+        match destination.deliver(&job) {
             Ok(done) => {
-                if let Err(error) = store.copies().note(&delivery.app, &place.path) {
-                    tracing::warn!(%error, "the place of a delivered copy could not be remembered");
+                for folder in destination.folders() {
+                    if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
+                        tracing::warn!(%error, "the place of a delivered copy could not be remembered");
+                    }
                 }
                 store.records().touch(&delivery.app, &delivery.release);
                 Ok(DeliveryReport {
-                    place: done.path.display().to_string(),
+                    place: done.place,
                     files: done.files,
                     bytes: done.bytes,
                     reused_bytes: done.reused_bytes,
@@ -79,15 +86,4 @@ impl Monitor for Notes<'_> {
             notes.push(text.to_owned());
         }
     }
-}
-
-/// The destination with `{app}` in its path replaced by the application's name.
-pub fn for_app(destination: &Directory, app: &AppName) -> Directory {
-    let path = destination.path.to_string_lossy();
-    let path = if path.contains("{app}") {
-        path.replace("{app}", app.as_str()).into()
-    } else {
-        destination.path.clone()
-    };
-    Directory { path, ..destination.clone() }
 }

@@ -1,23 +1,22 @@
 //! What keeps a proxy healthy: retention, collecting garbage, verifying, healing.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::courier::for_app;
 use super::{Error, Granted, Shared};
-use crate::delivery::destination::Directory;
-use crate::restore::{self, ChunkSource};
+use crate::delivery::destination::{self, Destination, KeptCopy};
+use crate::restore::{self, ChunkSource, OutsideLinks};
 use crate::store;
 use crate::store::retention::{Eviction, Rules, expire};
 use crate::store::{Pass, Store};
 use disk::files::OnPath;
 use format::maintenance::{Collected, Incomplete, Removal, Verified};
-use format::manifest::Item;
+use format::manifest::{EntryPath, Item};
 use format::recipe::Recipe;
 use format::record::Record;
 use ground::faults::Faulty;
@@ -248,15 +247,12 @@ fn verify(shared: &Shared, store: &Arc<Store>, pass: Pass) -> store::Result<Veri
 fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::Result<u64> {
     let copies = copies_of(shared, store, incomplete)?;
     let Ok(root) = store.root(&incomplete.release) else { return Ok(0) };
-    let mut wanted: Vec<(ChunkId, PathBuf, u64, u32)> = Vec::new();
+    let mut wanted: Vec<(ChunkId, EntryPath, u64, u32)> = Vec::new();
     let mut seen = HashSet::new();
-    let mut at: Option<(PathBuf, u64)> = None;
+    let mut at: Option<(EntryPath, u64)> = None;
     let walked = restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
         match item {
-            Item::File { path, recipe: Recipe::Chunks, .. } => {
-                use std::os::unix::ffi::OsStrExt;
-                at = Some((std::ffi::OsStr::from_bytes(path.as_bytes()).into(), 0));
-            }
+            Item::File { path, recipe: Recipe::Chunks, .. } => at = Some((path, 0)),
             Item::Chunk(chunk) => {
                 if let Some((path, offset)) = &mut at {
                     if matches!(store.find(&chunk.id), Ok(None)) && seen.insert(chunk.id) {
@@ -280,8 +276,8 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
         let found: Vec<(ChunkId, Vec<u8>)> = some
             .iter()
             .filter_map(|(id, path, offset, bytes)| {
-                let content = copies.iter().find_map(|copy| read_copy(copy, path, *offset, *bytes, id));
-                content.map(|content| (*id, content))
+                let read = copies.iter().filter_map(|copy| copy.read(path, *offset, *bytes));
+                read.into_iter().find(|content| ChunkId::of(content) == *id).map(|content| (*id, content))
             })
             .collect();
         if !found.is_empty() {
@@ -291,32 +287,24 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     Ok(healed)
 }
 
-/// Reads a chunk from a delivered file, if that still has it.
-fn read_copy(copy: &Path, path: &Path, offset: u64, bytes: u32, id: &ChunkId) -> Option<Vec<u8>> {
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
-    // Somebody may have put a link or a FIFO there since: do not follow it or wait for it.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let mut options = std::fs::File::options();
-    let file = options.read(true).custom_flags(flags.bits().cast_signed()).open(copy.join(path)).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut content = vec![0; bytes as usize];
-    file.read_exact_at(&mut content, offset).ok()?;
-    (ChunkId::of(&content) == *id).then_some(content)
-}
-
 /// Returns the copies of a release: at the configured destinations, and at other folders that the application was
 /// delivered to.
-fn copies_of(shared: &Shared, store: &Store, incomplete: &Incomplete) -> store::Result<Vec<PathBuf>> {
-    let here = shared.destinations.values().map(|destination| for_app(destination, &incomplete.app));
-    let mut places: Vec<Directory> = here.collect();
-    for place in store.copies().of(&incomplete.app)? {
-        if places.iter().all(|known| known.path != place) {
-            places.push(Directory::new(place));
+fn copies_of(
+    shared: &Shared,
+    store: &Store,
+    incomplete: &Incomplete,
+) -> store::Result<Vec<Box<dyn KeptCopy>>> {
+    let Incomplete { app, release, .. } = incomplete;
+    let mut places: Vec<Arc<dyn Destination>> = shared.destinations.values().map(Arc::clone).collect();
+    let is_known = |folder: &PathBuf, places: &[Arc<dyn Destination>]| {
+        places.iter().flat_map(|place| place.folders()).any(|known| known.of(app) == *folder)
+    };
+    for folder in store.copies().of(app)? {
+        if !is_known(&folder, &places) {
+            places.push(destination::local(folder, OutsideLinks::Refuse));
         }
     }
-    Ok(places.iter().flat_map(|place| place.copies(&incomplete.release)).collect())
+    Ok(places.iter().flat_map(|place| place.read_back(app, release)).collect())
 }
 
 /// Serves one request of an admin.

@@ -17,7 +17,6 @@ mod standing;
 mod spaces;
 mod maintenance;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::Destinations;
 use crate::delivery::queue::{self, Courier, Deliveries};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
@@ -46,8 +45,6 @@ use protocol::address::ProxyUrl;
 use protocol::token::{Action, Grant};
 use protocol::wire::{Answer, Refusal};
 
-#[doc(hidden)]
-pub use self::courier::for_app;
 pub use self::maintenance::MaintenanceOptions;
 pub use self::store_view::StoreView;
 
@@ -98,7 +95,7 @@ pub struct Options {
     /// The host that agents are told, where it is not the address listened on.
     pub public_host: Option<String>,
     /// Where releases can be delivered.
-    pub destinations: BTreeMap<DestinationName, Directory>,
+    pub destinations: Destinations,
     /// The stores.
     pub store: store::Options,
     /// The link.
@@ -126,7 +123,7 @@ impl Options {
             data: data.to_owned(),
             listen,
             public_host: None,
-            destinations: BTreeMap::new(),
+            destinations: Destinations::new(),
             store: store::Options::default(),
             link: link::Options::default(),
             maintenance: MaintenanceOptions::default(),
@@ -146,7 +143,7 @@ struct Shared {
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
     audit: Audit,
-    destinations: BTreeMap<DestinationName, Directory>,
+    destinations: Destinations,
     /// Tells long maintenance to end.
     stopping: AtomicBool,
     /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.

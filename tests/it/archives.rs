@@ -7,7 +7,7 @@ use recode::codec::{self, Check, Frame, Xz};
 use recode::deflate::{Encoder, Maker, Method};
 use whit::agent::Receipt;
 use whit::agent::push::PushOptions;
-use whit::delivery::destination::Directory;
+use whit::config::Config;
 use whit::store::Planted;
 
 use crate::program::Home;
@@ -410,10 +410,11 @@ fn the_program_says_what_it_took_apart() {
 async fn archives_go_to_directories_that_link() {
     within(async {
         let world = World::start_with(|options| {
-            for destination in options.destinations.values_mut() {
-                let path = destination.path.clone();
-                *destination = Directory { reuse: whit::restore::Reuse::HardLink, ..Directory::new(path) };
-            }
+            let path = options.data.with_file_name("web");
+            let text =
+                format!("[destinations.web]\nkind = 'dir'\npath = '{}'\nreuse = 'hardlink'", path.display());
+            let config = Config::parse(text.as_bytes(), &path).expect("a configuration");
+            options.destinations = config.destinations();
         });
         let source = world.path("tree");
         for build in [0, 0, 1] {

@@ -13,8 +13,9 @@ use format::maintenance::Verified;
 use ground::faults::{Fault, Faulty};
 use protocol::wire::{Answer, Operation};
 use whit::agent::Access;
-use whit::delivery::destination::Directory;
+use whit::delivery::destination;
 use whit::proxy::{Options, Proxy};
+use whit::restore::OutsideLinks;
 
 use crate::trees::assert_same;
 use crate::world::{World, ask_as, pull_as, push_as, push_options, releases_as, web, within};
@@ -44,7 +45,8 @@ impl Old {
         assert!(copied.expect("cp").success());
         let mut options = Options::new(&folder.path().join("data"), ([127, 0, 0, 1], 0).into());
         options.store.reserve_bytes = 0;
-        options.destinations = BTreeMap::from([(web(), Directory::new(folder.path().join("web")))]);
+        let local = destination::local(folder.path().join("web"), OutsideLinks::Refuse);
+        options.destinations = BTreeMap::from([(web(), local)]);
         let proxy = Proxy::start(&options).expect("the old data is served");
         assert!(!proxy.is_first_start(), "the old keys are used");
         let text = |name: &str| fs::read_to_string(store.join(name)).expect("a token").trim().to_owned();

@@ -18,7 +18,7 @@ use whit::agent;
 use whit::agent::pull::{PullOptions, Pulled, pull_tree};
 use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Receipt, Session};
-use whit::delivery::destination::Directory;
+use whit::delivery::destination;
 use whit::net::identity::Identity;
 use whit::net::link;
 use whit::proxy::{Options, Proxy};
@@ -56,7 +56,8 @@ impl World {
     pub fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = Options::new(&folder.path().join("data"), ([127, 0, 0, 1], 0).into());
-        options.destinations = BTreeMap::from([(web(), Directory::new(folder.path().join("web")))]);
+        options.destinations =
+            BTreeMap::from([(web(), destination::local(folder.path().join("web"), OutsideLinks::Refuse))]);
         options.store.reserve_bytes = 0;
         options.drain_patience = Duration::from_secs(5);
         change(&mut options);

@@ -1,46 +1,106 @@
 //! Places for complete copies. A destination knows nothing of chunks: it shows one whole release at a time.
 //!
-//! [`Directory`] keeps releases side by side in a folder and switches a link between them.
+//! [`Destination`] is what the queue, the proxy and the command line know of them. Each kind is a private module beside
+//! this one; [`Definition`] is what a configuration says of a destination, and alone makes a kind of it.
 
+mod definition;
 mod directory;
-mod layout;
+mod error;
+mod template;
 
-pub use directory::{Delivered, Directory};
+pub use definition::{Definition, Mistake, local};
+pub use error::Error;
+pub use template::{PLACEHOLDER, Template};
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crate::restore;
-use disk::files;
-use ground::faults::{Fault, faulty};
+use crate::restore::ChunkSource;
+use format::manifest::{EntryPath, Root};
+use ground::ids::{AppName, DestinationName, ReleaseId};
+use ground::monitor::Monitor;
 
-/// Why a release could not be delivered.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file is where a folder is needed.
-    #[error("`{}` is not a folder", .0.display())]
-    NotAFolder(PathBuf),
-    /// Something else than the link is where the link goes.
-    #[error("`{}` is not a symbolic link", .0.display())]
-    NotALink(PathBuf),
-    /// A folder of whit's own that others may write to.
-    #[error("`{}` belongs to another user, or others may write to it", .0.display())]
-    NotOwn(PathBuf),
-    /// Another delivery to the same folder is under way.
-    #[error("another delivery to `{}` is under way", .0.display())]
-    Busy(PathBuf),
-    /// The release could not be rebuilt.
-    #[error(transparent)]
-    Rebuild(#[from] restore::Error),
-    /// The destination's folders could not be changed.
-    #[error(transparent)]
-    File(#[from] files::Error),
+/// Destinations by name.
+pub type Destinations = BTreeMap<DestinationName, Arc<dyn Destination>>;
+
+/// A named place that shows one whole release of an application at a time.
+///
+/// What every kind promises, and tests/it/destinations.rs tests:
+/// - **Whole releases.** A reader sees the release that was there before or the new one, at every moment and after a crash
+///   at any moment; never a part of one, nor a mixture.
+/// - **All or nothing.** A delivery that fails or is cancelled leaves what was shown, and nothing that a later delivery
+///   does not remove.
+/// - **Idempotent.** The same release delivered again is shown still. Where the place has it whole, nothing is written.
+/// - **In any order.** A release may come back: r1, r2, r1.
+/// - **Durable.** What [`Destination::deliver`] reports is there after a power failure.
+/// - **Nothing of the user's is deleted** that whit did not put there.
+/// - **One delivery at a time.** The queue makes one after another for each name; a kind that several names or processes
+///   may reach locks its place, and fails with a fault that is tried again.
+pub trait Destination: Send + Sync + Debug {
+    /// Shows the job's release in place of what was shown before.
+    ///
+    /// # Errors
+    /// Readers still see what they saw before.
+    fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error>;
+
+    /// Returns the complete copies of a release that are kept here, the best first; none where there are none, or where
+    /// the service cannot be read.
+    fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>>;
+
+    /// Names the place of an application's copies for people; without an application the place of all, with `{app}` for
+    /// the application's name. The same at every call, and without secrets.
+    fn describe(&self, app: Option<&AppName>) -> String;
+
+    /// Returns the folders of this machine that the copies lie in, so that none overlaps another or the proxy's data. A
+    /// definition gives them by the key `path`.
+    fn folders(&self) -> &[Template] {
+        &[]
+    }
 }
 
-faulty! {
-    Error passes on Rebuild, File;
-    Self::NotAFolder(path) | Self::NotALink(path) => Fault::Input,
-        format!("move `{}` away, or deliver to another folder", path.display());
-    Self::NotOwn(path) => Fault::Input,
-        format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display());
-    Self::Busy(_) => Fault::Retry;
+/// One delivery to make.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// The root of the release.
+    pub root: &'a Root,
+    /// The chunks of the release, and of earlier ones.
+    pub source: &'a dyn ChunkSource,
+    /// Gives the roots of earlier releases, whose copies may spare work.
+    pub root_of: &'a dyn Fn(&ReleaseId) -> Option<Root>,
+    /// Hears of progress, and of what people should know.
+    pub monitor: &'a dyn Monitor,
+    /// Ends the delivery soon after it becomes true.
+    pub cancelled: &'a AtomicBool,
+}
+
+impl Job<'_> {
+    /// Returns the release to deliver.
+    pub fn release(&self) -> ReleaseId {
+        self.root.release()
+    }
+}
+
+/// The result of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The complete copy's place, for people.
+    pub place: String,
+    /// Files of the release.
+    pub files: u64,
+    /// Bytes of the release.
+    pub bytes: u64,
+    /// Bytes that an earlier copy had; all of them where the release was already there.
+    pub reused_bytes: u64,
+    /// True if the release was shown before, so that nothing was done.
+    pub already: bool,
+}
+
+/// A complete copy of a release that a destination keeps. Somebody may have changed it since it was delivered.
+pub trait KeptCopy {
+    /// Returns `bytes` bytes of the artifact at `path` from `offset` on; none if the copy lacks them. Nothing is verified.
+    fn read(&self, path: &EntryPath, offset: u64, bytes: u32) -> Option<Vec<u8>>;
 }

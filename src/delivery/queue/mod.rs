@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use self::lane::{Lane, Queued};
-use crate::delivery::destination::Directory;
+use crate::delivery::destination::{Destination, Destinations};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
@@ -93,7 +93,7 @@ pub trait Courier: Send + Sync {
     fn deliver(
         &self,
         delivery: &Delivery,
-        destination: &Directory,
+        destination: &dyn Destination,
         cancelled: &AtomicBool,
     ) -> Result<DeliveryReport, (Fault, String)>;
 }
@@ -136,20 +136,20 @@ impl Deliveries {
     /// The folder cannot be read.
     pub fn start(
         folder: &Path,
-        destinations: BTreeMap<DestinationName, Directory>,
+        destinations: Destinations,
         courier: &Arc<dyn Courier>,
     ) -> Result<Self, Error> {
         files::create_folder(folder)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pending = Pending::default();
         let (mut lanes, mut workers) = (BTreeMap::new(), Vec::new());
-        for (name, directory) in destinations {
+        for (name, destination) in destinations {
             let lane = Arc::new(Lane::default());
             let (for_worker, stop, courier) = (Arc::clone(&lane), Arc::clone(&stop), Arc::clone(courier));
             let thread = std::thread::Builder::new().name(format!("whit-{name}"));
             let pending = Arc::clone(&pending);
-            let worker =
-                thread.spawn(move || work(&for_worker, &directory, courier.as_ref(), &stop, &pending));
+            let worker = thread
+                .spawn(move || work(&for_worker, destination.as_ref(), courier.as_ref(), &stop, &pending));
             workers.push(worker.on("start a worker for", folder)?);
             lanes.insert(name, lane);
         }
@@ -290,9 +290,9 @@ impl Drop for Deliveries {
 }
 
 /// A destination's worker: one delivery after another until it is told to stop.
-fn work(lane: &Lane, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool, pending: &Pending) {
+fn work(lane: &Lane, place: &dyn Destination, courier: &dyn Courier, stop: &AtomicBool, pending: &Pending) {
     while let Some(queued) = lane.next(|| stop.load(Ordering::Relaxed), WAIT_MAX) {
-        match attempt(&queued, directory, courier, stop) {
+        match attempt(&queued, place, courier, stop) {
             Attempt::Stopped => return,
             Attempt::Ended(state) => end(&queued, &state, pending),
             Attempt::Failed(fault, reason) => {
@@ -311,9 +311,9 @@ enum Attempt {
     Stopped,
 }
 
-fn attempt(queued: &Queued, directory: &Directory, courier: &dyn Courier, stop: &AtomicBool) -> Attempt {
+fn attempt(queued: &Queued, place: &dyn Destination, courier: &dyn Courier, stop: &AtomicBool) -> Attempt {
     queued.tell(&DeliveryState::Running);
-    match courier.deliver(&queued.delivery, directory, stop) {
+    match courier.deliver(&queued.delivery, place, stop) {
         Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
         Err(_) if stop.load(Ordering::Relaxed) => Attempt::Stopped,
         Err((fault, reason)) => {

@@ -76,7 +76,7 @@ pub struct Previous<'a> {
 
 /// How a file that an earlier copy holds is used again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 pub enum Reuse {
     /// By a reflink where the file system can, else by a copy: both releases are independent.
     #[default]

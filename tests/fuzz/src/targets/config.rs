@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use whit::config::{Config, DestinationConfig};
+use whit::config::Config;
+use whit::delivery::destination::Template;
 
 pub fn run(bytes: &[u8]) {
     match Config::parse(bytes, Path::new("whit.toml")) {
         Ok(config) => {
-            let absolute = |DestinationConfig::Dir { path, .. }: &DestinationConfig| path.is_absolute();
-            assert!(config.destinations.values().all(absolute));
-            assert_eq!(config.directories().len(), config.destinations.len());
+            let absolute = |folder: &Template| folder.as_path().is_absolute();
+            assert!(config.destinations().values().all(|place| place.folders().iter().all(absolute)));
+            assert_eq!(config.destinations().len(), config.destinations.len());
             drop(config.maintenance());
         }
         Err(error) => drop(error.to_string()),

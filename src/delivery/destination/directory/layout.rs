@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use super::Error;
+use crate::delivery::destination::Error;
 use disk::crash_points;
 use disk::files::{self, Lock, OnPath};
 use ground::ids::ReleaseId;
@@ -196,7 +196,7 @@ pub(super) fn current(path: &Path) -> Result<Option<Slot>, Error> {
     Ok(target.strip_prefix("releases").ok().and_then(Path::to_str).and_then(Slot::parse))
 }
 
-/// Whether there is a link, and nothing else in its place.
+/// Returns true if there is a link, and fails if something else is in its place.
 fn check_link(path: &Path) -> Result<bool, Error> {
     let link = path.join("current");
     match fs::symlink_metadata(&link) {
