@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Key;
-use super::scan::Spool;
-use crate::agent::push::encode::encoder::read;
+use super::scan::{LastOpened, Spool};
 use crate::restore::ChunkReader;
 use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
@@ -73,7 +72,7 @@ impl ChunkCache {
             return;
         }
         let mut left = bytes_max;
-        let (mut open, mut plain) = (None, Vec::new());
+        let (mut last, mut plain) = (LastOpened::default(), Vec::new());
         for place in 0..segments {
             let Ok(located) = spool.chunks(place) else { return };
             let mut chunks = Vec::new();
@@ -81,7 +80,7 @@ impl ChunkCache {
             for located in located.into_iter().filter(|located| !self.has(&located.chunk)) {
                 let begin = plain.len();
                 let bytes = u64::from(located.chunk.bytes);
-                if bytes > left || read(&located, &mut open, &mut plain).is_err() {
+                if bytes > left || located.read_verified(&mut last, &mut plain).is_err() {
                     plain.truncate(begin);
                     continue;
                 }

@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::encode::batcher::{DeltaReference, Match};
-use super::encode::encoder;
 use super::encode::relinked::{ExecutableReference, OlderExecutable, is_executable};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::memory::Memory;
-use crate::agent::scan::{Body, Holder, Located, Spool};
+use crate::agent::scan::{Body, Holder, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::compression::{self, LEVEL_FAST};
 use delta::similar::Rule;
@@ -167,9 +166,10 @@ impl Base {
         if new.first().is_some_and(|located| is_executable(&located.body())) {
             return true;
         }
-        let (mut reader, mut old, mut sample, mut open) = (keep.reader(), Vec::new(), Vec::new(), None);
+        let (mut reader, mut last) = (keep.reader(), LastOpened::default());
+        let (mut old, mut sample) = (Vec::new(), Vec::new());
         for located in new {
-            if sample.len() < SAMPLE_BYTES && encoder::read(located, &mut open, &mut sample).is_err() {
+            if sample.len() < SAMPLE_BYTES && located.read_verified(&mut last, &mut sample).is_err() {
                 return true;
             }
         }

@@ -2,9 +2,8 @@
 
 use serde_bytes::ByteArray;
 
-use super::encode::encoder;
 use crate::agent::Result;
-use crate::agent::scan::Spool;
+use crate::agent::scan::{LastOpened, Spool};
 use protocol::wire::{Challenge, Possession};
 
 /// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
@@ -16,13 +15,13 @@ use protocol::wire::{Challenge, Possession};
 pub fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
     let mut marks = challenge.marks.iter();
     let mut possession = Possession::new(&challenge.nonce);
-    let (mut open, mut plain, mut references) = (None, Vec::new(), 0);
+    let (mut last, mut plain, mut references) = (LastOpened::default(), Vec::new(), 0);
     for segment in segments {
         for located in spool.chunks(*segment)? {
             references += 1;
             if marks.next() == Some(true) {
                 plain.clear();
-                encoder::read(&located, &mut open, &mut plain)?;
+                located.read_verified(&mut last, &mut plain)?;
                 possession.add(&plain);
             }
         }

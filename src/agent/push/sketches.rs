@@ -1,8 +1,7 @@
 //! Sketches chunks that the proxy knows nothing like by their places and names.
 
-use super::encode::encoder;
 use crate::agent::Result;
-use crate::agent::scan::{Body, Located, Spool};
+use crate::agent::scan::{Body, LastOpened, Located, Spool};
 use delta::similar::Sketch;
 use ground::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 use protocol::push::Chunks;
@@ -54,11 +53,11 @@ impl Sketcher {
         if bytes < BYTES_MIN {
             return Ok(None);
         }
-        let (mut open, mut plain) = (None, Vec::new());
+        let (mut last, mut plain) = (LastOpened::default(), Vec::new());
         let sketch = |located: Option<Located>| {
             plain.clear();
             // Whatever is wrong with it is said when it is sent.
-            encoder::read(&located?, &mut open, &mut plain).ok()?;
+            located?.read_verified(&mut last, &mut plain).ok()?;
             Sketch::of(&plain)
         };
         let sketches: Vec<Option<Sketch>> = missing.into_iter().map(sketch).collect();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
 use super::Listed;
+use super::entries::mode_of;
 use super::hasher::Pool;
-use super::walk::mode_of;
 use crate::agent::memory::{Recall, Stat};
 use format::manifest::{EntryPath, Item};
 use format::recipe::Recipe;

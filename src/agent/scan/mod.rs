@@ -6,9 +6,11 @@
 //! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
 mod dropped;
+mod entries;
 mod error;
 mod hasher;
 mod lister;
+mod located;
 mod names;
 mod refused;
 mod selection;
@@ -21,9 +23,10 @@ mod walk;
 
 pub use dropped::{Dropped, DroppedKind};
 pub use error::Error;
+pub use located::{Body, Holder, LastOpened, Located};
 pub use refused::RefusedLinks;
 pub use selection::{Links, Patterns, Selection};
-pub use spool::{Body, Holder, Located, Spool};
+pub use spool::Spool;
 pub use unpack::{Archives, Streams};
 
 use std::os::unix::ffi::OsStrExt;

@@ -6,19 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Error;
+use super::entries::{FileId, below, child, examine, id_of, names_in};
 use super::selection::Patterns;
-use super::walk::{below, child, examine, names_in};
+
 use format::manifest::EntryPath;
 use ground::limits::LINKS_MAX;
 use ground::monitor::Silent;
-
-/// Identifies a file, whatever its name.
-pub(super) type FileId = (u64, u64);
-
-/// Returns the file's identity.
-pub(super) fn id_of(metadata: &Metadata) -> FileId {
-    (metadata.dev(), metadata.ino())
-}
 
 /// The files that have several names in a tree. Memory: one path for each file with several names anywhere.
 #[derive(Debug, Default)]

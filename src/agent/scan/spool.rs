@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::unpack::{Streams, UnpackedArchive};
+use super::located::{Holder, Located};
+use super::unpack::UnpackedArchive;
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
 use format::manifest::{self, EntryPath, Item};
@@ -39,55 +39,6 @@ struct Written {
 
 /// The file that a segment's first chunks belong to, and the offset of the first, where it begins inside a file.
 type Context = Option<(EntryPath, u64)>;
-
-/// A chunk and where it can be read again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located {
-    /// The file on this machine that the chunk is of.
-    pub path: Arc<Path>,
-    /// What holds the chunk.
-    pub holder: Holder,
-    /// Where in that the file lies, or the member of an archive, that the chunk is of; a file ends at `u64::MAX`.
-    pub body: Range<u64>,
-    /// Where the chunk begins in the holder.
-    pub offset: u64,
-    /// The chunk.
-    pub chunk: ChunkRef,
-}
-
-/// What stands for itself: a file, or a member of an archive that was unpacked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Body {
-    /// The file on this machine.
-    pub path: Arc<Path>,
-    /// What holds it.
-    pub holder: Holder,
-    /// Where in that it lies; a file ends at `u64::MAX`.
-    pub place: Range<u64>,
-}
-
-impl Located {
-    /// What the chunk is of.
-    pub fn body(&self) -> Body {
-        Body { path: Arc::clone(&self.path), holder: self.holder.clone(), place: self.body.clone() }
-    }
-
-    /// Whether the chunk is of that.
-    pub fn is_of(&self, body: &Body) -> bool {
-        self.body == body.place && self.holder == body.holder && self.path == body.path
-    }
-}
-
-/// What holds a chunk.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Holder {
-    /// The file itself.
-    File,
-    /// What the file was unpacked to.
-    Streams(Streams),
-    /// Nothing yet: an archive that would have to be unpacked again.
-    Unread,
-}
 
 /// Where the chunks of one file can be read.
 struct Source<'a> {

@@ -1,20 +1,21 @@
 //! Lists what is to be pushed, in the manifest's order.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::dropped::{Dropped, DroppedKind, Losses};
+use super::entries::{FileId, below, child, examine, id_of, mode_of, names_in};
 use super::lister::{Lister, Unheard};
-use super::names::{self, FileId, Name, Names, id_of};
+use super::names::{self, Name, Names};
 use super::selection::Patterns;
 use super::{Error, Links, RefusedLinks, Selection, path_below};
 use disk::files::OnPath;
-use format::manifest::{EntryPath, FOLDER_MODE, Item, Leads, MODE_MASK, Shape, leads, wound_through};
+use format::manifest::{EntryPath, FOLDER_MODE, Item, Leads, Shape, leads, wound_through};
 
 /// Bounds the entries found by following links, so that a link to `/` ends.
 const FOLLOWED_ENTRIES_MAX: u64 = 1_000_000;
@@ -321,37 +322,4 @@ fn would_be_pushed(top: &Top, selection: &Selection, place: &Path) -> Result<boo
         }
     }
     Ok(true)
-}
-
-/// The names in a folder, in the manifest's order.
-pub(super) fn names_in(place: &Path) -> Result<Vec<OsString>, Error> {
-    let listed = match fs::read_dir(place) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Vanished(place.to_owned())),
-        result => result.on("list", place)?,
-    };
-    let names: Result<Vec<OsString>, _> = listed.map(|entry| entry.map(|entry| entry.file_name())).collect();
-    let mut names = names.on("list", place)?;
-    names.sort();
-    Ok(names)
-}
-
-pub(super) fn examine(place: &Path) -> Result<Metadata, Error> {
-    match fs::symlink_metadata(place) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Vanished(place.to_owned())),
-        result => Ok(result.on("examine", place)?),
-    }
-}
-
-pub(super) fn child(folder: Option<&EntryPath>, name: &OsStr) -> Result<EntryPath, Error> {
-    let mut path = folder.map(|folder| [folder.as_bytes(), b"/"].concat()).unwrap_or_default();
-    path.extend_from_slice(name.as_bytes());
-    Ok(EntryPath::new(path)?)
-}
-
-pub(super) fn below(path: Option<&EntryPath>) -> &Path {
-    Path::new(OsStr::from_bytes(path.map_or(&[], EntryPath::as_bytes)))
-}
-
-pub(super) fn mode_of(kind: &Metadata) -> u16 {
-    u16::try_from(kind.permissions().mode() & u32::from(MODE_MASK)).expect("nine bits fit")
 }

@@ -1,23 +1,18 @@
 //! Compresses a batch: as a frame, as a parcel, or against older content that it resembles.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use super::batcher::{Batch, DeltaReference, Match};
+use super::density::{is_dense, is_dense_within, is_like};
 use super::explain::{self, Explained};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::link_speed::Encoding;
-use crate::agent::scan::{Error, Holder, Located};
+use crate::agent::scan::{Error, LastOpened};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
 use delta::rsync::{Matcher, Signature};
-use disk::files::{self, OnPath};
 use format::recipe::ChunkRef;
-use ground::ids::ChunkId;
 use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::{self, Basis, Parcel, Section};
@@ -63,7 +58,7 @@ pub struct Encoder<'a> {
     pub keep: Option<&'a ChunkCache>,
     pub kept: Option<CacheReader>,
     compressor: Option<(i32, Compressor)>,
-    open: Option<(Arc<Path>, File)>,
+    last: LastOpened,
     plain: Vec<u8>,
     pub explain: bool,
     pub budget: &'a PatchBudget,
@@ -112,7 +107,7 @@ impl<'a> Encoder<'a> {
     /// Starts; what is encoded is added to `keep`.
     pub fn new(keep: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
         let kept = keep.map(ChunkCache::reader);
-        Self { keep, kept, compressor: None, open: None, plain: Vec::new(), explain, budget }
+        Self { keep, kept, compressor: None, last: LastOpened::default(), plain: Vec::new(), explain, budget }
     }
 
     /// Reads, verifies and compresses a batch.
@@ -122,7 +117,7 @@ impl<'a> Encoder<'a> {
     pub fn encode(&mut self, batch: Batch) -> Result<EncodedBatch, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        batch.chunks.iter().try_for_each(|located| read(located, &mut self.open, &mut plain))?;
+        batch.chunks.iter().try_for_each(|located| located.read_verified(&mut self.last, &mut plain))?;
         let lengths: Vec<u32> = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
         let mut explained =
             if self.explain { explain::of_unit(&batch, &plain, self.kept.as_mut()) } else { Vec::new() };
@@ -254,91 +249,4 @@ fn level_against(bytes: usize, level: i32) -> i32 {
 fn encoded(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Encoded {
     let payload_bytes = u32::try_from(payload.len()).expect("a parcel is some MiB");
     Encoded::Parcel(Parcel { lengths, basis, codec, payload_bytes }, payload)
-}
-
-/// Whether samples of the bytes do not shrink: compressed or encrypted content, on which high levels
-/// would spend seconds for nothing.
-pub fn is_dense(plain: &[u8]) -> bool {
-    is_dense_within(plain, 0)
-}
-
-/// Whether content is dense if its sample may shrink by `slack` percent.
-fn is_dense_within(plain: &[u8], slack: usize) -> bool {
-    const SAMPLE: usize = 16 * 1024;
-    if plain.len() < 8 * SAMPLE {
-        return false;
-    }
-    let mut compressor = Compressor::new(compression::LEVEL_FAST);
-    plain.chunks(plain.len() / 8).all(|part| {
-        let part = &part[..SAMPLE.min(part.len())];
-        let (codec, payload) = compressor.compress(part);
-        codec == Codec::Raw || payload.len() * 100 >= part.len() * (100 - slack)
-    })
-}
-
-/// Whether a sample from the middle of dense bytes is found in others.
-fn is_like(plain: &[u8], others: &[u8]) -> bool {
-    const SAMPLE: usize = 256 * 1024;
-    let begin = plain.len().saturating_sub(SAMPLE) / 2;
-    let sample = &plain[begin..plain.len().min(begin + SAMPLE)];
-    compression::compress_against(others, sample, compression::LEVEL_FAST).len() < sample.len() / 100 * 98
-}
-
-/// Appends a chunk's bytes, which must still be what they were.
-pub fn read(
-    located: &Located,
-    open: &mut Option<(Arc<Path>, File)>,
-    plain: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let path = &located.path;
-    let file = match (&located.holder, open) {
-        (Holder::Unread, _) => return Err(Error::Unread(path.to_path_buf())),
-        (Holder::Streams(streams), _) => streams.file(),
-        (Holder::File, Some((opened, file))) if opened == path => file,
-        (Holder::File, open) => {
-            let file = match File::open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(Error::Vanished(path.to_path_buf()));
-                }
-                result => result.on("open", path)?,
-            };
-            &open.insert((Arc::clone(path), file)).1
-        }
-    };
-    let begin = plain.len();
-    plain.resize(begin + located.chunk.bytes as usize, 0);
-    match file.read_exact_at(&mut plain[begin..], located.offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(Error::Changed(path.to_path_buf()));
-        }
-        Err(source) => {
-            return Err(files::Error { action: "read", path: path.to_path_buf(), source }.into());
-        }
-        Ok(()) => {}
-    }
-    if ChunkId::of(&plain[begin..]) != located.chunk.id {
-        return Err(Error::Changed(path.to_path_buf()));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn noise(length: usize, seed: u8) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn dense_bytes_are_like_what_they_were_only_where_they_share_something() {
-        let old = noise(1 << 20, 1);
-        let mut new = old.clone();
-        new.iter_mut().step_by(8_000).for_each(|byte| *byte ^= 1);
-        assert!(is_dense(&new) && is_dense_within(&new, SLACK));
-        assert!(is_like(&new, &old), "edited here and there");
-        assert!(!is_like(&noise(1 << 20, 2), &old), "made anew");
-    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 
 use super::batcher::{Batch, DeltaReference};
-use super::encoder::is_dense;
+use super::density::is_dense;
 use crate::agent::chunk_cache::CacheReader;
 use crate::agent::scan::{Holder, Located};
 use delta::compression::{self, LEVEL_DEFAULT};

@@ -1,19 +1,16 @@
 //! Tells executables by the functions that changed, where that is shorter (docs/EXECUTABLES.md).
 
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use super::batcher::{Batch, Batcher, Match};
 use super::encoder::{Encoded, EncodedBatch, Encoder, PatchBudget};
 use super::explain::{Explained, Reason};
 use crate::agent::link_speed::{Encoding, LinkSpeed, SLOW_LEVEL};
-use crate::agent::scan::{Body, Error, Holder, Located};
+use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
 use delta::relink::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
-use disk::files::{self, OnPath};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{
@@ -38,7 +35,7 @@ const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Whether a file, or a member of an archive, looks like an executable of a size for which it is worth looking closer.
 pub fn is_executable(body: &Body) -> bool {
     let looks = || {
-        let Some((file, place)) = open(body).ok().flatten() else { return Ok(false) };
+        let Some((file, place)) = body.open().ok().flatten() else { return Ok(false) };
         if !(EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start)) {
             return Ok(false);
         }
@@ -52,7 +49,7 @@ pub fn is_executable(body: &Body) -> bool {
 /// The records of an executable, where it is one that is understood and has functions to speak of: one that unpacks
 /// itself has none.
 pub fn records_of(body: &Body) -> Option<Records> {
-    let parts = normalise_basis(read_whole(body).ok()??)?;
+    let parts = normalise_basis(body.read(EXECUTABLE_BYTES_MAX).ok()??)?;
     let functions = parts.function_ends.last().copied().unwrap_or(0);
     (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))
 }
@@ -355,44 +352,9 @@ fn place(located: &Located) -> usize {
     usize::try_from(located.offset - located.body.start).expect("an executable is below 4 GiB")
 }
 
-/// A file, and where in it an executable lies.
-type Opened = (Arc<File>, Range<u64>);
-
-/// What holds an executable; none for an archive that was not read.
-fn open(body: &Body) -> Result<Option<Opened>, Error> {
-    let path = &body.path;
-    match &body.holder {
-        Holder::Unread => Ok(None),
-        Holder::Streams(streams) => Ok(Some((streams.shared(), body.place.clone()))),
-        Holder::File => {
-            let file = match File::open(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(Error::Vanished(path.to_path_buf()));
-                }
-                result => result.on("open", path)?,
-            };
-            let length = file.metadata().on("read", path)?.len();
-            Ok(Some((Arc::new(file), 0..length)))
-        }
-    }
-}
-
-/// Reads an executable whole; none where it is too large.
-fn read_whole(body: &Body) -> Result<Option<Vec<u8>>, Error> {
-    let Some((file, place)) = open(body)? else { return Ok(None) };
-    let length = usize::try_from(place.end - place.start).ok();
-    let Some(length) = length.filter(|length| *length <= EXECUTABLE_BYTES_MAX) else { return Ok(None) };
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, place.start).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Changed(body.path.to_path_buf()),
-        _ => files::Error { action: "read", path: body.path.to_path_buf(), source }.into(),
-    })?;
-    Ok(Some(bytes))
-}
-
 /// Reads an executable whole; its missing chunks must still be what they were. None where it has become too large.
 fn read_verified(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
-    let Some(bytes) = read_whole(executable.body())? else { return Ok(None) };
+    let Some(bytes) = executable.body().read(EXECUTABLE_BYTES_MAX)? else { return Ok(None) };
     for located in &executable.chunks {
         let begin = place(located);
         let chunk = bytes.get(begin..begin + located.chunk.bytes as usize);
