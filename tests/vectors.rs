@@ -18,8 +18,8 @@ use delta::relink::{
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
 use format::manifest::{
-    Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, Shape, Thin, decode_node,
-    decode_segment, shorten,
+    Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, SegmentIndex, Shape, Thin,
+    decode_node, decode_segment, shorten,
 };
 use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
 use format::recipe::{ChunkRef, Container, Recipe};
@@ -367,7 +367,7 @@ fn open() -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: 1,
-        manifest: ManifestForm::Short(pack_short_names([segment.node.id.prefix()].into_iter())),
+        manifest: ManifestForm::Short(pack_short_names([segment.node.name()].into_iter())),
         dry_run: false,
     }
 }
@@ -501,7 +501,7 @@ fn proxy_info() -> ProxyInfo {
 #[test]
 fn the_protocol_is_as_its_document_says() {
     let (segment, root) = manifest();
-    let short = pack_short_names([segment.node.id.prefix()].into_iter());
+    let short = pack_short_names([segment.node.name()].into_iter());
     let marks = |marks: &[bool]| marks.iter().copied().collect::<Marks>();
     let nine = marks(&[true, false, false, false, false, false, false, false, true]);
     let refusal = Refusal {
@@ -525,12 +525,13 @@ fn the_protocol_is_as_its_document_says() {
     let thin = shorten(&segment.bytes).expect("a segment");
     let read = Thin::decode(&thin).expect("just made");
     assert_eq!(read.fill(CONTENT.map(chunk)).as_ref(), Ok(&segment.bytes), "it becomes what it was");
-    let span = Span { segment: 0, first: 1, count: 1 };
+    let span = Span { segment: SegmentIndex::new(0), first: 1, count: 1 };
     let (section, signed) = delta_of_a_region();
     let payload_bytes = u32::try_from(CONTENT.concat().len()).expect("short");
     let cuts = vec![Cut { skipped: 100, chunks: 1 }, Cut { skipped: 0, chunks: 1 }];
     let (names, answer) = offer_and_answer();
-    let offer = RecordQuery { file: 0, segment: 0, first: 1, chunks: 2, names, complete: true };
+    let offer =
+        RecordQuery { file: 0, segment: SegmentIndex::new(0), first: 1, chunks: 2, names, complete: true };
     let parcel = |basis| Parcel { lengths: vec![12, 27], basis, codec: Codec::Raw, payload_bytes };
     let mut messages = BTreeMap::from([
         ("request-identify", message(&request)),
@@ -584,7 +585,10 @@ fn the_protocol_is_as_its_document_says() {
         ("push-reply-done", message(&PushReply::Done)),
         ("push-reply-refused", message(&PushReply::Refused(refusal))),
         ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
-        ("pull-want-chunks", message(&PullRequest::WantChunks { first: 0, count: 1, marks: second })),
+        (
+            "pull-want-chunks",
+            message(&PullRequest::WantChunks { first: SegmentIndex::new(0), count: 1, marks: second }),
+        ),
         ("pull-reply-release", message(&release)),
         ("pull-want-executables", message(&PullRequest::WantExecutables)),
         ("pull-reply-executables", message(&PullReply::Executables(1))),

@@ -14,6 +14,7 @@ use crate::restore::ChunkReader;
 use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, Lock};
+use format::manifest::SegmentIndex;
 use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
@@ -27,7 +28,7 @@ const DEAD_FACTOR: u64 = 3;
 const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Segments by which it is judged whether a release is kept.
-const SEGMENTS_LOOKED_AT: u32 = 64;
+const SEGMENTS_LOOKED_AT: usize = 64;
 
 /// The kept content of one application, open. One process has it at a time.
 #[derive(Debug)]
@@ -61,11 +62,11 @@ impl ChunkCache {
 
     /// Adds the chunks of a release that are not kept, where a look at some shows that there are: as far as they
     /// can be read and all of them are at most `bytes_max`.
-    pub fn fill(&self, spool: &Spool, segments: u32, bytes_max: u64) {
+    pub fn fill(&self, spool: &Spool, segments: usize, bytes_max: u64) {
         let step = (segments / SEGMENTS_LOOKED_AT).max(1);
-        let mut some = (0..segments).step_by(usize::try_from(step).expect("32 bits"));
-        let lacks = some.any(|place| {
-            let located = spool.chunks(place).unwrap_or_default();
+        let mut some = SegmentIndex::range(0..segments).step_by(step);
+        let lacks = some.any(|index| {
+            let located = spool.chunks(index).unwrap_or_default();
             located.first().into_iter().chain(located.last()).any(|located| !self.has(&located.chunk))
         });
         if !lacks {
@@ -73,8 +74,8 @@ impl ChunkCache {
         }
         let mut left = bytes_max;
         let (mut last, mut plain) = (LastOpened::default(), Vec::new());
-        for place in 0..segments {
-            let Ok(located) = spool.chunks(place) else { return };
+        for index in SegmentIndex::range(0..segments) {
+            let Ok(located) = spool.chunks(index) else { return };
             let mut chunks = Vec::new();
             plain.clear();
             for located in located.into_iter().filter(|located| !self.has(&located.chunk)) {

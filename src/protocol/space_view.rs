@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::wire::{Open, Refusal};
 use delta::similar::Sketch;
-use format::manifest::{EntryPath, NodeRef, Reference, Root};
+use format::manifest::{EntryPath, NodeRef, Reference, Root, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
@@ -38,7 +38,7 @@ pub trait SpaceView {
     ///
     /// # Errors
     /// The space cannot be read.
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal>;
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal>;
 
     /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
     /// stored.

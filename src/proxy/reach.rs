@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::restore::ChunkReader;
-use format::manifest::{self, NodeRef};
+use format::manifest::{self, NodeRef, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{AppName, ChunkId};
 use ground::limits::READABLE_CHUNKS_MAX;
@@ -41,7 +41,7 @@ impl Reach {
 #[derive(Debug, Default)]
 pub struct Readable {
     /// Segments by the beginnings of their names.
-    nodes: HashMap<u64, NodeRef>,
+    nodes: HashMap<SegmentName, NodeRef>,
     /// Segments whose chunks are not read yet.
     unread: Vec<NodeRef>,
     chunks: HashSet<ChunkId>,
@@ -51,7 +51,7 @@ impl Readable {
     /// Adds a release's segments.
     pub fn add(&mut self, segments: &[NodeRef]) {
         for node in segments {
-            if self.nodes.insert(node.id.prefix(), *node) != Some(*node) {
+            if self.nodes.insert(node.name(), *node) != Some(*node) {
                 self.unread.push(*node);
             }
         }
@@ -63,7 +63,7 @@ impl Readable {
     }
 
     /// Returns the segment whose name begins so.
-    pub fn segment(&self, name: u64) -> Option<NodeRef> {
+    pub fn segment(&self, name: SegmentName) -> Option<NodeRef> {
         self.nodes.get(&name).copied()
     }
 
@@ -71,9 +71,7 @@ impl Readable {
     pub fn has(&mut self, chunk: &ChunkRef, reader: &mut impl ChunkReader) -> bool {
         for node in std::mem::take(&mut self.unread) {
             let mut bytes = Vec::new();
-            if self.chunks.len() < READABLE_CHUNKS_MAX
-                && reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).is_ok()
-            {
+            if self.chunks.len() < READABLE_CHUNKS_MAX && reader.read(&node.into(), &mut bytes).is_ok() {
                 let chunks = manifest::segment_chunks(&bytes).unwrap_or_default();
                 self.chunks.extend(chunks.into_iter().map(|chunk| chunk.id));
             }

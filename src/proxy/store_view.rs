@@ -16,7 +16,7 @@ use crate::store::{Found, Lease, Planted, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use disk::crash_points;
-use format::manifest::{self, EntryPath, NodeRef, Reference, Root, Totals};
+use format::manifest::{self, EntryPath, NodeRef, Reference, Root, SegmentName, Totals};
 use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
@@ -119,11 +119,12 @@ impl StoreView {
 
     /// Whether a segment that the store has lists only chunks that it has too.
     fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<&Store>) -> Result<bool, Refusal> {
-        if !self.has(&ChunkRef { id: node.id, bytes: node.bytes })? {
+        let stored = ChunkRef::from(*node);
+        if !self.has(&stored)? {
             return Ok(false);
         }
         let mut bytes = Vec::new();
-        if reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).is_err() {
+        if reader.read(&stored, &mut bytes).is_err() {
             return Ok(false);
         }
         // A chunk of content may happen to have that name; it is then no segment.
@@ -302,7 +303,7 @@ impl SpaceView for StoreView {
         Ok(recent)
     }
 
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         if !self.reach.is_whole() {
             // A segment tells what its chunks are.
             self.recent()?;

@@ -122,7 +122,7 @@ fn read_part(reader: &mut dyn ChunkReader, part: NodeRef, buffer: &mut Vec<u8>) 
         return Err(manifest::Error::Malformed { part: "node", id: part.id, offset }.into());
     }
     buffer.clear();
-    read_chunk(reader, &ChunkRef { id: part.id, bytes: part.bytes }, buffer)
+    read_chunk(reader, &part.into(), buffer)
 }
 
 /// Finds the segments below a root, one node of each level at a time.

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use super::Store;
 use crate::restore::{ChunkReader, SourceError};
 use format::manifest::{self, NodeRef, Root};
-use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
 
 /// The names of all live chunks: 8 bytes each. A dead chunk that shares its name with a live one stays.
@@ -108,7 +107,7 @@ impl Marking<'_> {
         reader: &mut super::StoreReader<&super::Store>,
     ) -> Result<(), SourceError> {
         let mut bytes = Vec::new();
-        reader.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes)?;
+        reader.read(&(*node).into(), &mut bytes)?;
         let damaged = |error: manifest::Error| SourceError::Damaged { id: node.id, place: error.to_string() };
         if depth > 0 {
             let children = manifest::decode_node(&bytes).map_err(damaged)?;

@@ -62,7 +62,7 @@ use std::time::Instant;
 
 use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SourceError};
 use disk::files;
-use format::manifest::{NodeRef, Root};
+use format::manifest::{NodeRef, Root, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
@@ -238,7 +238,7 @@ impl Store {
     ///
     /// # Errors
     /// The index is damaged.
-    pub fn find_name(&self, name: u64) -> Result<Option<NodeRef>> {
+    pub fn find_name(&self, name: SegmentName) -> Result<Option<NodeRef>> {
         let is_there = |(_, place): &(ChunkId, Place)| self.shared.packs.by_number(place.pack).is_some();
         let found = self.shared.recent.moves.look(|| match self.shared.recent.find_name(name) {
             Some(found) => Ok(Some(found).filter(is_there)),

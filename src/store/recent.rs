@@ -8,6 +8,7 @@ use std::sync::{Mutex, RwLock};
 
 use super::moves::Moves;
 use super::place::Place;
+use format::manifest::SegmentName;
 use ground::ids::{ChunkId, ShortId};
 use ground::poison::Unpoisoned as _;
 
@@ -28,12 +29,12 @@ impl Recent {
     }
 
     /// Returns the first chunk whose id begins with the 8 bytes of `name`.
-    pub fn find_name(&self, name: u64) -> Option<(ChunkId, Place)> {
+    pub fn find_name(&self, name: SegmentName) -> Option<(ChunkId, Place)> {
         let mut low = [0; 32];
-        low[..8].copy_from_slice(&name.to_le_bytes());
+        low[..8].copy_from_slice(&name.get().to_le_bytes());
         let chunks = self.chunks.read().unpoisoned();
         let (id, place) = chunks.range(ChunkId::from_bytes(low)..).next()?;
-        (id.prefix() == name).then_some((*id, *place))
+        (id.prefix() == name.get()).then_some((*id, *place))
     }
 
     /// Returns the first chunk whose id begins so.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format::chunking::Profile;
-use format::manifest::{Outline, Root, Totals, segment_chunks, shorten};
+use format::manifest::{Outline, Root, SegmentIndex, Totals, segment_chunks, shorten};
 use format::record::{Cost, Record};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, Label, ReleaseId};
@@ -84,11 +84,13 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
 
 /// All segments' names, in full.
 fn full(scan: &Scan) -> ManifestForm {
-    ManifestForm::Full(pack_names(scan.segments.iter().map(|segment| segment.id.prefix())))
+    ManifestForm::Full(pack_names(scan.segments.iter().map(|segment| segment.name())))
 }
 
 fn parts(scan: &Scan) -> Vec<Vec<u8>> {
-    (0..).take(scan.segments.len()).map(|place| scan.spool.segment(place).expect("a segment")).collect()
+    SegmentIndex::range(0..scan.segments.len())
+        .map(|index| scan.spool.segment(index).expect("a segment"))
+        .collect()
 }
 
 /// A token for one application alone.
@@ -125,7 +127,7 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
         some_files(&other, 2);
         let other = scanned(&other);
         let short = |scan: &Scan| {
-            ManifestForm::Short(pack_short_names(scan.segments.iter().map(|segment| segment.id.prefix())))
+            ManifestForm::Short(pack_short_names(scan.segments.iter().map(|segment| segment.name())))
         };
         let based = |scan: &Scan| {
             let outline = Outline::between(&scan.segments, &scan.segments).expect("an outline");
@@ -182,7 +184,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
             let mut bytes = parts(&secret);
             if !is_full {
                 assert!(matches!(talk.hear().await, PushReply::WantNames));
-                let names = secret.segments.iter().map(|segment| segment.id.prefix());
+                let names = secret.segments.iter().map(|segment| segment.name());
                 talk.say(FromAgent::Names(pack_short_names(names))).await;
                 bytes = bytes.iter().map(|bytes| shorten(bytes).expect("a segment")).collect();
             }
@@ -210,8 +212,8 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
         let scan = scanned(&mine);
         let mut talk = Talk::begin(&eve, &Operation::Push(opening("mine", &scan, full(&scan)))).await;
         let own: Vec<Vec<u8>> = {
-            let located =
-                (0..).take(scan.segments.len()).flat_map(|at| scan.spool.chunks(at).expect("chunks"));
+            let located = SegmentIndex::range(0..scan.segments.len())
+                .flat_map(|index| scan.spool.chunks(index).expect("chunks"));
             let own = located.filter(|located| located.path.ends_with("own"));
             let bytes = fs::read(mine.join("own")).expect("a file");
             own.map(|located| {

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use delta::similar::{SKETCH_BYTES, Sketch};
 use format::manifest::{
-    Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, Shape, Thin, decode_node, decode_segment,
-    shorten,
+    Builder, EntryPath, Item, NodeRef, Profile, Reader, Root, SegmentIndex, Shape, Thin, decode_node,
+    decode_segment, shorten,
 };
 use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId, Scanner};
 use format::recipe::{ChunkRef, Container, Recipe};
@@ -209,7 +209,11 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         FromAgent::Names(vec![1; 16]),
         FromAgent::Segments(SegmentBatch::new(&[vec![1; 40]], Some(b"base"), marks.clone())),
         FromAgent::Parcel(parcel(Basis::None)),
-        FromAgent::Parcel(parcel(Basis::Prefix(vec![Span { segment: 1, first: 2, count: 300 }]))),
+        FromAgent::Parcel(parcel(Basis::Prefix(vec![Span {
+            segment: SegmentIndex::new(1),
+            first: 2,
+            count: 300,
+        }]))),
         FromAgent::Parcel(parcel(Basis::BlockSums(vec![section]))),
         FromAgent::Piece(vec![9; 30]),
         FromAgent::Sketches(Sketches::new(&[None, Some(Sketch::from_bytes([7; SKETCH_BYTES]))])),
@@ -231,7 +235,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
     ] {
         check_message(&message);
     }
-    check_message(&PullRequest::WantChunks { first: 3, count: 4, marks: marks.clone() });
+    check_message(&PullRequest::WantChunks { first: SegmentIndex::new(3), count: 4, marks: marks.clone() });
     check_message(&PullRequest::WantExecutables);
     check_message(&PullReply::Chunks(batch));
     check_message(&PullReply::Executables(3));

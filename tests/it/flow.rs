@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use format::manifest::SegmentIndex;
 use ground::faults::{Fault, Faulty};
 use ground::limits::PULL_REQUESTS_OPEN;
 use ground::monitor::{Monitor, Silent};
@@ -363,7 +364,7 @@ async fn a_push_that_only_drips_is_ended() {
     within(async {
         let world = impatient();
         let build = crate::space_view::release(&(0..200).map(|file| (file, vec![0])).collect());
-        let names = build.segments.iter().map(|segment| segment.id.prefix());
+        let names = build.segments.iter().map(|segment| segment.name());
         let told = ManifestForm::Full(protocol::wire::pack_names(names));
         let open = Open { manifest: told, ..crate::space_view::open(&build, false) };
         let (_connection, mut sender, mut receiver) = ask(&world, &Operation::Push(open)).await;
@@ -406,7 +407,8 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
                 return refusal;
             }
         };
-        let nothing = PullRequest::WantChunks { first: 0, count: 1, marks: Marks::default() };
+        let nothing =
+            PullRequest::WantChunks { first: SegmentIndex::new(0), count: 1, marks: Marks::default() };
 
         let (_connection, mut sender, mut receiver) = ask(&world, &pull).await;
         let dripping = async {
@@ -424,7 +426,8 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
         let all: Marks = std::iter::repeat_n(true, 1000).collect();
         for _ in 0..10 * PULL_REQUESTS_OPEN {
             // Of what it does not read, the proxy sends no more than the window takes.
-            let request = PullRequest::WantChunks { first: 0, count: 1, marks: all.clone() };
+            let request =
+                PullRequest::WantChunks { first: SegmentIndex::new(0), count: 1, marks: all.clone() };
             if sender.send(&request).await.is_err() {
                 break;
             }

@@ -75,7 +75,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("few"),
-        manifest: ManifestForm::Full(pack_names(segments.iter().map(|segment| segment.id.prefix()))),
+        manifest: ManifestForm::Full(pack_names(segments.iter().map(|segment| segment.name()))),
         dry_run: false,
     }
 }
@@ -403,7 +403,7 @@ async fn names_and_counts_that_lie_are_refused() {
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
         liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
-        let short = ManifestForm::Short(pack_short_names([honest.node().id.prefix()].into_iter()));
+        let short = ManifestForm::Short(pack_short_names([honest.node().name()].into_iter()));
         let mut liar = Liar::open(&world, Open { manifest: short, ..honest.open() }).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
         liar.say(FromAgent::Commit).await;

@@ -1,7 +1,9 @@
 //! Proxies that lie to whoever pulls: whatever they say, they are not believed, and the directory stays as it was.
 
 use delta::compression::Codec;
-use format::manifest::{EntryPath, Item, NodeRef, Outline, Profile, Root, Shape, Totals, shorten};
+use format::manifest::{
+    EntryPath, Item, NodeRef, Outline, Profile, Root, SegmentIndex, Shape, Totals, shorten,
+};
 use format::recipe::{ChunkRef, Recipe};
 use format::record::{Cost, Record};
 use ground::faults::Fault;
@@ -209,8 +211,10 @@ async fn executables_of_something_else_are_refused() {
             PullReply::Parcel(Parcel { lengths: vec![bytes], basis, codec: Codec::Raw, payload_bytes: 1 })
         };
         let of = |span: Span| Basis::Executable(vec![span], vec![Cut { skipped: 0, chunks: 1 }]);
-        let (first, outside) =
-            (Span { segment: 0, first: 0, count: 1 }, Span { segment: 7, first: 0, count: u32::MAX });
+        let (first, outside) = (
+            Span { segment: SegmentIndex::new(0), first: 0, count: 1 },
+            Span { segment: SegmentIndex::new(7), first: 0, count: u32::MAX },
+        );
         for lies in [
             vec![PullReply::Executables(u32::MAX)],
             vec![PullReply::Executables(1), parcel(Basis::None, 4_000), PullReply::Piece(vec![0])],
@@ -246,7 +250,7 @@ async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
             // What the agent sends next does not arrive; then it hears why.
             receiver.stop(Fault::Retry);
             let forged = Forged::of(&noise(NEW, 4_000));
-            let name = ChunkId::of(&forged.segment).prefix();
+            let name = ChunkId::of(&forged.segment).into();
             let damaged = Refusal { fault: Fault::Corrupt, text: "damaged".to_owned(), hint: None };
             let names = PullReply::Names(pack_names(std::iter::once(name)));
             for reply in [forged.release(1), names, PullReply::Refused(damaged)] {

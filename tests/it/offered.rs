@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use delta::compression::{Codec, compress_against};
 use delta::relink::{Answer, Kept, Normalised, Offer, Payload, Records, normalise};
-use format::manifest::{self, Builder, EntryPath, Item, Profile, Shape};
+use format::manifest::{self, Builder, EntryPath, Item, Profile, SegmentIndex, Shape};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
 use ground::limits::{
@@ -93,7 +93,14 @@ impl Relinked {
 
     fn offer(&self) -> RecordQuery {
         let chunks = small(self.chunks());
-        RecordQuery { file: 0, segment: 0, first: 0, chunks, names: self.names(), complete: true }
+        RecordQuery {
+            file: 0,
+            segment: SegmentIndex::new(0),
+            first: 0,
+            chunks,
+            names: self.names(),
+            complete: true,
+        }
     }
 
     fn segments(&self) -> FromAgent {
@@ -149,7 +156,7 @@ impl Relinked {
 
     /// All of the older file's chunks.
     fn spans(&self) -> Vec<Span> {
-        vec![Span { segment: 0, first: 0, count: small(self.old.content.len()) }]
+        vec![Span { segment: SegmentIndex::new(0), first: 0, count: small(self.old.content.len()) }]
     }
 
     /// A parcel of all chunks.
@@ -265,7 +272,7 @@ fn names_after_the_last_of_a_file_are_refused_whether_it_was_answered_or_not() {
     let again = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
     assert!(matches!(again, Err(Error::OutOfTurn(_))), "{again:?}");
     let (mut memory, mut proxy) = relinked.by_names();
-    let elsewhere = RecordQuery { segment: 900, ..relinked.offer() };
+    let elsewhere = RecordQuery { segment: SegmentIndex::new(900), ..relinked.offer() };
     proxy.receive(FromAgent::RecordQuery(elsewhere), &mut memory).expect("within bounds");
     let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
     assert!(!replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))), "{replies:?}");
@@ -296,8 +303,8 @@ fn an_offer_that_lies_is_not_answered_and_the_push_goes_on_without_it() {
     let mut unknown = names.clone();
     unknown[4..].iter_mut().for_each(|byte| *byte ^= 0x55);
     let cases = [
-        ("another segment", RecordQuery { segment: 7, ..honest.clone() }),
-        ("a segment behind all", RecordQuery { segment: u32::MAX, ..honest.clone() }),
+        ("another segment", RecordQuery { segment: SegmentIndex::new(7), ..honest.clone() }),
+        ("a segment behind all", RecordQuery { segment: SegmentIndex::new(u32::MAX), ..honest.clone() }),
         ("a chunk behind all", RecordQuery { first: u32::MAX, ..honest.clone() }),
         ("no chunks", RecordQuery { chunks: 0, ..honest.clone() }),
         ("more chunks than there are", RecordQuery { chunks: u32::MAX, ..honest.clone() }),
@@ -492,7 +499,11 @@ fn a_file_told_by_an_older_one_that_lies_is_refused_and_nothing_of_it_is_kept() 
     let all = relinked.spans()[0];
     let mut cases: Vec<(&str, Parcel, Vec<u8>)> = vec![
         ("no spans", with(Vec::new()), payload.clone()),
-        ("a span behind the base", with(vec![Span { segment: 900, ..all }]), payload.clone()),
+        (
+            "a span behind the base",
+            with(vec![Span { segment: SegmentIndex::new(900), ..all }]),
+            payload.clone(),
+        ),
         ("a span that ends behind it", with(vec![Span { count: all.count + 1, ..all }]), payload.clone()),
         (
             "a span that begins behind its segment",
@@ -537,7 +548,11 @@ fn little_is_not_told_by_much() {
     let changed = new.parts.iter().zip(&new.segments).filter(|(_, node)| !old.segments.contains(node));
     let changed: Vec<Vec<u8>> = changed.map(|(part, _)| part.0.clone()).collect();
     proxy.receive(FromAgent::Segments(raw_segments(&changed)), &mut memory).expect("honest");
-    let spans = vec![Span { segment: 0, first: 1, count: small(long.len().div_ceil(CHUNK_BYTES)) }];
+    let spans = vec![Span {
+        segment: SegmentIndex::new(0),
+        first: 1,
+        count: small(long.len().div_ceil(CHUNK_BYTES)),
+    }];
     let basis = Basis::Executable(spans, vec![Cut { skipped: 0, chunks: 1 }]);
     let parcel = Parcel { lengths: vec![3], basis, codec: Codec::Raw, payload_bytes: 1 };
     let result = send(&mut proxy, &mut memory, parcel, &[0]);
@@ -650,7 +665,7 @@ proptest! {
                     2 => {
                         let offer = RecordQuery {
                             file: number % 3,
-                            segment: number % 4,
+                            segment: SegmentIndex::new(number % 4),
                             first: number % 100,
                             chunks: number,
                             names: noise,

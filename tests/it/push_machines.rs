@@ -8,7 +8,7 @@ use serde_bytes::ByteArray;
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
-use format::manifest::{self, NodeRef, Root, Totals};
+use format::manifest::{self, NodeRef, Root, SegmentIndex, Totals};
 use format::recipe::ChunkRef;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{ChunkId, ReleaseId, ShortId};
@@ -213,7 +213,7 @@ impl<'a> Push<'a> {
     }
 
     fn batch(&mut self, wanted: &Segments, dice: &mut Dice) -> SegmentBatch {
-        let parts = wanted.places.iter().map(|place| &self.release.parts[*place as usize]);
+        let parts = wanted.segments.iter().map(|index| &self.release.parts[usize::from(*index)]);
         let (mut bytes, mut offered) = (Vec::new(), Vec::new());
         let known: HashSet<ChunkId> =
             self.base.iter().flat_map(|base| base.content.keys()).copied().collect();
@@ -231,8 +231,9 @@ impl<'a> Push<'a> {
                 offered.push(first && offers);
             }
         }
-        let prefix = wanted.against.as_ref().zip(self.base).map(|(places, base)| {
-            let segments = places.iter().map(|place| Ok::<_, Error>(base.parts[*place].0.clone()));
+        let prefix = wanted.against.as_ref().zip(self.base).map(|(segments, base)| {
+            let segments =
+                segments.iter().map(|index| Ok::<_, Error>(base.parts[usize::from(*index)].0.clone()));
             prefix_of(segments).expect("in memory").expect("segments")
         });
         let offered = if wanted.offer { offered.into_iter().collect() } else { Marks::default() };
@@ -240,8 +241,8 @@ impl<'a> Push<'a> {
     }
 
     /// What proves that the agent has what it is asked for.
-    fn proof(&self, segments: &[u32], challenge: &Challenge) -> ByteArray<32> {
-        let all = segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+    fn proof(&self, segments: &[SegmentIndex], challenge: &Challenge) -> ByteArray<32> {
+        let all = segments.iter().flat_map(|index| &self.release.parts[usize::from(*index)].1);
         let mut possession = Possession::new(&challenge.nonce);
         for (chunk, _) in all.zip(challenge.marks.iter()).filter(|(_, mark)| *mark) {
             possession.add(if self.bluffs { b"a guess" } else { &self.release.content[&chunk.id] });
@@ -251,7 +252,7 @@ impl<'a> Push<'a> {
 
     /// Sketches of all that nothing was signed for.
     fn sketches(&self, chunks: &Chunks) -> Sketches {
-        let all = chunks.segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+        let all = chunks.segments.iter().flat_map(|index| &self.release.parts[usize::from(*index)].1);
         let missing = all.zip(chunks.marks.iter()).filter(|(_, mark)| *mark);
         let sketch = |(at, (chunk, _)): (usize, (&ChunkRef, bool))| {
             let is_in = |signed: &BlockSums| {
@@ -265,13 +266,13 @@ impl<'a> Push<'a> {
     /// The marked chunks of some segments, as messages of any kind that fits.
     fn chunks(
         &self,
-        segments: &[u32],
+        segments: &[SegmentIndex],
         marks: &Marks,
         signed: &[BlockSums],
         is_based: bool,
         dice: &mut Dice,
     ) -> Vec<FromAgent> {
-        let all = segments.iter().flat_map(|place| &self.release.parts[*place as usize].1);
+        let all = segments.iter().flat_map(|index| &self.release.parts[usize::from(*index)].1);
         let missing: Vec<Vec<u8>> = all
             .zip(marks.iter())
             .filter(|(_, mark)| *mark)
@@ -315,7 +316,11 @@ impl<'a> Push<'a> {
             }
             prefix.extend(chunks.iter().flat_map(|chunk| &base.content[&chunk.id]));
             let number = |value: usize| u32::try_from(value).expect("few");
-            spans.push(Span { segment: number(segment), first: number(first), count: number(chunks.len()) });
+            spans.push(Span {
+                segment: SegmentIndex::of(segment),
+                first: number(first),
+                count: number(chunks.len()),
+            });
         }
         (spans, prefix)
     }
@@ -707,7 +712,9 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
     };
     let plain = missing.concat();
     let zstd = |prefix: &[u8], plain: &[u8]| compression::compress_against(prefix, plain, LEVEL_DEFAULT);
-    let span = |segment, first, count| Basis::Prefix(vec![Span { segment, first, count }]);
+    let span = |segment, first, count| {
+        Basis::Prefix(vec![Span { segment: SegmentIndex::new(segment), first, count }])
+    };
     let section = |whole, region, chunks, delta: &[u8]| {
         Basis::BlockSums(vec![Section { whole, region, chunks, delta: delta.to_vec() }])
     };
@@ -725,12 +732,12 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
         ("a patch of nothing", honest(Basis::Patch(Vec::new()), &whole), whole.clone()),
         (
             "a patch that is none",
-            honest(Basis::Patch(vec![Span { segment: 0, first: 0, count: 3 }]), &whole),
+            honest(Basis::Patch(vec![Span { segment: SegmentIndex::new(0), first: 0, count: 3 }]), &whole),
             whole.clone(),
         ),
         (
             "a patch behind the base",
-            honest(Basis::Patch(vec![Span { segment: 7, first: 0, count: 3 }]), &whole),
+            honest(Basis::Patch(vec![Span { segment: SegmentIndex::new(7), first: 0, count: 3 }]), &whole),
             whole.clone(),
         ),
         ("a region that was never signed", honest(section(0, 77, few, &[0]), &whole), whole.clone()),
@@ -771,7 +778,10 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
         ),
         (
             "too many spans",
-            honest(Basis::Prefix(vec![Span { segment: 0, first: 0, count: 1 }; 5000]), &whole),
+            honest(
+                Basis::Prefix(vec![Span { segment: SegmentIndex::new(0), first: 0, count: 1 }; 5000]),
+                &whole,
+            ),
             whole.clone(),
         ),
     ];
@@ -875,7 +885,7 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
             basis: match at % 3 {
                 0 => Basis::None,
                 1 => Basis::Prefix(vec![Span {
-                    segment: 0,
+                    segment: SegmentIndex::new(0),
                     first: 0,
                     count: u32::try_from(at % 99).expect("small"),
                 }]),
@@ -1001,8 +1011,8 @@ proptest! {
                 }
             };
             for action in actions.drain(..) {
-                if let Action::SendSegments(Segments { places, .. }) = action {
-                    prop_assert!(places.iter().all(|place| (*place as usize) < count));
+                if let Action::SendSegments(Segments { segments, .. }) = action {
+                    prop_assert!(segments.iter().all(|index| usize::from(*index) < count));
                 }
             }
             match agent.receive(reply) {

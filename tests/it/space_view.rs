@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use delta::similar::Sketch;
-use format::manifest::{self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, Shape, Totals};
+use format::manifest::{
+    self, Builder, EntryPath, Item, NodeRef, Profile, Reference, Root, SegmentName, Shape, Totals,
+};
 use format::pack::{Frame, FrameKind};
 use format::recipe::{ChunkRef, Recipe};
 use format::record::{Cost, Record};
@@ -102,9 +104,10 @@ impl SpaceView for Memory {
         Ok(release.or(self.latest.as_ref()).and_then(|release| self.releases.get(release)).cloned())
     }
 
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        let known: HashMap<u64, ChunkId> = self.segments.keys().map(|id| (id.prefix(), *id)).collect();
-        let resolve = |name: &u64| {
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        let known: HashMap<SegmentName, ChunkId> =
+            self.segments.keys().map(|id| ((*id).into(), *id)).collect();
+        let resolve = |name: &SegmentName| {
             let id = known.get(name)?;
             let (bytes, chunks) = &self.segments[id];
             let node = NodeRef { id: *id, bytes: u32::try_from(bytes.len()).expect("small") };

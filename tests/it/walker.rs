@@ -139,8 +139,8 @@ impl Walker {
                         step = Step::Committing;
                     }
                 }
-                Action::SendSegments(Segments { places, full, .. }) => {
-                    let parts: Vec<Vec<u8>> = places
+                Action::SendSegments(Segments { segments, full, .. }) => {
+                    let parts: Vec<Vec<u8>> = segments
                         .iter()
                         .map(|place| self.scan.spool.segment(*place).expect("a segment"))
                         .collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use delta::compression::Decompressor;
-use format::manifest::{Item, NodeRef, Reference, Root, decode_segment};
+use format::manifest::{Item, NodeRef, Reference, Root, SegmentName, decode_segment};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
@@ -59,7 +59,7 @@ impl SpaceView for Memory {
         Ok(self.latest.clone())
     }
 
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         Ok(vec![None; names.len()])
     }
 

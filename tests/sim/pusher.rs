@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use delta::compression::{Codec, Compressor, LEVEL_DEFAULT, compress_against};
 use delta::similar::Sketch;
-use format::manifest::shorten;
+use format::manifest::{SegmentIndex, shorten};
 use ground::faults::Fault;
 use ground::ids::{AppName, ChunkId};
 use protocol::Error;
@@ -249,14 +249,15 @@ pub fn segment_batch(
     wanted: &Segments,
     mut offers: impl FnMut(ChunkId) -> bool,
 ) -> SegmentBatch {
-    let parts: Vec<_> = wanted.places.iter().map(|place| &build.segments[*place as usize]).collect();
+    let parts: Vec<_> = wanted.segments.iter().map(|index| &build.segments[usize::from(*index)]).collect();
     let chunks = parts.iter().flat_map(|(_, chunks)| chunks).filter(|_| wanted.offer);
     let offered = chunks.map(|chunk| offers(chunk.id)).collect();
     let bytes = parts
         .iter()
         .map(|(bytes, _)| if wanted.full { bytes.clone() } else { shorten(bytes).expect("a segment") });
-    let prefix = wanted.against.as_ref().zip(base).map(|(places, base)| {
-        let segments = places.iter().map(|place| Ok::<_, Error>(base.segments[*place].0.clone()));
+    let prefix = wanted.against.as_ref().zip(base).map(|(segments, base)| {
+        let segments =
+            segments.iter().map(|index| Ok::<_, Error>(base.segments[usize::from(*index)].0.clone()));
         prefix_of(segments).expect("in memory").expect("segments")
     });
     SegmentBatch::new(&bytes.collect::<Vec<_>>(), prefix.as_deref(), offered)
@@ -270,9 +271,8 @@ fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Po
         let older = &base.segments[segment].1;
         if !older.is_empty() {
             prefix = older.iter().flat_map(|chunk| pool.bytes(&chunk.id)).copied().collect();
-            let number = |value: usize| u32::try_from(value).expect("few");
-            basis =
-                Basis::Prefix(vec![Span { segment: number(segment), first: 0, count: number(older.len()) }]);
+            let count = u32::try_from(older.len()).expect("few");
+            basis = Basis::Prefix(vec![Span { segment: SegmentIndex::of(segment), first: 0, count }]);
         }
     }
     let payload = compress_against(&prefix, &chunks.concat(), LEVEL_DEFAULT);
@@ -282,8 +282,8 @@ fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Po
 }
 
 /// The marked ones of all chunk references of some segments.
-pub fn wanted(build: &Build, segments: &[u32], marks: &Marks) -> Vec<ChunkId> {
-    let references = segments.iter().flat_map(|place| &build.segments[*place as usize].1);
+pub fn wanted(build: &Build, segments: &[SegmentIndex], marks: &Marks) -> Vec<ChunkId> {
+    let references = segments.iter().flat_map(|index| &build.segments[usize::from(*index)].1);
     references.zip(marks.iter()).filter_map(|(chunk, missing)| missing.then_some(chunk.id)).collect()
 }
 

@@ -34,7 +34,7 @@ use block::{Block, Decoder};
 use footer::Footer;
 
 use disk::files::{self, OnPath};
-use format::manifest::{NodeRef, Root};
+use format::manifest::{NodeRef, Root, SegmentIndex};
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId};
 use ground::poison::Unpoisoned as _;
@@ -183,25 +183,25 @@ impl Memory {
         &self.source
     }
 
-    /// The bytes of segment `place`, one of [`Memory::segments`], verified by its id.
+    /// The bytes of a segment, one of [`Memory::segments`], verified by its id.
     ///
     /// Segments are some KiB, compressed 256 KiB at a time: reading them in order decodes each block once.
     ///
     /// # Errors
     /// The file cannot be read, or was changed since it was opened.
-    pub fn segment(&self, place: u32) -> Result<Vec<u8>> {
+    pub fn segment(&self, index: SegmentIndex) -> Result<Vec<u8>> {
         let mut last = self.last.lock().unpoisoned();
-        self.decode_segment(place, &mut last).map(<[u8]>::to_vec)
+        self.decode_segment(index, &mut last).map(<[u8]>::to_vec)
     }
 
-    /// The bytes of segment `place`, which lie in the decoder's block.
-    fn decode_segment<'a>(&self, place: u32, decoder: &'a mut Decoder) -> Result<&'a [u8]> {
+    /// The bytes of a segment, which lie in the decoder's block.
+    fn decode_segment<'a>(&self, index: SegmentIndex, decoder: &'a mut Decoder) -> Result<&'a [u8]> {
         let damaged = || Error::Damaged(self.path.clone());
-        let number = self.segment_blocks.partition_point(|block| block.end <= place);
+        let number = self.segment_blocks.partition_point(|block| block.end <= index.get());
         let block = self.segment_blocks.get(number).ok_or_else(damaged)?;
         let bytes = decoder.block(&self.file, block).on("read", &self.path)?.ok_or_else(damaged)?;
-        let node = &self.segments[place as usize];
-        let before = &self.segments[block.begin as usize..place as usize];
+        let node = &self.segments[usize::from(index)];
+        let before = &self.segments[block.begin as usize..index.into()];
         let begin: usize = before.iter().map(|segment| segment.bytes as usize).sum();
         let segment = bytes.get(begin..begin + node.bytes as usize).ok_or_else(damaged)?;
         if ChunkId::of(segment) == node.id { Ok(segment) } else { Err(damaged()) }

@@ -7,7 +7,7 @@ use super::block::Decoder;
 use super::stat::STAT_BYTES;
 use super::{Memory, Stat};
 use format::chunking::Profile;
-use format::manifest::{self, EntryPath, Item};
+use format::manifest::{self, EntryPath, Item, SegmentIndex};
 use format::recipe::{ChunkRef, Recipe};
 
 /// Chunk references handed over at a time.
@@ -20,7 +20,7 @@ const PART_CHUNKS: usize = 512;
 pub struct Recall<'a> {
     memory: &'a Memory,
     segments: Decoder,
-    next_segment: u32,
+    next_segment: SegmentIndex,
     items: std::vec::IntoIter<Item>,
     stats: Decoder,
     next_stat: u32,
@@ -43,7 +43,7 @@ impl<'a> Recall<'a> {
         let mut recall = Self {
             memory,
             segments: Decoder::default(),
-            next_segment: 0,
+            next_segment: SegmentIndex::default(),
             items: Vec::new().into_iter(),
             stats: Decoder::default(),
             next_stat: 0,
@@ -126,13 +126,13 @@ impl<'a> Recall<'a> {
             if let Some(item) = self.items.next() {
                 return Some(item);
             }
-            if self.next_segment as usize >= self.memory.segments.len() {
+            if usize::from(self.next_segment) >= self.memory.segments.len() {
                 return None;
             }
-            let place = std::mem::replace(&mut self.next_segment, u32::MAX);
-            let bytes = self.memory.decode_segment(place, &mut self.segments).ok()?;
+            let index = std::mem::replace(&mut self.next_segment, SegmentIndex::new(u32::MAX));
+            let bytes = self.memory.decode_segment(index, &mut self.segments).ok()?;
             self.items = manifest::decode_segment(bytes).ok()?.into_iter();
-            self.next_segment = place + 1;
+            self.next_segment = index.next();
         }
     }
 

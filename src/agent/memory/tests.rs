@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use format::chunking::Profile;
-use format::manifest::{Builder, EntryPath, Item, Shape};
+use format::manifest::{Builder, EntryPath, Item, SegmentIndex, Shape};
 use format::recipe::{ChunkRef, Recipe};
 
 /// Long before now.
@@ -63,7 +63,7 @@ fn keep(folder: &Path, key: &Key, release: &Release, options: &WriteOptions) -> 
         source: Path::new("/builds/web"),
         began: BEGAN,
     };
-    let segment = |place: u32| Ok(release.bytes[place as usize].clone());
+    let segment = |index: SegmentIndex| Ok(release.bytes[usize::from(index)].clone());
     write(folder, key, &confirmed, segment, &mut stats, options)
 }
 
@@ -82,10 +82,10 @@ fn a_release_of_many_blocks_is_given_back_whole() {
     assert_eq!(memory.release(), release.root.release());
     assert_eq!((memory.sequence(), memory.source()), (7, Path::new("/builds/web")));
     assert_eq!((memory.root(), memory.segments()), (&release.root, release.segments.as_slice()));
-    for (place, bytes) in (0..).zip(&release.bytes) {
-        assert_eq!(memory.segment(place).expect("a segment"), *bytes);
+    for (index, bytes) in SegmentIndex::enumerate(&release.bytes) {
+        assert_eq!(memory.segment(index).expect("a segment"), *bytes);
     }
-    assert!(memory.segment(u32::MAX).is_err());
+    assert!(memory.segment(SegmentIndex::new(u32::MAX)).is_err());
 }
 
 #[test]
@@ -186,8 +186,8 @@ fn a_memory_that_is_damaged_while_it_is_open_tells() {
         .expect("a file")
         .set_len(memory.segment_blocks[1].offset)
         .expect("cut short");
-    let last = u32::try_from(release.segments.len() - 1).expect("few");
-    assert!(memory.segment(0).is_ok());
+    let last = SegmentIndex::of(release.segments.len() - 1);
+    assert!(memory.segment(SegmentIndex::new(0)).is_ok());
     assert!(matches!(memory.segment(last), Err(Error::File(_))));
     let (path, size, _) = release.files.last().expect("a file");
     assert!(!memory.recall().find(path, *size, &stat(19_999)));

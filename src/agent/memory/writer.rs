@@ -9,7 +9,7 @@ use super::stat::STAT_BYTES;
 use super::{Error, Key, MEMORY_BYTES_MAX, Result, Stats, WriteOptions, folder};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, OnPath};
-use format::manifest::{NodeRef, Root};
+use format::manifest::{NodeRef, Root, SegmentIndex};
 
 /// What a proxy has confirmed.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub fn write(
     folder: &Path,
     key: &Key,
     confirmed: &Confirmed<'_>,
-    segment: impl FnMut(u32) -> files::Result<Vec<u8>>,
+    segment: impl FnMut(SegmentIndex) -> files::Result<Vec<u8>>,
     stats: &mut Stats,
     options: &WriteOptions,
 ) -> Result<()> {
@@ -89,11 +89,11 @@ impl<W: Write> Output<'_, W> {
     fn segments(
         &mut self,
         count: usize,
-        mut segment: impl FnMut(u32) -> files::Result<Vec<u8>>,
+        mut segment: impl FnMut(SegmentIndex) -> files::Result<Vec<u8>>,
     ) -> Result<Vec<Listed>> {
         let (mut blocks, mut plain, mut gathered) = (Vec::new(), Vec::new(), 0);
-        for place in 0..u32::try_from(count).expect("a manifest's segments are bounded") {
-            plain.extend_from_slice(&segment(place)?);
+        for index in SegmentIndex::range(0..count) {
+            plain.extend_from_slice(&segment(index)?);
             gathered += 1;
             if plain.len() >= BLOCK_PLAIN_TARGET {
                 blocks.push(self.block(&plain, gathered)?);

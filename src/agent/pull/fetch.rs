@@ -14,7 +14,7 @@ use crate::restore::{ChunkSource, room};
 use crate::store::Store;
 use delta::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
 use delta::patch;
-use format::manifest::{self, Reference, Root};
+use format::manifest::{self, Reference, Root, SegmentIndex};
 use format::pack::{Frame, FrameKind};
 use format::record::Record;
 use ground::ids::{ReleaseId, Selector};
@@ -23,7 +23,7 @@ use ground::monitor::{Monitor, Phase};
 use protocol::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
-const WINDOW_SEGMENTS: u32 = 64;
+const WINDOW_SEGMENTS: usize = 64;
 /// Requests for chunks under way.
 const WINDOWS_OPEN: usize = 4;
 
@@ -118,7 +118,7 @@ impl PullStream {
         store: &Arc<Store>,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<()> {
-        let segments = u32::try_from(listing.nodes.len()).expect("a manifest's segments are bounded");
+        let segments = listing.nodes.len();
         let mut next = 0;
         let mut open: VecDeque<Window> = VecDeque::new();
         let mut awaited = Awaited::default();
@@ -128,7 +128,8 @@ impl PullStream {
             while open.len() < WINDOWS_OPEN && next < segments {
                 let (first, end) = (next, segments.min(next + WINDOW_SEGMENTS));
                 next = end;
-                let (marks, window) = awaited.open(first, end, listing, present, store)?;
+                let (marks, window) =
+                    awaited.open(SegmentIndex::range(first..end), listing, present, store)?;
                 if !window.expected.is_empty() {
                     fetched.chunks += window.expected.len() as u64;
                     let of = |one: &Reference| {
@@ -136,7 +137,8 @@ impl PullStream {
                     };
                     announced += window.expected.iter().map(|one| u64::from(of(one))).sum::<u64>();
                     monitor.begin(Phase::Transfer, Some(announced));
-                    let count = end - first;
+                    let count = u32::try_from(end - first).expect("at most 64");
+                    let first = SegmentIndex::of(first);
                     self.ask(&PullRequest::WantChunks { first, count, marks }).await?;
                     open.push_back(window);
                 }

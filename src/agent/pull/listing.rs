@@ -8,7 +8,7 @@ use super::stream::PullStream;
 use crate::agent::{Error, Result};
 use crate::store::Store;
 use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
-use format::manifest::{self, NodeRef, Outline, Root, Thin};
+use format::manifest::{self, NodeRef, Outline, Root, SegmentIndex, SegmentName, Thin};
 use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use format::record::Record;
@@ -22,8 +22,8 @@ use protocol::wire::{Marks, PullReply, PullRequest, unpack_names};
 pub(super) struct Listing {
     /// Those that are at hand in full.
     pub nodes: Vec<Option<NodeRef>>,
-    /// The others, by place: they become whole with their chunks. What they say is proven by the root, after that.
-    pub thin: HashMap<u32, Thin>,
+    /// The others: they become whole with their chunks. What they say is proven by the root, after that.
+    pub thin: HashMap<SegmentIndex, Thin>,
 }
 
 impl Listing {
@@ -81,29 +81,29 @@ impl PullStream {
         let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;
         let replaced = SegmentsReplaced::new(outline.gaps(base.len()));
         let mut listing = Listing { nodes, thin: HashMap::new() };
-        let missing = (0..).zip(&listing.nodes).filter(|(_, node)| node.is_none());
-        let mut places: VecDeque<u32> = missing.map(|(place, _)| place).collect();
+        let missing = SegmentIndex::enumerate(&listing.nodes).filter(|(_, node)| node.is_none());
+        let mut indexes: VecDeque<SegmentIndex> = missing.map(|(index, _)| index).collect();
         let mut bytes = 0;
-        while !places.is_empty() {
+        while !indexes.is_empty() {
             let PullReply::Thin(batch) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something before the segments"));
             };
-            if batch.lengths.is_empty() || batch.lengths.len() > places.len() {
+            if batch.lengths.is_empty() || batch.lengths.len() > indexes.len() {
                 return Err(Error::OutOfTurn("Thin"));
             }
-            let some: Vec<u32> = places.drain(..batch.lengths.len()).collect();
-            let segment = |place: usize| {
-                let node = base.get(place).and_then(|node| present.segment(node.id.prefix()));
+            let some: Vec<SegmentIndex> = indexes.drain(..batch.lengths.len()).collect();
+            let segment = |index: SegmentIndex| {
+                let node = base.get(usize::from(index)).and_then(|node| present.segment(node.name()));
                 node.map(|(_, bytes)| bytes.clone()).ok_or(Error::OutOfTurn("an outline of something else"))
             };
             let prefix = prefix_of(replaced.by(&some).into_iter().map(segment))??;
-            for (place, segment) in some.into_iter().zip(batch.open(&prefix)?) {
+            for (index, segment) in some.into_iter().zip(batch.open(&prefix)?) {
                 bytes += segment.len();
                 if bytes > PULL_THIN_BYTES_MAX {
                     let what = "bytes of thin segments";
                     return Err(protocol::Error::Limit { what, max: PULL_THIN_BYTES_MAX }.into());
                 }
-                listing.thin.insert(place, Thin::decode(&segment)?);
+                listing.thin.insert(index, Thin::decode(&segment)?);
             }
         }
         Ok(listing)
@@ -112,7 +112,7 @@ impl PullStream {
     /// Brings all segments of these names into the store.
     async fn named(
         &mut self,
-        names: &[u64],
+        names: &[SegmentName],
         present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
     ) -> Result<Vec<NodeRef>> {
@@ -125,24 +125,24 @@ impl PullStream {
             });
         }
         let wanted: Marks = nodes.iter().map(Option::is_none).collect();
-        let mut places: VecDeque<u32> = wanted.places().collect();
-        if !places.is_empty() {
+        let mut indexes: VecDeque<SegmentIndex> = wanted.places().map(SegmentIndex::new).collect();
+        if !indexes.is_empty() {
             self.ask(&PullRequest::WantSegments(wanted)).await?;
         }
         let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
-        while !places.is_empty() {
+        while !indexes.is_empty() {
             let PullReply::Segments(batch) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something before the segments"));
             };
             let mut chunks = Vec::new();
             for (part, length) in batch.open(&mut zstd, &mut plain)?.into_iter().zip(&batch.lengths) {
                 let node = NodeRef { id: ChunkId::of(&plain[part]), bytes: *length };
-                let place = places.pop_front().ok_or(Error::OutOfTurn("Segments"))? as usize;
-                if names[place] != node.id.prefix() {
+                let index = usize::from(indexes.pop_front().ok_or(Error::OutOfTurn("Segments"))?);
+                if names[index] != node.name() {
                     return Err(Error::WrongChunk);
                 }
-                nodes[place] = Some(node);
-                chunks.push(ChunkRef { id: node.id, bytes: node.bytes });
+                nodes[index] = Some(node);
+                chunks.push(ChunkRef::from(node));
             }
             let (kind, codec, payload) = (FrameKind::Manifest, batch.codec, batch.payload);
             store.append(&Frame { kind, codec, chunks, payload })?;
@@ -167,7 +167,7 @@ pub(super) fn keep_nodes(
         return Err(manifest::Error::OtherRoot { expected, found }.into());
     }
     for segment in segments {
-        if let Some((_, bytes)) = present.segment(segment.id.prefix())
+        if let Some((_, bytes)) = present.segment(segment.name())
             && store.find(&segment.id)?.is_none()
         {
             parts.push(bytes.clone());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::Store;
-use format::manifest::{self, NodeRef};
+use format::manifest::{self, NodeRef, SegmentIndex, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use protocol::wire::Span;
@@ -24,7 +24,7 @@ pub struct DirectoryChunks {
     files: Vec<(Arc<Path>, Holder)>,
     /// By the beginnings of their ids; of two that begin alike one.
     chunks: HashMap<ShortId, PresentChunk>,
-    segments: HashMap<u64, (NodeRef, Vec<u8>)>,
+    segments: HashMap<SegmentName, (NodeRef, Vec<u8>)>,
     /// The release that the directory holds, and its segments in order; they are told to the proxy.
     release: Option<(ReleaseId, Vec<NodeRef>)>,
 }
@@ -45,8 +45,8 @@ impl DirectoryChunks {
     pub fn of(scan: &Scan) -> Result<Self, scan::Error> {
         let release = Some((scan.root.release(), scan.segments.clone()));
         let mut present = Self { release, ..Self::default() };
-        for (place, node) in (0..).zip(&scan.segments) {
-            for located in scan.spool.chunks(place)? {
+        for (index, node) in SegmentIndex::enumerate(&scan.segments) {
+            for located in scan.spool.chunks(index)? {
                 let file = (Arc::clone(&located.path), located.holder.clone());
                 if present.files.last().is_none_or(|last| *last != file) {
                     present.files.push(file);
@@ -58,13 +58,13 @@ impl DirectoryChunks {
                     present.chunks.entry(short).or_insert(PresentChunk { chunk, file, offset });
                 }
             }
-            present.segments.insert(node.id.prefix(), (*node, scan.spool.segment(place)?));
+            present.segments.insert(node.name(), (*node, scan.spool.segment(index)?));
         }
         Ok(present)
     }
 
     /// The segment of that name, if the directory's manifest has it.
-    pub fn segment(&self, name: u64) -> Option<&(NodeRef, Vec<u8>)> {
+    pub fn segment(&self, name: SegmentName) -> Option<&(NodeRef, Vec<u8>)> {
         self.segments.get(&name)
     }
 
@@ -93,11 +93,11 @@ impl DirectoryChunks {
         let (_, segments) = self.release.as_ref()?;
         let (mut chunks, mut bytes) = (Vec::new(), 0);
         let mut first = span.first as usize;
-        for node in segments.iter().skip(span.segment as usize) {
+        for node in segments.iter().skip(span.segment.into()) {
             if chunks.len() == span.count as usize {
                 break;
             }
-            let (_, segment) = self.segment(node.id.prefix())?;
+            let (_, segment) = self.segment(node.name())?;
             let listed = manifest::segment_chunks(segment).ok()?;
             let left = span.count as usize - chunks.len();
             for chunk in listed.into_iter().skip(first).take(left) {

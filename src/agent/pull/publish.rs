@@ -28,7 +28,7 @@ use crate::store::{self, Store};
 use disk::crash_points;
 use disk::files::{self, Mount, OnPath};
 use format::chunking::Profile;
-use format::manifest::{MODE_MASK, Root, Totals};
+use format::manifest::{MODE_MASK, Root, SegmentIndex, Totals};
 use format::recipe::ChunkRef;
 use ground::escape;
 use ground::ids::{AppName, ReleaseId, Selector};
@@ -348,7 +348,7 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
         began: memory::now(),
         deletes: false,
     };
-    let segments = (0..).zip(&scan.segments).map(|(place, _)| Ok(scan.spool.segment(place)?));
+    let segments = SegmentIndex::enumerate(&scan.segments).map(|(index, _)| Ok(scan.spool.segment(index)?));
     mark::write(&staging.mark_path(), &beginning, target, segments)
 }
 
@@ -361,7 +361,7 @@ fn segments<'a>(
     let nodes = restore::leaves(root, &mut *reader)?;
     Ok(nodes.into_iter().map(move |node| {
         let mut segment = Vec::new();
-        let chunk = ChunkRef { id: node.id, bytes: node.bytes };
+        let chunk = ChunkRef::from(node);
         reader.read(&chunk, &mut segment).map_err(restore::Error::from)?;
         Ok(segment)
     }))

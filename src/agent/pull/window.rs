@@ -7,7 +7,7 @@ use super::local_chunks::DirectoryChunks;
 use crate::agent::{Error, Result};
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
-use format::manifest::{self, NodeRef, Reference, Thin};
+use format::manifest::{self, NodeRef, Reference, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use protocol::transfer::{Complete, Incomplete};
@@ -30,26 +30,25 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
-    /// Looks at the segments from `first` to `end`: which of their references, in order, are to be asked for, and
+    /// Looks at some segments: which of their references, in order, are to be asked for, and
     /// what comes of it.
     ///
     /// Not asked for is what either place has, and what is on its way already.
     pub fn open(
         &mut self,
-        first: u32,
-        end: u32,
+        segments: impl Iterator<Item = SegmentIndex>,
         listing: &mut Listing,
         present: &DirectoryChunks,
         store: &Store,
     ) -> Result<(Marks, Window)> {
         let mut reader = StoreReader::new(store);
         let (mut marks, mut expected) = (Vec::new(), VecDeque::new());
-        for place in first..end {
-            if let Some(thin) = listing.thin.remove(&place) {
-                self.enter(place, thin, listing, present, store, &mut marks, &mut expected)?;
+        for index in segments {
+            if let Some(thin) = listing.thin.remove(&index) {
+                self.enter(index, thin, listing, present, store, &mut marks, &mut expected)?;
                 continue;
             }
-            let node = listing.nodes[place as usize].ok_or(Error::OutOfTurn("a segment of nothing"))?;
+            let node = listing.nodes[usize::from(index)].ok_or(Error::OutOfTurn("a segment of nothing"))?;
             for chunk in segment_chunks(&node, present, &mut reader)? {
                 let is_here = present.has(&chunk.id) || store.find(&chunk.id)?.is_some();
                 let missing = !is_here && self.asked.insert(chunk.id);
@@ -66,7 +65,7 @@ impl Awaited {
     #[expect(clippy::too_many_arguments, reason = "two places to look, two lists to fill")]
     fn enter(
         &mut self,
-        place: u32,
+        index: SegmentIndex,
         thin: Thin,
         listing: &mut Listing,
         present: &DirectoryChunks,
@@ -88,7 +87,7 @@ impl Awaited {
                 }
             });
         }
-        let (asked, complete) = self.room.enter(place, thin, known)?;
+        let (asked, complete) = self.room.enter(index, thin, known)?;
         expected.extend(asked.iter().zip(&references).filter(|(asked, _)| **asked).map(|(_, one)| *one));
         marks.extend(asked);
         if let Some(complete) = complete {
@@ -118,7 +117,7 @@ impl Awaited {
     }
 
     fn take(&mut self, complete: Complete, listing: &mut Listing) {
-        listing.nodes[complete.place as usize] = Some(complete.node());
+        listing.nodes[usize::from(complete.index)] = Some(complete.node());
         self.whole.push(complete.bytes);
     }
 
@@ -133,11 +132,11 @@ fn segment_chunks(
     present: &DirectoryChunks,
     reader: &mut StoreReader<&Store>,
 ) -> Result<Vec<ChunkRef>> {
-    if let Some((_, bytes)) = present.segment(segment.id.prefix()) {
+    if let Some((_, bytes)) = present.segment(segment.name()) {
         return Ok(manifest::segment_chunks(bytes)?);
     }
     let mut bytes = Vec::new();
-    let read = reader.read(&ChunkRef { id: segment.id, bytes: segment.bytes }, &mut bytes);
+    let read = reader.read(&(*segment).into(), &mut bytes);
     read.map_err(restore::Error::from)?;
     Ok(manifest::segment_chunks(&bytes)?)
 }

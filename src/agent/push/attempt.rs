@@ -225,8 +225,7 @@ fn remember(
         monitor.note(&format!("the next push will read every file: {error}"));
     }
     let Some((keep, bytes_max)) = keep else { return };
-    let count = u32::try_from(segments.len()).expect("a manifest's segments are bounded");
-    keep.fill(spool, count, bytes_max / 2);
+    keep.fill(spool, segments.len(), bytes_max / 2);
     if let Err(error) = keep.finish(folder, root.totals.bytes, bytes_max) {
         monitor.note(&format!("pushed content is not kept: {error}"));
     }

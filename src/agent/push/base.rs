@@ -11,7 +11,7 @@ use crate::agent::scan::{Body, Holder, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::compression::{self, LEVEL_FAST};
 use delta::similar::Rule;
-use format::manifest::{self, NodeRef, Outline, Thin};
+use format::manifest::{self, NodeRef, Outline, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
 use protocol::likeness::{Edge, Edges, New, Older, Release, Whole, prefix_of};
@@ -54,11 +54,11 @@ impl Base {
     pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<ChunkCache>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
-        for (place, node) in (0..).zip(memory.segments()) {
+        for (index, node) in SegmentIndex::enumerate(memory.segments()) {
             if stay.contains(node) || chunks.len() >= CHUNKS_MAX {
                 continue;
             }
-            let bytes = memory.segment(place).ok()?;
+            let bytes = memory.segment(index).ok()?;
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
         Some(Self {
@@ -119,7 +119,7 @@ impl Base {
     pub fn worth_offering(
         &mut self,
         spool: &Spool,
-        segments: &[u32],
+        segments: &[SegmentIndex],
         references: &[ChunkRef],
         unseen: &Marks,
     ) -> Result<Marks> {
@@ -142,7 +142,7 @@ impl Base {
     }
 
     /// Of the marked chunks those of which the base has something, by more than a path.
-    pub fn alike(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<bool>> {
+    pub fn alike(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<bool>> {
         let mut is_like = vec![false; marks.marked()];
         let matches = self.matches(spool, segments, marks)?;
         let mut located = Vec::new();
@@ -198,8 +198,9 @@ impl Base {
     fn staying(&self) -> Vec<u64> {
         let new: HashSet<&NodeRef> = self.new.iter().collect();
         let mut staying = Vec::new();
-        for (place, _) in (0..).zip(self.memory.segments()).filter(|(_, node)| new.contains(node)) {
-            let Ok(bytes) = self.memory.segment(place) else { continue };
+        let stay = SegmentIndex::enumerate(self.memory.segments()).filter(|(_, node)| new.contains(node));
+        for (index, _) in stay {
+            let Ok(bytes) = self.memory.segment(index) else { continue };
             let chunks = manifest::segment_chunks(&bytes).unwrap_or_default();
             staying.extend(chunks.iter().map(|chunk| chunk.id.prefix()));
             if staying.len() >= CHUNKS_MAX {
@@ -213,10 +214,10 @@ impl Base {
     /// What missing chunks of some new segments resemble in the base, where it is kept here.
     ///
     /// `marks` says which of the segments' references, in order, are missing.
-    pub fn matches(&mut self, spool: &Spool, segments: &[u32], marks: &Marks) -> Result<Vec<Match>> {
+    pub fn matches(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<Match>> {
         let Some(keep) = &self.keep else { return Ok(Vec::new()) };
         let memory = &self.memory;
-        let read = |place: u32| -> Result<Vec<u8>> { Ok(memory.segment(place)?) };
+        let read = |index: SegmentIndex| -> Result<Vec<u8>> { Ok(memory.segment(index)?) };
         if self.older.is_none() {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
             let gaps = gaps.gaps(memory.segments().len());
@@ -238,7 +239,7 @@ impl Base {
             for (number, reference) in (0..).zip(thin.references()) {
                 let missing = marks.next() == Some(true);
                 if missing {
-                    places.insert((*segment, number), places.len());
+                    places.insert(RefAt { segment: *segment, reference: number }, places.len());
                 }
                 known_here.push(if missing { None } else { reference.full() });
             }
@@ -249,11 +250,11 @@ impl Base {
             .iter()
             .zip(&thins)
             .zip(&known)
-            .map(|((place, thin), known)| (*place, thin, known.as_slice()))
+            .map(|((index, thin), known)| (*index, thin, known.as_slice()))
             .collect();
         let stays: HashSet<&NodeRef> = memory.segments().iter().collect();
-        let likenesses = older.likenesses(&new, &edges, |place| match self.new.get(place as usize) {
-            Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(place)?)),
+        let likenesses = older.likenesses(&new, &edges, |index| match self.new.get(usize::from(index)) {
+            Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(index)?)),
             _ => Ok(None),
         })?;
         let mut matches = Vec::new();
@@ -306,11 +307,8 @@ impl Base {
     }
 
     /// What a batch of segments is compressed against that stand in the place of these.
-    pub fn prefix(&self, places: &[usize]) -> Result<Vec<u8>> {
-        let segments = places.iter().map(|place| {
-            self.memory.segment(u32::try_from(*place).expect("a manifest's segments are bounded"))
-        });
-        Ok(prefix_of(segments)??)
+    pub fn prefix(&self, segments: &[SegmentIndex]) -> Result<Vec<u8>> {
+        Ok(prefix_of(segments.iter().map(|index| self.memory.segment(*index)))??)
     }
 }
 
@@ -323,9 +321,9 @@ struct Kept<'a> {
 impl Release for Kept<'_> {
     type Error = Error;
 
-    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>> {
-        let is_there = (place as usize) < self.memory.segments().len();
-        Ok(is_there.then(|| self.memory.segment(place)).transpose()?)
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>> {
+        let is_there = usize::from(index) < self.memory.segments().len();
+        Ok(is_there.then(|| self.memory.segment(index)).transpose()?)
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
@@ -341,7 +339,7 @@ struct Bodies {
 
 impl Bodies {
     /// Those in a segment.
-    fn edges(&mut self, spool: &Spool, segment: u32) -> Result<Edges> {
+    fn edges(&mut self, spool: &Spool, segment: SegmentIndex) -> Result<Edges> {
         let mut edges = Edges::new();
         for (number, located) in (0..).zip(spool.chunks(segment)?) {
             if self.last.as_ref().is_some_and(|(last, _)| located.is_of(last)) {
@@ -355,7 +353,7 @@ impl Bodies {
                 Some(last) if is_behind(last) => Some(Edge::End),
                 _ => None,
             };
-            edges.extend(edge.map(|edge| ((segment, number), edge)));
+            edges.extend(edge.map(|edge| (RefAt { segment, reference: number }, edge)));
             self.last = Some((body, stands_alone));
         }
         Ok(edges)

@@ -24,7 +24,7 @@ use crate::agent::link_speed::LinkSpeed;
 use crate::agent::scan::Spool;
 use crate::agent::{Error, Result};
 use crate::net::link::{Receiver, Sender};
-use format::manifest;
+use format::manifest::{self, SegmentIndex};
 use format::record::{DeliveryEvent, DeliveryState, Record};
 use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
 use ground::monitor::{Monitor, Phase};
@@ -268,7 +268,7 @@ impl Driver<'_> {
             Action::SendSegments(segments) => {
                 let offer = segments.offer;
                 if segments.executables && !self.raw && self.speed.is_slow() {
-                    self.offer_executables(&segments.places).await?;
+                    self.offer_executables(&segments.segments).await?;
                 }
                 let batch = self.segments(&segments).await?;
                 let offered = batch.offered.clone();
@@ -302,7 +302,7 @@ impl Driver<'_> {
     }
 
     /// Queries what the proxy may have older executables of.
-    async fn offer_executables(&mut self, segments: &[u32]) -> Result<()> {
+    async fn offer_executables(&mut self, segments: &[SegmentIndex]) -> Result<()> {
         let (spool, segments) = (self.spool.clone(), segments.to_vec());
         let mut offers = std::mem::take(&mut self.record_queries);
         let work = move || {
@@ -319,23 +319,23 @@ impl Driver<'_> {
     }
 
     async fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
-        let mut parts = Vec::with_capacity(wanted.places.len());
-        for place in &wanted.places {
-            parts.push(self.spool.segment(*place)?);
+        let mut parts = Vec::with_capacity(wanted.segments.len());
+        for index in &wanted.segments {
+            parts.push(self.spool.segment(*index)?);
         }
         let mut offered = Marks::default();
         if wanted.offer && self.base.is_some() {
             let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
             let references = references.collect::<Result<Vec<_>, _>>()?.concat();
-            let places = wanted.places.clone();
+            let segments = wanted.segments.clone();
             let offer = move |base: &mut Base, spool: &Spool| {
                 let unseen = base.unseen(&references);
-                base.worth_offering(spool, &places, &references, &unseen)
+                base.worth_offering(spool, &segments, &references, &unseen)
             };
             offered = self.ask_base(offer).await?.unwrap_or_default();
         }
         let against = match (&wanted.against, &self.base) {
-            (Some(places), Some(base)) => Some(base.prefix(places)?),
+            (Some(segments), Some(base)) => Some(base.prefix(segments)?),
             _ => None,
         };
         if !wanted.full {

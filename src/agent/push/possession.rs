@@ -4,6 +4,7 @@ use serde_bytes::ByteArray;
 
 use crate::agent::Result;
 use crate::agent::scan::{LastOpened, Spool};
+use format::manifest::SegmentIndex;
 use protocol::wire::{Challenge, Possession};
 
 /// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
@@ -12,7 +13,7 @@ use protocol::wire::{Challenge, Possession};
 ///
 /// # Errors
 /// A file cannot be read or has changed; the challenge is about other segments.
-pub fn prove(spool: &Spool, segments: &[u32], challenge: &Challenge) -> Result<ByteArray<32>> {
+pub fn prove(spool: &Spool, segments: &[SegmentIndex], challenge: &Challenge) -> Result<ByteArray<32>> {
     let mut marks = challenge.marks.iter();
     let mut possession = Possession::new(&challenge.nonce);
     let (mut last, mut plain, mut references) = (LastOpened::default(), Vec::new(), 0);

@@ -7,7 +7,7 @@ use super::encode::relinked::{is_executable, records_of};
 use crate::agent::scan::{Body, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::relink::Offer;
-use format::manifest;
+use format::manifest::{self, SegmentIndex};
 use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
 use protocol::wire::{RecordAnswer, RecordQuery};
 
@@ -24,13 +24,13 @@ pub struct RecordQueries {
 #[derive(Debug)]
 struct Listed {
     body: Body,
-    segment: u32,
+    segment: SegmentIndex,
     first: u32,
     chunks: u32,
     /// Whether it is most of a segment, which the proxy lacks: then it probably has changed.
     fills: bool,
     /// The last segment that was looked at.
-    counted: u32,
+    counted: SegmentIndex,
     /// Plain bytes of the chunks.
     bytes: u64,
     /// Where in the file they lie.
@@ -62,7 +62,7 @@ impl RecordQueries {
     ///
     /// # Errors
     /// The segments cannot be read.
-    pub fn of(&mut self, spool: &Spool, segments: &[u32]) -> Result<Vec<RecordQuery>> {
+    pub fn of(&mut self, spool: &Spool, segments: &[SegmentIndex]) -> Result<Vec<RecordQuery>> {
         let mut offers = Vec::new();
         for listed in list(spool, segments)? {
             let part = |file, names: &[u8], complete| RecordQuery {
@@ -100,7 +100,7 @@ impl RecordQueries {
     }
 }
 
-fn list(spool: &Spool, segments: &[u32]) -> Result<Vec<Listed>> {
+fn list(spool: &Spool, segments: &[SegmentIndex]) -> Result<Vec<Listed>> {
     let mut files: Vec<Listed> = Vec::new();
     for segment in segments {
         let chunks: Vec<Located> = spool.chunks(*segment)?;

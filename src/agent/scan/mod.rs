@@ -109,7 +109,7 @@ impl Seen {
         }
         let confirmed =
             memory::Confirmed { sequence, root, segments, source: &self.source, began: self.began };
-        let segment = |place| spool.segment(place);
+        let segment = |index| spool.segment(index);
         memory::write(state, key, &confirmed, segment, &mut self.stats, &WriteOptions::default())
     }
 }

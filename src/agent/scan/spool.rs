@@ -9,7 +9,7 @@ use super::located::{Holder, Located};
 use super::unpack::UnpackedArchive;
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
-use format::manifest::{self, EntryPath, Item};
+use format::manifest::{self, EntryPath, Item, SegmentIndex};
 use format::recipe::{ChunkRef, Recipe};
 use ground::poison::Unpoisoned as _;
 
@@ -95,20 +95,20 @@ impl Spool {
         self.written().end_segment(bytes)
     }
 
-    /// The bytes of segment `place`, which is one of the scan's.
+    /// The bytes of a segment, which is one of the scan's.
     ///
     /// # Errors
     /// The temporary file cannot be read.
-    pub fn segment(&self, place: u32) -> files::Result<Vec<u8>> {
-        self.written().record(place).map(|(_, bytes)| bytes)
+    pub fn segment(&self, index: SegmentIndex) -> files::Result<Vec<u8>> {
+        self.written().record(index).map(|(_, bytes)| bytes)
     }
 
-    /// The chunks of segment `place`, in order, and where each can be read again.
+    /// The chunks of a segment, in order, and where each can be read again.
     ///
     /// # Errors
     /// The temporary file cannot be read.
-    pub fn chunks(&self, place: u32) -> Result<Vec<Located>, Error> {
-        self.written().chunks(place)
+    pub fn chunks(&self, index: SegmentIndex) -> Result<Vec<Located>, Error> {
+        self.written().chunks(index)
     }
 }
 
@@ -150,8 +150,8 @@ impl Written {
         Ok(())
     }
 
-    fn chunks(&mut self, place: u32) -> Result<Vec<Located>, Error> {
-        let (context, bytes) = self.record(place)?;
+    fn chunks(&mut self, index: SegmentIndex) -> Result<Vec<Located>, Error> {
+        let (context, bytes) = self.record(index)?;
         let mut at = context.map(|(path, offset)| {
             let source = self.source(&path, self.unread.contains(&path));
             let offset = source.begin + offset;
@@ -189,7 +189,7 @@ impl Written {
         Source { path: path_below(&self.base, path).into(), holder, begin, part_ends }
     }
 
-    fn record(&mut self, place: u32) -> files::Result<(Context, Vec<u8>)> {
+    fn record(&mut self, index: SegmentIndex) -> files::Result<(Context, Vec<u8>)> {
         let mut read = |offset: u64| -> io::Result<(Vec<u8>, u64, Vec<u8>)> {
             self.file.seek(SeekFrom::Start(offset))?;
             let mut head = [0; 16];
@@ -203,7 +203,7 @@ impl Written {
             let (_, offset) = head.split_at(8);
             Ok((path, u64::from_le_bytes(offset.try_into().expect("eight bytes")), bytes))
         };
-        let offset = self.offsets[place as usize];
+        let offset = self.offsets[usize::from(index)];
         let (path, offset, bytes) = read(offset).on("read the manifest in", &std::env::temp_dir())?;
         Ok((EntryPath::new(path).ok().map(|path| (path, offset)), bytes))
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use format::manifest::SegmentIndex;
 use ground::ids::ChunkId;
 use ground::monitor::{Counter, Silent};
 use protocol::address::Fingerprint;
@@ -66,9 +67,9 @@ fn remembered(state: &Path, top: &Path, later: i64) -> Memory {
 fn assert_equal(one: &mut Scan, other: &mut Scan) {
     assert_eq!(one.root, other.root);
     assert_eq!(one.segments, other.segments);
-    for place in 0..u32::try_from(one.segments.len()).expect("few") {
-        assert_eq!(one.spool.segment(place).expect("read"), other.spool.segment(place).expect("read"));
-        assert_eq!(one.spool.chunks(place).expect("read"), other.spool.chunks(place).expect("read"));
+    for index in SegmentIndex::range(0..one.segments.len()) {
+        assert_eq!(one.spool.segment(index).expect("read"), other.spool.segment(index).expect("read"));
+        assert_eq!(one.spool.chunks(index).expect("read"), other.spool.chunks(index).expect("read"));
     }
 }
 
@@ -233,7 +234,7 @@ fn lie(state: &Path, top: &Path, items: &[Item]) -> Memory {
         source: top,
         began: seen.began + LATER,
     };
-    let segment = |place: u32| Ok(bytes[place as usize].bytes.clone());
+    let segment = |index: SegmentIndex| Ok(bytes[usize::from(index)].bytes.clone());
     memory::write(state, &key(), &confirmed, segment, &mut seen.stats, &WriteOptions::default())
         .expect("written");
     Memory::open(state, &key()).expect("a memory")
@@ -258,7 +259,7 @@ fn a_memory_that_contradicts_itself_is_passed_over() {
     let wrong = ChunkRef { id: ChunkId::of(b"another"), bytes: 10 };
     let memory = lie(folder.path(), &top, &[file, Item::Chunk(wrong)]);
     let scan = with(&top, &memory);
-    assert_eq!(scan.spool.chunks(0).expect("read")[0].chunk, wrong);
+    assert_eq!(scan.spool.chunks(SegmentIndex::new(0)).expect("read")[0].chunk, wrong);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! Byte layouts: FORMAT 2.
 
 mod builder;
+mod coordinates;
 mod item;
 mod links;
 mod outline;
@@ -18,6 +19,7 @@ mod root;
 mod thin;
 
 pub use builder::{Builder, Segment};
+pub use coordinates::{RefAt, SegmentIndex, SegmentName};
 pub use item::{Item, MODE_MASK};
 pub use links::{Leads, leads, wound_through};
 pub use outline::{Gap, Outline, Step};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use delta::similar::{Chunk, File};
-use format::manifest::{Item, Thin};
+use format::manifest::{Item, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::ShortId;
 use ground::limits::CHUNK_BYTES_MAX;
@@ -19,7 +19,7 @@ pub(super) struct Listing {
     /// Bytes of the whole file, where its entry is among the segments.
     size: u64,
     pub chunks: Vec<Chunk>,
-    pub places: Vec<(u32, u32)>,
+    pub places: Vec<RefAt>,
     /// The chunks in full, where they are known.
     pub full: Vec<Option<ChunkRef>>,
     /// Which chunks do not follow the one before them, as a member of the archive lies between.
@@ -38,7 +38,7 @@ pub(super) struct Listings {
 }
 
 /// Where, among the references of some segments, something begins or ends.
-pub type Edges = HashMap<(u32, u32), Edge>;
+pub type Edges = HashMap<RefAt, Edge>;
 
 /// What begins or ends with a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Listings {
     /// Adds a segment; `known` gives its chunks in full, as far as they are known.
     pub fn add(
         &mut self,
-        segment: u32,
+        segment: SegmentIndex,
         thin: &Thin,
         known: impl Iterator<Item = Option<ChunkRef>>,
         edges: &Edges,
@@ -98,7 +98,8 @@ impl Listings {
                 }
                 Some(Item::Chunk(_)) | None => {
                     let Some((number, (reference, full))) = references.next() else { continue };
-                    match edges.get(&(segment, number)) {
+                    let at = RefAt { segment, reference: number };
+                    match edges.get(&at) {
                         Some(Edge::Begin(bytes)) => self.begin_member(*bytes),
                         Some(Edge::End) => self.end_member(),
                         Some(Edge::Cut) | None => {}
@@ -106,7 +107,7 @@ impl Listings {
                     let Some(file) = self.files.get_mut(self.current) else { continue };
                     let bytes = full.map_or(0, |chunk| chunk.bytes);
                     file.chunks.push(Chunk { id: number_of(reference.short()), bytes });
-                    file.places.push((segment, number));
+                    file.places.push(at);
                     file.full.push(full);
                 }
                 Some(_) => {}
@@ -124,7 +125,7 @@ impl Listings {
 
     /// Bytes of memory, about.
     pub fn held_bytes(&self) -> usize {
-        let chunk = size_of::<Chunk>() + size_of::<(u32, u32)>() + size_of::<Option<ChunkRef>>();
+        let chunk = size_of::<Chunk>() + size_of::<RefAt>() + size_of::<Option<ChunkRef>>();
         let of_file = |file: &Listing| size_of::<Listing>() + file.path.len() + file.chunks.len() * chunk;
         self.files.iter().map(of_file).sum()
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::listing::{Edges, Listings, number_of};
 use crate::wire::Span;
 use delta::similar::{self, Chunk, Rule};
-use format::manifest::{self, Gap, NodeRef, Thin};
+use format::manifest::{self, Gap, NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 
 /// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
@@ -26,8 +26,8 @@ const PIECE_BYTES: u64 = 2 * 1024 * 1024;
 /// New chunks, and the older ones that they resemble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Likeness {
-    /// The new chunks: the places of their segments, and which of their references.
-    pub new: Vec<(u32, u32)>,
+    /// The new chunks.
+    pub new: Vec<RefAt>,
     /// A run of the base's chunks.
     pub basis: Span,
     /// The same, in full.
@@ -69,7 +69,7 @@ impl Older {
         base: &[NodeRef],
         gaps: &[Gap],
         edges: &Edges,
-        mut read: impl FnMut(u32) -> Result<Vec<u8>, E>,
+        mut read: impl FnMut(SegmentIndex) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let ranges = Self::ranges(base.len(), gaps);
         let nodes = ranges.iter().flat_map(|range| &base[range.clone()]);
@@ -85,10 +85,9 @@ impl Older {
             }
             // Gaps that nearly touch share what stays between them.
             let begin = if range.end > done { range.start.max(done) } else { range.start };
-            for place in begin..range.end {
-                let place = u32::try_from(place).expect("a manifest's segments are bounded");
-                let thin = Thin::decode(&read(place)?)?;
-                listings.add(place, &thin, in_full(&thin), edges);
+            for index in SegmentIndex::range(begin..range.end) {
+                let thin = Thin::decode(&read(index)?)?;
+                listings.add(index, &thin, in_full(&thin), edges);
             }
             done = range.end;
         }
@@ -107,46 +106,49 @@ impl Older {
 
     /// What the missing chunks of some new segments resemble, in their order.
     ///
-    /// `new` are segments by place, with what is known of their references; `stays` gives the segments around
+    /// `new` are segments by index, with what is known of their references; `stays` gives the segments around
     /// them that the base has too; `edges` are those in all of these.
     ///
     /// # Errors
     /// What `stays` gives.
     pub fn likenesses<E: From<manifest::Error>>(
         &self,
-        new: &[(u32, &Thin, &[Option<ChunkRef>])],
+        new: &[(SegmentIndex, &Thin, &[Option<ChunkRef>])],
         edges: &Edges,
-        mut stays: impl FnMut(u32) -> Result<Option<Vec<u8>>, E>,
+        mut stays: impl FnMut(SegmentIndex) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Vec<Likeness>, E> {
         let mut listings = Listings::default();
         // Each where it occurs first, as it is asked for there.
-        let mut missing: HashMap<u64, (u32, u32)> = HashMap::new();
-        let mut last = None;
-        for (place, thin, known) in new {
-            if last.is_none_or(|last| last + 1 != *place) {
+        let mut missing: HashMap<u64, RefAt> = HashMap::new();
+        let mut last: Option<SegmentIndex> = None;
+        for (index, thin, known) in new {
+            if last.is_none_or(|last| last.next() != *index) {
                 // What stood before the gap stands before the new segments too.
-                let after = |gap: &&Gap| gap.new.contains(&(*place as usize));
+                let after = |gap: &&Gap| gap.new.contains(&usize::from(*index));
                 let number = self.gaps.iter().position(|gap| after(&gap));
-                listings.begin_run(number.unwrap_or(self.gaps.len() + *place as usize));
-                if let Some(before) = place.checked_sub(1)
+                listings.begin_run(number.unwrap_or(self.gaps.len() + usize::from(*index)));
+                if let Some(before) = index.previous()
                     && let Some(bytes) = stays(before)?
                 {
                     let thin = Thin::decode(&bytes)?;
                     listings.add(before, &thin, in_full(&thin), edges);
                 }
             }
-            for (number, reference) in (0..).zip(thin.references()) {
+            for (number, reference) in (0u32..).zip(thin.references()) {
                 if known.get(number as usize).is_some_and(Option::is_none) {
-                    missing.entry(number_of(reference.short())).or_insert((*place, number));
+                    missing
+                        .entry(number_of(reference.short()))
+                        .or_insert(RefAt { segment: *index, reference: number });
                 }
             }
-            listings.add(*place, thin, known.iter().copied(), edges);
-            last = Some(*place);
-            if !new.iter().any(|(other, ..)| *other == place + 1)
-                && let Some(bytes) = stays(place + 1)?
+            listings.add(*index, thin, known.iter().copied(), edges);
+            last = Some(*index);
+            let next = index.next();
+            if !new.iter().any(|(other, ..)| *other == next)
+                && let Some(bytes) = stays(next)?
             {
                 let thin = Thin::decode(&bytes)?;
-                listings.add(place + 1, &thin, in_full(&thin), edges);
+                listings.add(next, &thin, in_full(&thin), edges);
             }
         }
         let listings = listings.sorted();
@@ -166,7 +168,7 @@ impl Older {
             let older_path = (!path.is_empty()).then(|| path.to_vec());
             for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()], edges) {
                 let range = old.joined(place.chunks.start + range.start..place.chunks.start + range.end);
-                let (segment, first) = old.places[range.start];
+                let RefAt { segment, reference: first } = old.places[range.start];
                 let count = u32::try_from(range.len()).expect("segments' references are bounded");
                 // Of a piece little is known: where it was relinked, short blocks find no more than long ones.
                 let is_whole = part.len() == new.len();
@@ -191,7 +193,7 @@ impl Older {
 /// where it should, and a margin.
 ///
 /// Relinked code and databases keep their order: what moved, moved little beside the margin.
-fn pieces(new: &[((u32, u32), u64)], old: &[Chunk], edges: &Edges) -> Vec<(Range<usize>, Range<usize>)> {
+fn pieces(new: &[(RefAt, u64)], old: &[Chunk], edges: &Edges) -> Vec<(Range<usize>, Range<usize>)> {
     let new_bytes: u64 = new.iter().map(|(_, bytes)| bytes).sum();
     let old_bytes: u64 = old.iter().map(|chunk| u64::from(chunk.bytes)).sum();
     let is_short = new_bytes <= PIECE_BYTES_MAX && old_bytes <= PIECE_BYTES_MAX * 4 / 3;
@@ -292,7 +294,7 @@ mod tests {
         let (base, nodes): (Vec<NodeRef>, Vec<NodeRef>) =
             (old.iter().map(|bytes| node(bytes)).collect(), new.iter().map(|bytes| node(bytes)).collect());
         let outline = manifest::Outline::of(&base, nodes.iter().copied().map(Some));
-        let read = |place: u32| Ok::<_, manifest::Error>(old[place as usize].clone());
+        let read = |index: SegmentIndex| Ok::<_, manifest::Error>(old[usize::from(index)].clone());
         let older = Older::read(&base, &outline.gaps(base.len()), &Edges::new(), read).expect("segments");
         let held: HashSet<ChunkId> = old
             .iter()
@@ -306,13 +308,12 @@ mod tests {
                 thin.references().map(|one| one.full().filter(|chunk| held.contains(&chunk.id))).collect()
             })
             .collect();
-        let changed: Vec<_> = (0..)
-            .zip(thins.iter().zip(&known))
-            .filter(|(place, _)| !base.contains(&nodes[*place as usize]))
-            .map(|(place, (thin, known))| (place, thin, known.as_slice()))
+        let changed: Vec<_> = SegmentIndex::enumerate(thins.iter().zip(&known))
+            .filter(|(index, _)| !base.contains(&nodes[usize::from(*index)]))
+            .map(|(index, (thin, known))| (index, thin, known.as_slice()))
             .collect();
-        let stays = |place: u32| {
-            let bytes = new.get(place as usize).filter(|bytes| base.contains(&node(bytes)));
+        let stays = |index: SegmentIndex| {
+            let bytes = new.get(usize::from(index)).filter(|bytes| base.contains(&node(bytes)));
             Ok::<_, manifest::Error>(bytes.cloned())
         };
         older.likenesses(&changed, &Edges::new(), stays).expect("segments")
@@ -324,8 +325,9 @@ mod tests {
         let new = [old[0].clone(), segment(Some("b"), &[4, 50, 6]), old[2].clone()];
         let likenesses = found(&old, &new);
         assert_eq!(likenesses.len(), 1);
-        assert_eq!(likenesses[0].new, [(1, 1)]);
-        assert_eq!(likenesses[0].basis, Span { segment: 1, first: 1, count: 1 });
+        let segment = SegmentIndex::new(1);
+        assert_eq!(likenesses[0].new, [RefAt { segment, reference: 1 }]);
+        assert_eq!(likenesses[0].basis, Span { segment, first: 1, count: 1 });
         assert_eq!(likenesses[0].chunks, [chunk(5)]);
         assert_eq!(likenesses[0].rule, Rule::Neighbours);
     }

@@ -1,11 +1,11 @@
 //! Which segments of the base new segments stand in the place of: what these are compressed against.
 
-use format::manifest::{self, Gap};
+use format::manifest::{self, Gap, SegmentIndex};
 
 /// 512 KiB: thin bytes of the base that one batch of segments is compressed against.
 const PREFIX_BYTES_MAX: usize = 512 * 1024;
 
-/// The gaps of an outline, to be looked up by the places of new segments.
+/// The gaps of an outline, looked up by the indexes of new segments.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentsReplaced {
     gaps: Vec<Gap>,
@@ -17,13 +17,13 @@ impl SegmentsReplaced {
         Self { gaps }
     }
 
-    /// The base's segments, by place, that the new segments at `places`, in rising order, stand in the place of.
-    pub fn by(&self, places: &[u32]) -> Vec<usize> {
-        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
-        let (first, last) = (*first as usize, *last as usize);
+    /// Returns the base's segments that the `new` segments, in rising order, replace.
+    pub fn by(&self, new: &[SegmentIndex]) -> Vec<SegmentIndex> {
+        let (Some(first), Some(last)) = (new.first(), new.last()) else { return Vec::new() };
+        let (first, last) = (usize::from(*first), usize::from(*last));
         let begin = self.gaps.partition_point(|gap| gap.new.end <= first);
         let gaps = self.gaps[begin..].iter().take_while(|gap| gap.new.start <= last);
-        gaps.flat_map(|gap| gap.base.clone()).take(PREFIX_BYTES_MAX / 64).collect()
+        gaps.flat_map(|gap| SegmentIndex::range(gap.base.clone())).take(PREFIX_BYTES_MAX / 64).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Error, SpaceView};
 use delta::compression::{Compressor, LEVEL_FAST};
 use delta::rsync::{self, Geometry, Signature};
 use delta::similar::Rule;
-use format::manifest::{NodeRef, Outline, Reference, Thin};
+use format::manifest::{NodeRef, Outline, RefAt, Reference, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 
@@ -58,8 +58,8 @@ fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
     pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
 }
 
-/// A new segment: its place, what came of it, and what is known of its references.
-pub(super) type Arrived = (u32, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
+/// A new segment: its index, what came of it, and what is known of its references.
+pub(super) type Arrived = (SegmentIndex, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
 
 /// What was signed in one push. Memory: the changed part of the base's manifest, and 40 B for each chunk that was
 /// signed, which are bounded.
@@ -103,12 +103,12 @@ impl Signer {
         }
         let mut read = |node: &NodeRef| {
             let mut bytes = Vec::new();
-            view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
+            view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
             Ok::<_, Error>(bytes)
         };
         if self.older.is_none() {
             let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
-            let older = Older::read(base, &gaps, &Edges::new(), |place| read(&base[place as usize]))?;
+            let older = Older::read(base, &gaps, &Edges::new(), |index| read(&base[usize::from(index)]))?;
             self.older_bytes = older.held_bytes();
             self.older = Some(older);
         }
@@ -116,10 +116,10 @@ impl Signer {
             return Ok(Vec::new());
         };
         let new: Vec<_> =
-            new.iter().map(|(place, thin, _, known)| (*place, thin, known.as_slice())).collect();
+            new.iter().map(|(index, thin, _, known)| (*index, thin, known.as_slice())).collect();
         let present: HashSet<&NodeRef> = base.iter().collect();
-        older.likenesses(&new, edges, |place| {
-            let stays = segments.get(place as usize).copied().flatten();
+        older.likenesses(&new, edges, |index| {
+            let stays = segments.get(usize::from(index)).copied().flatten();
             stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
         })
     }
@@ -129,7 +129,7 @@ impl Signer {
     pub fn sign(
         &mut self,
         likenesses: Vec<Likeness>,
-        asked: &HashMap<(u32, u32), usize>,
+        asked: &HashMap<RefAt, usize>,
         view: &mut impl SpaceView,
     ) -> Vec<BlockSums> {
         let (mut signed, mut room) = (Vec::new(), Room::default());

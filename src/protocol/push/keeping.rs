@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::wire::{short_name, unpack_names, unpack_short_names};
+use crate::wire::{unpack_names, unpack_short_names};
 use crate::{Error, SpaceView};
 use delta::compression::Compressor;
 use delta::similar::Sketch;
@@ -91,8 +91,7 @@ pub(super) fn named(names: &[u8], is_full: bool, view: &mut impl SpaceView) -> R
     let mut recent = view.recent().map_err(Error::Space)?;
     let mut best = 0;
     for (at, base) in recent.iter().enumerate() {
-        let by_name: HashMap<u32, NodeRef> =
-            base.iter().map(|node| (short_name(node.id.prefix()), *node)).collect();
+        let by_name: HashMap<u32, NodeRef> = base.iter().map(|node| (node.name().short(), *node)).collect();
         let found: Vec<Option<NodeRef>> = names.iter().map(|name| by_name.get(name).copied()).collect();
         let count = found.iter().flatten().count();
         if count > most {
@@ -116,7 +115,7 @@ pub(super) fn choose_base(
         let (mut bytes, mut left) = (0, known.clone());
         for node in segments.iter().take(LOOKED_AT_MAX) {
             let mut segment = Vec::new();
-            view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut segment).ok()?;
+            view.read(&(*node).into(), &mut segment).ok()?;
             let chunks = manifest::segment_chunks(&segment).ok()?;
             let found = chunks.iter().filter(|chunk| left.remove(*chunk));
             bytes += found.map(|chunk| u64::from(chunk.bytes)).sum::<u64>();

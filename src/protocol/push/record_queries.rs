@@ -8,7 +8,7 @@ use crate::transfer::{Answered, read_chunks};
 use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
 use crate::{Error, SpaceView};
 use delta::relink::{Index, Level, Offer, Records, normalise_basis};
-use format::manifest::NodeRef;
+use format::manifest::{NodeRef, RefAt, SegmentIndex};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{EXECUTABLE_CHUNKS_MAX, OFFER_BYTES_MAX, OFFERS_MAX};
@@ -98,7 +98,7 @@ impl Offers {
     pub fn edges(&self, listed: &Listed) -> Edges {
         let ranges = self.next.iter().filter_map(|offer| listed.range(offer));
         let ends = ranges.flat_map(|range| [range.start, range.end]);
-        ends.filter_map(|number| Some((listed.place(number)?, Edge::Cut))).collect()
+        ends.filter_map(|number| Some((listed.at(number)?, Edge::Cut))).collect()
     }
 
     /// Answers the offers for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
@@ -115,7 +115,7 @@ impl Offers {
             let names = self.names.remove(&offer.file);
             let Some(range) = listed.range(&offer) else { continue };
             let is_of = |likeness: &Likeness| {
-                let first = likeness.new.first().and_then(|(segment, first)| listed.number(*segment, *first));
+                let first = likeness.new.first().and_then(|at| listed.number(*at));
                 first.is_some_and(|first| range.contains(&first))
             };
             if let Some(names) = names.filter(|_| !self.answered.contains_key(&offer.file)) {
@@ -169,16 +169,16 @@ impl Offers {
 #[derive(Debug)]
 pub(super) struct Listed {
     /// The number of each segment's first reference.
-    first: BTreeMap<u32, usize>,
+    first: BTreeMap<SegmentIndex, usize>,
     /// The segments in their order, and the number after each one's last reference.
-    ends: Vec<(u32, usize)>,
+    ends: Vec<(SegmentIndex, usize)>,
     /// What is known of each reference.
     known: Vec<Option<ChunkId>>,
 }
 
 impl Listed {
-    /// Those of segments by place, each with what is known of its own.
-    pub fn of<'a>(segments: impl Iterator<Item = (u32, &'a [Option<ChunkRef>])>) -> Self {
+    /// Those of segments by index, each with what is known of its own.
+    pub fn of<'a>(segments: impl Iterator<Item = (SegmentIndex, &'a [Option<ChunkRef>])>) -> Self {
         let (mut first, mut ends, mut all) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (place, known) in segments {
             first.insert(place, all.len());
@@ -194,21 +194,22 @@ impl Listed {
         New { chunks: range.len(), known: known.iter().flatten().copied().collect() }
     }
 
-    fn number(&self, segment: u32, first: u32) -> Option<usize> {
-        Some(self.first.get(&segment)? + first as usize)
+    fn number(&self, at: RefAt) -> Option<usize> {
+        Some(self.first.get(&at.segment)? + at.reference as usize)
     }
 
     /// Those of a file that is offered.
     fn range(&self, offer: &RecordQuery) -> Option<Range<usize>> {
-        let begin = self.number(offer.segment, offer.first)?;
+        let begin = self.number(RefAt { segment: offer.segment, reference: offer.first })?;
         Some(begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
     }
 
     /// The segment that has the reference of that number, and which of its own it is.
-    fn place(&self, number: usize) -> Option<(u32, u32)> {
+    fn at(&self, number: usize) -> Option<RefAt> {
         let (segment, _) = self.ends[self.ends.partition_point(|(_, end)| *end <= number)..].first()?;
         let within = number - self.first[segment];
-        Some((*segment, u32::try_from(within).expect("segments' references are bounded")))
+        let reference = u32::try_from(within).expect("segments' references are bounded");
+        Some(RefAt { segment: *segment, reference })
     }
 }
 
@@ -222,12 +223,12 @@ struct Base<'a, S> {
 impl<S: SpaceView> Release for Base<'_, S> {
     type Error = Error;
 
-    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Error> {
         let Some(left) = self.segments_left.checked_sub(1) else { return Ok(None) };
         *self.segments_left = left;
-        let Some(node) = self.segments.get(place as usize) else { return Ok(None) };
+        let Some(node) = self.segments.get(usize::from(index)) else { return Ok(None) };
         let mut bytes = Vec::new();
-        self.view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
+        self.view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
         Ok(Some(bytes))
     }
 
@@ -245,7 +246,7 @@ mod tests {
     use crate::wire::{Open, Refusal};
     use delta::relink::linked;
     use delta::similar::Rule;
-    use format::manifest::{EntryPath, Item, Reference};
+    use format::manifest::{EntryPath, Item, Reference, SegmentName};
     use format::pack::Frame;
     use format::recipe::Recipe;
     use format::record::Record;
@@ -278,7 +279,7 @@ mod tests {
             unreachable!("it is only read")
         }
 
-        fn resolve(&mut self, _: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        fn resolve(&mut self, _: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
             unreachable!("it is only read")
         }
 
@@ -314,8 +315,7 @@ mod tests {
             for item in items {
                 item.encode(&mut bytes);
             }
-            let node = view.add(bytes);
-            NodeRef { id: node.id, bytes: node.bytes }
+            view.add(bytes).into()
         });
         segments.collect()
     }
@@ -323,9 +323,9 @@ mod tests {
     /// Offers a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
     /// the base's last segment. Gives how many were answered.
     fn offer(count: u32, names: &[u8], base: &[NodeRef], view: &mut Counting, offers: &mut Offers) -> usize {
-        let segment = u32::try_from(base.len() - 1).expect("few");
+        let segment = SegmentIndex::of(base.len() - 1);
         let likeness = |number| Likeness {
-            new: vec![(0, number)],
+            new: vec![RefAt { reference: number, ..RefAt::default() }],
             basis: Span { segment, first: 0, count: 1 },
             chunks: Vec::new(),
             rule: Rule::Path,
@@ -336,7 +336,7 @@ mod tests {
         for file in 0..count {
             let part = RecordQuery {
                 file,
-                segment: 0,
+                segment: SegmentIndex::default(),
                 first: file,
                 chunks: 1,
                 names: names.to_vec(),
@@ -344,7 +344,7 @@ mod tests {
             };
             offers.take(part).expect("within bounds");
         }
-        let listed = Listed::of(std::iter::once((0, &vec![None; count as usize][..])));
+        let listed = Listed::of(std::iter::once((SegmentIndex::default(), &vec![None; count as usize][..])));
         offers.answer(&mut likenesses, &listed, base, view).len()
     }
 

@@ -4,17 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::Error;
-use format::manifest::{NodeRef, Thin};
+use format::manifest::{NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::PUSH_CHUNKS_IN_FLIGHT;
-
-/// A reference that a chunk on its way will resolve.
-#[derive(Debug, Clone, Copy)]
-struct Waiter {
-    place: u32,
-    reference: u32,
-}
 
 /// What is waited for: any chunk that begins so, or the one that a segment names in full.
 type Awaited = (ShortId, Option<ChunkId>);
@@ -30,8 +23,8 @@ struct Waiting {
 /// A segment all of whose chunks are there.
 #[derive(Debug)]
 pub struct Complete {
-    /// Its place in the manifest.
-    pub place: u32,
+    /// Its index in the manifest.
+    pub index: SegmentIndex,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
@@ -43,9 +36,9 @@ const REFERENCE_BYTES: usize = 160;
 /// no more than is bounded.
 #[derive(Debug, Default)]
 pub struct Incomplete {
-    segments: HashMap<u32, Waiting>,
+    segments: HashMap<SegmentIndex, Waiting>,
     /// Who waits for each, and the length that a segment gives it, where it is named in full.
-    asked: HashMap<Awaited, (u32, Vec<Waiter>)>,
+    asked: HashMap<Awaited, (u32, Vec<RefAt>)>,
     references: usize,
     held_bytes: usize,
 }
@@ -68,7 +61,7 @@ impl Incomplete {
     /// Two lengths for one chunk; more references than may wait at a time; a segment out of bounds.
     pub fn enter(
         &mut self,
-        place: u32,
+        index: SegmentIndex,
         thin: Thin,
         known: Vec<Option<ChunkRef>>,
     ) -> Result<(Vec<bool>, Option<Complete>), Error> {
@@ -88,11 +81,11 @@ impl Incomplete {
             }
             // Chunks that begin alike, named in full, are asked for each.
             marks.push(waiters.is_empty());
-            waiters.push(Waiter { place, reference: number });
+            waiters.push(RefAt { segment: index, reference: number });
             missing += 1;
         }
         if missing == 0 {
-            return Ok((marks, Some(Complete { place, bytes: thin.fill(known.into_iter().flatten())? })));
+            return Ok((marks, Some(Complete { index, bytes: thin.fill(known.into_iter().flatten())? })));
         }
         self.references += known.len();
         if self.references > PUSH_CHUNKS_IN_FLIGHT {
@@ -100,7 +93,7 @@ impl Incomplete {
         }
         let held_bytes = thin.held_bytes() + known.len() * REFERENCE_BYTES;
         self.held_bytes += held_bytes;
-        self.segments.insert(place, Waiting { thin, chunks: known, missing, held_bytes });
+        self.segments.insert(index, Waiting { thin, chunks: known, missing, held_bytes });
         Ok((marks, None))
     }
 
@@ -122,16 +115,16 @@ impl Incomplete {
         }
         let mut complete = Vec::new();
         for waiter in answered {
-            let Some(segment) = self.segments.get_mut(&waiter.place) else { continue };
+            let Some(segment) = self.segments.get_mut(&waiter.segment) else { continue };
             segment.chunks[waiter.reference as usize] = Some(chunk);
             segment.missing -= 1;
             if segment.missing == 0
-                && let Some(segment) = self.segments.remove(&waiter.place)
+                && let Some(segment) = self.segments.remove(&waiter.segment)
             {
                 self.references -= segment.chunks.len();
                 self.held_bytes -= segment.held_bytes;
                 let bytes = segment.thin.fill(segment.chunks.into_iter().flatten())?;
-                complete.push(Complete { place: waiter.place, bytes });
+                complete.push(Complete { index: waiter.segment, bytes });
             }
         }
         Ok(Some(complete))
@@ -181,15 +174,17 @@ mod tests {
     fn a_segment_is_complete_with_the_last_of_its_chunks_and_each_is_asked_for_once() {
         let mut room = Incomplete::default();
         let [one, two, three] = [1, 2, 3].map(chunk);
-        let (asked, complete) = room.enter(0, thin(&[one, two, one]), vec![None; 3]).expect("in bounds");
+        let (asked, complete) =
+            room.enter(SegmentIndex::new(0), thin(&[one, two, one]), vec![None; 3]).expect("in bounds");
         assert_eq!((asked, complete.is_none()), (vec![true, true, false], true));
         let known = vec![Some(three), None];
-        let (asked, complete) = room.enter(1, thin(&[three, two]), known).expect("in bounds");
+        let (asked, complete) =
+            room.enter(SegmentIndex::new(1), thin(&[three, two]), known).expect("in bounds");
         assert_eq!((asked, complete.is_none(), room.asked()), (vec![false, false], true, 2));
         assert!(room.arrive(three).expect("in bounds").is_none(), "nobody waits for it");
         assert_eq!(room.arrive(one).expect("in bounds").map(|complete| complete.len()), Some(0));
         let mut complete = room.arrive(two).expect("in bounds").expect("two wait for it");
-        complete.sort_by_key(|complete| complete.place);
+        complete.sort_by_key(|complete| complete.index);
         let bytes: Vec<Vec<u8>> = complete.into_iter().map(|complete| complete.bytes).collect();
         assert_eq!(bytes, [segment(&[one, two, one]), segment(&[three, two])]);
         assert!(room.arrive(two).expect("in bounds").is_none(), "it is there");
@@ -200,7 +195,7 @@ mod tests {
     fn what_is_named_in_full_is_taken_as_nothing_else() {
         let mut room = Incomplete::default();
         let full = Thin::decode(&segment(&[chunk(1)])).expect("a segment");
-        room.enter(0, full, vec![None]).expect("in bounds");
+        room.enter(SegmentIndex::new(0), full, vec![None]).expect("in bounds");
         let other = ChunkRef { bytes: 2, ..chunk(1) };
         assert!(room.arrive(other).expect("in bounds").is_none(), "another length");
         assert_eq!(room.arrive(chunk(1)).expect("in bounds").map(|complete| complete.len()), Some(1));
@@ -215,7 +210,8 @@ mod tests {
         }
         Item::Chunk(chunk(1)).encode(&mut bytes);
         let mut room = Incomplete::default();
-        room.enter(0, Thin::decode(&bytes).expect("a segment"), vec![None]).expect("in bounds");
+        room.enter(SegmentIndex::new(0), Thin::decode(&bytes).expect("a segment"), vec![None])
+            .expect("in bounds");
         let least = 1000 * (size_of::<Item>() + 4);
         assert!(room.held_bytes() >= least.max(8 * bytes.len()), "{} of {}", room.held_bytes(), bytes.len());
         room.clear();
@@ -228,9 +224,9 @@ mod tests {
         let chunks: Vec<ChunkRef> = (0..40).map(chunk).collect();
         let places = u32::try_from(PUSH_CHUNKS_IN_FLIGHT / 40).expect("few");
         for place in 0..places {
-            room.enter(place, thin(&chunks), vec![None; 40]).expect("within the bound");
+            room.enter(SegmentIndex::new(place), thin(&chunks), vec![None; 40]).expect("within the bound");
         }
-        let over = room.enter(places, thin(&chunks), vec![None; 40]);
+        let over = room.enter(SegmentIndex::new(places), thin(&chunks), vec![None; 40]);
         assert!(matches!(over, Err(Error::Limit { max: PUSH_CHUNKS_IN_FLIGHT, .. })));
     }
 }

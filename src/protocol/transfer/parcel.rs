@@ -220,7 +220,7 @@ fn read_span(
 ) -> Result<(), Error> {
     let mut left = span.count as usize;
     let mut first = span.first as usize;
-    for node in base.iter().skip(span.segment as usize) {
+    for node in base.iter().skip(span.segment.into()) {
         if left == 0 {
             break;
         }
@@ -228,7 +228,7 @@ fn read_span(
             .checked_sub(1)
             .ok_or(Error::Limit { what: "segments of a basis", max: SPAN_SEGMENTS_MAX })?;
         let mut bytes = Vec::new();
-        view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map_err(Error::Space)?;
+        view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
         let chunks = manifest::segment_chunks(&bytes)?;
         let taken = chunks.get(first..).unwrap_or_default();
         for chunk in taken.iter().take(left) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Marks;
 use delta::compression::{self, Codec, Decompressor, LEVEL_DEFAULT, LEVEL_SMALL};
+use format::manifest::SegmentName;
 use ground::faults::{Fault, faulty};
 use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
 
@@ -132,29 +133,23 @@ fn ranges(lengths: &[u32]) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
 }
 
 /// Names as they travel: 8 bytes each, little-endian.
-pub fn pack_names(names: impl Iterator<Item = u64>) -> Vec<u8> {
-    names.flat_map(u64::to_le_bytes).collect()
+pub fn pack_names(names: impl Iterator<Item = SegmentName>) -> Vec<u8> {
+    names.flat_map(|name| name.get().to_le_bytes()).collect()
 }
 
 /// Names cut to 4 bytes: enough where they are looked for among a few thousand (PROTOCOL 2).
-pub fn pack_short_names(names: impl Iterator<Item = u64>) -> Vec<u8> {
-    names.flat_map(|name| short_name(name).to_le_bytes()).collect()
-}
-
-/// The 4 bytes of a name that travel in a list of short ones.
-pub fn short_name(name: u64) -> u32 {
-    let [a, b, c, d, ..] = name.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
+pub fn pack_short_names(names: impl Iterator<Item = SegmentName>) -> Vec<u8> {
+    names.flat_map(|name| name.short().to_le_bytes()).collect()
 }
 
 /// Reads names.
 ///
 /// # Errors
 /// A length that is no multiple of 8.
-pub fn unpack_names(bytes: &[u8]) -> Result<Vec<u64>, BatchError> {
+pub fn unpack_names(bytes: &[u8]) -> Result<Vec<SegmentName>, BatchError> {
     let (names, rest) = bytes.as_chunks::<8>();
     if rest.is_empty() {
-        Ok(names.iter().map(|name| u64::from_le_bytes(*name)).collect())
+        Ok(names.iter().map(|name| SegmentName::new(u64::from_le_bytes(*name))).collect())
     } else {
         Err(BatchError::Names(bytes.len()))
     }

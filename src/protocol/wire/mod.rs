@@ -14,8 +14,7 @@ mod query;
 mod reply;
 
 pub use batch::{
-    Batch, BatchError, SegmentBatch, pack_names, pack_short_names, short_name, unpack_names,
-    unpack_short_names,
+    Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
 pub use head::RequestHead;
 pub use marks::Marks;
@@ -30,7 +29,7 @@ pub use sketches::Sketches;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
-use format::manifest::{Outline, Profile, Shape, Totals};
+use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
@@ -324,8 +323,8 @@ pub enum PullRequest {
     WantExecutables,
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
     WantChunks {
-        /// The first segment's place.
-        first: u32,
+        /// The first segment.
+        first: SegmentIndex,
         /// How many segments.
         count: u32,
         /// Over all their chunk references.

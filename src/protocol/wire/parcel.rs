@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use delta::compression::{self, Codec};
 use delta::patch;
 use delta::rsync;
+use format::manifest::{RefAt, SegmentIndex};
 use ground::faults::{Fault, faulty};
 use ground::limits::{
     CHUNK_BYTES_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, PARCEL_CHUNKS_MAX,
@@ -50,12 +51,19 @@ faulty! {
 /// A run of the base's chunks, in the order of its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Span {
-    /// The segment that lists the first, by its place in the base.
-    pub segment: u32,
+    /// The base's segment that lists the first.
+    pub segment: SegmentIndex,
     /// Which of that segment's chunk references is the first.
     pub first: u32,
     /// How many chunks; they may go on in the segments that follow.
     pub count: u32,
+}
+
+impl Span {
+    /// Where the first chunk is listed.
+    pub fn begin(&self) -> RefAt {
+        RefAt { segment: self.segment, reference: self.first }
+    }
 }
 
 /// What a parcel's payload is compressed against.
@@ -123,8 +131,8 @@ pub struct BlockSums {
 pub struct RecordQuery {
     /// The file's number, from 0.
     pub file: u32,
-    /// The segment that lists the first of its chunks among those to come, by its place.
-    pub segment: u32,
+    /// The segment that lists the first of its chunks among those to come.
+    pub segment: SegmentIndex,
     /// Which of that segment's chunk references is the first.
     pub first: u32,
     /// How many chunks, in the segments of one `Segments`.

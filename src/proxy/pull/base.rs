@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::super::reach::Reach;
-use super::{read_segment, reference, unreadable};
+use super::{read_segment, unreadable};
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use delta::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
-use format::manifest::{self, Gap, NodeRef, Outline};
+use format::manifest::{self, Gap, NodeRef, Outline, SegmentIndex};
 use ground::ids::ReleaseId;
 use ground::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
 use protocol::likeness::{Edges, Older, SegmentsReplaced, prefix_of};
@@ -38,8 +38,8 @@ impl Base {
         let segments = restore::leaves(&root, &mut reader).ok()?;
         let outline = Outline::of(&segments, leaves.iter().copied().map(Some));
         let gaps = outline.gaps(segments.len());
-        let older = Older::read(&segments, &gaps, &Edges::new(), |place| {
-            read_segment(&mut reader, &segments[place as usize])
+        let older = Older::read(&segments, &gaps, &Edges::new(), |index| {
+            read_segment(&mut reader, &segments[usize::from(index)])
         })
         .ok()?;
         Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
@@ -85,16 +85,17 @@ impl Base {
         mut send: impl FnMut(SegmentBatch) -> bool,
     ) -> Result<(), Refusal> {
         let gaps = self.outline.gaps(self.segments.len());
-        let new: Vec<u32> = gaps.iter().flat_map(|gap| gap.new.clone()).map(place_of).collect();
+        let new: Vec<SegmentIndex> =
+            gaps.iter().flat_map(|gap| SegmentIndex::range(gap.new.clone())).collect();
         let replaced = SegmentsReplaced::new(gaps);
-        let bytes_of = |place: &u32| leaves[*place as usize].bytes as usize;
+        let bytes_of = |index: &SegmentIndex| leaves[usize::from(*index)].bytes as usize;
         let all: usize = new.iter().map(bytes_of).sum();
         let level = if all as u64 <= SMALL_BYTES { LEVEL_SMALL } else { LEVEL_DEFAULT };
         let mut rest = new.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = |place: &&u32| {
-                bytes += bytes_of(place);
+            let fits = |index: &&SegmentIndex| {
+                bytes += bytes_of(index);
                 bytes <= SEGMENT_BATCH_BYTES
             };
             let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
@@ -102,13 +103,13 @@ impl Base {
             rest = after;
             let mut read = |node: &NodeRef| {
                 let mut bytes = Vec::new();
-                reader.read(&reference(node), &mut bytes).map_err(|error| unreadable(&error))?;
+                reader.read(&(*node).into(), &mut bytes).map_err(|error| unreadable(&error))?;
                 Ok::<_, Refusal>(bytes)
             };
-            let against = replaced.by(some).into_iter().map(|place| read(&self.segments[place]));
+            let against = replaced.by(some).into_iter().map(|index| read(&self.segments[usize::from(index)]));
             let prefix = prefix_of(against)?.map_err(|error| Refusal::of(&error))?;
-            let thin = some.iter().map(|place| {
-                let bytes = read(&leaves[*place as usize])?;
+            let thin = some.iter().map(|index| {
+                let bytes = read(&leaves[usize::from(*index)])?;
                 manifest::shorten(&bytes).map_err(|error| Refusal::of(&error))
             });
             let thin = thin.collect::<Result<Vec<_>, Refusal>>()?;
@@ -118,8 +119,4 @@ impl Base {
         }
         Ok(())
     }
-}
-
-fn place_of(place: usize) -> u32 {
-    u32::try_from(place).expect("a manifest's segments are bounded")
 }

@@ -11,7 +11,7 @@ use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use delta::relink::{Kept, MAGIC, normalise_basis};
-use format::manifest::{self, Item, NodeRef, Thin};
+use format::manifest::{self, Item, NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::{ChunkRef, Recipe};
 use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
@@ -41,7 +41,7 @@ pub(super) type Told = (Parcel, Arc<Vec<u8>>);
 struct File {
     size: u64,
     /// Where its first chunk is listed.
-    at: (u32, u32),
+    at: RefAt,
     chunks: Vec<ChunkRef>,
 }
 
@@ -79,8 +79,8 @@ fn new_executables(
     let mut files = Vec::new();
     for gap in base.gaps() {
         let mut file: Option<File> = None;
-        for (place, node) in (0..).zip(leaves).skip(gap.new.start) {
-            if place as usize >= gap.new.end && file.is_none() {
+        for (segment, node) in SegmentIndex::enumerate(leaves).skip(gap.new.start) {
+            if usize::from(segment) >= gap.new.end && file.is_none() {
                 break;
             }
             let mut number = 0;
@@ -91,7 +91,7 @@ fn new_executables(
                             && file.chunks.len() <= EXECUTABLE_CHUNKS_MAX
                         {
                             if file.chunks.is_empty() {
-                                file.at = (place, number);
+                                file.at = RefAt { segment, reference: number };
                             }
                             file.chunks.push(chunk);
                         }
@@ -99,12 +99,13 @@ fn new_executables(
                     }
                     item => {
                         files.extend(file.take());
-                        let begins = (place as usize) < gap.new.end;
+                        let begins = usize::from(segment) < gap.new.end;
                         if let Item::File { size, recipe: Recipe::Chunks, .. } = item
                             && begins
                             && (EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&size)
                         {
-                            file = Some(File { size, at: (place, 0), chunks: Vec::new() });
+                            let at = RefAt { segment, reference: 0 };
+                            file = Some(File { size, at, chunks: Vec::new() });
                         }
                     }
                 }
@@ -172,23 +173,22 @@ fn tell_one(
 /// The older chunks that most of the file resembles.
 fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<&Store>) -> Option<Span> {
     let (mut left, mut segments) = (file.chunks.len(), Vec::new());
-    let (mut place, mut first) = file.at;
+    let RefAt { mut segment, reference: mut first } = file.at;
     while left > 0 {
-        let thin = Thin::decode(&read_segment(reader, leaves.get(place as usize)?).ok()?).ok()?;
+        let thin = Thin::decode(&read_segment(reader, leaves.get(usize::from(segment))?).ok()?).ok()?;
         let known: Vec<Option<ChunkRef>> = (0..)
             .zip(thin.references())
             .map(|(number, one)| if number < first { one.full() } else { None })
             .collect();
         left = left.saturating_sub(known.len().saturating_sub(first as usize));
-        segments.push((place, thin, known));
-        (place, first) = (place + 1, 0);
+        segments.push((segment, thin, known));
+        (segment, first) = (segment.next(), 0);
     }
-    let new: Vec<_> = segments.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
+    let new: Vec<_> = segments.iter().map(|(index, thin, known)| (*index, thin, known.as_slice())).collect();
     let likenesses = base.older.likenesses(&new, &Edges::new(), |_| Ok::<_, manifest::Error>(None)).ok()?;
-    let of = likenesses.into_iter().filter(|likeness| {
-        let (segment, number) = likeness.new.first().copied().unwrap_or_default();
-        (segment, number) >= file.at
-    });
+    let of = likenesses
+        .into_iter()
+        .filter(|likeness| likeness.new.first().copied().unwrap_or_default() >= file.at);
     of.max_by_key(|likeness| likeness.new.len()).map(|likeness| likeness.basis)
 }
 
@@ -215,8 +215,8 @@ struct Older<'a, 'b> {
 impl Release for Older<'_, '_> {
     type Error = restore::Error;
 
-    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error> {
-        self.segments.get(place as usize).map(|node| read_segment(self.reader, node)).transpose()
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error> {
+        self.segments.get(usize::from(index)).map(|node| read_segment(self.reader, node)).transpose()
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {

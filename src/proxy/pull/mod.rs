@@ -26,7 +26,7 @@ use crate::restore::{self, ChunkReader, SourceError};
 use crate::store::{Lease, Store, StoreReader};
 use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use delta::patch;
-use format::manifest::{NodeRef, Thin};
+use format::manifest::{NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ReleaseId, Selector};
@@ -176,7 +176,7 @@ fn run(
         }
         None => {
             for part in leaves.chunks(MESSAGE_ITEMS_MAX) {
-                let names = pack_names(part.iter().map(|node| node.id.prefix()));
+                let names = pack_names(part.iter().map(NodeRef::name));
                 drop(replies.blocking_send(PullReply::Names(names)));
             }
         }
@@ -219,7 +219,7 @@ fn unreadable(error: &SourceError) -> Refusal {
 
 fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<u8>, restore::Error> {
     let mut bytes = Vec::new();
-    reader.read(&reference(node), &mut bytes)?;
+    reader.read(&(*node).into(), &mut bytes)?;
     Ok(bytes)
 }
 
@@ -260,8 +260,7 @@ impl Supply<'_> {
         if !marks.fits(self.leaves.len()) {
             return Err(out_of_bounds());
         }
-        let wanted: Vec<ChunkRef> =
-            marks.places().map(|place| reference(&self.leaves[place as usize])).collect();
+        let wanted: Vec<ChunkRef> = marks.places().map(|place| self.leaves[place as usize].into()).collect();
         self.send(&wanted, SEGMENT_BATCH_BYTES, PullReply::Segments)
     }
 
@@ -285,29 +284,29 @@ impl Supply<'_> {
         }
     }
 
-    fn chunks(&mut self, first: u32, count: u32, marks: &Marks) -> Result<(), Refusal> {
-        let end = first.checked_add(count).ok_or_else(out_of_bounds)? as usize;
-        let segments = self.leaves.get(first as usize..end).ok_or_else(out_of_bounds)?.to_vec();
+    fn chunks(&mut self, first: SegmentIndex, count: u32, marks: &Marks) -> Result<(), Refusal> {
+        let end = first.get().checked_add(count).ok_or_else(out_of_bounds)? as usize;
+        let segments = self.leaves.get(first.into()..end).ok_or_else(out_of_bounds)?.to_vec();
         if segments.len() > MESSAGE_ITEMS_MAX {
             return Err(out_of_bounds());
         }
         let mut marks = marks.iter();
         let (mut wanted, mut asked) = (Vec::new(), HashMap::new());
         let mut new = Vec::with_capacity(segments.len());
-        for (place, segment) in (first..).zip(&segments) {
+        for (index, node) in SegmentIndex::range(first.into()..end).zip(segments) {
             let mut bytes = Vec::new();
-            self.read(&reference(segment), &mut bytes)?;
+            self.read(&node.into(), &mut bytes)?;
             let thin = Thin::decode(&bytes).map_err(|error| Refusal::of(&error))?;
             let mut known = Vec::new();
             for (number, chunk) in (0..).zip(thin.references().filter_map(|reference| reference.full())) {
                 let missing = marks.next() == Some(true);
                 if missing {
-                    asked.insert((place, number), wanted.len());
+                    asked.insert(RefAt { segment: index, reference: number }, wanted.len());
                     wanted.push(chunk);
                 }
                 known.push((!missing).then_some(chunk));
             }
-            new.push((place, thin, known));
+            new.push((index, thin, known));
         }
         let told = self.likenesses(&new, &asked);
         let deadline = Instant::now() + PATCH_TIME_MAX;
@@ -337,13 +336,13 @@ impl Supply<'_> {
     /// What the wanted chunks resemble in the agent's release, each with the first of them.
     fn likenesses(
         &mut self,
-        new: &[(u32, Thin, Vec<Option<ChunkRef>>)],
-        asked: &HashMap<(u32, u32), usize>,
+        new: &[(SegmentIndex, Thin, Vec<Option<ChunkRef>>)],
+        asked: &HashMap<RefAt, usize>,
     ) -> Vec<(usize, Likeness)> {
         let Some(base) = &self.base else { return Vec::new() };
         let (leaves, reader) = (&self.leaves, &mut self.reader);
-        let new: Vec<_> = new.iter().map(|(place, thin, known)| (*place, thin, known.as_slice())).collect();
-        let stays = |place: u32| match leaves.get(place as usize) {
+        let new: Vec<_> = new.iter().map(|(index, thin, known)| (*index, thin, known.as_slice())).collect();
+        let stays = |index: SegmentIndex| match leaves.get(usize::from(index)) {
             Some(node) if base.has(node) => read_segment(reader, node).map(Some),
             _ => Ok(None),
         };
@@ -433,10 +432,6 @@ impl Supply<'_> {
             error => unreadable(&error),
         })
     }
-}
-
-fn reference(node: &NodeRef) -> ChunkRef {
-    ChunkRef { id: node.id, bytes: node.bytes }
 }
 
 fn out_of_bounds() -> Refusal {

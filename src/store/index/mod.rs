@@ -20,6 +20,7 @@ use super::place::Place;
 use super::run::{self, Run};
 use disk::crash_points;
 use disk::files::{self, OnPath};
+use format::manifest::SegmentName;
 use format::pack::PackId;
 use ground::faults::{Fault, faulty};
 use ground::ids::{ChunkId, ShortId};
@@ -237,8 +238,8 @@ impl Index {
     ///
     /// # Errors
     /// The index is damaged.
-    pub fn find_name(&self, name: u64) -> Result<Option<(ChunkId, Place)>, Error> {
-        self.find_beginning(&name.to_le_bytes())
+    pub fn find_name(&self, name: SegmentName) -> Result<Option<(ChunkId, Place)>, Error> {
+        self.find_beginning(&name.get().to_le_bytes())
     }
 
     /// The first chunk whose id begins so.

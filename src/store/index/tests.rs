@@ -24,7 +24,7 @@ fn found(index: &Index, chunk: u32) -> Option<u32> {
     let id = id(chunk);
     let place = index.find(&id).expect("readable");
     let with_id = place.map(|place| (id, place));
-    assert_eq!(index.find_name(id.prefix()).expect("readable"), with_id);
+    assert_eq!(index.find_name(id.into()).expect("readable"), with_id);
     assert_eq!(index.find_short(ShortId::from(id)).expect("readable"), with_id);
     place.map(|place| place.pack)
 }

@@ -15,6 +15,7 @@ use super::relinked::{Executable, OlderExecutable};
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::scan::{Error, Spool};
+use format::manifest::SegmentIndex;
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 use ground::threads;
@@ -26,8 +27,8 @@ const BATCHES_AHEAD: usize = 6;
 /// Chunks to send, as the push's state machine asked for them.
 #[derive(Debug)]
 pub struct Job {
-    /// The segments, by place.
-    pub segments: Vec<u32>,
+    /// The segments.
+    pub segments: Vec<SegmentIndex>,
     /// Which of their chunk references, in order.
     pub marks: Marks,
     /// What some of the marked chunks resemble, by the first of them.
@@ -117,7 +118,7 @@ pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Output>) {
 struct Deferred {
     executable: Executable,
     /// The segment with which it goes on.
-    next: u32,
+    next: SegmentIndex,
 }
 
 /// Cuts a job's chunks into batches; `take` says whether anybody still listens.
@@ -164,7 +165,7 @@ fn gather(
     }
     *deferred = earlier;
     if let (true, Some(last), true) = (goes_on, last, current.is_some()) {
-        *deferred = current.take().map(|executable| Deferred { executable, next: last + 1 });
+        *deferred = current.take().map(|executable| Deferred { executable, next: last.next() });
     }
     if let Some(executable) = current
         && !take(Work::Executable(executable))

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use crate::wire::Span;
+use format::manifest::RefAt;
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
@@ -65,7 +66,7 @@ fn file<R: Release>(entry: Entry, mut walk: Walk<'_, R>) -> Result<Option<Whole>
         }
     }
     let first = u32::try_from(entry.first).expect("segments' references are bounded");
-    let span = Span { segment: entry.place, first, count: count(&chunks) };
+    let span = Span { segment: entry.segment, first, count: count(&chunks) };
     Ok(Some(Whole { path: entry.path, span, chunks }))
 }
 
@@ -77,16 +78,18 @@ fn member<R: Release>(path: &[u8], mut walk: Walk<'_, R>, new: &New) -> Result<O
         let touched = walk.touched;
         let (mut left, mut part, mut begin) = (length, Vec::new(), None);
         while left > 0 {
-            let Some(Listed { segment, number, chunk }) = walk.next()? else { return Ok(None) };
+            let Some(Listed { at, chunk }) = walk.next()? else { return Ok(None) };
             let Some(rest) = left.checked_sub(u64::from(chunk.bytes)) else { return Ok(None) };
             left = rest;
-            begin = begin.or(Some((segment, number)));
+            begin = begin.or(Some(at));
             if part.len() <= EXECUTABLE_CHUNKS_MAX {
                 part.push(chunk);
             }
         }
         let is_bounded = part.len() <= EXECUTABLE_CHUNKS_MAX && length <= EXECUTABLE_BYTES_MAX as u64;
-        let Some((segment, first)) = begin.filter(|_| is_member && is_bounded) else { continue };
+        let Some(RefAt { segment, reference: first }) = begin.filter(|_| is_member && is_bounded) else {
+            continue;
+        };
         let shared = part.iter().filter(|chunk| new.known.contains(&chunk.id)).count();
         let distance = part.len().abs_diff(new.chunks);
         let rank = (shared, walk.touched > touched, Reverse(distance));

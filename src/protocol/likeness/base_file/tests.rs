@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use format::manifest::{self, EntryPath, Item};
+use format::manifest::{self, EntryPath, Item, SegmentIndex};
 use format::recipe::{Container, Recipe};
 use ground::ids::{ArtifactId, ChunkId};
 use ground::limits::STREAM_CHUNKS_MAX;
@@ -50,8 +50,8 @@ struct Listing {
 impl Release for Listing {
     type Error = manifest::Error;
 
-    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error> {
-        Ok(self.segments.get(place as usize).cloned())
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error> {
+        Ok(self.segments.get(usize::from(index)).cloned())
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
@@ -61,16 +61,20 @@ impl Release for Listing {
 
 fn around(segments: &[Vec<u8>], segment: u32, number: u32) -> Found {
     let mut listing = Listing { segments: segments.to_vec(), ..Listing::default() };
-    Whole::like(&Span { segment, first: number, count: 1 }, &New::default(), &mut listing)
+    Whole::like(
+        &Span { segment: SegmentIndex::new(segment), first: number, count: 1 },
+        &New::default(),
+        &mut listing,
+    )
 }
 
 #[test]
 fn a_file_is_found_from_each_of_its_chunks() {
     let segments = segments();
     let files = [
-        ("a", Span { segment: 0, first: 0, count: 2 }, 0..2),
-        ("b", Span { segment: 0, first: 2, count: 10 }, 2..12),
-        ("e", Span { segment: 2, first: 3, count: 3 }, 12..15),
+        ("a", Span { segment: SegmentIndex::new(0), first: 0, count: 2 }, 0..2),
+        ("b", Span { segment: SegmentIndex::new(0), first: 2, count: 10 }, 2..12),
+        ("e", Span { segment: SegmentIndex::new(2), first: 3, count: 3 }, 12..15),
     ];
     // The number of each segment's first chunk.
     let firsts = [0, 5, 9, 14];
@@ -133,9 +137,9 @@ fn no_more_is_read_than_an_archive_of_the_most_chunks_takes() {
     impl Release for Endless {
         type Error = manifest::Error;
 
-        fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error> {
+        fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error> {
             self.read += 1;
-            Ok(Some(if place == 0 { self.entry.clone() } else { self.rest.clone() }))
+            Ok(Some(if index == SegmentIndex::default() { self.entry.clone() } else { self.rest.clone() }))
         }
 
         fn chunk(&mut self, _: &ChunkRef, _: &mut Vec<u8>) -> bool {
@@ -148,7 +152,7 @@ fn no_more_is_read_than_an_archive_of_the_most_chunks_takes() {
     let most = usize::try_from(STREAM_CHUNKS_MAX).expect("half a million") / 40 + 4;
     for (begin, at) in [(0, 0), (500_000, 0), (500_000, u32::MAX)] {
         let mut endless = Endless { entry: entry.clone(), rest: rest.clone(), read: 0 };
-        let span = Span { segment: begin, first: at, count: 1 };
+        let span = Span { segment: SegmentIndex::new(begin), first: at, count: 1 };
         assert_eq!(Whole::like(&span, &New::default(), &mut endless), Ok(None));
         assert!(endless.read <= most, "{} segments", endless.read);
     }
@@ -156,7 +160,7 @@ fn no_more_is_read_than_an_archive_of_the_most_chunks_takes() {
 
 /// An archive of members of 7, 3, 2 and 7 chunks of 1,024 B, whose plan takes two chunks and whose framing one,
 /// in segments of five chunks; where each member begins.
-fn archive() -> (Listing, Vec<(u32, u32)>) {
+fn archive() -> (Listing, Vec<RefAt>) {
     let (mut plan, counts) = (Plan::default(), [7, 3, 2, 7]);
     for count in counts {
         plan.push(Piece::Framing(10));
@@ -175,7 +179,7 @@ fn archive() -> (Listing, Vec<(u32, u32)>) {
     let mut begins = Vec::new();
     for count in counts {
         let at = u32::try_from(items.len()).expect("few");
-        begins.push((at / 5, at % 5));
+        begins.push(RefAt { segment: SegmentIndex::new(at / 5), reference: at % 5 });
         items.extend((0..u32::try_from(count).expect("few")).map(|number| chunk(at + number, 1024)));
     }
     let stream_bytes = head.len() as u64 + 40 + 19 * 1024;
@@ -193,13 +197,17 @@ fn archive() -> (Listing, Vec<(u32, u32)>) {
 #[test]
 fn a_member_is_found_from_each_of_its_chunks() {
     let (mut listing, begins) = archive();
-    for ((segment, first), count) in begins.into_iter().zip([7, 3, 2, 7]) {
+    for (begin, count) in begins.into_iter().zip([7, 3, 2, 7]) {
         for number in 0..count {
-            let at = segment * 5 + first + number;
-            let span = Span { segment: at / 5, first: at % 5, count: 1 };
+            let at = begin.segment.get() * 5 + begin.reference + number;
+            let span = Span { segment: SegmentIndex::new(at / 5), first: at % 5, count: 1 };
             let found =
                 Whole::like(&span, &New::default(), &mut listing).expect("it decodes").expect("a member");
-            assert_eq!(found.span, Span { segment, first, count }, "from {span:?}");
+            assert_eq!(
+                found.span,
+                Span { segment: begin.segment, first: begin.reference, count },
+                "from {span:?}"
+            );
             assert_eq!(found.chunks.len(), count as usize);
             assert_eq!(found.path, b"a.zip");
         }
@@ -209,31 +217,31 @@ fn a_member_is_found_from_each_of_its_chunks() {
 #[test]
 fn of_members_that_are_touched_the_most_alike_in_length_is_taken() {
     let (mut listing, begins) = archive();
-    let mut like = |(segment, first), count, chunks| {
-        let span = Span { segment, first, count };
+    let mut like = |begin: RefAt, count, chunks| {
+        let span = Span { segment: begin.segment, first: begin.reference, count };
         let new = New { chunks, ..New::default() };
         Whole::like(&span, &new, &mut listing).expect("it decodes").map(|found| found.chunks.len())
     };
     assert_eq!(like(begins[0], 12, 3), Some(3));
     assert_eq!(like(begins[0], 12, 2), Some(2));
     assert_eq!(like(begins[0], 7, 2), Some(7), "the others are beyond the span");
-    assert_eq!(like((0, 0), 2, 1), None, "the plan is no member");
+    assert_eq!(like(RefAt::default(), 2, 1), None, "the plan is no member");
 }
 
 #[test]
 fn a_member_that_shares_chunks_goes_before_one_that_is_touched() {
     let (mut listing, begins) = archive();
-    let span = Span { segment: begins[0].0, first: begins[0].1, count: 1 };
-    let at = begins[2].0 * 5 + begins[2].1;
+    let span = Span { segment: begins[0].segment, first: begins[0].reference, count: 1 };
+    let at = begins[2].segment.get() * 5 + begins[2].reference;
     let known = HashSet::from([ChunkId::of(&(at + 1).to_le_bytes())]);
     let found = Whole::like(&span, &New { chunks: 7, known }, &mut listing).expect("it decodes");
-    assert_eq!(found.map(|found| (found.span.segment, found.span.first)), Some(begins[2]));
+    assert_eq!(found.map(|found| found.span.begin()), Some(begins[2]));
 }
 
 #[test]
 fn an_archive_whose_plan_is_not_there_or_not_one_has_no_members() {
     let (mut listing, begins) = archive();
-    let (segment, first) = begins[1];
+    let RefAt { segment, reference: first } = begins[1];
     let span = Span { segment, first, count: 1 };
     for bytes in listing.chunks.values_mut() {
         bytes.reverse();

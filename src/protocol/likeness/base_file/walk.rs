@@ -1,7 +1,7 @@
 //! Finds the file that a chunk is of, and walks its chunks.
 
 use crate::wire::Span;
-use format::manifest::{self, Item};
+use format::manifest::{self, Item, RefAt, SegmentIndex};
 use format::recipe::{ChunkRef, Recipe};
 use ground::limits::{EXECUTABLE_BYTES_MAX, STREAM_CHUNKS_MAX};
 use recode::archive::{PREFIX_BYTES, Parts, decode_head, head_bytes};
@@ -11,11 +11,11 @@ pub trait Release {
     /// Why not.
     type Error: From<manifest::Error>;
 
-    /// The segment at that place, where there is one.
+    /// The segment of that index, where there is one.
     ///
     /// # Errors
     /// It cannot be read.
-    fn segment(&mut self, place: u32) -> Result<Option<Vec<u8>>, Self::Error>;
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error>;
 
     /// Appends a chunk's bytes; false where that is not there, or would be too much.
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool;
@@ -28,39 +28,38 @@ pub(super) struct Entry {
     pub bytes: u64,
     pub is_archive: bool,
     /// The segment that lists it, and how many chunks there are before it.
-    pub place: u32,
+    pub segment: SegmentIndex,
     pub first: usize,
 }
 
 impl Entry {
     /// The last file that begins before the first chunk of `span`.
     pub fn before<R: Release>(span: &Span, release: &mut R) -> Result<Option<Self>, R::Error> {
-        let (mut place, mut before) = (span.segment, span.first as usize);
+        let (mut segment, mut before) = (span.segment, span.first as usize);
         let mut passed = 0;
         loop {
-            let Some(bytes) = release.segment(place)? else { return Ok(None) };
+            let Some(bytes) = release.segment(segment)? else { return Ok(None) };
             let items = manifest::decode_segment(&bytes)?;
-            if let Some(entry) = Self::last(&items, before, place) {
+            if let Some(entry) = Self::last(&items, before, segment) {
                 let fits = entry.is_archive || entry.bytes <= EXECUTABLE_BYTES_MAX as u64;
                 return Ok(fits.then_some(entry));
             }
             passed += items.len() as u64;
-            if place == 0 || passed > STREAM_CHUNKS_MAX {
-                return Ok(None);
-            }
-            (place, before) = (place - 1, usize::MAX);
+            let previous = segment.previous().filter(|_| passed <= STREAM_CHUNKS_MAX);
+            let Some(previous) = previous else { return Ok(None) };
+            (segment, before) = (previous, usize::MAX);
         }
     }
 
     /// The last file that begins before the chunk with the number `before`.
-    pub fn last(items: &[Item], before: usize, place: u32) -> Option<Self> {
+    pub fn last(items: &[Item], before: usize, segment: SegmentIndex) -> Option<Self> {
         let (mut chunks, mut entry) = (0, None);
         for item in items {
             match item {
                 Item::File { path, size, recipe, .. } => {
                     let is_archive = matches!(recipe, Recipe::Container(_));
                     let (path, bytes) = (path.as_bytes().to_vec(), recipe.chunk_bytes(*size));
-                    entry = Some(Self { path, bytes, is_archive, place, first: chunks });
+                    entry = Some(Self { path, bytes, is_archive, segment, first: chunks });
                 }
                 Item::Chunk(_) if chunks == before => break,
                 Item::Chunk(_) => chunks += 1,
@@ -74,7 +73,7 @@ impl Entry {
 /// Chunks one after another, from one of a segment's on.
 pub(super) struct Walk<'a, R> {
     pub release: &'a mut R,
-    place: u32,
+    segment: SegmentIndex,
     /// Which of the segment's chunks is next.
     next: usize,
     listed: Vec<ChunkRef>,
@@ -86,35 +85,34 @@ pub(super) struct Walk<'a, R> {
 
 /// A chunk, and where it is listed.
 pub(super) struct Listed {
-    pub segment: u32,
-    pub number: u32,
+    pub at: RefAt,
     pub chunk: ChunkRef,
 }
 
 impl<'a, R: Release> Walk<'a, R> {
     pub fn new(release: &'a mut R, entry: &Entry, span: Span) -> Self {
-        let (place, next) = (entry.place, entry.first);
-        Self { release, place, next, listed: Vec::new(), begun: false, span, touched: 0 }
+        let (segment, next) = (entry.segment, entry.first);
+        Self { release, segment, next, listed: Vec::new(), begun: false, span, touched: 0 }
     }
 
     /// The next chunk; none where a segment is missing or lists none.
     pub fn next(&mut self) -> Result<Option<Listed>, R::Error> {
         if !self.begun || self.next == self.listed.len() {
             if self.begun {
-                (self.place, self.next) = (self.place + 1, 0);
+                (self.segment, self.next) = (self.segment.next(), 0);
             }
             self.begun = true;
-            let Some(bytes) = self.release.segment(self.place)? else { return Ok(None) };
+            let Some(bytes) = self.release.segment(self.segment)? else { return Ok(None) };
             self.listed = manifest::segment_chunks(&bytes)?;
         }
         let Some(chunk) = self.listed.get(self.next).copied() else { return Ok(None) };
         self.next += 1;
-        let (segment, number) =
-            (self.place, u32::try_from(self.next - 1).expect("segments' references are bounded"));
-        if (segment, number) >= (self.span.segment, self.span.first) && !self.is_past() {
+        let reference = u32::try_from(self.next - 1).expect("segments' references are bounded");
+        let at = RefAt { segment: self.segment, reference };
+        if at >= self.span.begin() && !self.is_past() {
             self.touched += 1;
         }
-        Ok(Some(Listed { segment, number, chunk }))
+        Ok(Some(Listed { at, chunk }))
     }
 
     /// Whether all of the span was passed.

@@ -9,7 +9,7 @@ use self::held::Held;
 use crate::Error;
 use crate::likeness::SegmentsReplaced;
 use crate::wire::{BlockSums, Challenge, FromAgent, Marks, PushReply, RecordAnswer};
-use format::manifest::{EntryPath, NodeRef};
+use format::manifest::{EntryPath, NodeRef, SegmentIndex};
 use format::record::{DeliveryEvent, Record};
 use ground::ids::ReleaseId;
 use ground::limits::{
@@ -29,7 +29,7 @@ const SEGMENTS_PER_BATCH: usize = 256;
 pub enum Action {
     /// Send this.
     Send(FromAgent),
-    /// Send these segments, by place, as one `Segments`.
+    /// Send these segments as one `Segments`.
     SendSegments(Segments),
     /// Sketch those of these chunks that resemble nothing so far, if that may pay, then call [`Agent::sketched`].
     Sketch(Chunks),
@@ -37,8 +37,8 @@ pub enum Action {
     SendChunks(Chunks),
     /// Prove that these segments' marked chunks are here, and send the answer as a `Proof`.
     Prove {
-        /// The segments, by place.
-        segments: Vec<u32>,
+        /// The segments.
+        segments: Vec<SegmentIndex>,
         /// The challenge.
         challenge: Challenge,
     },
@@ -60,8 +60,8 @@ pub enum Action {
 /// Chunks to send: the marked ones of all chunk references of some segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunks {
-    /// The segments, by place.
-    pub segments: Vec<u32>,
+    /// The segments.
+    pub segments: Vec<SegmentIndex>,
     /// Which of their chunk references, in order.
     pub marks: Marks,
     /// What the proxy has that some of them resemble.
@@ -75,12 +75,12 @@ pub struct Chunks {
 /// Segments to send, and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segments {
-    /// Which, by place.
-    pub places: Vec<u32>,
+    /// Which.
+    pub segments: Vec<SegmentIndex>,
     /// In full instead of thin.
     pub full: bool,
-    /// The base's segments, by place, to compress them against; none without a base.
-    pub against: Option<Vec<usize>>,
+    /// The base's segments to compress them against; none without a base.
+    pub against: Option<Vec<SegmentIndex>>,
     /// Whether to mark the chunks that the base lacks, and to call [`Agent::offered`].
     pub offer: bool,
     /// Whether the proxy wants executables in them to be offered.
@@ -142,7 +142,7 @@ struct Growth {
 /// `Segments` that were sent and not yet answered.
 #[derive(Debug)]
 struct Unanswered {
-    places: Vec<u32>,
+    segments: Vec<SegmentIndex>,
     offered: Option<Marks>,
     /// References that the proxy has asked a proof for.
     proven: usize,
@@ -163,7 +163,7 @@ pub struct Agent {
     replaced: Option<SegmentsReplaced>,
     state: State,
     /// Batches of wanted segments that have not been sent.
-    waiting: VecDeque<Vec<u32>>,
+    waiting: VecDeque<Vec<SegmentIndex>>,
     unanswered: VecDeque<Unanswered>,
     /// Signatures for the next `Missing`, and their bytes.
     signed: Vec<BlockSums>,
@@ -270,7 +270,7 @@ impl Agent {
                 if marks.fits(self.segments.len()) =>
             {
                 self.turn(State::Sending);
-                self.queue(marks.places());
+                self.queue(marks.places().map(SegmentIndex::new));
                 Ok(self.proceed())
             }
             (State::Sending | State::Committing, PushReply::BlockSums(signed))
@@ -291,7 +291,7 @@ impl Agent {
                 if challenge.marks.marked() == 0 || asked.proven > challenge.marks.count() {
                     return Err(Error::OutOfTurn("Prove"));
                 }
-                Ok(vec![Action::Prove { segments: asked.places.clone(), challenge }])
+                Ok(vec![Action::Prove { segments: asked.segments.clone(), challenge }])
             }
             (State::Sending | State::Committing, PushReply::Missing(marks)) => self.missing(&marks),
             (State::Sending | State::Committing, PushReply::Mismatch) if !self.full => Err(Error::Mismatch),
@@ -333,7 +333,7 @@ impl Agent {
     /// The last segments that were to be sent with an offer are on their way, and these of their chunks will be.
     pub fn offered(&mut self, marks: Marks) -> Vec<Action> {
         let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
-        let segments = last.places.clone();
+        let segments = last.segments.clone();
         last.offered = Some(marks.clone());
         let goes_on = Self::is_next(self.waiting.front(), &segments);
         if marks.marked() == 0 && !self.goes_on {
@@ -354,9 +354,9 @@ impl Agent {
     }
 
     /// Whether the segments `next` follow those `before` them.
-    fn is_next(next: Option<&Vec<u32>>, before: &[u32]) -> bool {
+    fn is_next(next: Option<&Vec<SegmentIndex>>, before: &[SegmentIndex]) -> bool {
         let first = next.and_then(|next| next.first());
-        before.last().is_some_and(|last| first == Some(&(last + 1)))
+        before.last().is_some_and(|last| first == Some(&last.next()))
     }
 
     fn turn(&mut self, state: State) {
@@ -365,7 +365,7 @@ impl Agent {
     }
 
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
-        let Unanswered { places, offered, .. } =
+        let Unanswered { segments, offered, .. } =
             self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
         if self.waiting.is_empty() && self.unanswered.is_empty() && !self.offers && !self.is_growing() {
             self.round_trips += 1;
@@ -386,8 +386,8 @@ impl Agent {
         };
         let mut actions = Vec::new();
         // The rest of what was offered stands alone: what goes on is told by the offers.
-        let next = self.unanswered.front().map(|next| &next.places).or(self.waiting.front());
-        let goes_on = !was_offered && Self::is_next(next, &places);
+        let next = self.unanswered.front().map(|next| &next.segments).or(self.waiting.front());
+        let goes_on = !was_offered && Self::is_next(next, &segments);
         if marks.marked() > 0 || (self.goes_on && !was_offered) {
             if self.offers {
                 self.round_trips += 1;
@@ -396,7 +396,7 @@ impl Agent {
                 self.goes_on = goes_on;
             }
             self.sending += 1;
-            let chunks = Chunks { segments: places, marks, signed, answers, goes_on };
+            let chunks = Chunks { segments, marks, signed, answers, goes_on };
             let may_be_like = self.wants_sketches && !self.dry_run;
             actions.push(if may_be_like { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
         }
@@ -415,10 +415,10 @@ impl Agent {
             && let Some(batch) = self.waiting.pop_front()
         {
             let offer = self.offers;
-            self.unanswered.push_back(Unanswered { places: batch.clone(), offered: None, proven: 0 });
+            self.unanswered.push_back(Unanswered { segments: batch.clone(), offered: None, proven: 0 });
             let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
             actions.push(Action::SendSegments(Segments {
-                places: batch,
+                segments: batch,
                 full: self.full,
                 against,
                 offer,

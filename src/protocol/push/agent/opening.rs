@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Action, Agent, Growth, NAMES_PER_MESSAGE, Opening, SEGMENTS_PER_BATCH, State, Window};
 use crate::likeness::SegmentsReplaced;
 use crate::wire::{FromAgent, Grown, ManifestForm, Open, pack_names, pack_short_names};
-use format::manifest::{NodeRef, Outline, Totals};
+use format::manifest::{NodeRef, Outline, SegmentIndex, Totals};
 use ground::ids::ReleaseId;
 use ground::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
 
@@ -46,7 +46,7 @@ impl Agent {
             round_trips: 0,
         };
         let fits = agent.segments.len() <= OPEN_NAMES_MAX;
-        let names = agent.segments.iter().map(|segment| segment.id.prefix());
+        let names = agent.segments.iter().map(NodeRef::name);
         let by_base = match opening {
             // A dry run ends with the answer to its segments: there must be one.
             Opening::Base(release, base) | Opening::Again(release, base) if !agent.dry_run => {
@@ -68,10 +68,7 @@ impl Agent {
             return (agent, open, Vec::new());
         };
         let gaps = outline.gaps(base.len());
-        let marks = gaps.iter().flat_map(|gap| gap.new.clone());
-        let new: Vec<u32> =
-            marks.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")).collect();
-        agent.queue(new.into_iter());
+        agent.queue(gaps.iter().flat_map(|gap| SegmentIndex::range(gap.new.clone())));
         agent.replaced = Some(SegmentsReplaced::new(gaps));
         open.manifest = ManifestForm::Base { release, outline };
         agent.state = State::Sending;
@@ -111,15 +108,15 @@ impl Agent {
         let bytes: usize = self.segments[batched..].iter().map(|segment| segment.bytes as usize).sum();
         let is_idle = self.waiting.is_empty() && self.unanswered.is_empty() && self.sending == 0;
         if bytes > self.window.step_bytes || is_idle || is_over {
-            let end = u32::try_from(self.segments.len()).expect("a manifest's segments are bounded");
-            self.queue(u32::try_from(batched).expect("fewer than all")..end);
-            self.growth = Some(Growth { is_over, batched: end as usize });
+            let end = self.segments.len();
+            self.queue(SegmentIndex::range(batched..end));
+            self.growth = Some(Growth { is_over, batched: end });
         }
     }
 
     pub(super) fn names(&self) -> Vec<Action> {
         let pack = |part: &[NodeRef]| {
-            let names = part.iter().map(|segment| segment.id.prefix());
+            let names = part.iter().map(NodeRef::name);
             if self.full { pack_names(names) } else { pack_short_names(names) }
         };
         if self.segments.is_empty() {
@@ -133,17 +130,17 @@ impl Agent {
     }
 
     /// Cuts the wanted segments into batches.
-    pub(super) fn queue(&mut self, places: impl Iterator<Item = u32>) {
+    pub(super) fn queue(&mut self, segments: impl Iterator<Item = SegmentIndex>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        for place in places {
-            let length = self.segments[place as usize].bytes as usize;
+        for index in segments {
+            let length = self.segments[usize::from(index)].bytes as usize;
             if !batch.is_empty()
                 && (bytes + length > self.window.step_bytes || batch.len() == SEGMENTS_PER_BATCH)
             {
                 self.waiting.push_back(std::mem::take(&mut batch));
                 bytes = 0;
             }
-            batch.push(place);
+            batch.push(index);
             bytes += length;
         }
         if !batch.is_empty() {

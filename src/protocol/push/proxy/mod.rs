@@ -15,7 +15,7 @@ use crate::transfer::{self, Complete, Incomplete, Parcels};
 use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
 use crate::{Error, Proposal, SpaceView};
 use delta::compression::{Compressor, Decompressor};
-use format::manifest::{self, NodeRef, Reference, Root, Thin};
+use format::manifest::{self, NodeRef, RefAt, Reference, Root, SegmentIndex, Thin};
 use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use format::record::Cost;
@@ -47,7 +47,7 @@ pub struct Proxy {
     state: State,
     names: Vec<u8>,
     segments: Vec<Option<NodeRef>>,
-    wanted: VecDeque<u32>,
+    wanted: VecDeque<SegmentIndex>,
     /// The segments of the release that the push builds on.
     base: Vec<NodeRef>,
     /// Those of other releases that it may go on from, until its first chunks tell.
@@ -168,24 +168,24 @@ impl Proxy {
         if count > self.wanted.len() {
             return Err(Error::OutOfTurn("Segments"));
         }
-        let places: Vec<u32> = self.wanted.drain(..count).collect();
+        let indexes: Vec<SegmentIndex> = self.wanted.drain(..count).collect();
         self.progress += batch.lengths.iter().map(|length| u64::from(*length)).sum::<u64>();
         let mut base = Vec::new();
         if batch.against_base {
-            let replaced = self.replaced.by(&places).into_iter().map(|place| self.base[place]);
+            let replaced = self.replaced.by(&indexes).into_iter().map(|index| self.base[usize::from(index)]);
             let read = |node: NodeRef| {
                 let mut bytes = Vec::new();
-                view.read(&ChunkRef { id: node.id, bytes: node.bytes }, &mut bytes).map(|()| bytes)
+                view.read(&node.into(), &mut bytes).map(|()| bytes)
             };
             base = likeness::prefix_of(replaced.map(read)).map_err(Error::Space)??;
         }
         let (mut marks, mut chunks) = (Vec::new(), 0);
         let mut segments = Vec::with_capacity(count);
-        for (place, bytes) in places.into_iter().zip(batch.open(&base)?) {
+        for (index, bytes) in indexes.into_iter().zip(batch.open(&base)?) {
             let thin = Thin::decode(&bytes)?;
             let references: Vec<Reference> = thin.references().collect();
             let known = view.find(&references).map_err(Error::Space)?;
-            segments.push((place, thin, references, known));
+            segments.push((index, thin, references, known));
         }
         let challenges = match &mut self.proving {
             Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, view)?,
@@ -196,7 +196,7 @@ impl Proxy {
                 segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
             keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
         }
-        let listed = Listed::of(segments.iter().map(|(place, _, _, known)| (*place, known.as_slice())));
+        let listed = Listed::of(segments.iter().map(|(index, _, _, known)| (*index, known.as_slice())));
         let mut likenesses = if self.told_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
             Vec::new()
@@ -207,7 +207,7 @@ impl Proxy {
         let mut replies = challenges;
         replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, view));
         let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
-        for (place, thin, references, known) in segments {
+        for (index, thin, references, known) in segments {
             if self.open.dry_run {
                 // Nothing will come, and the same chunk may be counted again.
                 self.waiting.clear();
@@ -216,10 +216,10 @@ impl Proxy {
             let by_short = references.iter().zip(&offered).filter(|(_, offered)| **offered);
             self.offered.extend(by_short.map(|(reference, _)| reference.short()));
             chunks += references.len();
-            let (asked, complete) = self.waiting.enter(place, thin, known)?;
+            let (asked, complete) = self.waiting.enter(index, thin, known)?;
             self.cost.unseen_chunks += asked.iter().filter(|asked| **asked).count() as u64;
             for number in (0..).zip(&asked).filter(|(_, asked)| **asked).map(|(number, _)| number) {
-                asked_at.insert((place, number), asked_at.len());
+                asked_at.insert(RefAt { segment: index, reference: number }, asked_at.len());
             }
             let is_offered = |number: usize| offered.get(number) == Some(&true);
             unexplained +=
@@ -372,7 +372,7 @@ impl Proxy {
 
     /// Takes a complete segment; keeps it with its neighbours.
     fn take(&mut self, complete: Complete, view: &mut impl SpaceView) -> Result<(), Error> {
-        self.segments[complete.place as usize] = Some(complete.node());
+        self.segments[usize::from(complete.index)] = Some(complete.node());
         self.complete_bytes += complete.bytes.len();
         self.complete.push(complete.bytes);
         if self.complete_bytes >= SEGMENT_BATCH_BYTES {

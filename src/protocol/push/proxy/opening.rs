@@ -13,7 +13,7 @@ use crate::transfer::Parcels;
 use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
 use crate::{Error, SpaceView};
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
-use format::manifest::{NodeRef, Outline};
+use format::manifest::{NodeRef, Outline, SegmentIndex};
 use format::record::Cost;
 use ground::ids::ReleaseId;
 use ground::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PROGRESS_BYTES_MIN};
@@ -146,9 +146,7 @@ impl Proxy {
     /// Wants further segments, until there are `count`.
     pub(super) fn grow_to(&mut self, count: usize) -> Result<(), Error> {
         limit("segments", count, MANIFEST_SEGMENTS_MAX)?;
-        let places = self.segments.len()..count;
-        self.wanted
-            .extend(places.map(|place| u32::try_from(place).expect("a manifest's segments are bounded")));
+        self.wanted.extend(SegmentIndex::range(self.segments.len()..count));
         self.segments.resize(count, None);
         Ok(())
     }
@@ -191,8 +189,10 @@ impl Proxy {
 
     fn begin_receiving(&mut self, segments: Vec<Option<NodeRef>>) {
         self.state = State::Receiving;
-        self.wanted =
-            (0..).zip(&segments).filter(|(_, node)| node.is_none()).map(|(place, _)| place).collect();
+        self.wanted = SegmentIndex::enumerate(&segments)
+            .filter(|(_, node)| node.is_none())
+            .map(|(index, _)| index)
+            .collect();
         self.segments = segments;
     }
 }

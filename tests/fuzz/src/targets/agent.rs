@@ -48,16 +48,16 @@ pub fn run(bytes: &[u8]) {
                     }
                     Action::Send(FromAgent::Sketches(_)) => assert!(held > 0),
                     Action::Send(_) => panic!("not by this half"),
-                    Action::SendSegments(Segments { places, offer, against, .. }) => {
+                    Action::SendSegments(Segments { segments: batch, offer, against, .. }) => {
                         unanswered += 1;
-                        assert!(!places.is_empty() && unanswered + sending + held <= OPEN_MAX);
+                        assert!(!batch.is_empty() && unanswered + sending + held <= OPEN_MAX);
                         assert_eq!(offer, agent.is_based() && !open.dry_run);
                         assert_eq!(against.is_some(), agent.is_based());
                         let bytes: usize =
-                            places.iter().map(|at| segments[*at as usize].bytes as usize).sum();
-                        assert!(places.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
-                        for place in places {
-                            assert!(!std::mem::replace(&mut sent[place as usize], true), "sent once");
+                            batch.iter().map(|at| segments[usize::from(*at)].bytes as usize).sum();
+                        assert!(batch.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
+                        for index in batch {
+                            assert!(!std::mem::replace(&mut sent[usize::from(index)], true), "sent once");
                         }
                         if offer {
                             more.extend(agent.offered(marks(&mut script, 20)));

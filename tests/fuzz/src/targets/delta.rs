@@ -1,7 +1,7 @@
 //! Signatures, deltas, thin segments and outlines. The first byte says which.
 
 use delta::rsync::{Delta, Geometry, Matcher, Signature};
-use format::manifest::{NodeRef, Outline, Thin, decode_segment, shorten};
+use format::manifest::{NodeRef, Outline, SegmentIndex, Thin, decode_segment, shorten};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use protocol::likeness::SegmentsReplaced;
@@ -101,9 +101,10 @@ fn outline(bytes: &[u8]) {
     assert_eq!(applied.len(), usize::from(count));
     assert!(applied.iter().flatten().all(|node| base.contains(node)));
     let gaps = outline.gaps(base.len());
-    let new: Vec<u32> = (0..).zip(&applied).filter(|(_, node)| node.is_none()).map(|(at, _)| at).collect();
-    assert!(gaps.iter().flat_map(|gap| gap.new.clone()).eq(new.iter().map(|at| *at as usize)));
-    assert!(SegmentsReplaced::new(gaps).by(&new).iter().all(|place| *place < base.len()));
+    let new = SegmentIndex::enumerate(&applied).filter(|(_, node)| node.is_none());
+    let new: Vec<SegmentIndex> = new.map(|(index, _)| index).collect();
+    assert!(gaps.iter().flat_map(|gap| gap.new.clone()).eq(new.iter().map(|index| usize::from(*index))));
+    assert!(SegmentsReplaced::new(gaps).by(&new).iter().all(|index| usize::from(*index) < base.len()));
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use format::chunking::Profile;
-use format::manifest::{Builder, EntryPath, Item, Shape, decode_segment};
+use format::manifest::{Builder, EntryPath, Item, SegmentIndex, Shape, decode_segment};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
 use protocol::address::Fingerprint;
@@ -32,9 +32,9 @@ pub fn run(bytes: &[u8]) {
     };
     let mut recall = memory.recall();
     let mut files = 0;
-    for place in 0..u32::try_from(memory.segments().len()).expect("bounded") {
-        let Ok(segment) = memory.segment(place) else { break };
-        assert_eq!(ChunkId::of(&segment), memory.segments()[place as usize].id);
+    for index in SegmentIndex::range(0..memory.segments().len()) {
+        let Ok(segment) = memory.segment(index) else { break };
+        assert_eq!(ChunkId::of(&segment), memory.segments()[usize::from(index)].id);
         for item in decode_segment(&segment).unwrap_or_default() {
             if let Item::File { path, size, .. } = item {
                 files += 1;
@@ -106,7 +106,7 @@ fn memory(files: i64) -> Vec<u8> {
         std::process::id(),
         std::thread::current().id()
     ));
-    let segment = |place: u32| Ok(bytes[place as usize].bytes.clone());
+    let segment = |index: SegmentIndex| Ok(bytes[usize::from(index)].bytes.clone());
     write(&state, &key(), &confirmed, segment, &mut stats, &WriteOptions::default()).expect("written");
     let written = fs::read(state.join(format!("memory/{}.memory", key()))).expect("read");
     fs::remove_dir_all(&state).expect("removed");

@@ -5,7 +5,7 @@
 
 use delta::compression::{Codec, LEVEL_FAST, compress_against};
 use delta::rsync::{Matcher, Signature};
-use format::manifest::{EntryPath, Item, NodeRef, Profile, Root, Shape, Totals};
+use format::manifest::{EntryPath, Item, NodeRef, Profile, Root, SegmentIndex, Shape, Totals};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
 use ground::limits::PARCEL_PLAIN_MAX;
@@ -118,7 +118,8 @@ fn parcel(
         0 => (Basis::None, (Codec::Raw, plain)),
         1 => (Basis::None, zstd(&[], &plain)),
         2 => {
-            let span = Span { segment: 0, first: 0, count: u32::try_from(CHUNKS).expect("few") };
+            let span =
+                Span { segment: SegmentIndex::new(0), first: 0, count: u32::try_from(CHUNKS).expect("few") };
             (Basis::Prefix(vec![span]), zstd(&old.concat(), &plain))
         }
         _ => {
@@ -204,7 +205,7 @@ pub fn basis(script: &mut Script<'_>) -> Basis {
         0 => Basis::None,
         1 => {
             let span = |script: &mut Script<'_>| Span {
-                segment: number(script),
+                segment: SegmentIndex::new(number(script)),
                 first: number(script),
                 count: number(script),
             };

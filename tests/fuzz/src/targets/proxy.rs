@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_FAST};
 use delta::similar::{SKETCH_BYTES, Sketch};
 use format::manifest::{
-    EntryPath, Item, NodeRef, Outline, Profile, Reference, Root, Shape, Totals, segment_chunks, shorten,
+    EntryPath, Item, NodeRef, Outline, Profile, Reference, Root, SegmentName, Shape, Totals, segment_chunks,
+    shorten,
 };
 use format::pack::Frame;
 use format::recipe::{ChunkRef, Recipe};
@@ -135,9 +136,9 @@ fn node(bytes: &[u8]) -> NodeRef {
 }
 
 /// The opening, honest but for what the script changes; and all names that go with it.
-fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, Vec<u64>) {
+fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, Vec<SegmentName>) {
     let flags = script.byte();
-    let mut names: Vec<u64> = release.segments.iter().map(|bytes| node(bytes).id.prefix()).collect();
+    let mut names: Vec<SegmentName> = release.segments.iter().map(|bytes| node(bytes).name()).collect();
     let mut open = super::agent::open(names.len(), flags & 1 == 1);
     open.release = release.root.release();
     open.totals = release.root.totals;
@@ -148,7 +149,9 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
         4 => open.profile.max = u32::from(script.byte()) << 12,
         5 => open.labels = vec!["v1".parse().expect("a label"); script.below(256)],
         6 => names.reverse(),
-        7 => names.iter_mut().for_each(|name| *name = name.wrapping_add(u64::from(script.byte() == 1))),
+        7 => names.iter_mut().for_each(|name| {
+            *name = SegmentName::new(name.get().wrapping_add(u64::from(script.byte() == 1)))
+        }),
         _ => {}
     }
     let packed = flags & 16 == 0;
@@ -176,7 +179,7 @@ pub fn base_release() -> ReleaseId {
 /// What the agent knows and was told.
 struct Talk<'a> {
     release: &'a Release,
-    names: Vec<u64>,
+    names: Vec<SegmentName>,
     is_full: bool,
     named: usize,
     wanted: Vec<usize>,
@@ -310,7 +313,7 @@ impl Talk<'_> {
 #[derive(Default)]
 pub struct Space {
     pub chunks: HashMap<ChunkId, Vec<u8>>,
-    known: HashMap<u64, NodeRef>,
+    known: HashMap<SegmentName, NodeRef>,
     /// The segments of its one release.
     pub base: Vec<NodeRef>,
     recognized: bool,
@@ -329,7 +332,7 @@ impl Space {
         for (at, segment) in release.segments.iter().enumerate() {
             if segments >> (at % 7) & 1 == 1 && space.is_complete(segment) {
                 space.chunks.insert(ChunkId::of(segment), segment.clone());
-                space.known.insert(node(segment).id.prefix(), node(segment));
+                space.known.insert(node(segment).name(), node(segment));
                 space.base.push(node(segment));
             }
         }
@@ -350,7 +353,7 @@ impl SpaceView for Space {
         Ok(self.recognized.then(|| (super::wire::record(), true)))
     }
 
-    fn resolve(&mut self, names: &[u64]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         Ok(names.iter().map(|name| self.known.get(name).copied()).collect())
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
-use format::manifest::{NodeRef, Outline, Profile, Shape, Totals};
+use format::manifest::{NodeRef, Outline, Profile, SegmentIndex, SegmentName, Shape, Totals};
 use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use ground::faults::Fault;
 use ground::ids::{ChunkId, ReleaseId};
@@ -126,7 +126,9 @@ fn names(bytes: &[u8]) {
 
 fn short_names(bytes: &[u8]) {
     match unpack_short_names(bytes) {
-        Ok(names) => assert_eq!(pack_short_names(names.into_iter().map(u64::from)), bytes),
+        Ok(names) => {
+            assert_eq!(pack_short_names(names.into_iter().map(|name| SegmentName::new(name.into()))), bytes)
+        }
         Err(error) => drop(error.to_string()),
     }
 }
@@ -206,7 +208,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         shape: Shape::Tree,
         totals: record().totals,
         segments: 2,
-        manifest: ManifestForm::Short(pack_short_names([1, 2].into_iter())),
+        manifest: ManifestForm::Short(pack_short_names([1, 2].map(SegmentName::new).into_iter())),
         dry_run: false,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
@@ -221,7 +223,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let outline = Outline::between(&[node(1), node(2)], &[node(1), node(3), node(2)]).expect("few steps");
     let based = ManifestForm::Base { release: ReleaseId::of(b"base"), outline };
     let segments = SegmentBatch::new(&[b"a segment".to_vec(), vec![1; 50]], Some(b"segments"), marks.clone());
-    let span = Span { segment: 1, first: 2, count: 300 };
+    let span = Span { segment: SegmentIndex::new(1), first: 2, count: 300 };
     let section = Section { whole: 1, region: 0, chunks: 1, delta: vec![0, 0, 0] };
     let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
     let signed = BlockSums { region: 0, first: 1, chunks: 1, rule: 0, signature: vec![64, 64, 20, 1, 2, 3] };
@@ -259,9 +261,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (1, encode(&remove)),
         (1, encode(&Operation::Pull { release: select("web@v1"), have: None })),
         (2, encode(&open)),
-        (2, encode(&Open { manifest: ManifestForm::Full(pack_names([1, 2].into_iter())), ..open.clone() })),
+        (
+            2,
+            encode(&Open {
+                manifest: ManifestForm::Full(pack_names([1, 2].map(SegmentName::new).into_iter())),
+                ..open.clone()
+            }),
+        ),
         (2, encode(&Open { manifest: based, ..open })),
-        (3, encode(&FromAgent::Names(pack_names([1, 2].into_iter())))),
+        (3, encode(&FromAgent::Names(pack_names([1, 2].map(SegmentName::new).into_iter())))),
         (3, encode(&FromAgent::Segments(segments))),
         (3, encode(&FromAgent::Parcel(parcel(Basis::None)))),
         (3, encode(&FromAgent::Parcel(parcel(Basis::Prefix(vec![span]))))),
@@ -275,7 +283,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (4, encode(&PushReply::Committed { record: record(), existing: true })),
         (4, encode(&PushReply::Delivery(event(DeliveryState::Delivered(report))))),
         (4, encode(&PushReply::Refused(refusal.clone()))),
-        (5, encode(&PullRequest::WantChunks { first: 0, count: 2, marks: marks.clone() })),
+        (5, encode(&PullRequest::WantChunks { first: SegmentIndex::new(0), count: 2, marks: marks.clone() })),
         (6, encode(&PullReply::Release { record: record(), root, segments: 2 })),
         (6, encode(&PullReply::Segments(small.clone()))),
         (7, encode(&Answer::Applications(vec![summary]))),
@@ -287,7 +295,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (8, encode(&marks)),
         (9, encode(&small)),
         (9, encode(&raw)),
-        (10, pack_names([1, 2].into_iter())),
+        (10, pack_names([1, 2].map(SegmentName::new).into_iter())),
         (11, encode(&grant())),
     ]
     .into_iter()
