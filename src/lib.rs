@@ -14,6 +14,10 @@ mod restore;
 #[cfg(feature = "testing")]
 pub mod restore;
 #[cfg(not(feature = "testing"))]
+mod ledger;
+#[cfg(feature = "testing")]
+pub mod ledger;
+#[cfg(not(feature = "testing"))]
 mod store;
 #[cfg(feature = "testing")]
 pub mod store;

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use delta::patch;
@@ -37,6 +38,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::delivery::destination::{self, Destination};
 use whit::delivery::queue::{Courier, Deliveries, Delivery};
+use whit::ledger::Files;
 use whit::restore::OutsideLinks;
 use whit::store::Records;
 
@@ -216,11 +218,15 @@ fn pack_parts() -> [Vec<u8>; 4] {
 /// Has a store's records write `record`, and gives the file.
 fn record_file(record: &Record) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let records = Records::open(folder.path()).expect("no records");
+    let records = || {
+        let ledger = Arc::new(Files::of_space(folder.path(), Instant::now));
+        Records::open(ledger, "shop".parse().expect("a name"), folder.path().join("releases"))
+    };
+    let (records, again) = (records().expect("no records"), records);
     assert_eq!(records.add(record.clone()).expect("written"), *record);
-    let again = Records::open(folder.path()).expect("one record");
+    let again = again().expect("one record");
     assert_eq!(again.latest(&record.app).as_ref(), Some(record));
-    fs::read(folder.path().join("web/0000000001.record")).expect("it was written")
+    fs::read(folder.path().join("releases/web/0000000001.record")).expect("it was written")
 }
 
 /// Reads the file of the delivery it is asked to make.

@@ -29,6 +29,7 @@ use tracing::Instrument;
 
 use crate::delivery::destination::Destinations;
 use crate::delivery::queue::{self, Courier, Deliveries};
+use crate::ledger::{Files, Ledger};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
 use crate::net::link::{self, Listener, Sender};
@@ -94,6 +95,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The host that agents are told, where it is not the address listened on.
     pub public_host: Option<String>,
+    /// What holds records, deliveries, tokens and leases; files in the data folder where none.
+    pub ledger: Option<Arc<dyn Ledger>>,
     /// Where releases can be delivered.
     pub destinations: Destinations,
     /// The stores.
@@ -123,6 +126,7 @@ impl Options {
             data: data.to_owned(),
             listen,
             public_host: None,
+            ledger: None,
             destinations: Destinations::new(),
             store: store::Options::default(),
             link: link::Options::default(),
@@ -197,7 +201,10 @@ impl Proxy {
         let address = listener.local_address()?;
         let host = options.public_host.clone().unwrap_or_else(|| told_host(address));
         let url = ProxyUrl::new(&host, address.port(), identity.fingerprint())?;
-        let spaces = Arc::new(Spaces::new(options.data.join("spaces"), options.store));
+        let files = || Arc::new(Files::of_data(&options.data, options.store.now)) as Arc<dyn Ledger>;
+        let ledger = options.ledger.clone().unwrap_or_else(files);
+        let spaces = Spaces::new(options.data.join("spaces"), Arc::clone(&ledger), options.store);
+        let spaces = Arc::new(spaces);
         let courier: Arc<dyn Courier> = Arc::new(StoreCourier::new(Arc::clone(&spaces)));
         let folder = options.data.join("deliveries");
         let deliveries = Deliveries::start(&folder, options.destinations.clone(), &courier)?;

@@ -176,7 +176,7 @@ fn run(
     replies.at_work(true);
     let store = granted.store()?;
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut view = view.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
+    let mut view = view?.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(told)?;

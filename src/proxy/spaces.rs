@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::store::{self, Options, Store};
+use crate::ledger::Ledger;
+use crate::store::{self, Backend, Options, Store};
 use disk::files::OnPath;
 use ground::ids::SpaceName;
 use ground::limits::SPACES_OPEN_MAX;
@@ -20,6 +21,7 @@ use ground::poison::Unpoisoned as _;
 #[derive(Debug)]
 pub struct Spaces {
     folder: PathBuf,
+    ledger: Arc<dyn Ledger>,
     options: Options,
     slots: Mutex<HashMap<SpaceName, Arc<Slot>>>,
     open_count: AtomicUsize,
@@ -48,10 +50,11 @@ impl Slot {
 }
 
 impl Spaces {
-    /// Starts with no space open.
-    pub fn new(folder: PathBuf, options: Options) -> Self {
+    /// Starts with no space open. Their packs are below `folder`, their records in the ledger.
+    pub fn new(folder: PathBuf, ledger: Arc<dyn Ledger>, options: Options) -> Self {
         Self {
             folder,
+            ledger,
             options,
             slots: Mutex::default(),
             open_count: AtomicUsize::new(0),
@@ -107,7 +110,9 @@ impl Spaces {
             return Ok((Arc::clone(store), true));
         }
         self.make_room();
-        let store = Arc::new(Store::open(&self.folder.join(space.as_str()), self.options)?);
+        let folder = self.folder.join(space.as_str());
+        let backend = Backend::new(&folder, Arc::clone(&self.ledger), space.clone());
+        let store = Arc::new(Store::open_over(&folder, backend, self.options)?);
         *held = Some(Arc::clone(&store));
         self.open_count.fetch_add(1, Ordering::Relaxed);
         Ok((store, false))
@@ -205,10 +210,12 @@ impl Spaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Files;
 
     fn spaces(folder: &std::path::Path, most: usize) -> Spaces {
         let options = Options { reserve_bytes: 0, ..Options::default() };
-        Spaces { most, ..Spaces::new(folder.to_owned(), options) }
+        let ledger = Arc::new(Files::of_data(folder, options.now));
+        Spaces { most, ..Spaces::new(folder.join("spaces"), ledger, options) }
     }
 
     fn name(number: u32) -> SpaceName {

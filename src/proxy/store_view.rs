@@ -8,11 +8,12 @@ use super::Granted;
 use super::proof::{self, Proof};
 use super::reach::{Reach, Readable};
 
+use crate::ledger::Lease;
 use crate::net::blocking;
 use crate::net::identity;
 use crate::net::link::Replies;
 use crate::restore::{self, ChunkReader, SourceError};
-use crate::store::{Found, Lease, Planted, Store, StoreReader};
+use crate::store::{Found, Planted, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use disk::crash_points;
@@ -74,12 +75,22 @@ pub struct StoreView {
 
 impl StoreView {
     /// Begins a push of `app` by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
-    pub fn new(store: Arc<Store>, app: AppName, user: UserName, now: u64, replies: Replies) -> Self {
+    ///
+    /// # Errors
+    /// No lease can be had.
+    pub fn new(
+        store: Arc<Store>,
+        app: AppName,
+        user: UserName,
+        now: u64,
+        replies: Replies,
+    ) -> Result<Self, Refusal> {
         let app_latest = store.records().latest(&app);
-        let (lease, last_sync) = (store.lease(), store.now());
+        let lease = store.lease().map_err(|error| Refusal::of(&error))?;
+        let last_sync = store.now();
         let damage_met = store.damage_met();
         let reader = StoreReader::new(Arc::clone(&store));
-        Self {
+        Ok(Self {
             store,
             user,
             now,
@@ -97,7 +108,7 @@ impl StoreView {
             reach: Reach::default(),
             readable: Readable::default(),
             granted: None,
-        }
+        })
     }
 
     /// Limits the view to what a token allows, for as long as the token is good.
@@ -147,7 +158,7 @@ impl StoreView {
     /// Under a new lease, taken first: what is found must stay until the record is written.
     fn check_again(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
         if !self.store.is_planted(Planted::CheckedUnheld) {
-            self.lease = self.store.lease();
+            self.lease = self.store.lease().map_err(|error| Refusal::of(&error))?;
         }
         let mut reader = StoreReader::new(&*self.store);
         for segment in segments {

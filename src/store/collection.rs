@@ -22,6 +22,7 @@ use super::marking::{Live, mark};
 use super::packs::{self, Pack};
 use super::rewriting::{Alive, Rewriting};
 use super::{Error, Planted, Result, Store};
+use crate::ledger::LeaseNumber;
 use disk::crash_points;
 use disk::files;
 use format::maintenance::Collected;
@@ -47,7 +48,7 @@ const SEAL_BYTES: u64 = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Condemned {
     names: RwLock<HashSet<u64>>,
-    run: Mutex<Vec<u64>>,
+    run: Mutex<Vec<LeaseNumber>>,
 }
 
 impl Condemned {
@@ -82,7 +83,7 @@ impl Condemned {
     }
 
     /// One run at a time; it holds the leases that the last one waits for. Who mends packs holds it too.
-    pub fn begin(&self) -> MutexGuard<'_, Vec<u64>> {
+    pub fn begin(&self) -> MutexGuard<'_, Vec<LeaseNumber>> {
         self.run.lock().unpoisoned()
     }
 }
@@ -110,7 +111,7 @@ pub fn collect(
     // What an earlier run condemned, if nobody who was promised it is left.
     if !store.condemned.is_empty() {
         // Before the marking: a push that ends in between has its record by then.
-        let holding = waited_for(store);
+        let holding = waited_for(store)?;
         let live = live(store, roots);
         if waits_for.iter().any(|lease| holding.contains(lease)) {
             // Not condemned anew: that would wait for the pushes of today too, and never end.
@@ -134,13 +135,13 @@ pub fn collect(
         collected.live_chunks = live_now.len() as u64;
         return Ok(collected);
     }
-    let names = dead(store, &live_now);
+    let names = dead(store, &live_now)?;
     let nothing = names.is_empty();
     store.condemned.replace(names);
     crash_points::point("collect.condemned");
-    *waits_for = waited_for(store);
+    *waits_for = waited_for(store)?;
     if nothing {
-        collected.packs = collectable(store).len() as u64;
+        collected.packs = collectable(store)?.len() as u64;
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
         let live = live(store, roots);
@@ -157,11 +158,11 @@ pub fn collect(
 fn foresee(
     store: &Store,
     roots: &dyn Fn() -> Vec<ReleaseId>,
-    waits_for: &[u64],
+    waits_for: &[LeaseNumber],
     collected: &mut Collected,
     cancelled: &AtomicBool,
 ) -> Result<()> {
-    let holding = waited_for(store);
+    let holding = waited_for(store)?;
     let live = live(store, roots);
     collected.live_chunks = live.len() as u64;
     collected.unreadable = unreadable(store, &live);
@@ -169,8 +170,8 @@ fn foresee(
         return Ok(());
     }
     let is_held = waits_for.iter().any(|lease| holding.contains(lease)) && !store.condemned.is_empty();
-    if !is_held && dead(store, &live).is_empty() {
-        collected.packs = collectable(store).len() as u64;
+    if !is_held && dead(store, &live)?.is_empty() {
+        collected.packs = collectable(store)?.len() as u64;
         return Ok(());
     }
     // Chunks that are not condemned yet wait for the leases that are open now.
@@ -182,8 +183,8 @@ fn foresee(
 }
 
 /// The pushes that hold what is condemned now.
-fn waited_for(store: &Store) -> Vec<u64> {
-    if store.is_planted(Planted::NoLeaseWait) { Vec::new() } else { store.leases.holding() }
+fn waited_for(store: &Store) -> Result<Vec<LeaseNumber>> {
+    if store.is_planted(Planted::NoLeaseWait) { Ok(Vec::new()) } else { Ok(store.leases.holding()?) }
 }
 
 /// Counts the releases and the records that cannot be read.
@@ -199,12 +200,12 @@ fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
 }
 
 /// Returns the sealed packs, except those begun for pushes that are under way.
-fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
+fn collectable(store: &Store) -> Result<Vec<(u32, Arc<Pack>)>> {
     let mut packs = store.shared.packs.sealed();
-    if let Some(first) = store.leases.first_pack() {
+    if let Some(first) = store.leases.first_pack()? {
         packs.retain(|(number, _)| *number < first);
     }
-    packs
+    Ok(packs)
 }
 
 /// Seals the open pack where much of it is dead, in a dry run too: as long as it is written to it gives nothing back, and a
@@ -212,7 +213,7 @@ fn collectable(store: &Store) -> Vec<(u32, Arc<Pack>)> {
 ///
 /// Not while a push goes on, whose chunks no release names yet.
 fn seal_garbage(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Result<()> {
-    if store.leases.first_pack().is_some() {
+    if store.leases.first_pack()?.is_some() {
         return Ok(());
     }
     let packs = &store.shared.packs;
@@ -237,16 +238,16 @@ fn seal_garbage(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Result<()>
 }
 
 /// Returns the dead chunks in packs that may be collected.
-fn dead(store: &Store, live: &Live) -> HashSet<u64> {
+fn dead(store: &Store, live: &Live) -> Result<HashSet<u64>> {
     let mut names = HashSet::new();
-    for (_, pack) in collectable(store) {
+    for (_, pack) in collectable(store)? {
         let Ok(footer) = packs::check_sealed(&pack) else { continue };
         names.extend(
             footer.chunks().map(|entry| entry.chunk.id).filter(|id| !live.has(id)).map(|id| id.prefix()),
         );
         pack.release(0, usize::MAX);
     }
-    names
+    Ok(names)
 }
 
 /// Says how to sweep packs.
@@ -261,7 +262,7 @@ pub struct Sweep<'a> {
 /// Removes dead chunks pack by pack: first the packs that hold nothing else, which needs no room.
 fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>) -> Result<()> {
     collected.live_chunks = live.len() as u64;
-    let packs = collectable(store);
+    let packs = collectable(store)?;
     let is_small =
         |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
     let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::index;
+use crate::ledger;
 use crate::restore;
 use disk::files;
 use format::pack::{self, PackId};
@@ -16,6 +17,9 @@ pub enum Error {
     /// The disk.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
     /// The index.
     #[error(transparent)]
     Index(#[from] index::Error),
@@ -64,16 +68,16 @@ pub enum Error {
         source: Box<restore::Error>,
     },
     /// A record that is none.
-    #[error("the record {} is damaged", .path.display())]
+    #[error("the record {place} is damaged")]
     Record {
         /// Where it lies.
-        path: PathBuf,
+        place: String,
     },
     /// A record of a newer whit.
-    #[error("the record {} has version {version}, unknown to this version", .path.display())]
+    #[error("the record {place} has version {version}, unknown to this version")]
     RecordVersion {
         /// Where it lies.
-        path: PathBuf,
+        place: String,
         /// Its version.
         version: u8,
     },
@@ -102,7 +106,7 @@ pub enum Error {
 }
 
 faulty! {
-    Error passes on File, Index;
+    Error passes on File, Ledger, Index;
     Self::Pack { source, .. } => source.fault();
     Self::Manifest { source, .. } => source.fault();
     Self::NoRoom { folder, .. } => Fault::Full, format!(

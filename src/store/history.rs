@@ -1,8 +1,8 @@
 //! The history of an application: all its records in one file, and the often needed facts of each push in memory.
 //!
-//! The records' own files are the truth. `releases/APP/history` spares a start reading each of them, and can mend a damaged
-//! one. It is appended to without a sync; records that it lacks, or has in a damaged part, are read from their files.
-//! Entries of records that are gone do not count.
+//! The ledger is the truth. `releases/APP/history` spares a start reading each record, and can mend a damaged one. It is
+//! appended to without a sync; records that it lacks, or has in a damaged part, are read from the ledger. Entries of records
+//! that are gone do not count.
 //!
 //! | size | what |
 //! |---|---|
@@ -101,6 +101,7 @@ fn split(bytes: &[u8]) -> Option<(Record, &[u8])> {
 pub fn append(folder: &Path, record: &Record) -> files::Result<()> {
     let mut bytes = Vec::new();
     encode(record, &mut bytes);
+    files::create_folder(folder)?;
     let path = path(folder);
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).on("open", &path)?;
     (&file).write_all(&bytes).on("write", &path)
@@ -115,6 +116,7 @@ pub fn replace(folder: &Path, records: &[Record]) -> files::Result<()> {
     for record in records {
         encode(record, &mut bytes);
     }
+    files::create_folder(folder)?;
     files::publish(&path(folder), &bytes, 0o600)
 }
 

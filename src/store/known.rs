@@ -41,13 +41,18 @@ pub struct App {
 }
 
 impl Known {
-    /// Returns the application's number, a new one for a new application.
-    pub fn number_of(&mut self, app: &AppName) -> u32 {
-        if let Some(known) = self.apps.get(app) {
-            return known.number;
-        }
-        self.names.push(app.clone());
-        u32::try_from(self.names.len() - 1).expect("a space has fewer applications")
+    /// The application, a new one without pushes where it is unknown.
+    pub fn app(&mut self, name: &AppName) -> &mut App {
+        self.apps.entry(name.clone()).or_insert_with(|| {
+            self.names.push(name.clone());
+            let number = u32::try_from(self.names.len() - 1).expect("a space has fewer applications");
+            App { number, pushed: Vec::new(), latest: None, last_number: 0 }
+        })
+    }
+
+    /// The highest number of any record of the application, removed ones too; 0 without any.
+    pub fn last_number(&self, app: &AppName) -> u64 {
+        self.apps.get(app).map_or(0, |app| app.last_number)
     }
 
     /// The application's latest record.

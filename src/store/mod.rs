@@ -5,6 +5,7 @@
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
 pub mod blobs;
+mod backend;
 mod catalogue;
 mod collection;
 mod copies;
@@ -13,7 +14,6 @@ mod filter;
 mod history;
 mod index;
 mod known;
-mod leases;
 mod lost;
 mod marking;
 mod mending;
@@ -27,6 +27,7 @@ mod place;
 mod planted;
 mod reader;
 mod recent;
+mod record_value;
 mod records;
 mod recovery;
 pub mod retention;
@@ -38,18 +39,19 @@ mod unsealed;
 mod verification;
 mod writer;
 
+pub use backend::Backend;
 pub use collection::collect;
 pub use copies::Copies;
 pub use error::Error;
 pub use history::Pushed;
 pub use index::{Error as IndexError, Index};
-pub use leases::{LEASE_BYTES_MIN, LEASE_LIFE_MAX, LEASE_TIME, Lease};
 pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
 #[doc(hidden)]
 pub use planted::Planted;
 pub use reader::StoreReader;
+pub use record_value::NoRecord;
 pub use records::{Found, Records};
 pub use sketches::Sketches;
 pub use verification::{Pass, heal, verify_packs, verify_releases};
@@ -60,6 +62,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use crate::ledger::{Lease, Leases};
 use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SourceError};
 use disk::files;
 use format::manifest::{NodeRef, Root, SegmentName};
@@ -69,9 +72,7 @@ use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, ReleaseId, Selector, ShortId};
 
-use self::blobs::{Blobs, LocalBlobs};
 use self::collection::Condemned;
-use self::leases::Leases;
 use self::lost::{DamagedCopy, Lost};
 use self::packs::{Pack, Packs};
 use self::recent::Recent;
@@ -92,7 +93,7 @@ pub struct Store {
     incomplete: PathBuf,
     /// Copies of chunks that were found damaged: they count as missing.
     lost: Lost,
-    leases: Leases,
+    leases: Arc<dyn Leases>,
     condemned: Condemned,
     rebuilt: Rebuilt,
     sketches: Sketches,
@@ -104,32 +105,33 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the space in `folder`, or makes it: seals what a crash left open, and brings the index up
-    /// to the packs.
+    /// Opens the store in `folder`, or makes it, with all of it in that folder: see [`Store::open_over`].
     ///
     /// # Errors
-    /// The disk's, or damage that cannot be set aside.
+    /// As [`Store::open_over`].
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
-        Self::open_over(folder, Arc::new(LocalBlobs::new(folder.join("packs"))), options)
+        Self::open_over(folder, Backend::in_folder(folder, options.now), options)
     }
 
-    /// Opens the space in `folder`, whose sealed packs are `blobs`, as [`Store::open`] does.
+    /// Opens the space in `folder`, or makes it: seals what a crash left open, and brings the index up
+    /// to the packs. What is not in the folder is in `backend`.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
-    pub fn open_over(folder: &Path, blobs: Arc<dyn Blobs>, options: Options) -> Result<Self> {
-        match Self::open_once(folder, Arc::clone(&blobs), options) {
+    /// The disk's or the ledger's, or damage that cannot be set aside.
+    pub fn open_over(folder: &Path, backend: Backend, options: Options) -> Result<Self> {
+        match Self::open_once(folder, backend.clone(), options) {
             // Drop what can be made again, so that a full disk can be collected.
             Err(error) if error.fault() == Fault::Full => {
                 files::remove(&folder.join("rebuilt"))?;
                 files::remove(&folder.join("index.damaged"))?;
-                Self::open_once(folder, blobs, options)
+                Self::open_once(folder, backend, options)
             }
             opened => opened,
         }
     }
 
-    fn open_once(folder: &Path, blobs: Arc<dyn Blobs>, options: Options) -> Result<Self> {
+    fn open_once(folder: &Path, backend: Backend, options: Options) -> Result<Self> {
+        let Backend { blobs, ledger, space } = backend;
         let packs_folder = folder.join("packs");
         files::create_folder(&packs_folder)?;
         files::remove_unpublished(folder)?;
@@ -140,7 +142,8 @@ impl Store {
         }
         let packs = Packs::default();
         let opened = recovery::open_index(&folder.join("index"), &blobs, &packs)?;
-        let records = Records::open(&folder.join("releases"))?;
+        let leases = ledger.leases(&space);
+        let records = Records::open(ledger, space, folder.join("releases"))?;
         let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();
         let lost = Lost::open(&folder.join("lost"), &there)?;
         let shared = Shared {
@@ -169,7 +172,7 @@ impl Store {
             records,
             incomplete,
             lost,
-            leases: Leases::new(options.now),
+            leases,
             condemned: Condemned::default(),
             rebuilt,
             sketches,
@@ -230,8 +233,11 @@ impl Store {
     }
 
     /// Opens the lease of a push: take it before the first question.
-    pub fn lease(&self) -> Lease {
-        self.leases.open(self.writer.first_open())
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn lease(&self) -> Result<Lease> {
+        Ok(Lease::open(&self.leases, self.writer.first_open())?)
     }
 
     /// The first chunk whose id begins with the 8 bytes of `name`.

@@ -1,27 +1,21 @@
-//! The records of a space's releases: one small immutable file for each push (FORMAT 4).
+//! The records of a space's releases: one small value in the ledger for each push, never changed (FORMAT 4).
 //!
-//! `releases/APP/0000000001.record`: a version byte, the record in MessagePack, and the first 16 bytes
-//! of the BLAKE3 of both. Memory holds the often needed facts ([`Pushed`]) and each application's latest record: some 250 B
-//! for each push. No push, and no question about one release, reads all records from disk.
+//! Memory holds the often needed facts ([`Pushed`]) and each application's latest record: some 250 B for each push. No
+//! push, and no question about one release, reads all records.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::history::{self, Pushed};
 use super::known::{App, Known};
 use super::{Error, Result};
-use disk::files::{self, OnPath};
+use crate::ledger::{self, Change, Key, Ledger, Retired};
 use format::record::{AppSummary, Record};
-use ground::ids::{AppName, ReleaseId, Selector};
+use ground::ids::{AppName, ReleaseId, Selector, SpaceName};
 use ground::poison::Unpoisoned as _;
 
-const VERSION: u8 = 1;
-const CHECK_BYTES: usize = 16;
-/// A record with all labels it may have is far smaller.
-pub(super) const RECORD_BYTES_MAX: u64 = 64 * 1024;
 /// How often the last use of a release is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
@@ -46,64 +40,35 @@ impl Found {
 /// All records of a space.
 #[derive(Debug)]
 pub struct Records {
-    pub(super) folder: PathBuf,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) space: SpaceName,
+    /// Where the applications' histories are, this process's cache of the ledger.
+    histories: PathBuf,
     /// Damaged records that were not given up yet.
-    pub(super) unreadable: Mutex<Vec<PathBuf>>,
+    pub(super) unreadable: Mutex<Vec<Key>>,
     held: RwLock<Known>,
 }
 
 impl Records {
-    /// The bytes of a record's file.
-    pub fn encode(record: &Record) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, record).expect("a Vec takes every write");
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-        bytes
-    }
-
-    /// Reads the bytes of a record's file; `path` names it in errors.
-    ///
-    /// # Errors
-    /// [`Error::Record`] where they are damaged, [`Error::RecordVersion`] where a newer whit wrote them.
-    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Record> {
-        let damaged = || Error::Record { path: path.to_owned() };
-        let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or_else(damaged)?;
-        if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
-            return Err(damaged());
-        }
-        match body.split_first() {
-            Some((&VERSION, record)) => rmp_serde::from_slice(record).map_err(|_| damaged()),
-            Some((&version, _)) => Err(Error::RecordVersion { path: path.to_owned(), version }),
-            None => Err(damaged()),
-        }
-    }
-
-    /// Reads the facts of all records below `folder`, from the applications' histories where these have them. Leaves out
+    /// Reads the facts of all records of a space, from the histories below `histories` where these have them. Leaves out
     /// damaged records that it reads, and logs them.
     ///
     /// # Errors
-    /// The folder cannot be read, or a record is of a newer whit.
-    pub fn open(folder: &Path) -> Result<Self> {
-        files::create_folder(folder)?;
-        let records =
-            Self { folder: folder.to_owned(), unreadable: Mutex::default(), held: RwLock::default() };
+    /// The ledger cannot be read, or a record is of a newer whit.
+    pub fn open(ledger: Arc<dyn Ledger>, space: SpaceName, histories: PathBuf) -> Result<Self> {
+        let (unreadable, held) = (Mutex::default(), RwLock::default());
+        let records = Self { ledger, space, histories, unreadable, held };
         let mut held = Known::default();
-        for entry in fs::read_dir(folder).on("list", folder)? {
-            let entry = entry.on("list", folder)?;
-            let Some(app) = entry.file_name().to_str().and_then(|name| name.parse::<AppName>().ok()) else {
-                continue;
-            };
-            let (pushed, last_number) = records.read_folder(&entry.path())?;
-            let number = held.number_of(&app);
-            for pushed in &pushed {
-                held.count(number, pushed);
-            }
-            held.apps.insert(app, App { number, pushed, latest: None, last_number });
+        let apps = records.ledger.apps(&records.space)?;
+        for app in &apps {
+            let (pushed, last_number) = records.read_app(app)?;
+            let known = held.app(app);
+            (known.pushed, known.last_number) = (pushed.clone(), last_number);
+            let number = known.number;
+            pushed.iter().for_each(|pushed| held.count(number, pushed));
         }
-        let apps: Vec<AppName> = held.apps.keys().cloned().collect();
-        for app in apps {
-            records.find_latest(&mut held, &app)?;
+        for app in &apps {
+            records.find_latest(&mut held, app)?;
         }
         *records.write() = held;
         Ok(records)
@@ -120,8 +85,8 @@ impl Records {
     /// Reads an application's latest record, and forgets those that are damaged.
     pub(super) fn find_latest(&self, held: &mut Known, app: &AppName) -> Result<()> {
         while let Some(last) = held.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
-            let path = self.record_path(app, last.sequence);
-            let latest = match Self::read_file(&path)? {
+            let key = self.key(app, last.sequence);
+            let latest = match self.read_value(&key)? {
                 Some(record) => Some(record),
                 None => self.mend(app, &last)?,
             };
@@ -132,7 +97,7 @@ impl Records {
             if is_there {
                 return Ok(());
             }
-            self.set_aside(&path)?;
+            self.set_aside(&key)?;
             held.forget(app, |pushed| pushed.sequence == last.sequence);
         }
         if let Some(known) = held.apps.get_mut(app) {
@@ -143,8 +108,8 @@ impl Records {
 
     /// Reads a record; one that is damaged and that no history knows is set aside and forgotten.
     fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
-        let path = self.record_path(app, sequence);
-        if let Some(record) = Self::read_file(&path)? {
+        let key = self.key(app, sequence);
+        if let Some(record) = self.read_value(&key)? {
             return Ok(Some(record));
         }
         let mut held = self.write();
@@ -155,35 +120,72 @@ impl Records {
         if let Some(mended) = self.mend(app, &pushed)? {
             return Ok(Some(mended));
         }
-        self.set_aside(&path)?;
+        self.set_aside(&key)?;
         held.forget(app, |pushed| pushed.sequence == sequence);
         self.find_latest(&mut held, app)?;
         Ok(None)
     }
 
-    /// Writes the record of a push, durably, and gives it the next sequence number.
+    /// Writes the record of a push, durably, and gives it the next number.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn add(&self, mut record: Record) -> Result<Record> {
+    /// The ledger's.
+    pub fn add(&self, record: Record) -> Result<Record> {
+        self.add_with(record, || Vec::new())
+    }
+
+    /// Writes the record of a push and gives it the next number. In the same transaction, after the record, come the changes
+    /// that `more` returns; where one of their keys exists already, `more` is asked for others.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn add_with(&self, mut record: Record, mut more: impl FnMut() -> Vec<Change>) -> Result<Record> {
         let mut held = self.write();
-        let folder = self.folder.join(record.app.as_str());
-        files::create_folder(&folder)?;
-        let number = held.number_of(&record.app);
-        let empty = || App { number, pushed: Vec::new(), latest: None, last_number: 0 };
-        let app = held.apps.entry(record.app.clone()).or_insert_with(empty);
-        record.sequence = app.last_number + 1;
-        let path = self.record_path(&record.app, record.sequence);
-        files::publish(&path, &Self::encode(&record), 0o600)?;
-        let pushed = Pushed::from(&record);
-        if let Err(error) = history::append(&folder, &record) {
+        loop {
+            record.sequence = held.last_number(&record.app) + 1;
+            let key = self.key(&record.app, record.sequence);
+            let mut changes = vec![Change::Create { key: key.clone(), value: Self::encode(&record) }];
+            changes.extend(more());
+            match self.ledger.apply(&changes) {
+                Ok(()) => break,
+                // Another proxy recorded a push.
+                Err(ledger::Error::Exists(taken)) if taken == key => self.catch_up(&mut held, &key)?,
+                Err(ledger::Error::Exists(_)) => {}
+                Err(error) => {
+                    // The record may be there all the same: then its chunks stay, and its number is taken.
+                    if self.ledger.has(&key).unwrap_or(false) {
+                        self.catch_up(&mut held, &key)?;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        self.remember(&mut held, &record);
+        Ok(record)
+    }
+
+    /// Takes in a record that is in the ledger and not in memory.
+    fn catch_up(&self, held: &mut Known, key: &Key) -> Result<()> {
+        let Key::Record { app, number, .. } = key else { return Ok(()) };
+        if let Some(record) = self.read_value(key)? {
+            self.remember(held, &record);
+        }
+        held.app(app).last_number = *number;
+        Ok(())
+    }
+
+    /// Adds an application's latest record to memory and to the history.
+    fn remember(&self, held: &mut Known, record: &Record) {
+        if let Err(error) = history::append(&self.history(&record.app), record) {
             tracing::debug!(%error, "a push is missing in its application's history; the next start reads its record");
         }
+        let pushed = Pushed::from(record);
+        let app = held.app(&record.app);
         app.last_number = record.sequence;
         app.latest = Some(record.clone());
         app.pushed.push(pushed.clone());
+        let number = app.number;
         held.count(number, &pushed);
-        Ok(record)
     }
 
     /// Whether the space has the release in an application that may be seen, and whether it is the latest of `app`.
@@ -237,7 +239,7 @@ impl Records {
         if pushed.is_empty() { Err(Error::NoApp(app.clone())) } else { Ok(pushed) }
     }
 
-    /// All of an application's records, oldest first. Reads each from its file.
+    /// Returns all of an application's records, oldest first. Reads each from the ledger.
     ///
     /// # Errors
     /// There is no such application, or a record cannot be read.
@@ -275,10 +277,10 @@ impl Records {
 
     /// Takes the records of a release of an application away, and says how many there were.
     ///
-    /// Their files stay, renamed to `.removed`: who pushed what when is not forgotten.
+    /// The ledger retires them: who pushed what when is not forgotten.
     ///
     /// # Errors
-    /// The disk's; [`Error::Pinned`] where the release is pinned.
+    /// The ledger's; [`Error::Pinned`] where the release is pinned.
     pub fn remove(&self, app: &AppName, release: &ReleaseId) -> Result<usize> {
         if self.is_pinned(app, release) {
             return Err(Error::Pinned { app: app.clone(), release: *release });
@@ -289,10 +291,8 @@ impl Records {
         }
         let those = held.pushed(app).iter().filter(|pushed| pushed.release == *release);
         let numbers: Vec<u64> = those.map(|pushed| pushed.sequence).collect();
-        for number in &numbers {
-            let path = self.record_path(app, *number);
-            files::rename(&path, &path.with_extension("removed"))?;
-        }
+        let retire = |number: &u64| Change::Retire { key: self.key(app, *number), reason: Retired::Removed };
+        self.ledger.apply(&numbers.iter().map(retire).collect::<Vec<_>>())?;
         held.forget(app, |pushed| pushed.release == *release);
         self.find_latest(&mut held, app)?;
         Ok(numbers.len())
@@ -301,61 +301,61 @@ impl Records {
     /// Keeps a release from being removed, by anybody, until it is unpinned.
     ///
     /// # Errors
-    /// The disk's.
+    /// The ledger's.
     pub fn pin(&self, app: &AppName, release: &ReleaseId) -> Result<()> {
-        Ok(files::publish(&self.pin_path(app, release), b"", 0o600)?)
+        Ok(self.ledger.apply(&[Change::Put { key: self.pin_key(app, release), value: Vec::new() }])?)
     }
 
     /// Ends a pin; that there was none is no error.
     ///
     /// # Errors
-    /// The disk's.
+    /// The ledger's.
     pub fn unpin(&self, app: &AppName, release: &ReleaseId) -> Result<()> {
-        Ok(files::remove(&self.pin_path(app, release))?)
+        Ok(self.ledger.apply(&[Change::Remove { key: self.pin_key(app, release) }])?)
     }
 
-    /// Whether the release is pinned.
+    /// Returns whether the release is pinned; true where that cannot be known.
     pub fn is_pinned(&self, app: &AppName, release: &ReleaseId) -> bool {
-        self.pin_path(app, release).exists()
+        self.ledger.has(&self.pin_key(app, release)).unwrap_or(true)
     }
 
-    /// Notes that the release was used now: a record's file tells by its time of change. At most once an hour, as
-    /// nothing asks more exactly.
+    /// Notes that the release was used now, at its latest record. At most once an hour, as nothing asks more exactly.
     pub fn touch(&self, app: &AppName, release: &ReleaseId) {
         let sequence = {
             let held = self.read();
-            held.pushed(app)
-                .iter()
-                .rev()
-                .find(|pushed| pushed.release == *release)
-                .map(|pushed| pushed.sequence)
+            let mut latest_first = held.pushed(app).iter().rev();
+            latest_first.find(|pushed| pushed.release == *release).map(|pushed| pushed.sequence)
         };
         let Some(sequence) = sequence else { return };
-        let path = self.record_path(app, sequence);
-        let now = std::time::SystemTime::now();
-        let changed = fs::metadata(&path).and_then(|file| file.modified());
-        if changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|since| since < TOUCH_EVERY)) {
+        let key = self.key(app, sequence);
+        let touched = self.ledger.touched(&key).ok().flatten();
+        let since = touched.and_then(|touched| SystemTime::now().duration_since(touched).ok());
+        if since.is_some_and(|since| since < TOUCH_EVERY) {
             return;
         }
-        let touched = fs::File::options().append(true).open(&path);
-        if let Err(error) = touched.and_then(|file| file.set_modified(now)) {
+        if let Err(error) = self.ledger.touch(&key) {
             tracing::debug!(%error, "the use of a release was not noted");
         }
     }
 
-    /// When the release of a push was last pushed, pulled or delivered: seconds since 1970.
+    /// Returns when the release of a push was last pushed, pulled or delivered: seconds since 1970.
     pub fn last_used(&self, app: &AppName, pushed: &Pushed) -> u64 {
-        let changed = fs::metadata(self.record_path(app, pushed.sequence)).and_then(|file| file.modified());
-        let since = changed.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let touched = self.ledger.touched(&self.key(app, pushed.sequence)).ok().flatten();
+        let since = touched.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         since.map_or(pushed.created, |since| since.as_secs().max(pushed.created))
     }
 
-    pub(super) fn record_path(&self, app: &AppName, sequence: u64) -> PathBuf {
-        self.folder.join(app.as_str()).join(format!("{sequence:010}.record"))
+    pub(super) fn key(&self, app: &AppName, number: u64) -> Key {
+        Key::Record { space: self.space.clone(), app: app.clone(), number }
     }
 
-    fn pin_path(&self, app: &AppName, release: &ReleaseId) -> PathBuf {
-        self.folder.join(app.as_str()).join(format!("{release}.pin"))
+    fn pin_key(&self, app: &AppName, release: &ReleaseId) -> Key {
+        Key::Pin { space: self.space.clone(), app: app.clone(), release: *release }
+    }
+
+    /// The folder of an application's history.
+    pub(super) fn history(&self, app: &AppName) -> PathBuf {
+        self.histories.join(app.as_str())
     }
 
     /// All releases that have a record.

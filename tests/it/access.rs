@@ -22,11 +22,12 @@ use whit::agent::push::{PushOptions, push};
 use whit::agent::scan::{Scan, Selection, scan};
 use whit::agent::{Access, Session};
 use whit::net::link::{self, Connection, Receiver, Sender};
-use whit::store::Records;
 
 use crate::trees::{assert_same, noise, text, write};
 use crate::walker::{raw, raw_segments};
-use crate::world::{World, ask_as, now, pull_as, push_as, push_options, releases_as, token, web, within};
+use crate::world::{
+    World, ask_as, now, pull_as, push_as, push_options, records, releases_as, token, web, within,
+};
 
 /// A raw conversation.
 struct Talk {
@@ -421,7 +422,7 @@ async fn an_id_means_its_release_in_a_store_whose_labels_say_otherwise() {
 #[test]
 fn digits_that_several_releases_share_are_an_error_that_lists_them() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let records = Records::open(folder.path()).expect("records");
+    let records = records(folder.path());
     let release = |last: u8| {
         let mut bytes = [0xab; 32];
         bytes[31] = last;

@@ -11,8 +11,9 @@ use format::maintenance::Collected;
 use format::pack::{Frame, FrameKind};
 use protocol::wire::{Answer, Operation};
 use whit::agent::push::PushOptions;
+use whit::ledger::{LEASE_LIFE_MAX, LEASE_TIME};
 use whit::restore::ChunkSource;
-use whit::store::{LEASE_LIFE_MAX, LEASE_TIME, Options, Store};
+use whit::store::{Options, Store};
 
 use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker};

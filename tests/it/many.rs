@@ -17,7 +17,7 @@ use whit::store::retention::Rules;
 use whit::store::{Options, Records, Store};
 
 use crate::trees::{noise, write};
-use crate::world::{World, pull_as, push_as, push_options, within};
+use crate::world::{World, pull_as, push_as, push_options, records, within};
 
 fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
@@ -135,7 +135,7 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
 #[test]
 fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let records = Records::open(folder.path()).expect("no records");
+    let records = records(folder.path());
     for number in 1..=40 {
         records.add(record(number)).expect("written");
     }
@@ -148,7 +148,7 @@ fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
             if number == 7 { 2 } else { 1 }
         );
     }
-    let history = folder.path().join("app/history");
+    let history = folder.path().join("releases/app/history");
     let good = fs::read(&history).expect("a history");
     let expected = records.pushed(&record(1).app).expect("the application");
     assert_eq!(expected.len(), 37);
@@ -161,7 +161,7 @@ fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
     ];
     for wrong in wrongs {
         wrong();
-        let again = Records::open(folder.path()).expect("records");
+        let again = crate::world::records(folder.path());
         assert_eq!(again.pushed(&record(1).app).expect("the application"), expected);
         assert_eq!(again.latest(&record(1).app).map(|latest| latest.sequence), Some(39));
         assert_eq!(again.releases(), records.releases());
@@ -173,7 +173,7 @@ fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
         assert_eq!(select(&digits[..12]).expect("there").sequence, 12);
         assert!(select("v7").is_err());
     }
-    let again = Records::open(folder.path()).expect("records");
+    let again = crate::world::records(folder.path());
     assert_eq!(again.add(record(50)).expect("written").sequence, 42, "numbers are never given twice");
 }
 
@@ -262,7 +262,7 @@ async fn the_release_that_was_used_longest_ago_is_evicted_not_the_one_pushed_lon
         fs::remove_file(folder.join("history")).expect("removed");
         for (number, hours) in [(1, 9), (2, 8), (3, 7)] {
             let path = folder.join(format!("{number:010}.record"));
-            let mut record = Records::decode(&path, &fs::read(&path).expect("a record")).expect("a record");
+            let mut record = Records::decode(&fs::read(&path).expect("a record")).expect("a record");
             record.created -= 3600 * hours;
             fs::write(&path, Records::encode(&record)).expect("written");
             let time = SystemTime::now() - Duration::from_secs(3600 * hours);

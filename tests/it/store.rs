@@ -16,7 +16,7 @@ use whit::restore::ChunkSource;
 use whit::store::{Options, Store};
 
 use crate::trees::{assert_same, noise, snapshot, some_tree, text, write};
-use crate::world::{World, ask_as, delivered, push_as, push_options, web, within};
+use crate::world::{World, ask_as, delivered, push_as, push_options, records, try_records, web, within};
 
 const NO_RESERVE: Options = Options { reserve_bytes: 0, ..Options::PASSING };
 
@@ -361,13 +361,13 @@ async fn every_truncation_and_every_flip_of_a_record_is_noticed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (world, _) = one_release().await;
     let good = fs::read(world.space().join("releases/app/0000000001.record")).expect("a record");
-    let app = folder.path().join("app");
+    let app = folder.path().join("releases/app");
     fs::create_dir_all(&app).expect("created");
     let read = |bytes: &[u8]| {
         fs::write(app.join("0000000001.record"), bytes).expect("written");
         // It would mend the record.
         drop(fs::remove_file(app.join("history")));
-        whit::store::Records::open(folder.path()).map(|records| records.apps().len())
+        try_records(folder.path()).map(|records| records.apps().len())
     };
     assert!(matches!(read(&good), Ok(1)));
     for length in 0..good.len() {
@@ -451,7 +451,7 @@ fn a_chunk_that_nobody_stored_is_unknown() {
 #[test]
 fn digits_that_two_releases_share_are_ambiguous_and_more_digits_are_not() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let records = whit::store::Records::open(folder.path()).expect("a folder");
+    let records = records(folder.path());
     for last in [1, 2] {
         let mut id = [0xab; 32];
         id[20..].fill(last);

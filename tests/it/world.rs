@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,11 +19,12 @@ use whit::agent::pull::{PullOptions, Pulled, pull_tree};
 use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Receipt, Session};
 use whit::delivery::destination;
+use whit::ledger::Files;
 use whit::net::identity::Identity;
 use whit::net::link;
 use whit::proxy::{Options, Proxy};
 use whit::restore::OutsideLinks;
-use whit::store::Store;
+use whit::store::{Records, Store};
 
 use crate::trees::is_slow;
 
@@ -145,6 +146,17 @@ impl World {
     pub async fn releases(&self, app: &str) -> agent::Result<Vec<Record>> {
         releases_as(&self.access, app).await
     }
+}
+
+/// The records of a store that stands alone in a folder.
+pub fn try_records(folder: &Path) -> whit::store::Result<Records> {
+    let ledger = Arc::new(Files::of_space(folder, Instant::now));
+    Records::open(ledger, "alone".parse().expect("a name"), folder.join("releases"))
+}
+
+/// As [`try_records`].
+pub fn records(folder: &Path) -> Records {
+    try_records(folder).expect("records")
 }
 
 /// The one destination of every world.

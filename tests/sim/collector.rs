@@ -74,11 +74,11 @@ fn a_collector_waits_for_the_pushes_of_its_time_and_no_others() {
     store.append(&frame).expect("appended");
     store.settle().expect("sealed");
     let collect = || collect(&store, &Vec::new, false, &AtomicBool::new(false)).expect("collected");
-    let mut push = store.lease();
+    let mut push = store.lease().expect("a lease");
     for _ in 0..3 {
         assert!(collect().waits_for_pushes);
         // Some push is always under way; each ends after the next has begun.
-        let next = store.lease();
+        let next = store.lease().expect("a lease");
         assert!(collect().waits_for_pushes);
         drop(std::mem::replace(&mut push, next));
         if collect().packs_removed == 1 {

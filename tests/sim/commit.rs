@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, walk};
-use whit::store::{LEASE_TIME, Options, Planted, Store, collect};
+use whit::store::{Options, Planted, Store, collect};
 
 use crate::content::{Build, Pool};
 use crate::pusher::{Pusher, Stepped};

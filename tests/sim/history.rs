@@ -14,8 +14,9 @@ use tempfile::TempDir;
 use format::manifest::Item;
 use format::pack::FooterView;
 use ground::ids::{AppName, ChunkId, ReleaseId};
+use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, Items};
-use whit::store::{LEASE_TIME, Options, Pass, Planted, Store, collect, verify_packs, verify_releases};
+use whit::store::{Options, Pass, Planted, Store, collect, verify_packs, verify_releases};
 
 use crate::content::{Build, Draft, Pool};
 use crate::crash::{copy, files_below, image, new_folder};

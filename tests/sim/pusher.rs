@@ -84,7 +84,7 @@ impl Pusher {
             open: Some(open),
             agent,
             proxy: None,
-            view: StoreView::new(Arc::clone(store), app.clone(), user, 1, replies),
+            view: StoreView::new(Arc::clone(store), app.clone(), user, 1, replies).expect("a lease"),
             stored,
             to_proxy: VecDeque::new(),
             to_agent: VecDeque::new(),

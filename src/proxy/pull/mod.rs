@@ -20,10 +20,11 @@ use super::holding::Holding;
 use super::reach::Reach;
 use super::standing::looks;
 use super::{Granted, owner, refuse};
+use crate::ledger::Lease;
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
 use crate::restore::{self, ChunkReader, SourceError};
-use crate::store::{Lease, Store, StoreReader};
+use crate::store::{Store, StoreReader};
 use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use delta::patch;
 use format::manifest::{NodeRef, RefAt, SegmentIndex, Thin};
@@ -151,7 +152,7 @@ fn run(
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
     // What a pull was promised stays until it is done, whatever is removed meanwhile.
-    let lease = store.lease();
+    let lease = store.lease().map_err(|error| Refusal::of(&error))?;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     store.records().touch(&record.app, &record.release);
     let root = store.root(&record.release).map_err(|error| unreadable(&error))?;

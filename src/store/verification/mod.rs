@@ -140,18 +140,21 @@ fn note_cursor(file: &Path, pack: PackId) {
 /// Reads every record again. A record that the history has is written anew; one that was damaged when the space was opened
 /// is reported, and given up by a pass that repairs.
 fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<()> {
-    let mut named = |path: &Path, what: &str| {
-        tracing::error!(file = %path.display(), what, "damage was found");
-        let (file, what) = (path.display().to_string(), what.to_owned());
+    let mut named = |file: String, what: &str| {
+        tracing::error!(file, what, "damage was found");
+        let what = what.to_owned();
         verified.damaged.push(Damage { file, offset: 0, what, chunks: 0 });
     };
-    for path in store.records().damaged_on_disk(pass.repair)? {
-        named(&path, "a record is damaged; the store still knows what it said");
+    for place in store.records().damaged_on_disk(pass.repair)? {
+        named(place, "a record is damaged; the store still knows what it said");
     }
-    for path in store.records().unreadable() {
-        named(&path, "the record of a push is damaged: nobody knows which release it was");
+    for record in store.records().unreadable() {
+        named(
+            store.records().describe(&record),
+            "the record of a push is damaged: nobody knows which release it was",
+        );
         if pass.repair {
-            store.records().let_go(&path)?;
+            store.records().let_go(&record)?;
             verified.records_let_go += 1;
         }
     }

@@ -18,7 +18,7 @@ use ground::faults::{Fault, Faulty};
 use ground::ids::ChunkId;
 use whit::restore::ChunkSource;
 use whit::store::blobs::{Blobs, LocalBlobs};
-use whit::store::{Options, Pass, Store, collect, heal, verify_packs, verify_releases};
+use whit::store::{Backend, Options, Pass, Store, collect, heal, verify_packs, verify_releases};
 
 use self::memory::MemoryBlobs;
 use self::suite::{Subject, name};
@@ -107,8 +107,9 @@ fn a_store_works_over_blobs_in_memory() {
     let blobs = Arc::new(MemoryBlobs::default());
     let options = Options { reserve_bytes: 0, pack_bytes: 100_000, ..Options::default() };
     let open = || {
-        let kind: Arc<dyn Blobs> = Arc::<MemoryBlobs>::clone(&blobs);
-        Store::open_over(folder.path(), kind, options).expect("a store")
+        let blobs: Arc<dyn Blobs> = Arc::<MemoryBlobs>::clone(&blobs);
+        let backend = Backend { blobs, ..Backend::in_folder(folder.path(), options.now) };
+        Store::open_over(folder.path(), backend, options).expect("a store")
     };
     let store = open();
     let contents: Vec<Vec<u8>> = (0..80).map(|seed| noise(seed, 10_000)).collect();

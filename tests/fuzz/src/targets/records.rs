@@ -2,11 +2,9 @@
 //!
 //! The first byte says which, and whether the checksum is made right.
 
-use std::path::Path;
-
 use ground::ids::ReleaseId;
 use whit::delivery::queue::Delivery;
-use whit::store::Records;
+use whit::store::{NoRecord, Records};
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };
@@ -22,13 +20,12 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn record(bytes: &[u8]) {
-    let path = Path::new("0000000001.record");
-    match Records::decode(path, bytes) {
+    match Records::decode(bytes) {
         Ok(record) => {
-            let again = Records::decode(path, &Records::encode(&record));
+            let again = Records::decode(&Records::encode(&record));
             assert_eq!(again.expect("what was written can be read"), record);
         }
-        Err(error) => drop(error.to_string()),
+        Err(NoRecord::Damaged | NoRecord::Version(_)) => {}
     }
 }
 

@@ -1,0 +1,96 @@
+//! Names of values, and of tables of them.
+
+use std::fmt;
+
+use ground::ids::{AppName, ReleaseId, SpaceName};
+use protocol::token::TokenId;
+
+/// The name of a value. Keys of one table are ordered by their last field.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The record of a push (FORMAT 4).
+    Record {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// Counts the application's pushes from 1.
+        number: u64,
+    },
+    /// There while a release is pinned; the value is empty.
+    Pin {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// A delivery that has not ended (FORMAT 5).
+    Delivery {
+        /// Deliveries are made in the order of their numbers.
+        number: u64,
+    },
+    /// The grant of a token (FORMAT 6).
+    Token {
+        /// The token.
+        id: TokenId,
+    },
+    /// There once a token was revoked; the value is empty.
+    Revoked {
+        /// The token.
+        id: TokenId,
+    },
+}
+
+impl Key {
+    /// The table that has the key.
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Record { space, app, .. } => Table::Records { space: space.clone(), app: app.clone() },
+            Self::Pin { space, app, .. } => Table::Pins { space: space.clone(), app: app.clone() },
+            Self::Delivery { .. } => Table::Deliveries,
+            Self::Token { .. } => Table::Tokens,
+            Self::Revoked { .. } => Table::Revoked,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record { space, app, number } => write!(f, "record {number} of `{app}` in space `{space}`"),
+            Self::Pin { space, app, release } => {
+                write!(f, "the pin of release {} of `{app}` in space `{space}`", release.short())
+            }
+            Self::Delivery { number } => write!(f, "delivery {number}"),
+            Self::Token { id } => write!(f, "the grant of token {id}"),
+            Self::Revoked { id } => write!(f, "the revocation of token {id}"),
+        }
+    }
+}
+
+/// Keys that are listed together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// The records of an application.
+    Records {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The pinned releases of an application.
+    Pins {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The deliveries of all spaces.
+    Deliveries,
+    /// The grants of tokens.
+    Tokens,
+    /// The tokens that were revoked.
+    Revoked,
+}
