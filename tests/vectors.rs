@@ -13,9 +13,7 @@ use std::time::Instant;
 
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use delta::patch;
-use delta::relink::{
-    self, Index, Kept, Level, Normalised, Offer, Payload, Records as ExecutableRecords, normalise,
-};
+use delta::relink::{self, Index, Kept, Normalised, Offer, Payload, Records as ExecutableRecords, normalise};
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
 use format::manifest::{
@@ -440,7 +438,7 @@ fn offer_and_answer() -> (Vec<u8>, Vec<u8>) {
     let [old, new] = programs().map(|file| apart(&file));
     let (old_records, new_records) = (ExecutableRecords::new(&old), ExecutableRecords::new(&new));
     let offer = Offer::new(new_records.hashes());
-    let (answer, _) = Index::new(old.clone(), old_records).answer(Level::Records, &offer);
+    let (answer, _) = Index::new(old.clone(), old_records).answer(&offer);
     let (offered, answered) = (offer.encode(), answer.encode());
     assert_eq!(Offer::decode(&offered), Some(offer));
     assert_eq!(relink::Answer::decode(&answered), Some(answer));
@@ -459,13 +457,11 @@ fn executables_are_told_as_their_document_says() {
     // What zstd makes may change with zstd; that the document's makes the new program may not.
     let block = |name: &str| document.blocks.get(name).cloned();
     let index = Index::new(old.clone(), old_records);
-    let (known, places) = index.answer(Level::Records, &Offer::decode(&names).expect("an offer"));
+    let (known, places) = index.answer(&Offer::decode(&names).expect("an offer"));
     let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(old.clone(), 1 << 20).ok();
-    let reads_payload = |bytes: &Vec<u8>| {
-        relink::rebuild(index.clone(), &[], &places, &Payload::decode(bytes)?, 1 << 20).ok()
-    };
+    let reads_payload =
+        |bytes: &Vec<u8>| relink::rebuild(index.clone(), &places, &Payload::decode(bytes)?, 1 << 20).ok();
     let agreed = known.agreed(new_records.hashes()).expect("the same offer");
-    let none = (Vec::new(), Vec::new());
     let kept = block("kept-1").filter(|bytes| reads_kept(bytes).as_ref() == Some(&new_file));
     let payload = block("payload-1").filter(|bytes| reads_payload(bytes).as_ref() == Some(&new_file));
     document.check(&BTreeMap::from([
@@ -478,7 +474,7 @@ fn executables_are_told_as_their_document_says() {
         ("kept-1", kept.unwrap_or_else(|| Kept::new(&old, &new, 3).encode())),
         (
             "payload-1",
-            payload.unwrap_or_else(|| Payload::new(new.clone(), &new_records, &none, &agreed, 3).encode()),
+            payload.unwrap_or_else(|| Payload::new(new.clone(), &new_records, &agreed, 3).encode()),
         ),
     ]));
     assert_eq!(apart(&block("program-1").expect("checked")).restore().expect("it is whole"), programs()[0]);

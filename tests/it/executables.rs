@@ -1,8 +1,6 @@
 //! Executables apart and together again: a small one made by hand, and whatever becomes of it.
 
-use delta::relink::{
-    Agreed, Answer, Error, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, rebuild,
-};
+use delta::relink::{Answer, Error, Index, Kept, Normalised, Offer, Payload, Records, normalise, rebuild};
 use proptest::prelude::*;
 
 use delta::relink::linked::{Program, link};
@@ -16,28 +14,18 @@ fn functions(parts: &Normalised) -> Vec<&[u8]> {
     starts.zip(&parts.function_ends).map(|(start, end)| &parts.stream()[start..*end]).collect()
 }
 
-/// A push without the older file: the offers, the answers and the payload as they travel.
+/// A push without the older file: the offer, the answer and the payload as they travel.
 fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, Error>) {
     let (old_records, new_records) = (Records::new(old), Records::new(new));
     let index = Index::new(old.clone(), old_records);
-    let ask = |level, hashes: &[blake3::Hash]| -> (Vec<Vec<u8>>, Vec<Option<usize>>, Agreed) {
-        let offer = Offer::new(hashes).encode();
-        let (answer, places) = index.answer(level, &Offer::decode(&offer).expect("an offer"));
-        let answer = answer.encode();
-        let agreed = Answer::decode(&answer).expect("an answer").agreed(hashes).expect("the same offer");
-        (vec![offer, answer], places, agreed)
-    };
-    let (mut travelled, group_places, groups) = ask(Level::Groups, new_records.groups());
-    let unknown = groups.0.iter().enumerate().filter(|(_, known)| !**known);
-    let asked: Vec<blake3::Hash> =
-        unknown.flat_map(|(group, _)| new_records.hashes()[new_records.members(group)].to_vec()).collect();
-    let (more, places, records) = ask(Level::Records, &asked);
-    travelled.extend(more);
-    let payload = Payload::new(new.clone(), &new_records, &groups, &records, 3).encode();
-    let rebuilt =
-        rebuild(index, &group_places, &places, &Payload::decode(&payload).expect("a payload"), 1 << 20);
-    travelled.push(payload);
-    (travelled, rebuilt)
+    let offer = Offer::new(new_records.hashes()).encode();
+    let (answer, claimed) = index.answer(&Offer::decode(&offer).expect("an offer"));
+    let answer = answer.encode();
+    let agreed =
+        Answer::decode(&answer).expect("an answer").agreed(new_records.hashes()).expect("the same offer");
+    let payload = Payload::new(new.clone(), &new_records, &agreed, 3).encode();
+    let rebuilt = rebuild(index, &claimed, &Payload::decode(&payload).expect("a payload"), 1 << 20);
+    (vec![offer, answer, payload], rebuilt)
 }
 
 #[test]
@@ -133,7 +121,7 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
         assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
     });
     let records = Records::new(&new);
-    let offer = Offer::new(records.groups()).encode();
+    let offer = Offer::new(records.hashes()).encode();
     mutations(&offer, |bytes| {
         if let Some(other) = Offer::decode(bytes) {
             assert_eq!(other.encode(), bytes, "an offer has one form");
@@ -141,23 +129,18 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
     });
     let old_records = Records::new(&old);
     let index = Index::new(old.clone(), old_records);
-    let (answer, groups) = index.answer(Level::Groups, &Offer::new(records.groups()));
+    let (answer, claimed) = index.answer(&Offer::new(records.hashes()));
     mutations(&answer.encode(), |bytes| {
         if let Some(other) = Answer::decode(bytes)
-            && let Some((known, _)) = other.agreed(records.groups())
+            && let Some(agreed) = other.agreed(records.hashes())
         {
-            assert_eq!(known.len(), records.groups().len());
+            assert_eq!(agreed.known.len(), records.hashes().len());
         }
     });
-    let agreed = answer.agreed(records.groups()).expect("the same offer");
-    let unknown = agreed.0.iter().enumerate().filter(|(_, known)| !**known);
-    let asked: Vec<_> = unknown.flat_map(|(group, _)| &records.hashes()[records.members(group)]).collect();
-    let (answer, places) = index.answer(Level::Records, &Offer::new(asked.iter().copied()));
-    let agreed_records = answer.agreed(asked.iter().copied()).expect("the same offer");
-    mutations(&Payload::new(new.clone(), &records, &agreed, &agreed_records, 3).encode(), |bytes| {
+    let agreed = answer.agreed(records.hashes()).expect("the same offer");
+    mutations(&Payload::new(new.clone(), &records, &agreed, 3).encode(), |bytes| {
         let payload = Payload::decode(bytes);
-        let rebuilt =
-            payload.and_then(|payload| rebuild(index.clone(), &groups, &places, &payload, 1 << 16).ok());
+        let rebuilt = payload.and_then(|payload| rebuild(index.clone(), &claimed, &payload, 1 << 16).ok());
         assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
     });
 }
@@ -170,13 +153,13 @@ fn a_claim_that_is_wrong_by_chance_is_taken_back() {
     // An answer about other hashes: as if all names were the same by chance.
     let basis = normalise(link(&OLD)).expect("an executable");
     let index = Index::new(basis, old.clone());
-    let (answer, _) = index.answer(Level::Records, &Offer::new(old.hashes()));
+    let (answer, _) = index.answer(&Offer::new(old.hashes()));
     let count = old.hashes().len();
-    let (known, failed) = answer.agreed(old.hashes()).expect("the same offer");
-    assert!(known.iter().all(|known| *known) && failed.is_empty());
-    let wrong: Vec<_> = new.hashes().iter().cycle().skip(3).take(count).collect();
-    let (known, failed) = answer.agreed(wrong.iter().copied()).expect("as many");
-    assert!(known.iter().all(|known| !*known) && failed.len() == count.div_ceil(64));
+    let agreed = answer.agreed(old.hashes()).expect("the same offer");
+    assert!(agreed.known.iter().all(|known| *known));
+    let wrong: Vec<_> = new.hashes().iter().cycle().skip(3).take(count).copied().collect();
+    let agreed = answer.agreed(&wrong).expect("as many");
+    assert!(agreed.known.iter().all(|known| !*known));
 }
 
 proptest! {

@@ -145,7 +145,7 @@ impl Relinked {
     fn payload(&self, answer: &RecordAnswer) -> Vec<u8> {
         let answer = Answer::decode(&answer.answer).expect("an answer");
         let agreed = answer.agreed(self.records.hashes()).expect("to this offer");
-        Payload::new(self.new_parts.clone(), &self.records, &(Vec::new(), Vec::new()), &agreed, 3).encode()
+        Payload::new(self.new_parts.clone(), &self.records, &agreed, 3).encode()
     }
 
     /// What tells the new file by the old one.

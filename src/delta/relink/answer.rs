@@ -18,44 +18,31 @@ const RUN: usize = 64;
 /// Bytes of a check.
 const CHECK_BYTES: usize = 2;
 
-/// What is known of the older file, to answer and to rebuild from.
+/// The older file's records by their names, to answer and to rebuild from.
 #[derive(Debug, Clone)]
 pub struct Index {
     /// The older file.
-    pub basis: Normalised,
+    pub(super) basis: Normalised,
     /// Its records.
-    pub records: Records,
-    groups: HashMap<Name, usize>,
+    pub(super) records: Records,
     names: HashMap<Name, usize>,
 }
 
-/// What an offer names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Groups of records.
-    Groups,
-    /// Records.
-    Records,
-}
-
 impl Index {
-    /// Makes tables of all names. Memory: 40 B for each.
+    /// Makes a table of all names. Memory: 40 B for each.
     pub fn new(basis: Normalised, records: Records) -> Self {
-        let table = |hashes: &[Hash]| hashes.iter().map(name).zip(0..).collect();
-        Self { groups: table(records.groups()), names: table(records.hashes()), basis, records }
+        Self { names: records.hashes().iter().map(name).zip(0..).collect(), basis, records }
     }
 
-    /// Answers an offer; says for each name where in the older file it is.
-    pub fn answer(&self, level: Level, offer: &Offer) -> (Answer, Vec<Option<usize>>) {
-        let (table, hashes) = match level {
-            Level::Groups => (&self.groups, self.records.groups()),
-            Level::Records => (&self.names, self.records.hashes()),
-        };
-        let places: Vec<Option<usize>> = offer.names().iter().map(|name| table.get(name).copied()).collect();
-        let claims: Vec<bool> = places.iter().map(Option::is_some).collect();
-        let claimed: Vec<&Hash> = places.iter().flatten().filter_map(|place| hashes.get(*place)).collect();
+    /// Answers an offer; returns for each name the older file's record of that name.
+    pub fn answer(&self, offer: &Offer) -> (Answer, Vec<Option<usize>>) {
+        let known: Vec<Option<usize>> =
+            offer.names().iter().map(|name| self.names.get(name).copied()).collect();
+        let claims = known.iter().map(Option::is_some).collect();
+        let claimed: Vec<&Hash> =
+            known.iter().flatten().map(|record| &self.records.hashes()[*record]).collect();
         let checks = claimed.chunks(RUN).map(check).collect();
-        (Answer { claims, checks }, places)
+        (Answer { claims, checks }, known)
     }
 }
 
@@ -67,7 +54,16 @@ fn check(run: &[&Hash]) -> [u8; CHECK_BYTES] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a check")
 }
 
-/// Which of the offered things are claimed to be known.
+/// Which of the new file's records the older file has, as both sides know for sure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// For each record whether the older file has it.
+    pub known: Vec<bool>,
+    /// The runs of claims whose check failed, in rising order.
+    pub(super) failed: Vec<usize>,
+}
+
+/// Which of the offered records are claimed to be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     claims: Vec<bool>,
@@ -98,16 +94,15 @@ impl Answer {
             .then(|| Self { claims, checks: checks.to_vec() })
     }
 
-    /// What is known for sure of the things with these hashes, and which runs of claims failed.
+    /// Checks the claims against the full hashes that were offered.
     ///
     /// `None` where the answer is to another offer.
-    pub fn agreed<'h>(&self, hashes: impl IntoIterator<Item = &'h Hash>) -> Option<(Vec<bool>, Vec<usize>)> {
-        let hashes: Vec<&Hash> = hashes.into_iter().collect();
+    pub fn agreed(&self, hashes: &[Hash]) -> Option<Agreed> {
         if hashes.len() != self.claims.len() {
             return None;
         }
         let claimed: Vec<&Hash> =
-            hashes.iter().zip(&self.claims).filter(|(_, claim)| **claim).map(|(hash, _)| *hash).collect();
+            hashes.iter().zip(&self.claims).filter(|(_, claim)| **claim).map(|(hash, _)| hash).collect();
         let failed: Vec<usize> = claimed
             .chunks(RUN)
             .zip(&self.checks)
@@ -115,14 +110,14 @@ impl Answer {
             .filter(|(_, (run, expected))| check(run) != **expected)
             .map(|(number, _)| number)
             .collect();
-        let mut claims = self.claims.clone();
-        take_back(&mut claims, &failed);
-        Some((claims, failed))
+        let mut known = self.claims.clone();
+        take_back(&mut known, &failed);
+        Some(Agreed { known, failed })
     }
 }
 
 /// Takes back the claims of the runs that failed.
-pub fn take_back(claims: &mut [bool], failed: &[usize]) {
+pub(super) fn take_back(claims: &mut [bool], failed: &[usize]) {
     for (claimed, claim) in claims.iter_mut().filter(|claim| **claim).enumerate() {
         *claim = failed.binary_search(&(claimed / RUN)).is_err();
     }

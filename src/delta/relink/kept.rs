@@ -29,11 +29,6 @@ impl Kept {
         }
     }
 
-    /// Bytes of the targets among it.
-    pub fn targets_bytes(&self) -> usize {
-        self.targets.len()
-    }
-
     /// The description as it travels.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.body.len() + self.targets.len() + 16);

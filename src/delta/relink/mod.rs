@@ -5,9 +5,9 @@
 //! orders the rest by functions: what did not change is then the same bytes. [`Normalised::restore`] undoes
 //! it, bit for bit. It is no storage format: each side makes it anew from the files it has.
 //!
-//! - A sender *without* the older file: [`Offer`] of [`Records::groups`], [`Answer`], `Offer` of the
-//!   records in unknown groups, `Answer`, [`Payload`], and at the receiver [`rebuild`].
-//! - A sender *with* it: [`Kept`].
+//! - A sender *with* the older file sends [`Kept`].
+//! - A sender *without* it sends an [`Offer`] of all [`Records`], gets an [`Answer`] that the receiver's [`Index`] makes,
+//!   and sends a [`Payload`]; the receiver calls [`rebuild`].
 //!
 //! Promises that whatever comes out was made from exactly what went in, or is an error; that hostile bytes
 //! cost memory and time in proportion to them or to the bound that the caller names; and no panic. Does not
@@ -44,13 +44,13 @@ mod kept;
 #[cfg(feature = "testing")]
 pub mod linked;
 
-pub use answer::{Answer, Index, Level};
+pub use answer::{Agreed, Answer, Index};
 pub use elf::MAGIC;
 pub use exchange::Targets;
 pub use kept::Kept;
 pub use layout::Layout;
 pub use normalised::{Error, FILE_BYTES_MAX, Normalised, Skeleton, normalise, normalise_basis};
 pub use offer::{NAMES_MAX, Name, Offer};
-pub use payload::{Agreed, Payload, rebuild};
+pub use payload::{Payload, rebuild};
 pub use records::Records;
 pub use x86::{Instruction, Operand, decode};

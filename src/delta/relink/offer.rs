@@ -5,13 +5,13 @@ use ground::leb128;
 
 use super::numbers::Cursor;
 
-/// More groups or records than a file of 1 GiB has.
+/// More records than a file of 1 GiB has.
 pub const NAMES_MAX: usize = 1 << 23;
 /// Bytes of a name. Among 100,000 that are not there and 200,000 that are, some five match by chance: an
 /// answer carries checks, so that they are noticed (`answer`).
 const NAME_BYTES: usize = 4;
 
-/// A short name of a group or a record.
+/// A short name of a record.
 pub type Name = [u8; NAME_BYTES];
 
 /// The name by which a hash is asked for.

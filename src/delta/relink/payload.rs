@@ -1,23 +1,23 @@
 //! What a sender without the older file sends once it knows what is there.
 
-use super::answer::{Index, take_back};
+use super::answer::{Agreed, Index, take_back};
 use super::assembly::Assembly;
 use super::frame::{compress, decompress};
 use super::layout::Layout;
 use super::normalised::{Error, Normalised, Skeleton};
 use super::numbers::Cursor;
 use super::offer::NAMES_MAX;
-use super::records::{GROUP_RECORDS_MAX, Records};
+use super::records::Records;
 use super::targets;
 use ground::leb128;
 
-/// What was agreed on about the groups or the records of an offer: which are known, and which runs failed.
-pub type Agreed = (Vec<bool>, Vec<usize>);
+/// The head begins with it: the wire has room for failed runs of groups of records, which nobody offers.
+const NO_GROUPS: u8 = 0;
 
 /// The records that are not there, the layout and all targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
-    /// Failed runs, and how many records each unknown group has, compressed.
+    /// A zero and the runs of claims that failed, compressed.
     head: Vec<u8>,
     head_bytes: usize,
     /// The lengths of unseen runs, the layout, and the unseen records, compressed with the known ones as
@@ -28,33 +28,18 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Makes the payload for what was agreed on: of all groups, then of all records of unknown groups; or, without
-    /// any groups, of all records. Memory beside `new`: what of it is known, and what zstd takes; the first is given back
-    /// before.
-    pub fn new(mut new: Normalised, records: &Records, groups: &Agreed, asked: &Agreed, level: i32) -> Self {
-        let mut head = Vec::new();
-        for failed in [&groups.1, &asked.1] {
-            leb128::write(failed.len() as u64, &mut head);
-            for run in failed {
-                leb128::write(*run as u64, &mut head);
-            }
+    /// Makes the payload for what was agreed on about `records`, those of `new`. Memory beside `new`: the known part of
+    /// it, which is given back before zstd, and what zstd takes.
+    pub fn new(mut new: Normalised, records: &Records, agreed: &Agreed, level: i32) -> Self {
+        let mut head = vec![NO_GROUPS];
+        leb128::write(agreed.failed.len() as u64, &mut head);
+        for run in &agreed.failed {
+            leb128::write(*run as u64, &mut head);
         }
         let mut assembly = Assembly::default();
-        let mut answers = asked.0.iter();
-        for (record, known) in asked.0.iter().enumerate().filter(|_| groups.0.is_empty()) {
+        for (record, known) in agreed.known.iter().enumerate() {
             let place = records.place(record);
             if *known { assembly.known(place) } else { assembly.unseen(place) }
-        }
-        for (group, known) in groups.0.iter().enumerate() {
-            if *known {
-                assembly.known(records.group_place(group));
-                continue;
-            }
-            let members = records.members(group);
-            head.push(u8::try_from(members.len()).expect("a group has at most 64 records"));
-            for place in members.map(|record| records.place(record)) {
-                if answers.next() == Some(&true) { assembly.known(place) } else { assembly.unseen(place) }
-            }
         }
         let mut body = Vec::new();
         assembly.unseen_places().for_each(|run| leb128::write(run.len() as u64, &mut body));
@@ -69,11 +54,6 @@ impl Payload {
             body_bytes: body.len(),
             targets: targets::encode(&new.known(), &new.targets, None),
         }
-    }
-
-    /// Bytes of the targets among it.
-    pub fn targets_bytes(&self) -> usize {
-        self.targets.len()
     }
 
     /// The payload as it travels.
@@ -103,16 +83,14 @@ impl Payload {
 
 /// Puts the new file together from the older one and a payload; whoever called checks its hash.
 ///
-/// `groups` and `asked` are the places that [`Index::answer`] gave out; without any groups, `asked` are all
-/// records. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
+/// `claimed` is what [`Index::answer`] returned. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
 /// whatever the payload says.
 ///
 /// # Errors
 /// The payload contradicts itself or the answers, or the file would be larger than `bytes_max`.
 pub fn rebuild(
     index: Index,
-    groups: &[Option<usize>],
-    asked: &[Option<usize>],
+    claimed: &[Option<usize>],
     payload: &Payload,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
@@ -123,7 +101,7 @@ pub fn rebuild(
             return Err(Error::Bytes(bytes));
         }
     }
-    let assembly = assembly(&index, groups, asked, payload).ok_or(Error::Parts)?;
+    let assembly = assembly(&index, claimed, payload).ok_or(Error::Parts)?;
     if assembly.known_bytes() > stream_bytes_max {
         return Err(Error::Bytes(assembly.known_bytes()));
     }
@@ -135,49 +113,25 @@ pub fn rebuild(
 }
 
 /// The runs of the new file's stream, from the answers and the payload's head.
-fn assembly(
-    index: &Index,
-    groups: &[Option<usize>],
-    asked: &[Option<usize>],
-    payload: &Payload,
-) -> Option<Assembly> {
+fn assembly(index: &Index, claimed: &[Option<usize>], payload: &Payload) -> Option<Assembly> {
     if payload.head_bytes > 2 * NAMES_MAX {
         return None;
     }
     let head = decompress(&[], &payload.head, payload.head_bytes)?;
     let mut cursor = Cursor::new(&head);
-    let mut claims = |places: &[Option<usize>]| {
-        let count = cursor.size()?;
-        let failed: Option<Vec<usize>> = (0..count).map(|_| cursor.size()).collect();
-        let mut claims: Vec<bool> = places.iter().map(Option::is_some).collect();
-        take_back(&mut claims, &failed?);
-        let kept = places.iter().zip(claims).map(|(place, claim)| place.filter(|_| claim));
-        Some(kept.collect::<Vec<_>>())
-    };
-    let (groups, asked) = (claims(groups)?, claims(asked)?);
-    let mut asked = asked.into_iter();
+    cursor.byte().filter(|groups| *groups == NO_GROUPS)?;
+    let count = cursor.size()?;
+    let failed: Option<Vec<usize>> = (0..count).map(|_| cursor.size()).collect();
+    let mut claims: Vec<bool> = claimed.iter().map(Option::is_some).collect();
+    take_back(&mut claims, &failed?);
     let mut assembly = Assembly::default();
-    let add = |assembly: &mut Assembly, record: Option<usize>| match record {
-        Some(record) => assembly.known(index.records.place(record)),
-        None => assembly.unseen(0..0),
-    };
-    if groups.is_empty() {
-        asked.by_ref().for_each(|record| add(&mut assembly, record));
-    }
-    for group in groups {
-        if let Some(group) = group {
-            assembly.known(index.records.group_place(group));
-            continue;
-        }
-        let count = usize::from(cursor.byte()?);
-        if count > GROUP_RECORDS_MAX {
-            return None;
-        }
-        for _ in 0..count {
-            add(&mut assembly, asked.next()?);
+    for (record, claim) in claimed.iter().zip(claims) {
+        match record.filter(|_| claim) {
+            Some(record) => assembly.known(index.records.place(record)),
+            None => assembly.unseen(0..0),
         }
     }
-    (asked.next().is_none() && cursor.rest().is_empty()).then_some(assembly)
+    cursor.rest().is_empty().then_some(assembly)
 }
 
 /// The new file's stream and layout.

@@ -7,7 +7,7 @@ use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
 use crate::transfer::{Answered, read_chunks};
 use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
 use crate::{Error, SpaceView};
-use delta::relink::{Index, Level, Offer, Records, normalise_basis};
+use delta::relink::{Index, Offer, Records, normalise_basis};
 use format::manifest::{NodeRef, RefAt, SegmentIndex};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
@@ -159,7 +159,7 @@ impl Offers {
         let old = read_chunks(&chunks, view)?;
         let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
-        let (answer, places) = Index::new(parts, records).answer(Level::Records, &offer);
+        let (answer, places) = Index::new(parts, records).answer(&offer);
         let known = places.iter().flatten().count();
         (known * 100 >= places.len() * KNOWN_MIN).then(|| (answer.encode(), chunks))
     }

@@ -6,7 +6,7 @@
 use super::parcel::read_spans;
 use crate::wire::{Cut, Parcel, Span};
 use crate::{Error, SpaceView};
-use delta::relink::{Index, Kept, Level, Offer, Payload, Records, normalise_basis, rebuild};
+use delta::relink::{Index, Kept, Offer, Payload, Records, normalise_basis, rebuild};
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
@@ -90,8 +90,8 @@ pub fn open_records(
         let parts = normalise_basis(old)?;
         let records = Records::new(&parts);
         let index = Index::new(parts, records);
-        let (_, places) = index.answer(Level::Records, &Offer::decode(&answered.names)?);
-        rebuild(index, &[], &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
+        let (_, places) = index.answer(&Offer::decode(&answered.names)?);
+        rebuild(index, &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
     };
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }

@@ -227,7 +227,7 @@ fn by_records(
     let parts = normalise(file)?;
     let records = Records::new(&parts);
     let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
-    let payload = Payload::new(parts, &records, &(Vec::new(), Vec::new()), &agreed, level).encode();
+    let payload = Payload::new(parts, &records, &agreed, level).encode();
     pays(&payload, &otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 

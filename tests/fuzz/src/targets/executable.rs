@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 
 use delta::compression::{LEVEL_FAST, compress_against};
 use delta::relink::{
-    Answer, Index, Kept, Level, Normalised, Offer, Payload, Records, normalise, normalise_basis, rebuild,
+    Answer, Index, Kept, Normalised, Offer, Payload, Records, normalise, normalise_basis, rebuild,
 };
 
 use delta::relink::linked::{Program, link};
+use ground::leb128;
 
 const BYTES_MAX: usize = 1 << 18;
 const OLD: Program = Program { functions: 12, changed: None, shift: 0 };
@@ -59,20 +60,28 @@ fn part<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     part
 }
 
-fn varint(mut value: usize, message: &mut Vec<u8>) {
-    while value >= 0x80 {
-        message.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
-        value >>= 7;
-    }
-    message.push(u8::try_from(value).expect("seven bits"));
+/// The inverse of [`part`].
+fn with_length(part: &[u8]) -> Vec<u8> {
+    [&u16::try_from(part.len()).expect("small").to_le_bytes()[..], part].concat()
 }
 
 /// Appends a part as it travels.
 fn compressed(part: &[u8], message: &mut Vec<u8>) {
     let small = compress_against(&[], part, LEVEL_FAST);
-    varint(part.len(), message);
-    varint(small.len(), message);
+    leb128::write(part.len() as u64, message);
+    leb128::write(small.len() as u64, message);
     message.extend_from_slice(&small);
+}
+
+/// The targets of a message: what is after its compressed parts.
+fn after_parts(message: &[u8], parts: usize) -> &[u8] {
+    let mut rest = message;
+    for _ in 0..parts {
+        leb128::read(&mut rest).expect("the plain bytes");
+        let compressed = leb128::read(&mut rest).expect("the compressed bytes");
+        rest = &rest[usize::try_from(compressed).expect("small")..];
+    }
+    rest
 }
 
 fn kept(mut bytes: &[u8]) {
@@ -92,16 +101,14 @@ fn payload(mut bytes: &[u8]) {
     let index = Index::new(basis.clone(), records.clone());
     let claims = part(&mut bytes);
     let place = |claim: &u8, count: usize| (!claim.is_multiple_of(4)).then(|| usize::from(claim / 4) % count);
-    let (groups, asked) = claims.split_at(claims.len().min(8));
-    let groups: Vec<_> = groups.iter().map(|claim| place(claim, records.groups().len())).collect();
-    let asked: Vec<_> = asked.iter().map(|claim| place(claim, records.hashes().len())).collect();
+    let claimed: Vec<_> = claims.iter().map(|claim| place(claim, records.hashes().len())).collect();
     let mut message = Vec::new();
     compressed(part(&mut bytes), &mut message);
     compressed(part(&mut bytes), &mut message);
     message.extend_from_slice(bytes);
     let payload = Payload::decode(&message).expect("well-formed");
     assert_eq!(payload.encode(), message);
-    if let Ok(file) = rebuild(index, &groups, &asked, &payload, BYTES_MAX) {
+    if let Ok(file) = rebuild(index, &claimed, &payload, BYTES_MAX) {
         assert!(file.len() <= BYTES_MAX);
     }
 }
@@ -110,16 +117,14 @@ fn names(bytes: &[u8]) {
     let (basis, records) = basis();
     if let Some(offer) = Offer::decode(bytes) {
         assert_eq!(offer.encode(), bytes);
-        for level in [Level::Groups, Level::Records] {
-            let (answer, places) = Index::new(basis.clone(), records.clone()).answer(level, &offer);
-            assert_eq!(places.len(), offer.names().len());
-            assert_eq!(Answer::decode(&answer.encode()), Some(answer));
-        }
+        let (answer, claimed) = Index::new(basis.clone(), records.clone()).answer(&offer);
+        assert_eq!(claimed.len(), offer.names().len());
+        assert_eq!(Answer::decode(&answer.encode()), Some(answer));
     }
     if let Some(answer) = Answer::decode(bytes)
-        && let Some((known, _)) = answer.agreed(records.hashes())
+        && let Some(agreed) = answer.agreed(records.hashes())
     {
-        assert_eq!(known.len(), records.hashes().len());
+        assert_eq!(agreed.known.len(), records.hashes().len());
     }
 }
 
@@ -130,27 +135,28 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut body = Vec::new();
     new.layout.encode(&mut body);
     body.extend_from_slice(new.stream());
-    let targets = |message: &[u8], count: usize| message[message.len() - count..].to_vec();
-    let kept = Kept::new(basis, &new, 1);
-    let length = u16::try_from(body.len()).expect("small").to_le_bytes();
-    let plain = [&length[..], &body, &targets(&kept.encode(), kept.targets_bytes())].concat();
-    // Nothing is claimed of one group of all records.
+    let mut unseen = Vec::new();
+    leb128::write(new.stream().len() as u64, &mut unseen);
+    unseen.extend_from_slice(&body);
+    let kept = Kept::new(basis, &new, 1).encode();
+    let plain = [&with_length(&body)[..], after_parts(&kept, 1)].concat();
+    // None of the new records is known, so that all of them are one run.
     let new_records = Records::new(&new);
-    let none = (vec![false; new_records.groups().len()], Vec::new());
-    let asked = (vec![false; new_records.hashes().len()], Vec::new());
-    let all = Payload::new(new, &new_records, &none, &asked, 1);
-    let claims = vec![0; 8];
-    let mut fresh = [&8u16.to_le_bytes()[..], &claims].concat();
-    let head = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    fresh.extend([&10u16.to_le_bytes()[..], &head, &length, &body].concat());
-    fresh.extend(targets(&all.encode(), all.targets_bytes()));
+    let claims = vec![0; new_records.hashes().len()];
+    let none = Answer::decode(
+        &[&[u8::try_from(claims.len()).expect("few")][..], &vec![0; claims.len().div_ceil(8)]].concat(),
+    );
+    let agreed = none.expect("no claim").agreed(new_records.hashes()).expect("as many");
+    let payload = Payload::new(new, &new_records, &agreed, 1).encode();
+    let parts = [claims, vec![0, 0], unseen].map(|part| with_length(&part)).concat();
+    let fresh = [&parts[..], after_parts(&payload, 2)].concat();
     let offer = Offer::new(records.hashes());
-    let (answer, _) = Index::new(basis.clone(), records.clone()).answer(Level::Records, &offer);
+    let (answer, _) = Index::new(basis.clone(), records.clone()).answer(&offer);
     vec![
         with(0, &link(&OLD)),
         with(0, &link(&Program { functions: 2, changed: None, shift: 0 })),
         with(1, &plain),
-        with(1, &kept.encode()),
+        with(1, &kept),
         with(2, &fresh),
         with(3, &offer.encode()),
         with(3, &answer.encode()),
