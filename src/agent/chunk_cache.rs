@@ -15,10 +15,9 @@ use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, Lock};
 use format::manifest::SegmentIndex;
-use format::pack::{Frame, FrameKind};
+use format::pack::{FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
-use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
 
 /// 2 GiB: what all applications together may take.
 pub const CACHE_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
@@ -103,25 +102,12 @@ impl ChunkCache {
     }
 
     /// Keeps chunks that follow one another in `plain`; those that cannot be kept are not.
-    pub fn add(&self, chunks: &[ChunkRef], mut plain: &[u8]) {
+    pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
         let mut compressor = Compressor::new(LEVEL_FAST);
-        let mut rest = chunks;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |chunk: &&ChunkRef| {
-                bytes += chunk.bytes as usize;
-                bytes <= FRAME_PLAIN_TARGET
-            };
-            let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
-            let (some, after) = rest.split_at(count);
-            let length = some.iter().map(|chunk| chunk.bytes as usize).sum::<usize>().min(plain.len());
-            let (content, behind) = plain.split_at(length);
-            let (codec, payload) = compressor.compress(content);
-            let frame = Frame { kind: FrameKind::Content, codec, chunks: some.to_vec(), payload };
-            if let Err(error) = self.store.append(&frame) {
-                return tracing::debug!(%error, "pushed content is not kept");
-            }
-            (rest, plain) = (after, behind);
+        let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
+        let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
+        if let Err(error) = framer.frame_all(parts, |frame| self.store.append(&frame).map(drop)) {
+            tracing::debug!(%error, "pushed content is not kept");
         }
     }
 

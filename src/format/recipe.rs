@@ -12,6 +12,13 @@ pub struct ChunkRef {
     pub bytes: u32,
 }
 
+impl ChunkRef {
+    /// Names a chunk's bytes, which are at most 64 KiB.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("chunks are at most 64 KiB") }
+    }
+}
+
 /// How one artifact is rebuilt. In a manifest the recipe's parts follow its entry as items.
 ///
 /// The number of a variant is part of the format (FORMAT 2.2); a reader refuses numbers it does not know.

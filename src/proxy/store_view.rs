@@ -18,12 +18,12 @@ use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use disk::crash_points;
 use format::manifest::{self, EntryPath, NodeRef, Reference, Root, SegmentName, Totals};
-use format::pack::{Frame, FrameKind};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::faults::Fault;
 use ground::ids::{AppName, ReleaseId, ShortId, UserName};
-use ground::limits::{ALIVE_EVERY, FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use ground::limits::ALIVE_EVERY;
 use protocol::wire::{Open, Refusal};
 use protocol::{Proposal, SpaceView};
 
@@ -235,21 +235,10 @@ impl StoreView {
             .map_err(|error| Refusal::of(&error))?;
         nodes.push(root.encode());
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
-        let mut rest = nodes.as_slice();
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |node: &&Vec<u8>| {
-                bytes += node.len();
-                bytes <= FRAME_PLAIN_TARGET
-            };
-            let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
-            let (frame, after) = rest.split_at(count);
-            let frame =
-                Frame::compress(FrameKind::Manifest, frame.iter().map(Vec::as_slice), &mut compressor);
-            self.keep(frame)?;
-            rest = after;
-        }
-        Ok(())
+        let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, &mut compressor);
+        framer.frame_all(nodes.iter().map(|node| (ChunkRef::of(node), node.as_slice())), |frame| {
+            self.keep(frame)
+        })
     }
 }
 

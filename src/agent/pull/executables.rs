@@ -8,6 +8,8 @@ use super::stream::PullStream;
 use crate::agent::{Error, Result, blocking};
 use crate::restore::ChunkSource;
 use crate::store::Store;
+use format::pack::split;
+use format::recipe::ChunkRef;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
 use protocol::wire::{Basis, Parcel, PullReply, PullRequest};
 
@@ -36,7 +38,7 @@ impl PullStream {
             let PullReply::Parcel(parcel) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something among executables"));
             };
-            let payload = self.payload(&parcel).await?;
+            let (parcel, payload) = self.payload(parcel).await?;
             let (count, plain_bytes) =
                 (parcel.lengths.len() as u64, parcel.plain_bytes().map_err(protocol::Error::from)?);
             bytes += plain_bytes as u64;
@@ -46,7 +48,8 @@ impl PullStream {
             let (present, store) = (Arc::clone(present), Arc::clone(store));
             let made = blocking(move || {
                 let Some(plain) = make(&parcel, &payload, &present, &store)? else { return Ok(false) };
-                keep_anew(&store, &plain, &parcel.lengths)?;
+                let chunks: Vec<ChunkRef> = split(&plain, &parcel.lengths).map(ChunkRef::of).collect();
+                keep_anew(&store, &chunks, &plain)?;
                 Ok::<_, Error>(true)
             });
             if made.await? {

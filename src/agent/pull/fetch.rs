@@ -12,15 +12,16 @@ use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, Session, blocking};
 use crate::restore::{ChunkSource, room};
 use crate::store::Store;
-use delta::compression::{self, Codec, Compressor, Decompressor, LEVEL_FAST};
-use delta::patch;
+use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
 use format::manifest::{self, Reference, Root, SegmentIndex};
-use format::pack::{Frame, FrameKind};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
+use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ReleaseId, Selector};
-use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX};
+use ground::limits::PARCEL_BASIS_MAX;
 use ground::monitor::{Monitor, Phase};
-use protocol::wire::{Basis, Operation, Parcel, ParcelError, PullReply, PullRequest};
+use protocol::transfer::decode_parcel;
+use protocol::wire::{Basis, Operation, Parcel, PullReply, PullRequest};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
 const WINDOW_SEGMENTS: usize = 64;
@@ -153,20 +154,17 @@ impl PullStream {
                     (batch.lengths, Some((batch.codec, batch.payload)))
                 }
                 PullReply::Parcel(parcel) => {
-                    let payload = self.payload(&parcel).await?;
+                    let (parcel, payload) = self.payload(parcel).await?;
                     plain = told_by_older(&parcel, &payload, present, store)?;
                     (parcel.lengths, None)
                 }
                 _ => return Err(Error::OutOfTurn("something before the chunks")),
             };
             let mut chunks = Vec::new();
-            let mut rest = plain.as_slice();
-            for length in &lengths {
-                let (part, after) = rest.split_at(*length as usize);
-                rest = after;
+            for part in split(&plain, &lengths) {
                 chunks.push(awaited.arrive(part, window, listing)?);
-                fetched.bytes += u64::from(*length);
-                monitor.advance(Phase::Transfer, u64::from(*length));
+                fetched.bytes += part.len() as u64;
+                monitor.advance(Phase::Transfer, part.len() as u64);
             }
             if window.expected.is_empty() {
                 open.pop_front();
@@ -178,7 +176,7 @@ impl PullStream {
                     Some((codec, payload)) => {
                         store.append(&Frame { kind: FrameKind::Content, codec, chunks, payload }).map(drop)
                     }
-                    None => keep_anew(&store, &plain, &lengths),
+                    None => keep_anew(&store, &chunks, &plain),
                 }?;
                 listing::keep_parts(&whole, &store)
             })
@@ -194,7 +192,6 @@ fn told_by_older(
     present: &DirectoryChunks,
     store: &Store,
 ) -> Result<Vec<u8>> {
-    let bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
         return Err(Error::OutOfTurn("a parcel of another kind"));
     };
@@ -208,38 +205,13 @@ fn told_by_older(
             reader.read(&chunk, &mut older).map_err(|_| Error::DirectoryChanged)?;
         }
     }
-    let mut plain = Vec::new();
-    match (&parcel.basis, parcel.codec) {
-        (Basis::Patch(_), _) => {
-            plain = patch::decompress(payload, &older, bytes)
-                .map_err(|error| protocol::Error::from(ParcelError::from(error)))?;
-        }
-        (_, Codec::Raw) if payload.len() == bytes => plain.extend_from_slice(payload),
-        _ => compression::decompress_against(&older, payload, bytes, &mut plain)
-            .map_err(|error| protocol::Error::from(ParcelError::from(error)))?,
-    }
-    Ok(plain)
+    Ok(decode_parcel(parcel, payload, &older)?)
 }
 
-/// Keeps chunks that follow one another in `plain`.
-pub(super) fn keep_anew(store: &Store, mut plain: &[u8], lengths: &[u32]) -> crate::store::Result<()> {
+/// Stores chunks that follow one another in `plain`, in frames of its own.
+pub(super) fn keep_anew(store: &Store, chunks: &[ChunkRef], plain: &[u8]) -> crate::store::Result<()> {
     let mut compressor = Compressor::new(LEVEL_FAST);
-    let mut rest = lengths;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |length: &&u32| {
-            bytes += **length as usize;
-            bytes <= FRAME_PLAIN_TARGET
-        };
-        let count = rest.iter().take(FRAME_CHUNKS_MAX).take_while(fits).count().max(1);
-        let (some, after) = rest.split_at(count);
-        let parts = some.iter().map(|length| {
-            let (part, behind) = plain.split_at(*length as usize);
-            plain = behind;
-            part
-        });
-        store.append(&Frame::compress(FrameKind::Content, parts, &mut compressor))?;
-        rest = after;
-    }
-    Ok(())
+    let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
+    let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
+    framer.frame_all(parts, |frame| store.append(&frame).map(drop))
 }

@@ -8,7 +8,8 @@ use crate::agent::{Error, Result};
 use crate::net::link::{self, Receiver, Sender};
 use ground::limits::PULL_PROGRESS_TIME_MAX;
 use ground::stall::Watch;
-use protocol::wire::{Parcel, ParcelError, PullReply, PullRequest};
+use protocol::transfer::Parcels;
+use protocol::wire::{Parcel, PullReply, PullRequest};
 
 /// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
@@ -88,19 +89,17 @@ impl PullStream {
         }
     }
 
-    /// The pieces of a parcel.
-    pub async fn payload(&mut self, parcel: &Parcel) -> Result<Vec<u8>> {
-        parcel.plain_bytes().map_err(protocol::Error::from)?;
-        let mut payload = Vec::new();
-        while payload.len() < parcel.payload_bytes as usize {
+    /// Receives the pieces of a parcel; returns it with its payload.
+    pub async fn payload(&mut self, parcel: Parcel) -> Result<(Parcel, Vec<u8>)> {
+        let mut parcels = Parcels::default();
+        parcels.begin(parcel)?;
+        loop {
             let PullReply::Piece(piece) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something inside a parcel"));
             };
-            if piece.is_empty() || payload.len() + piece.len() > parcel.payload_bytes as usize {
-                return Err(protocol::Error::from(ParcelError::Piece).into());
+            if let Some(whole) = parcels.piece(&piece)? {
+                return Ok(whole);
             }
-            payload.extend_from_slice(&piece);
         }
-        Ok(payload)
     }
 }

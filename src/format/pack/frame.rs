@@ -58,8 +58,7 @@ impl Frame {
         let mut plain = Vec::new();
         let mut references = Vec::new();
         for chunk in chunks {
-            let bytes = u32::try_from(chunk.len()).expect("chunks are at most 64 KiB");
-            references.push(ChunkRef { id: ChunkId::of(chunk), bytes });
+            references.push(ChunkRef::of(chunk));
             plain.extend_from_slice(chunk);
         }
         let (codec, payload) = compressor.compress(&plain);

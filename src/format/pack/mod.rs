@@ -5,10 +5,12 @@
 
 mod footer;
 mod frame;
+mod framer;
 mod scanner;
 
 pub use footer::{Footer, FooterChunk, FooterView, TRAILER_BYTES, Trailer, begins_footer};
 pub use frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD, Frame, FrameKind, FrameView, frame_bytes, frame_length};
+pub use framer::{FrameEnd, Framer, split};
 pub use scanner::Scanner;
 
 use std::fmt;

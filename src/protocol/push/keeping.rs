@@ -7,53 +7,32 @@ use crate::{Error, SpaceView};
 use delta::compression::Compressor;
 use delta::similar::Sketch;
 use format::manifest::{self, NodeRef};
-use format::pack::{Frame, FrameKind};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
-use ground::limits::{FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET};
+use ground::limits::FRAME_CHUNKS_MAX;
 
 /// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
 const LOOKED_AT_MAX: usize = 512;
 
 /// Keeps those parts of `plain` that have a name, in frames made here.
 pub(super) fn anew(
-    mut plain: &[u8],
+    plain: &[u8],
     lengths: &[u32],
     arrived: &[Option<ChunkRef>],
     compressor: &mut Compressor,
     view: &mut impl SpaceView,
 ) -> Result<(), Error> {
-    let (mut chunks, mut bytes) = (Vec::new(), Vec::new());
-    for (at, (length, chunk)) in (1..).zip(lengths.iter().zip(arrived)) {
-        let (part, rest) = plain.split_at(*length as usize);
-        plain = rest;
-        if let Some(chunk) = chunk {
-            chunks.push(*chunk);
-            bytes.extend_from_slice(part);
-        }
-        let is_full = bytes.len() >= FRAME_PLAIN_TARGET || chunks.len() == FRAME_CHUNKS_MAX;
-        if (is_full || at == lengths.len()) && !chunks.is_empty() {
-            let (codec, payload) = compressor.compress(&bytes);
-            bytes.clear();
-            let chunks = std::mem::take(&mut chunks);
-            let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
-            view.keep(frame).map_err(Error::Space)?;
-        }
-    }
-    Ok(())
+    let framer = Framer::new(FrameKind::Content, FrameEnd::Reached, compressor);
+    let parts = arrived.iter().zip(split(plain, lengths)).filter_map(|(chunk, part)| Some(((*chunk)?, part)));
+    framer.frame_all(parts, |frame| view.keep(frame)).map_err(Error::Space)
 }
 
 /// Notes what those parts of `plain` are like that have a name.
-pub(super) fn sketch(
-    mut plain: &[u8],
-    lengths: &[u32],
-    arrived: &[Option<ChunkRef>],
-    view: &mut impl SpaceView,
-) {
-    let sketched = lengths.iter().zip(arrived).filter_map(|(length, chunk)| {
-        let (part, rest) = plain.split_at(*length as usize);
-        plain = rest;
-        chunk.and_then(|chunk| Some((chunk.id.into(), Sketch::of(part)?)))
-    });
+pub(super) fn sketch(plain: &[u8], lengths: &[u32], arrived: &[Option<ChunkRef>], view: &mut impl SpaceView) {
+    let sketched = arrived
+        .iter()
+        .zip(split(plain, lengths))
+        .filter_map(|(chunk, part)| Some(((*chunk)?.id.into(), Sketch::of(part)?)));
     view.sketch(sketched.collect());
 }
 

@@ -5,5 +5,5 @@ mod relinked;
 mod incomplete;
 
 pub use incomplete::{Complete, Incomplete};
-pub use parcel::{Parcels, Region, Regions, open as open_parcel, read_spans};
+pub use parcel::{Parcels, Region, Regions, decode_parcel, open as open_parcel};
 pub use relinked::{Answered, make as make_executable, open_kept, open_records, read_chunks};

@@ -1,4 +1,4 @@
-//! Takes parcels apart: gathers their pieces, brings their basis, proves nothing: the chunks' hashes do.
+//! Gathers a parcel's pieces and decodes its chunks. Their hashes, which the caller checks, prove that they are right.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -89,45 +89,51 @@ pub fn open(
     view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let bytes = parcel.plain_bytes()?;
-    let mut prefix = Vec::new();
+    let mut reference = Vec::new();
     match &parcel.basis {
-        Basis::None => {}
+        Basis::BlockSums(sections) => return open_deltas(parcel, sections, payload, regions, view, plain),
         Basis::Prefix(spans) | Basis::Patch(spans) => {
-            read_spans(spans, base, PARCEL_BASIS_MAX, view, &mut prefix)?;
+            read_spans(spans, base, PARCEL_BASIS_MAX, view, &mut reference)?;
         }
-        Basis::BlockSums(sections) => return open_signed(parcel, sections, payload, regions, view, plain),
-        Basis::Executable(..) | Basis::Records(..) => return Err(Error::OutOfTurn("an executable")),
+        _ => {}
     }
-    if let Basis::Patch(_) = &parcel.basis {
-        *plain = patch::decompress(payload, &prefix, bytes).map_err(ParcelError::from)?;
-        return Ok(());
-    }
-    decode(parcel.codec, &prefix, payload, bytes, plain)
+    *plain = decode_parcel(parcel, payload, &reference)?;
+    Ok(())
 }
 
-fn decode(
-    codec: Codec,
-    prefix: &[u8],
-    payload: &[u8],
-    bytes: usize,
-    plain: &mut Vec<u8>,
-) -> Result<(), Error> {
+/// Decodes the chunks of a parcel that is a patch of `reference`, or a zstd frame with that prefix.
+///
+/// # Errors
+/// [`Error::Parcel`] where it does not decode, [`Error::OutOfTurn`] for a parcel of another kind.
+pub fn decode_parcel(parcel: &Parcel, payload: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
+    let bytes = parcel.plain_bytes()?;
+    match &parcel.basis {
+        Basis::Patch(_) => Ok(patch::decompress(payload, reference, bytes).map_err(ParcelError::from)?),
+        Basis::None | Basis::Prefix(_) => decompress(parcel.codec, reference, payload, bytes),
+        Basis::BlockSums(_) | Basis::Executable(..) | Basis::Records(..) => {
+            Err(Error::OutOfTurn("a parcel of another kind"))
+        }
+    }
+}
+
+fn decompress(codec: Codec, prefix: &[u8], payload: &[u8], bytes: usize) -> Result<Vec<u8>, Error> {
+    let mut plain = Vec::new();
     let decoded = match codec {
-        Codec::Raw => Decompressor::new().decompress(codec, payload, bytes, plain),
-        Codec::Zstd => compression::decompress_against(prefix, payload, bytes, plain),
+        Codec::Raw => Decompressor::new().decompress(codec, payload, bytes, &mut plain),
+        Codec::Zstd => compression::decompress_against(prefix, payload, bytes, &mut plain),
     };
-    Ok(decoded.map_err(ParcelError::from)?)
+    decoded.map_err(ParcelError::from)?;
+    Ok(plain)
 }
 
-/// One stretch of a signed parcel.
+/// One stretch of a parcel of deltas.
 enum Stretch {
     Whole(usize),
     Delta { delta: Delta, basis: Range<usize> },
 }
 
 /// Decodes a parcel of deltas: reads each basis, then the literals, then puts them together.
-fn open_signed(
+fn open_deltas(
     parcel: &Parcel,
     sections: &[Section],
     payload: &[u8],
@@ -166,8 +172,7 @@ fn open_signed(
     }
     let rest = lengths.sum();
     stretches.push(Stretch::Whole(rest));
-    let mut literals = Vec::new();
-    decode(parcel.codec, &prefix, payload, literal_bytes + rest, &mut literals)?;
+    let literals = decompress(parcel.codec, &prefix, payload, literal_bytes + rest)?;
     let mut literals = literals.as_slice();
     plain.clear();
     for stretch in stretches {

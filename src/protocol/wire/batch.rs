@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Marks;
 use delta::compression::{self, Codec, Decompressor, LEVEL_DEFAULT, LEVEL_SMALL};
 use format::manifest::SegmentName;
+use format::pack::Frame;
 use ground::faults::{Fault, faulty};
 use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX};
 
@@ -45,6 +46,13 @@ pub struct Batch {
     /// The parts, one after another, under the codec.
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
+}
+
+impl From<Frame> for Batch {
+    /// What crosses of a frame: all but the chunks' ids.
+    fn from(Frame { codec, chunks, payload, .. }: Frame) -> Self {
+        Self { codec, lengths: chunks.iter().map(|chunk| chunk.bytes).collect(), payload }
+    }
 }
 
 impl Batch {

@@ -28,6 +28,7 @@ use crate::store::{Store, StoreReader};
 use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
 use delta::patch;
 use format::manifest::{NodeRef, RefAt, SegmentIndex, Thin};
+use format::pack::{FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ReleaseId, Selector};
@@ -406,33 +407,45 @@ impl Supply<'_> {
         target: usize,
         reply: fn(Batch) -> PullReply,
     ) -> Result<(), Refusal> {
-        let (mut plain, mut lengths) = (Vec::new(), Vec::new());
-        for (at, part) in parts.iter().enumerate() {
-            self.read(part, &mut plain)?;
-            lengths.push(part.bytes);
-            if plain.len() >= target || lengths.len() == FRAME_CHUNKS_MAX || at + 1 == parts.len() {
-                let (codec, payload) = self.compressor.compress(&plain);
-                let batch = Batch { codec, lengths: std::mem::take(&mut lengths), payload };
-                plain.clear();
-                if self.replies.blocking_send(reply(batch)).is_err() {
-                    // The agent is gone; the next request is not there.
-                    return Ok(());
-                }
+        let Self { reader, compressor, replies, lease, .. } = self;
+        let framer = Framer::new(FrameKind::Content, FrameEnd::Reached, compressor);
+        let mut framer = framer.with_target(target);
+        let mut plain = Vec::new();
+        for part in parts {
+            plain.clear();
+            read_chunk(reader, lease, part, &mut plain)?;
+            if let Some(frame) = framer.push(*part, &plain)
+                && replies.blocking_send(reply(frame.into())).is_err()
+            {
+                // The agent is gone; the next request is not there.
+                return Ok(());
             }
+        }
+        if let Some(frame) = framer.finish() {
+            drop(replies.blocking_send(reply(frame.into())));
         }
         Ok(())
     }
 
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| match error {
-            SourceError::Unknown(_) if !self.lease.holds() => Refusal {
-                fault: Fault::Retry,
-                text: "the pull took so long that the release was removed meanwhile".to_owned(),
-                hint: Some("pull again: what came is kept".to_owned()),
-            },
-            error => unreadable(&error),
-        })
+        read_chunk(&mut self.reader, self.lease, chunk, out)
     }
+}
+
+fn read_chunk(
+    reader: &mut StoreReader<&Store>,
+    lease: &Lease,
+    chunk: &ChunkRef,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    reader.read(chunk, out).map_err(|error| match error {
+        SourceError::Unknown(_) if !lease.holds() => Refusal {
+            fault: Fault::Retry,
+            text: "the pull took so long that the release was removed meanwhile".to_owned(),
+            hint: Some("pull again: what came is kept".to_owned()),
+        },
+        error => unreadable(&error),
+    })
 }
 
 fn out_of_bounds() -> Refusal {

@@ -16,7 +16,7 @@ use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply
 use crate::{Error, Proposal, SpaceView};
 use delta::compression::{Compressor, Decompressor};
 use format::manifest::{self, NodeRef, RefAt, Reference, Root, SegmentIndex, Thin};
-use format::pack::{Frame, FrameKind};
+use format::pack::{Frame, FrameKind, split};
 use format::recipe::ChunkRef;
 use format::record::Cost;
 use ground::ids::{ChunkId, ShortId};
@@ -307,13 +307,7 @@ impl Proxy {
             Err(Error::Mismatch) => return Ok(self.mismatch()),
             opened => opened?,
         }
-        let mut rest = plain.as_slice();
-        let parts = parcel.lengths.iter().map(|length| {
-            let (part, after) = rest.split_at(*length as usize);
-            rest = after;
-            part
-        });
-        let (arrived, complete) = match self.arrive(parts) {
+        let (arrived, complete) = match self.arrive(split(&plain, &parcel.lengths)) {
             // It was made of another basis than the agent's: the push goes through without this method.
             Err(Error::Unasked(_)) if is_executable => return Ok(self.mismatch()),
             arrived => arrived?,
