@@ -1,25 +1,27 @@
-//! The proxy's keys and its register of tokens, below `DATA/identity/`.
+//! The proxy's keys, in files below `DATA/identity/`, and what they sign: tokens.
 //!
 //! ```text
 //! tls.key         Ed25519, PKCS#8: what agents pin
 //! token.key       Ed25519, PKCS#8: what signs tokens
-//! tokens/ID       a token's grant as MessagePack: for lists, never needed to accept it
-//! revoked/ID      empty: this token is refused
+//! tokens/         there once both keys are
 //! lock            held while the keys are made
 //! ```
 //!
-//! Neither a key nor a token is ever written to a log. The calls block on the disk.
+//! Which tokens there are, and which were revoked, is in the ledger ([`Tokens`]). Neither a key nor a token is ever written
+//! to a log. The calls block on the disk.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
+use super::tokens::{Listed, Tokens};
+use crate::ledger::{self, Files, Ledger};
 use disk::files::{self, Lock, OnPath as _};
 use ground::faults::{Fault, faulty};
 use protocol::address::Fingerprint;
@@ -27,8 +29,6 @@ use protocol::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
 
 /// A key in PKCS#8 form takes 83 bytes; anything beyond this is no key.
 const KEY_BYTES_MAX: u64 = 256;
-/// A longer record is listed as damaged.
-const RECORD_BYTES_MAX: u64 = 64 * 1024;
 /// Making two keys takes milliseconds; a lock held longer than this is a sign of a sick disk.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 /// RFC 8410, section 4: what precedes the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo`.
@@ -40,6 +40,9 @@ pub enum Error {
     /// The disk.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
     /// A key file that holds no key.
     #[error("key file {} is damaged: expected an Ed25519 key in PKCS#8 form", .path.display())]
     Key {
@@ -70,7 +73,7 @@ pub enum Error {
 }
 
 faulty! {
-    Error passes on File, Token;
+    Error passes on File, Ledger, Token;
     Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
         "restore the folder from a backup; or remove it to start with new keys: agents must then \
          log in again and need new tokens";
@@ -81,7 +84,7 @@ faulty! {
 /// The result of an operation on the identity.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Who the proxy is, and whom it gave tokens to.
+/// The proxy's keys, and the tokens that it gave.
 ///
 /// Any number of processes may use one folder at a time; a revocation by one is honoured by all at once.
 pub struct Identity {
@@ -89,26 +92,35 @@ pub struct Identity {
     tls_key: Vec<u8>,
     public_key: [u8; PUBLIC_KEY_BYTES],
     issuer: Issuer,
+    tokens: Tokens,
 }
 
 impl Identity {
-    /// Opens the identity in `folder`, which is made where it is not there.
+    /// Opens the identity in `folder`, which is made where it is not there. Its tokens are there too: see
+    /// [`Identity::open_over`].
     ///
-    /// The flag says whether the keys were made now. Two processes that start at once get the same keys.
+    /// # Errors
+    /// As [`Identity::open_over`].
+    pub fn open_or_create(folder: &Path) -> Result<(Self, bool)> {
+        Self::open_over(folder, Arc::new(Files::of_identity(folder)))
+    }
+
+    /// Opens the keys in `folder`, which is made where it is not there. The tokens are in the ledger.
+    ///
+    /// Returns also whether the keys were made now. Two processes that start at once get the same keys.
     ///
     /// # Errors
     /// [`Error::Key`] for a damaged key, [`Error::Incomplete`] where one of two is gone; else the disk.
-    pub fn open_or_create(folder: &Path) -> Result<(Self, bool)> {
+    pub fn open_over(folder: &Path, ledger: Arc<dyn Ledger>) -> Result<(Self, bool)> {
         files::create_folder(folder)?;
         let lock = folder.join("lock");
         let _held = Lock::take(&lock, LOCK_TIME_MAX)?.ok_or(Error::Busy { path: lock })?;
         let created = create_keys(folder)?;
-        files::create_folder(&folder.join("revoked"))?;
         files::create_folder(&folder.join("tokens"))?;
-        Ok((Self::open(folder)?, created))
+        Ok((Self::open(folder, Tokens::new(ledger))?, created))
     }
 
-    fn open(folder: &Path) -> Result<Self> {
+    fn open(folder: &Path, tokens: Tokens) -> Result<Self> {
         let (tls_path, token_path) = (tls_path(folder), token_path(folder));
         let tls_key = files::read_bounded(&tls_path, KEY_BYTES_MAX)?;
         let key = Ed25519KeyPair::from_pkcs8(&tls_key).ok();
@@ -116,7 +128,7 @@ impl Identity {
         let public_key = public_key.ok_or(Error::Key { path: tls_path })?;
         let token_key = files::read_bounded(&token_path, KEY_BYTES_MAX)?;
         let issuer = Issuer::from_pkcs8(&token_key).map_err(|_| Error::Key { path: token_path })?;
-        Ok(Self { folder: folder.to_owned(), tls_key, public_key, issuer })
+        Ok(Self { folder: folder.to_owned(), tls_key, public_key, issuer, tokens })
     }
 
     /// What agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
@@ -138,17 +150,16 @@ impl Identity {
         &self.tls_key
     }
 
-    /// Makes a token: writes its record durably, then gives its id and its text.
+    /// Makes a token and enters it in the register, durably; returns its id and its text.
     ///
     /// `grant` gets a new id and says what the token with that id allows. The text is shown once and
     /// kept nowhere.
     ///
     /// # Errors
-    /// A grant beyond the limits, or the disk.
+    /// A grant beyond the limits, or the ledger's.
     pub fn create_token(&self, grant: impl FnOnce(TokenId) -> Grant) -> Result<(TokenId, String)> {
         let (grant, text) = self.issue(grant)?;
-        let record = rmp_serde::to_vec(&grant).expect("a Vec takes every write");
-        files::publish(&self.record_path(grant.id), &record, 0o600)?;
+        self.tokens.enter(&grant)?;
         Ok((grant.id, text))
     }
 
@@ -166,78 +177,45 @@ impl Identity {
         Ok((grant, text))
     }
 
-    /// Returns all tokens that have a record or were revoked: the oldest first, those without a known grant last.
+    /// Returns all tokens that were registered or revoked: the oldest first, those without a known grant last.
     ///
     /// # Errors
-    /// The disk's.
+    /// The ledger's.
     pub fn tokens(&self) -> Result<Vec<Listed>> {
-        let mut ids = BTreeSet::new();
-        for folder in ["tokens", "revoked"] {
-            let folder = self.folder.join(folder);
-            for entry in fs::read_dir(&folder).on("list", &folder)? {
-                let name = entry.on("list", &folder)?.file_name();
-                // Any other name is a record whose writer was killed.
-                ids.extend(name.to_str().and_then(|name| name.parse::<TokenId>().ok()));
-            }
-        }
-        let listed = |id| {
-            let (grant, is_recorded) = match files::read_if_there(&self.record_path(id), RECORD_BYTES_MAX) {
-                Ok(Some(bytes)) => (grant_of(id, &bytes), true),
-                Ok(None) => (None, false),
-                // A record that cannot be read does not hide the others.
-                Err(_) => (None, true),
-            };
-            Ok(Listed { id, grant, is_recorded, is_revoked: self.is_revoked(id)? })
-        };
-        let mut tokens = ids.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
-        tokens.sort_by_key(|token| (token.grant.as_ref().map_or(u64::MAX, |grant| grant.issued), token.id));
-        Ok(tokens)
+        Ok(self.tokens.list()?)
     }
 
-    /// Revokes a token, durably and at once for every process; a second time changes nothing. Returns whether there is a
-    /// record of the token here; a token needs none to be accepted or revoked.
+    /// Revokes a token, durably and at once for every process; a second time changes nothing. Returns whether the token
+    /// is registered here; it need not be to be accepted or revoked.
     ///
     /// # Errors
-    /// The disk's.
+    /// The ledger's.
     pub fn revoke(&self, id: TokenId) -> Result<bool> {
-        files::publish(&self.revoked_path(id), b"", 0o600)?;
-        exists(&self.record_path(id))
+        Ok(self.tokens.revoke(id)?)
     }
 
-    /// Checks a token's text at `now`, Unix seconds, and gives what it allows.
+    /// Checks a token's text at `now`, Unix seconds, and returns what it allows.
     ///
-    /// Looks for one file; the token's record need not be there.
+    /// Looks for one key of the ledger; the token need not be registered.
     ///
     /// # Errors
-    /// [`Error::Token`] as [`token::verify`] says, [`Error::Revoked`]; else the disk.
+    /// [`Error::Token`] as [`token::verify`] says, [`Error::Revoked`]; else the ledger's.
     pub fn check(&self, text: &str, now: u64) -> Result<Grant> {
         let grant = token::verify(text, self.issuer.public_key(), now)?;
         self.check_again(&grant, now)?;
         Ok(grant)
     }
 
-    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one file.
+    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one key of the ledger.
     ///
     /// # Errors
     /// As [`Identity::check`].
     pub fn check_again(&self, grant: &Grant, now: u64) -> Result<()> {
         match grant.expires {
             Some(since) if grant.is_expired(now) => Err(token::Error::Expired { since, now }.into()),
-            _ if self.is_revoked(grant.id)? => Err(Error::Revoked(grant.id)),
+            _ if self.tokens.is_revoked(grant.id)? => Err(Error::Revoked(grant.id)),
             _ => Ok(()),
         }
-    }
-
-    fn is_revoked(&self, id: TokenId) -> Result<bool> {
-        exists(&self.revoked_path(id))
-    }
-
-    fn record_path(&self, id: TokenId) -> PathBuf {
-        self.folder.join("tokens").join(id.to_string())
-    }
-
-    fn revoked_path(&self, id: TokenId) -> PathBuf {
-        self.folder.join("revoked").join(id.to_string())
     }
 }
 
@@ -245,25 +223,6 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("folder", &self.folder).finish_non_exhaustive()
     }
-}
-
-/// What is known here of a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// The id to revoke it by.
-    pub id: TokenId,
-    /// Its grant; none where the record is damaged or gone. The token may still be good.
-    pub grant: Option<Grant>,
-    /// Whether there is a record, damaged or not.
-    pub is_recorded: bool,
-    /// Whether it was revoked.
-    pub is_revoked: bool,
-}
-
-/// Reads the grant from a whole record.
-fn grant_of(id: TokenId, record: &[u8]) -> Option<Grant> {
-    let grant = rmp_serde::from_slice::<Grant>(record).ok();
-    grant.filter(|grant| grant.id == id && grant.check().is_ok())
 }
 
 /// Returns `N` random bytes from the system.
@@ -419,12 +378,12 @@ mod tests {
         let (id, text) = identity.create_token(|id| grant(id, 0)).expect("a token");
         let listed = |is_recorded, is_revoked| Listed { id, grant: None, is_recorded, is_revoked };
         for damaged in [&b"damaged"[..], b"", &vec![0; 70_000]] {
-            fs::write(identity.record_path(id), damaged).expect("written");
+            fs::write(folder.path().join("tokens").join(id.to_string()), damaged).expect("written");
             let tokens = identity.tokens().expect("a list");
             assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [whole, id]);
             assert_eq!(tokens[1], listed(true, false));
         }
-        fs::remove_file(identity.record_path(id)).expect("removed");
+        fs::remove_file(folder.path().join("tokens").join(id.to_string())).expect("removed");
         assert!(identity.check(&text, 0).is_ok());
         assert!(!identity.revoke(id).expect("revoked"), "there is no record");
         assert!(matches!(identity.check(&text, 0), Err(Error::Revoked(found)) if found == id));

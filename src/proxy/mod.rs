@@ -196,13 +196,14 @@ impl Proxy {
         let lock_path = lock_path(&options.data);
         let lock = Lock::take(&lock_path, options.lock_patience)?;
         let mut lock = lock.ok_or_else(|| Error::InUse(options.data.clone()))?;
-        let (identity, first_start) = Identity::open_or_create(&options.data.join("identity"))?;
+        let files = || Arc::new(Files::of_data(&options.data, options.store.now)) as Arc<dyn Ledger>;
+        let ledger = options.ledger.clone().unwrap_or_else(files);
+        let (identity, first_start) =
+            Identity::open_over(&options.data.join("identity"), Arc::clone(&ledger))?;
         let listener = Listener::bind(options.listen, &identity, &options.link)?;
         let address = listener.local_address()?;
         let host = options.public_host.clone().unwrap_or_else(|| told_host(address));
         let url = ProxyUrl::new(&host, address.port(), identity.fingerprint())?;
-        let files = || Arc::new(Files::of_data(&options.data, options.store.now)) as Arc<dyn Ledger>;
-        let ledger = options.ledger.clone().unwrap_or_else(files);
         let spaces = Spaces::new(options.data.join("spaces"), Arc::clone(&ledger), options.store);
         let spaces = Arc::new(spaces);
         let courier: Arc<dyn Courier> = Arc::new(StoreCourier::new(Arc::clone(&spaces)));
