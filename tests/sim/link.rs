@@ -15,11 +15,12 @@ use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
+use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
 use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
 use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
 use protocol::{Proposal, SpaceView};
 use whit::net::identity::Identity;
-use whit::net::link::{Connection, Counters, Listener, Options, connect_over};
+use whit::net::link::{self, Connection, Counters, Listener, Options, connect_over};
 
 use crate::content::{Build, Pool};
 use crate::network::{Network, Sent, Weather};
@@ -304,4 +305,57 @@ fn equal_seeds_give_equal_datagrams() {
         assert_eq!(first.len(), second.len());
     }
     assert_ne!(run(1), run(2));
+}
+
+/// Sends a message of 1 MB to a proxy that reads nothing for `busy` and says every 15 s that it is at work, if it
+/// `says_so`. Returns the time until the agent's send ended.
+fn send_to_a_busy_proxy(busy: Duration, says_so: bool) -> Result<Duration, link::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");
+    runtime.expect("a runtime").block_on(async {
+        let network = Network::new(1, Weather::default());
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let options = Options { window_max: 64 * 1024, ..Options::default() };
+        let listener = Listener::bind_over(network.socket(address(PROXY)), &identity, &options);
+        let mut listener = listener.expect("a listener");
+        let serving = tokio::spawn(async move {
+            let connection = listener.accept().await.expect("a connection");
+            connection.prove(u32::MAX).expect("nobody else is there");
+            let (mut sender, mut receiver) = connection.accept().await.expect("live").expect("a stream");
+            let begin = Instant::now();
+            while begin.elapsed() < busy {
+                tokio::time::sleep(ALIVE_EVERY).await;
+                // An agent that gave up listens no more.
+                if says_so && sender.send(&PushReply::Stored(0)).await.is_err() {
+                    return;
+                }
+            }
+            while let Ok(Some(_)) = receiver.receive::<serde_bytes::ByteBuf>().await {}
+        });
+        let socket = network.socket(address(AGENT));
+        let connection = connect_over(socket, address(PROXY), identity.fingerprint(), &options).await?;
+        let (mut sender, receiver) = connection.open().await?;
+        let mut receiver = receiver.with_pause(WORK_TIME_MAX);
+        let hearing =
+            tokio::spawn(async move { while let Ok(Some(_)) = receiver.receive::<PushReply>().await {} });
+        let begin = Instant::now();
+        let sent = sender.send(&serde_bytes::ByteBuf::from(vec![7; 1_000_000])).await;
+        let seconds = begin.elapsed();
+        hearing.abort();
+        drop(sender);
+        connection.finish().await;
+        drop(serving.await);
+        sent.map(|()| seconds)
+    })
+}
+
+#[test]
+fn a_proxy_that_says_it_is_at_work_may_read_nothing_for_as_long_as_work_may_take() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let took = send_to_a_busy_proxy(minutes(10), true).expect("it reads in the end");
+    assert!(took > minutes(9), "{took:?}");
+    let silent = |result| matches!(result, Err(link::Error::Silent { .. }));
+    assert!(silent(send_to_a_busy_proxy(minutes(10), false)), "it says nothing");
+    assert!(silent(send_to_a_busy_proxy(2 * WORK_TIME_MAX, true)), "it says no more than that");
 }

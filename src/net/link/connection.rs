@@ -8,7 +8,7 @@ use quinn::{ConnectionError, Endpoint, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::Place;
-use super::stream::{Deadlines, Traffic};
+use super::stream::{Deadlines, Heard, Traffic};
 use super::{Error, Options, Receiver, Result, Sender, transport};
 use ground::faults::Fault;
 use ground::limits::REQUESTS_PER_CONNECTION;
@@ -131,7 +131,7 @@ impl Connection {
         match timeout(self.deadlines.silence, self.inner.open_bi()).await {
             Err(_) => Err(Error::silent(self.deadlines.silence)),
             Ok(Err(error)) => Err(Error::of_connection(&error)),
-            Ok(Ok(stream)) => Ok(self.halves(stream)),
+            Ok(Ok(stream)) => Ok(self.halves(stream, &Heard::opened())),
         }
     }
 
@@ -144,16 +144,20 @@ impl Connection {
     /// The connection's end, where it is not the peer's [`Connection::finish`].
     pub async fn accept(&self) -> Result<Option<(Sender, Receiver)>> {
         match self.inner.accept_bi().await {
-            Ok(stream) => Ok(Some(self.halves(stream))),
+            Ok(stream) => Ok(Some(self.halves(stream, &Heard::accepted()))),
             Err(ConnectionError::ApplicationClosed(close)) if close.error_code == NO_FAULT => Ok(None),
             Err(error) => Err(Error::of_connection(&error)),
         }
     }
 
-    fn halves(&self, (sender, receiver): (quinn::SendStream, quinn::RecvStream)) -> (Sender, Receiver) {
+    fn halves(
+        &self,
+        (sender, receiver): (quinn::SendStream, quinn::RecvStream),
+        heard: &Heard,
+    ) -> (Sender, Receiver) {
         let traffic = Traffic::of(&self.inner);
-        let sender = Sender::new(sender, traffic.clone(), self.deadlines.silence);
-        (sender, Receiver::new(receiver, traffic, self.deadlines))
+        let sender = Sender::new(sender, traffic.clone(), heard.clone(), self.deadlines.silence);
+        (sender, Receiver::new(receiver, traffic, heard.clone(), self.deadlines))
     }
 
     /// What the connection has cost so far; also after its end.

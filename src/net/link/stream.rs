@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -13,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Error, Result};
 use ground::faults::Fault;
-use ground::limits::MESSAGE_BYTES_MAX;
+use ground::limits::{MESSAGE_BYTES_MAX, WORK_TIME_MAX};
 
 /// Bytes of the length before each message.
 const HEADER_BYTES: usize = 4;
@@ -53,6 +55,34 @@ impl Traffic {
     }
 }
 
+/// Counts the bytes that came on a stream, for the half that sends on it.
+///
+/// Only the side that opened a stream counts: its peer works on what it sends, and may say so instead of reading on.
+#[derive(Debug, Clone)]
+pub(super) struct Heard(Option<Arc<AtomicU64>>);
+
+impl Heard {
+    /// Counts on a stream that this side opened.
+    pub fn opened() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Counts nothing, on a stream that the peer opened.
+    pub fn accepted() -> Self {
+        Self(None)
+    }
+
+    fn add(&self, bytes: usize) {
+        if let Some(count) = &self.0 {
+            count.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
 /// The sending half of a stream.
 ///
 /// Dropped without [`Sender::finish`] it resets the stream with [`Fault::Retry`], so that the peer never takes what an
@@ -60,13 +90,19 @@ impl Traffic {
 pub struct Sender {
     pub(super) stream: quinn::SendStream,
     traffic: Traffic,
+    heard: Heard,
     silence_max: Duration,
     ended: bool,
 }
 
 impl Sender {
-    pub(super) fn new(stream: quinn::SendStream, traffic: Traffic, silence_max: Duration) -> Self {
-        Self { stream, traffic, silence_max, ended: false }
+    pub(super) fn new(
+        stream: quinn::SendStream,
+        traffic: Traffic,
+        heard: Heard,
+        silence_max: Duration,
+    ) -> Self {
+        Self { stream, traffic, heard, silence_max, ended: false }
     }
 
     /// Sends one message; returns when the connection has taken it over, not when it has arrived.
@@ -76,8 +112,9 @@ impl Sender {
     ///
     /// # Errors
     /// [`Error::TooLarge`] sends nothing; [`Error::Silent`] where the peer does not read, that is, neither takes this
-    /// message over nor lets 16 KiB of what was sent before leave within `silence_max`; the end of the stream or the
-    /// connection.
+    /// message over nor lets 16 KiB of what was sent before leave within `silence_max`. While something is received on a
+    /// stream that this side opened, the peer may take [`WORK_TIME_MAX`]: it works on an earlier message, and says so. Else
+    /// the end of the stream or the connection.
     pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<()> {
         let mut bytes = vec![0; HEADER_BYTES];
         rmp_serde::encode::write(&mut bytes, message).expect("a Vec takes every write");
@@ -86,11 +123,16 @@ impl Sender {
         let header = header.ok_or(Error::TooLarge { bytes: length })?;
         bytes[..HEADER_BYTES].copy_from_slice(&header.to_le_bytes());
         let mut writing = pin!(self.stream.write_chunk(bytes.into()));
+        let mut progress = Instant::now();
         loop {
-            let before = self.traffic.sent_bytes();
+            let (sent, heard) = (self.traffic.sent_bytes(), self.heard.bytes());
             match timeout(self.silence_max, &mut writing).await {
                 // A slow link is busy with what was sent before, which the peer takes.
-                Err(_) if self.traffic.sent_bytes() >= before + PROGRESS_BYTES as u64 => {}
+                Err(_) if self.traffic.sent_bytes() >= sent + PROGRESS_BYTES as u64 => {
+                    progress = Instant::now();
+                }
+                // The peer works on what it took before, and says so.
+                Err(_) if self.heard.bytes() > heard && progress.elapsed() < WORK_TIME_MAX => {}
                 Err(_) => return Err(Error::silent(self.silence_max)),
                 Ok(result) => return result.map_err(|error| Error::of_write(&error)),
             }
@@ -143,6 +185,7 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     stream: quinn::RecvStream,
     traffic: Traffic,
+    heard: Heard,
     deadlines: Deadlines,
     /// What has arrived of the current message, its header included.
     pub(super) arrived: Vec<u8>,
@@ -150,8 +193,13 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(stream: quinn::RecvStream, traffic: Traffic, deadlines: Deadlines) -> Self {
-        Self { stream, traffic, deadlines, arrived: Vec::new(), received_bytes: 0 }
+    pub(super) fn new(
+        stream: quinn::RecvStream,
+        traffic: Traffic,
+        heard: Heard,
+        deadlines: Deadlines,
+    ) -> Self {
+        Self { stream, traffic, heard, deadlines, arrived: Vec::new(), received_bytes: 0 }
     }
 
     /// Changes how long to wait for a message to begin, for an owner that knows when one is due.
@@ -267,6 +315,7 @@ impl Receiver {
                 Ok(Ok(None)) => return Ok(false),
                 Ok(Ok(Some(chunk))) => {
                     self.arrived.extend_from_slice(&chunk.bytes);
+                    self.heard.add(chunk.bytes.len());
                     self.received_bytes += chunk.bytes.len() as u64;
                 }
             }
