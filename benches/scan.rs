@@ -32,7 +32,7 @@ fn make(top: &Path) {
 fn scanned(top: &Path, memory: Option<&Memory>) -> Scan {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let (selection, profile, monitor) = (&Selection::default(), Profile::DEFAULT, &Silent);
-    let reader = Reader { selection, profile, threads, memory, archives: None, ended: None, monitor };
+    let reader = Reader { selection, profile, threads, memory, archives: None, on_segment: None, monitor };
     reader.scan(top).expect("a scan")
 }
 

@@ -26,7 +26,7 @@ const DEAD_FACTOR: u64 = 3;
 /// 64 MiB: below this, older content is no burden.
 const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Segments by which it is judged whether a release is kept.
+/// Segments by which it is judged whether a release is cached.
 const SEGMENTS_LOOKED_AT: usize = 64;
 
 /// The kept content of one application, open. One process has it at a time.
@@ -59,7 +59,7 @@ impl ChunkCache {
         self.store.find(id).is_ok_and(|place| place.is_some())
     }
 
-    /// Adds the chunks of a release that are not kept, where a look at some shows that there are: as far as they
+    /// Adds the chunks of a release that are not cached, where a look at some shows that there are: as far as they
     /// can be read and all of them are at most `bytes_max`.
     pub fn fill(&self, spool: &Spool, segments: usize, bytes_max: u64) {
         let step = (segments / SEGMENTS_LOOKED_AT).max(1);
@@ -91,12 +91,12 @@ impl ChunkCache {
         }
     }
 
-    /// Whether the chunk is kept.
+    /// Whether the chunk is cached.
     pub fn has(&self, chunk: &ChunkRef) -> bool {
         self.store.holds(chunk).unwrap_or(false)
     }
 
-    /// A reader of what is kept.
+    /// A reader of what is cached.
     pub fn reader(&self) -> CacheReader {
         CacheReader(StoreReader::new(Arc::clone(&self.store)))
     }
@@ -145,11 +145,11 @@ impl CacheReader {
 }
 
 /// Removes the content that was used longest ago, except `current`, until all is at most `bytes_max`.
-fn evict(kept: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
+fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
     use disk::files::OnPath;
     let mut all = Vec::new();
-    for entry in fs::read_dir(kept).on("read", kept)? {
-        let path = entry.on("read", kept)?.path();
+    for entry in fs::read_dir(cached).on("read", cached)? {
+        let path = entry.on("read", cached)?.path();
         let used = fs::metadata(path.join("lock")).and_then(|lock| lock.modified()).ok();
         all.push((used, bytes_below(&path), path));
     }
@@ -198,19 +198,19 @@ mod tests {
         let state = tempfile::tempdir().expect("a temporary folder");
         let (one, two) = ([1u8; 5000], [2u8; 3000]);
         let chunks = [chunk(&one), chunk(&two)];
-        let keep = ChunkCache::open(state.path(), &key("web")).expect("a new one");
+        let cache = ChunkCache::open(state.path(), &key("web")).expect("a new one");
         assert!(ChunkCache::open(state.path(), &key("web")).is_none(), "one process at a time");
-        keep.add(&chunks, &[one.as_slice(), two.as_slice()].concat());
-        keep.finish(state.path(), 8000, CACHE_BYTES_DEFAULT).expect("finished");
+        cache.add(&chunks, &[one.as_slice(), two.as_slice()].concat());
+        cache.finish(state.path(), 8000, CACHE_BYTES_DEFAULT).expect("finished");
 
-        let keep = ChunkCache::open(state.path(), &key("web")).expect("the one before");
+        let cache = ChunkCache::open(state.path(), &key("web")).expect("the one before");
         let mut out = vec![7];
-        assert!(keep.has(&chunks[1]) && keep.reader().read(&chunks[1], &mut out));
+        assert!(cache.has(&chunks[1]) && cache.reader().read(&chunks[1], &mut out));
         assert_eq!((out[0], &out[1..]), (7, two.as_slice()));
-        assert!(!keep.reader().read(&chunk(b"never"), &mut out));
-        keep.finish(state.path(), 8000, 10).expect("finished");
-        let keep = ChunkCache::open(state.path(), &key("web")).expect("a new one");
-        assert!(!keep.has(&chunks[1]), "it was let go");
+        assert!(!cache.reader().read(&chunk(b"never"), &mut out));
+        cache.finish(state.path(), 8000, 10).expect("finished");
+        let cache = ChunkCache::open(state.path(), &key("web")).expect("a new one");
+        assert!(!cache.has(&chunks[1]), "it was let go");
     }
 
     #[test]
@@ -218,9 +218,9 @@ mod tests {
         let state = tempfile::tempdir().expect("a temporary folder");
         let bytes: Vec<u8> = (0..500u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
         for app in ["old", "new"] {
-            let keep = ChunkCache::open(state.path(), &key(app)).expect("a new one");
-            keep.add(&[chunk(&bytes)], &bytes);
-            keep.finish(state.path(), 16_000, CACHE_BYTES_DEFAULT).expect("finished");
+            let cache = ChunkCache::open(state.path(), &key(app)).expect("a new one");
+            cache.add(&[chunk(&bytes)], &bytes);
+            cache.finish(state.path(), 16_000, CACHE_BYTES_DEFAULT).expect("finished");
         }
         let used = fs::File::options()
             .write(true)

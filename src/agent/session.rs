@@ -260,7 +260,7 @@ impl Session {
     /// Measures the link's speed: what may be under way unacknowledged, each round trip. At least that of a local
     /// network within this machine, and while a round trip is as short as there, which it is not once anything is
     /// queued on a slower link.
-    pub fn speed(&self) -> LinkSpeed {
+    pub fn link_speed(&self) -> LinkSpeed {
         let connection = self.connection();
         LinkSpeed::measured(move || {
             let counters = connection.counters();

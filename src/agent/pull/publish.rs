@@ -329,7 +329,7 @@ fn scan_place(
         threads: options.threads,
         memory: None,
         archives: Some(&archives),
-        ended: None,
+        on_segment: None,
         monitor,
     };
     let mut scan = reader.scan(target)?;

@@ -1,6 +1,6 @@
 //! One attempt of a push: over one connection, until it is done or fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Instant;
@@ -8,15 +8,13 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::base::Base;
-use super::driver::Driver;
-use super::encode::explain::Explanation;
-use super::encode::pipeline;
+use super::content::Content;
+use super::driver::{Driver, Outcome};
+use super::encode::pipeline::{Output, Pipeline};
 use super::options::PushOptions;
-use super::rate_limit::RateLimit;
+use super::outbox::Outbox;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::record_queries::RecordQueries;
-use super::sketches::Sketcher;
-use super::source::{Scanned, Source};
+use super::source::{ArchiveForm, FilesRead, Reading, Scanned, Source};
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::link_speed::LinkSpeed;
@@ -24,32 +22,230 @@ use crate::agent::memory::{Key, Memory, Underway};
 use crate::agent::scan::{Seen, Spool};
 use crate::agent::{Result, Session, check_pushed};
 use crate::net::blocking::{self, Running};
+use crate::net::link::Receiver;
 use format::manifest::{NodeRef, Root};
-use ground::faults::Faulty;
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
-use protocol::push::{Agent, Opening};
+use protocol::push::{Action, Agent, Opening};
 use protocol::wire::{ManifestForm, Open, Operation};
 
-/// Units ready for the link: with those under way in the feeder, some 30 MB.
+/// Batches that wait for the link: with those under way in the pipeline, some 30 MB.
 const BATCHES_READY: usize = 4;
 
-/// What an attempt relies on.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is given up by itself")]
-pub struct Trust {
-    /// On what is remembered of the files.
-    pub memory: bool,
-    /// On names that are cut short.
-    pub short: bool,
-    /// On nothing having crossed before.
-    pub eager: bool,
-    /// On the proxy's making the same archives.
-    pub archives: bool,
+/// What all attempts of one push share.
+#[derive(Clone, Copy)]
+pub struct Push<'a> {
+    /// The connection.
+    pub session: &'a Session,
+    /// What to push, and how.
+    pub options: &'a PushOptions,
+    /// Shows progress.
+    pub monitor: &'a Arc<dyn Monitor>,
+    /// When the push began.
+    pub begun: Instant,
 }
 
-/// How a push opens, before it is said how it is told.
-fn opening(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Open {
+/// What an attempt takes for granted. A push that fails by one of these gives it up and tries again.
+#[derive(Debug, Clone, Copy)]
+pub struct Assumptions {
+    /// How the input is read.
+    pub reading: Reading,
+    /// How chunks are named.
+    pub names: Names,
+    /// No earlier attempt has sent anything: chunks that the base lacks may be sent before the proxy asks.
+    pub is_first: bool,
+}
+
+/// How the manifest names chunks and segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// By short names, which may be ambiguous.
+    Short,
+    /// By whole ids.
+    Full,
+}
+
+impl Assumptions {
+    /// Returns those of a first attempt.
+    pub fn of(options: &PushOptions) -> Self {
+        let files = if options.checksum { FilesRead::All } else { FilesRead::Changed };
+        let archives = if options.raw { ArchiveForm::Packed } else { ArchiveForm::Unpacked };
+        Self { reading: Reading { files, archives }, names: Names::Short, is_first: true }
+    }
+}
+
+/// Pushes once; sets `stored` once the proxy has stored something new.
+pub async fn attempt(
+    push: &Push<'_>,
+    assumptions: Assumptions,
+    source: &mut Source,
+    stored: &AtomicBool,
+) -> Result<Receipt> {
+    let attempt = Attempt::open(push, assumptions, source, stored).await?;
+    attempt.drive(source).await?.settle(source).await
+}
+
+/// A conversation that was opened.
+struct Attempt<'a> {
+    driver: Driver<'a>,
+    /// The machine's first actions.
+    begin: Vec<Action>,
+    receiver: Receiver,
+    /// What the pipeline makes.
+    outputs: mpsc::Receiver<Output>,
+    pipeline: Running<()>,
+    rest: Rest<'a>,
+}
+
+/// What an attempt needs again at its end.
+struct Rest<'a> {
+    push: &'a Push<'a>,
+    key: Key,
+    cache: Option<Arc<ChunkCache>>,
+    underway: Underway,
+}
+
+/// A conversation that ended well.
+struct Ended<'a> {
+    outcome: Outcome,
+    base: Option<Base>,
+    rest: Rest<'a>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Opens the state folder, sends the request, and starts the pipeline.
+    async fn open(
+        push: &'a Push<'a>,
+        assumptions: Assumptions,
+        source: &Source,
+        stored: &'a AtomicBool,
+    ) -> Result<Self> {
+        let Push { session, options, monitor, .. } = *push;
+        let key = session.memory_key(&options.app);
+        let (root, segments) = match source {
+            Source::Scanned(scanned) => (scanned.root.clone(), scanned.segments.clone()),
+            Source::Scanning(scanning) => (scanning.empty_root(), Vec::new()),
+        };
+        let names = assumptions.names;
+        let Recalled { cache, base, underway } = recall(options, key, &segments, names).await?;
+        let is_eager = assumptions.is_first && !underway.was_cut();
+        let (form, base) = opening(source, base, names, is_eager);
+        let open = open_message(options, &root, &segments);
+        let (machine, open, begin) = Agent::with_window(options.window, open, segments, form);
+        monitor.begin(Phase::Negotiate, None);
+        let (sender, receiver) = session.request(&Operation::Push(open)).await?;
+        let link_rate = options.link_rate.or(options.upload_rate_max);
+        let speed = link_rate.map_or_else(|| session.link_speed(), LinkSpeed::given);
+        // Twice what the machine has under way at a time.
+        let (jobs, queue) = std_mpsc::sync_channel(2 * options.window.steps);
+        let (outputs_in, outputs) = mpsc::channel(BATCHES_READY);
+        let spool = source.spool();
+        let pipeline = {
+            let (spool, speed, cache) = (spool.clone(), speed.clone(), cache.clone());
+            let (threads, explain) = (options.threads, options.explain);
+            blocking::start(move || {
+                let cache = cache.as_deref();
+                let pipeline = Pipeline { spool: &spool, speed: &speed, cache, threads, explain };
+                pipeline.run(&queue, &outputs_in);
+            })
+        };
+        let is_raw = options.raw || names == Names::Full;
+        let driver = Driver {
+            machine,
+            outbox: Outbox::new(sender, options.upload_rate_max, session.renewals()),
+            content: Some(Content::new(spool.clone(), base, is_raw, options.explain)),
+            jobs: Some(jobs),
+            speed,
+            monitor: Arc::clone(monitor),
+            is_dry_run: options.dry_run,
+            watchdog: Watchdog::new(session.quiet_max(options.patience), stored),
+            outcome: Outcome::new(root.totals.bytes, options.explain),
+            is_finished: false,
+        };
+        let rest = Rest { push, key, cache, underway };
+        Ok(Self { driver, begin, receiver, outputs, pipeline, rest })
+    }
+
+    /// Talks until the push is done or fails, and until the pipeline has ended.
+    async fn drive(self, source: &mut Source) -> Result<Ended<'a>> {
+        let Self { mut driver, begin, receiver, outputs, pipeline, rest } = self;
+        let Push { session, options, .. } = *rest.push;
+        let result = tokio::select! {
+            result = driver.run(begin, receiver, outputs, source) => result,
+            error = session.unheard(options.patience) => Err(error),
+        };
+        let ended = driver.end(result);
+        pipeline.await?;
+        let (outcome, base) = ended?;
+        Ok(Ended { outcome, base, rest })
+    }
+}
+
+impl Ended<'_> {
+    /// Checks what the proxy recorded, remembers the release, and makes the receipt.
+    async fn settle(self, source: &Source) -> Result<Receipt> {
+        let Self { outcome, base, rest } = self;
+        let Push { session, options, monitor, begun } = *rest.push;
+        let Source::Scanned(scanned) = source else {
+            return Err(protocol::Error::OutOfTurn("Done").into());
+        };
+        let Scanned { root, unpacked, dropped, seen, .. } = scanned.as_ref();
+        let committed = outcome.committed;
+        let recorded = committed.as_ref().map(|committed| &committed.record);
+        let release = check_pushed(recorded, &options.app, root.release())?;
+        let counters = session.counters();
+        let ended = committed.as_ref().map_or_else(Instant::now, |committed| committed.at);
+        let seen = seen.lock().unpoisoned().take();
+        let files_remembered = seen.as_ref().map_or(0, |seen| seen.remembered);
+        let sequence = recorded.filter(|_| !options.dry_run).map(|record| record.sequence);
+        if let (Some(folder), Some(sequence), Some(seen)) = (&options.state, sequence, seen) {
+            let work = {
+                let (folder, cache_bytes_max) = (folder.clone(), options.cache_bytes_max);
+                let (root, segments, spool) = (root.clone(), scanned.segments.clone(), scanned.spool.clone());
+                let monitor = Arc::clone(monitor);
+                move || {
+                    drop(base);
+                    let cache = rest.cache.and_then(Arc::into_inner).map(|cache| (cache, cache_bytes_max));
+                    let confirmed = Confirmed {
+                        folder: &folder,
+                        key: &rest.key,
+                        sequence,
+                        root: &root,
+                        segments: &segments,
+                    };
+                    remember(&confirmed, &spool, seen, cache, monitor.as_ref());
+                    rest.underway.end();
+                }
+            };
+            // The release is pushed, remembered or not.
+            if let Err(error) = blocking::start(work).await {
+                monitor.note(&format!("this push is not remembered: {error}"));
+            }
+        }
+        Ok(Receipt {
+            release,
+            app: options.app.clone(),
+            sequence,
+            unchanged: committed.is_some_and(|committed| committed.existing),
+            dry_run: options.dry_run,
+            files: root.totals.files,
+            files_remembered,
+            archives: *unpacked,
+            dropped: dropped.clone(),
+            bytes: outcome.bytes,
+            chunks: ReceiptChunks { total: root.totals.chunks, unseen: outcome.unseen_chunks },
+            wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
+            round_trips: outcome.round_trips + 1,
+            seconds: (ended - begun).as_secs_f64(),
+            peak_rss: receipt::peak_rss(),
+            explained: outcome.explained.unwrap_or_default().finish(),
+            delivered: outcome.deliveries,
+        })
+    }
+}
+
+/// Returns the request; the machine fills in the manifest's form.
+fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Open {
     Open {
         app: options.app.clone(),
         labels: options.labels.clone(),
@@ -64,170 +260,18 @@ fn opening(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Open {
     }
 }
 
-/// How a push tells of its manifest, and the base that it then has.
-fn manifest_form(input: &Source, base: Option<Base>, trust: Trust) -> (Opening, Option<Base>) {
-    match (input, base) {
+/// Chooses how the manifest is announced; returns the base only if the push goes on from it.
+fn opening(source: &Source, base: Option<Base>, names: Names, is_eager: bool) -> (Opening, Option<Base>) {
+    match (source, base) {
         (Source::Scanning(_), _) => (Opening::Growing, None),
         (Source::Scanned(_), Some(base)) => {
             let (release, segments) = (base.release(), base.segments().to_vec());
-            let opening = if trust.eager {
-                Opening::Base(release, segments)
-            } else {
-                Opening::Again(release, segments)
-            };
+            let opening =
+                if is_eager { Opening::Base(release, segments) } else { Opening::Again(release, segments) };
             (opening, Some(base))
         }
-        (Source::Scanned(_), None) if trust.short => (Opening::Short, None),
+        (Source::Scanned(_), None) if names == Names::Short => (Opening::Short, None),
         (Source::Scanned(_), None) => (Opening::Full, None),
-    }
-}
-
-/// Starts the feeder on a thread of its own; `ends` are where jobs come from and where what it makes goes to.
-fn start_feeder(
-    options: &PushOptions,
-    spool: &Spool,
-    keep: Option<Arc<ChunkCache>>,
-    speed: LinkSpeed,
-    ends: (std_mpsc::Receiver<pipeline::Job>, mpsc::Sender<pipeline::Output>),
-) -> Running<()> {
-    let spool = spool.clone();
-    let (threads, explain) = (options.threads, options.explain);
-    blocking::start(move || {
-        let keep = keep.as_deref();
-        let source = pipeline::Source { spool: &spool, speed: &speed, keep, threads, explain };
-        pipeline::feed(&source, &ends.0, &ends.1);
-    })
-}
-
-/// Pushes once; sets `stored` once the proxy has stored something new.
-pub async fn attempt(
-    session: &Session,
-    options: &PushOptions,
-    monitor: &Arc<dyn Monitor>,
-    begin: Instant,
-    trust: Trust,
-    input: &mut Source,
-    stored: &AtomicBool,
-) -> Result<Receipt> {
-    let key = session.memory_key(&options.app);
-    let (root, segments, spool) = match input {
-        Source::Scanned(scanned) => (scanned.root.clone(), scanned.segments.clone(), scanned.spool.clone()),
-        Source::Scanning(growing) => (growing.beginning(), Vec::new(), growing.spool.clone()),
-    };
-    let open = opening(options, &root, &segments);
-    let Recalled { keep, base, underway } = recall(options, key, &segments, trust).await?;
-    let trust = Trust { eager: trust.eager && !underway.was_cut(), ..trust };
-    let (opening, base) = manifest_form(input, base, trust);
-    let (machine, open, actions) = Agent::with_window(options.window, open, segments, opening);
-    monitor.begin(Phase::Negotiate, None);
-    let (sender, receiver) = session.request(&Operation::Push(open)).await?;
-    // Twice what the machine has under way at a time.
-    let (jobs, queue) = std_mpsc::sync_channel(2 * options.window.steps);
-    let (fed_in, fed) = mpsc::channel(BATCHES_READY);
-    let speed =
-        options.link_rate.or(options.upload_rate_max).map_or_else(|| session.speed(), LinkSpeed::given);
-    let feeder = start_feeder(options, &spool, keep.clone(), speed.clone(), (queue, fed_in));
-    let mut driver = Driver {
-        machine,
-        sender,
-        spool: spool.clone(),
-        base,
-        jobs: Some(jobs),
-        monitor: Arc::clone(monitor),
-        bytes: receipt::ReceiptBytes { logical: root.totals.bytes, ..receipt::ReceiptBytes::default() },
-        unseen_chunks: 0,
-        committed: None,
-        deliveries: Vec::new(),
-        dry_run: options.dry_run,
-        explained: options.explain.then(Explanation::default),
-        rate_limit: RateLimit::new(options.upload_rate_max),
-        speed: speed.clone(),
-        record_queries: RecordQueries::default(),
-        sketcher: Sketcher::default(),
-        raw: options.raw || !trust.short,
-        renewals: session.renewals(),
-        finished: false,
-        watchdog: Watchdog::new(session.quiet_max(options.patience), stored),
-    };
-    let result = tokio::select! {
-        result = driver.run(actions, receiver, fed, input) => result,
-        error = session.unheard(options.patience) => Err(error),
-    };
-    drop(driver.jobs.take());
-    match &result {
-        Ok(()) => driver.sender.finish()?,
-        Err(error) => driver.sender.reset(error.fault()),
-    }
-    feeder.await?;
-    result?;
-    let Source::Scanned(scanned) = input else { return Err(protocol::Error::OutOfTurn("Done").into()) };
-    let Scanned { root, segments, spool, unpacked, dropped, seen } = scanned.as_ref();
-    let recorded = driver.committed.as_ref().map(|(record, ..)| record);
-    let release = check_pushed(recorded, &options.app, root.release())?;
-    let counters = session.counters();
-    let (seconds, record) = match driver.committed.take() {
-        Some((record, existing, at)) => ((at - begin).as_secs_f64(), Some((record, existing))),
-        None => (begin.elapsed().as_secs_f64(), None),
-    };
-    let seen = seen.lock().unpoisoned().take();
-    let files_remembered = seen.as_ref().map_or(0, |seen| seen.remembered);
-    if let (Some(folder), Some((record, _)), Some(seen), false) =
-        (&options.state, &record, seen, options.dry_run)
-    {
-        let (folder, sequence, notes) = (folder.clone(), record.sequence, monitor);
-        let monitor = Arc::clone(notes);
-        let (root, base, cache_bytes_max) = (root.clone(), driver.base.take(), options.cache_bytes_max);
-        let (segments, spool) = (segments.clone(), spool.clone());
-        let work = move || {
-            drop(base);
-            let keep = keep.and_then(Arc::into_inner).map(|keep| (keep, cache_bytes_max));
-            let confirmed =
-                Confirmed { folder: &folder, key: &key, sequence, root: &root, segments: &segments };
-            remember(&confirmed, &spool, seen, keep, monitor.as_ref());
-            underway.end();
-        };
-        // The release is pushed, remembered or not.
-        if let Err(error) = blocking::start(work).await {
-            notes.note(&format!("what was pushed is not remembered: {error}"));
-        }
-    }
-    Ok(Receipt {
-        release,
-        app: options.app.clone(),
-        sequence: record.as_ref().filter(|_| !options.dry_run).map(|(record, _)| record.sequence),
-        unchanged: record.is_some_and(|(_, existing)| existing),
-        dry_run: options.dry_run,
-        files: root.totals.files,
-        files_remembered,
-        archives: *unpacked,
-        dropped: dropped.clone(),
-        bytes: driver.bytes,
-        chunks: ReceiptChunks { total: root.totals.chunks, unseen: driver.unseen_chunks },
-        wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
-        round_trips: driver.machine.round_trips() + 1,
-        seconds,
-        peak_rss: receipt::peak_rss(),
-        explained: driver.explained.take().unwrap_or_default().finish(),
-        delivered: std::mem::take(&mut driver.deliveries),
-    })
-}
-
-/// Keeps what the next push can build on: what the proxy confirmed, and the content itself.
-fn remember(
-    confirmed: &Confirmed<'_>,
-    spool: &Spool,
-    seen: Seen,
-    keep: Option<(ChunkCache, u64)>,
-    monitor: &dyn Monitor,
-) {
-    let &Confirmed { folder, key, sequence, root, segments } = confirmed;
-    if let Err(error) = seen.remember(folder, key, sequence, (root, segments), spool) {
-        monitor.note(&format!("the next push will read every file: {error}"));
-    }
-    let Some((keep, bytes_max)) = keep else { return };
-    keep.fill(spool, segments.len(), bytes_max / 2);
-    if let Err(error) = keep.finish(folder, root.totals.bytes, bytes_max) {
-        monitor.note(&format!("pushed content is not kept: {error}"));
     }
 }
 
@@ -241,30 +285,48 @@ struct Confirmed<'a> {
     segments: &'a [NodeRef],
 }
 
+/// Writes what the next push can build on: the files' stats, the manifest, and the chunks.
+fn remember(
+    confirmed: &Confirmed<'_>,
+    spool: &Spool,
+    seen: Seen,
+    cache: Option<(ChunkCache, u64)>,
+    monitor: &dyn Monitor,
+) {
+    let &Confirmed { folder, key, sequence, root, segments } = confirmed;
+    if let Err(error) = seen.remember(folder, key, sequence, (root, segments), spool) {
+        monitor.note(&format!("the next push will read every file: {error}"));
+    }
+    let Some((cache, bytes_max)) = cache else { return };
+    cache.fill(spool, segments.len(), bytes_max / 2);
+    if let Err(error) = cache.finish(folder, root.totals.bytes, bytes_max) {
+        monitor.note(&format!("pushed chunks are not cached: {error}"));
+    }
+}
+
 /// What the state folder gives for one attempt.
 struct Recalled {
-    keep: Option<Arc<ChunkCache>>,
+    cache: Option<Arc<ChunkCache>>,
     base: Option<Base>,
     underway: Underway,
 }
 
-/// Opens what is remembered and kept, and marks that a push is under way.
-async fn recall(options: &PushOptions, key: Key, segments: &[NodeRef], trust: Trust) -> Result<Recalled> {
+/// Opens the memory and the chunk cache, and marks that a push is under way.
+async fn recall(options: &PushOptions, key: Key, segments: &[NodeRef], names: Names) -> Result<Recalled> {
     let (options, segments) = (options.clone(), segments.to_vec());
-    Ok(blocking::start(move || recall_now(&options, &key, &segments, trust)).await?)
+    Ok(blocking::start(move || recall_now(&options, &key, &segments, names)).await?)
 }
 
-fn recall_now(options: &PushOptions, key: &Key, segments: &[NodeRef], trust: Trust) -> Recalled {
+fn recall_now(options: &PushOptions, key: &Key, segments: &[NodeRef], names: Names) -> Recalled {
+    let memory = |state: &PathBuf| if names == Names::Short { Memory::open(state, key) } else { None };
     let Some(state) = options.state.as_ref().filter(|_| !options.dry_run) else {
-        let memory =
-            options.state.as_ref().filter(|_| trust.short).and_then(|state| Memory::open(state, key));
+        let memory = options.state.as_ref().and_then(memory);
         let base = memory.and_then(|memory| Base::new(memory, segments, None));
-        return Recalled { keep: None, base, underway: Underway::nothing() };
+        return Recalled { cache: None, base, underway: Underway::nothing() };
     };
     let underway = Underway::begin(state, key);
-    let keep = (options.cache_bytes_max > 0).then(|| ChunkCache::open(state, key).map(Arc::new)).flatten();
-    let memory = Memory::open(state, key).filter(|_| trust.short);
-    let base = memory.and_then(|memory| Base::new(memory, segments, keep.clone()));
-    // Without older content here, the proxy's signatures save more than the round trips cost.
-    Recalled { keep, base: base.filter(Base::is_kept), underway }
+    let cache = (options.cache_bytes_max > 0).then(|| ChunkCache::open(state, key).map(Arc::new)).flatten();
+    let base = memory(state).and_then(|memory| Base::new(memory, segments, cache.clone()));
+    // Without the base's chunks here, the proxy's block sums save more than the round trips cost.
+    Recalled { cache, base: base.filter(Base::is_cached), underway }
 }

@@ -28,7 +28,7 @@ const SAMPLE_BASIS: usize = 2 * 1024 * 1024;
 /// answer.
 const UNLIKE_BYTES_MAX: u64 = 256 * 1024;
 
-/// Chunks by which it is judged how much is kept.
+/// Chunks by which it is judged how much is cached.
 const SAMPLE: usize = 256;
 
 /// The release that the proxy confirmed last time. Memory: 40 B for each chunk of segments that changed.
@@ -40,18 +40,18 @@ pub struct Base {
     /// The new manifest's segments.
     new: Vec<NodeRef>,
     /// The base's content, as far as it is kept here.
-    keep: Option<Arc<ChunkCache>>,
+    cache: Option<Arc<ChunkCache>>,
     /// The base's segments that the new manifest does not have, once somebody asked.
     older: Option<Older>,
     /// Of `chunks` those that it did not have itself.
-    offered: HashSet<ChunkId>,
+    eager: HashSet<ChunkId>,
     /// The beginnings of the ids of all chunks in segments that stay, sorted, once somebody asked.
     staying: Option<Vec<u64>>,
 }
 
 impl Base {
     /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
-    pub fn new(memory: Memory, new: &[NodeRef], keep: Option<Arc<ChunkCache>>) -> Option<Self> {
+    pub fn new(memory: Memory, new: &[NodeRef], cache: Option<Arc<ChunkCache>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
         for (index, node) in SegmentIndex::enumerate(memory.segments()) {
@@ -65,9 +65,9 @@ impl Base {
             memory,
             chunks,
             new: new.to_vec(),
-            keep,
+            cache,
             older: None,
-            offered: HashSet::new(),
+            eager: HashSet::new(),
             staying: None,
         })
     }
@@ -75,10 +75,10 @@ impl Base {
     /// Whether most of what changed since is kept here: else the proxy knows better what resembles it.
     ///
     /// Looks at a few hundred chunks.
-    pub fn is_kept(&self) -> bool {
+    pub fn is_cached(&self) -> bool {
         let sample = self.chunks.iter().take(SAMPLE);
-        let kept = |keep: &Arc<ChunkCache>| sample.clone().filter(|id| keep.knows(id)).count();
-        self.keep.as_ref().map_or(0, kept) * 2 >= sample.clone().count()
+        let cached = |cache: &Arc<ChunkCache>| sample.clone().filter(|id| cache.knows(id)).count();
+        self.cache.as_ref().map_or(0, cached) * 2 >= sample.clone().count()
     }
 
     /// The release.
@@ -96,7 +96,7 @@ impl Base {
         let mut mark = |chunk: &ChunkRef| {
             let is_unseen = self.chunks.insert(chunk.id);
             if is_unseen {
-                self.offered.insert(chunk.id);
+                self.eager.insert(chunk.id);
             }
             is_unseen
         };
@@ -116,15 +116,15 @@ impl Base {
     ///
     /// What was pushed from here before, the proxy has most likely. Much that resembles nothing it may have from elsewhere, or
     /// something like it: to ask costs less.
-    pub fn worth_offering(
+    pub fn worth_sending(
         &mut self,
         spool: &Spool,
         segments: &[SegmentIndex],
         references: &[ChunkRef],
         unseen: &Marks,
     ) -> Result<Marks> {
-        let keep = self.keep.clone();
-        let was_pushed = |chunk: &ChunkRef| keep.as_ref().is_some_and(|keep| keep.has(chunk));
+        let cache = self.cache.clone();
+        let was_pushed = |chunk: &ChunkRef| cache.as_ref().is_some_and(|cache| cache.has(chunk));
         let new = references.iter().zip(unseen.iter()).map(|(chunk, mark)| mark && !was_pushed(chunk));
         let new: Marks = new.collect();
         let marked = || references.iter().zip(new.iter()).filter(|(_, mark)| *mark).map(|(chunk, _)| chunk);
@@ -132,7 +132,7 @@ impl Base {
         if marked().map(bytes).sum::<u64>() <= UNLIKE_BYTES_MAX {
             return Ok(new);
         }
-        let is_like = self.alike(spool, segments, &new)?;
+        let is_like = self.resembles(spool, segments, &new)?;
         let unlike = marked().zip(&is_like).filter(|(_, is_like)| !**is_like).map(|(chunk, _)| bytes(chunk));
         if unlike.sum::<u64>() <= UNLIKE_BYTES_MAX {
             return Ok(new);
@@ -142,7 +142,12 @@ impl Base {
     }
 
     /// Of the marked chunks those of which the base has something, by more than a path.
-    pub fn alike(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<bool>> {
+    pub fn resembles(
+        &mut self,
+        spool: &Spool,
+        segments: &[SegmentIndex],
+        marks: &Marks,
+    ) -> Result<Vec<bool>> {
         let mut is_like = vec![false; marks.marked()];
         let matches = self.matches(spool, segments, marks)?;
         let mut located = Vec::new();
@@ -162,11 +167,11 @@ impl Base {
     /// Whether a sample of new content shrinks by older content that was found by a path alone; executables are told by
     /// other means.
     fn is_like(&self, new: &[Located], older: &DeltaReference) -> bool {
-        let (Some(keep), DeltaReference::Cached(_, chunks)) = (&self.keep, older) else { return false };
+        let (Some(cache), DeltaReference::Cached(_, chunks)) = (&self.cache, older) else { return false };
         if new.first().is_some_and(|located| is_executable(&located.body())) {
             return true;
         }
-        let (mut reader, mut last) = (keep.reader(), LastOpened::default());
+        let (mut reader, mut last) = (cache.reader(), LastOpened::default());
         let (mut old, mut sample) = (Vec::new(), Vec::new());
         for located in new {
             if sample.len() < SAMPLE_BYTES && located.read_verified(&mut last, &mut sample).is_err() {
@@ -186,7 +191,7 @@ impl Base {
     pub fn evicted<'a>(&mut self, missing: impl Iterator<Item = &'a ChunkRef>) -> HashSet<ChunkId> {
         let staying = self.staying.take().unwrap_or_else(|| self.staying());
         let had = |chunk: &&ChunkRef| {
-            (self.chunks.contains(&chunk.id) && !self.offered.contains(&chunk.id))
+            (self.chunks.contains(&chunk.id) && !self.eager.contains(&chunk.id))
                 || staying.binary_search(&chunk.id.prefix()).is_ok()
         };
         let evicted = missing.filter(had).map(|chunk| chunk.id).collect();
@@ -215,13 +220,13 @@ impl Base {
     ///
     /// `marks` says which of the segments' references, in order, are missing.
     pub fn matches(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<Match>> {
-        let Some(keep) = &self.keep else { return Ok(Vec::new()) };
+        let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let memory = &self.memory;
         let read = |index: SegmentIndex| -> Result<Vec<u8>> { Ok(memory.segment(index)?) };
         if self.older.is_none() {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
             let gaps = gaps.gaps(memory.segments().len());
-            let mut release = Kept { memory, reader: keep.reader() };
+            let mut release = Kept { memory, reader: cache.reader() };
             let edges =
                 protocol::likeness::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
             self.older = Some(Older::read(memory.segments(), &gaps, &edges, read)?);
@@ -261,7 +266,7 @@ impl Base {
         for likeness in likenesses {
             let new: Vec<usize> = likeness.new.iter().filter_map(|at| places.get(at).copied()).collect();
             let Some(first) = new.first().copied() else { continue };
-            if likeness.chunks.iter().all(|chunk| keep.has(chunk)) {
+            if likeness.chunks.iter().all(|chunk| cache.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
                 let older = DeltaReference::Cached(likeness.basis, likeness.chunks);
                 let path = likeness.older_path.map(|path| ground::escape::json_path(&path));
@@ -281,16 +286,16 @@ impl Base {
         present: &[Located],
         matches: &[Match],
     ) -> Result<Vec<OlderExecutable>> {
-        let Some(keep) = &self.keep else { return Ok(Vec::new()) };
+        let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let mut found: Vec<OlderExecutable> = Vec::new();
-        let mut release = Kept { memory: &self.memory, reader: keep.reader() };
+        let mut release = Kept { memory: &self.memory, reader: cache.reader() };
         // Of what one file resembles, what most of it does.
         let mut matches: Vec<&Match> = matches.iter().collect();
         matches.sort_by_key(|matches| std::cmp::Reverse(matches.count));
         for matches in matches {
             let DeltaReference::Cached(span, _) = &matches.older else { continue };
             let Some(located) = missing.get(matches.first) else { continue };
-            if found.iter().any(|older| located.is_of(&older.of)) || !is_executable(&located.body()) {
+            if found.iter().any(|older| located.is_of(&older.new)) || !is_executable(&located.body()) {
                 continue;
             }
             let of = located.body();
@@ -299,8 +304,8 @@ impl Base {
             let known: HashSet<ChunkId> = known.map(|located| located.chunk.id).collect();
             let new = New { chunks: lacks + known.len(), known };
             let Some(whole) = Whole::like(span, &new, &mut release)? else { continue };
-            if whole.chunks.iter().all(|chunk| keep.has(chunk)) {
-                found.push(OlderExecutable { of, known: ExecutableReference::Cached(whole) });
+            if whole.chunks.iter().all(|chunk| cache.has(chunk)) {
+                found.push(OlderExecutable { new: of, reference: ExecutableReference::Cached(whole) });
             }
         }
         Ok(found)

@@ -1,169 +1,203 @@
-//! Runs a push: the state machine on one side, the link and the feeder on the other.
+//! Runs a push: the state machine on one side, the link and the pipeline on the other.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{self as std_mpsc, TrySendError};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::base::Base;
-use super::encode::batcher::{Match, merge};
-use super::encode::encoder::{Encoded, EncodedBatch};
+use super::content::{Content, ToSend};
 use super::encode::explain::Explanation;
 use super::encode::pipeline::{Job, Output};
-use super::encode::relinked::{ExecutableReference, OlderExecutable};
 use super::inbox::Inbox;
-use super::rate_limit::RateLimit;
+use super::outbox::Outbox;
 use super::receipt::ReceiptBytes;
-use super::record_queries::RecordQueries;
-use super::sketches::Sketcher;
-use super::source::{self, Source};
+use super::source::{Source, SourceEvent};
 use super::watchdog::Watchdog;
 use crate::agent::link_speed::LinkSpeed;
-use crate::agent::scan::Spool;
-use crate::agent::{Error, Result};
-use crate::net::link::{Receiver, Sender};
-use format::manifest::{self, SegmentIndex};
+use crate::agent::{Error, Result, blocking};
+use crate::net::link::Receiver;
 use format::record::{DeliveryEvent, DeliveryState, Record};
-use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PARCEL_PIECE_BYTES, PEER_PAUSE_MAX};
+use ground::faults::Faulty;
+use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PEER_PAUSE_MAX};
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
 use protocol::push::{Action, Agent, Chunks, Segments};
-use protocol::wire::{BlockSums, FromAgent, Marks, PushReply, RecordAnswer, SegmentBatch, Sketches};
+use protocol::wire::{FromAgent, PushReply};
 
-/// How long the proxy may take to say why it no longer listens.
-const HEAR_OUT: Duration = Duration::from_secs(1);
+/// How long a proxy that stopped reading may take to say why.
+const REASON_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Runs the state machine over the link.
+/// Does what the state machine asks for, and tells it what came of it.
 pub struct Driver<'a> {
     /// The state machine.
     pub machine: Agent,
     /// The agent's half of the stream.
-    pub sender: Sender,
-    /// The scanned manifest.
-    pub spool: Spool,
-    /// What the proxy confirmed last time.
-    pub base: Option<Base>,
-    /// Gone when no more chunks will be asked for.
-    pub jobs: Option<std_mpsc::SyncSender<Job>>,
-    /// Who is told.
+    pub outbox: Outbox,
+    /// What is pushed; none while it is asked something.
+    pub content: Option<Content>,
+    /// Leads to the pipeline; none when no more chunks will be asked for.
+    pub jobs: Option<SyncSender<Job>>,
+    /// How fast the link is.
+    pub speed: LinkSpeed,
+    /// Shows progress.
     pub monitor: Arc<dyn Monitor>,
-    /// What was sent so far.
+    /// Whether nothing is to be stored.
+    pub is_dry_run: bool,
+    /// Notices that the push no longer makes progress.
+    pub watchdog: Watchdog<'a>,
+    /// What came of the push so far.
+    pub outcome: Outcome,
+    /// Whether the conversation is over.
+    pub is_finished: bool,
+}
+
+/// What came of a push.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes of content, and of what was sent.
     pub bytes: ReceiptBytes,
     /// Chunks that were sent, or are to be.
     pub unseen_chunks: u64,
-    /// What the proxy wrote, and when that was known.
-    pub committed: Option<(Record, bool, Instant)>,
+    /// What the proxy recorded.
+    pub committed: Option<Committed>,
     /// The last state of each delivery.
     pub deliveries: Vec<DeliveryEvent>,
-    /// Whether nothing is to be stored.
-    pub dry_run: bool,
-    /// Why bytes crossed, file by file, where somebody wants to know.
+    /// Why bytes crossed, file by file; none where nobody asked.
     pub explained: Option<Explanation>,
-    /// Holds what is sent below a rate.
-    pub rate_limit: RateLimit,
-    /// How fast the link is.
-    pub speed: LinkSpeed,
-    /// What was offered.
-    pub record_queries: RecordQueries,
-    /// Sketches what nothing is known to be like.
-    pub sketcher: Sketcher,
-    /// Whether executables are told as other files are.
-    pub raw: bool,
-    /// New tokens, as they come.
-    pub renewals: mpsc::Receiver<String>,
-    /// Whether the conversation is over.
-    pub finished: bool,
-    /// Notices when the push no longer gets on.
-    pub watchdog: Watchdog<'a>,
+    /// Dependent exchanges, the handshake's aside.
+    pub round_trips: u32,
+}
+
+/// What the proxy recorded.
+#[derive(Debug)]
+pub struct Committed {
+    /// The record.
+    pub record: Record,
+    /// Whether the application's latest release was this one already.
+    pub existing: bool,
+    /// When the agent heard of it.
+    pub at: Instant,
+}
+
+impl Outcome {
+    /// Begins a push of `logical_bytes` of content, as far as that is known.
+    pub fn new(logical_bytes: u64, explains: bool) -> Self {
+        Self {
+            bytes: ReceiptBytes { logical: logical_bytes, ..ReceiptBytes::default() },
+            unseen_chunks: 0,
+            committed: None,
+            deliveries: Vec::new(),
+            explained: explains.then(Explanation::default),
+            round_trips: 0,
+        }
+    }
 }
 
 impl Driver<'_> {
-    /// Talks until all is said: does what `begin` says, then what the proxy asks for; tells of `input` as it grows.
+    /// Does the actions of `begin`, then what the proxy asks for, until the push is done. Announces more of `source` as
+    /// it is read.
     pub async fn run(
         &mut self,
         begin: Vec<Action>,
         receiver: Receiver,
-        mut fed: mpsc::Receiver<Output>,
-        input: &mut Source,
+        mut outputs: mpsc::Receiver<Output>,
+        source: &mut Source,
     ) -> Result<()> {
         let mut inbox = Inbox::open(receiver);
-        let mut heard_all = false;
+        let mut is_over = false;
         let mut begun = self.act_all(begin).await;
         let result = loop {
-            if self.finished {
+            if self.is_finished {
                 break Ok(());
             }
             if let Err(error) = std::mem::replace(&mut begun, Ok(())) {
-                break self.hear_out(error, &mut inbox).await;
+                break self.find_reason(error, &mut inbox).await;
             }
             let step = tokio::select! {
                 biased;
-                reply = inbox.next(), if !heard_all => match reply {
+                reply = inbox.next(), if !is_over => match reply {
                     Ok(Some(reply)) => self.reply(reply).await,
                     Err(error) => Err(error),
                     Ok(None) if self.machine.is_answered() => {
-                        heard_all = true;
+                        is_over = true;
                         Ok(())
                     }
                     Ok(None) => Err(Error::Ended),
                 },
-                Some(token) = self.renewals.recv() => {
-                    self.sender.send(&FromAgent::Renew(token)).await.map_err(Error::from)
-                }
-                next = fed.recv(), if self.committed.is_none() => match next {
-                    Some(next) => {
+                Some(token) = self.outbox.next_token() => self.outbox.renew(token).await,
+                output = outputs.recv(), if self.outcome.committed.is_none() => match output {
+                    Some(output) => {
                         self.watchdog.progressed();
-                        self.fed(next).await
+                        self.output(output).await
                     }
-                    // The feeder ends before its jobs do where it failed.
+                    // Its jobs have not ended: it failed.
                     None => break Err(threads::Error::Panicked.into()),
                 },
-                heard = input.hear() => match heard {
-                    Ok(heard) => {
+                event = source.next() => match event {
+                    Ok(event) => {
                         self.watchdog.progressed();
-                        self.grow(heard, input).await
+                        self.grow(event, source).await
                     }
                     Err(error) => Err(error),
                 },
-                () = tokio::time::sleep(self.watchdog.check_interval()) => self.look(),
+                () = tokio::time::sleep(self.watchdog.check_interval()) => self.check(),
                 else => Err(Error::Ended),
             };
-            // A peer that refuses closes its half first: what it said before is the better reason.
             if let Err(error) = step {
-                break self.hear_out(error, &mut inbox).await;
+                break self.find_reason(error, &mut inbox).await;
             }
         };
-        fed.close();
+        outputs.close();
         result
     }
 
-    /// Checks that the push gets on, where it is the proxy's turn.
-    fn look(&mut self) -> Result<()> {
+    /// Ends the pipeline's jobs and this side's half of the stream; returns what came of a push that went well.
+    ///
+    /// # Errors
+    /// That of `result`; the link's.
+    pub fn end(mut self, result: Result<()>) -> Result<(Outcome, Option<Base>)> {
+        self.jobs = None;
+        match result {
+            Ok(()) => self.outbox.finish()?,
+            Err(error) => {
+                self.outbox.reset(error.fault());
+                return Err(error);
+            }
+        }
+        self.outcome.round_trips = self.machine.round_trips();
+        Ok((self.outcome, self.content.and_then(Content::into_base)))
+    }
+
+    /// Checks that the proxy makes progress, where it is its turn.
+    fn check(&mut self) -> Result<()> {
         if !self.machine.awaits_reply() || self.machine.is_sending() {
             self.watchdog.progressed();
         }
-        self.watchdog.check(self.sender.sent_bytes())
+        self.watchdog.check(self.outbox.sent_bytes())
     }
 
-    /// Where sending broke off, what the proxy says: why it refuses, or that it needs no more.
-    async fn hear_out(&mut self, error: Error, inbox: &mut Inbox) -> Result<()> {
+    /// Where sending broke off, reads what the proxy says: why it refuses, or that it needs no more.
+    ///
+    /// A peer that refuses closes its half first: what it said before is the better reason.
+    async fn find_reason(&mut self, error: Error, inbox: &mut Inbox) -> Result<()> {
         if !matches!(error, Error::Link(_)) {
             return Err(error);
         }
-        while !self.finished {
-            let patience = if self.committed.is_some() { PEER_PAUSE_MAX } else { HEAR_OUT };
+        while !self.is_finished {
+            let patience = if self.outcome.committed.is_some() { PEER_PAUSE_MAX } else { REASON_TIME_MAX };
             let Ok(Ok(Some(reply))) = tokio::time::timeout(patience, inbox.next()).await else {
                 return Err(error);
             };
-            if !self.watchdog.heard(&reply, &self.deliveries) {
-                self.look()?;
+            if !self.watchdog.heard(&reply, &self.outcome.deliveries) {
+                self.check()?;
             }
             for action in self.machine.receive(reply)? {
-                let speaks =
+                let sends =
                     matches!(action, Action::Send(_) | Action::SendSegments(_) | Action::Prove { .. });
-                if !speaks {
+                if !sends {
                     self.act(action).await?;
                 }
             }
@@ -172,18 +206,18 @@ impl Driver<'_> {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
-        if !self.watchdog.heard(&reply, &self.deliveries) {
-            self.look()?;
+        if !self.watchdog.heard(&reply, &self.outcome.deliveries) {
+            self.check()?;
         }
         if reply == PushReply::WantNames {
-            // All begins anew: what was offered is asked for again.
-            (self.unseen_chunks, self.bytes.unseen) = (0, 0);
+            // The manifest is announced anew: chunks that were sent eagerly are asked for again.
+            (self.outcome.unseen_chunks, self.outcome.bytes.unseen) = (0, 0);
         }
         let actions = self.machine.receive(reply)?;
         self.act_all(actions).await
     }
 
-    /// Does what is to be done, and what follows from it.
+    /// Does the actions, and those that follow from them.
     async fn act_all(&mut self, actions: Vec<Action>) -> Result<()> {
         let mut actions: VecDeque<Action> = actions.into();
         while let Some(action) = actions.pop_front() {
@@ -192,32 +226,34 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Tells of more of an input that is still being read.
-    async fn grow(&mut self, heard: source::SourceEvent, input: &mut Source) -> Result<()> {
-        let actions = match heard {
-            source::SourceEvent::Segments(segments) => self.machine.grow(segments),
-            source::SourceEvent::All(scanned) => {
+    /// Announces more of a source that is still being read.
+    async fn grow(&mut self, event: SourceEvent, source: &mut Source) -> Result<()> {
+        let actions = match event {
+            SourceEvent::Segments(segments) => self.machine.grow(segments),
+            SourceEvent::End(scanned) => {
                 let root = &scanned.root;
-                self.bytes.logical = root.totals.bytes;
+                self.outcome.bytes.logical = root.totals.bytes;
                 let actions = self.machine.grown(root.release(), root.totals);
-                *input = Source::Scanned(scanned);
+                *source = Source::Scanned(scanned);
                 actions
             }
         };
         self.act_all(actions).await
     }
 
-    async fn fed(&mut self, next: Output) -> Result<()> {
-        match next {
-            Output::Batch(EncodedBatch { encoded, plain, explained }) => {
-                if let Some(all) = &mut self.explained {
-                    all.add(explained);
+    /// Sends what the pipeline has made.
+    async fn output(&mut self, output: Output) -> Result<()> {
+        match output {
+            Output::Batch(batch) => {
+                if let Some(all) = &mut self.outcome.explained {
+                    all.add(batch.explained);
                 }
-                self.bytes.sent += encoded.bytes() as u64;
-                if !self.dry_run {
-                    self.send(encoded).await?;
+                self.outcome.bytes.sent += batch.encoded.bytes() as u64;
+                if !self.is_dry_run {
+                    self.watchdog.sent_content();
+                    self.outbox.send_encoded(batch.encoded).await?;
                 }
-                self.monitor.advance(Phase::Transfer, plain);
+                self.monitor.advance(Phase::Transfer, batch.plain);
             }
             Output::JobDone => {
                 let actions = self.machine.chunks_sent();
@@ -228,208 +264,98 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn send(&mut self, encoded: Encoded) -> Result<()> {
-        self.watchdog.sent_content();
-        match encoded {
-            Encoded::Batch(batch) => {
-                self.wait_for_turn(batch.payload.len()).await?;
-                self.sender.send(&FromAgent::Chunks(batch)).await?;
-            }
-            Encoded::Parcel(parcel, payload) => {
-                self.sender.send(&FromAgent::Parcel(parcel)).await?;
-                for piece in payload.chunks(self.rate_limit.piece_bytes(PARCEL_PIECE_BYTES)) {
-                    self.wait_for_turn(piece.len()).await?;
-                    self.sender.send(&FromAgent::Piece(piece.to_vec())).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until `bytes` may be sent; a new token goes first.
-    async fn wait_for_turn(&mut self, bytes: usize) -> Result<()> {
-        let turn = self.rate_limit.take(bytes);
-        tokio::pin!(turn);
-        loop {
-            tokio::select! {
-                biased;
-                Some(token) = self.renewals.recv() => {
-                    self.sender.send(&FromAgent::Renew(token)).await?;
-                }
-                () = &mut turn => return Ok(()),
-            }
-        }
-    }
-
-    /// Does one thing; gives what is to be done next.
+    /// Does one action; returns those that follow from it.
     async fn act(&mut self, action: Action) -> Result<Vec<Action>> {
         match action {
-            Action::Send(message) => self.sender.send(&message).await?,
-            Action::SendSegments(segments) => {
-                let offer = segments.offer;
-                if segments.executables && !self.raw && self.speed.is_slow() {
-                    self.offer_executables(&segments.segments).await?;
-                }
-                let batch = self.segments(&segments).await?;
-                let offered = batch.offered.clone();
-                self.sender.send(&FromAgent::Segments(batch)).await?;
-                if offer {
-                    return Ok(self.machine.offered(offered));
-                }
-            }
-            Action::Sketch(chunks) => {
-                let sketches = self.sketch(&chunks).await?;
-                return Ok(self.machine.sketched(chunks, sketches));
-            }
-            Action::SendChunks(chunks) => self.send_chunks(chunks)?,
+            Action::Send(message) => self.outbox.send(&message).await?,
+            Action::SendSegments(segments) => return self.send_segments(segments).await,
+            Action::Sketch(chunks) => return self.sketch(chunks).await,
+            Action::SendChunks(chunks) => self.send_chunks(chunks).await?,
             Action::Prove { segments, challenge } => {
-                let spool = self.spool.clone();
-                let proof =
-                    crate::agent::blocking(move || super::possession::prove(&spool, &segments, &challenge))
-                        .await?;
-                self.sender.send(&FromAgent::Proof(proof)).await?;
+                let proof = self.ask(move |content| content.prove(&segments, &challenge)).await?;
+                self.outbox.send(&FromAgent::Proof(proof)).await?;
             }
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
-                self.committed = Some((record, existing, Instant::now()));
+                self.outcome.committed = Some(Committed { record, existing, at: Instant::now() });
                 // Whatever was still to be sent is not needed.
                 self.jobs = None;
             }
             Action::Delivery(event) => self.delivery(event)?,
-            Action::Finish => self.finished = true,
+            Action::Finish => self.is_finished = true,
         }
         Ok(Vec::new())
     }
 
-    /// Queries what the proxy may have older executables of.
-    async fn offer_executables(&mut self, segments: &[SegmentIndex]) -> Result<()> {
-        let (spool, segments) = (self.spool.clone(), segments.to_vec());
-        let mut offers = std::mem::take(&mut self.record_queries);
-        let work = move || {
-            let made = offers.of(&spool, &segments);
-            made.map(|made| (offers, made))
-        };
-        let (offers, made) = crate::agent::blocking(work).await?;
-        self.record_queries = offers;
-        for offer in made {
-            self.rate_limit.take(offer.names.len()).await;
-            self.sender.send(&FromAgent::RecordQuery(offer)).await?;
-        }
-        Ok(())
-    }
-
-    async fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
-        let mut parts = Vec::with_capacity(wanted.segments.len());
-        for index in &wanted.segments {
-            parts.push(self.spool.segment(*index)?);
-        }
-        let mut offered = Marks::default();
-        if wanted.offer && self.base.is_some() {
-            let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
-            let references = references.collect::<Result<Vec<_>, _>>()?.concat();
-            let segments = wanted.segments.clone();
-            let offer = move |base: &mut Base, spool: &Spool| {
-                let unseen = base.unseen(&references);
-                base.worth_offering(spool, &segments, &references, &unseen)
-            };
-            offered = self.ask_base(offer).await?.unwrap_or_default();
-        }
-        let against = match (&wanted.against, &self.base) {
-            (Some(segments), Some(base)) => Some(base.prefix(segments)?),
-            _ => None,
-        };
-        if !wanted.full {
-            parts = parts.iter().map(|bytes| manifest::shorten(bytes)).collect::<Result<_, _>>()?;
-        }
-        Ok(SegmentBatch::new(&parts, against.as_deref(), offered))
-    }
-
-    /// Asks the base, which reads and compresses, where it may block.
-    async fn ask_base<T: Send + 'static>(
+    /// Asks the content, which hashes, compresses and reads files, off the async threads.
+    async fn ask<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Base, &Spool) -> Result<T> + Send + 'static,
-    ) -> Result<Option<T>> {
-        let Some(mut base) = self.base.take() else { return Ok(None) };
-        let spool = self.spool.clone();
-        let work = move || work(&mut base, &spool).map(|answer| (base, answer));
-        let (base, answer) = crate::agent::blocking(work).await?;
-        self.base = Some(base);
-        Ok(Some(answer))
+        question: impl FnOnce(&mut Content) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut content =
+            self.content.take().expect("it is asked one thing at a time, and none after a failure");
+        let work = move || question(&mut content).map(|answer| (content, answer));
+        let (content, answer) = blocking(work).await?;
+        self.content = Some(content);
+        Ok(answer)
     }
 
-    /// Sketches the chunks that the proxy knows nothing like, where the link is so slow that to find it may pay.
-    async fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
+    async fn send_segments(&mut self, segments: Segments) -> Result<Vec<Action>> {
+        let is_eager = segments.offer;
+        let queries = segments.executables && self.speed.is_slow();
+        let (queries, batch) = self
+            .ask(move |content| {
+                let queries = if queries { content.record_queries(&segments.segments)? } else { Vec::new() };
+                Ok((queries, content.segments(&segments)?))
+            })
+            .await?;
+        for query in queries {
+            self.outbox.wait_for_turn(query.names.len()).await?;
+            self.outbox.send(&FromAgent::RecordQuery(query)).await?;
+        }
+        let marks = batch.offered.clone();
+        self.outbox.send(&FromAgent::Segments(batch)).await?;
+        Ok(if is_eager { self.machine.offered(marks) } else { Vec::new() })
+    }
+
+    /// Sketches chunks that resemble nothing known, where the link is so slow that a round trip may pay.
+    async fn sketch(&mut self, chunks: Chunks) -> Result<Vec<Action>> {
         if !self.speed.is_slow() {
-            return Ok(None);
+            return Ok(self.machine.sketched(chunks, None));
         }
-        let told = self.record_queries.answered(&chunks.answers);
-        let mut is_like = None;
-        if self.machine.is_based() {
-            let (segments, marks) = (chunks.segments.clone(), chunks.marks.clone());
-            is_like = self.ask_base(move |base, spool| base.alike(spool, &segments, &marks)).await?;
-        }
-        let mut is_like = is_like.unwrap_or_else(|| vec![false; chunks.marks.marked()]);
-        for BlockSums { first, chunks, .. } in &chunks.signed {
-            is_like
-                .iter_mut()
-                .skip(*first as usize)
-                .take(*chunks as usize)
-                .for_each(|is_like| *is_like = true);
-        }
-        let (spool, chunks, mut sketcher) = (self.spool.clone(), chunks.clone(), self.sketcher);
-        let work =
-            move || sketcher.sketch(&spool, &chunks, &is_like, &told).map(|sketches| (sketcher, sketches));
-        let (sketcher, sketches) = crate::agent::blocking(work).await?;
-        self.sketcher = sketcher;
+        let is_based = self.machine.is_based();
+        let (chunks, sketches) = self
+            .ask(move |content| {
+                let sketches = content.sketch(&chunks, is_based)?;
+                Ok((chunks, sketches))
+            })
+            .await?;
         if let Some(sketches) = &sketches {
-            self.rate_limit.take(sketches.bytes()).await;
+            self.outbox.wait_for_turn(sketches.bytes()).await?;
         }
-        Ok(sketches)
+        Ok(self.machine.sketched(chunks, sketches))
     }
 
-    fn send_chunks(&mut self, chunks: Chunks) -> Result<()> {
-        let Chunks { segments, marks, signed, answers, goes_on } = chunks;
-        let mut wanted = marks.iter();
-        let (mut missing, mut present) = (Vec::new(), Vec::new());
-        for segment in &segments {
-            for located in self.spool.chunks(*segment)? {
-                let list = if wanted.next() == Some(true) { &mut missing } else { &mut present };
-                list.push(located);
-            }
-        }
-        drop(wanted);
-        self.unseen_chunks += missing.len() as u64;
-        self.bytes.unseen += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
-        let of = |answer: RecordAnswer| {
-            let of = self.record_queries.body(answer.file)?.clone();
-            Some(OlderExecutable { of, known: ExecutableReference::AtProxy(answer) })
-        };
-        let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(of).collect();
-        let mut matches = signed.iter().map(Match::at_proxy).collect::<Result<Vec<_>, _>>()?;
-        if let (Some(base), true) = (&mut self.base, self.machine.is_based()) {
-            matches = merge(matches, base.matches(&self.spool, &segments, &marks)?);
-            if !self.raw {
-                older = base.executables(&missing, &present, &matches)?;
-            }
-        }
-        let mut evicted = HashSet::new();
-        if let Some(base) = self.base.as_mut().filter(|_| self.explained.is_some()) {
-            evicted = base.evicted(missing.iter().map(|located| &located.chunk));
-        }
-        self.monitor.begin(Phase::Transfer, Some(self.bytes.unseen));
-        if let Some(jobs) = &self.jobs {
-            let job = Job { segments, marks, matches, older, evicted: Arc::new(evicted), goes_on };
-            // The feeder ends only after `jobs` is dropped, and takes as many as the machine has under way.
-            if let Err(TrySendError::Full(_)) = jobs.try_send(job) {
-                return Err(protocol::Error::OutOfTurn("more chunks than are wanted at a time").into());
-            }
+    /// Gives chunks to the pipeline.
+    async fn send_chunks(&mut self, chunks: Chunks) -> Result<()> {
+        let is_based = self.machine.is_based();
+        let ToSend { job, chunks, bytes } = self.ask(move |content| content.job(chunks, is_based)).await?;
+        self.outcome.unseen_chunks += chunks;
+        self.outcome.bytes.unseen += bytes;
+        self.monitor.begin(Phase::Transfer, Some(self.outcome.bytes.unseen));
+        // The pipeline ends only after `jobs` is dropped, and takes as many jobs as the machine has under way.
+        if let Some(jobs) = &self.jobs
+            && let Err(TrySendError::Full(_)) = jobs.try_send(job)
+        {
+            return Err(protocol::Error::OutOfTurn("more chunks than are wanted at a time").into());
         }
         Ok(())
     }
 
     fn delivery(&mut self, event: DeliveryEvent) -> Result<()> {
-        let late = self.committed.as_ref().is_some_and(|(_, _, at)| at.elapsed() > ANSWER_TIME_LONG_MAX);
-        if late || self.deliveries.len() > LIST_MAX {
+        let committed = self.outcome.committed.as_ref();
+        let is_late = committed.is_some_and(|committed| committed.at.elapsed() > ANSWER_TIME_LONG_MAX);
+        if is_late || self.outcome.deliveries.len() > LIST_MAX {
             return Err(Error::OutOfTurn("deliveries without end"));
         }
         match &event.state {
@@ -443,9 +369,9 @@ impl Driver<'_> {
             }
             DeliveryState::Queued | DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
         }
-        // The receipt tells each delivery's last state.
-        self.deliveries.retain(|earlier| earlier.destination != event.destination);
-        self.deliveries.push(event);
+        // The receipt shows each delivery's last state.
+        self.outcome.deliveries.retain(|earlier| earlier.destination != event.destination);
+        self.outcome.deliveries.push(event);
         Ok(())
     }
 }

@@ -1,13 +1,15 @@
-//! Pushes a directory or file: scans it, negotiates, feeds what is missing, waits for deliveries.
+//! Pushes a directory or file: scans it, negotiates, sends what is missing, waits for deliveries.
 
 pub(super) mod encode;
 pub(super) mod receipt;
 
 mod attempt;
 mod base;
+mod content;
 mod driver;
 mod inbox;
 mod options;
+mod outbox;
 mod possession;
 mod rate_limit;
 mod record_queries;
@@ -23,41 +25,41 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use self::attempt::{Trust, attempt};
-use self::source::Source;
+use self::attempt::{Assumptions, Names, Push, attempt};
+use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
 use super::{Error, Result, Session};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
 
-/// An input that is read within this, or two round trips, is told when all of it is known.
+/// An input that is read within this time, or within two round trips, is announced when all of it is known.
 const READING_SHORT: Duration = Duration::from_millis(20);
 
-/// Pushes; goes on by itself where the link is lost, and reads everything once more where a file changed.
+/// Pushes. Connects again where the link is lost, and reads everything once more where a file changed.
 ///
-/// What was acknowledged never crosses again, neither in this push nor in the next one after a failure.
+/// Content that the proxy acknowledged is not sent again, neither in this push nor in the next one after a failure.
 ///
 /// # Errors
-/// Any of [`Error`]; one that passes, only after [`PushOptions::patience`].
+/// Any of [`Error`]; one that may pass is returned only after [`PushOptions::patience`].
 pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
     protocol::check_labels(&options.labels)?;
-    let begin = Instant::now();
-    let mut trust = Trust { memory: !options.checksum, short: true, eager: true, archives: !options.raw };
-    let mut input: Option<Source> = None;
-    let mut lost: Option<Backoff> = None;
+    let push = Push { session, options, monitor, begun: Instant::now() };
+    let mut assumptions = Assumptions::of(options);
+    let mut source: Option<Source> = None;
+    let mut backoff: Option<Backoff> = None;
     loop {
         let stored = AtomicBool::new(false);
         let attempted = async {
             let reading = Instant::now();
-            let next = match input.take() {
-                // What was told as it was read is told all at once the next time.
+            let next = match source.take() {
+                // A manifest that was announced while it was read is announced as a whole the next time.
                 Some(earlier) => earlier.whole().await?,
-                None => read_input(session, options, monitor, trust).await?,
+                None => read(&push, assumptions.reading).await?,
             };
-            if let Some(patience) = &mut lost {
-                patience.excuse(reading.elapsed());
+            if let Some(backoff) = &mut backoff {
+                backoff.excuse(reading.elapsed());
             }
-            attempt(session, options, monitor, begin, trust, input.insert(next), &stored).await
+            attempt(&push, assumptions, source.insert(next), &stored).await
         };
         let error = match attempted.await {
             Ok(receipt) => {
@@ -69,32 +71,36 @@ pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Mo
             Err(error) => error,
         };
         match &error {
-            // Something changed, or what is remembered of it is wrong: then all is read, once.
-            Error::Scan(scan) if scan.is_passing() && trust.memory => {
+            // A file changed, or the memory of it is wrong: all files are read, once.
+            Error::Scan(scan) if scan.is_passing() && assumptions.reading.files == FilesRead::Changed => {
                 monitor.note(&format!("{error}; reading everything once more"));
-                (trust.memory, input) = (false, None);
+                (assumptions.reading.files, source) = (FilesRead::All, None);
                 continue;
             }
-            // What changes all the time will not stand still for another try.
+            // A file that changes all the time will not stand still for another attempt.
             Error::Scan(_) | Error::Threads(_) => return Err(error),
-            Error::Push(protocol::Error::Mismatch) if trust.short => trust.short = false,
-            Error::Push(protocol::Error::Unproven(_)) if trust.archives => {
+            Error::Push(protocol::Error::Mismatch) if assumptions.names == Names::Short => {
+                assumptions.names = Names::Full;
+            }
+            Error::Push(protocol::Error::Unproven(_))
+                if assumptions.reading.archives == ArchiveForm::Unpacked =>
+            {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
-                (trust.archives, trust.eager, input) = (false, false, None);
+                assumptions.reading.archives = ArchiveForm::Packed;
+                (assumptions.is_first, source) = (false, None);
                 continue;
             }
             _ if error.fault() == Fault::Retry && !options.patience.is_zero() => {
                 // Only stored content is progress: a push that fails at the same point each time would never end.
                 if stored.into_inner() {
-                    lost = None;
+                    backoff = None;
                 }
-                let patience = lost.get_or_insert_with(|| Backoff::new(options.patience));
-                reconnect(session, monitor, error, patience).await?;
+                let backoff = backoff.get_or_insert_with(|| Backoff::new(options.patience));
+                reconnect(session, monitor, error, backoff).await?;
             }
             _ => return Err(error),
         }
-        // The proxy says what has crossed already.
-        trust.eager = false;
+        assumptions.is_first = false;
     }
 }
 
@@ -103,13 +109,13 @@ async fn reconnect(
     session: &Session,
     monitor: &Arc<dyn Monitor>,
     mut error: Error,
-    patience: &mut Backoff,
+    backoff: &mut Backoff,
 ) -> Result<()> {
     loop {
-        let Some(wait) = patience.wait() else { return Err(error) };
+        let Some(wait) = backoff.wait() else { return Err(error) };
         monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
         tokio::time::sleep(wait).await;
-        match session.reopen(patience.connect_time()).await {
+        match session.reopen(backoff.connect_time()).await {
             Ok(()) => return Ok(()),
             Err(again) if again.fault() == Fault::Retry => error = again,
             Err(other) => return Err(other),
@@ -117,14 +123,9 @@ async fn reconnect(
     }
 }
 
-async fn read_input(
-    session: &Session,
-    options: &PushOptions,
-    monitor: &Arc<dyn Monitor>,
-    trust: Trust,
-) -> Result<Source> {
-    let key = session.memory_key(&options.app);
-    // To tell all at once spares a round trip, where that comes soon.
-    let patience = (session.counters().rtt * 2).max(READING_SHORT);
-    Source::begin(options, monitor, &key, (trust.memory, trust.archives), patience).await
+async fn read(push: &Push<'_>, reading: Reading) -> Result<Source> {
+    let key = push.session.memory_key(&push.options.app);
+    // Announcing a whole manifest saves a round trip, which is worth a short wait.
+    let patience = (push.session.counters().rtt * 2).max(READING_SHORT);
+    Source::begin(push.options, push.monitor, &key, reading, patience).await
 }

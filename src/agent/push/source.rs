@@ -1,36 +1,64 @@
-//! A push's input: read on a thread of its own, told segment by segment where that takes long.
+//! The input of a push: scanned on a thread of its own, and announced segment by segment where that takes long.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::options::PushOptions;
 use crate::agent::Result;
 use crate::agent::memory::{Key, Memory};
-use crate::agent::scan::{self, Archives, Dropped, Ended, Scan, Seen, Spool, Unpacked};
+use crate::agent::scan::{self, Archives, Dropped, EndedSegment, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
 use format::manifest::{NodeRef, Root, Shape, Totals};
+use ground::limits::MANIFEST_SEGMENTS_MAX;
 use ground::monitor::Monitor;
 
-/// Segments that are heard of at a time.
+/// Segments that are taken up at a time.
 const SEGMENTS_AT_ONCE: usize = 256;
 
-/// The input, read.
+/// How an input is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// Which files are read.
+    pub files: FilesRead,
+    /// How archives are pushed.
+    pub archives: ArchiveForm,
+}
+
+/// Which files of an input are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesRead {
+    /// Those that look different than at the last push.
+    Changed,
+    /// All.
+    All,
+}
+
+/// How archives are pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveForm {
+    /// Unpacked, for the proxy to pack again.
+    Unpacked,
+    /// As they are.
+    Packed,
+}
+
+/// An input that was scanned.
 #[derive(Debug)]
 pub struct Scanned {
     /// The manifest's root.
     pub root: Root,
     /// Its segments, in order.
     pub segments: Vec<NodeRef>,
-    /// Their bytes, and where their chunks can be read.
+    /// The segments' bytes, and where their chunks can be read.
     pub spool: Spool,
-    /// Archives that were unpacked.
+    /// Counts the archives that were unpacked.
     pub unpacked: Unpacked,
     /// Counts what the release does not keep of the input.
     pub dropped: Vec<Dropped>,
-    /// Gone once it is remembered.
+    /// How the files looked; none once it is written down.
     pub seen: Mutex<Option<Seen>>,
 }
 
@@ -45,114 +73,119 @@ impl From<Scan> for Scanned {
 pub enum Source {
     /// All of it is known.
     Scanned(Box<Scanned>),
-    /// Its segments are still being made.
+    /// It is still being scanned.
     Scanning(Scanning),
 }
 
-/// What is heard of an input that grows.
+/// More of an input that is being scanned.
 #[derive(Debug)]
 pub enum SourceEvent {
     /// Its next segments.
     Segments(Vec<NodeRef>),
     /// There are no more.
-    All(Box<Scanned>),
+    End(Box<Scanned>),
 }
 
-/// An input that is told while it is read.
+/// An input that is being scanned.
 #[derive(Debug)]
 pub struct Scanning {
-    work: Work,
-    ended: UnboundedReceiver<Ended>,
+    scan: RunningScan,
+    ended: Receiver<EndedSegment>,
     first: Option<NodeRef>,
     shape: Shape,
-    /// Where the segments are that were told so far.
-    pub spool: Spool,
+    spool: Spool,
 }
 
-type Work = Running<Result<Scan, scan::Error>>;
+type RunningScan = Running<Result<Scan, scan::Error>>;
 
 impl Source {
-    /// Reads what `options` names, on a thread of its own. Where that takes longer than `patience`, and nothing is
-    /// remembered of it, the input is given as soon as there is a segment.
-    ///
-    /// Files that look as they did at the last push are not read where `memory` says so; archives are unpacked where
-    /// `archives` does.
+    /// Scans the input on a thread of its own. Returns when all of it is scanned; after `patience`, where no memory of it
+    /// is used, already when there is a segment.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The input cannot be read.
     pub async fn begin(
         options: &PushOptions,
         monitor: &Arc<dyn Monitor>,
         key: &Key,
-        (memory, archives): (bool, bool),
+        reading: Reading,
         patience: Duration,
     ) -> Result<Self> {
-        let memory = options.state.as_deref().filter(|_| memory).and_then(|state| Memory::open(state, key));
+        let state = options.state.as_deref().filter(|_| reading.files == FilesRead::Changed);
+        let memory = state.and_then(|state| Memory::open(state, key));
         // A dry run ends with the answers to all segments.
-        let tells = memory.is_none() && !options.dry_run;
-        let (ended_in, mut ended) = unbounded_channel();
+        let is_announced = memory.is_none() && !options.dry_run;
+        // It never fills: a manifest has no more segments.
+        let (ended_in, mut ended) = channel(MANIFEST_SEGMENTS_MAX);
         let (options, monitor) = (options.clone(), Arc::clone(monitor));
-        let mut work = blocking::start(move || {
+        let mut scan = blocking::start(move || {
             let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
-            let folder = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
+            let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
+            // Nobody may listen any longer.
+            let announce = move |ended| drop(ended_in.try_send(ended));
             let reader = scan::Reader {
                 selection: &options.selection,
                 profile: Profile::DEFAULT,
                 threads: options.threads,
                 memory: memory.as_ref(),
-                archives: archives.then_some(&folder),
-                ended: tells.then_some(&ended_in),
+                archives: (reading.archives == ArchiveForm::Unpacked).then_some(&archives),
+                on_segment: if is_announced { Some(&announce) } else { None },
                 monitor: monitor.as_ref(),
             };
             reader.scan(&options.path)
         });
-        if tells {
-            if let Ok(read) = tokio::time::timeout(patience, finish(&mut work)).await {
-                return read.map(Self::Scanned);
+        if is_announced {
+            if let Ok(scanned) = tokio::time::timeout(patience, finish(&mut scan)).await {
+                return scanned.map(Self::Scanned);
             }
-            // None comes where the end is near.
-            if let Some(Ended { node, spool, shape }) = ended.recv().await {
-                return Ok(Self::Scanning(Scanning { work, ended, first: Some(node), shape, spool }));
+            // None where the scan ends or fails without one.
+            if let Some(EndedSegment { node, spool, shape }) = ended.recv().await {
+                return Ok(Self::Scanning(Scanning { scan, ended, first: Some(node), shape, spool }));
             }
         }
-        finish(&mut work).await.map(Self::Scanned)
+        finish(&mut scan).await.map(Self::Scanned)
     }
 
-    /// Waits for more of what is still being read; for ever where nothing is. May be dropped and called again.
+    /// Returns where the segments are written to.
+    pub fn spool(&self) -> Spool {
+        match self {
+            Self::Scanned(scanned) => scanned.spool.clone(),
+            Self::Scanning(scanning) => scanning.spool.clone(),
+        }
+    }
+
+    /// Waits for more of an input that is being scanned; for ever where all is known. May be cancelled.
     ///
     /// # Errors
     /// The rest cannot be read.
-    pub async fn hear(&mut self) -> Result<SourceEvent> {
+    pub async fn next(&mut self) -> Result<SourceEvent> {
         match self {
-            Self::Scanning(growing) => growing.hear().await,
+            Self::Scanning(scanning) => scanning.next().await,
             Self::Scanned(_) => std::future::pending().await,
         }
     }
 
-    /// Waits until all of it is known.
+    /// Waits until all of it is scanned.
     ///
     /// # Errors
     /// It cannot be read.
     pub async fn whole(self) -> Result<Self> {
         match self {
-            Self::Scanning(mut growing) => finish(&mut growing.work).await.map(Self::Scanned),
-            read @ Self::Scanned(_) => Ok(read),
+            Self::Scanning(mut scanning) => finish(&mut scanning.scan).await.map(Self::Scanned),
+            scanned @ Self::Scanned(_) => Ok(scanned),
         }
     }
 }
 
 impl Scanning {
-    /// The root of the manifest that has no entry yet.
-    pub fn beginning(&self) -> Root {
+    /// Returns the root of a manifest without entries, with which the push opens.
+    pub fn empty_root(&self) -> Root {
         let (profile, totals) = (Profile::DEFAULT, Totals::default());
         Root::above(profile, self.shape, totals, Vec::new(), |_| {}).expect("nothing is within bounds")
     }
 
-    /// Waits for what comes next. May be dropped and called again; not after the end.
-    ///
-    /// # Errors
-    /// The rest cannot be read.
-    pub async fn hear(&mut self) -> Result<SourceEvent> {
+    /// As [`Source::next`]; not to be called after the end.
+    async fn next(&mut self) -> Result<SourceEvent> {
         if let Some(first) = self.first.take() {
             return Ok(SourceEvent::Segments(vec![first]));
         }
@@ -160,11 +193,11 @@ impl Scanning {
         if self.ended.recv_many(&mut ended, SEGMENTS_AT_ONCE).await > 0 {
             return Ok(SourceEvent::Segments(ended.into_iter().map(|ended| ended.node).collect()));
         }
-        finish(&mut self.work).await.map(SourceEvent::All)
+        finish(&mut self.scan).await.map(SourceEvent::End)
     }
 }
 
-async fn finish(work: &mut Work) -> Result<Box<Scanned>> {
-    let scan = work.await??;
+async fn finish(scan: &mut RunningScan) -> Result<Box<Scanned>> {
+    let scan = scan.await??;
     Ok(Box::new(scan.into()))
 }

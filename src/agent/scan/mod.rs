@@ -34,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use serde::Serialize;
-use tokio::sync::mpsc::UnboundedSender;
 
 use self::unpack::UnpackedArchive;
 use super::memory::{self, Key, Memory, Stat, Stats, WriteOptions};
@@ -156,13 +155,13 @@ pub fn scan(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Scan, Error> {
-    Reader { selection, profile, threads, memory: None, archives: None, ended: None, monitor }.scan(path)
+    Reader { selection, profile, threads, memory: None, archives: None, on_segment: None, monitor }.scan(path)
 }
 
 /// A segment that a scan has just ended, and where its chunks can be read.
 #[derive(Debug)]
-pub struct Ended {
-    /// Its name and length.
+pub struct EndedSegment {
+    /// Its id and length.
     pub node: NodeRef,
     /// The scan's spool.
     pub spool: Spool,
@@ -184,7 +183,7 @@ pub struct Reader<'a> {
     /// Where archives are unpacked to; without it they are not.
     pub archives: Option<&'a Archives>,
     /// Who hears of each segment as it ends; only without a memory, which may turn out to be wrong.
-    pub ended: Option<&'a UnboundedSender<Ended>>,
+    pub on_segment: Option<&'a dyn Fn(EndedSegment)>,
     /// Who is told.
     pub monitor: &'a dyn Monitor,
 }
@@ -209,7 +208,7 @@ impl Reader<'_> {
 }
 
 fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
-    let &Reader { selection, profile, threads, memory, archives, ended, monitor } = reader;
+    let &Reader { selection, profile, threads, memory, archives, on_segment, monitor } = reader;
     monitor.begin(Phase::Scan, None);
     let began = memory::now();
     let top = walk::Top::of(path)?;
@@ -225,7 +224,7 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
         unpacked: Unpacked::default(),
         checker: manifest::Reader::new(),
         shape: top.shape,
-        ended: ended.filter(|_| memory.is_none()).cloned(),
+        on_segment: on_segment.filter(|_| memory.is_none()),
     };
     let listing = std::thread::scope(|scope| {
         let (listed_in, listed) = sync_channel(BATCHES_AHEAD);
@@ -254,7 +253,7 @@ fn scan_once(reader: &Reader<'_>, path: &Path) -> Result<Scan, Error> {
     Ok(scan)
 }
 
-struct Collector {
+struct Collector<'a> {
     builder: Builder,
     spool: Spool,
     seen: Seen,
@@ -263,10 +262,10 @@ struct Collector {
     unpacked: Unpacked,
     checker: manifest::Reader,
     shape: Shape,
-    ended: Option<UnboundedSender<Ended>>,
+    on_segment: Option<&'a dyn Fn(EndedSegment)>,
 }
 
-impl Collector {
+impl Collector<'_> {
     fn collect(&mut self, listed: &Receiver<Vec<Listed>>) -> Result<(), Error> {
         while let Ok(batch) = listed.recv() {
             batch.into_iter().try_for_each(|entry| self.entry(entry))?;
@@ -344,9 +343,8 @@ impl Collector {
         // What the proxy would refuse is refused here, where the path can still be named and mended.
         self.checker.segment(&segment.bytes)?;
         self.spool.end_segment(&segment.bytes)?;
-        if let Some(ended) = &self.ended {
-            // Nobody may listen any longer.
-            drop(ended.send(Ended { node: segment.node, spool: self.spool.clone(), shape: self.shape }));
+        if let Some(announce) = self.on_segment {
+            announce(EndedSegment { node: segment.node, spool: self.spool.clone(), shape: self.shape });
         }
         Ok(())
     }

@@ -49,7 +49,15 @@ fn remembering<'a>(
     selection: &'a Selection,
     monitor: &'a dyn Monitor,
 ) -> Reader<'a> {
-    Reader { selection, profile: Profile::DEFAULT, threads: 2, memory, archives: None, ended: None, monitor }
+    Reader {
+        selection,
+        profile: Profile::DEFAULT,
+        threads: 2,
+        memory,
+        archives: None,
+        on_segment: None,
+        monitor,
+    }
 }
 
 fn with(top: &Path, memory: &Memory) -> Scan {

@@ -55,8 +55,8 @@ pub struct EncodedBatch {
 
 /// Compresses batches of one worker; holds its working memory.
 pub struct Encoder<'a> {
-    pub keep: Option<&'a ChunkCache>,
-    pub kept: Option<CacheReader>,
+    pub cache: Option<&'a ChunkCache>,
+    pub cached: Option<CacheReader>,
     compressor: Option<(i32, Compressor)>,
     last: LastOpened,
     plain: Vec<u8>,
@@ -105,9 +105,17 @@ impl PatchBudget {
 
 impl<'a> Encoder<'a> {
     /// Starts; what is encoded is added to `keep`.
-    pub fn new(keep: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
-        let kept = keep.map(ChunkCache::reader);
-        Self { keep, kept, compressor: None, last: LastOpened::default(), plain: Vec::new(), explain, budget }
+    pub fn new(cache: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
+        let cached = cache.map(ChunkCache::reader);
+        Self {
+            cache,
+            cached,
+            compressor: None,
+            last: LastOpened::default(),
+            plain: Vec::new(),
+            explain,
+            budget,
+        }
     }
 
     /// Reads, verifies and compresses a batch.
@@ -120,14 +128,14 @@ impl<'a> Encoder<'a> {
         batch.chunks.iter().try_for_each(|located| located.read_verified(&mut self.last, &mut plain))?;
         let lengths: Vec<u32> = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
         let mut explained =
-            if self.explain { explain::of_unit(&batch, &plain, self.kept.as_mut()) } else { Vec::new() };
+            if self.explain { explain::of_unit(&batch, &plain, self.cached.as_mut()) } else { Vec::new() };
         let encoded = match batch.encoding {
             Encoding::Frames { level } => self.frame(lengths, &plain, level),
             Encoding::Parcels { level } => self.parcel(lengths, &plain, batch.matches, level),
         };
-        if let Some(keep) = self.keep {
+        if let Some(cache) = self.cache {
             let chunks: Vec<ChunkRef> = batch.chunks.iter().map(|located| located.chunk).collect();
-            keep.add(&chunks, &plain);
+            cache.add(&chunks, &plain);
         }
         explain::settle(&mut explained, encoded.bytes() as u64);
         let bytes = plain.len() as u64;
@@ -150,9 +158,9 @@ impl<'a> Encoder<'a> {
             match older {
                 DeltaReference::Cached(span, chunks) => {
                     let begin = prefix.len();
-                    let kept = self.kept.as_mut();
-                    let read =
-                        kept.is_some_and(|kept| chunks.iter().all(|chunk| kept.read(chunk, &mut prefix)));
+                    let cached = self.cached.as_mut();
+                    let read = cached
+                        .is_some_and(|cached| chunks.iter().all(|chunk| cached.read(chunk, &mut prefix)));
                     if read && !spans.contains(&span) {
                         spans.push(span);
                     } else {

@@ -87,7 +87,7 @@ impl Explanation {
 }
 
 /// Explains a batch whose bytes are `plain`; what each file sends is still what it would take alone.
-pub fn of_unit(batch: &Batch, plain: &[u8], mut kept: Option<&mut CacheReader>) -> Vec<Explained> {
+pub fn of_unit(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>) -> Vec<Explained> {
     let mut explained = Vec::new();
     let mut at = 0;
     let mut rest = plain;
@@ -115,8 +115,9 @@ pub fn of_unit(batch: &Batch, plain: &[u8], mut kept: Option<&mut CacheReader>) 
                 (reason_of(rule), encoded.len() + alone(&[], &literals))
             }
             Some((rule, DeltaReference::Cached(_, chunks))) => {
-                let read =
-                    kept.as_mut().is_some_and(|kept| chunks.iter().all(|chunk| kept.read(chunk, &mut older)));
+                let read = cached
+                    .as_mut()
+                    .is_some_and(|cached| chunks.iter().all(|chunk| cached.read(chunk, &mut older)));
                 (reason_of(rule), alone(if read { &older } else { &[] }, bytes))
             }
             None if is_dense(bytes) => (Reason::Incompressible, bytes.len()),

@@ -68,50 +68,60 @@ type Given = (Work, SyncSender<Result<EncodedBatch, Error>>);
 
 /// What a feeder works with.
 #[derive(Debug)]
-pub struct Source<'a> {
+pub struct Pipeline<'a> {
     /// Where the chunks can be read again.
     pub spool: &'a Spool,
     /// How hard to compress.
     pub speed: &'a LinkSpeed,
     /// The older content, to which what is sent is added.
-    pub keep: Option<&'a ChunkCache>,
+    pub cache: Option<&'a ChunkCache>,
     /// Workers.
     pub threads: usize,
     /// Whether to say why bytes cross.
     pub explain: bool,
 }
 
-/// Works off `jobs` until their sender is dropped or nobody takes what is given. Blocks; for a thread of its own.
-pub fn feed(source: &Source<'_>, jobs: &Receiver<Job>, out: &Sender<Output>) {
-    let _ending = Ending(out);
-    let budget = PatchBudget::new();
-    std::thread::scope(|scope| {
-        let budget = &budget;
-        let (work_in, work) = sync_channel::<Given>(BATCHES_AHEAD);
-        let (ordered_in, ordered) = sync_channel::<Ordered>(BATCHES_AHEAD);
-        let work = Arc::new(Mutex::new(work));
-        let worker = || {
-            let work = Arc::clone(&work);
-            move || compress(&work, source.speed, Encoder::new(source.keep, source.explain, budget), out)
-        };
-        let started = threads::start_workers(scope, source.threads, worker)
-            .and_then(|()| threads::start(scope, move || forward(&ordered, out)));
-        if let Err(error) = started {
-            drop(out.blocking_send(Output::Failed(error.into())));
-            return;
-        }
-        let mut deferred = None;
-        for job in jobs {
-            let gathered = gather(source, job, &mut deferred, |work| {
-                let (sender, receiver) = sync_channel(1);
-                work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Batch(receiver)).is_ok()
-            });
-            let last = gathered.map_or_else(Ordered::Failed, |()| Ordered::JobDone);
-            if ordered_in.send(last).is_err() {
-                break;
+impl Pipeline<'_> {
+    /// Works off `jobs` until their sender is dropped or nobody takes the outputs. Blocks; for a thread of its own.
+    pub fn run(&self, jobs: &Receiver<Job>, out: &Sender<Output>) {
+        let pipeline = self;
+        let _ending = Ending(out);
+        let budget = PatchBudget::new();
+        std::thread::scope(|scope| {
+            let budget = &budget;
+            let (work_in, work) = sync_channel::<Given>(BATCHES_AHEAD);
+            let (ordered_in, ordered) = sync_channel::<Ordered>(BATCHES_AHEAD);
+            let work = Arc::new(Mutex::new(work));
+            let worker = || {
+                let work = Arc::clone(&work);
+                move || {
+                    compress(
+                        &work,
+                        pipeline.speed,
+                        Encoder::new(pipeline.cache, pipeline.explain, budget),
+                        out,
+                    )
+                }
+            };
+            let started = threads::start_workers(scope, pipeline.threads, worker)
+                .and_then(|()| threads::start(scope, move || forward(&ordered, out)));
+            if let Err(error) = started {
+                drop(out.blocking_send(Output::Failed(error.into())));
+                return;
             }
-        }
-    });
+            let mut deferred = None;
+            for job in jobs {
+                let gathered = gather(pipeline, job, &mut deferred, |work| {
+                    let (sender, receiver) = sync_channel(1);
+                    work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Batch(receiver)).is_ok()
+                });
+                let last = gathered.map_or_else(Ordered::Failed, |()| Ordered::JobDone);
+                if ordered_in.send(last).is_err() {
+                    break;
+                }
+            }
+        });
+    }
 }
 
 /// An executable of which more chunks may come.
@@ -123,13 +133,13 @@ struct Deferred {
 
 /// Cuts a job's chunks into batches; `take` says whether anybody still listens.
 fn gather(
-    source: &Source<'_>,
+    pipeline: &Pipeline<'_>,
     job: Job,
     deferred: &mut Option<Deferred>,
     mut take: impl FnMut(Work) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
-    let mut batcher = Batcher::new(source.speed, job.matches).with_evicted(job.evicted);
+    let mut batcher = Batcher::new(pipeline.speed, job.matches).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
     // A job that is none of the row stands for itself.
@@ -139,7 +149,7 @@ fn gather(
     };
     let goes_on = job.goes_on;
     for segment in &job.segments {
-        let located = source.spool.chunks(*segment)?;
+        let located = pipeline.spool.chunks(*segment)?;
         for located in located {
             if let Some(executable) = current.take_if(|current| !located.is_of(current.body()))
                 && !take(Work::Executable(executable))
@@ -150,9 +160,9 @@ fn gather(
                 continue;
             }
             if current.is_none()
-                && let Some(found) = older.iter().position(|older| located.is_of(&older.of))
+                && let Some(found) = older.iter().position(|older| located.is_of(&older.new))
             {
-                current = Some(Executable::new(older.swap_remove(found), source.speed.encoding()));
+                current = Some(Executable::new(older.swap_remove(found), pipeline.speed.encoding()));
             }
             if let Some(executable) = current.as_mut() {
                 executable.push(located, batcher.pass());

@@ -58,9 +58,9 @@ pub fn records_of(body: &Body) -> Option<Records> {
 #[derive(Debug)]
 pub struct OlderExecutable {
     /// The new one.
-    pub of: Body,
+    pub new: Body,
     /// What is known of the older one.
-    pub known: ExecutableReference,
+    pub reference: ExecutableReference,
 }
 
 /// What is known of an older executable.
@@ -90,7 +90,7 @@ impl Executable {
 
     /// The new executable.
     pub fn body(&self) -> &Body {
-        &self.older.of
+        &self.older.new
     }
 
     /// Adds the next missing chunk, and what begins to resemble it there.
@@ -153,7 +153,7 @@ impl Encoder<'_> {
         if missing * MISSING_SHARE < file.len() {
             return Ok(None);
         }
-        let told = match &executable.older.known {
+        let told = match &executable.older.reference {
             ExecutableReference::Cached(whole) => self.by_kept(executable, file, whole, level),
             ExecutableReference::AtProxy(answer) => by_records(executable, file, answer, level),
         };
@@ -165,7 +165,7 @@ impl Encoder<'_> {
         let explained = self.explain.then(|| Explained {
             path: ground::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
             reason: Reason::MovedCode,
-            older: match &executable.older.known {
+            older: match &executable.older.reference {
                 ExecutableReference::Cached(whole) => Some(ground::escape::json_path(&whole.path)),
                 ExecutableReference::AtProxy(_) => None,
             },
@@ -180,7 +180,7 @@ impl Encoder<'_> {
 
     /// Keeps the chunks that were told, read once more: while they were told, the file was given up to save memory.
     fn keep_chunks(&self, executable: &Executable) -> Result<(), Error> {
-        let Some(keep) = self.keep else { return Ok(()) };
+        let Some(cache) = self.cache else { return Ok(()) };
         let Some(file) = read_verified(executable)? else {
             return Err(Error::Changed(executable.body().path.to_path_buf()));
         };
@@ -188,7 +188,7 @@ impl Encoder<'_> {
         while !chunks.is_empty() {
             let (run, rest) = chunks.split_at(run_length(chunks));
             let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
-            keep.add(&refs, &file[place(&run[0])..]);
+            cache.add(&refs, &file[place(&run[0])..]);
             chunks = rest;
         }
         Ok(())
@@ -206,8 +206,8 @@ impl Encoder<'_> {
             return None;
         }
         let mut old = Vec::new();
-        let kept = self.kept.as_mut()?;
-        if !whole.chunks.iter().all(|chunk| kept.read(chunk, &mut old)) {
+        let cached = self.cached.as_mut()?;
+        if !whole.chunks.iter().all(|chunk| cached.read(chunk, &mut old)) {
             return None;
         }
         let otherwise = Otherwise::new(executable, &file, &old, level, self.budget);
@@ -241,12 +241,12 @@ fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Op
     let hash = blake3::hash(&file);
     let new_parts = normalise_basis(file)?;
     let old_parts = normalise_basis(old)?;
-    let kept = Kept::new(&old_parts, &new_parts, level);
-    let payload = kept.encode();
+    let cached = Kept::new(&old_parts, &new_parts, level);
+    let payload = cached.encode();
     if !pays(&payload, otherwise) {
         return None;
     }
-    let made = kept.rebuild_own(new_parts, old_parts, EXECUTABLE_BYTES_MAX).ok()?;
+    let made = cached.rebuild_own(new_parts, old_parts, EXECUTABLE_BYTES_MAX).ok()?;
     (blake3::hash(&made) == hash).then_some(payload)
 }
 
