@@ -4,6 +4,7 @@
 //! Pure: bytes in, bytes out. The folders do not name one another, but for [`compression`].
 
 pub mod compression;
+mod arithmetic;
 pub mod rsync;
 pub mod similar;
 pub mod patch;

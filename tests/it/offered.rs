@@ -290,7 +290,7 @@ fn offers_that_were_not_asked_for_are_out_of_turn() {
     for (opening, dry_run) in [(base, false), (Opening::Short, true)] {
         let (mut memory, mut proxy) = relinked.proxy(opening, dry_run);
         let result = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
-        assert!(matches!(result, Err(Error::OutOfTurn("Offer"))), "{result:?}");
+        assert!(matches!(result, Err(Error::OutOfTurn("RecordQuery"))), "{result:?}");
     }
 }
 
@@ -579,7 +579,7 @@ fn answer(bytes: usize) -> PushReply {
 fn an_agent_takes_answers_where_it_was_asked_to_offer_and_no_more_than_fit_its_offers() {
     let relinked = Relinked::new();
     let unasked = agent(&relinked, false).receive(answer(3));
-    assert!(matches!(unasked, Err(Error::OutOfTurn("Answer"))), "{unasked:?}");
+    assert!(matches!(unasked, Err(Error::OutOfTurn("RecordAnswer"))), "{unasked:?}");
 
     let mut asked = agent(&relinked, true);
     assert_eq!(asked.receive(answer(3)).expect("honest"), []);
@@ -601,7 +601,7 @@ fn an_agent_takes_answers_where_it_was_asked_to_offer_and_no_more_than_fit_its_o
         many.receive(answer(0)).expect("as many as there may be");
     }
     let over = many.receive(answer(0));
-    assert!(matches!(over, Err(Error::OutOfTurn("Answer"))), "{over:?}");
+    assert!(matches!(over, Err(Error::OutOfTurn("RecordAnswer"))), "{over:?}");
 }
 
 #[test]

@@ -9,19 +9,21 @@
 //! length, the literals after it, and the step in the basis to the next one; then the stretch, then the
 //! literals. Decoding another stream than was made gives other bytes, never more of them: hash what comes out.
 
-use ground::leb128;
 use std::ops::Range;
 
-mod coder;
 mod differ;
 mod model;
 mod predictor;
 mod recall;
 
-use coder::{Decoder, Encoder};
-use model::{Model, Number};
-
+use crate::arithmetic;
 use ground::faults::{Fault, faulty};
+use ground::leb128;
+use model::{Model, Number};
+use predictor::BITS;
+
+type Encoder = arithmetic::Encoder<BITS, 1>;
+type Decoder<'a> = arithmetic::Decoder<'a, BITS>;
 
 /// 32 MiB: what the basis of one patch may come to; the differ holds 5 times as much.
 pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -82,14 +84,14 @@ pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Opt
         for part in parts(stretch.from, place) {
             model.stretch(&mut coder, &basis[part.start..], part.len(), |at| new[made + at], |_| ());
             made += part.len();
-            if coder.bytes() > bytes_max || is_too_much(coder.bytes(), made, new.len(), bytes_max) {
+            if coder.len() > bytes_max || is_too_much(coder.len(), made, new.len(), bytes_max) {
                 return Ok(None);
             }
         }
         for at in place..place + stretch.literals {
             model.literal(&mut coder, new[made], &new[..made], basis, at);
             made += 1;
-            if coder.bytes() > bytes_max {
+            if coder.len() > bytes_max {
                 return Ok(None);
             }
         }

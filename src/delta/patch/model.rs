@@ -4,9 +4,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::coder::Coder;
-use super::predictor::{Predictor, hash};
+use super::predictor::{BITS, Predictor, hash};
 use super::recall::{Expected, Repeated, Replaced};
+use crate::arithmetic::Coder;
 
 /// Of a context's probabilities, four for each new byte: at least 2^10, at most 2^17.
 const TABLE_LOGS: RangeInclusive<u32> = 10..=17;
@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// A number: its length in bits, then its bits.
-    pub(super) fn number(&mut self, coder: &mut impl Coder, kind: Number, number: u64) -> u64 {
+    pub(super) fn number(&mut self, coder: &mut impl Coder<BITS>, kind: Number, number: u64) -> u64 {
         let set = kind as usize;
         let [last, before] = self.last[set];
         let kind = set as u64;
@@ -156,7 +156,7 @@ impl Model {
     /// Where many in a row were the basis's, a block takes one decision; only one that differs is coded by bytes.
     pub(super) fn stretch(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Coder<BITS>,
         olds: &[u8],
         length: usize,
         byte: impl Fn(usize) -> u8,
@@ -178,7 +178,7 @@ impl Model {
     }
 
     /// Whether a block is the basis's.
-    fn block(&mut self, coder: &mut impl Coder, old: &[u8], is_same: bool) -> bool {
+    fn block(&mut self, coder: &mut impl Coder<BITS>, old: &[u8], is_same: bool) -> bool {
         let runs = magnitude(self.run.into()) << 8 | magnitude(self.run_before.into());
         let contexts = [
             hash(1, runs),
@@ -202,7 +202,7 @@ impl Model {
     }
 
     /// A byte where the basis has the first of `ahead`.
-    fn near(&mut self, coder: &mut impl Coder, ahead: &[u8], byte: u8) -> u8 {
+    fn near(&mut self, coder: &mut impl Coder<BITS>, ahead: &[u8], byte: u8) -> u8 {
         let old = ahead[0];
         let (old_word, equals) = (u64::from(old), u64::from(self.equals));
         let run = magnitude(self.run.into());
@@ -244,7 +244,13 @@ impl Model {
     }
 
     /// Whether the byte is the one that is expected.
-    fn is_expected(&mut self, coder: &mut impl Coder, expected: Expected, source: Source, byte: u8) -> bool {
+    fn is_expected(
+        &mut self,
+        coder: &mut impl Coder<BITS>,
+        expected: Expected,
+        source: Source,
+        byte: u8,
+    ) -> bool {
         let source = source as usize;
         let (kind, length) = (source as u64, u64::from(expected.length));
         let came = u64::from(self.came[source]);
@@ -263,7 +269,7 @@ impl Model {
     /// The difference at a place where there is one.
     fn difference(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Coder<BITS>,
         ahead: &[u8],
         difference: u8,
         expected: Option<Expected>,
@@ -289,7 +295,7 @@ impl Model {
     /// A byte after `made` of which the basis, which would go on at `place`, says nothing.
     pub(super) fn literal(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Coder<BITS>,
         byte: u8,
         made: &[u8],
         basis: &[u8],

@@ -10,7 +10,10 @@
     reason = "probabilities have 12 or 22 bits and contexts are hashed; conversions that check would cost a third of the speed"
 )]
 
-use super::coder::Coder;
+use crate::arithmetic::Coder;
+
+/// Width of the probability of a bit.
+pub(super) const BITS: u32 = 12;
 
 /// Bits of a remembered probability; below them stands how often it was asked.
 const COUNT_BITS: u32 = 10;
@@ -82,7 +85,7 @@ impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
     #[inline]
     pub(super) fn bit(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Coder<BITS>,
         bit: bool,
         contexts: [u32; CONTEXTS],
         set: usize,
@@ -95,7 +98,7 @@ impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
     #[inline]
     pub(super) fn byte(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Coder<BITS>,
         byte: u8,
         contexts: [u32; CONTEXTS],
         set: impl Fn(usize) -> usize,
@@ -123,15 +126,15 @@ impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
     }
 
     #[inline]
-    fn at(&mut self, coder: &mut impl Coder, bit: bool, slots: [usize; CONTEXTS], set: usize) -> bool {
+    fn at(&mut self, coder: &mut impl Coder<BITS>, bit: bool, slots: [usize; CONTEXTS], set: usize) -> bool {
         let inputs: [i32; CONTEXTS] = std::array::from_fn(|at| {
-            i32::from(STRETCHED[((self.tables[slots[at]] ^ HALF) >> (32 - 12)) as usize])
+            i32::from(STRETCHED[((self.tables[slots[at]] ^ HALF) >> (32 - BITS)) as usize])
         });
         let weights = &mut self.weights[set];
         let sum: i32 = inputs.iter().zip(weights.iter()).map(|(x, w)| (x * w) >> 16).sum();
         let one = squash(sum.clamp(-2047, 2047)).clamp(1, 4095);
         let bit = coder.bit(bit, one as u32);
-        let error = ((i32::from(bit) << 12) - one) * LEARNING;
+        let error = ((i32::from(bit) << BITS) - one) * LEARNING;
         for (input, weight) in inputs.iter().zip(weights) {
             *weight = (*weight + ((input * error + 0x8000) >> 16)).clamp(-(1 << 19), 1 << 19);
         }

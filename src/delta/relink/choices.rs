@@ -4,7 +4,7 @@
 //! target before it, or near the function itself; the rest is coded by how often each part of the file was
 //! a target so far. Memory: at most 8 B for each target there is, and 4 MiB.
 
-use super::coder::{Bits, Odds, tree};
+use super::odds::{Bits, Odds, tree};
 
 /// Slots of each table of what followed what: four for each target, within these bounds.
 const SLOT_BITS: (u32, u32) = (10, 18);

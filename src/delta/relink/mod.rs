@@ -28,7 +28,7 @@ mod tables;
 mod unwind;
 mod layout;
 mod stream;
-mod coder;
+mod odds;
 mod choices;
 mod vocabulary;
 mod normalised;

@@ -1,11 +1,11 @@
 //! Writes lists of targets down, alone or as what an older file's targets do not tell.
 
 use super::choices::Choices;
-use super::coder::{Bits, Decoder, Encoder, Odds};
 use super::exchange::Targets;
 use super::moves::Moves;
 use super::normalised::Normalised;
 use super::numbers::Cursor;
+use super::odds::{Bits, Decoder, Encoder, Odds};
 use super::vocabulary::{Vocabulary, steps};
 use ground::leb128;
 

@@ -1,6 +1,6 @@
 //! All targets of a file that must be named, in the order of their addresses.
 
-use super::coder::{Bits, Odds, tree};
+use super::odds::{Bits, Odds, tree};
 
 /// The distinct targets in rising order; the functions' addresses among them, whether used or not.
 #[derive(Debug)]
