@@ -35,7 +35,7 @@ use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::delivery::destination::{self, Destination};
-use whit::delivery::queue::{Courier, Deliveries, Delivery};
+use whit::delivery::{Deliveries, Delivery, Executor};
 use whit::ledger::Files;
 use whit::restore::OutsideLinks;
 use whit::store::Records;
@@ -233,7 +233,7 @@ struct Spy {
     seen: Mutex<Vec<(Delivery, Vec<u8>)>>,
 }
 
-impl Courier for Spy {
+impl Executor for Spy {
     fn deliver(
         &self,
         delivery: &Delivery,
@@ -250,10 +250,10 @@ impl Courier for Spy {
 fn delivery_file(delivery: &Delivery) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let spy = Arc::new(Spy { folder: folder.path().to_owned(), seen: Mutex::default() });
-    let courier: Arc<dyn Courier> = spy.clone();
+    let executor: Arc<dyn Executor> = spy.clone();
     let unused = destination::local("unused", OutsideLinks::Refuse);
     let destinations = BTreeMap::from([(delivery.destination.clone(), unused)]);
-    let queue = Deliveries::start(folder.path(), destinations, &courier).expect("started");
+    let queue = Deliveries::start(folder.path(), destinations, &executor).expect("started");
     let mut events = queue.add(delivery.clone()).expect("queued");
     while events.blocking_recv().is_some() {}
     queue.stop();

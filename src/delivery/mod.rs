@@ -1,4 +1,17 @@
-//! Complete copies where they are needed: destinations, and the durable queue of what goes there.
+//! Complete copies where they are needed: destinations, and the durable effort to put releases there in order.
+//!
+//! [`Deliveries`] writes a delivery down and queues it; a `worker` for each destination takes the next from its `queue`,
+//! an [`Executor`] reads the release from its store, and the [`destination`] publishes it.
 
 pub mod destination;
-pub mod queue;
+mod pending;
+mod queue;
+mod worker;
+mod executor;
+mod deliveries;
+
+pub use deliveries::{Deliveries, Error};
+pub use executor::StoreExecutor;
+pub use pending::Delivery;
+pub use queue::Events;
+pub use worker::Executor;

@@ -3,7 +3,6 @@
 mod audit;
 mod difference;
 mod statistics;
-mod courier;
 mod greeting;
 mod holding;
 mod pull;
@@ -28,7 +27,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::delivery::destination::Destinations;
-use crate::delivery::queue::{self, Courier, Deliveries};
+use crate::delivery::{self, Deliveries, Executor, StoreExecutor};
 use crate::ledger::{Files, Ledger};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
@@ -50,7 +49,6 @@ pub use self::maintenance::MaintenanceOptions;
 pub use self::store_view::StoreView;
 
 use self::audit::Audit;
-use self::courier::StoreCourier;
 use self::maintenance::Maintenance;
 use self::pull::Payloads;
 use self::spaces::Spaces;
@@ -71,9 +69,9 @@ pub enum Error {
     /// The socket.
     #[error(transparent)]
     Link(#[from] link::Error),
-    /// The queue of deliveries.
+    /// The deliveries that an earlier run left.
     #[error(transparent)]
-    Deliveries(#[from] queue::Error),
+    Deliveries(#[from] delivery::Error),
     /// Another process has the data folder.
     #[error("{} is in use by another whit", .0.display())]
     InUse(PathBuf),
@@ -206,9 +204,10 @@ impl Proxy {
         let url = ProxyUrl::new(&host, address.port(), identity.fingerprint())?;
         let spaces = Spaces::new(options.data.join("spaces"), Arc::clone(&ledger), options.store);
         let spaces = Arc::new(spaces);
-        let courier: Arc<dyn Courier> = Arc::new(StoreCourier::new(Arc::clone(&spaces)));
+        let opened = Arc::clone(&spaces);
+        let executor: Arc<dyn Executor> = Arc::new(StoreExecutor::new(move |space| opened.open(space)));
         let folder = options.data.join("deliveries");
-        let deliveries = Deliveries::start(&folder, options.destinations.clone(), &courier)?;
+        let deliveries = Deliveries::start(&folder, options.destinations.clone(), &executor)?;
         let audit = Audit::open(&options.data.join("audit.log"))?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();

@@ -11,7 +11,7 @@ use super::holding::Holding;
 use super::standing::looks;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
-use crate::delivery::queue::{Delivery, Events};
+use crate::delivery::{Delivery, Events};
 use crate::net::blocking;
 use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
 use disk::crash_points;

@@ -8,7 +8,7 @@ use super::audit::Entry;
 use super::push::{Told, Unheard, next_event};
 use super::standing::looks;
 use super::{Granted, Owner, now, owner};
-use crate::delivery::queue::Delivery;
+use crate::delivery::Delivery;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::difference;

@@ -3,7 +3,7 @@
 //! The first byte says which, and whether the checksum is made right.
 
 use ground::ids::ReleaseId;
-use whit::delivery::queue::Delivery;
+use whit::delivery::Delivery;
 use whit::store::{NoRecord, Records};
 
 pub fn run(bytes: &[u8]) {

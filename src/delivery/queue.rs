@@ -10,17 +10,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Delivery, Events};
+use super::pending::Delivery;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{SpaceName, UserName};
 use ground::poison::Unpoisoned as _;
 
-/// States that wait for one listener; further ones are dropped, but for the last.
+/// States that wait for one listener; further ones are dropped, except the last.
 const EVENTS_AHEAD: usize = 64;
-/// Users whose last turn is remembered; beyond that, only that of users who wait.
+/// Users whose last turn is remembered; beyond that, only turns of users who wait.
 const TURNS_MAX: usize = 1024;
 
-/// A delivery that waits, or is being made.
+/// The states of one delivery; ends with the delivery.
+pub type Events = mpsc::Receiver<DeliveryEvent>;
+
+/// A delivery that waits, or is under way.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub file: PathBuf,
@@ -33,12 +36,12 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    /// Makes one without listeners.
+    /// Creates one without listeners.
     pub fn new(file: PathBuf, delivery: Delivery) -> Self {
         Self { file, delivery, listeners: Vec::new(), tries: 0, not_before: Instant::now() }
     }
 
-    /// Adds a listener, who first hears that the delivery waits.
+    /// Adds a listener, which first receives the state `Queued`.
     pub fn listen(&mut self) -> Events {
         let (listener, events) = mpsc::channel(EVENTS_AHEAD);
         self.listeners.retain(|listener| !listener.is_closed());
@@ -47,8 +50,8 @@ impl Queued {
         events
     }
 
-    /// Tells the listeners. An agent may have gone; the delivery goes on.
-    pub fn tell(&self, state: &DeliveryState) {
+    /// Sends a state to the listeners. An agent may be gone; the delivery goes on.
+    pub fn report(&self, state: &DeliveryState) {
         let is_last = matches!(state, DeliveryState::Delivered(_) | DeliveryState::Failed { .. });
         for listener in &self.listeners {
             if is_last || listener.capacity() > 1 {
@@ -70,39 +73,39 @@ impl Queued {
     }
 }
 
-/// The user who asked; none for a delivery that an older whit wrote down.
+/// The user who asked; none for a delivery that an older version wrote down.
 pub(super) type Owner = (SpaceName, Option<UserName>);
 
-/// One destination's deliveries.
+/// The deliveries that wait for one destination.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     more: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// In the order in which they came.
-    queue: VecDeque<Queued>,
-    /// When each user had a turn last.
+    /// In the order of their arrival.
+    entries: VecDeque<Queued>,
+    /// The number of each user's last turn.
     turns: HashMap<Owner, u64>,
     turn: u64,
 }
 
-impl Lane {
-    /// How many of a user's deliveries wait.
+impl Queue {
+    /// Returns the number of a user's deliveries that wait.
     pub fn waiting_of(&self, owner: &Owner) -> usize {
-        self.waiting().queue.iter().filter(|queued| queued.owner() == *owner).count()
+        self.waiting().entries.iter().filter(|queued| queued.owner() == *owner).count()
     }
 
-    /// Follows the application's last waiting delivery, if that is of the same release.
+    /// Returns the events of the application's last waiting delivery, if that is of the same release.
     pub fn join(&self, delivery: &Delivery) -> Option<Events> {
         let mut waiting = self.waiting();
-        let last = waiting.queue.iter_mut().rev().find(|queued| queued.is_of_same_application(delivery))?;
+        let last = waiting.entries.iter_mut().rev().find(|queued| queued.is_of_same_application(delivery))?;
         if last.delivery.release != delivery.release {
             return None;
         }
-        // The user may have mended what failed: try at once.
+        // The user may have removed the cause of a failure: try at once.
         last.not_before = Instant::now();
         let events = last.listen();
         drop(waiting);
@@ -116,27 +119,27 @@ impl Lane {
         let is_replaced =
             |earlier: &Queued| earlier.tries > 0 && earlier.is_of_same_application(&queued.delivery);
         let mut replaced = Vec::new();
-        while let Some(place) = waiting.queue.iter().position(is_replaced) {
-            replaced.extend(waiting.queue.remove(place));
+        while let Some(place) = waiting.entries.iter().position(is_replaced) {
+            replaced.extend(waiting.entries.remove(place));
         }
-        waiting.queue.push_back(queued);
+        waiting.entries.push_back(queued);
         drop(waiting);
         self.more.notify_one();
         replaced
     }
 
-    /// Adds a delivery that failed, to be tried later. Returns it where a later release of its application already
-    /// waits: that one may be what mends the failure.
+    /// Adds a failed delivery, to be tried later. Returns it if a later release of its application already waits:
+    /// that one may be the fix.
     pub fn push_again(&self, queued: Queued) -> Option<Queued> {
         let mut waiting = self.waiting();
-        if waiting.queue.iter().any(|later| later.is_of_same_application(&queued.delivery)) {
+        if waiting.entries.iter().any(|later| later.is_of_same_application(&queued.delivery)) {
             return Some(queued);
         }
-        waiting.queue.push_back(queued);
+        waiting.entries.push_back(queued);
         None
     }
 
-    /// Waits for the next delivery that is due; none once `is_stopped`. Call [`Lane::wake`] when that changes.
+    /// Waits for the next delivery that is due; none once `is_stopped`. Call [`Queue::wake`] when that changes.
     pub fn next(&self, is_stopped: impl Fn() -> bool, wait_max: Duration) -> Option<Queued> {
         let mut waiting = self.waiting();
         loop {
@@ -147,7 +150,7 @@ impl Lane {
             if let Some(queued) = waiting.take(now) {
                 return Some(queued);
             }
-            let waits = waiting.queue.iter().map(|queued| queued.not_before.saturating_duration_since(now));
+            let waits = waiting.entries.iter().map(|queued| queued.not_before.saturating_duration_since(now));
             // A delivery that waits for an earlier one of its application comes when that one is done.
             let wait = waits.filter(|wait| !wait.is_zero()).min().unwrap_or(wait_max);
             waiting = self.more.wait_timeout(waiting, wait).unpoisoned().0;
@@ -168,8 +171,8 @@ impl Waiting {
     /// Takes the first ready delivery of the user whose last turn is longest ago.
     fn take(&mut self, now: Instant) -> Option<Queued> {
         let mut first: HashMap<Owner, usize> = HashMap::new();
-        for (place, queued) in self.queue.iter().enumerate() {
-            let mut earlier = self.queue.iter().take(place);
+        for (place, queued) in self.entries.iter().enumerate() {
+            let mut earlier = self.entries.iter().take(place);
             if queued.not_before <= now
                 && !earlier.any(|other| other.is_of_same_application(&queued.delivery))
             {
@@ -180,10 +183,10 @@ impl Waiting {
         let (owner, place) = next?;
         self.turn += 1;
         self.turns.insert(owner, self.turn);
-        let queued = self.queue.remove(place);
+        let queued = self.entries.remove(place);
         if self.turns.len() > TURNS_MAX {
-            let queue = &self.queue;
-            self.turns.retain(|owner, _| queue.iter().any(|queued| queued.owner() == *owner));
+            let entries = &self.entries;
+            self.turns.retain(|owner, _| entries.iter().any(|queued| queued.owner() == *owner));
         }
         queued
     }
@@ -206,11 +209,11 @@ mod tests {
         Queued::new(PathBuf::from(format!("{user}-{app}-{release}")), delivery)
     }
 
-    fn names(lane: &Lane) -> Vec<String> {
-        let done = || lane.waiting.try_lock().is_ok_and(|waiting| waiting.queue.is_empty());
+    fn names(queue: &Queue) -> Vec<String> {
+        let done = || queue.waiting.try_lock().is_ok_and(|waiting| waiting.entries.is_empty());
         let mut names = Vec::new();
         while !done() {
-            let next = lane.next(|| false, Duration::ZERO).expect("one is ready");
+            let next = queue.next(|| false, Duration::ZERO).expect("one is ready");
             names.push(next.file.display().to_string());
         }
         names
@@ -218,54 +221,54 @@ mod tests {
 
     #[test]
     fn users_take_turns_and_each_applications_releases_keep_their_order() {
-        let lane = Lane::default();
+        let queue = Queue::default();
         for release in 0..3 {
-            lane.push(queued("eve", "web", release));
+            queue.push(queued("eve", "web", release));
         }
-        lane.push(queued("eve", "api", 0));
-        lane.push(queued("bob", "site", 0));
-        lane.push(queued("bob", "site", 1));
-        lane.push(queued("ada", "web", 3));
+        queue.push(queued("eve", "api", 0));
+        queue.push(queued("bob", "site", 0));
+        queue.push(queued("bob", "site", 1));
+        queue.push(queued("ada", "web", 3));
         let expected =
             ["eve-web-0", "bob-site-0", "eve-web-1", "bob-site-1", "eve-web-2", "ada-web-3", "eve-api-0"];
-        assert_eq!(names(&lane), expected);
+        assert_eq!(names(&queue), expected);
     }
 
     #[test]
     fn the_same_again_is_one_delivery_with_two_listeners() {
-        let lane = Lane::default();
-        lane.push(queued("eve", "web", 0));
+        let queue = Queue::default();
+        queue.push(queued("eve", "web", 0));
         let again = queued("bob", "web", 0).delivery;
-        let mut events = lane.join(&again).expect("it waits already");
+        let mut events = queue.join(&again).expect("it waits already");
         assert!(matches!(events.try_recv(), Ok(DeliveryEvent { state: DeliveryState::Queued, .. })));
-        lane.push(queued("eve", "web", 1));
-        assert!(lane.join(&again).is_none(), "a release may come back, after the other one");
-        let next = lane.next(|| false, Duration::ZERO).expect("one is ready");
-        next.tell(&DeliveryState::Failed { reason: "full".to_owned(), fault: Fault::Full });
+        queue.push(queued("eve", "web", 1));
+        assert!(queue.join(&again).is_none(), "a release may come back, after the other one");
+        let next = queue.next(|| false, Duration::ZERO).expect("one is ready");
+        next.report(&DeliveryState::Failed { reason: "full".to_owned(), fault: Fault::Full });
         assert!(matches!(events.try_recv(), Ok(DeliveryEvent { state: DeliveryState::Failed { .. }, .. })));
     }
 
     #[test]
     fn one_that_failed_never_comes_after_a_later_one() {
-        let lane = Lane::default();
+        let queue = Queue::default();
         let later = Instant::now() + Duration::from_secs(3600);
         let failed = || Queued { tries: 1, not_before: later, ..queued("eve", "web", 0) };
-        assert!(lane.push_again(failed()).is_none());
-        let replaced = lane.push(queued("bob", "web", 1));
+        assert!(queue.push_again(failed()).is_none());
+        let replaced = queue.push(queued("bob", "web", 1));
         assert_eq!(replaced.len(), 1);
-        assert!(lane.push_again(failed()).is_some());
-        assert_eq!(names(&lane), ["bob-web-1"]);
+        assert!(queue.push_again(failed()).is_some());
+        assert_eq!(names(&queue), ["bob-web-1"]);
     }
 
     #[test]
     fn each_users_deliveries_are_counted_by_themselves() {
-        let lane = Lane::default();
+        let queue = Queue::default();
         for number in 0..5 {
-            lane.push(queued("eve", &format!("app{number}"), 0));
+            queue.push(queued("eve", &format!("app{number}"), 0));
         }
-        lane.push(queued("bob", "web", 0));
-        assert_eq!(lane.waiting_of(&queued("eve", "more", 0).owner()), 5);
-        assert_eq!(lane.waiting_of(&queued("ada", "web", 0).owner()), 0);
+        queue.push(queued("bob", "web", 0));
+        assert_eq!(queue.waiting_of(&queued("eve", "more", 0).owner()), 5);
+        assert_eq!(queue.waiting_of(&queued("ada", "web", 0).owner()), 0);
     }
 
     #[test]
@@ -273,9 +276,9 @@ mod tests {
         let mut one = queued("eve", "web", 0);
         let mut events = one.listen();
         for _ in 0..1000 {
-            one.tell(&DeliveryState::Running);
+            one.report(&DeliveryState::Running);
         }
-        one.tell(&DeliveryState::Failed { reason: "full".to_owned(), fault: Fault::Full });
+        one.report(&DeliveryState::Failed { reason: "full".to_owned(), fault: Fault::Full });
         let heard: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
         assert_eq!(heard.len(), EVENTS_AHEAD);
         assert!(heard.last().is_some_and(|event| matches!(event.state, DeliveryState::Failed { .. })));

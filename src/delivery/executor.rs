@@ -1,14 +1,15 @@
-//! Makes deliveries out of the spaces' stores.
+//! Makes deliveries from the stores of a proxy's spaces.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use super::spaces::Spaces;
-use crate::delivery::destination::{Destination, Job};
-use crate::delivery::queue::{Courier, Delivery};
+use super::destination::{Destination, Job};
+use super::pending::Delivery;
+use super::worker::Executor;
+use crate::store::{self, Store};
 use format::record::DeliveryReport;
 use ground::faults::{Fault, Faulty};
-use ground::ids::ReleaseId;
+use ground::ids::{ReleaseId, SpaceName};
 use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Refusal;
@@ -16,29 +17,31 @@ use protocol::wire::Refusal;
 /// The most notes in a report; the log has all.
 const NOTES_MAX: usize = 10;
 
-/// Reads releases from the spaces.
-#[derive(Debug)]
-pub struct StoreCourier {
-    spaces: Arc<Spaces>,
+/// Opens the store of a space.
+type Open = dyn Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync;
+
+/// Delivers releases from the stores of spaces.
+pub struct StoreExecutor {
+    open: Box<Open>,
 }
 
-impl StoreCourier {
-    /// A courier for all spaces.
-    pub fn new(spaces: Arc<Spaces>) -> Self {
-        Self { spaces }
+impl StoreExecutor {
+    /// Creates an executor that opens stores by `open`.
+    pub fn new(open: impl Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync + 'static) -> Self {
+        Self { open: Box::new(open) }
     }
 }
 
-impl Courier for StoreCourier {
+impl Executor for StoreExecutor {
     fn deliver(
         &self,
         delivery: &Delivery,
         destination: &dyn Destination,
         cancelled: &AtomicBool,
     ) -> Result<DeliveryReport, (Fault, String)> {
-        let told = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
-        let store = self.spaces.open(&delivery.space).map_err(|error| told(&error))?;
-        let root = store.root(&delivery.release).map_err(|error| told(&error))?;
+        let failed = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
+        let store = (self.open)(&delivery.space).map_err(|error| failed(&error))?;
+        let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
         let notes = Notes { delivery, notes: Mutex::default() };
         let job = Job {
@@ -66,12 +69,12 @@ impl Courier for StoreCourier {
                     notes: notes.notes.into_inner().unpoisoned(),
                 })
             }
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(failed(&error)),
         }
     }
 }
 
-/// Puts notes on a delivery into the log and into its report.
+/// Writes notes on a delivery to the log and into its report.
 struct Notes<'a> {
     delivery: &'a Delivery,
     notes: Mutex<Vec<String>>,

@@ -1,0 +1,116 @@
+//! A destination's worker: makes one delivery after another, tries failed ones again, and reports each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::destination::Destination;
+use super::pending::Delivery;
+use super::queue::{Queue, Queued};
+use disk::crash_points;
+use disk::files;
+use format::record::{DeliveryReport, DeliveryState};
+use ground::faults::Fault;
+use ground::poison::Unpoisoned as _;
+
+/// The wait after the first failure; it doubles up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Tries before a delivery is given up: with the waits above, about a day.
+const TRIES_MAX: u32 = 1450;
+
+/// Makes one delivery.
+pub trait Executor: Send + Sync {
+    /// Puts a complete, verified copy of the release at the destination.
+    ///
+    /// # Errors
+    /// The fault and the reason; [`Fault::Retry`], [`Fault::Full`] and [`Fault::Corrupt`] are tried again.
+    fn deliver(
+        &self,
+        delivery: &Delivery,
+        destination: &dyn Destination,
+        cancelled: &AtomicBool,
+    ) -> Result<DeliveryReport, (Fault, String)>;
+}
+
+/// The deliveries that have not ended, by their file.
+pub(super) type Pending = Arc<Mutex<BTreeMap<PathBuf, Delivery>>>;
+
+/// What a worker works with.
+pub(super) struct Worker {
+    pub queue: Arc<Queue>,
+    pub destination: Arc<dyn Destination>,
+    pub executor: Arc<dyn Executor>,
+    pub stop: Arc<AtomicBool>,
+    pub pending: Pending,
+}
+
+/// How one try went.
+enum Attempt {
+    Ended(DeliveryState),
+    Failed(Fault, String),
+    Stopped,
+}
+
+impl Worker {
+    /// Makes deliveries until it is stopped.
+    pub fn run(&self) {
+        while let Some(queued) = self.queue.next(|| self.stop.load(Ordering::Relaxed), WAIT_MAX) {
+            match self.attempt(&queued) {
+                Attempt::Stopped => return,
+                Attempt::Ended(state) => end(&queued, &state, &self.pending),
+                Attempt::Failed(fault, reason) => {
+                    if let Some(queued) = self.queue.push_again(again(queued, fault, &reason)) {
+                        give_way(&queued, fault, &reason, &self.pending);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, queued: &Queued) -> Attempt {
+        queued.report(&DeliveryState::Running);
+        match self.executor.deliver(&queued.delivery, self.destination.as_ref(), &self.stop) {
+            Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
+            Err(_) if self.stop.load(Ordering::Relaxed) => Attempt::Stopped,
+            Err((fault, reason)) => {
+                let is_passing =
+                    matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && queued.tries < TRIES_MAX;
+                let Delivery { app, destination, release, .. } = &queued.delivery;
+                let place = self.destination.describe(Some(app));
+                tracing::warn!(%destination, place, ?release, reason, passing = is_passing, "a delivery failed");
+                if is_passing {
+                    Attempt::Failed(fault, reason)
+                } else {
+                    Attempt::Ended(DeliveryState::Failed { reason, fault })
+                }
+            }
+        }
+    }
+}
+
+/// Schedules the next try of a failed delivery, later each time.
+fn again(queued: Queued, fault: Fault, reason: &str) -> Queued {
+    let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
+    queued.report(&DeliveryState::Retrying { reason: reason.to_owned(), seconds: wait.as_secs(), fault });
+    Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
+}
+
+/// Gives up a failed delivery because a later one of its application waits.
+pub(super) fn give_way(queued: &Queued, fault: Fault, reason: &str, pending: &Pending) {
+    let reason = format!("{reason}; a later release takes its place");
+    end(queued, &DeliveryState::Failed { reason, fault }, pending);
+}
+
+fn end(queued: &Queued, state: &DeliveryState, pending: &Pending) {
+    // Removed before anybody hears of it: a delivery that was reported is not made again.
+    crash_points::point("delivery.made");
+    if let Err(error) = files::remove(&queued.file) {
+        tracing::warn!(%error, "a finished delivery will be made again at the next start");
+    }
+    crash_points::point("delivery.removed");
+    queued.report(state);
+    pending.lock().unpoisoned().remove(&queued.file);
+}
