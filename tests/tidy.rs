@@ -176,6 +176,35 @@ fn nothing_is_left_undone() {
     none(&violations);
 }
 
+/// Where the kinds of destinations lie, each a module that is private there.
+const DESTINATIONS: &str = "delivery/destination/";
+/// The one file that makes a kind of a definition.
+const DEFINITIONS: &str = "delivery/destination/definition.rs";
+
+#[test]
+fn one_file_names_the_kinds_of_destinations() {
+    let sources = sources();
+    let is_kind = |source: &&Source| source.text.contains("\nimpl Destination for ");
+    let kinds: BTreeSet<String> =
+        sources.iter().filter(is_kind).map(|source| source.modules().remove(2)).collect();
+    assert!(!kinds.is_empty(), "the kinds were found");
+    let mut violations = Vec::new();
+    for source in &sources {
+        let tokens = tokens(&source.text);
+        for kind in &kinds {
+            let is_own =
+                source.name.starts_with(&format!("{DESTINATIONS}{kind}")) || source.name == DEFINITIONS;
+            let names = tokens.windows(2).any(|two| two[0] == *kind && two[1] == "::");
+            let is_near =
+                source.name.starts_with(DESTINATIONS) || tokens.iter().any(|word| word == "destination");
+            if names && is_near && !is_own {
+                violations.push(format!("{}: names the kind `{kind}`", source.name));
+            }
+        }
+    }
+    none(&violations);
+}
+
 #[test]
 fn no_path_of_a_single_machine_is_named() {
     let mut violations = Vec::new();

@@ -19,6 +19,7 @@ mod credit;
 mod decoders;
 mod deflate;
 mod deflate_programs;
+mod destinations;
 mod documents;
 mod executables;
 mod explain;

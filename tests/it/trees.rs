@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that no compressor makes smaller; the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -47,7 +47,7 @@ pub fn some_tree(folder: &Path, seed: u64) {
 }
 
 /// What a tree is, as far as whit keeps it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     Folder(u32),
     Link(OsString),
@@ -76,6 +76,20 @@ pub fn snapshot(folder: &Path) -> BTreeMap<OsString, Entry> {
         }
     }
     entries
+}
+
+/// The regular files below a folder, in no order.
+pub fn walk_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let kind = entry.file_type().expect("a kind");
+        if kind.is_dir() {
+            files.extend(walk_files(&entry.path()));
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    files
 }
 
 /// Asserts that two trees are the same, byte for byte.
