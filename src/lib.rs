@@ -5,8 +5,58 @@
 //! never seen cross the QUIC link. The proxy rebuilds complete artifacts and delivers them to
 //! destinations that know nothing of chunks.
 //!
-//! The modules below stand bottom-up: each names only modules listed before it (tests/tidy.rs checks
-//! that). docs/ARCHITECTURE.md is the map.
+//! A program of one's own can do the same, in a process of its own:
+//!
+//! ```
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use whit::{Proxy, PullOptions, PushOptions, Silent};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let (build, target) = (folder.path().join("build"), folder.path().join("target"));
+//! std::fs::create_dir(&build)?;
+//! std::fs::write(build.join("index.html"), "Hello, whit.")?;
+//!
+//! let proxy = Proxy::start(&folder.path().join("data"))?;
+//! let options = PushOptions::new("web".parse()?, build);
+//! let receipt = whit::push(proxy.access(), &options, Arc::new(Silent)).await?;
+//!
+//! let latest = "web".parse()?;
+//! let options = PullOptions::default();
+//! let pulled = whit::pull(proxy.access(), &latest, &target, options, Arc::new(Silent)).await?;
+//! proxy.stop().await;
+//!
+//! assert_eq!(pulled.release, receipt.release);
+//! assert_eq!(std::fs::read_to_string(target.join("index.html"))?, "Hello, whit.");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! More is in `examples/`. Everything else is private, or public for tests alone (the feature `testing`).
+//!
+//! # The floors
+//!
+//! Bottom-up; each names only those above it in this list (tests/tidy.rs checks that). docs/ARCHITECTURE.md is the map.
+//!
+//! | folder of `src` | does |
+//! |---|---|
+//! | `ground` | bounds, names, faults of errors, progress, threads |
+//! | `delta` | zstd, block sums, patches, executables by their functions, similarity |
+//! | `recode` | unpacks archives so that they can be rebuilt bit for bit |
+//! | `format` | what is stored: chunks, recipes, manifests, packs, records |
+//! | `protocol` | messages, tokens, and both halves of a push as state machines without sockets |
+//! | `disk` | files that survive a crash, memory maps |
+//! | `bench` | whit beside other tools |
+//! | `restore` | rebuilds complete artifacts from chunks |
+//! | `store` | packs, index and records of a space |
+//! | `net` | QUIC, keys, blocking work |
+//! | `delivery` | destinations, and what goes there |
+//! | `agent` | pushes and pulls |
+//! | `proxy` | answers requests, keeps spaces, delivers |
+//! | `library` | what a program of one's own uses |
+//! | `config` | the configuration file |
+//! | `cli` | the command line |
 
 // What tests and benches look into is private otherwise, so that the compiler finds what nobody uses.
 #[cfg(not(feature = "testing"))]
@@ -37,8 +87,19 @@ pub mod agent;
 mod proxy;
 #[cfg(feature = "testing")]
 pub mod proxy;
+mod library;
 #[cfg(not(feature = "testing"))]
 mod config;
 #[cfg(feature = "testing")]
 pub mod config;
 pub mod cli;
+
+pub use agent::Access;
+pub use agent::pull::{PullOptions, Pulled};
+pub use agent::push::{PushOptions, Receipt};
+pub use format::manifest::EntryPath;
+pub use ground::faults::{Fault, Faulty};
+pub use ground::ids::{AppName, Label, ReleaseId, Selector, SpaceName};
+pub use ground::monitor::{Monitor, Phase, Silent};
+pub use library::{Error, Proxy, Result, pull, push, read_file};
+pub use protocol::address::ProxyUrl;

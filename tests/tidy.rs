@@ -176,6 +176,25 @@ fn nothing_is_left_undone() {
     none(&violations);
 }
 
+/// Examples are built with the feature `testing`, as all of the package's own targets are: their text says whether they
+/// need it.
+#[test]
+fn examples_need_only_what_is_public() {
+    let lib = fs::read_to_string(source_folder().join("lib.rs")).expect("the library's root");
+    let modules = declared(&tokens(&lib));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut violations = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of examples").flatten() {
+        let tokens = tokens(&fs::read_to_string(entry.path()).expect("an example is text"));
+        for (place, _) in tokens.iter().enumerate().filter(|(_, token)| *token == "whit") {
+            let named = heads(tokens.get(place + 2..).unwrap_or_default());
+            let hidden = named.iter().filter(|name| modules.contains(name));
+            violations.extend(hidden.map(|name| format!("{}: names whit::{name}", entry.path().display())));
+        }
+    }
+    none(&violations);
+}
+
 /// Where the kinds of destinations lie, each a module that is private there.
 const DESTINATIONS: &str = "delivery/destination/";
 /// The one file that makes a kind of a definition.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::embedded::{self, Embedded};
+use super::embedded;
 use super::output::Output;
 use super::progress::waiting;
 use super::{Error, config};
 use crate::agent::{Access, Session};
 use crate::delivery::destination::{Destinations, Template};
+use crate::library;
 use crate::net::link;
 use disk::files;
 use protocol::address::ProxyUrl;
@@ -57,7 +58,7 @@ pub struct Open {
     pub session: Session,
     /// Names the proxy or the data folder for people.
     pub place: String,
-    embedded: Option<Embedded>,
+    embedded: Option<library::Proxy>,
     output: Output,
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use super::output::{self, Output};
 use super::push::receipt_text;
@@ -14,6 +13,7 @@ use crate::agent::Receipt;
 use crate::agent::push::{PushOptions, push};
 use crate::agent::{Access, Session};
 use crate::delivery::destination;
+use crate::library;
 use crate::net::link;
 use crate::proxy::{Options, Proxy};
 use crate::restore::OutsideLinks;
@@ -91,22 +91,17 @@ async fn push_both(
     let mut options = Options::new(&folder.join("data"), ([127, 0, 0, 1], 0).into());
     let delivered = destination::local(folder.join("delivered"), OutsideLinks::Refuse);
     options.destinations = BTreeMap::from([(destination.clone(), delivered)]);
-    let proxy = Proxy::start(&options)?;
-    let token = super::token::everything(proxy.identity(), "demo".parse()?)?;
-    let access = Access { url: proxy.url().clone(), token };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(proxy.run(async { drop(stopped.await) }));
+    let proxy = library::Proxy::run(Proxy::start(&options)?)?;
     let pushes = async {
-        let first = push_one(&access, old, Vec::new(), output).await?;
-        let second = push_one(&access, new, vec![destination], output).await?;
+        let first = push_one(proxy.access(), old, Vec::new(), output).await?;
+        let second = push_one(proxy.access(), new, vec![destination], output).await?;
         Ok((first, second))
     };
     let result = tokio::select! {
         result = pushes => result,
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
     };
-    drop(stop);
-    drop(running.await);
+    proxy.stop().await;
     result
 }
 

@@ -3,48 +3,24 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
 use super::Error;
 use super::output::Output;
 use super::progress::waiting;
 use crate::agent::{Access, Session};
 use crate::delivery::destination::Destinations;
+use crate::library::{self, own_token};
 use crate::net::identity::Identity;
 use crate::net::link;
-use crate::proxy::{self, Options, Proxy};
+use crate::proxy::{self, Options};
 use disk::files;
-use ground::ids::{SpaceName, UserName};
-use ground::pattern::Pattern;
 use protocol::address::ProxyUrl;
-use protocol::token::{Action, Grant};
 
 /// How long to wait for another command that uses the same data.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Between two looks at whether it has ended.
+/// The wait between two tries.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What a command may take, at its end, to mend what an earlier one left when it was killed.
+/// How long a command may take at its end to repair what a killed one left.
 const MEND_TIME_MAX: Duration = Duration::from_secs(10);
-/// A command's own token lives as long as the longest command may.
-const TOKEN_SECONDS: u64 = 7 * 24 * 3600;
-
-/// A running proxy inside this process.
-#[derive(Debug)]
-pub struct Embedded {
-    stop: oneshot::Sender<()>,
-    running: JoinHandle<()>,
-}
-
-impl Embedded {
-    /// Lets the proxy end what others still do with it, then seals its store.
-    pub async fn stop(self) {
-        drop(self.stop);
-        if self.running.await.is_err() {
-            tracing::error!("the proxy inside ended badly; its next start repairs what it left");
-        }
-    }
-}
 
 /// Opens the data folder with a proxy of this process, or finds the one that has it open.
 ///
@@ -53,7 +29,7 @@ pub async fn open(
     data: &Path,
     local: Destinations,
     output: &Output,
-) -> Result<(Option<Embedded>, Access), Error> {
+) -> Result<(Option<library::Proxy>, Access), Error> {
     let deadline = Instant::now() + PATIENCE;
     let mut told = None;
     loop {
@@ -61,8 +37,12 @@ pub async fn open(
         options.destinations.clone_from(&local);
         options.drain_patience = PATIENCE;
         options.maintenance.mend_at_end = Some(MEND_TIME_MAX);
-        match Proxy::start(&options) {
-            Ok(proxy) => return start(proxy),
+        match proxy::Proxy::start(&options) {
+            Ok(proxy) => {
+                let proxy = library::Proxy::run(proxy)?;
+                let access = proxy.access().clone();
+                return Ok((Some(proxy), access));
+            }
             Err(proxy::Error::InUse(_)) if Instant::now() < deadline => {}
             Err(error) => return Err(error.into()),
         }
@@ -80,16 +60,7 @@ pub async fn open(
     }
 }
 
-fn start(proxy: Proxy) -> Result<(Option<Embedded>, Access), Error> {
-    let token = own_token(proxy.identity())?;
-    let access = Access { url: proxy.url().clone(), token };
-    let (stop, stopped) = oneshot::channel::<()>();
-    // It stops when the sender is dropped.
-    let running = tokio::spawn(proxy.run(async { drop(stopped.await) }));
-    Ok((Some(Embedded { stop, running }), access))
-}
-
-/// Access to the proxy that holds the data folder's lock, if it answers.
+/// Returns access to the proxy that holds the data folder's lock, if it answers.
 async fn join(data: &Path) -> Result<Option<Access>, Error> {
     let text = files::read_if_there(&proxy::lock_path(data), 4096)?.unwrap_or_default();
     let Ok(url) = String::from_utf8_lossy(&text).trim().parse::<ProxyUrl>() else { return Ok(None) };
@@ -109,26 +80,4 @@ async fn join(data: &Path) -> Result<Option<Access>, Error> {
         }
     }
     Ok(None)
-}
-
-/// A token for whoever may read the data folder anyway.
-fn own_token(identity: &Identity) -> Result<String, Error> {
-    let user = std::env::var("USER").ok().and_then(|name| name.parse::<UserName>().ok());
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(identity.sign_own(|id| Grant {
-        id,
-        user: user.unwrap_or_else(|| "local".parse().expect("a word")),
-        space: default_space(),
-        actions: Action::ALL.to_vec(),
-        applications: vec![Pattern::any()],
-        destinations: vec![Pattern::any()],
-        issued: now,
-        expires: Some(now + TOKEN_SECONDS),
-    })?)
-}
-
-/// The space of those who name none.
-pub fn default_space() -> SpaceName {
-    "default".parse().expect("a word")
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::embedded::default_space;
 use super::output::{self, Output};
 use super::{Error, config};
+use crate::library::default_space;
 use crate::net::identity::Identity;
 use crate::net::tokens::Listed;
 use ground::faults::Fault;

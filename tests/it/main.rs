@@ -21,6 +21,7 @@ mod deflate;
 mod deflate_programs;
 mod destinations;
 mod documents;
+mod examples;
 mod executables;
 mod explain;
 mod flow;

@@ -75,6 +75,13 @@ pub struct PullOptions {
     pub link_rate: Option<f64>,
 }
 
+impl Default for PullOptions {
+    /// Refuses what would be removed and links that lead outside; one worker.
+    fn default() -> Self {
+        Self { delete: false, threads: 1, outside_links: OutsideLinks::default(), link_rate: None }
+    }
+}
+
 /// Makes `target` equal to the release that `selector` means.
 ///
 /// Whoever opens `target` sees the old tree or the new one. Chunks that were fetched before an
