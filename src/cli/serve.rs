@@ -77,12 +77,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
     options.destinations = config.destinations();
     options.maintenance = config.maintenance();
-    if let Some(mebibytes) = config.reserve_mib {
-        options.store.reserve_bytes = mebibytes.saturating_mul(1024 * 1024);
-    }
-    if let Some(mebibytes) = config.rebuilt_mib {
-        options.store.rebuilt_bytes = mebibytes.saturating_mul(1024 * 1024);
-    }
+    options.store = config.store();
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
     let proxy = match Proxy::start(&options) {

@@ -15,7 +15,10 @@ use serde::Deserialize;
 
 use crate::delivery::destination::{Definition, Destinations, Template};
 use crate::proxy::MaintenanceOptions;
-use crate::store::retention::{Retention, Rules};
+use crate::store::{
+    self,
+    retention::{Retention, Rules},
+};
 use disk::files;
 use ground::faults::{Fault, faulty};
 use ground::ids::DestinationName;
@@ -25,10 +28,10 @@ use protocol::address;
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// It is not TOML, or has keys or values that mean nothing.
+    /// The file is not TOML, or has unknown keys or values of another type.
     #[error("{}: {source}", .path.display())]
     Syntax {
         /// The file.
@@ -61,34 +64,52 @@ faulty! {
     Self::Key { mistake, .. } => Fault::Input, mistake.hint();
 }
 
-/// `whit serve`'s configuration file. Everything is optional; flags on the command line come first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `whit serve`'s configuration file. Every key is optional; `Config::default` has what holds without it. Flags on the
+/// command line come first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where everything is kept.
+    /// The data folder; without it [`data_folder`].
     pub data: Option<PathBuf>,
-    /// Where to listen.
+    /// The address to listen on; without it a fixed port on all addresses.
     pub listen: Option<SocketAddr>,
-    /// The host that agents are told.
+    /// The host in the address that agents get; without it the address listened on.
     pub public_host: Option<String>,
-    /// MiB of the disk that pushes must leave free.
-    pub reserve_mib: Option<u64>,
-    /// MiB of rebuilt archives that a space keeps for the next delivery; 1024 unless told otherwise, 0 for none.
-    pub rebuilt_mib: Option<u64>,
-    /// Rules for what is kept, by pattern of application names; the first that fits, in the file's order.
-    #[serde(default)]
+    /// MiB of the disk that pushes leave free.
+    pub reserve_mib: u64,
+    /// MiB of rebuilt archives that a space keeps for the next delivery; 0 for none.
+    pub rebuilt_mib: u64,
+    /// Retention rules, by pattern of application names; the first that matches applies.
     pub keep: Vec<KeepConfig>,
-    /// MiB of packs a space may take; beyond that, releases of applications with more than their fair share are evicted.
+    /// MiB of packs that a space may take; beyond that, releases of applications with more than their fair share are evicted.
     pub size_max_mib: Option<u64>,
-    /// Minutes between two collections of garbage; 60 unless told otherwise, 0 for never.
-    pub collect_minutes: Option<u64>,
-    /// Days between two checks of everything stored; 7 unless told otherwise, 0 for never.
-    pub verify_days: Option<u64>,
-    /// Minutes after which an unused space is closed; 10 by default, 0 for never.
-    pub idle_minutes: Option<u64>,
+    /// Minutes between two collections of garbage; 0 for never.
+    pub collect_minutes: u64,
+    /// Days between two checks of everything stored; 0 for never.
+    pub verify_days: u64,
+    /// Minutes after which an unused space is closed; 0 for never.
+    pub idle_minutes: u64,
     /// Where releases can be delivered, by name.
-    #[serde(default)]
     pub destinations: BTreeMap<DestinationName, Definition>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let store = store::Options::default();
+        Self {
+            data: None,
+            listen: None,
+            public_host: None,
+            reserve_mib: store.reserve_bytes / MEBIBYTE,
+            rebuilt_mib: store.rebuilt_bytes / MEBIBYTE,
+            keep: Vec::new(),
+            size_max_mib: None,
+            collect_minutes: 60,
+            verify_days: 7,
+            idle_minutes: 10,
+            destinations: BTreeMap::new(),
+        }
+    }
 }
 
 /// What an application keeps. A release stays while any of these keeps it; the latest always stays.
@@ -106,23 +127,24 @@ pub struct KeepConfig {
     pub labels: Vec<Pattern>,
 }
 
+const MEBIBYTE: u64 = 1024 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// More is no configuration.
+/// The longest configuration file.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
 impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// It cannot be read, or says something that has no meaning.
+    /// It cannot be read, or [`Config::parse`] refuses it.
     pub fn read(path: &Path) -> Result<Self, Error> {
         Self::parse(&files::read_bounded(path, CONFIG_BYTES_MAX)?, path)
     }
 
-    /// Reads what a configuration file holds; `path` names it in errors.
+    /// Parses a configuration file's bytes; errors name `path`.
     ///
     /// # Errors
-    /// It says something that has no meaning.
+    /// [`Error::Syntax`], [`Error::Key`].
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let config: Self = toml::from_slice(bytes)
             .map_err(|source| Error::Syntax { path: path.to_owned(), source: Box::new(source) })?;
@@ -183,7 +205,16 @@ impl Config {
         Ok(())
     }
 
-    /// The rules of maintenance as the proxy takes them.
+    /// Returns the store's options.
+    pub fn store(&self) -> store::Options {
+        store::Options {
+            reserve_bytes: self.reserve_mib.saturating_mul(MEBIBYTE),
+            rebuilt_bytes: self.rebuilt_mib.saturating_mul(MEBIBYTE),
+            ..store::Options::default()
+        }
+    }
+
+    /// Returns the options of maintenance.
     pub fn maintenance(&self) -> MaintenanceOptions {
         let rule = |keep: &KeepConfig| {
             let keep_within = keep.days.map(|days| DAY * u32::try_from(days).unwrap_or(u32::MAX));
@@ -192,15 +223,15 @@ impl Config {
         };
         let rules = Rules {
             apps: self.keep.iter().map(rule).collect(),
-            size_max: self.size_max_mib.map(|mebibytes| mebibytes.saturating_mul(1024 * 1024)),
+            size_max: self.size_max_mib.map(|mebibytes| mebibytes.saturating_mul(MEBIBYTE)),
         };
         let every =
             |count: u64, unit: Duration| (count > 0).then(|| unit * u32::try_from(count).unwrap_or(u32::MAX));
         MaintenanceOptions {
             rules,
-            collect_every: every(self.collect_minutes.unwrap_or(60), Duration::from_secs(60)),
-            verify_every: every(self.verify_days.unwrap_or(7), DAY),
-            idle_after: every(self.idle_minutes.unwrap_or(10), Duration::from_secs(60)),
+            collect_every: every(self.collect_minutes, Duration::from_secs(60)),
+            verify_every: every(self.verify_days, DAY),
+            idle_after: every(self.idle_minutes, Duration::from_secs(60)),
             ..MaintenanceOptions::default()
         }
     }

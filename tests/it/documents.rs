@@ -14,6 +14,10 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use format::record::{DeliveryReport, DeliveryState};
+use ground::faults::Fault;
+use whit::config::Config;
+
 use crate::program::{Home, Served, finish};
 use crate::trees::{noise, write};
 
@@ -46,6 +50,102 @@ fn documented(text: &str, section: &str) -> BTreeSet<String> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
+/// The rows of the table whose first line begins with `head`, as cells.
+fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let start = text.find(&format!("\n{head}")).unwrap_or_else(|| panic!("there is a table {head}"));
+    let rows = text[start + 1..].lines().skip(2).take_while(|line| line.starts_with("| "));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned)
+}
+
+/// The first words of a table's rows.
+fn keys(text: &str, head: &str) -> BTreeSet<String> {
+    table(text, head).iter().flat_map(|row| quoted(row[0])).map(|key| key.replace(".NAME", "")).collect()
+}
+
+/// The words that the parser of configurations knows in the place of one that it does not.
+fn known(text: &str) -> BTreeSet<String> {
+    let error = Config::parse(text.as_bytes(), Path::new("whit.toml")).expect_err(text).to_string();
+    quoted(error.split_once("expected").expect("it lists what it knows").1).collect()
+}
+
+#[test]
+fn every_key_of_a_configuration_is_documented_and_no_other() {
+    let text = fs::read_to_string(project("docs/CONFIG.md")).expect("it is there");
+    let all = "| key | ";
+    assert_eq!(keys(&text, all), known("unknown = 1"));
+    assert_eq!(keys(&text, "| key of a `keep` rule"), known("[[keep]]\nunknown = 1"));
+    let kinds = known("[destinations.web]\nkind = 'unknown'");
+    let mut of_destinations = BTreeSet::from(["kind".to_owned()]);
+    for kind in &kinds {
+        of_destinations.extend(known(&format!("[destinations.web]\nkind = '{kind}'\nunknown = 1")));
+    }
+    let destination = "| key of a destination";
+    assert_eq!(keys(&text, destination), of_destinations);
+    let meaning = |head, key: &str| table(&text, head).into_iter().find(|row| row[0] == key).expect("a key");
+    assert!(kinds.iter().all(|kind| meaning(destination, "`kind`")[1].contains(&format!("`{kind}`"))));
+    let defaults = Config::default();
+    for (key, default) in [
+        ("`reserve_mib`", defaults.reserve_mib),
+        ("`rebuilt_mib`", defaults.rebuilt_mib),
+        ("`collect_minutes`", defaults.collect_minutes),
+        ("`verify_days`", defaults.verify_days),
+        ("`idle_minutes`", defaults.idle_minutes),
+    ] {
+        assert_eq!(meaning(all, key)[2], default.to_string(), "{key}");
+    }
+}
+
+/// The words of each state of a delivery, as JSON has them.
+fn delivery_states() -> BTreeSet<String> {
+    let (reason, fault) = ("full".to_owned(), Fault::Full);
+    let report = DeliveryReport { notes: vec![reason.clone()], ..DeliveryReport::default() };
+    let states = [
+        DeliveryState::Queued,
+        DeliveryState::Running,
+        DeliveryState::Delivered(report),
+        DeliveryState::Retrying { reason: reason.clone(), seconds: 1, fault },
+        DeliveryState::Failed { reason, fault },
+    ];
+    let mut words = BTreeSet::new();
+    for state in states {
+        match serde_json::to_value(state).expect("JSON") {
+            Value::String(word) => drop(words.insert(word)),
+            Value::Object(map) => {
+                for (word, inner) in map {
+                    let inner =
+                        inner.as_object().expect("an object").keys().map(|key| format!("{word}.{key}"));
+                    words.extend(inner);
+                    words.insert(word);
+                }
+            }
+            other => panic!("{other}"),
+        }
+    }
+    words
+}
+
+#[test]
+fn every_state_of_a_delivery_is_documented_and_no_other() {
+    let text = fs::read_to_string(project("docs/RECEIPT.md")).expect("it is there");
+    let mut said = BTreeSet::new();
+    for row in table(&text, "| state ") {
+        let mut words = row[0].split('"').skip(1).step_by(2);
+        let first = words.next().expect("a state");
+        let is_object = row[0].starts_with("`{");
+        said.extend(words.map(|word| if is_object { format!("{first}.{word}") } else { word.to_owned() }));
+        if row[0].contains('…') {
+            said.extend(quoted(row[1]).map(|word| format!("{first}.{word}")));
+        }
+        said.insert(first.to_owned());
+    }
+    assert_eq!(said, delivery_states(), "left: docs/RECEIPT.md, right: the types");
+}
+
 #[test]
 fn every_field_of_a_receipt_is_documented_and_no_other() {
     let text = fs::read_to_string(project("docs/RECEIPT.md")).expect("it is there");
@@ -65,16 +165,11 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     let mut said = documented(&text, "## Push");
     said.retain(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte)));
     assert_eq!(said, expected, "left: docs/RECEIPT.md, right: a receipt");
-    let report = found.iter().filter_map(|name| name.strip_prefix("delivered.state.delivered."));
-    for name in report {
-        assert!(text.contains(&format!("`{name}`")), "{name} of a delivery is not in docs/RECEIPT.md");
-    }
     let mut found = BTreeSet::new();
     fields(&home.run(&["pull", "app", "copy", "--json"]).json(), "", &mut found);
-    for name in &found {
-        let group = name.split('.').next().expect("a name");
-        assert!(documented(&text, "## Pull").contains(group), "{name} of a pull is not in docs/RECEIPT.md");
-    }
+    let groups: BTreeSet<String> =
+        found.iter().map(|name| name.split('.').next().expect("a name").to_owned()).collect();
+    assert_eq!(documented(&text, "## Pull"), groups, "left: docs/RECEIPT.md, right: a pull");
 }
 
 /// README, CONTRIBUTING and the documents in docs; decisions speak of their time.
