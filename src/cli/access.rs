@@ -38,7 +38,7 @@ pub struct AccessArgs {
     data: Option<PathBuf>,
 }
 
-/// What `whit login` remembers.
+/// The proxy and token that `whit login` remembers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -48,10 +48,10 @@ pub struct Login {
     pub token: String,
 }
 
-/// More is no token and no login.
+/// The longest file of a token or login.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// A session, and the proxy behind it where that runs inside the command.
+/// A session, and its proxy if that runs inside the command.
 #[derive(Debug)]
 pub struct Open {
     /// The session.
@@ -63,7 +63,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Says goodbye, and stops the proxy inside.
+    /// Closes the session, and stops the proxy inside.
     pub async fn finish(self) {
         self.session.finish().await;
         if let Some(embedded) = self.embedded {
@@ -86,7 +86,7 @@ impl Open {
     }
 }
 
-/// Where a command's proxy is.
+/// The place of a command's proxy.
 #[derive(Debug)]
 enum Place {
     /// At an address.
@@ -101,7 +101,7 @@ impl AccessArgs {
         self.open_within(Duration::ZERO, output, local).await
     }
 
-    /// The same; a proxy elsewhere that cannot be reached is tried for `limit`.
+    /// The same, trying for `limit` to reach a remote proxy.
     pub async fn open_within(
         &self,
         limit: Duration,
@@ -121,8 +121,8 @@ impl AccessArgs {
         let (place, access, embedded) = match place {
             Place::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
-                    "a proxy elsewhere does not deliver to `dir:` paths of this machine",
-                    "name one of the destinations in the proxy's configuration",
+                    "a remote proxy cannot deliver to a `dir:PATH` of this machine",
+                    "name a destination of the proxy's configuration; or leave out --proxy, to use a proxy inside the command",
                 ));
             }
             Place::Remote(access) => (host_of(&access.url), access, None),
@@ -225,7 +225,7 @@ fn check_apart(local: &Destinations, data: &Path) -> Result<(), Error> {
                 let (path, other) = (folder.as_path().display(), other.as_path().display());
                 return Err(Error::input(
                     format!("`dir:{path}` and {other} lie in one another"),
-                    "deliver to a folder apart from the data folder and from others",
+                    "give each destination a folder outside the data folder and outside the others",
                 ));
             }
         }

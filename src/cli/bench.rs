@@ -17,7 +17,7 @@ use whit_bench::{LinkSpec, Options, Report, Stop};
 const HELP: &str = "\
 Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over
 loopback, and counts the bytes in both directions, round trips, processor time, memory and time. Nothing
-leaves the machine. docs/BENCHMARKS.md says what exactly is counted for each tool.
+leaves the machine. docs/BENCHMARKS.md defines what is counted for each tool.
 
   whit bench ./v1 ./v2 --plot bench.svg
   whit bench ./v1 ./v2 --only whit,rsync-az --rounds 3 --link 20mbit,50ms
@@ -61,7 +61,7 @@ pub struct BenchArgs {
     markdown: Vec<PathBuf>,
 }
 
-/// More rounds tell nothing more.
+/// More rounds add nothing.
 fn rounds() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=100)
 }
@@ -80,7 +80,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         Some(name) => name,
         None => name_of(&new),
     };
-    let whit = std::env::current_exe().map_err(|source| Error::Told {
+    let whit = std::env::current_exe().map_err(|source| Error::Message {
         fault: Fault::of_io(&source),
         text: format!("could not find the program itself: {source}"),
         hint: None,

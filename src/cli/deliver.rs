@@ -20,7 +20,7 @@ pub struct DeliverArgs {
     /// A destination of the proxy, or dir:PATH where the proxy is inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
     to: Vec<String>,
-    /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration says it for other
+    /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration decides for other
     /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: LinksToo,

@@ -50,7 +50,7 @@ pub async fn run(arguments: DemoArgs, output: &Output) -> Result<(), Error> {
         (Some(old), Some(new)) => (old, new),
         _ => dependency_pair().ok_or_else(|| {
             let hint = "give two folders or files: `whit demo OLD NEW`";
-            Error::Told {
+            Error::Message {
                 fault: Fault::Missing,
                 text: "no dependency of this build is here in two releases".to_owned(),
                 hint: Some(hint.to_owned()),
@@ -168,11 +168,11 @@ fn same_file(new: &Path, copy: &Path) -> Result<u64, Error> {
         return Ok(expected.len() as u64);
     }
     let text = format!("the delivered {} differs from {}", copy.display(), new.display());
-    Err(Error::Told { fault: Fault::Bug, text, hint: None })
+    Err(Error::Message { fault: Fault::Bug, text, hint: None })
 }
 
 fn cannot(source: &std::io::Error) -> Error {
-    Error::Told { fault: Fault::of_io(source), text: source.to_string(), hint: None }
+    Error::Message { fault: Fault::of_io(source), text: source.to_string(), hint: None }
 }
 
 fn side_by_side(left: &str, right: &str) -> String {

@@ -1,4 +1,4 @@
-//! The proxy inside a command, for those who have not set one up: the same code over loopback QUIC.
+//! The proxy inside a command, for users without one: the same code over loopback QUIC.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub async fn open(
     output: &Output,
 ) -> Result<(Option<library::Proxy>, Access), Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut told = None;
+    let mut waits = None;
     loop {
         let mut options = Options::new(data, ([127, 0, 0, 1], 0).into());
         options.destinations.clone_from(&local);
@@ -51,10 +51,10 @@ pub async fn open(
         {
             return Ok((None, access));
         }
-        if told.is_none() {
+        if waits.is_none() {
             let what = format!("waiting for another whit that uses {}", data.display());
             output.note(&what);
-            told = Some(waiting(output, what));
+            waits = Some(waiting(output, what));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -68,7 +68,7 @@ async fn join(data: &Path) -> Result<Option<Access>, Error> {
     if identity.fingerprint() != url.fingerprint() {
         return Ok(None);
     }
-    // The proxy listens on this machine, whatever name it tells others.
+    // The proxy listens on this machine, whatever its public name is.
     let near = ProxyUrl::new("localhost", url.port(), url.fingerprint())?;
     let options = link::Options { connect_time_max: Duration::from_secs(1), ..link::Options::default() };
     let token = own_token(&identity)?;

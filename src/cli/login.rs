@@ -46,7 +46,7 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
         files::create_folder(folder)?;
     }
-    // Where the user keeps the file elsewhere, a link leads there, and goes on to.
+    // The user may keep the file elsewhere behind a link: write to its target.
     let path = std::fs::canonicalize(&path).unwrap_or(path);
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;

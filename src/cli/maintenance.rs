@@ -125,7 +125,7 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
     let question = Operation::Verify { repair: arguments.repair, seconds_max };
     for answer in ask(&arguments.access, output, question).await? {
         if let Answer::Verified(verified) = answer {
-            let ended = told(&verified, arguments.repair).map_or(Ok(()), Err);
+            let ended = failure(&verified, arguments.repair).map_or(Ok(()), Err);
             return output.report_with(&verified, ended, || verified_text(&verified, arguments.repair));
         }
     }
@@ -133,7 +133,7 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
 }
 
 /// Returns the error to end with, where anything is damaged or missing after all repairs.
-fn told(verified: &Verified, repair: bool) -> Option<Error> {
+fn failure(verified: &Verified, repair: bool) -> Option<Error> {
     let still_damaged = !verified.damaged.is_empty() && !repair;
     let hint = if still_damaged {
         "`whit verify --repair`; what it cannot mend, the next push of that content is asked for"
@@ -143,7 +143,7 @@ fn told(verified: &Verified, repair: bool) -> Option<Error> {
         return None;
     };
     let text = "stored data is damaged or missing".to_owned();
-    Some(Error::Told { fault: Fault::Corrupt, text, hint: Some(hint.to_owned()) })
+    Some(Error::Message { fault: Fault::Corrupt, text, hint: Some(hint.to_owned()) })
 }
 
 fn verified_text(verified: &Verified, repair: bool) -> String {
@@ -185,7 +185,7 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
         lines.push(match (verified.damaged.is_empty(), repair) {
             (true, _) => "every chunk of every release is there".to_owned(),
             (false, false) => "no release that is known needs what is damaged".to_owned(),
-            (false, true) => "what was damaged is mended: every chunk of every release is there".to_owned(),
+            (false, true) => "the damage is repaired: every chunk of every release is there".to_owned(),
         });
     }
     lines.join("\n")

@@ -129,12 +129,12 @@ pub(crate) enum Error {
     Bench(#[from] whit_bench::Error),
     #[error(transparent)]
     Threads(#[from] ground::threads::Error),
-    /// Said in the command's own words.
+    /// A failure of the command itself.
     #[error("{text}")]
-    Told { fault: Fault, text: String, hint: Option<String> },
+    Message { fault: Fault, text: String, hint: Option<String> },
     #[error("interrupted")]
     Interrupted,
-    /// A path that is no text.
+    /// A path that is not UTF-8.
     #[error("the command was carried out, but JSON cannot hold its result: {0}")]
     Report(serde_json::Error),
     /// Standard output.
@@ -146,7 +146,7 @@ pub(crate) enum Error {
 const READER_GONE: u8 = 141;
 
 impl Error {
-    /// Whether the reader of standard output has stopped, which needs no message.
+    /// Returns whether the reader of standard output has gone, which needs no message.
     fn is_reader_gone(&self) -> bool {
         let (Self::Output(source)
         | Self::Rebuild(restore::Error::Output { source, .. } | restore::Error::OutputEnd(source))) = self
@@ -166,20 +166,20 @@ impl Error {
     }
 
     fn input(text: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Told { fault: Fault::Input, text: text.into(), hint: Some(hint.into()) }
+        Self::Message { fault: Fault::Input, text: text.into(), hint: Some(hint.into()) }
     }
 }
 
 faulty! {
     Error passes on Agent, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
     Self::Name(_) | Self::Report(_) => Fault::Input;
-    Self::Told { fault, hint, .. } => *fault, hint.clone();
+    Self::Message { fault, hint, .. } => *fault, hint.clone();
     Self::Interrupted => Fault::Interrupted;
     Self::Output(source) => Fault::of_io(source),
         "see where standard output goes; the command itself was carried out";
 }
 
-/// What to do about a fault where the error itself does not know better.
+/// Returns the hint for a fault whose error has none of its own.
 fn general_hint(fault: Fault) -> Option<&'static str> {
     match fault {
         Fault::Retry => Some("try again; what was acknowledged is not sent twice"),
@@ -188,15 +188,15 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
             Some("push the release again from where it was built; the proxy asks for what it lost")
         }
         Fault::Version => Some("update the older of the two sides"),
-        Fault::Bug => Some("this is a mistake in whit: please report it with the command that led to it"),
+        Fault::Bug => Some("this is a bug in whit: please report it, with the command"),
         Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
         Fault::Interrupted => Some("run the command again: it goes on where it was"),
-        Fault::Input => Some("check what was given: `--help` of the command says what it takes"),
+        Fault::Input => Some("check the arguments: the command's `--help` lists them"),
         Fault::Missing => None,
     }
 }
 
-/// Runs the program and gives its exit code.
+/// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -219,7 +219,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Tokio panics where the system gives one of its threads but not the next, and then waits for the first for ever.
+/// Builds the runtime. If the system gives tokio one thread but not the next, tokio panics and then waits for the first for
+/// ever: this ends the program instead.
 fn runtime() -> io::Result<Runtime> {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(|panic| {

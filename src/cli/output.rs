@@ -1,4 +1,4 @@
-//! What commands print: lines for people, JSON for programs, errors with one hint.
+//! The output of commands: lines for people, JSON for programs, errors with one hint.
 //!
 //! Everything goes through [`Output`]. A report that cannot be written is an error; a closed standard error is not.
 
@@ -13,37 +13,37 @@ use super::Error;
 use ground::escape;
 use ground::faults::{Fault, Faulty};
 
-/// Where and how to report. Clones report as one.
+/// The output of one command. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Output {
     json: bool,
     quiet: bool,
-    /// Whether the one document of `--json` was printed.
+    /// True once the one document of `--json` was printed.
     reported: Arc<AtomicBool>,
 }
 
 impl Output {
-    /// By the command line's choice.
+    /// Creates the output that the command line asks for.
     pub fn new(json: bool, quiet: bool) -> Self {
         Self { json, quiet, reported: Arc::default() }
     }
 
-    /// Whether nothing but the report is wanted.
+    /// Returns whether to print only the report.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Whether the report is JSON, for a program.
+    /// Returns whether the report is JSON, for a program.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether somebody watches.
+    /// Returns whether to show progress: standard error is a terminal, and neither `--quiet` nor `--json` is given.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && !self.json && io::stderr().is_terminal()
     }
 
-    /// Reports a value: as one line of JSON, or in the words of `text`.
+    /// Reports a value: as one line of JSON, or as `text`.
     ///
     /// # Errors
     /// Standard output does not take it.
@@ -84,13 +84,13 @@ impl Output {
     ///
     /// # Errors
     /// Standard output does not take it.
-    #[expect(clippy::unused_self, reason = "printing belongs to the output, whatever it was told")]
+    #[expect(clippy::unused_self, reason = "printing belongs to the output, whatever its settings")]
     pub fn line(&self, text: &str) -> Result<(), Error> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Output)
     }
 
-    /// Tells people something beside the report.
+    /// Prints a note for people, beside the report.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             to_stderr(&escape::lines(text));
@@ -104,7 +104,7 @@ impl Output {
             return;
         }
         if self.json && !self.reported.load(Ordering::Relaxed) {
-            // Where this fails too, standard error still has the text.
+            // If this fails too, standard error still has the text.
             drop(self.document(&json!({ "error": error_fields(error) })));
         }
         // An error of a configuration has several lines of its own.
@@ -119,13 +119,13 @@ impl Output {
 /// Returns the error and its causes, each once.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        let told = next.to_string();
-        if !text.contains(&told) {
-            text = format!("{text}: {told}");
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        let cause = next.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
-        cause = next.source();
+        source = next.source();
     }
     text
 }
@@ -141,7 +141,7 @@ pub fn to_stderr(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
-/// Answers a command line that asks for help or the version, or that means nothing, as clap found; gives the exit code.
+/// Answers a command line that asks for help or the version, or that clap refuses. Returns the exit code.
 pub fn of_command_line(error: &clap::Error, json: bool) -> u8 {
     use clap::error::ErrorKind;
     let output = Output::new(json, false);
@@ -155,24 +155,24 @@ pub fn of_command_line(error: &clap::Error, json: bool) -> u8 {
                 return error.exit_code();
             }
         }
-        // Where standard error is gone there is nobody to tell.
+        // If standard error is closed, nobody reads it.
         drop(error.print());
         return code;
     }
-    let told = match error.kind() {
+    let printed = match error.kind() {
         _ if !json => error.print().map_err(Error::Output),
         ErrorKind::DisplayVersion => output.document(&json!({ "version": env!("CARGO_PKG_VERSION") })),
         _ => output.document(&json!({ "help": error.to_string() })),
     };
-    let Err(error) = told else { return 0 };
+    let Err(error) = printed else { return 0 };
     output.error(&error);
     error.exit_code()
 }
 
 /// Splits clap's message into its error and its hint.
-fn in_one_line(told: &str) -> (String, String) {
+fn in_one_line(message: &str) -> (String, String) {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (wrong, rest) = told.split_once("\n\n").unwrap_or((told, ""));
+    let (wrong, rest) = message.split_once("\n\n").unwrap_or((message, ""));
     let hints = rest.split("\n\n").map(words).filter(|hint| !hint.is_empty());
     let hint = hints.collect::<Vec<_>>().join("; ");
     (

@@ -16,9 +16,9 @@ use ground::escape;
 use ground::monitor::{Monitor, Phase, Silent};
 use ground::poison::Unpoisoned as _;
 
-/// Redraws a second: smooth to the eye, nothing to the processor.
+/// Redraws a second: smooth, and cheap.
 const REDRAWS: u8 = 8;
-/// Between two lines where nobody watches: below the ten seconds after which people and their machines begin to doubt.
+/// The time between two lines without a terminal: below the ten seconds after which people, and CI systems, suspect a hang.
 const LINE_EVERY: Duration = Duration::from_secs(9);
 
 /// Returns the progress that `output` wants; `transfer` is the word for transfers: `sending` or `fetching`.
@@ -32,7 +32,7 @@ pub fn monitor(output: &Output, transfer: &'static str) -> Arc<dyn Monitor> {
     }
 }
 
-/// Shows until it is dropped that the command waits for something.
+/// Shows that the command waits for something, until it is dropped.
 pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn Monitor> {
     let what = what.into();
     if output.is_quiet() {
@@ -48,10 +48,10 @@ pub fn waiting(output: &Output, what: impl Into<Cow<'static, str>>) -> Arc<dyn M
     }
 }
 
-/// Between two looks at what has crossed the link.
+/// The time between two looks at what has crossed the link.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Does `work`, and meanwhile tells `monitor` how many bytes have crossed the session's link.
+/// Does `work`, and meanwhile reports to `monitor` the bytes that have crossed the session's link.
 pub async fn watched<T>(session: &Session, monitor: &dyn Monitor, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
@@ -159,7 +159,7 @@ impl Drop for Bar {
     }
 }
 
-/// Prints a line every few seconds, for logs; nothing where the work is short.
+/// Prints a line every few seconds, for logs; nothing if the work is short.
 #[derive(Debug)]
 struct Lines {
     shared: Arc<Shared>,
@@ -182,17 +182,17 @@ impl Shared {
 }
 
 impl Lines {
-    /// Gives `say` a line each time that `every` has passed.
+    /// Calls `say` with a line each time `every` has passed.
     fn start(transfer: &'static str, every: Duration, say: fn(&str)) -> Self {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         // Without a thread the work goes on in silence.
-        let thread = thread::Builder::new().spawn(move || tell(&of_thread, every, say)).ok();
+        let thread = thread::Builder::new().spawn(move || report(&of_thread, every, say)).ok();
         Self { shared, transfer, thread, say }
     }
 }
 
-fn tell(shared: &Shared, every: Duration, say: fn(&str)) {
+fn report(shared: &Shared, every: Duration, say: fn(&str)) {
     let mut work = shared.work();
     let mut next = Instant::now() + every;
     while !work.ended {
@@ -256,7 +256,7 @@ struct Work {
     /// Bytes that have crossed the link since the command began.
     crossed: u64,
     /// The time of the last line, and what was done and had crossed by then.
-    told: Option<(Instant, u64, u64)>,
+    reported: Option<(Instant, u64, u64)>,
     ended: bool,
 }
 
@@ -264,16 +264,23 @@ impl Work {
     fn begin(&mut self, what: Cow<'static, str>, total: Option<u64>) {
         let began = Some(Instant::now());
         // Bytes that crossed earlier belong to another phase.
-        let told = began.map(|now| (now, 0, self.crossed));
-        *self =
-            Self { what, total, began, told, crossed: self.crossed, ended: self.ended, ..Self::default() };
+        let reported = began.map(|now| (now, 0, self.crossed));
+        *self = Self {
+            what,
+            total,
+            began,
+            reported,
+            crossed: self.crossed,
+            ended: self.ended,
+            ..Self::default()
+        };
     }
 
     /// Returns the next line; none before any work has begun.
     fn line(&mut self, now: Instant) -> Option<String> {
         let began = self.began?;
         let (since, done, crossed) =
-            self.told.replace((now, self.done, self.crossed)).unwrap_or((began, 0, self.crossed));
+            self.reported.replace((now, self.done, self.crossed)).unwrap_or((began, 0, self.crossed));
         let since = now.saturating_duration_since(since);
         let passed = now.saturating_duration_since(began);
         let mut line = self.what.to_string();
@@ -357,7 +364,7 @@ mod tests {
                 "fetching 20.00 MB of 100.00 MB, 2.00 MB/s, 500.00 kB/s over the link, about 1m 16s left (19s so far)"
             )
         );
-        // Where nothing more is done, no speed is.
+        // No speed is shown if nothing more was done.
         work.crossed = 5_900_000;
         assert_eq!(
             work.line(at(28)).as_deref(),

@@ -272,7 +272,7 @@ async fn fetch_aside(
 }
 
 fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
-    Error::Told {
+    Error::Message {
         fault: Fault::of_io(source),
         text: format!("could not write {}: {source}", path.display()),
         hint: io_hint(source, path),

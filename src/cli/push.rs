@@ -7,9 +7,7 @@ use clap::{Args, ValueEnum};
 use super::output::{self, Output};
 use super::progress::watched;
 use super::{AccessArgs, Error, monitor, threads};
-use crate::agent::Receipt;
-use crate::agent::push::{Explained, Reason};
-use crate::agent::push::{PushOptions, push};
+use crate::agent::push::{Explained, PushOptions, Reason, Receipt, push};
 use crate::agent::scan::{Links, Selection};
 use crate::config;
 use crate::delivery::destination::{self, Destinations};
@@ -94,7 +92,7 @@ enum LinksHow {
     /// List them and push nothing.
     #[default]
     Refuse,
-    /// Push them as they are; a pull or a delivery writes them only where it is told to.
+    /// Push them as they are; a pull or delivery writes them only with `--links keep` or `outside_links`.
     Keep,
     /// Push what they lead to instead.
     Follow,
@@ -157,7 +155,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     output.report_with(&receipt, delivered_all(&receipt.delivered), || receipt_text(&receipt))
 }
 
-/// Bytes a second, of a rate in bits: `20mbit`, `1gbit`, `500kbit`.
+/// Parses a rate in bits, like `20mbit`, `1gbit` or `500kbit`; returns bytes a second.
 pub(super) fn link_rate(text: &str) -> Result<f64, Error> {
     let units = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
     let lower = text.to_ascii_lowercase();
@@ -167,7 +165,7 @@ pub(super) fn link_rate(text: &str) -> Result<f64, Error> {
     });
     parsed
         .filter(|rate| rate.is_finite() && *rate > 0.0)
-        .ok_or_else(|| Error::input(format!("`{text}` is not the rate of a link"), "write it like 20mbit"))
+        .ok_or_else(|| Error::input(format!("`{text}` is not a rate"), "write it like 20mbit"))
 }
 
 /// Returns the names to send, and the destinations that `dir:PATH` defines for the proxy inside the command.
@@ -192,24 +190,26 @@ pub fn destinations(
     Ok((names, local))
 }
 
-/// The name of a directory that the admin has not named.
+/// Returns a name for a directory that the admin has not named.
 fn local_name(path: &Path) -> Result<DestinationName, Error> {
     use std::os::unix::ffi::OsStrExt;
     let hash = blake3::hash(path.as_os_str().as_bytes()).to_hex();
     Ok(format!("dir.{}", &hash[..16]).parse()?)
 }
 
-/// An error where a delivery that was asked for has not been made.
+/// Returns an error if a delivery that was asked for was not made.
 pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     for event in deliveries {
         let (fault, reason, hint) = match &event.state {
             DeliveryState::Delivered(_) => continue,
             DeliveryState::Failed { reason, fault: Fault::Corrupt }
-            | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => {
-                (Fault::Corrupt, reason.clone(), "`whit verify --repair`; what is missing then, push again")
-            }
+            | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => (
+                Fault::Corrupt,
+                reason.clone(),
+                "run `whit verify --repair`, then push again what is still missing",
+            ),
             DeliveryState::Failed { reason, .. } => {
-                (Fault::Input, reason.clone(), "mend the cause, then `whit deliver`")
+                (Fault::Input, reason.clone(), "remove the cause, then run `whit deliver`")
             }
             DeliveryState::Retrying { reason, .. } => {
                 (Fault::Retry, reason.clone(), "the release is stored; the proxy keeps trying to deliver it")
@@ -221,12 +221,12 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
             ),
         };
         let text = format!("delivery to {} failed: {reason}", event.destination);
-        return Err(Error::Told { fault, text, hint: Some(hint.to_owned()) });
+        return Err(Error::Message { fault, text, hint: Some(hint.to_owned()) });
     }
     Ok(())
 }
 
-/// A receipt for people.
+/// Returns a receipt for people.
 pub fn receipt_text(receipt: &Receipt) -> String {
     let what = match (receipt.dry_run, receipt.unchanged) {
         (true, _) => "would push",
@@ -291,7 +291,7 @@ pub fn receipt_text(receipt: &Receipt) -> String {
 /// Files shown of an explanation; `--json` has all.
 const EXPLAINED_ROWS: usize = 40;
 
-/// Why bytes crossed, for people.
+/// Returns the reasons why bytes crossed, for people.
 fn explained_table(explained: &[Explained]) -> String {
     let reason = |file: &Explained| match (file.reason, &file.older) {
         (Reason::New, _) => "new: nothing older resembles it".to_owned(),
@@ -323,7 +323,7 @@ fn explained_table(explained: &[Explained]) -> String {
     text
 }
 
-/// How a delivery ended, for people.
+/// Returns a delivery's state, for people.
 pub fn delivery_text(event: &DeliveryEvent) -> String {
     let text = match &event.state {
         DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),

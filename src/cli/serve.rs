@@ -1,4 +1,4 @@
-//! `whit serve`: runs a proxy until it is told to stop.
+//! `whit serve`: runs a proxy until it is stopped.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,7 +32,7 @@ what is under way end, for at most 30 seconds, then stops. Nothing acknowledged 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ServeArgs {
-    /// Where everything is kept [env: `WHIT_DATA`; default: the user's data folder].
+    /// The data folder [env: `WHIT_DATA`; default: the user's data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where to listen; port 0 picks a free one [default: port 9448 on all addresses].
@@ -44,7 +44,7 @@ pub struct ServeArgs {
     /// Check the configuration file, print what it says, and end.
     #[arg(long, requires = "config")]
     check_config: bool,
-    /// The host that agents are told to connect to [default: the address listened on, or this host's name].
+    /// The host in the address that agents get [default: the address listened on, or this host's name].
     #[arg(long, value_name = "HOST")]
     public_host: Option<String>,
 }
@@ -138,9 +138,9 @@ fn report_config(
     })
 }
 
-/// Hears a signal from now on, in place of what the system would do.
+/// Receives a signal from now on, instead of the system's default action.
 pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
-    signal(kind).map_err(|source| Error::Told {
+    signal(kind).map_err(|source| Error::Message {
         fault: Fault::of_io(&source),
         text: format!("could not listen for signals: {source}"),
         hint: None,

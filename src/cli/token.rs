@@ -73,9 +73,9 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
         None => config::data_folder()?,
     };
     let folder = data.join("identity");
-    // Tokens may be made before a proxy is started for the first time; to look for some means that there are some.
+    // Tokens may be created before the proxy's first start; listing or revoking needs an existing folder.
     if !matches!(arguments.command, TokenCommand::Create(_)) && !folder.exists() {
-        return Err(Error::Told {
+        return Err(Error::Message {
             fault: Fault::Missing,
             text: format!("no proxy has its data in {}", data.display()),
             hint: Some("give the folder that `whit serve` was given, with --data or WHIT_DATA".to_owned()),
@@ -120,7 +120,7 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
     output.report(&json!({ "id": id, "token": token }), || token.clone())
 }
 
-/// A token that allows everything in the default space: for the first start.
+/// Creates a token that allows everything in the default space: for the first start.
 pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> {
     let (_, token) = identity.create_token(|id| Grant {
         id,

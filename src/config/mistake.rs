@@ -21,12 +21,12 @@ pub enum Mistake {
     #[error(transparent)]
     Host(address::Error),
     /// A rule that never applies, as an earlier one matches the same applications.
-    #[error("the earlier rule for `{0}` matches all of these applications")]
+    #[error("an earlier rule, for `{0}`, already matches all of these applications")]
     Unreached(Pattern),
     /// Two destinations that would write into one another.
     #[error("it {} destination `{other}`{}", words(*.relation), for_app(.app.as_ref()))]
     Destination {
-        /// How its folder relates to the other's.
+        /// The relation of its folder to the other's.
         relation: Relation,
         /// The other.
         other: DestinationName,
@@ -36,7 +36,7 @@ pub enum Mistake {
     /// A destination that overlaps the proxy's data folder.
     #[error("it {} the data folder {}{}", words(*.relation), .data.display(), for_app(.app.as_ref()))]
     Data {
-        /// How it relates to the data folder.
+        /// Its relation to the data folder.
         relation: Relation,
         /// The data folder.
         data: PathBuf,
@@ -58,13 +58,13 @@ fn for_app(app: Option<&AppName>) -> String {
 }
 
 impl Mistake {
-    /// Says what to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Definition(mistake) => mistake.hint(),
-            Self::Nothing => "name a number from 1 on, or leave the key out",
+            Self::Nothing => "give a number from 1 on, or leave the key out",
             Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
-            Self::Unreached(_) => "the first rule that fits applies: put the more special one first",
+            Self::Unreached(_) => "the first rule that matches applies: put the more specific one first",
             Self::Destination { .. } => "give each destination a folder of its own, such as /srv/NAME/{app}",
             Self::Data { .. } => "keep the proxy's data apart from what it delivers",
         }

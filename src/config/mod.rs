@@ -36,7 +36,7 @@ pub enum Error {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The parser's error.
         source: Box<toml::de::Error>,
     },
     /// A key whose value is a mistake.
@@ -49,7 +49,7 @@ pub enum Error {
         /// The mistake.
         mistake: Mistake,
     },
-    /// No folder to keep data in.
+    /// There is no folder for data.
     #[error("there is no folder for whit's data: neither {0} nor HOME is set")]
     NoHome(&'static str),
 }
@@ -58,7 +58,7 @@ faulty! {
     Error passes on File;
     Self::NoHome(name) => Fault::Input, format!("set {name}, or give --data DIR");
     Self::Syntax { source, .. } => Fault::Input, {
-        let meant = mistake::suggestion(source.message()).map(|word| format!("is `{word}` meant? "));
+        let meant = mistake::suggestion(source.message()).map(|word| format!("did you mean `{word}`? "));
         format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default())
     };
     Self::Key { mistake, .. } => Fault::Input, mistake.hint();
@@ -89,7 +89,7 @@ pub struct Config {
     pub verify_days: u64,
     /// Minutes after which an unused space is closed; 0 for never.
     pub idle_minutes: u64,
-    /// Where releases can be delivered, by name.
+    /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, Definition>,
 }
 
@@ -112,7 +112,7 @@ impl Default for Config {
     }
 }
 
-/// What an application keeps. A release stays while any of these keeps it; the latest always stays.
+/// A retention rule. A release stays while any of its keys keeps it; the latest always stays.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepConfig {
@@ -242,7 +242,7 @@ impl Config {
     }
 }
 
-/// The folder for the data of a proxy that was told none: `WHIT_DATA`, else by the XDG rules.
+/// Returns the default data folder: `WHIT_DATA`, else by the XDG rules.
 ///
 /// # Errors
 /// [`Error::NoHome`].
@@ -251,9 +251,8 @@ pub fn data_folder() -> Result<PathBuf, Error> {
     given.or_else(|| xdg("XDG_DATA_HOME", ".local/share")).ok_or(Error::NoHome("WHIT_DATA"))
 }
 
-/// The folder for what an agent remembers: `WHIT_STATE`, else by the XDG rules.
-///
-/// None where `WHIT_STATE` is empty, or no folder can be found: then nothing is remembered.
+/// Returns the folder in which an agent remembers its pushes: `WHIT_STATE`, else by the XDG rules; none if `WHIT_STATE` is
+/// empty or no folder can be found.
 pub fn state_folder() -> Option<PathBuf> {
     match std::env::var_os("WHIT_STATE") {
         Some(given) => Some(PathBuf::from(given)).filter(|given| !given.as_os_str().is_empty()),
@@ -261,7 +260,7 @@ pub fn state_folder() -> Option<PathBuf> {
     }
 }
 
-/// The file that `whit login` writes.
+/// Returns the file that `whit login` writes.
 ///
 /// # Errors
 /// [`Error::NoHome`].
@@ -270,7 +269,7 @@ pub fn login_file() -> Result<PathBuf, Error> {
     Ok(folder.join("login.toml"))
 }
 
-/// whit's folder below an XDG base folder.
+/// Returns whit's folder below an XDG base folder.
 fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))?;
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_pen_is_answered_with_the_word_that_is_meant() {
+    fn a_misspelt_word_is_answered_with_the_nearest_known_one() {
         for (text, meant) in [
             ("lisen = \"[::]:1\"", "`listen`"),
             ("[destinations.web]\nkind = \"dir\"\npth = \"/srv\"", "`path`"),

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::delivery::destination::{PLACEHOLDER, Template};
 use ground::ids::AppName;
 
-/// How two folders relate.
+/// The relation of two folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// Both are the same folder.

@@ -38,7 +38,7 @@ pub trait Executor: Send + Sync {
 /// The deliveries that have not ended, by their file.
 pub(super) type Pending = Arc<Mutex<BTreeMap<PathBuf, Delivery>>>;
 
-/// What a worker works with.
+/// The worker of one destination.
 pub(super) struct Worker {
     pub queue: Arc<Queue>,
     pub destination: Arc<dyn Destination>,
@@ -47,7 +47,7 @@ pub(super) struct Worker {
     pub pending: Pending,
 }
 
-/// How one try went.
+/// The outcome of one try.
 enum Attempt {
     Ended(DeliveryState),
     Failed(Fault, String),

@@ -259,7 +259,7 @@ fn a_configuration_is_checked_before_anything_is_made() {
     let destination = |path: &str| format!("[destinations.web]\nkind = \"dir\"\npath = \"{path}\"\n");
     for (text, words) in [
         (destination(path), "destinations.web.path: it lies inside the data folder"),
-        (destination("/nowhere/{aap}"), "destinations.web.path: `{aap}` is no placeholder"),
+        (destination("/nowhere/{aap}"), "destinations.web.path: `{aap}` is not a placeholder"),
         (format!("{}keep = 0\n", destination("/nowhere")), "destinations.web.keep: 0"),
         ("siez_max_mib = 1".to_owned(), "`size_max_mib` meant"),
     ] {

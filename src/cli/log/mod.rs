@@ -26,12 +26,12 @@ use self::tally::Tally;
 use ground::escape;
 use ground::poison::Unpoisoned as _;
 
-/// How often to look for sums that are due.
+/// The time between two looks for sums that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The promise of every write to a string.
 const A_STRING: &str = "a string takes every write";
 
-/// A kind of line: where it comes from, and its fault.
+/// A kind of line: its place in the source, its level and its text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     place: Identifier,

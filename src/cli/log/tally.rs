@@ -21,9 +21,9 @@ const PEERS_MAX: usize = 100;
 pub struct Summary<K> {
     /// Their kind.
     pub kind: K,
-    /// Their peer; none for no peer in particular, or too many to count apart.
+    /// Their peer; none if they name no peer, or if there are too many peers to count apart.
     pub peer: Option<String>,
-    /// How many.
+    /// Their number.
     pub lines: u64,
     /// The time that they cover.
     pub span: Duration,
@@ -94,7 +94,7 @@ mod tests {
         let peer = Some("10.0.0.1".to_owned());
         let expected = Summary { kind: "refused", peer, lines: 19_995, span: SPAN };
         assert_eq!(tally.due(now + SPAN, false), [expected]);
-        assert!(tally.admits(&"refused", Some("10.0.0.1")), "the next span begins anew");
+        assert!(tally.admits(&"refused", Some("10.0.0.1")), "the next span counts from zero");
     }
 
     #[test]

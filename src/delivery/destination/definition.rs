@@ -1,4 +1,4 @@
-//! What a configuration says of a destination, and the kind that it becomes: the only place that names all kinds.
+//! The definition of a destination in a configuration, and the kind made from it: the only place that names all kinds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum Mistake {
     #[error("`{}` is not an absolute path", .0.display())]
     Relative(PathBuf),
     /// Something in braces that is no placeholder.
-    #[error("`{0}` is no placeholder")]
+    #[error("`{0}` is not a placeholder")]
     Placeholder(String),
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
@@ -32,12 +32,12 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    /// Says what to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Relative(_) => "write the whole path, from / on",
             Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
-            Self::Nothing => "name a number from 1 on, or leave the key out",
+            Self::Nothing => "give a number from 1 on, or leave the key out",
         }
     }
 }
@@ -53,7 +53,7 @@ impl Definition {
         }
     }
 
-    /// Makes the destination.
+    /// Creates the destination.
     pub fn open(&self) -> Arc<dyn Destination> {
         match self {
             Self::Dir(directory) => Arc::new(directory.clone()),
@@ -61,7 +61,7 @@ impl Definition {
     }
 }
 
-/// Makes a destination of a folder on this machine, with the defaults of `kind = "dir"`: `--to dir:PATH`.
+/// Creates a destination from a folder of this machine, with the defaults of `kind = "dir"`: `--to dir:PATH`.
 pub fn local(path: impl Into<PathBuf>, outside_links: OutsideLinks) -> Arc<dyn Destination> {
     Arc::new(Directory { outside_links, ..Directory::new(path) })
 }

@@ -1,7 +1,7 @@
 //! Places for complete copies. A destination knows nothing of chunks: it shows one whole release at a time.
 //!
-//! [`Destination`] is what the queue, the proxy and the command line know of them. Each kind is a private module beside
-//! this one; [`Definition`] is what a configuration says of a destination, and alone makes a kind of it.
+//! The queue, the proxy and the command line know only the trait [`Destination`]. Each kind is a private module here;
+//! [`Definition`], a destination in a configuration, alone creates kinds.
 
 mod definition;
 mod directory;
@@ -27,7 +27,7 @@ pub type Destinations = BTreeMap<DestinationName, Arc<dyn Destination>>;
 
 /// A named place that shows one whole release of an application at a time.
 ///
-/// What every kind promises, and tests/it/destinations.rs tests:
+/// The contract of every kind (tests/it/destinations.rs tests it):
 /// - **Whole releases.** A reader sees the release that was there before or the new one, at every moment and after a crash
 ///   at any moment; never a part of one, nor a mixture.
 /// - **All or nothing.** A delivery that fails or is cancelled leaves what was shown, and nothing that a later delivery
@@ -45,12 +45,11 @@ pub trait Destination: Send + Sync + Debug {
     /// Readers still see what they saw before.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error>;
 
-    /// Returns the complete copies of a release that are kept here, the best first; none where there are none, or where
-    /// the service cannot be read.
+    /// Returns the complete copies of a release that are kept here, the best first; none if the service cannot be read.
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>>;
 
-    /// Names the place of an application's copies for people; without an application the place of all, with `{app}` for
-    /// the application's name. The same at every call, and without secrets.
+    /// Returns the place of an application's copies, for people; without an application, the place with `{app}` in it. Equal
+    /// at every call, and without secrets.
     fn describe(&self, app: Option<&AppName>) -> String;
 
     /// Returns the folders of this machine that the copies lie in, so that none overlaps another or the proxy's data. A
@@ -69,11 +68,11 @@ pub struct Job<'a> {
     pub root: &'a Root,
     /// The chunks of the release, and of earlier ones.
     pub source: &'a dyn ChunkSource,
-    /// Gives the roots of earlier releases, whose copies may spare work.
+    /// Returns the root of an earlier release, whose copy may save work.
     pub root_of: &'a dyn Fn(&ReleaseId) -> Option<Root>,
-    /// Hears of progress, and of what people should know.
+    /// Receives progress and notes.
     pub monitor: &'a dyn Monitor,
-    /// Ends the delivery soon after it becomes true.
+    /// Ends the delivery soon after it is set.
     pub cancelled: &'a AtomicBool,
 }
 

@@ -30,7 +30,7 @@ const REMOVED: &str = "removed-";
 /// The beginnings of the names that killed deliveries, or copies that could not be removed, leave in `.whit`.
 const LEFTOVERS: [&str; 3] = ["staging-", REMOVED, "current-"];
 
-/// The name of a complete copy: its release, and a number where the plain name was taken.
+/// The name of a complete copy: its release, and a number if the plain name was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) release: ReleaseId,
@@ -45,7 +45,7 @@ impl Slot {
         }
     }
 
-    /// Reads a name; none for what is not ours.
+    /// Parses a name; none if it is not ours.
     fn parse(name: &str) -> Option<Self> {
         let (release, number) = name.split_once('.').unwrap_or((name, "0"));
         let slot = Self { release: ReleaseId::from_str(release).ok()?, number: number.parse().ok()? };
@@ -53,7 +53,7 @@ impl Slot {
     }
 }
 
-/// A destination's folders, checked and created, and held against other deliveries.
+/// A destination's folders: checked, created, and locked against other deliveries.
 #[derive(Debug)]
 pub(super) struct Layout<'a> {
     path: &'a Path,
@@ -91,17 +91,17 @@ impl<'a> Layout<'a> {
         Ok(layout)
     }
 
-    /// Where a copy lies.
+    /// Returns the folder of a copy.
     pub(super) fn folder(&self, slot: Slot) -> PathBuf {
         self.path.join("releases").join(slot.name())
     }
 
-    /// Where a copy is written.
+    /// Returns the folder in which a copy is written.
     pub(super) fn staging(&self, release: ReleaseId) -> PathBuf {
         self.path.join(".whit").join(format!("staging-{release}"))
     }
 
-    /// Gives a complete copy its place among the others; readers do not see it yet.
+    /// Moves a complete copy to its place among the others; readers do not see it yet.
     ///
     /// # Errors
     /// The rename or a sync failed.
@@ -115,7 +115,7 @@ impl<'a> Layout<'a> {
         Ok(slot)
     }
 
-    /// Lets readers see `slot`, at once and durably.
+    /// Shows `slot` to readers, atomically and durably.
     ///
     /// # Errors
     /// Readers see what they saw before; or, where only the last sync failed, `slot`.
@@ -126,7 +126,7 @@ impl<'a> Layout<'a> {
         Ok(files::rename(&next, &self.path.join("current"))?)
     }
 
-    /// All complete copies, the newest first.
+    /// Returns all complete copies, the newest first.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -161,7 +161,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// All complete copies at `path`, the newest first.
+/// Returns all complete copies at `path`, the newest first.
 fn slots(path: &Path) -> Result<Vec<Slot>, Error> {
     let releases = path.join("releases");
     let mut found: Vec<(SystemTime, Slot)> = names(&releases)?
@@ -173,8 +173,8 @@ fn slots(path: &Path) -> Result<Vec<Slot>, Error> {
     Ok(found.into_iter().rev().map(|(_, slot)| slot).collect())
 }
 
-/// The complete copies of a release at `path`: the one that readers see, then the newest. A copy that was found
-/// changed has another beside it, by another number; so each of them is named.
+/// Returns the complete copies of a release at `path`: the one that readers see, then the newest. Beside a copy that was
+/// found changed lies another, with another number.
 pub(super) fn copies(path: &Path, release: &ReleaseId) -> Vec<PathBuf> {
     let mut copies = slots(path).unwrap_or_default();
     copies.retain(|slot| slot.release == *release);
@@ -183,7 +183,7 @@ pub(super) fn copies(path: &Path, release: &ReleaseId) -> Vec<PathBuf> {
     copies.into_iter().map(|slot| path.join("releases").join(slot.name())).collect()
 }
 
-/// The copy that readers of `path` see; none before the first, or where the link is not ours.
+/// Returns the copy that readers of `path` see; none before the first, or if the link is not ours.
 ///
 /// # Errors
 /// The link cannot be read, or something else is in its place.
@@ -224,7 +224,7 @@ fn create_own(folder: &Path, mode: u32) -> Result<(), Error> {
     }
 }
 
-/// The names in a folder that are text, as all of ours are.
+/// Returns the names in a folder that are UTF-8, as all of ours are.
 fn names(folder: &Path) -> Result<Vec<String>, files::Error> {
     let entries = fs::read_dir(folder).on("read", folder)?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string()));
@@ -232,7 +232,7 @@ fn names(folder: &Path) -> Result<Vec<String>, files::Error> {
     Ok(names.into_iter().flatten().collect())
 }
 
-/// When a folder was made, as far as its file system knows; decides only which old copies go first.
+/// Returns the time at which a folder was created, as far as its file system knows; decides only which old copies go first.
 fn made(folder: &Path) -> SystemTime {
     let metadata = fs::symlink_metadata(folder).ok();
     let time = metadata.and_then(|metadata| metadata.created().or_else(|_| metadata.modified()).ok());

@@ -35,7 +35,7 @@ pub struct Directory {
     /// Copies kept, the current one included; 3 by default. The one just left is kept in any case.
     #[serde(default = "keep_default")]
     pub keep: usize,
-    /// How unchanged files of the current copy are used again; `copy` by default.
+    /// How to reuse unchanged files of the current copy; `copy` by default.
     #[serde(default)]
     pub reuse: Reuse,
     /// How to treat links that lead outside a release; refused by default. A definition says `true` to keep them.
@@ -53,7 +53,7 @@ fn outside_links<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OutsideLi
 }
 
 impl Directory {
-    /// Makes a destination at `path` with the defaults.
+    /// Creates a destination at `path` with the defaults.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (reuse, outside_links) = (Reuse::default(), OutsideLinks::default());
         Self { path: Template::new(path), keep: KEEP_DEFAULT, reuse, outside_links }
@@ -87,9 +87,9 @@ impl Directory {
 }
 
 impl Destination for Directory {
-    /// Where the release is already current and complete by names, sizes and modes, nothing is done. Otherwise a
-    /// new copy is written in any case, from a kept copy of the same release or the current one as far
-    /// as their bytes are right, so that nothing an application changed in its folder comes back.
+    /// Does nothing if the release is current and complete by names, sizes and modes. Otherwise writes a new copy, from a
+    /// kept copy of the same release or the current one as far as their bytes are right, so that nothing an application
+    /// changed in its folder comes back.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
         let Job { root, source, monitor, .. } = *job;
         let (path, release) = (self.path.of(job.app), job.release());
