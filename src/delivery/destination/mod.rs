@@ -6,10 +6,12 @@
 mod definition;
 mod directory;
 mod error;
+mod mistake;
 mod template;
 
-pub use definition::{Definition, Mistake, local};
+pub use definition::{Definition, local};
 pub use error::Error;
+pub use mistake::Mistake;
 pub use template::{PLACEHOLDER, Template};
 
 use std::collections::BTreeMap;

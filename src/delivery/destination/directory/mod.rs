@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use self::layout::{Layout, Slot};
-use super::definition::Mistake;
+use super::mistake::Mistake;
 use super::{Delivered, Destination, Error, Job, KeptCopy, Template};
 use crate::restore::{OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree};
 use disk::files;

@@ -1,0 +1,28 @@
+//! Mistakes in a definition that its types cannot exclude.
+
+use std::path::PathBuf;
+
+/// A mistake in a definition.
+#[derive(Debug, thiserror::Error)]
+pub enum Mistake {
+    /// A path that depends on where the proxy was started.
+    #[error("`{}` is not an absolute path", .0.display())]
+    Relative(PathBuf),
+    /// Something in braces that is no placeholder.
+    #[error("`{0}` is not a placeholder")]
+    Placeholder(String),
+    /// Nothing would be kept.
+    #[error("0 keeps nothing")]
+    Nothing,
+}
+
+impl Mistake {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Relative(_) => "write the whole path, from / on",
+            Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
+            Self::Nothing => "give a number from 1 on, or leave the key out",
+        }
+    }
+}
