@@ -8,10 +8,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::embedded;
+use super::error::Error;
 use super::output::Output;
 use super::progress::waiting;
-use super::{Error, config};
 use crate::agent::{Access, Session};
+use crate::config;
 use crate::delivery::destination::{Destinations, Template};
 use crate::library;
 use crate::net::link;

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::RangedI64ValueParser;
 use tokio::signal::unix::SignalKind;
 
-use super::Error;
+use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::serve::listen_for;

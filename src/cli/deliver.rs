@@ -3,11 +3,12 @@
 use clap::Args;
 use serde_json::json;
 
+use super::access::AccessArgs;
+use super::deliveries::{delivered_all, delivery_text, destinations};
+use super::error::Error;
+use super::links::WrittenLinks;
 use super::output::Output;
 use super::progress::waiting;
-use super::pull::LinksToo;
-use super::push::{delivered_all, delivery_text, destinations};
-use super::{AccessArgs, Error};
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::Selector;
 use protocol::wire::{Answer, Operation};
@@ -23,7 +24,7 @@ pub struct DeliverArgs {
     /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration decides for other
     /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    links: LinksToo,
+    links: WrittenLinks,
     #[command(flatten)]
     access: AccessArgs,
 }

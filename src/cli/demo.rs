@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::error::Error;
 use super::output::{self, Output};
-use super::push::receipt_text;
-use super::{Error, monitor, threads};
+use super::progress::monitor;
+use super::receipt::receipt_text;
+use super::workers::threads;
 use crate::agent::Receipt;
 use crate::agent::push::{PushOptions, push};
 use crate::agent::{Access, Session};
@@ -127,7 +129,7 @@ async fn push_one(
 
 /// Where the delivered copy lies.
 fn copy_of(receipt: &Receipt) -> Result<String, Error> {
-    super::push::delivered_all(&receipt.delivered)?;
+    super::deliveries::delivered_all(&receipt.delivered)?;
     match receipt.delivered.first().map(|event| &event.state) {
         Some(DeliveryState::Delivered(report)) => Ok(report.place.clone()),
         _ => Err(crate::agent::Error::Ended.into()),

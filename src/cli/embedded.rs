@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::error::Error;
 use super::output::Output;
 use super::progress::waiting;
 use crate::agent::{Access, Session};

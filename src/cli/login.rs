@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::access::{Login, variable};
+use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
-use super::{Error, config};
 use crate::agent::{Access, Session};
+use crate::config;
 use crate::net::link;
 use disk::files;
 use protocol::address::ProxyUrl;

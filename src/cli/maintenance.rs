@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::access::AccessArgs;
+use super::error::Error;
 use super::output::{self, Output};
 use super::queries::ask;
-use super::{AccessArgs, Error};
 use format::maintenance::{Collected, LabelFate, Removal, Verified};
 use ground::faults::Fault;
 use ground::ids::Selector;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Error;
+use super::error::Error;
 use ground::escape;
 use ground::faults::{Fault, Faulty};
 

@@ -5,13 +5,17 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
+use super::access::AccessArgs;
+use super::error::Error;
+use super::links::WrittenLinks;
 use super::output::{self, Output};
+use super::progress::monitor;
 use super::progress::watched;
-use super::push::link_rate;
-use super::{AccessArgs, Error, monitor, threads};
+use super::rate::link_rate;
+use super::workers::threads;
 use crate::agent::Session;
 use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
@@ -58,28 +62,9 @@ pub struct PullArgs {
     link: Option<String>,
     /// How to treat symbolic links that lead outside the release.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    links: LinksToo,
+    links: WrittenLinks,
     #[command(flatten)]
     access: AccessArgs,
-}
-
-/// How to treat links that lead outside, where a release is written.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-pub enum LinksToo {
-    /// Refuse the release.
-    #[default]
-    Refuse,
-    /// Write them as they are.
-    Keep,
-}
-
-impl From<LinksToo> for OutsideLinks {
-    fn from(links: LinksToo) -> Self {
-        match links {
-            LinksToo::Refuse => Self::Refuse,
-            LinksToo::Keep => Self::Keep,
-        }
-    }
 }
 
 /// Write one file of a release to standard output.

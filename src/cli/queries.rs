@@ -3,9 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
+use super::access::AccessArgs;
+use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
-use super::{AccessArgs, Error};
 use crate::delivery::destination::Destinations;
 use format::record::{AppSummary, Record};
 use ground::escape;

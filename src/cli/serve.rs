@@ -10,10 +10,12 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::variable;
+use super::error::Error;
 use super::log::Log;
 use super::output::Output;
 use super::progress::waiting;
-use super::{Error, config, token};
+use super::token;
+use crate::config;
 use crate::config::Config;
 use crate::net::link;
 use crate::proxy::{self, Options, Proxy};

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::error::Error;
 use super::output::{self, Output};
-use super::{Error, config};
+use crate::config;
 use crate::library::default_space;
 use crate::net::identity::Identity;
 use crate::net::tokens::Listed;

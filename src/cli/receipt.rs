@@ -1,0 +1,102 @@
+//! The receipt of a push, for people.
+
+use super::deliveries::delivery_text;
+use super::output;
+use crate::agent::push::{Explained, Reason, Receipt};
+
+/// Returns a receipt for people.
+pub fn receipt_text(receipt: &Receipt) -> String {
+    let what = match (receipt.dry_run, receipt.unchanged) {
+        (true, _) => "would push",
+        (false, true) => "unchanged",
+        (false, false) => "pushed",
+    };
+    let number = receipt.sequence.map(|number| format!(" #{number}")).unwrap_or_default();
+    let mut lines = vec![format!("{what} {}{number}, release {}", receipt.app, receipt.release.short())];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    line(
+        "content",
+        format!("{} in {} files", output::bytes(receipt.bytes.logical), output::count(receipt.files)),
+    );
+    if receipt.files_remembered > 0 {
+        line(
+            "unread",
+            format!("{} files look as they did at the last push", output::count(receipt.files_remembered)),
+        );
+    }
+    if receipt.archives.files > 0 {
+        let (bytes, files) = (output::bytes(receipt.archives.bytes), output::count(receipt.archives.files));
+        let packed = match receipt.archives.packed_streams {
+            0 => String::new(),
+            streams => format!(
+                ", but for {} in {} streams that cannot be reproduced",
+                output::bytes(receipt.archives.packed_bytes),
+                output::count(streams)
+            ),
+        };
+        line("archives", format!("{bytes} in {files} files, unpacked{packed}"));
+    }
+    line(
+        "unseen",
+        format!(
+            "{} in {} of {} chunks, {} compressed",
+            output::bytes(receipt.bytes.unseen),
+            output::count(receipt.chunks.unseen),
+            output::count(receipt.chunks.total),
+            output::bytes(receipt.bytes.sent)
+        ),
+    );
+    line(
+        "wire",
+        format!(
+            "{} up, {} down, {} round trips",
+            output::bytes(receipt.wire.up),
+            output::bytes(receipt.wire.down),
+            receipt.round_trips
+        ),
+    );
+    line("time", format!("{:.2} s", receipt.seconds));
+    for event in &receipt.delivered {
+        line("delivery", delivery_text(event));
+    }
+    if !receipt.explained.is_empty() {
+        lines.push(String::new());
+        lines.push(explained_table(&receipt.explained));
+    }
+    lines.join("\n")
+}
+
+/// Files shown of an explanation; `--json` has all.
+const EXPLAINED_ROWS: usize = 40;
+
+/// Returns the reasons why bytes crossed, for people.
+fn explained_table(explained: &[Explained]) -> String {
+    let reason = |file: &Explained| match (file.reason, &file.older) {
+        (Reason::New, _) => "new: nothing older resembles it".to_owned(),
+        (Reason::Incompressible, _) => "compressed already".to_owned(),
+        (Reason::Evicted, _) => "evicted: the proxy had it once".to_owned(),
+        (Reason::ChangedInPlace, None) => "changed in place".to_owned(),
+        (Reason::ChangedInPlace, Some(older)) => format!("changed in place, in {older}"),
+        (Reason::ChangedFile, _) => "changed file".to_owned(),
+        (Reason::MovedCode, _) => "moved code".to_owned(),
+        (Reason::SimilarName, older) => {
+            format!("similar name: {}", older.as_deref().unwrap_or("an older file"))
+        }
+        (Reason::SimilarContent, _) => "similar content of the space".to_owned(),
+    };
+    let mut rows = Vec::new();
+    for file in explained.iter().take(EXPLAINED_ROWS) {
+        let mut why = reason(file);
+        if let Some(advice) = file.advice {
+            why = format!("{why} ({advice})");
+        }
+        rows.push(vec![output::bytes(file.sent), output::bytes(file.plain), file.path.clone(), why]);
+    }
+    let mut text = output::table(&["SENT", "CHANGED", "FILE", "WHY"], &rows);
+    if explained.len() > EXPLAINED_ROWS {
+        let rest: u64 = explained.iter().skip(EXPLAINED_ROWS).map(|file| file.sent).sum();
+        let count = explained.len() - EXPLAINED_ROWS;
+        text = format!("{text}\n… and {count} more that sent {}", output::bytes(rest));
+    }
+    text
+}
