@@ -1,4 +1,4 @@
-//! What a token may read, how long it is good for, and what an id means: over real QUIC, with agents that lie.
+//! What tokens allow to read, when they expire, and which release an id selects: over real QUIC, with agents that lie.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ impl Talk {
         self.receiver.receive().await.expect("a reply").expect("the stream goes on")
     }
 
-    /// What the proxy says, but for what it has stored, until it refuses or commits.
+    /// Returns the proxy's replies until it refuses or commits, without `Stored`.
     async fn outcome(&mut self) -> Result<Record, Refusal> {
         loop {
             match self.hear().await {
@@ -249,7 +249,7 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         let copy = world.path("copy");
         pull_as(&eve, "mine", &copy, false).await.expect("pulled");
         assert_same(&tree, &copy);
-        // What is in her own releases is proven no more, by names and by a base; a dry run counts the rest as missing.
+        // Content of her own releases needs no proof, by names or by a base; a dry run counts the rest as missing.
         for state in [None, Some(world.path("state")), Some(world.path("state"))] {
             write(&tree, "own", noise(6, 30_000));
             let options = PushOptions { state, ..push_options("mine", &tree) };
@@ -331,7 +331,7 @@ async fn no_question_tells_of_another_application() {
             panic!("no list");
         };
         assert!(apps.len() == 1 && apps[0].app.as_str() == "mine", "{apps:?}");
-        // What speaks of the whole space is for those who may read all of it, and names nobody's.
+        // Answers about the whole space need a token that may read all of it; refusals name no application.
         for question in [
             Operation::Statistics(None),
             Operation::Collect { dry_run: true },

@@ -60,7 +60,7 @@ fn the_first_push_of_an_application_is_told_by_what_another_of_the_space_has() {
     let elsewhere = push(&home, &proxy, "other", "two", &new);
     assert_eq!(reasons(&elsewhere), ["new"]);
     assert!(sent(&elsewhere) > 140_000, "{elsewhere}");
-    // What was told so is what it should be.
+    // The result is right.
     let copy = home.path("copy");
     let create = ["token", "create", "--user", "eve", "--data", "data"];
     let token = home.run(&create).good();

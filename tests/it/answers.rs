@@ -1,4 +1,4 @@
-//! What people and scripts see of the installed program is so: which store is meant, one document, codes, hints.
+//! The installed program as people and scripts see it: which store it uses, one JSON document, exit codes, hints.
 
 use std::fs::{self, File};
 use std::io::{Write, pipe};
@@ -17,7 +17,7 @@ fn run_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Ra
     finish(command.envs(environment.iter().copied()).spawn().expect("it starts"))
 }
 
-/// What a run with `--json` printed: one document, in one line.
+/// Returns the one document, in one line, that a run with `--json` printed.
 fn document(ran: &Ran) -> Value {
     assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
     serde_json::from_str(&ran.out).expect("JSON")
@@ -46,7 +46,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     }
     run_with(&home, &far, &["push", "app", "tree", "--label", "v1"]).good();
 
-    // A folder on the command line is meant, and what was overridden is said, once.
+    // A folder on the command line comes first, and one note says what it overrides.
     let removed = run_with(&home, &far, &["rm", "app@v1", "--data", "near"]);
     assert_eq!(removed.err.matches("WHIT_PROXY is set, --data is used").count(), 1, "{removed:?}");
     assert!(removed.err.contains("removing a release in near"), "{removed:?}");
@@ -186,7 +186,7 @@ fn what_cannot_be_written_is_an_error_and_a_reader_that_has_gone_ends_it_quietly
         assert_eq!(told.status.code(), Some(141), "{arguments:?}: {words}");
         assert!(!words.contains("error: "), "{arguments:?}: {words}");
     }
-    // Standard error: there is nobody to tell, and no reason to panic.
+    // A closed standard error is no reason to panic.
     let of = |mut command: Command| command.output().expect("it runs").status.code();
     for lost in [full, gone] {
         for (code, arguments) in

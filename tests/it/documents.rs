@@ -1,4 +1,4 @@
-//! What the documents show is what the program does.
+//! The documents agree with the program.
 //!
 //! README's console sessions are run as they stand, with a crate that Cargo has unpacked for this build as `./build`, and as
 //! over 20 Mbit/s, so that no machine's speed decides how hard is compressed. The answers are compared: words, ids and counts
@@ -184,7 +184,7 @@ fn documents() -> Vec<(String, String)> {
     names.into_iter().map(|name| (fs::read_to_string(project(&name)).expect("it is there"), name)).collect()
 }
 
-/// Whether the module path `floor::module::item` leads somewhere: to a file or folder, or to a word in the last of these.
+/// Returns whether the module path `floor::module::item` exists: as a file or folder, or as a word in the last of these.
 fn is_in_the_source(path: &str) -> bool {
     let mut place = project("src");
     for part in path.split("::") {
@@ -315,7 +315,7 @@ impl Session {
         Self { home, proxy, renamed }
     }
 
-    /// What a command of README prints here, in README's words.
+    /// Returns what a command of README prints here, in README's words.
     fn answer(&self, command: &str) -> String {
         let here =
             self.renamed.iter().fold(command.to_owned(), |text, (here, there)| text.replace(there, here));
@@ -338,7 +338,7 @@ fn shortened(line: &str) -> String {
     id.map_or_else(|| line.to_owned(), |id| line.replace(id, &format!("{}…", &id[..8])))
 }
 
-/// Whether two answers say the same: bytes may differ by `slack` of them, times by anything; `…` stands for any lines.
+/// Returns whether two answers agree: bytes may differ by `slack` of them, times by anything; `…` stands for any lines.
 fn same(said: &str, found: &str, slack: f64) -> bool {
     let same_line = |said: &str, found: &str| same_line(said, found, slack);
     let (said, found): (Vec<&str>, Vec<&str>) = (said.lines().collect(), found.lines().collect());
@@ -443,7 +443,7 @@ fn with_times_of(said: &str, answer: &str) -> String {
 fn with_demo(text: &str, old: &Path, new: &Path) -> (String, Option<String>) {
     const BEGIN: &str = "```text\n";
     let block = text.find(BEGIN).expect("a block") + BEGIN.len();
-    // What is pushed stands on standard error.
+    // Standard error names what is pushed.
     let start = block + text[block..].find("\n\n").expect("what is pushed, and how it went") + 2;
     let end = start + text[start..].find("```").expect("a block ends");
     let said = &text[start..end];

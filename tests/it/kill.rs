@@ -46,7 +46,7 @@ fn serve(home: &Home, port: Option<u16>) -> (Served, Access) {
     (served, Access { url, token: token(&identity, |_| {}) })
 }
 
-/// A tree of some 44 MB in 22 files, of which few are as in the round before.
+/// A tree of some 44 MB in 22 files; few are as in the round before.
 fn tree(home: &Home, round: u64) {
     for file in 0..22 {
         let seed = if file < 3 { file } else { file + 100 * (round + 1) };
@@ -75,7 +75,7 @@ async fn a_proxy_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
             }
             tokio::time::sleep(Duration::from_micros(dice.below(20_000))).await;
             served.kill();
-            // What it said before it died still counts.
+            // What it printed before it died still counts.
             let committed = tokio::time::timeout(Duration::from_millis(300), walker.finish()).await;
             let committed = matches!(committed, Ok(Ok(_)));
             let acknowledged = walker.acknowledged();

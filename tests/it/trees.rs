@@ -46,7 +46,7 @@ pub fn some_tree(folder: &Path, seed: u64) {
     fs::set_permissions(folder.join("bin/server"), fs::Permissions::from_mode(0o755)).expect("changed");
 }
 
-/// What a tree is, as far as whit keeps it.
+/// An entry of a tree, as far as whit keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     Folder(u32),
@@ -108,7 +108,7 @@ pub fn change_byte(path: &Path, at: usize) {
     fs::write(path, bytes).expect("written");
 }
 
-/// Whether the tests are to be as large as they are meant to be.
+/// Returns whether to run the tests at full size.
 pub fn is_slow() -> bool {
     std::env::var_os("WHIT_SLOW_TESTS").is_some()
 }

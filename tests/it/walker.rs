@@ -43,7 +43,7 @@ pub struct Walker {
     receiver: Receiver,
     machine: Agent,
     scan: Scan,
-    /// What is to be sent, in order; none stands for the end of a job.
+    /// What to send, in order; none ends a job.
     waiting: VecDeque<Option<Vec<Located>>>,
     batches: Vec<Vec<ChunkId>>,
     acknowledged: usize,

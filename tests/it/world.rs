@@ -288,7 +288,7 @@ pub fn delivered(events: &[DeliveryEvent]) -> &DeliveryReport {
     }
 }
 
-/// Keeps what a push tells beside its receipt.
+/// Collects the notes of a push.
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
