@@ -10,8 +10,9 @@
 
 mod archive;
 mod check;
+mod free_space;
+mod hole;
 mod rebuilt;
-pub mod room;
 mod source;
 mod stream;
 mod tar_header;
@@ -23,10 +24,11 @@ mod sample;
 
 pub use archive::{Archive, each_archive, read_plan, write_archive};
 pub use check::looks_complete;
-pub use rebuilt::{Keeping, Rebuilt};
+pub use free_space::check_fits;
+pub use rebuilt::Rebuilt;
 pub use source::{ChunkReader, ChunkSource, SourceError};
 pub use stream::{write_file, write_tar};
-pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, Written, write_tree};
+pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, write_tree};
 pub use walk::{Items, leaves, walk};
 
 #[cfg(test)]
@@ -76,7 +78,7 @@ pub enum Error {
     OtherArtifact(EntryPath),
     /// The file system is too full for all of it; nothing was written.
     #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside the reserve", .place.display())]
-    Room {
+    NoRoom {
         /// The folder to write to.
         place: PathBuf,
         /// What the release needs.
@@ -123,7 +125,7 @@ faulty! {
     Error passes on Manifest, Source, File, Threads;
     Self::Plan { source, .. } => source.fault();
     Self::Length { .. } | Self::OtherArtifact(_) => Fault::Corrupt;
-    Self::Room { place, .. } => Fault::Full, format!("make room on the file system of {}", place.display());
+    Self::NoRoom { place, .. } => Fault::Full, format!("make room on the file system of {}", place.display());
     Self::Missing(_) => Fault::Missing, "`whit pull APP --tar - | tar t` lists a release's files";
     Self::Unnamed(_) => Fault::Input, "`whit pull APP --tar - | tar t` lists a release's files";
     Self::OutsideLink { .. } => Fault::Input,

@@ -3,46 +3,58 @@
 //! Owner 0, time 0 and no user names, so that equal releases give equal archives. Names and targets
 //! longer than their fields go before the entry as GNU long-name entries, in bytes, in any encoding.
 
-use tar::{EntryType, Header};
-
 use format::manifest::Item;
 
 /// Bytes of a tar block.
-pub(super) const BLOCK_BYTES: usize = 512;
-/// What the name of a long-name entry is.
+pub const BLOCK_BYTES: usize = 512;
+/// Bytes of the fields for a name and a target.
+const NAME_BYTES: usize = 100;
+/// The name of every long-name entry.
 const LONG_NAME: &[u8] = b"././@LongLink";
 
-/// All blocks before an entry's content; nothing for an item that is not an entry.
-pub(super) fn header(item: &Item) -> Vec<u8> {
+/// The kinds of entries, as their byte in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    File = b'0',
+    HardLink = b'1',
+    Symlink = b'2',
+    Directory = b'5',
+    LongTarget = b'K',
+    LongName = b'L',
+}
+
+/// Returns all blocks before an entry's content; none for an item that is no entry.
+pub fn header(item: &Item) -> Vec<u8> {
     let (kind, path, mode, size, target) = match item {
-        Item::Directory { path, mode } => (EntryType::Directory, path, *mode, 0, &[][..]),
-        Item::File { path, mode, size, .. } => (EntryType::Regular, path, *mode, *size, &[][..]),
+        Item::Directory { path, mode } => (Kind::Directory, path, *mode, 0, &[][..]),
+        Item::File { path, mode, size, .. } => (Kind::File, path, *mode, *size, &[][..]),
         Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
-            (EntryType::Symlink, path, 0o777, 0, target.as_slice())
+            (Kind::Symlink, path, 0o777, 0, target.as_slice())
         }
-        Item::HardLink { path, target } => (EntryType::Link, path, 0o644, 0, target.as_bytes()),
+        Item::HardLink { path, target } => (Kind::HardLink, path, 0o644, 0, target.as_bytes()),
         Item::Chunk(_) | Item::Linked => return Vec::new(),
     };
     let mut name = path.as_bytes().to_vec();
-    if kind == EntryType::Directory {
+    if kind == Kind::Directory {
         name.push(b'/');
     }
     let mut blocks = Vec::with_capacity(BLOCK_BYTES);
-    long(EntryType::GNULongLink, target, &mut blocks);
-    long(EntryType::GNULongName, &name, &mut blocks);
-    block(kind, &name, u32::from(mode), size, target, &mut blocks);
+    long(Kind::LongTarget, target, &mut blocks);
+    long(Kind::LongName, &name, &mut blocks);
+    block(kind, &name, mode, size, target, &mut blocks);
     blocks
 }
 
-/// Fills the last block of `bytes` bytes with zeros.
-pub(super) fn padding(bytes: u64) -> &'static [u8] {
+/// Returns the zeros that fill the last block of `bytes` bytes.
+pub fn padding(bytes: u64) -> &'static [u8] {
     let over = usize::try_from(bytes % BLOCK_BYTES as u64).expect("less than a block");
     &[0; BLOCK_BYTES][..(BLOCK_BYTES - over) % BLOCK_BYTES]
 }
 
 /// Appends a long-name entry for a text that does not fit its field with room for a zero byte.
-fn long(kind: EntryType, text: &[u8], blocks: &mut Vec<u8>) {
-    if text.len() < 100 {
+fn long(kind: Kind, text: &[u8], blocks: &mut Vec<u8>) {
+    if text.len() < NAME_BYTES {
         return;
     }
     let bytes = text.len() as u64 + 1;
@@ -52,21 +64,32 @@ fn long(kind: EntryType, text: &[u8], blocks: &mut Vec<u8>) {
     blocks.extend_from_slice(padding(bytes));
 }
 
-fn block(kind: EntryType, name: &[u8], mode: u32, size: u64, target: &[u8], blocks: &mut Vec<u8>) {
-    let mut header = Header::new_gnu();
-    let fields = header.as_gnu_mut().expect("it was made as GNU");
-    let fits = name.len().min(fields.name.len());
-    fields.name[..fits].copy_from_slice(&name[..fits]);
-    let fits = target.len().min(fields.linkname.len());
-    fields.linkname[..fits].copy_from_slice(&target[..fits]);
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header.set_cksum();
-    blocks.extend_from_slice(header.as_bytes());
+/// Appends one header block; numbers are octal, and end in a zero byte.
+fn block(kind: Kind, name: &[u8], mode: u16, size: u64, target: &[u8], blocks: &mut Vec<u8>) {
+    let mut block = [0; BLOCK_BYTES];
+    let mut put = |offset: usize, bytes: &[u8]| block[offset..offset + bytes.len()].copy_from_slice(bytes);
+    put(0, &name[..name.len().min(NAME_BYTES)]);
+    put(100, format!("{mode:07o}").as_bytes());
+    // The owner's user and group.
+    put(108, b"0000000");
+    put(116, b"0000000");
+    if size < 1 << 33 {
+        put(124, format!("{size:011o}").as_bytes());
+    } else {
+        // Larger numbers are binary, which the highest bit says.
+        put(124, &[0x80, 0, 0, 0]);
+        put(128, &size.to_be_bytes());
+    }
+    // The time of the last change.
+    put(136, b"00000000000");
+    // The checksum is the sum of all bytes, its own taken as spaces.
+    put(148, b"        ");
+    put(156, &[kind as u8]);
+    put(157, &target[..target.len().min(NAME_BYTES)]);
+    put(257, b"ustar  ");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
+    blocks.extend_from_slice(&block);
 }
 
 #[cfg(test)]
@@ -80,7 +103,7 @@ mod tests {
         let path = EntryPath::new("big").expect("a plain path");
         let size = (8 << 30) + 12_345;
         let bytes = header(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks });
-        let read = Header::from_byte_slice(&bytes);
+        let read = tar::Header::from_byte_slice(&bytes);
         assert_eq!((read.size().expect("a size"), bytes.len()), (size, BLOCK_BYTES));
     }
 

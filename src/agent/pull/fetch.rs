@@ -10,7 +10,7 @@ use super::stream::PullStream;
 use super::window::{Awaited, Window};
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, Session, blocking};
-use crate::restore::{ChunkSource, room};
+use crate::restore::{ChunkSource, check_fits};
 use crate::store::Store;
 use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
 use format::manifest::{self, Reference, Root, SegmentIndex};
@@ -90,7 +90,7 @@ async fn fetch_from(
     let mut stream = PullStream::new(session.request(&operation).await?, session.renewals());
     let (record, root, mut listing) = stream.listing(selector, present, store).await?;
     if let Some(place) = options.place {
-        room::check(place, root.totals)?;
+        check_fits(place, root.totals)?;
     }
     let is_thin = !listing.thin.is_empty();
     let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };

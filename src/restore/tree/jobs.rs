@@ -1,13 +1,11 @@
 //! What the planner hands to the workers.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
 
 use format::manifest::EntryPath;
 use format::recipe::{ChunkRef, Container};
-use ground::ids::ChunkId;
-use ground::limits::CHUNK_BYTES_MAX;
 
 /// 4 MiB: a larger file is cut into parts of this, so that all workers share it.
 pub(super) const PART_BYTES: u64 = 4 * 1024 * 1024;
@@ -19,14 +17,6 @@ pub(super) const LINK_CHUNKS_MAX: usize = 64 * 1024;
 pub(super) const BATCH_BYTES: u64 = 1024 * 1024;
 /// Files of one batch.
 pub(super) const BATCH_FILES_MAX: usize = 256;
-
-/// The largest chunk of zeros: every chunk of a longer run of zeros is this one, wherever the run begins.
-static ZEROS: LazyLock<ChunkId> = LazyLock::new(|| ChunkId::of(&[0; CHUNK_BYTES_MAX as usize]));
-
-/// Whether a chunk becomes a hole in its file: 64 KiB of zeros.
-pub(in crate::restore) fn is_hole(chunk: &ChunkRef) -> bool {
-    chunk.bytes == CHUNK_BYTES_MAX && chunk.id == *ZEROS
-}
 
 /// Work for one worker.
 pub(super) enum Job {

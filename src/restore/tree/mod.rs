@@ -24,12 +24,11 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::jobs::is_hole;
 use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
-use super::room::{Room, can_reflink};
+use super::free_space::{FreeSpace, can_reflink};
 use super::{ChunkSource, Error};
 use disk::crash_points;
 use disk::files::{self, OnPath};
@@ -141,7 +140,7 @@ pub fn write_tree(
     };
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shares = || options.reuse == Reuse::HardLink || can_reflink(above);
-    Room::at(above)?.tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
+    FreeSpace::at(above)?.check_tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
     let unfinished = Unfinished::create(folder)?;
     let site = Site::open(folder, options, monitor)?;
     let mut written = write_entries(root, source, &site, &same, options.threads)?;

@@ -8,11 +8,12 @@ use std::sync::mpsc::SyncSender;
 use super::Written;
 use super::jobs::{
     BATCH_BYTES, BATCH_FILES_MAX, Basis, Job, LINK_CHUNKS_MAX, Output, PART_BYTES, PART_CHUNKS_MAX, Part,
-    Whole, is_hole,
+    Whole,
 };
 use super::same::SameFiles;
 use super::site::{Site, waits_for_its_mode};
 use super::{OutsideLinks, Reuse, worker};
+use crate::restore::hole::is_hole;
 use crate::restore::{ChunkReader, Error, Items};
 use disk::files;
 use format::manifest::{self, EntryPath, Item, Root};

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::jobs::{Basis, Whole};
 use super::{OutsideLinks, Reuse, TreeOptions, Written};
 use crate::restore::Error;
-use crate::restore::room::Room;
+use crate::restore::free_space::FreeSpace;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, MODE_MASK};
 use ground::monitor::Monitor;
@@ -216,7 +216,7 @@ impl<'a> Site<'a> {
         let file = rustix::fs::openat(&self.folder, from.as_bytes(), flags, Mode::empty());
         let mut file: File = self.on(file, "open", from)?.into();
         let found = self.on(file.metadata(), "examine", from)?;
-        Room::at(self.place)?.bytes(found.len())?;
+        FreeSpace::at(self.place)?.check_bytes(found.len())?;
         let mode = u16::try_from(found.mode() & u32::from(MODE_MASK)).expect("nine bits fit");
         let mut copy = self.create_file(to, mode)?;
         Ok(self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)?)

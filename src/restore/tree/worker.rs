@@ -7,8 +7,9 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use super::Reuse;
-use super::jobs::{Basis, Job, Output, Whole, is_hole};
+use super::jobs::{Basis, Job, Output, Whole};
 use super::site::Site;
+use crate::restore::hole::is_hole;
 use crate::restore::walk::read_chunk;
 use crate::restore::{Archive, ChunkReader, Error, Rebuilt, write_archive};
 use disk::files;

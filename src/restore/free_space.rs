@@ -1,8 +1,7 @@
-//! Checks that a file system has room for a release before anything is written to it.
+//! Checks that a release fits on a file system before anything is written to it.
 //!
-//! Counts all files at once, each with the blocks that it takes, and a block for each directory and each long link. Files of
-//! an earlier copy count for nothing where they are linked or share its blocks. A reserve stays free, as others use the disk
-//! too.
+//! Counts the blocks of every file, and a block for each directory and each long link. Files of an earlier copy that are linked,
+//! or share its blocks, count for nothing. A reserve stays free for others who use the disk.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,51 +9,51 @@ use std::path::Path;
 
 use rustix::fs::StatVfs;
 
-use super::tree::is_hole;
+use super::hole::is_hole;
 use super::{ChunkSource, Error, Items};
 use disk::files::OnPath;
 use format::manifest::{Item, Root, Totals};
 use format::recipe::Recipe;
 use ground::limits::{ROOM_RESERVE_BYTES, ROOM_RESERVE_PART};
 
-/// Targets of links shorter than this lie in what there is of each entry anyway, on most file systems.
+/// Most file systems keep shorter targets of links in the entry itself.
 const TARGET_INLINE: usize = 60;
 
-/// Fails where a release of these totals cannot fit on the file system that holds `place`.
+/// Fails if a release of these totals cannot fit on the file system that holds `place`.
 ///
 /// # Errors
-/// [`Error::Room`]; or the place cannot be examined.
-pub fn check(place: &Path, totals: Totals) -> Result<(), Error> {
-    let room = Room::at(place)?;
-    room.entries(totals)?;
-    room.bytes(totals.bytes)
+/// [`Error::NoRoom`], or the place cannot be examined.
+pub fn check_fits(place: &Path, totals: Totals) -> Result<(), Error> {
+    let free = FreeSpace::at(place)?;
+    free.check_entries(totals)?;
+    free.check_bytes(totals.bytes)
 }
 
-/// The free room at a place.
+/// The free space of a file system.
 #[derive(Debug)]
-pub(super) struct Room<'a> {
+pub struct FreeSpace<'a> {
     place: &'a Path,
-    /// Bytes that may be written.
-    free: u64,
+    /// Bytes that may be written, the reserve not counted.
+    bytes: u64,
     block: u64,
     /// Entries that may be made; none where the file system does not limit them.
     entries: Option<u64>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> FreeSpace<'a> {
     /// Examines the file system that holds `place`.
     pub fn at(place: &'a Path) -> Result<Self, Error> {
         let found: StatVfs = rustix::fs::statvfs(place).on("examine", place)?;
         let all = found.f_blocks.saturating_mul(found.f_frsize);
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let free = free.saturating_sub(ROOM_RESERVE_BYTES.min(all / ROOM_RESERVE_PART));
+        let bytes = found.f_bavail.saturating_mul(found.f_frsize);
+        let bytes = bytes.saturating_sub(ROOM_RESERVE_BYTES.min(all / ROOM_RESERVE_PART));
         let entries = (found.f_files > 0).then_some(found.f_favail);
-        Ok(Self { place, free, block: found.f_frsize.max(1), entries })
+        Ok(Self { place, bytes, block: found.f_frsize.max(1), entries })
     }
 
-    /// Fails where the tree of `root` does not fit. `is_same` returns whether an earlier copy has the file of that number;
-    /// such files have `same_bytes` in all. `shares` returns whether they take no room.
-    pub fn tree(
+    /// Fails if the tree of `root` does not fit. `is_same` tells the numbers of the files that an earlier copy has, which
+    /// have `same_bytes` in all; `shares` tells whether such files take no space.
+    pub fn check_tree(
         &self,
         root: &Root,
         source: &dyn ChunkSource,
@@ -62,10 +61,10 @@ impl<'a> Room<'a> {
         is_same: &dyn Fn(u64) -> bool,
         shares: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        self.entries(root.totals)?;
+        self.check_entries(root.totals)?;
         let Totals { files, directories, symlinks, bytes, .. } = root.totals;
         let entries = files.saturating_add(directories).saturating_add(symlinks);
-        if entries.saturating_mul(self.block).saturating_add(bytes) <= self.free {
+        if entries.saturating_mul(self.block).saturating_add(bytes) <= self.bytes {
             return Ok(());
         }
         // Near the bound, count file by file.
@@ -95,28 +94,28 @@ impl<'a> Room<'a> {
             }
             number += 1;
         }
-        self.bytes(needed)
+        self.check_bytes(needed)
     }
 
-    /// Fails where another file of so many bytes does not fit.
-    pub fn bytes(&self, needed: u64) -> Result<(), Error> {
-        let (place, free) = (self.place.to_owned(), self.free);
-        if needed <= free { Ok(()) } else { Err(Error::Room { place, needed, free, unit: "B" }) }
+    /// Fails if another file of `needed` bytes does not fit.
+    pub fn check_bytes(&self, needed: u64) -> Result<(), Error> {
+        let (place, free) = (self.place.to_owned(), self.bytes);
+        if needed <= free { Ok(()) } else { Err(Error::NoRoom { place, needed, free, unit: "B" }) }
     }
 
-    fn entries(&self, totals: Totals) -> Result<(), Error> {
+    fn check_entries(&self, totals: Totals) -> Result<(), Error> {
         let needed = totals.files.saturating_add(totals.directories).saturating_add(totals.symlinks);
         match self.entries {
             Some(free) if free < needed => {
-                Err(Error::Room { place: self.place.to_owned(), needed, free, unit: "entries" })
+                Err(Error::NoRoom { place: self.place.to_owned(), needed, free, unit: "entries" })
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Whether files in `folder` may share blocks.
-pub(super) fn can_reflink(folder: &Path) -> bool {
+/// Whether files in `folder` can share blocks.
+pub fn can_reflink(folder: &Path) -> bool {
     let shared = || -> std::io::Result<()> {
         let (mut one, other) = (tempfile::tempfile_in(folder)?, tempfile::tempfile_in(folder)?);
         one.write_all(&[1; 4096])?;
@@ -151,16 +150,16 @@ mod tests {
     }
 
     #[test]
-    fn zeros_that_an_archive_holds_leave_no_room_to_others() {
+    fn zeros_that_an_archive_holds_leave_no_space_to_others() {
         const MIB: u64 = 1024 * 1024;
         let mut source = MemorySource::default();
         let zeros = zeros(&mut source, 160);
-        let room = Room { place: Path::new("/"), free: 2 * MIB, block: 4096, entries: None };
+        let space = FreeSpace { place: Path::new("/"), bytes: 2 * MIB, block: 4096, entries: None };
         let mut fits = |size: u64, recipe: Recipe| {
             let file = Item::File { path: path("a"), mode: 0o644, size, recipe };
             let items: Vec<Item> = std::iter::once(file).chain(zeros.iter().cloned()).collect();
             let root = source.manifest(Shape::Tree, &items);
-            room.tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
+            space.check_tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
         };
         let stream_bytes = 10 * MIB;
         assert_eq!(fits(stream_bytes, Recipe::Chunks), Ok(()), "nothing but holes");
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn directories_and_long_links_take_room() {
         let mut source = MemorySource::default();
-        let room = Room { place: Path::new("/"), free: 100 * 4096, block: 4096, entries: None };
+        let space = FreeSpace { place: Path::new("/"), bytes: 100 * 4096, block: 4096, entries: None };
         let folder = |number: u32| Item::Directory { path: path(&format!("{number:03}")), mode: 0o755 };
         let link = |number: u32, bytes: usize| Item::Symlink {
             path: path(&format!("{number:03}")),
@@ -180,7 +179,7 @@ mod tests {
         };
         let mut fits = |items: &[Item]| {
             let root = source.manifest(Shape::Tree, items);
-            room.tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
+            space.check_tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
         };
         assert_eq!(fits(&(0..100).map(folder).collect::<Vec<_>>()), Ok(()));
         assert_eq!(fits(&(0..101).map(folder).collect::<Vec<_>>()), Err(Fault::Full));
@@ -217,7 +216,7 @@ mod tests {
             let options = TreeOptions { sync: false, ..TreeOptions::default() };
             let written = write_tree(&root, &source, &disk.join("copy"), &options, &Silent);
             disk::files::remove(&disk.join("copy")).expect("removed");
-            written.map(drop).map_err(|error| matches!(error, Error::Room { .. }))
+            written.map(drop).map_err(|error| matches!(error, Error::NoRoom { .. }))
         });
         assert!(is_done(Command::new("umount").arg(&disk)));
         assert_eq!(results, [Ok(()), Err(true)]);
