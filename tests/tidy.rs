@@ -19,7 +19,7 @@ const EMPTY_NAMES: [&str; 5] = ["util", "common", "misc", "helper", "manager"];
 const ROOMS: [(&str, &[&str]); 13] = [
     ("quinn", &["net/link/"]),
     ("rustls", &["net/link/"]),
-    ("sled", &["store/catalogue.rs", "store/index/"]),
+    ("sled", &["store/index/"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("memmap2", &["disk/mmap.rs"]),

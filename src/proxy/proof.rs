@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
-use crate::store::{Planted, Store, StoreReader};
+use crate::store::{FaultInjection, Store, StoreReader};
 use format::manifest::{EntryPath, Root};
 use ground::ids::ReleaseId;
 use ground::poison::Unpoisoned as _;
@@ -61,9 +61,9 @@ pub fn prove(
             }
             Ok(())
         });
-        let planted = store.is_planted(Planted::OtherArchives);
+        let mistake = store.injects(FaultInjection::OtherArchives);
         match (rebuilt, keeping) {
-            (Ok(()), _) if planted => proof.failed = Some(path.clone()),
+            (Ok(()), _) if mistake => proof.failed = Some(path.clone()),
             (Err(Error::OtherArtifact(path) | Error::Plan { path, .. }), _) => proof.failed = Some(path),
             (Err(error), _) => return Err(error),
             (Ok(()), Some(keeping)) => keeping.end(),

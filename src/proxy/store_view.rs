@@ -13,7 +13,7 @@ use crate::net::blocking;
 use crate::net::identity;
 use crate::net::link::Replies;
 use crate::restore::{self, ChunkReader, SourceError};
-use crate::store::{Found, Planted, Store, StoreReader};
+use crate::store::{FaultInjection, Found, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use disk::crash_points;
@@ -157,7 +157,7 @@ impl StoreView {
     ///
     /// Under a new lease, taken first: what is found must stay until the record is written.
     fn check_again(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
-        if !self.store.is_planted(Planted::CheckedUnheld) {
+        if !self.store.injects(FaultInjection::CheckedUnheld) {
             self.lease = self.store.lease().map_err(|error| Refusal::of(&error))?;
         }
         let mut reader = StoreReader::new(&*self.store);
@@ -168,13 +168,13 @@ impl StoreView {
             // The look itself may take long.
             self.lease.renew();
         }
-        let is_held = self.lease.renew() || self.store.is_planted(Planted::CheckedUnheld);
+        let is_held = self.lease.renew() || self.store.injects(FaultInjection::CheckedUnheld);
         if is_held { Ok(()) } else { Err(lapsed()) }
     }
 
     /// Checks every chunk again where the lease has lapsed, or damage was found since.
     fn keep_promise(&mut self, segments: &[NodeRef]) -> Result<(), Refusal> {
-        let is_held = self.lease.renew() || self.store.is_planted(Planted::LapsedUnchecked);
+        let is_held = self.lease.renew() || self.store.injects(FaultInjection::LapsedUnchecked);
         let met = self.store.damage_met();
         if is_held && met == self.damage_met {
             return Ok(());
@@ -418,7 +418,7 @@ impl SpaceView for StoreView {
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         // A proof may have taken long.
-        if !self.store.is_planted(Planted::CheckedUnheld) {
+        if !self.store.injects(FaultInjection::CheckedUnheld) {
             self.keep_promise(&proposal.segments)?;
         }
         let root = &proposal.root;

@@ -18,10 +18,11 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use super::alive::{Alive, Sweep};
 use super::marking::{Live, mark};
 use super::packs::{self, Pack};
-use super::rewriting::{Alive, Rewriting};
-use super::{Error, Planted, Result, Store};
+use super::rewriting::Rewriting;
+use super::{Error, FaultInjection, Result, Store};
 use crate::ledger::LeaseNumber;
 use disk::crash_points;
 use disk::files;
@@ -184,7 +185,7 @@ fn foresee(
 
 /// The pushes that hold what is condemned now.
 fn waited_for(store: &Store) -> Result<Vec<LeaseNumber>> {
-    if store.is_planted(Planted::NoLeaseWait) { Ok(Vec::new()) } else { Ok(store.leases.holding()?) }
+    if store.injects(FaultInjection::NoLeaseWait) { Ok(Vec::new()) } else { Ok(store.leases.holding()?) }
 }
 
 /// Counts the releases and the records that cannot be read.
@@ -248,15 +249,6 @@ fn dead(store: &Store, live: &Live) -> Result<HashSet<u64>> {
         pack.release(0, usize::MAX);
     }
     Ok(names)
-}
-
-/// Says how to sweep packs.
-pub struct Sweep<'a> {
-    /// Only count.
-    pub dry_run: bool,
-    /// Whether all chunks that are not alive count as dead, not only condemned ones, as in a dry run.
-    pub all: bool,
-    cancelled: &'a AtomicBool,
 }
 
 /// Removes dead chunks pack by pack: first the packs that hold nothing else, which needs no room.

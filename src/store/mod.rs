@@ -4,27 +4,25 @@
 //! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
 //! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
 
-pub mod blobs;
+mod alive;
 mod backend;
-mod catalogue;
+pub mod blobs;
 mod collection;
 mod copies;
 mod error;
-mod filter;
+mod fault_injection;
 mod history;
 mod index;
 mod known;
 mod lost;
 mod marking;
 mod mending;
-mod merge;
 mod merger;
 mod moves;
 mod options;
 mod pack_file;
 mod packs;
 mod place;
-mod planted;
 mod reader;
 mod recent;
 mod record_value;
@@ -32,7 +30,6 @@ mod records;
 mod recovery;
 pub mod retention;
 mod rewriting;
-mod run;
 mod shared;
 mod sketches;
 mod unsealed;
@@ -43,13 +40,13 @@ pub use backend::Backend;
 pub use collection::collect;
 pub use copies::Copies;
 pub use error::Error;
+pub use fault_injection::FaultInjection;
 pub use history::Pushed;
-pub use index::{Error as IndexError, Index};
+#[cfg(feature = "testing")]
+pub use index::Index;
 pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
-#[doc(hidden)]
-pub use planted::Planted;
 pub use reader::StoreReader;
 pub use record_value::NoRecord;
 pub use records::{Found, Records};
@@ -217,19 +214,13 @@ impl Store {
     /// The index is damaged.
     pub fn holds(&self, chunk: &ChunkRef) -> Result<bool> {
         let is_there = self.find(&chunk.id)?.is_some_and(|place| place.bytes == chunk.bytes);
-        let condemned = self.condemned.has(&chunk.id) && !self.is_planted(Planted::CondemnedShown);
+        let condemned = self.condemned.has(&chunk.id) && !self.injects(FaultInjection::CondemnedShown);
         Ok(is_there && !condemned)
     }
 
     /// The time by the store's clock.
     pub fn now(&self) -> Instant {
         (self.options.now)()
-    }
-
-    /// Whether a test planted the mistake.
-    #[doc(hidden)]
-    pub fn is_planted(&self, mistake: Planted) -> bool {
-        self.options.planted == Some(mistake)
     }
 
     /// Opens the lease of a push: take it before the first question.
@@ -294,7 +285,7 @@ impl Store {
     /// Appends a frame, leaving `reserve` bytes of the disk free: the collector may use what pushes must leave.
     fn append_leaving(&self, frame: &Frame, reserve_bytes: u64) -> Result<u64> {
         let append = || self.writer.append(frame, reserve_bytes);
-        if self.is_planted(Planted::BroughtAgainInVain) {
+        if self.injects(FaultInjection::BroughtAgainInVain) {
             append()
         } else {
             self.condemned.take_back(frame, append)
@@ -306,7 +297,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<u64> {
-        if self.is_planted(Planted::NoSync) {
+        if self.injects(FaultInjection::NoSync) {
             return Ok(self.writer.appended());
         }
         self.writer.sync()

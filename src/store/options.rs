@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::Planted;
+#[cfg(feature = "testing")]
+use super::FaultInjection;
 use ground::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
 
 /// The options of a store.
@@ -18,9 +19,9 @@ pub struct Options {
     pub recent_chunks: usize,
     /// The clock by which leases lapse; the system's.
     pub now: fn() -> Instant,
-    /// For tests alone.
-    #[doc(hidden)]
-    pub planted: Option<Planted>,
+    /// The mistake that a test tells the store to make.
+    #[cfg(feature = "testing")]
+    pub fault_injection: Option<FaultInjection>,
 }
 
 impl Options {
@@ -31,7 +32,8 @@ impl Options {
         pack_bytes: PACK_BYTES_TARGET,
         recent_chunks: INDEX_RECENT_CHUNKS,
         now: Instant::now,
-        planted: None,
+        #[cfg(feature = "testing")]
+        fault_injection: None,
     };
 }
 
@@ -43,7 +45,8 @@ impl Default for Options {
             pack_bytes: PACK_BYTES_TARGET,
             recent_chunks: INDEX_RECENT_CHUNKS,
             now: Instant::now,
-            planted: None,
+            #[cfg(feature = "testing")]
+            fault_injection: None,
         }
     }
 }

@@ -44,11 +44,6 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         Self { store, zstd: Decompressor::new(), frames: VecDeque::new(), chunks: HashMap::new(), dropped: 0 }
     }
 
-    /// The store that is read.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
         self.store.locate(id).map_err(|error| unanswered(&error))?.ok_or(SourceError::Unknown(*id))
     }

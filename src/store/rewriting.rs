@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::collection::Sweep;
-use super::marking::Live;
-use super::packs::{self, Pack};
-use super::{Error, Planted, Result, Store};
+use super::alive::Alive;
+use super::packs::Pack;
+use super::{Error, FaultInjection, Result, Store};
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use disk::crash_points;
 use disk::files;
@@ -28,89 +27,6 @@ const ROOM_TIGHT: u64 = 64 * 1024 * 1024;
 const GAIN_TIGHT: u64 = 1024 * 1024;
 /// ... and else this part of a full pack, 16 KiB, so that file systems' blocks and folders do not take it again.
 const GAIN_PART: u64 = 4096;
-/// Bytes in a footer for each chunk, with room for its frame.
-const FOOTER_CHUNK_BYTES: u64 = 60;
-
-/// A frame with something alive in it.
-struct LiveFrame {
-    offset: u64,
-    /// Which of its chunks are alive, in order.
-    alive: Vec<bool>,
-    bytes: u64,
-}
-
-impl LiveFrame {
-    fn is_whole(&self) -> bool {
-        self.alive.iter().all(|alive| *alive)
-    }
-}
-
-/// The part of a pack that is alive.
-pub struct Alive {
-    /// The frames with live chunks, in the pack's order.
-    frames: Vec<LiveFrame>,
-    /// Bytes of the pack for live chunks, estimated by their part of the plain bytes.
-    pub live_bytes: u64,
-    /// The number of chunks that are not alive, or not needed here.
-    pub dead_chunks: u64,
-    /// Whether some chunks are not needed here, as another pack has them.
-    has_copies: bool,
-    /// The pack's bytes.
-    pub bytes: u64,
-}
-
-impl Alive {
-    /// Looks at every chunk of a pack.
-    pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
-        let bytes = pack.bytes()?;
-        let mut alive = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
-        let (mut plain, mut live_plain) = (0, 0);
-        let mut failed = Ok(());
-        packs::visit_frames(pack, &mut |frame| {
-            let mut frame_alive = Vec::with_capacity(frame.chunks.len());
-            for chunk in &frame.chunks {
-                plain += u64::from(chunk.bytes);
-                let place = match store.find(&chunk.id) {
-                    Ok(place) => place,
-                    Err(error) => {
-                        failed = Err(error);
-                        return;
-                    }
-                };
-                // A copy that the index does not point to is not needed, alive or not.
-                let elsewhere = place.is_some_and(|place| place.pack != number);
-                let may_go = how.all || store.condemned.has(&chunk.id);
-                let is_alive = !elsewhere && (!may_go || live.has(&chunk.id));
-                frame_alive.push(is_alive);
-                if is_alive {
-                    live_plain += u64::from(chunk.bytes);
-                } else {
-                    alive.dead_chunks += 1;
-                    alive.has_copies |= elsewhere;
-                }
-            }
-            if frame_alive.contains(&true) {
-                let (offset, bytes) = (frame.offset, frame.bytes);
-                alive.frames.push(LiveFrame { offset, alive: frame_alive, bytes });
-            }
-        })?;
-        failed?;
-        alive.live_bytes = bytes * live_plain / plain.max(1);
-        Ok(alive)
-    }
-
-    /// Whether nothing of the pack is needed.
-    pub fn is_dead(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Returns the most bytes that rewriting may write.
-    fn room(&self) -> u64 {
-        let chunks: usize = self.frames.iter().map(|frame| frame.alive.len()).sum();
-        let frames: u64 = self.frames.iter().map(|frame| frame.bytes).sum();
-        frames + FOOTER_CHUNK_BYTES * chunks as u64 + ROOM_LEFT
-    }
-}
 
 /// A pack whose live chunks were appended.
 struct Emptied {
@@ -169,7 +85,7 @@ impl<'a> Rewriting<'a> {
         self.foreseen_free += alive.bytes;
         if !self.dry_run {
             // A push may have just brought the copies elsewhere: make them durable first.
-            if alive.has_copies && !self.store.is_planted(Planted::EmptiedUnsynced) {
+            if alive.has_copies && !self.store.injects(FaultInjection::EmptiedUnsynced) {
                 self.store.sync()?;
             }
             if self.index_lost || self.is_cramped()? {
@@ -226,15 +142,16 @@ impl<'a> Rewriting<'a> {
         gather: bool,
         collected: &mut Collected,
     ) -> Result<()> {
-        if self.free()? < alive.room() {
+        let room = alive.rewritten_bytes_max() + ROOM_LEFT;
+        if self.free()? < room {
             // First free the packs rewritten so far, then archives that can be rebuilt.
             self.remove_emptied()?;
-            if self.free()? < alive.room() {
+            if self.free()? < room {
                 self.clear_rebuilt();
             }
         }
         let free = self.free()?;
-        if free < alive.room() {
+        if free < room {
             collected.packs_without_room += 1;
             collected.dead_chunks_left += alive.dead_chunks;
             return Ok(());
@@ -358,7 +275,7 @@ impl<'a> Rewriting<'a> {
         }
         if !self.dry_run {
             // Also where nothing was appended: a push may have just brought a chunk's other copy.
-            if self.appended_bytes > 0 || !self.store.is_planted(Planted::EmptiedUnsynced) {
+            if self.appended_bytes > 0 || !self.store.injects(FaultInjection::EmptiedUnsynced) {
                 self.store.writer.seal_now()?;
             }
             crash_points::point("collect.sealed");

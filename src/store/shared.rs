@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::blobs::Blobs;
+use super::index::merge::{self, Merged};
 use super::index::{self, Index};
-use super::merge::{self, Merged};
 use super::pack_file::unsynced_mark;
 use super::packs::{self, Pack, Packs};
 use super::place::Place;

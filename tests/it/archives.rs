@@ -8,7 +8,7 @@ use recode::deflate::{Encoder, Maker, Method};
 use whit::agent::Receipt;
 use whit::agent::push::PushOptions;
 use whit::config::Config;
-use whit::store::Planted;
+use whit::store::FaultInjection;
 
 use crate::program::Home;
 use crate::trees::{assert_same, noise, text, write};
@@ -217,7 +217,8 @@ async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn archives_that_the_proxy_cannot_prove_are_pushed_as_they_are() {
     within(async {
-        let world = World::start_with(|options| options.store.planted = Some(Planted::OtherArchives));
+        let world =
+            World::start_with(|options| options.store.fault_injection = Some(FaultInjection::OtherArchives));
         let state = Some(world.path("state"));
         let source = world.path("tree");
         let options = PushOptions { state, destinations: vec![web()], ..push_options("app", &source) };

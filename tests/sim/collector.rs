@@ -6,7 +6,7 @@ use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::pack::{Frame, FrameKind};
 use format::record::{Cost, Record};
 use whit::restore::ChunkSource;
-use whit::store::{Options, Planted, Store, collect};
+use whit::store::{FaultInjection, Options, Store, collect};
 
 use crate::content::{Build, Pool};
 use crate::crash::{image, new_folder};
@@ -14,13 +14,14 @@ use crate::random::Random;
 
 /// A release's chunks lie in a sealed pack, and again in the open one, as a second push of the same build
 /// that then broke off has brought them. Gives whether they are there after a collection and a power loss.
-fn survives(planted: Option<Planted>) -> bool {
+fn survives(mistake: Option<FaultInjection>) -> bool {
     let mut random = Random::new(1);
     let pool = Pool::new(&mut random, 80, 400);
     let (live, dead) = pool.chunks.split_at(20);
     let build = Build::new(&[live.to_vec()]);
     let folder = new_folder();
-    let options = Options { reserve_bytes: 0, pack_bytes: 12_000, planted, ..Options::default() };
+    let options =
+        Options { reserve_bytes: 0, pack_bytes: 12_000, fault_injection: mistake, ..Options::default() };
     let store = Store::open(folder.path(), options).expect("a store");
     let mut compressor = Compressor::new(LEVEL_DEFAULT);
     let all = live.iter().chain(dead).map(|chunk| pool.bytes(&chunk.id));
@@ -60,7 +61,7 @@ fn a_pack_goes_only_when_the_other_copies_are_durable() {
 
 #[test]
 fn a_pack_that_goes_before_the_other_copies_are_durable_is_caught() {
-    assert!(!survives(Some(Planted::EmptiedUnsynced)));
+    assert!(!survives(Some(FaultInjection::EmptiedUnsynced)));
 }
 
 #[test]

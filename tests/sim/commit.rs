@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, walk};
-use whit::store::{Options, Planted, Store, collect};
+use whit::store::{FaultInjection, Options, Store, collect};
 
 use crate::content::{Build, Pool};
 use crate::pusher::{Pusher, Stepped};
@@ -37,7 +37,7 @@ fn now() -> Instant {
 
 /// Commits a push whose lease has lapsed while a collector runs at the given look at the clock. Gives
 /// whether the collector ran, and whether the release can be read where it was committed.
-fn commit_at(look: u32, planted: Option<Planted>) -> (bool, bool) {
+fn commit_at(look: u32, mistake: Option<FaultInjection>) -> (bool, bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let _entered = runtime.enter();
     let mut random = Random::new(1);
@@ -53,7 +53,7 @@ fn commit_at(look: u32, planted: Option<Planted>) -> (bool, bool) {
         pack_bytes: 18 * 1024,
         recent_chunks: 40,
         now,
-        planted,
+        fault_injection: mistake,
     };
     let store = Arc::new(Store::open(folder.path(), options).expect("a store"));
     let app = "app".parse().expect("a name");
@@ -106,12 +106,14 @@ fn a_collector_at_any_moment_of_a_commit_leaves_the_release_whole() {
 
 #[test]
 fn chunks_checked_without_a_lease_are_caught() {
-    let caught = (1..10).any(|look| matches!(commit_at(look, Some(Planted::CheckedUnheld)), (true, false)));
+    let caught =
+        (1..10).any(|look| matches!(commit_at(look, Some(FaultInjection::CheckedUnheld)), (true, false)));
     assert!(caught, "no collector took anything");
 }
 
 #[test]
 fn a_push_whose_lease_lapsed_and_that_does_not_look_again_is_caught() {
-    let caught = (1..10).any(|look| matches!(commit_at(look, Some(Planted::LapsedUnchecked)), (true, false)));
+    let caught =
+        (1..10).any(|look| matches!(commit_at(look, Some(FaultInjection::LapsedUnchecked)), (true, false)));
     assert!(caught, "no collector took anything");
 }

@@ -16,7 +16,7 @@ use format::pack::FooterView;
 use ground::ids::{AppName, ChunkId, ReleaseId};
 use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, Items};
-use whit::store::{Options, Pass, Planted, Store, collect, verify_packs, verify_releases};
+use whit::store::{FaultInjection, Options, Pass, Store, collect, verify_packs, verify_releases};
 
 use crate::content::{Build, Draft, Pool};
 use crate::crash::{copy, files_below, image, new_folder};
@@ -87,11 +87,11 @@ pub struct History {
 }
 
 /// Runs a history of so many steps.
-pub fn run(seed: u64, steps: u64, planted: Option<Planted>) -> Outcome<Counts> {
+pub fn run(seed: u64, steps: u64, mistake: Option<FaultInjection>) -> Outcome<Counts> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime");
     let _entered = runtime.enter();
-    let history = History::begin(seed, planted)?;
+    let history = History::begin(seed, mistake)?;
     let mut history = history;
     let result = (0..steps).try_for_each(|_| history.step()).and_then(|()| history.end());
     let model = history.model.into_inner();
@@ -105,7 +105,7 @@ pub fn run(seed: u64, steps: u64, planted: Option<Planted>) -> Outcome<Counts> {
 }
 
 impl History {
-    fn begin(seed: u64, planted: Option<Planted>) -> Outcome<Self> {
+    fn begin(seed: u64, mistake: Option<FaultInjection>) -> Outcome<Self> {
         let mut random = Random::new(seed);
         let pool = Pool::new(&mut random, 1000, 350);
         let drafts = (0..APPS).map(|_| Draft::new(&mut random, &pool)).collect();
@@ -117,7 +117,7 @@ impl History {
             rebuilt_bytes: 0,
             pack_bytes: PACK_BYTES,
             now: || NOW.get(),
-            planted,
+            fault_injection: mistake,
         };
         let store = open(folder.path(), options)?;
         let model = Model {

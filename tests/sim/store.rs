@@ -1,6 +1,6 @@
 //! A store against its model, and proof that the model would notice mistakes.
 
-use whit::store::Planted;
+use whit::store::FaultInjection;
 
 use crate::history::{run, steps};
 use crate::random::seeds;
@@ -17,33 +17,33 @@ fn a_store_holds_what_its_model_holds_through_any_history() {
 }
 
 /// Runs histories with a mistake until one of them fails.
-fn is_caught(planted: Planted) {
+fn is_caught(mistake: FaultInjection) {
     for seed in seeds(1..31) {
-        if let Err(error) = run(seed, steps(400), Some(planted)) {
+        if let Err(error) = run(seed, steps(400), Some(mistake)) {
             println!("seed {seed} found it: {}", error.lines().next().unwrap_or_default());
             return;
         }
     }
-    panic!("no history noticed {planted:?}");
+    panic!("no history noticed {mistake:?}");
 }
 
 #[test]
 fn a_collector_that_waits_for_nobody_is_caught() {
-    is_caught(Planted::NoLeaseWait);
+    is_caught(FaultInjection::NoLeaseWait);
 }
 
 #[test]
 fn condemned_chunks_that_pushes_may_count_on_are_caught() {
-    is_caught(Planted::CondemnedShown);
+    is_caught(FaultInjection::CondemnedShown);
 }
 
 #[test]
 fn a_record_written_before_its_chunks_are_durable_is_caught() {
-    is_caught(Planted::NoSync);
+    is_caught(FaultInjection::NoSync);
 }
 
 #[test]
 #[ignore = "minutes: cargo test --release --test sim -- --ignored"]
 fn a_condemned_chunk_that_is_brought_again_and_swept_is_caught() {
-    is_caught(Planted::BroughtAgainInVain);
+    is_caught(FaultInjection::BroughtAgainInVain);
 }

@@ -7,6 +7,14 @@
 //! By the catalogue [`super::recovery`] notices an index that is empty, cut short or out of date. A wrong answer is never
 //! dangerous: what a place gives is verified.
 
+mod catalogue;
+mod error;
+mod filter;
+pub mod merge;
+mod run;
+
+pub use error::Error;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -14,48 +22,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
-use super::catalogue::Catalogue;
-use super::merge::{self, Merged};
+use self::catalogue::Catalogue;
+use self::merge::Merged;
+use self::run::Run;
 use super::place::Place;
-use super::run::{self, Run};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::manifest::SegmentName;
 use format::pack::PackId;
-use ground::faults::{Fault, faulty};
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::INDEX_RUNS_MAX;
 use ground::poison::Unpoisoned as _;
-
-/// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// sled found its files damaged, or the disk failed.
-    #[error("the index failed: {0}")]
-    Failed(#[from] sled::Error),
-    /// sled panicked, which is how it meets most damage.
-    #[error("the index is damaged: {0}")]
-    Panicked(String),
-    /// An entry that was never written so.
-    #[error("the index holds a malformed entry")]
-    Entry,
-    /// An earlier whit made it.
-    #[error("the index is of an earlier whit")]
-    Older,
-    /// A run cannot be used.
-    #[error("{0}; the next start builds the index anew")]
-    Run(#[from] run::Damaged),
-    /// The index folder cannot be used.
-    #[error(transparent)]
-    File(#[from] files::Error),
-}
-
-faulty! {
-    Error passes on File;
-    Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
-    Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
-        "start the proxy again: it builds its index anew from the packs";
-}
 
 /// A merge of fewer entries takes a second at most, and is not cut short when the space is closed.
 const SMALL_MERGE: u64 = 1_000_000;

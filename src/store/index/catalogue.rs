@@ -10,7 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::index::Error;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::error::Error;
 use disk::files::{self, OnPath};
 use format::pack::PackId;
 
@@ -22,6 +25,9 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 const BATCH_KEYS: usize = 1000;
 /// A dropped database holds its lock until sled's own threads have let go of it: a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+/// The file that holds all of a database, and its lock.
+const FILE: &str = "db";
 
 /// The open catalogue.
 #[derive(Debug)]
@@ -40,18 +46,7 @@ impl Catalogue {
     /// # Errors
     /// It is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match Self::open_once(folder) {
-                Err(error) if is_lock(&error) && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn open_once(folder: &Path) -> Result<Self, Error> {
+        wait_for_lock(&folder.join(FILE));
         let opened = guarded(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
             let config = config.segment_size(SEGMENT_BYTES).mode(sled::Mode::LowSpace);
@@ -64,7 +59,7 @@ impl Catalogue {
                 return Err(Error::Older);
             }
             let (packs, numbers) = (db.open_tree("packs")?, db.open_tree("numbers")?);
-            Ok(Self { db, packs, numbers, file: folder.join("db") })
+            Ok(Self { db, packs, numbers, file: folder.join(FILE) })
         })?;
         files::sync_folder(folder)?;
         Ok(opened)
@@ -169,9 +164,18 @@ impl Catalogue {
     }
 }
 
-/// Whether another database holds sled's lock; only the text of sled's error says so.
-fn is_lock(error: &Error) -> bool {
-    matches!(error, Error::Failed(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock"))
+/// Waits while a database that was dropped still holds the lock of sled's file.
+///
+/// Asks for the same lock, as only the text of sled's error tells a taken lock from other failures. Whoever has it for longer
+/// is another process: sled's error then says so, as it does when the file cannot be opened.
+fn wait_for_lock(file: &Path) {
+    let Ok(file) = File::open(file) else { return };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(LOCK_PAUSE);
+    }
 }
 
 /// Runs a call into sled; a panic inside becomes an error.

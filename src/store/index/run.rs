@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::filter::{self, Filter};
-use super::place::Place;
+use crate::store::place::Place;
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use ground::ids::ChunkId;

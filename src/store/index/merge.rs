@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use super::place::Place;
+use crate::store::place::Place;
 use format::pack::FooterView;
 use ground::ids::ChunkId;
 

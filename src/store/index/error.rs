@@ -1,0 +1,35 @@
+//! Why the index cannot answer.
+
+use super::run;
+use disk::files;
+use ground::faults::{Fault, faulty};
+
+/// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// sled found its files damaged, or the disk failed.
+    #[error("the index failed: {0}")]
+    Failed(#[from] sled::Error),
+    /// sled panicked, which is how it meets most damage.
+    #[error("the index is damaged: {0}")]
+    Panicked(String),
+    /// An entry that was never written so.
+    #[error("the index holds a malformed entry")]
+    Entry,
+    /// An earlier whit made it.
+    #[error("the index is of an earlier whit")]
+    Older,
+    /// A run cannot be used.
+    #[error("{0}; the next start builds the index anew")]
+    Run(#[from] run::Damaged),
+    /// The index folder cannot be used.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
+faulty! {
+    Error passes on File;
+    Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
+    Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
+        "start the proxy again: it builds its index anew from the packs";
+}
