@@ -240,7 +240,8 @@ impl Executor for Spy {
         _destination: &dyn Destination,
         _cancelled: &AtomicBool,
     ) -> Result<DeliveryReport, (Fault, String)> {
-        let file = fs::read(self.folder.join("000000000001.delivery")).expect("it is written first");
+        let file =
+            fs::read(self.folder.join("deliveries/000000000001.delivery")).expect("it is written first");
         self.seen.lock().expect("no panic").push((delivery.clone(), file));
         Ok(DeliveryReport::default())
     }
@@ -253,8 +254,10 @@ fn delivery_file(delivery: &Delivery) -> Vec<u8> {
     let executor: Arc<dyn Executor> = spy.clone();
     let unused = destination::local("unused", OutsideLinks::Refuse);
     let destinations = BTreeMap::from([(delivery.destination.clone(), unused)]);
-    let queue = Deliveries::start(folder.path(), destinations, &executor).expect("started");
-    let mut events = queue.add(delivery.clone()).expect("queued");
+    let queue =
+        Deliveries::start(Arc::new(Files::of_space(folder.path(), Instant::now)), destinations, &executor)
+            .expect("started");
+    let mut events = queue.add(vec![delivery.clone()]).expect("queued").remove(0);
     while events.blocking_recv().is_some() {}
     queue.stop();
     let (made, file) = spy.seen.lock().expect("no panic").pop().expect("it was made");

@@ -1,19 +1,21 @@
-//! All deliveries of a proxy: a queue and a worker for each destination, and the files that make deliveries durable.
+//! All deliveries of a proxy: a queue and a worker for each destination, and the journal that makes deliveries durable.
 //!
-//! A delivery is a small file before anybody hears of it, and is removed when it has ended, so that what a crash
+//! A delivery is in the ledger before anybody hears of it, and is removed when it has ended, so that what a crash
 //! interrupts goes on at the next start. Deliveries are idempotent: making one again is harmless.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::destination::Destinations;
+use super::journal::Journal;
 use super::pending::Delivery;
 use super::queue::{Events, Queue, Queued};
-use super::worker::{Executor, Pending, Worker, give_way};
-use disk::files::{self, OnPath};
+use super::worker::{Executor, Worker, give_way};
+use crate::ledger::{self, Change, Ledger};
+use disk::files::{self, OnPath as _};
 use ground::faults::{Fault, faulty};
 use ground::ids::{DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::DELIVERIES_PER_USER_MAX;
@@ -22,9 +24,12 @@ use ground::poison::Unpoisoned as _;
 /// Why a delivery could not be queued. The failure of a delivery is a state of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk.
+    /// The ledger.
     #[error(transparent)]
-    File(#[from] files::Error),
+    Ledger(#[from] ledger::Error),
+    /// A worker's thread.
+    #[error(transparent)]
+    Thread(#[from] files::Error),
     /// The admin has not defined it.
     #[error("there is no destination `{0}`")]
     Unknown(DestinationName),
@@ -41,43 +46,38 @@ pub enum Error {
 }
 
 faulty! {
-    Error passes on File;
+    Error passes on Ledger, Thread;
     Self::Unknown(_) => Fault::Missing, "destinations are defined in the proxy's configuration file";
     Self::TooMany { .. } => Fault::Retry;
 }
 
-/// The longest file of a delivery; names and an id take far less.
-const DELIVERY_BYTES_MAX: u64 = 64 * 1024;
-
 /// The deliveries of a proxy.
 pub struct Deliveries {
-    folder: PathBuf,
     queues: BTreeMap<DestinationName, Arc<Queue>>,
     stop: Arc<AtomicBool>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    next: Mutex<u64>,
-    pending: Pending,
+    journal: Arc<Journal>,
 }
 
 impl std::fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deliveries").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("Deliveries").field("journal", &self.journal).finish_non_exhaustive()
     }
 }
 
 impl Deliveries {
-    /// Takes up what was left in `folder` and starts a worker for each destination.
+    /// Takes up what an earlier run left in the ledger and starts a worker for each destination.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The ledger cannot be read, or a thread not be started.
     pub fn start(
-        folder: &Path,
+        ledger: Arc<dyn Ledger>,
         destinations: Destinations,
         executor: &Arc<dyn Executor>,
     ) -> Result<Self, Error> {
-        files::create_folder(folder)?;
+        let (journal, left) = Journal::open(ledger)?;
+        let journal = Arc::new(journal);
         let stop = Arc::new(AtomicBool::new(false));
-        let pending = Pending::default();
         let (mut queues, mut workers) = (BTreeMap::new(), Vec::new());
         for (name, destination) in destinations {
             let queue = Arc::new(Queue::default());
@@ -86,21 +86,15 @@ impl Deliveries {
                 destination,
                 executor: Arc::clone(executor),
                 stop: Arc::clone(&stop),
-                pending: Arc::clone(&pending),
+                journal: Arc::clone(&journal),
             };
             let thread = std::thread::Builder::new().name(format!("whit-{name}"));
-            workers.push(thread.spawn(move || worker.run()).on("start a worker for", folder)?);
+            workers
+                .push(thread.spawn(move || worker.run()).on("start a worker for", Path::new(name.as_str()))?);
             queues.insert(name, queue);
         }
-        let deliveries = Self {
-            folder: folder.to_owned(),
-            queues,
-            stop,
-            workers: Mutex::new(workers),
-            next: Mutex::new(1),
-            pending,
-        };
-        deliveries.take_up()?;
+        let deliveries = Self { queues, stop, workers: Mutex::new(workers), journal };
+        deliveries.take_up(left);
         Ok(deliveries)
     }
 
@@ -130,40 +124,66 @@ impl Deliveries {
         Err(Error::TooMany { destination: destination.clone(), waiting })
     }
 
-    /// Writes the delivery down, durably, and queues it. Where the same delivery already waits, follows that one instead.
+    /// Plans deliveries: each follows the same delivery if that waits already, and is to be written down otherwise.
     ///
     /// # Errors
-    /// An unknown destination, too many waiting deliveries, or the disk's.
-    pub fn add(&self, delivery: Delivery) -> Result<Events, Error> {
-        self.check(&delivery.destination)?;
-        if let Some(events) = self.queues.get(&delivery.destination).and_then(|queue| queue.join(&delivery)) {
-            return Ok(events);
+    /// An unknown destination, or too many waiting deliveries.
+    pub fn plan(&self, deliveries: Vec<Delivery>) -> Result<Plan, Error> {
+        let mut plan = Plan::default();
+        for delivery in deliveries {
+            self.check(&delivery.destination)?;
+            let queue = self.queues.get(&delivery.destination);
+            if let Some(events) = queue.and_then(|queue| queue.join(&delivery)) {
+                plan.joined.push(events);
+            } else if plan.new.iter().all(|(_, new)| *new != delivery) {
+                self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
+                plan.new.push((0, delivery));
+            }
         }
-        self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
-        let file = {
-            let mut next = self.next.lock().unpoisoned();
-            let file = self.folder.join(format!("{:012}.delivery", *next));
-            *next += 1;
-            file
+        Ok(plan)
+    }
+
+    /// Returns the changes that write a plan down, each time under other numbers.
+    pub fn changes(&self, plan: &mut Plan) -> Vec<Change> {
+        let change = |(number, delivery): &mut (u64, Delivery)| {
+            let (new_number, change) = self.journal.change(delivery);
+            *number = new_number;
+            change
         };
-        files::publish(&file, &delivery.encode(), 0o600)?;
-        self.note_pending(&file, &delivery);
-        let mut queued = Queued::new(file, delivery);
-        let events = queued.listen();
-        self.enqueue(queued);
-        Ok(events)
+        plan.new.iter_mut().map(change).collect()
+    }
+
+    /// Queues the deliveries of a plan whose last changes were applied.
+    pub fn enter(&self, plan: Plan) -> Vec<Events> {
+        let mut all = plan.joined;
+        for (number, delivery) in plan.new {
+            self.journal.note(number, &delivery);
+            let mut queued = Queued::new(number, delivery);
+            all.push(queued.listen());
+            self.enqueue(queued);
+        }
+        all
+    }
+
+    /// Writes deliveries down, durably, and queues them. Where the same delivery already waits, follows that one instead.
+    ///
+    /// # Errors
+    /// An unknown destination, too many waiting deliveries, or the ledger's.
+    pub fn add(&self, deliveries: Vec<Delivery>) -> Result<Vec<Events>, Error> {
+        let mut plan = self.plan(deliveries)?;
+        loop {
+            match self.journal.apply(&self.changes(&mut plan)) {
+                Ok(()) => return Ok(self.enter(plan)),
+                // Another proxy has taken a number.
+                Err(ledger::Error::Exists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Returns the releases of a space whose deliveries have not ended.
     pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
-        let pending = self.pending.lock().unpoisoned();
-        let ours = pending.values().filter(|delivery| delivery.space == *space);
-        ours.map(|delivery| delivery.release).collect()
-    }
-
-    fn note_pending(&self, file: &Path, delivery: &Delivery) {
-        let mut pending = self.pending.lock().unpoisoned();
-        pending.insert(file.to_owned(), delivery.clone());
+        self.journal.pending(space)
     }
 
     /// Stops the deliveries under way at their next step. The next start takes up what is left.
@@ -182,44 +202,29 @@ impl Deliveries {
     fn enqueue(&self, queued: Queued) {
         if let Some(queue) = self.queues.get(&queued.delivery.destination) {
             for replaced in queue.push(queued) {
-                give_way(&replaced, Fault::Retry, "it failed", &self.pending);
+                give_way(&replaced, Fault::Retry, "it failed", &self.journal);
             }
         }
     }
 
-    fn take_up(&self) -> Result<(), Error> {
-        files::remove_unpublished(&self.folder)?;
-        let mut left = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).on("list", &self.folder)? {
-            let file = entry.on("list", &self.folder)?.path();
-            let number =
-                file.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
-            if let (Some(number), true) = (number, file.extension().is_some_and(|end| end == "delivery")) {
-                left.push((number, file));
+    fn take_up(&self, left: Vec<(u64, Delivery)>) {
+        for (number, delivery) in left {
+            if self.queues.contains_key(&delivery.destination) {
+                self.enqueue(Queued::new(number, delivery));
+            } else {
+                tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
             }
         }
-        left.sort();
-        for (number, file) in left {
-            *self.next.lock().unpoisoned() = number + 1;
-            let bytes = files::read_bounded(&file, DELIVERY_BYTES_MAX)?;
-            let delivery = Delivery::decode(&bytes);
-            if let Some(delivery) = &delivery {
-                self.note_pending(&file, delivery);
-            }
-            match delivery {
-                Some(delivery) if self.queues.contains_key(&delivery.destination) => {
-                    self.enqueue(Queued::new(file, delivery));
-                }
-                Some(delivery) => {
-                    tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
-                }
-                None => {
-                    tracing::error!(file = %file.display(), "a delivery's file is damaged or of a newer version");
-                }
-            }
-        }
-        Ok(())
     }
+}
+
+/// Deliveries that are to be written down, by themselves or together with something else.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Of deliveries that wait already.
+    joined: Vec<Events>,
+    /// The others, with the numbers that they were last given.
+    new: Vec<(u64, Delivery)>,
 }
 
 impl Drop for Deliveries {

@@ -5,12 +5,13 @@
 
 pub mod destination;
 mod pending;
+mod journal;
 mod queue;
 mod worker;
 mod executor;
 mod deliveries;
 
-pub use deliveries::{Deliveries, Error};
+pub use deliveries::{Deliveries, Error, Plan};
 pub use executor::StoreExecutor;
 pub use pending::Delivery;
 pub use queue::Events;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 
-/// First byte of a delivery's file (FORMAT 5).
+/// First byte of a delivery's value (FORMAT 5).
 const VERSION: u8 = 1;
 
 /// One delivery, as it is written down.
@@ -18,20 +18,20 @@ pub struct Delivery {
     pub release: ReleaseId,
     /// The destination.
     pub destination: DestinationName,
-    /// The user who asked for it; none in files of an older whit.
+    /// The user who asked for it; none in those that an older whit wrote down.
     #[serde(default)]
     pub user: Option<UserName>,
 }
 
 impl Delivery {
-    /// Returns the bytes of a delivery's file.
+    /// Encodes a delivery.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
         bytes
     }
 
-    /// Reads the bytes of a delivery's file; none if they are damaged or of a newer version.
+    /// Decodes a delivery; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first() {
             Some((&VERSION, delivery)) => rmp_serde::from_slice(delivery).ok(),

@@ -4,7 +4,6 @@
 //! application never overtake one another, whoever asked for them. A delivery that failed gives way to a later one.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,8 @@ pub type Events = mpsc::Receiver<DeliveryEvent>;
 /// A delivery that waits, or is under way.
 #[derive(Debug)]
 pub(super) struct Queued {
-    pub file: PathBuf,
+    /// Its number in the ledger.
+    pub number: u64,
     pub delivery: Delivery,
     pub listeners: Vec<mpsc::Sender<DeliveryEvent>>,
     /// The number of failed tries.
@@ -37,8 +37,8 @@ pub(super) struct Queued {
 
 impl Queued {
     /// Creates one without listeners.
-    pub fn new(file: PathBuf, delivery: Delivery) -> Self {
-        Self { file, delivery, listeners: Vec::new(), tries: 0, not_before: Instant::now() }
+    pub fn new(number: u64, delivery: Delivery) -> Self {
+        Self { number, delivery, listeners: Vec::new(), tries: 0, not_before: Instant::now() }
     }
 
     /// Adds a listener, which first receives the state `Queued`.
@@ -206,7 +206,7 @@ mod tests {
             destination: "edge".parse().expect("a name"),
             user: Some(user.parse().expect("a name")),
         };
-        Queued::new(PathBuf::from(format!("{user}-{app}-{release}")), delivery)
+        Queued::new(release.into(), delivery)
     }
 
     fn names(queue: &Queue) -> Vec<String> {
@@ -214,7 +214,8 @@ mod tests {
         let mut names = Vec::new();
         while !done() {
             let next = queue.next(|| false, Duration::ZERO).expect("one is ready");
-            names.push(next.file.display().to_string());
+            let Delivery { user, app, .. } = &next.delivery;
+            names.push(format!("{}-{app}-{}", user.as_ref().expect("somebody's"), next.number));
         }
         names
     }

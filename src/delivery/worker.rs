@@ -1,19 +1,16 @@
 //! A destination's worker: makes one delivery after another, tries failed ones again, and reports each.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::destination::Destination;
+use super::journal::Journal;
 use super::pending::Delivery;
 use super::queue::{Queue, Queued};
 use disk::crash_points;
-use disk::files;
 use format::record::{DeliveryReport, DeliveryState};
 use ground::faults::Fault;
-use ground::poison::Unpoisoned as _;
 
 /// The wait after the first failure; it doubles up to [`WAIT_MAX`].
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -35,16 +32,13 @@ pub trait Executor: Send + Sync {
     ) -> Result<DeliveryReport, (Fault, String)>;
 }
 
-/// The deliveries that have not ended, by their file.
-pub(super) type Pending = Arc<Mutex<BTreeMap<PathBuf, Delivery>>>;
-
 /// The worker of one destination.
 pub(super) struct Worker {
     pub queue: Arc<Queue>,
     pub destination: Arc<dyn Destination>,
     pub executor: Arc<dyn Executor>,
     pub stop: Arc<AtomicBool>,
-    pub pending: Pending,
+    pub journal: Arc<Journal>,
 }
 
 /// The outcome of one try.
@@ -60,10 +54,10 @@ impl Worker {
         while let Some(queued) = self.queue.next(|| self.stop.load(Ordering::Relaxed), WAIT_MAX) {
             match self.attempt(&queued) {
                 Attempt::Stopped => return,
-                Attempt::Ended(state) => end(&queued, &state, &self.pending),
+                Attempt::Ended(state) => end(&queued, &state, &self.journal),
                 Attempt::Failed(fault, reason) => {
                     if let Some(queued) = self.queue.push_again(again(queued, fault, &reason)) {
-                        give_way(&queued, fault, &reason, &self.pending);
+                        give_way(&queued, fault, &reason, &self.journal);
                     }
                 }
             }
@@ -99,18 +93,18 @@ fn again(queued: Queued, fault: Fault, reason: &str) -> Queued {
 }
 
 /// Gives up a failed delivery because a later one of its application waits.
-pub(super) fn give_way(queued: &Queued, fault: Fault, reason: &str, pending: &Pending) {
+pub(super) fn give_way(queued: &Queued, fault: Fault, reason: &str, journal: &Journal) {
     let reason = format!("{reason}; a later release takes its place");
-    end(queued, &DeliveryState::Failed { reason, fault }, pending);
+    end(queued, &DeliveryState::Failed { reason, fault }, journal);
 }
 
-fn end(queued: &Queued, state: &DeliveryState, pending: &Pending) {
+fn end(queued: &Queued, state: &DeliveryState, journal: &Journal) {
     // Removed before anybody hears of it: a delivery that was reported is not made again.
     crash_points::point("delivery.made");
-    if let Err(error) = files::remove(&queued.file) {
+    if let Err(error) = journal.remove(queued.number) {
         tracing::warn!(%error, "a finished delivery will be made again at the next start");
     }
     crash_points::point("delivery.removed");
     queued.report(state);
-    pending.lock().unpoisoned().remove(&queued.file);
+    journal.forget(queued.number);
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::delivery::destination::Destinations;
-use crate::delivery::{self, Deliveries, Executor, StoreExecutor};
+use crate::delivery::{self, Deliveries, Delivery, Executor, StoreExecutor};
 use crate::ledger::{Files, Ledger};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
@@ -35,7 +35,7 @@ use crate::net::link::{self, Listener, Sender};
 use crate::store;
 use disk::files::{self, Lock};
 use ground::faults::{Fault, faulty};
-use ground::ids::{AppName, DestinationName, SpaceName, UserName};
+use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
     STRANGER_TIME_MAX, STRANGERS_MAX, WINDOW_BYTES_TOTAL,
@@ -206,8 +206,7 @@ impl Proxy {
         let spaces = Arc::new(spaces);
         let opened = Arc::clone(&spaces);
         let executor: Arc<dyn Executor> = Arc::new(StoreExecutor::new(move |space| opened.open(space)));
-        let folder = options.data.join("deliveries");
-        let deliveries = Deliveries::start(&folder, options.destinations.clone(), &executor)?;
+        let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor)?;
         let audit = Audit::open(&options.data.join("audit.log"))?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
@@ -395,8 +394,20 @@ impl Granted {
         Ok(())
     }
 
+    /// The deliveries of a release to destinations, on the token's behalf.
+    fn deliveries(&self, app: &AppName, release: ReleaseId, to: &[DestinationName]) -> Vec<Delivery> {
+        let delivery = |destination: &DestinationName| Delivery {
+            space: self.grant.space.clone(),
+            app: app.clone(),
+            release,
+            destination: destination.clone(),
+            user: Some(self.grant.user.clone()),
+        };
+        to.iter().map(delivery).collect()
+    }
+
     /// Writes down what was done with a release on the token's behalf.
-    fn audit(&self, action: &'static str, app: &AppName, release: ground::ids::ReleaseId) {
+    fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
         self.shared.audit.write(&audit::Entry {
             time: now(),
             action,

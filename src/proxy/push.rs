@@ -11,12 +11,13 @@ use super::holding::Holding;
 use super::standing::looks;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
-use crate::delivery::{Delivery, Events};
+use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
 use disk::crash_points;
 use format::record::{DeliveryEvent, DeliveryState, Record};
 use ground::faults::{Fault, Faulty};
+use ground::ids::DestinationName;
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
 use ground::poison::Unpoisoned as _;
 use ground::stall::Watch;
@@ -184,9 +185,12 @@ fn run(
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
-                crash_points::point("commit.recorded");
-                // Deliveries are written down before the push is acknowledged.
-                let events = if dry_run { Vec::new() } else { queue(granted, record, destinations)? };
+                // Deliveries are written down before the push is acknowledged, with the record if there is a new one.
+                let events = if dry_run {
+                    Vec::new()
+                } else {
+                    queue(granted, record, &destinations, view.take_queued())?
+                };
                 crash_points::point("commit.queued");
                 replies.say(reply).map_err(beyond)?;
                 return Ok(events);
@@ -215,13 +219,16 @@ fn run(
     }
 }
 
-/// Queues the deliveries that a push asked for.
+/// Writes down what a push did, and queues its deliveries if they are not queued yet, as it wrote no record.
 fn queue(
     granted: &Granted,
     record: &Record,
-    destinations: Vec<ground::ids::DestinationName>,
+    destinations: &[DestinationName],
+    queued: Option<Vec<Events>>,
 ) -> Result<Vec<Events>, Refusal> {
-    granted.still_holds()?;
+    if queued.is_none() {
+        granted.still_holds()?;
+    }
     granted.shared.audit.write(&Entry {
         time: now(),
         action: "push",
@@ -229,21 +236,15 @@ fn queue(
         space: &granted.grant.space,
         app: &record.app,
         release: record.release,
-        destinations: &destinations,
+        destinations,
     });
-    let add = |destination| {
-        granted.shared.deliveries.add(Delivery {
-            space: granted.grant.space.clone(),
-            app: record.app.clone(),
-            release: record.release,
-            destination,
-            user: Some(granted.grant.user.clone()),
-        })
-    };
-    destinations
-        .into_iter()
-        .map(|destination| add(destination).map_err(|error| Refusal::of(&error)))
-        .collect()
+    queued.map_or_else(
+        || {
+            let deliveries = granted.deliveries(&record.app, record.release, destinations);
+            granted.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
+        },
+        Ok,
+    )
 }
 
 /// What an agent was told of one delivery.

@@ -8,7 +8,6 @@ use super::audit::Entry;
 use super::push::{Told, Unheard, next_event};
 use super::standing::looks;
 use super::{Granted, Owner, now, owner};
-use crate::delivery::Delivery;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::difference;
@@ -199,17 +198,8 @@ pub async fn deliver(
             release: record.release,
             destinations: &wanted,
         });
-        let add = |destination: &DestinationName| {
-            let delivery = Delivery {
-                space: space.clone(),
-                app: record.app.clone(),
-                release: record.release,
-                destination: destination.clone(),
-                user: Some(user.clone()),
-            };
-            shared.deliveries.add(delivery).map_err(|error| Refusal::of(&error))
-        };
-        let events = wanted.iter().map(add).collect::<Result<Vec<_>, _>>()?;
+        let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted);
+        let events = shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;
         Ok::<_, Refusal>((record, events))
     });
     let (record, events) = queued.await.map_err(|error| Refusal::of(&error))??;

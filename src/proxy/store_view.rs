@@ -8,6 +8,7 @@ use super::Granted;
 use super::proof::{self, Proof};
 use super::reach::{Reach, Readable};
 
+use crate::delivery::Events;
 use crate::ledger::Lease;
 use crate::net::blocking;
 use crate::net::identity;
@@ -71,6 +72,8 @@ pub struct StoreView {
     readable: Readable,
     /// The token, checked again before anything is recorded.
     granted: Option<Arc<Granted>>,
+    /// The deliveries that were written down with the record.
+    queued: Option<Vec<Events>>,
 }
 
 impl StoreView {
@@ -108,6 +111,7 @@ impl StoreView {
             reach: Reach::default(),
             readable: Readable::default(),
             granted: None,
+            queued: None,
         })
     }
 
@@ -211,8 +215,8 @@ impl StoreView {
         }));
     }
 
-    fn write_record(&self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
-        self.granted.as_ref().map_or(Ok(()), |granted| granted.still_holds())?;
+    /// Writes the record of the push and, in one transaction with it, the deliveries that it asks for.
+    fn write_record(&mut self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
         let record = Record {
             app: open.app.clone(),
             release: open.release,
@@ -224,7 +228,24 @@ impl StoreView {
             totals: Totals { folder_mode: None, ..totals },
             cost,
         };
-        self.store.records().add(record).map_err(|error| Refusal::of(&error))
+        let records = self.store.records();
+        let Some(granted) = &self.granted else {
+            return records.add(record).map_err(|error| Refusal::of(&error));
+        };
+        granted.still_holds()?;
+        let deliveries = &granted.shared.deliveries;
+        let asked = granted.deliveries(&open.app, open.release, &open.destinations);
+        let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
+        let record = records
+            .add_with(record, || deliveries.changes(&mut plan))
+            .map_err(|error| Refusal::of(&error))?;
+        self.queued = Some(deliveries.enter(plan));
+        Ok(record)
+    }
+
+    /// Takes the deliveries that were written down with the push's record; none where it wrote no record.
+    pub(super) fn take_queued(&mut self) -> Option<Vec<Events>> {
+        self.queued.take()
     }
 
     /// Stores the nodes between the segments and the root, and the root.

@@ -28,6 +28,7 @@ mod flow;
 mod growing;
 mod hostile;
 mod kill;
+mod ledgers;
 mod lying_proxy;
 mod machine;
 mod many;

@@ -166,7 +166,12 @@ pub fn web() -> DestinationName {
 
 fn serve(options: &Options) -> (Proxy, Identity, Access) {
     let proxy = Proxy::start(options).expect("a proxy");
-    let (identity, _) = Identity::open_or_create(&options.data.join("identity")).expect("an identity");
+    let folder = options.data.join("identity");
+    let identity = match &options.ledger {
+        Some(ledger) => Identity::open_over(&folder, Arc::clone(ledger)),
+        None => Identity::open_or_create(&folder),
+    };
+    let (identity, _) = identity.expect("an identity");
     let access = Access { url: proxy.url().clone(), token: token(&identity, |_| {}) };
     (proxy, identity, access)
 }
