@@ -1,4 +1,4 @@
-//! Decides how long an agent goes on trying while nothing new gets stored.
+//! Decides how long an agent goes on trying while the proxy stores nothing new.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const TRY_MIN: Duration = Duration::from_secs(1);
 /// The wait before the second try; it doubles with each further one, six times.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 
-/// Counts the tries since something new was last stored.
+/// Counts the tries since the last progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     deadline: Instant,
@@ -35,7 +35,7 @@ impl Backoff {
         self.left().clamp(TRY_MIN, CONNECT_TIME_MAX)
     }
 
-    /// Does not count `time`, which was spent on something else.
+    /// Moves the deadline by time `spent` on something else.
     pub fn excuse(&mut self, spent: Duration) {
         self.deadline += spent;
     }

@@ -1,7 +1,7 @@
-//! What the agent keeps of the content that it pushed: the basis of its next push.
+//! A cache of pushed chunks, against which the next push encodes what changed.
 //!
-//! A store of chunks for each proxy, space and application, below the state folder. It is a cache, like the memory:
-//! without it a push sends more, never something else. Every chunk is verified when it is read.
+//! One store of chunks for each proxy, space and application, below the state folder. Without it a push sends more bytes,
+//! never other content. Every chunk is verified when it is read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ use format::pack::{FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 
-/// 2 GiB: what all applications together may take.
+/// 2 GiB: the caches of all applications together.
 pub const CACHE_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
-/// Kept content that is this many times larger than the release is mostly of older ones, and begins anew.
+/// A cache this many times larger than the release holds mostly older ones: it is emptied.
 const DEAD_FACTOR: u64 = 3;
-/// 64 MiB: below this, older content is no burden.
+/// 64 MiB: a smaller cache is never emptied for that.
 const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Segments by which it is judged whether a release is cached.
+/// Segments that are looked at to judge whether a release is cached.
 const SEGMENTS_LOOKED_AT: usize = 64;
 
-/// The kept content of one application, open. One process has it at a time.
+/// The open cache of one application. One process has it at a time.
 #[derive(Debug)]
 pub struct ChunkCache {
     store: Arc<Store>,
@@ -38,12 +38,12 @@ pub struct ChunkCache {
 }
 
 impl ChunkCache {
-    /// Opens the content kept for `key`, or begins it; none where another push has it, or it cannot be used.
+    /// Opens or creates the cache for `key`; returns none where another push has it, or it cannot be used.
     pub fn open(state: &Path, key: &Key) -> Option<Self> {
         let folder = state.join("kept").join(key.to_string());
         files::create_folder(&folder).ok()?;
         let mut lock = Lock::take(&folder.join("lock"), Duration::ZERO).ok()??;
-        // Its time tells when the content was last used.
+        // Its modification time is when the cache was last used.
         lock.describe("a push uses this folder").ok()?;
         let content = folder.join("content");
         let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
@@ -54,13 +54,13 @@ impl ChunkCache {
         Some(Self { store: Arc::new(store.ok()?), folder, _lock: lock })
     }
 
-    /// Whether the content that was kept has the chunk, whatever its length.
+    /// Returns whether a chunk of this id is cached, whatever its length.
     pub fn knows(&self, id: &ChunkId) -> bool {
         self.store.find(id).is_ok_and(|place| place.is_some())
     }
 
-    /// Adds the chunks of a release that are not cached, where a look at some shows that there are: as far as they
-    /// can be read and all of them are at most `bytes_max`.
+    /// Adds the chunks of a release that are not cached, `bytes_max` at most; does nothing where the chunks of some segments
+    /// are cached. Leaves out chunks that cannot be read.
     pub fn fill(&self, spool: &Spool, segments: usize, bytes_max: u64) {
         let step = (segments / SEGMENTS_LOOKED_AT).max(1);
         let mut some = SegmentIndex::range(0..segments).step_by(step);
@@ -91,27 +91,27 @@ impl ChunkCache {
         }
     }
 
-    /// Whether the chunk is cached.
+    /// Returns whether the chunk is cached.
     pub fn has(&self, chunk: &ChunkRef) -> bool {
         self.store.holds(chunk).unwrap_or(false)
     }
 
-    /// A reader of what is cached.
+    /// Returns a reader of cached chunks.
     pub fn reader(&self) -> CacheReader {
         CacheReader(StoreReader::new(Arc::clone(&self.store)))
     }
 
-    /// Keeps chunks that follow one another in `plain`; those that cannot be kept are not.
+    /// Adds chunks that follow one another in `plain`; a failure is logged only.
     pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
         let mut compressor = Compressor::new(LEVEL_FAST);
         let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
         let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
         if let Err(error) = framer.frame_all(parts, |frame| self.store.append(&frame).map(drop)) {
-            tracing::debug!(%error, "pushed content is not kept");
+            tracing::debug!(%error, "pushed chunks are not cached");
         }
     }
 
-    /// Ends the push of a release of `release_bytes`; lets content go where all of it is more than `bytes_max`.
+    /// Closes the cache after the push of a release of `release_bytes`; empties caches where all are more than `bytes_max`.
     ///
     /// # Errors
     /// The state folder cannot be read.
@@ -128,12 +128,12 @@ impl ChunkCache {
     }
 }
 
-/// Reads kept chunks; verifies each.
+/// Reads cached chunks; verifies each.
 #[derive(Debug)]
 pub struct CacheReader(StoreReader<Arc<Store>>);
 
 impl CacheReader {
-    /// Appends a chunk's bytes; false where it is not kept or damaged, and `out` is then as it was.
+    /// Appends a chunk's bytes; returns false, leaving `out` as it was, where it is not cached or is damaged.
     pub fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
         let begin = out.len();
         let read = self.0.read(chunk, out).is_ok();
@@ -144,7 +144,7 @@ impl CacheReader {
     }
 }
 
-/// Removes the content that was used longest ago, except `current`, until all is at most `bytes_max`.
+/// Removes the least recently used caches, except `current`, until all are at most `bytes_max`.
 fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
     use disk::files::OnPath;
     let mut all = Vec::new();
@@ -169,7 +169,7 @@ fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
     Ok(())
 }
 
-/// Bytes of all files below a folder, as far as they can be read.
+/// Returns the bytes of all files below a folder, as far as they can be read.
 fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let bytes = |entry: fs::DirEntry| match entry.metadata() {

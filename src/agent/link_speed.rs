@@ -1,26 +1,26 @@
-//! How hard to compress: as hard as the link is slow.
+//! Chooses how hard to compress by the link's speed.
 //!
-//! The link's speed is its congestion window over its round trip, or what the user says it is. Where it is
-//! fast, frames go as they will be stored, at a level that keeps up; where it is slow, parcels with a long
-//! window, at a level that two processors manage beside it (docs/decisions/0014).
+//! The speed is the congestion window divided by the round trip, or what the user says it is. On a fast link chunks cross in
+//! the frames that will be stored, at a level that keeps up; on a slow one in parcels with a long window, at a level at which
+//! two processors keep up (docs/decisions/0014).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Bytes a second above which compressing harder would only hold the link up.
+/// Bytes a second above which compressing harder would only delay the link.
 const FAST: f64 = 80e6;
-/// The level from which on a link is called slow.
+/// From this level on, a link counts as slow.
 pub const SLOW_LEVEL: i32 = 6;
 
-/// How chunks are packed for the link.
+/// How chunks are encoded for the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// As the frames that the proxy stores as they come.
+    /// In frames, which the proxy stores as they are.
     Frames {
         /// zstd's level.
         level: i32,
     },
-    /// As parcels.
+    /// In parcels.
     Parcels {
         /// zstd's level.
         level: i32,
@@ -28,7 +28,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The same effort, in parcels.
+    /// Returns the same effort, in parcels.
     pub fn parcels(self) -> Self {
         match self {
             Self::Frames { level } => Self::Parcels { level: level.max(3) },
@@ -37,7 +37,7 @@ impl Encoding {
     }
 }
 
-/// What is known of the link's speed.
+/// The link's speed, given or measured.
 #[derive(Clone)]
 pub struct LinkSpeed(Source);
 
@@ -48,17 +48,17 @@ enum Source {
 }
 
 impl LinkSpeed {
-    /// A link of that many bytes a second.
+    /// Creates a speed that is known, in bytes a second.
     pub fn given(bytes_per_second: f64) -> Self {
         Self(Source::Given(bytes_per_second))
     }
 
-    /// A link that is measured whenever it matters; `measure` gives bytes a second.
+    /// Creates a speed that is measured at each use; `measure` returns bytes a second.
     pub fn measured(measure: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         Self(Source::Measured(Arc::new(measure)))
     }
 
-    /// Bytes a second that the link is taken to carry.
+    /// Returns the speed, in bytes a second.
     pub fn bytes_per_second(&self) -> f64 {
         match &self.0 {
             Source::Given(rate) => *rate,
@@ -66,14 +66,14 @@ impl LinkSpeed {
         }
     }
 
-    /// Whether the link is slower than sending executables by their functions takes: some 25 MB/s.
+    /// Returns whether the link is slower than executables are encoded against older ones: some 25 MB/s.
     pub fn is_slow(&self) -> bool {
         matches!(self.encoding(), Encoding::Parcels { level } if level >= SLOW_LEVEL)
     }
 
-    /// How to pack what is to cross next.
+    /// Returns how to encode the next chunks.
     ///
-    /// The levels are those at which two processors compress faster than the link takes what they make.
+    /// At each level two processors compress faster than the link takes the output.
     pub fn encoding(&self) -> Encoding {
         match self.bytes_per_second() {
             rate if rate >= FAST => Encoding::Frames { level: 1 },

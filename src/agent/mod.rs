@@ -1,4 +1,4 @@
-//! The agent's roles: pushing a build, pulling a release, asking questions.
+//! The agent: pushes builds, pulls releases, asks questions.
 
 pub mod memory;
 pub mod pull;
@@ -11,7 +11,6 @@ mod link_speed;
 mod session;
 mod token_renewal;
 
-pub use link_speed::LinkSpeed;
 pub use push::Receipt;
 pub use session::{Access, Session};
 
@@ -27,80 +26,80 @@ use ground::ids::{AppName, ReleaseId, Selector};
 use ground::threads;
 use protocol::wire::{BatchError, Refusal};
 
-/// Why an agent could not do what was asked.
+/// The errors of an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The link.
+    /// The link failed.
     #[error(transparent)]
     Link(#[from] link::Error),
-    /// Reading the input.
+    /// The input cannot be read.
     #[error(transparent)]
     Scan(#[from] scan::Error),
-    /// The conversation of a push.
+    /// The conversation of a push failed.
     #[error(transparent)]
     Push(#[from] protocol::Error),
-    /// The proxy said no.
+    /// The proxy refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A file.
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// A manifest from the proxy that no honest one sends.
+    /// The proxy sent a malformed manifest.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// A batch from the proxy that breaks its bounds.
+    /// The proxy sent a batch that breaks its bounds.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// The proxy sent a chunk that is not the one asked for.
-    #[error("the proxy sent a chunk whose bytes are not what its name says")]
+    #[error("the proxy sent a chunk whose bytes do not match its name")]
     WrongChunk,
     /// The proxy answered with another release than was asked for.
     #[error("the proxy answered `{asked}` with release {} of `{app}`", .found.short())]
     OtherRelease {
-        /// What was asked for.
+        /// The release that was asked for.
         asked: Selector,
-        /// What the proxy meant.
+        /// The release of the answer.
         found: ReleaseId,
-        /// Of which application.
+        /// Its application.
         app: AppName,
     },
-    /// Files of the directory that is pulled into are not what they were.
-    #[error("the directory was changed while it was pulled into")]
+    /// Files of the target directory changed during the pull.
+    #[error("the directory changed during the pull")]
     DirectoryChanged,
-    /// The proxy ended a conversation in its middle.
+    /// The proxy ended a conversation early.
     #[error("the proxy ended the conversation before it was done")]
     Ended,
-    /// The proxy owes an answer, and nothing moves.
+    /// The proxy owes an answer, and there is no progress.
     #[error("the proxy did not answer for {0} s")]
     Stalled(u64),
     /// The proxy is gone.
-    #[error("nothing at all was heard of the proxy for {0} s")]
+    #[error("no datagram came from the proxy for {0} s")]
     Unheard(u64),
-    /// The proxy said something that does not belong here.
+    /// The proxy sent a message that does not belong here.
     #[error("the proxy sent {0} out of turn")]
     OutOfTurn(&'static str),
     /// An answer without an end.
     #[error("the proxy's answer did not end after {bytes} B")]
     Endless {
-        /// What came of it.
+        /// Bytes of the answer so far.
         bytes: u64,
     },
-    /// What the agent remembers.
+    /// The memory of a push failed.
     #[error(transparent)]
     Memory(#[from] memory::Error),
-    /// Keeping fetched chunks.
+    /// Fetched chunks cannot be stored.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// Another pull is making the same directory.
     #[error("another pull to {} is under way", .0.display())]
     Busy(PathBuf),
-    /// A directory that cannot be pulled into as it is.
+    /// The directory cannot be pulled into.
     #[error(transparent)]
     Place(#[from] pull::PlaceError),
-    /// Rebuilding.
+    /// The tree cannot be rebuilt.
     #[error(transparent)]
     Rebuild(#[from] restore::Error),
-    /// A thread.
+    /// A thread failed.
     #[error(transparent)]
     Threads(#[from] threads::Error),
 }
@@ -113,7 +112,7 @@ fn check_meant(record: &Record, asked: &Selector) -> Result<()> {
     Err(Error::OtherRelease { asked: asked.clone(), found: record.release, app: record.app.clone() })
 }
 
-/// Checks that what the proxy recorded, if anything, is what was pushed; gives the release.
+/// Checks that the proxy recorded the release that was pushed, if it recorded any; returns the release.
 fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) -> Result<ReleaseId> {
     let at = Some(release.to_string().parse().expect("64 digits are a word"));
     let pushed = Selector { app: app.clone(), at };

@@ -23,10 +23,10 @@ use ground::poison::Unpoisoned as _;
 use protocol::address::ProxyUrl;
 use protocol::wire::{Answer, Operation, Request};
 
-/// Round trips below this are those of a local network. At its beginning a connection's window says nothing yet, and
-/// what is compressed hard until it does would hold a fast link up.
+/// Round trips below this are those of a local network. A new connection's window says nothing yet, and
+/// compressing hard until it does would delay a fast link.
 const LOCAL_RTT: Duration = Duration::from_millis(1);
-/// How often an agent looks, in the time after which it takes a proxy for gone, whether it has heard of it.
+/// Checks for datagrams from the proxy within the time after which it counts as gone.
 const UNHEARD_LOOKS: u32 = 20;
 /// Bytes a second of a local network.
 const LOCAL_RATE: f64 = 100e6;
@@ -53,7 +53,7 @@ pub struct Session {
     token_file: Option<PathBuf>,
 }
 
-/// The connection in use, and what those before it have cost.
+/// The connection in use, and the traffic of those before it.
 #[derive(Debug, Clone)]
 struct Current {
     connection: Connection,
@@ -61,11 +61,11 @@ struct Current {
     introduction: Arc<Introduction>,
 }
 
-/// Identifies an agent that has nothing to ask for yet, as while it reads a large input: a proxy ends a connection on which
-/// no token comes.
+/// Identifies an agent that has nothing to ask for yet, e.g. while it reads a large input: the proxy closes a connection on
+/// which no token comes.
 #[derive(Debug)]
 struct Introduction {
-    /// Whether a request was sent.
+    /// True if a request was sent.
     asked: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -121,11 +121,10 @@ impl Session {
         token_renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 
-    /// Opens a session, trying for at most `limit` where the proxy cannot be reached, and at least once. Tells `monitor` of
-    /// each try.
+    /// Opens a session; tries again for at most `limit` where the proxy cannot be reached. Notes each try on `monitor`.
     ///
     /// # Errors
-    /// As [`Session::open`]; the last try's, where none succeeds.
+    /// As [`Session::open`], from the last try.
     pub async fn open_within(
         access: &Access,
         options: &link::Options,
@@ -149,7 +148,7 @@ impl Session {
         }
     }
 
-    /// Connects again after the connection was lost, within `connect_time`. Keeps the counts of bytes.
+    /// Connects again after the connection was lost, within `connect_time`. Goes on counting bytes.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -178,13 +177,13 @@ impl Session {
         patience.clamp(silence_max, pause_max.max(silence_max))
     }
 
-    /// Comes when not one datagram was heard for as long as an agent goes on trying, though the connection is kept alive: then
-    /// the proxy is gone, and a transport that waits longer would only hold up the next try.
+    /// Returns when not one datagram has come for as long as an agent goes on trying, although the connection is kept alive:
+    /// the proxy is gone, and waiting for the transport's timeout would only delay the next try.
     pub(super) async fn unheard(&self, patience: Duration) -> Error {
         let link::Options { unheard_min, .. } = self.options;
         let limit = patience.max(unheard_min);
         let step = limit / UNHEARD_LOOKS;
-        // Looks are counted, and no clock is asked: an agent that was stopped itself has heard nothing either.
+        // Counts checks instead of asking a clock: an agent that was itself stopped has heard nothing either.
         let (mut heard, mut looks) = (0, 0);
         loop {
             sleep(step).await;
@@ -229,7 +228,7 @@ impl Session {
             _ => ANSWER_TIME_MAX,
         };
         let (sender, mut receiver) = self.request(operation).await?;
-        // Where this fails, the proxy has already refused and says why.
+        // If this fails, the proxy has already refused and says why.
         drop(sender.finish());
         let mut asked = operation.selectors().into_iter();
         let answered = async {
@@ -252,14 +251,13 @@ impl Session {
         answered.unwrap_or_else(|_| Err(Error::Endless { bytes: receiver.received_bytes() }))
     }
 
-    /// What this session's pushes of `app` are remembered by.
+    /// Returns the key of the memory of this session's pushes of `app`.
     pub fn memory_key(&self, app: &AppName) -> Key {
         Key::new(&self.access.url.fingerprint(), &self.access.token, app)
     }
 
-    /// Measures the link's speed: what may be under way unacknowledged, each round trip. At least that of a local
-    /// network within this machine, and while a round trip is as short as there, which it is not once anything is
-    /// queued on a slower link.
+    /// Returns the link's measured speed: the congestion window a round trip. At least that of a local network on loopback, and
+    /// while round trips are as short as on a local network, which they are not once anything is queued on a slower link.
     pub fn link_speed(&self) -> LinkSpeed {
         let connection = self.connection();
         LinkSpeed::measured(move || {
@@ -273,13 +271,13 @@ impl Session {
         })
     }
 
-    /// What crossed the link so far, handshakes included.
+    /// Returns the traffic of all connections so far, handshakes included.
     pub fn counters(&self) -> Counters {
         let Current { connection, earlier, .. } = self.current().clone();
         connection.counters().after(&earlier)
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn finish(self) {
         self.connection().finish().await;
     }

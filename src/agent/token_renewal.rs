@@ -1,4 +1,4 @@
-//! Reads a token's file again while a conversation goes on, so that a newer token takes over.
+//! Reads a token's file again during a conversation, so that a newer token takes over.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,9 +14,9 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// How often to read the file, which is small: well below the lifetime of any token.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Returns the token in a file, where it differs from `current` and is of the same user and space.
+/// Returns the token in a file if it differs from `current` and is of the same user and space.
 ///
-/// A file that is gone, or half written, holds none.
+/// Returns none for a file that is gone or half written.
 fn renewed(file: &Path, current: &str) -> Option<String> {
     let bytes = files::read_bounded(file, FILE_BYTES_MAX).ok()?;
     let text = String::from_utf8(bytes).ok()?.trim().to_owned();
@@ -48,7 +48,7 @@ pub(super) fn watch(file: Option<&Path>, current: &str) -> mpsc::Receiver<String
     new
 }
 
-/// Returns the token to begin a request with: the file's, where it is a good successor of `current`.
+/// Returns the token to begin a request with: the file's if it may replace `current`, else `current`.
 pub(super) async fn latest(file: Option<&Path>, current: &str) -> String {
     let Some(file) = file.map(Path::to_owned) else { return current.to_owned() };
     let before = current.to_owned();

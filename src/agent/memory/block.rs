@@ -49,7 +49,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// The plain bytes of a block; none where it is damaged.
+    /// Returns the plain bytes of a block; none where it is damaged.
     pub fn block(&mut self, file: &File, block: &Block) -> io::Result<Option<&[u8]>> {
         if self.at != Some(block.offset) {
             self.at = None;

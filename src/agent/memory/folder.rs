@@ -33,7 +33,7 @@ impl Default for WriteOptions {
     }
 }
 
-/// Where the memory of `key` is.
+/// Returns where the memory of `key` is.
 pub(super) fn path(folder: &Path, key: &Key) -> PathBuf {
     folder.join(FOLDER).join(format!("{key}.{EXTENSION}"))
 }

@@ -54,7 +54,7 @@ struct Written {
     stat_blocks: Vec<Listed>,
 }
 
-/// The footer's bytes, and its length after them.
+/// Returns the footer's bytes, and its length after them.
 pub(super) fn encode(
     key: &Key,
     confirmed: &Confirmed<'_>,
@@ -105,7 +105,7 @@ pub(super) fn read(file: &File, key: &Key) -> Option<Footer> {
     check(&written, footer_begin, key)
 }
 
-/// Whether the check at the end is that of all before it.
+/// Returns whether the check at the end is that of all before it.
 fn is_whole(file: &File, length: u64) -> bool {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];

@@ -18,7 +18,7 @@ mod tests;
 mod underway;
 mod writer;
 
-pub use folder::{TOTAL_BYTES_DEFAULT, WriteOptions};
+pub use folder::WriteOptions;
 pub use recall::Recall;
 pub(in crate::agent) use stat::STAT_BYTES;
 pub use stat::{Stat, Stats, now};
@@ -72,7 +72,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key for pushes of `app` to the proxy with this fingerprint, with `token`.
+    /// Returns the key for pushes of `app` to the proxy with this fingerprint, with `token`.
     ///
     /// The space is the one that the token names. Nobody checks the token here: a wrong space costs bytes.
     /// For text that is no token of today, the text itself stands for the space.
@@ -87,7 +87,7 @@ impl Key {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -158,32 +158,34 @@ impl Memory {
         })
     }
 
-    /// The release that the proxy confirmed.
+    /// Returns the release that the proxy confirmed.
     pub fn release(&self) -> ReleaseId {
         self.release
     }
 
-    /// The number that the proxy gave that push.
+    /// Returns the number that the proxy gave that push.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// The release's root.
+    /// Returns the release's root.
+    #[cfg(test)]
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// The release's segments, in order.
+    /// Returns the release's segments, in order.
     pub fn segments(&self) -> &[NodeRef] {
         &self.segments
     }
 
-    /// The absolute path that was scanned.
+    /// Returns the absolute path that was scanned.
+    #[cfg(test)]
     pub fn source(&self) -> &Path {
         &self.source
     }
 
-    /// The bytes of a segment, one of [`Memory::segments`], verified by its id.
+    /// Returns the bytes of a segment, one of [`Memory::segments`], verified by its id.
     ///
     /// Segments are some KiB, compressed 256 KiB at a time: reading them in order decodes each block once.
     ///
@@ -194,7 +196,7 @@ impl Memory {
         self.decode_segment(index, &mut last).map(<[u8]>::to_vec)
     }
 
-    /// The bytes of a segment, which lie in the decoder's block.
+    /// Returns the bytes of a segment, which lie in the decoder's block.
     fn decode_segment<'a>(&self, index: SegmentIndex, decoder: &'a mut Decoder) -> Result<&'a [u8]> {
         let damaged = || Error::Damaged(self.path.clone());
         let number = self.segment_blocks.partition_point(|block| block.end <= index.get());

@@ -26,7 +26,7 @@ pub struct Recall<'a> {
     next_stat: u32,
     /// The file whose chunks come next.
     file: Option<File>,
-    /// Whether the file's chunks are to be handed out.
+    /// True if the file's chunks are to be handed out.
     found: bool,
 }
 
@@ -54,12 +54,12 @@ impl<'a> Recall<'a> {
         recall
     }
 
-    /// Whether a scan of `source` with `profile` is one that the memory can help.
+    /// Returns whether a scan of `source` with `profile` is one that the memory can help.
     pub fn fits(&self, source: &Path, profile: Profile) -> bool {
         self.memory.source == source && self.memory.root.profile == profile
     }
 
-    /// Whether the file looks as it is remembered, so that it need not be read: then its chunks are next.
+    /// Returns whether the file looks as it is remembered, so that it need not be read: then its chunks are next.
     ///
     /// Paths must be asked for in the manifest's order; each file between is passed over.
     pub fn find(&mut self, path: &EntryPath, size: u64, stat: &Stat) -> bool {
@@ -79,12 +79,12 @@ impl<'a> Recall<'a> {
         false
     }
 
-    /// How the file that was found is rebuilt.
+    /// Returns how the file that was found is rebuilt.
     pub fn recipe(&self) -> Option<Recipe> {
         self.file.as_ref().filter(|_| self.found).map(|file| file.recipe)
     }
 
-    /// The next of the chunks of the file that was found, in order; none after the last.
+    /// Returns the next of the chunks of the file that was found, in order; none after the last.
     pub fn chunks(&mut self) -> Option<Vec<ChunkRef>> {
         let mut chunks = Vec::new();
         while self.found && chunks.len() < PART_CHUNKS {

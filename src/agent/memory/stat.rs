@@ -44,7 +44,7 @@ impl Stat {
         }
     }
 
-    /// Whether a change of the file since `began` would show in this stat, which was taken after `began`.
+    /// Returns whether a change of the file since `began` would show in this stat, which was taken after `began`.
     ///
     /// A file that was written shortly before may be written again within the same tick of the file
     /// system's clock, and look the same ("racy" in git's words, "same second" in rsync's).
@@ -82,7 +82,7 @@ impl Stat {
     }
 }
 
-/// The time now, in nanoseconds since 1970.
+/// Returns the time now, in nanoseconds since 1970.
 pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -112,7 +112,7 @@ impl Stats {
         Ok(())
     }
 
-    /// How many files there are.
+    /// Returns how many files there are.
     pub fn count(&self) -> u64 {
         self.count
     }

@@ -23,7 +23,7 @@ fn stat(number: u64) -> Stat {
     Stat { modified: time, changed: time + 1, inode: number, device: 3 }
 }
 
-/// A release of `count` files, each of some chunks.
+/// Returns a release of `count` files, each of some chunks.
 fn release(count: u64) -> Release {
     let mut files = Vec::new();
     for number in 0..count {

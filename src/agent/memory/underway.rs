@@ -22,12 +22,12 @@ impl Underway {
         Self { path: written.then_some(path), was_cut }
     }
 
-    /// The mark of a push that stores nothing.
+    /// Returns the mark of a push that stores nothing.
     pub fn nothing() -> Self {
         Self { path: None, was_cut: false }
     }
 
-    /// Whether an earlier push did not end.
+    /// Returns whether an earlier push did not end.
     pub fn was_cut(&self) -> bool {
         self.was_cut
     }

@@ -189,7 +189,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Whether a file still has the content that was put there.
+    /// Returns whether a file still has the content that was put there.
     fn is_file_as_put(
         &mut self,
         folder: BorrowedFd<'_>,
@@ -226,7 +226,7 @@ impl Comparison<'_> {
         Ok(file.read(&mut [0]).is_ok_and(|read| read == 0))
     }
 
-    /// Whether a hard link is still one, or, where the pull wrote a copy instead, the copy still equals the first name's file.
+    /// Returns whether a hard link is still one, or, where the pull wrote a copy instead, the copy still equals the first name's file.
     ///
     /// A change of the file itself is found at its first name.
     fn is_link_as_put(
@@ -268,7 +268,7 @@ fn path_of(item: &Item) -> &[u8] {
     item.path().map_or(&[], EntryPath::as_bytes)
 }
 
-/// The order of a manifest: component by component.
+/// Returns the order of a manifest: component by component.
 fn order(one: &[u8], other: &[u8]) -> Ordering {
     one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'))
 }
@@ -277,7 +277,7 @@ fn relative(path: &[u8]) -> PathBuf {
     OsStr::from_bytes(path).into()
 }
 
-/// Whether an entry looks as it did, its device aside: devices get other numbers when a machine starts.
+/// Returns whether an entry looks as it did, its device aside: devices get other numbers when a machine starts.
 fn is_same(put: &Stat, found: &Statx) -> bool {
     Stat { device: 0, ..*put } == Stat { device: 0, ..stat_of(found) }
 }

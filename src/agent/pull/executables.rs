@@ -62,7 +62,7 @@ impl PullStream {
     }
 }
 
-/// The chunks of an executable; none where it cannot be made of what the directory has by now.
+/// Returns the chunks of an executable; none where it cannot be made of what the directory has by now.
 fn make(
     parcel: &Parcel,
     payload: &[u8],

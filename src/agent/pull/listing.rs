@@ -27,7 +27,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// All segments, once none is thin any more.
+    /// Returns all segments, once none is thin any more.
     pub fn whole(&self) -> Option<Vec<NodeRef>> {
         self.nodes.iter().copied().collect()
     }

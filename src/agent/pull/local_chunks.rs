@@ -63,32 +63,32 @@ impl DirectoryChunks {
         Ok(present)
     }
 
-    /// The segment of that name, if the directory's manifest has it.
+    /// Returns the segment of that name, if the directory's manifest has it.
     pub fn segment(&self, name: SegmentName) -> Option<&(NodeRef, Vec<u8>)> {
         self.segments.get(&name)
     }
 
-    /// Whether some file of the directory has the chunk.
+    /// Returns whether some file of the directory has the chunk.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.find_short((*id).into()).is_some_and(|chunk| chunk.id == *id)
     }
 
-    /// The chunk of some file of the directory whose id begins so.
+    /// Returns the chunk of some file of the directory whose id begins so.
     pub fn find_short(&self, short: ShortId) -> Option<ChunkRef> {
         self.chunks.get(&short).map(|present| present.chunk)
     }
 
-    /// The release that the directory holds.
+    /// Returns the release that the directory holds.
     pub fn release(&self) -> Option<ReleaseId> {
         self.release.as_ref().map(|(release, _)| *release)
     }
 
-    /// Its segments, in order; none where there is no release.
+    /// Returns its segments, in order; none where there is no release.
     pub fn release_segments(&self) -> &[NodeRef] {
         self.release.as_ref().map_or(&[], |(_, segments)| segments)
     }
 
-    /// The chunks of a run, in the order of the release that the directory holds, at most `bytes_max` bytes.
+    /// Returns the chunks of a run, in the order of the release that the directory holds, at most `bytes_max` bytes.
     pub fn chunks_of(&self, span: Span, bytes_max: usize) -> Option<Vec<ChunkRef>> {
         let (_, segments) = self.release.as_ref()?;
         let (mut chunks, mut bytes) = (Vec::new(), 0);

@@ -47,14 +47,14 @@ impl FolderId {
         Self { inode: found.stx_ino, born, device: device(found) }
     }
 
-    /// Whether both are the same directory.
+    /// Returns whether both are the same directory.
     pub fn is(&self, other: &Self) -> bool {
         let born = self.born.is_some() && self.born == other.born;
         self.inode == other.inode && (born || (self.born == other.born && self.device == other.device))
     }
 }
 
-/// How an entry looks.
+/// Returns how an entry looks.
 pub(super) fn stat_of(found: &Statx) -> Stat {
     Stat {
         modified: nanoseconds(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
@@ -87,7 +87,7 @@ pub(super) struct Beginning {
     pub limit: Option<u16>,
     /// When the entries were looked at, in nanoseconds since 1970.
     pub began: i64,
-    /// Whether entries that no pull had put into the directory may be removed.
+    /// True if entries that no pull had put into the directory may be removed.
     pub deletes: bool,
 }
 
@@ -136,7 +136,7 @@ impl Mark {
 }
 
 impl Placed {
-    /// The entries, from the first.
+    /// Returns the entries, from the first.
     ///
     /// # Errors
     /// The mark cannot be read any more.
@@ -154,12 +154,12 @@ pub(super) struct Entries {
     parts: Parts,
     path: PathBuf,
     items: VecDeque<(Item, Stat)>,
-    /// Whether all parts were read.
+    /// True if all parts were read.
     is_over: bool,
 }
 
 impl Entries {
-    /// The next item without taking it; none at the end.
+    /// Returns the next item without taking it; none at the end.
     pub fn peek(&mut self) -> Result<Option<&(Item, Stat)>> {
         while self.items.is_empty() && !self.is_over {
             let Some(part) = self.parts.next().on("read", &self.path)? else {
@@ -180,13 +180,13 @@ impl Entries {
         Ok(self.items.front())
     }
 
-    /// The next item.
+    /// Returns the next item.
     pub fn next(&mut self) -> Result<Option<(Item, Stat)>> {
         self.peek()?;
         Ok(self.items.pop_front())
     }
 
-    /// The next chunk of the file that was taken last; none where it has no more.
+    /// Returns the next chunk of the file that was taken last; none where it has no more.
     pub fn chunk(&mut self) -> Result<Option<ChunkRef>> {
         let Some((Item::Chunk(chunk), _)) = self.peek()? else { return Ok(None) };
         let chunk = *chunk;
@@ -218,7 +218,7 @@ pub(super) fn write(
     written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
 }
 
-/// How an entry of a tree looks that was just put there.
+/// Returns how an entry of a tree looks that was just put there.
 fn stat_in(folder: &OwnedFd, tree: &Path, path: &EntryPath) -> Result<Stat> {
     let found = files::examine(folder, path.as_bytes(), AtFlags::empty());
     Ok(stat_of(&found.on("examine", &tree.join(OsStr::from_bytes(path.as_bytes())))?))

@@ -18,6 +18,6 @@ mod publish;
 
 pub use fetch::{FetchOptions, Fetched, fetch};
 pub use local_chunks::{DirectoryChunks, LocalChunks};
-pub use place::{Named, PlaceError};
+pub use place::PlaceError;
 pub use publish::{PullOptions, Pulled, pull_tree};
 pub use staging::SetAside;

@@ -205,7 +205,7 @@ struct Was {
 }
 
 impl Was {
-    /// The mode of the new directory.
+    /// Returns the mode of the new directory.
     fn mode_of(&self, root: &Root) -> u16 {
         let wanted = root.totals.folder_mode();
         self.limit.map_or(wanted, |limit| (wanted & limit) | 0o700 | (limit & !MODE_MASK))
@@ -359,7 +359,7 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
     mark::write(&staging.mark_path(), &beginning, target, segments)
 }
 
-/// The segments of a release.
+/// Returns the segments of a release.
 fn segments<'a>(
     root: &Root,
     held: &'a LocalChunks<'_>,
@@ -379,7 +379,7 @@ fn other_than_plain(mode: u16) -> Option<u16> {
     Totals::default().with_folder_mode(mode).folder_mode
 }
 
-/// Whether the process's working directory, most likely its shell's too, is inside the replaced one.
+/// Returns whether the process's working directory, most likely its shell's too, is inside the replaced one.
 fn is_inside(target: &Path) -> bool {
     let (here, there) = (std::env::current_dir(), fs::canonicalize(target));
     here.is_ok_and(|here| there.is_ok_and(|there| here.starts_with(there)))

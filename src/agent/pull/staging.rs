@@ -66,7 +66,7 @@ fn beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Whether anything has that path, a link that leads nowhere included.
+/// Returns whether anything has that path, a link that leads nowhere included.
 fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -104,27 +104,27 @@ impl Staging {
         Ok(Self { target: target.to_owned(), folder, _lock: lock })
     }
 
-    /// The folder itself.
+    /// Returns the folder itself.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where fetched chunks are kept.
+    /// Returns where fetched chunks are kept.
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
 
-    /// Where the new tree is written.
+    /// Returns where the new tree is written.
     pub fn tree(&self) -> PathBuf {
         self.folder.join(TREE)
     }
 
-    /// Where the mark of the present directory is.
+    /// Returns where the mark of the present directory is.
     pub fn mark_path(&self) -> PathBuf {
         self.folder.join(MARK)
     }
 
-    /// Where the mark of the new tree is written.
+    /// Returns where the mark of the new tree is written.
     pub fn next_mark_path(&self) -> PathBuf {
         self.folder.join(NEXT)
     }

@@ -34,7 +34,7 @@ impl PullStream {
         Self { sender, receiver, renewals, watch: Watch::new(now, PULL_PROGRESS_TIME_MAX), heard: now }
     }
 
-    /// The next thing that the proxy says.
+    /// Returns the next thing that the proxy says.
     ///
     /// The release and the requests bound all that the proxy may say. A proxy that sends too slowly ends the pull.
     pub async fn reply(&mut self) -> Result<PullReply> {

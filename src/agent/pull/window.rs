@@ -121,7 +121,7 @@ impl Awaited {
         self.whole.push(complete.bytes);
     }
 
-    /// The segments that became whole since the last call, to be kept.
+    /// Returns the segments that became whole since the last call, to be kept.
     pub fn whole(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.whole)
     }

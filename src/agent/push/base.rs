@@ -1,4 +1,4 @@
-//! What the proxy confirmed last time, as far as a push builds on it.
+//! The base of a push: the release that the proxy confirmed last time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,40 +17,40 @@ use ground::ids::{ChunkId, ReleaseId};
 use protocol::likeness::{Edge, Edges, New, Older, Release, Whole, prefix_of};
 use protocol::wire::Marks;
 
-/// Chunks of the base that are remembered: some 80 MB. Chunks beyond count as unseen, which costs bytes.
+/// Chunks of the base held in memory: some 80 MB. Further ones count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
 
-/// 64 KiB: new content that tells whether it is like older content, of which so much is looked at: 2 MiB.
+/// 64 KiB of new content are compressed against 2 MiB of older content, to see whether they are alike.
 const SAMPLE_BYTES: usize = 64 * 1024;
 const SAMPLE_BASIS: usize = 2 * 1024 * 1024;
 
-/// 256 KiB: new content of some segments that resembles nothing and is yet sent unasked; what is beyond takes longer than an
-/// answer.
+/// 256 KiB: new content of some segments that resembles nothing and is sent eagerly all the same. Sending more takes longer
+/// than waiting for an answer.
 const UNLIKE_BYTES_MAX: u64 = 256 * 1024;
 
-/// Chunks by which it is judged how much is cached.
+/// Chunks that are looked for to judge how much of the base is cached.
 const SAMPLE: usize = 256;
 
-/// The release that the proxy confirmed last time. Memory: 40 B for each chunk of segments that changed.
+/// The release that the proxy confirmed last time, compared with the new manifest. Memory: 40 B for each chunk of segments that changed.
 #[derive(Debug)]
 pub struct Base {
     memory: Memory,
-    /// The chunks of its segments that the new manifest does not have, and those that were offered since.
+    /// The chunks of segments that the new manifest does not have, and those that were returned as unseen.
     chunks: HashSet<ChunkId>,
     /// The new manifest's segments.
     new: Vec<NodeRef>,
-    /// The base's content, as far as it is kept here.
+    /// The base's chunks, as far as they are cached here.
     cache: Option<Arc<ChunkCache>>,
-    /// The base's segments that the new manifest does not have, once somebody asked.
+    /// The base's segments that the new manifest does not have; read on first use.
     older: Option<Older>,
-    /// Of `chunks` those that it did not have itself.
+    /// The chunks of `chunks` that the base does not have itself.
     eager: HashSet<ChunkId>,
-    /// The beginnings of the ids of all chunks in segments that stay, sorted, once somebody asked.
+    /// Prefixes of the ids of all chunks in segments that stay, sorted; read on first use.
     staying: Option<Vec<u64>>,
 }
 
 impl Base {
-    /// Compares a memory with the segments of a new manifest; none where the memory cannot be read.
+    /// Compares a memory with the segments of a new manifest; returns none if the memory cannot be read.
     pub fn new(memory: Memory, new: &[NodeRef], cache: Option<Arc<ChunkCache>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
@@ -72,7 +72,7 @@ impl Base {
         })
     }
 
-    /// Whether most of what changed since is kept here: else the proxy knows better what resembles it.
+    /// Returns whether most of what changed since is cached here. If not, the proxy finds more that resembles it.
     ///
     /// Looks at a few hundred chunks.
     pub fn is_cached(&self) -> bool {
@@ -81,17 +81,17 @@ impl Base {
         self.cache.as_ref().map_or(0, cached) * 2 >= sample.clone().count()
     }
 
-    /// The release.
+    /// Returns the release.
     pub fn release(&self) -> ReleaseId {
         self.memory.release()
     }
 
-    /// Its segments.
+    /// Returns its segments.
     pub fn segments(&self) -> &[NodeRef] {
         self.memory.segments()
     }
 
-    /// Which of the chunks the base does not have and no earlier call had.
+    /// Marks the chunks that the base does not have and no earlier call has marked.
     pub fn unseen(&mut self, references: &[ChunkRef]) -> Marks {
         let mut mark = |chunk: &ChunkRef| {
             let is_unseen = self.chunks.insert(chunk.id);
@@ -104,7 +104,7 @@ impl Base {
         if !marks.contains(&true) {
             return marks.into_iter().collect();
         }
-        // What was copied or moved is in segments that stay.
+        // Content that was copied or moved is in segments that stay.
         let staying = self.staying.take().unwrap_or_else(|| self.staying());
         let is_new = |chunk: &ChunkRef| staying.binary_search(&chunk.id.prefix()).is_err();
         let marks = references.iter().zip(marks).map(|(chunk, mark)| mark && is_new(chunk)).collect();
@@ -112,10 +112,10 @@ impl Base {
         marks
     }
 
-    /// Of unseen chunks of some segments those that are worth sending before the proxy asks for them.
+    /// Marks the unseen chunks of some segments that are worth sending before the proxy asks for them.
     ///
-    /// What was pushed from here before, the proxy has most likely. Much that resembles nothing it may have from elsewhere, or
-    /// something like it: to ask costs less.
+    /// Leaves out chunks that were pushed from here before, which the proxy most likely has. Leaves out much content that
+    /// resembles nothing: the proxy may have it, or something like it, from elsewhere, and asking costs less.
     pub fn worth_sending(
         &mut self,
         spool: &Spool,
@@ -141,7 +141,7 @@ impl Base {
         Ok(new.iter().map(|mark| mark && is_like.next() == Some(true)).collect())
     }
 
-    /// Of the marked chunks those of which the base has something, by more than a path.
+    /// Returns for each marked chunk whether the base has similar content, by more than its path.
     pub fn resembles(
         &mut self,
         spool: &Spool,
@@ -164,8 +164,8 @@ impl Base {
         Ok(is_like)
     }
 
-    /// Whether a sample of new content shrinks by older content that was found by a path alone; executables are told by
-    /// other means.
+    /// Returns whether a sample of new content shrinks by a quarter against older content that a path alone has found; true
+    /// for executables, which are encoded otherwise.
     fn is_like(&self, new: &[Located], older: &DeltaReference) -> bool {
         let (Some(cache), DeltaReference::Cached(_, chunks)) = (&self.cache, older) else { return false };
         if new.first().is_some_and(|located| is_executable(&located.body())) {
@@ -187,7 +187,7 @@ impl Base {
         packed(&old) * 4 < packed(&[]) * 3
     }
 
-    /// Of some chunks that the proxy lacks those that the release has, and that it so once had.
+    /// Returns the missing chunks that the base release contains, i.e. that the proxy has since evicted.
     pub fn evicted<'a>(&mut self, missing: impl Iterator<Item = &'a ChunkRef>) -> HashSet<ChunkId> {
         let staying = self.staying.take().unwrap_or_else(|| self.staying());
         let had = |chunk: &&ChunkRef| {
@@ -199,7 +199,7 @@ impl Base {
         evicted
     }
 
-    /// Reads the segments that stay, as far as they can be read: 8 B for each chunk.
+    /// Returns the prefixes of the ids of chunks in segments that stay, sorted, as far as they can be read. Memory: 8 B a chunk.
     fn staying(&self) -> Vec<u64> {
         let new: HashSet<&NodeRef> = self.new.iter().collect();
         let mut staying = Vec::new();
@@ -216,9 +216,9 @@ impl Base {
         staying
     }
 
-    /// What missing chunks of some new segments resemble in the base, where it is kept here.
+    /// Returns what missing chunks of some new segments resemble in the base; only content that is cached here counts.
     ///
-    /// `marks` says which of the segments' references, in order, are missing.
+    /// `marks` marks the missing ones among the segments' references, in order.
     pub fn matches(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<Match>> {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let memory = &self.memory;
@@ -226,7 +226,7 @@ impl Base {
         if self.older.is_none() {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
             let gaps = gaps.gaps(memory.segments().len());
-            let mut release = Kept { memory, reader: cache.reader() };
+            let mut release = CachedRelease { memory, reader: cache.reader() };
             let edges =
                 protocol::likeness::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
             self.older = Some(Older::read(memory.segments(), &gaps, &edges, read)?);
@@ -276,10 +276,10 @@ impl Base {
         Ok(matches)
     }
 
-    /// The older executables that are whole here and at the proxy, of files some of whose chunks are `missing`, and
-    /// others `present` there.
+    /// Returns the older executables, whole both here and at the proxy, of files of which some chunks are `missing` there
+    /// and others `present`.
     ///
-    /// `matches` is what [`Base::matches`] gave for the same chunks.
+    /// `matches` is the result of [`Base::matches`] for the same chunks.
     pub fn executables(
         &self,
         missing: &[Located],
@@ -288,8 +288,8 @@ impl Base {
     ) -> Result<Vec<OlderExecutable>> {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let mut found: Vec<OlderExecutable> = Vec::new();
-        let mut release = Kept { memory: &self.memory, reader: cache.reader() };
-        // Of what one file resembles, what most of it does.
+        let mut release = CachedRelease { memory: &self.memory, reader: cache.reader() };
+        // The longest match of a file decides.
         let mut matches: Vec<&Match> = matches.iter().collect();
         matches.sort_by_key(|matches| std::cmp::Reverse(matches.count));
         for matches in matches {
@@ -311,19 +311,19 @@ impl Base {
         Ok(found)
     }
 
-    /// What a batch of segments is compressed against that stand in the place of these.
+    /// Returns the reference for a batch of segments that replace these.
     pub fn prefix(&self, segments: &[SegmentIndex]) -> Result<Vec<u8>> {
         Ok(prefix_of(segments.iter().map(|index| self.memory.segment(*index)))??)
     }
 }
 
-/// The remembered release, as far as it is kept here.
-struct Kept<'a> {
+/// The base release, as far as its chunks are cached here.
+struct CachedRelease<'a> {
     memory: &'a Memory,
     reader: CacheReader,
 }
 
-impl Release for Kept<'_> {
+impl Release for CachedRelease<'_> {
     type Error = Error;
 
     fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>> {
@@ -336,14 +336,14 @@ impl Release for Kept<'_> {
     }
 }
 
-/// Finds where executables in archives begin and end.
+/// Finds the first and last chunks of executables in archives.
 #[derive(Default)]
 struct Bodies {
     last: Option<(Body, bool)>,
 }
 
 impl Bodies {
-    /// Those in a segment.
+    /// Returns those in a segment.
     fn edges(&mut self, spool: &Spool, segment: SegmentIndex) -> Result<Edges> {
         let mut edges = Edges::new();
         for (number, located) in (0..).zip(spool.chunks(segment)?) {
@@ -352,10 +352,10 @@ impl Bodies {
             }
             let body = located.body();
             let stands_alone = body.holder != Holder::File && is_executable(&body);
-            let is_behind = |(last, was): &(Body, bool)| *was && last.path == body.path;
+            let follows = |(last, was): &(Body, bool)| *was && last.path == body.path;
             let edge = match &self.last {
                 _ if stands_alone => Some(Edge::Begin(body.place.end - body.place.start)),
-                Some(last) if is_behind(last) => Some(Edge::End),
+                Some(last) if follows(last) => Some(Edge::End),
                 _ => None,
             };
             edges.extend(edge.map(|edge| (RefAt { segment, reference: number }, edge)));

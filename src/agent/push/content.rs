@@ -27,9 +27,9 @@ pub struct Content {
     base: Option<Base>,
     record_queries: RecordQueries,
     sketcher: Sketcher,
-    /// Whether executables are sent as other files are.
+    /// True if executables are sent as other files are.
     is_raw: bool,
-    /// Whether somebody asked why bytes cross.
+    /// True if somebody asked why bytes cross.
     explains: bool,
 }
 

@@ -44,13 +44,13 @@ pub struct Driver<'a> {
     pub speed: LinkSpeed,
     /// Shows progress.
     pub monitor: Arc<dyn Monitor>,
-    /// Whether nothing is to be stored.
+    /// True if nothing is to be stored.
     pub is_dry_run: bool,
     /// Notices that the push no longer makes progress.
     pub watchdog: Watchdog<'a>,
     /// What came of the push so far.
     pub outcome: Outcome,
-    /// Whether the conversation is over.
+    /// True if the conversation is over.
     pub is_finished: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct Outcome {
 pub struct Committed {
     /// The record.
     pub record: Record,
-    /// Whether the application's latest release was this one already.
+    /// True if the application's latest release was this one already.
     pub existing: bool,
     /// When the agent heard of it.
     pub at: Instant,

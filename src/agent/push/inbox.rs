@@ -1,6 +1,6 @@
-//! Reads the proxy's replies in a push as they come, whatever the agent is doing.
+//! Reads the proxy's replies in a push as they come, whatever the agent is doing meanwhile.
 //!
-//! An agent that does not read while it sends would wait for a proxy that waits for it. The number of bytes read and not
+//! An agent that did not read while it sends would wait for a proxy that waits for it. The number of bytes read and not
 //! yet acted on is bounded by what the agent asked for (PROTOCOL 3, *Credit*).
 
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ pub struct Inbox {
 impl Inbox {
     /// Starts to read.
     pub fn open(receiver: Receiver) -> Self {
-        // Whoever acts on the replies knows when one is due.
+        // The watchdog knows when a reply is due.
         let mut receiver = receiver.with_pause(WORK_TIME_MAX);
         let (said, backlog) = replies();
         let reader = tokio::spawn(async move {

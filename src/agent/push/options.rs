@@ -1,4 +1,4 @@
-//! What a push is to do.
+//! The options of a push.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub struct PushOptions {
     pub app: AppName,
     /// A directory or a file.
     pub path: PathBuf,
-    /// What of it.
+    /// Which files to include.
     pub selection: Selection,
     /// Words for the release.
     pub labels: Vec<Label>,
@@ -28,26 +28,26 @@ pub struct PushOptions {
     pub threads: usize,
     /// Bytes a second that the link carries, where it is not to be measured.
     pub link_rate: Option<f64>,
-    /// The state folder in which the agent remembers its pushes; none to remember nothing.
+    /// The folder of the memory and the chunk cache; none to write nothing down.
     pub state: Option<PathBuf>,
     /// Read every file, also those that look as they did at the last push.
     pub checksum: bool,
-    /// Bytes of pushed content that may be kept in the state folder as the basis of later pushes.
+    /// Bytes that the chunk cache in the state folder may take; later pushes send deltas against its content.
     pub cache_bytes_max: u64,
     /// Bytes a second that may be sent.
     pub upload_rate_max: Option<f64>,
-    /// How long to go on trying while nothing new gets stored.
+    /// How long to go on trying while the proxy stores nothing new.
     pub patience: Duration,
-    /// Bounds what is under way of the negotiation at a time.
+    /// Bounds what is negotiated at a time.
     pub window: Window,
-    /// Whether archives and executables are pushed as plain bytes, instead of as what is in them.
+    /// True if archives are not unpacked, and executables are sent as other files are.
     pub raw: bool,
-    /// Whether to say, file by file, why bytes crossed. Costs as much processor time again.
+    /// Whether the receipt explains, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,
 }
 
 impl PushOptions {
-    /// A push of all of `path`, that remembers nothing.
+    /// Returns the options of a push of all of `path` that writes nothing down.
     pub fn new(app: AppName, path: PathBuf) -> Self {
         Self {
             app,

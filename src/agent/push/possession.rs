@@ -1,4 +1,4 @@
-//! Proves to the proxy that this machine has certain chunks, so that they need not cross the link.
+//! Proves to the proxy that this machine has certain chunks, so that they need not be sent.
 
 use serde_bytes::ByteArray;
 
@@ -7,7 +7,7 @@ use crate::agent::scan::{LastOpened, Spool};
 use format::manifest::SegmentIndex;
 use protocol::wire::{Challenge, Possession};
 
-/// Answers a challenge about chunks of some segments by reading them again where they were scanned. Blocks.
+/// Answers a challenge about chunks of some segments: reads them again and returns a keyed hash. Blocks.
 ///
 /// Memory: one chunk.
 ///

@@ -1,10 +1,10 @@
-//! Holds what is sent below a rate.
+//! Limits the rate at which bytes are sent.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Pieces in which a second's bytes are sent: none delays what else is to be said for long.
+/// Pieces in which a second's bytes are sent: none delays other messages for long.
 const PIECES_PER_SECOND: f64 = 20.0;
 
 /// Spreads bytes over time; without a rate it does nothing.
@@ -16,12 +16,12 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Starts with all of the first moment's bytes unspent.
+    /// Starts; the first bytes need not wait.
     pub fn new(rate: Option<f64>) -> Self {
         Self { rate, next: Instant::now() }
     }
 
-    /// Bytes to send at a time, at most `most`.
+    /// Returns how many bytes to send at a time, at most `most`.
     pub fn piece_bytes(&self, most: usize) -> usize {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a bounded size")]
         let piece = self.rate.map_or(most, |rate| (rate / PIECES_PER_SECOND) as usize);

@@ -1,4 +1,4 @@
-//! What a push cost and saved (docs/RECEIPT.md).
+//! The receipt of a push: its costs and savings (docs/RECEIPT.md).
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::agent::scan::{Dropped, Unpacked};
 use format::record::DeliveryEvent;
 use ground::ids::{AppName, ReleaseId};
 
-/// What one push cost and saved. Its JSON form is stable: fields are added, never changed.
+/// The costs and savings of one push. Its JSON form is stable: fields are added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Receipt {
     /// The release's id: the BLAKE3 of its manifest's root.
@@ -16,15 +16,15 @@ pub struct Receipt {
     pub app: AppName,
     /// Counts the application's pushes from 1; none for a dry run.
     pub sequence: Option<u64>,
-    /// Whether the application's latest release was this one already.
+    /// True if the application's latest release was this one already.
     pub unchanged: bool,
-    /// Whether nothing was stored.
+    /// True if nothing was stored.
     pub dry_run: bool,
     /// Files of the release.
     pub files: u64,
-    /// Files that were not read, as they looked as they did at the last push from here.
+    /// Files that were not read, as they look unchanged since the last push from here.
     pub files_remembered: u64,
-    /// Archives that were unpacked.
+    /// Counts the archives that were unpacked.
     pub archives: Unpacked,
     /// Counts by kind what the release does not keep of the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -39,7 +39,7 @@ pub struct Receipt {
     pub round_trips: u32,
     /// Seconds from the start of the scan to the commit.
     pub seconds: f64,
-    /// The agent process's largest resident memory, in bytes; 0 where the system does not tell.
+    /// The agent process's largest resident memory, in bytes; 0 where the system does not say.
     pub peak_rss: u64,
     /// Why bytes crossed, where that was asked for (`--explain`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -51,11 +51,11 @@ pub struct Receipt {
 /// Bytes of content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ReceiptBytes {
-    /// Of all files.
+    /// All files.
     pub logical: u64,
-    /// Of the chunks that the space did not have, plain.
+    /// The chunks that the space did not have, plain.
     pub unseen: u64,
-    /// Of those chunks as they were sent, compressed.
+    /// The same chunks as they were sent, compressed.
     pub sent: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct ReceiptBytes {
 pub struct ReceiptChunks {
     /// All references of the release.
     pub total: u64,
-    /// Those that the space did not have.
+    /// References to chunks that the space did not have.
     pub unseen: u64,
 }
 
@@ -77,7 +77,7 @@ pub struct ReceiptWire {
     pub down: u64,
 }
 
-/// The process's largest resident memory so far, in bytes; 0 where the system does not tell.
+/// Returns the process's largest resident memory so far, in bytes; 0 where the system does not say.
 pub fn peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,4 @@
-//! Queries the records of executables to a proxy that may have older ones.
+//! Asks the proxy which records of new executables it has, from older ones (docs/EXECUTABLES.md).
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -11,25 +11,25 @@ use format::manifest::{self, SegmentIndex};
 use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
 use protocol::wire::{RecordAnswer, RecordQuery};
 
-/// What one push has offered.
+/// The queries of one push.
 #[derive(Debug, Default)]
 pub struct RecordQueries {
     numbers: HashMap<Body, u32>,
-    /// Those that the proxy has older ones of.
+    /// The numbers of those for which the proxy has an older executable.
     answered: HashSet<u32>,
     bytes: usize,
 }
 
-/// Chunks of a file, or of a member of an archive, in some segments.
+/// The chunks of one body in some segments.
 #[derive(Debug)]
 struct Listed {
     body: Body,
     segment: SegmentIndex,
     first: u32,
     chunks: u32,
-    /// Whether it is most of a segment, which the proxy lacks: then it probably has changed.
+    /// True if it fills most of a segment that the proxy lacks: then it has probably changed.
     fills: bool,
-    /// The last segment that was looked at.
+    /// The last segment that was counted.
     counted: SegmentIndex,
     /// Plain bytes of the chunks.
     bytes: u64,
@@ -38,32 +38,32 @@ struct Listed {
 }
 
 impl Listed {
-    /// Whether most of the file is listed, as far as these segments reach: it was linked anew, not changed somewhere.
+    /// Returns whether these segments list most of the part of the file that they span: it was linked anew, not edited.
     fn is_dense(&self) -> bool {
         self.bytes * 2 > self.place.end - self.place.start
     }
 }
 
 impl RecordQueries {
-    /// What was offered with that number.
+    /// Returns the executable whose query had that number.
     pub fn body(&self, number: u32) -> Option<&Body> {
         self.numbers.iter().find(|(_, other)| **other == number).map(|(body, _)| body)
     }
 
-    /// Notes that the proxy answered for these, and gives all for which it did so far: later segments go on with them.
+    /// Notes the proxy's answers; returns all executables that it has answered for, as later segments may continue them.
     pub fn answered(&mut self, answers: &[RecordAnswer]) -> Vec<Body> {
         self.answered.extend(answers.iter().map(|answer| answer.file));
         self.answered.iter().filter_map(|number| self.body(*number).cloned()).collect()
     }
 
-    /// Queries the executables that these segments list, in messages to be sent before them. Blocks.
+    /// Returns queries for the executables in these segments, to be sent before the segments. Blocks.
     ///
-    /// Files that may have stayed as they were are not offered: names take a hundredth of a file.
+    /// Leaves out files that have probably not changed: the names of a file's records take a hundredth of its size.
     ///
     /// # Errors
     /// The segments cannot be read.
     pub fn of(&mut self, spool: &Spool, segments: &[SegmentIndex]) -> Result<Vec<RecordQuery>> {
-        let mut offers = Vec::new();
+        let mut queries = Vec::new();
         for listed in list(spool, segments)? {
             let part = |file, names: &[u8], complete| RecordQuery {
                 file,
@@ -74,7 +74,7 @@ impl RecordQueries {
                 complete,
             };
             if let Some(number) = self.numbers.get(&listed.body) {
-                offers.push(part(*number, &[], true));
+                queries.push(part(*number, &[], true));
                 continue;
             }
             if !listed.fills
@@ -90,13 +90,13 @@ impl RecordQueries {
                 continue;
             }
             self.bytes += names.len();
-            let number = u32::try_from(self.numbers.len()).expect("offers are bounded");
+            let number = u32::try_from(self.numbers.len()).expect("queries are bounded");
             self.numbers.insert(listed.body.clone(), number);
             let pieces = names.chunks(PARCEL_PIECE_BYTES);
             let last = pieces.len();
-            offers.extend((1..).zip(pieces).map(|(at, piece)| part(number, piece, at == last)));
+            queries.extend((1..).zip(pieces).map(|(at, piece)| part(number, piece, at == last)));
         }
-        Ok(offers)
+        Ok(queries)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sketches chunks that the proxy knows nothing like by their places and names.
+//! Sketches chunks, so that the proxy can find similar content where paths and neighbours give none.
 
 use crate::agent::Result;
 use crate::agent::scan::{Body, LastOpened, Located, Spool};
@@ -13,7 +13,7 @@ const BYTES_MIN: u64 = 32 * 1024;
 /// Sketches the chunks of one push.
 #[derive(Debug, Clone, Copy)]
 pub struct Sketcher {
-    /// How many more the proxy takes.
+    /// How many more sketches the proxy takes in this push.
     left: usize,
 }
 
@@ -24,26 +24,25 @@ impl Default for Sketcher {
 }
 
 impl Sketcher {
-    /// Sketches those of the chunks that nothing `is_like`, counted among all of them, and that are not of
-    /// executables that are `told` otherwise.
+    /// Sketches the marked chunks for which `is_like` says false, except those of `answered` executables.
     ///
-    /// None where that is too little to be worth a round trip. Blocks; reads them once more than they are sent.
+    /// Returns none where these are too few bytes to be worth a round trip. Blocks; reads the chunks.
     ///
     /// # Errors
-    /// The segments cannot be read; a chunk that cannot is not sketched.
+    /// The segments cannot be read. A chunk that cannot be read is not sketched.
     pub fn sketch(
         &mut self,
         spool: &Spool,
         chunks: &Chunks,
         is_like: &[bool],
-        told: &[Body],
+        answered: &[Body],
     ) -> Result<Option<Sketches>> {
         let mut marks = chunks.marks.iter();
         let mut missing: Vec<Option<Located>> = Vec::new();
         for segment in &chunks.segments {
             let located = spool.chunks(*segment)?.into_iter().filter(|_| marks.next() == Some(true));
             missing.extend(
-                located.map(|located| (!told.iter().any(|body| located.is_of(body))).then_some(located)),
+                located.map(|located| (!answered.iter().any(|body| located.is_of(body))).then_some(located)),
             );
         }
         for (located, _) in missing.iter_mut().zip(is_like).filter(|(_, is_like)| **is_like) {
@@ -56,7 +55,7 @@ impl Sketcher {
         let (mut last, mut plain) = (LastOpened::default(), Vec::new());
         let sketch = |located: Option<Located>| {
             plain.clear();
-            // Whatever is wrong with it is said when it is sent.
+            // A chunk that cannot be read fails the push when it is sent.
             located?.read_verified(&mut last, &mut plain).ok()?;
             Sketch::of(&plain)
         };

@@ -1,4 +1,4 @@
-//! Notices, at the agent, a push that no longer gets on.
+//! Notices, at the agent, a push that no longer makes progress.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use format::record::DeliveryEvent;
 use ground::limits::{PROGRESS_BYTES_MIN, WORK_TIME_MAX};
 use protocol::wire::PushReply;
 
-/// The shortest and the longest time between two looks.
+/// The shortest and the longest time between two checks.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
-/// Remembers when one push last got on.
+/// Remembers when a push last made progress.
 ///
 /// A proxy may say for a long time that it is at work, but not for ever.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ pub struct Watchdog<'a> {
     quiet_max: Duration,
     /// Set once something new was stored.
     stored: &'a AtomicBool,
-    /// The last time that something new was said or done.
+    /// When something new was last said or done.
     news: Instant,
-    /// The last time that the proxy said anything, or that bytes left this side.
+    /// When the proxy last said anything, or bytes last left this side.
     word: Instant,
-    /// Bytes that had left this side by then.
+    /// Bytes that had left this side at `word`.
     sent_bytes: u64,
-    /// Messages of content that were sent, and those that were stored by then.
+    /// Messages of content that were sent, and how many of them are stored.
     sent_messages: u64,
     stored_messages: u64,
 }
@@ -44,13 +44,13 @@ impl<'a> Watchdog<'a> {
         (self.news, self.word) = (Instant::now(), Instant::now());
     }
 
-    /// Another message of content is sent.
+    /// Notes that a message of content is sent.
     pub fn sent_content(&mut self) {
         self.sent_messages += 1;
     }
 
-    /// Notes a reply of the proxy; `deliveries` are the last states that it reported. Returns false where the reply says no
-    /// more than that the proxy is at work.
+    /// Notes a reply of the proxy; `deliveries` are the last states that it reported. Returns false if the reply only says
+    /// that the proxy is at work.
     pub fn heard(&mut self, reply: &PushReply, deliveries: &[DeliveryEvent]) -> bool {
         self.word = Instant::now();
         let is_new = match reply {
@@ -70,12 +70,12 @@ impl<'a> Watchdog<'a> {
         is_new
     }
 
-    /// Returns how often an agent that has nothing else to do should look.
+    /// Returns how often an agent that has nothing else to do should check.
     pub fn check_interval(&self) -> Duration {
         (self.quiet_max / 4).clamp(CHECK_INTERVAL_MIN, CHECK_INTERVAL_MAX)
     }
 
-    /// Checks that the push gets on while it is the proxy's turn; this side has sent `sent` bytes so far.
+    /// Checks that the push makes progress while it is the proxy's turn; this side has sent `sent_bytes` so far.
     ///
     /// # Errors
     /// [`Error::Stalled`].

@@ -105,7 +105,7 @@ fn hint_of_reading(error: &io::Error, path: &Path) -> Option<String> {
 }
 
 impl Error {
-    /// Whether reading everything once more may help.
+    /// Returns whether reading everything once more may help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Changed(_) | Self::Vanished(_) | Self::Unread(_))
     }

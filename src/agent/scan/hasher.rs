@@ -180,7 +180,7 @@ fn read(
     Ok(())
 }
 
-/// Whether the file is still what it was before it was read.
+/// Returns whether the file is still what it was before it was read.
 fn check_again(job: &Job, file: &File, before: &Metadata) -> Result<(), Stop> {
     let after = examine(file, &job.path)?;
     let same = |field: fn(&Metadata) -> i64| field(before) == field(&after);

@@ -19,7 +19,7 @@ const BATCH_ENTRIES: usize = 64;
 pub(super) struct Lister<'a> {
     pool: Pool,
     recall: Option<Recall<'a>>,
-    /// Whether to push archives as their content.
+    /// True if to push archives as their content.
     unpacks: bool,
     listed: SyncSender<Vec<Listed>>,
     batch: Vec<Listed>,

@@ -21,13 +21,13 @@ mod tests;
 mod unpack;
 mod walk;
 
-pub use dropped::{Dropped, DroppedKind};
+pub use dropped::Dropped;
 pub use error::Error;
 pub use located::{Body, Holder, LastOpened, Located};
 pub use refused::RefusedLinks;
-pub use selection::{Links, Patterns, Selection};
+pub use selection::{Links, Selection};
 pub use spool::Spool;
-pub use unpack::{Archives, Streams};
+pub use unpack::Archives;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -142,12 +142,11 @@ enum Listed {
 /// Batches of entries listed ahead of the file whose chunks are being collected.
 const BATCHES_AHEAD: usize = 16;
 
-/// Scans `path`, a directory or a file, with `threads` workers.
-///
-/// Memory: some MB and 44 B for each segment. Reads every byte once.
+/// Scans `path` with `threads` workers, without a memory, archives as they are.
 ///
 /// # Errors
-/// The first of [`Error`]; one [`Error::is_passing`] is worth a second scan.
+/// As [`Reader::scan`].
+#[cfg(feature = "testing")]
 pub fn scan(
     path: &Path,
     selection: &Selection,
@@ -189,13 +188,13 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Scans as [`scan`] does.
+    /// Scans `path`, a directory or a file. Memory: some MB and 44 B for each segment.
     ///
-    /// The result is the same with a memory, unless a file was given back its size, times and inode after a change.
-    /// A memory that turns out to be wrong in itself is passed over.
+    /// The result is the same with a memory, unless a file got back its size, times and inode after a change. A memory that
+    /// turns out to be damaged is not used.
     ///
     /// # Errors
-    /// As [`scan`].
+    /// The first of [`Error`]; one [`Error::is_passing`] is worth a second scan.
     pub fn scan(&self, path: &Path) -> Result<Scan, Error> {
         match scan_once(self, path) {
             // Either the tree or the memory is to blame.
@@ -360,7 +359,7 @@ impl Collector<'_> {
     }
 }
 
-/// The path of an entry below `base`, on this machine.
+/// Returns the path of an entry below `base`, on this machine.
 pub fn path_below(base: &Path, entry: &EntryPath) -> PathBuf {
     base.join(std::ffi::OsStr::from_bytes(entry.as_bytes()))
 }

@@ -19,11 +19,11 @@ pub struct Selection {
     /// Patterns in gitignore syntax, relative to the top: what they match is left out. The last one that matches counts;
     /// with `!` before it, it brings back what one before it, or a `.whitignore`, leaves out.
     pub exclude: Vec<String>,
-    /// Whether `.whitignore` files are pushed as any other file; by default their patterns apply and they are left out.
+    /// True if `.whitignore` files are pushed as any other file; by default their patterns apply and they are left out.
     pub ignore_files_off: bool,
     /// How to treat symbolic links that lead outside the tree.
     pub links: Links,
-    /// Whether to refuse a tree without files.
+    /// True if to refuse a tree without files.
     pub needs_files: bool,
     /// Folders that must not be part of the tree, as pushing changes them, each with what it is.
     pub disjoint: Vec<(PathBuf, &'static str)>,

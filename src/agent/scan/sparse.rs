@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with these runs of data; what is between is holes.
+    /// Returns a file with these runs of data; what is between is holes.
     fn sparse(size: u64, runs: &[(u64, usize)]) -> File {
         let file = tempfile::tempfile().expect("a temporary file");
         file.set_len(size).expect("a length");

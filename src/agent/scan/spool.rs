@@ -95,7 +95,7 @@ impl Spool {
         self.written().end_segment(bytes)
     }
 
-    /// The bytes of a segment, which is one of the scan's.
+    /// Returns the bytes of a segment, which is one of the scan's.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -103,7 +103,7 @@ impl Spool {
         self.written().record(index).map(|(_, bytes)| bytes)
     }
 
-    /// The chunks of a segment, in order, and where each can be read again.
+    /// Returns the chunks of a segment, in order, and where each can be read again.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -177,7 +177,7 @@ impl Written {
         Ok(chunks)
     }
 
-    /// Where the chunks of a file can be read.
+    /// Returns where the chunks of a file can be read.
     fn source(&self, path: &EntryPath, is_archive: bool) -> Source<'_> {
         let unpacked = self.unpacked.get(path);
         let (holder, begin) = match unpacked {

@@ -26,7 +26,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A tree of six files, one of many chunks and one empty, and a folder for the state.
+/// Returns a tree of six files, one of many chunks and one empty, and a folder for the state.
 fn tree() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let top = folder.path().join("tree");
@@ -228,7 +228,7 @@ fn another_tree_at_the_same_path_is_read() {
     assert_equal(&mut scan, &mut plain(&top));
 }
 
-/// A memory whose files look as those of `top`, and whose manifest is of `items`.
+/// Returns a memory whose files look as those of `top`, and whose manifest is of `items`.
 fn lie(state: &Path, top: &Path, items: &[Item]) -> Memory {
     let mut builder = Builder::new(Profile::DEFAULT);
     let mut bytes: Vec<_> = items.iter().filter_map(|item| builder.push(item)).collect();

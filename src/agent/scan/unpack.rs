@@ -82,12 +82,12 @@ impl Hash for Streams {
 }
 
 impl Streams {
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.0
     }
 
-    /// The file, for as long as it is needed.
+    /// Returns the file, for as long as it is needed.
     pub fn shared(&self) -> Arc<File> {
         Arc::clone(&self.0)
     }

@@ -223,7 +223,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a link stays inside the tree, or, below a followed link, inside the folder that this one leads to.
+    /// Returns whether a link stays inside the tree, or, below a followed link, inside the folder that this one leads to.
     fn stays_inside(&self, path: &EntryPath, target: &[u8]) -> Result<bool, Stop> {
         let from = self.following.last().map_or(0, |followed| followed.length + 1);
         Ok(match leads(&EntryPath::new(&path.as_bytes()[from..])?, target) {
@@ -284,7 +284,7 @@ impl Walk<'_> {
 /// ELOOP: more links one after another than the system follows.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
-/// The folders that must not be part of the tree.
+/// Returns the folders that must not be part of the tree.
 ///
 /// # Errors
 /// One that is not there yet would be.
@@ -302,7 +302,7 @@ fn disjoint(top: &Top, selection: &Selection) -> Result<HashMap<FileId, &'static
     Ok(found)
 }
 
-/// Whether a folder that does not exist yet would be part of the tree.
+/// Returns whether a folder that does not exist yet would be part of the tree.
 fn would_be_pushed(top: &Top, selection: &Selection, place: &Path) -> Result<bool, Error> {
     let is_there = |path: &&Path| fs::metadata(path).is_ok();
     let (Some(above), Ok(base)) = (place.ancestors().find(is_there), fs::canonicalize(&top.base)) else {

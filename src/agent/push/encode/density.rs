@@ -1,4 +1,4 @@
-//! Judges by samples how far content shrinks.
+//! Estimates by samples how well content compresses.
 
 use delta::compression::{self, Codec, Compressor};
 

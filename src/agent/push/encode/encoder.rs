@@ -1,4 +1,4 @@
-//! Compresses a batch: as a frame, as a parcel, or against older content that it resembles.
+//! Encodes a batch: as a frame, as a parcel, or as a parcel against the content that it resembles.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -17,7 +17,7 @@ use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::{self, Basis, Parcel, Section};
 
-/// Compressed chunks, as they cross.
+/// Encoded chunks, as they cross.
 #[derive(Debug)]
 pub enum Encoded {
     /// One frame.
@@ -27,33 +27,33 @@ pub enum Encoded {
 }
 
 impl Encoded {
-    /// Compressed bytes.
+    /// Returns the encoded bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.payload.len(),
             Self::Parcel(parcel, payload) => {
-                let told: usize = match &parcel.basis {
+                let deltas: usize = match &parcel.basis {
                     Basis::BlockSums(sections) => sections.iter().map(|section| section.delta.len()).sum(),
                     _ => 0,
                 };
-                payload.len() + told
+                payload.len() + deltas
             }
         }
     }
 }
 
-/// A batch, compressed.
+/// A batch, encoded.
 #[derive(Debug)]
 pub struct EncodedBatch {
-    /// What crosses.
+    /// The message.
     pub encoded: Encoded,
     /// Plain bytes of its chunks.
     pub plain: u64,
-    /// Why, for each of its files, where that is asked for.
+    /// Why each of its files crosses; empty where nobody asks.
     pub explained: Vec<Explained>,
 }
 
-/// Compresses batches of one worker; holds its working memory.
+/// Encodes the batches of one worker; holds its working memory.
 pub struct Encoder<'a> {
     pub cache: Option<&'a ChunkCache>,
     pub cached: Option<CacheReader>,
@@ -64,7 +64,7 @@ pub struct Encoder<'a> {
     pub budget: &'a PatchBudget,
 }
 
-/// What a push may still spend on patches, which take a second for some 10 MB.
+/// The bytes that a push may still send as patches, which take a second for some 10 MB.
 #[derive(Debug)]
 pub struct PatchBudget {
     patch_bytes_left: AtomicUsize,
@@ -74,28 +74,28 @@ pub struct PatchBudget {
 
 /// 16 MiB: new bytes sent as patches in one push.
 const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// In percent: what samples of what was compressed before may shrink by.
+/// In percent: by how much samples of dense content may shrink.
 const SLACK: usize = 3;
 /// zstd's level from which on the link is slow enough for patches.
 const PATCH_LEVEL: i32 = 9;
 
 impl PatchBudget {
-    /// Whether a patch of `bytes` would be allowed.
+    /// Returns whether a patch of `bytes` would be allowed now.
     pub fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
         level >= PATCH_LEVEL && self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
     }
 
-    /// Waits until nobody else does what takes much memory.
+    /// Waits until no other worker makes a patch or an executable.
     pub fn alone(&self) -> MutexGuard<'_, ()> {
         self.patching.lock().unpoisoned()
     }
 
-    /// That of one push.
+    /// Creates the budget for one push.
     pub fn new() -> Self {
         Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX), patching: Mutex::new(()) }
     }
 
-    /// Whether `bytes` may be sent as a patch where zstd would be given this level; counts them as spent.
+    /// Returns whether `bytes` may be sent as a patch instead of by zstd at this level; spends them if so.
     fn allows_patch(&self, level: i32, bytes: usize) -> bool {
         let spend = |left: usize| left.checked_sub(bytes);
         level >= PATCH_LEVEL
@@ -104,7 +104,7 @@ impl PatchBudget {
 }
 
 impl<'a> Encoder<'a> {
-    /// Starts; what is encoded is added to `keep`.
+    /// Starts; encoded chunks are added to `cache`.
     pub fn new(cache: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
         let cached = cache.map(ChunkCache::reader);
         Self {
@@ -118,10 +118,10 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Reads, verifies and compresses a batch.
+    /// Reads, verifies and encodes a batch.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it was.
+    /// A file cannot be read, or has changed.
     pub fn encode(&mut self, batch: Batch) -> Result<EncodedBatch, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
@@ -173,9 +173,9 @@ impl<'a> Encoder<'a> {
             }
         }
         if !signed.is_empty() {
-            return told_by_deltas(lengths, plain, &signed, level);
+            return by_deltas(lengths, plain, &signed, level);
         }
-        // Dense content is quickly found to be copies, or not at all: to search it all, or to predict its bytes, takes seconds.
+        // A sample shows whether dense content consists of copies. Searching all of it, or predicting its bytes, takes seconds.
         let dense = is_dense_within(plain, SLACK);
         if !spans.is_empty() && dense && !is_like(plain, &prefix) {
             spans.clear();
@@ -195,8 +195,8 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Tells chunks by deltas of signed regions, where that is shorter.
-fn told_by_deltas(
+/// Encodes chunks as deltas against regions whose block sums the proxy sent, where that is shorter.
+fn by_deltas(
     lengths: Vec<u32>,
     plain: &[u8],
     signed: &[(usize, usize, u32, Signature)],
@@ -215,7 +215,7 @@ fn told_by_deltas(
         literals.extend_from_slice(whole);
         let delta = Matcher::new(signature).delta(new, &mut literals);
         if delta.insert_bytes() * 10 > new.len() as u64 * 9 {
-            // Told whole with what is before it: no later delta is in its way.
+            // It is sent whole, together with what is before it.
             literals.truncate(begin);
             continue;
         }

@@ -1,4 +1,4 @@
-//! Why the bytes of a push crossed, file by file.
+//! Explains, file by file, why the bytes of a push crossed.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use ground::escape;
 pub enum Reason {
     /// Nothing older was found that they resemble.
     New,
-    /// What they resemble stood between the same neighbours.
+    /// They resemble content that stood between the same neighbours.
     ChangedInPlace,
     /// They resemble the file of the same path.
     ChangedFile,
@@ -32,37 +32,37 @@ pub enum Reason {
     MovedCode,
     /// They are compressed already, or look so.
     Incompressible,
-    /// The proxy confirmed them once and has them no longer.
+    /// The proxy confirmed them once and has evicted them.
     Evicted,
 }
 
-/// What crossed for one file, and why.
+/// The bytes that crossed for one file, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explained {
     /// The file.
     pub path: String,
     /// Why.
     pub reason: Reason,
-    /// What its chunks resemble.
+    /// The older file that its chunks resemble.
     pub older: Option<String>,
-    /// In how many regions: runs of chunks with one reason each.
+    /// The number of regions: runs of chunks with one reason each.
     pub regions: u64,
     /// Plain bytes of the chunks that crossed.
     pub plain: u64,
-    /// Bytes that crossed for them; files share frames, so this is their part by what each would take alone.
+    /// Bytes that crossed for them; files share frames, so this is its share by what each file would take alone.
     pub sent: u64,
-    /// What would have helped.
+    /// Says how to save these bytes.
     pub advice: Option<&'static str>,
 }
 
-/// All of a push; keeps nothing unless asked to.
+/// The explanation of a whole push.
 #[derive(Debug, Default)]
 pub struct Explanation {
     files: BTreeMap<(String, Reason), Explained>,
 }
 
 impl Explanation {
-    /// Adds what one batch gives.
+    /// Adds the files of one batch.
     pub fn add(&mut self, explained: Vec<Explained>) {
         for part in explained {
             let key = (part.path.clone(), part.reason);
@@ -78,7 +78,7 @@ impl Explanation {
         }
     }
 
-    /// The files, what cost most first.
+    /// Returns the files, the most expensive first.
     pub fn finish(self) -> Vec<Explained> {
         let mut files: Vec<Explained> = self.files.into_values().collect();
         files.sort_by(|one, other| other.sent.cmp(&one.sent).then_with(|| one.path.cmp(&other.path)));
@@ -86,7 +86,7 @@ impl Explanation {
     }
 }
 
-/// Explains a batch whose bytes are `plain`; what each file sends is still what it would take alone.
+/// Explains a batch whose bytes are `plain`. Each file's `sent` is what it would take alone, until [`settle`].
 pub fn of_unit(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>) -> Vec<Explained> {
     let mut explained = Vec::new();
     let mut at = 0;
@@ -141,7 +141,7 @@ pub fn of_unit(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>
     explained
 }
 
-/// Gives each file its part of what the batch sent.
+/// Shares the bytes that the batch sent among its files.
 pub fn settle(explained: &mut [Explained], sent: u64) {
     let alone: u64 = explained.iter().map(|file| file.sent).sum::<u64>().max(1);
     for file in explained {
@@ -167,12 +167,12 @@ fn reason_of(rule: Rule) -> Reason {
 /// Names of archives that are compressed as a whole.
 const ARCHIVES: [&str; 9] = [".tgz", ".gz", ".zip", ".jar", ".war", ".whl", ".xz", ".zst", ".bz2"];
 
-const KEEP_MORE: &str = "the proxy let it go: keep more releases there, or pin one";
+const KEEP_MORE: &str = "the proxy has evicted it: keep more releases there, or pin one";
 const TIME_INSIDE: &str = "a gzip file with a time inside: build it with `gzip -n`";
 const NUMBERS_DIFFER: &str =
     "only digits differ: a time or a number of the build is inside; SOURCE_DATE_EPOCH may fix it";
 
-/// What would have saved bytes, by the name.
+/// Returns advice by the file's name.
 fn advice_of_name(path: &str, reason: Reason) -> Option<&'static str> {
     let is_archive = ARCHIVES.iter().any(|end| path.ends_with(end));
     let name = path.rsplit('/').next().unwrap_or_default();
@@ -191,7 +191,7 @@ fn advice_of_name(path: &str, reason: Reason) -> Option<&'static str> {
     }
 }
 
-/// What would have saved bytes, by how the content differs from the older one; `is_begin` says that it is a file's.
+/// Returns advice by how the content differs from the older one; `is_begin` says that it is the file's beginning.
 fn advice_of_content(older: &[u8], bytes: &[u8], is_begin: bool) -> Option<&'static str> {
     // RFC 1952, section 2.3: two bytes of magic, deflate, flags, four bytes of time.
     if is_begin && bytes.starts_with(&[0x1f, 0x8b, 8]) && bytes.get(4..8).is_some_and(|time| time != [0; 4]) {

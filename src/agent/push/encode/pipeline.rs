@@ -1,7 +1,7 @@
-//! Reads missing chunks again, compresses neighbours together and hands them to the link in order.
+//! Reads missing chunks again, encodes them in batches, and gives them to the link in order.
 //!
-//! A gatherer cuts the missing chunks into batches, workers read, verify and compress them, a forwarder keeps
-//! their order. Every queue between them is short, so that a slow link slows the reading down.
+//! One thread cuts the missing chunks into batches, workers read, verify and encode them, a forwarder keeps their order. Every
+//! queue between them is short, so that a slow link slows the reading down.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,7 +21,7 @@ use ground::poison::Unpoisoned as _;
 use ground::threads;
 use protocol::wire::Marks;
 
-/// Units under way: bounds memory to some 30 MB.
+/// Batches under way: bounds memory to some 30 MB.
 const BATCHES_AHEAD: usize = 6;
 
 /// Chunks to send, as the push's state machine asked for them.
@@ -31,24 +31,24 @@ pub struct Job {
     pub segments: Vec<SegmentIndex>,
     /// Which of their chunk references, in order.
     pub marks: Marks,
-    /// What some of the marked chunks resemble, by the first of them.
+    /// What some of the marked chunks resemble, sorted by the first of them.
     pub matches: Vec<Match>,
-    /// Older executables of files that some of the marked chunks are of.
+    /// Older versions of executables that contain some of the marked chunks.
     pub older: Vec<OlderExecutable>,
-    /// Of the marked chunks those that the proxy once had, where somebody asks why bytes cross.
+    /// The marked chunks that the proxy has evicted; empty where nobody asks why bytes cross.
     pub evicted: Arc<HashSet<ChunkId>>,
-    /// Whether the segment after these is part of the next job.
+    /// True if the segment after these is part of the next job.
     pub goes_on: bool,
 }
 
-/// What the feeder gives, in order.
+/// The outputs of the pipeline, in order.
 #[derive(Debug)]
 pub enum Output {
     /// Chunks to send.
     Batch(EncodedBatch),
-    /// All chunks of one job were given.
+    /// All chunks of one job were encoded.
     JobDone,
-    /// A file cannot be read, or is not what it was.
+    /// A file cannot be read, or has changed.
     Failed(Error),
 }
 
@@ -58,7 +58,7 @@ enum Ordered {
     Failed(Error),
 }
 
-/// What a worker is given.
+/// The work of a worker.
 enum Work {
     Batch(Batch),
     Executable(Executable),
@@ -66,18 +66,18 @@ enum Work {
 
 type Given = (Work, SyncSender<Result<EncodedBatch, Error>>);
 
-/// What a feeder works with.
+/// Encodes the missing chunks of one push.
 #[derive(Debug)]
 pub struct Pipeline<'a> {
-    /// Where the chunks can be read again.
+    /// Says where the chunks are read again.
     pub spool: &'a Spool,
-    /// How hard to compress.
+    /// Decides how hard to compress.
     pub speed: &'a LinkSpeed,
-    /// The older content, to which what is sent is added.
+    /// Holds the references; sent chunks are added.
     pub cache: Option<&'a ChunkCache>,
-    /// Workers.
+    /// The number of workers.
     pub threads: usize,
-    /// Whether to say why bytes cross.
+    /// True if the outputs explain why bytes cross.
     pub explain: bool,
 }
 
@@ -124,14 +124,14 @@ impl Pipeline<'_> {
     }
 }
 
-/// An executable of which more chunks may come.
+/// An executable whose chunks the next job may continue.
 struct Deferred {
     executable: Executable,
-    /// The segment with which it goes on.
+    /// The segment that would continue it.
     next: SegmentIndex,
 }
 
-/// Cuts a job's chunks into batches; `take` says whether anybody still listens.
+/// Cuts a job's chunks into batches; ends when `take` returns false, as nobody listens.
 fn gather(
     pipeline: &Pipeline<'_>,
     job: Job,
@@ -142,7 +142,7 @@ fn gather(
     let mut batcher = Batcher::new(pipeline.speed, job.matches).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
-    // A job that is none of the row stands for itself.
+    // A job that does not continue the previous one is independent.
     let (mut current, earlier) = match deferred.take() {
         Some(Deferred { executable, next }) if Some(next) == first => (Some(executable), None),
         earlier => (None, earlier),
@@ -165,7 +165,7 @@ fn gather(
                 current = Some(Executable::new(older.swap_remove(found), pipeline.speed.encoding()));
             }
             if let Some(executable) = current.as_mut() {
-                executable.push(located, batcher.pass());
+                executable.push(located, batcher.skip());
             } else if let Some(batch) = batcher.push(located)
                 && !take(Work::Batch(batch))
             {
@@ -188,7 +188,7 @@ fn gather(
     Ok(())
 }
 
-/// Tells that a thread panicked: who waits for what it makes would wait for ever.
+/// Reports that a thread panicked: whoever waits for its output would wait for ever.
 struct Ending<'a>(&'a Sender<Output>);
 
 impl Drop for Ending<'_> {
@@ -199,7 +199,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// A worker: reads, verifies and compresses one batch at a time.
+/// Reads, verifies and encodes batches on a worker's thread.
 fn compress(
     work: &Mutex<Receiver<Given>>,
     speed: &LinkSpeed,
@@ -210,7 +210,7 @@ fn compress(
     loop {
         let next = work.lock().unpoisoned().recv();
         let Ok((work, result)) = next else { break };
-        // Nobody waits for it where the push has ended.
+        // Nobody waits for a result when the push has ended.
         let give = |encoded| result.send(encoded).is_ok();
         match work {
             Work::Batch(batch) => drop(give(encoder.encode(batch))),
@@ -223,7 +223,7 @@ fn compress(
     }
 }
 
-/// Gives out what the workers make, in order.
+/// Forwards what the workers make, in the order of the batches.
 fn forward(ordered: &Receiver<Ordered>, out: &Sender<Output>) {
     let _ending = Ending(out);
     for next in ordered {

@@ -1,4 +1,4 @@
-//! Tells executables by the functions that changed, where that is shorter (docs/EXECUTABLES.md).
+//! Encodes executables against older versions by the functions that changed, where that is shorter (docs/EXECUTABLES.md).
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -19,20 +19,20 @@ use ground::limits::{
 use protocol::likeness::Whole;
 use protocol::wire::{Basis, Cut, Parcel, RecordAnswer};
 
-/// One in 8: where less of a file is missing, it was hardly linked anew, and the chunks alone are cheap.
+/// One in 8: a file of which less is missing was hardly linked anew, and its chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
-/// One in 16: with less of a file in functions, the names of its records are not worth their bytes.
+/// One in 16: where functions are less of a file, the names of its records are not worth their bytes.
 const FUNCTIONS_SHARE: usize = 16;
-/// 128 KiB: new bytes that tell what the missing chunks would take otherwise.
+/// 128 KiB: new bytes of one sample, to estimate what the missing chunks take otherwise.
 const SAMPLE_BYTES: usize = 128 * 1024;
-/// 1 MiB: what lies around them in the older file.
+/// 1 MiB: the older bytes around a sample that it is compressed against.
 const SAMPLE_BASIS: usize = 1024 * 1024;
 /// Samples of one file.
 const SAMPLES: usize = 3;
-/// 6 MiB: where no more is missing, the patch that would tell it is made, as samples say little of short ones.
+/// 6 MiB: where no more is missing, a patch is made to compare with, as samples say little of short ones.
 const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-/// Whether a file, or a member of an archive, looks like an executable of a size for which it is worth looking closer.
+/// Returns whether a body looks like an executable of a size that is worth a closer look.
 pub fn is_executable(body: &Body) -> bool {
     let looks = || {
         let Some((file, place)) = body.open().ok().flatten() else { return Ok(false) };
@@ -46,8 +46,7 @@ pub fn is_executable(body: &Body) -> bool {
     looks().unwrap_or(false)
 }
 
-/// The records of an executable, where it is one that is understood and has functions to speak of: one that unpacks
-/// itself has none.
+/// Returns the records of an executable; none for what is not understood or has few functions, as one that unpacks itself.
 pub fn records_of(body: &Body) -> Option<Records> {
     let parts = normalise_basis(body.read(EXECUTABLE_BYTES_MAX).ok()??)?;
     let functions = parts.function_ends.last().copied().unwrap_or(0);
@@ -59,16 +58,16 @@ pub fn records_of(body: &Body) -> Option<Records> {
 pub struct OlderExecutable {
     /// The new one.
     pub new: Body,
-    /// What is known of the older one.
+    /// The older one.
     pub reference: ExecutableReference,
 }
 
-/// What is known of an older executable.
+/// An older executable, as a reference.
 #[derive(Debug)]
 pub enum ExecutableReference {
-    /// It is kept here, and at the proxy.
+    /// It is cached here, and at the proxy.
     Cached(Whole),
-    /// It is at the proxy, which answered the offer of the new file.
+    /// It is at the proxy, which answered the query for the new one.
     AtProxy(RecordAnswer),
 }
 
@@ -77,30 +76,30 @@ pub enum ExecutableReference {
 pub struct Executable {
     older: OlderExecutable,
     chunks: Vec<Located>,
-    /// What they resemble otherwise; `first` counts in `chunks`.
+    /// What they resemble, for encoding them as other chunks; `first` counts in `chunks`.
     matches: Vec<Match>,
     encoding: Encoding,
 }
 
 impl Executable {
-    /// One without chunks yet.
+    /// Begins one without chunks.
     pub fn new(older: OlderExecutable, encoding: Encoding) -> Self {
         Self { older, chunks: Vec::new(), matches: Vec::new(), encoding }
     }
 
-    /// The new executable.
+    /// Returns the new executable.
     pub fn body(&self) -> &Body {
         &self.older.new
     }
 
-    /// Adds the next missing chunk, and what begins to resemble it there.
+    /// Adds the next missing chunk, and the match starting there, if any.
     pub fn push(&mut self, located: Located, matches: Option<Match>) {
         let first = self.chunks.len();
         self.matches.extend(matches.map(|matches| Match { first, ..matches }));
         self.chunks.push(located);
     }
 
-    /// Cuts the chunks into batches as those of other files; ends where `take` says so.
+    /// Cuts the chunks into batches as those of other files; ends when `take` returns false.
     pub fn batches(self, speed: &LinkSpeed, mut take: impl FnMut(Batch) -> bool) -> bool {
         let mut batcher = Batcher::new(speed, self.matches);
         for located in self.chunks {
@@ -117,7 +116,7 @@ impl Executable {
         plain_bytes(&self.chunks)
     }
 
-    /// Where the missing chunks lie in the file.
+    /// Returns where the missing chunks lie in the file.
     fn cuts(&self) -> Vec<Cut> {
         let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), self.body().place.start);
         for located in &self.chunks {
@@ -135,12 +134,12 @@ impl Executable {
 }
 
 impl Encoder<'_> {
-    /// Tells an executable by its functions; none where that is not shorter, or nothing for this link.
+    /// Encodes an executable against its older version. Returns `None` if that is not smaller or the link is fast.
     ///
     /// Memory: up to 4 times the file, and 6 times an older one below 32 MiB where little is missing; for one file at a time.
     ///
     /// # Errors
-    /// The file cannot be read, or is not what it was.
+    /// The file cannot be read, or has changed.
     pub fn encode_executable(&mut self, executable: &Executable) -> Result<Option<EncodedBatch>, Error> {
         let Encoding::Parcels { level } = executable.encoding else { return Ok(None) };
         if level < SLOW_LEVEL {
@@ -153,11 +152,11 @@ impl Encoder<'_> {
         if missing * MISSING_SHARE < file.len() {
             return Ok(None);
         }
-        let told = match &executable.older.reference {
-            ExecutableReference::Cached(whole) => self.by_kept(executable, file, whole, level),
+        let encoded = match &executable.older.reference {
+            ExecutableReference::Cached(whole) => self.by_cached(executable, file, whole, level),
             ExecutableReference::AtProxy(answer) => by_records(executable, file, answer, level),
         };
-        let Some((basis, payload)) = told else { return Ok(None) };
+        let Some((basis, payload)) = encoded else { return Ok(None) };
         self.keep_chunks(executable)?;
         let lengths = executable.chunks.iter().map(|located| located.chunk.bytes).collect();
         let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
@@ -178,7 +177,7 @@ impl Encoder<'_> {
         Ok(Some(EncodedBatch { encoded: Encoded::Parcel(parcel, payload), plain: missing as u64, explained }))
     }
 
-    /// Keeps the chunks that were told, read once more: while they were told, the file was given up to save memory.
+    /// Adds the encoded chunks to the cache. Reads them once more, as encoding consumes the file to save memory.
     fn keep_chunks(&self, executable: &Executable) -> Result<(), Error> {
         let Some(cache) = self.cache else { return Ok(()) };
         let Some(file) = read_verified(executable)? else {
@@ -194,7 +193,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn by_kept(
+    fn by_cached(
         &mut self,
         executable: &Executable,
         file: Vec<u8>,
@@ -211,12 +210,12 @@ impl Encoder<'_> {
             return None;
         }
         let otherwise = Otherwise::new(executable, &file, &old, level, self.budget);
-        let payload = told_by(old, file, level, &otherwise)?;
+        let payload = by_older(old, file, level, &otherwise)?;
         Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
     }
 }
 
-/// What tells `file` by the records that the proxy has. That the parts make the file is proven here.
+/// Encodes `file` by the records that the proxy has, after proving that its parts make the file.
 fn by_records(
     executable: &Executable,
     file: Vec<u8>,
@@ -231,13 +230,14 @@ fn by_records(
     pays(&payload, &otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 
-/// Whether the payload is allowed, and shorter than what crosses otherwise: by more than batches save that files share.
+/// Returns whether the payload is allowed, and an eighth shorter than what crosses otherwise: files that share a batch save
+/// nearly as much.
 fn pays(payload: &[u8], otherwise: &Otherwise) -> bool {
     payload.len() <= EXECUTABLE_PAYLOAD_MAX && otherwise.is_more_than(payload.len() * 8 / 7)
 }
 
-/// What tells `file` by `old` where that is shorter than `otherwise`, proven by making the file of it.
-fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Option<Vec<u8>> {
+/// Encodes `file` against `old` where that is shorter than `otherwise`; proves it by rebuilding the file.
+fn by_older(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Option<Vec<u8>> {
     let hash = blake3::hash(&file);
     let new_parts = normalise_basis(file)?;
     let old_parts = normalise_basis(old)?;
@@ -250,11 +250,11 @@ fn told_by(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Op
     (blake3::hash(&made) == hash).then_some(payload)
 }
 
-/// What the missing chunks would take otherwise.
+/// The bytes that the missing chunks take otherwise.
 enum Otherwise {
-    /// So much, by samples.
+    /// Estimated by samples.
     Bytes(usize),
-    /// What a patch of the older file takes.
+    /// The length of a patch of `new` against `old`.
     Patch { new: Vec<u8>, old: Vec<u8> },
 }
 
@@ -281,7 +281,7 @@ impl Otherwise {
     }
 }
 
-/// What the missing chunks would take beside the older file, by samples.
+/// Estimates by samples what the missing chunks take against the older file.
 fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> usize {
     let (mut alike, mut alone) = (Vec::new(), Vec::new());
     let mut regions = executable.matches.iter().peekable();
@@ -306,12 +306,12 @@ fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, b
         })
 }
 
-/// What the missing chunks would take compressed, by samples.
+/// Estimates by samples what the missing chunks take compressed.
 fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
     by_samples(&executable.chunks, |place| compression::compress_against(&[], &file[place], level).len())
 }
 
-/// What all of these chunks take where samples of them, given by their places in the file, take what `encoded` says.
+/// Estimates what all of these chunks take; `encoded` returns what a sample takes, given by its range in the file.
 fn by_samples(chunks: &[Located], encoded: impl Fn(Range<usize>) -> usize) -> usize {
     let (mut sampled, mut taken) = (0, 0);
     for number in 0..SAMPLES {
@@ -333,13 +333,13 @@ fn plain_bytes(chunks: &[Located]) -> usize {
     chunks.iter().map(|located| located.chunk.bytes as usize).sum()
 }
 
-/// `part` of `whole`, as a share of `all`.
+/// Returns `all` in the proportion of `part` to `whole`.
 fn share(part: usize, all: usize, whole: usize) -> usize {
     let share = part as u128 * all as u128 / whole.max(1) as u128;
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-/// How many of the first chunks follow one another.
+/// Returns how many of the first chunks follow one another.
 fn run_length(chunks: &[Located]) -> usize {
     let pairs = chunks.windows(2);
     let joined =
@@ -347,12 +347,12 @@ fn run_length(chunks: &[Located]) -> usize {
     (joined + 1).min(chunks.len())
 }
 
-/// Where the chunk lies in what it is of.
+/// Returns the chunk's offset in the executable.
 fn place(located: &Located) -> usize {
     usize::try_from(located.offset - located.body.start).expect("an executable is below 4 GiB")
 }
 
-/// Reads an executable whole; its missing chunks must still be what they were. None where it has become too large.
+/// Reads a whole executable and verifies its missing chunks. Returns none where it has become too large.
 fn read_verified(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
     let Some(bytes) = executable.body().read(EXECUTABLE_BYTES_MAX)? else { return Ok(None) };
     for located in &executable.chunks {
