@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use delta::patch;
-use delta::relink::{self, Index, Kept, Normalised, Offer, Payload, Records as ExecutableRecords, normalise};
+use delta::relink::{
+    self, Encoded, Normalised, Payload, RecordIndex, RecordNames, Records as ExecutableRecords, normalise,
+};
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
 use format::manifest::{
@@ -440,10 +442,10 @@ fn apart(file: &[u8]) -> Normalised {
 fn offer_and_answer() -> (Vec<u8>, Vec<u8>) {
     let [old, new] = programs().map(|file| apart(&file));
     let (old_records, new_records) = (ExecutableRecords::new(&old), ExecutableRecords::new(&new));
-    let offer = Offer::new(new_records.hashes());
-    let (answer, _) = Index::new(old.clone(), old_records).answer(&offer);
+    let offer = RecordNames::new(new_records.hashes());
+    let (answer, _) = RecordIndex::new(old.clone(), old_records).answer(&offer);
     let (offered, answered) = (offer.encode(), answer.encode());
-    assert_eq!(Offer::decode(&offered), Some(offer));
+    assert_eq!(RecordNames::decode(&offered), Some(offer));
     assert_eq!(relink::Answer::decode(&answered), Some(answer));
     (offered, answered)
 }
@@ -459,9 +461,9 @@ fn executables_are_told_as_their_document_says() {
     old.layout.encode(&mut layout);
     // What zstd makes may change with zstd; that the document's makes the new program may not.
     let block = |name: &str| document.blocks.get(name).cloned();
-    let index = Index::new(old.clone(), old_records);
-    let (known, places) = index.answer(&Offer::decode(&names).expect("an offer"));
-    let reads_kept = |bytes: &Vec<u8>| Kept::decode(bytes)?.rebuild(old.clone(), 1 << 20).ok();
+    let index = RecordIndex::new(old.clone(), old_records);
+    let (known, places) = index.answer(&RecordNames::decode(&names).expect("an offer"));
+    let reads_kept = |bytes: &Vec<u8>| Encoded::decode(bytes)?.rebuild(old.clone(), 1 << 20).ok();
     let reads_payload =
         |bytes: &Vec<u8>| relink::rebuild(index.clone(), &places, &Payload::decode(bytes)?, 1 << 20).ok();
     let agreed = known.agreed(new_records.hashes()).expect("the same offer");
@@ -474,7 +476,7 @@ fn executables_are_told_as_their_document_says() {
         ("names-1", names),
         ("answer-1", answer),
         ("program-2-hash", blake3::hash(&new_file).as_bytes().to_vec()),
-        ("kept-1", kept.unwrap_or_else(|| Kept::new(&old, &new, 3).encode())),
+        ("kept-1", kept.unwrap_or_else(|| Encoded::new(&old, &new, 3).encode())),
         (
             "payload-1",
             payload.unwrap_or_else(|| Payload::new(new.clone(), &new_records, &agreed, 3).encode()),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
+use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, unpack};
 use recode::codec::{Check, Decoder, EXTREME, Encoder, Format, Frame, Guesser, Method, Xz};
 use recode::deflate::Progress;
 
@@ -89,7 +89,7 @@ fn what_is_made_is_decoded_and_found_out() {
 fn there_and_back(archive: &[u8]) -> Vec<String> {
     let plan = Planner::default().plan(archive, &Limits::default(), &mut Memory);
     let (mut framing, mut content) = (Vec::new(), Vec::new());
-    take_apart(&plan, archive, &mut |part| {
+    unpack(&plan, archive, &mut |part| {
         match part {
             Part::Framing(bytes) => framing.extend_from_slice(bytes),
             Part::Content(bytes) => content.extend_from_slice(bytes),

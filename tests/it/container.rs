@@ -1,7 +1,7 @@
 //! Whatever the bytes, what was taken apart is put together again; and archives are seen for what they are.
 
 use proptest::prelude::*;
-use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, take_apart};
+use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, unpack};
 use recode::deflate::{Encoder, Maker, Method};
 
 /// A length as zip and gzip write it.
@@ -106,7 +106,7 @@ fn there_and_back_within(archive: &[u8], limits: &Limits) -> Plan {
     plan.check().expect("an own plan is in bounds");
     assert_eq!(plan.bytes(), archive.len() as u64);
     let (mut framing, mut content, mut lengths, mut begun) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    take_apart(&plan, archive, &mut |part| {
+    unpack(&plan, archive, &mut |part| {
         match part {
             Part::Framing(bytes) => framing.extend_from_slice(bytes),
             Part::Content(bytes) => content.extend_from_slice(bytes),
@@ -232,8 +232,8 @@ fn any_flipped_byte_is_survived() {
 fn a_plan_of_another_archive_is_an_error() {
     let (one, other) = (gzip(&text(5000, 1), 6), gzip(&text(5000, 2), 6));
     let plan = Planner::default().plan(&one, &Limits::default(), &mut Memory);
-    assert!(take_apart(&plan, &other, &mut |_| Ok(())).is_err());
-    assert!(take_apart(&plan, &one[..one.len() - 1], &mut |_| Ok(())).is_err());
+    assert!(unpack(&plan, &other, &mut |_| Ok(())).is_err());
+    assert!(unpack(&plan, &one[..one.len() - 1], &mut |_| Ok(())).is_err());
     let short = &mut &b"short"[..];
     assert!(rebuild(&plan, &mut std::io::empty(), short, &mut std::io::sink()).is_err());
 }

@@ -1,6 +1,8 @@
 //! Executables apart and together again: a small one made by hand, and whatever becomes of it.
 
-use delta::relink::{Answer, Error, Index, Kept, Normalised, Offer, Payload, Records, normalise, rebuild};
+use delta::relink::{
+    Answer, Encoded, Error, Normalised, Payload, RecordIndex, RecordNames, Records, normalise, rebuild,
+};
 use proptest::prelude::*;
 
 use delta::relink::linked::{Program, link};
@@ -17,9 +19,9 @@ fn functions(parts: &Normalised) -> Vec<&[u8]> {
 /// A push without the older file: the offer, the answer and the payload as they travel.
 fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, Error>) {
     let (old_records, new_records) = (Records::new(old), Records::new(new));
-    let index = Index::new(old.clone(), old_records);
-    let offer = Offer::new(new_records.hashes()).encode();
-    let (answer, claimed) = index.answer(&Offer::decode(&offer).expect("an offer"));
+    let index = RecordIndex::new(old.clone(), old_records);
+    let offer = RecordNames::new(new_records.hashes()).encode();
+    let (answer, claimed) = index.answer(&RecordNames::decode(&offer).expect("an offer"));
     let answer = answer.encode();
     let agreed =
         Answer::decode(&answer).expect("an answer").agreed(new_records.hashes()).expect("the same offer");
@@ -79,8 +81,8 @@ fn a_sender_without_the_older_file_sends_what_changed() {
 fn a_sender_with_the_older_file_sends_less() {
     let (old, new) = (link(&OLD), link(&NEW));
     let (old, new_parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
-    let kept = Kept::new(&old, &new_parts, 3).encode();
-    let rebuilt = Kept::decode(&kept).expect("a description").rebuild(old.clone(), 1 << 20);
+    let kept = Encoded::new(&old, &new_parts, 3).encode();
+    let rebuilt = Encoded::decode(&kept).expect("a description").rebuild(old.clone(), 1 << 20);
     assert_eq!(rebuilt.expect("the parts agree"), new);
     assert!(kept.len() * 10 < new.len(), "{} of {}", kept.len(), new.len());
 }
@@ -89,7 +91,7 @@ fn a_sender_with_the_older_file_sends_less() {
 fn no_more_is_rebuilt_than_allowed() {
     let (old, new) = (link(&OLD), link(&NEW));
     let (old, parts) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
-    let kept = Kept::new(&old, &parts, 3);
+    let kept = Encoded::new(&old, &parts, 3);
     assert_eq!(kept.rebuild(old.clone(), new.len() - 1), Err(Error::Bytes(new.len())));
     assert_eq!(kept.rebuild(old.clone(), 100).map_err(|error| matches!(error, Error::Bytes(_))), Err(true));
 }
@@ -116,20 +118,20 @@ fn a_changed_message_is_refused_or_makes_some_file_within_the_bound() {
     let small = Program { functions: 12, ..OLD };
     let (old, new) = (link(&small), link(&Program { functions: 13, changed: Some(3), shift: 9 }));
     let (old, new) = (normalise(&old).expect("an executable"), normalise(&new).expect("an executable"));
-    mutations(&Kept::new(&old, &new, 3).encode(), |bytes| {
-        let rebuilt = Kept::decode(bytes).and_then(|kept| kept.rebuild(old.clone(), 1 << 16).ok());
+    mutations(&Encoded::new(&old, &new, 3).encode(), |bytes| {
+        let rebuilt = Encoded::decode(bytes).and_then(|kept| kept.rebuild(old.clone(), 1 << 16).ok());
         assert!(rebuilt.is_none_or(|file| file.len() <= 1 << 16));
     });
     let records = Records::new(&new);
-    let offer = Offer::new(records.hashes()).encode();
+    let offer = RecordNames::new(records.hashes()).encode();
     mutations(&offer, |bytes| {
-        if let Some(other) = Offer::decode(bytes) {
+        if let Some(other) = RecordNames::decode(bytes) {
             assert_eq!(other.encode(), bytes, "an offer has one form");
         }
     });
     let old_records = Records::new(&old);
-    let index = Index::new(old.clone(), old_records);
-    let (answer, claimed) = index.answer(&Offer::new(records.hashes()));
+    let index = RecordIndex::new(old.clone(), old_records);
+    let (answer, claimed) = index.answer(&RecordNames::new(records.hashes()));
     mutations(&answer.encode(), |bytes| {
         if let Some(other) = Answer::decode(bytes)
             && let Some(agreed) = other.agreed(records.hashes())
@@ -152,8 +154,8 @@ fn a_claim_that_is_wrong_by_chance_is_taken_back() {
     let (old, new) = (Records::new(&old), Records::new(&new));
     // An answer about other hashes: as if all names were the same by chance.
     let basis = normalise(link(&OLD)).expect("an executable");
-    let index = Index::new(basis, old.clone());
-    let (answer, _) = index.answer(&Offer::new(old.hashes()));
+    let index = RecordIndex::new(basis, old.clone());
+    let (answer, _) = index.answer(&RecordNames::new(old.hashes()));
     let count = old.hashes().len();
     let agreed = answer.agreed(old.hashes()).expect("the same offer");
     assert!(agreed.known.iter().all(|known| *known));
@@ -189,9 +191,9 @@ proptest! {
             prop_assert!(parts.restore().expect("it was proven") == file);
             let basis = normalise(link(&OLD)).expect("an executable");
             prop_assert!(fresh(&basis, &parts).1.expect("the parts agree") == file);
-            let kept = Kept::new(&basis, &parts, 1);
+            let kept = Encoded::new(&basis, &parts, 1);
             prop_assert!(kept.rebuild(basis.clone(), 1 << 20).expect("the parts agree") == file);
-            let back = Kept::new(&parts, &basis, 1);
+            let back = Encoded::new(&parts, &basis, 1);
             prop_assert!(back.rebuild(parts.clone(), 1 << 20).expect("the parts agree") == link(&OLD));
         }
     }

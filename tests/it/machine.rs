@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use delta::relink::{Kept, normalise_basis};
+use delta::relink::{Encoded, normalise_unproven};
 use ground::limits::EXECUTABLE_BYTES_MAX;
 
 const FOLDERS: &str = "/usr:/opt:/lib:/root:/home";
@@ -79,7 +79,7 @@ fn memory() -> Option<(usize, usize)> {
 fn measure(file: &[u8], figures: &mut Figures) {
     let before = memory();
     let begin = Instant::now();
-    let parts = normalise_basis(file);
+    let parts = normalise_unproven(file);
     figures.apart += begin.elapsed();
     let begin = Instant::now();
     let restored = parts.as_ref().and_then(|parts| parts.restore().ok());
@@ -96,9 +96,9 @@ fn measure(file: &[u8], figures: &mut Figures) {
     (figures.whole, figures.whole_bytes) = (figures.whole + 1, figures.whole_bytes + bytes);
     // What the agent has proven must be proven at the proxy too, which takes the older file apart by itself.
     if file.len() <= MEASURED_BYTES_MIN {
-        let kept = Kept::new(&parts, &parts, 1).encode();
+        let kept = Encoded::new(&parts, &parts, 1).encode();
         let made =
-            Kept::decode(&kept).and_then(|kept| kept.rebuild(parts.clone(), EXECUTABLE_BYTES_MAX).ok());
+            Encoded::decode(&kept).and_then(|kept| kept.rebuild(parts.clone(), EXECUTABLE_BYTES_MAX).ok());
         figures.told += 1;
         figures.wrong += u64::from(made.as_deref() != Some(file));
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use delta::compression::{Codec, compress_against};
-use delta::relink::{Answer, Kept, Normalised, Offer, Payload, Records, normalise};
+use delta::relink::{Answer, Encoded, Normalised, Payload, RecordNames, Records, normalise};
 use format::manifest::{self, Builder, EntryPath, Item, Profile, SegmentIndex, Shape};
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
@@ -84,7 +84,7 @@ impl Relinked {
     }
 
     fn names(&self) -> Vec<u8> {
-        Offer::new(self.records.hashes()).encode()
+        RecordNames::new(self.records.hashes()).encode()
     }
 
     fn chunks(&self) -> usize {
@@ -151,7 +151,7 @@ impl Relinked {
     /// What tells the new file by the old one.
     fn kept(&self) -> Vec<u8> {
         let old = normalise(link(&OLD)).expect("an executable");
-        Kept::new(&old, &self.new_parts, 3).encode()
+        Encoded::new(&old, &self.new_parts, 3).encode()
     }
 
     /// All of the older file's chunks.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::encode::relinked::{is_executable, records_of};
 use crate::agent::scan::{Body, Located, Spool};
 use crate::agent::{Error, Result};
-use delta::relink::Offer;
+use delta::relink::RecordNames;
 use format::manifest::{self, SegmentIndex};
 use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
 use protocol::wire::{RecordAnswer, RecordQuery};
@@ -85,7 +85,7 @@ impl RecordQueries {
                 continue;
             }
             let Some(records) = records_of(&listed.body) else { continue };
-            let names = Offer::new(records.hashes()).encode();
+            let names = RecordNames::new(records.hashes()).encode();
             if self.bytes + names.len() > OFFER_BYTES_MAX {
                 continue;
             }

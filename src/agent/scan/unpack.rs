@@ -20,7 +20,7 @@ use ground::ids::{ArtifactId, ChunkId};
 use ground::limits::STREAM_CHUNKS_MAX;
 use recode::archive::{self, HEAD_BYTES_MAX, begins_archive};
 use recode::archive::{
-    LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Room, Take, encode_head, take_apart,
+    LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Scratch, Take, encode_head, unpack,
 };
 use recode::codec::Permits;
 
@@ -212,7 +212,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Room for Nested<'_> {
+impl Scratch for Nested<'_> {
     type Held = Held;
 
     fn hold(&mut self, bytes: u64, fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>) -> Option<Held> {
@@ -274,7 +274,7 @@ fn write_stream(
     let writer = |offset| BufWriter::with_capacity(BUFFER_BYTES, Place { file: streams, offset });
     let mut framing = writer(begin + lengths.head);
     let mut content = writer(begin + lengths.head + lengths.framing);
-    take_apart(plan, archive, &mut |part| match part {
+    unpack(plan, archive, &mut |part| match part {
         Part::Framing(bytes) => framing.write_all(bytes),
         Part::Content(bytes) => content.write_all(bytes),
         Part::End => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::Ground;
+use super::ground::Ground;
 use crate::error::Result;
 use crate::input::{self, bytes_of};
 use crate::measurement::{Measurement, Situations};

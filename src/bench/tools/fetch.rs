@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use super::Ground;
+use super::ground::Ground;
 use super::web::{Server, Traffic};
 use crate::error::{Error, Result};
 use crate::measurement::{Measurement, Situations};

@@ -4,41 +4,21 @@
 
 mod archive;
 mod fetch;
+mod ground;
 mod patch;
 mod repository;
 mod rsync;
 mod web;
 mod whit;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::{Error, Result};
-use super::input::Input;
 use super::measurement::Situations;
-use super::process::Stop;
 
+pub use self::ground::Ground;
 pub use self::rsync::{Daemon, client as rsync_client, transferred as rsync_transferred};
 pub use self::whit::{Proxy, Push};
-
-/// What a tool is run on.
-#[derive(Debug)]
-pub struct Ground<'a> {
-    /// Ends whatever runs.
-    pub stop: &'a Stop,
-    /// Both releases.
-    pub input: &'a Input,
-    /// An empty folder of the tool's own.
-    pub work: &'a Path,
-    /// The program that is running: whit.
-    pub whit: &'a Path,
-}
-
-impl Ground<'_> {
-    /// A path below the tool's own folder.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.work.join(name)
-    }
-}
 
 /// A tool.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::Ground;
+use super::ground::Ground;
 use crate::error::Result;
 use crate::input::bytes_of;
 use crate::measurement::{Measurement, Situations};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::Ground;
+use super::ground::Ground;
 use crate::error::Result;
 use crate::input::{bytes_below, bytes_of, copy_tree};
 use crate::measurement::{Measurement, Situations};

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Ground;
+use super::ground::Ground;
 use crate::error::{Error, Result};
 use crate::measurement::{Load, Measurement, Situations};
 use crate::process::{Running, Stop};

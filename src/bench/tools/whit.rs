@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::process::Pid;
 use serde::Deserialize;
 
-use super::Ground;
+use super::ground::Ground;
 use crate::error::{Error, Result};
 use crate::input::{Release, copy_tree};
 use crate::measurement::{Load, Measurement, Situations};

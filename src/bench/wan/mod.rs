@@ -9,6 +9,4 @@ mod namespace;
 mod race;
 mod relay;
 
-pub use self::namespace::Namespace;
 pub use self::race::race;
-pub use self::relay::Relay;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Namespace, Relay};
+use super::namespace::Namespace;
+use super::relay::Relay;
 use crate::error::{Error, Result};
 use crate::input::{Input, Release, copy_tree};
 use crate::measurement::Measurement;

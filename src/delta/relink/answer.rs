@@ -1,7 +1,7 @@
-//! The answer to an offer: one bit for each name, and checks for what a bit claims.
+//! The answer to record names: one bit for each, and checks of what the bits claim.
 //!
-//! Names are short, so that one may match by chance. For every run of claims the answer carries a check
-//! over the full hashes; the sender, who knows them too, takes back the claims of a run that fails.
+//! Names are short, so that one may match by chance. The answer carries a check over the full hashes of every run of
+//! claims; the sender, who knows them too, takes back the claims of a run whose check fails.
 
 use ground::leb128;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use blake3::Hash;
 
 use super::normalised::Normalised;
 use super::numbers::Cursor;
-use super::offer::{NAMES_MAX, Name, Offer, name};
+use super::record_names::{NAMES_MAX, Name, RecordNames, name};
 use super::records::Records;
 
 /// Claims under one check.
@@ -20,24 +20,24 @@ const CHECK_BYTES: usize = 2;
 
 /// The older file's records by their names, to answer and to rebuild from.
 #[derive(Debug, Clone)]
-pub struct Index {
+pub struct RecordIndex {
     /// The older file.
-    pub(super) basis: Normalised,
+    pub(super) reference: Normalised,
     /// Its records.
     pub(super) records: Records,
     names: HashMap<Name, usize>,
 }
 
-impl Index {
-    /// Makes a table of all names. Memory: 40 B for each.
-    pub fn new(basis: Normalised, records: Records) -> Self {
-        Self { names: records.hashes().iter().map(name).zip(0..).collect(), basis, records }
+impl RecordIndex {
+    /// Builds the table of names. Memory: 40 B for each.
+    pub fn new(reference: Normalised, records: Records) -> Self {
+        Self { names: records.hashes().iter().map(name).zip(0..).collect(), reference, records }
     }
 
-    /// Answers an offer; returns for each name the older file's record of that name.
-    pub fn answer(&self, offer: &Offer) -> (Answer, Vec<Option<usize>>) {
+    /// Answers; returns for each name the older file's record of that name too.
+    pub fn answer(&self, names: &RecordNames) -> (Answer, Vec<Option<usize>>) {
         let known: Vec<Option<usize>> =
-            offer.names().iter().map(|name| self.names.get(name).copied()).collect();
+            names.names().iter().map(|name| self.names.get(name).copied()).collect();
         let claims = known.iter().map(Option::is_some).collect();
         let claimed: Vec<&Hash> =
             known.iter().flatten().map(|record| &self.records.hashes()[*record]).collect();
@@ -63,7 +63,7 @@ pub struct Agreed {
     pub(super) failed: Vec<usize>,
 }
 
-/// Which of the offered records are claimed to be known.
+/// Which of the new file's records the older file has, by their short names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     claims: Vec<bool>,
@@ -71,7 +71,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer as it travels: how many names, a bit for each, then the checks.
+    /// Encodes it: the number of names, a bit for each, then the checks.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.claims.len() / 8 + CHECK_BYTES * self.checks.len() + 8);
         leb128::write(self.claims.len() as u64, &mut bytes);
@@ -81,7 +81,7 @@ impl Answer {
         bytes
     }
 
-    /// Reads an answer; `None` where it is malformed or larger than [`NAMES_MAX`].
+    /// Decodes an answer; `None` if it is malformed or has more than [`NAMES_MAX`] bits.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         let count = cursor.size().filter(|count| *count <= NAMES_MAX)?;
@@ -94,9 +94,9 @@ impl Answer {
             .then(|| Self { claims, checks: checks.to_vec() })
     }
 
-    /// Checks the claims against the full hashes that were offered.
+    /// Checks the claims against the records' full hashes, in the order of their names.
     ///
-    /// `None` where the answer is to another offer.
+    /// `None` if the answer is to other names.
     pub fn agreed(&self, hashes: &[Hash]) -> Option<Agreed> {
         if hashes.len() != self.claims.len() {
             return None;

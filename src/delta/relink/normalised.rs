@@ -7,11 +7,11 @@ use super::code::walk_x86;
 use super::elf::{Image, Machine};
 use super::exchange::{Counting, Direction, Exchange, Putting, Taking, Targets};
 use super::frames::Frames;
+use super::functions::Functions;
 use super::layout::Layout;
 use super::numbers::Cursor;
 use super::plan::Plan;
 use super::tables::{self, Made};
-use super::targets::Known;
 use super::{arm, go};
 use super::{relocations, stream, unwind};
 use ground::faults::{Fault, faulty};
@@ -57,11 +57,11 @@ pub struct Normalised {
 /// that is understood, or one that is strange enough not to come back.
 ///
 /// For a sender. Memory: about 2.5 times the file, of which one is the file where it is handed over. Time: as for
-/// [`normalise_basis`] and [`Normalised::restore`] together, and two BLAKE3 passes.
+/// [`normalise_unproven`] and [`Normalised::restore`] together, and two BLAKE3 passes.
 pub fn normalise<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
     let file = file.into();
     let hash = blake3::hash(&file);
-    normalise_basis(file)
+    normalise_unproven(file)
         .filter(|parts| parts.restore().is_ok_and(|restored| blake3::hash(&restored) == hash))
 }
 
@@ -69,7 +69,7 @@ pub fn normalise<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
 ///
 /// Memory: about 2.5 times the file, of which one is the file where it is handed over; half of it stays. Time: 100
 /// to 200 MB/s.
-pub fn normalise_basis<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
+pub fn normalise_unproven<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
     let file: Cow<'_, [u8]> = file.into();
     if file.len() > FILE_BYTES_MAX {
         return None;
@@ -199,8 +199,8 @@ impl Skeleton {
     }
 
     /// What is known of the file before its targets.
-    pub fn known(&self) -> Known<'_> {
-        Known { addresses: &self.addresses, before: &self.before }
+    pub fn known(&self) -> Functions<'_> {
+        Functions { addresses: &self.addresses, before: &self.before }
     }
 
     /// How many targets the file has room for.
@@ -257,8 +257,8 @@ impl Normalised {
     }
 
     /// What is known of the file without its targets.
-    pub fn known(&self) -> Known<'_> {
-        Known { addresses: &self.addresses, before: &self.before }
+    pub fn known(&self) -> Functions<'_> {
+        Functions { addresses: &self.addresses, before: &self.before }
     }
 
     /// Puts the file together again.

@@ -1,12 +1,12 @@
-//! What a sender without the older file sends once it knows what is there.
+//! The records that the receiver lacks, once the sender knows which it has.
 
-use super::answer::{Agreed, Index, take_back};
+use super::answer::{Agreed, RecordIndex, take_back};
 use super::assembly::Assembly;
 use super::frame::{compress, decompress};
 use super::layout::Layout;
 use super::normalised::{Error, Normalised, Skeleton};
 use super::numbers::Cursor;
-use super::offer::NAMES_MAX;
+use super::record_names::NAMES_MAX;
 use super::records::Records;
 use super::targets;
 use ground::leb128;
@@ -14,7 +14,7 @@ use ground::leb128;
 /// The head begins with it: the wire has room for failed runs of groups of records, which nobody offers.
 const NO_GROUPS: u8 = 0;
 
-/// The records that are not there, the layout and all targets.
+/// The records that the receiver lacks, the layout and all targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
     /// A zero and the runs of claims that failed, compressed.
@@ -56,7 +56,7 @@ impl Payload {
         }
     }
 
-    /// The payload as it travels.
+    /// Encodes it: two parts, each after varints of its plain and compressed bytes, then the targets.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.body.len() + self.targets.len() + self.head.len() + 16);
         for (part, plain_bytes) in [(&self.head, self.head_bytes), (&self.body, self.body_bytes)] {
@@ -68,7 +68,7 @@ impl Payload {
         bytes
     }
 
-    /// Reads a payload; `None` where it is malformed.
+    /// Decodes a payload; `None` if it is malformed.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         let mut part = || {
@@ -81,15 +81,15 @@ impl Payload {
     }
 }
 
-/// Puts the new file together from the older one and a payload; whoever called checks its hash.
+/// Rebuilds the new file from the older one and a payload; the caller checks its hash.
 ///
-/// `claimed` is what [`Index::answer`] returned. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
+/// `claimed` is what [`RecordIndex::answer`] returned. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
 /// whatever the payload says.
 ///
 /// # Errors
 /// The payload contradicts itself or the answers, or the file would be larger than `bytes_max`.
 pub fn rebuild(
-    index: Index,
+    index: RecordIndex,
     claimed: &[Option<usize>],
     payload: &Payload,
     bytes_max: usize,
@@ -112,8 +112,8 @@ pub fn rebuild(
     skeleton.finish(&targets.ok_or(Error::Parts)?)
 }
 
-/// The runs of the new file's stream, from the answers and the payload's head.
-fn assembly(index: &Index, claimed: &[Option<usize>], payload: &Payload) -> Option<Assembly> {
+/// Returns the runs of the new file's stream, from the answer and the payload's head.
+fn assembly(index: &RecordIndex, claimed: &[Option<usize>], payload: &Payload) -> Option<Assembly> {
     if payload.head_bytes > 2 * NAMES_MAX {
         return None;
     }
@@ -134,9 +134,9 @@ fn assembly(index: &Index, claimed: &[Option<usize>], payload: &Payload) -> Opti
     cursor.rest().is_empty().then_some(assembly)
 }
 
-/// The new file's stream and layout.
-fn streams(index: Index, assembly: &Assembly, payload: &Payload) -> Option<(Vec<u8>, Layout)> {
-    let known = assembly.gather_known(index.basis.stream())?;
+/// Returns the new file's stream and layout.
+fn streams(index: RecordIndex, assembly: &Assembly, payload: &Payload) -> Option<(Vec<u8>, Layout)> {
+    let known = assembly.gather_known(index.reference.stream())?;
     drop(index);
     let body = decompress(&known, &payload.body, payload.body_bytes)?;
     let mut cursor = Cursor::new(&body);

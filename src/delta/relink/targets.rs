@@ -2,6 +2,7 @@
 
 use super::choices::Choices;
 use super::exchange::Targets;
+use super::functions::Functions;
 use super::moves::Moves;
 use super::normalised::Normalised;
 use super::numbers::Cursor;
@@ -14,18 +15,9 @@ const IN_FUNCTIONS: usize = 2;
 /// How far ahead the older file's list is searched for where it goes on.
 const SEARCH: usize = 24;
 
-/// What both sides know of the new file before its targets.
-#[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
-    /// The functions' addresses.
-    pub addresses: &'a [u64],
-    /// For each function: how many branches and data targets there were before it.
-    pub before: &'a [(u32, u32)],
-}
-
 /// The older file and what moved.
 #[derive(Debug)]
-pub struct Basis<'a> {
+pub struct Reference<'a> {
     /// The older file.
     pub old: &'a Normalised,
     /// What moved.
@@ -49,11 +41,11 @@ fn lists(targets: &Targets) -> [&Vec<u64>; 4] {
 }
 
 /// In which stretches the lists, of these lengths, are coded.
-fn stretches(known: &Known<'_>, counts: [usize; 4], basis: Option<&Basis<'_>>) -> Vec<Stretch> {
+fn stretches(known: &Functions<'_>, counts: [usize; 4], reference: Option<&Reference<'_>>) -> Vec<Stretch> {
     let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let mut stretches = Vec::with_capacity(2 * known.before.len() + 2);
     for (kind, count) in counts.into_iter().enumerate() {
-        let old_count = basis.map_or(0, |basis| lists(&basis.old.targets)[kind].len());
+        let old_count = reference.map_or(0, |reference| lists(&reference.old.targets)[kind].len());
         if kind >= IN_FUNCTIONS {
             stretches.push(Stretch { kind, start: 0, end: count, here: 0, old: 0..old_count, same: false });
             continue;
@@ -64,11 +56,11 @@ fn stretches(known: &Known<'_>, counts: [usize; 4], basis: Option<&Basis<'_>>) -
             let end = known.before.get(function + 1).map_or(count, of).min(count);
             let here = known.addresses.get(function).copied().unwrap_or(0);
             let mut stretch = Stretch { kind, start, end, here, old: 0..0, same: false };
-            if let Some(basis) = basis
-                && let Some((place, same)) = basis.moves.pair(function)
-                && let Some(before) = basis.old.before.get(place)
+            if let Some(reference) = reference
+                && let Some((place, same)) = reference.moves.pair(function)
+                && let Some(before) = reference.old.before.get(place)
             {
-                stretch.old = of(before)..basis.old.before.get(place + 1).map_or(old_count, of);
+                stretch.old = of(before)..reference.old.before.get(place + 1).map_or(old_count, of);
                 stretch.same = same;
             }
             stretches.push(stretch);
@@ -121,8 +113,10 @@ struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    fn new(stretch: &Stretch, basis: Option<&Basis<'a>>) -> Self {
-        let list = basis.map(|basis| lists(&basis.old.targets)[stretch.kind].as_slice()).unwrap_or_default();
+    fn new(stretch: &Stretch, reference: Option<&Reference<'a>>) -> Self {
+        let list = reference
+            .map(|reference| lists(&reference.old.targets)[stretch.kind].as_slice())
+            .unwrap_or_default();
         Self { old: list.get(stretch.old.clone()).unwrap_or_default(), at: 0, same: stretch.same }
     }
 
@@ -147,25 +141,25 @@ impl<'a> Follower<'a> {
 fn code_all(
     bits: &mut impl Bits,
     vocabulary: &Vocabulary,
-    known: &Known<'_>,
+    known: &Functions<'_>,
     counts: [usize; 4],
-    mut basis: Option<Basis<'_>>,
+    mut reference: Option<Reference<'_>>,
     given: impl Fn(usize, usize) -> u64,
     mut take: impl FnMut(usize, u64),
 ) -> Option<()> {
     let mut model = Model::new(vocabulary.count(), counts[0]);
     let mut kind = 0;
-    for stretch in stretches(known, counts, basis.as_ref()) {
+    for stretch in stretches(known, counts, reference.as_ref()) {
         if kind != stretch.kind {
             kind = stretch.kind;
             model = Model::new(vocabulary.count(), counts[kind]);
         }
-        let mut follower = Follower::new(&stretch, basis.as_ref());
+        let mut follower = Follower::new(&stretch, reference.as_ref());
         for at in stretch.start..stretch.end {
-            let guess = basis.as_ref().and_then(|basis| follower.guess(&basis.moves));
+            let guess = reference.as_ref().and_then(|reference| follower.guess(&reference.moves));
             let target = model.code(bits, vocabulary, &stretch, guess, given(stretch.kind, at))?;
-            if let Some(basis) = &mut basis {
-                follower.took(&mut basis.moves, guess, target);
+            if let Some(reference) = &mut reference {
+                follower.took(&mut reference.moves, guess, target);
             }
             take(stretch.kind, target);
         }
@@ -173,14 +167,14 @@ fn code_all(
     Some(())
 }
 
-/// The targets that guesses from the basis do not tell.
-fn untold(known: &Known<'_>, targets: &Targets, basis: Option<&Basis<'_>>) -> Vec<u64> {
+/// The targets that guesses from the reference do not tell.
+fn untold(known: &Functions<'_>, targets: &Targets, reference: Option<&Reference<'_>>) -> Vec<u64> {
     let lists = lists(targets);
-    let Some(basis) = basis else { return lists.into_iter().flatten().copied().collect() };
-    let mut moves = basis.moves.clone();
+    let Some(reference) = reference else { return lists.into_iter().flatten().copied().collect() };
+    let mut moves = reference.moves.clone();
     let mut untold = Vec::new();
-    for stretch in stretches(known, lists.map(Vec::len), Some(basis)) {
-        let mut follower = Follower::new(&stretch, Some(basis));
+    for stretch in stretches(known, lists.map(Vec::len), Some(reference)) {
+        let mut follower = Follower::new(&stretch, Some(reference));
         for target in &lists[stretch.kind][stretch.start..stretch.end] {
             let guess = follower.guess(&moves);
             if guess != Some(*target) {
@@ -192,11 +186,11 @@ fn untold(known: &Known<'_>, targets: &Targets, basis: Option<&Basis<'_>>) -> Ve
     untold
 }
 
-/// Writes `targets` down: what `basis` does not tell, where there is one.
+/// Writes `targets` down: what `reference` does not tell, where there is one.
 ///
-/// Time: 0.5 µs a target, 2 µs with a basis. Memory: 8 B a target, and what [`Moves`] learns.
-pub fn encode(known: &Known<'_>, targets: &Targets, basis: Option<Basis<'_>>) -> Vec<u8> {
-    let mut others = untold(known, targets, basis.as_ref());
+/// Time: 0.5 µs a target, 2 µs with a reference. Memory: 8 B a target, and what [`Moves`] learns.
+pub fn encode(known: &Functions<'_>, targets: &Targets, reference: Option<Reference<'_>>) -> Vec<u8> {
+    let mut others = untold(known, targets, reference.as_ref());
     others.sort_unstable();
     others.dedup();
     others.retain(|target| known.addresses.binary_search(target).is_err());
@@ -210,7 +204,7 @@ pub fn encode(known: &Known<'_>, targets: &Targets, basis: Option<Basis<'_>>) ->
     steps(&mut encoder, &mut others);
     let vocabulary = Vocabulary::new(known.addresses, &others);
     let given = |kind: usize, at: usize| lists[kind][at];
-    code_all(&mut encoder, &vocabulary, known, lists.map(Vec::len), basis, given, |_, _| {})
+    code_all(&mut encoder, &vocabulary, known, lists.map(Vec::len), reference, given, |_, _| {})
         .expect("every target is guessed or a word");
     bytes.extend(encoder.finish());
     bytes
@@ -218,9 +212,9 @@ pub fn encode(known: &Known<'_>, targets: &Targets, basis: Option<Basis<'_>>) ->
 
 /// Reads what [`encode`] wrote; `None` where it is malformed or tells of more than `count_max` targets.
 pub fn decode(
-    known: &Known<'_>,
+    known: &Functions<'_>,
     bytes: &[u8],
-    basis: Option<Basis<'_>>,
+    reference: Option<Reference<'_>>,
     count_max: usize,
 ) -> Option<Targets> {
     let mut cursor = Cursor::new(bytes);
@@ -243,7 +237,7 @@ pub fn decode(
         &vocabulary,
         known,
         counts,
-        basis,
+        reference,
         |_, _| 0,
         |kind, target| {
             found[kind].push(target);

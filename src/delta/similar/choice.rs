@@ -4,31 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::anchors;
+use super::file::{Chunk, File};
 use super::names::Names;
-
-/// A chunk as the choice sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chunk {
-    /// The first eight bytes of its id: two chunks taken for one make a poor basis, nothing worse.
-    pub id: u64,
-    /// Its plain bytes.
-    pub bytes: u32,
-}
-
-/// A file of a release.
-#[derive(Debug, Clone, Copy)]
-pub struct File<'a> {
-    /// Its path inside the release, `/` between components.
-    pub path: &'a [u8],
-    /// Its chunks in order.
-    pub chunks: &'a [Chunk],
-}
-
-impl File<'_> {
-    pub(super) fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum()
-    }
-}
 
 /// Why a basis was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,9 +11,11 @@
 
 mod anchors;
 mod choice;
+mod file;
 mod names;
 mod sketch;
 
-pub use choice::{Chunk, File, Place, Region, Rule, choose};
+pub use choice::{Place, Region, Rule, choose};
+pub use file::{Chunk, File};
 pub use names::Names;
 pub use sketch::{SKETCH_BYTES, Sketch};

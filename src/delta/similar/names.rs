@@ -4,7 +4,7 @@
 //! `lib/modules/6.1.0-55/a.ko` is `lib/modules/6.1.0-56/a.ko`. Keys from narrow to wide are tried in order;
 //! among the files of one key those near in size are compared by their names.
 
-use super::choice::File;
+use super::file::File;
 
 /// Files of one key, near in size, whose names are compared.
 const NEAR: usize = 12;
@@ -123,7 +123,7 @@ fn is_hash(word: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::choice::Chunk;
+    use super::super::file::Chunk;
     use super::*;
 
     fn found(old: &[(&str, u32)], new: (&str, u32)) -> Option<String> {

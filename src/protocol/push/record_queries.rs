@@ -7,7 +7,7 @@ use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
 use crate::transfer::{Answered, read_chunks};
 use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
 use crate::{Error, SpaceView};
-use delta::relink::{Index, Offer, Records, normalise_basis};
+use delta::relink::{RecordIndex, RecordNames, Records, normalise_unproven};
 use format::manifest::{NodeRef, RefAt, SegmentIndex};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
@@ -149,7 +149,7 @@ impl Offers {
         base: &[NodeRef],
         view: &mut impl SpaceView,
     ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
-        let offer = Offer::decode(names).filter(|offer| !offer.names().is_empty())?;
+        let offer = RecordNames::decode(names).filter(|offer| !offer.names().is_empty())?;
         let mut release = Base { segments: base, segments_left: &mut self.segments_left, view };
         let Whole { chunks, .. } = Whole::like(basis, new, &mut release).ok()??;
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
@@ -157,9 +157,9 @@ impl Offers {
         let workshop = view.workshop();
         let _alone = workshop.lock().unpoisoned();
         let old = read_chunks(&chunks, view)?;
-        let parts = normalise_basis(old)?;
+        let parts = normalise_unproven(old)?;
         let records = Records::new(&parts);
-        let (answer, places) = Index::new(parts, records).answer(&offer);
+        let (answer, places) = RecordIndex::new(parts, records).answer(&offer);
         let known = places.iter().flatten().count();
         (known * 100 >= places.len() * KNOWN_MIN).then(|| (answer.encode(), chunks))
     }
@@ -353,8 +353,8 @@ mod tests {
         let mut view = Counting::default();
         let file = linked::link(&linked::Program { functions: 250, changed: None, shift: 0 });
         let base = base_of(&file, file.len() as u64, 4, &mut view);
-        let parts = normalise_basis(&file).expect("an executable");
-        let names = Offer::new(Records::new(&parts).hashes()).encode();
+        let parts = normalise_unproven(&file).expect("an executable");
+        let names = RecordNames::new(Records::new(&parts).hashes()).encode();
         let mut offers = Offers::default();
         let answered = offer(40, &names, &base, &mut view, &mut offers);
         let chunks: usize = offers.answered.values().map(|answered| answered.chunks.len()).sum();
@@ -367,7 +367,7 @@ mod tests {
         let mut view = Counting::default();
         let bytes: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
         let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut view);
-        let names = Offer::new([&blake3::hash(b"a record")]).encode();
+        let names = RecordNames::new([&blake3::hash(b"a record")]).encode();
         let answered = offer(400, &names, &base, &mut view, &mut Offers::default());
         assert_eq!(answered, 0);
         assert!(base.len() * 400 > SEGMENTS_READ_MAX, "or it shows nothing");

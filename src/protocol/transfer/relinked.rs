@@ -6,7 +6,7 @@
 use super::parcel::read_spans;
 use crate::wire::{Cut, Parcel, Span};
 use crate::{Error, SpaceView};
-use delta::relink::{Index, Kept, Offer, Payload, Records, normalise_basis, rebuild};
+use delta::relink::{Encoded, Payload, RecordIndex, RecordNames, Records, normalise_unproven, rebuild};
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
@@ -62,8 +62,8 @@ pub fn make(
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let made = || {
-        let parts = normalise_basis(old)?;
-        Kept::decode(payload)?.rebuild(parts, EXECUTABLE_BYTES_MAX).ok()
+        let parts = normalise_unproven(old)?;
+        Encoded::decode(payload)?.rebuild(parts, EXECUTABLE_BYTES_MAX).ok()
     };
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }
@@ -87,10 +87,10 @@ pub fn open_records(
     let _alone = workshop.lock().unpoisoned();
     let mut made = || {
         let old = read_chunks(&answered.chunks, view)?;
-        let parts = normalise_basis(old)?;
+        let parts = normalise_unproven(old)?;
         let records = Records::new(&parts);
-        let index = Index::new(parts, records);
-        let (_, places) = index.answer(&Offer::decode(&answered.names)?);
+        let index = RecordIndex::new(parts, records);
+        let (_, places) = index.answer(&RecordNames::decode(&answered.names)?);
         rebuild(index, &places, &Payload::decode(payload)?, EXECUTABLE_BYTES_MAX).ok()
     };
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)

@@ -80,7 +80,7 @@ pub enum Basis {
     #[serde(rename = "Signed")]
     BlockSums(Vec<Section>),
     /// An older executable that both sides have: the payload makes a whole new file
-    /// ([`Kept`](delta::relink::Kept)), of which the chunks are cuts.
+    /// ([`Encoded`](delta::relink::Encoded)), of which the chunks are cuts.
     Executable(Vec<Span>, Vec<Cut>),
     /// An executable at the proxy, some of whose records the agent knows to be there: the same by a
     /// [`Payload`](delta::relink::Payload) for the offer of that number.
@@ -137,7 +137,7 @@ pub struct RecordQuery {
     pub first: u32,
     /// How many chunks, in the segments of one `Segments`.
     pub chunks: u32,
-    /// The next bytes of the names of all records ([`Offer::encode`](delta::relink::Offer::encode)).
+    /// The next bytes of the names of all records ([`RecordNames::encode`](delta::relink::RecordNames::encode)).
     #[serde(with = "serde_bytes")]
     pub names: Vec<u8>,
     /// Whether the names are complete.

@@ -10,7 +10,7 @@ use super::read_segment;
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
-use delta::relink::{Kept, MAGIC, normalise_basis};
+use delta::relink::{Encoded, MAGIC, normalise_unproven};
 use format::manifest::{self, Item, NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::{ChunkRef, Recipe};
 use ground::limits::{
@@ -154,8 +154,8 @@ fn tell_one(
         };
         let (old, new) = (read(&whole.chunks)?, read(&file.chunks)?);
         let otherwise = otherwise_bytes(&old, &new);
-        let (new, old) = (normalise_basis(new)?, normalise_basis(old)?);
-        let payload = Kept::new(&old, &new, LEVEL).encode();
+        let (new, old) = (normalise_unproven(new)?, normalise_unproven(old)?);
+        let payload = Encoded::new(&old, &new, LEVEL).encode();
         let pays = payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7;
         pays.then_some(payload)
     })?;

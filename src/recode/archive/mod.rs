@@ -1,7 +1,7 @@
 //! Takes archives apart into framing and plain content, and puts them together again, bit for bit.
 //!
 //! A [`Plan`] says how; [`Planner`] makes it, and keeps of a packed stream only what it has proven; what it
-//! does not understand stays as it is. [`take_apart`] gives the framing and the content by the plan,
+//! does not understand stays as it is. [`unpack`] gives the framing and the content by the plan,
 //! [`rebuild`] makes the archive of them. Plan, framing
 //! and content one after another are the archive's *stream*, whose head is [`encode_head`]'s. Known containers: zip and its kin, gzip, xz, zstd, tar, `ar` (Debian
 //! packages), PNG; archives in archives to a bounded depth. No name in an archive is read or used. The
@@ -16,9 +16,9 @@ mod plan;
 mod planner;
 mod png;
 mod rebuilding;
-mod room;
+mod scratch;
 mod tar;
-mod taking;
+mod unpacking;
 mod zip;
 
 use crate::deflate::Hint;
@@ -29,8 +29,8 @@ pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};
 pub use planner::{LeftPacked, Planner, begins_archive};
 pub use rebuilding::rebuild;
-pub use room::{Memory, Room, Take};
-pub use taking::{Part, take_apart};
+pub use scratch::{Memory, Scratch, Take};
+pub use unpacking::{Part, unpack};
 
 /// A range of an archive that holds a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
-use super::room::Room;
+use super::scratch::Scratch;
 use super::{Member, Packing, ar, gzip, png, tar, zip};
 use crate::codec::{self, Decoder, Format, Permits, Stream};
 use crate::deflate::{self, Guesser, Learned};
@@ -60,7 +60,7 @@ struct Budget<'a, R> {
     heavy_bytes: u64,
     /// Whether what is looked at is in an xz or zstd stream.
     in_heavy: bool,
-    room: &'a mut R,
+    scratch: &'a mut R,
 }
 
 impl Planner {
@@ -81,9 +81,9 @@ impl Planner {
     /// Plans `archive`; the plan covers it exactly, and each packed piece was made again and compared.
     ///
     /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
-    /// Memory: 3 MiB for each thread, the plan, what `room` takes, and 220 MiB while an xz or zstd stream is looked at. Time: what inflating
+    /// Memory: 3 MiB for each thread, the plan, what `scratch` takes, and 220 MiB while an xz or zstd stream is looked at. Time: what inflating
     /// and encoding again `plain_bytes_max` takes, a few times at worst.
-    pub fn plan(&mut self, archive: &[u8], limits: &Limits, room: &mut impl Room) -> Plan {
+    pub fn plan(&mut self, archive: &[u8], limits: &Limits, scratch: &mut impl Scratch) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
         let mut budget = Budget {
             plain_bytes: limits.plain_bytes_max.min(ratio_bytes.saturating_add(PLAIN_BYTES_FREE)),
@@ -91,7 +91,7 @@ impl Planner {
             nested_bytes: limits.nested_bytes_max,
             heavy_bytes: limits.heavy_bytes_max,
             in_heavy: false,
-            room,
+            scratch,
         };
         self.left_packed = LeftPacked::default();
         self.guesser.learn(Learned::default());
@@ -104,7 +104,7 @@ impl Planner {
     }
 
     /// `None` if nothing was found in `bytes`.
-    fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Option<Plan> {
+    fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Scratch>) -> Option<Plan> {
         let depth = depth.checked_sub(1)?;
         if gzip::header(bytes).is_some() {
             return self.gzip(bytes, depth, budget);
@@ -130,7 +130,7 @@ impl Planner {
         members: &[Member],
         between: fn(u64) -> Piece,
         depth: u8,
-        budget: &mut Budget<'_, impl Room>,
+        budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Plan> {
         let mut streams = self.streams(bytes, members, budget.plain_bytes).into_iter();
         let mut plan = Plan::default();
@@ -160,7 +160,7 @@ impl Planner {
         (!plan.is_plain()).then_some(plan)
     }
 
-    fn stored(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Plan {
+    fn stored(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Scratch>) -> Plan {
         let found = if has_magic(bytes) { self.look(bytes, depth, budget) } else { None };
         found.unwrap_or_else(|| Plan::plain(bytes.len() as u64))
     }
@@ -213,7 +213,7 @@ impl Planner {
         bytes: &[u8],
         stream: Option<Stream>,
         depth: u8,
-        budget: &mut Budget<'_, impl Room>,
+        budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Piece> {
         let Stream { packed, plain, method } = stream?;
         budget.plain_bytes = budget.plain_bytes.checked_sub(plain)?;
@@ -237,13 +237,13 @@ impl Planner {
         plain: u64,
         format: Format,
         depth: u8,
-        budget: &mut Budget<'_, impl Room>,
+        budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Plan> {
         if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream, format) {
             return None;
         }
         self.decoder.reset(format);
-        let held = budget.room.hold(plain, &mut |take| {
+        let held = budget.scratch.hold(plain, &mut |take| {
             self.decoder.push(stream, |piece| take(piece)).map(drop).map_err(|_| io::ErrorKind::Other.into())
         })?;
         budget.nested_bytes -= plain;
@@ -264,7 +264,7 @@ impl Planner {
         archive
     }
 
-    fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Room>) -> Option<Plan> {
+    fn gzip(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Scratch>) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut at = 0;
         for _ in 0..STREAMS_MAX {
@@ -292,7 +292,7 @@ impl Planner {
         bytes: &[u8],
         format: Format,
         depth: u8,
-        budget: &mut Budget<'_, impl Room>,
+        budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Plan> {
         let mut plan = Plan::default();
         let mut at = 0;

@@ -1,36 +1,8 @@
 //! Gives the plain bytes of streams of any format.
 
-use super::{frame, lzma, xz, zstandard};
+use super::format::Format;
+use super::{lzma, zstandard};
 use crate::deflate::{Broken, Inflater, Progress};
-
-/// A format of streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Deflate (RFC 1951), without a frame of its own.
-    Deflate,
-    /// xz.
-    Xz,
-    /// zstd (RFC 8878).
-    Zstd,
-}
-
-impl Format {
-    /// That of the xz stream or zstd frame that begins here.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
-        if xz::begins(bytes) {
-            Some(Self::Xz)
-        } else if frame::begins(bytes) {
-            Some(Self::Zstd)
-        } else {
-            None
-        }
-    }
-
-    /// Whether making a stream takes some 100 MiB and, for most settings, a second for a few megabytes.
-    pub fn is_heavy(self) -> bool {
-        self != Self::Deflate
-    }
-}
 
 /// Decodes one stream after another. Memory: 75 KiB for deflate, at most 9 MiB else.
 pub struct Decoder(Inner);

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::method::Error;
-
 const MAGIC: &[u8] = b"\x28\xb5\x2f\xfd";
 /// Levels whose window has at most 8 MiB.
 const LEVEL_MAX: u8 = 19;
@@ -57,12 +55,14 @@ impl Frame {
         bytes
     }
 
-    pub(super) fn decode(bytes: [u8; 10]) -> Result<Self, Error> {
+    /// # Errors
+    /// The number that is unknown to this version.
+    pub(super) fn decode(bytes: [u8; 10]) -> Result<Self, u8> {
         let [level, flags, plain @ ..] = bytes;
         let plain = u64::from_le_bytes(plain);
         let plain_bytes = Some(plain).filter(|_| flags & KNOWS_PLAIN != 0);
         if flags > (CHECKED | JOBS | KNOWS_PLAIN) || plain_bytes.unwrap_or_default() != plain {
-            return Err(Error::Version(flags));
+            return Err(flags);
         }
         Ok(Self { level, checked: flags & CHECKED != 0, jobs: flags & JOBS != 0, plain_bytes })
     }

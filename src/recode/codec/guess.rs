@@ -5,8 +5,9 @@
 
 use std::io;
 
-use super::decoder::{Decoder, Format};
+use super::decoder::Decoder;
 use super::encoder::Encoder;
+use super::format::Format;
 use super::frame::{self, Frame};
 use super::xz::{self, Xz};
 use super::{Method, lzma};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::decoder::Format;
+use super::format::Format;
 use super::frame::Frame;
 use super::xz::Xz;
 use crate::deflate;
@@ -86,8 +86,8 @@ impl Method {
     /// As [`Method::check`]; a number that is not known counts as an unknown version.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
         let method = match bytes.first() {
-            Some(&XZ) => Self::Xz(Xz::decode(after_number(bytes)?)?),
-            Some(&ZSTD) => Self::Zstd(Frame::decode(after_number(bytes)?)?),
+            Some(&XZ) => Self::Xz(Xz::decode(after_number(bytes)?).map_err(Error::Version)?),
+            Some(&ZSTD) => Self::Zstd(Frame::decode(after_number(bytes)?).map_err(Error::Version)?),
             _ => Self::Deflate(deflate::Method::decode(take(bytes)?)?),
         };
         method.check()

@@ -7,6 +7,7 @@
 
 mod decoder;
 mod encoder;
+mod format;
 mod frame;
 mod guess;
 mod lzma;
@@ -15,8 +16,9 @@ mod permits;
 mod xz;
 mod zstandard;
 
-pub use decoder::{Decoder, Format};
+pub use decoder::Decoder;
 pub use encoder::Encoder;
+pub use format::Format;
 pub use frame::Frame;
 pub use guess::{Guesser, Stream};
 pub use method::{Error, Method};

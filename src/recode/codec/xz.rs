@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::method::Error;
-
 const MAGIC: &[u8] = b"\xfd7zXZ\0\0";
 /// Section 2.1.1: magic, flags, CRC32.
 const STREAM_HEADER_BYTES: usize = 12;
@@ -122,9 +120,11 @@ impl Xz {
         [self.preset, check, self.dictionary, self.properties, a, b, c, d]
     }
 
-    pub(super) fn decode(bytes: [u8; 8]) -> Result<Self, Error> {
+    /// # Errors
+    /// The number that is unknown to this version.
+    pub(super) fn decode(bytes: [u8; 8]) -> Result<Self, u8> {
         let [preset, number, dictionary, properties, block @ ..] = bytes;
-        let check = check_of(number).ok_or(Error::Version(number))?;
+        let check = check_of(number).ok_or(number)?;
         Ok(Self { preset, check, dictionary, properties, block_bytes: u32::from_le_bytes(block) })
     }
 

@@ -8,8 +8,8 @@
 use super::bits::BitWriter;
 use super::block::Block;
 use super::finder::{Castagnoli, Hash, Multiplicative, Rolling};
-use super::foreign::Foreigners;
 use super::method::{Maker, Method, Strategy};
+use super::other_encoders::OtherEncoders;
 use super::symbols::write_stored;
 use super::window::{AHEAD_MIN, Effort, MATCH_MAX, MATCH_MIN, Window};
 
@@ -52,7 +52,7 @@ pub struct Encoder {
     job_left: usize,
     /// Level 0 only: bytes of the next stored block.
     stored: Vec<u8>,
-    foreigners: Foreigners,
+    foreigners: OtherEncoders,
 }
 
 impl Encoder {
@@ -67,7 +67,7 @@ impl Encoder {
             waiting: false,
             job_left: 0,
             stored: Vec::new(),
-            foreigners: Foreigners::default(),
+            foreigners: OtherEncoders::default(),
         };
         encoder.reset(method);
         encoder

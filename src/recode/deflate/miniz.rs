@@ -7,8 +7,8 @@ use miniz_oxide::deflate::core::CompressorOxide;
 use miniz_oxide::deflate::stream::deflate;
 use miniz_oxide::{DataFormat, MZFlush, MZStatus};
 
-use super::foreign::Foreign;
 use super::method::Method;
+use super::other_encoder::OtherEncoder;
 
 /// 32 KiB of output at once, as much as `flate2` takes.
 const OUTPUT_BYTES: usize = 32 * 1024;
@@ -32,7 +32,7 @@ impl MinizEncoder {
     }
 }
 
-impl Foreign for MinizEncoder {
+impl OtherEncoder for MinizEncoder {
     fn reset(&mut self, method: &Method) {
         self.compressor.reset();
         self.compressor.set_format_and_level(DataFormat::Raw, method.level);

@@ -7,8 +7,8 @@
 
 use zlib_rs::{Deflate, DeflateFlush};
 
-use super::foreign::Foreign;
 use super::method::{Maker, Method};
+use super::other_encoder::OtherEncoder;
 use super::pieces::Pieces;
 
 /// 32 KiB: what `flate2` takes of the output at once. Where that is full, a search may begin anew.
@@ -39,7 +39,7 @@ impl RustEncoder {
     }
 }
 
-impl Foreign for RustEncoder {
+impl OtherEncoder for RustEncoder {
     fn reset(&mut self, method: &Method) {
         let stream = &mut self.stream;
         // Its `reset` forgets that part of the output of a stream that was left was taken, and panics later.

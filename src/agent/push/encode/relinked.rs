@@ -10,7 +10,7 @@ use crate::agent::link_speed::{Encoding, LinkSpeed, SLOW_LEVEL};
 use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
-use delta::relink::{Answer, Kept, MAGIC, Payload, Records, normalise, normalise_basis};
+use delta::relink::{self, Answer, MAGIC, Payload, Records, normalise, normalise_unproven};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{
@@ -48,7 +48,7 @@ pub fn is_executable(body: &Body) -> bool {
 
 /// Returns the records of an executable; none for what is not understood or has few functions, as one that unpacks itself.
 pub fn records_of(body: &Body) -> Option<Records> {
-    let parts = normalise_basis(body.read(EXECUTABLE_BYTES_MAX).ok()??)?;
+    let parts = normalise_unproven(body.read(EXECUTABLE_BYTES_MAX).ok()??)?;
     let functions = parts.function_ends.last().copied().unwrap_or(0);
     (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))
 }
@@ -239,9 +239,9 @@ fn pays(payload: &[u8], otherwise: &Otherwise) -> bool {
 /// Encodes `file` against `old` where that is shorter than `otherwise`; proves it by rebuilding the file.
 fn by_older(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> Option<Vec<u8>> {
     let hash = blake3::hash(&file);
-    let new_parts = normalise_basis(file)?;
-    let old_parts = normalise_basis(old)?;
-    let cached = Kept::new(&old_parts, &new_parts, level);
+    let new_parts = normalise_unproven(file)?;
+    let old_parts = normalise_unproven(old)?;
+    let cached = relink::Encoded::new(&old_parts, &new_parts, level);
     let payload = cached.encode();
     if !pays(&payload, otherwise) {
         return None;

@@ -10,8 +10,8 @@ mod huffman;
 mod search;
 
 use super::bits::BitWriter;
-use super::foreign::Foreign;
 use super::method::{Maker, Method, Strategy};
+use super::other_encoder::OtherEncoder;
 use super::pieces::Pieces;
 use super::symbols::write_stored;
 use block::Block;
@@ -61,7 +61,7 @@ impl GoEncoder {
     }
 }
 
-impl Foreign for GoEncoder {
+impl OtherEncoder for GoEncoder {
     fn reset(&mut self, method: &Method) {
         self.coder.reset(method);
         self.pieces = (method.maker == Maker::GoTar).then(Pieces::of_go_tar);

@@ -1,6 +1,6 @@
 //! Any bytes as an archive: planned, taken apart, rebuilt, compared, under small limits.
 
-use recode::archive::{Limits, Memory, Part, Planner, rebuild, take_apart};
+use recode::archive::{Limits, Memory, Part, Planner, rebuild, unpack};
 use recode::codec::{Check, Encoder, Frame, Method, Xz};
 
 pub fn run(bytes: &[u8]) {
@@ -17,7 +17,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(plan.bytes(), bytes.len() as u64);
     assert!(plan.count() <= 3 * limits.pieces_max);
     let (mut framing, mut content, mut ended) = (Vec::new(), Vec::new(), 0);
-    take_apart(&plan, bytes, &mut |part| {
+    unpack(&plan, bytes, &mut |part| {
         match part {
             Part::Framing(part) => framing.extend_from_slice(part),
             Part::Content(part) => content.extend_from_slice(part),

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use delta::compression::{LEVEL_FAST, compress_against};
 use delta::relink::{
-    Answer, Index, Kept, Normalised, Offer, Payload, Records, normalise, normalise_basis, rebuild,
+    Answer, Encoded, Normalised, Payload, RecordIndex, RecordNames, Records, normalise, normalise_unproven,
+    rebuild,
 };
 
 use delta::relink::linked::{Program, link};
@@ -39,16 +40,16 @@ pub fn run(bytes: &[u8]) {
 /// What is taken apart comes back, alone and as a push over another file.
 fn file(bytes: &[u8]) {
     let Some(parts) = normalise(bytes) else {
-        if let Some(parts) = normalise_basis(bytes) {
+        if let Some(parts) = normalise_unproven(bytes) {
             drop((Records::new(&parts), parts.restore()));
         }
         return;
     };
     assert_eq!(parts.restore().as_deref(), Ok(bytes));
     let (basis, _) = basis();
-    let kept = Kept::new(basis, &parts, 1).encode();
+    let kept = Encoded::new(basis, &parts, 1).encode();
     let rebuilt =
-        Kept::decode(&kept).expect("it was just made").rebuild(basis.clone(), BYTES_MAX.max(bytes.len()));
+        Encoded::decode(&kept).expect("it was just made").rebuild(basis.clone(), BYTES_MAX.max(bytes.len()));
     assert_eq!(rebuilt.as_deref(), Ok(bytes));
 }
 
@@ -85,11 +86,11 @@ fn after_parts(message: &[u8], parts: usize) -> &[u8] {
 }
 
 fn kept(mut bytes: &[u8]) {
-    drop(Kept::decode(bytes).map(|kept| kept.rebuild(basis().0.clone(), BYTES_MAX)));
+    drop(Encoded::decode(bytes).map(|kept| kept.rebuild(basis().0.clone(), BYTES_MAX)));
     let mut message = Vec::new();
     compressed(part(&mut bytes), &mut message);
     message.extend_from_slice(bytes);
-    let kept = Kept::decode(&message).expect("well-formed");
+    let kept = Encoded::decode(&message).expect("well-formed");
     assert_eq!(kept.encode(), message);
     if let Ok(file) = kept.rebuild(basis().0.clone(), BYTES_MAX) {
         assert!(file.len() <= BYTES_MAX);
@@ -98,7 +99,7 @@ fn kept(mut bytes: &[u8]) {
 
 fn payload(mut bytes: &[u8]) {
     let (basis, records) = basis();
-    let index = Index::new(basis.clone(), records.clone());
+    let index = RecordIndex::new(basis.clone(), records.clone());
     let claims = part(&mut bytes);
     let place = |claim: &u8, count: usize| (!claim.is_multiple_of(4)).then(|| usize::from(claim / 4) % count);
     let claimed: Vec<_> = claims.iter().map(|claim| place(claim, records.hashes().len())).collect();
@@ -115,9 +116,9 @@ fn payload(mut bytes: &[u8]) {
 
 fn names(bytes: &[u8]) {
     let (basis, records) = basis();
-    if let Some(offer) = Offer::decode(bytes) {
+    if let Some(offer) = RecordNames::decode(bytes) {
         assert_eq!(offer.encode(), bytes);
-        let (answer, claimed) = Index::new(basis.clone(), records.clone()).answer(&offer);
+        let (answer, claimed) = RecordIndex::new(basis.clone(), records.clone()).answer(&offer);
         assert_eq!(claimed.len(), offer.names().len());
         assert_eq!(Answer::decode(&answer.encode()), Some(answer));
     }
@@ -138,7 +139,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut unseen = Vec::new();
     leb128::write(new.stream().len() as u64, &mut unseen);
     unseen.extend_from_slice(&body);
-    let kept = Kept::new(basis, &new, 1).encode();
+    let kept = Encoded::new(basis, &new, 1).encode();
     let plain = [&with_length(&body)[..], after_parts(&kept, 1)].concat();
     // None of the new records is known, so that all of them are one run.
     let new_records = Records::new(&new);
@@ -150,8 +151,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let payload = Payload::new(new, &new_records, &agreed, 1).encode();
     let parts = [claims, vec![0, 0], unseen].map(|part| with_length(&part)).concat();
     let fresh = [&parts[..], after_parts(&payload, 2)].concat();
-    let offer = Offer::new(records.hashes());
-    let (answer, _) = Index::new(basis.clone(), records.clone()).answer(&offer);
+    let offer = RecordNames::new(records.hashes());
+    let (answer, _) = RecordIndex::new(basis.clone(), records.clone()).answer(&offer);
     vec![
         with(0, &link(&OLD)),
         with(0, &link(&Program { functions: 2, changed: None, shift: 0 })),

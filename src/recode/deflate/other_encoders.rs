@@ -1,31 +1,22 @@
-//! Encoders that share no search with zlib's, behind one interface.
+//! The encoders that share no search with zlib's, by the maker of a stream.
 
 use super::go::GoEncoder;
 use super::method::{Maker, Method};
 use super::miniz::MinizEncoder;
+use super::other_encoder::OtherEncoder;
 use super::rust::RustEncoder;
-
-/// What [`super::Encoder`] is for the methods of other makers.
-pub(super) trait Foreign {
-    /// Forgets the stream and begins another, of one of this encoder's makers.
-    fn reset(&mut self, method: &Method);
-    /// Takes the next plain bytes; appends to `out` what is certain of the stream by now.
-    fn write(&mut self, plain: &[u8], out: &mut Vec<u8>);
-    /// Appends the rest of the stream to `out`.
-    fn finish(&mut self, out: &mut Vec<u8>);
-}
 
 /// One of each kind, made when a stream needs it and kept from then on.
 #[derive(Default)]
-pub(super) struct Foreigners {
+pub(super) struct OtherEncoders {
     go: Option<Box<GoEncoder>>,
     miniz: Option<Box<MinizEncoder>>,
     rust: Option<Box<RustEncoder>>,
 }
 
-impl Foreigners {
+impl OtherEncoders {
     /// The encoder for `method`; none if zlib's serves.
-    pub(super) fn of(&mut self, maker: Maker) -> Option<&mut dyn Foreign> {
+    pub(super) fn of(&mut self, maker: Maker) -> Option<&mut dyn OtherEncoder> {
         match maker {
             Maker::Zlib
             | Maker::Gzip
@@ -56,6 +47,6 @@ impl Foreigners {
             }
             _ => {}
         }
-        self.of(method.maker).map(|foreign| foreign.reset(method)).is_some()
+        self.of(method.maker).map(|encoder| encoder.reset(method)).is_some()
     }
 }

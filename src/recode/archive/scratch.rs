@@ -5,8 +5,8 @@ use std::io;
 /// Takes the next bytes.
 pub type Take<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Room for plain bytes that are read more than once.
-pub trait Room {
+/// Scratch for plain bytes that are read more than once.
+pub trait Scratch {
     /// What holds them.
     type Held: AsRef<[u8]>;
 
@@ -22,7 +22,7 @@ pub trait Room {
 #[derive(Debug, Default)]
 pub struct Memory;
 
-impl Room for Memory {
+impl Scratch for Memory {
     type Held = Vec<u8>;
 
     fn hold(&mut self, bytes: u64, fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>) -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! The question of a sender without the older file: which of these do you have?
+//! The question of a sender without the older file: which of these records do you have?
 
 use blake3::Hash;
 use ground::leb128;
@@ -7,26 +7,26 @@ use super::numbers::Cursor;
 
 /// More records than a file of 1 GiB has.
 pub const NAMES_MAX: usize = 1 << 23;
-/// Bytes of a name. Among 100,000 that are not there and 200,000 that are, some five match by chance: an
-/// answer carries checks, so that they are noticed (`answer`).
+/// Bytes of a name. Of 100,000 names that the other side lacks some five match one of its 200,000 by chance: the
+/// checks of an [`Answer`](super::Answer) find them.
 const NAME_BYTES: usize = 4;
 
 /// A short name of a record.
 pub type Name = [u8; NAME_BYTES];
 
-/// The name by which a hash is asked for.
+/// Returns the name of the record with this hash.
 pub fn name(hash: &Hash) -> Name {
     *hash.as_bytes().first_chunk().expect("a hash is longer than a name")
 }
 
-/// Names in the order of the new file.
+/// The names of records, in the order of the new file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offer {
+pub struct RecordNames {
     names: Vec<Name>,
 }
 
-impl Offer {
-    /// Offers what has these hashes.
+impl RecordNames {
+    /// Names the records with these hashes.
     pub fn new<'a>(hashes: impl IntoIterator<Item = &'a Hash>) -> Self {
         Self { names: hashes.into_iter().map(name).collect() }
     }
@@ -36,7 +36,7 @@ impl Offer {
         &self.names
     }
 
-    /// The offer as it travels: how many names, then the names.
+    /// Encodes it: the number of names, then the names.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(NAME_BYTES * self.names.len() + 4);
         leb128::write(self.names.len() as u64, &mut bytes);
@@ -44,7 +44,7 @@ impl Offer {
         bytes
     }
 
-    /// Reads an offer; `None` where it is malformed or larger than [`NAMES_MAX`].
+    /// Decodes names; `None` if they are malformed or more than [`NAMES_MAX`].
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         let count = cursor.size().filter(|count| *count <= NAMES_MAX)?;

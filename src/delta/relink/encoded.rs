@@ -1,35 +1,35 @@
-//! What a sender with the older file sends: the new stream after the old one, and what targets did not
-//! move as expected.
+//! A file encoded against an older one: its stream, compressed with the older one's as prefix, and the targets that did
+//! not move as expected.
 
 use super::frame::{compress, decompress};
 use super::layout::Layout;
 use super::moves::{Moves, hashes};
 use super::normalised::{Error, Normalised, Skeleton};
 use super::numbers::Cursor;
-use super::targets::{self, Basis};
+use super::targets::{self, Reference};
 use ground::leb128;
 
-/// A new file, given an older one that both sides have.
+/// A new file, encoded against an older one that both sides have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct Encoded {
     body: Vec<u8>,
     body_bytes: usize,
     targets: Vec<u8>,
 }
 
-impl Kept {
-    /// Describes `new` by `old`. Memory beside both: what zstd takes.
+impl Encoded {
+    /// Encodes `new` against `old`. Memory beside both: what zstd takes.
     pub fn new(old: &Normalised, new: &Normalised, level: i32) -> Self {
         let of = |parts: &Normalised| hashes(parts.stream(), &parts.function_ends);
         let moves = Moves::new((&of(old), &old.addresses), (&of(new), &new.addresses));
         Self {
             body: compress(old.body(), new.body(), level),
             body_bytes: new.body().len(),
-            targets: targets::encode(&new.known(), &new.targets, Some(Basis { old, moves })),
+            targets: targets::encode(&new.known(), &new.targets, Some(Reference { old, moves })),
         }
     }
 
-    /// The description as it travels.
+    /// Encodes it as bytes: varints of the body's plain and compressed length, the body, the targets.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.body.len() + self.targets.len() + 16);
         leb128::write(self.body_bytes as u64, &mut bytes);
@@ -39,7 +39,7 @@ impl Kept {
         bytes
     }
 
-    /// Reads a description; `None` where it is malformed.
+    /// Decodes bytes; `None` if they are malformed.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         let body_bytes = cursor.size()?;
@@ -47,11 +47,11 @@ impl Kept {
         Some(Self { body: cursor.take(body)?.to_vec(), body_bytes, targets: cursor.rest().to_vec() })
     }
 
-    /// Puts the new file together; whoever called checks its hash. Memory: about 2.5 times the larger file, of which one
+    /// Rebuilds the new file; the caller checks its hash. Memory: about 2.5 times the larger file, of which one
     /// is the older one's.
     ///
     /// # Errors
-    /// The description contradicts itself, or the file would be larger than `bytes_max`.
+    /// The bytes contradict themselves, or the file would be larger than `bytes_max`.
     pub fn rebuild(&self, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
         if self.body_bytes > bytes_max.saturating_mul(2) {
             return Err(Error::Bytes(self.body_bytes));
@@ -60,10 +60,10 @@ impl Kept {
         self.rebuild_of(body, old, bytes_max)
     }
 
-    /// The same by who made the description of `new`, whose body is at hand.
+    /// Rebuilds the new file on the side that encoded it, which still has the body of `new`.
     ///
     /// # Errors
-    /// Those of [`Kept::rebuild`].
+    /// Those of [`Encoded::rebuild`].
     pub fn rebuild_own(&self, new: Normalised, old: Normalised, bytes_max: usize) -> Result<Vec<u8>, Error> {
         self.rebuild_of(new.into_body(), old, bytes_max)
     }
@@ -79,8 +79,8 @@ impl Kept {
         let new_hashes = hashes(stream, skeleton.function_ends());
         drop(body);
         let moves = Moves::new((&old_hashes, &old.addresses), (&new_hashes, known.addresses));
-        let basis = Some(Basis { old: &old, moves });
-        let targets = targets::decode(&known, &self.targets, basis, skeleton.targets_max());
+        let reference = Some(Reference { old: &old, moves });
+        let targets = targets::decode(&known, &self.targets, reference, skeleton.targets_max());
         skeleton.finish(&targets.ok_or(Error::Parts)?)
     }
 }

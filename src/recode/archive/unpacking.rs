@@ -21,7 +21,7 @@ pub enum Part<'a> {
 ///
 /// # Errors
 /// The first error of `take`; `InvalidData` if `plan` is not one of `archive`.
-pub fn take_apart(
+pub fn unpack(
     plan: &Plan,
     archive: &[u8],
     take: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
