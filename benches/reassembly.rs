@@ -34,7 +34,7 @@ impl ChunkReader for &Memory {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
         let bytes = self.0.get(&chunk.id).ok_or(SourceError::Unknown(chunk.id))?;
         if ChunkId::of(bytes) != chunk.id {
-            return Err(SourceError::Damaged { id: chunk.id, place: "memory".to_owned() });
+            return Err(SourceError::Damaged { id: chunk.id, location: "memory".to_owned() });
         }
         out.extend_from_slice(bytes);
         Ok(())

@@ -1,4 +1,4 @@
-//! Rebuilds an archive of the chunks of its stream.
+//! Rebuilds an archive from the chunks of its stream.
 
 use std::cell::RefCell;
 use std::io::{self, BufWriter, Read, Write};
@@ -26,9 +26,9 @@ pub struct Archive<'a> {
     pub chunks: &'a [ChunkRef],
 }
 
-/// Hands the archive's bytes to `take`, in order, at most `size` of them.
+/// Passes the archive's bytes to `take`, in order, at most `size` of them.
 ///
-/// They are proven only when this has returned without an error: their hash is known at their end. Memory: 5 MB,
+/// They are verified only once this has returned without an error: their hash is known at their end. Memory: 5 MB,
 /// some 100 B for each piece of the plan, and what [`Permits`] allow where xz or zstd is in it. Time: what encoding the stream
 /// takes, some 30 MB/s, 3 to 5 for xz and high levels of zstd.
 ///
@@ -57,7 +57,7 @@ pub fn write_archive(
     if same { Ok(()) } else { Err(other()) }
 }
 
-/// How an archive is put together: the plan at the beginning of its stream.
+/// Reads the plan at the beginning of an archive's stream.
 ///
 /// # Errors
 /// A chunk that cannot be had, a stream that is none.
@@ -94,7 +94,7 @@ fn read_head(archive: Archive<'_>, shared: &Shared<'_>) -> Result<Head, Error> {
     Ok(Head { plan, bytes, framing_bytes, content_bytes })
 }
 
-/// Hands over each archive of a release with its chunks.
+/// Passes each archive of a release to `each`, with its chunks.
 ///
 /// # Errors
 /// A damaged manifest; the first of `each`.
@@ -137,7 +137,7 @@ impl Shared<'_> {
         io::ErrorKind::Other.into()
     }
 
-    /// The first error in the place of the one that it became.
+    /// Replaces an [`io::Error`] by the error that caused it, if there is one.
     fn settle<T>(&self, result: io::Result<T>, otherwise: impl FnOnce() -> Error) -> Result<T, Error> {
         result.map_err(|_| self.0.borrow_mut().1.take().unwrap_or_else(otherwise))
     }

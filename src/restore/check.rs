@@ -7,9 +7,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use super::{ChunkSource, Error, Items};
 use format::manifest::{Item, Root};
 
-/// Whether every entry of `root` lies below `folder` with its kind, size, mode and target.
+/// Returns whether every entry of `root` lies below `folder` with its kind, size, mode and target.
 ///
-/// What else lies there does not count: applications leave files beside their own. Contents are not
+/// Other files there do not count, as applications add files. Contents are not
 /// read. Costs one `lstat` for each entry.
 ///
 /// # Errors

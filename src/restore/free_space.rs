@@ -51,8 +51,8 @@ impl<'a> FreeSpace<'a> {
         Ok(Self { place, bytes, block: found.f_frsize.max(1), entries })
     }
 
-    /// Fails if the tree of `root` does not fit. `is_same` tells the numbers of the files that an earlier copy has, which
-    /// have `same_bytes` in all; `shares` tells whether such files take no space.
+    /// Fails if the tree of `root` does not fit. `is_same` returns whether an earlier copy has the file of that number;
+    /// such files have `same_bytes` in all. `shares` returns whether they take no space.
     pub fn check_tree(
         &self,
         root: &Root,
@@ -114,7 +114,7 @@ impl<'a> FreeSpace<'a> {
     }
 }
 
-/// Whether files in `folder` can share blocks.
+/// Returns whether files in `folder` can share blocks.
 pub fn can_reflink(folder: &Path) -> bool {
     let shared = || -> std::io::Result<()> {
         let (mut one, other) = (tempfile::tempfile_in(folder)?, tempfile::tempfile_in(folder)?);

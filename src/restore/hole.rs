@@ -9,7 +9,7 @@ use ground::limits::CHUNK_BYTES_MAX;
 /// The largest chunk of zeros: every chunk of a longer run of zeros is this one, wherever the run begins.
 static ZEROS: LazyLock<ChunkId> = LazyLock::new(|| ChunkId::of(&[0; CHUNK_BYTES_MAX as usize]));
 
-/// Whether a chunk becomes a hole in its file: 64 KiB of zeros.
+/// Returns whether a chunk becomes a hole in its file: 64 KiB of zeros.
 pub fn is_hole(chunk: &ChunkRef) -> bool {
     chunk.bytes == CHUNK_BYTES_MAX && chunk.id == *ZEROS
 }

@@ -1,12 +1,12 @@
 //! Rebuilds complete artifacts from a manifest and a source of verified chunks.
 //!
-//! [`write_tree`] writes a release below a new folder, with several threads and with what an earlier
-//! copy still holds; [`write_archive`] rebuilds an archive; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
-//! [`walk`] read a manifest in order and [`leaves`] lists its segments. [`looks_complete`] compares a
-//! folder with a release without reading a file.
+//! [`write_tree`] writes a release into a new folder, with several threads, and reuses the files of an earlier copy;
+//! [`write_archive`] rebuilds an archive; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
+//! [`walk`] read a manifest in order, [`leaves`] lists its segments. [`check_fits`] compares a release with the free disk
+//! space, [`looks_complete`] a folder with a release without reading a file.
 //!
-//! A manifest may come from anyone. Memory stays bounded whatever it holds, nothing is written outside
-//! the folder, and no byte is written that does not have the hash its manifest names.
+//! A manifest may come from anyone: memory stays bounded whatever it holds, nothing is written outside the folder, and every
+//! written byte belongs to a chunk whose hash the manifest names.
 
 mod archive;
 mod check;
@@ -49,7 +49,7 @@ pub enum Error {
     /// The manifest is not one that an honest builder makes.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// A chunk could not be had.
+    /// A chunk could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A file or folder could not be written or read.
@@ -60,30 +60,30 @@ pub enum Error {
     Length {
         /// The chunk.
         id: ChunkId,
-        /// What the manifest says.
+        /// Its length in the manifest.
         expected: u32,
-        /// What the source gave.
+        /// Its length in the source.
         found: usize,
     },
-    /// The stream of an archive is none.
+    /// The stream of an archive is malformed.
     #[error("the archive `{path}` cannot be rebuilt: {source}")]
     Plan {
         /// The archive.
         path: EntryPath,
-        /// What is wrong with its plan.
+        /// The fault in its plan.
         source: recode::archive::Error,
     },
-    /// Its stream makes something else of an archive.
-    #[error("the archive `{0}` was rebuilt as something else")]
+    /// The stream of an archive rebuilds other bytes.
+    #[error("the archive `{0}` was rebuilt with another hash")]
     OtherArtifact(EntryPath),
     /// The file system is too full for all of it; nothing was written.
     #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside the reserve", .place.display())]
     NoRoom {
         /// The folder to write to.
         place: PathBuf,
-        /// What the release needs.
+        /// The need of the release.
         needed: u64,
-        /// What is free, beside the reserve.
+        /// The free space, the reserve not counted.
         free: u64,
         /// The unit of both: `B` or `entries`.
         unit: &'static str,
@@ -102,12 +102,12 @@ pub enum Error {
     /// One file was asked for, without a name, of a release that is a tree.
     #[error("the release is a tree of {0} files: name the one to write")]
     Unnamed(u64),
-    /// Whoever takes the stream did not take it.
+    /// The stream's reader did not take it.
     #[error("could not pass on `{path}`: {source}")]
     Output {
         /// The entry on its way.
         path: EntryPath,
-        /// What the writer said.
+        /// The writer's error.
         source: io::Error,
     },
     /// The end of a stream was not taken.

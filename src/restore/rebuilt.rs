@@ -1,7 +1,6 @@
-//! Archives that were rebuilt, kept for whoever needs them next: a cache of bounded size.
+//! A cache of rebuilt archives, of bounded size.
 //!
-//! What is in it is no more trusted than any other file: whoever takes an archive from here compares its hash, and
-//! rebuilds it where that is wrong.
+//! Its files are not trusted: readers compare the hash, and rebuild the archive if it is wrong.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -45,7 +44,7 @@ impl Rebuilt {
         Self { folder, bytes_max, reserve_bytes, making_room: Mutex::new(()) }
     }
 
-    /// An archive of `size` bytes, where it is kept; its content is not verified.
+    /// Returns a kept archive of `size` bytes; its content is not verified.
     pub fn get(&self, archive: &ArtifactId, size: u64) -> Option<File> {
         let file = File::open(self.path(archive)).ok()?;
         if file.metadata().ok()?.len() != size {
@@ -56,12 +55,12 @@ impl Rebuilt {
         Some(file)
     }
 
-    /// Lets go of an archive that is not what it should be.
+    /// Removes an archive whose hash is wrong.
     pub fn forget(&self, archive: &ArtifactId) {
         drop(fs::remove_file(self.path(archive)));
     }
 
-    /// Begins to keep an archive; none where it is there, too small or too large, or there is no room.
+    /// Begins to keep an archive. Returns `None` if it is kept already, too small or too large, or there is no room.
     pub fn keep(&self, archive: &ArtifactId, size: u64) -> Option<Keeping> {
         let path = self.path(archive);
         if !(ARCHIVE_BYTES_MIN..=self.bytes_max / 2).contains(&size) || path.exists() {
@@ -110,7 +109,7 @@ impl Rebuilt {
         entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    /// Removes everything, as the disk is needed for what cannot be made again; whether there was anything.
+    /// Removes everything, to make room for data that cannot be rebuilt; returns whether there was anything.
     pub fn clear(&self) -> bool {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries.filter(|entry| fs::remove_file(entry.path()).is_ok()).count() > 0
@@ -144,7 +143,7 @@ impl Rebuilt {
     }
 }
 
-/// An archive that is being kept. What cannot be written is not kept, and whoever writes does not hear of it.
+/// An archive that is being written to the cache. A failure to write it is silent: the archive is then not kept.
 #[derive(Debug)]
 pub struct Keeping {
     /// None once a write has failed; the file goes with it.
@@ -158,7 +157,7 @@ impl Keeping {
         self.file = self.file.take().and_then(|mut file| file.write_all(bytes).is_ok().then_some(file));
     }
 
-    /// Keeps the archive, which is whole. Not synced: what a loss of power spoils is rebuilt.
+    /// Keeps the archive, which is complete. Does not sync it: after a loss of power it is rebuilt.
     pub fn end(self) {
         if let Some(file) = self.file.and_then(|file| file.into_inner().ok()) {
             drop(file.persist(&self.path));

@@ -22,7 +22,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a sample holds at one path.
+/// An entry of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     Directory(EntryPath, u16),
@@ -68,7 +68,7 @@ pub(crate) fn one_of_each() -> Vec<Entry> {
     ]
 }
 
-/// What lies below `folder`, in a manifest's order; paths, modes, contents and targets.
+/// Reads the tree below `folder`, in a manifest's order: paths, modes, contents and targets.
 pub(crate) fn read_tree(folder: &Path) -> Vec<Entry> {
     let mut entries = Vec::new();
     read_below(folder, Path::new(""), &mut entries);

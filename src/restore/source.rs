@@ -1,4 +1,4 @@
-//! Where the reassembler's chunks come from: a store, or what a pulling agent has fetched and holds.
+//! The source of chunks to rebuild from: a store, or the chunks that a pulling agent fetched and has.
 
 use super::Rebuilt;
 use format::recipe::ChunkRef;
@@ -8,26 +8,26 @@ use ground::ids::ChunkId;
 /// Why a chunk could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No place holds it.
+    /// The source does not have it.
     #[error("chunk {0} is not there")]
     Unknown(ChunkId),
-    /// A place holds something else.
+    /// The source has other bytes for it.
     #[error("chunk {id} is damaged")]
     Damaged {
         /// The chunk.
         id: ChunkId,
-        /// The file that should hold it: for the log of who reads, not for a peer.
-        place: String,
+        /// Where it should be: for the reader's own log, not for a peer.
+        location: String,
     },
-    /// The place cannot be read.
+    /// A file cannot be read.
     #[error(transparent)]
     File(#[from] disk::files::Error),
     /// The index cannot answer.
     #[error("the index could not answer: {text}")]
     Index {
-        /// What can be done.
+        /// The kind of the failure.
         fault: Fault,
-        /// Why not.
+        /// The reason.
         text: String,
     },
 }
@@ -38,12 +38,12 @@ faulty! {
     Self::Index { fault, .. } => *fault;
 }
 
-/// Gives out readers, one for each thread.
+/// Creates readers of chunks, one for each thread.
 pub trait ChunkSource: Sync {
-    /// A reader with its own small cache of decoded frames.
+    /// Returns a reader with its own small cache of decoded frames.
     fn reader(&self) -> Box<dyn ChunkReader + '_>;
 
-    /// Archives that were rebuilt earlier, where some are kept.
+    /// Returns the cache of rebuilt archives, if there is one.
     fn rebuilt(&self) -> Option<&Rebuilt> {
         None
     }

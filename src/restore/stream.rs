@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_archive_never_change() {
-        // Golden: whoever caches or signs an archive by its hash relies on this.
+        // Golden: caches and signatures of an archive's hash rely on this.
         let (root, source) = MemorySource::of(Shape::Tree, &one_of_each());
         assert_eq!(blake3::hash(&tar_of(&root, &source)).to_hex().as_str(), GOLDEN);
     }

@@ -13,8 +13,7 @@ use ground::limits::{CHUNK_BYTES_MAX, MANIFEST_SEGMENTS_MAX};
 
 /// A release's items in the manifest's order, each checked by [`manifest::Reader`] before it is given out.
 ///
-/// That the manifest is complete is known when the iterator has ended without an error. After an error
-/// it gives nothing more.
+/// The manifest is complete only if the iterator ends without an error. After an error it ends.
 pub struct Items<'a> {
     root: &'a Root,
     reader: &'a mut dyn ChunkReader,
@@ -127,7 +126,7 @@ fn read_part(reader: &mut dyn ChunkReader, part: NodeRef, buffer: &mut Vec<u8>) 
 
 /// Finds the segments below a root, one node of each level at a time.
 struct Segments {
-    /// What is left of the open nodes, the root's own children first.
+    /// The children left of the open nodes, the root's own first.
     levels: Vec<vec::IntoIter<NodeRef>>,
     depth: usize,
     found: usize,

@@ -9,11 +9,11 @@ use super::{Result, Store};
 /// Bytes in a footer for each chunk, with room for its frame.
 const FOOTER_CHUNK_BYTES: u64 = 60;
 
-/// Says how to sweep packs.
+/// How to sweep packs.
 pub struct Sweep<'a> {
     /// Only count.
     pub dry_run: bool,
-    /// Whether all chunks that are not alive count as dead, not only condemned ones, as in a dry run.
+    /// Count all chunks that are not alive as dead, not only condemned ones: for a dry run.
     pub all: bool,
     /// Stops the sweep between packs.
     pub cancelled: &'a AtomicBool,
@@ -27,14 +27,14 @@ pub struct Alive {
     pub live_bytes: u64,
     /// The number of chunks that are not alive, or not needed here.
     pub dead_chunks: u64,
-    /// Whether some chunks are not needed here, as another pack has them.
+    /// True if some chunks are not needed here, as another pack has them.
     pub has_copies: bool,
     /// The pack's bytes.
     pub bytes: u64,
 }
 
 impl Alive {
-    /// Looks at every chunk of a pack.
+    /// Examines every chunk of a pack.
     pub fn of(store: &Store, number: u32, pack: &Pack, live: &Live, how: &Sweep<'_>) -> Result<Self> {
         let bytes = pack.bytes()?;
         let mut alive = Self { frames: Vec::new(), live_bytes: 0, dead_chunks: 0, has_copies: false, bytes };
@@ -73,7 +73,7 @@ impl Alive {
         Ok(alive)
     }
 
-    /// Whether nothing of the pack is needed.
+    /// Returns whether nothing of the pack is needed.
     pub fn is_dead(&self) -> bool {
         self.frames.is_empty()
     }
@@ -86,17 +86,17 @@ impl Alive {
     }
 }
 
-/// A frame with something alive in it.
+/// A frame with live chunks.
 pub struct LiveFrame {
     /// Where it begins in the pack.
     pub offset: u64,
-    /// Which of its chunks are alive, in order.
+    /// For each of its chunks, in order, whether it is alive.
     pub alive: Vec<bool>,
     bytes: u64,
 }
 
 impl LiveFrame {
-    /// Whether all of its chunks are alive.
+    /// Returns whether all of its chunks are alive.
     pub fn is_whole(&self) -> bool {
         self.alive.iter().all(|alive| *alive)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blobs::{Blobs, LocalBlobs};
+use super::layout;
 use crate::ledger::{Files, Ledger};
 use ground::ids::SpaceName;
 
@@ -22,7 +23,7 @@ pub struct Backend {
 impl Backend {
     /// Sealed packs in a store's folder; its records, pins and leases in a ledger.
     pub fn new(folder: &Path, ledger: Arc<dyn Ledger>, space: SpaceName) -> Self {
-        Self { blobs: Arc::new(LocalBlobs::new(folder.join("packs"))), ledger, space }
+        Self { blobs: Arc::new(LocalBlobs::new(folder.join(layout::PACKS))), ledger, space }
     }
 
     /// All in the folder of a store that stands alone. Its leases lapse by the clock `now`.

@@ -1,18 +1,16 @@
 //! Garbage collection: removes what no release names, beside pushes, in steps that may be cut off anywhere.
 //!
-//! A run marks what is alive and *condemns* the rest: from then on no push is told that a condemned
-//! chunk is known. Pushes that were under way may have been told so before; so a condemned chunk is
-//! removed only when every lease that was open at that time has ended or lapsed, and a fresh marking
-//! still finds no release that names it. Where no push is under way both happen in one run.
+//! A run marks the live chunks and *condemns* the rest: from then on every push counts them as missing. A push under way may
+//! count on one still, so a condemned chunk is removed only when every lease that was open at that time has ended or lapsed,
+//! and a fresh marking finds no release that names it. If no push is under way, one run does both.
 //!
-//! Removing: packs with nothing alive go first. Then one with little left alive is rewritten into the open
-//! pack, where the disk has room for that, its reserve included; when that is durable and indexed, the old
-//! pack leaves the index, then the disk. What is written for a pack is never more than its frames took, so that
-//! no run takes disk. A crash between two steps leaves a chunk twice, never not at all. Two-step collection with
-//! leases is argued in docs/decisions/0011, collecting on a full disk in 0026.
+//! Packs without live chunks are removed first. A pack with few live chunks is rewritten into the open pack, if the disk has
+//! room, its reserve included; when the copies are durable and indexed, the old pack leaves the index, then the disk. Copies
+//! never take more bytes than the frames they replace, so that no run takes disk. A crash between two steps leaves a chunk
+//! twice, never lost. docs/decisions/0011 argues for two steps with leases, 0026 for collecting on a full disk.
 //!
-//! A dry run does everything but write and remove, so that its figures are those of a run. Both seal an open pack that is
-//! mostly dead.
+//! A dry run does everything but write and remove, so its figures are those of a run. Both seal an open pack that is mostly
+//! dead.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,12 +38,11 @@ const SMALL_PACKS_MIN: usize = 16;
 
 /// 64, a MiB of chunks of the usual size: an open pack with fewer that nobody needs is not worth sealing.
 const OPEN_DEAD_CHUNKS_MIN: usize = 64;
-/// What a chunk takes at most in a footer, bytes, and what sealing may take besides: a pack that cannot be sealed would
-/// hold up all later ones.
+/// The most bytes of a chunk in a footer, and what else sealing takes: a pack that cannot be sealed blocks all later ones.
 const SEAL_CHUNK_BYTES: u64 = 64;
 const SEAL_BYTES: u64 = 256 * 1024;
 
-/// What was chosen to be removed, and for whom it waits.
+/// The chunks chosen for removal, and the leases that it waits for.
 #[derive(Debug, Default)]
 pub struct Condemned {
     names: RwLock<HashSet<u64>>,
@@ -53,15 +50,15 @@ pub struct Condemned {
 }
 
 impl Condemned {
-    /// Whether the chunk is to be removed: no push may count on it.
+    /// Returns whether the chunk is condemned: no push may count on it.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.names.read().unpoisoned().contains(&id.prefix())
     }
 
     /// Appends a frame by `append`; those of its chunks that were condemned no longer are.
     ///
-    /// Whoever brings a condemned chunk again counts on the new copy, which may be sealed, and would be
-    /// swept, before its push has ended.
+    /// A push that brings a condemned chunk again counts on the new copy, which could be sealed and swept before that push
+    /// ends.
     pub fn take_back(&self, frame: &Frame, append: impl FnOnce() -> Result<u64>) -> Result<u64> {
         if !frame.chunks.iter().any(|chunk| self.has(&chunk.id)) {
             return append();
@@ -83,7 +80,7 @@ impl Condemned {
         self.names.read().unpoisoned().is_empty()
     }
 
-    /// One run at a time; it holds the leases that the last one waits for. Who mends packs holds it too.
+    /// Starts a run, one at a time; returns the leases that the last one waits for. Repairs of packs hold it too.
     pub fn begin(&self) -> MutexGuard<'_, Vec<LeaseNumber>> {
         self.run.lock().unpoisoned()
     }
@@ -105,17 +102,17 @@ pub fn collect(
     let mut collected = Collected::default();
     seal_garbage(store, roots)?;
     if dry_run {
-        foresee(store, roots, &waits_for, &mut collected, cancelled)?;
+        dry_run_of(store, roots, &waits_for, &mut collected, cancelled)?;
         return Ok(collected);
     }
     let removing = Sweep { dry_run, all: false, cancelled };
-    // What an earlier run condemned, if nobody who was promised it is left.
+    // Removes what an earlier run condemned, if no push that may count on it is left.
     if !store.condemned.is_empty() {
         // Before the marking: a push that ends in between has its record by then.
         let holding = waited_for(store)?;
         let live = live(store, roots);
         if waits_for.iter().any(|lease| holding.contains(lease)) {
-            // Not condemned anew: that would wait for the pushes of today too, and never end.
+            // Not condemned again: that would wait for the pushes of now too, and never end.
             collected.live_chunks = live.len() as u64;
             collected.waits_for_pushes = true;
             return Ok(collected);
@@ -124,11 +121,11 @@ pub fn collect(
             sweep(store, &live, &mut collected, &removing)?;
         }
     }
-    // Condemn first, then look who is there: whoever comes later is not told of these chunks.
+    // Condemn first, then list the leases: later pushes do not count on these chunks.
     let live_now = live(store, roots);
     collected.unreadable = unreadable(store, &live_now);
     if collected.unreadable > 0 {
-        // What a damaged manifest names is unknown; nothing is removed until it is healed or its release removed.
+        // A damaged manifest may name any chunk: nothing is removed until it is healed or its release is removed.
         let records = store.records().unreadable();
         tracing::warn!(releases = ?live_now.unreadable, ?records, "releases cannot be read; nothing is collected");
         store.condemned.replace(HashSet::new());
@@ -155,8 +152,8 @@ pub fn collect(
     Ok(collected)
 }
 
-/// Counts what a run would do now.
-fn foresee(
+/// Counts what a run would do.
+fn dry_run_of(
     store: &Store,
     roots: &dyn Fn() -> Vec<ReleaseId>,
     waits_for: &[LeaseNumber],
@@ -183,7 +180,7 @@ fn foresee(
     sweep(store, &live, collected, &Sweep { dry_run: true, all: holding.is_empty(), cancelled })
 }
 
-/// The pushes that hold what is condemned now.
+/// Returns the leases of the pushes that may count on what is condemned now.
 fn waited_for(store: &Store) -> Result<Vec<LeaseNumber>> {
     if store.injects(FaultInjection::NoLeaseWait) { Ok(Vec::new()) } else { Ok(store.leases.holding()?) }
 }

@@ -67,7 +67,7 @@ pub enum Error {
         /// Why not.
         source: Box<restore::Error>,
     },
-    /// A record that is none.
+    /// A damaged record.
     #[error("the record {place} is damaged")]
     Record {
         /// Where it lies.
@@ -126,7 +126,7 @@ faulty! {
 
 /// An error names this many releases, and counts the others.
 const LISTED_MAX: usize = 8;
-/// Enough digits to tell releases apart, as the user gave fewer.
+/// Enough digits to distinguish releases; the user gave fewer.
 const LISTED_DIGITS: usize = 24;
 
 fn listed(releases: &[ReleaseId]) -> String {

@@ -1,19 +1,19 @@
 //! Mistakes that tests make in a store, to prove that such a mistake would be noticed.
 //!
-//! Only with the feature `testing` can a store be told to make one; without it the questions compile to nothing.
+//! A store makes one only with the feature `testing`; without it the questions compile to nothing.
 
-/// A mistake that a test tells a store to make.
+/// A mistake that a test can inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultInjection {
     /// The collector waits for no push.
     NoLeaseWait,
-    /// Pushes are told that condemned chunks are known.
+    /// Pushes may count on condemned chunks.
     CondemnedShown,
-    /// What was appended is called durable without a sync.
+    /// Appended frames count as durable without a sync.
     NoSync,
     /// A condemned chunk that a push brings again stays condemned.
     BroughtAgainInVain,
-    /// A pack whose chunks all lie elsewhere too goes before the other copies are durable.
+    /// A pack whose chunks all have other copies is removed before those are durable.
     EmptiedUnsynced,
     /// A push whose lease lapsed checks its chunks without holding them.
     CheckedUnheld,
@@ -24,7 +24,7 @@ pub enum FaultInjection {
 }
 
 impl super::Store {
-    /// Whether a test told the store to make the mistake.
+    /// Returns whether a test injects the mistake.
     #[cfg(feature = "testing")]
     pub fn injects(&self, mistake: FaultInjection) -> bool {
         self.options.fault_injection == Some(mistake)

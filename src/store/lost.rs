@@ -110,12 +110,12 @@ impl Lost {
         Ok(Self { path, copies, writing: Mutex::new(()), met: AtomicU64::new(0) })
     }
 
-    /// Whether nothing is known to be damaged.
+    /// Returns whether nothing is known to be damaged.
     pub fn is_empty(&self) -> bool {
         self.copies.read().unpoisoned().is_empty()
     }
 
-    /// Whether that copy is damaged.
+    /// Returns whether that copy is damaged.
     pub fn has(&self, copy: &DamagedCopy) -> bool {
         self.copies.read().unpoisoned().contains(copy)
     }
@@ -163,10 +163,9 @@ impl Lost {
 }
 
 impl Store {
-    /// Marks a damaged copy as missing, with all chunks of its damaged frame, so that the next push that has them brings
-    /// them again.
+    /// Marks a damaged copy and all damaged chunks of its frame as missing, so that the next push that has them brings them.
     pub(super) fn mark_damaged(&self, id: ChunkId, place: Place, pack: &Pack) {
-        tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that has it is asked for it");
+        tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that has it brings it again");
         let neighbours = self.shares_damage(place, pack).unwrap_or_else(|error| {
             tracing::warn!(%error, "the other damaged chunks of its frame could not be found");
             Vec::new()
@@ -201,35 +200,35 @@ impl Store {
         self.lost.met()
     }
 
-    /// Whether every release has all its chunks, as far as is known: no pack is damaged or gone.
+    /// Returns whether every release has all its chunks, as far as is known: no pack is damaged or gone.
     pub fn is_whole(&self) -> bool {
         !self.incomplete.exists()
     }
 
-    /// Whether damage was met since the last call: then the store should be verified soon.
+    /// Returns whether damage was found since the last call: then the store should be verified soon.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks for a verification soon, if the store is not known to be whole: it may have been mended.
+    /// Asks for a verification soon unless the store is known to be whole: it may have been mended.
     pub fn suspect_if_incomplete(&self) {
         if !self.is_whole() {
             self.suspect.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a release may lack chunks that were cut off when the store was opened; true once.
+    /// Returns and clears the flag "chunks were cut off when the store was opened; check the releases".
     pub fn take_doubt(&self) -> bool {
         self.unsure.swap(false, Ordering::Relaxed)
     }
 
-    /// Pretends that damage was met, for tests of maintenance.
+    /// Pretends that damage was found, for tests of maintenance.
     #[cfg(test)]
     pub fn suspect(&self) {
         self.suspect.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the store knows of damage that is not verified yet, and would forget it when closed.
+    /// Returns whether the store knows of damage that it would forget when closed, as nothing verified it yet.
     pub fn has_to_remember(&self) -> bool {
         self.suspect.load(Ordering::Relaxed) || self.unsure.load(Ordering::Relaxed)
     }

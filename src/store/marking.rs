@@ -1,4 +1,4 @@
-//! What is alive: every chunk that some release names.
+//! Finds the live chunks: those that some release names.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use ground::ids::{ChunkId, ReleaseId};
 #[derive(Debug, Default)]
 pub struct Live {
     names: Vec<u64>,
-    /// Releases some part of whose manifest cannot be read: what they name is unknown.
+    /// Releases whose manifest cannot be read whole: some chunks that they name are unknown.
     pub unreadable: Vec<ReleaseId>,
 }
 
 impl Live {
-    /// Whether some release names the chunk.
+    /// Returns whether some release names the chunk.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.names.binary_search(&id.prefix()).is_ok()
     }
@@ -27,7 +27,7 @@ impl Live {
     }
 }
 
-/// Names all chunks of `releases`: content, segments, nodes and roots.
+/// Marks all chunks of `releases`: content, segments, nodes and roots.
 ///
 /// Each distinct segment is read once. Memory: 8 B for each chunk reference of distinct segments.
 pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
@@ -90,7 +90,7 @@ impl Marking<'_> {
         for node in nodes {
             self.names.push(node.id.prefix());
             if self.seen.insert(node.id) {
-                // What can still be read is kept alive, whatever else of the release is gone.
+                // The rest of a damaged release stays alive.
                 if let Err(error) = self.node(node, depth, reader) {
                     self.seen.remove(&node.id);
                     first_error = first_error.and(Err(error));
@@ -108,7 +108,8 @@ impl Marking<'_> {
     ) -> Result<(), SourceError> {
         let mut bytes = Vec::new();
         reader.read(&(*node).into(), &mut bytes)?;
-        let damaged = |error: manifest::Error| SourceError::Damaged { id: node.id, place: error.to_string() };
+        let damaged =
+            |error: manifest::Error| SourceError::Damaged { id: node.id, location: error.to_string() };
         if depth > 0 {
             let children = manifest::decode_node(&bytes).map_err(damaged)?;
             return self.level(&children, depth - 1, reader);

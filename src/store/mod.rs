@@ -1,8 +1,8 @@
 //! The store of one space: packs, their index, and the records of its releases.
 //!
-//! Promises: a frame is durable when [`Store::sync`] says so; a release is recorded only after all its
-//! chunks are; the index is disposable. Reading verifies every chunk. All methods may be called from
-//! any thread and block; only one process opens a space at a time (the proxy's lock sees to it).
+//! A frame is durable once [`Store::sync`] has returned; a release is recorded only after all its chunks are durable; the index
+//! can always be rebuilt from the packs. Reading verifies every chunk. All methods may be called from any thread, and block.
+//! Only one process opens a store at a time, which the proxy's lock ensures.
 
 mod alive;
 mod backend;
@@ -13,6 +13,7 @@ mod error;
 mod fault_injection;
 mod history;
 mod index;
+pub mod layout;
 mod known;
 mod lost;
 mod marking;
@@ -86,23 +87,23 @@ pub struct Store {
     shared: Shared,
     writer: Writer,
     records: Records,
-    /// There while some chunk that a release names may be gone.
+    /// The file that exists while some chunk that a release names may be gone.
     incomplete: PathBuf,
-    /// Copies of chunks that were found damaged: they count as missing.
+    /// Damaged copies of chunks, which count as missing.
     lost: Lost,
     leases: Arc<dyn Leases>,
     condemned: Condemned,
     rebuilt: Rebuilt,
     sketches: Sketches,
     copies: Copies,
-    /// Damage was met since somebody last asked.
+    /// True if damage was found since somebody last asked.
     suspect: AtomicBool,
-    /// Frames were cut off at the opening, and nobody has looked yet whether a release lacks them.
+    /// True if frames were cut off at the opening, and nobody has checked yet whether a release lacks them.
     unsure: AtomicBool,
 }
 
 impl Store {
-    /// Opens the store in `folder`, or makes it, with all of it in that folder: see [`Store::open_over`].
+    /// Opens or creates the store that lies whole in `folder`: see [`Store::open_over`].
     ///
     /// # Errors
     /// As [`Store::open_over`].
@@ -110,17 +111,17 @@ impl Store {
         Self::open_over(folder, Backend::in_folder(folder, options.now), options)
     }
 
-    /// Opens the space in `folder`, or makes it: seals what a crash left open, and brings the index up
-    /// to the packs. What is not in the folder is in `backend`.
+    /// Opens or creates the store in `folder`, whose sealed packs and records are in `backend`. Seals packs that a crash left
+    /// open, and brings the index up to the packs.
     ///
     /// # Errors
     /// The disk's or the ledger's, or damage that cannot be set aside.
     pub fn open_over(folder: &Path, backend: Backend, options: Options) -> Result<Self> {
         match Self::open_once(folder, backend.clone(), options) {
-            // Drop what can be made again, so that a full disk can be collected.
+            // Remove caches, so that a full disk can be collected.
             Err(error) if error.fault() == Fault::Full => {
-                files::remove(&folder.join("rebuilt"))?;
-                files::remove(&folder.join("index.damaged"))?;
+                files::remove(&folder.join(layout::REBUILT))?;
+                files::remove(&folder.join(layout::INDEX_DAMAGED))?;
                 Self::open_once(folder, backend, options)
             }
             opened => opened,
@@ -129,7 +130,7 @@ impl Store {
 
     fn open_once(folder: &Path, backend: Backend, options: Options) -> Result<Self> {
         let Backend { blobs, ledger, space } = backend;
-        let packs_folder = folder.join("packs");
+        let packs_folder = folder.join(layout::PACKS);
         files::create_folder(&packs_folder)?;
         files::remove_unpublished(folder)?;
         files::remove_unpublished(&packs_folder)?;
@@ -138,11 +139,11 @@ impl Store {
             tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
-        let opened = recovery::open_index(&folder.join("index"), &blobs, &packs)?;
+        let opened = recovery::open_index(&folder.join(layout::INDEX), &blobs, &packs)?;
         let leases = ledger.leases(&space);
-        let records = Records::open(ledger, space, folder.join("releases"))?;
+        let records = Records::open(ledger, space, folder.join(layout::RELEASES))?;
         let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();
-        let lost = Lost::open(&folder.join("lost"), &there)?;
+        let lost = Lost::open(&folder.join(layout::LOST), &there)?;
         let shared = Shared {
             folder: packs_folder,
             blobs,
@@ -158,10 +159,11 @@ impl Store {
             next_number += 1;
         }
         let writer = Writer::new(shared.clone(), next_number, &options)?;
-        let incomplete = folder.join("incomplete");
-        let rebuilt = Rebuilt::open(folder.join("rebuilt"), options.rebuilt_bytes, options.reserve_bytes);
-        let copies = Copies::new(folder.join("delivered"));
-        let sketches = Sketches::open(folder.join("sketches"), options.reserve_bytes);
+        let incomplete = folder.join(layout::INCOMPLETE);
+        let rebuilt =
+            Rebuilt::open(folder.join(layout::REBUILT), options.rebuilt_bytes, options.reserve_bytes);
+        let copies = Copies::new(folder.join(layout::DELIVERED));
+        let sketches = Sketches::open(folder.join(layout::SKETCHES), options.reserve_bytes);
         let store = Self {
             options,
             shared,
@@ -183,7 +185,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Where the chunk lies, if the store has it.
+    /// Returns the place of the chunk, if the store has it.
     ///
     /// # Errors
     /// The index is damaged.
@@ -191,7 +193,7 @@ impl Store {
         Ok(self.locate(id)?.map(|(place, _)| place))
     }
 
-    /// Where the chunk lies, and the pack: it can be read through that even when it is removed meanwhile.
+    /// Returns the chunk's place and its pack, which can be read even after it is removed.
     fn locate(&self, id: &ChunkId) -> Result<Option<(Place, Arc<Pack>)>> {
         let found = |place: Place| Some((place, self.shared.packs.by_number(place.pack)?));
         let is_right = |(place, pack): &(Place, Arc<Pack>)| {
@@ -208,7 +210,7 @@ impl Store {
         })
     }
 
-    /// Whether a push may count on the chunk: it is there, in that length, and nobody has chosen to remove it.
+    /// Returns whether a push may count on the chunk: it is there, has that length, and is not condemned.
     ///
     /// # Errors
     /// The index is damaged.
@@ -218,12 +220,12 @@ impl Store {
         Ok(is_there && !condemned)
     }
 
-    /// The time by the store's clock.
+    /// Returns the time by the store's clock.
     pub fn now(&self) -> Instant {
         (self.options.now)()
     }
 
-    /// Opens the lease of a push: take it before the first question.
+    /// Opens the lease of a push, which must come before its first lookup.
     ///
     /// # Errors
     /// The ledger's.
@@ -231,7 +233,7 @@ impl Store {
         Ok(Lease::open(&self.leases, self.writer.first_open())?)
     }
 
-    /// The first chunk whose id begins with the 8 bytes of `name`.
+    /// Returns the first chunk whose id begins with the 8 bytes of `name`.
     ///
     /// # Errors
     /// The index is damaged.
@@ -244,7 +246,7 @@ impl Store {
         Ok(found.map(|(id, place)| NodeRef { id, bytes: place.bytes }))
     }
 
-    /// The first chunk whose id begins so and that a push may count on.
+    /// Returns the first chunk with this short id, if a push may count on it.
     ///
     /// # Errors
     /// The index is damaged.
@@ -258,19 +260,19 @@ impl Store {
         Ok(self.holds(&chunk)?.then_some(chunk))
     }
 
-    /// Which chunks sketches are like.
+    /// Returns the sketches of the space's chunks.
     pub fn sketches(&self) -> &Sketches {
         &self.sketches
     }
 
-    /// Where releases were delivered.
+    /// Returns the folders to which applications were delivered.
     pub fn copies(&self) -> &Copies {
         &self.copies
     }
 
-    /// Takes a frame: readable at once, durable after [`Store::sync`]. Returns how many there are with it.
+    /// Appends a frame, which is readable at once and durable after [`Store::sync`]. Returns the number of frames with it.
     ///
-    /// Rebuilt archives make room for it.
+    /// Removes rebuilt archives if it needs their room.
     ///
     /// # Errors
     /// No room, or the disk's.
@@ -292,7 +294,7 @@ impl Store {
         }
     }
 
-    /// Makes every frame appended before durable; returns how many are.
+    /// Makes every frame appended before the call durable; returns how many are.
     ///
     /// # Errors
     /// The disk's.
@@ -303,22 +305,22 @@ impl Store {
         self.writer.sync()
     }
 
-    /// How many frames were appended since the store was opened.
+    /// Returns the number of frames appended since the store was opened.
     pub fn appended(&self) -> u64 {
         self.writer.appended()
     }
 
-    /// How many appended frames are durable.
+    /// Returns how many of the appended frames are durable.
     pub fn durable(&self) -> u64 {
         self.writer.durable()
     }
 
-    /// The records of the space's releases.
+    /// Returns the records of the space's releases.
     pub fn records(&self) -> &Records {
         &self.records
     }
 
-    /// The root of a release.
+    /// Returns the root of a release.
     ///
     /// # Errors
     /// It is not there, or damaged.
@@ -328,13 +330,13 @@ impl Store {
         let place = place.ok_or(SourceError::Unknown(id))?;
         let mut bytes = Vec::new();
         self.reader().read(&ChunkRef { id, bytes: place.bytes }, &mut bytes)?;
-        Root::decode(&bytes).map_err(|error| SourceError::Damaged { id, place: error.to_string() })
+        Root::decode(&bytes).map_err(|error| SourceError::Damaged { id, location: error.to_string() })
     }
 
-    /// The record and root that a selector means.
+    /// Returns the record that a selector means.
     ///
     /// # Errors
-    /// Nothing fits, or too much.
+    /// No release fits, or several do.
     pub fn select(&self, selector: &Selector) -> Result<Record> {
         self.records.select(selector)
     }
@@ -350,7 +352,7 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes of all packs.
+    /// Returns the bytes of all packs.
     ///
     /// # Errors
     /// A pack cannot be examined.
@@ -359,15 +361,15 @@ impl Store {
         packs.iter().map(|(_, pack)| Ok(pack.bytes()?)).sum()
     }
 
-    /// Waits until all packs that are full are sealed.
+    /// Waits until all full packs are sealed.
     ///
     /// # Errors
-    /// [`Error::WriteFailed`] where one could not be sealed.
+    /// [`Error::WriteFailed`] if one could not be sealed.
     pub fn settle(&self) -> Result<()> {
         self.writer.settle()
     }
 
-    /// Seals the open pack and waits until the index has it. The store then only reads.
+    /// Seals the open pack and waits until the index has it. Frames that are appended later stay in an open pack.
     pub fn close(&self) {
         self.writer.close();
         self.sketches.flush();

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ground::poison::Unpoisoned as _;
 
-/// The changes that take chunks from one of the places where they are looked for.
+/// Tracks changes that move chunks between memory and the index.
 #[derive(Debug, Default)]
 pub struct Moves {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Held by a change, and waited for by who found nothing meanwhile.
+    /// Held by a change; a lookup that found nothing meanwhile waits for it.
     lock: RwLock<()>,
 }
 
 impl Moves {
-    /// Runs a change, one at a time. Whatever it takes from one place and is still needed must be in another before.
+    /// Runs a change, one at a time. It must add what it moves before it removes it.
     pub fn change<T>(&self, change: impl FnOnce() -> T) -> T {
         let _alone = self.lock.write().unpoisoned();
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -23,9 +23,10 @@ impl Moves {
         change()
     }
 
-    /// Looks until something is found, or nothing was found while nothing changed. `look` may visit one place after another.
+    /// Repeats `look` until it finds something, or finds nothing while nothing changed. `look` may search memory first and the
+    /// index then.
     ///
-    /// Looks once where nothing changes; else it waits for the change, and looks again.
+    /// Looks once if nothing changes; else it waits for the change and looks again.
     ///
     /// # Errors
     /// Those of `look`.

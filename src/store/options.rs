@@ -19,7 +19,7 @@ pub struct Options {
     pub recent_chunks: usize,
     /// The clock by which leases lapse; the system's.
     pub now: fn() -> Instant,
-    /// The mistake that a test tells the store to make.
+    /// The mistake that a test injects.
     #[cfg(feature = "testing")]
     pub fault_injection: Option<FaultInjection>,
 }

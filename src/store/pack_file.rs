@@ -6,17 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::blobs::Blobs;
+use super::layout::{DAMAGED, OPEN, UNSYNCED};
 use super::{Error, Result};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::pack::{self, Footer, PackId};
-
-/// The folder of open packs.
-const OPEN: &str = "open";
-/// The folder of open packs that were damaged.
-const DAMAGED: &str = "damaged";
-/// The mark of a failed sync.
-const UNSYNCED: &str = "unsynced";
 
 /// A pack's file that is appended to.
 #[derive(Debug)]
@@ -134,7 +128,7 @@ impl PackFile {
 /// Returns the path of the mark that a sync of an open pack failed.
 ///
 /// The system may then hold pages of the pack that look written and are not on the disk; no later sync of
-/// the file writes them. So the next start writes what it reads there anew, into another file.
+/// the file writes them. So the next start copies what it reads there into another file.
 pub fn unsynced_mark(packs: &Path) -> PathBuf {
     packs.join(UNSYNCED)
 }

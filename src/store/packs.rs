@@ -40,7 +40,7 @@ impl Pack {
         Self { id, body: Body::Open { file, path } }
     }
 
-    /// Whether it is still written to, or being sealed.
+    /// Returns whether it is still written to, or being sealed.
     pub fn is_open(&self) -> bool {
         matches!(self.body, Body::Open { .. })
     }
@@ -61,7 +61,7 @@ impl Pack {
         match &self.body {
             Body::Sealed { .. } => {
                 let head = self.read(offset, pack::FRAME_HEAD_BYTES)?;
-                // What makes no sense is given as it is, for the frame's own check to refuse.
+                // The frame's own check refuses a head that makes no sense.
                 match (&*head).try_into().ok().and_then(pack::frame_length) {
                     None => Ok(head),
                     Some(length) => self.read(offset, length),
@@ -171,7 +171,7 @@ pub fn check_sealed(pack: &Pack) -> Result<FooterView<'_>, super::Error> {
         return Err(damaged(pack::Error::Damaged { part: "header", offset: 0 }));
     }
     let end = pack.blob()?.bytes();
-    // The index tells places in four bytes.
+    // The index has four bytes for an offset.
     if end > u64::from(u32::MAX) {
         return Err(damaged(pack::Error::Damaged { part: "trailer", offset: end }));
     }
@@ -209,7 +209,7 @@ pub fn named_in_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
 /// A frame, without its payload.
 #[derive(Debug, Clone)]
 pub struct FrameSummary {
-    /// What its chunks are.
+    /// The kind of its chunks.
     pub kind: FrameKind,
     /// Where it begins in the pack.
     pub offset: u64,
@@ -237,7 +237,7 @@ pub fn visit_frames(pack: &Pack, visit: &mut dyn FnMut(&FrameSummary)) -> super:
     };
     match &pack.body {
         Body::Sealed { .. } => {
-            // Whoever counts what is in a pack must not take one for small that is damaged in its middle.
+            // A pack that is damaged in its middle must not look small.
             let footer = check_sealed(pack)?;
             (0..footer.frame_count()).try_for_each(|at| visit_at(footer.frame(at).0).map(drop))
         }

@@ -54,7 +54,7 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
         let offset = u64::from(place.frame_offset);
         let damaged = |store: &Store| {
             store.mark_damaged(*id, place, &pack);
-            SourceError::Damaged { id: *id, place: pack.location().display().to_string() }
+            SourceError::Damaged { id: *id, location: pack.location().display().to_string() }
         };
         if self.frames.len() == FRAMES_KEPT {
             self.drop_oldest();
@@ -109,8 +109,8 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
         let is_known = self.store.find(&chunk.id).ok().flatten();
         if let Some(place) = is_known.filter(|place| place.bytes != chunk.bytes) {
             // The manifest lies about the chunk; the chunk is not damaged for that.
-            let place = format!("a manifest that says {} B of {} B", chunk.bytes, place.bytes);
-            return Err(SourceError::Damaged { id: chunk.id, place });
+            let location = format!("a manifest that says {} B of {} B", chunk.bytes, place.bytes);
+            return Err(SourceError::Damaged { id: chunk.id, location });
         }
         // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged. Where one copy is, the
         // store may have another.
@@ -120,8 +120,8 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
                 Ok(_) if self.copy(chunk, out) => return Ok(()),
                 Ok((place, pack)) => {
                     self.store.mark_damaged(chunk.id, place, &pack);
-                    let place = pack.location().display().to_string();
-                    first = first.or(Some(SourceError::Damaged { id: chunk.id, place }));
+                    let location = pack.location().display().to_string();
+                    first = first.or(Some(SourceError::Damaged { id: chunk.id, location }));
                 }
                 Err(error @ SourceError::Damaged { .. }) => first = first.or(Some(error)),
                 Err(error) => return Err(first.unwrap_or(error)),
@@ -131,7 +131,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
     }
 }
 
-/// Whether the error means that a pack is damaged: its content is not there, or the disk cannot read it.
+/// Returns whether the error means that a pack is damaged: its content is not there, or the disk cannot read it.
 fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -139,7 +139,7 @@ fn is_damage(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
-/// The index could not say where a chunk lies.
+/// Turns a failed lookup into an error of the source.
 pub fn unanswered(error: &super::Error) -> SourceError {
     SourceError::Index { fault: error.fault(), text: error.to_string() }
 }

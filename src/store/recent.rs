@@ -18,7 +18,7 @@ pub struct Recent {
     chunks: RwLock<BTreeMap<ChunkId, Place>>,
     /// The sealed packs among these, and the number of chunks of each. Locked before the index is changed.
     pub(super) sealed: Mutex<BTreeMap<u32, usize>>,
-    /// How whoever looks a chunk up here and then in the index notices that it moved meanwhile.
+    /// Lets a lookup, first here and then in the index, notice a chunk that moved meanwhile.
     pub moves: Moves,
 }
 

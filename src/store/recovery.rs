@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::blobs::Blobs;
 use super::index::Index;
+use super::layout::INDEX_DAMAGED;
 use super::pack_file::{PackFile, unsynced_mark};
 use super::packs::{Pack, Packs, check_sealed};
 use super::place::Place;
@@ -32,7 +33,7 @@ pub struct Opened {
     pub index: Index,
     /// The number for the next pack.
     pub next_number: u32,
-    /// Whether a pack is damaged and left out, or gone.
+    /// True if a pack is damaged and left out, or gone.
     pub packs_lost: bool,
     /// Places of chunks that the disk has no room to index; a later start indexes them.
     pub unindexed: Vec<(ChunkId, Place)>,
@@ -43,8 +44,8 @@ pub struct Opened {
 pub struct LeftOpen {
     /// How many there were.
     pub packs: usize,
-    /// Whether bytes were cut off that may have been a frame: of one that was being written, or, where
-    /// the file was damaged, of one that was acknowledged.
+    /// True if bytes were cut off that may have been a frame: one being written or, if the file was damaged, an acknowledged
+    /// one.
     pub cut: bool,
     /// Open packs that the disk had no room to seal: they are read as they are, and sealed by a later start.
     pub unsealed: Vec<Unsealed>,
@@ -79,11 +80,11 @@ pub fn seal_open_packs(folder: &Path, blobs: &dyn Blobs) -> Result<LeftOpen> {
                 chunks.extend(places(offset, frame.chunks()));
             }
             let valid = scanner.map_or(0, |scanner| scanner.valid_bytes());
-            let behind = Scanner::behind(&map, valid);
-            let is_damaged = behind.is_some() || is_unreadable;
+            let after = Scanner::behind(&map, valid);
+            let is_damaged = after.is_some() || is_unreadable;
             if is_damaged || is_unsynced {
                 left.cut |= is_damaged;
-                match salvage(folder, blobs, &map, valid, behind) {
+                match salvage(folder, blobs, &map, valid, after) {
                     Err(error) if error.fault() == Fault::Full => {
                         left.unsealed.push(Unsealed::new(id, &path, chunks, &error)?);
                         continue;
@@ -126,34 +127,34 @@ pub fn seal_open_packs(folder: &Path, blobs: &dyn Blobs) -> Result<LeftOpen> {
     Ok(left)
 }
 
-/// Copies the whole frames of an open pack into a new one: those before `valid`, and all `behind` damage.
+/// Copies the whole frames of an open pack into a new one: those before `valid`, and those `after` damage.
 ///
-/// Behind damage a frame may also be found inside an artifact's bytes, so that every chunk is hashed.
+/// After damage, bytes of an artifact may look like a frame, so every chunk is hashed.
 fn salvage<'a>(
     folder: &Path,
     blobs: &dyn Blobs,
     map: &'a [u8],
     valid: u64,
-    behind: Option<Scanner<'a>>,
+    after: Option<Scanner<'a>>,
 ) -> Result<()> {
     let mut copy = PackFile::create(folder)?;
-    let copied = copy_whole(map, valid, behind, &mut copy, blobs);
-    // An incomplete copy is made again, from the same pack.
+    let copied = copy_whole(map, valid, after, &mut copy, blobs);
+    // The next start copies the same pack again.
     copied.inspect_err(|_| drop(fs::remove_file(&copy.path)))
 }
 
 fn copy_whole<'a>(
     map: &'a [u8],
     valid: u64,
-    behind: Option<Scanner<'a>>,
+    after: Option<Scanner<'a>>,
     to: &mut PackFile,
     blobs: &dyn Blobs,
 ) -> Result<()> {
     let mut footer = Footer::default();
     let mut end = HEADER_BYTES as u64;
     let before = Scanner::new(map).into_iter().flatten().take_while(|(offset, _)| *offset < valid);
-    let mut scanner = behind;
-    let behind = std::iter::from_fn(|| {
+    let mut scanner = after;
+    let after = std::iter::from_fn(|| {
         loop {
             let current = scanner.as_mut()?;
             if let Some(frame) = current.next() {
@@ -163,7 +164,7 @@ fn copy_whole<'a>(
         }
     });
     let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
-    for (_, frame) in before.chain(behind) {
+    for (_, frame) in before.chain(after) {
         plain.clear();
         let decoded = zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
         let mut rest = plain.as_slice();
@@ -205,7 +206,7 @@ pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) ->
     {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::Older)) => {
-            tracing::info!(%error, "it is built anew from the packs");
+            tracing::info!(%error, "the index is rebuilt from the packs");
             files::remove(index_folder)?;
             return catch_up(Index::open(index_folder)?, blobs, &sealed, packs);
         }
@@ -277,7 +278,7 @@ fn catch_up(index: Index, blobs: &Arc<dyn Blobs>, ids: &[PackId], packs: &Packs)
 
 /// Moves a damaged index out of the way; the one from the time before is removed.
 fn set_aside(index_folder: &Path) -> Result<()> {
-    let aside = index_folder.with_extension("damaged");
+    let aside = index_folder.with_file_name(INDEX_DAMAGED);
     files::remove(&aside)?;
     files::rename(index_folder, &aside)?;
     crash_points::point("recovery.index");
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_behind_damage_are_kept() {
+    fn frames_after_damage_are_kept() {
         for at in [0, HEADER_BYTES as u64, HEADER_BYTES as u64 + 40] {
             let (_folder, store) = killed(&CONTENTS, |file| file.write_all_at(b"?", at).expect("damaged"));
             assert_eq!(CONTENTS.map(|content| has(&store, content)), [at == 0, true, true], "byte {at}");

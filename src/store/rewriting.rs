@@ -1,4 +1,4 @@
-//! Frees packs: removes those with nothing alive, and copies the live chunks of others into the open pack.
+//! Frees packs: removes those without live chunks, and copies the live chunks of others into the open pack.
 //!
 //! Copies never take more room than the frames they came from: a frame that is alive as a whole is copied as it is, and
 //! parts of others are compressed together only where that is smaller.
@@ -48,8 +48,8 @@ pub struct Rewriting<'a> {
     taken: u64,
     given: u64,
     /// In a dry run, the bytes that would be free now.
-    foreseen_free: u64,
-    /// Whether the full disk kept the index from being changed.
+    dry_run_free: u64,
+    /// True if the index could not be changed on the full disk.
     index_lost: bool,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     /// The disk cannot be examined.
     pub fn new(store: &'a Store, dry_run: bool) -> Result<Self> {
-        let foreseen_free = files::free_bytes(&store.shared.folder)?;
+        let dry_run_free = files::free_bytes(&store.shared.folder)?;
         Ok(Self {
             store,
             dry_run,
@@ -69,7 +69,7 @@ impl<'a> Rewriting<'a> {
             appended_bytes: 0,
             taken: 0,
             given: 0,
-            foreseen_free,
+            dry_run_free,
             index_lost: false,
         })
     }
@@ -82,7 +82,7 @@ impl<'a> Rewriting<'a> {
         alive: &Alive,
         collected: &mut Collected,
     ) -> Result<()> {
-        self.foreseen_free += alive.bytes;
+        self.dry_run_free += alive.bytes;
         if !self.dry_run {
             // A push may have just brought the copies elsewhere: make them durable first.
             if alive.has_copies && !self.store.injects(FaultInjection::EmptiedUnsynced) {
@@ -102,15 +102,15 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    /// Takes a pack whose file is gone out of the index. Where there is no room even for that, the next start builds the
-    /// index anew from the packs.
+    /// Takes a removed pack out of the index. If the disk has no room even for that, the next start rebuilds the index from
+    /// the packs.
     fn forget(&mut self, number: u32) -> Result<()> {
         if self.index_lost {
             return Ok(());
         }
         match self.store.shared.take_out(&[number]) {
             Err(error) if error.fault() == Fault::Full => {
-                tracing::warn!(%error, "the index cannot be changed on the full disk; the next start builds it anew");
+                tracing::warn!(%error, "the index cannot be changed on the full disk; the next start rebuilds it");
                 self.index_lost = true;
                 Ok(())
             }
@@ -118,7 +118,7 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    /// Whether the disk has no room for the index's changes.
+    /// Returns whether the disk has no room for the index's changes.
     ///
     /// # Errors
     /// The disk cannot be examined.
@@ -126,14 +126,13 @@ impl<'a> Rewriting<'a> {
         Ok(self.free()? < ROOM_LEFT)
     }
 
-    /// Whether packs can be rewritten at all. Where the index can no longer be changed, or a pack could not be sealed, the
-    /// copies would only take room until the next start.
+    /// Returns whether packs can be rewritten at all. If the index cannot be changed, or a pack could not be sealed, copies
+    /// would only take room until the next start.
     pub fn can_rewrite(&self) -> bool {
         !self.index_lost && self.store.settle().is_ok()
     }
 
-    /// Copies the live chunks of the pack, where there is room for them and it frees enough; a pack with a damaged chunk
-    /// stays.
+    /// Copies the live chunks of the pack, if there is room and it frees enough. A pack with a damaged chunk stays.
     pub fn take(
         &mut self,
         number: u32,
@@ -195,20 +194,20 @@ impl<'a> Rewriting<'a> {
     /// Bytes of the disk that are free, the reserve included.
     fn free(&self) -> Result<u64> {
         if self.dry_run {
-            return Ok(self.foreseen_free);
+            return Ok(self.dry_run_free);
         }
         Ok(files::free_bytes(&self.store.shared.folder)?)
     }
 
     fn clear_rebuilt(&mut self) {
         if self.dry_run {
-            self.foreseen_free += self.store.rebuilt.bytes();
+            self.dry_run_free += self.store.rebuilt.bytes();
         } else {
             self.store.rebuilt.clear();
         }
     }
 
-    /// Appends the live chunks of a pack; false where one is damaged.
+    /// Appends the live chunks of a pack; returns false if one is damaged.
     fn append_live(&mut self, pack: &Pack, alive: &Alive) -> Result<bool> {
         let mut group = Group::default();
         for live in &alive.frames {
@@ -245,7 +244,7 @@ impl<'a> Rewriting<'a> {
         Ok(true)
     }
 
-    /// Appends the parts of a group, or, where that is no larger, the frames that they came from.
+    /// Appends the parts of a group as one frame, or the frames that they came from if those are smaller.
     fn append_group(&mut self, group: &mut Group) -> Result<()> {
         let Group { kind, parts, frames, bytes, .. } = std::mem::take(group);
         let Some(kind) = kind else { return Ok(()) };
@@ -262,7 +261,7 @@ impl<'a> Rewriting<'a> {
             // The reserve is there for this.
             self.store.append_leaving(frame, 0)?;
         }
-        self.foreseen_free = self.foreseen_free.saturating_sub(bytes);
+        self.dry_run_free = self.dry_run_free.saturating_sub(bytes);
         self.appended_bytes += bytes;
         self.taken += bytes;
         Ok(())
@@ -282,7 +281,7 @@ impl<'a> Rewriting<'a> {
         }
         self.appended_bytes = 0;
         for emptied in self.emptied.drain(..) {
-            self.foreseen_free += emptied.bytes;
+            self.dry_run_free += emptied.bytes;
             if !self.dry_run {
                 take_out(self.store, emptied.number, &emptied.pack)?;
             }
@@ -319,7 +318,7 @@ struct Group {
 }
 
 impl Group {
-    /// Whether the parts still fit.
+    /// Returns whether the parts still fit.
     fn takes(&self, kind: FrameKind, parts: &[&[u8]]) -> bool {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         self.kind.is_none_or(|own| own == kind)

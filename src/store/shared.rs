@@ -1,4 +1,4 @@
-//! What the store, its writer and its sealer share: the packs, the index, and the chunks that move between them.
+//! The packs, the index, and the chunks that move between them: shared by the store, its writer and its sealer.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use format::pack::{FooterView, PackId};
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 
-/// What the writer shares with the store that reads.
+/// What the store and its writer share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The space's `packs` folder, with the packs that are written to.
@@ -30,8 +30,8 @@ pub struct Shared {
     pub packs: Arc<Packs>,
     /// Chunks that the index does not have yet.
     pub recent: Arc<Recent>,
-    /// Whether a sync failed: then what was written may be lost, and no later success proves otherwise.
-    /// Held during every sync: the system tells only one of two who sync the same file of a failure.
+    /// True if a sync failed: then written data may be lost, and no later success proves otherwise. Held during every sync,
+    /// as the system reports a failure to only one of two threads that sync the same file.
     pub failed: Arc<Mutex<bool>>,
 }
 
@@ -127,7 +127,7 @@ impl Shared {
         })
     }
 
-    /// Writes down that a sync failed, as far as the disk still takes that, for the next start.
+    /// Leaves a mark for the next start that a sync failed, if the disk still takes it.
     pub fn note_failed_sync(&self) {
         if let Err(error) = files::publish(&unsynced_mark(&self.folder), b"", 0o600) {
             tracing::error!(%error, "that a sync failed could not be written down");

@@ -39,7 +39,7 @@ const GROWTH: u64 = 4;
 
 /// Entries that are held in memory until they are written together: 1 MB, those of some 20,000 chunks.
 const PENDING_MAX: usize = 64 * 1024;
-/// What the disk may give to one entry.
+/// The most that the file system allocates for one entry.
 const PAGE_BYTES: u64 = 4096;
 /// Buckets that are read and written at once: 5 KiB.
 const RUN_BUCKETS: u64 = 64;
@@ -49,7 +49,7 @@ const RUN_BUCKETS: u64 = 64;
 #[derive(Debug)]
 pub struct Sketches {
     path: PathBuf,
-    /// What the disk must keep free for what cannot be made again.
+    /// Bytes that stay free on the disk for data that cannot be rebuilt.
     reserve_bytes: u64,
     held: Mutex<Held>,
 }
@@ -66,7 +66,7 @@ enum State {
     /// Nothing was written yet.
     Absent,
     There(Table),
-    /// The file cannot be read; whoever met that has said so.
+    /// The file cannot be read, which is logged.
     Failed,
 }
 
@@ -85,13 +85,13 @@ impl Sketches {
         Self { path, reserve_bytes, held: Mutex::new(Held { table, pending: HashMap::new() }) }
     }
 
-    /// Whether nothing can be found.
+    /// Returns whether nothing can be found.
     pub fn is_empty(&self) -> bool {
         let held = self.held();
         held.pending.is_empty() && !matches!(held.table, State::There(_))
     }
 
-    /// Notes what some chunks are like.
+    /// Adds the sketches of chunks.
     pub fn insert(&self, chunks: impl Iterator<Item = (ShortId, Sketch)>) {
         let mut held = self.held();
         if matches!(held.table, State::Failed) {
@@ -105,12 +105,12 @@ impl Sketches {
         }
     }
 
-    /// Writes what was noted; what is lost with it are hints.
+    /// Writes the pending entries. A failure loses only hints.
     pub fn flush(&self) {
         self.write(&mut self.held());
     }
 
-    /// The chunk that shares most super-features with `sketch`, and how many, of three.
+    /// Returns the chunk that shares most super-features with `sketch`, and how many of three.
     pub fn most_similar(&self, sketch: &Sketch) -> Option<(ShortId, usize)> {
         let mut held = self.held();
         let mut found: Vec<(ShortId, usize)> = Vec::new();
@@ -144,10 +144,10 @@ impl Sketches {
             return;
         }
         let entries = std::mem::take(&mut held.pending).into_iter().collect();
-        // What cannot be written now, as the disk is full, may be another time.
+        // On a full disk it may succeed another time.
         let lost = |error: &io::Error| {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "what chunks are like could not be noted");
+            tracing::warn!(%path, %error, "sketches of chunks could not be written");
         };
         if matches!(held.table, State::Absent) {
             match Table::create(&self.path, BUCKETS_FIRST) {
@@ -173,7 +173,7 @@ impl Sketches {
         if has_room(entries.len() as u64 * PAGE_BYTES) { table.put_all(entries) } else { Ok(()) }
     }
 
-    /// Gives the table up where the disk does not give its bytes.
+    /// Gives up a table that the disk cannot read.
     fn failed(&self, error: &io::Error) -> State {
         let path = self.path.display();
         tracing::warn!(%path, %error, "sketches are not kept until the space is opened again");
@@ -256,7 +256,7 @@ impl Table {
                 is_changed |= put != Put::There;
                 displaced += u64::from(put == Put::Displacing);
             }
-            // What is verified is mostly there already.
+            // A verified chunk's entries are mostly there already.
             if is_changed {
                 self.file.write_all_at(buckets.as_flattened().as_flattened(), place_of(begin))?;
             }
@@ -271,7 +271,7 @@ impl Table {
         self.file.read_exact_at(buckets.as_flattened_mut().as_flattened_mut(), place_of(begin))
     }
 
-    /// Whether a larger table would pay: one in 32 slots lost its entry, or so many more come as would take a quarter of them.
+    /// Returns whether a larger table would pay: one in 32 slots lost its entry, or so many more come as would take a quarter of them.
     fn is_crowded(&self, more: usize) -> bool {
         let is_full = self.displaced > self.buckets / 4 || more as u64 > self.buckets * 2;
         is_full && self.buckets < BUCKETS_MAX
@@ -319,7 +319,7 @@ impl Table {
     }
 }
 
-/// What became of an entry.
+/// The outcome for an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Put {
     There,

@@ -1,8 +1,8 @@
 //! Appends frames to the open pack, makes them durable in groups, and seals full packs.
 //!
-//! A frame is written at once and counted; [`Writer::sync`] makes all frames that were counted durable
-//! with one sync for everybody who waits. A full pack is sealed by a thread of its own: footer, sync,
-//! rename. Until the index has a pack's chunks, [`Recent`] answers for them.
+//! A frame is written at once and counted; [`Writer::sync`] makes all counted frames durable, with one sync for all callers
+//! that wait. A thread of its own seals full packs: footer, sync, put among the blobs. Until the index has a pack's chunks,
+//! `Recent` answers for them.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,15 +34,15 @@ struct OpenPack {
     file: PackFile,
     bytes: u64,
     footer: Footer,
-    /// A frame was half written and could not be taken back: nothing may follow it.
+    /// A part of a frame was written and could not be cut off: nothing may follow it.
     broken: bool,
 }
 
-/// What the sealer's thread is told.
+/// A message to the sealer's thread.
 #[derive(Debug)]
 enum ForSealer {
     Seal(Box<OpenPack>),
-    /// Say whether everything before was sealed.
+    /// Report whether everything before was sealed.
     Report(SyncSender<bool>),
 }
 
@@ -91,7 +91,7 @@ impl Writer {
 
     /// Appends a frame; its chunks can be found and read at once, and are durable after [`Writer::sync`].
     ///
-    /// Returns how many frames there are with it: what [`Writer::durable`] must reach.
+    /// Returns the number of frames with it, which [`Writer::durable`] must reach.
     ///
     /// # Errors
     /// [`Error::NoRoom`] when less than `reserve_bytes` would stay free, or the disk's error. The pack is as before.
@@ -131,7 +131,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// A pack number that was never given.
+    /// Returns a pack number that was never used.
     pub fn new_number(&self) -> u32 {
         let mut state = self.state.lock().unpoisoned();
         state.next_number += 1;
@@ -144,23 +144,23 @@ impl Writer {
         state.open.as_ref().map_or(state.next_number, |open| open.number)
     }
 
-    /// Frames that were appended.
+    /// Returns the number of appended frames.
     pub fn appended(&self) -> u64 {
         self.state.lock().unpoisoned().written
     }
 
-    /// Frames that are on stable storage; waits for nothing.
+    /// Returns the number of frames on stable storage; does not wait.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Makes all frames appended before the call durable. Those who wait together share one sync.
+    /// Makes all frames appended before the call durable. Callers that wait together share one sync.
     ///
     /// # Errors
     /// The disk's error: then nothing can be said about the frames since the last sync.
     pub fn sync(&self) -> Result<u64> {
         let target = self.state.lock().unpoisoned().written;
-        // Those who wait here share the next sync.
+        // Callers that wait here share the next sync.
         let mut failed = self.shared.failed.lock().unpoisoned();
         if self.durable() >= target {
             return Ok(self.durable());
@@ -291,12 +291,12 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
             tracing::warn!(%error, "new chunks could not be written into the index");
         }
     };
-    while let Ok(told) = packs.recv() {
-        let pack = match told {
+    while let Ok(message) = packs.recv() {
+        let pack = match message {
             ForSealer::Seal(pack) => *pack,
             ForSealer::Report(to) => {
                 if to.send(all_sealed).is_err() {
-                    tracing::debug!("whoever asked for the sealing has given up");
+                    tracing::debug!("nobody waits for the report of the sealing any more");
                 }
                 continue;
             }

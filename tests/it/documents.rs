@@ -253,6 +253,16 @@ fn every_fuzz_target_is_documented_and_no_other() {
     assert_eq!(documented(&text, "# Fuzzing"), all, "left: docs/FUZZING.md, right: tests/fuzz/run");
 }
 
+#[test]
+fn the_tree_of_a_store_in_format_is_the_layout() {
+    let text = fs::read_to_string(project("docs/FORMAT.md")).expect("it is there");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("DATA/spaces/SPACE/"));
+    let shown: BTreeSet<String> =
+        lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    let layout = whit::store::layout::LAYOUT.map(|parts| parts.join("/"));
+    assert_eq!(shown, BTreeSet::from(layout), "left: docs/FORMAT.md 7, right: src/store/layout.rs");
+}
+
 /// The latest unpacked release of `name` whose version begins with `major`.
 fn unpacked(name: &str, major: &str) -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);

@@ -34,7 +34,7 @@ pub(super) struct Whole {
     pub(super) mode: u16,
     pub(super) size: u64,
     pub(super) chunks: Vec<ChunkRef>,
-    /// Whether the earlier copy has the same file.
+    /// True if the earlier copy has the same file.
     pub(super) same: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Output {
     pub(super) path: EntryPath,
     pub(super) file: File,
     pub(super) basis: Basis,
-    /// Whether a chunk had to come from the source although there is a basis.
+    /// True if a chunk had to come from the source although there is a basis.
     pub(super) rebuilt: AtomicBool,
 }
 

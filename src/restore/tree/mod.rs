@@ -41,13 +41,13 @@ use ground::threads;
 pub struct TreeOptions<'a> {
     /// Workers; one for each processor by default.
     pub threads: NonZeroUsize,
-    /// An earlier complete copy, whose unchanged files are used again; none by default.
+    /// An earlier complete copy, whose unchanged files are reused; none by default.
     pub previous: Option<Previous<'a>>,
-    /// How unchanged files are used again.
+    /// How unchanged files are reused.
     pub reuse: Reuse,
     /// Stops the work soon after it becomes true.
     pub cancelled: Option<&'a AtomicBool>,
-    /// Whether all is on stable storage at the end; true by default.
+    /// True if all is on stable storage at the end; true by default.
     pub sync: bool,
     /// The permission bits of the new folder itself; those of the release by default.
     pub folder_mode: Option<u16>,
@@ -73,7 +73,7 @@ pub struct Previous<'a> {
     pub root: &'a Root,
 }
 
-/// How a file that an earlier copy holds is used again.
+/// How a file of an earlier copy is reused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reuse {
@@ -88,7 +88,7 @@ pub enum Reuse {
 /// How to treat links that lead outside the release.
 ///
 /// Nothing is ever written through a link. But a program at the destination, as a web server, may read through one what
-/// lies outside. So the destination's owner decides, not the user who pushes.
+/// lies outside. So the destination's owner decides, not the pushing user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutsideLinks {
@@ -99,7 +99,7 @@ pub enum OutsideLinks {
     Keep,
 }
 
-/// What [`write_tree`] wrote.
+/// The figures of a written tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Files.

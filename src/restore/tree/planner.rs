@@ -1,4 +1,4 @@
-//! Walks the manifest: makes what needs no content, and jobs of the rest.
+//! Walks the manifest: creates entries without content, and turns the rest into jobs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -114,12 +114,12 @@ impl<'a> Planner<'a> {
         self.send_batch()
     }
 
-    /// Tells the workers that no more jobs come.
+    /// Ends the workers' queue.
     pub(super) fn end(&mut self) {
         self.sender = None;
     }
 
-    /// What was made.
+    /// Returns what was written.
     pub(super) fn written(&self) -> Written {
         self.written
     }
@@ -134,7 +134,7 @@ impl<'a> Planner<'a> {
         let same = self.same.has(self.written.files);
         self.written.files += 1;
         self.written.bytes = self.written.bytes.saturating_add(size);
-        // What a release may take is decided by its root's totals, before anything is written.
+        // The root's totals bound what a release may take, before anything is written.
         if self.written.bytes > self.root.totals.bytes || self.written.files > self.root.totals.files {
             return Err(manifest::Error::Totals.into());
         }

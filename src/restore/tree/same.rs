@@ -1,4 +1,4 @@
-//! Finds the files that an earlier release has too, by reading both manifests side by side.
+//! Finds the files that an earlier release shares, by reading both manifests side by side.
 
 use std::iter::Peekable;
 
@@ -24,7 +24,7 @@ impl SameFiles {
     /// Compares `root` with `previous`. Time and reads: both manifests once.
     ///
     /// # Errors
-    /// The new manifest is damaged. A damaged earlier one is told to `monitor` and helps no further.
+    /// The new manifest is damaged. Damage in the earlier one is noted in `monitor`, and its rest is not used.
     pub(super) fn find(
         root: &Root,
         previous: &Previous<'_>,
@@ -55,7 +55,7 @@ impl SameFiles {
         Ok(found)
     }
 
-    /// Whether the new release's file number `index` is in the earlier one.
+    /// Returns whether the new release's file number `index` is in the earlier one.
     pub(super) fn has(&self, index: u64) -> bool {
         let Ok(index) = usize::try_from(index) else { return false };
         self.bits.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)

@@ -23,7 +23,7 @@ use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
-/// What every thread of one [`super::write_tree`] shares.
+/// The state shared by all threads of one [`super::write_tree`].
 pub(super) struct Site<'a> {
     place: &'a Path,
     folder: OwnedFd,
@@ -78,13 +78,13 @@ impl<'a> Site<'a> {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Fails where another thread has failed or the caller wants no more.
+    /// Fails if another thread has failed or the caller cancelled.
     pub(super) fn go_on(&self) -> Result<(), Error> {
         let cancelled = self.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed));
         if cancelled || self.stopped.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// The first error, if there was one.
+    /// Returns the first error, if there was one.
     pub(super) fn outcome(&self) -> Result<(), Error> {
         let failed = self.failed.lock().unpoisoned().take();
         failed.map_or_else(|| self.go_on(), Err)
@@ -181,12 +181,12 @@ impl<'a> Site<'a> {
         Ok(Basis::InPlace)
     }
 
-    /// Whether the file system has not refused a reflink yet.
+    /// Returns whether the file system has not refused a reflink yet.
     pub(super) fn may_reflink(&self) -> bool {
         self.reflinks.load(Ordering::Relaxed)
     }
 
-    /// Links the file behind `earlier` to the wanted path, if mode and owner are right; false where that fails.
+    /// Links the open file `earlier` to the wanted path, if its mode and owner are right; returns false if that fails.
     ///
     /// A mode is a file's, not a name's: to change it would change the earlier copy.
     pub(super) fn hard_link(&self, earlier: &File, wanted: &Whole) -> bool {
@@ -200,7 +200,7 @@ impl<'a> Site<'a> {
         equal && rustix::fs::linkat(CWD, opened, &self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
     }
 
-    /// Gives a file that was created here one more name; false where the file system gives it none.
+    /// Gives a file that was created here one more name; returns false if the file system refuses.
     pub(super) fn link_within(&self, file: &EntryPath, path: &EntryPath) -> Result<bool, files::Error> {
         let (file, name) = (file.as_bytes(), path.as_bytes());
         match rustix::fs::linkat(&self.folder, file, &self.folder, name, AtFlags::empty()) {
@@ -233,7 +233,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether a directory of this mode could not be filled by its owner.
+/// Returns whether a directory of this mode could not be filled by its owner.
 pub(super) fn waits_for_its_mode(mode: u16) -> bool {
     mode & 0o700 != 0o700
 }

@@ -1,4 +1,4 @@
-//! Takes jobs: reads chunks, from an earlier copy where they are right, and writes them in large pieces.
+//! Does jobs: reads chunks, from an earlier copy if they are right there, and writes them in large pieces.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -244,7 +244,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Whether a file holds the archive; `take` gets its bytes and their offset, whatever they are.
+/// Returns whether a file holds the archive; `take` gets its bytes with their offsets, right or wrong.
 fn is_artifact(
     file: &File,
     size: u64,
@@ -267,7 +267,7 @@ fn is_artifact(
     Ok(hasher.finalize().as_bytes() == container.artifact.as_bytes())
 }
 
-/// Lets go of a file; whoever is the last counts it.
+/// Drops a file; the last thread to do so counts it.
 pub(super) fn finish(site: &Site<'_>, output: Arc<Output>) {
     if let Some(output) = Arc::into_inner(output) {
         let whole = !matches!(output.basis, Basis::None) && !output.rebuilt.into_inner();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Blob, Blobs};
+use crate::store::layout::DAMAGED;
 use disk::files::{self, OnPath, Result};
 use disk::mmap::Mapping;
 use format::pack::PackId;
@@ -13,8 +14,6 @@ use format::pack::PackId;
 const FOLDER_DIGITS: usize = 2;
 /// The ending of a blob's file.
 const EXTENSION: &str = "pack";
-/// The folder of blobs that were set aside.
-const DAMAGED: &str = "damaged";
 
 /// The blobs in a local folder.
 #[derive(Debug)]

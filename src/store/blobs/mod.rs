@@ -5,10 +5,10 @@
 //! - **Names are random and never used again.** So no operation has a condition, and nothing here needs a lock. (Some
 //!   object stores ignore conditions silently.)
 //! - **A blob is complete or absent.** It never changes after [`Blobs::put`] returned; no reader meets a part of it.
-//! - **What was done is seen at once**: after a put returned, [`Blobs::list`], [`Blobs::open`] and [`Blobs::bytes`] have the
+//! - **Every change is visible at once**: after a put returned, [`Blobs::list`], [`Blobs::open`] and [`Blobs::bytes`] have the
 //!   blob; after a removal returned, they do not.
 //! - **An open blob can be read to its end**, also after it was removed.
-//! - **Errors name the blob** by its location, and keep the system's error, by which the store tells a full disk from
+//! - **Errors name the blob** by its location, and keep the system's error, by which the store distinguishes a full disk from
 //!   damage. A missing blob is [`std::io::ErrorKind::NotFound`].
 //!
 //! All methods may be called from any thread, and block. What is not immutable is not here: a pack that is still written

@@ -166,8 +166,7 @@ impl Catalogue {
 
 /// Waits while a database that was dropped still holds the lock of sled's file.
 ///
-/// Asks for the same lock, as only the text of sled's error tells a taken lock from other failures. Whoever has it for longer
-/// is another process: sled's error then says so, as it does when the file cannot be opened.
+/// Asks for the same lock, as only the text of sled's error tells a taken lock from other failures. If it stays taken, another process has it, and sled's own error says so.
 fn wait_for_lock(file: &Path) {
     let Ok(file) = File::open(file) else { return };
     let deadline = Instant::now() + LOCK_PATIENCE;

@@ -20,7 +20,7 @@ pub enum Error {
     #[error("the index is of an earlier whit")]
     Older,
     /// A run cannot be used.
-    #[error("{0}; the next start builds the index anew")]
+    #[error("{0}; the next start rebuilds the index")]
     Run(#[from] run::Damaged),
     /// The index folder cannot be used.
     #[error(transparent)]
@@ -31,5 +31,5 @@ faulty! {
     Error passes on File;
     Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
     Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
-        "start the proxy again: it builds its index anew from the packs";
+        "start the proxy again: it rebuilds its index from the packs";
 }

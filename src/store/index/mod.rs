@@ -45,7 +45,7 @@ pub struct Index {
     runs: RwLock<Vec<(u32, Arc<Run>)>>,
     /// The packs in the catalogue, their ids and chunks: runs are never changed, and may know others.
     packs: RwLock<BTreeMap<u32, (PackId, u32)>>,
-    /// The first pack number that was never given. Held by whoever changes which runs and packs there are.
+    /// The first pack number that was never given. Held while runs or packs are added or removed.
     next_number: Mutex<u32>,
     next_run: AtomicU32,
 }
@@ -152,7 +152,7 @@ impl Index {
         merge::due(&runs.iter().map(|(_, run)| run.entries()).collect::<Vec<_>>(), INDEX_RUNS_MAX)
     }
 
-    /// Whether there are more runs than there should be.
+    /// Returns whether there are more runs than there should be.
     pub fn is_merge_due(&self) -> bool {
         self.merge_due().is_some()
     }

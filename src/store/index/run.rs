@@ -158,7 +158,7 @@ impl Run {
         &self.path
     }
 
-    /// What tells this run from every other.
+    /// Returns the hash that identifies this run.
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
@@ -168,7 +168,7 @@ impl Run {
     /// Reads one block, seldom two; mostly none where there is no such entry.
     ///
     /// # Errors
-    /// A block is damaged. The run is then taken away, so that the next opening builds it anew.
+    /// A block is damaged. The run is then removed, so that the next opening rebuilds it.
     pub fn find(
         &self,
         begin: &[u8],

@@ -1,4 +1,4 @@
-//! Reads a whole pack and says what of it is right.
+//! Reads a whole pack and checks every chunk.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,22 +10,20 @@ use format::pack::{FrameKind, FrameView, HEADER_BYTES};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ShortId};
 
-/// What a pack's bytes say.
+/// The result of reading a pack.
 #[derive(Debug, Default)]
 pub struct Check {
     /// The pack's bytes.
     pub bytes: u64,
-    /// The chunks that are what their names say, and their frames' kinds and offsets.
+    /// The chunks that match their ids, with their frames' kinds and offsets.
     pub intact: Vec<(ChunkRef, FrameKind, u64)>,
-    /// What those of content are like.
+    /// Sketches of the intact chunks of content.
     pub sketches: Vec<(ShortId, Sketch)>,
-    /// What is not right.
+    /// The damage found.
     pub damaged: Vec<Damage>,
     /// Copies named by the footer or a frame's table that do not match their ids: the chunk, and the offset of its frame.
     pub wrong: Vec<(ChunkId, u64)>,
 }
-
-impl Check {}
 
 /// Reads a whole sealed pack and hashes every chunk.
 pub fn check(pack: &Pack) -> Check {
@@ -37,7 +35,7 @@ pub fn check(pack: &Pack) -> Check {
             return checking.check;
         }
     }
-    // The footer tells where frames begin; without it they are found one after another.
+    // The footer lists the frames; without it they are found one after another.
     match packs::check_sealed(pack) {
         Ok(footer) => {
             let mut named: BTreeMap<u64, Vec<ChunkId>> =
@@ -133,7 +131,7 @@ impl<'a> Checking<'a> {
         }
         wrong.retain(|id| !intact.contains(id));
         if !wrong.is_empty() {
-            self.damage(offset, "chunks are not what their names say", wrong.len() as u64);
+            self.damage(offset, "chunks do not match their ids", wrong.len() as u64);
             self.check.wrong.extend(wrong.into_iter().map(|id| (id, offset)));
         } else if !frame.is_whole() {
             self.damage(offset, "the frame's checksum is wrong", 0);

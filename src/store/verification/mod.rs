@@ -1,8 +1,7 @@
 //! Verifying: every pack against its footer, every chunk against its name, every release against the packs.
 //!
-//! A damaged pack is set aside whole, after its intact chunks were brought into the open pack; chunks
-//! that are gone then count as missing, so that the next push that has them is asked for exactly those.
-//! A long pass goes on where the last one stopped.
+//! The intact chunks of a damaged pack are copied into the open pack, then the pack is set aside. Chunks that are gone
+//! count as missing: the next push that has them is asked for exactly those. A pass starts where the last one stopped.
 
 mod check;
 mod repair;
@@ -15,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::check::Check;
+use super::layout;
 use super::packs::Pack;
 use super::{Error, Pushed, Result, Store};
 use crate::restore::{self, ChunkSource};
@@ -28,16 +28,15 @@ use ground::ids::ReleaseId;
 /// How to verify.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
-    /// Set damaged packs aside, bring their intact chunks over, mend the index.
+    /// Set damaged packs aside, copy their intact chunks, mend the index.
     pub repair: bool,
-    /// Stop after that time; the next pass goes on from there.
+    /// Stop after this time; the next pass continues from there.
     pub duration_max: Option<Duration>,
     /// The most bytes to read a second; none for as fast as possible.
     pub bytes_per_second: Option<u64>,
 }
 
-/// Verifies the packs from where the last pass stopped, then everything else in the space. Stops between packs when
-/// `cancelled`.
+/// Verifies the packs from where the last pass stopped, then the rest of the space. Stops between packs when `cancelled`.
 ///
 /// Damaged chunks count as missing from then on, whether the pass repairs or not.
 ///
@@ -45,7 +44,7 @@ pub struct Pass {
 /// The disk's or the index's.
 pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result<Verified> {
     let begin = Instant::now();
-    let cursor_file = store.shared.folder.join("verify.cursor");
+    let cursor_file = store.shared.folder.join(layout::VERIFY_CURSOR);
     let mut verified = Verified { finished: true, ..Verified::default() };
     // Open packs first: one that is sealed meanwhile is then among the others.
     let read_open = verify_open(store, pass, &mut verified)?;
@@ -130,15 +129,15 @@ fn take_in(store: &Store, check: Check, verified: &mut Verified) {
     store.sketches.insert(check.sketches.into_iter());
 }
 
-/// Writes down how far the pass came; where that fails, the next pass reads more again.
+/// Notes how far the pass got. If that fails, the next pass reads more.
 fn note_cursor(file: &Path, pack: PackId) {
     if let Err(error) = files::publish(file, pack.to_string().as_bytes(), 0o600) {
         tracing::warn!(%error, "the position of verifying could not be written");
     }
 }
 
-/// Reads every record again. A record that the history has is written anew; one that was damaged when the space was opened
-/// is reported, and given up by a pass that repairs.
+/// Reads every record again. Rewrites a damaged one that the history has; reports one that was damaged when the space was
+/// opened, and gives it up if the pass repairs.
 fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<()> {
     let mut named = |file: String, what: &str| {
         tracing::error!(file, what, "damage was found");
@@ -151,7 +150,7 @@ fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<
     for record in store.records().unreadable() {
         named(
             store.records().describe(&record),
-            "the record of a push is damaged: nobody knows which release it was",
+            "the record of a push is damaged: which release it was is unknown",
         );
         if pass.repair {
             store.records().let_go(&record)?;
@@ -161,7 +160,7 @@ fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<
     Ok(())
 }
 
-/// Looks for every chunk of every release; where all are there, the store counts as whole again.
+/// Looks up every chunk of every release; if all are there, the store counts as whole again.
 ///
 /// # Errors
 /// The index's.
@@ -193,11 +192,11 @@ pub fn verify_releases(store: &Store) -> Result<Vec<Incomplete>> {
     Ok(incomplete)
 }
 
-/// What of a release is there.
+/// How much of a release is there.
 #[derive(Debug, Clone, Copy)]
 enum Completeness {
     Complete,
-    /// So many chunks of content are gone.
+    /// This many chunks of content are gone.
     Lacks(u64),
     /// Parts of the manifest are gone.
     Unreadable,
@@ -228,7 +227,7 @@ fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
     }
 }
 
-/// A manifest that is damaged cannot be read; one that merely could not be read now is an error.
+/// A damaged manifest is unreadable; one that could not be read now is an error.
 fn unreadable(release: ReleaseId, error: restore::Error) -> Result<Completeness> {
     if matches!(error.fault(), Fault::Corrupt | Fault::Version) {
         return Ok(Completeness::Unreadable);

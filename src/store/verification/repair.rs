@@ -1,4 +1,4 @@
-//! Mends what verifying found.
+//! Repairs damage that verifying found.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,7 @@ use disk::crash_points;
 use format::pack::{FooterView, Frame, FrameKind, FrameView};
 use ground::ids::ChunkId;
 
-/// Logs the damage, and marks lost chunks as missing, so that the next push is asked for them.
+/// Logs the damage and marks lost chunks as missing, so that the next push brings them.
 pub fn report(store: &Store, pack: &Pack, check: &Check) {
     for damage in &check.damaged {
         tracing::error!(file = damage.file, offset = damage.offset, what = damage.what, "damage was found");
@@ -23,7 +23,7 @@ pub fn report(store: &Store, pack: &Pack, check: &Check) {
     store.note_damaged(copies);
 }
 
-/// Brings a damaged pack's intact chunks over and sets the pack aside.
+/// Copies a damaged pack's intact chunks into the open pack and sets the pack aside.
 pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check) -> Result<()> {
     let mut compressor = Compressor::new(LEVEL_DEFAULT);
     let mut zstd = Decompressor::new();
@@ -65,7 +65,7 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
     Ok(())
 }
 
-/// Indexes every chunk of an intact pack by its true place; returns how many chunks the index lacked.
+/// Indexes every chunk of an intact pack at its true place; returns how many chunks the index lacked.
 pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool) -> Result<u64> {
     let footer = packs::check_sealed(pack)?;
     let mut unknown = 0;
@@ -100,7 +100,7 @@ pub fn mend_index(store: &Store, number: Option<u32>, pack: &Pack, repair: bool)
     Ok(unknown)
 }
 
-/// Whether a pack of that footer has the chunk at `place`.
+/// Returns whether a pack of that footer has the chunk at `place`.
 fn is_place_in(footer: &FooterView<'_>, id: &ChunkId, place: Place) -> bool {
     footer.find_all(id).any(|entry| {
         let found = (entry.frame_offset, entry.plain_offset, entry.chunk.bytes);
@@ -108,7 +108,7 @@ fn is_place_in(footer: &FooterView<'_>, id: &ChunkId, place: Place) -> bool {
     })
 }
 
-/// Puts chunks that were found elsewhere back into the store; each is verified by its name first.
+/// Appends chunks that were found elsewhere, each only if its hash is right; returns how many were.
 ///
 /// # Errors
 /// The disk's.
