@@ -125,7 +125,7 @@ impl fmt::Debug for Decompressor {
     }
 }
 
-/// zstd's bounds of a window, as powers of two; 32 MiB holds a parcel and its basis.
+/// zstd's bounds of a window, as powers of two; 32 MiB holds a parcel and its reference.
 const WINDOW_LOG: std::ops::RangeInclusive<u32> = 10..=25;
 
 /// Compresses `plain` against `prefix`: what both sides have, and the plain bytes resemble.

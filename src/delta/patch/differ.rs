@@ -1,13 +1,13 @@
-//! Finds the stretches of the basis that new bytes nearly are.
+//! Finds the stretches of the reference that new bytes nearly are.
 //!
 //! bsdiff's scan (Percival 2003): a new exact match is taken up only where it explains more than eight bytes that
 //! going on beside the last one would not; between two of them both are extended while more than half agrees.
 //! Exact matches come from chains of hashed eight-byte seeds, looked at to a bounded depth.
 
-/// A stretch of the basis, then bytes of which it says nothing.
+/// A stretch of the reference, then bytes of which it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
-    /// Where it begins in the basis.
+    /// Where it begins in the reference.
     pub(super) from: usize,
     /// Its bytes.
     pub(super) length: usize,
@@ -26,23 +26,23 @@ const ENOUGH: usize = 48;
 const WORTH_A_STEP: usize = 14;
 
 struct Seeds<'a> {
-    basis: &'a [u8],
+    reference: &'a [u8],
     heads: Vec<u32>,
     before: Vec<u32>,
     shift: u32,
 }
 
 impl<'a> Seeds<'a> {
-    fn new(basis: &'a [u8]) -> Self {
-        // A quarter of the basis's places: a small table stays in the cache, and chains are short all the same.
-        let log = (basis.len() as u64 / 4).next_power_of_two().trailing_zeros().clamp(8, 21);
+    fn new(reference: &'a [u8]) -> Self {
+        // A quarter of the reference's places: a small table stays in the cache, and chains are short all the same.
+        let log = (reference.len() as u64 / 4).next_power_of_two().trailing_zeros().clamp(8, 21);
         let mut seeds =
-            Self { basis, heads: vec![0; 1 << log], before: vec![0; basis.len()], shift: 64 - log };
-        for at in 0..(basis.len() + 1).saturating_sub(SEED) {
-            let slot = seeds.slot(&basis[at..at + SEED]);
+            Self { reference, heads: vec![0; 1 << log], before: vec![0; reference.len()], shift: 64 - log };
+        for at in 0..(reference.len() + 1).saturating_sub(SEED) {
+            let slot = seeds.slot(&reference[at..at + SEED]);
             seeds.before[at] = seeds.heads[slot];
             // One more than the place, as 0 is none.
-            seeds.heads[slot] = u32::try_from(at + 1).expect("a basis has less than 2^32 bytes");
+            seeds.heads[slot] = u32::try_from(at + 1).expect("a reference has less than 2^32 bytes");
         }
         seeds
     }
@@ -62,7 +62,7 @@ impl<'a> Seeds<'a> {
                 break;
             }
             let place = next as usize - 1;
-            let length = shared(&self.basis[place..], new);
+            let length = shared(&self.reference[place..], new);
             if length > best.1 {
                 best = (place, length);
                 if length >= 4 * ENOUGH {
@@ -83,22 +83,22 @@ fn shared(one: &[u8], other: &[u8]) -> usize {
 }
 
 /// Covers `new`; the stretches are in its order.
-pub(super) fn stretches(basis: &[u8], new: &[u8]) -> Vec<Stretch> {
-    let seeds = Seeds::new(basis);
+pub(super) fn stretches(reference: &[u8], new: &[u8]) -> Vec<Stretch> {
+    let seeds = Seeds::new(reference);
     let mut out = Vec::new();
-    // Where the last stretch began: in new, in the basis.
+    // Where the last stretch began: in new, in the reference.
     let (mut last, mut last_place) = (0usize, 0usize);
     let (mut scan, mut length, mut place) = (0usize, 0usize, 0usize);
     while scan < new.len() {
         let agrees = |at: usize, last: usize, last_place: usize| {
-            basis.get(at - last + last_place).is_some_and(|old| *old == new[at])
+            reference.get(at - last + last_place).is_some_and(|old| *old == new[at])
         };
         let mut score = 0usize;
         scan += length;
         let mut scored = scan;
         length = 0;
         while scan < new.len() {
-            let beside = basis.get(scan - last + last_place..).map_or(0, |old| shared(old, &new[scan..]));
+            let beside = reference.get(scan - last + last_place..).map_or(0, |old| shared(old, &new[scan..]));
             if beside >= ENOUGH {
                 scan += beside;
                 scored = scan;
@@ -120,10 +120,11 @@ pub(super) fn stretches(basis: &[u8], new: &[u8]) -> Vec<Stretch> {
         }
         if length != score || scan >= new.len() {
             let scan_end = scan.min(new.len());
-            let forward = forward(&basis[last_place.min(basis.len())..], &new[last..scan_end]);
-            let backward = if scan < new.len() { backward(&basis[..place], &new[last..scan_end]) } else { 0 };
+            let forward = forward(&reference[last_place.min(reference.len())..], &new[last..scan_end]);
+            let backward =
+                if scan < new.len() { backward(&reference[..place], &new[last..scan_end]) } else { 0 };
             let (forward, backward) =
-                settle(basis, new, (last, last_place, forward), (scan_end, place, backward));
+                settle(reference, new, (last, last_place, forward), (scan_end, place, backward));
             out.push(Stretch {
                 from: last_place,
                 length: forward,
@@ -139,7 +140,7 @@ pub(super) fn stretches(basis: &[u8], new: &[u8]) -> Vec<Stretch> {
     out.retain(|stretch| stretch.length + stretch.literals > 0);
     let covered: usize = out.iter().map(|stretch| stretch.length + stretch.literals).sum();
     if covered < new.len() {
-        let forward = forward(&basis[last_place.min(basis.len())..], &new[covered..]);
+        let forward = forward(&reference[last_place.min(reference.len())..], &new[covered..]);
         out.push(Stretch { from: last_place, length: forward, literals: new.len() - covered - forward });
     }
     out
@@ -169,7 +170,7 @@ fn longest_half(agreements: impl Iterator<Item = bool>) -> usize {
 
 /// Where both extensions claim the same bytes, the cut that agrees with most.
 fn settle(
-    basis: &[u8],
+    reference: &[u8],
     new: &[u8],
     (last, last_place, forward): (usize, usize, usize),
     (scan, place, backward): (usize, usize, usize),
@@ -181,8 +182,8 @@ fn settle(
     for at in 0..overlap {
         let front = forward - overlap + at;
         let back = backward - at;
-        score += i64::from(new[last + front] == basis[last_place + front]);
-        score -= i64::from(new[scan - back] == basis[place - back]);
+        score += i64::from(new[last + front] == reference[last_place + front]);
+        score -= i64::from(new[scan - back] == reference[place - back]);
         if score > best {
             (best, cut) = (score, at + 1);
         }

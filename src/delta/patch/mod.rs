@@ -6,7 +6,7 @@
 //! arithmetic coder that knows the old bytes, instead of by bzip2. The bytes: docs/PATCHES.md.
 //!
 //! A patch begins with nothing; it is one stream of the coder: until the new bytes are complete, a stretch's
-//! length, the literals after it, and the step in the basis to the next one; then the stretch, then the
+//! length, the literals after it, and the step in the reference to the next one; then the stretch, then the
 //! literals. Decoding another stream than was made gives other bytes, never more of them: hash what comes out.
 
 use std::ops::Range;
@@ -25,8 +25,8 @@ use predictor::BITS;
 type Encoder = arithmetic::Encoder<BITS, 1>;
 type Decoder<'a> = arithmetic::Decoder<'a, BITS>;
 
-/// 32 MiB: what the basis of one patch may come to; the differ holds 5 times as much.
-pub const BASIS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// 32 MiB: what the reference of one patch may come to; the differ holds 5 times as much.
+pub const REFERENCE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a stretch after which a patch that ended too early is noticed.
 const BETWEEN_CHECKS: usize = 4096;
 
@@ -37,42 +37,42 @@ const TOO_MUCH_MIN: usize = 16 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// More than one patch takes.
-    #[error("a basis of {0} B is too long for one patch")]
-    Basis(usize),
+    #[error("a reference of {0} B is too long for one patch")]
+    Reference(usize),
     /// The patch ends too early.
     #[error("a patch ends too early")]
     Short,
-    /// The patch leaves its basis, or makes more than was announced.
-    #[error("a patch leaves its basis or the {0} B it announced")]
+    /// The patch leaves its reference, or makes more than was announced.
+    #[error("a patch leaves its reference or the {0} B it announced")]
     Bounds(usize),
 }
 
 faulty! {
     Error;
-    Self::Basis(_) => Fault::Bug;
+    Self::Reference(_) => Fault::Bug;
     Self::Short | Self::Bounds(_) => Fault::Corrupt;
 }
 
-/// Tells `new` by `basis`.
+/// Tells `new` by `reference`.
 ///
-/// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the basis and up to 35 MiB of tables.
+/// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the reference and up to 35 MiB of tables.
 ///
 /// # Errors
-/// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
-pub fn compress(new: &[u8], basis: &[u8]) -> Result<Vec<u8>, Error> {
-    Ok(compress_within(new, basis, usize::MAX)?.expect("there is no bound"))
+/// [`Error::Reference`] past [`REFERENCE_BYTES_MAX`].
+pub fn compress(new: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(compress_within(new, reference, usize::MAX)?.expect("there is no bound"))
 }
 
 /// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that: half of them for less
 /// than its share of `new`. What is left may be cheaper, so that this is for who has another way.
 ///
 /// # Errors
-/// [`Error::Basis`] past [`BASIS_BYTES_MAX`].
-pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Error> {
-    if basis.len() > BASIS_BYTES_MAX {
-        return Err(Error::Basis(basis.len()));
+/// [`Error::Reference`] past [`REFERENCE_BYTES_MAX`].
+pub fn compress_within(new: &[u8], reference: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Error> {
+    if reference.len() > REFERENCE_BYTES_MAX {
+        return Err(Error::Reference(reference.len()));
     }
-    let stretches = differ::stretches(basis, new);
+    let stretches = differ::stretches(reference, new);
     let (mut coder, mut model) = (Encoder::new(), Model::new(new.len()));
     let (mut made, mut place) = (0, 0);
     for stretch in &stretches {
@@ -82,14 +82,14 @@ pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Opt
         model.number(&mut coder, Number::Step, leb128::folded(step));
         place = stretch.from + stretch.length;
         for part in parts(stretch.from, place) {
-            model.stretch(&mut coder, &basis[part.start..], part.len(), |at| new[made + at], |_| ());
+            model.stretch(&mut coder, &reference[part.start..], part.len(), |at| new[made + at], |_| ());
             made += part.len();
             if coder.len() > bytes_max || is_too_much(coder.len(), made, new.len(), bytes_max) {
                 return Ok(None);
             }
         }
         for at in place..place + stretch.literals {
-            model.literal(&mut coder, new[made], &new[..made], basis, at);
+            model.literal(&mut coder, new[made], &new[..made], reference, at);
             made += 1;
             if coder.len() > bytes_max {
                 return Ok(None);
@@ -99,14 +99,14 @@ pub fn compress_within(new: &[u8], basis: &[u8], bytes_max: usize) -> Result<Opt
     Ok(Some(coder.finish()).filter(|patch| patch.len() <= bytes_max))
 }
 
-/// Makes exactly `new_bytes` bytes, which the caller has bounded, of a patch and the basis it was made with.
+/// Makes exactly `new_bytes` bytes, which the caller has bounded, of a patch and the reference it was made with.
 ///
 /// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 27 MiB of tables, less where there are few; the first literal costs 4 ns a
-/// byte of the basis.
+/// byte of the reference.
 ///
 /// # Errors
 /// [`Error::Short`] and [`Error::Bounds`] for what was not made by [`compress`].
-pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8>, Error> {
+pub fn decompress(patch: &[u8], reference: &[u8], new_bytes: usize) -> Result<Vec<u8>, Error> {
     let (mut coder, mut model) = (Decoder::new(patch), Model::new(new_bytes));
     let mut out = Vec::with_capacity(new_bytes);
     let mut place = 0usize;
@@ -121,9 +121,9 @@ pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8
         let from =
             signed(place).checked_add(step).and_then(|from| usize::try_from(from).ok()).ok_or(bounds)?;
         let to = usize::try_from(length).ok().and_then(|length| from.checked_add(length)).ok_or(bounds)?;
-        basis.get(from..to).ok_or(bounds)?;
+        reference.get(from..to).ok_or(bounds)?;
         for part in parts(from, to) {
-            model.stretch(&mut coder, &basis[part.start..], part.len(), |_| 0, |byte| out.push(byte));
+            model.stretch(&mut coder, &reference[part.start..], part.len(), |_| 0, |byte| out.push(byte));
             if coder.is_over() {
                 return Err(Error::Short);
             }
@@ -131,7 +131,7 @@ pub fn decompress(patch: &[u8], basis: &[u8], new_bytes: usize) -> Result<Vec<u8
         place = to;
         let literals = usize::try_from(literals).map_err(|_| bounds)?;
         for at in 0..literals {
-            let byte = model.literal(&mut coder, 0, &out, basis, place + at);
+            let byte = model.literal(&mut coder, 0, &out, reference, place + at);
             out.push(byte);
             if coder.is_over() {
                 return Err(Error::Short);
@@ -166,74 +166,74 @@ mod tests {
         out
     }
 
-    fn around(basis: &[u8], new: &[u8]) -> usize {
-        let patch = compress(new, basis).expect("short enough");
-        assert!(decompress(&patch, basis, new.len()).as_deref() == Ok(new));
+    fn around(reference: &[u8], new: &[u8]) -> usize {
+        let patch = compress(new, reference).expect("short enough");
+        assert!(decompress(&patch, reference, new.len()).as_deref() == Ok(new));
         patch.len()
     }
 
     #[test]
     fn anything_comes_out_again() {
-        let basis = noise(1, 50_000);
-        assert!(around(&basis, &basis) < 200);
-        assert_eq!(around(&basis, &[]), 4);
-        assert!(around(&[], &basis) < 51_000);
-        assert!(around(&basis, &noise(2, 20_000)) < 20_500);
+        let reference = noise(1, 50_000);
+        assert!(around(&reference, &reference) < 200);
+        assert_eq!(around(&reference, &[]), 4);
+        assert!(around(&[], &reference) < 51_000);
+        assert!(around(&reference, &noise(2, 20_000)) < 20_500);
         assert!(around(&vec![0; 10_000], &vec![0; 30_000]) < 200);
-        let moved = [&basis[30_000..], b"between".as_slice(), &basis[..30_000]].concat();
-        assert!(around(&basis, &moved) < 250);
+        let moved = [&reference[30_000..], b"between".as_slice(), &reference[..30_000]].concat();
+        assert!(around(&reference, &moved) < 250);
     }
 
     #[test]
     fn long_runs_with_a_change_here_and_there_come_out_again() {
-        let basis = noise(5, 200_000);
-        let mut new = basis.clone();
+        let reference = noise(5, 200_000);
+        let mut new = reference.clone();
         for at in (700..199_000).step_by(613) {
             new[at] ^= 0x21;
         }
-        let cost = around(&basis, &new);
+        let cost = around(&reference, &new);
         assert!(cost < 1200, "{cost} B for 324 changes");
     }
 
     #[test]
     fn a_patch_that_would_be_too_long_is_given_up() {
-        let (basis, new) = (noise(6, 200_000), noise(7, 200_000));
-        let whole = compress(&new, &basis).expect("short enough").len();
-        assert_eq!(compress_within(&new, &basis, whole / 2), Ok(None));
-        let within = compress_within(&new, &basis, whole).expect("short enough").expect("as many bytes");
+        let (reference, new) = (noise(6, 200_000), noise(7, 200_000));
+        let whole = compress(&new, &reference).expect("short enough").len();
+        assert_eq!(compress_within(&new, &reference, whole / 2), Ok(None));
+        let within = compress_within(&new, &reference, whole).expect("short enough").expect("as many bytes");
         assert_eq!(within.len(), whole);
         // All that differs is at the beginning.
-        let new = [&noise(8, 10_000), &basis[10_000..]].concat();
-        assert!(matches!(compress_within(&new, &basis, 15_000), Ok(Some(_))));
+        let new = [&noise(8, 10_000), &reference[10_000..]].concat();
+        assert!(matches!(compress_within(&new, &reference, 15_000), Ok(Some(_))));
     }
 
     #[test]
     fn addresses_that_all_moved_cost_little() {
-        let basis = noise(3, 100_000);
-        let mut new = basis.clone();
+        let reference = noise(3, 100_000);
+        let mut new = reference.clone();
         for at in (0..99_990).step_by(40) {
             let address =
                 u32::from_le_bytes(new[at..at + 4].try_into().expect("four bytes")).wrapping_add(0x40);
             new[at..at + 4].copy_from_slice(&address.to_le_bytes());
         }
-        let cost = around(&basis, &new);
+        let cost = around(&reference, &new);
         assert!(cost < 4000, "{cost} B for 2,500 addresses");
     }
 
     #[test]
     fn patches_that_are_cut_or_flipped_never_make_more_than_announced() {
-        let basis = noise(4, 3000);
-        let new = [&basis[1000..2000], b"some literals".as_slice(), &basis[..500]].concat();
-        let patch = compress(&new, &basis).expect("short enough");
+        let reference = noise(4, 3000);
+        let new = [&reference[1000..2000], b"some literals".as_slice(), &reference[..500]].concat();
+        let patch = compress(&new, &reference).expect("short enough");
         for cut in 0..patch.len() {
-            let result = decompress(&patch[..cut], &basis, new.len());
+            let result = decompress(&patch[..cut], &reference, new.len());
             assert!(result.is_err() || result.is_ok_and(|out| out.len() == new.len()), "cut at {cut}");
         }
         for at in 0..patch.len() {
             for flip in [1, 0x10, 0xff] {
                 let mut bad = patch.clone();
                 bad[at] ^= flip;
-                let result = decompress(&bad, &basis, new.len());
+                let result = decompress(&bad, &reference, new.len());
                 assert!(result.is_err() || result.is_ok_and(|out| out.len() == new.len()), "byte {at}");
             }
         }

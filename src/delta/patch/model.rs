@@ -10,9 +10,9 @@ use crate::arithmetic::Coder;
 
 /// Of a context's probabilities, four for each new byte: at least 2^10, at most 2^17.
 const TABLE_LOGS: RangeInclusive<u32> = 10..=17;
-/// Of the places of the basis that are remembered, one for each byte: at most 2^20.
-const BASIS_LOGS: RangeInclusive<u32> = 8..=20;
-/// After this many bytes that are the basis's, whole blocks are asked for at once.
+/// Of the places of the reference that are remembered, one for each byte: at most 2^20.
+const REFERENCE_LOGS: RangeInclusive<u32> = 8..=20;
+/// After this many bytes that are the reference's, whole blocks are asked for at once.
 const LONG_RUN: u32 = 192;
 /// Bytes of such a block.
 const BLOCK: usize = 64;
@@ -38,8 +38,8 @@ enum Source {
     Replaced,
     /// Behind the same bytes in what was made.
     Made,
-    /// Behind the same bytes in the basis.
-    Basis,
+    /// Behind the same bytes in the reference.
+    Reference,
 }
 
 /// Sources.
@@ -55,21 +55,21 @@ pub(super) struct Model {
     literals: Predictor<10>,
     replaced: Replaced,
     repeated: Repeated,
-    /// Literals that are found in the basis; made with the first literal.
-    in_basis: Option<Repeated>,
+    /// Literals that are found in the reference; made with the first literal.
+    in_reference: Option<Repeated>,
     /// The bytes made last, the latest in the low bits.
     bytes: u64,
     /// Old bytes of the stretch, likewise.
     olds: u64,
     /// Differences, likewise.
     differences: u64,
-    /// Whether the latest bytes were those of the basis: a bit each.
+    /// Whether the latest bytes were those of the reference: a bit each.
     equals: u32,
     /// Bytes since the last difference.
     run: u32,
     /// The run before that.
     run_before: u32,
-    /// Whether the latest blocks were those of the basis: a bit each.
+    /// Whether the latest blocks were those of the reference: a bit each.
     same_blocks: u32,
     /// Whether what was expected came, by where it was found: a bit each.
     came: [u32; SOURCES],
@@ -102,7 +102,7 @@ impl Model {
             literals: Predictor::new(log, 16 * 256),
             replaced: Replaced::new(log),
             repeated: Repeated::new(4, log),
-            in_basis: None,
+            in_reference: None,
             bytes: 0,
             olds: 0,
             differences: 0,
@@ -151,9 +151,9 @@ impl Model {
         found
     }
 
-    /// `length` bytes where the basis goes on with `olds`; `byte` gives those that are coded, `made` gets what was coded.
+    /// `length` bytes where the reference goes on with `olds`; `byte` gives those that are coded, `made` gets what was coded.
     ///
-    /// Where many in a row were the basis's, a block takes one decision; only one that differs is coded by bytes.
+    /// Where many in a row were the reference's, a block takes one decision; only one that differs is coded by bytes.
     pub(super) fn stretch(
         &mut self,
         coder: &mut impl Coder<BITS>,
@@ -177,7 +177,7 @@ impl Model {
         }
     }
 
-    /// Whether a block is the basis's.
+    /// Whether a block is the reference's.
     fn block(&mut self, coder: &mut impl Coder<BITS>, old: &[u8], is_same: bool) -> bool {
         let runs = magnitude(self.run.into()) << 8 | magnitude(self.run_before.into());
         let contexts = [
@@ -201,7 +201,7 @@ impl Model {
         same
     }
 
-    /// A byte where the basis has the first of `ahead`.
+    /// A byte where the reference has the first of `ahead`.
     fn near(&mut self, coder: &mut impl Coder<BITS>, ahead: &[u8], byte: u8) -> u8 {
         let old = ahead[0];
         let (old_word, equals) = (u64::from(old), u64::from(self.equals));
@@ -292,23 +292,23 @@ impl Model {
         self.changes.byte(coder, difference, contexts, |node| trust << 3 | node.ilog2() as usize)
     }
 
-    /// A byte after `made` of which the basis, which would go on at `place`, says nothing.
+    /// A byte after `made` of which the reference, which would go on at `place`, says nothing.
     pub(super) fn literal(
         &mut self,
         coder: &mut impl Coder<BITS>,
         byte: u8,
         made: &[u8],
-        basis: &[u8],
+        reference: &[u8],
         place: usize,
     ) -> u8 {
-        let in_basis = self.in_basis.get_or_insert_with(|| {
-            let mut all = Repeated::new(6, log_for(basis.len(), &BASIS_LOGS));
-            all.learn(basis);
+        let in_reference = self.in_reference.get_or_insert_with(|| {
+            let mut all = Repeated::new(6, log_for(reference.len(), &REFERENCE_LOGS));
+            all.learn(reference);
             all
         });
-        let (here, there) = (self.repeated.expect(made, made), in_basis.expect(basis, made));
+        let (here, there) = (self.repeated.expect(made, made), in_reference.expect(reference, made));
         self.repeated.learn_end(made);
-        let beside = basis.get(place).map_or(0, |byte| 1 + u64::from(*byte));
+        let beside = reference.get(place).map_or(0, |byte| 1 + u64::from(*byte));
         let contexts = [
             hash(1, 0),
             hash(2, self.bytes & 0xff),
@@ -330,7 +330,7 @@ impl Model {
         let set = trust(there) << 10 | trust(here) << 8;
         let best = match (here, there) {
             (Some(here), Some(there)) if here.length >= there.length => Some((here, Source::Made)),
-            (_, Some(there)) => Some((there, Source::Basis)),
+            (_, Some(there)) => Some((there, Source::Reference)),
             (here, None) => here.map(|here| (here, Source::Made)),
         };
         let literal = match best {
@@ -338,8 +338,8 @@ impl Model {
             _ => self.literals.byte(coder, byte, contexts, |node| set | node),
         };
         self.repeated.push(made, literal);
-        if let Some(in_basis) = &mut self.in_basis {
-            in_basis.push(basis, literal);
+        if let Some(in_reference) = &mut self.in_reference {
+            in_reference.push(reference, literal);
         }
         self.bytes = self.bytes << 8 | u64::from(literal);
         literal

@@ -1,7 +1,7 @@
 //! What came the last time that things looked as they do now: a byte to expect, and for how long that has held.
 //!
 //! lpaq's match model, three times: for bytes that replace others, by the old bytes ahead (a name that one place has
-//! changed is changed alike in the next); for bytes that replace nothing, by the bytes before, here and in the basis.
+//! changed is changed alike in the next); for bytes that replace nothing, by the bytes before, here and in the reference.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -56,7 +56,7 @@ impl Heads {
     }
 }
 
-/// Bytes that stood where the basis has others, or the same.
+/// Bytes that stood where the reference has others, or the same.
 pub(super) struct Replaced {
     /// Old and new, in a ring.
     pairs: Vec<[u8; 2]>,

@@ -1,4 +1,4 @@
-//! How a basis is divided into blocks.
+//! How a reference is divided into blocks.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use super::Error;
 pub const BLOCK_BYTES_MIN: u32 = 16;
 /// 64 KiB: above, whole chunks are the better unit.
 pub const BLOCK_BYTES_MAX: u32 = 64 * 1024;
-/// 1 GiB: a longer basis is many regions.
-pub const BASIS_BYTES_MAX: u64 = 1 << 30;
+/// 1 GiB: a longer reference is many regions.
+pub const REFERENCE_BYTES_MAX: u64 = 1 << 30;
 
-/// A basis's length and the length of its blocks.
+/// A reference's length and the length of its blocks.
 ///
 /// Blocks stand side by side from the start. Where they do not come out even, one more block, the tail,
-/// takes the basis's last bytes and overlaps the one before: the end of a changed region is as likely to be
+/// takes the reference's last bytes and overlaps the one before: the end of a changed region is as likely to be
 /// unchanged as its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    basis_bytes: u64,
+    reference_bytes: u64,
     block_bytes: u32,
 }
 
@@ -27,17 +27,19 @@ impl Geometry {
     ///
     /// # Errors
     /// [`Error::Geometry`] where one is out of bounds.
-    pub fn new(basis_bytes: u64, block_bytes: u32) -> Result<Self, Error> {
-        if basis_bytes <= BASIS_BYTES_MAX && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
-            Ok(Self { basis_bytes, block_bytes })
+    pub fn new(reference_bytes: u64, block_bytes: u32) -> Result<Self, Error> {
+        if reference_bytes <= REFERENCE_BYTES_MAX
+            && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes)
+        {
+            Ok(Self { reference_bytes, block_bytes })
         } else {
-            Err(Error::Geometry { basis_bytes, block_bytes })
+            Err(Error::Geometry { reference_bytes, block_bytes })
         }
     }
 
-    /// Bytes of the basis.
-    pub fn basis_bytes(&self) -> u64 {
-        self.basis_bytes
+    /// Bytes of the reference.
+    pub fn reference_bytes(&self) -> u64 {
+        self.reference_bytes
     }
 
     /// Bytes of one block.
@@ -45,19 +47,19 @@ impl Geometry {
         self.block_bytes
     }
 
-    /// Blocks, the tail included; none where the basis is shorter than a block.
+    /// Blocks, the tail included; none where the reference is shorter than a block.
     pub fn blocks(&self) -> u32 {
         let block = u64::from(self.block_bytes);
-        if self.basis_bytes < block {
+        if self.reference_bytes < block {
             return 0;
         }
-        u32::try_from(self.basis_bytes.div_ceil(block)).expect("a basis has less than 2^30 bytes")
+        u32::try_from(self.reference_bytes.div_ceil(block)).expect("a reference has less than 2^30 bytes")
     }
 
     /// Where block `at` begins; `at` is below [`Geometry::blocks`].
     pub fn begin(&self, at: u32) -> u64 {
         let block = u64::from(self.block_bytes);
-        (u64::from(at) * block).min(self.basis_bytes - block)
+        (u64::from(at) * block).min(self.reference_bytes - block)
     }
 
     /// The bytes of `count` blocks from `first`; none unless all of them exist.
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tail_overlaps_and_ends_with_the_basis() {
+    fn the_tail_overlaps_and_ends_with_the_reference() {
         let geometry = Geometry::new(100, 32).expect("in bounds");
         assert_eq!(geometry.blocks(), 4);
         assert_eq!(geometry.range(0, 4), Some(0..100));
@@ -86,8 +88,8 @@ mod tests {
 
     #[test]
     fn lengths_out_of_bounds_are_refused() {
-        for (basis, block) in [(1, 0), (1, 15), (1, 65_537), (BASIS_BYTES_MAX + 1, 512)] {
-            assert!(Geometry::new(basis, block).is_err());
+        for (reference, block) in [(1, 0), (1, 15), (1, 65_537), (REFERENCE_BYTES_MAX + 1, 512)] {
+            assert!(Geometry::new(reference, block).is_err());
         }
     }
 }

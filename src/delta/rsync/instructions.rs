@@ -1,4 +1,4 @@
-//! How new bytes are made of a basis and of inserted ones.
+//! How new bytes are made of a reference and of inserted ones.
 //!
 //! Repeated until as many bytes are made as were announced:
 //!
@@ -21,7 +21,7 @@ use ground::leb128;
 pub enum Instruction {
     /// Take this many bytes of the literals.
     Insert(u64),
-    /// Take blocks of the basis.
+    /// Take blocks of the reference.
     Copy {
         /// The first one.
         first: u32,
@@ -36,12 +36,12 @@ pub enum ApplyError<E> {
     /// The literals end before the inserts do.
     #[error("a delta inserts more bytes than came with it")]
     Literals,
-    /// The basis could not be read.
+    /// The reference could not be read.
     #[error(transparent)]
-    Basis(E),
+    Reference(E),
 }
 
-/// Instructions, checked: each copy lies in the basis, and together they make exactly the announced bytes.
+/// Instructions, checked: each copy lies in the reference, and together they make exactly the announced bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     geometry: Geometry,
@@ -98,7 +98,7 @@ impl Delta {
         &self.instructions
     }
 
-    /// The ranges of the new bytes that are copied, with their places in the basis, in order.
+    /// The ranges of the new bytes that are copied, with their places in the reference, in order.
     ///
     /// Who made the delta and who applies it know these bytes before any literal: a dictionary for them.
     pub fn copies(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + '_ {
@@ -109,15 +109,15 @@ impl Delta {
                 None
             }
             Instruction::Copy { first, count } => {
-                let basis = self.basis_range(first, count);
-                let new = made..made + (basis.end - basis.start);
+                let reference = self.reference_range(first, count);
+                let new = made..made + (reference.end - reference.start);
                 made = new.end;
-                Some((new, basis))
+                Some((new, reference))
             }
         })
     }
 
-    fn basis_range(&self, first: u32, count: u32) -> Range<u64> {
+    fn reference_range(&self, first: u32, count: u32) -> Range<u64> {
         self.geometry.range(first, count).expect("copies were checked when the delta was made or decoded")
     }
 
@@ -133,7 +133,7 @@ impl Delta {
                     leb128::write(leb128::folded(i64::from(first) - expected), out);
                     let all = first + count == self.geometry.blocks();
                     leb128::write(if all { 0 } else { u64::from(count) }, out);
-                    let range = self.basis_range(first, count);
+                    let range = self.reference_range(first, count);
                     made += inserted + (range.end - range.start);
                     (place, inserted) = (range.end, 0);
                 }
@@ -151,7 +151,7 @@ impl Delta {
     /// `new_bytes`.
     ///
     /// # Errors
-    /// [`Error::Copy`] for a copy outside the basis, [`Error::Total`] past `new_bytes`, and what the
+    /// [`Error::Copy`] for a copy outside the reference, [`Error::Total`] past `new_bytes`, and what the
     /// encoding itself can be wrong in.
     pub fn decode(bytes: &mut &[u8], geometry: Geometry, new_bytes: u64) -> Result<Self, Error> {
         let mut delta = Self::empty(geometry);
@@ -185,7 +185,7 @@ impl Delta {
 
     /// Rebuilds the new bytes after what `out` holds, and takes what it inserts off the front of `literals`.
     ///
-    /// `read` appends a range of the basis, and exactly that, to its buffer. The new bytes are **not proven**: hash
+    /// `read` appends a range of the reference, and exactly that, to its buffer. The new bytes are **not proven**: hash
     /// their chunks. Memory: [`Delta::new_bytes`] in `out`.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Delta {
                     *literals = rest;
                 }
                 Instruction::Copy { first, count } => {
-                    read(self.basis_range(first, count), out).map_err(ApplyError::Basis)?;
+                    read(self.reference_range(first, count), out).map_err(ApplyError::Reference)?;
                 }
             }
         }
@@ -291,14 +291,14 @@ mod tests {
                 let result = Delta::decode(&mut bad.as_slice(), geometry(), delta.new_bytes());
                 if let Ok(other) = result {
                     assert_eq!(other.new_bytes(), delta.new_bytes());
-                    assert!(other.copies().all(|(_, basis)| basis.end <= 1000));
+                    assert!(other.copies().all(|(_, reference)| reference.end <= 1000));
                 }
             }
         }
     }
 
     #[test]
-    fn copies_outside_the_basis_are_refused() {
+    fn copies_outside_the_reference_are_refused() {
         for bytes in [[0, 32, 1], [0, 0, 17], [0, 1, 1]] {
             let result = Delta::decode(&mut bytes.as_slice(), geometry(), 10_000);
             assert!(matches!(result, Err(Error::Copy { .. })), "{bytes:?}: {result:?}");

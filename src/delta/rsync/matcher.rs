@@ -1,4 +1,4 @@
-//! Finds a basis's blocks in new bytes, at any offset.
+//! Finds a reference's blocks in new bytes, at any offset.
 //!
 //! Greedy from the front, after both ends were tried where they stand. A place is believed when two neighbouring
 //! blocks match (zsync), or one where little chance is left: at either end of both sides, and on the line of a
@@ -11,7 +11,7 @@ use super::{Delta, Geometry, Signature};
 /// Bits of the bitmap for each block: one place in 32 passes it by chance; with more, a bitmap of many blocks leaves
 /// the near caches, which costs more than it saves.
 const FILTER_BITS: u32 = 32;
-/// Blocks of equal checksums that are told apart by their neighbours; a basis of zeros has a million.
+/// Blocks of equal checksums that are told apart by their neighbours; a reference of zeros has a million.
 const EQUALS_MAX: usize = 8;
 /// Blocks on the line of a match that may differ before one that matches there is believed alone.
 const MISSES_MAX: u32 = 4;
@@ -36,7 +36,7 @@ pub struct Matcher {
     start_bits: u32,
 }
 
-/// Where the last match lay: new position less basis offset, and how far from it that still counts.
+/// Where the last match lay: new position less reference offset, and how far from it that still counts.
 #[derive(Clone, Copy)]
 struct Line {
     shift: i64,
@@ -75,7 +75,7 @@ impl Matcher {
         Self { geometry, bits, roller, sums, filter, filter_bits, sorted, starts, start_bits }
     }
 
-    /// Finds what of `new` the basis has, and appends the rest to `literals`.
+    /// Finds what of `new` the reference has, and appends the rest to `literals`.
     ///
     /// 2 GB/s where most matches, 0.2 to 0.45 where nothing does, 0.04 in the worst case found (zeros against one zero block). Time O(`new` · log blocks) whatever either
     /// side holds.
@@ -173,9 +173,9 @@ impl<'a> Search<'a> {
     /// Matches blocks from the end of both sides backwards; the last one first.
     fn match_end(&mut self) -> Vec<Found> {
         let mut tail = Vec::new();
-        let (basis, mut end) = (self.matcher.geometry.basis_bytes(), self.new.len());
+        let (reference, mut end) = (self.matcher.geometry.reference_bytes(), self.new.len());
         for block in (0..self.matcher.geometry.blocks()).rev() {
-            let behind = at(basis - self.matcher.geometry.begin(block));
+            let behind = at(reference - self.matcher.geometry.begin(block));
             let place = self.new.len().checked_sub(behind).filter(|place| self.block_is(*place, block));
             let Some(position) = place else { break };
             tail.push((position, block, 1));

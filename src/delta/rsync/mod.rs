@@ -1,6 +1,6 @@
 //! What differs between old bytes and new ones where only one side has the old ones.
 //!
-//! rsync's algorithm (Tridgell and Mackerras, "The rsync algorithm", 1996): who has the basis sends its
+//! rsync's algorithm (Tridgell and Mackerras, "The rsync algorithm", 1996): who has the reference sends its
 //! [`Signature`], a few bits for each block; who has the new bytes lets a [`Matcher`] find these blocks at any
 //! offset and answers with a [`Delta`] of copies and inserts, the inserted bytes in a stream of their own.
 //! From zsync (Phipps, 2005) comes that two neighbouring blocks must match before either is believed, so that
@@ -10,7 +10,7 @@
 //! that [`Delta::apply`] rebuilds, and asks for those that are not what their ids say in full.
 //!
 //! Bytes in, values out. Whatever a peer sends, memory is bounded by a small multiple of the message and of
-//! what the caller announced, time by O((basis + new) log basis).
+//! what the caller announced, time by O((reference + new) log reference).
 
 mod geometry;
 mod instructions;
@@ -18,7 +18,7 @@ mod matcher;
 mod rolling;
 mod signature;
 
-pub use geometry::{BASIS_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Geometry};
+pub use geometry::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Geometry, REFERENCE_BYTES_MAX};
 pub use instructions::{ApplyError, Delta, Instruction};
 pub use matcher::Matcher;
 pub use signature::{ODDS_DEFAULT, Signature, block_bytes, checksum_bits};
@@ -39,24 +39,24 @@ pub enum Error {
     #[error("a number in a delta's message is not in its shortest form")]
     Number,
     /// Lengths out of bounds.
-    #[error("a basis of {basis_bytes} B in blocks of {block_bytes} B is out of bounds")]
+    #[error("a reference of {reference_bytes} B in blocks of {block_bytes} B is out of bounds")]
     Geometry {
-        /// Bytes of the basis.
-        basis_bytes: u64,
+        /// Bytes of the reference.
+        reference_bytes: u64,
         /// Bytes of one block.
         block_bytes: u32,
     },
     /// Checksums too short to mean anything, or too long.
     #[error("checksums of {0} bits are out of bounds")]
     Bits(u8),
-    /// A copy of what the basis does not have.
-    #[error("a copy of {count} blocks from {first} leaves a basis of {blocks} blocks")]
+    /// A copy of what the reference does not have.
+    #[error("a copy of {count} blocks from {first} leaves a reference of {blocks} blocks")]
     Copy {
         /// First block.
         first: i64,
         /// Number of blocks.
         count: u64,
-        /// What the basis has.
+        /// What the reference has.
         blocks: u32,
     },
     /// Instructions make more than was announced.

@@ -1,8 +1,8 @@
-//! What is said of a basis to somebody who does not have it.
+//! What is said of a reference to somebody who does not have it.
 //!
 //! | size | field |
 //! |---|---|
-//! | varint | basis bytes |
+//! | varint | reference bytes |
 //! | varint | bytes of one block |
 //! | 1 | bits of one checksum |
 //! | the rest | the checksums of all blocks in order, the tail last, packed low bits first; what is left of the last byte is zero |
@@ -13,7 +13,7 @@ use ground::leb128;
 
 /// 8: below, chance finds a match everywhere.
 const BITS_MIN: u8 = 8;
-/// 48: more than any basis within bounds needs.
+/// 48: more than any reference within bounds needs.
 const BITS_MAX: u8 = 48;
 /// One region in 16,384 has a false match at worst, and the chunk around it is then asked for in full: nothing
 /// beside what more bits would cost.
@@ -40,15 +40,15 @@ pub fn checksum_bits(geometry: &Geometry, new_bytes: u64, odds: u32) -> u8 {
 ///
 /// An edit loses about one block to the literals, of which `literal_percent` is left when they are compressed, and
 /// a block costs some 2.6 bytes of checksum: the sum is least at the root of
-/// basis / edits · 2.6 / share. `edits` is the caller's guess for the region, at least 1.
-pub fn block_bytes(basis_bytes: u64, edits: u64, literal_percent: u64) -> u32 {
-    let between = basis_bytes / edits.max(1);
+/// reference / edits · 2.6 / share. `edits` is the caller's guess for the region, at least 1.
+pub fn block_bytes(reference_bytes: u64, edits: u64, literal_percent: u64) -> u32 {
+    let between = reference_bytes / edits.max(1);
     let block =
         (between * 260 / literal_percent.clamp(1, 100)).isqrt().clamp(BLOCK_BYTES_DENSE, BLOCK_BYTES_SPARSE);
     u32::try_from(block.next_multiple_of(16)).expect("clamped")
 }
 
-/// The checksums of a basis's blocks.
+/// The checksums of a reference's blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     geometry: Geometry,
@@ -57,7 +57,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Describes the basis that `parts` make, one after another.
+    /// Describes the reference that `parts` make, one after another.
     ///
     /// `bits` is from [`checksum_bits`]. About 2 GB/s; memory: 8 bytes a block.
     ///
@@ -107,7 +107,7 @@ impl Signature {
         Ok(Self { geometry, bits, sums })
     }
 
-    /// How the basis is divided.
+    /// How the reference is divided.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -124,7 +124,7 @@ impl Signature {
 
     /// Appends the encoding: about `bits` / 8 bytes a block.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        leb128::write(self.geometry.basis_bytes(), out);
+        leb128::write(self.geometry.reference_bytes(), out);
         leb128::write(u64::from(self.geometry.block_bytes()), out);
         out.push(self.bits);
         let (mut word, mut filled) = (0u64, 0u32);
@@ -142,19 +142,19 @@ impl Signature {
         }
     }
 
-    /// Takes a signature off the front of `bytes`; it may describe at most `basis_bytes_max` bytes.
+    /// Takes a signature off the front of `bytes`; it may describe at most `reference_bytes_max` bytes.
     ///
     /// Memory: at most eight times the encoding.
     ///
     /// # Errors
     /// Any [`Error`] but those of a delta.
-    pub fn decode(bytes: &mut &[u8], basis_bytes_max: u64) -> Result<Self, Error> {
-        let basis_bytes = leb128::read(bytes)?;
+    pub fn decode(bytes: &mut &[u8], reference_bytes_max: u64) -> Result<Self, Error> {
+        let reference_bytes = leb128::read(bytes)?;
         let block_bytes = u32::try_from(leb128::read(bytes)?).unwrap_or(u32::MAX);
-        if basis_bytes > basis_bytes_max {
-            return Err(Error::Geometry { basis_bytes, block_bytes });
+        if reference_bytes > reference_bytes_max {
+            return Err(Error::Geometry { reference_bytes, block_bytes });
         }
-        let geometry = Geometry::new(basis_bytes, block_bytes)?;
+        let geometry = Geometry::new(reference_bytes, block_bytes)?;
         let (bits, rest) = bytes.split_first().ok_or(Error::Short)?;
         check_bits(*bits)?;
         let count = geometry.blocks() as usize;
@@ -188,19 +188,19 @@ fn check_bits(bits: u8) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    fn basis() -> Vec<u8> {
+    fn reference() -> Vec<u8> {
         (0..5000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
     }
 
     #[test]
     fn parts_of_any_length_make_the_same_signature() {
-        let basis = basis();
-        for length in [0, 1, 15, 16, 17, 31, 32, 33, 100, 512, basis.len()] {
-            let basis = &basis[..length];
-            let whole = Signature::new([basis], 16, 20).expect("in bounds");
+        let reference = reference();
+        for length in [0, 1, 15, 16, 17, 31, 32, 33, 100, 512, reference.len()] {
+            let reference = &reference[..length];
+            let whole = Signature::new([reference], 16, 20).expect("in bounds");
             assert_eq!(whole.sums.len(), whole.geometry.blocks() as usize);
             for part in [1, 3, 15, 16, 17, 50] {
-                assert_eq!(Signature::new(basis.chunks(part), 16, 20), Ok(whole.clone()));
+                assert_eq!(Signature::new(reference.chunks(part), 16, 20), Ok(whole.clone()));
             }
         }
     }
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn an_encoding_survives_and_nothing_shorter_or_longer_does() {
         for bits in [8, 19, 33, 48] {
-            let signature = Signature::new([basis().as_slice()], 700, bits).expect("in bounds");
+            let signature = Signature::new([reference().as_slice()], 700, bits).expect("in bounds");
             let mut bytes = Vec::new();
             signature.encode(&mut bytes);
             assert!(bytes.len() <= 6 + (signature.sums.len() * usize::from(bits)).div_ceil(8));
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn any_flipped_byte_is_refused_or_gives_another_signature() {
-        let signature = Signature::new([basis().as_slice()], 512, 21).expect("in bounds");
+        let signature = Signature::new([reference().as_slice()], 512, 21).expect("in bounds");
         let mut bytes = Vec::new();
         signature.encode(&mut bytes);
         for at in 0..bytes.len() {

@@ -1,4 +1,4 @@
-//! Chooses the basis of each run of unseen chunks.
+//! Chooses the reference of each run of unseen chunks.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -7,7 +7,7 @@ use super::anchors;
 use super::file::{Chunk, File};
 use super::names::Names;
 
-/// Why a basis was chosen.
+/// Why a reference was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// It stood between the same known neighbours.
@@ -54,10 +54,10 @@ pub struct Place {
 pub struct Region {
     /// Index of the file in the new list.
     pub file: usize,
-    /// Runs of unseen chunks, in order; several where nothing known stands between them in the basis.
+    /// Runs of unseen chunks, in order; several where nothing known stands between them in the reference.
     pub runs: Vec<Range<usize>>,
     /// What they resemble; nothing for [`Rule::Nothing`].
-    pub basis: Option<Place>,
+    pub reference: Option<Place>,
     /// Why.
     pub rule: Rule,
     /// How many edits it probably holds: for the length of a signature's blocks.
@@ -74,7 +74,7 @@ const PATH_WORTH: u64 = 16 * 1024;
 /// Old files that one chunk votes for; a chunk that is everywhere says nothing.
 const VOTES_MAX: usize = 4;
 
-/// Names a basis for each chunk of `new` that is not `known`, each chunk at its first occurrence only.
+/// Names a reference for each chunk of `new` that is not `known`, each chunk at its first occurrence only.
 ///
 /// Both lists are sorted by path. Time O(n log n) and memory O(n) in the number of chunks and files.
 pub fn choose(old: &[File<'_>], new: &[File<'_>], known: impl Fn(&Chunk) -> bool) -> Vec<Region> {
@@ -97,7 +97,7 @@ pub fn choose(old: &[File<'_>], new: &[File<'_>], known: impl Fn(&Chunk) -> bool
                 regions.push(Region {
                     file: index,
                     runs: runs(&wanted),
-                    basis: None,
+                    reference: None,
                     rule: Rule::Nothing,
                     edits: 1,
                 });
@@ -156,21 +156,21 @@ fn narrow(
             aligned[run.end..].iter().flatten().next().map_or(old.chunks.len(), |right| *right as usize);
         let chunks = begin..end.max(begin);
         let whole = chunks.len() == old.chunks.len();
-        let basis = (!chunks.is_empty()).then_some(Place { file: old_index, chunks });
+        let reference = (!chunks.is_empty()).then_some(Place { file: old_index, chunks });
         if let Some(last) =
-            regions[first..].last_mut().filter(|last| last.basis.is_some() && last.basis == basis)
+            regions[first..].last_mut().filter(|last| last.reference.is_some() && last.reference == reference)
         {
             last.edits += edits * run.len() as u64;
             last.runs.push(run);
             continue;
         }
-        let rule = match basis {
+        let rule = match reference {
             None => Rule::Nothing,
             Some(_) if whole => rule,
             Some(_) => Rule::Neighbours,
         };
         let edits = edits * run.len() as u64;
-        regions.push(Region { file: index, runs: vec![run], basis, rule, edits });
+        regions.push(Region { file: index, runs: vec![run], reference, rule, edits });
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         let expected = Region {
             file: 0,
             runs: runs(1..2),
-            basis: Some(place(0, 1..2)),
+            reference: Some(place(0, 1..2)),
             rule: Rule::Neighbours,
             edits: 1,
         };
@@ -246,14 +246,14 @@ mod tests {
     #[test]
     fn neighbours_are_found_in_a_file_of_another_name() {
         let regions = chosen(&[("a", &[1, 2, 3]), ("z", &[7])], &[("x/y", &[1, 9, 3])]);
-        assert_eq!((regions[0].rule, regions[0].basis.clone()), (Rule::Neighbours, Some(place(0, 1..2))));
+        assert_eq!((regions[0].rule, regions[0].reference.clone()), (Rule::Neighbours, Some(place(0, 1..2))));
     }
 
     #[test]
     fn without_neighbours_the_path_decides_and_then_the_name() {
         let old: [Listed<'_>; 2] = [("app.11aa22.js", &[1, 2]), ("b", &[5])];
         let regions = chosen(&old, &[("app.33bb44.js", &[8, 9]), ("b", &[6]), ("c/d", &[7])]);
-        let found: Vec<_> = regions.iter().map(|region| (region.rule, region.basis.clone())).collect();
+        let found: Vec<_> = regions.iter().map(|region| (region.rule, region.reference.clone())).collect();
         let expected =
             [(Rule::Name, Some(place(0, 0..2))), (Rule::Path, Some(place(1, 0..1))), (Rule::Nothing, None)];
         assert_eq!(found, expected);
@@ -269,6 +269,6 @@ mod tests {
     #[test]
     fn where_nearly_all_changed_edits_are_dense() {
         let regions = chosen(&[("a", &[1, 2, 3, 4, 5, 6, 7, 8])], &[("a", &[11, 12, 13, 14, 15, 16, 17, 8])]);
-        assert_eq!((regions[0].edits, regions[0].basis.clone()), (8 * 7, Some(place(0, 0..7))));
+        assert_eq!((regions[0].edits, regions[0].reference.clone()), (8 * 7, Some(place(0, 0..7))));
     }
 }

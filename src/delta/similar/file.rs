@@ -3,7 +3,7 @@
 /// A chunk as the choice sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// The first eight bytes of its id: two chunks taken for one make a poor basis, nothing worse.
+    /// The first eight bytes of its id: two chunks taken for one make a poor reference, nothing worse.
     pub id: u64,
     /// Its plain bytes.
     pub bytes: u32,

@@ -7,7 +7,7 @@
 //! 3. the file of the most similar path ([`Rule::Name`], [`Names`]),
 //! 4. the most similar content, whatever file or application it is of ([`Rule::Content`], [`Sketch`]).
 //!
-//! A basis is a guess that costs bytes where it is wrong and never correctness.
+//! A reference is a guess that costs bytes where it is wrong and never correctness.
 
 mod anchors;
 mod choice;

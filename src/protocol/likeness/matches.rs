@@ -157,7 +157,7 @@ impl Older {
         });
         let mut likenesses = Vec::new();
         for region in regions {
-            let Some(place) = region.basis else { continue };
+            let Some(place) = region.reference else { continue };
             let file = &listings.files[region.file];
             let chunks = region.runs.iter().flat_map(|run| &file.chunks[run.clone()]);
             let new: Vec<_> = chunks

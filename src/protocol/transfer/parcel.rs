@@ -159,7 +159,7 @@ fn open_deltas(
         let basis = begin..bases.len();
         let mut encoded = section.delta.as_slice();
         let delta = Delta::decode(&mut encoded, region.geometry, new as u64).map_err(ParcelError::from)?;
-        if !encoded.is_empty() || region.geometry.basis_bytes() != basis.len() as u64 {
+        if !encoded.is_empty() || region.geometry.reference_bytes() != basis.len() as u64 {
             return Err(unknown.into());
         }
         for (_, copied) in delta.copies() {

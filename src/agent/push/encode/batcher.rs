@@ -65,7 +65,7 @@ impl DeltaReference {
         match self {
             Self::Cached(_, chunks) => chunks.iter().map(|chunk| chunk.bytes as usize).sum(),
             Self::BlockSums(_, signature) => {
-                usize::try_from(signature.geometry().basis_bytes()).unwrap_or(usize::MAX)
+                usize::try_from(signature.geometry().reference_bytes()).unwrap_or(usize::MAX)
             }
         }
     }

@@ -262,7 +262,7 @@ impl Otherwise {
     fn new(executable: &Executable, file: &[u8], old: &[u8], level: i32, budget: &PatchBudget) -> Self {
         let missing = executable.missing_bytes();
         let by_patch = budget.would_allow_patch(level, missing);
-        if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::BASIS_BYTES_MAX {
+        if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::REFERENCE_BYTES_MAX {
             let mut new = Vec::with_capacity(missing);
             for located in &executable.chunks {
                 let begin = place(located);

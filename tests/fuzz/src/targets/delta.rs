@@ -25,7 +25,7 @@ fn signature(bytes: &[u8]) {
     let mut rest = bytes;
     match Signature::decode(&mut rest, BASIS_BYTES_MAX) {
         Ok(signature) => {
-            assert!(signature.geometry().basis_bytes() <= BASIS_BYTES_MAX);
+            assert!(signature.geometry().reference_bytes() <= BASIS_BYTES_MAX);
             let mut again = Vec::new();
             signature.encode(&mut again);
             assert_eq!(again, bytes[..bytes.len() - rest.len()], "a signature has one form");
@@ -34,7 +34,7 @@ fn signature(bytes: &[u8]) {
             let delta = Matcher::new(&signature).delta(rest, &mut literals);
             assert_eq!(delta.new_bytes(), rest.len() as u64);
             assert_eq!(delta.insert_bytes(), literals.len() as u64);
-            assert!(delta.copies().all(|(_, basis)| basis.end <= signature.geometry().basis_bytes()));
+            assert!(delta.copies().all(|(_, basis)| basis.end <= signature.geometry().reference_bytes()));
         }
         Err(error) => drop(error.to_string()),
     }
