@@ -75,7 +75,7 @@ pub trait SpaceView {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
 
     /// What a push holds that makes an executable, which takes memory: one at a time in the process.
-    fn workshop(&self) -> Arc<Mutex<()>> {
+    fn heavy_work(&self) -> Arc<Mutex<()>> {
         Arc::default()
     }
 

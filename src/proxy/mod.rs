@@ -3,16 +3,16 @@
 mod audit;
 mod difference;
 mod statistics;
-mod greeting;
-mod holding;
+mod admission;
+mod memory_share;
 mod pull;
 mod push;
 mod query;
-mod proof;
-mod reach;
-mod serving;
+mod archive_proof;
+mod read_scope;
+mod connection;
 mod store_view;
-mod standing;
+mod current_token;
 mod spaces;
 mod maintenance;
 
@@ -49,10 +49,10 @@ pub use self::maintenance::MaintenanceOptions;
 pub use self::store_view::StoreView;
 
 use self::audit::Audit;
+use self::current_token::CurrentToken;
 use self::maintenance::Maintenance;
-use self::pull::Payloads;
+use self::pull::PatchCache;
 use self::spaces::Spaces;
-use self::standing::Standing;
 
 /// Why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ struct Shared {
     /// Tells long maintenance to end.
     stopping: AtomicBool,
     /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
-    workshop: Arc<Mutex<()>>,
+    heavy_work: Arc<Mutex<()>>,
     /// How long a peer may take to show a good token.
     stranger_patience: Duration,
     /// Connections on which a good token was shown.
@@ -157,7 +157,7 @@ struct Shared {
     /// Bytes that these connections may hold unread.
     windows: Arc<Shares<Owner>>,
     /// What pushes and pulls may hold in memory, bytes.
-    holdings: Arc<Shares<Owner>>,
+    memory: Arc<Shares<Owner>>,
     /// Requests that may go on at a time: each has a thread.
     turns: Arc<Shares<Owner>>,
     /// Questions that read whole releases, at work or waiting.
@@ -165,7 +165,7 @@ struct Shared {
     /// Those of them at work.
     desks: Arc<Semaphore>,
     /// What tells pulling machines of executables.
-    payloads: Payloads,
+    patches: PatchCache,
 }
 
 /// The user who holds a share: all tokens of a user share.
@@ -211,7 +211,7 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
-        let (workshop, payloads) = (Arc::default(), Payloads::default());
+        let (heavy_work, patches) = (Arc::default(), PatchCache::default());
         let shared = Arc::new(Shared {
             identity,
             spaces,
@@ -219,12 +219,12 @@ impl Proxy {
             audit,
             destinations,
             stopping,
-            workshop,
-            payloads,
+            heavy_work,
+            patches,
             stranger_patience: options.stranger_patience,
             connections: Shares::new(options.connections_max),
             windows: Shares::new(WINDOW_BYTES_TOTAL),
-            holdings: Shares::new(options.held_max),
+            memory: Shares::new(options.held_max),
             turns: Shares::new(options.requests_max),
             readers: Shares::new(READERS_MAX),
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
@@ -260,7 +260,7 @@ impl Proxy {
                     Some(connection) => {
                         // Each line of the log names its peer.
                         let span = tracing::error_span!("connection", peer = %connection.remote_address());
-                        connections.spawn(serving::serve(Arc::clone(&self.shared), connection).instrument(span));
+                        connections.spawn(connection::serve(Arc::clone(&self.shared), connection).instrument(span));
                     }
                     None => break,
                 },
@@ -337,7 +337,7 @@ struct Granted {
     shared: Arc<Shared>,
     /// The grant at the beginning of the request, whose bounds hold to its end.
     grant: Grant,
-    standing: Standing,
+    token: CurrentToken,
 }
 
 impl std::fmt::Debug for Granted {

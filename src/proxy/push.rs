@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use tokio::time::Interval;
 
 use super::audit::Entry;
-use super::holding::Holding;
-use super::standing::looks;
+use super::current_token::checks;
+use super::memory_share::MemoryShare;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
@@ -29,7 +29,7 @@ use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
 const MESSAGES_AHEAD: usize = 8;
 /// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
-const TRIES_TOLD: u32 = 3;
+const TRIES_REPORTED: u32 = 3;
 
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiver: Receiver) {
@@ -107,9 +107,9 @@ async fn read(
     progress: Arc<Progress>,
     granted: Arc<Granted>,
 ) {
-    let mut looks = looks();
+    let mut checks = checks();
     loop {
-        let message = match next(&mut receiver, &progress, &granted, &mut looks).await {
+        let message = match next(&mut receiver, &progress, &granted, &mut checks).await {
             Ok(Some(FromAgent::Renew(token))) => match granted.renew(&token) {
                 Ok(()) => continue,
                 Err(refusal) => Err(refusal),
@@ -130,7 +130,7 @@ async fn next(
     receiver: &mut Receiver,
     progress: &Progress,
     granted: &Granted,
-    looks: &mut Interval,
+    checks: &mut Interval,
 ) -> Result<Option<FromAgent>, Refusal> {
     let progress_max = receiver.progress_max();
     let mut taken = progress.pulse.taken();
@@ -141,7 +141,7 @@ async fn next(
         let Some(left) = progress.watch().left(Instant::now()) else { return Err(stalled(progress_max)) };
         tokio::select! {
             received = &mut receive => return received.map_err(|error| Refusal::of(&error)),
-            _ = looks.tick() => granted.still_holds()?,
+            _ = checks.tick() => granted.still_holds()?,
             () = tokio::time::sleep(left) => {
                 // The agent is not to blame while its messages are worked on, or while it reads the replies.
                 let is_reading = progress.pulse.taken() > taken;
@@ -177,11 +177,11 @@ fn run(
     replies.at_work(true);
     let store = granted.store()?;
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut view = view?.in_workshop(&granted.shared.workshop).on_behalf_of(granted);
+    let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
     let told = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
     let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(told)?;
-    let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
+    let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
@@ -200,7 +200,7 @@ fn run(
         if machine.is_finished() {
             return Ok(Vec::new());
         }
-        holding.holds(machine.held_bytes() + view.held_bytes() + replies.held_bytes())?;
+        memory.resize(machine.memory_bytes() + view.memory_bytes() + replies.memory_bytes())?;
         replies.at_work(false);
         let message = messages.blocking_recv();
         replies.at_work(true);
@@ -249,19 +249,19 @@ fn queue(
 
 /// What an agent was told of one delivery.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Followed {
     last: Option<DeliveryEvent>,
     failures: u32,
     /// How often the last event was repeated.
     again: u32,
 }
 
-impl Told {
+impl Followed {
     /// The next event to tell; the last one again where nothing happens for a while, so that the agent
     /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
     pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
         // Do not follow a hanging delivery for ever.
-        if self.failures == TRIES_TOLD || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
+        if self.failures == TRIES_REPORTED || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
             return None;
         }
         self.again += 1;
@@ -288,29 +288,29 @@ pub(super) enum Unheard {
     Refused(Refusal),
 }
 
-/// Returns the next event to report, as [`Told::next`], while the token is good.
+/// Returns the next event to report, as [`Followed::next`], while the token is good.
 pub(super) async fn next_event(
-    told: &mut Told,
+    told: &mut Followed,
     events: &mut Events,
     granted: &Granted,
-    looks: &mut Interval,
+    checks: &mut Interval,
 ) -> Result<Option<DeliveryEvent>, Unheard> {
     let next = told.next(events);
     tokio::pin!(next);
     loop {
         tokio::select! {
             event = &mut next => return Ok(event),
-            _ = looks.tick() => granted.still_holds().map_err(Unheard::Refused)?,
+            _ = checks.tick() => granted.still_holds().map_err(Unheard::Refused)?,
         }
     }
 }
 
 /// Tells the agent how its deliveries go on, until each has ended or has failed a few times.
 async fn follow(events: Vec<Events>, granted: &Granted, sender: &mut Sender) -> Result<(), Unheard> {
-    let mut looks = looks();
+    let mut checks = checks();
     for mut deliveries in events {
-        let mut told = Told::default();
-        while let Some(event) = next_event(&mut told, &mut deliveries, granted, &mut looks).await? {
+        let mut told = Followed::default();
+        while let Some(event) = next_event(&mut told, &mut deliveries, granted, &mut checks).await? {
             sender.send(&PushReply::Delivery(event)).await.map_err(|_| Unheard::Gone)?;
         }
     }

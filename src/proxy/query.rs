@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::Entry;
-use super::push::{Told, Unheard, next_event};
-use super::standing::looks;
+use super::current_token::checks;
+use super::push::{Followed, Unheard, next_event};
 use super::{Granted, Owner, now, owner};
 use crate::net::blocking;
 use crate::net::link::Sender;
@@ -39,7 +39,7 @@ pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sen
             work_out(&granted, question, |answer| answers_in.blocking_send(answer).is_ok())
         })
     };
-    let mut looks = looks();
+    let mut checks = checks();
     let mut held = Ok(());
     loop {
         tokio::select! {
@@ -47,7 +47,7 @@ pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sen
                 Some(answer) if sender.send(&answer).await.is_ok() => {}
                 _ => break,
             },
-            _ = looks.tick() => {
+            _ = checks.tick() => {
                 held = granted.still_holds();
                 if held.is_err() {
                     break;
@@ -206,11 +206,11 @@ pub async fn deliver(
     if sender.send(&Answer::Meant(record)).await.is_err() {
         return Ok(());
     }
-    let mut looks = looks();
+    let mut checks = checks();
     for mut deliveries in events {
-        let mut told = Told::default();
+        let mut told = Followed::default();
         loop {
-            let event = match next_event(&mut told, &mut deliveries, &granted, &mut looks).await {
+            let event = match next_event(&mut told, &mut deliveries, &granted, &mut checks).await {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(Unheard::Refused(refusal)) => return Err(refusal),

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Granted;
-use super::proof::{self, Proof};
-use super::reach::{Reach, Readable};
+use super::archive_proof::{self, Proof};
+use super::read_scope::{ReadScope, Readable};
 
 use crate::delivery::Events;
 use crate::ledger::Lease;
@@ -66,9 +66,9 @@ pub struct StoreView {
     /// The store's count of damage when the push's chunks were last checked.
     damage_met: u64,
     /// Held by whoever rebuilds an archive as a proof, or makes an executable.
-    workshop: Arc<Mutex<()>>,
+    heavy_work: Arc<Mutex<()>>,
     /// The applications that the token may read, and the releases that the push builds on.
-    reach: Reach,
+    scope: ReadScope,
     readable: Readable,
     /// The token, checked again before anything is recorded.
     granted: Option<Arc<Granted>>,
@@ -107,8 +107,8 @@ impl StoreView {
             last_sync,
             lease,
             damage_met,
-            workshop: Arc::default(),
-            reach: Reach::default(),
+            heavy_work: Arc::default(),
+            scope: ReadScope::default(),
             readable: Readable::default(),
             granted: None,
             queued: None,
@@ -118,18 +118,18 @@ impl StoreView {
     /// Limits the view to what a token allows, for as long as the token is good.
     #[must_use]
     pub(super) fn on_behalf_of(self, granted: &Arc<Granted>) -> Self {
-        Self { reach: Reach::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
+        Self { scope: ReadScope::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
     }
 
-    /// The same, that shares the workshop of others.
+    /// The same, that shares the heavy_work of others.
     #[must_use]
-    pub fn in_workshop(self, workshop: &Arc<Mutex<()>>) -> Self {
-        Self { workshop: Arc::clone(workshop), ..self }
+    pub fn sharing_heavy_work(self, heavy_work: &Arc<Mutex<()>>) -> Self {
+        Self { heavy_work: Arc::clone(heavy_work), ..self }
     }
 
     /// Bytes of memory that it holds for the push, about.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.readable.held_bytes()
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.readable.memory_bytes()
     }
 
     /// Whether a segment that the store has lists only chunks that it has too.
@@ -271,7 +271,7 @@ impl SpaceView for StoreView {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
         }
-        match self.store.records().recognize(&open.app, &open.release, |app| self.reach.has(app)) {
+        match self.store.records().recognize(&open.app, &open.release, |app| self.scope.has(app)) {
             None => Ok(None),
             Some(Found::Latest(record)) if open.dry_run => Ok(Some((record, true))),
             Some(Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, false))),
@@ -295,7 +295,7 @@ impl SpaceView for StoreView {
         let release = match release {
             None => self.app_latest.as_ref().map(|latest| latest.release),
             Some(release) => {
-                let is_there = self.store.records().has(release, |app| self.reach.has(app));
+                let is_there = self.store.records().has(release, |app| self.scope.has(app));
                 is_there.then_some(*release)
             }
         };
@@ -304,7 +304,7 @@ impl SpaceView for StoreView {
             let root = self.store.root(&release).ok()?;
             restore::leaves(&root, &mut reader).ok()
         });
-        if let Some(leaves) = leaves.as_ref().filter(|_| !self.reach.is_whole()) {
+        if let Some(leaves) = leaves.as_ref().filter(|_| !self.scope.is_whole()) {
             self.readable.add(leaves);
         }
         Ok(leaves)
@@ -325,7 +325,7 @@ impl SpaceView for StoreView {
     }
 
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        if !self.reach.is_whole() {
+        if !self.scope.is_whole() {
             // A segment tells what its chunks are.
             self.recent()?;
         }
@@ -333,7 +333,7 @@ impl SpaceView for StoreView {
         let mut reader = StoreReader::new(&*store);
         let mut resolved = Vec::with_capacity(names.len());
         for name in names {
-            let node = if self.reach.is_whole() {
+            let node = if self.scope.is_whole() {
                 store.find_name(*name).map_err(|error| Refusal::of(&error))?
             } else {
                 self.readable.segment(*name)
@@ -356,11 +356,11 @@ impl SpaceView for StoreView {
     }
 
     fn reads_all(&self) -> bool {
-        self.reach.is_whole()
+        self.scope.is_whole()
     }
 
     fn may_read(&mut self, chunk: &ChunkRef) -> Result<bool, Refusal> {
-        Ok(self.reach.is_whole() || self.readable.has(chunk, &mut self.reader))
+        Ok(self.scope.is_whole() || self.readable.has(chunk, &mut self.reader))
     }
 
     fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
@@ -375,8 +375,8 @@ impl SpaceView for StoreView {
         })
     }
 
-    fn workshop(&self) -> Arc<Mutex<()>> {
-        Arc::clone(&self.workshop)
+    fn heavy_work(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.heavy_work)
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
@@ -422,7 +422,8 @@ impl SpaceView for StoreView {
             }
         };
         let (root, latest) = (&proposal.root, latest.as_ref());
-        let proof = proof::prove(&self.store, root, latest, &self.workshop, is_delivered, &mut tell);
+        let proof =
+            archive_proof::prove(&self.store, root, latest, &self.heavy_work, is_delivered, &mut tell);
         let Proof { archives, bytes, failed } = proof.map_err(|error| Refusal::of(&error))?;
         if archives > 0 {
             let seconds = begin.elapsed().as_secs_f64();

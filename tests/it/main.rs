@@ -35,7 +35,7 @@ mod many;
 mod meant;
 mod memory;
 mod mounts;
-mod offered;
+mod record_queries;
 mod places;
 mod places_random;
 mod program;

@@ -184,20 +184,20 @@ impl<'a> Push<'a> {
                 Action::Send(message) => to_proxy.push_back(message),
                 Action::SendSegments(segments) => {
                     let batch = self.batch(&segments, dice);
-                    let offered = batch.offered.clone();
+                    let offered = batch.eager.clone();
                     to_proxy.push_back(FromAgent::Segments(batch));
-                    if segments.offer {
-                        actions.extend(agent.offered(offered));
+                    if segments.eager {
+                        actions.extend(agent.eager_marked(offered));
                     }
                 }
                 Action::Sketch(chunks) => {
                     let sketches = dice.percent(70).then(|| self.sketches(&chunks));
                     actions.extend(agent.sketched(chunks, sketches));
                 }
-                Action::SendChunks(Chunks { segments, marks, signed, .. }) => {
+                Action::SendChunks(Chunks { segments, marks, block_sums, .. }) => {
                     self.missing += marks.marked();
                     if !self.dry_run {
-                        let messages = self.chunks(&segments, &marks, &signed, agent.is_based(), dice);
+                        let messages = self.chunks(&segments, &marks, &block_sums, agent.is_based(), dice);
                         feeding.extend(messages.into_iter().map(Some));
                     }
                     feeding.push_back(None);
@@ -226,7 +226,7 @@ impl<'a> Push<'a> {
             for chunk in chunks {
                 let right = !known.contains(&chunk.id);
                 // An agent decides where a chunk stands first.
-                let first = wanted.offer && self.seen.insert(chunk.id);
+                let first = wanted.eager && self.seen.insert(chunk.id);
                 let offers = if self.offering == Offering::Wrong { dice.percent(50) } else { right };
                 offered.push(first && offers);
             }
@@ -236,7 +236,7 @@ impl<'a> Push<'a> {
                 segments.iter().map(|index| Ok::<_, Error>(base.parts[usize::from(*index)].0.clone()));
             prefix_of(segments).expect("in memory").expect("segments")
         });
-        let offered = if wanted.offer { offered.into_iter().collect() } else { Marks::default() };
+        let offered = if wanted.eager { offered.into_iter().collect() } else { Marks::default() };
         SegmentBatch::new(&bytes, prefix.as_deref(), offered)
     }
 
@@ -258,7 +258,11 @@ impl<'a> Push<'a> {
             let is_in = |signed: &BlockSums| {
                 (signed.first..signed.first + signed.chunks).contains(&u32::try_from(at).expect("few"))
             };
-            if chunks.signed.iter().any(is_in) { None } else { Sketch::of(&self.release.content[&chunk.id]) }
+            if chunks.block_sums.iter().any(is_in) {
+                None
+            } else {
+                Sketch::of(&self.release.content[&chunk.id])
+            }
         };
         Sketches::new(&missing.enumerate().map(sketch).collect::<Vec<_>>())
     }
@@ -994,7 +998,7 @@ proptest! {
                 8 => PushReply::Mismatch,
                 9 => PushReply::BlockSums(BlockSums { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),
                 10 => {
-                    actions.extend(agent.offered(marks));
+                    actions.extend(agent.eager_marked(marks));
                     PushReply::WantNames
                 }
                 12 if grows => {

@@ -197,10 +197,10 @@ impl Pusher {
                     let known: HashSet<ChunkId> = self.base.iter().flat_map(|base| base.chunks()).collect();
                     let offers = |chunk: ChunkId| !known.contains(&chunk) && self.offered.insert(chunk);
                     let batch = segment_batch(&self.build, self.base.as_deref(), &segments, offers);
-                    let offered = batch.offered.clone();
+                    let offered = batch.eager.clone();
                     self.to_proxy.push_back(FromAgent::Segments(batch));
-                    if segments.offer {
-                        actions.extend(self.agent.offered(offered));
+                    if segments.eager {
+                        actions.extend(self.agent.eager_marked(offered));
                     }
                 }
                 Action::Sketch(chunks) => {
@@ -250,7 +250,7 @@ pub fn segment_batch(
     mut offers: impl FnMut(ChunkId) -> bool,
 ) -> SegmentBatch {
     let parts: Vec<_> = wanted.segments.iter().map(|index| &build.segments[usize::from(*index)]).collect();
-    let chunks = parts.iter().flat_map(|(_, chunks)| chunks).filter(|_| wanted.offer);
+    let chunks = parts.iter().flat_map(|(_, chunks)| chunks).filter(|_| wanted.eager);
     let offered = chunks.map(|chunk| offers(chunk.id)).collect();
     let bytes = parts
         .iter()

@@ -14,7 +14,7 @@ use delta::similar::Rule;
 use format::manifest::{self, NodeRef, Outline, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
-use protocol::likeness::{Edge, Edges, New, Older, Release, Whole, prefix_of};
+use protocol::likeness::{BaseFile, ChangedBase, Edge, Edges, Release, Target, prefix_of};
 use protocol::wire::Marks;
 
 /// Chunks of the base held in memory: some 80 MB. Further ones count as unseen, which costs bytes.
@@ -42,7 +42,7 @@ pub struct Base {
     /// The base's chunks, as far as they are cached here.
     cache: Option<Arc<ChunkCache>>,
     /// The base's segments that the new manifest does not have; read on first use.
-    older: Option<Older>,
+    changed: Option<ChangedBase>,
     /// The chunks of `chunks` that the base does not have itself.
     eager: HashSet<ChunkId>,
     /// Prefixes of the ids of all chunks in segments that stay, sorted; read on first use.
@@ -66,7 +66,7 @@ impl Base {
             chunks,
             new: new.to_vec(),
             cache,
-            older: None,
+            changed: None,
             eager: HashSet::new(),
             staying: None,
         })
@@ -223,15 +223,17 @@ impl Base {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let memory = &self.memory;
         let read = |index: SegmentIndex| -> Result<Vec<u8>> { Ok(memory.segment(index)?) };
-        if self.older.is_none() {
+        if self.changed.is_none() {
             let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
             let gaps = gaps.gaps(memory.segments().len());
             let mut release = CachedRelease { memory, reader: cache.reader() };
-            let edges =
-                protocol::likeness::edges(&Older::ranges(memory.segments().len(), &gaps), &mut release)?;
-            self.older = Some(Older::read(memory.segments(), &gaps, &edges, read)?);
+            let edges = protocol::likeness::edges(
+                &ChangedBase::ranges(memory.segments().len(), &gaps),
+                &mut release,
+            )?;
+            self.changed = Some(ChangedBase::read(memory.segments(), &gaps, &edges, read)?);
         }
-        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+        let Some(older) = self.changed.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());
         };
         let (mut thins, mut known, mut places) = (Vec::new(), Vec::new(), HashMap::new());
@@ -269,7 +271,7 @@ impl Base {
             if likeness.chunks.iter().all(|chunk| cache.has(chunk)) {
                 let count = new.iter().zip(first..).take_while(|(place, next)| *place == next).count();
                 let older = DeltaReference::Cached(likeness.basis, likeness.chunks);
-                let path = likeness.older_path.map(|path| ground::escape::json_path(&path));
+                let path = likeness.base_path.map(|path| ground::escape::json_path(&path));
                 matches.push(Match { first, count, older, rule: likeness.rule, path });
             }
         }
@@ -302,8 +304,8 @@ impl Base {
             let lacks = missing.iter().filter(|located| located.is_of(&of)).count();
             let known = present.iter().filter(|located| located.is_of(&of));
             let known: HashSet<ChunkId> = known.map(|located| located.chunk.id).collect();
-            let new = New { chunks: lacks + known.len(), known };
-            let Some(whole) = Whole::like(span, &new, &mut release)? else { continue };
+            let new = Target { chunks: lacks + known.len(), known };
+            let Some(whole) = BaseFile::like(span, &new, &mut release)? else { continue };
             if whole.chunks.iter().all(|chunk| cache.has(chunk)) {
                 found.push(OlderExecutable { new: of, reference: ExecutableReference::Cached(whole) });
             }

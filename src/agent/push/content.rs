@@ -66,7 +66,7 @@ impl Content {
         let parts = wanted.segments.iter().map(|index| self.spool.segment(*index));
         let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
         let mut eager = Marks::default();
-        if let Some(base) = self.base.as_mut().filter(|_| wanted.offer) {
+        if let Some(base) = self.base.as_mut().filter(|_| wanted.eager) {
             let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
             let references = references.collect::<Result<Vec<_>, _>>()?.concat();
             let unseen = base.unseen(&references);
@@ -91,7 +91,7 @@ impl Content {
             Some(base) if is_based => base.resembles(&self.spool, &chunks.segments, &chunks.marks)?,
             _ => vec![false; chunks.marks.marked()],
         };
-        for BlockSums { first, chunks, .. } in &chunks.signed {
+        for BlockSums { first, chunks, .. } in &chunks.block_sums {
             is_like
                 .iter_mut()
                 .skip(*first as usize)
@@ -103,7 +103,7 @@ impl Content {
 
     /// Finds what the chunks resemble, and makes a job of them.
     pub fn job(&mut self, chunks: Chunks, is_based: bool) -> Result<ToSend> {
-        let Chunks { segments, marks, signed, answers, goes_on } = chunks;
+        let Chunks { segments, marks, block_sums, answers, goes_on } = chunks;
         let mut wanted = marks.iter();
         let (mut missing, mut present) = (Vec::new(), Vec::new());
         for segment in &segments {
@@ -118,7 +118,7 @@ impl Content {
             Some(OlderExecutable { new, reference: ExecutableReference::AtProxy(answer) })
         };
         let mut older: Vec<OlderExecutable> = answers.into_iter().filter_map(older).collect();
-        let mut matches = signed.iter().map(Match::at_proxy).collect::<Result<Vec<_>, _>>()?;
+        let mut matches = block_sums.iter().map(Match::at_proxy).collect::<Result<Vec<_>, _>>()?;
         if let Some(base) = self.base.as_mut().filter(|_| is_based) {
             matches = merge(matches, base.matches(&self.spool, &segments, &marks)?);
             if !self.is_raw {

@@ -301,7 +301,7 @@ impl Driver<'_> {
     }
 
     async fn send_segments(&mut self, segments: Segments) -> Result<Vec<Action>> {
-        let is_eager = segments.offer;
+        let is_eager = segments.eager;
         let queries = segments.executables && self.speed.is_slow();
         let (queries, batch) = self
             .ask(move |content| {
@@ -313,9 +313,9 @@ impl Driver<'_> {
             self.outbox.wait_for_turn(query.names.len()).await?;
             self.outbox.send(&FromAgent::RecordQuery(query)).await?;
         }
-        let marks = batch.offered.clone();
+        let marks = batch.eager.clone();
         self.outbox.send(&FromAgent::Segments(batch)).await?;
-        Ok(if is_eager { self.machine.offered(marks) } else { Vec::new() })
+        Ok(if is_eager { self.machine.eager_marked(marks) } else { Vec::new() })
     }
 
     /// Sketches chunks that resemble nothing known, where the link is so slow that a round trip may pay.

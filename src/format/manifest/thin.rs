@@ -134,7 +134,7 @@ impl Thin {
     }
 
     /// What it takes in memory, about: many times what it takes on its way.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let paths = self.items().flatten().map(|item| match item {
             Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
                 path.as_bytes().len() + target.len()

@@ -93,7 +93,7 @@ impl Replies {
     }
 
     /// Bytes that were said and not taken up.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 

@@ -124,7 +124,7 @@ impl Listings {
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let chunk = size_of::<Chunk>() + size_of::<RefAt>() + size_of::<Option<ChunkRef>>();
         let of_file = |file: &Listing| size_of::<Listing>() + file.path.len() + file.chunks.len() * chunk;
         self.files.iter().map(of_file).sum()

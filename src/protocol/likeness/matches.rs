@@ -23,7 +23,7 @@ const BYTES_OF_EDIT: u64 = 32 * 1024;
 /// 2 MiB: new bytes of one piece.
 const PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// New chunks, and the older ones that they resemble.
+/// Target chunks, and the older ones that they resemble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Likeness {
     /// The new chunks.
@@ -35,14 +35,14 @@ pub struct Likeness {
     /// Why these.
     pub rule: Rule,
     /// The older file, where its path is known.
-    pub older_path: Option<Vec<u8>>,
+    pub base_path: Option<Vec<u8>>,
     /// How many edits there probably are.
     pub edits: u64,
 }
 
 /// The changed part of the base.
 #[derive(Debug, Default)]
-pub struct Older {
+pub struct ChangedBase {
     gaps: Vec<Gap>,
     listings: Listings,
 }
@@ -52,7 +52,7 @@ fn with_neighbours(range: &Range<usize>, count: usize) -> Range<usize> {
     range.start.saturating_sub(1)..(range.end + 1).min(count)
 }
 
-impl Older {
+impl ChangedBase {
     /// Which of the base's `count` segments are looked at for these gaps: runs, in order.
     pub fn ranges(count: usize, gaps: &[Gap]) -> Vec<Range<usize>> {
         if gaps.iter().map(|gap| gap.base.len() + 2).sum::<usize>() > SEGMENTS_MAX {
@@ -95,8 +95,8 @@ impl Older {
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
-        self.listings.held_bytes()
+    pub fn memory_bytes(&self) -> usize {
+        self.listings.memory_bytes()
     }
 
     /// Whether there is nothing to resemble.
@@ -165,7 +165,7 @@ impl Older {
                 .collect();
             let old = &self.listings.files[place.file];
             let path = old.path.split(|byte| *byte == 0).next().unwrap_or_default();
-            let older_path = (!path.is_empty()).then(|| path.to_vec());
+            let base_path = (!path.is_empty()).then(|| path.to_vec());
             for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()], edges) {
                 let range = old.joined(place.chunks.start + range.start..place.chunks.start + range.end);
                 let RefAt { segment, reference: first } = old.places[range.start];
@@ -179,7 +179,7 @@ impl Older {
                     basis: Span { segment, first, count },
                     chunks: old.full[range].iter().copied().flatten().collect(),
                     rule: region.rule,
-                    older_path: older_path.clone(),
+                    base_path: base_path.clone(),
                     edits: edits.max(1),
                 });
             }
@@ -281,11 +281,12 @@ mod tests {
             Item::File { path, mode: 0o644, size: 0, recipe: Recipe::Chunks }.encode(&mut files);
         }
         let read = |_| Ok::<_, manifest::Error>(files.clone());
-        let older = Older::read(&[node(&files); 100], &gaps(100), &Edges::new(), read).expect("read");
-        assert!(older.is_empty() && older.held_bytes() < 1000, "{} B", older.held_bytes());
+        let older = ChangedBase::read(&[node(&files); 100], &gaps(100), &Edges::new(), read).expect("read");
+        assert!(older.is_empty() && older.memory_bytes() < 1000, "{} B", older.memory_bytes());
         let large = NodeRef { bytes: 17 * 1024, ..node(&files) };
         let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
-        let older = Older::read(&vec![large; 3000], &gaps(3000), &Edges::new(), read).expect("not read");
+        let older =
+            ChangedBase::read(&vec![large; 3000], &gaps(3000), &Edges::new(), read).expect("not read");
         assert!(older.is_empty());
     }
 
@@ -295,7 +296,8 @@ mod tests {
             (old.iter().map(|bytes| node(bytes)).collect(), new.iter().map(|bytes| node(bytes)).collect());
         let outline = manifest::Outline::of(&base, nodes.iter().copied().map(Some));
         let read = |index: SegmentIndex| Ok::<_, manifest::Error>(old[usize::from(index)].clone());
-        let older = Older::read(&base, &outline.gaps(base.len()), &Edges::new(), read).expect("segments");
+        let older =
+            ChangedBase::read(&base, &outline.gaps(base.len()), &Edges::new(), read).expect("segments");
         let held: HashSet<ChunkId> = old
             .iter()
             .flat_map(|bytes| manifest::segment_chunks(bytes).expect("a segment"))
@@ -353,6 +355,6 @@ mod tests {
         let nodes: Vec<NodeRef> = (0..=SEGMENTS_MAX).map(|n| node(&n.to_le_bytes())).collect();
         let gaps = [Gap { new: 0..1, base: 0..nodes.len() }];
         let read = |_| -> Result<Vec<u8>, manifest::Error> { panic!("it is too much") };
-        assert!(Older::read(&nodes, &gaps, &Edges::new(), read).expect("nothing is read").is_empty());
+        assert!(ChangedBase::read(&nodes, &gaps, &Edges::new(), read).expect("nothing is read").is_empty());
     }
 }

@@ -5,7 +5,7 @@ mod matches;
 mod segment_base;
 mod base_file;
 
-pub use base_file::{New, Release, Whole, edges};
+pub use base_file::{BaseFile, Release, Target, edges};
 pub use listing::{Edge, Edges};
-pub use matches::{Likeness, Older};
+pub use matches::{ChangedBase, Likeness};
 pub use segment_base::{SegmentsReplaced, prefix_of};

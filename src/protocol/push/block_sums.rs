@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::likeness::{Edges, Likeness, Older};
+use crate::likeness::{ChangedBase, Edges, Likeness};
 use crate::transfer::{Region, Regions};
 use crate::wire::{BlockSums, PushReply, Sketches};
 use crate::{Error, SpaceView};
@@ -33,12 +33,12 @@ struct Alike {
 }
 
 /// The room left for signatures in one answer: the agent holds as much for each step under way.
-struct Room {
+struct AnswerRoom {
     signatures: usize,
     bytes: usize,
 }
 
-impl Default for Room {
+impl Default for AnswerRoom {
     fn default() -> Self {
         Self { signatures: PARCEL_SPANS_MAX, bytes: ANSWER_SIGNED_MAX }
     }
@@ -64,23 +64,23 @@ pub(super) type Arrived = (SegmentIndex, Thin, Vec<Reference>, Vec<Option<ChunkR
 /// What was signed in one push. Memory: the changed part of the base's manifest, and 40 B for each chunk that was
 /// signed, which are bounded.
 #[derive(Debug, Default)]
-pub(super) struct Signer {
+pub(super) struct BlockSumMaker {
     /// What of the base is not in the new release, once somebody asked.
-    older: Option<Older>,
-    older_bytes: usize,
+    changed: Option<ChangedBase>,
+    changed_bytes: usize,
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
     /// Whether the agent was told that there are sketches.
-    told: bool,
+    said_sketches: bool,
     /// Sketches that were looked for.
     sketches: usize,
 }
 
-impl Signer {
+impl BlockSumMaker {
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
-        self.older_bytes + self.chunks * size_of::<ChunkRef>()
+    pub fn memory_bytes(&self) -> usize {
+        self.changed_bytes + self.chunks * size_of::<ChunkRef>()
     }
 
     /// The regions that were signed.
@@ -106,13 +106,14 @@ impl Signer {
             view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
             Ok::<_, Error>(bytes)
         };
-        if self.older.is_none() {
+        if self.changed.is_none() {
             let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
-            let older = Older::read(base, &gaps, &Edges::new(), |index| read(&base[usize::from(index)]))?;
-            self.older_bytes = older.held_bytes();
-            self.older = Some(older);
+            let older =
+                ChangedBase::read(base, &gaps, &Edges::new(), |index| read(&base[usize::from(index)]))?;
+            self.changed_bytes = older.memory_bytes();
+            self.changed = Some(older);
         }
-        let Some(older) = self.older.as_ref().filter(|older| !older.is_empty()) else {
+        let Some(older) = self.changed.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());
         };
         let new: Vec<_> =
@@ -126,30 +127,30 @@ impl Signer {
 
     /// Signs the older content that chunks resemble which were asked for; `asked` numbers these, by the places of
     /// their segments and references.
-    pub fn sign(
+    pub fn make(
         &mut self,
         likenesses: Vec<Likeness>,
         asked: &HashMap<RefAt, usize>,
         view: &mut impl SpaceView,
     ) -> Vec<BlockSums> {
-        let (mut signed, mut room) = (Vec::new(), Room::default());
+        let (mut signed, mut room) = (Vec::new(), AnswerRoom::default());
         for likeness in likenesses {
             let places: Vec<usize> = likeness.new.iter().filter_map(|at| asked.get(at).copied()).collect();
             let Some(first) = places.first().copied() else { continue };
             let chunks = places.iter().zip(first..).take_while(|(place, next)| *place == next).count();
             let Likeness { chunks: basis, rule, edits, .. } = likeness;
             let alike = Alike { basis, rule, edits };
-            signed.extend(self.sign_one(first..first + chunks, alike, &mut room, view));
+            signed.extend(self.make_one(first..first + chunks, alike, &mut room, view));
         }
         signed
     }
 
     /// Says, once, that content can be found by sketches, where there are any.
     pub fn want_sketches(&mut self, view: &mut impl SpaceView) -> Option<PushReply> {
-        if self.told || !view.has_sketches() {
+        if self.said_sketches || !view.has_sketches() {
             return None;
         }
-        self.told = true;
+        self.said_sketches = true;
         Some(PushReply::WantSketches)
     }
 
@@ -159,7 +160,7 @@ impl Signer {
         let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);
         let sketches = sketches.open(left).ok_or(limit)?;
         self.sketches += sketches.len();
-        let (mut replies, mut room) = (Vec::new(), Room::default());
+        let (mut replies, mut room) = (Vec::new(), AnswerRoom::default());
         let mut run: Option<(Range<usize>, Alike)> = None;
         for (place, sketch) in sketches {
             let Some((short, shared)) = view.most_similar(&sketch) else { continue };
@@ -184,14 +185,14 @@ impl Signer {
                 _ => {
                     let alike = Alike { basis: vec![chunk], rule: Rule::Content, edits };
                     if let Some((places, alike)) = run.replace((place..place + 1, alike)) {
-                        let signed = self.sign_one(places, alike, &mut room, view);
+                        let signed = self.make_one(places, alike, &mut room, view);
                         replies.extend(signed.map(PushReply::BlockSums));
                     }
                 }
             }
         }
         if let Some((places, alike)) = run {
-            replies.extend(self.sign_one(places, alike, &mut room, view).map(PushReply::BlockSums));
+            replies.extend(self.make_one(places, alike, &mut room, view).map(PushReply::BlockSums));
         }
         replies.push(PushReply::Alike);
         Ok(replies)
@@ -199,11 +200,11 @@ impl Signer {
 
     /// Signs the basis of the chunks at these places among those asked for, while the answer has room; chunks without a
     /// signature cross whole.
-    fn sign_one(
+    fn make_one(
         &mut self,
         places: Range<usize>,
         alike: Alike,
-        room: &mut Room,
+        room: &mut AnswerRoom,
         view: &mut impl SpaceView,
     ) -> Option<BlockSums> {
         if room.signatures == 0 {

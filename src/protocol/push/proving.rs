@@ -41,7 +41,7 @@ impl Proving {
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let unproven: usize = self.unproven.iter().map(|one| one.chunks.len()).sum();
         (self.own.len() + unproven) * size_of::<ChunkRef>()
     }
@@ -63,23 +63,23 @@ impl Proving {
     pub fn challenge(
         &mut self,
         segments: &mut [Arrived],
-        offered: &Marks,
+        eager: &Marks,
         dry_run: bool,
         view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
         let references: usize = segments.iter().map(|(_, _, _, known)| known.len()).sum();
-        let mut offered = offered.iter();
+        let mut eager = eager.iter();
         let (mut challenges, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut chunks: Vec<ChunkRef> = Vec::new();
         let known = segments.iter_mut().flat_map(|(_, _, _, known)| known);
         for (place, known) in known.enumerate() {
-            let is_offered = offered.next() == Some(true);
+            let is_eager = eager.next() == Some(true);
             let Some(chunk) = *known else { continue };
             if self.own.contains(&chunk.id) || view.may_read(&chunk).map_err(Error::Space)? {
                 continue;
             }
             let length = u64::from(chunk.bytes);
-            if dry_run || is_offered || self.bytes_left < length {
+            if dry_run || is_eager || self.bytes_left < length {
                 *known = None;
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
-use crate::likeness::{Edge, Edges, Likeness, New, Release, Whole};
+use crate::likeness::{BaseFile, Edge, Edges, Likeness, Release, Target};
 use crate::transfer::{Answered, read_chunks};
 use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
 use crate::{Error, SpaceView};
@@ -25,9 +25,9 @@ const SEGMENTS_OF_CHUNK: usize = 16;
 /// In percent: with fewer known records, deltas of what lies between are as good.
 const KNOWN_MIN: usize = 20;
 
-/// The offers of one push. Memory: 8 MiB of names, and 36 B for each of half a million chunks of the older files.
+/// The queries of one push. Memory: 8 MiB of names, and 36 B for each of half a million chunks of the older files.
 #[derive(Debug)]
-pub(super) struct Offers {
+pub(super) struct RecordQueries {
     /// The files that were offered.
     files: HashSet<u32>,
     /// Names that are not answered.
@@ -40,7 +40,7 @@ pub(super) struct Offers {
     segments_left: usize,
 }
 
-impl Default for Offers {
+impl Default for RecordQueries {
     fn default() -> Self {
         Self {
             files: HashSet::new(),
@@ -54,36 +54,36 @@ impl Default for Offers {
     }
 }
 
-impl Offers {
-    /// Takes a part of an offer: the next of a file's names, or that the next segments go on with it.
+impl RecordQueries {
+    /// Takes a part of an query: the next of a file's names, or that the next segments go on with it.
     ///
     /// # Errors
     /// Too many of either, names after a file's last, or a file twice before the same segments.
-    pub fn take(&mut self, mut offer: RecordQuery) -> Result<(), Error> {
-        let names = std::mem::take(&mut offer.names);
+    pub fn take(&mut self, mut query: RecordQuery) -> Result<(), Error> {
+        let names = std::mem::take(&mut query.names);
         let limit = Error::Limit { what: "bytes of offers", max: OFFER_BYTES_MAX };
         self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
-        if self.files.insert(offer.file) {
+        if self.files.insert(query.file) {
             if self.files.len() > OFFERS_MAX {
                 return Err(Error::Limit { what: "offers", max: OFFERS_MAX });
             }
-            self.names.insert(offer.file, names);
-        } else if let Some(before) = self.names.get_mut(&offer.file) {
+            self.names.insert(query.file, names);
+        } else if let Some(before) = self.names.get_mut(&query.file) {
             before.extend_from_slice(&names);
         } else if !names.is_empty() {
             return Err(Error::OutOfTurn("names of an executable whose names were complete"));
         }
-        if offer.complete {
-            if self.next.iter().any(|next| next.file == offer.file) {
+        if query.complete {
+            if self.next.iter().any(|next| next.file == query.file) {
                 return Err(Error::OutOfTurn("an executable twice"));
             }
-            self.next.push(offer);
+            self.next.push(query);
         }
         Ok(())
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let names: usize = self.names.values().map(Vec::len).sum();
         let answered = self.answered.values();
         names + answered.map(|one| one.names.len() + one.chunks.len() * size_of::<ChunkRef>()).sum::<usize>()
@@ -96,12 +96,12 @@ impl Offers {
 
     /// Where what was offered begins and ends.
     pub fn edges(&self, listed: &Listed) -> Edges {
-        let ranges = self.next.iter().filter_map(|offer| listed.range(offer));
+        let ranges = self.next.iter().filter_map(|query| listed.range(query));
         let ends = ranges.flat_map(|range| [range.start, range.end]);
         ends.filter_map(|number| Some((listed.at(number)?, Edge::Cut))).collect()
     }
 
-    /// Answers the offers for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
+    /// Answers the queries for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
     /// needs no signature.
     pub fn answer(
         &mut self,
@@ -111,14 +111,14 @@ impl Offers {
         view: &mut impl SpaceView,
     ) -> Vec<PushReply> {
         let mut replies = Vec::new();
-        for offer in std::mem::take(&mut self.next) {
-            let names = self.names.remove(&offer.file);
-            let Some(range) = listed.range(&offer) else { continue };
+        for query in std::mem::take(&mut self.next) {
+            let names = self.names.remove(&query.file);
+            let Some(range) = listed.range(&query) else { continue };
             let is_of = |likeness: &Likeness| {
                 let first = likeness.new.first().and_then(|at| listed.number(*at));
                 first.is_some_and(|first| range.contains(&first))
             };
-            if let Some(names) = names.filter(|_| !self.answered.contains_key(&offer.file)) {
+            if let Some(names) = names.filter(|_| !self.answered.contains_key(&query.file)) {
                 let alike: Vec<&Likeness> = likenesses.iter().filter(|likeness| is_of(likeness)).collect();
                 let missing: usize = alike.iter().map(|likeness| likeness.new.len()).sum();
                 // Where little is missing, the file was changed somewhere, not linked anew.
@@ -129,10 +129,10 @@ impl Offers {
                 else {
                     continue;
                 };
-                self.answered.insert(offer.file, Answered { names, chunks });
-                replies.push(PushReply::RecordAnswer(RecordAnswer { file: offer.file, answer }));
+                self.answered.insert(query.file, Answered { names, chunks });
+                replies.push(PushReply::RecordAnswer(RecordAnswer { file: query.file, answer }));
             }
-            if self.answered.contains_key(&offer.file) {
+            if self.answered.contains_key(&query.file) {
                 likenesses.retain(|likeness| !is_of(likeness));
             }
         }
@@ -144,18 +144,18 @@ impl Offers {
     fn look_at(
         &mut self,
         basis: &Span,
-        new: &New,
+        new: &Target,
         names: &[u8],
         base: &[NodeRef],
         view: &mut impl SpaceView,
     ) -> Option<(Vec<u8>, Vec<ChunkRef>)> {
         let offer = RecordNames::decode(names).filter(|offer| !offer.names().is_empty())?;
         let mut release = Base { segments: base, segments_left: &mut self.segments_left, view };
-        let Whole { chunks, .. } = Whole::like(basis, new, &mut release).ok()??;
+        let BaseFile { chunks, .. } = BaseFile::like(basis, new, &mut release).ok()??;
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes).max(CHUNK_BYTES_COUNTED)).sum();
         self.basis_left = self.basis_left.checked_sub(bytes)?;
-        let workshop = view.workshop();
-        let _alone = workshop.lock().unpoisoned();
+        let heavy_work = view.heavy_work();
+        let _alone = heavy_work.lock().unpoisoned();
         let old = read_chunks(&chunks, view)?;
         let parts = normalise_unproven(old)?;
         let records = Records::new(&parts);
@@ -189,9 +189,9 @@ impl Listed {
     }
 
     /// What is known of a range of them.
-    fn about(&self, range: &Range<usize>) -> New {
+    fn about(&self, range: &Range<usize>) -> Target {
         let known = self.known.get(range.start..range.end.min(self.known.len())).unwrap_or_default();
-        New { chunks: range.len(), known: known.iter().flatten().copied().collect() }
+        Target { chunks: range.len(), known: known.iter().flatten().copied().collect() }
     }
 
     fn number(&self, at: RefAt) -> Option<usize> {
@@ -199,9 +199,9 @@ impl Listed {
     }
 
     /// Those of a file that is offered.
-    fn range(&self, offer: &RecordQuery) -> Option<Range<usize>> {
-        let begin = self.number(RefAt { segment: offer.segment, reference: offer.first })?;
-        Some(begin..begin + (offer.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
+    fn range(&self, query: &RecordQuery) -> Option<Range<usize>> {
+        let begin = self.number(RefAt { segment: query.segment, reference: query.first })?;
+        Some(begin..begin + (query.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
     }
 
     /// The segment that has the reference of that number, and which of its own it is.
@@ -320,16 +320,22 @@ mod tests {
         segments.collect()
     }
 
-    /// Offers a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
+    /// RecordQueries a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
     /// the base's last segment. Gives how many were answered.
-    fn offer(count: u32, names: &[u8], base: &[NodeRef], view: &mut Counting, offers: &mut Offers) -> usize {
+    fn offer(
+        count: u32,
+        names: &[u8],
+        base: &[NodeRef],
+        view: &mut Counting,
+        queries: &mut RecordQueries,
+    ) -> usize {
         let segment = SegmentIndex::of(base.len() - 1);
         let likeness = |number| Likeness {
             new: vec![RefAt { reference: number, ..RefAt::default() }],
             basis: Span { segment, first: 0, count: 1 },
             chunks: Vec::new(),
             rule: Rule::Path,
-            older_path: None,
+            base_path: None,
             edits: 1,
         };
         let mut likenesses: Vec<Likeness> = (0..count).map(likeness).collect();
@@ -342,10 +348,10 @@ mod tests {
                 names: names.to_vec(),
                 complete: true,
             };
-            offers.take(part).expect("within bounds");
+            queries.take(part).expect("within bounds");
         }
         let listed = Listed::of(std::iter::once((SegmentIndex::default(), &vec![None; count as usize][..])));
-        offers.answer(&mut likenesses, &listed, base, view).len()
+        queries.answer(&mut likenesses, &listed, base, view).len()
     }
 
     #[test]
@@ -355,9 +361,9 @@ mod tests {
         let base = base_of(&file, file.len() as u64, 4, &mut view);
         let parts = normalise_unproven(&file).expect("an executable");
         let names = RecordNames::new(Records::new(&parts).hashes()).encode();
-        let mut offers = Offers::default();
-        let answered = offer(40, &names, &base, &mut view, &mut offers);
-        let chunks: usize = offers.answered.values().map(|answered| answered.chunks.len()).sum();
+        let mut queries = RecordQueries::default();
+        let answered = offer(40, &names, &base, &mut view, &mut queries);
+        let chunks: usize = queries.answered.values().map(|answered| answered.chunks.len()).sum();
         let most = usize::try_from(BASIS_BYTES_MAX / CHUNK_BYTES_COUNTED).expect("half a million");
         assert!(chunks <= most && answered > 0 && answered < 40, "{answered} of 40, {chunks} chunks");
     }
@@ -368,7 +374,7 @@ mod tests {
         let bytes: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
         let base = base_of(&bytes, EXECUTABLE_BYTES_MAX as u64 + 1, 4, &mut view);
         let names = RecordNames::new([&blake3::hash(b"a record")]).encode();
-        let answered = offer(400, &names, &base, &mut view, &mut Offers::default());
+        let answered = offer(400, &names, &base, &mut view, &mut RecordQueries::default());
         assert_eq!(answered, 0);
         assert!(base.len() * 400 > SEGMENTS_READ_MAX, "or it shows nothing");
         assert!(view.reads <= SEGMENTS_READ_MAX, "{} segments read", view.reads);

@@ -17,7 +17,7 @@ struct Waiting {
     thin: Thin,
     chunks: Vec<Option<ChunkRef>>,
     missing: usize,
-    held_bytes: usize,
+    memory_bytes: usize,
 }
 
 /// A segment all of whose chunks are there.
@@ -32,7 +32,7 @@ pub struct Complete {
 /// What is held of a reference beside its segment: the chunk, and who waits for it.
 const REFERENCE_BYTES: usize = 160;
 
-/// The segments and chunks that a push still waits for. Memory: [`Incomplete::held_bytes`], and of the references alone
+/// The segments and chunks that a push still waits for. Memory: [`Incomplete::memory_bytes`], and of the references alone
 /// no more than is bounded.
 #[derive(Debug, Default)]
 pub struct Incomplete {
@@ -40,13 +40,13 @@ pub struct Incomplete {
     /// Who waits for each, and the length that a segment gives it, where it is named in full.
     asked: HashMap<Awaited, (u32, Vec<RefAt>)>,
     references: usize,
-    held_bytes: usize,
+    memory_bytes: usize,
 }
 
 impl Incomplete {
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
-        self.held_bytes
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// Chunks that were asked for and have not come.
@@ -91,9 +91,9 @@ impl Incomplete {
         if self.references > PUSH_CHUNKS_IN_FLIGHT {
             return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
         }
-        let held_bytes = thin.held_bytes() + known.len() * REFERENCE_BYTES;
-        self.held_bytes += held_bytes;
-        self.segments.insert(index, Waiting { thin, chunks: known, missing, held_bytes });
+        let memory_bytes = thin.memory_bytes() + known.len() * REFERENCE_BYTES;
+        self.memory_bytes += memory_bytes;
+        self.segments.insert(index, Waiting { thin, chunks: known, missing, memory_bytes });
         Ok((marks, None))
     }
 
@@ -122,7 +122,7 @@ impl Incomplete {
                 && let Some(segment) = self.segments.remove(&waiter.segment)
             {
                 self.references -= segment.chunks.len();
-                self.held_bytes -= segment.held_bytes;
+                self.memory_bytes -= segment.memory_bytes;
                 let bytes = segment.thin.fill(segment.chunks.into_iter().flatten())?;
                 complete.push(Complete { index: waiter.segment, bytes });
             }
@@ -188,7 +188,7 @@ mod tests {
         let bytes: Vec<Vec<u8>> = complete.into_iter().map(|complete| complete.bytes).collect();
         assert_eq!(bytes, [segment(&[one, two, one]), segment(&[three, two])]);
         assert!(room.arrive(two).expect("in bounds").is_none(), "it is there");
-        assert_eq!((room.asked(), room.references, room.held_bytes()), (0, 0, 0));
+        assert_eq!((room.asked(), room.references, room.memory_bytes()), (0, 0, 0));
     }
 
     #[test]
@@ -213,9 +213,14 @@ mod tests {
         room.enter(SegmentIndex::new(0), Thin::decode(&bytes).expect("a segment"), vec![None])
             .expect("in bounds");
         let least = 1000 * (size_of::<Item>() + 4);
-        assert!(room.held_bytes() >= least.max(8 * bytes.len()), "{} of {}", room.held_bytes(), bytes.len());
+        assert!(
+            room.memory_bytes() >= least.max(8 * bytes.len()),
+            "{} of {}",
+            room.memory_bytes(),
+            bytes.len()
+        );
         room.clear();
-        assert_eq!(room.held_bytes(), 0);
+        assert_eq!(room.memory_bytes(), 0);
     }
 
     #[test]

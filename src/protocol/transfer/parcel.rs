@@ -30,7 +30,7 @@ impl Parcels {
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |(_, payload)| payload.capacity())
     }
 

@@ -23,7 +23,7 @@ pub struct Answered {
 
 /// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 4 times the larger file, within the view's workshop. Time: in proportion to the older file, which is at
+/// Memory: 4 times the larger file, which is heavy work: one at a time in the process. Time: in proportion to the older file, which is at
 /// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
 ///
 /// # Errors
@@ -37,8 +37,8 @@ pub fn open_kept(
     view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let workshop = view.workshop();
-    let _alone = workshop.lock().unpoisoned();
+    let heavy_work = view.heavy_work();
+    let _alone = heavy_work.lock().unpoisoned();
     let mut old = Vec::new();
     let chunks = spans.iter().fold(0, |chunks: usize, span| chunks.saturating_add(span.count as usize));
     if chunks > EXECUTABLE_CHUNKS_MAX {
@@ -70,7 +70,7 @@ pub fn make(
 
 /// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 4 times the larger file, within the view's workshop.
+/// Memory: 4 times the larger file, which is heavy work: one at a time in the process.
 ///
 /// # Errors
 /// [`Error::OutOfTurn`] for records that were not answered, else [`Error::Mismatch`].
@@ -83,8 +83,8 @@ pub fn open_records(
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
-    let workshop = view.workshop();
-    let _alone = workshop.lock().unpoisoned();
+    let heavy_work = view.heavy_work();
+    let _alone = heavy_work.lock().unpoisoned();
     let mut made = || {
         let old = read_chunks(&answered.chunks, view)?;
         let parts = normalise_unproven(old)?;

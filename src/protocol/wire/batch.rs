@@ -86,24 +86,24 @@ pub struct SegmentBatch {
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
     /// Which of the chunk references, in order, the agent believes to be unseen, and sends unasked; or no marks.
-    pub offered: Marks,
+    pub eager: Marks,
 }
 
 impl SegmentBatch {
     /// Compresses segments, against `base` where there is one, as small as they get where that takes little time.
-    pub fn new(segments: &[Vec<u8>], base: Option<&[u8]>, offered: Marks) -> Self {
+    pub fn new(segments: &[Vec<u8>], base: Option<&[u8]>, eager: Marks) -> Self {
         let bytes: usize = segments.iter().map(Vec::len).sum();
         let is_small = base.is_some() || bytes <= SMALL_BYTES;
         let level = if is_small { LEVEL_SMALL } else { LEVEL_DEFAULT };
-        Self::at_level(level, segments, base, offered)
+        Self::at_level(level, segments, base, eager)
     }
 
     /// Compresses segments at one of zstd's levels.
-    pub fn at_level(level: i32, segments: &[Vec<u8>], base: Option<&[u8]>, offered: Marks) -> Self {
+    pub fn at_level(level: i32, segments: &[Vec<u8>], base: Option<&[u8]>, eager: Marks) -> Self {
         let lengths = segments.iter().map(|bytes| u32::try_from(bytes.len()).expect("segments are some KiB"));
         let plain = segments.concat();
         let payload = compression::compress_against(base.unwrap_or_default(), &plain, level);
-        Self { lengths: lengths.collect(), against_base: base.is_some(), payload, offered }
+        Self { lengths: lengths.collect(), against_base: base.is_some(), payload, eager }
     }
 
     /// Decodes the segments.

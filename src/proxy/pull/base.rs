@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::reach::Reach;
+use super::super::read_scope::ReadScope;
 use super::{read_segment, unreadable};
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
@@ -10,7 +10,7 @@ use delta::compression::{LEVEL_DEFAULT, LEVEL_SMALL};
 use format::manifest::{self, Gap, NodeRef, Outline, SegmentIndex};
 use ground::ids::ReleaseId;
 use ground::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES};
-use protocol::likeness::{Edges, Older, SegmentsReplaced, prefix_of};
+use protocol::likeness::{ChangedBase, Edges, SegmentsReplaced, prefix_of};
 use protocol::wire::{Marks, Refusal, SegmentBatch};
 
 /// 512 KiB: new segments up to this are compressed as small as they get, which takes a second for 2 MB; many
@@ -23,14 +23,14 @@ pub(super) struct Base {
     outline: Outline,
     present: HashSet<NodeRef>,
     /// Its content where the pulled release differs.
-    pub older: Older,
+    pub changed: ChangedBase,
 }
 
 impl Base {
     /// The release that the agent says it has, beside the segments of the one that it pulls; none where the space
     /// does not have all of it, or the token may not read it.
-    pub fn open(store: &Store, reach: &Reach, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
-        if !store.is_whole() || !store.records().has(release, |app| reach.has(app)) {
+    pub fn open(store: &Store, scope: &ReadScope, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
+        if !store.is_whole() || !store.records().has(release, |app| scope.has(app)) {
             return None;
         }
         let mut reader = StoreReader::new(store);
@@ -38,16 +38,16 @@ impl Base {
         let segments = restore::leaves(&root, &mut reader).ok()?;
         let outline = Outline::of(&segments, leaves.iter().copied().map(Some));
         let gaps = outline.gaps(segments.len());
-        let older = Older::read(&segments, &gaps, &Edges::new(), |index| {
+        let changed = ChangedBase::read(&segments, &gaps, &Edges::new(), |index| {
             read_segment(&mut reader, &segments[usize::from(index)])
         })
         .ok()?;
-        Some(Self { present: segments.iter().copied().collect(), segments, outline, older })
+        Some(Self { present: segments.iter().copied().collect(), segments, outline, changed })
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
-        2 * self.segments.len() * size_of::<NodeRef>() + self.older.held_bytes()
+    pub fn memory_bytes(&self) -> usize {
+        2 * self.segments.len() * size_of::<NodeRef>() + self.changed.memory_bytes()
     }
 
     /// Its segments, in order.

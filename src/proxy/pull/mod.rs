@@ -1,8 +1,8 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
 mod base;
-mod executables;
-mod payloads;
+mod relink_payloads;
+mod patch_cache;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use base::Base;
 
-pub(super) use payloads::Payloads;
-use payloads::{Makers, name_of};
+pub(super) use patch_cache::PatchCache;
+use patch_cache::{PatchMaker, name_of};
 
-use super::holding::Holding;
-use super::reach::Reach;
-use super::standing::looks;
+use super::current_token::checks;
+use super::memory_share::MemoryShare;
+use super::read_scope::ReadScope;
 use super::{Granted, owner, refuse};
 use crate::ledger::Lease;
 use crate::net::blocking;
@@ -73,7 +73,7 @@ pub async fn serve(
         let granted = Arc::clone(&granted);
         blocking::start(move || run(&granted, &selector, have, (requests, &open), &replies_in))
     };
-    let mut looks = looks();
+    let mut checks = checks();
     let mut ended = None;
     while ended.is_none() {
         tokio::select! {
@@ -81,7 +81,7 @@ pub async fn serve(
                 Some(reply) if sender.send(&reply).await.is_ok() => {}
                 _ => break,
             },
-            _ = looks.tick() => ended = granted.still_holds().err(),
+            _ = checks.tick() => ended = granted.still_holds().err(),
         }
     }
     // The work is over: no requests come, and nobody reads.
@@ -164,9 +164,9 @@ fn run(
     })?;
     let segments = u32::try_from(leaves.len()).expect("a manifest's segments are bounded");
     drop(replies.blocking_send(PullReply::Release { record, root: root.encode(), segments }));
-    let base = have.and_then(|have| Base::open(&store, &Reach::of(&granted.grant), &have, &leaves));
-    let mut holding = Holding::new(&granted.shared.holdings, owner(&granted.grant));
-    holding.holds(leaves.len() * size_of::<NodeRef>() + base.as_ref().map_or(0, Base::held_bytes))?;
+    let base = have.and_then(|have| Base::open(&store, &ReadScope::of(&granted.grant), &have, &leaves));
+    let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
+    memory.resize(leaves.len() * size_of::<NodeRef>() + base.as_ref().map_or(0, Base::memory_bytes))?;
     // Once, and where the agent holds older ones.
     let mut may_ask = false;
     match base.as_ref().and_then(|base| Some((base, base.outline(&leaves)?))) {
@@ -185,9 +185,9 @@ fn run(
     }
     let compressor = Compressor::new(LEVEL_DEFAULT);
     let shared = &granted.shared;
-    let makers = Makers { payloads: &shared.payloads, workshop: &shared.workshop };
+    let maker = PatchMaker { cache: &shared.patches, heavy_work: &shared.heavy_work };
     let mut supply =
-        Supply { reader, leaves, compressor, replies, base, makers, is_slow: false, lease: &lease };
+        Supply { reader, leaves, compressor, replies, base, maker, is_slow: false, lease: &lease };
     while let Some(request) = requests.blocking_recv() {
         if replies.is_closed() {
             break;
@@ -251,7 +251,7 @@ struct Supply<'a> {
     compressor: Compressor,
     replies: &'a mpsc::Sender<PullReply>,
     base: Option<Base>,
-    makers: Makers<'a>,
+    maker: PatchMaker<'a>,
     /// Whether the agent's link is: it asked for executables.
     is_slow: bool,
     lease: &'a Lease,
@@ -269,7 +269,7 @@ impl Supply<'_> {
     /// Tells of executables by their functions: how many, then each.
     fn executables(&mut self, goes_on: impl FnMut() -> bool) {
         let told = match &self.base {
-            Some(base) => executables::tell(base, &self.leaves, &mut self.reader, &self.makers, goes_on),
+            Some(base) => relink_payloads::encode(base, &self.leaves, &mut self.reader, &self.maker, goes_on),
             None => Vec::new(),
         };
         let count = u32::try_from(told.len()).expect("they are bounded");
@@ -349,7 +349,7 @@ impl Supply<'_> {
             _ => Ok(None),
         };
         // Without them the chunks go whole.
-        let found = base.older.likenesses(&new, &Edges::new(), stays).unwrap_or_default();
+        let found = base.changed.likenesses(&new, &Edges::new(), stays).unwrap_or_default();
         let mut told: Vec<(usize, Likeness)> = found
             .into_iter()
             .filter_map(|likeness| {
@@ -397,7 +397,7 @@ impl Supply<'_> {
             return make().map(Arc::new);
         }
         let name = self.is_slow.then(|| name_of("whit pull patch", &unit.basis, &unit.chunks))?;
-        self.makers.payload(name, deadline, make)
+        self.maker.payload(name, deadline, make)
     }
 
     /// Sends the parts, in order, as batches of about `target` bytes.

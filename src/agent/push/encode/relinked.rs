@@ -16,7 +16,7 @@ use ground::ids::ChunkId;
 use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_PAYLOAD_MAX,
 };
-use protocol::likeness::Whole;
+use protocol::likeness::BaseFile;
 use protocol::wire::{Basis, Cut, Parcel, RecordAnswer};
 
 /// One in 8: a file of which less is missing was hardly linked anew, and its chunks alone are cheap.
@@ -66,7 +66,7 @@ pub struct OlderExecutable {
 #[derive(Debug)]
 pub enum ExecutableReference {
     /// It is cached here, and at the proxy.
-    Cached(Whole),
+    Cached(BaseFile),
     /// It is at the proxy, which answered the query for the new one.
     AtProxy(RecordAnswer),
 }
@@ -197,7 +197,7 @@ impl Encoder<'_> {
         &mut self,
         executable: &Executable,
         file: Vec<u8>,
-        whole: &Whole,
+        whole: &BaseFile,
         level: i32,
     ) -> Option<(Basis, Vec<u8>)> {
         let older: u64 = whole.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();

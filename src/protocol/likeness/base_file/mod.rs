@@ -19,7 +19,7 @@ use self::walk::{Entry, Listed, Walk, parts};
 
 /// What is known of a new file, or member of an archive, whose older one is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct New {
+pub struct Target {
     /// How many chunks it has, as far as they are known.
     pub chunks: usize,
     /// Those of them that are not new.
@@ -28,7 +28,7 @@ pub struct New {
 
 /// A file of a release, or a member of an archive: where it is listed, and all its chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whole {
+pub struct BaseFile {
     /// The file's path.
     pub path: Vec<u8>,
     /// Where its chunks are listed.
@@ -37,7 +37,7 @@ pub struct Whole {
     pub chunks: Vec<ChunkRef>,
 }
 
-impl Whole {
+impl BaseFile {
     /// The file that the first chunk of `span` is of, or of an archive that was unpacked, the member that shares most
     /// chunks with the new one; of those that share none, one that `span` touches, and of these the nearest in length.
     ///
@@ -46,7 +46,7 @@ impl Whole {
     ///
     /// # Errors
     /// What `release` gives, and segments that do not decode.
-    pub fn like<R: Release>(span: &Span, new: &New, release: &mut R) -> Result<Option<Self>, R::Error> {
+    pub fn like<R: Release>(span: &Span, new: &Target, release: &mut R) -> Result<Option<Self>, R::Error> {
         let Some(entry) = Entry::before(span, release)? else { return Ok(None) };
         let walk = Walk::new(release, &entry, *span);
         if entry.is_archive { member(&entry.path, walk, new) } else { file(entry, walk) }
@@ -54,7 +54,7 @@ impl Whole {
 }
 
 /// A file that was not unpacked.
-fn file<R: Release>(entry: Entry, mut walk: Walk<'_, R>) -> Result<Option<Whole>, R::Error> {
+fn file<R: Release>(entry: Entry, mut walk: Walk<'_, R>) -> Result<Option<BaseFile>, R::Error> {
     let (mut left, mut chunks) = (entry.bytes, Vec::new());
     while left > 0 {
         let Some(Listed { chunk, .. }) = walk.next()? else { return Ok(None) };
@@ -67,11 +67,15 @@ fn file<R: Release>(entry: Entry, mut walk: Walk<'_, R>) -> Result<Option<Whole>
     }
     let first = u32::try_from(entry.first).expect("segments' references are bounded");
     let span = Span { segment: entry.segment, first, count: count(&chunks) };
-    Ok(Some(Whole { path: entry.path, span, chunks }))
+    Ok(Some(BaseFile { path: entry.path, span, chunks }))
 }
 
-/// A member of an archive, as [`Whole::like`] says.
-fn member<R: Release>(path: &[u8], mut walk: Walk<'_, R>, new: &New) -> Result<Option<Whole>, R::Error> {
+/// A member of an archive, as [`BaseFile::like`] says.
+fn member<R: Release>(
+    path: &[u8],
+    mut walk: Walk<'_, R>,
+    new: &Target,
+) -> Result<Option<BaseFile>, R::Error> {
     let Some(parts) = parts(&mut walk)? else { return Ok(None) };
     let mut best = None;
     for (length, is_member) in parts.after_plan() {
@@ -95,7 +99,7 @@ fn member<R: Release>(path: &[u8], mut walk: Walk<'_, R>, new: &New) -> Result<O
         let rank = (shared, walk.touched > touched, Reverse(distance));
         if (shared > 0 || rank.1) && best.as_ref().is_none_or(|(best, _)| rank > *best) {
             let span = Span { segment, first, count: count(&part) };
-            best = Some((rank, Whole { path: path.to_vec(), span, chunks: part }));
+            best = Some((rank, BaseFile { path: path.to_vec(), span, chunks: part }));
         }
     }
     Ok(best.map(|(_, whole)| whole))

@@ -38,7 +38,7 @@ fn segments() -> Vec<Vec<u8>> {
     ]
 }
 
-type Found = Result<Option<Whole>, manifest::Error>;
+type Found = Result<Option<BaseFile>, manifest::Error>;
 
 /// Segments, and the chunks that can be read.
 #[derive(Default)]
@@ -61,9 +61,9 @@ impl Release for Listing {
 
 fn around(segments: &[Vec<u8>], segment: u32, number: u32) -> Found {
     let mut listing = Listing { segments: segments.to_vec(), ..Listing::default() };
-    Whole::like(
+    BaseFile::like(
         &Span { segment: SegmentIndex::new(segment), first: number, count: 1 },
-        &New::default(),
+        &Target::default(),
         &mut listing,
     )
 }
@@ -153,7 +153,7 @@ fn no_more_is_read_than_an_archive_of_the_most_chunks_takes() {
     for (begin, at) in [(0, 0), (500_000, 0), (500_000, u32::MAX)] {
         let mut endless = Endless { entry: entry.clone(), rest: rest.clone(), read: 0 };
         let span = Span { segment: SegmentIndex::new(begin), first: at, count: 1 };
-        assert_eq!(Whole::like(&span, &New::default(), &mut endless), Ok(None));
+        assert_eq!(BaseFile::like(&span, &Target::default(), &mut endless), Ok(None));
         assert!(endless.read <= most, "{} segments", endless.read);
     }
 }
@@ -201,8 +201,9 @@ fn a_member_is_found_from_each_of_its_chunks() {
         for number in 0..count {
             let at = begin.segment.get() * 5 + begin.reference + number;
             let span = Span { segment: SegmentIndex::new(at / 5), first: at % 5, count: 1 };
-            let found =
-                Whole::like(&span, &New::default(), &mut listing).expect("it decodes").expect("a member");
+            let found = BaseFile::like(&span, &Target::default(), &mut listing)
+                .expect("it decodes")
+                .expect("a member");
             assert_eq!(
                 found.span,
                 Span { segment: begin.segment, first: begin.reference, count },
@@ -219,8 +220,8 @@ fn of_members_that_are_touched_the_most_alike_in_length_is_taken() {
     let (mut listing, begins) = archive();
     let mut like = |begin: RefAt, count, chunks| {
         let span = Span { segment: begin.segment, first: begin.reference, count };
-        let new = New { chunks, ..New::default() };
-        Whole::like(&span, &new, &mut listing).expect("it decodes").map(|found| found.chunks.len())
+        let new = Target { chunks, ..Target::default() };
+        BaseFile::like(&span, &new, &mut listing).expect("it decodes").map(|found| found.chunks.len())
     };
     assert_eq!(like(begins[0], 12, 3), Some(3));
     assert_eq!(like(begins[0], 12, 2), Some(2));
@@ -234,7 +235,7 @@ fn a_member_that_shares_chunks_goes_before_one_that_is_touched() {
     let span = Span { segment: begins[0].segment, first: begins[0].reference, count: 1 };
     let at = begins[2].segment.get() * 5 + begins[2].reference;
     let known = HashSet::from([ChunkId::of(&(at + 1).to_le_bytes())]);
-    let found = Whole::like(&span, &New { chunks: 7, known }, &mut listing).expect("it decodes");
+    let found = BaseFile::like(&span, &Target { chunks: 7, known }, &mut listing).expect("it decodes");
     assert_eq!(found.map(|found| found.span.begin()), Some(begins[2]));
 }
 
@@ -246,7 +247,7 @@ fn an_archive_whose_plan_is_not_there_or_not_one_has_no_members() {
     for bytes in listing.chunks.values_mut() {
         bytes.reverse();
     }
-    assert_eq!(Whole::like(&span, &New::default(), &mut listing), Ok(None));
+    assert_eq!(BaseFile::like(&span, &Target::default(), &mut listing), Ok(None));
     listing.chunks.clear();
-    assert_eq!(Whole::like(&span, &New::default(), &mut listing), Ok(None));
+    assert_eq!(BaseFile::like(&span, &Target::default(), &mut listing), Ok(None));
 }

@@ -1,11 +1,11 @@
 //! The agent's half of a push.
 
-mod held;
+mod pending;
 mod opening;
 
 use std::collections::VecDeque;
 
-use self::held::Held;
+use self::pending::Pending;
 use crate::Error;
 use crate::likeness::SegmentsReplaced;
 use crate::wire::{BlockSums, Challenge, FromAgent, Marks, PushReply, RecordAnswer};
@@ -20,7 +20,7 @@ use ground::limits::{
 /// Names in one message: 256 KiB at most.
 const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
 /// 32 MiB: signatures that answer all steps under way: of some gigabyte.
-const SIGNED_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
+const BLOCK_SUMS_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
 /// Segments in one batch; a frame holds no more parts.
 const SEGMENTS_PER_BATCH: usize = 256;
 
@@ -65,7 +65,7 @@ pub struct Chunks {
     /// Which of their chunk references, in order.
     pub marks: Marks,
     /// What the proxy has that some of them resemble.
-    pub signed: Vec<BlockSums>,
+    pub block_sums: Vec<BlockSums>,
     /// Which records the proxy has of executables that were offered.
     pub answers: Vec<RecordAnswer>,
     /// Whether the segment after these is sent too, and its chunks with another of these.
@@ -81,8 +81,8 @@ pub struct Segments {
     pub full: bool,
     /// The base's segments to compress them against; none without a base.
     pub against: Option<Vec<SegmentIndex>>,
-    /// Whether to mark the chunks that the base lacks, and to call [`Agent::offered`].
-    pub offer: bool,
+    /// Whether to mark the chunks that the base lacks, and to call [`Agent::eager_marked`].
+    pub eager: bool,
     /// Whether the proxy wants executables in them to be offered.
     pub executables: bool,
 }
@@ -143,7 +143,7 @@ struct Growth {
 #[derive(Debug)]
 struct Unanswered {
     segments: Vec<SegmentIndex>,
-    offered: Option<Marks>,
+    eager: Option<Marks>,
     /// References that the proxy has asked a proof for.
     proven: usize,
 }
@@ -166,20 +166,20 @@ pub struct Agent {
     waiting: VecDeque<Vec<SegmentIndex>>,
     unanswered: VecDeque<Unanswered>,
     /// Signatures for the next `Missing`, and their bytes.
-    signed: Vec<BlockSums>,
-    signed_bytes: usize,
+    block_sums: Vec<BlockSums>,
+    block_sums_bytes: usize,
     /// Answers for the next `Missing`.
     answers: Vec<RecordAnswer>,
     /// Of all answers to come.
     answer_bytes_left: usize,
     /// Whether chunks that the base lacks are sent unasked.
-    offers: bool,
+    eager: bool,
     /// Whether the proxy wants executables to be offered.
-    wants_offers: bool,
+    wants_record_queries: bool,
     /// Whether the proxy can find content by sketches.
     wants_sketches: bool,
     /// Chunks that wait for what is like them, or for others that do: their order stays.
-    held: VecDeque<Held>,
+    pending: VecDeque<Pending>,
     /// `SendChunks` under way.
     sending: usize,
     /// Whether the last one was said to go on: then the next comes, even without chunks.
@@ -196,7 +196,7 @@ impl Agent {
 
     /// Whether the agent waits for a reply of the proxy.
     pub fn awaits_reply(&self) -> bool {
-        let looked_for = self.held.iter().any(|held| held.is_looked_for);
+        let looked_for = self.pending.iter().any(|pending| pending.is_looked_for);
         match self.state {
             State::Opened | State::Named => !self.is_growing(),
             State::Sending => !self.unanswered.is_empty() || looked_for,
@@ -207,7 +207,7 @@ impl Agent {
 
     /// Whether chunks are being prepared or sent.
     pub fn is_sending(&self) -> bool {
-        self.sending > self.held.len()
+        self.sending > self.pending.len()
     }
 
     /// Whether the push is by a base, which then both sides have.
@@ -241,7 +241,7 @@ impl Agent {
             }
             (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
                 // The proxy does not have the base: all begins anew, and it passes over what was sent.
-                (self.replaced, self.offers) = (None, false);
+                (self.replaced, self.eager) = (None, false);
                 self.goes_on = false;
                 self.waiting.clear();
                 self.unanswered.clear();
@@ -249,7 +249,7 @@ impl Agent {
                 Ok(self.names())
             }
             (State::Opened | State::Named, PushReply::WantRecordQueries) => {
-                self.wants_offers = true;
+                self.wants_record_queries = true;
                 Ok(Vec::new())
             }
             (State::Sending | State::Committing, PushReply::WantSketches) => {
@@ -258,7 +258,7 @@ impl Agent {
             }
             (State::Sending | State::Committing, PushReply::Alike) => self.alike(),
             (State::Sending | State::Committing, PushReply::RecordAnswer(answer))
-                if self.wants_offers && self.answers.len() < OFFERS_MAX =>
+                if self.wants_record_queries && self.answers.len() < OFFERS_MAX =>
             {
                 let limit = Error::Limit { what: "bytes of answers", max: ANSWER_BYTES_MAX };
                 self.answer_bytes_left =
@@ -273,14 +273,14 @@ impl Agent {
                 self.queue(marks.places().map(SegmentIndex::new));
                 Ok(self.proceed())
             }
-            (State::Sending | State::Committing, PushReply::BlockSums(signed))
-                if self.signed.len() < PARCEL_SPANS_MAX =>
+            (State::Sending | State::Committing, PushReply::BlockSums(block_sums))
+                if self.block_sums.len() < PARCEL_SPANS_MAX =>
             {
                 // What has no room is sent without a signature.
-                let bytes = self.signed_bytes + signed.signature.len();
-                if bytes <= SIGNED_BYTES_MAX {
-                    self.signed_bytes = bytes;
-                    self.signed.push(signed);
+                let bytes = self.block_sums_bytes + block_sums.signature.len();
+                if bytes <= BLOCK_SUMS_BYTES_MAX {
+                    self.block_sums_bytes = bytes;
+                    self.block_sums.push(block_sums);
                 }
                 Ok(Vec::new())
             }
@@ -331,18 +331,18 @@ impl Agent {
     }
 
     /// The last segments that were to be sent with an offer are on their way, and these of their chunks will be.
-    pub fn offered(&mut self, marks: Marks) -> Vec<Action> {
+    pub fn eager_marked(&mut self, marks: Marks) -> Vec<Action> {
         let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
         let segments = last.segments.clone();
-        last.offered = Some(marks.clone());
+        last.eager = Some(marks.clone());
         let goes_on = Self::is_next(self.waiting.front(), &segments);
         if marks.marked() == 0 && !self.goes_on {
             return self.proceed();
         }
         self.goes_on = goes_on;
         self.sending += 1;
-        let (signed, answers) = (Vec::new(), Vec::new());
-        let mut actions = vec![Action::SendChunks(Chunks { segments, marks, signed, answers, goes_on })];
+        let (block_sums, answers) = (Vec::new(), Vec::new());
+        let mut actions = vec![Action::SendChunks(Chunks { segments, marks, block_sums, answers, goes_on })];
         actions.extend(self.proceed());
         actions
     }
@@ -365,38 +365,38 @@ impl Agent {
     }
 
     fn missing(&mut self, marks: &Marks) -> Result<Vec<Action>, Error> {
-        let Unanswered { segments, offered, .. } =
+        let Unanswered { segments, eager, .. } =
             self.unanswered.pop_front().ok_or(Error::OutOfTurn("Missing"))?;
-        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.offers && !self.is_growing() {
+        if self.waiting.is_empty() && self.unanswered.is_empty() && !self.eager && !self.is_growing() {
             self.round_trips += 1;
         }
-        let mut signed = std::mem::take(&mut self.signed);
-        self.count_signed();
+        let mut block_sums = std::mem::take(&mut self.block_sums);
+        self.count_block_sums();
         let answers = std::mem::take(&mut self.answers);
-        let was_offered = offered.is_some();
-        let marks = match offered {
+        let was_eager = eager.is_some();
+        let marks = match eager {
             None => marks.clone(),
             // What was offered is on its way already.
-            Some(offered) => {
+            Some(eager) => {
                 // Places among all that are missing say nothing of the rest.
-                signed.clear();
-                let rest = marks.iter().zip(offered.iter().chain(std::iter::repeat(false)));
-                rest.map(|(missing, offered)| missing && !offered).collect()
+                block_sums.clear();
+                let rest = marks.iter().zip(eager.iter().chain(std::iter::repeat(false)));
+                rest.map(|(missing, eager)| missing && !eager).collect()
             }
         };
         let mut actions = Vec::new();
         // The rest of what was offered stands alone: what goes on is told by the offers.
         let next = self.unanswered.front().map(|next| &next.segments).or(self.waiting.front());
-        let goes_on = !was_offered && Self::is_next(next, &segments);
-        if marks.marked() > 0 || (self.goes_on && !was_offered) {
-            if self.offers {
+        let goes_on = !was_eager && Self::is_next(next, &segments);
+        if marks.marked() > 0 || (self.goes_on && !was_eager) {
+            if self.eager {
                 self.round_trips += 1;
             }
-            if !was_offered {
+            if !was_eager {
                 self.goes_on = goes_on;
             }
             self.sending += 1;
-            let chunks = Chunks { segments, marks, signed, answers, goes_on };
+            let chunks = Chunks { segments, marks, block_sums, answers, goes_on };
             let may_be_like = self.wants_sketches && !self.dry_run;
             actions.push(if may_be_like { Action::Sketch(chunks) } else { Action::SendChunks(chunks) });
         }
@@ -414,17 +414,17 @@ impl Agent {
         if self.unanswered.len() + self.sending < self.window.steps
             && let Some(batch) = self.waiting.pop_front()
         {
-            let offer = self.offers;
-            self.unanswered.push_back(Unanswered { segments: batch.clone(), offered: None, proven: 0 });
+            let eager = self.eager;
+            self.unanswered.push_back(Unanswered { segments: batch.clone(), eager: None, proven: 0 });
             let against = self.replaced.as_ref().map(|replaced| replaced.by(&batch));
             actions.push(Action::SendSegments(Segments {
                 segments: batch,
                 full: self.full,
                 against,
-                offer,
-                executables: self.wants_offers,
+                eager,
+                executables: self.wants_record_queries,
             }));
-            if offer {
+            if eager {
                 // It goes on when the offer is made.
                 return actions;
             }

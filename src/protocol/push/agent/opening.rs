@@ -33,14 +33,14 @@ impl Agent {
             state: State::Opened,
             waiting: VecDeque::new(),
             unanswered: VecDeque::new(),
-            signed: Vec::new(),
-            signed_bytes: 0,
+            block_sums: Vec::new(),
+            block_sums_bytes: 0,
             answers: Vec::new(),
             answer_bytes_left: ANSWER_BYTES_MAX,
-            offers: matches!(opening, Opening::Base(..)) && !open.dry_run,
-            wants_offers: false,
+            eager: matches!(opening, Opening::Base(..)) && !open.dry_run,
+            wants_record_queries: false,
             wants_sketches: false,
-            held: VecDeque::new(),
+            pending: VecDeque::new(),
             sending: 0,
             goes_on: false,
             round_trips: 0,
@@ -57,7 +57,7 @@ impl Agent {
             }
         };
         let Some((release, base, outline)) = by_base else {
-            agent.offers = false;
+            agent.eager = false;
             open.manifest = match (agent.full, fits) {
                 _ if agent.is_growing() => ManifestForm::Growing,
                 (true, true) => ManifestForm::Full(pack_names(names)),

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_bytes::{ByteArray, ByteBuf};
 
-use super::block_sums::Signer;
+use super::block_sums::BlockSumMaker;
 use super::keeping;
 use super::proving::Proving;
-use super::record_queries::{Listed, Offers};
+use super::record_queries::{Listed, RecordQueries};
 use crate::likeness::{self, SegmentsReplaced};
 use crate::transfer::{self, Complete, Incomplete, Parcels};
 use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
@@ -23,7 +23,7 @@ use ground::ids::{ChunkId, ShortId};
 use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
 
 /// Whether the agent took it from the release that it remembers.
-fn is_told_by_base(basis: &Basis) -> bool {
+fn needs_base(basis: &Basis) -> bool {
     matches!(basis, Basis::Prefix(_) | Basis::Patch(_) | Basis::Executable(..))
 }
 
@@ -53,17 +53,17 @@ pub struct Proxy {
     /// Those of other releases that it may go on from, until its first chunks tell.
     others: Vec<Vec<NodeRef>>,
     replaced: SegmentsReplaced,
-    told_by_base: bool,
-    signer: Signer,
+    is_by_base: bool,
+    block_sum_maker: BlockSumMaker,
     /// Executables that the agent offers.
-    offers: Offers,
+    record_queries: RecordQueries,
     /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
     base_refused: bool,
     waiting: Incomplete,
     /// The agent's proofs, where it may not read the whole space.
     proving: Option<Proving>,
     /// Chunks that the agent sends unasked.
-    offered: HashSet<ShortId>,
+    eager: HashSet<ShortId>,
     parcels: Parcels,
     commit_ordered: bool,
     /// Complete segments that are not kept yet.
@@ -94,17 +94,17 @@ impl Proxy {
     }
 
     /// Bytes of memory that the push takes, about: what an agent can make it hold.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let segments =
             self.segments.len() + self.base.len() + self.others.iter().map(Vec::len).sum::<usize>();
-        let names = self.names.len() + (self.wanted.len() + self.offered.len()) * size_of::<u64>();
+        let names = self.names.len() + (self.wanted.len() + self.eager.len()) * size_of::<u64>();
         segments * size_of::<Option<NodeRef>>()
             + names
-            + self.waiting.held_bytes()
-            + self.parcels.held_bytes()
-            + self.offers.held_bytes()
-            + self.signer.held_bytes()
-            + self.proving.as_ref().map_or(0, Proving::held_bytes)
+            + self.waiting.memory_bytes()
+            + self.parcels.memory_bytes()
+            + self.record_queries.memory_bytes()
+            + self.block_sum_maker.memory_bytes()
+            + self.proving.as_ref().map_or(0, Proving::memory_bytes)
             + self.complete_bytes
     }
 
@@ -124,9 +124,9 @@ impl Proxy {
             (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, view),
             // Sent before the agent heard that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
-            (State::Receiving, FromAgent::RecordQuery(offer)) if !self.told_by_base && !self.open.dry_run => {
-                self.progress += offer.names.len() as u64;
-                self.offers.take(offer)?;
+            (State::Receiving, FromAgent::RecordQuery(query)) if !self.is_by_base && !self.open.dry_run => {
+                self.progress += query.names.len() as u64;
+                self.record_queries.take(query)?;
                 Ok(Vec::new())
             }
             (State::Receiving, FromAgent::Segments(batch)) if !self.commit_ordered => {
@@ -134,12 +134,12 @@ impl Proxy {
             }
             (State::Receiving, FromAgent::Sketches(sketches)) if !self.open.dry_run => {
                 self.progress += sketches.bytes() as u64;
-                self.signer.alike(&sketches, view)
+                self.block_sum_maker.alike(&sketches, view)
             }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, view),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One told against the base that is unknown here is passed over, with its pieces.
-                if !self.base_refused || !is_told_by_base(&parcel.basis) {
+                if !self.base_refused || !needs_base(&parcel.basis) {
                     self.parcels.begin(parcel)?;
                 }
                 Ok(Vec::new())
@@ -188,7 +188,7 @@ impl Proxy {
             segments.push((index, thin, references, known));
         }
         let challenges = match &mut self.proving {
-            Some(proving) => proving.challenge(&mut segments, &batch.offered, self.open.dry_run, view)?,
+            Some(proving) => proving.challenge(&mut segments, &batch.eager, self.open.dry_run, view)?,
             None => Vec::new(),
         };
         if !self.others.is_empty() {
@@ -197,49 +197,48 @@ impl Proxy {
             keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
         }
         let listed = Listed::of(segments.iter().map(|(index, _, _, known)| (*index, known.as_slice())));
-        let mut likenesses = if self.told_by_base || self.open.dry_run {
+        let mut likenesses = if self.is_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
             Vec::new()
         } else {
-            let edges = self.offers.edges(&listed);
-            self.signer.likenesses(&self.base, &self.segments, &segments, &edges, view)?
+            let edges = self.record_queries.edges(&listed);
+            self.block_sum_maker.likenesses(&self.base, &self.segments, &segments, &edges, view)?
         };
         let mut replies = challenges;
-        replies.extend(self.offers.answer(&mut likenesses, &listed, &self.base, view));
+        replies.extend(self.record_queries.answer(&mut likenesses, &listed, &self.base, view));
         let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
         for (index, thin, references, known) in segments {
             if self.open.dry_run {
                 // Nothing will come, and the same chunk may be counted again.
                 self.waiting.clear();
             }
-            let offered: Vec<bool> = batch.offered.iter().skip(chunks).take(references.len()).collect();
-            let by_short = references.iter().zip(&offered).filter(|(_, offered)| **offered);
-            self.offered.extend(by_short.map(|(reference, _)| reference.short()));
+            let eager: Vec<bool> = batch.eager.iter().skip(chunks).take(references.len()).collect();
+            let by_short = references.iter().zip(&eager).filter(|(_, eager)| **eager);
+            self.eager.extend(by_short.map(|(reference, _)| reference.short()));
             chunks += references.len();
             let (asked, complete) = self.waiting.enter(index, thin, known)?;
             self.cost.unseen_chunks += asked.iter().filter(|asked| **asked).count() as u64;
             for number in (0..).zip(&asked).filter(|(_, asked)| **asked).map(|(number, _)| number) {
                 asked_at.insert(RefAt { segment: index, reference: number }, asked_at.len());
             }
-            let is_offered = |number: usize| offered.get(number) == Some(&true);
-            unexplained +=
-                (0..).zip(&asked).filter(|(number, asked)| **asked && !is_offered(*number)).count();
+            let is_eager = |number: usize| eager.get(number) == Some(&true);
+            unexplained += (0..).zip(&asked).filter(|(number, asked)| **asked && !is_eager(*number)).count();
             marks.extend(asked);
             if let Some(complete) = complete.filter(|_| !self.open.dry_run) {
                 self.take(complete, view)?;
             }
         }
-        if self.offered.len() > PUSH_CHUNKS_IN_FLIGHT {
+        if self.eager.len() > PUSH_CHUNKS_IN_FLIGHT {
             return Err(Error::Limit { what: "chunks in flight", max: PUSH_CHUNKS_IN_FLIGHT });
         }
         if self.open.dry_run && self.wanted.is_empty() {
             self.state = State::Finished;
         }
-        let signed = self.signer.sign(likenesses, &asked_at, view);
+        let signed = self.block_sum_maker.make(likenesses, &asked_at, view);
         unexplained -= signed.iter().map(|signed| signed.chunks as usize).sum::<usize>().min(unexplained);
         replies.extend(signed.into_iter().map(PushReply::BlockSums));
         if unexplained > 0 && !self.open.dry_run {
-            replies.extend(self.signer.want_sketches(view));
+            replies.extend(self.block_sum_maker.want_sketches(view));
         }
         replies.push(PushReply::Missing(marks.into_iter().collect()));
         Ok(replies)
@@ -298,10 +297,22 @@ impl Proxy {
             Basis::Executable(spans, cuts) => {
                 transfer::open_kept(parcel, spans, cuts, payload, &self.base, view, &mut plain)
             }
-            Basis::Records(file, cuts) => {
-                transfer::open_records(parcel, self.offers.answered(*file), cuts, payload, view, &mut plain)
-            }
-            _ => transfer::open_parcel(parcel, payload, &self.base, self.signer.regions(), view, &mut plain),
+            Basis::Records(file, cuts) => transfer::open_records(
+                parcel,
+                self.record_queries.answered(*file),
+                cuts,
+                payload,
+                view,
+                &mut plain,
+            ),
+            _ => transfer::open_parcel(
+                parcel,
+                payload,
+                &self.base,
+                self.block_sum_maker.regions(),
+                view,
+                &mut plain,
+            ),
         };
         match opened {
             Err(Error::Mismatch) => return Ok(self.mismatch()),
@@ -333,7 +344,7 @@ impl Proxy {
         for bytes in parts {
             let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
             let chunk = ChunkRef { id: ChunkId::of(bytes), bytes: length };
-            let was_offered = self.offered.remove(&chunk.id.into());
+            let was_eager = self.eager.remove(&chunk.id.into());
             match self.waiting.arrive(chunk)? {
                 Some(complete) => {
                     self.cost.unseen_bytes += u64::from(length);
@@ -344,7 +355,7 @@ impl Proxy {
                     completed.extend(complete);
                     arrived.push(Some(chunk));
                 }
-                None if was_offered || self.base_refused => arrived.push(None),
+                None if was_eager || self.base_refused => arrived.push(None),
                 None => return Err(Error::Unasked(chunk.id)),
             }
         }

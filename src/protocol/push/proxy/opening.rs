@@ -4,10 +4,10 @@ use std::collections::{HashSet, VecDeque};
 
 use super::{Proxy, State};
 use crate::likeness::SegmentsReplaced;
-use crate::push::block_sums::Signer;
+use crate::push::block_sums::BlockSumMaker;
 use crate::push::keeping::{self, Named};
 use crate::push::proving::Proving;
-use crate::push::record_queries::Offers;
+use crate::push::record_queries::RecordQueries;
 use crate::transfer::Incomplete;
 use crate::transfer::Parcels;
 use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
@@ -33,7 +33,7 @@ impl Proxy {
         limit("destinations", open.destinations.len(), LIST_MAX)?;
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
         open.profile.check().map_err(Error::Profile)?;
-        let told = std::mem::replace(&mut open.manifest, ManifestForm::Short(Vec::new()));
+        let form = std::mem::replace(&mut open.manifest, ManifestForm::Short(Vec::new()));
         let mut proxy = Self {
             state: State::Naming,
             names: Vec::new(),
@@ -42,13 +42,13 @@ impl Proxy {
             base: Vec::new(),
             others: Vec::new(),
             replaced: SegmentsReplaced::default(),
-            told_by_base: false,
-            signer: Signer::default(),
-            offers: Offers::default(),
+            is_by_base: false,
+            block_sum_maker: BlockSumMaker::default(),
+            record_queries: RecordQueries::default(),
             base_refused: false,
             waiting: Incomplete::default(),
             proving: (!view.reads_all()).then(Proving::default),
-            offered: HashSet::new(),
+            eager: HashSet::new(),
             parcels: Parcels::default(),
             commit_ordered: false,
             complete: Vec::new(),
@@ -60,28 +60,28 @@ impl Proxy {
             plain: Vec::new(),
             open,
         };
-        if told != ManifestForm::Growing
+        if form != ManifestForm::Growing
             && let Some(committed) = proxy.recognize(view)?
         {
             return Ok((proxy, vec![committed]));
         }
-        let replies = match told {
+        let replies = match form {
             ManifestForm::Growing if proxy.open.dry_run => return Err(Error::OutOfTurn("Growing")),
             ManifestForm::Growing => {
                 proxy.open.manifest = ManifestForm::Growing;
-                proxy.told_while_read(view)?
+                proxy.open_growing(view)?
             }
-            ManifestForm::Base { release, outline } => proxy.told_by_base(&release, &outline, view)?,
-            ManifestForm::Short(names) => proxy.told_by_names(&names, view)?,
+            ManifestForm::Base { release, outline } => proxy.open_by_base(&release, &outline, view)?,
+            ManifestForm::Short(names) => proxy.open_by_names(&names, view)?,
             ManifestForm::Full(names) => {
                 proxy.open.manifest = ManifestForm::Full(Vec::new());
-                proxy.told_by_names(&names, view)?
+                proxy.open_by_names(&names, view)?
             }
         };
         Ok((proxy, replies))
     }
 
-    fn told_by_base(
+    fn open_by_base(
         &mut self,
         release: &ReleaseId,
         outline: &Outline,
@@ -98,7 +98,7 @@ impl Proxy {
         };
         self.replaced = SegmentsReplaced::new(outline.gaps(base.len()));
         self.base = base;
-        self.told_by_base = true;
+        self.is_by_base = true;
         self.begin_receiving(segments);
         Ok(Vec::new())
     }
@@ -118,7 +118,7 @@ impl Proxy {
     }
 
     /// Takes segments as they come where there is nothing to compare them with; else waits for all.
-    fn told_while_read(&mut self, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
+    fn open_growing(&mut self, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         if view.base(None).map_err(Error::Space)?.is_some_and(|base| !base.is_empty()) {
             return Ok(vec![PushReply::WantNames]);
         }
@@ -151,7 +151,7 @@ impl Proxy {
         Ok(())
     }
 
-    fn told_by_names(&mut self, names: &[u8], view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
+    fn open_by_names(&mut self, names: &[u8], view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         if names.is_empty() && self.open.segments > 0 {
             return Ok(vec![PushReply::WantNames]);
         }

@@ -48,10 +48,10 @@ pub fn run(bytes: &[u8]) {
                     }
                     Action::Send(FromAgent::Sketches(_)) => assert!(held > 0),
                     Action::Send(_) => panic!("not by this half"),
-                    Action::SendSegments(Segments { segments: batch, offer, against, .. }) => {
+                    Action::SendSegments(Segments { segments: batch, eager, against, .. }) => {
                         unanswered += 1;
                         assert!(!batch.is_empty() && unanswered + sending + held <= OPEN_MAX);
-                        assert_eq!(offer, agent.is_based() && !open.dry_run);
+                        assert_eq!(eager, agent.is_based() && !open.dry_run);
                         assert_eq!(against.is_some(), agent.is_based());
                         let bytes: usize =
                             batch.iter().map(|at| segments[usize::from(*at)].bytes as usize).sum();
@@ -59,8 +59,8 @@ pub fn run(bytes: &[u8]) {
                         for index in batch {
                             assert!(!std::mem::replace(&mut sent[usize::from(index)], true), "sent once");
                         }
-                        if offer {
-                            more.extend(agent.offered(marks(&mut script, 20)));
+                        if eager {
+                            more.extend(agent.eager_marked(marks(&mut script, 20)));
                         }
                     }
                     Action::Sketch(chunks) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::base::Base;
-use super::payloads::{Makers, PAYLOADS_BYTES_MAX, name_of};
+use super::patch_cache::{CACHE_BYTES_MAX, PatchMaker, name_of};
 use super::read_segment;
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
@@ -17,7 +17,7 @@ use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
     EXECUTABLE_PAYLOAD_MAX,
 };
-use protocol::likeness::{Edges, New, Release, Whole};
+use protocol::likeness::{BaseFile, Edges, Release, Target};
 use protocol::wire::{Basis, Cut, Parcel, Span};
 
 /// One in 8: where less of a file is missing, it was hardly linked anew.
@@ -35,7 +35,7 @@ const FILES_MAX: usize = 256;
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
-pub(super) type Told = (Parcel, Arc<Vec<u8>>);
+pub(super) type ForAgent = (Parcel, Arc<Vec<u8>>);
 
 /// A file of the pulled release.
 struct File {
@@ -50,24 +50,24 @@ struct File {
 /// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`] files or
 /// half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is not
 /// told so is pulled as other files are.
-pub(super) fn tell(
+pub(super) fn encode(
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
-    makers: &Makers<'_>,
+    maker: &PatchMaker<'_>,
     mut goes_on: impl FnMut() -> bool,
-) -> Vec<Told> {
-    let (deadline, mut told, mut bytes) = (Instant::now() + TIME_MAX, Vec::new(), 0);
+) -> Vec<ForAgent> {
+    let (deadline, mut encoded, mut bytes) = (Instant::now() + TIME_MAX, Vec::new(), 0);
     for file in new_executables(base, leaves, reader).unwrap_or_default().iter().take(FILES_MAX) {
-        if !goes_on() || Instant::now() >= deadline || bytes > PAYLOADS_BYTES_MAX / 2 {
+        if !goes_on() || Instant::now() >= deadline || bytes > CACHE_BYTES_MAX / 2 {
             break;
         }
-        if let Some((parcel, payload)) = tell_one(file, base, leaves, reader, makers, deadline) {
+        if let Some((parcel, payload)) = encode_one(file, base, leaves, reader, maker, deadline) {
             bytes += payload.len();
-            told.push((parcel, payload));
+            encoded.push((parcel, payload));
         }
     }
-    told
+    encoded
 }
 
 /// Files whose entries stand in new segments, and that begin as executables do.
@@ -123,18 +123,18 @@ fn new_executables(
     Ok(files)
 }
 
-fn tell_one(
+fn encode_one(
     file: &File,
     base: &Base,
     leaves: &[NodeRef],
     reader: &mut StoreReader<&Store>,
-    makers: &Makers<'_>,
+    maker: &PatchMaker<'_>,
     deadline: Instant,
-) -> Option<Told> {
+) -> Option<ForAgent> {
     let span = alike(file, base, leaves, reader)?;
-    let new = New { chunks: file.chunks.len(), ..New::default() };
-    let mut release = Older { segments: base.segments(), reader };
-    let whole = Whole::like(&span, &new, &mut release).ok()??;
+    let new = Target { chunks: file.chunks.len(), ..Target::default() };
+    let mut release = BaseRelease { segments: base.segments(), reader };
+    let whole = BaseFile::like(&span, &new, &mut release).ok()??;
     // No more than the agent will read for it.
     let bytes_max =
         file.size.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX as u64).min(EXECUTABLE_BYTES_MAX as u64);
@@ -147,7 +147,7 @@ fn tell_one(
         return None;
     }
     let name = name_of("whit pull executable", &whole.chunks, &file.chunks);
-    let payload = makers.payload(name, deadline, || {
+    let payload = maker.payload(name, deadline, || {
         let mut read = |chunks: &[ChunkRef]| {
             let mut bytes = Vec::new();
             chunks.iter().try_for_each(|chunk| reader.read(chunk, &mut bytes)).ok().map(|()| bytes)
@@ -185,7 +185,7 @@ fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<
         (segment, first) = (segment.next(), 0);
     }
     let new: Vec<_> = segments.iter().map(|(index, thin, known)| (*index, thin, known.as_slice())).collect();
-    let likenesses = base.older.likenesses(&new, &Edges::new(), |_| Ok::<_, manifest::Error>(None)).ok()?;
+    let likenesses = base.changed.likenesses(&new, &Edges::new(), |_| Ok::<_, manifest::Error>(None)).ok()?;
     let of = likenesses
         .into_iter()
         .filter(|likeness| likeness.new.first().copied().unwrap_or_default() >= file.at);
@@ -207,12 +207,12 @@ fn otherwise_bytes(old: &[u8], new: &[u8]) -> usize {
 }
 
 /// The release that the agent has, as whoever looks for a whole file of it reads it.
-struct Older<'a, 'b> {
+struct BaseRelease<'a, 'b> {
     segments: &'a [NodeRef],
     reader: &'a mut StoreReader<&'b Store>,
 }
 
-impl Release for Older<'_, '_> {
+impl Release for BaseRelease<'_, '_> {
     type Error = restore::Error;
 
     fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error> {

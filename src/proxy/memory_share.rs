@@ -13,13 +13,13 @@ const UNIT: usize = 1024 * 1024;
 
 /// The shares of one push or pull.
 #[derive(Debug)]
-pub(super) struct Holding {
+pub(super) struct MemoryShare {
     of: Arc<Shares<Owner>>,
     owner: Owner,
     units: Vec<Share<Owner>>,
 }
 
-impl Holding {
+impl MemoryShare {
     /// Begins with nothing.
     pub fn new(of: &Arc<Shares<Owner>>, owner: Owner) -> Self {
         Self { of: Arc::clone(of), owner, units: Vec::new() }
@@ -29,7 +29,7 @@ impl Holding {
     ///
     /// # Errors
     /// More than is left for others, or than there is.
-    pub fn holds(&mut self, bytes: usize) -> Result<(), Refusal> {
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         let units = bytes.saturating_sub(REQUEST_HELD_FREE).div_ceil(UNIT);
         self.units.truncate(units);
         while self.units.len() < units {
@@ -55,16 +55,16 @@ mod tests {
     fn what_is_beyond_the_free_part_is_shared_and_given_back() {
         let shares = Shares::new(8 * UNIT as u64);
         let owner: Owner = ("shop".parse().expect("a name"), "eve".parse().expect("a name"));
-        let mut one = Holding::new(&shares, owner.clone());
-        one.holds(REQUEST_HELD_FREE).expect("that is free");
+        let mut one = MemoryShare::new(&shares, owner.clone());
+        one.resize(REQUEST_HELD_FREE).expect("that is free");
         assert_eq!(shares.held_by(&owner), 0);
-        one.holds(REQUEST_HELD_FREE + 3 * UNIT + 1).expect("half is left for others");
-        let mut two = Holding::new(&shares, owner.clone());
-        assert!(two.holds(REQUEST_HELD_FREE + 1).is_err_and(|refusal| refusal.fault == Fault::Retry));
+        one.resize(REQUEST_HELD_FREE + 3 * UNIT + 1).expect("half is left for others");
+        let mut two = MemoryShare::new(&shares, owner.clone());
+        assert!(two.resize(REQUEST_HELD_FREE + 1).is_err_and(|refusal| refusal.fault == Fault::Retry));
         let bob = ("shop".parse().expect("a name"), "bob".parse().expect("a name"));
-        Holding::new(&shares, bob).holds(REQUEST_HELD_FREE + UNIT).expect("he finds some");
-        one.holds(UNIT).expect("less");
-        two.holds(REQUEST_HELD_FREE + 2 * UNIT).expect("it was given back");
+        MemoryShare::new(&shares, bob).resize(REQUEST_HELD_FREE + UNIT).expect("he finds some");
+        one.resize(UNIT).expect("less");
+        two.resize(REQUEST_HELD_FREE + 2 * UNIT).expect("it was given back");
         drop((one, two));
         assert_eq!(shares.held_by(&owner), 0);
     }

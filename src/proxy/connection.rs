@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::greeting::{self, Greeted};
-use super::standing::Standing;
+use super::admission::{self, Admitted};
+use super::current_token::CurrentToken;
 use super::{Granted, Shared, end, owner, pull, push, query, refuse};
 use crate::net::link::{Connection, Receiver, Sender};
 use ground::faults::Fault;
@@ -21,7 +21,8 @@ const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Serves one connection until it ends; its requests run side by side.
 pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
-    let Some(Greeted { first, share: _share, window: _window }) = greeting::greet(&shared, &connection).await
+    let Some(Admitted { first, share: _share, window: _window }) =
+        admission::admit(&shared, &connection).await
     else {
         return;
     };
@@ -45,7 +46,7 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
 
 /// Answers one request on a connection that has shown a good token.
 async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
-    match greeting::admit(&shared, &mut receiver).await {
+    match admission::check_head(&shared, &mut receiver).await {
         Ok(Some(grant)) => go_on(shared, sender, receiver, grant).await,
         Ok(None) => {}
         Err(refusal) => refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await,
@@ -72,8 +73,8 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
         Ok(operation) => each_destination_once(operation),
         Err(refusal) => return refuse(sender, refusal).await,
     };
-    let standing = Standing::new(grant.clone());
-    let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, standing });
+    let token = CurrentToken::new(grant.clone());
+    let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, token });
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
         Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,

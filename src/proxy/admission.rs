@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::serving::refuse_unread;
+use super::connection::refuse_unread;
 use super::{Owner, Shared, now, owner};
 use crate::net::link::{self, Connection, Receiver, Sender};
 use ground::faults::Fault;
@@ -18,7 +18,7 @@ use protocol::wire::{Refusal, RequestHead};
 
 /// A connection on which a good token was shown, and its shares.
 #[derive(Debug)]
-pub(super) struct Greeted {
+pub(super) struct Admitted {
     /// The request that showed the token.
     pub first: (Sender, Receiver, Grant),
     /// The connection itself.
@@ -28,12 +28,12 @@ pub(super) struct Greeted {
 }
 
 /// Waits for a good token, and ends the connection where none comes in time.
-pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Option<Greeted> {
+pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Option<Admitted> {
     let deadline = Instant::now() + shared.stranger_patience;
-    let greeted = async {
+    let admitted = async {
         for _ in 0..STRANGER_TRIES_MAX {
             let (sender, mut receiver) = connection.accept().await.ok()??;
-            match admit(shared, &mut receiver).await {
+            match check_head(shared, &mut receiver).await {
                 Ok(Some(grant)) => match shared.connections.take(&owner(&grant), 1) {
                     Some(share) => return Some((sender, receiver, grant, share)),
                     None => refuse_unread(sender, receiver, too_many(shared, &grant), STRANGER_WINDOW).await,
@@ -44,13 +44,13 @@ pub(super) async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Opti
         }
         None
     };
-    if let Some((sender, receiver, grant, share)) = timeout_at(deadline, greeted).await.ok().flatten() {
+    if let Some((sender, receiver, grant, share)) = timeout_at(deadline, admitted).await.ok().flatten() {
         let window = window(shared, connection, &owner(&grant));
         let bytes = window.as_ref().map_or(WINDOW_BYTES_MIN, |window| {
             u32::try_from(window.units()).expect("no more than was asked for")
         });
         connection.prove(bytes).ok()?;
-        return Some(Greeted { first: (sender, receiver, grant), share, window });
+        return Some(Admitted { first: (sender, receiver, grant), share, window });
     }
     // The agent may still read why its token was refused; most end the connection then.
     if timeout_at(deadline, connection.closed()).await.is_err() {
@@ -76,7 +76,7 @@ fn too_many(shared: &Shared, grant: &Grant) -> Refusal {
 }
 
 /// Reads the head of a request and checks its token; the rest is still to be received. None where the stream ends.
-pub(super) async fn admit(shared: &Shared, receiver: &mut Receiver) -> Result<Option<Grant>, Refusal> {
+pub(super) async fn check_head(shared: &Shared, receiver: &mut Receiver) -> Result<Option<Grant>, Refusal> {
     let head = match receiver.peek(REQUEST_HEAD_BYTES_MAX, RequestHead::read).await {
         Ok(Some(head)) => head,
         Ok(None) => return Ok(None),

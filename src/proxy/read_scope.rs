@@ -12,12 +12,12 @@ use protocol::token::Grant;
 
 /// The applications that a token may read.
 #[derive(Debug, Clone, Default)]
-pub struct Reach {
+pub struct ReadScope {
     /// None for all present and future applications.
     applications: Option<Vec<Pattern>>,
 }
 
-impl Reach {
+impl ReadScope {
     /// Returns the applications that a grant allows.
     pub fn of(grant: &Grant) -> Self {
         let all = grant.has_all_applications();
@@ -58,7 +58,7 @@ impl Readable {
     }
 
     /// Bytes of memory, about.
-    pub fn held_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         (self.nodes.len() + self.unread.len() + self.chunks.len()) * size_of::<NodeRef>()
     }
 

@@ -616,7 +616,7 @@ fn signatures_that_no_memory_would_hold_are_let_go() {
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
     let actions = agent.receive(missing).expect("honest");
     let signed = actions.iter().find_map(|action| match action {
-        Action::SendChunks(Chunks { signed, .. }) => Some(signed.len()),
+        Action::SendChunks(Chunks { block_sums, .. }) => Some(block_sums.len()),
         _ => None,
     });
     assert_eq!(signed, Some(32));

@@ -9,15 +9,15 @@ use ground::limits::OFFERS_MAX;
 use ground::poison::Unpoisoned as _;
 
 /// 64 MiB: payloads that are held.
-pub(super) const PAYLOADS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How often it is looked whether the workshop is free.
+pub(super) const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often a pull that waits for other heavy work looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What was made for one machine, held for others.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Payloads(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
+pub(in crate::proxy) struct PatchCache(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
 
-impl Payloads {
+impl PatchCache {
     fn held(&self) -> MutexGuard<'_, VecDeque<(blake3::Hash, Arc<Vec<u8>>)>> {
         self.0.lock().unpoisoned()
     }
@@ -30,21 +30,21 @@ impl Payloads {
         let mut held = self.held();
         held.push_back((name, Arc::clone(payload)));
         let mut bytes: usize = held.iter().map(|(_, payload)| payload.len()).sum();
-        while bytes > PAYLOADS_BYTES_MAX || held.len() > OFFERS_MAX {
+        while bytes > CACHE_BYTES_MAX || held.len() > OFFERS_MAX {
             bytes -= held.pop_front().map_or(0, |(_, payload)| payload.len());
         }
     }
 }
 
 /// What all pulls share: what was made, and where one at a time in the process makes what takes memory.
-pub(super) struct Makers<'a> {
-    pub payloads: &'a Payloads,
-    pub workshop: &'a Mutex<()>,
+pub(super) struct PatchMaker<'a> {
+    pub cache: &'a PatchCache,
+    pub heavy_work: &'a Mutex<()>,
 }
 
-impl Makers<'_> {
-    /// The payload of that name; makes it in the workshop where it is not held. An empty one tells that there is none that
-    /// pays; `None` that the workshop was not free by the `deadline`.
+impl PatchMaker<'_> {
+    /// Returns the payload of that name; makes it, alone in the process, where the cache lacks it. An empty one means that none
+    /// pays, `None` that other heavy work did not end by the `deadline`.
     pub fn payload(
         &self,
         name: blake3::Hash,
@@ -53,21 +53,21 @@ impl Makers<'_> {
     ) -> Option<Arc<Vec<u8>>> {
         let _alone = loop {
             // Another machine may have had it made meanwhile.
-            if let Some(payload) = self.payloads.find(name) {
+            if let Some(payload) = self.cache.find(name) {
                 return Some(payload);
             }
-            match self.workshop.try_lock() {
+            match self.heavy_work.try_lock() {
                 Ok(alone) => break alone,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
             }
         };
-        if let Some(payload) = self.payloads.find(name) {
+        if let Some(payload) = self.cache.find(name) {
             return Some(payload);
         }
         let payload = Arc::new(make().unwrap_or_default());
-        self.payloads.hold(name, &payload);
+        self.cache.hold(name, &payload);
         Some(payload)
     }
 }

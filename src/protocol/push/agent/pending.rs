@@ -5,7 +5,7 @@ use crate::wire::{FromAgent, Sketches};
 
 /// Chunks that are not sent yet.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Pending {
     chunks: Chunks,
     /// Whether the proxy looks for what is like some of them.
     pub(super) is_looked_for: bool,
@@ -15,36 +15,37 @@ impl Agent {
     /// An [`Action::Sketch`] is done: these are sketches of some of its chunks, if any.
     pub fn sketched(&mut self, chunks: Chunks, sketches: Option<Sketches>) -> Vec<Action> {
         let is_looked_for = sketches.is_some();
-        if is_looked_for && self.held.iter().all(|held| !held.is_looked_for) {
+        if is_looked_for && self.pending.iter().all(|pending| !pending.is_looked_for) {
             self.round_trips += 1;
         }
-        self.held.push_back(Held { chunks, is_looked_for });
+        self.pending.push_back(Pending { chunks, is_looked_for });
         let sketches = sketches.map(|sketches| Action::Send(FromAgent::Sketches(sketches)));
         sketches.into_iter().chain(self.release()).collect()
     }
 
     /// Takes what was signed for the chunks that were looked for first.
     pub(super) fn alike(&mut self) -> Result<Vec<Action>, Error> {
-        let signed = std::mem::take(&mut self.signed);
-        let held = self.held.iter_mut().find(|held| held.is_looked_for);
-        let held = held.ok_or(Error::OutOfTurn("Alike"))?;
-        held.is_looked_for = false;
-        held.chunks.signed.extend(signed);
-        held.chunks.signed.sort_by_key(|signed| signed.first);
+        let block_sums = std::mem::take(&mut self.block_sums);
+        let pending = self.pending.iter_mut().find(|pending| pending.is_looked_for);
+        let pending = pending.ok_or(Error::OutOfTurn("Alike"))?;
+        pending.is_looked_for = false;
+        pending.chunks.block_sums.extend(block_sums);
+        pending.chunks.block_sums.sort_by_key(|sums| sums.first);
         let actions = self.release();
-        self.count_signed();
+        self.count_block_sums();
         Ok(actions)
     }
 
     /// Counts anew what signatures take that are held: those that are being sent are the feeder's.
-    pub(super) fn count_signed(&mut self) {
-        let held = self.held.iter().flat_map(|held| &held.chunks.signed);
-        self.signed_bytes = held.map(|signed| signed.signature.len()).sum();
+    pub(super) fn count_block_sums(&mut self) {
+        let pending = self.pending.iter().flat_map(|pending| &pending.chunks.block_sums);
+        self.block_sums_bytes = pending.map(|sums| sums.signature.len()).sum();
     }
 
     /// Sends what no longer waits.
     fn release(&mut self) -> Vec<Action> {
-        let waits = self.held.iter().position(|held| held.is_looked_for).unwrap_or(self.held.len());
-        self.held.drain(..waits).map(|held| Action::SendChunks(held.chunks)).collect()
+        let waits =
+            self.pending.iter().position(|pending| pending.is_looked_for).unwrap_or(self.pending.len());
+        self.pending.drain(..waits).map(|pending| Action::SendChunks(pending.chunks)).collect()
     }
 }

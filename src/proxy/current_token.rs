@@ -14,7 +14,7 @@ use protocol::wire::Refusal;
 
 /// The present token of a conversation.
 #[derive(Debug)]
-pub(super) struct Standing(Mutex<Current>);
+pub(super) struct CurrentToken(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
@@ -22,7 +22,7 @@ struct Current {
     renewals: usize,
 }
 
-impl Standing {
+impl CurrentToken {
     /// Starts with the token of the request.
     pub fn new(grant: Grant) -> Self {
         Self(Mutex::new(Current { grant, renewals: 0 }))
@@ -42,7 +42,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
 impl Granted {
     /// Checks again that the token has neither expired nor been revoked. Looks for one file.
     pub(super) fn still_holds(&self) -> Result<(), Refusal> {
-        let current = self.standing.0.lock().unpoisoned();
+        let current = self.token.0.lock().unpoisoned();
         let checked = self.shared.identity.check_again(&current.grant, super::now());
         checked.map_err(|error| {
             let hint = "get a new token (`whit token create` on the proxy) and run the command again: what was \
@@ -63,7 +63,7 @@ impl Granted {
                 hint: Some("run the command again with the new token".to_owned()),
             });
         }
-        let mut current = self.standing.0.lock().unpoisoned();
+        let mut current = self.token.0.lock().unpoisoned();
         current.renewals += 1;
         if current.renewals > RENEWALS_MAX {
             let text = format!("the token was renewed more than {RENEWALS_MAX} times");
@@ -75,10 +75,10 @@ impl Granted {
 }
 
 /// Ticks whenever a token must be checked again.
-pub(super) fn looks() -> Interval {
-    let mut looks = interval(TOKEN_CHECK_EVERY.max(Duration::from_millis(1)));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+pub(super) fn checks() -> Interval {
+    let mut checks = interval(TOKEN_CHECK_EVERY.max(Duration::from_millis(1)));
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    checks
 }
 
 #[cfg(test)]
