@@ -4,7 +4,7 @@ mod mistake;
 mod places;
 
 pub use mistake::Mistake;
-pub use places::{Relation, relation};
+pub use places::relation;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

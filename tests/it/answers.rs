@@ -261,7 +261,7 @@ fn a_configuration_is_checked_before_anything_is_made() {
         (destination(path), "destinations.web.path: it lies inside the data folder"),
         (destination("/nowhere/{aap}"), "destinations.web.path: `{aap}` is not a placeholder"),
         (format!("{}keep = 0\n", destination("/nowhere")), "destinations.web.keep: 0"),
-        ("siez_max_mib = 1".to_owned(), "`size_max_mib` meant"),
+        ("siez_max_mib = 1".to_owned(), "did you mean `size_max_mib`"),
     ] {
         write_config(&text);
         for arguments in [check.as_slice(), &check[..5]] {
