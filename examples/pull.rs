@@ -12,7 +12,7 @@ use std::sync::Arc;
 use whit::{Access, Faulty, PullOptions, Pulled, Silent};
 
 /// Pulls what `release` means into `directory`, which must be new or made by a pull.
-pub async fn pull(
+pub(crate) async fn pull(
     access: &Access,
     release: &str,
     directory: &Path,

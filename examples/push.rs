@@ -35,7 +35,7 @@ impl Monitor for Progress {
 }
 
 /// Pushes `directory` as the next release of `app`.
-pub async fn push(
+pub(crate) async fn push(
     access: &Access,
     app: &str,
     directory: PathBuf,

@@ -10,7 +10,7 @@ use std::path::Path;
 use whit::{EntryPath, SpaceName};
 
 /// Writes the file at `path` of what `release` means in the space `default`; returns its bytes, each of them verified.
-pub fn read(
+pub(crate) fn read(
     data: &Path,
     release: &str,
     path: &str,

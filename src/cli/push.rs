@@ -150,7 +150,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let monitor = monitor(output, "sending");
     let receipt =
         open.run(async |session| Ok(watched(session, &*monitor, push(session, &options, &monitor)).await?));
-    let receipt = receipt.await;
+    let receipt = Box::pin(receipt).await;
     drop(monitor);
     let receipt = receipt?;
     output.report_with(&receipt, delivered_all(&receipt.delivered), || receipt_text(&receipt))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format::chunking::Profile;
-use format::manifest::{Outline, Root, SegmentIndex, Totals, segment_chunks, shorten};
+use format::manifest::{NodeRef, Outline, Root, SegmentIndex, Totals, segment_chunks, shorten};
 use format::record::{Cost, Record};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, Label, ReleaseId};
@@ -85,7 +85,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
 
 /// All segments' names, in full.
 fn full(scan: &Scan) -> ManifestForm {
-    ManifestForm::Full(pack_names(scan.segments.iter().map(|segment| segment.name())))
+    ManifestForm::Full(pack_names(scan.segments.iter().map(NodeRef::name)))
 }
 
 fn parts(scan: &Scan) -> Vec<Vec<u8>> {
@@ -127,9 +127,8 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
         let other = world.path("other");
         some_files(&other, 2);
         let other = scanned(&other);
-        let short = |scan: &Scan| {
-            ManifestForm::Short(pack_short_names(scan.segments.iter().map(|segment| segment.name())))
-        };
+        let short =
+            |scan: &Scan| ManifestForm::Short(pack_short_names(scan.segments.iter().map(NodeRef::name)));
         let based = |scan: &Scan| {
             let outline = Outline::between(&scan.segments, &scan.segments).expect("an outline");
             ManifestForm::Base { release: scan.root.release(), outline }
@@ -185,7 +184,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
             let mut bytes = parts(&secret);
             if !is_full {
                 assert!(matches!(talk.hear().await, PushReply::WantNames));
-                let names = secret.segments.iter().map(|segment| segment.name());
+                let names = secret.segments.iter().map(NodeRef::name);
                 talk.say(FromAgent::Names(pack_short_names(names))).await;
                 bytes = bytes.iter().map(|bytes| shorten(bytes).expect("a segment")).collect();
             }

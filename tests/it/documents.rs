@@ -177,7 +177,7 @@ fn documents() -> Vec<(String, String)> {
     let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for entry in fs::read_dir(project("docs")).expect("a folder").flatten() {
         let name = entry.file_name().into_string().expect("a plain name");
-        if name.ends_with(".md") {
+        if Path::new(&name).extension().is_some_and(|end| end == "md") {
             names.push(format!("docs/{name}"));
         }
     }
