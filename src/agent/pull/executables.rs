@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fetch::keep_anew;
+use super::assembly::keep_anew;
 use super::local_chunks::{DirectoryChunks, LocalChunks};
 use super::stream::PullStream;
 use crate::agent::{Error, Result, blocking};

@@ -4,24 +4,19 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::listing::{self, Listing};
-use super::local_chunks::{DirectoryChunks, LocalChunks};
+use super::assembly::{Assembly, Received};
+use super::local_chunks::DirectoryChunks;
 use super::stream::PullStream;
-use super::window::{Awaited, Window};
+use super::window::Window;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, Session, blocking};
-use crate::restore::{ChunkSource, check_fits};
+use crate::restore::check_fits;
 use crate::store::Store;
-use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
 use format::manifest::{self, Reference, Root, SegmentIndex};
-use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
-use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ReleaseId, Selector};
-use ground::limits::PARCEL_BASIS_MAX;
 use ground::monitor::{Monitor, Phase};
-use protocol::transfer::decode_parcel;
-use protocol::wire::{Basis, Operation, Parcel, PullReply, PullRequest};
+use protocol::wire::{Operation, PullReply, PullRequest};
 
 /// Segments whose chunks are asked for in one request: some 60 MB of content.
 const WINDOW_SEGMENTS: usize = 64;
@@ -88,7 +83,7 @@ async fn fetch_from(
 ) -> Result<Fetched> {
     let operation = Operation::Pull { release: selector.clone(), have };
     let mut stream = PullStream::new(session.request(&operation).await?, session.renewals());
-    let (record, root, mut listing) = stream.listing(selector, present, store).await?;
+    let (record, root, listing) = stream.listing(selector, present, store).await?;
     if let Some(place) = options.place {
         check_fits(place, root.totals)?;
     }
@@ -98,14 +93,18 @@ async fn fetch_from(
         let bytes_max = fetched.root.totals.bytes;
         (fetched.chunks, fetched.bytes) = stream.executables(bytes_max, present, store).await?;
     }
-    stream.chunks(&mut fetched, &mut listing, present, store, monitor).await?;
+    let assembly = Assembly::new(listing, present, store);
+    let assembly = stream.chunks(&mut fetched, assembly, monitor).await?;
     stream.sender.finish()?;
-    let segments = listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
-    match listing::keep_nodes(&fetched.root, &segments, present, store) {
+    let finished = blocking(move || {
+        let finished = assembly.finish(&fetched.root);
+        finished.map(|()| fetched)
+    });
+    match finished.await {
         Err(Error::Manifest(manifest::Error::OtherRoot { .. })) if is_thin => {
             Err(protocol::Error::Mismatch.into())
         }
-        kept => kept.map(|()| fetched),
+        finished => finished,
     }
 }
 
@@ -114,23 +113,19 @@ impl PullStream {
     async fn chunks(
         &mut self,
         fetched: &mut Fetched,
-        listing: &mut Listing,
-        present: &Arc<DirectoryChunks>,
-        store: &Arc<Store>,
+        mut assembly: Assembly,
         monitor: &Arc<dyn Monitor>,
-    ) -> Result<()> {
-        let segments = listing.nodes.len();
-        let mut next = 0;
+    ) -> Result<Assembly> {
+        let segments = assembly.segments();
+        let (mut next, mut announced) = (0, 0);
         let mut open: VecDeque<Window> = VecDeque::new();
-        let mut awaited = Awaited::default();
-        let mut announced = 0;
-        let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
         loop {
             while open.len() < WINDOWS_OPEN && next < segments {
                 let (first, end) = (next, segments.min(next + WINDOW_SEGMENTS));
                 next = end;
-                let (marks, window) =
-                    awaited.open(SegmentIndex::range(first..end), listing, present, store)?;
+                let work = move || assembly.open(first..end).map(|opened| (assembly, opened));
+                let (marks, window);
+                (assembly, (marks, window)) = blocking(work).await?;
                 if !window.expected.is_empty() {
                     fetched.chunks += window.expected.len() as u64;
                     let of = |one: &Reference| {
@@ -144,74 +139,26 @@ impl PullStream {
                     open.push_back(window);
                 }
             }
-            let whole = awaited.whole();
-            let Some(window) = open.front_mut() else {
-                return Ok(listing::keep_parts(&whole, store)?);
-            };
-            let (lengths, frame) = match self.reply().await? {
-                PullReply::Chunks(batch) => {
-                    batch.open(&mut zstd, &mut plain)?;
-                    (batch.lengths, Some((batch.codec, batch.payload)))
-                }
+            let Some(mut window) = open.pop_front() else { return Ok(assembly) };
+            let received = match self.reply().await? {
+                PullReply::Chunks(batch) => Received::Batch(batch),
                 PullReply::Parcel(parcel) => {
                     let (parcel, payload) = self.payload(parcel).await?;
-                    plain = told_by_older(&parcel, &payload, present, store)?;
-                    (parcel.lengths, None)
+                    Received::Parcel(parcel, payload)
                 }
                 _ => return Err(Error::OutOfTurn("something before the chunks")),
             };
-            let mut chunks = Vec::new();
-            for part in split(&plain, &lengths) {
-                chunks.push(awaited.arrive(part, window, listing)?);
-                fetched.bytes += part.len() as u64;
-                monitor.advance(Phase::Transfer, part.len() as u64);
+            let bytes;
+            let work = move || {
+                let bytes = assembly.take(received, &mut window)?;
+                Ok::<_, Error>((assembly, window, bytes))
+            };
+            (assembly, window, bytes) = blocking(work).await?;
+            fetched.bytes += bytes;
+            monitor.advance(Phase::Transfer, bytes);
+            if !window.expected.is_empty() {
+                open.push_front(window);
             }
-            if window.expected.is_empty() {
-                open.pop_front();
-            }
-            let store = Arc::clone(store);
-            let plain = std::mem::take(&mut plain);
-            blocking(move || {
-                match frame {
-                    Some((codec, payload)) => {
-                        store.append(&Frame { kind: FrameKind::Content, codec, chunks, payload }).map(drop)
-                    }
-                    None => keep_anew(&store, &chunks, &plain),
-                }?;
-                listing::keep_parts(&whole, &store)
-            })
-            .await?;
         }
     }
-}
-
-/// Decodes chunks that are made from those of the directory.
-fn told_by_older(
-    parcel: &Parcel,
-    payload: &[u8],
-    present: &DirectoryChunks,
-    store: &Store,
-) -> Result<Vec<u8>> {
-    let (Basis::Prefix(spans) | Basis::Patch(spans)) = &parcel.basis else {
-        return Err(Error::OutOfTurn("a parcel of another kind"));
-    };
-    let held = LocalChunks { present, fetched: store };
-    let mut reader = held.reader();
-    let mut older = Vec::new();
-    for span in spans {
-        let left = PARCEL_BASIS_MAX - older.len();
-        let chunks = present.chunks_of(*span, left).ok_or(Error::OutOfTurn("a parcel outside its base"))?;
-        for chunk in chunks {
-            reader.read(&chunk, &mut older).map_err(|_| Error::DirectoryChanged)?;
-        }
-    }
-    Ok(decode_parcel(parcel, payload, &older)?)
-}
-
-/// Stores chunks that follow one another in `plain`, in frames of its own.
-pub(super) fn keep_anew(store: &Store, chunks: &[ChunkRef], plain: &[u8]) -> crate::store::Result<()> {
-    let mut compressor = Compressor::new(LEVEL_FAST);
-    let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
-    let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
-    framer.frame_all(parts, |frame| store.append(&frame).map(drop))
 }

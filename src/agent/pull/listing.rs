@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::local_chunks::DirectoryChunks;
 use super::stream::PullStream;
-use crate::agent::{Error, Result};
+use crate::agent::{Error, Result, blocking};
 use crate::store::Store;
 use delta::compression::{Compressor, Decompressor, LEVEL_FAST};
 use format::manifest::{self, NodeRef, Outline, Root, SegmentIndex, SegmentName, Thin};
@@ -15,7 +15,7 @@ use format::record::Record;
 use ground::ids::{ChunkId, Selector};
 use ground::limits::{MANIFEST_SEGMENTS_MAX, PULL_THIN_BYTES_MAX};
 use protocol::likeness::{SegmentsReplaced, prefix_of};
-use protocol::wire::{Marks, PullReply, PullRequest, unpack_names};
+use protocol::wire::{Batch, Marks, PullReply, PullRequest, unpack_names};
 
 /// The segments of a release, in order.
 #[derive(Debug)]
@@ -70,7 +70,10 @@ impl PullStream {
             return Err(Error::OutOfTurn("Names"));
         }
         let segments = self.named(&names, present, store).await?;
-        keep_nodes(&root, &segments, present, store)?;
+        let root = {
+            let (segments, present, store) = (segments.clone(), Arc::clone(present), Arc::clone(store));
+            blocking(move || keep_nodes(&root, &segments, &present, &store).map(|()| root)).await?
+        };
         let listing = Listing { nodes: segments.into_iter().map(Some).collect(), thin: HashMap::new() };
         Ok((record, root, listing))
     }
@@ -116,39 +119,61 @@ impl PullStream {
         present: &Arc<DirectoryChunks>,
         store: &Arc<Store>,
     ) -> Result<Vec<NodeRef>> {
-        let mut nodes: Vec<Option<NodeRef>> = Vec::with_capacity(names.len());
-        for name in names {
-            let here = present.segment(*name).map(|(node, _)| *node);
-            nodes.push(match here {
-                Some(node) => Some(node),
-                None => store.find_name(*name)?,
-            });
-        }
+        let found = {
+            let (names, present, store) = (names.to_vec(), Arc::clone(present), Arc::clone(store));
+            blocking(move || find_named(&names, &present, &store))
+        };
+        let mut nodes = found.await?;
         let wanted: Marks = nodes.iter().map(Option::is_none).collect();
         let mut indexes: VecDeque<SegmentIndex> = wanted.places().map(SegmentIndex::new).collect();
         if !indexes.is_empty() {
             self.ask(&PullRequest::WantSegments(wanted)).await?;
         }
-        let (mut zstd, mut plain) = (Decompressor::new(), Vec::new());
         while !indexes.is_empty() {
             let PullReply::Segments(batch) = self.reply().await? else {
                 return Err(Error::OutOfTurn("something before the segments"));
             };
-            let mut chunks = Vec::new();
-            for (part, length) in batch.open(&mut zstd, &mut plain)?.into_iter().zip(&batch.lengths) {
-                let node = NodeRef { id: ChunkId::of(&plain[part]), bytes: *length };
-                let index = usize::from(indexes.pop_front().ok_or(Error::OutOfTurn("Segments"))?);
-                if names[index] != node.name() {
-                    return Err(Error::WrongChunk);
-                }
-                nodes[index] = Some(node);
-                chunks.push(ChunkRef::from(node));
+            if batch.lengths.len() > indexes.len() {
+                return Err(Error::OutOfTurn("Segments"));
             }
-            let (kind, codec, payload) = (FrameKind::Manifest, batch.codec, batch.payload);
-            store.append(&Frame { kind, codec, chunks, payload })?;
+            let some: Vec<SegmentIndex> = indexes.drain(..batch.lengths.len()).collect();
+            let expected: Vec<SegmentName> = some.iter().map(|index| names[usize::from(*index)]).collect();
+            let store = Arc::clone(store);
+            let kept = blocking(move || keep_batch(batch, &expected, &store)).await?;
+            for (index, node) in some.into_iter().zip(kept) {
+                nodes[usize::from(index)] = Some(node);
+            }
         }
         Ok(nodes.into_iter().flatten().collect())
     }
+}
+
+/// Returns the segments of these names that are here.
+fn find_named(
+    names: &[SegmentName],
+    present: &DirectoryChunks,
+    store: &Store,
+) -> Result<Vec<Option<NodeRef>>> {
+    let find = |name: &SegmentName| match present.segment(*name) {
+        Some((node, _)) => Ok(Some(*node)),
+        None => Ok(store.find_name(*name)?),
+    };
+    names.iter().map(find).collect()
+}
+
+/// Stores a batch of segments, which must have these names.
+fn keep_batch(batch: Batch, expected: &[SegmentName], store: &Store) -> Result<Vec<NodeRef>> {
+    let (mut decompressor, mut plain) = (Decompressor::new(), Vec::new());
+    let parts = batch.open(&mut decompressor, &mut plain)?.into_iter().zip(&batch.lengths);
+    let nodes = parts.map(|(part, bytes)| NodeRef { id: ChunkId::of(&plain[part]), bytes: *bytes });
+    let nodes: Vec<NodeRef> = nodes.collect();
+    if !nodes.iter().map(NodeRef::name).eq(expected.iter().copied()) {
+        return Err(Error::WrongChunk);
+    }
+    let chunks = nodes.iter().copied().map(ChunkRef::from).collect();
+    let (kind, codec, payload) = (FrameKind::Manifest, batch.codec, batch.payload);
+    store.append(&Frame { kind, codec, chunks, payload })?;
+    Ok(nodes)
 }
 
 /// Proves that the segments make the root, and keeps the nodes above them and the segments that only the directory's

@@ -6,6 +6,7 @@
 
 mod local_chunks;
 mod stream;
+mod assembly;
 mod listing;
 mod window;
 mod executables;
