@@ -1,4 +1,4 @@
-//! The folder of all memories: names, their last use, and how much they may take.
+//! The folder of all memories: their names, last use and total size.
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use tempfile::{Builder, NamedTempFile};
 use super::{Key, MEMORY_BYTES_MAX, Result};
 use disk::files::{self, OnPath};
 
-/// 512 MiB: what all memories of a user may take.
+/// 512 MiB: all memories of a user together.
 pub const TOTAL_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// The folder below the state folder.
 const FOLDER: &str = "memory";
 const EXTENSION: &str = "memory";
-/// What files are called that are being written; in older ones, their writer was killed.
+/// The suffix of files that are being written. The writer of an old one was killed.
 const ASIDE_EXTENSION: &str = "part";
 const ASIDE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// How much is remembered.
+/// The sizes that memories may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Bytes of all memories together; beyond, those go that were used longest ago.
+    /// Bytes of all memories together; beyond, the least recently used go.
     pub total_bytes_max: u64,
-    /// Bytes of one memory, at most [`MEMORY_BYTES_MAX`]; what would be larger is not written.
+    /// Bytes of one memory, at most [`MEMORY_BYTES_MAX`]; a larger one is not written.
     pub memory_bytes_max: u64,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn path(folder: &Path, key: &Key) -> PathBuf {
     folder.join(FOLDER).join(format!("{key}.{EXTENSION}"))
 }
 
-/// Makes the file's time of change that of its last use. Where that fails, it goes earlier than it might.
+/// Sets the file's modification time to now, as its last use. If that fails, it is removed earlier than others.
 pub(super) fn mark_used(file: &File) {
     drop(file.set_times(FileTimes::new().set_modified(SystemTime::now())));
 }
@@ -58,7 +58,7 @@ pub(super) fn publish(folder: &Path, key: &Key, aside: NamedTempFile, options: &
     Ok(make_room(&folder.join(FOLDER), &path, options.total_bytes_max)?)
 }
 
-/// Removes memories, those used longest ago first, until all take at most `total_bytes_max`; `latest` stays.
+/// Removes the least recently used memories until all take at most `total_bytes_max`; `latest` stays.
 fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Result<()> {
     let (mut memories, mut total) = (Vec::new(), 0);
     let now = SystemTime::now();
@@ -89,7 +89,7 @@ fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Resul
     Ok(())
 }
 
-/// Removes a file, if another push has not.
+/// Removes a file, unless another push has done so.
 fn gone(path: &Path) -> bool {
     fs::remove_file(path).is_ok() || !path.exists()
 }

@@ -16,7 +16,7 @@ use format::manifest::{NodeRef, Root};
 use ground::ids::ChunkId;
 use ground::limits::{MANIFEST_SEGMENTS_MAX, PATH_BYTES_MAX};
 
-/// What a memory begins with: its mark and version.
+/// The first bytes of a memory: magic and version.
 pub(super) const HEADER: [u8; 16] = *b"whitmemo\x01\0\0\0\0\0\0\0";
 /// Bytes of the check at the end.
 pub(super) const CHECK_BYTES: usize = 16;
@@ -30,7 +30,7 @@ const FOOTER_BYTES_MAX: usize = MANIFEST_SEGMENTS_MAX * SEGMENT_BYTES + 1024 * 1
 /// 256 KiB: one read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// What the footer says, checked.
+/// The footer's fields, checked.
 pub(super) struct Footer {
     pub sequence: u64,
     pub root: Root,
@@ -83,7 +83,7 @@ pub(super) fn encode(
     bytes
 }
 
-/// Checks a whole memory and reads its footer; none for anything that [`super::write`] does not make for `key`.
+/// Checks a whole memory and reads its footer; returns none for bytes that [`super::write`] does not write for `key`.
 pub(super) fn read(file: &File, key: &Key) -> Option<Footer> {
     let length = file.metadata().ok()?.len();
     let footer_end = length.checked_sub(TRAILER_BYTES as u64)?;
@@ -105,7 +105,7 @@ pub(super) fn read(file: &File, key: &Key) -> Option<Footer> {
     check(&written, footer_begin, key)
 }
 
-/// Returns whether the check at the end is that of all before it.
+/// Returns whether the check at the end matches the bytes before it.
 fn is_whole(file: &File, length: u64) -> bool {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -158,7 +158,7 @@ fn check(written: &Written, footer_begin: u64, key: &Key) -> Option<Footer> {
     })
 }
 
-/// Finds where blocks are that lie one after another; none where one breaks its bounds.
+/// Returns the ranges of consecutive blocks; none if one breaks its bounds.
 fn place(listed: &[Listed], offset: &mut u64) -> Option<Vec<Block>> {
     let mut next = 0u32;
     let place = |listed: &Listed| {

@@ -1,10 +1,9 @@
-//! What the agent remembers of its last push: what the proxy confirmed, and what each file looked like then.
+//! The memory of the last push: the manifest that the proxy confirmed, and the stat of each file.
 //!
 //! One file for each proxy, space and application (FORMAT 8). It is a cache. Without it, or where it is
 //! damaged, of another version or out of date, a push reads and sends more; what it pushes is the same.
-//! The parts of the manifest in it are held to the release's id, so that a memory is of that release or
-//! of none. What it cannot know is that a file was changed and then dressed in its old size, times and
-//! inode: as rsync and git do, it believes those (docs/decisions/0012).
+//! The parts of the manifest in it are checked against the release's id. It does not notice a file that was changed and given back its old size, times and inode: like
+//! rsync and git, it trusts those (docs/decisions/0012).
 //!
 //! A memory is written aside and renamed, without a sync: one that a crash has torn fails its check.
 
@@ -41,19 +40,19 @@ use ground::poison::Unpoisoned as _;
 use protocol::address::Fingerprint;
 use protocol::token;
 
-/// 128 MiB: the release of some 3,000,000 chunks, or 50 GB; what would be larger is not remembered.
+/// 128 MiB: a release of some 3,000,000 chunks, or 50 GB; larger ones are not remembered.
 pub const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Why something was not remembered, or no longer is. It never stops a push.
+/// The errors of a memory. None stops a push.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The state folder cannot be written to, or the memory not be read.
+    /// The state folder cannot be written, or the memory cannot be read.
     #[error(transparent)]
     File(#[from] files::Error),
     /// A release with too many chunks or files.
     #[error("a release of {0} files and chunks is too large to be remembered")]
     TooLarge(u64),
-    /// The memory is not what it was when it was opened.
+    /// The memory has changed since it was opened.
     #[error("the memory {} is damaged", .0.display())]
     Damaged(PathBuf),
 }
@@ -67,7 +66,7 @@ faulty! {
 /// The result of an operation on a memory.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a memory is of: a proxy's key, a space, an application.
+/// The key of a memory: a proxy's key, a space, an application.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; 32]);
 
@@ -75,7 +74,7 @@ impl Key {
     /// Returns the key for pushes of `app` to the proxy with this fingerprint, with `token`.
     ///
     /// The space is the one that the token names. Nobody checks the token here: a wrong space costs bytes.
-    /// For text that is no token of today, the text itself stands for the space.
+    /// For text that is no token, the text itself counts as the space.
     pub fn new(proxy: &Fingerprint, token: &str, app: &AppName) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("whit memory v1: proxy, space, application");
         hasher.update(proxy.as_bytes());
@@ -105,7 +104,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A memory, open. It stays readable while others replace or remove it.
+/// An open memory. It stays readable while others replace or remove it.
 ///
 /// Memory: 36 B for each segment of the release, and one block (256 KiB).
 #[derive(Debug)]
@@ -117,7 +116,7 @@ pub struct Memory {
     root: Root,
     segments: Vec<NodeRef>,
     source: PathBuf,
-    /// When the scan began that the stats are of, in nanoseconds since 1970.
+    /// When the scan of the stats began, in nanoseconds since 1970.
     began: i64,
     segment_blocks: Vec<Block>,
     stat_blocks: Vec<Block>,
@@ -126,7 +125,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Opens the memory in the state folder; none where there is none, or one that cannot be used.
+    /// Opens the memory in the state folder; returns none if there is none that can be used.
     ///
     /// Reads the file once (a tenth of a second for the largest), and marks it as used.
     pub fn open(folder: &Path, key: &Key) -> Option<Self> {

@@ -1,4 +1,4 @@
-//! Recalls files in the manifest's order, beside a walk in the same order.
+//! Reads remembered files in the manifest's order, in step with a walk in the same order.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -13,7 +13,7 @@ use format::recipe::{ChunkRef, Recipe};
 /// Chunk references handed over at a time.
 const PART_CHUNKS: usize = 512;
 
-/// Goes once through a remembered release. Memory: two blocks and one segment, some 600 KB.
+/// Reads once through a remembered release. Memory: two blocks and one segment, some 600 KB.
 ///
 /// A part that cannot be read ends it: the files from there on are not recalled.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Recall<'a> {
     next_stat: u32,
     /// The file whose chunks come next.
     file: Option<File>,
-    /// True if the file's chunks are to be handed out.
+    /// True if the file's chunks are wanted.
     found: bool,
 }
 
@@ -54,14 +54,14 @@ impl<'a> Recall<'a> {
         recall
     }
 
-    /// Returns whether a scan of `source` with `profile` is one that the memory can help.
+    /// Returns whether the memory is of a scan of `source` with `profile`.
     pub fn fits(&self, source: &Path, profile: Profile) -> bool {
         self.memory.source == source && self.memory.root.profile == profile
     }
 
-    /// Returns whether the file looks as it is remembered, so that it need not be read: then its chunks are next.
+    /// Returns whether the file looks as remembered and need not be read; its chunks are then next.
     ///
-    /// Paths must be asked for in the manifest's order; each file between is passed over.
+    /// Paths must be asked for in the manifest's order; files between are skipped.
     pub fn find(&mut self, path: &EntryPath, size: u64, stat: &Stat) -> bool {
         self.found = false;
         while let Some(file) = &self.file {
@@ -114,7 +114,7 @@ impl<'a> Recall<'a> {
         }
     }
 
-    /// Takes a file's entry; whether the item was one.
+    /// Takes a file's entry; returns whether the item was one.
     fn begin(&mut self, item: &Item) -> bool {
         let Item::File { path, size, recipe, .. } = item else { return false };
         self.file = self.stat().map(|stat| File { path: path.clone(), size: *size, recipe: *recipe, stat });

@@ -1,4 +1,4 @@
-//! How a file looked: what tells, without reading it, that it has not changed.
+//! A file's stat, which shows without reading it that the file has not changed.
 
 use std::fs::Metadata;
 use std::io::{self, Read, Seek, Write};
@@ -14,24 +14,24 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Stats in memory up to this: 256 Ki files.
 const STATS_MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How a file looked, besides its size: times in nanoseconds since 1970, inode and device.
+/// A file's stat, besides its size: times in nanoseconds since 1970, inode and device.
 ///
 /// The time of change (ctime) moves with every write, rename, link and change of mode, and no program sets it
 /// back without setting the clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stat {
-    /// When the content was last changed, as whoever may write to the file says.
+    /// When the content last changed (mtime), which writers of the file can set.
     pub modified: i64,
-    /// When the file was last changed in any way, as the system says.
+    /// When the file last changed in any way (ctime), which only the system sets.
     pub changed: i64,
-    /// Which file of the file system it is.
+    /// The inode.
     pub inode: u64,
-    /// Which file system.
+    /// The device.
     pub device: u64,
 }
 
 impl Stat {
-    /// Takes what the system says of a file.
+    /// Takes the stat from a file's metadata.
     pub fn of(metadata: &Metadata) -> Self {
         let time = |seconds: i64, nanoseconds: i64| {
             seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
@@ -117,7 +117,7 @@ impl Stats {
         self.count
     }
 
-    /// Hands over the stats' bytes, from the first, at most `most` files at a time.
+    /// Passes on the stats' bytes, from the first, at most `most` files at a time.
     pub(super) fn read(
         &mut self,
         most: usize,

@@ -1,11 +1,11 @@
-//! A mark that a push is under way: what it sent, the next one after a cut must not send again.
+//! A mark that a push is under way. After a push that broke off, the next one sends no chunks eagerly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Key;
 
-/// The mark of one push; it stays where the push does not end.
+/// The mark of one push; it stays if the push breaks off.
 #[derive(Debug)]
 pub struct Underway {
     path: Option<PathBuf>,
@@ -17,7 +17,7 @@ impl Underway {
     pub fn begin(folder: &Path, key: &Key) -> Self {
         let path = folder.join(format!("{key}.underway"));
         let was_cut = path.exists();
-        // Without the mark the next push may offer what has crossed; nothing worse.
+        // Without the mark the next push may send chunks again; nothing worse.
         let written = was_cut || fs::create_dir_all(folder).and_then(|()| fs::write(&path, b"")).is_ok();
         Self { path: written.then_some(path), was_cut }
     }
@@ -27,12 +27,12 @@ impl Underway {
         Self { path: None, was_cut: false }
     }
 
-    /// Returns whether an earlier push did not end.
+    /// Returns whether an earlier push broke off.
     pub fn was_cut(&self) -> bool {
         self.was_cut
     }
 
-    /// The push is committed.
+    /// Removes the mark: the push is committed.
     pub fn end(self) {
         if let Some(path) = self.path {
             drop(fs::remove_file(path));

@@ -11,25 +11,25 @@ use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, OnPath};
 use format::manifest::{NodeRef, Root, SegmentIndex};
 
-/// What a proxy has confirmed.
+/// A push that a proxy has confirmed.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmed<'a> {
-    /// The number that it gave the push.
+    /// Its number at the proxy.
     pub sequence: u64,
     /// The release's root.
     pub root: &'a Root,
     /// The release's segments, in order.
     pub segments: &'a [NodeRef],
-    /// What was scanned.
+    /// The path that was scanned.
     pub source: &'a Path,
     /// When the scan began, in nanoseconds since 1970.
     pub began: i64,
 }
 
-/// Writes the memory of a push, in place of the one before it, and lets old ones go where all are too many.
+/// Writes the memory of a push over the one before it, and removes old ones where all are too large.
 ///
-/// `segment` gives the bytes of each segment, in order; `stats` those of the release's files. Two writers at a
-/// time are harmless: the later rename wins. Nothing is synced.
+/// `segment` returns the bytes of each segment; `stats` are those of the release's files. Two writers at a time are
+/// harmless: the later rename wins. Nothing is synced.
 ///
 /// # Errors
 /// [`Error::TooLarge`], or the step that failed; an earlier memory is then still there.

@@ -1,4 +1,4 @@
-//! Makes executables of those that the directory has, where the proxy tells them by their functions.
+//! Rebuilds executables from the directory's older ones, where the proxy encodes them by their functions.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MA
 use protocol::wire::{Basis, Parcel, PullReply, PullRequest};
 
 impl PullStream {
-    /// Asks for executables, and keeps the chunks of those that were made; gives how many, and their bytes.
+    /// Asks for executables and stores the chunks of those that can be rebuilt; returns how many chunks, and their bytes.
     ///
-    /// What cannot be made of what the directory has is asked for as other chunks are. Memory: 4 times the largest.
+    /// Chunks of others are asked for later, as those of any file. Memory: 4 times the largest executable.
     ///
     /// # Errors
     /// The link, a refusal, or more than the release has.
@@ -62,7 +62,7 @@ impl PullStream {
     }
 }
 
-/// Returns the chunks of an executable; none where it cannot be made of what the directory has by now.
+/// Rebuilds the chunks of an executable; returns none where the directory no longer has what they are encoded against.
 fn make(
     parcel: &Parcel,
     payload: &[u8],

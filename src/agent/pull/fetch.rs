@@ -23,10 +23,10 @@ const WINDOW_SEGMENTS: usize = 64;
 /// Requests for chunks under way.
 const WINDOWS_OPEN: usize = 4;
 
-/// A release whose chunks are all at hand.
+/// A release whose chunks are all here.
 #[derive(Debug)]
 pub struct Fetched {
-    /// What the proxy says of it.
+    /// Its record at the proxy.
     pub record: Record,
     /// Its root, verified.
     pub root: Root,
@@ -39,13 +39,13 @@ pub struct Fetched {
 /// Says how to fetch a release.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FetchOptions<'a> {
-    /// Where the release will be written: nothing is fetched unless it has room there.
+    /// Where the release will be written; nothing is fetched unless there is room for it.
     pub place: Option<&'a Path>,
-    /// The link. Where it is slow, executables cross by their functions, which takes both sides seconds.
+    /// The link's speed. On a slow link executables cross by their functions, which takes both sides seconds.
     pub link: Option<&'a LinkSpeed>,
 }
 
-/// Fetches what neither `present` nor `store` has of a release; all of it is then verified and in the two.
+/// Fetches the chunks and segments of a release that neither `present` nor `store` has, into `store`, and verifies all.
 ///
 /// # Errors
 /// The link, a refusal, no room, or a proxy that sends other content than it named.
@@ -60,7 +60,7 @@ pub async fn fetch(
     monitor.begin(Phase::Negotiate, None);
     let have = present.release();
     let fetched = match fetch_from(session, selector, have, present, store, options, monitor).await {
-        // What came stays: only the manifest comes again, in full.
+        // Chunks that came stay: only the manifest comes again, in full.
         Err(Error::Push(protocol::Error::Mismatch)) if have.is_some() => {
             fetch_from(session, selector, None, present, store, options, monitor).await?
         }

@@ -1,4 +1,4 @@
-//! Which segments a release has, as the proxy tells: by those of the release that the directory holds, or by names.
+//! Receives the list of a release's segments: as changes to those of the directory's release, or by names.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use protocol::wire::{Batch, Marks, PullReply, PullRequest, unpack_names};
 /// The segments of a release, in order.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// Those that are at hand in full.
+    /// Those that are known in full.
     pub nodes: Vec<Option<NodeRef>>,
-    /// The others: they become whole with their chunks. What they say is proven by the root, after that.
+    /// The others: they become whole with their chunks; the root then proves them.
     pub thin: HashMap<SegmentIndex, Thin>,
 }
 
@@ -78,7 +78,7 @@ impl PullStream {
         Ok((record, root, listing))
     }
 
-    /// Takes the new segments, thin, each batch compressed against the segments that they replace.
+    /// Receives the new segments, thin, each batch compressed against the segments that they replace.
     async fn thin(&mut self, outline: &Outline, count: usize, present: &DirectoryChunks) -> Result<Listing> {
         let base = present.release_segments();
         let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;
@@ -112,7 +112,7 @@ impl PullStream {
         Ok(listing)
     }
 
-    /// Brings all segments of these names into the store.
+    /// Fetches the segments of these names that are not here.
     async fn named(
         &mut self,
         names: &[SegmentName],
@@ -176,8 +176,8 @@ fn keep_batch(batch: Batch, expected: &[SegmentName], store: &Store) -> Result<V
     Ok(nodes)
 }
 
-/// Proves that the segments make the root, and keeps the nodes above them and the segments that only the directory's
-/// manifest has: the rebuild reads all of them from the store.
+/// Proves that the segments make the root. Stores the nodes above them, and segments that only the directory's manifest has:
+/// the rebuild reads all of them from the store.
 pub(super) fn keep_nodes(
     root: &Root,
     segments: &[NodeRef],
@@ -202,7 +202,7 @@ pub(super) fn keep_nodes(
     Ok(())
 }
 
-/// Keeps segments and nodes.
+/// Stores segments and nodes.
 pub(super) fn keep_parts(parts: &[Vec<u8>], store: &Store) -> crate::store::Result<()> {
     let mut compressor = Compressor::new(LEVEL_FAST);
     for some in parts.chunks(8) {

@@ -1,4 +1,4 @@
-//! What an agent has of a release already: chunks of its directory, and chunks that it has fetched.
+//! The chunks that a pull need not fetch: those of the directory, and those fetched before.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,18 +14,17 @@ use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use protocol::wire::Span;
 
-/// Chunks of the directory that are remembered: some 130 MB. Chunks beyond are fetched again, which
-/// costs bytes, never correctness.
+/// Chunks of the directory held in memory: some 130 MB. Further ones are fetched again, which costs bytes only.
 const CHUNKS_MAX: usize = 2 * 1024 * 1024;
 
 /// The chunks and segments of a directory's present content.
 #[derive(Debug, Default)]
 pub struct DirectoryChunks {
     files: Vec<(Arc<Path>, Holder)>,
-    /// By the beginnings of their ids; of two that begin alike one.
+    /// By short id; one of two that share it.
     chunks: HashMap<ShortId, PresentChunk>,
     segments: HashMap<SegmentName, (NodeRef, Vec<u8>)>,
-    /// The release that the directory holds, and its segments in order; they are told to the proxy.
+    /// The release that the directory holds, and its segments in order.
     release: Option<(ReleaseId, Vec<NodeRef>)>,
 }
 
@@ -38,7 +37,7 @@ struct PresentChunk {
 }
 
 impl DirectoryChunks {
-    /// Remembers what a scan of the directory found.
+    /// Takes the chunks and segments that a scan of the directory found.
     ///
     /// # Errors
     /// The scan's temporary file cannot be read.
@@ -113,12 +112,12 @@ impl DirectoryChunks {
     }
 }
 
-/// Reads chunks from the directory where it still has them, else from what was fetched.
+/// Reads chunks from the directory if it still has them, else from those fetched.
 #[derive(Debug)]
 pub struct LocalChunks<'a> {
     /// The directory's content.
     pub present: &'a DirectoryChunks,
-    /// What was fetched.
+    /// Fetched chunks.
     pub fetched: &'a Store,
 }
 

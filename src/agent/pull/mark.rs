@@ -1,7 +1,7 @@
 //! The mark: a file beside a pulled directory that lists what the pull put there (FORMAT 9).
 //!
 //! It identifies the directory itself (by inode and time of birth), and lists the release's entries with the stat of each
-//! when it was written. By it the next pull knows what is not whit's. A damaged mark counts as none.
+//! when it was written. From it the next pull knows which entries are not whit's. A damaged mark counts as none.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;

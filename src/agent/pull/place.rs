@@ -1,4 +1,4 @@
-//! The reasons for which a directory cannot be pulled into as it is.
+//! The reasons why a directory cannot be pulled into.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use ground::faults::{Fault, faulty};
 /// An error or a report names this many paths, and counts the others.
 const NAMED_MAX: usize = 10;
 
-/// Something is in the way of a pull. Nothing was fetched, and nothing changed.
+/// A directory that cannot be pulled into. Nothing was fetched, and nothing changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Entries that no pull has put there.

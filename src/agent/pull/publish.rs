@@ -34,14 +34,14 @@ use ground::escape;
 use ground::ids::{AppName, ReleaseId, Selector};
 use ground::monitor::Monitor;
 
-/// What a pull did.
+/// The result of a pull.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pulled {
     /// The release.
     pub release: ReleaseId,
     /// The application.
     pub app: AppName,
-    /// Where it is now.
+    /// The directory.
     #[serde(serialize_with = "escape::serialize_path")]
     pub place: PathBuf,
     /// Files of the release.
@@ -69,9 +69,9 @@ pub struct PullOptions {
     pub delete: bool,
     /// Workers for hashing.
     pub threads: usize,
-    /// What becomes of links that lead outside the release.
+    /// How to treat links that lead outside the release.
     pub outside_links: OutsideLinks,
-    /// What the link carries, in bytes a second, where that is known.
+    /// The link's speed in bytes a second; none where it is not known.
     pub link_rate: Option<f64>,
 }
 
@@ -283,7 +283,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     Ok(Prepared { staging, present, store, was })
 }
 
-/// Examines the directory's place; none where nothing is there.
+/// Examines the target; returns none where nothing is there.
 fn examine_place(target: &Path) -> Result<Option<Statx>> {
     let found = match files::examine(CWD, target, AtFlags::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -304,7 +304,7 @@ fn examine_place(target: &Path) -> Result<Option<Statx>> {
     }
 }
 
-/// Refuses a pull that would remove entries of the user's, or hide something mounted.
+/// Refuses a pull that would remove the user's entries, or hide a mount.
 fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions) -> Result<()> {
     let place = target.to_owned();
     if !found.mounts.is_empty() {

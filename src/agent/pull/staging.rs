@@ -4,12 +4,12 @@
 //! .DIR.whit/lock                held by the pull under way
 //! .DIR.whit/pulled              the mark: what the last pull put into DIR
 //! .DIR.whit/pulled-next         the mark of the tree that is being put there
-//! .DIR.whit/store               what was fetched
+//! .DIR.whit/store               fetched chunks
 //! .DIR.whit/tree                the tree being written
 //! .DIR.whit/ready               the whole new tree; after the exchange, the directory that was there
 //! .DIR.whit/old                 that directory, where a file system cannot exchange two
-//! .DIR.whit/edited/TIME/        what the user had changed in it
-//! .DIR.whit/left/N/             what is left of directories that could not be removed
+//! .DIR.whit/edited/TIME/        entries that the user had changed in it
+//! .DIR.whit/left/N/             directories that could not be removed
 //! ```
 //!
 //! `tree` is whit's own. `ready` and `old` may hold the user's files, unless `pulled-next` names the directory: it is
@@ -51,7 +51,7 @@ pub struct SetAside {
     pub some: Vec<String>,
 }
 
-/// The folder, held against other pulls.
+/// The folder, locked against other pulls.
 pub(super) struct Staging {
     target: PathBuf,
     folder: PathBuf,
@@ -344,7 +344,7 @@ fn time_name() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', ".")
 }
 
-/// Fails where the folder beside a directory is a link or another user's, or others may write to it.
+/// Fails if the folder beside a directory is a link or another user's, or others may write to it.
 fn check_own(folder: &Path) -> Result<()> {
     let found = fs::symlink_metadata(folder).on("examine", folder)?;
     let why = if !found.is_dir() {

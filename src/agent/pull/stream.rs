@@ -34,9 +34,9 @@ impl PullStream {
         Self { sender, receiver, renewals, watch: Watch::new(now, PULL_PROGRESS_TIME_MAX), heard: now }
     }
 
-    /// Returns the next thing that the proxy says.
+    /// Returns the proxy's next message.
     ///
-    /// The release and the requests bound all that the proxy may say. A proxy that sends too slowly ends the pull.
+    /// The release and the requests bound what the proxy may send. A proxy that sends too slowly ends the pull.
     pub async fn reply(&mut self) -> Result<PullReply> {
         self.watch.hear(self.receiver.received_bytes(), self.heard, Instant::now());
         let reply = {

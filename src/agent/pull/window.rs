@@ -1,4 +1,4 @@
-//! Which chunks of a window of segments are still to come.
+//! The chunks that a pull has asked for.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -13,27 +13,26 @@ use ground::ids::ChunkId;
 use protocol::transfer::{Complete, Incomplete};
 use protocol::wire::Marks;
 
-/// Segments whose chunks were asked for, and which chunks come.
+/// The chunks that were asked for with one request.
 pub(super) struct Window {
     /// In the order in which they come.
     pub expected: VecDeque<Reference>,
 }
 
-/// What is on its way, and who waits for it.
+/// The chunks that were asked for, and the segments that wait for them.
 #[derive(Default)]
 pub(super) struct Awaited {
     room: Incomplete,
-    /// Chunks that segments in full name.
+    /// Chunks of segments whose references are full.
     asked: HashSet<ChunkId>,
-    /// Segments that became whole and are not kept yet.
+    /// Segments that became whole and are not stored yet.
     whole: Vec<Vec<u8>>,
 }
 
 impl Awaited {
-    /// Looks at some segments: which of their references, in order, are to be asked for, and
-    /// what comes of it.
+    /// Marks the references of some segments that are to be asked for, and returns the chunks that will come.
     ///
-    /// Not asked for is what either place has, and what is on its way already.
+    /// Leaves out chunks that are here, and those that were asked for already.
     pub fn open(
         &mut self,
         segments: impl Iterator<Item = SegmentIndex>,
@@ -61,7 +60,7 @@ impl Awaited {
         Ok((marks.into_iter().collect(), Window { expected }))
     }
 
-    /// Resolves what a thin segment names by what is here.
+    /// Resolves the references of a thin segment to chunks that are here.
     #[expect(clippy::too_many_arguments, reason = "two places to look, two lists to fill")]
     fn enter(
         &mut self,
@@ -121,7 +120,7 @@ impl Awaited {
         self.whole.push(complete.bytes);
     }
 
-    /// Returns the segments that became whole since the last call, to be kept.
+    /// Returns the segments that became whole since the last call, to be stored.
     pub fn whole(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.whole)
     }

@@ -1,4 +1,4 @@
-//! Counts what a release does not keep of a tree.
+//! Counts the things of a tree that a release does not keep.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use ground::escape;
 
 /// The names given of each kind; all entries are counted.
 const NAMES_MAX: usize = 5;
-/// 4 KiB: the names of a file's attributes; where they take more, there are some in any case.
+/// 4 KiB: the names of a file's attributes; longer lists need not be read to know that there are some.
 const ATTRIBUTES_BYTES: usize = 4096;
 
 /// A kind of thing that a release does not keep.

@@ -1,4 +1,4 @@
-//! Why a path could not be scanned.
+//! The errors of a scan.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use format::manifest::{self, EntryPath};
 use ground::faults::{Fault, faulty, io_hint};
 use ground::threads;
 
-/// Why a path could not be scanned.
+/// The errors of a scan.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder cannot be read.
@@ -24,7 +24,7 @@ pub enum Error {
     /// A file that vanished after it was listed.
     #[error("{} vanished while the tree was read", .0.display())]
     Vanished(PathBuf),
-    /// No thread reads it.
+    /// No thread can be started.
     #[error(transparent)]
     Threads(#[from] threads::Error),
     /// A name, link or tree that no release can hold.
@@ -63,10 +63,10 @@ pub enum Error {
         /// The entry that it excluded.
         first: EntryPath,
     },
-    /// A `--exclude` that is no pattern.
+    /// An `--exclude` that is not a pattern.
     #[error("`{pattern}` is not a pattern: {source}")]
     Pattern {
-        /// As it was given.
+        /// The text.
         pattern: String,
         /// What is wrong with it.
         source: ignore::Error,

@@ -23,7 +23,7 @@ use ground::threads;
 const PART_CHUNKS: usize = 512;
 /// Parts of one file that may wait: with those above, some 600 KB a worker.
 const PARTS_AHEAD: usize = 32;
-/// Files handed to the workers ahead of time.
+/// Files that wait for a worker.
 const JOBS_AHEAD: usize = 64;
 
 struct Job {
@@ -34,8 +34,7 @@ struct Job {
 
 /// Workers; they end when the pool is dropped and all files are read.
 ///
-/// Files are taken up in the order in which they were handed in, so that the one whose parts are
-/// awaited is always being read.
+/// Files are read in the order in which they come, so that the one whose parts are awaited is always being read.
 pub(super) struct Pool {
     jobs: SyncSender<Job>,
 }
@@ -180,7 +179,7 @@ fn read(
     Ok(())
 }
 
-/// Returns whether the file is still what it was before it was read.
+/// Checks that the file has not changed while it was read.
 fn check_again(job: &Job, file: &File, before: &Metadata) -> Result<(), Stop> {
     let after = examine(file, &job.path)?;
     let same = |field: fn(&Metadata) -> i64| field(before) == field(&after);

@@ -1,4 +1,4 @@
-//! Hands entries to the collector, and files to the workers.
+//! Passes entries to the collector, and files to the workers.
 
 use std::fs::Metadata;
 use std::path::Path;
@@ -19,14 +19,14 @@ const BATCH_ENTRIES: usize = 64;
 pub(super) struct Lister<'a> {
     pool: Pool,
     recall: Option<Recall<'a>>,
-    /// True if to push archives as their content.
+    /// True if archives are unpacked.
     unpacks: bool,
     listed: SyncSender<Vec<Listed>>,
     batch: Vec<Listed>,
     monitor: &'a dyn Monitor,
 }
 
-/// Nobody listens any more.
+/// The error that nobody listens any more.
 pub(super) struct Unheard;
 
 impl<'a> Lister<'a> {
@@ -40,7 +40,7 @@ impl<'a> Lister<'a> {
         Self { pool, recall, unpacks, listed, batch: Vec::with_capacity(BATCH_ENTRIES), monitor }
     }
 
-    /// Who is told.
+    /// Returns who shows progress.
     pub fn monitor(&self) -> &'a dyn Monitor {
         self.monitor
     }

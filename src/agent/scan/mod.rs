@@ -53,22 +53,22 @@ pub struct Scan {
     pub segments: Vec<NodeRef>,
     /// The segments' bytes.
     pub spool: Spool,
-    /// What a memory keeps besides them.
+    /// The files' stats, for a memory.
     pub seen: Seen,
-    /// Archives that were unpacked.
+    /// Counts the archives that were unpacked.
     pub unpacked: Unpacked,
     /// Counts what the release does not keep of the tree.
     pub dropped: Vec<Dropped>,
 }
 
-/// Archives of a release that are unpacked.
+/// Counts the archives of a release that are unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Unpacked {
     /// How many.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Streams in those that were read that stay packed, as no method makes them again.
+    /// Streams that stay packed, as no method reproduces them; only of archives that were read.
     pub packed_streams: u64,
     /// Bytes of these streams.
     pub packed_bytes: u64,
@@ -83,15 +83,14 @@ pub struct Seen {
     pub began: i64,
     /// Each file's stat, in the manifest's order.
     pub stats: Stats,
-    /// Files that were not read, as they looked as remembered.
+    /// The number of files that were not read, as they look as remembered.
     pub remembered: u64,
-    /// The number of the remembered push, where everything is as it was then.
+    /// The number of the remembered push, if nothing has changed since.
     pub same_as: Option<u64>,
 }
 
 impl Seen {
-    /// Writes the memory of a push that the proxy has confirmed under `sequence`; not where it would be the one
-    /// that the scan had.
+    /// Writes the memory of a push that the proxy has confirmed under `sequence`, unless it equals the one that the scan had.
     ///
     /// # Errors
     /// The memory cannot be written; an earlier one is then still there.
@@ -113,9 +112,9 @@ impl Seen {
     }
 }
 
-/// What is found of one file.
+/// A part of what is found in one file.
 enum Part {
-    /// It was unpacked; comes before its chunks.
+    /// It was unpacked; comes first.
     UnpackedArchive(UnpackedArchive),
     /// Its next chunks.
     Chunks(Vec<ChunkRef>),
@@ -164,26 +163,26 @@ pub struct EndedSegment {
     pub node: NodeRef,
     /// The scan's spool.
     pub spool: Spool,
-    /// What the whole is.
+    /// Whether the input is a tree or a file.
     pub shape: Shape,
 }
 
 /// How a path is scanned.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
-    /// What is left out.
+    /// Selects the part of a tree that is scanned.
     pub selection: &'a Selection,
     /// How content is cut.
     pub profile: Profile,
     /// Workers.
     pub threads: usize,
-    /// What files looked like at the last push: those that look the same are not read.
+    /// The memory of the last push: files that look the same are not read.
     pub memory: Option<&'a Memory>,
-    /// Where archives are unpacked to; without it they are not.
+    /// Where archives are unpacked; none to keep them as they are.
     pub archives: Option<&'a Archives>,
-    /// Who hears of each segment as it ends; only without a memory, which may turn out to be wrong.
+    /// Called with each segment as it ends; not with a memory, which may turn out to be wrong.
     pub on_segment: Option<&'a dyn Fn(EndedSegment)>,
-    /// Who is told.
+    /// Shows progress.
     pub monitor: &'a dyn Monitor,
 }
 
@@ -339,7 +338,7 @@ impl Collector<'_> {
     }
 
     fn end_segment(&mut self, segment: &manifest::Segment) -> Result<(), Error> {
-        // What the proxy would refuse is refused here, where the path can still be named and mended.
+        // What the proxy would refuse is refused here, where the path can still be named.
         self.checker.segment(&segment.bytes)?;
         self.spool.end_segment(&segment.bytes)?;
         if let Some(announce) = self.on_segment {

@@ -23,13 +23,13 @@ pub struct Selection {
     pub ignore_files_off: bool,
     /// How to treat symbolic links that lead outside the tree.
     pub links: Links,
-    /// True if to refuse a tree without files.
+    /// True if a tree without files is refused.
     pub needs_files: bool,
     /// Folders that must not be part of the tree, as pushing changes them, each with what it is.
     pub disjoint: Vec<(PathBuf, &'static str)>,
 }
 
-/// How a push treats symbolic links that lead outside the tree.
+/// Says how a push treats symbolic links that lead outside the tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Links {
     /// Lists them and pushes nothing.

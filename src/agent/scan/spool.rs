@@ -1,4 +1,4 @@
-//! The segments of a scan, kept until the push is done: in memory while small, then in a temporary file.
+//! Holds the segments of a scan until the push is done: in memory while small, then in a temporary file.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,8 +16,8 @@ use ground::poison::Unpoisoned as _;
 /// Kept in memory up to this: the manifest of about 4 GiB.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Where the segments are, and for each the file that its first chunks belong to. A clone is the same spool: one
-/// may read what another has just written.
+/// Stores each segment with the file that its first chunks belong to. Clones share the segments: one may read what another has
+/// just written.
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Mutex<Written>>);
 
@@ -45,7 +45,7 @@ struct Source<'a> {
     path: Arc<Path>,
     holder: Holder,
     begin: u64,
-    /// Of an archive that was unpacked: where the parts of its stream end, counted from its beginning.
+    /// For an unpacked archive: where the parts of its stream end, counted from the stream's beginning.
     part_ends: Option<&'a [u64]>,
 }
 
@@ -80,12 +80,12 @@ impl Spool {
         self.0.lock().unpoisoned()
     }
 
-    /// Hears of an archive that was unpacked, before its entry.
+    /// Takes an archive that was unpacked, before its entry.
     pub(super) fn unpacked(&self, path: &EntryPath, unpacked: UnpackedArchive) {
         self.written().unpacked.insert(path.clone(), unpacked);
     }
 
-    /// Hears of the next item, and of the file and offset of it where it is a chunk.
+    /// Takes the next item; for a chunk, with its file and offset.
     pub(super) fn item(&self, item: &Item, at: Option<(&EntryPath, u64)>) {
         self.written().item(item, at);
     }

@@ -1,8 +1,8 @@
-//! Takes archives apart.
+//! Unpacks archives.
 //!
-//! The planner unpacks only what it has reproduced and compared; the proxy then proves the whole. An archive of which
-//! nothing is proven, that is beyond a bound, or gains nothing is cut as it is. The stream of another goes to a temporary
-//! file without a name, from which its chunks are read again.
+//! The planner unpacks only streams that it has reproduced and compared; the proxy then proves the whole archive. An archive
+//! without such streams, beyond a bound, or without gain is chunked as it is. The unpacked stream of another goes to a
+//! temporary file without a name, from which its chunks are read again.
 
 use std::fs::File;
 use std::hash::{Hash, Hasher};
@@ -26,20 +26,20 @@ use recode::codec::Permits;
 
 /// 16 KiB: a smaller archive is one chunk or two.
 const ARCHIVE_BYTES_MIN: u64 = 16 * 1024;
-/// 2 GiB: a larger archive is cut as it is.
+/// 2 GiB: a larger archive is chunked as it is.
 const ARCHIVE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
-/// 32 MiB: a larger archive is looked at in a map of a copy of its own, as the file may shrink meanwhile.
+/// 32 MiB: a larger archive is copied and mapped, as the file itself may shrink meanwhile.
 const MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// 16 MiB: what is nested in an archive and larger is looked at in a map of a temporary file.
+/// 16 MiB: a larger nested archive is mapped from a temporary file.
 const NESTED_MEMORY_MAX: u64 = 16 * 1024 * 1024;
 /// A hundredth of an archive must be streams that can be reproduced.
 const SHARE_MIN: u64 = 100;
 /// 16 GiB: streams of one scan.
 const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
-/// 64 KiB: what is written or compared at once.
+/// 64 KiB: bytes written or compared at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where archives may be unpacked in one scan, and how much there may be of it.
+/// Where archives are unpacked in one scan, and how many bytes they may take.
 #[derive(Debug)]
 pub struct Archives {
     folder: PathBuf,
@@ -102,11 +102,11 @@ pub(super) struct UnpackedArchive {
     pub begin: u64,
     /// Where each of its parts ends, counted from there.
     pub part_ends: Arc<[u64]>,
-    /// What stays packed of it.
+    /// Counts what stays packed of it.
     pub left_packed: LeftPacked,
 }
 
-/// One worker's memory.
+/// Unpacks archives on one worker's thread.
 pub(super) struct Unpacker<'a> {
     archives: &'a Archives,
     planner: Planner,
@@ -114,12 +114,12 @@ pub(super) struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    /// Makes one that looks at archives of many members with `threads` threads.
+    /// Creates one that examines archives of many members with `threads` threads.
     pub fn new(archives: &'a Archives, threads: usize) -> Self {
         Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
     }
 
-    /// Takes `file` apart, where it is an archive of `size` bytes that comes together again; gives its chunks.
+    /// Unpacks `file` of `size` bytes if it is an archive that can be rebuilt; returns its recipe and chunks.
     ///
     /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger;
     /// for xz and zstd what [`Permits`] allow. Time: two times what encoding it takes.
@@ -139,7 +139,7 @@ impl<'a> Unpacker<'a> {
         if size <= MEMORY_BYTES_MAX {
             let mut archive = vec![0; usize::try_from(size).expect("at most 32 MiB")];
             if file.read_exact_at(&mut archive, 0).is_err() {
-                // It is not what it was: whoever reads it next says so.
+                // It has changed: whoever reads it next reports that.
                 return Ok(None);
             }
             return self.take_bytes(&archive, profile, buffer);
@@ -193,10 +193,10 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Holds what is nested in an archive: in memory while it is small, else in a map of a temporary file.
+/// Holds nested archives: in memory while small, else in a mapped temporary file.
 struct Nested<'a>(&'a Archives);
 
-/// What is nested in an archive.
+/// A nested archive.
 enum Held {
     Memory(Vec<u8>),
     Mapped(Mapping, usize),
@@ -249,7 +249,7 @@ fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
     let (mut first, mut last) = ([0; 512], [0; 1024]);
     let read = file.read_exact_at(&mut first, 0).and_then(|()| file.read_exact_at(&mut last, size - 1024));
     match read {
-        // It is not what it was: whoever reads it next says so.
+        // It has changed: whoever reads it next reports that.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
         Ok(()) => Ok(begins_archive(&first) || last.windows(4).any(|bytes| bytes == b"PK\x05\x06")),
@@ -283,7 +283,7 @@ fn write_stream(
     content.flush()
 }
 
-/// Cuts the stream; each of its parts begins with a chunk of its own.
+/// Cuts the stream into chunks; each of its parts begins with a chunk of its own.
 fn cut(
     parts: &Parts,
     streams: &File,
@@ -303,7 +303,7 @@ fn cut(
     Ok(chunks)
 }
 
-/// Writes from a place of a file on.
+/// Writes from an offset of a file on.
 struct Place<'a> {
     file: &'a File,
     offset: u64,

@@ -1,4 +1,4 @@
-//! Lists what is to be pushed, in the manifest's order.
+//! Lists the entries that are pushed, in the manifest's order.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use format::manifest::{EntryPath, FOLDER_MODE, Item, Leads, Shape, leads, wound_
 /// Bounds the entries found by following links, so that a link to `/` ends.
 const FOLLOWED_ENTRIES_MAX: u64 = 1_000_000;
 
-/// Where a scan begins.
+/// The top of a scan.
 pub(super) struct Top {
     /// The path as given.
     pub path: PathBuf,
@@ -51,7 +51,7 @@ impl Top {
     }
 }
 
-/// What the walk found besides the entries.
+/// The results of a walk besides the entries.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Counts what a release does not keep.
@@ -128,7 +128,7 @@ struct Walk<'a> {
     lister: Lister<'a>,
     losses: Losses,
     left_out: Option<(EntryPath, String)>,
-    /// Made when the first file with several names is met: most trees have none.
+    /// Counted when the first file with several names is met: most trees have none.
     names: Option<Names>,
     refused: RefusedLinks,
     /// Links that are being followed, outermost first.
@@ -145,7 +145,7 @@ struct Followed {
 }
 
 impl Walk<'_> {
-    /// Lists what lies in the folder at `place`, which is the entry `path`, or the top.
+    /// Lists the content of the folder at `place`, which is the entry `path`, or the top.
     fn folder(&mut self, place: &Path, path: Option<&EntryPath>) -> Result<(), Stop> {
         self.patterns.enter(below(path), place, self.lister.monitor());
         for name in names_in(place)? {
