@@ -35,7 +35,7 @@ fn begin<T: Send + 'static>(
     }
 }
 
-/// Short work that is not to be left half done: whoever drops its future before it has ended waits for that.
+/// Work that must finish: dropping the future blocks until it has.
 #[derive(Debug)]
 #[must_use = "as of other work"]
 pub struct Whole<T> {
@@ -43,7 +43,7 @@ pub struct Whole<T> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Begins such work.
+/// Starts work that must finish.
 pub fn start_whole<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Whole<T> {
     let (running, thread) = begin(work);
     Whole { running, thread }

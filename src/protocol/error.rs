@@ -41,7 +41,7 @@ pub enum Error {
     #[error("the agent did not prove that it has the content that it named")]
     NotProven,
     /// Something short met another thing that begins alike: the push goes through in full.
-    #[error("two things of this release and the proxy's begin alike")]
+    #[error("a shortened id means something else at the proxy")]
     Mismatch,
     /// The proxy cannot rebuild an archive: the push goes through without taking any apart.
     #[error("the proxy rebuilds the archive `{0}` as something else")]

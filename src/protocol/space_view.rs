@@ -12,7 +12,7 @@ use ground::ids::{ReleaseId, ShortId};
 
 /// A space, as a push sees it. Errors come as what the agent is told.
 pub trait SpaceView {
-    /// Where the space has the release already: the record for this push, written unless it is
+    /// Returns, where the space has the release already, the record for this push, written unless it is
     /// a dry run, and whether the application's latest release was this one already.
     ///
     /// # Errors
@@ -34,13 +34,13 @@ pub trait SpaceView {
         Ok(self.base(None)?.into_iter().collect())
     }
 
-    /// For each name, the segment that it names, where the space holds it and all chunks it lists.
+    /// Returns the segment of each name, where the space holds it and all chunks it lists.
     ///
     /// # Errors
     /// The space cannot be read.
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal>;
 
-    /// Which chunk each reference means, where the space holds it, or will once what it was given to keep is
+    /// Returns the chunk that each reference means, where the space holds it, or will once what it was given to keep is
     /// stored.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ pub trait SpaceView {
     /// It is not there, or damaged.
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
 
-    /// What a push holds that makes an executable, which takes memory: one at a time in the process.
+    /// Returns the lock of heavy work, which takes memory: one at a time in the process.
     fn heavy_work(&self) -> Arc<Mutex<()>> {
         Arc::default()
     }
@@ -85,7 +85,7 @@ pub trait SpaceView {
     /// There is no room, or the disk failed.
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
 
-    /// Notes what chunks are like that were given to keep.
+    /// Takes sketches of chunks that were given to keep.
     fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}
 
     /// Whether any chunk of the space was sketched.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::refuse_unread;
+use super::refusal::refuse_unread;
 use super::{Owner, Shared, now, owner};
 use crate::net::link::{self, Connection, Receiver, Sender};
 use ground::faults::Fault;

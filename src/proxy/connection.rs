@@ -2,22 +2,19 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::admission::{self, Admitted};
 use super::current_token::CurrentToken;
+use super::refusal::refuse_unread;
 use super::{Granted, Shared, end, owner, pull, push, query, refuse};
 use crate::net::link::{Connection, Receiver, Sender};
 use ground::faults::Fault;
 use ground::limits::STRANGER_WINDOW;
 use protocol::token::Grant;
 use protocol::wire::{Open, Operation, Refusal, Request};
-
-/// How long a refused agent may take to finish its message.
-const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Serves one connection until it ends; its requests run side by side.
 pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
@@ -98,12 +95,4 @@ fn each_destination_once(mut operation: Operation) -> Operation {
         destinations.retain(|destination| named.insert(destination.clone()));
     }
     operation
-}
-
-/// Refuses a request that may not have come whole. Reads up to `bytes_max` more of it, as the agent reads the answer only
-/// afterwards.
-pub(super) async fn refuse_unread(sender: Sender, receiver: Receiver, refusal: Refusal, bytes_max: u32) {
-    let fault = refusal.fault;
-    refuse(sender, refusal).await;
-    receiver.discard(bytes_max as usize, REFUSED_TIME_MAX, fault).await;
 }

@@ -10,6 +10,7 @@ mod push;
 mod query;
 mod archive_proof;
 mod read_scope;
+mod refusal;
 mod connection;
 mod store_view;
 mod current_token;
@@ -46,6 +47,7 @@ use protocol::token::{Action, Grant};
 use protocol::wire::{Answer, Refusal};
 
 pub use self::maintenance::MaintenanceOptions;
+#[cfg(feature = "testing")]
 pub use self::store_view::StoreView;
 
 use self::audit::Audit;

@@ -129,6 +129,7 @@ impl Backlog {
     }
 
     /// Returns the next reply, if one waits already.
+    #[cfg(feature = "testing")]
     pub fn try_next(&mut self) -> Option<PushReply> {
         self.done();
         let said = self.said.try_recv().ok()?;

@@ -10,6 +10,7 @@ use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+#[cfg(feature = "testing")]
 use super::tap::Datagrams;
 use super::tls::{self, Pin};
 use super::transport::{self, Side};
@@ -108,6 +109,7 @@ async fn attempt(
 ///
 /// # Errors
 /// As [`connect`], but for the time that it may take.
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub async fn connect_over(
     network: Arc<dyn Datagrams>,

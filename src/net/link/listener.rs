@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::strangers::{Origin, Strangers};
+#[cfg(feature = "testing")]
 use super::tap::Datagrams;
 use super::transport::{self, Serving, Side};
 use super::{Connection, Error, Options, Result, tls};
@@ -54,6 +55,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Bind`].
+    #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn bind_over(network: Arc<dyn Datagrams>, identity: &Identity, options: &Options) -> Result<Self> {
         let address = network.local_address();

@@ -18,6 +18,7 @@ mod error;
 mod listener;
 mod strangers;
 mod stream;
+#[cfg(feature = "testing")]
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,14 @@ mod transport;
 
 pub use backlog::{Backlog, BeyondCredit, Pulse, Replies, replies};
 pub use connecting::connect;
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use connecting::connect_over;
 pub use connection::{Connection, Counters};
 pub use error::{Error, Result};
 pub use listener::Listener;
 pub use stream::{Receiver, Sender};
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use tap::Datagrams;
 

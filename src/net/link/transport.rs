@@ -15,6 +15,7 @@ use rustix::net::sockopt;
 
 use super::Options;
 use super::congestion::Tolerant;
+#[cfg(feature = "testing")]
 use super::tap::{Datagrams, Tap};
 use crate::net::identity::Identity;
 use ground::limits::{REQUESTS_PER_CONNECTION, STRANGER_WINDOW};
@@ -119,6 +120,7 @@ pub(super) fn endpoint(
 }
 
 /// Starts QUIC on a simulated network.
+#[cfg(feature = "testing")]
 pub(super) fn endpoint_over(
     network: Arc<dyn Datagrams>,
     serving: Option<Serving<'_>>,

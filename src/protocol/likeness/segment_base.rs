@@ -1,4 +1,4 @@
-//! Which segments of the base new segments stand in the place of: what these are compressed against.
+//! The base's segments that new segments replace, which these are compressed against.
 
 use format::manifest::{self, Gap, SegmentIndex};
 

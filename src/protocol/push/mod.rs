@@ -1,10 +1,10 @@
 //! Both halves of a push as state machines without sockets, files or clocks.
 //!
-//! The [`Agent`] is told what the proxy says and answers with what to do next; the [`Proxy`] is told
-//! what the agent says and works on a [`SpaceView`](crate::SpaceView), its view of a space. Whatever order the peer chooses,
+//! The [`Agent`] takes the replies of the proxy and returns what to do next; the [`Proxy`] takes the messages
+//! of the agent and works on a [`SpaceView`](crate::SpaceView), its view of a space. Whatever order the peer chooses,
 //! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
 
-mod keeping;
+mod storing;
 mod record_queries;
 mod block_sums;
 mod proving;

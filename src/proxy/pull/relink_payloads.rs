@@ -1,4 +1,4 @@
-//! Tells a pulling agent of executables that were linked anew by their functions (docs/EXECUTABLES.md).
+//! Encodes executables that were linked anew against the older ones that a pulling agent has (docs/EXECUTABLES.md).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const FILES_MAX: usize = 256;
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
-pub(super) type ForAgent = (Parcel, Arc<Vec<u8>>);
+pub(super) type ExecutableParcel = (Parcel, Arc<Vec<u8>>);
 
 /// A file of the pulled release.
 struct File {
@@ -56,7 +56,7 @@ pub(super) fn encode(
     reader: &mut StoreReader<&Store>,
     maker: &PatchMaker<'_>,
     mut goes_on: impl FnMut() -> bool,
-) -> Vec<ForAgent> {
+) -> Vec<ExecutableParcel> {
     let (deadline, mut encoded, mut bytes) = (Instant::now() + TIME_MAX, Vec::new(), 0);
     for file in new_executables(base, leaves, reader).unwrap_or_default().iter().take(FILES_MAX) {
         if !goes_on() || Instant::now() >= deadline || bytes > CACHE_BYTES_MAX / 2 {
@@ -130,7 +130,7 @@ fn encode_one(
     reader: &mut StoreReader<&Store>,
     maker: &PatchMaker<'_>,
     deadline: Instant,
-) -> Option<ForAgent> {
+) -> Option<ExecutableParcel> {
     let span = alike(file, base, leaves, reader)?;
     let new = Target { chunks: file.chunks.len(), ..Target::default() };
     let mut release = BaseRelease { segments: base.segments(), reader };

@@ -104,7 +104,7 @@ impl Default for Window {
     }
 }
 
-/// How the agent tells of its manifest.
+/// How an agent begins a push. The machine makes a [`ManifestForm`](crate::wire::ManifestForm), which crosses, of it and of the segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {
     /// By what the proxy confirmed last time: that release, and its segments.

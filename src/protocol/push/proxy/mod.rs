@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::block_sums::BlockSumMaker;
-use super::keeping;
 use super::proving::Proving;
 use super::record_queries::{Listed, RecordQueries};
+use super::storing;
 use crate::likeness::{self, SegmentsReplaced};
 use crate::transfer::{self, Complete, Incomplete, Parcels};
 use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
@@ -50,7 +50,7 @@ pub struct Proxy {
     wanted: VecDeque<SegmentIndex>,
     /// The segments of the release that the push builds on.
     base: Vec<NodeRef>,
-    /// Those of other releases that it may go on from, until its first chunks tell.
+    /// Candidate base releases, until the first chunks decide.
     others: Vec<Vec<NodeRef>>,
     replaced: SegmentsReplaced,
     is_by_base: bool,
@@ -194,7 +194,7 @@ impl Proxy {
         if !self.others.is_empty() {
             let known =
                 segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
-            keeping::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
+            storing::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
         }
         let listed = Listed::of(segments.iter().map(|(index, _, _, known)| (*index, known.as_slice())));
         let mut likenesses = if self.is_by_base || self.open.dry_run {
@@ -264,14 +264,14 @@ impl Proxy {
         let parts = batch.open(&mut self.zstd, &mut plain)?;
         let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
         self.cost.sent_bytes += batch.payload.len() as u64;
-        keeping::sketch(&plain, &batch.lengths, &arrived, view);
+        storing::sketch(&plain, &batch.lengths, &arrived, view);
         if arrived.iter().all(Option::is_some) {
             let chunks = arrived.into_iter().flatten().collect();
             let frame =
                 Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
             view.keep(frame).map_err(Error::Space)?;
         } else {
-            keeping::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
+            storing::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
         }
         self.plain = plain;
         self.end_message(complete, view)
@@ -324,8 +324,8 @@ impl Proxy {
             arrived => arrived?,
         };
         self.cost.sent_bytes += payload.len() as u64;
-        keeping::sketch(&plain, &parcel.lengths, &arrived, view);
-        keeping::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, view)?;
+        storing::sketch(&plain, &parcel.lengths, &arrived, view);
+        storing::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, view)?;
         self.end_message(complete, view)
     }
 
@@ -388,7 +388,7 @@ impl Proxy {
 
     fn keep_segments(&mut self, view: &mut impl SpaceView) -> Result<(), Error> {
         self.complete_bytes = 0;
-        keeping::segments(&std::mem::take(&mut self.complete), &mut self.compressor, view)
+        storing::segments(&std::mem::take(&mut self.complete), &mut self.compressor, view)
     }
 
     /// Commits where that was ordered and nothing is missing.

@@ -5,9 +5,9 @@ use std::collections::{HashSet, VecDeque};
 use super::{Proxy, State};
 use crate::likeness::SegmentsReplaced;
 use crate::push::block_sums::BlockSumMaker;
-use crate::push::keeping::{self, Named};
 use crate::push::proving::Proving;
 use crate::push::record_queries::RecordQueries;
+use crate::push::storing::{self, Named};
 use crate::transfer::Incomplete;
 use crate::transfer::Parcels;
 use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
@@ -175,7 +175,7 @@ impl Proxy {
             return Ok(Vec::new());
         }
         let names = std::mem::take(&mut self.names);
-        let Named { segments, base, others } = keeping::named(&names, is_full, view)?;
+        let Named { segments, base, others } = storing::named(&names, is_full, view)?;
         (self.base, self.others) = (base, others);
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);

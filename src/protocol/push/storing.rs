@@ -1,4 +1,4 @@
-//! What a push hands to the view, and what it takes from it by name.
+//! Stores received chunks as frames, and resolves the names of segments.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use ground::limits::FRAME_CHUNKS_MAX;
 /// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
 const LOOKED_AT_MAX: usize = 512;
 
-/// Keeps those parts of `plain` that have a name, in frames made here.
+/// Stores the parts of `plain` that are wanted, in frames of its own.
 pub(super) fn anew(
     plain: &[u8],
     lengths: &[u32],
@@ -27,7 +27,7 @@ pub(super) fn anew(
     framer.frame_all(parts, |frame| view.keep(frame)).map_err(Error::Space)
 }
 
-/// Notes what those parts of `plain` are like that have a name.
+/// Gives the view sketches of the parts of `plain` that are wanted.
 pub(super) fn sketch(plain: &[u8], lengths: &[u32], arrived: &[Option<ChunkRef>], view: &mut impl SpaceView) {
     let sketched = arrived
         .iter()
@@ -36,7 +36,7 @@ pub(super) fn sketch(plain: &[u8], lengths: &[u32], arrived: &[Option<ChunkRef>]
     view.sketch(sketched.collect());
 }
 
-/// Keeps segments, neighbours together.
+/// Stores segments, neighbours in one frame.
 pub(super) fn segments(
     segments: &[Vec<u8>],
     compressor: &mut Compressor,
@@ -49,17 +49,17 @@ pub(super) fn segments(
     Ok(())
 }
 
-/// What short or long names mean.
+/// The segments that a list of names means.
 pub(super) struct Named {
     /// The segments.
     pub segments: Vec<Option<NodeRef>>,
-    /// Those of the release that has most of them, where they were looked for in releases; none where they were not.
+    /// The segments of the release that has most of them; none for full names, which are looked up in the whole space.
     pub base: Vec<NodeRef>,
-    /// Those of other releases, where names alone do not tell which the push goes on from.
+    /// The segments of other releases, where names alone do not decide on which one the push builds.
     pub others: Vec<Vec<NodeRef>>,
 }
 
-/// The segments that names mean: short ones in the application's latest releases.
+/// Resolves names: short ones in the application's latest releases.
 pub(super) fn named(names: &[u8], is_full: bool, view: &mut impl SpaceView) -> Result<Named, Error> {
     if is_full {
         let segments = view.resolve(&unpack_names(names)?).map_err(Error::Space)?;
