@@ -25,7 +25,7 @@ use predictor::BITS;
 type Encoder = arithmetic::Encoder<BITS, 1>;
 type Decoder<'a> = arithmetic::Decoder<'a, BITS>;
 
-/// 32 MiB: what the reference of one patch may come to; the differ holds 5 times as much.
+/// 32 MiB: the longest reference of one patch; the differ holds 5 times as much.
 pub const REFERENCE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a stretch after which a patch that ended too early is noticed.
 const BETWEEN_CHECKS: usize = 4096;
@@ -53,7 +53,7 @@ faulty! {
     Self::Short | Self::Bounds(_) => Fault::Corrupt;
 }
 
-/// Tells `new` by `reference`.
+/// Encodes `new` against `reference`.
 ///
 /// 5 (relinked code) to 45 MB/s of new bytes; memory: 5 times the reference and up to 35 MiB of tables.
 ///
@@ -63,8 +63,8 @@ pub fn compress(new: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(compress_within(new, reference, usize::MAX)?.expect("there is no bound"))
 }
 
-/// The same; gives up with `None` as soon as more than `bytes_max` have come out, or it looks like that: half of them for less
-/// than its share of `new`. What is left may be cheaper, so that this is for who has another way.
+/// Stops with `None` once the patch exceeds, or is predicted to exceed, `bytes_max`: more than half of them for less than
+/// their share of `new`. The prediction may be wrong: use it where there is another way to send `new`.
 ///
 /// # Errors
 /// [`Error::Reference`] past [`REFERENCE_BYTES_MAX`].
@@ -99,7 +99,7 @@ pub fn compress_within(new: &[u8], reference: &[u8], bytes_max: usize) -> Result
     Ok(Some(coder.finish()).filter(|patch| patch.len() <= bytes_max))
 }
 
-/// Makes exactly `new_bytes` bytes, which the caller has bounded, of a patch and the reference it was made with.
+/// Decodes a patch to exactly `new_bytes` bytes, which the caller has bounded, with the reference it was made against.
 ///
 /// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 27 MiB of tables, less where there are few; the first literal costs 4 ns a
 /// byte of the reference.
@@ -141,13 +141,13 @@ pub fn decompress(patch: &[u8], reference: &[u8], new_bytes: usize) -> Result<Ve
     Ok(out)
 }
 
-/// Whether what came out for `made` of `all` bytes is a quarter more than its share of `bytes_max`, and much of that.
+/// Returns whether `made` of `all` bytes took a quarter more than their share of `bytes_max`, and at least half of it.
 fn is_too_much(bytes: usize, made: usize, all: usize, bytes_max: usize) -> bool {
     let share = bytes_max as u128 * made as u128;
     bytes >= (bytes_max / 2).max(TOO_MUCH_MIN) && bytes as u128 * all as u128 * 4 > share * 5
 }
 
-/// A stretch in the parts between which a decoder looks whether the patch has ended.
+/// Cuts a stretch into the parts after each of which a decoder checks that the patch has not ended.
 fn parts(from: usize, to: usize) -> impl Iterator<Item = Range<usize>> {
     (from..to).step_by(BETWEEN_CHECKS).map(move |at| at..to.min(at + BETWEEN_CHECKS))
 }

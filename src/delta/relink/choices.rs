@@ -1,8 +1,9 @@
-//! A model of which target comes next, among all targets of a file in the order of their addresses.
+//! Models which target comes next, among all targets of a file in the order of their addresses.
 //!
 //! Code repeats itself: after the same targets come the same. What does not repeat is mostly near the
 //! target before it, or near the function itself; the rest is coded by how often each part of the file was
-//! a target so far. Memory: at most 8 B for each target there is, and 4 MiB.
+//! a target so far. Contexts of two and of one symbol with an escape to the next one are those of PPM (Cleary and
+//! Witten, 1984); what they predict is one guess with a confidence, as in the match models of lpaq. Memory: at most 8 B for each target there is, and 4 MiB.
 
 use super::odds::{Bits, Odds, tree};
 
@@ -100,18 +101,22 @@ impl Choices {
         value
     }
 
+    /// Tries the predictions in turn. Each costs one decision: "it is this", or an escape to the next.
     fn choose(&mut self, bits: &mut impl Bits, guesses: [Guess; 2], here: u32, value: u32) -> u32 {
         let [two, one] = guesses;
         let was = std::mem::replace(&mut self.was, 0);
+        // What followed the last two targets before; by whether it was right the last time.
         let odds = &mut self.right[usize::from(was == 0)][usize::from(two.trust)];
         if bits.code(odds, two.value == value) {
             return two.value;
         }
+        // What followed the last target, if that is another guess: the same one was just ruled out.
         let odds = &mut self.right[2 + usize::from(two.trust > 0)][usize::from(one.trust)];
         if one.value != two.value && bits.code(odds, one.value == value) {
             self.was = 1;
             return one.value;
         }
+        // A short way from the last target, then from the function itself.
         self.was = 2;
         let context = usize::from(was == 2);
         if let Some(value) = self.near_last.code(bits, context, self.last[0], value) {
@@ -120,11 +125,12 @@ impl Choices {
         if let Some(value) = self.near_here.code(bits, context, here, value) {
             return value;
         }
+        // Anything: a binary tree over the ranks of all targets, whose odds learn which parts are called often.
         self.was = 3;
         tree(bits, &mut self.all, self.bits, value)
     }
 
-    /// Where what follows the last target and the one before it is remembered.
+    /// Returns the slot for what follows the last target and the one before it (Fibonacci hashing, Knuth, volume 3).
     fn slot(&self, before: u32) -> usize {
         let mixed = (u64::from(self.last[0]) << 32 | u64::from(before)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         usize::try_from(mixed >> (u64::BITS - self.slot_bits)).expect("a few bits")

@@ -1,4 +1,8 @@
-//! Walks the instructions of a function and trades what depends on where it lies.
+//! Walks the instructions of a function and exchanges displacements for targets.
+//!
+//! A linear sweep as of objdump, after the idea of Courgette (Google, 2009) and of call filters in xz: with absolute
+//! targets a call is the same bytes wherever its function lies. Both directions must see the same instructions, so that
+//! nothing that is exchanged may decide where the next instruction begins.
 
 use super::exchange::{Direction, Exchange, Kind, MARKER};
 use super::numbers::{displaced, put_u32, u32_at};
@@ -7,8 +11,7 @@ use super::x86::{Operand, decode};
 /// Trades the displacements of x86-64 instructions in `code`, which lies at `address`; hands each target
 /// of a `lea` to `made`.
 ///
-/// Branches within the function stay. Bytes that are no instruction are passed over together with all
-/// that was looked at, so that both directions see the same instructions.
+/// Branches within the function stay.
 pub fn walk_x86(
     code: &mut [u8],
     address: u64,
@@ -20,6 +23,7 @@ pub fn walk_x86(
     while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
         let instruction = match decode(rest) {
             Ok(instruction) => instruction,
+            // Data among code: the decoder looked at `seen` bytes, which stay; it goes on after them.
             Err(seen) => {
                 at += seen;
                 continue;
@@ -34,6 +38,8 @@ pub fn walk_x86(
             Operand::Relative(place) | Operand::Address(place) => (Kind::Data, start + place),
         };
         let stored = u32_at(code, place)?;
+        // A branch inside the function is the same wherever the function lies and stays. On the way back only the marker
+        // says that one was taken out: 2 GiB back is in no function, as functions are below 64 MiB.
         let trade = kind == Kind::Data
             || if exchange.direction() == Direction::Out {
                 displaced(next, stored).wrapping_sub(address) >= bytes

@@ -1,4 +1,8 @@
-//! Walks `.eh_frame`: the unwind data of each function, which says where functions are.
+//! Walks `.eh_frame`: the unwind data of each function, and with it the functions' places.
+//!
+//! A list of entries, each with its length: CIEs, which say how addresses are encoded, and FDEs, one for each function,
+//! which name a CIE by the distance back to it. Lengths and distances lie as linkers write them; the first entry that
+//! contradicts itself ends the walk, and what follows stays plain.
 //!
 //! Layout: Linux Standard Base, section 10.6. Only the one pointer encoding that compilers write for
 //! position-independent code is understood, `pcrel|sdata4`; entries of another stay plain bytes.

@@ -1,15 +1,15 @@
-//! Where what an older file had is in a newer one, as far as can be told so far.
+//! Guesses where the older file's functions and data are in the newer one.
 //!
-//! Functions with the same record are the same function; a changed one between two of the same is taken
-//! for the one that was there. Everything else moved as far as the nearest thing below it that is known.
-//! What is learned while targets are coded improves the guess, on both sides alike.
+//! Functions with equal records are the same function; a changed function beside an unchanged one is paired with the old
+//! function at that place. Any other address is assumed to have moved as far as the nearest known one below it.
+//! Each target that is coded is learned, on both sides alike, so that later guesses are better.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Of a record: BLAKE3.
+/// The BLAKE3 hash of a record.
 pub type Hash = [u8; 32];
 
-/// The older file, as far as targets are concerned.
+/// Old addresses with their new ones, and the functions in pairs.
 #[derive(Debug, Clone)]
 pub struct Moves {
     known: BTreeMap<u64, u64>,
@@ -33,12 +33,12 @@ impl Moves {
         Self { known, pairs }
     }
 
-    /// The old function in place of the new one with this number, and whether it is the same.
+    /// Returns the old function that the new one is paired with, and whether both are the same.
     pub fn pair(&self, function: usize) -> Option<(usize, bool)> {
         self.pairs.get(function).copied().flatten()
     }
 
-    /// Where `old` is likely to be now.
+    /// Returns the likely new address of `old`.
     pub fn guess(&self, old: u64) -> u64 {
         match self.known.range(..=old).next_back() {
             Some((from, to)) => to.wrapping_add(old - from),
@@ -46,19 +46,21 @@ impl Moves {
         }
     }
 
-    /// Remembers where `old` is now.
+    /// Learns the new address of `old`.
     pub fn learn(&mut self, old: u64, new: u64) {
         self.known.insert(old, new);
     }
 }
 
-/// The hashes of functions' records, which end at `ends` of `stream`. Time: one BLAKE3 pass in small pieces.
+/// Returns the hashes of functions' records, which end at `ends` of `stream`. Time: one BLAKE3 pass in small pieces.
 pub fn hashes(stream: &[u8], ends: &[usize]) -> Vec<Hash> {
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let records = starts.zip(ends).map(|(start, end)| stream.get(start..*end).unwrap_or_default());
     records.map(|record| *blake3::hash(record).as_bytes()).collect()
 }
 
+/// Pairs functions with equal records, each old one once: the next old function first, as most follow one another in both
+/// files, else the first unused one. Time O(n).
 fn same(old: &[Hash], new: &[Hash]) -> Vec<Option<(usize, bool)>> {
     let mut places: HashMap<&Hash, Vec<usize>> = HashMap::new();
     for (place, hash) in old.iter().enumerate().rev() {
@@ -89,10 +91,11 @@ fn same(old: &[Hash], new: &[Hash]) -> Vec<Option<(usize, bool)>> {
     pairs
 }
 
-/// Pairs what follows a pair, or goes before one, as long as neither has another partner.
+/// Pairs changed functions: neighbours of a pair that have no partner yet. Their records differ, their place does not.
 fn pair_changed(pairs: &mut [Option<(usize, bool)>], old_count: usize) {
     let mut used = vec![false; old_count];
     pairs.iter().flatten().for_each(|(place, _)| used[*place] = true);
+    // Forwards: the new function after a pair goes with the old function after it.
     let mut last: Option<usize> = None;
     for pair in pairs.iter_mut() {
         if pair.is_none()
@@ -104,6 +107,7 @@ fn pair_changed(pairs: &mut [Option<(usize, bool)>], old_count: usize) {
         }
         last = pair.map(|(place, _)| place);
     }
+    // Backwards: the new function before a pair goes with the old function before it.
     let mut next: Option<usize> = None;
     for pair in pairs.iter_mut().rev() {
         if pair.is_none()

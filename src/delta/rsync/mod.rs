@@ -1,7 +1,7 @@
-//! What differs between old bytes and new ones where only one side has the old ones.
+//! Deltas of new bytes against old ones that only the other side has.
 //!
-//! rsync's algorithm (Tridgell and Mackerras, "The rsync algorithm", 1996): who has the reference sends its
-//! [`Signature`], a few bits for each block; who has the new bytes lets a [`Matcher`] find these blocks at any
+//! rsync's algorithm (Tridgell and Mackerras, "The rsync algorithm", 1996): the side with the reference sends its
+//! [`Signature`], a few bits for each block; the side with the new bytes lets a [`Matcher`] find these blocks at any
 //! offset and answers with a [`Delta`] of copies and inserts, the inserted bytes in a stream of their own.
 //! From zsync (Phipps, 2005) comes that two neighbouring blocks must match before either is believed, so that
 //! each needs only half as many bits.

@@ -1,4 +1,4 @@
-//! What old content the new content resembles.
+//! Finds old content that new content resembles.
 //!
 //! Pure functions over two releases' lists of files. The rules, in the order of trust:
 //!

@@ -58,7 +58,7 @@ impl PatchMaker<'_> {
             }
             match self.heavy_work.try_lock() {
                 Ok(alone) => break alone,
-                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::Poisoned(poisoned)) => break Err(poisoned).unpoisoned(),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
             }

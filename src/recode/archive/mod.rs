@@ -1,9 +1,9 @@
-//! Takes archives apart into framing and plain content, and puts them together again, bit for bit.
+//! Unpacks archives into framing and plain content, and rebuilds them bit for bit.
 //!
 //! A [`Plan`] says how; [`Planner`] makes it, and keeps of a packed stream only what it has proven; what it
-//! does not understand stays as it is. [`unpack`] gives the framing and the content by the plan,
-//! [`rebuild`] makes the archive of them. Plan, framing
-//! and content one after another are the archive's *stream*, whose head is [`encode_head`]'s. Known containers: zip and its kin, gzip, xz, zstd, tar, `ar` (Debian
+//! does not understand stays as it is. [`unpack`] returns the framing and the content by the plan,
+//! [`rebuild`] joins them to the archive. Plan, framing and content one after another are the archive's *stream*, whose
+//! head [`encode_head`] makes. Known containers: zip and its kin, gzip, xz, zstd, tar, `ar` (Debian
 //! packages), PNG; archives in archives to a bounded depth. No name in an archive is read or used. The
 //! whole archive's hash is the caller's to check, as for any other artifact.
 

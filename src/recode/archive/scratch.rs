@@ -1,16 +1,16 @@
-//! Where what is nested in an archive is held while it is looked at.
+//! Scratch space for what is nested in an archive while it is planned.
 
 use std::io;
 
 /// Takes the next bytes.
 pub type Take<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Scratch for plain bytes that are read more than once.
+/// Space for plain bytes that are read more than once.
 pub trait Scratch {
     /// What holds them.
     type Held: AsRef<[u8]>;
 
-    /// Holds the `bytes` that `fill` gives; none where there is no room, or `fill` fails.
+    /// Stores the `bytes` that `fill` writes; `None` if there is no space, or `fill` fails.
     fn hold(
         &mut self,
         bytes: u64,

@@ -1,6 +1,6 @@
 //! Codecs whose streams are unpacked and reproduced bit for bit: deflate, xz, zstd.
 //!
-//! A [`Method`] says how a stream was made, [`Encoder`] makes it again, [`Decoder`] gives its plain bytes, and [`Guesser`]
+//! A [`Method`] says how a stream was made, [`Encoder`] reproduces it, [`Decoder`] returns its plain bytes, and [`Guesser`]
 //! finds the method of an xz or zstd stream, as [`crate::deflate::Guesser`] does of a deflate stream. liblzma and libzstd
 //! are pinned to one version each, whose output tests hold; the methods are of that version. Their memory is bounded,
 //! whatever a stream or a plan says.
