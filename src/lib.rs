@@ -49,7 +49,8 @@
 //! | `disk` | files that survive a crash, memory maps |
 //! | `bench` | whit beside other tools |
 //! | `restore` | rebuilds complete artifacts from chunks |
-//! | `store` | packs, index and records of a space |
+//! | `ledger` | what must be agreed on: records, deliveries, tokens, leases |
+//! | `store` | packs and index of a space, and its records in memory |
 //! | `net` | QUIC, keys, blocking work |
 //! | `delivery` | destinations, and what goes there |
 //! | `agent` | pushes and pulls |

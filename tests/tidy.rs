@@ -224,6 +224,22 @@ fn one_file_names_the_kinds_of_destinations() {
     none(&violations);
 }
 
+/// The files that choose a kind of ledger; all others know the trait alone.
+const LEDGERS_CHOSEN: [&str; 4] = ["ledger/", "net/identity.rs", "proxy/mod.rs", "store/backend.rs"];
+
+#[test]
+fn few_files_choose_the_kind_of_ledger() {
+    let mut violations = Vec::new();
+    for source in sources() {
+        let chooses = LEDGERS_CHOSEN.iter().any(|chosen| source.name.starts_with(chosen));
+        let text = source.text.split("#[cfg(test)]").next().unwrap_or_default();
+        if !chooses && tokens(text).iter().any(|word| word == "FileLedger") {
+            violations.push(format!("{}: names `FileLedger`", source.name));
+        }
+    }
+    none(&violations);
+}
+
 #[test]
 fn no_path_of_a_single_machine_is_named() {
     let mut violations = Vec::new();

@@ -38,7 +38,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use whit::delivery::destination::{self, Destination};
 use whit::delivery::{Deliveries, Delivery, Executor};
-use whit::ledger::Files;
+use whit::ledger::FileLedger;
 use whit::restore::OutsideLinks;
 use whit::store::Records;
 
@@ -219,7 +219,7 @@ fn pack_parts() -> [Vec<u8>; 4] {
 fn record_file(record: &Record) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let records = || {
-        let ledger = Arc::new(Files::of_space(folder.path(), Instant::now));
+        let ledger = Arc::new(FileLedger::of_space(folder.path(), Instant::now));
         Records::open(ledger, "shop".parse().expect("a name"), folder.path().join("releases"))
     };
     let (records, again) = (records().expect("no records"), records);
@@ -256,9 +256,12 @@ fn delivery_file(delivery: &Delivery) -> Vec<u8> {
     let executor: Arc<dyn Executor> = spy.clone();
     let unused = destination::local("unused", OutsideLinks::Refuse);
     let destinations = BTreeMap::from([(delivery.destination.clone(), unused)]);
-    let queue =
-        Deliveries::start(Arc::new(Files::of_space(folder.path(), Instant::now)), destinations, &executor)
-            .expect("started");
+    let queue = Deliveries::start(
+        Arc::new(FileLedger::of_space(folder.path(), Instant::now)),
+        destinations,
+        &executor,
+    )
+    .expect("started");
     let mut events = queue.add(vec![delivery.clone()]).expect("queued").remove(0);
     while events.blocking_recv().is_some() {}
     queue.stop();

@@ -165,6 +165,13 @@ impl Deliveries {
         all
     }
 
+    /// Queues the deliveries that were written down although the last changes of their plan failed. They would be made after the
+    /// next start otherwise, and replace later releases.
+    pub fn enter_written(&self, mut plan: Plan) {
+        plan.new.retain(|(number, delivery)| self.journal.has(*number, delivery));
+        drop(self.enter(plan));
+    }
+
     /// Writes deliveries down, durably, and queues them. Where the same delivery already waits, follows that one instead.
     ///
     /// # Errors
@@ -176,7 +183,10 @@ impl Deliveries {
                 Ok(()) => return Ok(self.enter(plan)),
                 // Another proxy has taken a number.
                 Err(ledger::Error::Exists(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.enter_written(plan);
+                    return Err(error.into());
+                }
             }
         }
     }

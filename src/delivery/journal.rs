@@ -56,6 +56,12 @@ impl Journal {
         self.ledger.apply(changes)
     }
 
+    /// Returns whether a delivery was written down under a number, although the transaction failed.
+    pub fn has(&self, number: u64, delivery: &Delivery) -> bool {
+        let value = self.ledger.read(&Key::Delivery { number });
+        value.is_ok_and(|value| value == Some(delivery.encode()))
+    }
+
     /// Notes a delivery that was written down.
     pub fn note(&self, number: u64, delivery: &Delivery) {
         self.pending.lock().unpoisoned().insert(number, delivery.clone());

@@ -11,7 +11,7 @@ mod worker;
 mod executor;
 mod deliveries;
 
-pub use deliveries::{Deliveries, Error, Plan};
+pub use deliveries::{Deliveries, Error};
 pub use executor::StoreExecutor;
 pub use pending::Delivery;
 pub use queue::Events;

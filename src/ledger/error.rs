@@ -1,4 +1,4 @@
-//! What can go wrong with a ledger.
+//! Errors of a ledger.
 
 use super::{Key, VALUE_BYTES_MAX};
 use disk::files;

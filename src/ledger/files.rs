@@ -26,7 +26,7 @@ const MODE: u32 = 0o600;
 
 /// The ledger in files.
 #[derive(Debug)]
-pub struct Files {
+pub struct FileLedger {
     spaces: Spaces,
     deliveries: PathBuf,
     identity: PathBuf,
@@ -45,7 +45,7 @@ enum Spaces {
     Alone(PathBuf),
 }
 
-impl Files {
+impl FileLedger {
     /// The ledger of a proxy, in its data folder. Its leases lapse by the clock `now`.
     pub fn of_data(data: &Path, now: fn() -> Instant) -> Self {
         Self::new(Spaces::Below(data.join("spaces")), data.join("deliveries"), data.join("identity"), now)
@@ -156,7 +156,7 @@ impl Files {
     }
 }
 
-impl Ledger for Files {
+impl Ledger for FileLedger {
     fn read(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         Ok(files::read_if_there(&self.path(key), VALUE_BYTES_MAX)?)
     }
@@ -274,7 +274,7 @@ fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| Ok(entry.on("list", folder)?.file_name())).collect()
 }
 
-/// Whether something has this name; not knowing is an error, not a no.
+/// Returns whether something has this name; not knowing is an error, not a no.
 fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),

@@ -2,7 +2,7 @@
 //!
 //! Packs are large, immutable and named at random: nobody has to agree on them. Records and their numbers, pins,
 //! deliveries, tokens, revocations and leases need agreement, and nothing else does. They are here, behind one trait, so
-//! that a kind of ledger is one file: [`Files`] keeps them as small files in the data folder.
+//! that a kind of ledger is one file: [`FileLedger`] keeps them as small files in the data folder.
 //!
 //! The contract of every kind; tests/it/ledgers.rs holds each to it:
 //!
@@ -25,9 +25,11 @@ mod leases;
 
 pub use change::{Change, Retired};
 pub use error::Error;
-pub use files::Files;
+pub use files::FileLedger;
 pub use key::{Key, Table};
-pub use leases::{InProcess, LEASE_BYTES_MIN, LEASE_LIFE_MAX, LEASE_TIME, Lease, LeaseNumber, Leases};
+pub use leases::{InProcess, Lease, LeaseNumber, Leases};
+#[cfg(feature = "testing")]
+pub use leases::{LEASE_LIFE_MAX, LEASE_TIME};
 
 use std::fmt::Debug;
 use std::sync::Arc;

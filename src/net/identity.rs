@@ -21,7 +21,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use super::tokens::{Listed, Tokens};
-use crate::ledger::{self, Files, Ledger};
+use crate::ledger::{self, FileLedger, Ledger};
 use disk::files::{self, Lock, OnPath as _};
 use ground::faults::{Fault, faulty};
 use protocol::address::Fingerprint;
@@ -102,7 +102,7 @@ impl Identity {
     /// # Errors
     /// As [`Identity::open_over`].
     pub fn open_or_create(folder: &Path) -> Result<(Self, bool)> {
-        Self::open_over(folder, Arc::new(Files::of_identity(folder)))
+        Self::open_over(folder, Arc::new(FileLedger::of_identity(folder)))
     }
 
     /// Opens the keys in `folder`, which is made where it is not there. The tokens are in the ledger.
@@ -131,7 +131,7 @@ impl Identity {
         Ok(Self { folder: folder.to_owned(), tls_key, public_key, issuer, tokens })
     }
 
-    /// What agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
+    /// The fingerprint that agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_key(&self.key_info())
     }
@@ -237,8 +237,8 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Makes the keys that are not there yet and says whether there were any to make.
 ///
-/// The token key comes first and `tokens/` after both, so that what an interrupted first start left is
-/// told from a key that was lost later.
+/// The token key comes first and `tokens/` after both, so that what an interrupted first start left
+/// differs from a key that was lost later.
 fn create_keys(folder: &Path) -> Result<bool> {
     let (tls_path, token_path) = (tls_path(folder), token_path(folder));
     let in_use = exists(&folder.join("tokens"))?;
@@ -265,7 +265,7 @@ fn token_path(folder: &Path) -> PathBuf {
     folder.join("token.key")
 }
 
-/// Whether something has this name; not knowing is an error, not a no.
+/// Returns whether something has this name; not knowing is an error, not a no.
 fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),

@@ -81,9 +81,9 @@ pub struct Listed {
     pub id: TokenId,
     /// Its grant; none where that is damaged or gone. The token may still be good.
     pub grant: Option<Grant>,
-    /// Whether the token was entered, its grant damaged or not.
+    /// True if the token was entered, its grant damaged or not.
     pub is_recorded: bool,
-    /// Whether it was revoked.
+    /// True if it was revoked.
     pub is_revoked: bool,
 }
 

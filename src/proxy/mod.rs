@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use crate::delivery::destination::Destinations;
 use crate::delivery::{self, Deliveries, Delivery, Executor, StoreExecutor};
-use crate::ledger::{Files, Ledger};
+use crate::ledger::{FileLedger, Ledger};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
 use crate::net::link::{self, Listener, Sender};
@@ -196,7 +196,7 @@ impl Proxy {
         let lock_path = lock_path(&options.data);
         let lock = Lock::take(&lock_path, options.lock_patience)?;
         let mut lock = lock.ok_or_else(|| Error::InUse(options.data.clone()))?;
-        let files = || Arc::new(Files::of_data(&options.data, options.store.now)) as Arc<dyn Ledger>;
+        let files = || Arc::new(FileLedger::of_data(&options.data, options.store.now)) as Arc<dyn Ledger>;
         let ledger = options.ledger.clone().unwrap_or_else(files);
         let (identity, first_start) =
             Identity::open_over(&options.data.join("identity"), Arc::clone(&ledger))?;

@@ -14,6 +14,7 @@ use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
+use crate::store::Records;
 use disk::crash_points;
 use format::record::{DeliveryEvent, DeliveryState, Record};
 use ground::faults::{Fault, Faulty};
@@ -214,6 +215,28 @@ fn run(
             None => {
                 let text = "the push ended before its commit".to_owned();
                 return Err(Refusal { fault: Fault::Input, text, hint: None });
+            }
+        }
+    }
+}
+
+impl Granted {
+    /// Writes a record and, in one transaction with it, its deliveries; queues these.
+    pub(super) fn record(
+        &self,
+        records: &Records,
+        record: Record,
+        destinations: &[DestinationName],
+    ) -> Result<(Record, Vec<Events>), Refusal> {
+        self.still_holds()?;
+        let deliveries = &self.shared.deliveries;
+        let asked = self.deliveries(&record.app, record.release, destinations);
+        let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
+        match records.add_with(record, || deliveries.changes(&mut plan)) {
+            Ok(record) => Ok((record, deliveries.enter(plan))),
+            Err(error) => {
+                deliveries.enter_written(plan);
+                Err(Refusal::of(&error))
             }
         }
     }

@@ -210,11 +210,11 @@ impl Spaces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Files;
+    use crate::ledger::FileLedger;
 
     fn spaces(folder: &std::path::Path, most: usize) -> Spaces {
         let options = Options { reserve_bytes: 0, ..Options::default() };
-        let ledger = Arc::new(Files::of_data(folder, options.now));
+        let ledger = Arc::new(FileLedger::of_data(folder, options.now));
         Spaces { most, ..Spaces::new(folder.join("spaces"), ledger, options) }
     }
 

@@ -232,14 +232,8 @@ impl StoreView {
         let Some(granted) = &self.granted else {
             return records.add(record).map_err(|error| Refusal::of(&error));
         };
-        granted.still_holds()?;
-        let deliveries = &granted.shared.deliveries;
-        let asked = granted.deliveries(&open.app, open.release, &open.destinations);
-        let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
-        let record = records
-            .add_with(record, || deliveries.changes(&mut plan))
-            .map_err(|error| Refusal::of(&error))?;
-        self.queued = Some(deliveries.enter(plan));
+        let (record, queued) = granted.record(records, record, &open.destinations)?;
+        self.queued = Some(queued);
         Ok(record)
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::blobs::{Blobs, LocalBlobs};
 use super::layout;
-use crate::ledger::{Files, Ledger};
+use crate::ledger::{FileLedger, Ledger};
 use ground::ids::SpaceName;
 
 /// What a store keeps outside its own folder, where open packs, the index and caches are.
@@ -28,6 +28,6 @@ impl Backend {
 
     /// All in the folder of a store that stands alone. Its leases lapse by the clock `now`.
     pub fn in_folder(folder: &Path, now: fn() -> Instant) -> Self {
-        Self::new(folder, Arc::new(Files::of_space(folder, now)), "alone".parse().expect("a word"))
+        Self::new(folder, Arc::new(FileLedger::of_space(folder, now)), "alone".parse().expect("a word"))
     }
 }

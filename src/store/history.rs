@@ -56,7 +56,7 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
 }
 
 impl Pushed {
-    /// Whether the release's id begins with these hexadecimal digits, in lower case.
+    /// Returns whether the release's id begins with these hexadecimal digits, in lower case.
     pub fn begins_with(&self, digits: &str) -> bool {
         let nibble = |at: usize| {
             let byte = self.release.as_bytes().get(at / 2).copied().unwrap_or_default();

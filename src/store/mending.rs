@@ -52,15 +52,15 @@ impl Records {
                     continue;
                 }
                 // No record is removed or added between the look and the mending.
-                let mut held = self.write();
-                if !held.pushed(&summary.app).contains(&pushed) {
+                let mut memory = self.write();
+                if !memory.pushed(&summary.app).contains(&pushed) {
                     continue;
                 }
                 damaged.push(self.describe(&key));
                 if repair && self.mend(&summary.app, &pushed)?.is_none() {
                     self.set_aside(&key)?;
-                    held.forget(&summary.app, |other| *other == pushed);
-                    self.find_latest(&mut held, &summary.app)?;
+                    memory.forget(&summary.app, |other| *other == pushed);
+                    self.find_latest(&mut memory, &summary.app)?;
                 }
             }
         }

@@ -49,6 +49,7 @@ pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
 pub use reader::StoreReader;
+#[cfg(feature = "testing")]
 pub use record_value::NoRecord;
 pub use records::{Found, Records};
 pub use sketches::Sketches;

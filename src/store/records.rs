@@ -19,22 +19,13 @@ use ground::poison::Unpoisoned as _;
 /// How often the last use of a release is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
-/// What a lookup of a release found.
+/// Where a lookup found a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// The application's latest release is this one.
     Latest(Record),
     /// Some release of the space is this one.
     Elsewhere(Record),
-}
-
-impl Found {
-    /// The record itself.
-    pub fn record(self) -> Record {
-        match self {
-            Self::Latest(record) | Self::Elsewhere(record) => record,
-        }
-    }
 }
 
 /// All records of a space.
@@ -44,9 +35,9 @@ pub struct Records {
     pub(super) space: SpaceName,
     /// Where the applications' histories are, this process's cache of the ledger.
     histories: PathBuf,
-    /// Damaged records that were not given up yet.
+    /// Damaged records that no admin has given up yet.
     pub(super) unreadable: Mutex<Vec<Key>>,
-    held: RwLock<Known>,
+    memory: RwLock<Known>,
 }
 
 impl Records {
@@ -56,51 +47,51 @@ impl Records {
     /// # Errors
     /// The ledger cannot be read, or a record is of a newer whit.
     pub fn open(ledger: Arc<dyn Ledger>, space: SpaceName, histories: PathBuf) -> Result<Self> {
-        let (unreadable, held) = (Mutex::default(), RwLock::default());
-        let records = Self { ledger, space, histories, unreadable, held };
-        let mut held = Known::default();
+        let (unreadable, memory) = (Mutex::default(), RwLock::default());
+        let records = Self { ledger, space, histories, unreadable, memory };
+        let mut memory = Known::default();
         let apps = records.ledger.apps(&records.space)?;
         for app in &apps {
             let (pushed, last_number) = records.read_app(app)?;
-            let known = held.app(app);
+            let known = memory.app(app);
             (known.pushed, known.last_number) = (pushed.clone(), last_number);
             let number = known.number;
-            pushed.iter().for_each(|pushed| held.count(number, pushed));
+            pushed.iter().for_each(|pushed| memory.count(number, pushed));
         }
         for app in &apps {
-            records.find_latest(&mut held, app)?;
+            records.find_latest(&mut memory, app)?;
         }
-        *records.write() = held;
+        *records.write() = memory;
         Ok(records)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
-        self.held.read().unpoisoned()
+        self.memory.read().unpoisoned()
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.held.write().unpoisoned()
+        self.memory.write().unpoisoned()
     }
 
     /// Reads an application's latest record, and forgets those that are damaged.
-    pub(super) fn find_latest(&self, held: &mut Known, app: &AppName) -> Result<()> {
-        while let Some(last) = held.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
+    pub(super) fn find_latest(&self, memory: &mut Known, app: &AppName) -> Result<()> {
+        while let Some(last) = memory.apps.get(app).and_then(|app| app.pushed.last()).cloned() {
             let key = self.key(app, last.sequence);
             let latest = match self.read_value(&key)? {
                 Some(record) => Some(record),
                 None => self.mend(app, &last)?,
             };
             let is_there = latest.is_some();
-            if let Some(known) = held.apps.get_mut(app) {
+            if let Some(known) = memory.apps.get_mut(app) {
                 known.latest = latest;
             }
             if is_there {
                 return Ok(());
             }
             self.set_aside(&key)?;
-            held.forget(app, |pushed| pushed.sequence == last.sequence);
+            memory.forget(app, |pushed| pushed.sequence == last.sequence);
         }
-        if let Some(known) = held.apps.get_mut(app) {
+        if let Some(known) = memory.apps.get_mut(app) {
             known.latest = None;
         }
         Ok(())
@@ -112,17 +103,18 @@ impl Records {
         if let Some(record) = self.read_value(&key)? {
             return Ok(Some(record));
         }
-        let mut held = self.write();
-        let Some(pushed) = held.pushed(app).iter().find(|pushed| pushed.sequence == sequence).cloned() else {
-            // Removed since it was looked for.
+        let mut memory = self.write();
+        let Some(pushed) = memory.pushed(app).iter().find(|pushed| pushed.sequence == sequence).cloned()
+        else {
+            // It was removed since.
             return Ok(None);
         };
         if let Some(mended) = self.mend(app, &pushed)? {
             return Ok(Some(mended));
         }
         self.set_aside(&key)?;
-        held.forget(app, |pushed| pushed.sequence == sequence);
-        self.find_latest(&mut held, app)?;
+        memory.forget(app, |pushed| pushed.sequence == sequence);
+        self.find_latest(&mut memory, app)?;
         Ok(None)
     }
 
@@ -140,73 +132,73 @@ impl Records {
     /// # Errors
     /// The ledger's.
     pub fn add_with(&self, mut record: Record, mut more: impl FnMut() -> Vec<Change>) -> Result<Record> {
-        let mut held = self.write();
+        let mut memory = self.write();
         loop {
-            record.sequence = held.last_number(&record.app) + 1;
+            record.sequence = memory.last_number(&record.app) + 1;
             let key = self.key(&record.app, record.sequence);
             let mut changes = vec![Change::Create { key: key.clone(), value: Self::encode(&record) }];
             changes.extend(more());
             match self.ledger.apply(&changes) {
                 Ok(()) => break,
                 // Another proxy recorded a push.
-                Err(ledger::Error::Exists(taken)) if taken == key => self.catch_up(&mut held, &key)?,
+                Err(ledger::Error::Exists(taken)) if taken == key => self.catch_up(&mut memory, &key)?,
                 Err(ledger::Error::Exists(_)) => {}
                 Err(error) => {
                     // The record may be there all the same: then its chunks stay, and its number is taken.
                     if self.ledger.has(&key).unwrap_or(false) {
-                        self.catch_up(&mut held, &key)?;
+                        self.catch_up(&mut memory, &key)?;
                     }
                     return Err(error.into());
                 }
             }
         }
-        self.remember(&mut held, &record);
+        self.remember(&mut memory, &record);
         Ok(record)
     }
 
     /// Takes in a record that is in the ledger and not in memory.
-    fn catch_up(&self, held: &mut Known, key: &Key) -> Result<()> {
+    fn catch_up(&self, memory: &mut Known, key: &Key) -> Result<()> {
         let Key::Record { app, number, .. } = key else { return Ok(()) };
         if let Some(record) = self.read_value(key)? {
-            self.remember(held, &record);
+            self.remember(memory, &record);
         }
-        held.app(app).last_number = *number;
+        memory.app(app).last_number = *number;
         Ok(())
     }
 
     /// Adds an application's latest record to memory and to the history.
-    fn remember(&self, held: &mut Known, record: &Record) {
+    fn remember(&self, memory: &mut Known, record: &Record) {
         if let Err(error) = history::append(&self.history(&record.app), record) {
             tracing::debug!(%error, "a push is missing in its application's history; the next start reads its record");
         }
         let pushed = Pushed::from(record);
-        let app = held.app(&record.app);
+        let app = memory.app(&record.app);
         app.last_number = record.sequence;
         app.latest = Some(record.clone());
         app.pushed.push(pushed.clone());
         let number = app.number;
-        held.count(number, &pushed);
+        memory.count(number, &pushed);
     }
 
-    /// Whether the space has the release in an application that may be seen, and whether it is the latest of `app`.
+    /// Returns a record of the release in an application that may be seen, and whether it is the latest of `app`.
     pub fn recognize(
         &self,
         app: &AppName,
         release: &ReleaseId,
         may_see: impl Fn(&AppName) -> bool,
     ) -> Option<Found> {
-        let held = self.read();
-        if let Some(latest) = held.latest(app).filter(|last| last.release == *release) {
+        let memory = self.read();
+        if let Some(latest) = memory.latest(app).filter(|last| last.release == *release) {
             return Some(Found::Latest(latest.clone()));
         }
-        let (name, sequence) = held.seen(release, may_see)?;
+        let (name, sequence) = memory.seen(release, may_see)?;
         let name = name.clone();
-        drop(held);
+        drop(memory);
         let record = self.read_record(&name, sequence).ok().flatten();
         record.filter(|record| record.release == *release).map(Found::Elsewhere)
     }
 
-    /// Whether some application of the space that may be seen has the release.
+    /// Returns whether an application that may be seen has the release.
     pub fn has(&self, release: &ReleaseId, may_see: impl Fn(&AppName) -> bool) -> bool {
         self.read().seen(release, may_see).is_some()
     }
@@ -257,8 +249,8 @@ impl Records {
     /// There is no such application, or a record cannot be read.
     pub fn before(&self, app: &AppName, before: u64, most: usize) -> Result<Vec<Record>> {
         let numbers: Vec<u64> = {
-            let held = self.read();
-            let pushed = held.pushed(app);
+            let memory = self.read();
+            let pushed = memory.pushed(app);
             if pushed.is_empty() {
                 return Err(Error::NoApp(app.clone()));
             }
@@ -275,7 +267,7 @@ impl Records {
         Ok(records)
     }
 
-    /// Takes the records of a release of an application away, and says how many there were.
+    /// Removes the records of a release of an application. Returns their number.
     ///
     /// The ledger retires them: who pushed what when is not forgotten.
     ///
@@ -285,16 +277,16 @@ impl Records {
         if self.is_pinned(app, release) {
             return Err(Error::Pinned { app: app.clone(), release: *release });
         }
-        let mut held = self.write();
-        if held.pushed(app).is_empty() {
+        let mut memory = self.write();
+        if memory.pushed(app).is_empty() {
             return Err(Error::NoApp(app.clone()));
         }
-        let those = held.pushed(app).iter().filter(|pushed| pushed.release == *release);
+        let those = memory.pushed(app).iter().filter(|pushed| pushed.release == *release);
         let numbers: Vec<u64> = those.map(|pushed| pushed.sequence).collect();
         let retire = |number: &u64| Change::Retire { key: self.key(app, *number), reason: Retired::Removed };
         self.ledger.apply(&numbers.iter().map(retire).collect::<Vec<_>>())?;
-        held.forget(app, |pushed| pushed.release == *release);
-        self.find_latest(&mut held, app)?;
+        memory.forget(app, |pushed| pushed.release == *release);
+        self.find_latest(&mut memory, app)?;
         Ok(numbers.len())
     }
 
@@ -322,8 +314,8 @@ impl Records {
     /// Notes that the release was used now, at its latest record. At most once an hour, as nothing asks more exactly.
     pub fn touch(&self, app: &AppName, release: &ReleaseId) {
         let sequence = {
-            let held = self.read();
-            let mut latest_first = held.pushed(app).iter().rev();
+            let memory = self.read();
+            let mut latest_first = memory.pushed(app).iter().rev();
             latest_first.find(|pushed| pushed.release == *release).map(|pushed| pushed.sequence)
         };
         let Some(sequence) = sequence else { return };
@@ -379,12 +371,12 @@ impl Records {
     /// Nothing fits, or digits that several releases share.
     pub fn select(&self, selector: &Selector) -> Result<Record> {
         let nothing = || Error::NoRelease(selector.clone());
-        let held = self.read();
-        let pushed = held.pushed(&selector.app);
+        let memory = self.read();
+        let pushed = memory.pushed(&selector.app);
         if pushed.is_empty() {
             return Err(Error::NoApp(selector.app.clone()));
         }
-        let Some(at) = &selector.at else { return held.latest(&selector.app).cloned().ok_or_else(nothing) };
+        let Some(at) = &selector.at else { return memory.latest(&selector.app).cloned().ok_or_else(nothing) };
         let newest = |fits: &dyn Fn(&Pushed) -> bool| pushed.iter().rev().find(|pushed| fits(pushed));
         let found = if let Some(release) = selector.release() {
             newest(&|pushed| pushed.release == release)
@@ -401,7 +393,7 @@ impl Records {
         };
         let found = found.ok_or_else(nothing)?;
         let sequence = found.sequence;
-        drop(held);
+        drop(memory);
         self.read_record(&selector.app, sequence)?.ok_or_else(nothing)
     }
 }

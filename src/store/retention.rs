@@ -8,7 +8,7 @@ use super::{Pushed, Result, Store};
 use ground::ids::{AppName, ReleaseId, UserName};
 use ground::pattern::Pattern;
 
-/// What an application keeps. A release stays while any rule keeps it, and the latest always stays.
+/// The rules of an application. A release stays while any rule keeps it, and the latest always stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
     /// The number of latest distinct releases to keep; none keeps all.
@@ -22,12 +22,12 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Whether any release can ever go.
+    /// Returns whether any release can ever go.
     pub fn is_limited(&self) -> bool {
         self.keep_last.is_some() || self.keep_within.is_some()
     }
 
-    /// The releases of one application that may go; its pushes are given oldest first. Time O(pushes).
+    /// Returns the releases of one application that may go; `pushed` are its pushes, oldest first. Time O(pushes).
     pub fn expired(&self, pushed: &[Pushed], is_pinned: impl Fn(&ReleaseId) -> bool) -> Vec<ReleaseId> {
         let now = pushed.last().map_or(0, |latest| latest.created);
         if !self.is_limited() {
@@ -158,8 +158,8 @@ impl Eviction {
     }
 }
 
-/// For each application, of whose user and bytes are given: what the user takes in all, and the most that it may take
-/// itself.
+/// Returns for each application, given with its user and bytes, the bytes that its user takes in all, and the most that the
+/// application may take.
 fn shares_of(taken: &[(&UserName, u64)], total: u64) -> Vec<(u64, u64)> {
     let mut users: HashMap<&UserName, Vec<u64>> = HashMap::new();
     for (user, bytes) in taken {

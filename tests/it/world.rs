@@ -19,7 +19,7 @@ use whit::agent::pull::{PullOptions, Pulled, pull_tree};
 use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Receipt, Session};
 use whit::delivery::destination;
-use whit::ledger::Files;
+use whit::ledger::FileLedger;
 use whit::net::identity::Identity;
 use whit::net::link;
 use whit::proxy::{Options, Proxy};
@@ -150,7 +150,7 @@ impl World {
 
 /// The records of a store that stands alone in a folder.
 pub fn try_records(folder: &Path) -> whit::store::Result<Records> {
-    let ledger = Arc::new(Files::of_space(folder, Instant::now));
+    let ledger = Arc::new(FileLedger::of_space(folder, Instant::now));
     Records::open(ledger, "alone".parse().expect("a name"), folder.join("releases"))
 }
 

@@ -21,12 +21,12 @@ struct Value {
 pub struct MemoryLedger {
     values: Mutex<BTreeMap<Key, Value>>,
     leases: Mutex<HashMap<SpaceName, Arc<InProcess>>>,
-    /// How many more changes there is room for; any number where none.
+    /// How many more values there is room for; any number where none.
     room: Mutex<Option<usize>>,
 }
 
 impl MemoryLedger {
-    /// Lets it take so many changes more, or any number.
+    /// Lets it take so many values more, or any number.
     pub fn fill(&self, room: Option<usize>) {
         *self.room.lock().expect("no panic") = room;
     }
@@ -92,7 +92,9 @@ impl Ledger for MemoryLedger {
             }
         }
         for change in changes {
-            self.take_room(change.key())?;
+            if change.value().is_some() {
+                self.take_room(change.key())?;
+            }
             match change {
                 Change::Create { key, value } | Change::Put { key, value } => {
                     let value = Value { bytes: value.clone(), retired: None, touched: SystemTime::now() };

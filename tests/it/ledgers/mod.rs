@@ -5,28 +5,32 @@ mod suite;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use format::manifest::Totals;
-use format::record::{Cost, Record};
+use format::record::{Cost, DeliveryReport, Record};
 use ground::faults::{Fault, Faulty};
-use ground::ids::ReleaseId;
+use ground::ids::{DestinationName, ReleaseId};
 use protocol::token::claimed;
 use protocol::wire::{Answer, Operation};
 use whit::agent::Access;
 use whit::agent::push::PushOptions;
-use whit::ledger::{Change, Error, Files, Key, Ledger, Retired, Table};
+use whit::delivery::destination::{self, Destination};
+use whit::delivery::{Deliveries, Delivery, Executor};
+use whit::ledger::{Change, Error, FileLedger, Key, Ledger, Retired, Table};
+use whit::restore::OutsideLinks;
 use whit::store::Records;
 
 use self::memory::MemoryLedger;
 use self::suite::{app, create, record, records, space};
 use crate::collecting::Mounted;
 use crate::trees::{assert_same, write};
-use crate::world::{World, ask_as, delivered, push_options, releases_as, token, web, within};
+use crate::world::{World, ask_as, delivered, patience, push_options, releases_as, token, web, within};
 
 fn files(data: &Path) -> Arc<dyn Ledger> {
-    Arc::new(Files::of_data(data, Instant::now))
+    Arc::new(FileLedger::of_data(data, Instant::now))
 }
 
 #[test]
@@ -45,7 +49,7 @@ fn memory_keeps_the_contract() {
     });
 }
 
-/// Three records and a delivery, the third of which is refused by the disk.
+/// Three records of which the first two are written: a removal or the third is refused.
 fn fails_in_the_middle(ledger: &dyn Ledger) -> Error {
     let remove = Change::Remove { key: Key::Delivery { number: 1 } };
     let changes = [create(record(1), b"one"), create(record(2), b"two"), remove, create(record(3), b"three")];
@@ -64,7 +68,7 @@ fn after_a_failure_in_the_middle_the_first_changes_are_there() {
     let ledger = MemoryLedger::default();
     ledger.fill(Some(2));
     let error = fails_in_the_middle(&ledger);
-    assert!(error.fault() == Fault::Full && error.to_string().contains("delivery 1"), "{error}");
+    assert!(error.fault() == Fault::Full && error.to_string().contains("record 3"), "{error}");
 }
 
 #[test]
@@ -189,6 +193,51 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     ledger.fill(None);
     assert!(!proxy.has(&pushed(4).release, |_| true));
     assert_eq!(proxy.add(pushed(5)).expect("recorded").sequence, 4, "no number is left out");
+}
+
+/// Notes the destinations that it is asked to deliver to.
+#[derive(Default)]
+struct Spy(Mutex<Vec<DestinationName>>);
+
+impl Executor for Spy {
+    fn deliver(
+        &self,
+        delivery: &Delivery,
+        _destination: &dyn Destination,
+        _cancelled: &AtomicBool,
+    ) -> Result<DeliveryReport, (Fault, String)> {
+        self.0.lock().expect("no panic").push(delivery.destination.clone());
+        Ok(DeliveryReport::default())
+    }
+}
+
+#[test]
+fn a_delivery_that_was_written_down_before_the_disk_was_full_is_made_at_once() {
+    let (ledger, spy) = (Arc::new(MemoryLedger::default()), Arc::new(Spy::default()));
+    let kind: Arc<dyn Ledger> = Arc::<MemoryLedger>::clone(&ledger);
+    let executor: Arc<dyn Executor> = Arc::<Spy>::clone(&spy);
+    let names: [DestinationName; 2] = ["one", "other"].map(|name| name.parse().expect("a name"));
+    let unused = || destination::local("unused", OutsideLinks::Refuse);
+    let destinations = names.iter().map(|name| (name.clone(), unused())).collect();
+    let deliveries = Deliveries::start(kind, destinations, &executor).expect("started");
+    let delivery = |to: &DestinationName| Delivery {
+        space: space(),
+        app: app(),
+        release: ReleaseId::of(b"a root"),
+        destination: to.clone(),
+        user: None,
+    };
+    ledger.fill(Some(1));
+    let error = deliveries.add(names.iter().map(delivery).collect()).expect_err("the second does not fit");
+    assert_eq!(error.fault(), Fault::Full);
+    let begin = Instant::now();
+    while !deliveries.pending(&space()).is_empty() {
+        assert!(begin.elapsed() < patience(), "the first is not made");
+        std::thread::yield_now();
+    }
+    deliveries.stop();
+    assert_eq!(*spy.0.lock().expect("no panic"), names[..1]);
+    assert!(ledger.list(&Table::Deliveries).expect("listed").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
