@@ -54,6 +54,9 @@ pub enum Holder {
 #[derive(Debug, Default)]
 pub struct LastOpened(Option<(Arc<Path>, File)>);
 
+/// An open holder, and the range in it that is a body.
+pub type Opened = (Arc<File>, Range<u64>);
+
 impl Located {
     /// Returns the unit of content that contains the chunk.
     pub fn body(&self) -> Body {
@@ -92,7 +95,7 @@ impl Body {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(&self) -> Result<Option<(Arc<File>, Range<u64>)>, Error> {
+    pub fn open(&self) -> Result<Option<Opened>, Error> {
         match &self.holder {
             Holder::Unread => Ok(None),
             Holder::Streams(streams) => Ok(Some((streams.shared(), self.place.clone()))),

@@ -168,7 +168,7 @@ impl<'a> Encoder<'a> {
                     }
                 }
                 DeltaReference::BlockSums(region, signature) => {
-                    signed.push((first, count, region, signature))
+                    signed.push((first, count, region, signature));
                 }
             }
         }

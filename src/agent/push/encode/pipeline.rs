@@ -100,7 +100,7 @@ impl Pipeline<'_> {
                         pipeline.speed,
                         Encoder::new(pipeline.cache, pipeline.explain, budget),
                         out,
-                    )
+                    );
                 }
             };
             let started = threads::start_workers(scope, pipeline.threads, worker)
