@@ -1,8 +1,9 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
 mod base;
-mod relink_payloads;
 mod patch_cache;
+mod relink_payloads;
+mod unit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use base::Base;
 
 pub(super) use patch_cache::PatchCache;
 use patch_cache::{PatchMaker, name_of};
+use unit::Unit;
 
 use super::current_token::checks;
 use super::memory_share::MemoryShare;
@@ -33,13 +35,12 @@ use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ReleaseId, Selector};
 use ground::limits::{
-    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, PULL_REQUESTS_OPEN,
-    SEGMENT_BATCH_BYTES,
+    FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, PULL_REQUESTS_OPEN, SEGMENT_BATCH_BYTES,
 };
 use ground::stall::Watch;
 use protocol::likeness::{Edges, Likeness};
 use protocol::token::Action;
-use protocol::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, Span, pack_names};
+use protocol::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, Refusal, pack_names};
 
 /// Replies that wait for the link: some 2 MB.
 const REPLIES_AHEAD: usize = 4;
@@ -225,20 +226,6 @@ fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Chunks that are told together by older ones.
-#[derive(Default)]
-struct Unit {
-    chunks: Vec<ChunkRef>,
-    bytes: usize,
-    spans: Vec<Span>,
-    basis: Vec<ChunkRef>,
-    basis_bytes: usize,
-}
-
-/// 4 MiB: plain bytes of a unit.
-const UNIT_BYTES: usize = 4 * 1024 * 1024;
-/// 8 MiB: older bytes that a unit may be made from.
-const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 /// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
 /// How long the units of one request wait until nobody else makes a patch.
@@ -316,19 +303,13 @@ impl Supply<'_> {
         let mut unit = Unit::default();
         for (number, chunk) in wanted.iter().enumerate() {
             if let Some((_, likeness)) = told.next_if(|(first, _)| *first == number) {
-                let bytes: usize = likeness.chunks.iter().map(|chunk| chunk.bytes as usize).sum();
-                if unit.basis_bytes + bytes > UNIT_BASIS_BYTES {
+                if !unit.takes(&likeness) {
                     self.send_unit(std::mem::take(&mut unit), deadline)?;
                 }
-                if bytes <= UNIT_BASIS_BYTES && !unit.spans.contains(&likeness.basis) {
-                    unit.spans.push(likeness.basis);
-                    unit.basis.extend(likeness.chunks);
-                    unit.basis_bytes += bytes;
-                }
+                unit.add_basis(likeness);
             }
-            unit.bytes += chunk.bytes as usize;
-            unit.chunks.push(*chunk);
-            if unit.bytes >= UNIT_BYTES || unit.chunks.len() == FRAME_CHUNKS_MAX {
+            unit.add(*chunk);
+            if unit.is_full() {
                 self.send_unit(std::mem::take(&mut unit), deadline)?;
             }
         }
