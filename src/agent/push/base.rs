@@ -9,7 +9,7 @@ use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::memory::Memory;
 use crate::agent::scan::{Body, Holder, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};
-use delta::compression::{self, LEVEL_FAST};
+use delta::probe::{self, SAME_PATH};
 use delta::similar::Rule;
 use format::manifest::{self, NodeRef, Outline, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
@@ -19,10 +19,6 @@ use protocol::wire::Marks;
 
 /// Chunks of the base held in memory: some 80 MB. Further ones count as unseen, which costs bytes.
 const CHUNKS_MAX: usize = 1024 * 1024;
-
-/// 64 KiB of new content are compressed against 2 MiB of older content, to see whether they are alike.
-const SAMPLE_BYTES: usize = 64 * 1024;
-const SAMPLE_BASIS: usize = 2 * 1024 * 1024;
 
 /// 256 KiB: new content of some segments that resembles nothing and is sent eagerly all the same. Sending more takes longer
 /// than waiting for an answer.
@@ -174,17 +170,17 @@ impl Base {
         let (mut reader, mut last) = (cache.reader(), LastOpened::default());
         let (mut old, mut sample) = (Vec::new(), Vec::new());
         for located in new {
-            if sample.len() < SAMPLE_BYTES && located.read_verified(&mut last, &mut sample).is_err() {
+            if sample.len() < SAME_PATH.sample_bytes && located.read_verified(&mut last, &mut sample).is_err()
+            {
                 return true;
             }
         }
         for chunk in chunks {
-            if old.len() < SAMPLE_BASIS {
+            if old.len() < SAME_PATH.reference_bytes {
                 reader.read(chunk, &mut old);
             }
         }
-        let packed = |older: &[u8]| compression::compress_against(older, &sample, LEVEL_FAST).len();
-        packed(&old) * 4 < packed(&[]) * 3
+        probe::resembles(&sample, &old)
     }
 
     /// Returns the missing chunks that the base release contains, i.e. that the proxy has since evicted.

@@ -43,6 +43,7 @@ mod assembly;
 mod frame;
 mod payload;
 mod encoded;
+mod worth;
 #[cfg(feature = "testing")]
 pub mod linked;
 
@@ -55,4 +56,5 @@ pub use normalised::{Error, FILE_BYTES_MAX, Normalised, Skeleton, normalise, nor
 pub use payload::{Payload, rebuild};
 pub use record_names::{NAMES_MAX, Name, RecordNames};
 pub use records::Records;
+pub use worth::{is_linked_anew, pays};
 pub use x86::{Instruction, Operand, decode};

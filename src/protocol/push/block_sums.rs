@@ -7,7 +7,7 @@ use crate::likeness::{ChangedBase, Edges, Likeness};
 use crate::transfer::{Region, Regions};
 use crate::wire::{BlockSums, PushReply, Sketches};
 use crate::{Error, SpaceView};
-use delta::compression::{Compressor, LEVEL_FAST};
+use delta::probe;
 use delta::rsync::{self, Geometry, Signature};
 use delta::similar::Rule;
 use format::manifest::{NodeRef, Outline, RefAt, Reference, SegmentIndex, Thin};
@@ -16,9 +16,6 @@ use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT,
 
 /// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
 const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// 64 KiB: what tells how well a basis compresses.
-const SAMPLE_BYTES: usize = 64 * 1024;
 
 /// Edits of a chunk that shares so many super-features with another: resemblance of some 0.6, 0.8 and 0.95.
 const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
@@ -46,9 +43,7 @@ impl Default for AnswerRoom {
 
 /// The signature of a basis; none where it would cost about as much as it could save.
 fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
-    let sample = &basis[..basis.len().min(SAMPLE_BYTES)];
-    let (_, compressed) = Compressor::new(LEVEL_FAST).compress(sample);
-    let percent = (100 * compressed.len() / sample.len().max(1)).clamp(1, 100) as u64;
+    let percent = probe::compressed_percent(basis);
     let basis_bytes = basis.len() as u64;
     let block_bytes = rsync::block_bytes(basis_bytes, edits, percent);
     let geometry = Geometry::new(basis_bytes, block_bytes).ok()?;

@@ -1,6 +1,7 @@
 //! Encodes executables that were linked anew against the older ones that a pulling agent has (docs/EXECUTABLES.md).
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,25 +11,18 @@ use super::read_segment;
 use crate::restore::{self, ChunkReader};
 use crate::store::{Store, StoreReader};
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
-use delta::relink::{Encoded, MAGIC, normalise_unproven};
+use delta::probe::{EXECUTABLE, Estimate};
+use delta::relink::{self, Encoded, MAGIC, normalise_unproven};
 use format::manifest::{self, Item, NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::{ChunkRef, Recipe};
 use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
-    EXECUTABLE_PAYLOAD_MAX,
 };
 use protocol::likeness::{BaseFile, Edges, Release, Target};
 use protocol::wire::{Basis, Cut, Parcel, Span};
 
-/// One in 8: where less of a file is missing, it was hardly linked anew.
-const MISSING_SHARE: usize = 8;
 /// zstd's level for what tells of one: made once for all machines that pull it.
 const LEVEL: i32 = 9;
-/// 128 KiB: new bytes that tell what the file would take otherwise, and how many of these samples.
-const SAMPLE_BYTES: usize = 128 * 1024;
-const SAMPLES: usize = 3;
-/// 1 MiB: what lies around them in the older file.
-const SAMPLE_BASIS: usize = 1024 * 1024;
 /// Files of one pull that are looked at.
 const FILES_MAX: usize = 256;
 /// How long an agent waits for what is made: far below its patience.
@@ -143,7 +137,7 @@ fn encode_one(
     }
     let there: HashSet<&ChunkRef> = whole.chunks.iter().collect();
     let missing = file.chunks.iter().filter(|chunk| !there.contains(chunk)).count();
-    if missing * MISSING_SHARE < file.chunks.len() {
+    if !relink::is_linked_anew(missing, file.chunks.len()) {
         return None;
     }
     let name = name_of("whit pull executable", &whole.chunks, &file.chunks);
@@ -156,8 +150,7 @@ fn encode_one(
         let otherwise = otherwise_bytes(&old, &new);
         let (new, old) = (normalise_unproven(new)?, normalise_unproven(old)?);
         let payload = Encoded::new(&old, &new, LEVEL).encode();
-        let pays = payload.len() <= EXECUTABLE_PAYLOAD_MAX && payload.len() * 8 < otherwise * 7;
-        pays.then_some(payload)
+        relink::pays(payload.len(), |bytes| otherwise > bytes).then_some(payload)
     })?;
     if payload.is_empty() {
         return None;
@@ -192,18 +185,17 @@ fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<
     of.max_by_key(|likeness| likeness.new.len()).map(|likeness| likeness.basis)
 }
 
-/// What the file would take otherwise, by samples.
+/// Estimates by samples what the file takes otherwise.
 fn otherwise_bytes(old: &[u8], new: &[u8]) -> usize {
-    let (mut taken, mut sampled) = (0, 0);
-    for at in 0..SAMPLES {
-        let begin = new.len() / SAMPLES * at;
-        let sample = &new[begin..(begin + SAMPLE_BYTES).min(new.len())];
-        let there = begin.min(old.len());
-        let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2)..(there + SAMPLE_BASIS / 2).min(old.len())];
-        taken += compression::compress_against(basis, sample, LEVEL_DEFAULT).len();
-        sampled += sample.len();
-    }
-    taken * (new.len() / sampled.max(1)).max(1)
+    // Rounded down to whole strides.
+    let starts = EXECUTABLE.starts(new.len() / EXECUTABLE.samples * EXECUTABLE.samples);
+    let samples = starts.map(|begin| begin..(begin + EXECUTABLE.sample_bytes).min(new.len()));
+    let compressed = |place: Range<usize>| {
+        let there = place.start.min(old.len());
+        let reference = EXECUTABLE.reference(old, there..there);
+        compression::compress_against(reference, &new[place], LEVEL_DEFAULT).len()
+    };
+    Estimate::of(samples, compressed).repeated(new.len())
 }
 
 /// The release that the agent has, as whoever looks for a whole file of it reads it.

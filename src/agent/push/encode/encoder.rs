@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::batcher::{Batch, DeltaReference, Match};
-use super::density::{is_dense, is_dense_within, is_like};
 use super::explain::{self, Explained};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::link_speed::Encoding;
 use crate::agent::scan::{Error, LastOpened};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
+use delta::probe;
 use delta::rsync::{Matcher, Signature};
 use format::recipe::ChunkRef;
 use ground::limits::PARCEL_BASIS_MAX;
@@ -176,8 +176,8 @@ impl<'a> Encoder<'a> {
             return by_deltas(lengths, plain, &signed, level);
         }
         // A sample shows whether dense content consists of copies. Searching all of it, or predicting its bytes, takes seconds.
-        let dense = is_dense_within(plain, SLACK);
-        if !spans.is_empty() && dense && !is_like(plain, &prefix) {
+        let dense = probe::is_dense(plain, SLACK);
+        if !spans.is_empty() && dense && !probe::shares_copies(plain, &prefix) {
             spans.clear();
             prefix.clear();
         }
@@ -187,7 +187,7 @@ impl<'a> Encoder<'a> {
             return encoded(lengths, Basis::Patch(spans), Codec::Raw, payload);
         }
         let basis = if spans.is_empty() { Basis::None } else { Basis::Prefix(spans) };
-        if basis == Basis::None && dense && is_dense(plain) {
+        if basis == Basis::None && dense && probe::is_dense(plain, 0) {
             return encoded(lengths, basis, Codec::Raw, plain.to_vec());
         }
         let level = if prefix.is_empty() { level } else { level_against(prefix.len() + plain.len(), level) };

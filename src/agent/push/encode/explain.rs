@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 
 use super::batcher::{Batch, DeltaReference};
-use super::density::is_dense;
 use crate::agent::chunk_cache::CacheReader;
 use crate::agent::scan::{Holder, Located};
 use delta::compression::{self, LEVEL_DEFAULT};
+use delta::probe;
 use delta::rsync::Matcher;
 use delta::similar::Rule;
 use ground::escape;
@@ -120,7 +120,7 @@ pub fn of_unit(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>
                     .is_some_and(|cached| chunks.iter().all(|chunk| cached.read(chunk, &mut older)));
                 (reason_of(rule), alone(if read { &older } else { &[] }, bytes))
             }
-            None if is_dense(bytes) => (Reason::Incompressible, bytes.len()),
+            None if probe::is_dense(bytes, 0) => (Reason::Incompressible, bytes.len()),
             None => (Reason::New, alone(&[], bytes)),
         };
         let reason = if is_evicted { Reason::Evicted } else { reason };

@@ -1,7 +1,6 @@
 //! Encodes missing chunks for the link: batches, compression, deltas against older content.
 
 pub mod batcher;
-pub mod density;
 pub mod encoder;
 pub mod explain;
 pub mod pipeline;

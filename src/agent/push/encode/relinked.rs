@@ -10,25 +10,16 @@ use crate::agent::link_speed::{Encoding, LinkSpeed, SLOW_LEVEL};
 use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
+use delta::probe::{EXECUTABLE, Estimate, proportion};
 use delta::relink::{self, Answer, MAGIC, Payload, Records, normalise, normalise_unproven};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
-use ground::limits::{
-    EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_PAYLOAD_MAX,
-};
+use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN};
 use protocol::likeness::BaseFile;
 use protocol::wire::{Basis, Cut, Parcel, RecordAnswer};
 
-/// One in 8: a file of which less is missing was hardly linked anew, and its chunks alone are cheap.
-const MISSING_SHARE: usize = 8;
 /// One in 16: where functions are less of a file, the names of its records are not worth their bytes.
 const FUNCTIONS_SHARE: usize = 16;
-/// 128 KiB: new bytes of one sample, to estimate what the missing chunks take otherwise.
-const SAMPLE_BYTES: usize = 128 * 1024;
-/// 1 MiB: the older bytes around a sample that it is compressed against.
-const SAMPLE_BASIS: usize = 1024 * 1024;
-/// Samples of one file.
-const SAMPLES: usize = 3;
 /// 6 MiB: where no more is missing, a patch is made to compare with, as samples say little of short ones.
 const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 
@@ -149,7 +140,7 @@ impl Encoder<'_> {
         let budget = self.budget;
         let _alone = budget.alone();
         let Some(file) = read_verified(executable)? else { return Ok(None) };
-        if missing * MISSING_SHARE < file.len() {
+        if !relink::is_linked_anew(missing, file.len()) {
             return Ok(None);
         }
         let encoded = match &executable.older.reference {
@@ -227,13 +218,8 @@ fn by_records(
     let records = Records::new(&parts);
     let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
     let payload = Payload::new(parts, &records, &agreed, level).encode();
-    pays(&payload, &otherwise).then(|| (Basis::Records(answer.file, executable.cuts()), payload))
-}
-
-/// Returns whether the payload is allowed, and an eighth shorter than what crosses otherwise: files that share a batch save
-/// nearly as much.
-fn pays(payload: &[u8], otherwise: &Otherwise) -> bool {
-    payload.len() <= EXECUTABLE_PAYLOAD_MAX && otherwise.is_more_than(payload.len() * 8 / 7)
+    relink::pays(payload.len(), |bytes| otherwise.is_more_than(bytes))
+        .then(|| (Basis::Records(answer.file, executable.cuts()), payload))
 }
 
 /// Encodes `file` against `old` where that is shorter than `otherwise`; proves it by rebuilding the file.
@@ -243,7 +229,7 @@ fn by_older(old: Vec<u8>, file: Vec<u8>, level: i32, otherwise: &Otherwise) -> O
     let old_parts = normalise_unproven(old)?;
     let cached = relink::Encoded::new(&old_parts, &new_parts, level);
     let payload = cached.encode();
-    if !pays(&payload, otherwise) {
+    if !relink::pays(payload.len(), |bytes| otherwise.is_more_than(bytes)) {
         return None;
     }
     let made = cached.rebuild_own(new_parts, old_parts, EXECUTABLE_BYTES_MAX).ok()?;
@@ -296,9 +282,8 @@ fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, b
     alone
         + by_samples(&alike, |place| {
             let new = &file[place.clone()];
-            let there = share(place.start, old.len(), file.len());
-            let end = (there + new.len() + SAMPLE_BASIS / 2).min(old.len());
-            let basis = &old[there.saturating_sub(SAMPLE_BASIS / 2).min(end)..end];
+            let there = proportion(place.start, old.len(), file.len());
+            let basis = EXECUTABLE.reference(old, there..there + new.len());
             match by_patch.then(|| patch::compress(new, basis)) {
                 Some(Ok(patch)) => patch.len(),
                 _ => compression::compress_against(basis, new, level).len(),
@@ -313,30 +298,23 @@ fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
 
 /// Estimates what all of these chunks take; `encoded` returns what a sample takes, given by its range in the file.
 fn by_samples(chunks: &[Located], encoded: impl Fn(Range<usize>) -> usize) -> usize {
-    let (mut sampled, mut taken) = (0, 0);
-    for number in 0..SAMPLES {
-        let chunks = &chunks[number * chunks.len() / SAMPLES..];
-        let Some(begin) = chunks.first().map(place) else { continue };
+    let sample = |start: usize| {
+        let chunks = &chunks[start..];
+        let begin = place(chunks.first()?);
         let mut end = begin;
         for located in &chunks[..run_length(chunks)] {
-            if end - begin < SAMPLE_BYTES {
+            if end - begin < EXECUTABLE.sample_bytes {
                 end += located.chunk.bytes as usize;
             }
         }
-        taken += encoded(begin..end);
-        sampled += end - begin;
-    }
-    share(taken, plain_bytes(chunks), sampled)
+        Some(begin..end)
+    };
+    let samples = EXECUTABLE.starts(chunks.len()).filter_map(sample);
+    Estimate::of(samples, encoded).scaled(plain_bytes(chunks))
 }
 
 fn plain_bytes(chunks: &[Located]) -> usize {
     chunks.iter().map(|located| located.chunk.bytes as usize).sum()
-}
-
-/// Returns `all` in the proportion of `part` to `whole`.
-fn share(part: usize, all: usize, whole: usize) -> usize {
-    let share = part as u128 * all as u128 / whole.max(1) as u128;
-    usize::try_from(share).unwrap_or(usize::MAX)
 }
 
 /// Returns how many of the first chunks follow one another.
