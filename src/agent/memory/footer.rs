@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::block::{BLOCK_PLAIN_MAX, Block, Listed};
+use super::confirmed::Confirmed;
 use super::stat::STAT_BYTES;
-use super::{Confirmed, Key, MEMORY_BYTES_MAX};
+use super::{Key, MEMORY_BYTES_MAX};
 use format::manifest::{NodeRef, Root};
 use ground::ids::ChunkId;
 use ground::limits::{MANIFEST_SEGMENTS_MAX, PATH_BYTES_MAX};

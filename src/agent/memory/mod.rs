@@ -8,6 +8,7 @@
 //! A memory is written aside and renamed, without a sync: one that a crash has torn fails its check.
 
 mod block;
+mod confirmed;
 mod folder;
 mod footer;
 mod recall;
@@ -17,12 +18,13 @@ mod tests;
 mod underway;
 mod writer;
 
+pub use confirmed::Confirmed;
 pub use folder::WriteOptions;
 pub use recall::Recall;
 pub(in crate::agent) use stat::STAT_BYTES;
 pub use stat::{Stat, Stats, now};
 pub use underway::Underway;
-pub use writer::{Confirmed, write};
+pub use writer::write;
 
 use std::fmt;
 use std::fs::File;

@@ -4,27 +4,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::block::{BLOCK_PLAIN_TARGET, Listed};
+use super::confirmed::Confirmed;
 use super::footer::{self, CHECK_BYTES, HEADER};
 use super::stat::STAT_BYTES;
 use super::{Error, Key, MEMORY_BYTES_MAX, Result, Stats, WriteOptions, folder};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, OnPath};
-use format::manifest::{NodeRef, Root, SegmentIndex};
-
-/// A push that a proxy has confirmed.
-#[derive(Debug, Clone, Copy)]
-pub struct Confirmed<'a> {
-    /// Its number at the proxy.
-    pub sequence: u64,
-    /// The release's root.
-    pub root: &'a Root,
-    /// The release's segments, in order.
-    pub segments: &'a [NodeRef],
-    /// The path that was scanned.
-    pub source: &'a Path,
-    /// When the scan began, in nanoseconds since 1970.
-    pub began: i64,
-}
+use format::manifest::SegmentIndex;
 
 /// Writes the memory of a push over the one before it, and removes old ones where all are too large.
 ///
