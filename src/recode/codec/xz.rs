@@ -107,6 +107,7 @@ impl Xz {
     }
 
     /// What `xz -T0` and `dpkg-deb` make at a preset from 0 to 6.
+    #[cfg(any(test, feature = "testing"))]
     pub fn threaded(preset: u8, check: Check) -> Self {
         let single = Self::single(preset, check);
         Self { block_bytes: default_block_bytes(single.dictionary), ..single }

@@ -149,6 +149,7 @@ impl fmt::Display for Method {
 
 impl Method {
     /// What zip tools, Java, Python and gzip use: stock zlib at its defaults.
+    #[cfg(any(test, feature = "testing"))]
     pub const STOCK: Self = Self::new(6, Maker::Zlib);
 
     /// zlib's default memory level (8), window (15) and strategy.
