@@ -28,12 +28,11 @@ impl Journal {
             let Key::Delivery { number } = key else { continue };
             next = number + 1;
             let value = ledger.read(&key)?.unwrap_or_default();
-            match Delivery::decode(&value) {
-                Some(delivery) => left.push((number, delivery)),
-                None => {
-                    let place = ledger.describe(&key);
-                    tracing::error!(place, "a delivery is damaged or of a newer version");
-                }
+            if let Some(delivery) = Delivery::decode(&value) {
+                left.push((number, delivery));
+            } else {
+                let place = ledger.describe(&key);
+                tracing::error!(place, "a delivery is damaged or of a newer version");
             }
         }
         let pending = Mutex::new(left.iter().cloned().collect());

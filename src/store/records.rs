@@ -56,7 +56,9 @@ impl Records {
             let known = memory.app(app);
             (known.pushed, known.last_number) = (pushed.clone(), last_number);
             let number = known.number;
-            pushed.iter().for_each(|pushed| memory.count(number, pushed));
+            for pushed in &pushed {
+                memory.count(number, pushed);
+            }
         }
         for app in &apps {
             records.find_latest(&mut memory, app)?;
@@ -123,7 +125,7 @@ impl Records {
     /// # Errors
     /// The ledger's.
     pub fn add(&self, record: Record) -> Result<Record> {
-        self.add_with(record, || Vec::new())
+        self.add_with(record, Vec::new)
     }
 
     /// Writes the record of a push and gives it the next number. In the same transaction, after the record, come the changes
