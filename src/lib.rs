@@ -1,8 +1,8 @@
 //! whit sends only the whit that changed.
 //!
 //! A build host pushes an application's artifacts to a proxy near where they are needed. Artifacts are
-//! cut into content-defined chunks named by their BLAKE3 hash; only chunks that the proxy's cache has
-//! never seen cross the QUIC link. The proxy rebuilds complete artifacts and delivers them to
+//! cut into content-defined chunks named by their BLAKE3 hash; only chunks that the proxy has never seen
+//! cross the QUIC link. The proxy rebuilds complete artifacts and delivers them to
 //! destinations that know nothing of chunks.
 //!
 //! A program of one's own can do the same, in a process of its own:
@@ -55,7 +55,7 @@
 //! | `delivery` | destinations, and what goes there |
 //! | `agent` | pushes and pulls |
 //! | `proxy` | answers requests, keeps spaces, delivers |
-//! | `library` | what a program of one's own uses |
+//! | `library` | starts a proxy, pushes, pulls, reads a file: for a program of one's own |
 //! | `config` | the configuration file |
 //! | `cli` | the command line |
 
@@ -98,9 +98,12 @@ pub mod cli;
 pub use agent::Access;
 pub use agent::pull::{PullOptions, Pulled};
 pub use agent::push::{PushOptions, Receipt};
+pub use agent::scan::{Links, Selection};
 pub use format::manifest::EntryPath;
+pub use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 pub use ground::faults::{Fault, Faulty};
-pub use ground::ids::{AppName, Label, ReleaseId, Selector, SpaceName};
+pub use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector, SpaceName};
 pub use ground::monitor::{Monitor, Phase, Silent};
 pub use library::{Error, Proxy, Result, pull, push, read_file};
 pub use protocol::address::ProxyUrl;
+pub use restore::OutsideLinks;
