@@ -4,7 +4,7 @@
 //! deliveries, tokens, revocations and leases need agreement, and nothing else does. They are here, behind one trait, so
 //! that a kind of ledger is one file: [`FileLedger`] keeps them as small files in the data folder.
 //!
-//! The contract of every kind; tests/it/ledgers.rs holds each to it:
+//! The contract of every kind; tests/it/ledgers holds each to it:
 //!
 //! - **Values** are opaque: up to [`VALUE_BYTES_MAX`] bytes that carry a version, and where it matters a checksum, of
 //!   their own. A value of an unknown version is left alone.

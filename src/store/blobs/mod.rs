@@ -13,7 +13,7 @@
 //!
 //! All methods may be called from any thread, and block. What is not immutable is not here: a pack that is still written
 //! to is a local file ([`super::pack_file`]), as are the mark of a failed sync and the position of verifying.
-//! tests/it/blobs.rs holds every kind to this page.
+//! tests/it/blobs holds every kind to this page.
 
 mod local;
 
