@@ -101,7 +101,7 @@ impl ChunkCache {
         CacheReader(StoreReader::new(Arc::clone(&self.store)))
     }
 
-    /// Adds chunks that follow one another in `plain`; a failure is logged only.
+    /// Adds chunks that follow one another in `plain`; leaves out those that `plain` does not have whole. A failure is logged only.
     pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
         let mut compressor = Compressor::new(LEVEL_FAST);
         let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
@@ -211,6 +211,18 @@ mod tests {
         cache.finish(state.path(), 8000, 10).expect("finished");
         let cache = ChunkCache::open(state.path(), &key("web")).expect("a new one");
         assert!(!cache.has(&chunks[1]), "it was let go");
+    }
+
+    #[test]
+    fn a_chunk_without_all_its_bytes_is_not_cached() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let (one, two) = ([1u8; 5000], [2u8; 3000]);
+        let chunks = [chunk(&one), chunk(&two)];
+        let cache = ChunkCache::open(state.path(), &key("web")).expect("a new one");
+        cache.add(&chunks, &[one.as_slice(), &two[1..]].concat());
+        assert!(cache.has(&chunks[0]) && !cache.has(&chunks[1]));
+        cache.add(&chunks[1..], &[]);
+        assert!(!cache.has(&chunks[1]));
     }
 
     #[test]

@@ -122,10 +122,27 @@ fn decode_against_local(
     Ok(decode_parcel(parcel, payload, &older)?)
 }
 
-/// Stores chunks that follow one another in `plain`, in frames of its own.
+/// Stores chunks that follow one another in `plain`, in frames of its own; leaves out those that `plain` does not have whole.
 pub(super) fn keep_anew(store: &Store, chunks: &[ChunkRef], plain: &[u8]) -> store::Result<()> {
     let mut compressor = Compressor::new(LEVEL_FAST);
     let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
     let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
     framer.frame_all(parts, |frame| store.append(&frame).map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Options;
+
+    #[test]
+    fn a_chunk_without_all_its_bytes_is_not_stored() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path(), Options::PASSING).expect("a new store");
+        let (one, two) = ([1u8; 5000], [2u8; 3000]);
+        let chunks = [ChunkRef::of(&one), ChunkRef::of(&two)];
+        keep_anew(&store, &chunks, &[one.as_slice(), &two[1..]].concat()).expect("stored");
+        assert!(store.holds(&chunks[0]).expect("read") && !store.holds(&chunks[1]).expect("read"));
+        keep_anew(&store, &chunks, &[]).expect("nothing to store");
+    }
 }

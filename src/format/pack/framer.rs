@@ -96,15 +96,15 @@ impl<'a> Framer<'a> {
     }
 }
 
-/// Cuts `plain` into parts of these lengths, which it must have.
+/// Cuts `plain` into parts of these lengths; ends before the first that `plain` does not have whole.
 pub fn split<'a>(
     mut plain: &'a [u8],
     lengths: impl IntoIterator<Item = &'a u32>,
 ) -> impl Iterator<Item = &'a [u8]> {
-    lengths.into_iter().map(move |length| {
-        let (part, rest) = plain.split_at(*length as usize);
+    lengths.into_iter().map_while(move |length| {
+        let (part, rest) = plain.split_at_checked(*length as usize)?;
         plain = rest;
-        part
+        Some(part)
     })
 }
 
@@ -139,5 +139,14 @@ mod tests {
             assert_eq!(counts(end, FRAME_CHUNKS_MAX + 1, 1), [FRAME_CHUNKS_MAX, 1]);
             assert_eq!(counts(end, 0, 1), []);
         }
+    }
+
+    #[test]
+    fn parts_end_where_the_bytes_do() {
+        let parts = |plain: &'static [u8]| split(plain, &[2, 0, 3]).collect::<Vec<_>>();
+        assert_eq!(parts(b"abcdef"), [b"ab".as_slice(), b"", b"cde"]);
+        assert_eq!(parts(b"abcd"), [b"ab".as_slice(), b""]);
+        assert_eq!(parts(b"a"), [b"".as_slice(); 0]);
+        assert_eq!(split(b"ab", &[u32::MAX, 1]).count(), 0);
     }
 }

@@ -247,3 +247,32 @@ fn read_span(
     }
     if left == 0 { Ok(()) } else { Err(Error::OutOfTurn("a parcel whose basis is outside the base")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(payload_bytes: usize) -> Parcel {
+        let payload_bytes = u32::try_from(payload_bytes).expect("small");
+        Parcel { lengths: vec![1000], basis: Basis::None, codec: Codec::Zstd, payload_bytes }
+    }
+
+    /// Both roles of every release that speaks version 7 cut payloads at 256 KiB.
+    #[test]
+    fn pieces_of_256_kib_are_gathered_and_larger_ones_refused() {
+        const PIECE: usize = 256 * 1024;
+        let payload: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PIECE + 5).collect();
+        let mut parcels = Parcels::default();
+        parcels.begin(parcel(payload.len())).expect("within bounds");
+        let gathered: Vec<_> =
+            payload.chunks(PIECE).map(|piece| parcels.piece(piece).expect("a piece")).collect();
+        assert!(gathered[..2].iter().all(Option::is_none) && !parcels.is_open());
+        assert_eq!(gathered[2], Some((parcel(payload.len()), payload.clone())));
+        for wrong in [&payload[..=PIECE], &[]] {
+            parcels.begin(parcel(payload.len())).expect("within bounds");
+            assert!(matches!(parcels.piece(wrong), Err(Error::Parcel(ParcelError::Piece))));
+            parcels = Parcels::default();
+        }
+        assert!(parcels.begin(parcel(0)).is_err(), "no piece would complete it");
+    }
+}
