@@ -52,7 +52,7 @@ impl Selection {
     /// Compiles the patterns.
     ///
     /// # Errors
-    /// [`Error::Pattern`] names the first that is none.
+    /// The first that is no pattern.
     pub fn patterns(&self) -> Result<Patterns, Error> {
         let refused = |pattern: &str, source| Error::Pattern { pattern: pattern.to_owned(), source };
         let mut builder = GitignoreBuilder::new(TOP);
