@@ -3,6 +3,7 @@
 //! ```text
 //! tls.key         Ed25519, PKCS#8: what agents pin
 //! token.key       Ed25519, PKCS#8: what signs tokens
+//! revoked/        made before tokens/
 //! tokens/         there once both keys are
 //! lock            held while the keys are made
 //! ```
@@ -116,7 +117,10 @@ impl Identity {
         let lock = folder.join("lock");
         let _held = Lock::take(&lock, LOCK_TIME_MAX)?.ok_or(Error::Busy { path: lock })?;
         let created = create_keys(folder)?;
-        files::create_folder(&folder.join("tokens"))?;
+        // The proxy's user makes both: the proxy could not look into a folder that root's first `whit token revoke` made.
+        for table in ["revoked", "tokens"] {
+            files::create_folder(&folder.join(table))?;
+        }
         Ok((Self::open(folder, Tokens::new(ledger))?, created))
     }
 
@@ -310,6 +314,16 @@ mod tests {
             let mode =
                 fs::metadata(folder.path().join("identity").join(name)).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn the_first_to_revoke_a_token_makes_no_folder_that_the_proxy_cannot_look_into() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        open(folder.path());
+        for table in ["tokens", "revoked"] {
+            let made = fs::metadata(folder.path().join(table)).expect("made with the keys");
+            assert_eq!(made.permissions().mode() & 0o777, 0o700, "{table}");
         }
     }
 
