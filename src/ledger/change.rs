@@ -55,7 +55,7 @@ impl Change {
 }
 
 /// Why a key was retired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Retired {
     /// Somebody removed what it names.
     Removed,

@@ -170,7 +170,9 @@ impl Ledger for FileLedger {
         for name in names(&self.folder(table))? {
             found.extend(name.to_str().and_then(|name| parse(table, name)));
         }
-        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        // A value that somebody restored from a backup beside its retired file counts alone, as in `find`.
+        found.sort_unstable_by(|(one, retired), (other, aside)| one.cmp(other).then(retired.cmp(aside)));
+        found.dedup_by(|(one, _), (first, _)| one == first);
         Ok(found)
     }
 

@@ -131,6 +131,26 @@ fn pushed(seed: u64) -> Record {
     }
 }
 
+#[test]
+fn a_record_that_an_admin_restored_beside_its_damaged_file_counts_and_is_not_given_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ledger = files(folder.path());
+    let open =
+        || Records::open(Arc::clone(&ledger), space(), folder.path().join("histories")).expect("opened");
+    open().add(pushed(1)).expect("recorded");
+    let restored = folder.path().join("spaces/shop/releases/web/0000000001.record");
+    fs::write(restored.with_extension("damaged"), "damaged").expect("written");
+    assert_eq!(ledger.scan(&records()).expect("listed"), [(record(1), None)]);
+    for _ in 0..2 {
+        let store = open();
+        for unreadable in store.unreadable() {
+            store.let_go(&unreadable).expect("given up");
+        }
+        assert_eq!(store.pushed(&app()).expect("known").len(), 1);
+    }
+    assert!(restored.exists());
+}
+
 /// Two proxies whose stores share a ledger, each with its own folder.
 fn two_proxies(ledger: &Arc<MemoryLedger>, folder: &Path) -> [Records; 2] {
     ["one", "other"].map(|name| {
