@@ -112,7 +112,7 @@ impl Records {
             let Key::Record { number, .. } = key else { continue };
             last_number = last_number.max(number);
             match retired {
-                None => there.push(key),
+                None => there.push(number),
                 Some(Retired::Damaged) => self.unreadable.lock().unpoisoned().push(key),
                 Some(Retired::Removed | Retired::Unreadable) => {}
             }
@@ -123,12 +123,12 @@ impl Records {
         let mut known: HashMap<u64, Record> =
             known.into_iter().map(|record| (record.sequence, record)).collect();
         let (mut records, mut unknown) = (Vec::with_capacity(there.len()), 0);
-        for key in there {
-            let Key::Record { number, .. } = &key else { continue };
-            if let Some(known) = known.remove(number) {
+        for number in there {
+            if let Some(known) = known.remove(&number) {
                 records.push(known);
                 continue;
             }
+            let key = self.key(app, number);
             unknown += 1;
             match self.read_value(&key)? {
                 Some(record) => records.push(record),

@@ -53,12 +53,12 @@ impl Records {
         let apps = records.ledger.apps(&records.space)?;
         for app in &apps {
             let (pushed, last_number) = records.read_app(app)?;
-            let known = memory.app(app);
-            (known.pushed, known.last_number) = (pushed.clone(), last_number);
-            let number = known.number;
+            let number = memory.app(app).number;
             for pushed in &pushed {
                 memory.count(number, pushed);
             }
+            let known = memory.app(app);
+            (known.pushed, known.last_number) = (pushed, last_number);
         }
         for app in &apps {
             records.find_latest(&mut memory, app)?;
