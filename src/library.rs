@@ -90,7 +90,7 @@ impl Proxy {
     pub async fn stop(self) {
         drop(self.stop);
         if self.running.await.is_err() {
-            tracing::error!("the proxy in this process panicked; its next start repairs what it left");
+            tracing::error!("the proxy in this process panicked; its next start repairs the data");
         }
     }
 }

@@ -67,16 +67,16 @@ pub enum Error {
     #[error("the directory changed during the pull")]
     DirectoryChanged,
     /// The proxy ended a conversation early.
-    #[error("the proxy ended the conversation before it was done")]
+    #[error("the proxy ended the conversation early")]
     Ended,
     /// The proxy owes an answer, and there is no progress.
     #[error("the proxy did not answer for {0} s")]
     Stalled(u64),
     /// The proxy is gone.
-    #[error("no datagram came from the proxy for {0} s")]
+    #[error("nothing was received from the proxy for {0} s")]
     Unheard(u64),
     /// The proxy sent a message that does not belong here.
-    #[error("the proxy sent {0} out of turn")]
+    #[error("the proxy sent an unexpected message: {0}")]
     OutOfTurn(&'static str),
     /// An answer without an end.
     #[error("the proxy's answer did not end after {bytes} B")]
@@ -122,7 +122,7 @@ fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) ->
 faulty! {
     Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads;
     Self::WrongChunk => Fault::Corrupt;
-    Self::OtherRelease { .. } => Fault::Corrupt, "the proxy is not to be trusted with this release: see to it";
+    Self::OtherRelease { .. } => Fault::Corrupt, "do not use this release from this proxy: report it to the proxy's admin";
     Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";
     Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;
     Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug;

@@ -241,7 +241,9 @@ impl Session {
                     Answer::Meant(record) => {
                         check_meant(&record, asked.next().ok_or(Error::OutOfTurn("Meant"))?)?;
                     }
-                    _ if asked.len() > 0 => return Err(Error::OutOfTurn("something before the release")),
+                    _ if asked.len() > 0 => {
+                        return Err(Error::OutOfTurn("another message before the release"));
+                    }
                     answer => take(answer),
                 }
             }

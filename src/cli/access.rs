@@ -19,22 +19,22 @@ use crate::net::link;
 use disk::files;
 use protocol::address::ProxyUrl;
 
-/// Which proxy, and as whom.
+/// The proxy and the token.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Proxy")]
 pub struct AccessArgs {
     /// The proxy's address, as `whit serve` prints it [env: `WHIT_PROXY`].
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     proxy: Option<String>,
-    /// The token to show [env: `WHIT_TOKEN`, which others of this machine do not see].
+    /// The token to use [env: `WHIT_TOKEN`, which other users of this machine do not see].
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// A file that holds the token. It is read again while a command runs, so that a newer token can replace it
     /// [env: `WHIT_TOKEN_FILE`].
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Use the proxy inside the command, with its data in this folder [env: `WHIT_DATA`; where no proxy is
-    /// named or logged in to either: the user's data folder].
+    /// Use the proxy inside the command, with its data in this folder [env: `WHIT_DATA`; default without any
+    /// proxy or login: the user's data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -165,7 +165,7 @@ impl AccessArgs {
         let login = read_login()?;
         if let Some(folder) = data {
             if login.is_some() {
-                output.note("WHIT_DATA is set, and is used in place of the proxy of `whit login`");
+                output.note("WHIT_DATA is set and overrides the proxy of `whit login`");
             }
             return Ok(Place::Inside(folder.into()));
         }
@@ -225,7 +225,7 @@ fn check_apart(local: &Destinations, data: &Path) -> Result<(), Error> {
             if config::relation(folder, other).is_some() {
                 let (path, other) = (folder.as_path().display(), other.as_path().display());
                 return Err(Error::input(
-                    format!("`dir:{path}` and {other} lie in one another"),
+                    format!("`dir:{path}` and {other} overlap"),
                     "give each destination a folder outside the data folder and outside the others",
                 ));
             }
@@ -251,7 +251,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 }
 
 fn text(name: &str, value: OsString) -> Result<String, Error> {
-    let wrong = |_| Error::input(format!("{name} is not text"), format!("set {name} anew, or unset it"));
+    let wrong = |_| Error::input(format!("{name} is not text"), format!("set {name} to text, or unset it"));
     value.into_string().map_err(wrong)
 }
 

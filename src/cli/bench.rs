@@ -32,16 +32,16 @@ pub struct BenchArgs {
     old: Option<PathBuf>,
     /// The later release, of the same kind.
     new: Option<PathBuf>,
-    /// What to call the input in tables [default: NEW's name].
+    /// The input's name in tables [default: NEW's name].
     #[arg(long)]
     name: Option<String>,
-    /// Run these tools alone.
+    /// Run only these tools.
     #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
     only: Vec<String>,
     /// Leave these tools out.
     #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
     skip: Vec<String>,
-    /// Run each tool so often, and report medians.
+    /// Run each tool this many times, and report medians.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
     rounds: u32,
     /// Predict the time over a link: rate, round trip time, loss, like 20mbit,50ms or 100mbit,50ms,0.5%.
@@ -53,10 +53,10 @@ pub struct BenchArgs {
     /// Draw the bytes into an SVG file.
     #[arg(long, value_name = "FILE", conflicts_with = "wan")]
     plot: Option<PathBuf>,
-    /// Take peers' figures from this file where it has them for this input, and keep them in it.
+    /// Reuse the other tools' figures for this input from this file, and store new ones in it.
     #[arg(long, value_name = "FILE", conflicts_with = "wan")]
     peers: Option<PathBuf>,
-    /// Print the tables of reports that --json wrote as Markdown, instead of measuring.
+    /// Measure nothing: print the tables of reports written by --json as Markdown.
     #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "wan", "plot", "peers"])]
     markdown: Vec<PathBuf>,
 }

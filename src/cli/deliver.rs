@@ -13,12 +13,12 @@ use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::Selector;
 use protocol::wire::{Answer, Operation};
 
-/// Deliver a release again, without any agent's bytes.
+/// Deliver a stored release again.
 #[derive(Debug, Args)]
 pub struct DeliverArgs {
-    /// APP, APP@LABEL or APP@RELEASE; the latest release where none is named.
+    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
     release: Selector,
-    /// A destination of the proxy, or dir:PATH where the proxy is inside the command; may be given several times.
+    /// A destination of the proxy, or dir:PATH with a proxy inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
     to: Vec<String>,
     /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration decides for other

@@ -49,7 +49,7 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
             | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => (
                 Fault::Corrupt,
                 reason.clone(),
-                "run `whit verify --repair`, then push again what is still missing",
+                "run `whit verify --repair`, then push the release again if content is still missing",
             ),
             DeliveryState::Failed { reason, .. } => {
                 (Fault::Input, reason.clone(), "remove the cause, then run `whit deliver`")
@@ -60,7 +60,7 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
             DeliveryState::Queued | DeliveryState::Running => (
                 Fault::Retry,
                 "it has not ended".to_owned(),
-                "the release is stored; the proxy goes on delivering it",
+                "the release is stored; the proxy continues to deliver it",
             ),
         };
         let text = format!("delivery to {} failed: {reason}", event.destination);

@@ -32,7 +32,7 @@ as for a link of 20 Mbit/s.";
 /// 20 Mbit/s, in bytes a second: a link on which whit is of use. So the bytes do not depend on the machine.
 const LINK_RATE: f64 = 20e6 / 8.0;
 
-/// Push two releases through a proxy of its own and show what crossed.
+/// Push two releases through a temporary proxy and show what was sent.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct DemoArgs {
@@ -54,7 +54,7 @@ pub async fn run(arguments: DemoArgs, output: &Output) -> Result<(), Error> {
             let hint = "give two folders or files: `whit demo OLD NEW`";
             Error::Message {
                 fault: Fault::Missing,
-                text: "no dependency of this build is here in two releases".to_owned(),
+                text: "found no dependency of this build in two releases".to_owned(),
                 hint: Some(hint.to_owned()),
             }
         })?,

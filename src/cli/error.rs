@@ -41,7 +41,7 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// A path that is not UTF-8.
-    #[error("the command was carried out, but JSON cannot hold its result: {0}")]
+    #[error("the command succeeded, but its result cannot be written as JSON: {0}")]
     Report(serde_json::Error),
     /// Standard output.
     #[error("could not write to standard output: {0}")]
@@ -82,7 +82,7 @@ faulty! {
     Self::Message { fault, hint, .. } => *fault, hint.clone();
     Self::Interrupted => Fault::Interrupted;
     Self::Output(source) => Fault::of_io(source),
-        "see where standard output goes; the command itself was carried out";
+        "check the output's target; the command itself succeeded";
 }
 
 /// Returns the hint for a fault whose error has none of its own.
@@ -90,13 +90,11 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
     match fault {
         Fault::Retry => Some("try again; what was acknowledged is not sent twice"),
         Fault::Full => Some("make room on the disk, then try again"),
-        Fault::Corrupt => {
-            Some("push the release again from where it was built; the proxy asks for what it lost")
-        }
+        Fault::Corrupt => Some("push the release again from where it was built; only lost content is sent"),
         Fault::Version => Some("update the older of the two sides"),
         Fault::Bug => Some("this is a bug in whit: please report it, with the command"),
         Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
-        Fault::Interrupted => Some("run the command again: it goes on where it was"),
+        Fault::Interrupted => Some("run the command again: it continues where it stopped"),
         Fault::Input => Some("check the arguments: the command's `--help` lists them"),
         Fault::Missing => None,
     }

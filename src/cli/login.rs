@@ -53,7 +53,7 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     files::publish(&path, text.as_bytes(), 0o600)?;
     for name in ["WHIT_PROXY", "WHIT_DATA"] {
         if variable(name).is_some() {
-            output.note(&format!("{name} is set: commands use that, until it is unset"));
+            output.note(&format!("{name} is set and overrides this login until it is unset"));
         }
     }
     output.report(

@@ -16,20 +16,20 @@ use protocol::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
 Runs beside pushes and may be interrupted at any point. What pushes and pulls under way may still need stays until
-the next run: for 5 minutes where they make no progress, else for an hour. Works on a full disk: it may use the
-configuration's reserve, removes packs with nothing in use first, and never takes room in all.";
+the next run: for 5 minutes if they make no progress, else for an hour. Works on a full disk: it may use the
+configuration's reserve, removes packs with nothing in use first, and never needs more room in total than it frees.";
 
 const VERIFY_HELP: &str = "\
 Reads every pack, sealed or open, hashes every chunk, compares the index with the packs, reads the records of
-pushes and the archives that are kept, then looks for every chunk of every release. The next push of content that
-was found damaged is asked for it. --repair sets damaged packs aside once their intact chunks are copied, mends
-the index and the records, and takes missing chunks from delivered copies, at destinations and from `push --to
-dir:PATH`. Only a push brings back manifests, and chunks inside archives.
-Exit code 5 where anything is damaged or missing.";
+pushes and the cached archives, then looks for every chunk of every release. The next push of damaged content
+sends it again. --repair sets damaged packs aside once their intact chunks are copied, repairs the index and the
+records, and takes missing chunks from delivered copies, at destinations and from `push --to dir:PATH`. Only a
+push restores manifests, and chunks inside archives.
+Exit code 5 if anything is damaged or missing.";
 
 const RM_HELP: &str = "\
 Removes all pushes of the release's content to the application, with their labels. The next `whit gc` removes the
-content, unless other releases have it. Where you name a label, and other labels name the same release or a label
+content, unless other releases have it. If you name a label, and other labels name the same release or a label
 would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2.";
 
 /// Remove what no release needs any more.
@@ -47,10 +47,10 @@ pub struct GcArgs {
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_HELP)]
 pub struct VerifyArgs {
-    /// Mend what can be mended.
+    /// Repair what can be repaired.
     #[arg(long)]
     repair: bool,
-    /// Stop after that time, like `10m`; the next verify goes on from there.
+    /// Stop after this time, like `10m`; the next verify continues from there.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_duration: Option<Duration>,
     #[command(flatten)]
@@ -103,14 +103,14 @@ fn collected_text(collected: &Collected, dry_run: bool) -> String {
     );
     if collected.unreadable > 0 {
         let these = some(collected.unreadable, "release cannot", "releases cannot");
-        text = format!("{these} be read: nothing is removed, as what they need is unknown\n{text}");
+        text = format!("{these} be read: nothing is removed, as the chunks they need are unknown\n{text}");
     }
     if collected.packs_without_room > 0 {
         let these = some(collected.packs_without_room, "pack", "packs");
-        text = format!("{text}\nthe disk has no room to rewrite {these} that would give back more");
+        text = format!("{text}\nno room on the disk to rewrite {these}, which would reclaim more");
     }
     if collected.waits_for_pushes {
-        text.push_str("\npushes or pulls under way may count on more: the next run takes it");
+        text.push_str("\npushes or pulls under way may need more of it: the next run removes the rest");
     }
     text
 }
@@ -137,7 +137,7 @@ pub async fn verify(arguments: VerifyArgs, output: &Output) -> Result<(), Error>
 fn failure(verified: &Verified, repair: bool) -> Option<Error> {
     let still_damaged = !verified.damaged.is_empty() && !repair;
     let hint = if still_damaged {
-        "`whit verify --repair`; what it cannot mend, the next push of that content is asked for"
+        "run `whit verify --repair`; the next push of the content resends what that cannot repair"
     } else if !verified.incomplete.is_empty() || verified.records_let_go > 0 {
         "push these releases again from where they were built"
     } else {
@@ -153,7 +153,7 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
         some(verified.packs, "pack", "packs"),
         some(verified.chunks, "chunk", "chunks"),
         output::bytes(verified.bytes),
-        if verified.finished { "" } else { "; the next verify goes on from there" },
+        if verified.finished { "" } else { "; the next verify continues from there" },
     )];
     for damage in &verified.damaged {
         let costs = match damage.chunks {
@@ -167,14 +167,14 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
             lines.push(some(count, one, many));
         }
     };
-    let aside = "set aside; intact chunks were kept";
+    let aside = "set aside; its intact chunks were copied";
     mended(verified.set_aside, &format!("damaged pack was {aside}"), &format!("damaged packs were {aside}"));
     let index =
-        if repair { "wrong or missing in the index: mended" } else { "wrong or missing in the index" };
+        if repair { "wrong or missing in the index: repaired" } else { "wrong or missing in the index" };
     mended(verified.indexed, &format!("entry was {index}"), &format!("entries were {index}"));
     let copies = "taken from delivered copies";
     mended(verified.healed_chunks, &format!("chunk was {copies}"), &format!("chunks were {copies}"));
-    let let_go = "of a push cannot be mended; that push is no longer known";
+    let let_go = "of a push cannot be repaired; that push is lost from the history";
     mended(verified.records_let_go, &format!("record {let_go}"), &format!("records {let_go}"));
     for release in &verified.incomplete {
         let lacks = release
@@ -184,9 +184,9 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
     }
     if verified.finished && verified.incomplete.is_empty() {
         lines.push(match (verified.damaged.is_empty(), repair) {
-            (true, _) => "every chunk of every release is there".to_owned(),
-            (false, false) => "no release that is known needs what is damaged".to_owned(),
-            (false, true) => "the damage is repaired: every chunk of every release is there".to_owned(),
+            (true, _) => "every chunk of every release is present".to_owned(),
+            (false, false) => "no release needs the damaged data".to_owned(),
+            (false, true) => "the damage is repaired: every chunk of every release is present".to_owned(),
         });
     }
     lines.join("\n")
@@ -196,10 +196,7 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
 pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error> {
     let RemoveArgs { release, all_labels, access } = arguments;
     if release.at.is_none() {
-        return Err(Error::input(
-            "which release? an application alone is not enough",
-            "name it: APP@RELEASE or APP@LABEL",
-        ));
+        return Err(Error::input("no release given, only an application", "give APP@RELEASE or APP@LABEL"));
     }
     for answer in ask(&access, output, Operation::Remove { release: release.clone(), all_labels }).await? {
         if let Answer::Removed(removal) = answer {
@@ -209,7 +206,10 @@ pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error>
                 Ok(())
             } else {
                 Err(Error::input(
-                    format!("to remove `{release}` would also end what {} means", labels.join(", ")),
+                    format!(
+                        "removing `{release}` would also change or remove the labels {}",
+                        labels.join(", ")
+                    ),
                     "to remove the release with all its labels, add --all-labels",
                 ))
             };

@@ -70,7 +70,7 @@ enum Command {
     Pull(pull::PullArgs),
     /// Write one file of a release to standard output.
     Cat(pull::CatArgs),
-    /// Deliver a release again, without any agent's bytes.
+    /// Deliver a stored release again.
     Deliver(deliver::DeliverArgs),
     /// List applications.
     Apps(queries::AppsArgs),
@@ -96,7 +96,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Remember a proxy and a token.
     Login(login::LoginArgs),
-    /// Push two releases through a proxy of its own and show what crossed.
+    /// Push two releases through a temporary proxy and show what was sent.
     Demo(demo::DemoArgs),
     /// Measure whit beside the tools that people use today.
     #[cfg(feature = "bench")]

@@ -33,7 +33,7 @@ const HELP: &str = "\
 Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the
 old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else: a pull refuses,
 and lists them, while there are files that no pull has put there, unless --delete is given. Files of the
-release that you have changed are set aside. Beside DIR, `.DIR.whit` keeps them, a mark of what was put
+release that you have changed are set aside. `.DIR.whit`, beside DIR, holds them, a list of what was put
 there, and what an interrupted pull has fetched.
 
   whit pull web /srv/web
@@ -44,16 +44,16 @@ there, and what an interrupted pull has fetched.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct PullArgs {
-    /// APP, APP@LABEL or APP@RELEASE; the latest release where none is named.
+    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
     release: Selector,
-    /// The directory; made where there is none.
+    /// The directory; created if missing.
     #[arg(required_unless_present = "tar")]
     dir: Option<PathBuf>,
-    /// Remove what no pull has put into DIR.
+    /// Remove files in DIR that no pull has put there.
     #[arg(long, alias = "replace")]
     delete: bool,
     /// Write a tar file instead, or - for standard output: the same release gives the same bytes. A device, a pipe or
-    /// what a link leads to is written to, not replaced.
+    /// the target of a link is written to, not replaced.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "delete"])]
     tar: Option<PathBuf>,
     /// How fast the link is, like 20mbit: below some 200mbit executables are sent by their functions, which takes seconds
@@ -70,9 +70,9 @@ pub struct PullArgs {
 /// Write one file of a release to standard output.
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// APP, APP@LABEL or APP@RELEASE; the latest release where none is named.
+    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
     release: Selector,
-    /// The file's path in the release; not needed where the release is a single file.
+    /// The file's path in the release; not needed if the release is a single file.
     path: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
@@ -111,7 +111,7 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
 fn check_plain(output: &Output) -> Result<(), Error> {
     if output.is_json() {
         return Err(Error::input(
-            "standard output is for the content, so there is no place for JSON",
+            "standard output holds the content, so it cannot hold JSON",
             "leave out --json",
         ));
     }

@@ -20,9 +20,9 @@ use ground::ids::AppName;
 
 const HELP: &str = "\
 PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
---exclude stay out; the last pattern that matches counts, and one with `!` before it brings back. Kept: names
+--exclude are left out; the last matching pattern counts, and `!` before a pattern includes again. Kept: names
 as bytes, content, permission bits, symbolic links inside the tree, hard links, holes, empty directories. Not
-kept, and said where it is met: owners that differ, set-id and sticky bits, capabilities, ACLs, extended
+kept, with a note: owners that differ, set-id and sticky bits, capabilities, ACLs, extended
 attributes, FIFOs, sockets, devices. Times are not kept.
 
   whit push web ./dist --label v1.2.3 --to production
@@ -41,11 +41,11 @@ pub struct PushArgs {
     /// A label for the release, like v1.2.3; not 6 to 64 hexadecimal digits, as an id is. May be given several times.
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
-    /// Deliver the release there: a destination of the proxy, or dir:PATH where the proxy is inside the
+    /// Deliver the release there: a destination of the proxy, or dir:PATH with a proxy inside the
     /// command; may be given several times.
     #[arg(long, value_name = "DEST")]
     to: Vec<String>,
-    /// Leave out what matches, in gitignore syntax; may be given several times.
+    /// Leave out matching paths, in gitignore syntax; may be given several times.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// How to treat symbolic links that lead outside the tree.
@@ -54,33 +54,32 @@ pub struct PushArgs {
     /// Push a tree without files, too; it is refused otherwise.
     #[arg(long)]
     allow_empty: bool,
-    /// Negotiate and report what would cross; store nothing.
+    /// Negotiate and report what would be sent; store nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Read every file, also those whose size and times are those of the last push.
+    /// Read every file, also those with the size and times of the last push.
     #[arg(long)]
     checksum: bool,
-    /// Neither use nor keep what this host remembers of its pushes.
+    /// Neither use nor update this host's memory of its pushes.
     #[arg(long)]
     no_memory: bool,
     /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
-    /// Push archives (zip, jar, whl, tar.gz and the like) and executables as plain bytes, instead of as what is
-    /// in them.
+    /// Push archives (zip, jar, whl, tar.gz and the like) and executables as plain bytes, without unpacking them.
     #[arg(long)]
     raw: bool,
-    /// Say, file by file, why bytes crossed, and what would have helped.
+    /// Say for each file why bytes were sent, and what would avoid it.
     #[arg(long)]
     explain: bool,
-    /// Send no faster than that, like 20mbit.
+    /// Send no faster than this, like 20mbit.
     #[arg(long, value_name = "RATE")]
     limit_upload: Option<String>,
-    /// How long to go on trying while nothing new gets stored, from the first connection on.
+    /// How long to retry without progress, once the first connection was made.
     #[arg(long, value_name = "TIME", default_value = "5m")]
     retry_for: humantime::Duration,
-    /// How much pushed content to keep on this host, in MiB for all applications: later pushes send what
-    /// differs from it. 0 keeps none.
+    /// How much pushed content to keep on this host, in MiB for all applications: later pushes send
+    /// only differences to it. 0 keeps none.
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     keep_basis: u64,
     #[command(flatten)]
@@ -95,7 +94,7 @@ enum LinksHow {
     Refuse,
     /// Push them as they are; a pull or delivery writes them only with `--links keep` or `outside_links`.
     Keep,
-    /// Push what they lead to instead.
+    /// Push their targets instead.
     Follow,
     /// Leave them out.
     Skip,

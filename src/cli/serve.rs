@@ -28,7 +28,7 @@ const PORT: u16 = 9448;
 const HELP: &str = "\
 Prints its address when it is ready, as the first line on standard output, and on its first start the
 `whit login` line to paste on a build host. Further tokens: `whit token create`. Ctrl-C or SIGTERM lets
-what is under way end, for at most 30 seconds, then stops. Nothing acknowledged is ever lost.";
+requests finish, for at most 30 seconds, then stops. Nothing acknowledged is ever lost.";
 
 /// Run a proxy: receive pushes, keep them, rebuild and deliver complete releases.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub struct ServeArgs {
     /// A configuration file: destinations, and defaults for these flags (docs/CONFIG.md).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check the configuration file, print what it says, and end.
+    /// Check the configuration file, print its settings, and end.
     #[arg(long, requires = "config")]
     check_config: bool,
     /// The host in the address that agents get [default: the address listened on, or this host's name].
@@ -62,7 +62,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     };
     let of_environment = variable("WHIT_DATA").map(PathBuf::from);
     if let (None, Some(_), Some(_)) = (&arguments.data, &of_environment, &config.data) {
-        output.note("WHIT_DATA is set, and is used in place of the configuration's `data`");
+        output.note("WHIT_DATA is set and overrides the configuration's `data`");
     }
     let data = match arguments.data.or(of_environment).or_else(|| config.data.clone()) {
         Some(data) => data,
@@ -104,7 +104,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        output.note("stopping when what is under way has ended");
+        output.note("stopping once the requests under way have finished");
         stopping = Some(waiting(output, "stopping"));
     });
     tokio::select! {

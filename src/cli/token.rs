@@ -19,7 +19,7 @@ use protocol::token::{Action, Grant, TokenId};
 
 const HELP: &str = "\
 Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is
-refused at once; what it has under way ends within seconds, and nothing more is recorded or delivered.";
+refused at once; its commands under way end within seconds, and nothing more is recorded or delivered.";
 
 /// Create, list and revoke tokens, on the proxy's host.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ enum TokenCommand {
     Create(CreateArgs),
     /// List the tokens that were created here, and those that were revoked.
     List,
-    /// Revoke a token; what runs with it ends within seconds. Any token's id will do, recorded here or not.
+    /// Revoke a token; commands that use it end within seconds. Takes any token's id, recorded here or not.
     Revoke {
         /// The token's id, as `whit token list` shows it.
         id: String,
@@ -47,7 +47,7 @@ enum TokenCommand {
 
 #[derive(Debug, Args)]
 struct CreateArgs {
-    /// On whose behalf the token speaks.
+    /// The user whom the token identifies.
     #[arg(long)]
     user: String,
     /// The group of users who share what is stored.
@@ -62,7 +62,7 @@ struct CreateArgs {
     /// Destinations, as names or patterns; may be given several times [default: all].
     #[arg(long = "to", value_name = "PATTERN")]
     destinations: Vec<Pattern>,
-    /// How long the token is good for, like `30d` or `12h` [default: until it is revoked].
+    /// How long the token is valid, like `30d` or `12h` [default: until it is revoked].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     expires: Option<Duration>,
 }
@@ -90,7 +90,7 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
             let id: TokenId = id.parse().map_err(identity_error)?;
             let recorded = identity.revoke(id)?;
             output.report(&json!({ "revoked": id, "recorded": recorded }), || {
-                let unrecorded = "; there is no record of a token with this id here";
+                let unrecorded = "; no token with this id is recorded here";
                 format!("revoked {id}{}", if recorded { "" } else { unrecorded })
             })
         }

@@ -21,7 +21,7 @@ pub enum Mistake {
     #[error(transparent)]
     Host(address::Error),
     /// A rule that never applies, as an earlier one matches the same applications.
-    #[error("an earlier rule, for `{0}`, already matches all of these applications")]
+    #[error("the earlier rule for `{0}` already matches all these applications")]
     Unreached(Pattern),
     /// Two destinations that would write into one another.
     #[error("it {} destination `{other}`{}", words(*.relation), for_app(.app.as_ref()))]
@@ -62,11 +62,11 @@ impl Mistake {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Definition(mistake) => mistake.hint(),
-            Self::Nothing => "give a number from 1 on, or leave the key out",
+            Self::Nothing => "give 1 or more, or omit the key",
             Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
             Self::Unreached(_) => "the first rule that matches applies: put the more specific one first",
             Self::Destination { .. } => "give each destination a folder of its own, such as /srv/NAME/{app}",
-            Self::Data { .. } => "keep the proxy's data apart from what it delivers",
+            Self::Data { .. } => "choose a folder outside the proxy's data folder",
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum Error {
     Unknown(DestinationName),
     /// One user's limit.
     #[error(
-        "destination `{destination}`: {waiting} deliveries of this user wait already, {DELIVERIES_PER_USER_MAX} may"
+        "destination `{destination}`: {waiting} deliveries of this user are waiting already, at most {DELIVERIES_PER_USER_MAX} may"
     )]
     TooMany {
         /// The destination.
@@ -222,7 +222,7 @@ impl Deliveries {
             if self.queues.contains_key(&delivery.destination) {
                 self.enqueue(Queued::new(number, delivery));
             } else {
-                tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is no longer defined");
+                tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is not configured any more");
             }
         }
     }

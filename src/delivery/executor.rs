@@ -56,7 +56,7 @@ impl Executor for StoreExecutor {
             Ok(done) => {
                 for folder in destination.folders() {
                     if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
-                        tracing::warn!(%error, "the place of a delivered copy could not be remembered");
+                        tracing::warn!(%error, "the location of a delivered copy could not be recorded");
                     }
                 }
                 store.records().touch(&delivery.app, &delivery.release);

@@ -102,7 +102,7 @@ fn end(queued: &Queued, state: &DeliveryState, journal: &Journal) {
     // Removed before anybody hears of it: a delivery that was reported is not made again.
     crash_points::point("delivery.made");
     if let Err(error) = journal.remove(queued.number) {
-        tracing::warn!(%error, "a finished delivery will be made again at the next start");
+        tracing::warn!(%error, "a finished delivery will be repeated at the next start");
     }
     crash_points::point("delivery.removed");
     queued.report(state);

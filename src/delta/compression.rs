@@ -43,7 +43,7 @@ pub enum Error {
     #[error("codec {0} is unknown to this version")]
     Codec(u8),
     /// Not what was announced: damaged, or made to take more memory than it said.
-    #[error("a payload does not decode to the {0} B it announced")]
+    #[error("a payload does not decode to the announced {0} B")]
     Payload(usize),
 }
 

@@ -100,9 +100,9 @@ pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
     use io::ErrorKind as Kind;
     let path = path.display();
     let hint = match error.kind() {
-        Kind::NotFound => "check the path: there is nothing of that name".to_owned(),
+        Kind::NotFound => "check the path: it does not exist".to_owned(),
         Kind::PermissionDenied => format!(
-            "let the user that whit runs as reach it: see owner and permissions of {path} and of the folders above it"
+            "give whit's user access: check owner and permissions of {path} and of the folders above it"
         ),
         Kind::ReadOnlyFilesystem => {
             "name a place that can be written to, or mount this one for writing".to_owned()
@@ -120,7 +120,7 @@ pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
         }
         Kind::CrossesDevices => "choose a place on the same file system".to_owned(),
         Kind::InvalidFilename => "choose a shorter name".to_owned(),
-        Kind::InvalidData => format!("check that {path} is the file that is meant"),
+        Kind::InvalidData => format!("check that {path} is the right file"),
         Kind::Unsupported => format!("use another file system: that of {path} cannot do this"),
         Kind::StaleNetworkFileHandle => format!("mount the file system of {path} again"),
         Kind::OutOfMemory => "allow more memory, then try again".to_owned(),
@@ -128,7 +128,7 @@ pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
             rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
                 "allow more open files (`ulimit -n`), then try again".to_owned()
             }
-            rustix::io::Errno::IO => "see what the system's log says about this disk".to_owned(),
+            rustix::io::Errno::IO => "check the system log for errors of this disk".to_owned(),
             rustix::io::Errno::LOOP => "check the path: its symbolic links lead in a circle".to_owned(),
             _ => return None,
         },
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_hint_fits_the_kind_of_the_systems_error() {
         for (kind, fault, words) in [
-            (io::ErrorKind::NotFound, Fault::Missing, "nothing of that name"),
+            (io::ErrorKind::NotFound, Fault::Missing, "it does not exist"),
             (io::ErrorKind::PermissionDenied, Fault::Denied, "permissions of a/b"),
             (io::ErrorKind::ReadOnlyFilesystem, Fault::Denied, "written to"),
             (io::ErrorKind::StorageFull, Fault::Full, "make room on the file system of a/b"),
@@ -246,7 +246,7 @@ mod tests {
             (io::ErrorKind::ResourceBusy, Fault::Retry, "mounted there"),
             (io::ErrorKind::CrossesDevices, Fault::Input, "same file system"),
             (io::ErrorKind::InvalidFilename, Fault::Input, "shorter"),
-            (io::ErrorKind::InvalidData, Fault::Corrupt, "the file that is meant"),
+            (io::ErrorKind::InvalidData, Fault::Corrupt, "the right file"),
         ] {
             let error = io::Error::from(kind);
             let hint = io_hint(&error, Path::new("a/b")).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::faults::{Fault, Faulty};
 
 /// A word that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a pattern: use a name, in which * stands for any run of characters")]
+#[error("`{0}` is not a pattern: use a name, in which * matches any characters")]
 pub struct Error(String);
 
 impl Faulty for Error {

@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0} exists already")]
     Exists(Key),
     /// A value beyond the limit.
-    #[error("{key} would take {bytes} B, expected at most {VALUE_BYTES_MAX} B")]
+    #[error("{key} would have {bytes} B, expected at most {VALUE_BYTES_MAX} B")]
     TooLarge {
         /// The key.
         key: Key,

@@ -51,19 +51,19 @@ pub enum Error {
         path: PathBuf,
     },
     /// One of two keys is gone: a new one would silently make tokens or pins worthless.
-    #[error("key file {} is missing, though the identity is in use", .path.display())]
+    #[error("key file {} is missing, but the other key exists", .path.display())]
     Incomplete {
         /// The file.
         path: PathBuf,
     },
     /// Another process holds the lock while it makes the keys, or tries to.
-    #[error("another process has held {} for {} s", .path.display(), LOCK_TIME_MAX.as_secs())]
+    #[error("another process has locked {} for {} s", .path.display(), LOCK_TIME_MAX.as_secs())]
     Busy {
         /// The lock.
         path: PathBuf,
     },
     /// The system gives no random numbers.
-    #[error("the system gave no random numbers")]
+    #[error("the system returned no random numbers")]
     Random,
     /// The token itself.
     #[error(transparent)]
@@ -76,7 +76,7 @@ pub enum Error {
 faulty! {
     Error passes on File, Ledger, Token;
     Self::Key { .. } | Self::Incomplete { .. } => Fault::Corrupt,
-        "restore the folder from a backup; or remove it to start with new keys: agents must then \
+        "restore the folder from a backup, or remove it to start with new keys: agents must then \
          log in again and need new tokens";
     Self::Busy { .. } | Self::Random => Fault::Retry;
     Self::Revoked(_) => Fault::Denied, "ask for a new token: `whit token create` on the proxy";

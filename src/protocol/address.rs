@@ -23,7 +23,7 @@ pub enum Error {
     #[error("`{0}` is not a fingerprint: expected 64 hexadecimal digits")]
     Fingerprint(String),
     /// Another scheme, or none.
-    #[error("`{0}` is not a proxy's address: expected it to start with `whit://`")]
+    #[error("`{0}` is not a proxy address: expected it to start with `whit://`")]
     Scheme(String),
     /// Nothing says which key the proxy has.
     #[error("address `{0}` has no fingerprint: expected whit://HOST:PORT#FINGERPRINT")]

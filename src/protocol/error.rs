@@ -10,7 +10,7 @@ use ground::ids::{ChunkId, Label};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The other side said something that does not belong here.
-    #[error("the peer sent {0} out of turn")]
+    #[error("the peer sent an unexpected message: {0}")]
     OutOfTurn(&'static str),
     /// A batch that breaks its bounds or does not decode.
     #[error(transparent)]
@@ -25,10 +25,10 @@ pub enum Error {
     #[error(transparent)]
     Profile(chunking::Error),
     /// A chunk whose bytes hash to something that was not asked for.
-    #[error("chunk {0:?} was not asked for, or its bytes are not what its name says")]
+    #[error("chunk {0:?} was not requested, or its bytes do not match its id")]
     Unasked(ChunkId),
     /// A segment that gives a chunk another length than it has.
-    #[error("chunk {id:?} has {expected} B, a segment says {found} B")]
+    #[error("chunk {id:?}: expected {expected} B, found {found} B in a segment")]
     Length {
         /// The chunk.
         id: ChunkId,
@@ -38,16 +38,16 @@ pub enum Error {
         found: u32,
     },
     /// The agent named content that its token may not read, and could not prove that it has it.
-    #[error("the agent did not prove that it has the content that it named")]
+    #[error("the agent did not prove that it has the content it named")]
     NotProven,
     /// Something short met another thing that begins alike: the push goes through in full.
-    #[error("a shortened id means something else at the proxy")]
+    #[error("a shortened id is ambiguous at the proxy")]
     Mismatch,
     /// The proxy cannot rebuild an archive: the push goes through without taking any apart.
-    #[error("the proxy rebuilds the archive `{0}` as something else")]
+    #[error("the proxy does not rebuild the archive `{0}` byte for byte")]
     Unproven(EntryPath),
     /// Beyond a limit.
-    #[error("the push is beyond a limit: {what} of {max}")]
+    #[error("the push exceeds a limit: at most {max} {what}")]
     Limit {
         /// What there is too much of.
         what: &'static str,
@@ -55,7 +55,7 @@ pub enum Error {
         max: usize,
     },
     /// A label that would be read as an id, or as the first digits of one.
-    #[error("the label `{0}` reads as a release's id: 6 to 64 hexadecimal digits")]
+    #[error("the label `{0}` looks like a release id (6 to 64 hexadecimal digits)")]
     Label(Label),
     /// The commit came before all segments that were wanted.
     #[error("{0} segments are still missing at the commit")]
@@ -82,7 +82,7 @@ faulty! {
     Self::Profile(chunking::Error::Algorithm(_)) => Fault::Version;
     Self::Profile(chunking::Error::Bounds(_)) => Fault::Input;
     Self::Label(label) => Fault::Input,
-        format!("give it a sign that is no hexadecimal digit, like `v-{label}`");
+        format!("add a character that is no hexadecimal digit, like `v-{label}`");
     Self::Limit { .. } => Fault::Full;
     Self::Mismatch | Self::Unproven(_) => Fault::Retry;
     Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt;

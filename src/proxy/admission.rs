@@ -55,8 +55,8 @@ pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Opti
     // The agent may still read why its token was refused; most end the connection then.
     if timeout_at(deadline, connection.closed()).await.is_err() {
         let seconds = shared.stranger_patience.as_secs();
-        tracing::info!(seconds, "ended a connection on which no good token came");
-        connection.close(Fault::Denied, &format!("no good token came within {seconds} s"));
+        tracing::info!(seconds, "closed a connection without a valid token");
+        connection.close(Fault::Denied, &format!("no valid token came within {seconds} s"));
     }
     None
 }
@@ -71,7 +71,7 @@ fn window(shared: &Shared, connection: &Connection, owner: &Owner) -> Option<Sha
 fn too_many(shared: &Shared, grant: &Grant) -> Refusal {
     let held = shared.connections.held_by(&owner(grant));
     let user = &grant.user;
-    let text = format!("the proxy has {held} connections of user `{user}`, as many as are left for others");
+    let text = format!("user `{user}` has {held} connections, the limit while others need some");
     Refusal { fault: Fault::Retry, text, hint: None }
 }
 

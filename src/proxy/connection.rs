@@ -54,10 +54,8 @@ async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
 async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
     let Some(_turn) = shared.turns.take(&owner(&grant), 1) else {
         let held = shared.turns.held_by(&owner(&grant));
-        let text = format!(
-            "the proxy has {held} requests of user `{}` under way, as many as are left for others",
-            grant.user
-        );
+        let text =
+            format!("user `{}` has {held} requests under way, the limit while others need some", grant.user);
         let refusal = Refusal { fault: Fault::Retry, text, hint: None };
         return refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await;
     };

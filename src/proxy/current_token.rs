@@ -59,7 +59,7 @@ impl Granted {
         if !continues(&grant, &self.grant) {
             return Err(Refusal {
                 fault: Fault::Denied,
-                text: "the new token is of another user or space, or allows less than the first".to_owned(),
+                text: "the new token has another user or space, or allows less than the first".to_owned(),
                 hint: Some("run the command again with the new token".to_owned()),
             });
         }

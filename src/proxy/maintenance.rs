@@ -76,7 +76,7 @@ pub fn mend_opened(shared: &Shared, duration_max: Duration) {
             if lacking.is_empty() { Ok(()) } else { verify(shared, &store, pass).map(drop) }
         });
         if let Err(error) = mended {
-            tracing::warn!(%error, "the store could not be mended; `whit verify --repair` tries again");
+            tracing::warn!(%error, "the store could not be repaired; `whit verify --repair` tries again");
         }
     }
 }
@@ -140,7 +140,7 @@ impl Maintenance {
         if let Some((stop, thread)) = self.0 {
             drop(stop);
             if thread.join().is_err() {
-                tracing::error!("maintenance panicked; it goes on at the next start");
+                tracing::error!("maintenance panicked; it continues at the next start");
             }
         }
     }
@@ -156,7 +156,7 @@ fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
             return Ok(());
         }
     }
-    tracing::warn!("damage was met: all packs are verified");
+    tracing::warn!("found damage: verifying all packs");
     verify(shared, store, Pass { repair: true, duration_max: None, bytes_per_second: None }).map(drop)
 }
 
@@ -185,7 +185,7 @@ fn each_space(
             return;
         }
         if let Err(error) = shared.spaces.visit(&space, |store| work(store, &space)) {
-            tracing::error!(%space, %error, "maintenance failed; it is tried again the next time");
+            tracing::error!(%space, %error, "maintenance failed; the next run tries again");
         }
     }
 }
@@ -207,11 +207,11 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     let mut eviction = Eviction::of(store, size_max)?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
         let Some((app, release)) = eviction.next(store)? else {
-            tracing::warn!(%space, "the store is larger than size_max_mib allows, and nothing more may be evicted: \
-                what is beyond a fair share are latest and pinned releases");
+            tracing::warn!(%space, "the store exceeds size_max_mib, and nothing more may be evicted: beyond the fair \
+                shares are only latest and pinned releases");
             break;
         };
-        tracing::info!(%app, release = ?release, "the store is too large: a release was evicted");
+        tracing::info!(%app, release = ?release, "the store exceeded size_max_mib: evicted a release");
         if collect(shared, store, space, false)?.waits_for_pushes {
             return Ok(false);
         }
@@ -268,7 +268,7 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     });
     if let Err(error) = walked {
         // Verifying names the release.
-        tracing::warn!(release = ?incomplete.release, %error, "a manifest is damaged; nothing is taken from copies");
+        tracing::warn!(release = ?incomplete.release, %error, "a manifest is damaged; no chunks are taken from copies");
         return Ok(0);
     }
     let mut healed = 0;

@@ -35,10 +35,7 @@ impl MemoryShare {
         while self.units.len() < units {
             let share = self.of.take(&self.owner, UNIT as u64).ok_or_else(|| Refusal {
                 fault: Fault::Retry,
-                text: format!(
-                    "requests of user `{}` hold as much memory as is left for others",
-                    self.owner.1
-                ),
+                text: format!("requests of user `{}` have reached the user's share of memory", self.owner.1),
                 hint: Some("run fewer at a time".to_owned()),
             })?;
             self.units.push(share);

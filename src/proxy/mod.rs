@@ -82,7 +82,7 @@ pub enum Error {
 faulty! {
     Error passes on File, Identity, Link, Deliveries;
     Self::Address(error) => error.fault(),
-        "give the name of this host as agents know it with --public-host";
+        "give this host's public name with --public-host";
     Self::InUse(_) => Fault::Retry, "stop the other process, or give another --data";
 }
 
@@ -357,7 +357,7 @@ impl Granted {
         let on = app.map(|app| format!(" `{app}`")).unwrap_or_default();
         Err(Refusal {
             fault: Fault::Denied,
-            text: format!("the token does not allow to {action}{on}"),
+            text: format!("the token does not allow {action}{on}"),
             hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
         })
     }
@@ -370,7 +370,7 @@ impl Granted {
         }
         Err(Refusal {
             fault: Fault::Denied,
-            text: format!("the token does not allow to {action} all applications of the space"),
+            text: format!("the token does not allow {action} on all applications of the space"),
             hint: Some(
                 "name an application; or ask the proxy's admin for a token for all of them".to_owned(),
             ),

@@ -162,8 +162,8 @@ fn beyond(error: BeyondCredit) -> Refusal {
 
 /// The refusal that ends a push without progress.
 fn stalled(time: Duration) -> Refusal {
-    let text = format!("the push has not got on for {} s", time.as_secs());
-    let hint = "push again: what was stored is not sent again".to_owned();
+    let text = format!("the push made no progress for {} s", time.as_secs());
+    let hint = "push again: stored content is not sent again".to_owned();
     Refusal { fault: Fault::Retry, text, hint: Some(hint) }
 }
 

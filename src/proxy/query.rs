@@ -64,10 +64,7 @@ pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sen
 async fn desk(granted: &Granted) -> Result<(Share<Owner>, OwnedSemaphorePermit), Refusal> {
     let shared = &granted.shared;
     let Some(share) = shared.readers.take(&owner(&granted.grant), 1) else {
-        let text = format!(
-            "user `{}` has too many questions under way that read whole releases",
-            granted.grant.user
-        );
+        let text = format!("user `{}` runs too many queries that read whole releases", granted.grant.user);
         return Err(Refusal { fault: Fault::Retry, text, hint: None });
     };
     let permit = Arc::clone(&shared.desks).acquire_owned().await;

@@ -157,7 +157,7 @@ impl Spaces {
                 store.close();
                 drop(store);
                 self.open_count.fetch_sub(1, Ordering::Relaxed);
-                tracing::debug!(space = %name, "a space that nobody uses was closed");
+                tracing::debug!(space = %name, "closed an unused space");
             }
         }
         drop(slots);

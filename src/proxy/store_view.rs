@@ -210,7 +210,7 @@ impl StoreView {
         // Where no thread does it, the commit's own sync has more to do.
         drop(blocking::start(move || {
             if let Err(error) = store.sync() {
-                tracing::error!(%error, "a sync failed; the push will be refused at its commit");
+                tracing::error!(%error, "a sync failed; the push will fail at its commit");
             }
         }));
     }
@@ -426,7 +426,7 @@ impl SpaceView for StoreView {
                 bytes,
                 seconds,
                 failed = failed.is_some(),
-                "archives were rebuilt as a proof"
+                "rebuilt archives to prove that they are reproducible"
             );
         }
         Ok(failed)

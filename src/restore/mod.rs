@@ -74,10 +74,10 @@ pub enum Error {
         source: recode::archive::Error,
     },
     /// The stream of an archive rebuilds other bytes.
-    #[error("the archive `{0}` was rebuilt with another hash")]
+    #[error("the rebuilt archive `{0}` has a different hash")]
     OtherArtifact(EntryPath),
     /// The file system is too full for all of it; nothing was written.
-    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free beside the reserve", .place.display())]
+    #[error("no room at {}: {needed} {unit} needed, {free} {unit} free besides the reserve", .place.display())]
     NoRoom {
         /// The folder to write to.
         place: PathBuf,
@@ -103,7 +103,7 @@ pub enum Error {
     #[error("the release is a tree of {0} files: name the one to write")]
     Unnamed(u64),
     /// The stream's reader did not take it.
-    #[error("could not pass on `{path}`: {source}")]
+    #[error("could not write `{path}` to the output: {source}")]
     Output {
         /// The entry on its way.
         path: EntryPath,
@@ -111,7 +111,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The end of a stream was not taken.
-    #[error("could not end the stream: {0}")]
+    #[error("could not finish the output: {0}")]
     OutputEnd(io::Error),
     /// No thread writes it.
     #[error(transparent)]
@@ -129,7 +129,7 @@ faulty! {
     Self::Missing(_) => Fault::Missing, "`whit pull APP --tar - | tar t` lists a release's files";
     Self::Unnamed(_) => Fault::Input, "`whit pull APP --tar - | tar t` lists a release's files";
     Self::OutsideLink { .. } => Fault::Input,
-        "where such links are wanted, pull with `--links keep`, or set `outside_links` for the destination";
+        "to allow such links, pull with `--links keep`, or set `outside_links` for the destination";
     Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source);
     Self::Cancelled => Fault::Interrupted;
 }

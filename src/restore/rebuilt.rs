@@ -39,7 +39,7 @@ impl Rebuilt {
             _ => files::create_folder(&folder).and_then(|()| files::remove_unpublished(&folder)),
         };
         let usable =
-            ready.inspect_err(|error| tracing::warn!(%error, "rebuilt archives are not kept")).is_ok();
+            ready.inspect_err(|error| tracing::warn!(%error, "rebuilt archives are not cached")).is_ok();
         let bytes_max = if usable { bytes_max } else { 0 };
         Self { folder, bytes_max, reserve_bytes, making_room: Mutex::new(()) }
     }

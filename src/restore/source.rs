@@ -9,7 +9,7 @@ use ground::ids::ChunkId;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The source does not have it.
-    #[error("chunk {0} is not there")]
+    #[error("chunk {0} is missing")]
     Unknown(ChunkId),
     /// The source has other bytes for it.
     #[error("chunk {id} is damaged")]

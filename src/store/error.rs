@@ -32,19 +32,19 @@ pub enum Error {
         source: pack::Error,
     },
     /// The index knows of a pack, or of chunks in it, otherwise than the disk.
-    #[error("the index and pack {pack} disagree")]
+    #[error("the index does not match pack {pack}")]
     Catalogue {
         /// The pack.
         pack: PackId,
     },
     /// The index knows of a pack that the disk does not have.
-    #[error("pack {pack} is gone")]
+    #[error("pack {pack} is missing")]
     PackGone {
         /// The pack.
         pack: PackId,
     },
     /// The disk is nearly full.
-    #[error("{} has only {free} B left, {reserve} B of which are kept in reserve", .folder.display())]
+    #[error("{} has only {free} B free; {reserve} B are reserved", .folder.display())]
     NoRoom {
         /// The packs' folder.
         folder: PathBuf,
@@ -54,10 +54,10 @@ pub enum Error {
         reserve: u64,
     },
     /// An earlier write or sync failed: what was written since the last sync may be lost.
-    #[error("an earlier write to the disk failed; the store takes no more until it is opened anew")]
+    #[error("an earlier write to the disk failed; the store accepts no more until it is reopened")]
     WriteFailed,
     /// The system gives no random bytes.
-    #[error("the system gives no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
     /// A manifest could not be read, and is not known to be damaged.
     #[error("the manifest of release {} could not be read", .release.short())]
@@ -96,7 +96,7 @@ pub enum Error {
     #[error("there is no release `{0}`")]
     NoRelease(Selector),
     /// Several releases fit.
-    #[error("`{selector}` fits {} releases: {}", .candidates.len(), listed(.candidates))]
+    #[error("`{selector}` matches {} releases: {}", .candidates.len(), listed(.candidates))]
     Ambiguous {
         /// What was asked for.
         selector: Selector,
@@ -110,12 +110,12 @@ faulty! {
     Self::Pack { source, .. } => source.fault();
     Self::Manifest { source, .. } => source.fault();
     Self::NoRoom { folder, .. } => Fault::Full, format!(
-        "make room on the file system of {}, or let `whit rm` and `whit gc` free what nobody needs",
+        "make room on the file system of {}, or remove old releases with `whit rm` and `whit gc`",
         folder.display()
     );
     Self::Catalogue { .. } | Self::PackGone { .. } | Self::Record { .. } => Fault::Corrupt;
     Self::RecordVersion { .. } => Fault::Version;
-    Self::WriteFailed => Fault::Retry, "see to the proxy's disk, then start the proxy again";
+    Self::WriteFailed => Fault::Retry, "check the proxy's disk, then restart the proxy";
     Self::Random => Fault::Retry;
     Self::NoApp(_) => Fault::Missing, "`whit apps` lists what there is";
     Self::NoRelease(selector) => Fault::Missing,

@@ -88,7 +88,7 @@ impl Lost {
         let bytes = match files::read_if_there(path, FILE_BYTES_MAX) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => {
-                tracing::error!(%error, "the list of damaged chunks cannot be read; the next verify finds them");
+                tracing::error!(%error, "the list of damaged chunks cannot be read; the next verify rebuilds it");
                 Vec::new()
             }
         };
@@ -165,7 +165,7 @@ impl Lost {
 impl Store {
     /// Marks a damaged copy and all damaged chunks of its frame as missing, so that the next push that has them brings them.
     pub(super) fn mark_damaged(&self, id: ChunkId, place: Place, pack: &Pack) {
-        tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that has it brings it again");
+        tracing::error!(chunk = %id, pack = %pack.id, "a chunk is damaged; the next push that contains it sends it again");
         let neighbours = self.shares_damage(place, pack).unwrap_or_else(|error| {
             tracing::warn!(%error, "the other damaged chunks of its frame could not be found");
             Vec::new()

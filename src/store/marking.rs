@@ -51,7 +51,7 @@ pub fn plain_bytes<'a>(store: &Store, releases: impl Iterator<Item = &'a Release
     let mut reader = super::StoreReader::new(store);
     for release in releases {
         if let Err(error) = marking.release(release, &mut reader) {
-            tracing::debug!(?release, %error, "a release cannot be read; it counts for less");
+            tracing::debug!(?release, %error, "a release cannot be read; its size is underestimated");
         }
     }
     let mut bytes = marking.bytes.unwrap_or_default();

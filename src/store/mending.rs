@@ -73,7 +73,7 @@ impl Records {
         let Some(record) = known.filter(|record| Pushed::from(record) == *pushed) else { return Ok(None) };
         let key = self.key(app, pushed.sequence);
         self.ledger.apply(&[Change::Put { key: key.clone(), value: Self::encode(&record) }])?;
-        tracing::warn!(place = self.describe(&key), "a damaged record was written anew");
+        tracing::warn!(place = self.describe(&key), "rewrote a damaged record");
         Ok(Some(record))
     }
 

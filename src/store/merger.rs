@@ -29,12 +29,12 @@ impl Merger {
         let (index, cancelled) = (Arc::clone(&self.index), Arc::clone(&self.cancelled));
         let work = move || {
             if let Err(error) = index.merge(&cancelled) {
-                tracing::warn!(%error, "runs of the index could not be merged; lookups take longer");
+                tracing::warn!(%error, "index runs could not be merged; lookups take longer");
             }
         };
         match std::thread::Builder::new().name("whit-merger".to_owned()).spawn(work) {
             Ok(thread) => self.thread = Some(thread),
-            Err(error) => tracing::warn!(%error, "runs of the index are merged another time"),
+            Err(error) => tracing::warn!(%error, "index runs will be merged later"),
         }
     }
 

@@ -109,7 +109,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
         let is_known = self.store.find(&chunk.id).ok().flatten();
         if let Some(place) = is_known.filter(|place| place.bytes != chunk.bytes) {
             // The manifest lies about the chunk; the chunk is not damaged for that.
-            let location = format!("a manifest that says {} B of {} B", chunk.bytes, place.bytes);
+            let location = format!("a manifest of {} B, expected {} B", chunk.bytes, place.bytes);
             return Err(SourceError::Damaged { id: chunk.id, location });
         }
         // Not decoded yet, or the copy in a frame that was decoded for a neighbour is damaged. Where one copy is, the

@@ -197,7 +197,7 @@ pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) ->
     sealed.sort_unstable();
     let packs_lost;
     if fs::symlink_metadata(index_folder).is_ok() && !index_folder.is_dir() {
-        tracing::warn!(path = %index_folder.display(), "what lies in the index's place is no folder: it is set aside");
+        tracing::warn!(path = %index_folder.display(), "the index's path is not a folder: it is set aside");
         set_aside(index_folder)?;
     }
     match Index::open(index_folder)

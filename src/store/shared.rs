@@ -130,7 +130,7 @@ impl Shared {
     /// Leaves a mark for the next start that a sync failed, if the disk still takes it.
     pub fn note_failed_sync(&self) {
         if let Err(error) = files::publish(&unsynced_mark(&self.folder), b"", 0o600) {
-            tracing::error!(%error, "that a sync failed could not be written down");
+            tracing::error!(%error, "the failure of a sync could not be recorded");
         }
     }
 }

@@ -296,7 +296,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
             ForSealer::Seal(pack) => *pack,
             ForSealer::Report(to) => {
                 if to.send(all_sealed).is_err() {
-                    tracing::debug!("nobody waits for the report of the sealing any more");
+                    tracing::debug!("nothing waits for the result of sealing");
                 }
                 continue;
             }

@@ -394,7 +394,7 @@ fn the_program_says_what_it_took_apart() {
     tree(&home.path("tree"), 1);
     let told = home.run(&["push", "app", "tree", "--explain"]).good();
     assert!(told.contains("in 4 files, unpacked"), "{told}");
-    let mut advised = told.lines().filter(|line| line.contains("push what is in it"));
+    let mut advised = told.lines().filter(|line| line.contains("push its content"));
     assert!(advised.all(|line| line.contains("stored.zip")), "{told}");
     let told = home.run(&["push", "app", "tree", "--raw"]).good();
     assert!(!told.contains("unpacked"), "{told}");

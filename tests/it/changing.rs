@@ -51,7 +51,11 @@ async fn a_file_that_never_stops_changing_is_named_after_one_more_reading() {
         );
         assert_eq!(error.fault(), Fault::Retry);
         let notes = meddler.notes.lock().expect("no panic").clone();
-        assert_eq!(notes.iter().filter(|note| note.contains("once more")).count(), 1, "{notes:?}");
+        assert_eq!(
+            notes.iter().filter(|note| note.contains("reading all files again")).count(),
+            1,
+            "{notes:?}"
+        );
         assert!(world.releases("app").await.is_err(), "nothing is listed");
         world.push("app", &tree).await;
         world.pull("app", &world.path("copy")).await.expect("pulled");

@@ -292,10 +292,10 @@ fn what_a_command_delivered_to_a_folder_is_healed_from_by_a_later_command() {
     damage_content(&pack, 2);
     let found = home.run(&["verify"]).failed(5, "damaged or missing");
     assert!(found.out.contains("damaged: ") && found.out.contains("incomplete: app@"), "{found:?}");
-    assert!(!found.out.contains("every chunk of every release is there"), "{found:?}");
+    assert!(!found.out.contains("every chunk of every release is present"), "{found:?}");
     home.run(&["verify", "--repair"]).good();
     let after = home.run(&["verify"]).good();
-    assert!(after.contains("every chunk of every release is there"), "{after}");
+    assert!(after.contains("every chunk of every release is present"), "{after}");
     home.run(&["pull", "app", "copy"]).good();
     assert_same(&tree, &home.path("copy"));
 }

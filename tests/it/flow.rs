@@ -387,7 +387,7 @@ async fn a_push_that_only_drips_is_ended() {
             }
         };
         tokio::select! {
-            refusal = hearing => refused(&refusal, "has not got on"),
+            refusal = hearing => refused(&refusal, "made no progress"),
             () = dripping => unreachable!("it waits"),
         }
     })
@@ -418,7 +418,7 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            refusal = refusal(&mut receiver) => refused(&refusal, "has not got on"),
+            refusal = refusal(&mut receiver) => refused(&refusal, "made no progress"),
             () = dripping => unreachable!("it waits"),
         }
 

@@ -379,15 +379,15 @@ async fn a_commit_before_its_time_is_refused() {
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         liar.say(FromAgent::Commit).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
-        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert!(liar.refusal().await.text.contains("unexpected message"));
         let mut liar =
             Liar::open(&world, Open { manifest: ManifestForm::Full(Vec::new()), ..honest.open() }).await;
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Commit).await;
-        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert!(liar.refusal().await.text.contains("unexpected message"));
         let mut liar = Liar::open(&world, Open { dry_run: true, ..honest.open() }).await;
         liar.say(FromAgent::Commit).await;
-        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert!(liar.refusal().await.text.contains("unexpected message"));
         assert_unharmed(&world).await;
     })
     .await;
@@ -413,7 +413,7 @@ async fn names_and_counts_that_lie_are_refused() {
         // More segments than were wanted.
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(raw_segments(&[honest.bytes.clone(), other.bytes.clone()]))).await;
-        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert!(liar.refusal().await.text.contains("unexpected message"));
         // More names than segments, and a name cut short.
         for names in [vec![0; 16], vec![0; 7]] {
             let liar =
@@ -436,7 +436,7 @@ async fn names_and_counts_that_lie_are_refused() {
         assert_eq!(liar.hear().await, PushReply::WantNames);
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
-        assert!(liar.refusal().await.text.contains("out of turn"));
+        assert!(liar.refusal().await.text.contains("unexpected message"));
         // Chunks cut as nobody cuts them.
         let profile = Profile { max: u32::MAX, ..Profile::DEFAULT };
         let liar = Liar::open(&world, Open { profile, ..honest.open() }).await;

@@ -105,12 +105,12 @@ fn links_that_are_followed_in_a_circle_are_refused() {
     write(&home.path("outer/tree"), "file", "content");
     symlink("../..", home.path("outer/tree/up")).expect("linked");
     home.run(&["push", "app", "outer/tree", "--links", "follow"])
-        .failed(2, "leads to a folder that it lies in");
+        .failed(2, "leads to a folder that contains it");
     // One that leads nowhere is left out, and that is said.
     fs::remove_file(home.path("outer/tree/up")).expect("removed");
     symlink("/nowhere/at/all", home.path("outer/tree/gone")).expect("linked");
     let pushed = home.run(&["push", "app", "outer/tree", "--links", "follow"]);
-    assert!(pushed.err.contains("1 entry is skipped, as links that lead outside: gone"), "{pushed:?}");
+    assert!(pushed.err.contains("1 entry is skipped: links that lead outside: gone"), "{pushed:?}");
     pushed.good();
 }
 
@@ -118,9 +118,9 @@ fn links_that_are_followed_in_a_circle_are_refused() {
 fn a_tree_without_files_is_pushed_only_where_that_is_meant() {
     let home = Home::new();
     fs::create_dir_all(home.path("tree/d")).expect("created");
-    home.run(&["push", "app", "tree"]).failed(2, "holds no file");
+    home.run(&["push", "app", "tree"]).failed(2, "contains no file");
     write(&home.path("tree"), "d/file", "content");
-    let refused = home.run(&["push", "app", "tree", "--exclude", "d*"]).failed(2, "`d*` leaves out `d`");
+    let refused = home.run(&["push", "app", "tree", "--exclude", "d*"]).failed(2, "`d*` excludes `d`");
     assert!(refused.err.contains("--allow-empty"), "{refused:?}");
     home.run(&["push", "app", "tree", "--exclude", "d*", "--allow-empty"]).good();
     home.run(&["pull", "app", "copy"]).good();

@@ -391,7 +391,7 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     assert!(!home.path("dta").exists());
     // One whose record is gone, or that never had one here.
     let unrecorded = home.run(&["token", "revoke", "0000000000000000", "--data", "data"]).good();
-    assert!(unrecorded.contains("no record"), "{unrecorded}");
+    assert!(unrecorded.contains("no token with this id is recorded"), "{unrecorded}");
     fs::write(home.path("data/identity/tokens").join(id), "").expect("damaged");
     let listed = home.run(&["token", "list", "--data", "data"]).good();
     assert!(listed.contains("0000000000000000") && listed.contains(id), "{listed}");
@@ -415,7 +415,7 @@ fn a_release_with_other_labels_is_removed_only_with_all_of_them() {
     assert_eq!(told["error"]["fault"], "input", "{told}");
     home.run(&["rm", "app@v1", "--all-labels"]).good();
     home.run(&["releases", "app"]).failed(3, "app");
-    home.run(&["push", "app", "tree", "--label", "20261130"]).failed(2, "reads as a release's id");
+    home.run(&["push", "app", "tree", "--label", "20261130"]).failed(2, "looks like a release id");
 }
 
 #[test]

@@ -415,7 +415,7 @@ fn records_that_lie_are_refused_and_nothing_of_them_is_kept() {
     let records = |cuts| relinked.parcel(Basis::Records(0, cuts), &payload);
     let mut cases: Vec<(&str, Parcel, Vec<u8>)> = vec![
         (
-            "records that were not offered",
+            "code records that were not requested",
             relinked.parcel(Basis::Records(1, relinked.cuts()), &payload),
             payload.clone(),
         ),

@@ -52,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] files::Error),
     /// A release with too many chunks or files.
-    #[error("a release of {0} files and chunks is too large to be remembered")]
+    #[error("a release of {0} files and chunks is too large to remember")]
     TooLarge(u64),
     /// The memory has changed since it was opened.
     #[error("the memory {} is damaged", .0.display())]

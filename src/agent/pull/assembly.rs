@@ -94,7 +94,7 @@ impl Assembly {
     /// Chunks have not come; the segments make another root.
     pub fn finish(mut self, root: &Root) -> Result<()> {
         keep_parts(&self.awaited.whole(), &self.store)?;
-        let segments = self.listing.whole().ok_or(Error::OutOfTurn("the end before all chunks"))?;
+        let segments = self.listing.whole().ok_or(Error::OutOfTurn("End before all chunks"))?;
         keep_nodes(root, &segments, &self.present, &self.store)
     }
 }
@@ -114,7 +114,9 @@ fn decode_against_local(
     let mut older = Vec::new();
     for span in spans {
         let left = PARCEL_BASIS_MAX - older.len();
-        let chunks = present.chunks_of(*span, left).ok_or(Error::OutOfTurn("a parcel outside its base"))?;
+        let chunks = present
+            .chunks_of(*span, left)
+            .ok_or(Error::OutOfTurn("a parcel whose reference is outside the base release"))?;
         for chunk in chunks {
             reader.read(&chunk, &mut older).map_err(|_| Error::DirectoryChanged)?;
         }

@@ -28,7 +28,7 @@ impl PullStream {
     ) -> Result<(u64, u64)> {
         self.ask(&PullRequest::WantExecutables).await?;
         let PullReply::Executables(count) = self.reply().await? else {
-            return Err(Error::OutOfTurn("something before executables"));
+            return Err(Error::OutOfTurn("another message before the executables"));
         };
         if count as usize > OFFERS_MAX {
             return Err(Error::OutOfTurn("too many executables"));
@@ -36,7 +36,7 @@ impl PullStream {
         let (mut chunks, mut bytes) = (0, 0);
         for _ in 0..count {
             let PullReply::Parcel(parcel) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something among executables"));
+                return Err(Error::OutOfTurn("another message among the executables"));
             };
             let (parcel, payload) = self.payload(parcel).await?;
             let (count, plain_bytes) =

@@ -146,7 +146,7 @@ impl PullStream {
                     let (parcel, payload) = self.payload(parcel).await?;
                     Received::Parcel(parcel, payload)
                 }
-                _ => return Err(Error::OutOfTurn("something before the chunks")),
+                _ => return Err(Error::OutOfTurn("another message before the chunks")),
             };
             let bytes;
             let work = move || {

@@ -42,7 +42,7 @@ impl PullStream {
         store: &Arc<Store>,
     ) -> Result<(Record, Root, Listing)> {
         let PullReply::Release { record, root, segments } = self.reply().await? else {
-            return Err(Error::OutOfTurn("something before the release"));
+            return Err(Error::OutOfTurn("another message before the release"));
         };
         crate::agent::check_meant(&record, asked)?;
         let root = Root::decode(&root)?;
@@ -63,7 +63,7 @@ impl PullStream {
                     let listing = self.thin(&outline, count, present).await?;
                     return Ok((record, root, listing));
                 }
-                _ => return Err(Error::OutOfTurn("something before the names")),
+                _ => return Err(Error::OutOfTurn("another message before the names")),
             }
         }
         if names.len() != count {
@@ -81,7 +81,8 @@ impl PullStream {
     /// Receives the new segments, thin, each batch compressed against the segments that they replace.
     async fn thin(&mut self, outline: &Outline, count: usize, present: &DirectoryChunks) -> Result<Listing> {
         let base = present.release_segments();
-        let nodes = outline.apply(base, count).ok_or(Error::OutOfTurn("an outline of something else"))?;
+        let nodes =
+            outline.apply(base, count).ok_or(Error::OutOfTurn("an outline that does not fit the release"))?;
         let replaced = SegmentsReplaced::new(outline.gaps(base.len()));
         let mut listing = Listing { nodes, thin: HashMap::new() };
         let missing = SegmentIndex::enumerate(&listing.nodes).filter(|(_, node)| node.is_none());
@@ -89,7 +90,7 @@ impl PullStream {
         let mut bytes = 0;
         while !indexes.is_empty() {
             let PullReply::Thin(batch) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something before the segments"));
+                return Err(Error::OutOfTurn("another message before the segments"));
             };
             if batch.lengths.is_empty() || batch.lengths.len() > indexes.len() {
                 return Err(Error::OutOfTurn("Thin"));
@@ -97,7 +98,8 @@ impl PullStream {
             let some: Vec<SegmentIndex> = indexes.drain(..batch.lengths.len()).collect();
             let segment = |index: SegmentIndex| {
                 let node = base.get(usize::from(index)).and_then(|node| present.segment(node.name()));
-                node.map(|(_, bytes)| bytes.clone()).ok_or(Error::OutOfTurn("an outline of something else"))
+                node.map(|(_, bytes)| bytes.clone())
+                    .ok_or(Error::OutOfTurn("an outline that does not fit the release"))
             };
             let prefix = prefix_of(replaced.by(&some).into_iter().map(segment))??;
             for (index, segment) in some.into_iter().zip(batch.open(&prefix)?) {
@@ -131,7 +133,7 @@ impl PullStream {
         }
         while !indexes.is_empty() {
             let PullReply::Segments(batch) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something before the segments"));
+                return Err(Error::OutOfTurn("another message before the segments"));
             };
             if batch.lengths.len() > indexes.len() {
                 return Err(Error::OutOfTurn("Segments"));

@@ -21,7 +21,7 @@ pub enum PlaceError {
         strangers: Named,
     },
     /// Something is mounted inside the directory, and would no longer be seen in a new one.
-    #[error("{} cannot be exchanged: something is mounted at {mounts} in it", .place.display())]
+    #[error("{} cannot be replaced: something is mounted inside it, at {mounts}", .place.display())]
     Mounted {
         /// The directory.
         place: PathBuf,
@@ -29,13 +29,13 @@ pub enum PlaceError {
         mounts: Named,
     },
     /// The directory is a mount point itself.
-    #[error("{} is a mount point, which cannot be exchanged for another directory", .0.display())]
+    #[error("{} is a mount point and cannot be replaced", .0.display())]
     MountPoint(PathBuf),
     /// A link is where the directory goes.
     #[error("{} is a symbolic link", .0.display())]
     Link(PathBuf),
     /// Something else is where the directory goes, or it has no name.
-    #[error("{} is not a directory that a pull can make", .0.display())]
+    #[error("a pull cannot create the directory {}", .0.display())]
     Target(PathBuf),
     /// The folder beside the directory is not the puller's own.
     #[error("{} cannot be used: {why}", .folder.display())]
@@ -46,7 +46,7 @@ pub enum PlaceError {
         why: &'static str,
     },
     /// The folder beside the directory cannot be made.
-    #[error("could not make {} beside {}: permission denied", .folder.display(), .place.display())]
+    #[error("could not create {} beside {}: permission denied", .folder.display(), .place.display())]
     Closed {
         /// The folder.
         folder: PathBuf,
@@ -64,14 +64,14 @@ faulty! {
     Self::MountPoint(place) => Fault::Input,
         format!("pull into a directory inside it, as {}", place.join("current").display());
     Self::Link(place) => Fault::Input, match std::fs::canonicalize(place) {
-        Ok(to) => format!("pull into what it leads to: {}", to.display()),
-        Err(_) => "make the folder that it leads to, or remove the link".to_owned(),
+        Ok(to) => format!("pull into its target: {}", to.display()),
+        Err(_) => "create its target, or remove the link".to_owned(),
     };
-    Self::Target(_) => Fault::Input, "name a directory inside an existing one; a pull makes it";
+    Self::Target(_) => Fault::Input, "name a directory inside an existing one; a pull creates it";
     Self::Beside { .. } => Fault::Input,
-        "pull as the user who pulled before, or, where nobody did, remove that folder";
+        "pull as the user who pulled before, or remove that folder if nobody did";
     Self::Closed { place, .. } => Fault::Denied, format!(
-        "a pull makes its folders beside the directory: it must be allowed to write to {}",
+        "a pull creates folders beside the directory: let it write to {}",
         place.parent().unwrap_or(place).display()
     );
 }

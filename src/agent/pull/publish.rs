@@ -170,7 +170,7 @@ pub async fn pull_tree(
         start_whole(exchanging).await??
     };
     if stands_inside {
-        monitor.note("the shell stands in the directory that was there: enter the new one with `cd .`");
+        monitor.note("this shell is still in the replaced directory: run `cd .` to enter the new one");
     }
     Ok(Pulled {
         release,
@@ -275,7 +275,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
         Ok(scan) => DirectoryChunks::of(&scan)?,
         Err(error) => {
             // A file that cannot be read only costs bytes.
-            monitor.note(&format!("{error}; its content is fetched anew"));
+            monitor.note(&format!("{error}; its content is fetched again"));
             DirectoryChunks::default()
         }
     };

@@ -245,9 +245,9 @@ impl Staging {
         let found = compare(was, placed)?;
         if found.modes > 0 {
             let these = if found.modes == 1 {
-                "entry with another mode gets"
+                "entry with a different mode gets"
             } else {
-                "entries with another mode get"
+                "entries with different modes get"
             };
             monitor.note(&format!("{} {these} the release's again", found.modes));
         }
@@ -262,8 +262,7 @@ impl Staging {
                 // Then all of it stays.
                 let whole = into.join(".all");
                 files::rename(was, &whole)?;
-                monitor
-                    .note(&format!("{error}: the directory that was there is kept as {}", whole.display()));
+                monitor.note(&format!("{error}: the old directory stays at {}", whole.display()));
                 break;
             }
         }

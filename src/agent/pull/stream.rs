@@ -95,7 +95,7 @@ impl PullStream {
         parcels.begin(parcel)?;
         loop {
             let PullReply::Piece(piece) = self.reply().await? else {
-                return Err(Error::OutOfTurn("something inside a parcel"));
+                return Err(Error::OutOfTurn("another message inside a parcel"));
             };
             if let Some(whole) = parcels.piece(&piece)? {
                 return Ok(whole);

@@ -47,7 +47,8 @@ impl Awaited {
                 self.enter(index, thin, listing, present, store, &mut marks, &mut expected)?;
                 continue;
             }
-            let node = listing.nodes[usize::from(index)].ok_or(Error::OutOfTurn("a segment of nothing"))?;
+            let node = listing.nodes[usize::from(index)]
+                .ok_or(Error::OutOfTurn("a segment that the release does not have"))?;
             for chunk in segment_chunks(&node, present, &mut reader)? {
                 let is_here = present.has(&chunk.id) || store.find(&chunk.id)?.is_some();
                 let missing = !is_here && self.asked.insert(chunk.id);

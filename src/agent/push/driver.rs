@@ -347,7 +347,7 @@ impl Driver<'_> {
         if let Some(jobs) = &self.jobs
             && let Err(TrySendError::Full(_)) = jobs.try_send(job)
         {
-            return Err(protocol::Error::OutOfTurn("more chunks than are wanted at a time").into());
+            return Err(protocol::Error::OutOfTurn("a request for more chunks than allowed at a time").into());
         }
         Ok(())
     }
@@ -356,7 +356,7 @@ impl Driver<'_> {
         let committed = self.outcome.committed.as_ref();
         let is_late = committed.is_some_and(|committed| committed.at.elapsed() > ANSWER_TIME_LONG_MAX);
         if is_late || self.outcome.deliveries.len() > LIST_MAX {
-            return Err(Error::OutOfTurn("deliveries without end"));
+            return Err(Error::OutOfTurn("more delivery reports than allowed"));
         }
         match &event.state {
             DeliveryState::Running => {

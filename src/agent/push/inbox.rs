@@ -26,7 +26,7 @@ impl Inbox {
         let (said, backlog) = replies();
         let reader = tokio::spawn(async move {
             while let Some(reply) = receiver.receive::<PushReply>().await? {
-                said.say(reply).map_err(|_| Error::OutOfTurn("more than was asked for"))?;
+                said.say(reply).map_err(|_| Error::OutOfTurn("more replies than requested"))?;
             }
             Ok(())
         });

@@ -73,7 +73,7 @@ pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Mo
         match &error {
             // A file changed, or the memory of it is wrong: all files are read, once.
             Error::Scan(scan) if scan.is_passing() && assumptions.reading.files == FilesRead::Changed => {
-                monitor.note(&format!("{error}; reading everything once more"));
+                monitor.note(&format!("{error}; reading all files again"));
                 (assumptions.reading.files, source) = (FilesRead::All, None);
                 continue;
             }

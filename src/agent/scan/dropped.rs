@@ -38,13 +38,13 @@ impl DroppedKind {
     /// Says for people how entries are pushed.
     pub fn words(self) -> &'static str {
         match self {
-            Self::SpecialFiles => "skipped, as neither files, directories nor links",
-            Self::OutsideLinks => "skipped, as links that lead outside",
+            Self::SpecialFiles => "skipped: neither files, directories nor links",
+            Self::OutsideLinks => "skipped: links that lead outside",
             Self::Capabilities => "without their file capabilities",
             Self::Acls => "without their access control lists",
             Self::Attributes => "without their extended attributes",
             Self::SpecialBits => "without their set-id and sticky bits",
-            Self::Owners => "without their owners, which differ from that of the tree",
+            Self::Owners => "without their owners, which differ from the tree's",
         }
     }
 }

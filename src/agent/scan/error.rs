@@ -37,13 +37,13 @@ pub enum Error {
     #[error("{0}")]
     OutsideLinks(RefusedLinks),
     /// A link that cannot be followed, as it leads to a folder above it.
-    #[error("the link `{0}` leads to a folder that it lies in")]
+    #[error("the link `{0}` leads to a folder that contains it")]
     Circle(EntryPath),
     /// Links that cannot be followed, as they lead to too many entries.
-    #[error("the links that are followed lead to more than {1} entries, the last of them `{0}`")]
+    #[error("followed links lead to more than {1} entries, the last one `{0}`")]
     Endless(EntryPath, u64),
     /// A folder that the push itself changes.
-    #[error("{} is {what}, and lies in the tree that is pushed", .place.display())]
+    #[error("{} is {what}, and is inside the pushed tree", .place.display())]
     Overlaps {
         /// The folder.
         place: PathBuf,
@@ -51,10 +51,10 @@ pub enum Error {
         what: &'static str,
     },
     /// A tree without files.
-    #[error("{} holds no file", .0.display())]
+    #[error("{} contains no file", .0.display())]
     Empty(PathBuf),
     /// A tree all of whose files are excluded.
-    #[error("no file of {} is left: `{}` leaves out `{}`", .path.display(), .pattern, .first)]
+    #[error("all files of {} are excluded: `{}` excludes `{}`", .path.display(), .pattern, .first)]
     LeftOut {
         /// The tree.
         path: PathBuf,
@@ -86,7 +86,7 @@ faulty! {
     Self::Overlaps { .. } => Fault::Input,
         "move it out of the tree, or exclude it with --exclude or .whitignore";
     Self::Empty(_) | Self::LeftOut { .. } => Fault::Input,
-        "if a release without files is what you mean, push it with --allow-empty";
+        "to push a release without files, add --allow-empty";
     Self::Pattern { .. } => Fault::Input, "write it as in a .gitignore file, and quote it for the shell";
     _ => Fault::Input;
 }

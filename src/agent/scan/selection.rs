@@ -90,7 +90,7 @@ impl Patterns {
             let mut builder =
                 GitignoreBuilder::new(if below.as_os_str().is_empty() { Path::new(TOP) } else { below });
             if let Some(error) = builder.add(&path) {
-                monitor.note(&format!("some patterns are not heeded: {error}"));
+                monitor.note(&format!("some patterns are ignored: {error}"));
             }
             builder.build().unwrap_or_else(|_| Gitignore::empty())
         }));

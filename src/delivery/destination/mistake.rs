@@ -20,9 +20,9 @@ impl Mistake {
     /// Returns what to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Relative(_) => "write the whole path, from / on",
-            Self::Placeholder(_) => "there is one placeholder: {app}, the application's name",
-            Self::Nothing => "give a number from 1 on, or leave the key out",
+            Self::Relative(_) => "give the absolute path, starting with /",
+            Self::Placeholder(_) => "the only placeholder is {app}, the application's name",
+            Self::Nothing => "give 1 or more, or omit the key",
         }
     }
 }

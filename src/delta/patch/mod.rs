@@ -43,7 +43,7 @@ pub enum Error {
     #[error("a patch ends too early")]
     Short,
     /// The patch leaves its reference, or makes more than was announced.
-    #[error("a patch leaves its reference or the {0} B it announced")]
+    #[error("a patch exceeds its reference or the announced {0} B")]
     Bounds(usize),
 }
 

@@ -23,7 +23,7 @@ pub const FILE_BYTES_MAX: usize = 1 << 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The parts contradict one another: damaged, or not made by [`normalise`].
-    #[error("the parts of an executable contradict one another")]
+    #[error("the parts of an executable are inconsistent")]
     Parts,
     /// More bytes than allowed.
     #[error("an executable of {0} B is larger than allowed")]

@@ -34,7 +34,7 @@ pub enum Instruction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError<E> {
     /// The literals end before the inserts do.
-    #[error("a delta inserts more bytes than came with it")]
+    #[error("a delta inserts more bytes than it contains")]
     Literals,
     /// The reference could not be read.
     #[error(transparent)]

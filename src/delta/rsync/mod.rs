@@ -30,13 +30,13 @@ use ground::leb128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It ends in the middle.
-    #[error("a delta's message ends too early")]
+    #[error("a delta message ends too early")]
     Short,
     /// It goes on after its end.
-    #[error("a delta's message has {0} B too many")]
+    #[error("a delta message has {0} surplus bytes")]
     Long(usize),
     /// A number of more than 64 bits, or with leading zeros.
-    #[error("a number in a delta's message is not in its shortest form")]
+    #[error("a number in a delta message is not in its shortest form")]
     Number,
     /// Lengths out of bounds.
     #[error("a reference of {reference_bytes} B in blocks of {block_bytes} B is out of bounds")]
@@ -50,7 +50,7 @@ pub enum Error {
     #[error("checksums of {0} bits are out of bounds")]
     Bits(u8),
     /// A copy of what the reference does not have.
-    #[error("a copy of {count} blocks from {first} leaves a reference of {blocks} blocks")]
+    #[error("a copy of {count} blocks from block {first} exceeds the reference of {blocks} blocks")]
     Copy {
         /// First block.
         first: i64,
@@ -60,7 +60,7 @@ pub enum Error {
         blocks: u32,
     },
     /// Instructions make more than was announced.
-    #[error("a delta makes more than the {0} B that were announced")]
+    #[error("a delta produces more than the announced {0} B")]
     Total(u64),
 }
 

@@ -67,9 +67,7 @@ pub enum Error {
         target: Vec<u8>,
     },
     /// A hard link to something else than the first name of a file.
-    #[error(
-        "`{path}` is a hard link to `{target}`, which is not an earlier file marked as having hard links"
-    )]
+    #[error("`{path}` is a hard link to `{target}`, which is not an earlier file marked as hard-linked")]
     HardLink {
         /// The link.
         path: EntryPath,
@@ -77,16 +75,16 @@ pub enum Error {
         target: EntryPath,
     },
     /// A file that is said to have further names, and has none.
-    #[error("{0} files are marked as having hard links and have none")]
+    #[error("{0} files are marked as hard-linked, but nothing links to them")]
     Unlinked(usize),
     /// More links than a reader remembers.
     #[error("the manifest has more than {0} links")]
     TooManyLinks(usize),
     /// Entries out of order, twice, or below something that is no directory.
-    #[error("entry `{0}` is out of order, twice, or not below a directory")]
+    #[error("entry `{0}` is out of order, a duplicate, or not inside a directory")]
     Order(EntryPath),
     /// Chunks that do not add up to the file's size.
-    #[error("the chunks of `{path}` make {found} B, expected {expected} B")]
+    #[error("the chunks of `{path}`: expected {expected} B, found {found} B")]
     Size {
         /// The file.
         path: EntryPath,
@@ -96,7 +94,7 @@ pub enum Error {
         found: u64,
     },
     /// An archive whose stream is beyond the bounds of `limits`.
-    #[error("the archive `{0}` is unpacked to more than its size allows")]
+    #[error("the archive `{0}` unpacks to more than its size allows")]
     Stream(EntryPath),
     /// The entries are not those that the root counted.
     #[error("the manifest's entries do not match its root")]
@@ -105,7 +103,7 @@ pub enum Error {
     #[error("the manifest has more than {0} segments")]
     TooLarge(usize),
     /// The segments give another root than the one named.
-    #[error("the segments make release {found:?}, expected {expected:?}")]
+    #[error("the segments have the root hash of release {found:?}, expected {expected:?}")]
     OtherRoot {
         /// The release that was named.
         expected: ChunkId,

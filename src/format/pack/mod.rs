@@ -56,7 +56,7 @@ impl fmt::Debug for PackId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not a pack.
-    #[error("this is no pack: its first bytes are not a pack's")]
+    #[error("not a pack: its first bytes are not a pack's")]
     Magic,
     /// Made by a newer whit.
     #[error("pack version {0} is unknown to this version")]

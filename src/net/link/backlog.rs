@@ -15,7 +15,7 @@ use protocol::wire::PushReply;
 
 /// More replies wait than the agent may have asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{PUSH_REPLIES_MAX} B of answers wait to be read, more than a push may have asked for")]
+#[error("the proxy sent more than {PUSH_REPLIES_MAX} B of unread answers")]
 pub struct BeyondCredit;
 
 /// The state that both ends share.

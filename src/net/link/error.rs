@@ -80,7 +80,7 @@ pub enum Error {
         seconds: u64,
     },
     /// A message beyond the limit, ours or the peer's.
-    #[error("a message takes {bytes} B, expected at most {MESSAGE_BYTES_MAX} B")]
+    #[error("a message has {bytes} B, expected at most {MESSAGE_BYTES_MAX} B")]
     TooLarge {
         /// What it takes.
         bytes: usize,
@@ -94,7 +94,7 @@ pub enum Error {
         found: usize,
     },
     /// Bytes that are not the expected message.
-    #[error("a message of {bytes} B is not what was expected here")]
+    #[error("a message of {bytes} B is malformed or of an unexpected kind")]
     Malformed {
         /// Its length.
         bytes: usize,

@@ -126,7 +126,7 @@ impl Listener {
         let address = incoming.remote_address();
         let (open, strangers) = (self.endpoint.open_connections(), self.strangers.count());
         if open >= self.options.connections_max {
-            tracing::warn!(peer = %address, open, "refused a connection: there are as many as allowed");
+            tracing::warn!(peer = %address, open, "refused a connection: the limit is reached");
             return incoming.refuse();
         }
         let is_loaded =

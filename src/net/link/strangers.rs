@@ -17,7 +17,7 @@ use ground::limits::{ADDRESSES_KNOWN_MAX, STRANGERS_KNOWN_MAX};
 use ground::poison::Unpoisoned as _;
 
 /// The reason given to an agent that gives way.
-const GIVES_WAY: &str = "too many others are connected without a token";
+const GIVES_WAY: &str = "too many clients are connected without a token";
 
 /// The unit of counting: an IPv4 address, or the /64 that a host is given of IPv6 (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

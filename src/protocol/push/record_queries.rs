@@ -61,21 +61,21 @@ impl RecordQueries {
     /// Too many of either, names after a file's last, or a file twice before the same segments.
     pub fn take(&mut self, mut query: RecordQuery) -> Result<(), Error> {
         let names = std::mem::take(&mut query.names);
-        let limit = Error::Limit { what: "bytes of offers", max: OFFER_BYTES_MAX };
+        let limit = Error::Limit { what: "bytes of record names", max: OFFER_BYTES_MAX };
         self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
         if self.files.insert(query.file) {
             if self.files.len() > OFFERS_MAX {
-                return Err(Error::Limit { what: "offers", max: OFFERS_MAX });
+                return Err(Error::Limit { what: "executables with record names", max: OFFERS_MAX });
             }
             self.names.insert(query.file, names);
         } else if let Some(before) = self.names.get_mut(&query.file) {
             before.extend_from_slice(&names);
         } else if !names.is_empty() {
-            return Err(Error::OutOfTurn("names of an executable whose names were complete"));
+            return Err(Error::OutOfTurn("more record names of an executable than announced"));
         }
         if query.complete {
             if self.next.iter().any(|next| next.file == query.file) {
-                return Err(Error::OutOfTurn("an executable twice"));
+                return Err(Error::OutOfTurn("the same executable twice"));
             }
             self.next.push(query);
         }

@@ -20,7 +20,7 @@ use ground::faults::{Fault, faulty};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not the text of a token.
-    #[error("this is not a token: expected whit1.PAYLOAD.SIGNATURE")]
+    #[error("not a token: expected whit1.PAYLOAD.SIGNATURE")]
     Malformed,
     /// Made by a newer whit.
     #[error("token version {0} is unknown to this version")]
@@ -40,7 +40,7 @@ pub enum Error {
         now: u64,
     },
     /// A grant with more names than a token may carry.
-    #[error("a token would take {found} B, expected at most {max} B", max = ground::limits::TOKEN_BYTES_MAX)]
+    #[error("a token would have {found} B, expected at most {max} B", max = ground::limits::TOKEN_BYTES_MAX)]
     TooLarge {
         /// What its text would take.
         found: usize,
@@ -67,7 +67,7 @@ pub enum Error {
 faulty! {
     Error;
     Self::Malformed => Fault::Denied, "copy the whole line that `whit token create` printed";
-    Self::Version(_) => Fault::Version, "update the proxy, or create a token with the proxy's own version";
+    Self::Version(_) => Fault::Version, "update the proxy, or create a token with the proxy's version";
     Self::Foreign => Fault::Denied, "create a token on the proxy that you connect to: `whit token create`";
     Self::Forged => Fault::Denied, "copy the token again; if that does not help, ask for a new one";
     Self::Expired { .. } => Fault::Denied,

@@ -152,7 +152,7 @@ fn open_deltas(
         let begin = bases.len();
         for chunk in &region.chunks {
             if bases.len() + chunk.bytes as usize > PARCEL_BASIS_MAX {
-                return Err(Error::Limit { what: "bytes of a basis", max: PARCEL_BASIS_MAX });
+                return Err(Error::Limit { what: "bytes of reference content", max: PARCEL_BASIS_MAX });
             }
             view.read(chunk, &mut bases).map_err(Error::Space)?;
         }
@@ -231,21 +231,25 @@ fn read_span(
         }
         *segments_left = segments_left
             .checked_sub(1)
-            .ok_or(Error::Limit { what: "segments of a basis", max: SPAN_SEGMENTS_MAX })?;
+            .ok_or(Error::Limit { what: "segments of reference content", max: SPAN_SEGMENTS_MAX })?;
         let mut bytes = Vec::new();
         view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
         let chunks = manifest::segment_chunks(&bytes)?;
         let taken = chunks.get(first..).unwrap_or_default();
         for chunk in taken.iter().take(left) {
             if out.len() + chunk.bytes as usize > bytes_max {
-                return Err(Error::Limit { what: "bytes of a basis", max: bytes_max });
+                return Err(Error::Limit { what: "bytes of reference content", max: bytes_max });
             }
             view.read(chunk, out).map_err(Error::Space)?;
         }
         left -= taken.len().min(left);
         first = 0;
     }
-    if left == 0 { Ok(()) } else { Err(Error::OutOfTurn("a parcel whose basis is outside the base")) }
+    if left == 0 {
+        Ok(())
+    } else {
+        Err(Error::OutOfTurn("a parcel whose reference is outside the base release"))
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub fn open_records(
     view: &mut impl SpaceView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let answered = answered.ok_or(Error::OutOfTurn("records that were not offered"))?;
+    let answered = answered.ok_or(Error::OutOfTurn("code records that were not requested"))?;
     let heavy_work = view.heavy_work();
     let _alone = heavy_work.lock().unpoisoned();
     let mut made = || {

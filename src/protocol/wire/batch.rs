@@ -16,7 +16,7 @@ const SMALL_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// Too many, too large, or empty.
-    #[error("a batch of {count} parts and {bytes} B is out of bounds")]
+    #[error("a batch of {count} parts and {bytes} B exceeds the limits, or is empty")]
     Bounds {
         /// Its parts.
         count: usize,

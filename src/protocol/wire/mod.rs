@@ -73,7 +73,7 @@ impl Request {
         check_version(self.version)?;
         rmp_serde::from_slice(&self.operation).map_err(|_| Refusal {
             fault: Fault::Version,
-            text: "the request is none that this proxy knows".to_owned(),
+            text: "this proxy does not know the request".to_owned(),
             hint: None,
         })
     }
@@ -120,7 +120,7 @@ pub enum Operation {
     },
     /// Verify the space's packs and releases.
     Verify {
-        /// Mend what can be mended.
+        /// Repair what can be repaired.
         repair: bool,
         /// Stop after this many seconds; the next time goes on from there.
         seconds_max: Option<u64>,

@@ -17,7 +17,9 @@ use ground::limits::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParcelError {
     /// Too many, too large, or empty.
-    #[error("a parcel of {chunks} chunks, {bytes} B and {spans} runs of older chunks is out of bounds")]
+    #[error(
+        "a parcel of {chunks} chunks, {bytes} B and {spans} runs of older chunks exceeds the limits, or is empty"
+    )]
     Bounds {
         /// Its chunks.
         chunks: usize,
@@ -30,7 +32,7 @@ pub enum ParcelError {
     #[error(transparent)]
     Payload(#[from] compression::Error),
     /// A delta of a region that was never signed, or that does not make its chunks.
-    #[error("a delta of region {0} is none that was asked for")]
+    #[error("the delta of region {0} was not requested")]
     Region(u32),
     /// A patch that cannot be read.
     #[error(transparent)]
@@ -39,7 +41,7 @@ pub enum ParcelError {
     #[error(transparent)]
     Delta(#[from] rsync::Error),
     /// A piece that does not belong to the parcel under way.
-    #[error("a piece of a parcel is longer than was announced, or belongs to none")]
+    #[error("a piece of a parcel is longer than announced, or belongs to no parcel")]
     Piece,
 }
 

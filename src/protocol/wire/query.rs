@@ -42,7 +42,7 @@ pub enum Answer {
 pub struct ProxyInfo {
     /// The proxy's version of whit.
     pub whit: String,
-    /// On whose behalf the token speaks.
+    /// The user whom the token identifies.
     pub user: UserName,
     /// In which space.
     pub space: SpaceName,

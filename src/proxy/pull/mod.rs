@@ -140,8 +140,8 @@ async fn read(
 
 /// The refusal that ends a pull without progress.
 fn stalled(time: Duration) -> Refusal {
-    let text = format!("the pull has not got on for {} s", time.as_secs());
-    let hint = "pull again: what has come is not sent again".to_owned();
+    let text = format!("the pull made no progress for {} s", time.as_secs());
+    let hint = "pull again: received content is not sent again".to_owned();
     Refusal { fault: Fault::Retry, text, hint: Some(hint) }
 }
 
@@ -214,9 +214,8 @@ fn run(
 }
 
 fn unreadable(error: &SourceError) -> Refusal {
-    let hint = (error.fault() == Fault::Corrupt).then(|| {
-        "push the release again from where it was built: the proxy asks for what it lost".to_owned()
-    });
+    let hint = (error.fault() == Fault::Corrupt)
+        .then(|| "push the release again from where it was built: only lost content is sent".to_owned());
     Refusal { hint, ..Refusal::of(error) }
 }
 
@@ -423,7 +422,7 @@ fn read_chunk(
         SourceError::Unknown(_) if !lease.holds() => Refusal {
             fault: Fault::Retry,
             text: "the pull took so long that the release was removed meanwhile".to_owned(),
-            hint: Some("pull again: what came is kept".to_owned()),
+            hint: Some("pull again: received content is kept".to_owned()),
         },
         error => unreadable(&error),
     })
@@ -432,7 +431,7 @@ fn read_chunk(
 fn out_of_bounds() -> Refusal {
     Refusal {
         fault: Fault::Input,
-        text: "the pull asked for what the release does not have".to_owned(),
+        text: "the pull requested content that the release does not have".to_owned(),
         hint: None,
     }
 }

@@ -31,22 +31,22 @@ pub enum Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Lengths that no archive has.
-    #[error("the lengths of an archive's pieces add up to more than 2^63")]
+    #[error("the pieces of an archive add up to more than 2^63 B")]
     Length,
     /// A method that this version cannot follow.
     #[error(transparent)]
     Method(#[from] codec::Error),
     /// Deeper than [`DEPTH_MAX`].
-    #[error("archives nested more than {DEPTH_MAX} deep")]
+    #[error("archives are nested more than {DEPTH_MAX} deep")]
     Depth,
     /// An xz stream or zstd frame in another, for which there is no memory.
-    #[error("an xz or zstd stream inside another")]
+    #[error("an xz or zstd stream is inside another compressed stream")]
     Heavy,
     /// Bytes that no plan has.
     #[error("an archive's plan is malformed")]
     Malformed,
     /// Made by a newer whit.
-    #[error("version {0} of archives' plans is unknown to this version")]
+    #[error("archive plan version {0} is unknown to this version")]
     Version(u8),
 }
 

@@ -41,7 +41,7 @@ struct Level<'a> {
 }
 
 fn differs() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the archive is not the one that was planned")
+    io::Error::new(io::ErrorKind::InvalidData, "the archive changed since it was planned")
 }
 
 impl<'a> Level<'a> {

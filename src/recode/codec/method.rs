@@ -29,13 +29,13 @@ pub enum Error {
     #[error(transparent)]
     Deflate(#[from] deflate::Error),
     /// Made by a newer whit.
-    #[error("method {0} of archives' streams is unknown to this version")]
+    #[error("stream method {0} is unknown to this version")]
     Version(u8),
     /// Settings that the library would refuse, or that take more memory than is given.
-    #[error("settings of a stream are out of bounds: {0}")]
+    #[error("the settings of a stream are out of bounds: {0}")]
     Bounds(Method),
     /// Cut short.
-    #[error("a method of an archive's stream is cut short")]
+    #[error("the method of a stream is cut short")]
     Length,
 }
 

@@ -50,7 +50,7 @@ impl SameFiles {
         }
         found.push(open, open_bytes);
         if let Some(error) = old.failed {
-            monitor.note(&format!("the earlier copy is not used to its end: {error}"));
+            monitor.note(&format!("the rest of the earlier copy is not used: {error}"));
         }
         Ok(found)
     }

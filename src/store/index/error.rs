@@ -14,10 +14,10 @@ pub enum Error {
     #[error("the index is damaged: {0}")]
     Panicked(String),
     /// An entry that was never written so.
-    #[error("the index holds a malformed entry")]
+    #[error("the index contains a malformed entry")]
     Entry,
     /// An earlier whit made it.
-    #[error("the index is of an earlier whit")]
+    #[error("the index was written by an older version of whit")]
     Older,
     /// A run cannot be used.
     #[error("{0}; the next start rebuilds the index")]
@@ -31,5 +31,5 @@ faulty! {
     Error passes on File;
     Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
     Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
-        "start the proxy again: it rebuilds its index from the packs";
+        "restart the proxy: it rebuilds its index from the packs";
 }

@@ -91,8 +91,8 @@ pub fn verify_packs(store: &Store, pass: Pass, cancelled: &AtomicBool) -> Result
         keep_rate(pass, begin, verified.bytes, cancelled);
         !cancelled.load(Ordering::Relaxed)
     }) {
-        let what = "a kept archive is not what its name says; it is rebuilt when it is needed".to_owned();
-        tracing::error!(file = %file.display(), bytes, "a kept archive is damaged");
+        let what = "a cached archive does not match its name; it is rebuilt when needed".to_owned();
+        tracing::error!(file = %file.display(), bytes, "a cached archive is damaged");
         let file = file.display().to_string();
         verified.damaged.push(Damage { file, offset: 0, what, chunks: 0 });
     }
@@ -145,7 +145,7 @@ fn verify_records(store: &Store, pass: Pass, verified: &mut Verified) -> Result<
         verified.damaged.push(Damage { file, offset: 0, what, chunks: 0 });
     };
     for place in store.records().damaged_on_disk(pass.repair)? {
-        named(place, "a record is damaged; the store still knows what it said");
+        named(place, "a record is damaged; the store still has its content");
     }
     for record in store.records().unreadable() {
         named(

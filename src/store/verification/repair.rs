@@ -61,7 +61,7 @@ pub fn set_aside(store: &Store, number: Option<u32>, pack: &Pack, check: &Check)
     crash_points::point("aside.index");
     store.shared.blobs.set_aside(pack.id)?;
     crash_points::point("aside.renamed");
-    tracing::warn!(pack = %pack.location().display(), "a damaged pack was set aside; its intact chunks were kept");
+    tracing::warn!(pack = %pack.location().display(), "set aside a damaged pack; its intact chunks were copied");
     Ok(())
 }
 

@@ -167,10 +167,10 @@ fn reason_of(rule: Rule) -> Reason {
 /// Names of archives that are compressed as a whole.
 const ARCHIVES: [&str; 9] = [".tgz", ".gz", ".zip", ".jar", ".war", ".whl", ".xz", ".zst", ".bz2"];
 
-const KEEP_MORE: &str = "the proxy has evicted it: keep more releases there, or pin one";
-const TIME_INSIDE: &str = "a gzip file with a time inside: build it with `gzip -n`";
+const KEEP_MORE: &str = "the proxy has evicted the older version: keep more releases there, or pin one";
+const TIME_INSIDE: &str = "a gzip file with a timestamp: build it with `gzip -n`";
 const NUMBERS_DIFFER: &str =
-    "only digits differ: a time or a number of the build is inside; SOURCE_DATE_EPOCH may fix it";
+    "only digits differ, as in a timestamp or a build number: SOURCE_DATE_EPOCH may fix it";
 
 /// Returns advice by the file's name.
 fn advice_of_name(path: &str, reason: Reason) -> Option<&'static str> {
@@ -183,10 +183,10 @@ fn advice_of_name(path: &str, reason: Reason) -> Option<&'static str> {
     });
     match reason {
         _ if is_archive => {
-            Some("an archive compressed as a whole: push what is in it, or build it reproducibly")
+            Some("an archive compressed as a whole: push its content, or build it reproducibly")
         }
         Reason::Incompressible => Some("compressed or encrypted content: push it uncompressed"),
-        Reason::New if is_hashed => Some("a hashed name that resembles none of the release before"),
+        Reason::New if is_hashed => Some("a hashed name that no file of the previous release resembles"),
         _ => None,
     }
 }

@@ -104,7 +104,7 @@ impl Destination for Directory {
                 let place = folder.display().to_string();
                 return Ok(Delivered { place, files, bytes, reused_bytes: bytes, already: true });
             }
-            monitor.note("the current copy has changed since it was delivered: it is replaced");
+            monitor.note("the current copy was changed since its delivery; it is replaced");
         }
 
         let kept = layout.slots()?.into_iter().find(|slot| slot.release == release);

@@ -260,7 +260,7 @@ impl Agent {
             (State::Sending | State::Committing, PushReply::RecordAnswer(answer))
                 if self.wants_record_queries && self.answers.len() < OFFERS_MAX =>
             {
-                let limit = Error::Limit { what: "bytes of answers", max: ANSWER_BYTES_MAX };
+                let limit = Error::Limit { what: "bytes of record answers", max: ANSWER_BYTES_MAX };
                 self.answer_bytes_left =
                     self.answer_bytes_left.checked_sub(answer.answer.len()).ok_or(limit)?;
                 self.answers.push(answer);
