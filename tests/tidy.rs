@@ -411,7 +411,7 @@ fn heads(rest: &[String]) -> Vec<String> {
     heads
 }
 
-/// Whether a path begins with the crate, or an attribute or macro of it is used.
+/// Returns whether a path begins with the crate, or an attribute or macro of it is used.
 fn names_crate(tokens: &[String], name: &str) -> bool {
     (0..tokens.len()).any(|place| {
         let before = if place == 0 { "" } else { tokens[place - 1].as_str() };

@@ -75,7 +75,7 @@ pub enum Error {
     /// The proxy is gone.
     #[error("nothing was received from the proxy for {0} s")]
     Unheard(u64),
-    /// The proxy sent a message that does not belong here.
+    /// The proxy sent a message that is not allowed in this state.
     #[error("the proxy sent an unexpected message: {0}")]
     OutOfTurn(&'static str),
     /// An answer without an end.

@@ -110,7 +110,7 @@ impl Session {
         Ok(Self { access: access.clone(), options: options.clone(), current, token_file: None })
     }
 
-    /// Goes on with newer tokens of the same user and space as they are written to `file`.
+    /// Uses newer tokens of the same user and space as they are written to `file`.
     #[must_use]
     pub fn with_token_file(self, file: PathBuf) -> Self {
         Self { token_file: Some(file), ..self }
@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    /// Connects again after the connection was lost, within `connect_time`. Goes on counting bytes.
+    /// Connects again after the connection was lost, within `connect_time`. Continues to count bytes.
     ///
     /// # Errors
     /// As [`Session::open`].

@@ -5,7 +5,7 @@ use std::io;
 use disk::files;
 use ground::faults::{Fault, faulty};
 
-/// What can go wrong between two releases and a table.
+/// The errors of a benchmark.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the input, of the work folder, or of a report.
@@ -16,7 +16,7 @@ pub enum Error {
     Start {
         /// Its name.
         program: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A program ended badly.
@@ -96,7 +96,7 @@ pub enum Error {
     Wan {
         /// What was done.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The user stopped it.

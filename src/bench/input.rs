@@ -96,7 +96,7 @@ impl Input {
         Ok(Self { old, new, file, digest: hasher.finalize().to_hex().to_string() })
     }
 
-    /// Whether `folder` holds exactly NEW.
+    /// Checks that `folder` holds exactly NEW.
     ///
     /// # Errors
     /// [`Error::Differs`] names the first place that does not, in the name of `tool`.
@@ -104,7 +104,7 @@ impl Input {
         same_tree(tool, &self.new.folder, folder)
     }
 
-    /// Whether a file is exactly NEW's stream.
+    /// Checks that a file is exactly NEW's stream.
     ///
     /// # Errors
     /// [`Error::Differs`], in the name of `tool`.
@@ -124,7 +124,7 @@ pub fn tar(folder: &Path) -> Command {
     command
 }
 
-/// Copies a tree; folders are made, symbolic links made again.
+/// Copies a tree; folders and symbolic links are created anew.
 ///
 /// # Errors
 /// As [`Input::stage`].

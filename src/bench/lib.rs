@@ -34,7 +34,7 @@ pub use self::tools::{Tool, names, select};
 use self::input::Input;
 use self::tools::Ground;
 
-/// What is to be measured.
+/// The options of a benchmark.
 #[derive(Debug)]
 pub struct Options {
     /// The earlier release, a directory or a file.
@@ -49,7 +49,7 @@ pub struct Options {
     pub rounds: u32,
     /// The link to predict for.
     pub link: Option<LinkSpec>,
-    /// Whether whit and rsync are run over an emulation of the link, instead of all tools over loopback.
+    /// True if whit and rsync are run over an emulation of the link, instead of all tools over loopback.
     pub wan: bool,
     /// A file that keeps peers' figures from one benchmark of the same input to the next.
     pub peers: Option<PathBuf>,

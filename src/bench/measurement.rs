@@ -109,7 +109,7 @@ impl Situations {
     }
 }
 
-/// What crossed one direction of a link.
+/// The traffic in one direction of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Packets that arrived.

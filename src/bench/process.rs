@@ -25,7 +25,7 @@ use ground::poison::Unpoisoned as _;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A program that has not ended after two hours is killed: it hangs.
 const SECONDS_MAX: i64 = 7200;
-/// So much of what a program wrote on standard error is told.
+/// Bytes of a program's standard error that an error quotes.
 const TOLD_BYTES: usize = 400;
 
 /// The user's wish to stop, and the programs that it ends.
@@ -103,7 +103,7 @@ pub fn run(stop: &Stop, command: &mut Command) -> Result<Ended> {
 /// Runs `first | second`; the costs are added up, the memory is that of the larger.
 ///
 /// # Errors
-/// As [`run`]; where the second program fails, the first has nobody to write to, and is not told of.
+/// As [`run`]; if the second program fails, the first one's broken pipe is not reported.
 pub fn run_pipe(stop: &Stop, first: &mut Command, second: &mut Command) -> Result<Ended> {
     let started = Instant::now();
     let (first, pipe) = Running::start_piped(stop, first.stdin(Stdio::null()))?;
@@ -239,7 +239,7 @@ impl Running {
             }
         }
         let mut state = self.stop.state();
-        // What it started and left behind.
+        // Processes that it started and left.
         kill_group(pid.as_raw_nonzero().get(), Signal::KILL);
         state.running.remove(&pid.as_raw_nonzero().get());
         self.waited = true;

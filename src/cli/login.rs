@@ -47,7 +47,7 @@ pub async fn run(arguments: LoginArgs, output: &Output) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
         files::create_folder(folder)?;
     }
-    // The user may keep the file elsewhere behind a link: write to its target.
+    // The user may keep the file elsewhere and link to it: write to the target.
     let path = std::fs::canonicalize(&path).unwrap_or(path);
     // The token opens the proxy: for the user's eyes only.
     files::publish(&path, text.as_bytes(), 0o600)?;

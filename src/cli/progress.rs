@@ -186,7 +186,7 @@ impl Lines {
     fn start(transfer: &'static str, every: Duration, say: fn(&str)) -> Self {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
-        // Without a thread the work goes on in silence.
+        // Without a thread the work continues without a display.
         let thread = thread::Builder::new().spawn(move || report(&of_thread, every, say)).ok();
         Self { shared, transfer, thread, say }
     }

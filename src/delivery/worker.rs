@@ -99,7 +99,7 @@ pub(super) fn give_way(queued: &Queued, fault: Fault, reason: &str, journal: &Jo
 }
 
 fn end(queued: &Queued, state: &DeliveryState, journal: &Journal) {
-    // Removed before anybody hears of it: a delivery that was reported is not made again.
+    // Removed before it is reported: a reported delivery is not repeated.
     crash_points::point("delivery.made");
     if let Err(error) = journal.remove(queued.number) {
         tracing::warn!(%error, "a finished delivery will be repeated at the next start");

@@ -105,14 +105,14 @@ mod armed {
         Some(Armed { name: name.to_owned(), passes_left })
     });
 
-    /// Whether the process is to end here; the caller may leave something half done before [`end`].
+    /// Returns whether the process is to end here; the caller may leave something half done before [`end`].
     fn is_due(name: &str) -> bool {
         debug_assert!(super::POINTS.contains(&name) || !name.contains('.'), "`{name}` is not listed");
         let armed = ARMED.as_ref().filter(|armed| armed.name == name);
         armed.is_some_and(|armed| armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1)
     }
 
-    /// Ends the process at once: nothing is flushed, closed or told.
+    /// Ends the process at once: nothing is flushed, closed or reported.
     fn end() -> ! {
         let killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         if killed.is_err() {

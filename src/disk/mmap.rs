@@ -2,7 +2,7 @@
 //!
 //! Packs are immutable once sealed, and whit never truncates one in place: a damaged pack is moved
 //! aside whole. So a map of a sealed pack stays valid. A page that the disk no longer gives, or that somebody
-//! cut off behind whit's back, would end the process with SIGBUS where it is touched: [`Mapping::range`] asks
+//! truncated by someone else, would end the process with SIGBUS where it is touched: [`Mapping::range`] asks
 //! the system for the pages first and turns that into an error. Wrong bytes pass nowhere, as every chunk is
 //! verified after it is read.
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::Record;
 use ground::ids::{AppName, Label, ReleaseId, Selector};
 
-/// What a run of the collector did, or in a dry run would do.
+/// The result of a garbage collection, real or dry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
     /// Packs looked at.
@@ -20,7 +20,7 @@ pub struct Collected {
     pub reclaimed_bytes: u64,
     /// Chunks that no release names and that stay for now: in packs that are mostly alive.
     pub dead_chunks_left: u64,
-    /// Whether chunks wait for pushes under way; the next run takes them.
+    /// True if unused chunks remain because pushes under way may need them; the next run removes them.
     pub waits_for_pushes: bool,
     /// Releases whose manifests, and pushes whose records, cannot be read. Nothing is removed while there are any, as their
     /// chunks are unknown.
@@ -53,7 +53,7 @@ pub struct Incomplete {
     pub missing_chunks: Option<u64>,
 }
 
-/// What a pass found and did.
+/// The result of a verification pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Packs read.
@@ -62,7 +62,7 @@ pub struct Verified {
     pub chunks: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Whether the pass came to its end; else the next goes on from there.
+    /// True if the pass reached the end; otherwise the next one continues from there.
     pub finished: bool,
     /// What is damaged.
     pub damaged: Vec<Damage>,
@@ -72,7 +72,7 @@ pub struct Verified {
     pub indexed: u64,
     /// Chunks healed from delivered copies.
     pub healed_chunks: u64,
-    /// Damaged records of pushes that could not be mended and were given up.
+    /// Damaged records of pushes that could not be repaired and were given up.
     pub records_let_go: u64,
     /// Releases that lack chunks, after all repairs.
     pub incomplete: Vec<Incomplete>,
@@ -89,7 +89,7 @@ pub struct Removal {
     pub labels: Vec<LabelFate>,
     /// The application's latest release afterwards, if there is one.
     pub latest: Option<ReleaseId>,
-    /// Whether it was removed.
+    /// True if it was removed.
     pub removed: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct LabelFate {
     pub sequence: u64,
     /// What it means afterwards: an older release, or nothing.
     pub then: Option<ReleaseId>,
-    /// Whether the user named the release by it.
+    /// True if the user named the release by it.
     pub named: bool,
 }
 
@@ -129,8 +129,8 @@ impl Removal {
         Self { record, pushes, labels, latest, removed: false }
     }
 
-    /// Whether more would go than the user named: other labels, where the release was named by a label; or labels that would
-    /// then mean an older release.
+    /// Returns whether more would go than the user named: other labels, where the release was named by a label; or labels
+    /// that would then mean an older release.
     pub fn takes_more(&self) -> bool {
         let by_label = self.labels.iter().any(|fate| fate.named);
         self.labels.iter().any(|fate| !fate.named && (by_label || fate.then.is_some()))

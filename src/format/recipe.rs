@@ -48,7 +48,7 @@ impl Recipe {
         }
     }
 
-    /// What the chunks of a file of `size` bytes add up to.
+    /// Returns the sum of the chunks of a file of `size` bytes.
     pub fn chunk_bytes(self, size: u64) -> u64 {
         match self {
             Self::Chunks => size,
@@ -66,7 +66,8 @@ impl Recipe {
 }
 
 impl Container {
-    /// Whether a stream may be this long for an archive of `size` bytes: what it costs to rebuild is bounded by it.
+    /// Returns whether a stream may be this long for an archive of `size` bytes: what it costs to rebuild is
+    /// bounded by it.
     pub fn is_bounded(self, size: u64) -> bool {
         let by_ratio = size.saturating_mul(STREAM_RATIO_MAX).saturating_add(STREAM_BYTES_FREE);
         self.stream_bytes <= by_ratio.min(STREAM_BYTES_MAX)

@@ -6,7 +6,7 @@ use crate::manifest::Totals;
 use ground::faults::Fault;
 use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector, UserName};
 
-/// What a push brought to the store; all are bytes or counts as the proxy saw them.
+/// The cost of a push: bytes and counts as the proxy saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Chunks that the space did not have.
@@ -39,7 +39,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether `selector` can mean this record, as far as the agent can know.
+    /// Returns whether `selector` can mean this record, as far as the agent can know.
     ///
     /// A whole id means its release alone. Fewer digits mean a release whose id begins so, or one with that label, from
     /// before such labels were refused. Which release a label means, or is the latest, only the proxy knows.
@@ -65,7 +65,7 @@ pub struct AppSummary {
     pub latest: Record,
 }
 
-/// How a delivery stands.
+/// The state of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryState {
@@ -98,7 +98,7 @@ pub enum DeliveryState {
 pub struct DeliveryEvent {
     /// Where to.
     pub destination: DestinationName,
-    /// How it stands.
+    /// Its state.
     pub state: DeliveryState,
 }
 
@@ -113,7 +113,7 @@ pub struct DeliveryReport {
     pub bytes: u64,
     /// Bytes of them that were taken over from the destination's earlier release.
     pub reused_bytes: u64,
-    /// Whether the destination had this release already.
+    /// True if the destination had this release already.
     pub already: bool,
     /// Notes, for example about an old copy that could not be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

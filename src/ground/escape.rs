@@ -10,7 +10,7 @@ use std::path::Path;
 
 const WRITES: &str = "a String takes every write";
 
-/// Whether a character changes how what is around it looks.
+/// Returns whether a character changes the look of its neighbours.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         // Marks of direction, and what ends a line or a paragraph.

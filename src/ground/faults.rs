@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// The request or its input is wrong: change it.
     Input,
-    /// What was named does not exist: look for it.
+    /// Something named does not exist: look for it.
     Missing,
     /// The token or the key does not allow this: ask for another.
     Denied,

@@ -283,13 +283,14 @@ pub const ID_DIGITS_MIN: usize = 6;
 /// The digits of a whole id.
 pub const ID_DIGITS: usize = 64;
 
-/// Whether a word could be a release's id, or the first digits of one: 6 to 64 hexadecimal digits.
+/// Returns whether a word could be a release's id, or the first digits of one: 6 to 64 hexadecimal digits.
 fn reads_as_id(word: &str) -> bool {
     (ID_DIGITS_MIN..=ID_DIGITS).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl Label {
-    /// Whether the word could be a release's id, or the first digits of one: no push gives such a label any more.
+    /// Returns whether the word could be a release's id, or the first digits of one: no push gives such a label
+    /// any more.
     pub fn reads_as_id(&self) -> bool {
         reads_as_id(&self.0)
     }

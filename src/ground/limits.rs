@@ -37,15 +37,15 @@ pub const OPEN_NAMES_MAX: usize = 16 * 1024;
 pub const OUTLINE_STEPS_MAX: usize = 32 * 1024;
 /// Plain bytes of segments in one message.
 pub const SEGMENT_BATCH_BYTES: usize = 128 * 1024;
-/// 16 MiB: new segments of a pull that are told thin; the agent holds them until their chunks come.
+/// 16 MiB: new segments of a pull that are sent thin; the agent holds them until their chunks arrive.
 pub const PULL_THIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// 8 MiB: plain bytes of one parcel; enough for a long window, little enough to hold a few.
 pub const PARCEL_PLAIN_MAX: usize = 8 * 1024 * 1024;
-/// 16 MiB: bytes of the older content that one parcel is told against.
+/// 16 MiB: bytes of the older content that one parcel is encoded against.
 pub const PARCEL_BASIS_MAX: usize = 16 * 1024 * 1024;
 /// Chunks of one parcel: four times as many as of average size fit.
 pub const PARCEL_CHUNKS_MAX: usize = 2048;
-/// Runs of older chunks that one parcel is told against.
+/// Runs of older chunks that one parcel is encoded against.
 pub const PARCEL_SPANS_MAX: usize = 4096;
 /// 256 KiB: a piece of a parcel in one message.
 pub const PARCEL_PIECE_BYTES: usize = 256 * 1024;
@@ -56,10 +56,10 @@ pub const EXECUTABLE_BYTES_MIN: u64 = 256 * 1024;
 pub const EXECUTABLE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Chunks of one executable: of the smallest that the usual profile makes.
 pub const EXECUTABLE_CHUNKS_MAX: usize = 32 * 1024;
-/// Bytes of an older executable for each byte of chunks that are told by it: an agent that tells an eighth of a file
-/// by one that was eight times as large. Bounds the work that little content can ask for.
+/// Bytes of an older executable for each byte of chunks encoded against it: an agent that sends an eighth of a file
+/// against one that was eight times as large. Bounds the work that little content can cause.
 pub const EXECUTABLE_BASIS_RATIO_MAX: usize = 64;
-/// 32 MiB: what tells of one executable; one that takes more is hardly like the one before.
+/// 32 MiB: the payload of one encoded executable; one that takes more hardly resembles its older version.
 pub const EXECUTABLE_PAYLOAD_MAX: usize = 32 * 1024 * 1024;
 /// 8 MiB: names of records that one push may offer, for some gigabyte of executables.
 pub const OFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -150,7 +150,7 @@ pub const STRANGERS_MAX: usize = 1024;
 /// 16 KiB: bytes that a peer may have under way before it has shown a good token. QUIC lets an agent send about as much in
 /// its first flight anyway (RFC 9002, section 7.2), and by its end the window is wide.
 pub const STRANGER_WINDOW: u32 = 16 * 1024;
-/// How long a peer may take to show a good token once the connection is made: enough for a first flight at 1 kB/s.
+/// How long a peer may take to show a valid token once the connection is made: enough for a first flight at 1 kB/s.
 pub const STRANGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Requests with a bad token that a stranger may make, as an agent that tries an older one does.
 pub const STRANGER_TRIES_MAX: u32 = 4;
@@ -180,8 +180,8 @@ pub const REQUESTS_PER_CONNECTION: u32 = 16;
 pub const UNHEARD_TIME_MIN: Duration = Duration::from_secs(10);
 /// How long a peer may stay silent inside a message before it is given up.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long a peer may work without a word between two messages of a request. That it is gone, the
-/// connection notices within half a minute; this is for one that lives and has nothing to say, as a proxy
+/// How long a peer may work silently between two messages of a request. The connection notices within half a
+/// minute that a peer is gone; this limit is for one that is alive and has nothing to send, as a proxy
 /// that commits a release of hundreds of gigabytes, or delivers one.
 pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 /// 256 MiB: a whole answer to a question, as a difference of two releases of a million files with long paths. The agent
@@ -194,16 +194,16 @@ pub const ANSWER_TIME_LONG_MAX: Duration = Duration::from_secs(25 * 60 * 60);
 /// When an agent that has nothing to ask for yet identifies itself, so that the proxy does not end the connection.
 pub const INTRODUCTION_TIME: Duration = Duration::from_secs(4);
 /// How long a conversation may go on without progress: without [`PROGRESS_BYTES_MIN`] of something new that is stored,
-/// told or asked for.
+/// sent or requested.
 pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// The same for an agent that pulls, whose proxy may work for [`PEER_PAUSE_MAX`] without a word: twice that.
 pub const PULL_PROGRESS_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// 16 KiB: the least that counts as progress. The slowest link that a push gets through carries some 600 B a second, as one
 /// message has to arrive within [`PROGRESS_TIME_MAX`].
 pub const PROGRESS_BYTES_MIN: u64 = 16 * 1024;
-/// How often a proxy at work says so.
+/// How often a working proxy reports that it is alive.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(15);
-/// How long a proxy may say nothing but that it is at work: while it rebuilds archives, or delivers what takes long.
+/// How long a proxy may report only that it is alive: while it rebuilds archives, or makes long deliveries.
 pub const WORK_TIME_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long a connection may take to be made.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ impl Pattern {
         Self("*".to_owned())
     }
 
-    /// Whether every name matches.
+    /// Returns whether every name matches.
     pub fn is_any(&self) -> bool {
         self.0.bytes().all(|byte| byte == b'*')
     }
@@ -41,7 +41,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether `name` matches, from its first character to its last.
+    /// Returns whether `name` matches, from its first character to its last.
     ///
     /// Time O(pattern × name), no memory.
     pub fn matches(&self, name: &str) -> bool {

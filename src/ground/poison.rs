@@ -1,4 +1,4 @@
-//! Locks that a panic has left behind.
+//! Locks that stay usable after a panic of their holder.
 
 use std::sync::{LockResult, PoisonError};
 

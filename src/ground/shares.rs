@@ -1,4 +1,4 @@
-//! Fair shares of something that several users want and of which there is only so much.
+//! Fair shares of a limited resource among users.
 //!
 //! Nobody takes more than what is left for others: a user alone comes to half of it, `n` users who want as much as
 //! they can get come to `1 / (n + 1)` of it each, and somebody new always finds some (the dynamic thresholds of

@@ -45,7 +45,7 @@ pub const VALUE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Tables of small values that are changed in transactions. The module's page has the contract.
 pub trait Ledger: Send + Sync + Debug {
-    /// Returns the value of a key; none where there is none, or it is retired.
+    /// Returns the value of a key; `None` if it is missing or retired.
     ///
     /// # Errors
     /// The value is there and cannot be read.

@@ -1,4 +1,4 @@
-//! Why a conversation cannot go on.
+//! The errors of a conversation.
 
 use crate::wire::{BatchError, ParcelError, Refusal};
 use format::manifest::EntryPath;
@@ -6,10 +6,10 @@ use format::{chunking, manifest};
 use ground::faults::{Fault, faulty};
 use ground::ids::{ChunkId, Label};
 
-/// Why a conversation cannot go on.
+/// The errors of a conversation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The other side said something that does not belong here.
+    /// The peer sent a message that is not allowed in this state.
     #[error("the peer sent an unexpected message: {0}")]
     OutOfTurn(&'static str),
     /// A batch that breaks its bounds or does not decode.
@@ -24,10 +24,10 @@ pub enum Error {
     /// Chunks cut in a way that this side does not know.
     #[error(transparent)]
     Profile(chunking::Error),
-    /// A chunk whose bytes hash to something that was not asked for.
+    /// A chunk whose hash was not requested.
     #[error("chunk {0:?} was not requested, or its bytes do not match its id")]
     Unasked(ChunkId),
-    /// A segment that gives a chunk another length than it has.
+    /// A segment that states a wrong length for a chunk.
     #[error("chunk {id:?}: expected {expected} B, found {found} B in a segment")]
     Length {
         /// The chunk.
@@ -40,18 +40,18 @@ pub enum Error {
     /// The agent named content that its token may not read, and could not prove that it has it.
     #[error("the agent did not prove that it has the content it named")]
     NotProven,
-    /// Something short met another thing that begins alike: the push goes through in full.
+    /// A shortened id is ambiguous at the proxy: the push is repeated with full ids.
     #[error("a shortened id is ambiguous at the proxy")]
     Mismatch,
-    /// The proxy cannot rebuild an archive: the push goes through without taking any apart.
+    /// The proxy cannot rebuild an archive: the push is repeated without unpacking any.
     #[error("the proxy does not rebuild the archive `{0}` byte for byte")]
     Unproven(EntryPath),
     /// Beyond a limit.
     #[error("the push exceeds a limit: at most {max} {what}")]
     Limit {
-        /// What there is too much of.
+        /// The limited quantity.
         what: &'static str,
-        /// How much there may be.
+        /// The limit.
         max: usize,
     },
     /// A label that would be read as an id, or as the first digits of one.
@@ -63,7 +63,7 @@ pub enum Error {
     /// The proxy said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// What keeps the chunks failed.
+    /// The store failed.
     #[error("{0}")]
     Space(Refusal),
 }

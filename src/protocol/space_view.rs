@@ -10,7 +10,7 @@ use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::ids::{ReleaseId, ShortId};
 
-/// A space, as a push sees it. Errors come as what the agent is told.
+/// A space, as a push sees it. Errors are the refusals that the agent gets.
 pub trait SpaceView {
     /// Returns, where the space has the release already, the record for this push, written unless it is
     /// a dry run, and whether the application's latest release was this one already.
@@ -47,12 +47,12 @@ pub trait SpaceView {
     /// The space cannot be read.
     fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
 
-    /// Whether the token lets the agent read the whole space, so that it has nothing to prove.
+    /// Returns whether the token lets the agent read the whole space, so that it has nothing to prove.
     fn reads_all(&self) -> bool {
         true
     }
 
-    /// Whether the agent may read a chunk that was found.
+    /// Returns whether the agent may read a chunk that was found.
     ///
     /// # Errors
     /// The space cannot be read.
@@ -88,7 +88,7 @@ pub trait SpaceView {
     /// Takes sketches of chunks that were given to keep.
     fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}
 
-    /// Whether any chunk of the space was sketched.
+    /// Returns whether any chunk of the space was sketched.
     fn has_sketches(&mut self) -> bool {
         false
     }
@@ -98,7 +98,7 @@ pub trait SpaceView {
         None
     }
 
-    /// All content of one message was kept: the agent is told when it is stored.
+    /// Notes that all content of one message was appended: the agent gets a report when it is on stable storage.
     fn kept_message(&mut self);
 
     /// Stores all that was kept, and rebuilds the archives that the application's latest release does not have;

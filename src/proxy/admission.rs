@@ -16,7 +16,7 @@ use ground::shares::Share;
 use protocol::token::Grant;
 use protocol::wire::{Refusal, RequestHead};
 
-/// A connection on which a good token was shown, and its shares.
+/// A connection on which a valid token was shown, and its shares.
 #[derive(Debug)]
 pub(super) struct Admitted {
     /// The request that showed the token.

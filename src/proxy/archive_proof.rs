@@ -10,7 +10,7 @@ use ground::ids::ReleaseId;
 use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
-/// What came of a proof.
+/// The result of a proof.
 #[derive(Debug, Default)]
 pub struct Proof {
     /// Archives that were rebuilt.
@@ -89,7 +89,7 @@ fn archives_of(store: &Store, release: &ReleaseId) -> HashSet<blake3::Hash> {
     }
 }
 
-/// What decides what an archive is rebuilt as.
+/// The inputs that decide what an archive is rebuilt to.
 fn fingerprint(archive: Archive<'_>) -> blake3::Hash {
     let Archive { size, container, chunks, .. } = archive;
     let mut hasher = blake3::Hasher::new();

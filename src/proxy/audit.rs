@@ -45,7 +45,7 @@ impl Audit {
         Ok(Self(Mutex::new(file)))
     }
 
-    /// Appends a line. A disk that refuses it does not undo what was done: the log of the process says so.
+    /// Appends a line. A failed write is logged and undoes nothing.
     pub fn write(&self, entry: &Entry<'_>) {
         let mut line = serde_json::to_vec(entry).expect("an entry is plain words and numbers");
         line.push(b'\n');

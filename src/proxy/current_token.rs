@@ -29,7 +29,7 @@ impl CurrentToken {
     }
 }
 
-/// Whether `new` allows all that `first` allows, for the same user in the same space.
+/// Returns whether `new` allows all that `first` allows, for the same user in the same space.
 fn continues(new: &Grant, first: &Grant) -> bool {
     let actions = first.actions.iter().all(|action| new.actions.contains(action));
     let applications = new.has_all_applications()

@@ -27,7 +27,7 @@ use protocol::wire::{Answer, Operation, Refusal};
 /// Chunks read from copies that are stored with one sync: 4 MiB at most.
 const HEALED_TOGETHER: usize = 64;
 
-/// What is kept, and how often that is seen to.
+/// Retention, and how often maintenance runs.
 #[derive(Debug, Clone)]
 pub struct MaintenanceOptions {
     /// Which releases may go.
@@ -64,8 +64,8 @@ impl Default for MaintenanceOptions {
 
 /// Sees to the spaces that were used and that are not known to be whole, each for so long at most.
 ///
-/// What was cut off in a crash is mostly nothing that a release needs: then a look at the releases says so.
-/// Else the packs are verified and mended, from where the last pass stopped.
+/// A crash mostly cuts off nothing that a release needs: a look at the releases then shows it.
+/// Otherwise the packs are verified and repaired, from where the last pass stopped.
 pub fn mend_opened(shared: &Shared, duration_max: Duration) {
     for store in shared.spaces.opened() {
         if store.is_whole() {
@@ -310,7 +310,7 @@ fn copies_of(
 /// Serves one request of an admin.
 ///
 /// # Errors
-/// What the agent is to be told.
+/// The text for the agent.
 pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refusal> {
     let told = |error: store::Error| Refusal::of(&error as &dyn Faulty);
     let shared = &granted.shared;

@@ -25,7 +25,7 @@ impl MemoryShare {
         Self { of: Arc::clone(of), owner, units: Vec::new() }
     }
 
-    /// Notes that it holds so many bytes now.
+    /// Sets the bytes that it holds now.
     ///
     /// # Errors
     /// More than is left for others, or than there is.

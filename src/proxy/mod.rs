@@ -65,7 +65,7 @@ pub enum Error {
     /// The proxy's keys.
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    /// The host that agents are to be told.
+    /// The host in the address for agents.
     #[error(transparent)]
     Address(#[from] protocol::address::Error),
     /// The socket.
@@ -86,16 +86,16 @@ faulty! {
     Self::InUse(_) => Fault::Retry, "stop the other process, or give another --data";
 }
 
-/// What can be chosen about a proxy.
+/// The options of a proxy.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where everything is kept.
+    /// The data folder.
     pub data: PathBuf,
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The host that agents are told, where it is not the address listened on.
+    /// The host in the address for agents, if it is not the address listened on.
     pub public_host: Option<String>,
-    /// What holds records, deliveries, tokens and leases; files in the data folder where none.
+    /// Holds records, deliveries, tokens and leases; `None` for files in the data folder.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// Where releases can be delivered.
     pub destinations: Destinations,
@@ -103,19 +103,19 @@ pub struct Options {
     pub store: store::Options,
     /// The link.
     pub link: link::Options,
-    /// What is kept, and how often that is seen to.
+    /// Retention, and how often maintenance runs.
     pub maintenance: MaintenanceOptions,
     /// How long to wait for the data folder's lock.
     pub lock_patience: Duration,
     /// How long work under way may take when the proxy is stopped.
     pub drain_patience: Duration,
-    /// How long a peer may take to show a good token.
+    /// How long a peer may take to show a valid token.
     pub stranger_patience: Duration,
-    /// Connections on which a good token was shown; users share them.
+    /// Connections on which a valid token was shown; users share them.
     pub connections_max: u64,
     /// Requests that are served at a time; users share them.
     pub requests_max: u64,
-    /// What pushes and pulls may hold in memory together, bytes; users share it.
+    /// Bytes of memory that all pushes and pulls together may use; users share them.
     pub held_max: u64,
 }
 
@@ -150,23 +150,24 @@ struct Shared {
     destinations: Destinations,
     /// Tells long maintenance to end.
     stopping: AtomicBool,
-    /// Held by whoever makes an executable, for a push or a pull, or rebuilds archives as a proof: one takes up to a gigabyte.
+    /// Locked while an executable is encoded or decoded, for a push or a pull, or archives are rebuilt as a proof: each
+    /// takes up to a gigabyte.
     heavy_work: Arc<Mutex<()>>,
-    /// How long a peer may take to show a good token.
+    /// How long a peer may take to show a valid token.
     stranger_patience: Duration,
-    /// Connections on which a good token was shown.
+    /// Connections on which a valid token was shown.
     connections: Arc<Shares<Owner>>,
     /// Bytes that these connections may hold unread.
     windows: Arc<Shares<Owner>>,
-    /// What pushes and pulls may hold in memory, bytes.
+    /// Bytes of memory that pushes and pulls may use.
     memory: Arc<Shares<Owner>>,
-    /// Requests that may go on at a time: each has a thread.
+    /// Requests that may run at a time: each has a thread.
     turns: Arc<Shares<Owner>>,
     /// Questions that read whole releases, at work or waiting.
     readers: Arc<Shares<Owner>>,
     /// Those of them at work.
     desks: Arc<Semaphore>,
-    /// What tells pulling machines of executables.
+    /// Cached patches and payloads for pulling machines.
     patches: PatchCache,
 }
 
@@ -241,7 +242,7 @@ impl Proxy {
         &self.url
     }
 
-    /// Whether this start made the proxy's keys.
+    /// Returns whether this start made the proxy's keys.
     pub fn is_first_start(&self) -> bool {
         self.first_start
     }
@@ -349,7 +350,7 @@ impl std::fmt::Debug for Granted {
 }
 
 impl Granted {
-    /// Whether the token allows the action on the application.
+    /// Checks that the token allows the action on the application.
     fn allow(&self, action: Action, app: Option<&AppName>) -> Result<(), Refusal> {
         if self.grant.allows(action, app) {
             return Ok(());

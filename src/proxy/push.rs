@@ -29,7 +29,7 @@ use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
 const MESSAGES_AHEAD: usize = 8;
-/// Failed tries of a delivery that an agent is told of before it is let go; the delivery goes on.
+/// Failed tries of a delivery that are reported to an agent before its push ends; the delivery continues.
 const TRIES_REPORTED: u32 = 3;
 
 /// Serves a push until the agent is done or gone.
@@ -61,7 +61,7 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
                 None => continue,
             },
         };
-        // Where the agent is gone, what it has sent so far is still stored: its next push goes on there.
+        // If the agent is gone, what it has sent so far is still stored: its next push continues there.
         gone = gone || sender.send(&reply).await.is_err();
     }
     let events = match push.await {
@@ -101,7 +101,7 @@ impl Progress {
     }
 }
 
-/// Passes on the agent's messages until they end, the push no longer gets on, or the token is no longer good.
+/// Passes on the agent's messages until they end, the push stalls, or the token becomes invalid.
 async fn read(
     mut receiver: Receiver,
     messages: mpsc::Sender<Result<FromAgent, Refusal>>,
@@ -126,7 +126,7 @@ async fn read(
     }
 }
 
-/// Returns the next message, while the push gets on and the token is good.
+/// Returns the next message, while the push makes progress and the token is valid.
 async fn next(
     receiver: &mut Receiver,
     progress: &Progress,
@@ -155,7 +155,7 @@ async fn next(
     }
 }
 
-/// The refusal of an agent that goes on asking and does not read.
+/// Returns the refusal of an agent that keeps asking and does not read.
 fn beyond(error: BeyondCredit) -> Refusal {
     Refusal { fault: Fault::Bug, text: error.to_string(), hint: None }
 }
@@ -270,7 +270,7 @@ fn queue(
     )
 }
 
-/// What an agent was told of one delivery.
+/// The last report to the agent about one delivery.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
     last: Option<DeliveryEvent>,

@@ -25,7 +25,7 @@ const ROWS_PER_MESSAGE: usize = 200;
 /// Answers a question.
 ///
 /// # Errors
-/// What the agent is to be told.
+/// The text for the agent.
 pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
     // Both read whole releases, so only a few work at a time, shared by the users.
     let _desk = match &question {
@@ -166,10 +166,10 @@ fn compare(
     Ok(())
 }
 
-/// Delivers a release again and tells how that goes on.
+/// Delivers a release again and reports its progress.
 ///
 /// # Errors
-/// What the agent is to be told.
+/// The text for the agent.
 pub async fn deliver(
     granted: &Arc<Granted>,
     release: &Selector,
@@ -214,7 +214,7 @@ pub async fn deliver(
                 Err(Unheard::Gone) => return Ok(()),
             };
             if sender.send(&Answer::Delivery(event)).await.is_err() {
-                // The agent is gone; the delivery goes on.
+                // The agent is gone; the delivery continues.
                 return Ok(());
             }
         }

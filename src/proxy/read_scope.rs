@@ -24,12 +24,12 @@ impl ReadScope {
         Self { applications: (!all).then(|| grant.applications.clone()) }
     }
 
-    /// Whether the token may read the whole space.
+    /// Returns whether the token may read the whole space.
     pub fn is_whole(&self) -> bool {
         self.applications.is_none()
     }
 
-    /// Whether the token may read the application.
+    /// Returns whether the token may read the application.
     pub fn has(&self, app: &AppName) -> bool {
         let matches = |patterns: &Vec<Pattern>| patterns.iter().any(|pattern| pattern.matches(app.as_str()));
         self.applications.as_ref().is_none_or(matches)
@@ -67,7 +67,8 @@ impl Readable {
         self.nodes.get(&name).copied()
     }
 
-    /// Whether one of the releases has the chunk. Chunks of a segment that cannot be read count as absent, and are proven.
+    /// Returns whether one of the releases has the chunk. Chunks of a segment that cannot be read count as absent, and are
+    /// proven.
     pub fn has(&mut self, chunk: &ChunkRef, reader: &mut impl ChunkReader) -> bool {
         for node in std::mem::take(&mut self.unread) {
             let mut bytes = Vec::new();

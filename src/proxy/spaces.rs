@@ -63,7 +63,7 @@ impl Spaces {
         }
     }
 
-    /// The store of a space; made where there is none. Blocks while it is opened.
+    /// Returns the store of a space, which it creates if missing. Blocks while it is opened.
     ///
     /// # Errors
     /// The store cannot be opened.

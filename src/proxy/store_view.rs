@@ -132,7 +132,7 @@ impl StoreView {
         self.readable.memory_bytes()
     }
 
-    /// Whether a segment that the store has lists only chunks that it has too.
+    /// Returns whether a segment that the store has lists only chunks that it has too.
     fn is_complete(&self, node: &NodeRef, reader: &mut StoreReader<&Store>) -> Result<bool, Refusal> {
         let stored = ChunkRef::from(*node);
         if !self.has(&stored)? {
@@ -152,7 +152,7 @@ impl StoreView {
         Ok(true)
     }
 
-    /// Whether a push may count on the chunk, in the length that is claimed.
+    /// Returns whether a push may count on the chunk, in the length that is claimed.
     fn has(&self, chunk: &ChunkRef) -> Result<bool, Refusal> {
         self.store.holds(chunk).map_err(|error| Refusal::of(&error))
     }

@@ -33,7 +33,7 @@ pub struct Archive<'a> {
 /// takes, some 30 MB/s, 3 to 5 for xz and high levels of zstd.
 ///
 /// # Errors
-/// A chunk that cannot be had, a stream that is none, another archive than the recipe names; the first of `take`.
+/// A chunk that cannot be read, a malformed stream, an archive other than the recipe's; the first error of `take`.
 pub fn write_archive(
     archive: Archive<'_>,
     reader: &mut dyn ChunkReader,
@@ -60,7 +60,7 @@ pub fn write_archive(
 /// Reads the plan at the beginning of an archive's stream.
 ///
 /// # Errors
-/// A chunk that cannot be had, a stream that is none.
+/// A chunk that cannot be read, a malformed stream.
 pub fn read_plan(archive: Archive<'_>, reader: &mut dyn ChunkReader) -> Result<Plan, Error> {
     read_head(archive, &Shared(RefCell::new((reader, None)))).map(|head| head.plan)
 }

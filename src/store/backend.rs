@@ -9,7 +9,7 @@ use super::layout;
 use crate::ledger::{FileLedger, Ledger};
 use ground::ids::SpaceName;
 
-/// What a store keeps outside its own folder, where open packs, the index and caches are.
+/// The parts of a store outside its own folder, which has open packs, the index and caches.
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// Its sealed packs.

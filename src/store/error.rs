@@ -1,4 +1,4 @@
-//! What can go wrong with a store.
+//! The errors of a store.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use ground::escape;
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, Selector};
 
-/// Why the store could not do what was asked.
+/// The errors of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk.

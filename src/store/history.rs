@@ -1,6 +1,6 @@
 //! The history of an application: all its records in one file, and the often needed facts of each push in memory.
 //!
-//! The ledger is the truth. `releases/APP/history` spares a start reading each record, and can mend a damaged one. It is
+//! The ledger is the truth. `releases/APP/history` spares a start reading each record, and can repair a damaged one. It is
 //! appended to without a sync; records that it lacks, or has in a damaged part, are read from the ledger. Entries of records
 //! that are gone do not count.
 //!
@@ -107,7 +107,7 @@ pub fn append(folder: &Path, record: &Record) -> files::Result<()> {
     (&file).write_all(&bytes).on("write", &path)
 }
 
-/// Writes the history anew.
+/// Rewrites the history.
 ///
 /// # Errors
 /// The disk's.

@@ -210,7 +210,7 @@ impl Store {
         self.suspect.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks for a verification soon unless the store is known to be whole: it may have been mended.
+    /// Asks for a verification soon unless the store is known to be intact: it may have been repaired.
     pub fn suspect_if_incomplete(&self) {
         if !self.is_whole() {
             self.suspect.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Reads records, mends damaged ones from the history, and sets aside those that it does not have.
+//! Reads records, repairs damaged ones from the history, and sets aside those that it does not have.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ impl Records {
         Ok(())
     }
 
-    /// Says where records lie that are damaged though the history has them; with `repair`, writes these anew and sets
+    /// Lists damaged records that the history has; with `repair`, rewrites these and sets
     /// aside those that the history does not have.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Records {
                 if found.is_some_and(|found| Pushed::from(&found) == pushed) {
                     continue;
                 }
-                // No record is removed or added between the look and the mending.
+                // No record is removed or added between the check and the repair.
                 let mut memory = self.write();
                 if !memory.pushed(&summary.app).contains(&pushed) {
                     continue;
@@ -67,7 +67,7 @@ impl Records {
         Ok(damaged)
     }
 
-    /// Writes a record anew, as the history has it.
+    /// Rewrites a record as the history has it.
     pub(super) fn mend(&self, app: &AppName, pushed: &Pushed) -> Result<Option<Record>> {
         let known = history::find(&self.history(app), pushed.sequence);
         let Some(record) = known.filter(|record| Pushed::from(record) == *pushed) else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Where a chunk lies, and the 16 bytes that say so in an index.
+//! The location of a chunk, and its 16 bytes in an index.
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

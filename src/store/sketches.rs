@@ -79,7 +79,7 @@ struct Table {
 }
 
 impl Sketches {
-    /// Opens the table at `path`; what is none is written over by the first that is noted.
+    /// Opens the table at `path`; the first sketch overwrites a file that is no table.
     pub fn open(path: PathBuf, reserve_bytes: u64) -> Self {
         let table = Table::open(&path).map_or(State::Absent, State::There);
         Self { path, reserve_bytes, held: Mutex::new(Held { table, pending: HashMap::new() }) }
@@ -271,7 +271,8 @@ impl Table {
         self.file.read_exact_at(buckets.as_flattened_mut().as_flattened_mut(), place_of(begin))
     }
 
-    /// Returns whether a larger table would pay: one in 32 slots lost its entry, or so many more come as would take a quarter of them.
+    /// Returns whether a larger table would pay: one in 32 slots lost its entry, or the sketches to come would fill a
+    /// quarter of them.
     fn is_crowded(&self, more: usize) -> bool {
         let is_full = self.displaced > self.buckets / 4 || more as u64 > self.buckets * 2;
         is_full && self.buckets < BUCKETS_MAX

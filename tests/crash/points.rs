@@ -82,7 +82,7 @@ fn template() -> &'static World {
     })
 }
 
-/// Whether the process died at the point.
+/// Returns whether the process died at the point.
 fn died(status: Option<ExitStatus>) -> bool {
     use std::os::unix::process::ExitStatusExt;
     status.is_some_and(|status| status.signal() == Some(9))

@@ -129,7 +129,7 @@ pub fn read(folder: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
     found
 }
 
-/// Whether two folders hold the same, to the last bit.
+/// Returns whether two folders hold the same, to the last bit.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     one.is_dir() && other.is_dir() && read(one) == read(other)
 }

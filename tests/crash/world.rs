@@ -107,9 +107,9 @@ pub struct World {
     port: u16,
     /// Release id to version: what the proxy has acknowledged.
     pub acknowledged: BTreeMap<String, u64>,
-    /// Whether the trees have files that are told by those before them ([`trees::write_related`]).
+    /// True if the trees have files that are told by those before them ([`trees::write_related`]).
     pub related: bool,
-    /// Whether pushes remember and keep what they pushed, and build on it.
+    /// True if pushes remember and keep what they pushed, and build on it.
     pub remembers: bool,
     /// Below which program the agents run, as with [`World::try_serve_under`].
     pub agents_below: Vec<String>,
@@ -258,7 +258,7 @@ impl World {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Whether the program can tell its version below another program.
+    /// Returns whether the program can tell its version below another program.
     pub fn is_loaded_below(&self, below: &[String]) -> bool {
         let below: Vec<&str> = below.iter().map(String::as_str).collect();
         let mut command = under(&below, self.command());
@@ -469,7 +469,7 @@ pub fn rounds(name: &str, normal: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(normal)
 }
 
-/// Whether this test runs with the rights that mounting needs; says why not.
+/// Returns whether this test runs with the rights that mounting needs; says why not.
 pub fn is_root(what: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {

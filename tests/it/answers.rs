@@ -231,10 +231,10 @@ fn hints_fit_what_went_wrong() {
         (&["push", "app", "nowhere"], "check the path"),
         (&["push", "app", "file/x"], "check the path: a part of it is not a folder"),
         (&["push", "app", "tree", "--exclude", "[a"], "gitignore"),
-        (&["pull", "app", "link"], "the folder that it leads to"),
+        (&["pull", "app", "link"], "create its target"),
         (&["apps", "--data", "file"], "move file away"),
         (&["serve", "--config", "nowhere.toml"], "check the path"),
-        (&["push", "app", "tree", "--data", "data", "--to", "dir:data/web"], "apart from the data folder"),
+        (&["push", "app", "tree", "--data", "data", "--to", "dir:data/web"], "outside the data folder"),
         (&["cat", "app", "b"], "lists a release's files"),
     ];
     for (arguments, hint) in commands {

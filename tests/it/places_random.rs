@@ -36,7 +36,7 @@ impl Random {
 struct History {
     home: Home,
     random: Random,
-    /// Whether mounts and other owners are to be had.
+    /// True if mounts and other owners are to be had.
     is_root: bool,
     number: usize,
     /// Files that the person added to the pulled directory, by their path in it.

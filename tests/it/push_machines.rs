@@ -76,7 +76,7 @@ pub struct Push<'a> {
     readable: HashSet<ChunkId>,
     /// Chunks of segments that were sent.
     seen: HashSet<ChunkId>,
-    /// Whether it proves by what it does not have.
+    /// True if it proves by what it does not have.
     bluffs: bool,
     /// How many chunks the proxy said were missing.
     missing: usize,

@@ -105,7 +105,7 @@ impl Pusher {
         self.received[..self.acknowledged].iter().flatten()
     }
 
-    /// Whether all is said but the commit.
+    /// Returns whether all is said but the commit.
     pub fn is_at_commit(&self) -> bool {
         matches!(self.to_proxy.front(), Some(FromAgent::Commit))
     }

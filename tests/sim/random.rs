@@ -22,7 +22,7 @@ impl Random {
         usize::try_from(self.next() % bound.max(1) as u64).expect("it is below a usize")
     }
 
-    /// Whether something of so many per cent happens.
+    /// Returns whether something of so many per cent happens.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

@@ -127,7 +127,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Opens the memory in the state folder; returns none if there is none that can be used.
+    /// Opens the memory in the state folder; returns `None` if none can be used.
     ///
     /// Reads the file once (a tenth of a second for the largest), and marks it as used.
     pub fn open(folder: &Path, key: &Key) -> Option<Self> {

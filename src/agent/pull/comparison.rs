@@ -30,7 +30,7 @@ pub(super) struct Differences {
     pub added: Vec<PathBuf>,
     /// Entries that a pull put there and that have other content now.
     pub edited: Vec<PathBuf>,
-    /// The number of entries of which only the mode has changed.
+    /// The number of entries with only a changed mode.
     pub modes: u64,
     /// Mount points.
     pub mounts: Vec<PathBuf>,
@@ -53,7 +53,7 @@ pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differenc
 /// Identifies the directory at `place`.
 ///
 /// # Errors
-/// There is none, or it cannot be examined.
+/// It does not exist, or cannot be examined.
 pub(super) fn folder_id(place: &Path) -> Result<FolderId> {
     let found = files::examine(CWD, place, AtFlags::empty()).on("examine", place)?;
     Ok(FolderId::of(&found))
@@ -172,7 +172,7 @@ impl Comparison<'_> {
         Ok(None)
     }
 
-    /// Goes on to `path` in the mark and returns the entry there, if any.
+    /// Advances to `path` in the mark and returns the entry there, if any.
     fn recorded_at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
         let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
         loop {

@@ -94,7 +94,7 @@ pub(super) struct Beginning {
 /// The state of a directory's mark.
 #[derive(Debug)]
 pub(super) enum Mark {
-    /// There is none that can be read: no pull is known.
+    /// No readable mark: no pull is known.
     None,
     /// An older whit's, which names the release alone.
     Earlier(ReleaseId),

@@ -83,7 +83,7 @@ impl Staging {
         if is_there(&beside(target))? { Self::open(target).map(Some) } else { Ok(None) }
     }
 
-    /// Takes the folder, and makes it where there is none.
+    /// Takes the folder, and creates it if missing.
     ///
     /// # Errors
     /// It is not the puller's own, cannot be made, or another pull holds it.
@@ -289,7 +289,7 @@ impl Staging {
         let left = self.folder.join(LEFT);
         let Ok(entries) = fs::read_dir(&left) else { return };
         for entry in entries.flatten() {
-            // The user was told when it was set aside.
+            // A note named it when it was set aside.
             drop(files::remove(&entry.path()));
         }
         // Not while something is in it.

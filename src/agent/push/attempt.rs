@@ -37,7 +37,7 @@ const BATCHES_READY: usize = 4;
 pub struct Push<'a> {
     /// The connection.
     pub session: &'a Session,
-    /// What to push, and how.
+    /// The options of a push.
     pub options: &'a PushOptions,
     /// Shows progress.
     pub monitor: &'a Arc<dyn Monitor>,
@@ -45,7 +45,7 @@ pub struct Push<'a> {
     pub begun: Instant,
 }
 
-/// What an attempt takes for granted. A push that fails by one of these gives it up and tries again.
+/// The assumptions of an attempt. A push that fails by one of these drops it and tries again.
 #[derive(Debug, Clone, Copy)]
 pub struct Assumptions {
     /// How the input is read.
@@ -91,13 +91,13 @@ struct Attempt<'a> {
     /// The machine's first actions.
     begin: Vec<Action>,
     receiver: Receiver,
-    /// What the pipeline makes.
+    /// The pipeline's output.
     outputs: mpsc::Receiver<Output>,
     pipeline: Running<()>,
     rest: Rest<'a>,
 }
 
-/// What an attempt needs again at its end.
+/// The parts of an attempt needed at its end.
 struct Rest<'a> {
     push: &'a Push<'a>,
     key: Key,
@@ -304,7 +304,7 @@ fn remember(
     }
 }
 
-/// What the state folder gives for one attempt.
+/// The state folder's contribution to one attempt.
 struct Recalled {
     cache: Option<Arc<ChunkCache>>,
     base: Option<Base>,

@@ -36,7 +36,7 @@ pub struct Driver<'a> {
     pub machine: Agent,
     /// The agent's half of the stream.
     pub outbox: Outbox,
-    /// What is pushed; none while it is asked something.
+    /// The pushed content; `None` while a blocking task uses it.
     pub content: Option<Content>,
     /// Leads to the pipeline; none when no more chunks will be asked for.
     pub jobs: Option<SyncSender<Job>>,
@@ -48,13 +48,13 @@ pub struct Driver<'a> {
     pub is_dry_run: bool,
     /// Notices that the push no longer makes progress.
     pub watchdog: Watchdog<'a>,
-    /// What came of the push so far.
+    /// The result of the push so far.
     pub outcome: Outcome,
     /// True if the conversation is over.
     pub is_finished: bool,
 }
 
-/// What came of a push.
+/// The result of a push.
 #[derive(Debug)]
 pub struct Outcome {
     /// Bytes of content, and of what was sent.
@@ -210,7 +210,7 @@ impl Driver<'_> {
             self.check()?;
         }
         if reply == PushReply::WantNames {
-            // The manifest is announced anew: chunks that were sent eagerly are asked for again.
+            // The manifest is announced again: chunks that were sent eagerly are requested again.
             (self.outcome.unseen_chunks, self.outcome.bytes.unseen) = (0, 0);
         }
         let actions = self.machine.receive(reply)?;

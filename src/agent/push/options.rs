@@ -8,7 +8,7 @@ use crate::agent::scan::Selection;
 use ground::ids::{AppName, DestinationName, Label};
 use protocol::push::Window;
 
-/// What to push, and how.
+/// The options of a push.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PushOptions {
@@ -42,7 +42,7 @@ pub struct PushOptions {
     pub window: Window,
     /// True if archives are not unpacked, and executables are sent as other files are.
     pub raw: bool,
-    /// Whether the receipt explains, file by file, why bytes crossed. Costs as much processor time again.
+    /// True if the receipt explains, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,
 }
 

@@ -35,7 +35,7 @@ impl Outbox {
         self.tokens.recv().await
     }
 
-    /// Goes on with a new token.
+    /// Continues with a new token.
     pub async fn renew(&mut self, token: String) -> Result<()> {
         self.send(&FromAgent::Renew(token)).await
     }

@@ -38,7 +38,7 @@ struct Listed {
 }
 
 impl Listed {
-    /// Returns whether these segments list most of the part of the file that they span: it was linked anew, not edited.
+    /// Returns whether these segments list most of the part of the file that they span: it was relinked, not edited.
     fn is_dense(&self) -> bool {
         self.bytes * 2 > self.place.end - self.place.start
     }

@@ -98,7 +98,7 @@ impl Names {
         }
     }
 
-    /// Returns a file that was listed as the first of several names, and of which no other name came.
+    /// Returns a file that was listed as the first of several names without another name following.
     pub fn contradiction(&self) -> Option<&EntryPath> {
         self.0.values().find(|named| named.listed == 1).map(|named| &named.first)
     }

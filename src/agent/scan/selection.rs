@@ -39,7 +39,7 @@ pub enum Links {
     Keep,
     /// Pushes what they lead to instead.
     Follow,
-    /// Leaves them out, and says so.
+    /// Leaves them out, with a note.
     Skip,
 }
 

@@ -66,7 +66,7 @@ pub fn bita(ground: &Ground<'_>) -> Result<Situations> {
     let made = process::run(ground.stop, compress.arg(&ground.input.new.stream).arg(served.join("new.cba")))?;
     let server = Server::start(&served)?;
     let mut clone = Command::new("bita");
-    // Its errors are told by their words, not by what the user's environment adds.
+    // Its errors are recognised by their text, without what the user's environment adds.
     clone
         .env("RUST_BACKTRACE", "0")
         .arg("clone")

@@ -71,7 +71,7 @@ const fn tool(
 }
 
 impl Tool {
-    /// Whether it is whit itself, whose figures are never taken from an earlier run.
+    /// Returns whether it is whit itself, whose figures are never taken from an earlier run.
     pub fn is_whit(&self) -> bool {
         self.name == "whit"
     }

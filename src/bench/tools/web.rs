@@ -156,7 +156,7 @@ struct Request<'a> {
     name: &'a str,
     /// From the first to the last byte each; all of the file where there are none.
     ranges: Vec<(u64, u64)>,
-    /// Whether the client waits for the connection's end after the answer.
+    /// True if the client waits for the connection's end after the answer.
     is_last: bool,
 }
 

@@ -183,7 +183,7 @@ impl Push<'_> {
     }
 }
 
-/// The link that pushes over loopback are told of: how hard they compress, and so their bytes, then depend neither
+/// The link that pushes over loopback assume: how hard they compress, and so their bytes, then depend neither
 /// on this machine nor on what else it does.
 const ASSUMED_LINK: &str = "20mbit";
 

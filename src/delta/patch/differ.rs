@@ -4,7 +4,7 @@
 //! going on beside the last one would not; between two of them both are extended while more than half agrees.
 //! Exact matches come from chains of hashed eight-byte seeds, looked at to a bounded depth.
 
-/// A stretch of the reference, then bytes of which it says nothing.
+/// A stretch of the reference, then bytes that it does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
     /// Where it begins in the reference.
@@ -75,7 +75,7 @@ impl<'a> Seeds<'a> {
     }
 }
 
-/// How many bytes two slices share at the front.
+/// Returns the length of the common prefix of two slices.
 fn shared(one: &[u8], other: &[u8]) -> usize {
     let words =
         one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(one, other)| one == other).count() * 8;
@@ -146,12 +146,12 @@ pub(super) fn stretches(reference: &[u8], new: &[u8]) -> Vec<Stretch> {
     out
 }
 
-/// How far the last stretch goes on while more than half agrees.
+/// Returns how far the last stretch extends forwards while more than half of the bytes agree.
 fn forward(old: &[u8], new: &[u8]) -> usize {
     longest_half(old.iter().zip(new).map(|(old, new)| old == new))
 }
 
-/// How far before an exact match more than half agrees.
+/// Returns how far an exact match extends backwards while more than half of the bytes agree.
 fn backward(old: &[u8], new: &[u8]) -> usize {
     longest_half(old.iter().rev().zip(new.iter().rev()).map(|(old, new)| old == new))
 }
@@ -168,7 +168,7 @@ fn longest_half(agreements: impl Iterator<Item = bool>) -> usize {
     length
 }
 
-/// Where both extensions claim the same bytes, the cut that agrees with most.
+/// Returns the cut between two extensions that claim the same bytes: the one with which most bytes agree.
 fn settle(
     reference: &[u8],
     new: &[u8],

@@ -1,4 +1,4 @@
-//! What a patch is made of, and by what each part can be foreseen.
+//! The parts of a patch, and the contexts that predict each.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers are cut to what a context takes")]
 
@@ -31,14 +31,14 @@ pub(super) enum Number {
 /// Kinds of numbers.
 const NUMBERS: usize = 3;
 
-/// Where a byte that is expected was found.
+/// The source of a predicted byte.
 #[derive(Debug, Clone, Copy)]
 enum Source {
-    /// In the place of the same old bytes.
+    /// Where the same old bytes were replaced before.
     Replaced,
-    /// Behind the same bytes in what was made.
+    /// After the same bytes in the output.
     Made,
-    /// Behind the same bytes in the reference.
+    /// After the same bytes in the reference.
     Reference,
 }
 
@@ -63,15 +63,15 @@ pub(super) struct Model {
     olds: u64,
     /// Differences, likewise.
     differences: u64,
-    /// Whether the latest bytes were those of the reference: a bit each.
+    /// One bit for each of the latest bytes: 1 if it equalled the reference's.
     equals: u32,
     /// Bytes since the last difference.
     run: u32,
     /// The run before that.
     run_before: u32,
-    /// Whether the latest blocks were those of the reference: a bit each.
+    /// One bit for each of the latest blocks: 1 if it equalled the reference's.
     same_blocks: u32,
-    /// Whether what was expected came, by where it was found: a bit each.
+    /// For each source, one bit for each of its latest predictions: 1 if it was right.
     came: [u32; SOURCES],
     /// The last two numbers of each kind.
     last: [[u64; 2]; NUMBERS],
@@ -177,7 +177,7 @@ impl Model {
         }
     }
 
-    /// Whether a block is the reference's.
+    /// Returns whether a block is the reference's.
     fn block(&mut self, coder: &mut impl Coder<BITS>, old: &[u8], is_same: bool) -> bool {
         let runs = magnitude(self.run.into()) << 8 | magnitude(self.run_before.into());
         let contexts = [
@@ -243,7 +243,7 @@ impl Model {
         made
     }
 
-    /// Whether the byte is the one that is expected.
+    /// Codes whether the byte is the predicted one.
     fn is_expected(
         &mut self,
         coder: &mut impl Coder<BITS>,
@@ -292,7 +292,7 @@ impl Model {
         self.changes.byte(coder, difference, contexts, |node| trust << 3 | node.ilog2() as usize)
     }
 
-    /// A byte after `made` of which the reference, which would go on at `place`, says nothing.
+    /// Codes a byte after `made` without help of the reference, whose next byte would be at `place`.
     pub(super) fn literal(
         &mut self,
         coder: &mut impl Coder<BITS>,

@@ -21,7 +21,7 @@ const COUNT_BITS: u32 = 10;
 const HALF: u32 = 1 << 31;
 /// Bits after which a probability forgets as much as it learns: builds are not the same from end to end.
 const COUNT_MAX: u32 = 14;
-/// What the first, second, … bit moves a probability by, in 65536ths.
+/// How much the first, second, … bit moves a probability, in 65536ths.
 const STEPS: [u32; COUNT_MAX as usize + 1] = {
     let mut steps = [0; COUNT_MAX as usize + 1];
     let mut count = 0;
@@ -67,7 +67,7 @@ static STRETCHED: [i16; 4096] = {
     table
 };
 
-/// One kind of decision under so many contexts: its tables, of a power of two of probabilities each, and its weights.
+/// One kind of decision under a number of contexts: a table of probabilities for each, a power of two long, and the weights.
 pub(super) struct Predictor<const CONTEXTS: usize> {
     log: u32,
     tables: Vec<u32>,
@@ -94,7 +94,7 @@ impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
         self.at(coder, bit, slots, set)
     }
 
-    /// Codes one byte, its highest bit first; `set` gives the weights by the bits before, behind a 1.
+    /// Codes one byte, its highest bit first; `set` gives the weights for the bits before, prefixed by a 1.
     #[inline]
     pub(super) fn byte(
         &mut self,

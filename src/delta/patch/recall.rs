@@ -12,7 +12,7 @@
 const PAIRS: usize = 4;
 /// Old bytes ahead that have to be the same.
 const AHEAD: usize = 6;
-/// Lengths are told apart up to this.
+/// The longest length that is distinguished.
 const LENGTH_MAX: u32 = 31;
 
 /// The byte that came the last time, and for how many bytes before it this has held.
@@ -83,7 +83,7 @@ impl Replaced {
         (at < self.count && self.count - at <= self.pairs.len()).then(|| self.pair(at)[0])
     }
 
-    /// What to expect in the place of `ahead`'s first byte. Followed by one [`Replaced::push`].
+    /// Predicts the byte that replaces `ahead`'s first. Call [`Replaced::push`] once after it.
     pub(super) fn expect(&mut self, ahead: &[u8]) -> Option<Expected> {
         self.slot = (ahead.len() >= AHEAD).then(|| self.heads.slot(ahead, AHEAD));
         self.at = self.at.filter(|at| self.old(*at) == ahead.first().copied());
@@ -114,7 +114,7 @@ impl Replaced {
 pub(super) struct Repeated {
     seed: usize,
     heads: Heads,
-    /// Where in the text the next byte is expected to stand, and for which length of what was made that was found.
+    /// The place in the text of the next predicted byte, and the length of the output that matched before it.
     at: Option<(usize, usize)>,
     length: u32,
 }
@@ -141,7 +141,7 @@ impl Repeated {
         }
     }
 
-    /// What to expect in `text` after `made`. Followed by one [`Repeated::push`].
+    /// Predicts the byte of `text` after `made`. Call [`Repeated::push`] once after it.
     pub(super) fn expect(&mut self, text: &[u8], made: &[u8]) -> Option<Expected> {
         self.at = self.at.filter(|(at, end)| *at < text.len() && *end == made.len());
         if self.at.is_none()

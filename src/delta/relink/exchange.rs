@@ -38,7 +38,7 @@ pub enum Kind {
     Relocation,
 }
 
-/// What becomes of a target.
+/// The fate of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// It is taken out of the file.
@@ -49,12 +49,12 @@ pub enum Direction {
     Count,
 }
 
-/// What a walk does with what it finds. `None` ends the walk: there is no target left.
+/// Receives the targets that a walk finds. `None` ends the walk: no target is left.
 pub trait Exchange {
     /// Trades a whole value; gives out the target as it was in the file, and what is to be stored.
     fn whole(&mut self, kind: Kind, stored: u64) -> Option<u64>;
 
-    /// What becomes of targets.
+    /// The fate of targets.
     fn direction(&self) -> Direction;
 
     /// The function with this number begins.
@@ -158,7 +158,7 @@ impl<'a> Putting<'a> {
         }
     }
 
-    /// Whether all of them were put somewhere.
+    /// Returns whether all of them were put somewhere.
     pub fn is_done(&self) -> bool {
         self.branches.len() + self.data.len() + self.types.len() + self.relocations.len() == 0
     }

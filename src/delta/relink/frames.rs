@@ -26,9 +26,9 @@ pub const LSDA_AT: usize = 17;
 pub struct Common {
     /// Where it lies in the file.
     pub offset: usize,
-    /// Whether its FDEs' addresses are understood.
+    /// True if its FDEs' addresses are understood.
     pub understood: bool,
-    /// Whether its FDEs point to LSDAs.
+    /// True if its FDEs point to LSDAs.
     pub has_lsda: bool,
 }
 

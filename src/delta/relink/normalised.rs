@@ -198,12 +198,12 @@ impl Skeleton {
         &self.function_ends
     }
 
-    /// What is known of the file before its targets.
+    /// The fields known of the file before its targets.
     pub fn known(&self) -> Functions<'_> {
         Functions { addresses: &self.addresses, before: &self.before }
     }
 
-    /// How many targets the file has room for.
+    /// Returns how many targets the file has room for.
     pub fn targets_max(&self) -> usize {
         self.file.len() / 4
     }
@@ -256,7 +256,7 @@ impl Normalised {
         (self.body, self.stream_at) = (Vec::new(), 0);
     }
 
-    /// What is known of the file without its targets.
+    /// The fields known of the file without its targets.
     pub fn known(&self) -> Functions<'_> {
         Functions { addresses: &self.addresses, before: &self.before }
     }

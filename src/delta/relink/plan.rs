@@ -127,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// Whether a filler of this length would lead to the next aligned address, exactly.
+    /// Returns whether a filler of this length would lead to the next aligned address, exactly.
     pub fn fills(&self, gap: &Range<usize>) -> bool {
         gap.end == gap.start.next_multiple_of(ALIGNMENT)
             && self.fillers.get(gap.len()).is_some_and(|filler| filler.len() == gap.len())

@@ -2,7 +2,7 @@
 
 use ground::limits::EXECUTABLE_PAYLOAD_MAX;
 
-/// One in 8: a file of which less is missing was hardly linked anew, and its chunks alone are cheap.
+/// One in 8: a file that lacks less was hardly relinked, and its chunks alone are cheap.
 const MISSING_SHARE: usize = 8;
 
 /// Returns whether so much of a file is missing that it was linked anew; both are bytes or both chunks.

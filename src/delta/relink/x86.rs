@@ -5,7 +5,7 @@
 //! instruction's extent follows from its prefixes, opcode, `ModRM` and `SIB`, never from its displacement or
 //! immediate, so that it reads normalised code as it read the original.
 
-/// What of an instruction depends on its address.
+/// The part of an instruction that depends on its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operand {
     /// Nothing that is looked at.

@@ -11,7 +11,7 @@ use super::{Delta, Geometry, Signature};
 /// Bits of the bitmap for each block: one place in 32 passes it by chance; with more, a bitmap of many blocks leaves
 /// the near caches, which costs more than it saves.
 const FILTER_BITS: u32 = 32;
-/// Blocks of equal checksums that are told apart by their neighbours; a reference of zeros has a million.
+/// Blocks with equal checksums that are compared by their neighbours; a reference of zeros has a million.
 const EQUALS_MAX: usize = 8;
 /// Blocks on the line of a match that may differ before one that matches there is believed alone.
 const MISSES_MAX: u32 = 4;
@@ -128,7 +128,7 @@ struct Search<'a> {
     /// New bytes from here on are matched at the end already, or there are none.
     end: usize,
     line: Line,
-    /// The checksum at one place ahead, rolled on rather than made anew.
+    /// The checksum at one place ahead, rolled on rather than computed again.
     ahead: Option<(usize, u64)>,
 }
 
@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
         tail
     }
 
-    /// Whether a block matches at a place; the place may leave the new bytes.
+    /// Returns whether a block matches at a place, which may be beyond the new bytes.
     fn block_is(&self, position: usize, block: u32) -> bool {
         let Some(bytes) =
             position.checked_add(self.block).and_then(|end| self.new[..self.end].get(position..end))

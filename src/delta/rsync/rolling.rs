@@ -53,7 +53,7 @@ pub(super) fn mixed(sum: u64, bits: u32) -> u64 {
 
 /// Moves checksums of windows of one length.
 pub(super) struct Roller {
-    /// What a byte that leaves still weighs after the window has moved.
+    /// The weight of a leaving byte after the window has moved.
     leaving: [u64; 256],
 }
 

@@ -46,7 +46,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// How many bytes two paths share at both ends: the more, the more alike.
+/// Returns how many bytes two paths share at both ends: the more, the more alike.
 fn alike(one: &[u8], other: &[u8]) -> usize {
     let front = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     let back = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
@@ -109,8 +109,8 @@ fn plain(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether a word is more likely a hash than something a person wrote: six or more hexadecimal digits of which
-/// one is a digit, or eight or more letters and digits that change often between kinds.
+/// Returns whether a word is more likely a hash than something a person wrote: six or more hexadecimal digits
+/// of which one is a digit, or eight or more letters and digits that change often between kinds.
 fn is_hash(word: &[u8]) -> bool {
     let digits = word.iter().filter(|byte| byte.is_ascii_digit()).count();
     if word.len() >= 6 && digits > 0 && word.iter().all(u8::is_ascii_hexdigit) {

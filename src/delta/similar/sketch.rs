@@ -43,7 +43,7 @@ static GEAR: [u64; 256] = table(1);
 static FACTORS: [u64; FEATURES] = table(1001);
 static ADDENDS: [u64; FEATURES] = table(2001);
 
-/// What a chunk is like: its super-features, each under its own rank.
+/// The super-features of a chunk, each under its own rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sketch([u32; SUPER_FEATURES]);
 
@@ -55,7 +55,7 @@ impl Sketch {
         let mut sampled = [0u64; BLOCK];
         for block in bytes.chunks(BLOCK) {
             let mut count = 0;
-            // Without a branch that nobody can foresee: each hash is put down, and the next over it unless it stays.
+            // Without an unpredictable branch: each hash is stored, and the next overwrites it unless it is kept.
             for byte in block {
                 hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
                 sampled[count] = hash;
@@ -90,7 +90,7 @@ impl Sketch {
         bytes
     }
 
-    /// What [`Sketch::to_bytes`] gave; any bytes are some sketch.
+    /// Decodes [`Sketch::to_bytes`]; any bytes are a valid sketch.
     pub fn from_bytes(bytes: [u8; SKETCH_BYTES]) -> Self {
         let (parts, _) = bytes.as_chunks();
         Self(std::array::from_fn(|at| u32::from_le_bytes(parts[at])))

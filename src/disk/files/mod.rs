@@ -28,7 +28,7 @@ pub struct Error {
     pub action: &'static str,
     /// The path.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -152,7 +152,7 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Reads a whole file as [`read_bounded`] does, or nothing where there is none.
+/// Reads a whole file as [`read_bounded`] does; `None` if it does not exist.
 ///
 /// # Errors
 /// It is there and cannot be read.

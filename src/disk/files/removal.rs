@@ -44,7 +44,7 @@ impl Mount {
         Ok(Self::of(&examine(folder, c"", AtFlags::EMPTY_PATH)?))
     }
 
-    /// Whether the other is the same mount of the same file system.
+    /// Returns whether the other is the same mount of the same file system.
     pub fn is(&self, other: &Self) -> bool {
         let may_differ = self.device.is_none() || other.device.is_none();
         self.number == other.number && (may_differ || self.device == other.device)

@@ -74,7 +74,7 @@ impl Item {
         }
     }
 
-    /// Whether only segments of the second version may hold the item.
+    /// Returns whether only segments of the second version may hold the item.
     pub(super) fn is_of_second_version(&self) -> bool {
         matches!(self, Self::Linked | Self::HardLink { .. } | Self::OutsideLink { .. })
     }
@@ -159,7 +159,7 @@ impl Item {
         if canonical == bytes[..used] { Ok((item, used)) } else { Err(ItemError::Malformed) }
     }
 
-    /// What decides where segments end: 32 uniform bits that depend on the item alone.
+    /// Returns 32 uniform bits that depend on the item alone; they decide where segments end.
     pub(super) fn cut_bits(&self, encoded: &[u8]) -> u32 {
         let hash = match self {
             Self::Chunk(chunk) => *chunk.id.as_bytes(),

@@ -148,7 +148,7 @@ impl Links {
         }
     }
 
-    /// Whether no file has further names.
+    /// Returns whether no file has further names.
     pub fn is_empty(&self) -> bool {
         self.linked.is_empty()
     }

@@ -39,7 +39,7 @@ impl Outline {
         Some(Self::of(base, new.iter().copied().map(Some))).filter(Self::is_bounded)
     }
 
-    /// Whether it has no more steps than one that is sent may have.
+    /// Returns whether it has no more steps than one that is sent may have.
     pub fn is_bounded(&self) -> bool {
         self.0.len() <= OUTLINE_STEPS_MAX
     }
@@ -97,7 +97,7 @@ impl Outline {
         Some(segments)
     }
 
-    /// Where new segments stand, in order, and what they are in the place of. Call after [`Outline::apply`].
+    /// Returns the indices of new segments, in order, and the segments that they replace. Call after [`Outline::apply`].
     pub fn gaps(&self, base_count: usize) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut place = 0;

@@ -11,7 +11,7 @@ use ground::limits::STREAM_CHUNKS_MAX;
 /// Reads segments in order. Memory: one path, and 16 B for each link and each file that has hard links, some 50 MB at most.
 ///
 /// What it has returned so far is safe to act on: every path is new, in order, and below directories
-/// that came before it. That sizes add up is known at the next entry, that all is there at [`Reader::finish`].
+/// that came before it. The next entry checks that sizes add up, [`Reader::finish`] that nothing is missing.
 #[derive(Debug, Default)]
 pub struct Reader {
     last: Option<EntryPath>,

@@ -29,7 +29,7 @@ pub struct NodeRef {
     pub bytes: u32,
 }
 
-/// What a release is to the outside: a tree or one file.
+/// The shape of a release: a tree or one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
@@ -74,7 +74,7 @@ impl Totals {
         self.folder_mode.unwrap_or(FOLDER_MODE)
     }
 
-    /// Whether a release of this shape may name these bits: one content has one form.
+    /// Returns whether a release of this shape may name these bits: one content has one form.
     pub(super) fn is_folder_mode_plain(&self, shape: Shape) -> bool {
         match self.folder_mode {
             None => true,

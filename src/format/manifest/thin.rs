@@ -125,7 +125,7 @@ impl Thin {
         })
     }
 
-    /// The items, with none in the place of each short reference.
+    /// The items, `None` for each short reference.
     pub fn items(&self) -> impl Iterator<Item = Option<&Item>> + '_ {
         self.parts.iter().map(|part| match part {
             Part::Whole(item) => Some(item),
@@ -133,7 +133,7 @@ impl Thin {
         })
     }
 
-    /// What it takes in memory, about: many times what it takes on its way.
+    /// Returns its approximate size in memory: many times its size on the wire.
     pub fn memory_bytes(&self) -> usize {
         let paths = self.items().flatten().map(|item| match item {
             Item::Symlink { path, target } | Item::OutsideLink { path, target } => {

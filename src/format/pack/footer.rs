@@ -38,7 +38,7 @@ pub struct FooterChunk {
     pub plain_offset: u32,
 }
 
-/// Whether these bytes, after a pack's last frame, are a footer or the first of one.
+/// Returns whether these bytes, after a pack's last frame, are a footer or the first of one.
 pub fn begins_footer(bytes: &[u8]) -> bool {
     let length = bytes.len().min(MAGIC.len());
     bytes[..length] == MAGIC[..length]

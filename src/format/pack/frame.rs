@@ -18,12 +18,12 @@ use delta::compression::{Codec, Compressor};
 use ground::ids::ChunkId;
 use ground::limits::{CHUNK_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, FRAME_STORED_MAX};
 
-/// What every frame begins with.
+/// The first bytes of every frame.
 pub(super) const MAGIC: [u8; 4] = *b"wFRM";
 const FIXED_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 36;
 const CHECK_BYTES: usize = 16;
-/// What a frame takes beyond its table and payload.
+/// Bytes of a frame beyond its table and payload.
 pub const FRAME_OVERHEAD: usize = FIXED_BYTES + CHECK_BYTES;
 
 /// What a frame's chunks are.
@@ -166,7 +166,7 @@ impl<'a> FrameView<'a> {
         if sized && sum == plain_bytes { Ok(view) } else { Err(damaged()) }
     }
 
-    /// Whether the checksum holds. Time O(frame).
+    /// Returns whether the checksum holds. Time O(frame).
     pub fn is_whole(&self) -> bool {
         blake3::hash(self.checked).as_bytes()[..CHECK_BYTES] == self.bytes[self.checked.len()..]
     }

@@ -32,7 +32,7 @@ impl PackId {
         &self.0
     }
 
-    /// The id behind a file name's 32 digits, or none.
+    /// Returns the id in a file name's 32 digits, if it is one.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let number = u128::from_str_radix(text, 16).ok()?;

@@ -20,7 +20,7 @@ impl<'a> Scanner<'a> {
         Ok(Self { bytes, offset: HEADER_BYTES })
     }
 
-    /// Starts at the first whole frame from `offset` on, after damage; none where there is none.
+    /// Starts after damage at the first whole frame from `offset` on; `None` if there is none.
     pub fn behind(bytes: &'a [u8], offset: u64) -> Option<Self> {
         let mut offset = usize::try_from(offset).ok()?;
         loop {

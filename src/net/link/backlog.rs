@@ -26,9 +26,9 @@ struct Shared {
     /// The number of replies that were taken and dealt with.
     taken: AtomicU64,
     stored: AtomicU64,
-    /// Whether the count waits in the queue.
+    /// True if the count waits in the queue.
     is_stored_due: AtomicBool,
-    /// Whether this side works on the agent's messages.
+    /// True if this side works on the agent's messages.
     is_at_work: AtomicBool,
 }
 
@@ -97,7 +97,7 @@ impl Replies {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Notes whether this side works on the agent's messages: while that takes long, the agent is told so.
+    /// Sets whether this side works on the agent's messages: while it does, the agent gets signs of life.
     pub fn at_work(&self, is_at_work: bool) {
         self.shared.is_at_work.store(is_at_work, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ impl Pulse {
         self.0.taken.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody works on what the agent said.
+    /// Returns whether somebody works on what the agent said.
     pub fn is_at_work(&self) -> bool {
         self.0.is_at_work.load(Ordering::Relaxed)
     }

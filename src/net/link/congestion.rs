@@ -50,7 +50,7 @@ struct Path {
 }
 
 impl Path {
-    /// Whether so much is lost that a queue must be full.
+    /// Returns whether so much is lost that a queue must be full.
     fn is_congested(&self) -> bool {
         self.lost > (self.delivered + self.lost) / TOLERATED + TOLERATED_PACKETS * self.mtu
     }

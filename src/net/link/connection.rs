@@ -17,7 +17,7 @@ use ground::limits::REQUESTS_PER_CONNECTION;
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(50);
 /// What an agent's first datagram is padded to (RFC 9000, section 14.1); quinn's proxy side does not count it.
 const FIRST_BYTES: u64 = 1200;
-/// What QUIC closes a connection with when nothing went wrong.
+/// The QUIC code that closes a connection without error.
 const NO_FAULT: VarInt = VarInt::from_u32(0);
 
 /// A connection; clones share it, and it is closed when the last is dropped.
@@ -34,7 +34,7 @@ pub struct Connection {
     window_max: u32,
 }
 
-/// What a connection has cost since its first datagram, handshake and retransmissions included.
+/// The cost of a connection since its first datagram, handshake and retransmissions included.
 ///
 /// Datagrams that did not arrive are counted where they were sent. Where the proxy asked for a proof of
 /// the address (see [`Listener::accept`](super::Listener::accept)), its side lacks that exchange.
@@ -59,7 +59,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// What this connection and those before it have cost together; its state is this one's.
+    /// Returns the cost of this connection and those before it; the state is this one's.
     #[must_use]
     pub fn after(self, earlier: &Self) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl Connection {
         (sender, Receiver::new(receiver, traffic, heard.clone(), self.deadlines))
     }
 
-    /// What the connection has cost so far; also after its end.
+    /// Returns the cost of the connection so far; also after its end.
     pub fn counters(&self) -> Counters {
         let stats = self.inner.stats();
         Counters {
@@ -180,7 +180,7 @@ impl Connection {
         self.inner.remote_address()
     }
 
-    /// Whether the peer is on this machine, by a loopback address.
+    /// Returns whether the peer is on this machine, by a loopback address.
     pub fn is_loopback(&self) -> bool {
         transport::is_loopback(self.remote_address().ip())
     }
@@ -198,14 +198,14 @@ impl Connection {
 
     /// Ends the connection and all its streams at once; the peer learns the fault and the text.
     ///
-    /// What was sent and not yet acknowledged may be lost.
+    /// Unacknowledged data may be lost.
     pub fn close(&self, fault: Fault, text: &str) {
         self.inner.close(VarInt::from_u32(fault.code()), text.as_bytes());
     }
 
     /// Ends the connection without fault and waits, at most 50 ms, until the peer's notice has left.
     ///
-    /// What was sent and not yet acknowledged may be lost: a side finishes once it has its answer.
+    /// Unacknowledged data may be lost: a side finishes once it has its answer.
     pub async fn finish(self) {
         let before = self.counters().sent_datagrams;
         self.inner.close(NO_FAULT, b"");

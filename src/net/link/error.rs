@@ -1,4 +1,4 @@
-//! What can go wrong on a link, and whose words say why.
+//! The errors of a link, and the mapping of QUIC's errors to them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const REASON_BYTES_MAX: usize = 512;
 /// RFC 8446, section 6: alerts of a peer that shares no version, cipher, key type or protocol.
 const ALERTS_OF_OTHERS: [u8; 6] = [40, 43, 70, 109, 110, 120];
 
-/// Why a connection could not be made or used.
+/// The errors of a link.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The listener's address cannot be used.
@@ -23,7 +23,7 @@ pub enum Error {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The host's name has no address.
@@ -34,7 +34,7 @@ pub enum Error {
         /// What the resolver said.
         source: io::Error,
     },
-    /// No connection came about.
+    /// No connection could be established.
     #[error("could not reach the proxy at {address}: {reason}")]
     Unreachable {
         /// The address tried first.
@@ -50,7 +50,7 @@ pub enum Error {
         /// The one that the proxy showed.
         found: Fingerprint,
     },
-    /// What answered does not speak this version of whit.
+    /// The peer does not speak this version of whit.
     #[error("the peer at {0} does not speak this version of whit")]
     NoCommonVersion(SocketAddr),
     /// The proxy serves as many connections as it may, or is stopping.
@@ -147,7 +147,7 @@ impl Error {
             _ => None,
         };
         match code {
-            // The second is a proxy that stops: it may not say so before its key is proven.
+            // The second is a stopping proxy: it may not give a reason before its key is proven.
             Some(TransportErrorCode::CONNECTION_REFUSED | TransportErrorCode::APPLICATION_ERROR) => {
                 Self::Refused(address)
             }

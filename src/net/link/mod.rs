@@ -69,7 +69,7 @@ pub struct Options {
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay
     /// below 64 KiB). Set it to 1,200 to measure as on a far link.
     pub loopback_datagram_bytes: u16,
-    /// Whether to find out if a path that is not loopback carries 1,452-byte datagrams instead of 1,200.
+    /// True if to find out if a path that is not loopback carries 1,452-byte datagrams instead of 1,200.
     ///
     /// Costs each side that does so one such datagram per connection (three where they do not pass):
     /// measured, 2,929 B for both. Saves a sixth of the datagrams of a long transfer, and 0.4 % of its bytes.

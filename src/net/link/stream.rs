@@ -131,7 +131,7 @@ impl Sender {
                 Err(_) if self.traffic.sent_bytes() >= sent + PROGRESS_BYTES as u64 => {
                     progress = Instant::now();
                 }
-                // The peer works on what it took before, and says so.
+                // The peer reports that it still works on earlier messages.
                 Err(_) if self.heard.bytes() > heard && progress.elapsed() < WORK_TIME_MAX => {}
                 Err(_) => return Err(Error::silent(self.silence_max)),
                 Ok(result) => return result.map_err(|error| Error::of_write(&error)),

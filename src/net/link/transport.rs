@@ -97,7 +97,7 @@ pub(super) fn window(peer: IpAddr) -> u32 {
     if is_loopback(peer) { CONNECTION_WINDOW_NEAR } else { CONNECTION_WINDOW }
 }
 
-/// What makes an endpoint a proxy's.
+/// The server part of a proxy's endpoint.
 pub(super) struct Serving<'a> {
     pub config: ServerConfig,
     pub identity: &'a Identity,
@@ -144,7 +144,7 @@ fn settings(serving: Option<&Serving<'_>>, options: &Options) -> EndpointConfig 
     config
 }
 
-/// A proxy that starts anew knows the names of connections that it had before, and says at once that they are
+/// A restarted proxy knows the names of connections that it had before, and says at once that they are
 /// gone (a stateless reset, RFC 9000, section 10.3): their agents need not wait until they count as idle.
 fn keep_names(config: &mut EndpointConfig, identity: &Identity) {
     let reset =
@@ -174,7 +174,7 @@ impl ConnectionIdGenerator for NoName {
     }
 }
 
-/// Whether the address is this machine's own, also when IPv4 is written as IPv6.
+/// Returns whether the address is this machine's own, also when IPv4 is written as IPv6.
 pub(super) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }

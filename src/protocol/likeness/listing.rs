@@ -9,7 +9,7 @@ use format::recipe::ChunkRef;
 use ground::ids::ShortId;
 use ground::limits::CHUNK_BYTES_MAX;
 
-/// 16 KiB: what a chunk is taken to be of which nothing is known.
+/// 16 KiB: the assumed length of an unknown chunk.
 const CHUNK_BYTES_GUESS: u32 = 16 * 1024;
 
 /// Part of a file: its chunks, and where each is listed.
@@ -45,9 +45,9 @@ pub type Edges = HashMap<RefAt, Edge>;
 pub enum Edge {
     /// A member of an archive, of this many bytes, which is compared by itself.
     Begin(u64),
-    /// What follows such a member in the archive.
+    /// The bytes after such a member in the archive.
     End,
-    /// Something that stands by itself: no likeness goes on here.
+    /// An item that belongs to nothing else: no likeness continues here.
     Cut,
 }
 
@@ -59,7 +59,7 @@ impl Listings {
         self.files.push(Listing { path, size, ..Listing::default() });
     }
 
-    /// Begins a run of neighbouring segments; what goes on from before it is told by the run's number.
+    /// Begins a run of neighbouring segments; the run's number identifies what continues from before it.
     pub fn begin_run(&mut self, number: usize) {
         self.begin_file([b"\0".as_slice(), &number.to_be_bytes()].concat(), 0);
     }

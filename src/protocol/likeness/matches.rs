@@ -99,7 +99,7 @@ impl ChangedBase {
         self.listings.memory_bytes()
     }
 
-    /// Whether there is nothing to resemble.
+    /// Returns whether there is nothing to resemble.
     pub fn is_empty(&self) -> bool {
         self.listings.files.is_empty()
     }

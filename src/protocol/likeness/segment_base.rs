@@ -27,7 +27,7 @@ impl SegmentsReplaced {
     }
 }
 
-/// What a batch of segments is compressed against: the thin forms of `segments`, up to a bound.
+/// Returns the bytes that a batch of segments is compressed against: the thin forms of `segments`, up to a bound.
 ///
 /// # Errors
 /// What reading one of them gives; bytes that no segment has.

@@ -1,4 +1,4 @@
-//! Signs older content that missing chunks resemble, for an agent that does not have it.
+//! Makes block sums of older content that missing chunks resemble, for an agent that does not have it.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,12 +14,12 @@ use format::manifest::{NodeRef, Outline, RefAt, Reference, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 
-/// 8 MiB: older content that is signed for one region; one signature of it takes some 100 KB.
+/// 8 MiB: older content in one region; its block sums take some 100 KB.
 const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Edits of a chunk that shares so many super-features with another: resemblance of some 0.6, 0.8 and 0.95.
+/// Expected edits of a chunk, by the number of super-features shared with another: resemblance of some 0.6, 0.8 and 0.95.
 const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
-/// Chunks that one basis found by sketches may serve.
+/// Chunks that one reference found by sketches may serve.
 const RUN_CHUNKS_MAX: usize = 64;
 
 /// Older content that some chunks resemble.
@@ -29,7 +29,7 @@ struct Alike {
     edits: u64,
 }
 
-/// The room left for signatures in one answer: the agent holds as much for each step under way.
+/// The room left for block sums in one answer: the agent holds as much for each step under way.
 struct AnswerRoom {
     signatures: usize,
     bytes: usize,
@@ -41,7 +41,7 @@ impl Default for AnswerRoom {
     }
 }
 
-/// The signature of a basis; none where it would cost about as much as it could save.
+/// Returns the block sums of a reference; `None` if they would cost about as much as they could save.
 fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
     let percent = probe::compressed_percent(basis);
     let basis_bytes = basis.len() as u64;
@@ -53,20 +53,20 @@ fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
     pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
 }
 
-/// A new segment: its index, what came of it, and what is known of its references.
+/// A new segment: its index, its received form, and what is known of its references.
 pub(super) type Arrived = (SegmentIndex, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
 
-/// What was signed in one push. Memory: the changed part of the base's manifest, and 40 B for each chunk that was
-/// signed, which are bounded.
+/// Makes the block sums of one push. Memory: the changed part of the base's manifest, and 40 B for each chunk
+/// with block sums, which are bounded.
 #[derive(Debug, Default)]
 pub(super) struct BlockSumMaker {
-    /// What of the base is not in the new release, once somebody asked.
+    /// The part of the base that is not in the new release, computed at the first use.
     changed: Option<ChangedBase>,
     changed_bytes: usize,
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
-    /// Whether the agent was told that there are sketches.
+    /// True if the agent knows that the space has sketches.
     said_sketches: bool,
     /// Sketches that were looked for.
     sketches: usize,
@@ -78,12 +78,13 @@ impl BlockSumMaker {
         self.changed_bytes + self.chunks * size_of::<ChunkRef>()
     }
 
-    /// The regions that were signed.
+    /// Returns the regions with block sums.
     pub fn regions(&self) -> &Regions {
         &self.regions
     }
 
-    /// What missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as known,
+    /// Returns what missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as
+    /// known,
     /// `edges` those in `new`.
     pub fn likenesses(
         &mut self,

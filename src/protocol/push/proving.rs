@@ -35,7 +35,7 @@ impl Default for Proving {
 }
 
 impl Proving {
-    /// Whether a proof is still to come.
+    /// Returns whether a proof is still to come.
     pub fn is_open(&self) -> bool {
         !self.unproven.is_empty()
     }

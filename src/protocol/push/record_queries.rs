@@ -1,4 +1,4 @@
-//! Executables whose records an agent offers that does not have the older file.
+//! Record queries: an agent without the older file asks which code records of an executable the proxy has.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -20,7 +20,7 @@ const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 const CHUNK_BYTES_COUNTED: u64 = 4 * 1024;
 /// 64 Ki: segments that are read to find these older executables, 4 for each file and those that list 2 GiB; some 5 s.
 const SEGMENTS_READ_MAX: usize = 64 * 1024;
-/// A chunk of an archive's plan counts as so many of these, for what reading the plan takes.
+/// A chunk of an archive's plan counts as this many segments, for the cost of reading the plan.
 const SEGMENTS_OF_CHUNK: usize = 16;
 /// In percent: with fewer known records, deltas of what lies between are as good.
 const KNOWN_MIN: usize = 20;
@@ -33,7 +33,7 @@ pub(super) struct RecordQueries {
     /// Names that are not answered.
     names: HashMap<u32, Vec<u8>>,
     answered: HashMap<u32, Answered>,
-    /// What the next segments list of offered files.
+    /// The chunks that the next segments list of queried files.
     next: Vec<RecordQuery>,
     names_left: usize,
     basis_left: u64,
@@ -89,7 +89,7 @@ impl RecordQueries {
         names + answered.map(|one| one.names.len() + one.chunks.len() * size_of::<ChunkRef>()).sum::<usize>()
     }
 
-    /// What was offered and is there, once.
+    /// Returns the answered query of a file, once.
     pub fn answered(&mut self, file: u32) -> Option<Answered> {
         self.answered.remove(&file)
     }
@@ -121,7 +121,7 @@ impl RecordQueries {
             if let Some(names) = names.filter(|_| !self.answered.contains_key(&query.file)) {
                 let alike: Vec<&Likeness> = likenesses.iter().filter(|likeness| is_of(likeness)).collect();
                 let missing: usize = alike.iter().map(|likeness| likeness.new.len()).sum();
-                // Where little is missing, the file was changed somewhere, not linked anew.
+                // Where little is missing, the file was edited somewhere, not relinked.
                 let best = alike.into_iter().max_by_key(|likeness| likeness.new.len());
                 let best = best.filter(|_| missing * 4 > range.len()).map(|best| best.basis);
                 let Some((answer, chunks)) =

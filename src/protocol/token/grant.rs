@@ -134,27 +134,28 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether `action` is allowed with `application`, or with some application where none is given.
+    /// Returns whether `action` is allowed with `application`, or with some application where none is given.
     pub fn allows(&self, action: Action, application: Option<&AppName>) -> bool {
         self.actions.contains(&action) && application.is_none_or(|name| self.has_application(name))
     }
 
-    /// Whether the token names all present and future applications.
+    /// Returns whether the token names all present and future applications.
     pub fn has_all_applications(&self) -> bool {
         self.applications.iter().any(Pattern::is_any)
     }
 
-    /// Whether `application` is one of the token's; what may be done with it is for [`Grant::allows`] to say.
+    /// Returns whether `application` is one of the token's; what may be done with it is for [`Grant::allows`]
+    /// to say.
     pub fn has_application(&self, application: &AppName) -> bool {
         self.applications.iter().any(|pattern| pattern.matches(application.as_str()))
     }
 
-    /// Whether `destination` may be named; by what action is for [`Grant::allows`] to say.
+    /// Returns whether `destination` may be named; by what action is for [`Grant::allows`] to say.
     pub fn allows_destination(&self, destination: &DestinationName) -> bool {
         self.destinations.iter().any(|pattern| pattern.matches(destination.as_str()))
     }
 
-    /// Whether the token's time is over at `now`, Unix seconds.
+    /// Returns whether the token's time is over at `now`, Unix seconds.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

@@ -9,7 +9,7 @@ use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::PUSH_CHUNKS_IN_FLIGHT;
 
-/// What is waited for: any chunk that begins so, or the one that a segment names in full.
+/// An awaited chunk: by a prefix of its id, or by the full id in a segment.
 type Awaited = (ShortId, Option<ChunkId>);
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ struct Waiting {
     memory_bytes: usize,
 }
 
-/// A segment all of whose chunks are there.
+/// A segment with all its chunks.
 #[derive(Debug)]
 pub struct Complete {
     /// Its index in the manifest.
@@ -29,7 +29,7 @@ pub struct Complete {
     pub bytes: Vec<u8>,
 }
 
-/// What is held of a reference beside its segment: the chunk, and who waits for it.
+/// Memory of a reference beside its segment's: the chunk, and the waiting segments.
 const REFERENCE_BYTES: usize = 160;
 
 /// The segments and chunks that a push still waits for. Memory: [`Incomplete::memory_bytes`], and of the references alone
@@ -97,7 +97,7 @@ impl Incomplete {
         Ok((marks, None))
     }
 
-    /// Whether somebody waits for the chunk; then those that wait for nothing else are complete.
+    /// Takes a chunk: `None` if no segment waits for it, else the segments that it completes.
     ///
     /// # Errors
     /// A segment out of bounds.

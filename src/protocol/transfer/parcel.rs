@@ -24,7 +24,7 @@ pub struct Parcels {
 }
 
 impl Parcels {
-    /// Whether a parcel's pieces are not all there.
+    /// Returns whether a parcel's pieces are not all there.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }

@@ -1,4 +1,4 @@
-//! Takes parcels apart that tell of a whole executable.
+//! Decodes parcels that hold a whole executable.
 //!
 //! What is wrong with one, its agent's mistake or a basis that differs, ends as [`Error::Mismatch`]: the push is
 //! repeated without this method.

@@ -80,7 +80,7 @@ impl Batch {
 pub struct SegmentBatch {
     /// Plain bytes of each segment.
     pub lengths: Vec<u32>,
-    /// Whether the payload is compressed against the base.
+    /// True if the payload is compressed against the base.
     pub against_base: bool,
     /// The segments, one after another: a zstd frame.
     #[serde(with = "serde_bytes")]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A list of bits. What a peer sends is well-formed once [`Marks::fits`] says so.
+/// A list of bits. A peer's list is well-formed only if [`Marks::fits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     count: u32,
@@ -11,7 +11,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Whether there are exactly `count` marks and no stray bits.
+    /// Returns whether there are exactly `count` marks and no stray bits.
     pub fn fits(&self, count: usize) -> bool {
         let tail = self.count % 8;
         self.count as usize == count

@@ -129,20 +129,20 @@ pub enum Operation {
     Remove {
         /// Which.
         release: Selector,
-        /// Whether labels that were not named may go with it.
+        /// True if labels that were not named may go with it.
         all_labels: bool,
     },
     /// Keep a release from being removed, or end that.
     Pin {
         /// Which.
         release: Selector,
-        /// Whether it is to be kept.
+        /// True if it is to be kept.
         pinned: bool,
     },
 }
 
 impl Operation {
-    /// The releases that a question names, each of which the answer tells by [`Answer::Meant`] first.
+    /// Returns the releases that a question names; the answer identifies each by [`Answer::Meant`] first.
     pub fn selectors(&self) -> Vec<&Selector> {
         match self {
             Self::Deliver { release, .. } | Self::Pin { release, .. } | Self::Remove { release, .. } => {
@@ -292,17 +292,17 @@ pub enum PushReply {
     Prove(Challenge),
     /// For one `Segments`: which of its chunk references, in order, the space lacks.
     Missing(Marks),
-    /// So many `Chunks` and `Parcel`s are on stable storage.
+    /// This number of `Chunks` and `Parcel`s is on stable storage.
     Stored(u64),
-    /// Something short met another thing that begins alike: push again, in full.
+    /// A shortened id is ambiguous at the proxy: push again, with full ids.
     Mismatch,
-    /// The archive of that path is rebuilt as something else here: push again, without taking archives apart.
+    /// The archive of that path is not rebuilt byte for byte here: push again, without unpacking archives.
     Unproven(ByteBuf),
     /// The release is on stable storage, its deliveries durably queued.
     Committed {
         /// What was written.
         record: Record,
-        /// Whether the application's latest release was this one already.
+        /// True if the application's latest release was this one already.
         existing: bool,
     },
     /// How a delivery goes on.
@@ -318,8 +318,8 @@ pub enum PushReply {
 pub enum PullRequest {
     /// Which segments, of all in order, the agent must see, after `Names`.
     WantSegments(Marks),
-    /// Which executables of the release can be told by those that the agent has; comes before it asks for chunks, where
-    /// the release was told by an outline. The agent's link is slow: more may be told by patches.
+    /// Asks for the executables of the release that can be encoded against those that the agent has; sent before chunks
+    /// are requested, if the release came as an outline. The agent's link is slow: more may come as patches.
     WantExecutables,
     /// Which chunk references of `count` segments from `first` on, in order, the agent lacks.
     WantChunks {
@@ -355,7 +355,7 @@ pub enum PullReply {
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The next of the wanted segments.
     Segments(Batch),
-    /// So many executables follow, a `Parcel` and its pieces each.
+    /// This number of executables follows, a `Parcel` and its pieces each.
     Executables(u32),
     /// The next of the wanted chunks.
     Chunks(Batch),

@@ -1,5 +1,5 @@
-//! Chunks on their way that the proxy frames anew: compressed over a long window, against older content, or
-//! told as changes of it.
+//! Chunks in transit that the proxy re-frames: compressed over a long window, against older content, or
+//! encoded as changes of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -77,15 +77,15 @@ pub enum Basis {
     Prefix(Vec<Span>),
     /// The same, as a patch.
     Patch(Vec<Span>),
-    /// Regions that the proxy has signed: the payload is what they insert, and the chunks between them. What they
-    /// copy, in order, is the prefix of the zstd frame.
+    /// Regions with block sums from the proxy: the payload is what the deltas insert, and the chunks between them. The
+    /// bytes that they copy, in order, are the prefix of the zstd frame.
     #[serde(rename = "Signed")]
     BlockSums(Vec<Section>),
     /// An older executable that both sides have: the payload makes a whole new file
-    /// ([`Encoded`](delta::relink::Encoded)), of which the chunks are cuts.
+    /// ([`Encoded`](delta::relink::Encoded)), and the chunks are cuts of it.
     Executable(Vec<Span>, Vec<Cut>),
-    /// An executable at the proxy, some of whose records the agent knows to be there: the same by a
-    /// [`Payload`](delta::relink::Payload) for the offer of that number.
+    /// An executable at the proxy that has some of the agent's records: the same by a
+    /// [`Payload`](delta::relink::Payload) for the query of that number.
     Records(u32, Vec<Cut>),
 }
 
@@ -98,10 +98,10 @@ pub struct Cut {
     pub chunks: u32,
 }
 
-/// Chunks that are told as a delta of a signed region.
+/// Chunks encoded as a delta against a region with block sums.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
-    /// Chunks before these that are told whole.
+    /// Chunks before these that are sent whole.
     pub whole: u32,
     /// The region.
     pub region: u32,
@@ -112,7 +112,7 @@ pub struct Section {
     pub delta: Vec<u8>,
 }
 
-/// What a proxy says of older content that missing chunks resemble.
+/// The block sums of older content that missing chunks resemble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSums {
     /// The region's number, from 0.
@@ -128,7 +128,7 @@ pub struct BlockSums {
     pub signature: Vec<u8>,
 }
 
-/// A part of what an agent tells of an executable in the segments that come next: which records it has.
+/// A part of an agent's query about an executable in the next segments: the names of its records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordQuery {
     /// The file's number, from 0.
@@ -142,7 +142,7 @@ pub struct RecordQuery {
     /// The next bytes of the names of all records ([`RecordNames::encode`](delta::relink::RecordNames::encode)).
     #[serde(with = "serde_bytes")]
     pub names: Vec<u8>,
-    /// Whether the names are complete.
+    /// True if the names are complete.
     pub complete: bool,
 }
 

@@ -123,19 +123,19 @@ pub struct Statistics {
     pub sizes: Vec<SizeClass>,
     /// The users who pushed.
     pub users: Vec<UserStatistics>,
-    /// The application's archives that were taken apart; none for the whole space.
+    /// The application's unpacked archives; none for the whole space.
     #[serde(default)]
     pub archives: Option<ArchiveStatistics>,
 }
 
-/// Distinct archives that were taken apart.
+/// Distinct archives that were unpacked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveStatistics {
     /// How many.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Bytes of what they were taken apart to.
+    /// Bytes of their unpacked content.
     pub stream_bytes: u64,
     /// What makes their deflate streams again, most bytes first.
     pub methods: Vec<MethodStatistics>,

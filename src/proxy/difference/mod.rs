@@ -144,7 +144,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Goes on to the next entry.
+    /// Advances to the next entry.
     fn skip(&mut self) -> Result<(), Error> {
         while self.chunk()?.is_some() {}
         self.entry = self.next.take();

@@ -60,7 +60,7 @@ impl Base {
         self.outline.gaps(self.segments.len())
     }
 
-    /// Whether the agent has the segment.
+    /// Returns whether the agent has the segment.
     pub fn has(&self, node: &NodeRef) -> bool {
         self.present.contains(node)
     }
@@ -74,7 +74,7 @@ impl Base {
         is_bounded.then(|| self.outline.clone())
     }
 
-    /// Gives `send` the new segments, in order, thin and compressed against those that they stand in the place of,
+    /// Gives `send` the new segments, in order, thin and compressed against those that they replace,
     /// until it says that nobody listens.
     ///
     /// Memory: one batch and its prefix.

@@ -104,7 +104,7 @@ pub async fn serve(
 /// Reads the agent's requests, even while replies are being sent, until its half ends. `open` counts unanswered requests.
 ///
 /// # Errors
-/// A new token that cannot replace the old; too many requests at a time; an agent that takes too little to get on.
+/// A new token that cannot replace the old; too many requests at a time; an agent that reads too slowly.
 async fn read(
     mut receiver: Receiver,
     requests: &mpsc::Sender<PullRequest>,
@@ -225,9 +225,9 @@ fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<
     Ok(bytes)
 }
 
-/// 1 MiB: what may be told by a patch, which takes a second for 10 MB, to each machine; more over slow links alone, once for all.
+/// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once for all.
 const PATCH_BYTES: usize = 1024 * 1024;
-/// How long the units of one request wait until nobody else makes a patch.
+/// How long the units of one request wait for other heavy work to end.
 const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Reads what is wanted and sends it, neighbours together.
@@ -238,7 +238,7 @@ struct Supply<'a> {
     replies: &'a mpsc::Sender<PullReply>,
     base: Option<Base>,
     maker: PatchMaker<'a>,
-    /// Whether the agent's link is: it asked for executables.
+    /// True if the agent's link is: it asked for executables.
     is_slow: bool,
     lease: &'a Lease,
 }
@@ -252,7 +252,7 @@ impl Supply<'_> {
         self.send(&wanted, SEGMENT_BATCH_BYTES, PullReply::Segments)
     }
 
-    /// Tells of executables by their functions: how many, then each.
+    /// Sends executables encoded by their functions: their number, then each.
     fn executables(&mut self, goes_on: impl FnMut() -> bool) {
         let told = match &self.base {
             Some(base) => relink_payloads::encode(base, &self.leaves, &mut self.reader, &self.maker, goes_on),
@@ -315,7 +315,7 @@ impl Supply<'_> {
         self.send_unit(unit, deadline)
     }
 
-    /// What the wanted chunks resemble in the agent's release, each with the first of them.
+    /// Returns what the wanted chunks resemble in the agent's release, each with the first of them.
     fn likenesses(
         &mut self,
         new: &[(SegmentIndex, Thin, Vec<Option<ChunkRef>>)],
@@ -370,7 +370,7 @@ impl Supply<'_> {
         Ok(())
     }
 
-    /// What tells a unit by a patch, where that is worth the time.
+    /// Returns the patch for a unit, if it is worth the time.
     fn patch(&self, unit: &Unit, plain: &[u8], older: &[u8], deadline: Instant) -> Option<Arc<Vec<u8>>> {
         let make = || Some(patch::compress(plain, older).expect("a unit's basis is within a patch's"));
         if plain.len() <= PATCH_BYTES {

@@ -13,7 +13,7 @@ pub(super) const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often a pull that waits for other heavy work looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What was made for one machine, held for others.
+/// Payloads made for one machine, cached for others.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct PatchCache(Mutex<VecDeque<(blake3::Hash, Arc<Vec<u8>>)>>);
 
@@ -36,7 +36,7 @@ impl PatchCache {
     }
 }
 
-/// What all pulls share: what was made, and where one at a time in the process makes what takes memory.
+/// What all pulls share: the cache, and the lock for work that takes much memory.
 pub(super) struct PatchMaker<'a> {
     pub cache: &'a PatchCache,
     pub heavy_work: &'a Mutex<()>,

@@ -1,4 +1,4 @@
-//! Encodes executables that were linked anew against the older ones that a pulling agent has (docs/EXECUTABLES.md).
+//! Encodes relinked executables against the older ones that a pulling agent has (docs/EXECUTABLES.md).
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -21,11 +21,11 @@ use ground::limits::{
 use protocol::likeness::{BaseFile, Edges, Release, Target};
 use protocol::wire::{Basis, Cut, Parcel, Span};
 
-/// zstd's level for what tells of one: made once for all machines that pull it.
+/// zstd's level for the payload of an executable: made once for all machines that pull it.
 const LEVEL: i32 = 9;
 /// Files of one pull that are looked at.
 const FILES_MAX: usize = 256;
-/// How long an agent waits for what is made: far below its patience.
+/// How long an agent waits for a payload to be made: far below its patience.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.

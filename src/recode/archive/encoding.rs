@@ -111,7 +111,7 @@ fn encode(plan: &Plan, methods: &mut Vec<Method>, out: &mut Vec<u8>) {
 struct Decoder<'a> {
     rest: &'a [u8],
     methods: Vec<Method>,
-    /// What was read so far.
+    /// The bytes read so far.
     pieces: usize,
     framing: u64,
     content: u64,

@@ -1,6 +1,6 @@
 //! What looking inside an archive may cost.
 
-/// 128 MiB: the most that a plan may ask for, made again in 30 to 45 s.
+/// 128 MiB: the most that a plan may require; re-encoded in 30 to 45 s.
 pub(super) const HEAVY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// 48 MiB: what is looked at by itself. At 3 to 5 MB/s it keeps the agent, and once more the proxy, busy for 10 to 15 s, which is

@@ -20,7 +20,7 @@ pub enum Piece {
     Packed {
         /// Its bytes; 0 in a plan that was read from a stream, as rebuilding tells them.
         packed: u64,
-        /// What makes it of its plain bytes.
+        /// The method that encodes its plain bytes.
         method: Method,
         /// The plain bytes; they are one content stream if nothing is known of them.
         plain: Plan,
@@ -74,7 +74,7 @@ impl Plan {
         &self.pieces
     }
 
-    /// Whether anything but content was found.
+    /// Returns whether anything but content was found.
     pub fn is_plain(&self) -> bool {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Content(_))) && self.pieces.len() < 2
     }
@@ -111,7 +111,7 @@ impl Plan {
         }
     }
 
-    /// Whether an xz stream or a zstd frame is in it, at any level.
+    /// Returns whether an xz stream or a zstd frame is in it, at any level.
     pub fn is_heavy(&self) -> bool {
         self.pieces.iter().any(|piece| match piece {
             Piece::Packed { method, plain, .. } => method.format().is_heavy() || plain.is_heavy(),

@@ -52,13 +52,13 @@ pub struct LeftPacked {
     pub bytes: u64,
 }
 
-/// What is left of the limits of one archive.
+/// The rest of the limits of one archive.
 struct Budget<'a, R> {
     plain_bytes: u64,
     pieces: usize,
     nested_bytes: u64,
     heavy_bytes: u64,
-    /// Whether what is looked at is in an xz or zstd stream.
+    /// True if what is looked at is in an xz or zstd stream.
     in_heavy: bool,
     scratch: &'a mut R,
 }
@@ -78,7 +78,7 @@ impl Planner {
         }
     }
 
-    /// Plans `archive`; the plan covers it exactly, and each packed piece was made again and compared.
+    /// Plans `archive`; the plan covers it exactly, and each packed piece was re-encoded and compared.
     ///
     /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
     /// Memory: 3 MiB for each thread, the plan, what `scratch` takes, and 220 MiB while an xz or zstd stream is looked at. Time: what inflating
@@ -98,7 +98,7 @@ impl Planner {
         self.look(archive, limits.depth_max, &mut budget).unwrap_or_else(|| Plan::plain(archive.len() as u64))
     }
 
-    /// What stayed packed of the archive that was planned last.
+    /// Returns what stayed packed of the archive planned last.
     pub fn left_packed(&self) -> LeftPacked {
         self.left_packed
     }
@@ -165,7 +165,7 @@ impl Planner {
         found.unwrap_or_else(|| Plan::plain(bytes.len() as u64))
     }
 
-    /// What the deflate streams of members are, as far as they inflate to `plain_bytes` in all.
+    /// Returns how the deflate streams of members were made, as far as they inflate to `plain_bytes` in total.
     ///
     /// The first batch is looked at alone, and what is learned of it is where all others begin, so that how they are
     /// divided among threads changes nothing.
@@ -207,7 +207,7 @@ impl Planner {
         streams
     }
 
-    /// The stream at the start of `bytes`, with what is in it; `None` if it cannot be made again.
+    /// Returns the stream at the start of `bytes`, with its content; `None` if it cannot be reproduced.
     fn packed(
         &mut self,
         bytes: &[u8],
@@ -252,7 +252,7 @@ impl Planner {
         plan
     }
 
-    /// Whether the first bytes of a stream are those of an archive.
+    /// Returns whether the first bytes of a stream are those of an archive.
     fn is_archive(&mut self, stream: &[u8], format: Format) -> bool {
         let mut archive = false;
         self.decoder.reset(format);
@@ -327,7 +327,7 @@ fn ended(mut plan: Plan, at: usize, bytes: &[u8]) -> Option<Plan> {
     Some(plan)
 }
 
-/// What a member's deflate stream is, where it has one that inflates to no more than is left.
+/// Returns how a member's deflate stream was made, if it has one that inflates to no more than is left.
 fn stream_of(
     bytes: &[u8],
     member: &Member,
@@ -343,12 +343,12 @@ fn stream_of(
     Some(stream)
 }
 
-/// Whether these are the first bytes of an archive, as far as 512 B tell.
+/// Returns whether these are the first bytes of an archive, as far as 512 B tell.
 pub fn begins_archive(bytes: &[u8]) -> bool {
     has_magic(bytes) || bytes.starts_with(b"\x1f\x8b\x08")
 }
 
-/// Whether a nested archive begins here. Only the outermost may begin with something else.
+/// Returns whether a nested archive begins here. Only the outermost may begin with something else.
 fn has_magic(bytes: &[u8]) -> bool {
     let magic = [&b"PK\x03\x04"[..], b"!<arch>\n", b"\x89PNG"];
     gzip::header(bytes).is_some()

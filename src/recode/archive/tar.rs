@@ -6,7 +6,7 @@ const BLOCK_BYTES: usize = 512;
 /// 16 KiB: smaller members stay in one stream with their headers and neighbours.
 const MEMBER_BYTES_MIN: u64 = 16 * 1024;
 
-/// Whether a tar archive begins here.
+/// Returns whether a tar archive begins here.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.get(257..262) == Some(b"ustar") && bytes.get(..BLOCK_BYTES).is_some_and(is_header)
 }
@@ -33,7 +33,7 @@ pub(super) fn members(bytes: &[u8], members_max: usize) -> Vec<Member> {
     members
 }
 
-/// Whether the check sum is right.
+/// Returns whether the check sum is right.
 fn is_header(block: &[u8]) -> bool {
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     let own: u32 = block[148..156].iter().map(|byte| u32::from(*byte)).sum();

@@ -6,7 +6,7 @@ use super::plan::{Piece, Plan};
 use crate::codec::Decoder;
 use crate::deflate::{Broken, Progress};
 
-/// What comes out of an archive, in order.
+/// The parts of an unpacked archive, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'a> {
     /// The next bytes of the framing stream.

@@ -25,7 +25,8 @@ impl Format {
         }
     }
 
-    /// Whether making a stream takes some 100 MiB and, for most settings, a second for a few megabytes.
+    /// Returns whether making a stream takes some 100 MiB and, for most settings, a second for a few
+    /// megabytes.
     pub fn is_heavy(self) -> bool {
         self != Self::Deflate
     }

@@ -19,15 +19,15 @@ const KNOWS_PLAIN: u8 = 4;
 pub struct Frame {
     /// 1 to 19.
     pub level: u8,
-    /// Whether a check value ends it.
+    /// True if a check value ends it.
     pub checked: bool,
-    /// Whether it is made in jobs, as with any number of threads but none.
+    /// True if it is made in jobs, as with any number of threads but none.
     pub jobs: bool,
     /// The plain bytes, if its header says how many.
     pub plain_bytes: Option<u64>,
 }
 
-/// What the beginning of a frame says of it.
+/// The fields of a frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     checked: bool,
@@ -115,7 +115,7 @@ impl Header {
     }
 }
 
-/// Whether a zstd frame begins here.
+/// Returns whether a zstd frame begins here.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }

@@ -22,14 +22,14 @@ const PRESETS_MAX: usize = 2;
 /// 2: levels of zstd whose first block is the same, and that make the whole stream with jobs and without.
 const LEVELS_MAX: u32 = 2;
 
-/// What a stream is, if it can be reproduced.
+/// Returns how a stream was made, if it can be reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.
     pub packed: u64,
     /// Bytes that it decodes to.
     pub plain: u64,
-    /// What makes it again.
+    /// The method that reproduces it.
     pub method: Option<Method>,
 }
 
@@ -83,7 +83,8 @@ impl Guesser {
         None
     }
 
-    /// Whether the data of the first block, from `at` on, begin with what `xz` makes of the first of its `plain` bytes.
+    /// Returns whether the data of the first block, from `at` on, begin with what `xz` makes of the first of its
+    /// `plain` bytes.
     fn begins_so(&mut self, xz: &Xz, stream: &[u8], at: usize, plain: u64) -> io::Result<bool> {
         let mut encoder = lzma::Encoder::block(xz)?;
         let (mut at, mut left, mut same) = (at, plain, true);
@@ -134,7 +135,7 @@ impl Guesser {
         None
     }
 
-    /// Whether `method` makes `stream`, and how many of its first bytes at least, if not all.
+    /// Returns whether `method` makes `stream`, and the least number of its first bytes that it makes.
     pub fn prove(&mut self, method: &Method, stream: &[u8]) -> (bool, u64) {
         self.try_to_prove(method, stream).unwrap_or((false, 0))
     }

@@ -11,7 +11,7 @@ use crate::deflate;
 const XZ: u8 = 2;
 const ZSTD: u8 = 3;
 
-/// What makes a stream of its plain bytes.
+/// The method that encodes the plain bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// A deflate stream.

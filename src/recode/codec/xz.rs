@@ -70,7 +70,7 @@ pub struct Xz {
     pub(super) block_bytes: u32,
 }
 
-/// What the beginning of a stream says of it.
+/// The fields of a stream's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     check: Check,
@@ -129,7 +129,7 @@ impl Xz {
         Ok(Self { preset, check, dictionary, properties, block_bytes: u32::from_le_bytes(block) })
     }
 
-    /// Whether liblzma takes these settings, within the memory that is given.
+    /// Returns whether liblzma takes these settings, within the memory that is given.
     pub(super) fn is_bounded(&self) -> bool {
         self.preset & !EXTREME <= 9
             && dictionary_bytes(self.dictionary).is_some_and(|bytes| bytes <= DICTIONARY_BYTES_MAX)
@@ -205,7 +205,7 @@ impl Header {
     }
 }
 
-/// Whether an xz stream begins here.
+/// Returns whether an xz stream begins here.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }

@@ -49,7 +49,7 @@ impl Block {
         block
     }
 
-    /// Begins anew.
+    /// Resets.
     pub(super) fn reset(&mut self, symbols: usize, fixed_only: bool) {
         (self.symbols_max, self.fixed_only) = (symbols - 1, fixed_only);
         self.clear();

@@ -46,7 +46,7 @@ pub struct Encoder {
     bits: BitWriter,
     /// Length of the copy found one byte before, and where it began: zlib's lazy evaluation.
     length: usize,
-    /// Whether the byte before is a literal that was not yet written.
+    /// True if the byte before is a literal that was not yet written.
     waiting: bool,
     /// Bytes of the present job of pigz that are still to come.
     job_left: usize,
@@ -126,7 +126,7 @@ impl Encoder {
         self.flush(true, out);
     }
 
-    /// Writes what is there up to a whole byte, as pigz's `compress_thread` does, and begins anew after it.
+    /// Writes what is there up to a whole byte, as pigz's `compress_thread` does, and resets.
     fn end_job(&mut self, out: &mut Vec<u8>) {
         self.window.end(false);
         self.run(true, out);
@@ -193,7 +193,7 @@ impl Encoder {
         }
     }
 
-    /// Whether there is enough ahead to go on; slides the window if not.
+    /// Returns whether there is enough ahead to go on; slides the window if not.
     #[inline]
     fn goes_on(&mut self, last: bool, ahead_min: usize) -> bool {
         if self.window.ahead >= ahead_min {

@@ -17,7 +17,7 @@ const FAILURES_MAX: u32 = 16;
 /// How many those are.
 const LIKELY: usize = 6;
 
-/// What a container says of how it was made.
+/// The container's hint about how the stream was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// Nothing: stock zlib's default comes first.
@@ -32,14 +32,14 @@ pub enum Hint {
     Image(u8),
 }
 
-/// What a stream is, if it can be reproduced.
+/// Returns how a stream was made, if it can be reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.
     pub packed: u64,
     /// Bytes that it inflates to.
     pub plain: u64,
-    /// What makes it again.
+    /// The method that reproduces it.
     pub method: Option<Method>,
 }
 
@@ -52,7 +52,7 @@ pub struct Guesser {
     learned: Learned,
 }
 
-/// What a guesser learned of the streams before.
+/// What a guesser learned from earlier streams.
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
     recent: Vec<Method>,
@@ -68,7 +68,7 @@ impl Guesser {
         &self.learned
     }
 
-    /// Goes on from what was learned elsewhere. What is found for a stream that several methods make depends on it.
+    /// Continues from what another guesser learned. The method found for a stream that several make depends on it.
     pub fn learn(&mut self, learned: Learned) {
         self.learned = learned;
     }
@@ -125,7 +125,7 @@ impl Guesser {
         }
     }
 
-    /// Whether `method` makes `stream`, and how many plain bytes were encoded to know it.
+    /// Returns whether `method` makes `stream`, and how many plain bytes were encoded to find out.
     pub fn prove(&mut self, method: &Method, stream: &[u8]) -> (bool, u64) {
         let encoder = self.encoder.get_or_insert_with(|| Encoder::new(method));
         encoder.reset(method);
@@ -188,7 +188,7 @@ fn likely(hint: Hint) -> Vec<Method> {
     for level in [level, 6, 9] {
         methods.extend([RustZip, WholeRustZip].map(|maker| Method::new(level, maker)));
     }
-    // Go's gzip uses 6 unless told otherwise, its zip 5; releases are packed with 9, layers also with 1.
+    // Go's gzip uses 6 by default, its zip 5; releases are packed with 9, layers also with 1.
     for level in [level, 6, 5, 9, 1] {
         methods.extend([Go, GoTar].map(|maker| Method::new(level, maker)));
     }

@@ -6,7 +6,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 /// 64 KiB: twice the farthest copy, a power of two as the decoder asks for.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How a stream went on.
+/// The progress of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// All bytes were used and the stream did not end.

@@ -71,7 +71,7 @@ pub enum Maker {
     RustZip,
     /// The same, given all at once.
     WholeRustZip,
-    /// pigz: stock zlib, begun anew every 128 KiB with the 32 KiB before in reach.
+    /// pigz: stock zlib, restarted every 128 KiB with the 32 KiB before in reach.
     Pigz,
 }
 

@@ -75,7 +75,7 @@ struct Cutter {
     wanted: usize,
     /// Bytes of the pieces of what is no tar archive.
     rest_bytes: usize,
-    /// Whether the final zero of a long name is a piece of its own.
+    /// True if the final zero of a long name is a piece of its own.
     parts_names: bool,
 }
 

@@ -11,7 +11,7 @@ use super::method::{Maker, Method};
 use super::other_encoder::OtherEncoder;
 use super::pieces::Pieces;
 
-/// 32 KiB: what `flate2` takes of the output at once. Where that is full, a search may begin anew.
+/// 32 KiB: what `flate2` takes of the output at once. Where that is full, a search may restart.
 const OUTPUT_BYTES: usize = 32 * 1024;
 
 pub(super) struct RustEncoder {
@@ -23,7 +23,7 @@ pub(super) struct RustEncoder {
 struct Stream {
     deflate: Deflate,
     level: u8,
-    /// Whether the last stream came to its end.
+    /// True if the last stream came to its end.
     ended: bool,
     output: Vec<u8>,
     /// Bytes of `output` that `flate2` has not passed on.

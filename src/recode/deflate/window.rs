@@ -74,14 +74,14 @@ impl Window {
         window
     }
 
-    /// Begins anew.
+    /// Resets.
     pub(super) fn reset(&mut self, window_bits: u8, chain_bits: u32) {
         (self.half, self.chains) = (1 << window_bits, 1 << chain_bits);
         self.heads[..self.chains].fill(0);
         (self.at, self.ahead, self.block, self.found, self.slid, self.late) = (0, 0, 0, 0, false, 0);
     }
 
-    /// Begins anew, but what came last, at most half the window, can still be copied. Nothing may be ahead.
+    /// Resets, but the last bytes, at most half the window, can still be copied. No input may be pending.
     pub(super) fn prime(&mut self, hash: &impl Hash) {
         let end = self.at;
         let known = end.min(self.half);
@@ -227,7 +227,7 @@ impl Window {
 }
 
 /// Length of what two positions of `bytes` have in common, at most a longest copy; bytes past the end of the input may
-/// count. Behind either position there are some more than that.
+/// count. After either position there are more than that.
 #[inline]
 pub(super) fn common(bytes: &[u8], one: usize, other: usize) -> usize {
     let (one, _) = bytes[one..one + MATCH_MAX + 6].as_chunks::<8>();

@@ -89,7 +89,7 @@ struct Earlier<'a> {
 }
 
 impl Earlier<'_> {
-    /// Goes on to `path`; whether a file of this size is there.
+    /// Advances to `path`; returns whether a file of this size is there.
     fn has_file(&mut self, path: &EntryPath, size: u64, recipe: Recipe) -> bool {
         loop {
             let there = match self.items.peek() {

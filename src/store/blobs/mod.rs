@@ -39,13 +39,13 @@ pub trait Blobs: Send + Sync + Debug {
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// It does not exist, or cannot be read.
     fn open(&self, name: PackId) -> Result<Box<dyn Blob>>;
 
     /// Returns the bytes of a blob, without opening it.
     ///
     /// # Errors
-    /// There is none, or it cannot be examined.
+    /// It does not exist, or cannot be examined.
     fn bytes(&self, name: PackId) -> Result<u64>;
 
     /// Returns the names of all blobs, in no order. Other things beside them are left out.
@@ -54,7 +54,7 @@ pub trait Blobs: Send + Sync + Debug {
     /// They cannot be listed.
     fn list(&self) -> Result<Vec<PackId>>;
 
-    /// Removes a blob; that there is none is no error.
+    /// Removes a blob; a missing one is no error.
     ///
     /// # Errors
     /// It is still there.

@@ -166,7 +166,8 @@ impl Catalogue {
 
 /// Waits while a database that was dropped still holds the lock of sled's file.
 ///
-/// Asks for the same lock, as only the text of sled's error tells a taken lock from other failures. If it stays taken, another process has it, and sled's own error says so.
+/// Asks for the same lock, as only the text of sled's error distinguishes a taken lock from other failures. If it stays
+/// taken, another process has it, and sled's own error says so.
 fn wait_for_lock(file: &Path) {
     let Ok(file) = File::open(file) else { return };
     let deadline = Instant::now() + LOCK_PATIENCE;

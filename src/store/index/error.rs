@@ -1,10 +1,10 @@
-//! Why the index cannot answer.
+//! The errors of the index.
 
 use super::run;
 use disk::files;
 use ground::faults::{Fault, faulty};
 
-/// Why the index cannot answer. What to do is always the same: set it aside and rebuild it.
+/// The errors of the index. The remedy is always to set it aside and rebuild it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// sled found its files damaged, or the disk failed.
@@ -13,10 +13,10 @@ pub enum Error {
     /// sled panicked, which is how it meets most damage.
     #[error("the index is damaged: {0}")]
     Panicked(String),
-    /// An entry that was never written so.
+    /// A malformed entry.
     #[error("the index contains a malformed entry")]
     Entry,
-    /// An earlier whit made it.
+    /// An older version of whit wrote it.
     #[error("the index was written by an older version of whit")]
     Older,
     /// A run cannot be used.

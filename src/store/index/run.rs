@@ -286,7 +286,7 @@ mod tests {
         Place { pack, frame_offset: 32, plain_offset: 7, bytes: 9 }
     }
 
-    /// A run of so many chunks, each in a pack of its own, and their ids in order.
+    /// Makes a run of this many chunks, each in a pack of its own; returns it with their ids in order.
     fn run(folder: &Path, count: u32) -> (Run, Vec<ChunkId>) {
         let mut ids: Vec<ChunkId> = (0..count).map(|n| ChunkId::of(&n.to_le_bytes())).collect();
         ids.sort_unstable();

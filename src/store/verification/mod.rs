@@ -28,7 +28,7 @@ use ground::ids::ReleaseId;
 /// How to verify.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
-    /// Set damaged packs aside, copy their intact chunks, mend the index.
+    /// Set damaged packs aside, copy their intact chunks, repair the index.
     pub repair: bool,
     /// Stop after this time; the next pass continues from there.
     pub duration_max: Option<Duration>,

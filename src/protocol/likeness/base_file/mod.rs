@@ -17,7 +17,7 @@ pub use walk::Release;
 
 use self::walk::{Entry, Listed, Walk, parts};
 
-/// What is known of a new file, or member of an archive, whose older one is looked for.
+/// A new file, or member of an archive, whose older version is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Target {
     /// How many chunks it has, as far as they are known.
@@ -41,7 +41,7 @@ impl BaseFile {
     /// The file that the first chunk of `span` is of, or of an archive that was unpacked, the member that shares most
     /// chunks with the new one; of those that share none, one that `span` touches, and of these the nearest in length.
     ///
-    /// None where it is nothing that can be told as an executable: too large, or not listed whole. Reads the
+    /// Returns `None` if it cannot be encoded as an executable: too large, or not listed whole. Reads the
     /// segments that list the file, and the plan of an archive.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ impl<'a, R: Release> Walk<'a, R> {
         Ok(Some(Listed { at, chunk }))
     }
 
-    /// Whether all of the span was passed.
+    /// Returns whether all of the span was passed.
     fn is_past(&self) -> bool {
         self.touched == self.span.count
     }

@@ -24,7 +24,7 @@ const BLOCK_SUMS_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
 /// Segments in one batch; a frame holds no more parts.
 const SEGMENTS_PER_BATCH: usize = 256;
 
-/// What the agent is to do next.
+/// The next step of the agent's driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Send this.
@@ -42,13 +42,13 @@ pub enum Action {
         /// The challenge.
         challenge: Challenge,
     },
-    /// So many `Chunks` and `Parcel`s are safe now.
+    /// This number of `Chunks` and `Parcel`s is safe now.
     Stored(u64),
     /// The release is safe.
     Committed {
         /// What the proxy wrote.
         record: Record,
-        /// Whether the application's latest release was this one already.
+        /// True if the application's latest release was this one already.
         existing: bool,
     },
     /// A delivery goes on.
@@ -68,7 +68,7 @@ pub struct Chunks {
     pub block_sums: Vec<BlockSums>,
     /// Which records the proxy has of executables that were offered.
     pub answers: Vec<RecordAnswer>,
-    /// Whether the segment after these is sent too, and its chunks with another of these.
+    /// True if the segment after these is sent too, and its chunks with another of these.
     pub goes_on: bool,
 }
 
@@ -81,9 +81,9 @@ pub struct Segments {
     pub full: bool,
     /// The base's segments to compress them against; none without a base.
     pub against: Option<Vec<SegmentIndex>>,
-    /// Whether to mark the chunks that the base lacks, and to call [`Agent::eager_marked`].
+    /// True if the driver marks the chunks that the base lacks and calls [`Agent::eager_marked`].
     pub eager: bool,
-    /// Whether the proxy wants executables in them to be offered.
+    /// True if the proxy accepts record queries about executables in them.
     pub executables: bool,
 }
 
@@ -104,10 +104,11 @@ impl Default for Window {
     }
 }
 
-/// How an agent begins a push. The machine makes a [`ManifestForm`](crate::wire::ManifestForm), which crosses, of it and of the segments.
+/// How an agent opens a push. The machine makes the [`ManifestForm`](crate::wire::ManifestForm) to send from it and the
+/// segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {
-    /// By what the proxy confirmed last time: that release, and its segments.
+    /// By the release that the proxy confirmed last time, and its segments.
     Base(ReleaseId, Vec<NodeRef>),
     /// The same after a push that broke off: what is new may have crossed, so that none of it is offered.
     Again(ReleaseId, Vec<NodeRef>),
@@ -130,10 +131,10 @@ enum State {
     Finished,
 }
 
-/// A manifest that is told while it is read.
+/// A manifest that is announced while the input is read.
 #[derive(Debug, Clone, Copy, Default)]
 struct Growth {
-    /// Whether all of it is there.
+    /// True if all of it is there.
     is_over: bool,
     /// Segments that are in batches already.
     batched: usize,
@@ -172,17 +173,17 @@ pub struct Agent {
     answers: Vec<RecordAnswer>,
     /// Of all answers to come.
     answer_bytes_left: usize,
-    /// Whether chunks that the base lacks are sent unasked.
+    /// True if chunks that the base lacks are sent unasked.
     eager: bool,
-    /// Whether the proxy wants executables to be offered.
+    /// True if the proxy accepts record queries.
     wants_record_queries: bool,
-    /// Whether the proxy can find content by sketches.
+    /// True if the proxy can find content by sketches.
     wants_sketches: bool,
     /// Chunks that wait for what is like them, or for others that do: their order stays.
     pending: VecDeque<Pending>,
     /// `SendChunks` under way.
     sending: usize,
-    /// Whether the last one was said to go on: then the next comes, even without chunks.
+    /// True if the last one was said to go on: then the next comes, even without chunks.
     goes_on: bool,
     round_trips: u32,
 }
@@ -194,7 +195,7 @@ impl Agent {
         self.round_trips
     }
 
-    /// Whether the agent waits for a reply of the proxy.
+    /// Returns whether the agent waits for a reply of the proxy.
     pub fn awaits_reply(&self) -> bool {
         let looked_for = self.pending.iter().any(|pending| pending.is_looked_for);
         match self.state {
@@ -205,17 +206,17 @@ impl Agent {
         }
     }
 
-    /// Whether chunks are being prepared or sent.
+    /// Returns whether chunks are being prepared or sent.
     pub fn is_sending(&self) -> bool {
         self.sending > self.pending.len()
     }
 
-    /// Whether the push is by a base, which then both sides have.
+    /// Returns whether the push is by a base, which then both sides have.
     pub fn is_based(&self) -> bool {
         self.replaced.is_some()
     }
 
-    /// What to do about what the proxy said.
+    /// Takes a reply of the proxy and returns the actions to take.
     ///
     /// # Errors
     /// A refusal, or something that does not belong here.
@@ -240,7 +241,7 @@ impl Agent {
                 Ok(self.proceed())
             }
             (State::Sending | State::Committing, PushReply::WantNames) if self.is_based() => {
-                // The proxy does not have the base: all begins anew, and it passes over what was sent.
+                // The proxy does not have the base: the push starts over, and the proxy ignores what was sent.
                 (self.replaced, self.eager) = (None, false);
                 self.goes_on = false;
                 self.waiting.clear();
@@ -325,7 +326,7 @@ impl Agent {
         }
     }
 
-    /// Whether the proxy has nothing more to say: a dry run, all of whose segments were answered.
+    /// Returns whether the proxy has nothing more to say: a dry run, all of whose segments were answered.
     pub fn is_answered(&self) -> bool {
         self.dry_run && self.waiting.is_empty() && self.unanswered.is_empty()
     }
@@ -353,7 +354,7 @@ impl Agent {
         self.proceed()
     }
 
-    /// Whether the segments `next` follow those `before` them.
+    /// Returns whether the segments `next` follow those `before` them.
     fn is_next(next: Option<&Vec<SegmentIndex>>, before: &[SegmentIndex]) -> bool {
         let first = next.and_then(|next| next.first());
         before.last().is_some_and(|last| first == Some(&last.next()))

@@ -1,4 +1,4 @@
-//! How a push begins: how it tells of its manifest, and which segments it will send.
+//! Opens a push: the form in which its manifest is announced, and the segments that it will send.
 
 use std::collections::VecDeque;
 
@@ -10,8 +10,8 @@ use ground::ids::ReleaseId;
 use ground::limits::{ANSWER_BYTES_MAX, OPEN_NAMES_MAX};
 
 impl Agent {
-    /// Begins a push of the manifest with these `segments`; fills in how `open` tells of them, and gives what
-    /// to do right after it is sent.
+    /// Begins a push of the manifest with these `segments`; completes `open` with them, and returns the actions
+    /// to take right after it is sent.
     pub fn new(open: Open, segments: Vec<NodeRef>, opening: Opening) -> (Self, Open, Vec<Action>) {
         Self::with_window(Window::default(), open, segments, opening)
     }
@@ -76,18 +76,18 @@ impl Agent {
         (agent, open, actions)
     }
 
-    /// Whether more of the manifest will come.
+    /// Returns whether more of the manifest will come.
     pub(super) fn is_growing(&self) -> bool {
         self.growth.as_ref().is_some_and(|growth| !growth.is_over)
     }
 
-    /// Hears of the next segments of a manifest that is told as it is read.
+    /// Takes the next segments of a manifest that is announced while the input is read.
     pub fn grow(&mut self, segments: impl IntoIterator<Item = NodeRef>) -> Vec<Action> {
         self.segments.extend(segments);
         self.proceed()
     }
 
-    /// Hears that all segments of such a manifest were given, and what it is.
+    /// Takes the end of such a manifest: its release and totals.
     pub fn grown(&mut self, release: ReleaseId, totals: Totals) -> Vec<Action> {
         if let Some(growth) = &mut self.growth {
             growth.is_over = true;

@@ -1,4 +1,4 @@
-//! Chunks that wait for what is like them; what comes after them waits too, so that their order stays.
+//! Chunks that wait for similar content at the proxy. Chunks after them wait too, to keep the order.
 
 use super::{Action, Agent, Chunks, Error};
 use crate::wire::{FromAgent, Sketches};
@@ -7,12 +7,12 @@ use crate::wire::{FromAgent, Sketches};
 #[derive(Debug)]
 pub(super) struct Pending {
     chunks: Chunks,
-    /// Whether the proxy looks for what is like some of them.
+    /// True if the proxy is looking for content similar to some of them.
     pub(super) is_looked_for: bool,
 }
 
 impl Agent {
-    /// An [`Action::Sketch`] is done: these are sketches of some of its chunks, if any.
+    /// Takes the result of an [`Action::Sketch`]: sketches of some of its chunks, if any.
     pub fn sketched(&mut self, chunks: Chunks, sketches: Option<Sketches>) -> Vec<Action> {
         let is_looked_for = sketches.is_some();
         if is_looked_for && self.pending.iter().all(|pending| !pending.is_looked_for) {
@@ -23,7 +23,7 @@ impl Agent {
         sketches.into_iter().chain(self.release()).collect()
     }
 
-    /// Takes what was signed for the chunks that were looked for first.
+    /// Takes the block sums for the chunks that were looked for first.
     pub(super) fn alike(&mut self) -> Result<Vec<Action>, Error> {
         let block_sums = std::mem::take(&mut self.block_sums);
         let pending = self.pending.iter_mut().find(|pending| pending.is_looked_for);
@@ -36,7 +36,7 @@ impl Agent {
         Ok(actions)
     }
 
-    /// Counts anew what signatures take that are held: those that are being sent are the feeder's.
+    /// Recounts the bytes of pending block sums; those of chunks being sent are the pipeline's.
     pub(super) fn count_block_sums(&mut self) {
         let pending = self.pending.iter().flat_map(|pending| &pending.chunks.block_sums);
         self.block_sums_bytes = pending.map(|sums| sums.signature.len()).sum();

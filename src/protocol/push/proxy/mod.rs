@@ -22,7 +22,7 @@ use format::record::Cost;
 use ground::ids::{ChunkId, ShortId};
 use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
 
-/// Whether the agent took it from the release that it remembers.
+/// Returns whether the reference is in the release that the agent remembers.
 fn needs_base(basis: &Basis) -> bool {
     matches!(basis, Basis::Prefix(_) | Basis::Patch(_) | Basis::Executable(..))
 }
@@ -55,9 +55,9 @@ pub struct Proxy {
     replaced: SegmentsReplaced,
     is_by_base: bool,
     block_sum_maker: BlockSumMaker,
-    /// Executables that the agent offers.
+    /// The agent's queries about executables.
     record_queries: RecordQueries,
-    /// Whether the agent's base is unknown: what it sent before it heard so is passed over.
+    /// True if the agent's base is unknown here: messages that it sent before it learned so are ignored.
     base_refused: bool,
     waiting: Incomplete,
     /// The agent's proofs, where it may not read the whole space.
@@ -66,7 +66,7 @@ pub struct Proxy {
     eager: HashSet<ShortId>,
     parcels: Parcels,
     commit_ordered: bool,
-    /// Complete segments that are not kept yet.
+    /// Complete segments that are not stored yet.
     complete: Vec<Vec<u8>>,
     complete_bytes: usize,
     cost: Cost,
@@ -77,7 +77,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Whether the push has come to its end.
+    /// Returns whether the push has ended.
     pub fn is_finished(&self) -> bool {
         self.state == State::Finished
     }
@@ -108,7 +108,7 @@ impl Proxy {
             + self.complete_bytes
     }
 
-    /// What to reply to what the agent said.
+    /// Takes a message of the agent and returns the replies.
     ///
     /// # Errors
     /// Something that does not belong here, breaks a bound, or is not what its name says; a failing view.
@@ -122,7 +122,7 @@ impl Proxy {
                 self.grown(grown, view)
             }
             (State::Naming, FromAgent::Names(names)) if !self.is_growing() => self.named(&names, view),
-            // Sent before the agent heard that its base is unknown.
+            // Sent before the agent learned that its base is unknown.
             (State::Naming, _) if self.base_refused => Ok(Vec::new()),
             (State::Receiving, FromAgent::RecordQuery(query)) if !self.is_by_base && !self.open.dry_run => {
                 self.progress += query.names.len() as u64;
@@ -138,7 +138,7 @@ impl Proxy {
             }
             (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, view),
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
-                // One told against the base that is unknown here is passed over, with its pieces.
+                // One encoded against the unknown base is ignored, with its pieces.
                 if !self.base_refused || !needs_base(&parcel.basis) {
                     self.parcels.begin(parcel)?;
                 }
@@ -284,7 +284,7 @@ impl Proxy {
         self.parcel(&parcel, &payload, view)
     }
 
-    /// Takes the chunks of a whole parcel, and frames them anew.
+    /// Takes the chunks of a whole parcel and re-frames them.
     fn parcel(
         &mut self,
         parcel: &Parcel,
@@ -319,7 +319,7 @@ impl Proxy {
             opened => opened?,
         }
         let (arrived, complete) = match self.arrive(split(&plain, &parcel.lengths)) {
-            // It was made of another basis than the agent's: the push goes through without this method.
+            // It was made from another reference than the agent's: the push is repeated without this method.
             Err(Error::Unasked(_)) if is_executable => return Ok(self.mismatch()),
             arrived => arrived?,
         };
@@ -329,13 +329,13 @@ impl Proxy {
         self.end_message(complete, view)
     }
 
-    /// Ends the push; the agent begins it anew, in full.
+    /// Ends the push; the agent repeats it in full.
     fn mismatch(&mut self) -> Vec<PushReply> {
         self.state = State::Finished;
         vec![PushReply::Mismatch]
     }
 
-    /// Names the chunks that came, where somebody waits for them; gives the segments that they complete.
+    /// Identifies the received chunks that a segment waits for; returns the segments that they complete.
     fn arrive<'a>(
         &mut self,
         parts: impl Iterator<Item = &'a [u8]>,

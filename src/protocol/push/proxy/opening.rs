@@ -1,4 +1,4 @@
-//! How a push begins: what the agent tells of its manifest, up to its first segment.
+//! Opens a push: what the agent announces of its manifest, up to its first segment.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -112,7 +112,7 @@ impl Proxy {
         }))
     }
 
-    /// Whether the agent still reads its input.
+    /// Returns whether the agent still reads its input.
     pub(super) fn is_growing(&self) -> bool {
         self.open.manifest == ManifestForm::Growing
     }

@@ -14,7 +14,7 @@ const TABLE_BITS: u32 = 14;
 const MARGIN: usize = 15;
 /// No copy reaches back to the entries of an empty table from here on.
 const FIRST: u32 = 2 * REACH;
-/// 16 MiB: positions begin anew here, far below their limit.
+/// 16 MiB: positions restart here, far below their limit.
 const RENUMBER_AT: u32 = 1 << 24;
 
 /// Four bytes, and where they stood.
@@ -45,7 +45,7 @@ impl Fast {
         }
     }
 
-    /// Begins anew.
+    /// Resets.
     pub(super) fn reset(&mut self) {
         self.table.fill(Entry::default());
         self.bytes.clear();

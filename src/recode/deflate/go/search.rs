@@ -68,9 +68,9 @@ pub(super) struct Search {
     /// The copy found one byte before; without one the length is below the shortest.
     length: usize,
     distance: usize,
-    /// Whether the byte before is a literal that was not yet written.
+    /// True if the byte before is a literal that was not yet written.
     waiting: bool,
-    /// Whether what is ahead is to be looked at before more is taken.
+    /// True if what is ahead is to be looked at before more is taken.
     paused: bool,
 }
 
@@ -93,7 +93,7 @@ impl Search {
         search
     }
 
-    /// Begins anew; `level` is at least 2.
+    /// Resets; `level` is at least 2.
     pub(super) fn reset(&mut self, level: u8) {
         self.effort = EFFORTS[usize::from(level).saturating_sub(2).min(7)];
         self.heads.fill(0);

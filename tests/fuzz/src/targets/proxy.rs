@@ -77,7 +77,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Whether a reply only goes before the one that answers.
+/// Returns whether a reply only goes before the one that answers.
 fn is_beside(reply: &PushReply) -> bool {
     use PushReply::{BlockSums, Prove, RecordAnswer, WantRecordQueries, WantSketches};
     matches!(reply, BlockSums(_) | RecordAnswer(_) | Prove(_) | WantRecordQueries | WantSketches)
