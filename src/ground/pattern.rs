@@ -5,17 +5,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::faults::{Fault, Faulty};
+use crate::faults::{Fault, faulty};
 
 /// A word that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a pattern: use a name, in which * matches any characters")]
 pub struct Error(String);
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        Fault::Input
-    }
+faulty! {
+    Error;
+    _ => Fault::Input;
 }
 
 /// A name in which each `*` stands for any run of characters, none included: `api`, `web-*`, `*`.
@@ -26,7 +25,7 @@ impl Faulty for Error {
 pub struct Pattern(String);
 
 impl Pattern {
-    /// The pattern that every name matches.
+    /// Returns the pattern that every name matches.
     pub fn any() -> Self {
         Self("*".to_owned())
     }
@@ -36,7 +35,7 @@ impl Pattern {
         self.0.bytes().all(|byte| byte == b'*')
     }
 
-    /// The pattern itself.
+    /// Returns the pattern itself.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 
 use crate::crash_points;
-use ground::faults::{Fault, Faulty, io_hint};
+use ground::faults::{Fault, faulty, io_hint};
 
 /// An operating system's error with what was done to which path.
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +32,9 @@ pub struct Error {
     pub source: io::Error,
 }
 
-impl Faulty for Error {
-    fn fault(&self) -> Fault {
-        Fault::of_io(&self.source)
-    }
-
-    fn hint(&self) -> Option<String> {
-        io_hint(&self.source, &self.path)
-    }
+faulty! {
+    Error;
+    Self { source, path, .. } => Fault::of_io(source), io_hint(source, path);
 }
 
 /// The result of an operation on a file.
@@ -204,7 +199,7 @@ pub fn punch(file: &File, path: &Path, part: Range<u64>) -> Result<bool> {
     }
 }
 
-/// Bytes that may still be written to the file system that holds `path`.
+/// Returns the bytes that may still be written to the file system that holds `path`.
 ///
 /// # Errors
 /// The path cannot be asked.
@@ -284,7 +279,7 @@ pub fn remove_unpublished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where a file is written before it gets its name.
+/// Returns where a file is written before it gets its name.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     // Two threads may publish one path at a time: the later rename wins, and neither meets the other's half.
@@ -293,7 +288,7 @@ fn aside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The folder that names `path`; empty for a bare name.
+/// Returns the folder that names `path`; empty for a bare name.
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }

@@ -31,7 +31,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
-use ground::faults::{Fault, Faulty};
+use ground::faults::{Fault, Faulty, faulty};
 use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
@@ -396,14 +396,9 @@ impl Refusal {
     }
 }
 
-impl Faulty for Refusal {
-    fn fault(&self) -> Fault {
-        self.fault
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.hint.clone()
-    }
+faulty! {
+    Refusal;
+    Self { fault, hint, .. } => *fault, hint.clone();
 }
 
 #[cfg(test)]
