@@ -174,7 +174,7 @@ fn make_older(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of all files below a folder.
+/// Returns the bytes of all files below a folder.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -189,7 +189,7 @@ pub fn bytes_below(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// The length of a file.
+/// Returns the length of a file.
 ///
 /// # Errors
 /// It cannot be read.

@@ -37,12 +37,12 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Bytes in both directions.
+    /// Returns the bytes in both directions.
     pub fn bytes(&self) -> u64 {
         self.up_bytes + self.down_bytes
     }
 
-    /// The median of each number by itself.
+    /// Returns the median of each number by itself.
     ///
     /// `None` without runs. Of an even number, the lower of the two in the middle.
     pub fn median(runs: &[Self]) -> Option<Self> {
@@ -95,7 +95,7 @@ pub struct Situations {
 }
 
 impl Situations {
-    /// The medians of several rounds.
+    /// Returns the medians of several rounds.
     pub fn median(rounds: &[Self]) -> Self {
         let of = |pick: fn(&Self) -> Option<Measurement>| {
             Measurement::median(&rounds.iter().filter_map(pick).collect::<Vec<_>>())

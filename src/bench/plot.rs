@@ -50,7 +50,7 @@ pub fn draw(report: &Report, path: &Path) -> Result<()> {
     picture(report, &panels, &area).map_err(|reason| Error::Plot { path: path.display().to_string(), reason })
 }
 
-/// A situation's bars, the shortest first.
+/// Returns a situation's bars, the shortest first.
 fn bars(report: &Report, pick: fn(&super::measurement::Situations) -> Option<Measurement>) -> Vec<Bar> {
     let mut bars: Vec<Bar> = Vec::new();
     for row in &report.tools {

@@ -28,7 +28,7 @@ pub struct LinkSpec {
 }
 
 impl LinkSpec {
-    /// The time of a round trip.
+    /// Returns the time of a round trip.
     pub fn round_trip(&self) -> Duration {
         Duration::from_secs_f64(self.round_trip_ms / 1e3)
     }

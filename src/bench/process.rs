@@ -48,7 +48,7 @@ impl Stop {
         }
     }
 
-    /// An error once the user wants to stop.
+    /// Returns an error once the user wants to stop.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -174,7 +174,7 @@ impl Running {
         }));
     }
 
-    /// The first line on standard output, once it is there.
+    /// Returns the first line on standard output, once it is there.
     ///
     /// # Errors
     /// The program ended before, or printed nothing for a minute.
@@ -186,7 +186,7 @@ impl Running {
         }
     }
 
-    /// The process's number.
+    /// Returns the process's number.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -272,7 +272,7 @@ fn name_of(command: &Command) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The last words, on one line.
+/// Returns the last words, on one line.
 fn end_of(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let begin = text.len().saturating_sub(TOLD_BYTES);

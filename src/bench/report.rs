@@ -118,7 +118,7 @@ impl Report {
         Ok(files::publish(path, text.as_bytes(), 0o644)?)
     }
 
-    /// The figures of a tool, where it was measured.
+    /// Returns the figures of a tool, where it was measured.
     pub fn measured(&self, tool: &str) -> Option<&Situations> {
         self.tools.iter().filter(|row| row.tool == tool).find_map(|row| match &row.outcome {
             Outcome::Measured(situations) => Some(&**situations),
@@ -140,7 +140,7 @@ pub mod sample {
     use crate::input::Size;
     use crate::measurement::{Load, Measurement, Situations};
 
-    /// A run of this many bytes.
+    /// Returns a run of this many bytes.
     pub fn run(up_bytes: u64, down_bytes: u64) -> Measurement {
         let sender = Load { cpu_seconds: 0.25, peak_bytes: 12_000_000 };
         Measurement {

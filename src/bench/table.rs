@@ -88,7 +88,7 @@ pub fn wan(legs: &[Leg]) -> Table {
     table
 }
 
-/// The tables of docs/BENCHMARKS.md over several inputs.
+/// Returns the tables of docs/BENCHMARKS.md over several inputs.
 pub fn markdown(reports: &[Report]) -> String {
     let title = |heads: &[&str]| heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>();
     let mut fresh = vec![title(&["case", "new bytes", "whit up", "whit down", "whit", "tar+zstd -3"])];
@@ -186,7 +186,7 @@ fn reason(report: &Report, tool: &str) -> String {
     }
 }
 
-/// A table in Markdown, words to the left and numbers to the right.
+/// Returns a table in Markdown, words to the left and numbers to the right.
 fn in_markdown(table: &[Vec<String>]) -> String {
     let Some((heads, rows)) = table.split_first() else { return String::new() };
     let is_word = |place: usize| {

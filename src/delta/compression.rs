@@ -1,4 +1,4 @@
-//! Compresses runs of neighbouring chunks with zstd, and takes them apart within a known bound.
+//! Compresses runs of neighbouring chunks with zstd, and decompresses them within a known bound.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl TryFrom<u8> for Codec {
     }
 }
 
-/// The reasons for which a payload could not be decoded.
+/// The reasons why a payload cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A codec of a newer whit.
@@ -47,19 +47,19 @@ pub enum Error {
     Payload(usize),
 }
 
-/// zstd's fastest positive level: for what is kept a short while only.
+/// zstd's fastest positive level: for content that is kept only a short while.
 pub const LEVEL_FAST: i32 = 1;
-/// zstd's own default: the best bytes for the time on the corpus (docs/decisions/0004).
+/// zstd's own default: the best trade of bytes for time on the corpus (docs/decisions/0004).
 pub const LEVEL_DEFAULT: i32 = 3;
 
-/// For what is at most some 100 KB and every byte of which waits for a round trip.
+/// For at most some 100 KB whose every byte waits for a round trip.
 pub const LEVEL_SMALL: i32 = 19;
 
-/// Compresses payloads; holds zstd's working memory (about 1 MiB) for use again.
+/// Compresses payloads; keeps zstd's working memory (about 1 MiB) for the next.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
 
 impl Compressor {
-    /// Starts at `level`, in zstd's own numbers.
+    /// Creates a compressor of `level`, in zstd's own numbers.
     pub fn new(level: i32) -> Self {
         Self(zstd::bulk::Compressor::new(level).expect("zstd takes every level"))
     }
@@ -79,16 +79,16 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// Takes payloads apart; holds zstd's working memory for use again.
+/// Decompresses payloads; keeps zstd's working memory for the next.
 pub struct Decompressor(zstd::bulk::Decompressor<'static>);
 
 impl Decompressor {
-    /// Starts with no memory of earlier payloads.
+    /// Creates a decompressor.
     pub fn new() -> Self {
         Self(zstd::bulk::Decompressor::new().expect("zstd's working memory can be allocated"))
     }
 
-    /// Decodes `payload` into exactly `plain_bytes` bytes, which replace what `plain` held.
+    /// Decodes `payload` into exactly `plain_bytes` bytes, which replace the content of `plain`.
     ///
     /// The caller bounds `plain_bytes`; never more than that is allocated, whatever the payload holds.
     ///
@@ -128,9 +128,9 @@ impl fmt::Debug for Decompressor {
 /// zstd's bounds of a window, as powers of two; 32 MiB holds a parcel and its reference.
 const WINDOW_LOG: std::ops::RangeInclusive<u32> = 10..=25;
 
-/// Compresses `plain` against `prefix`: what both sides have, and the plain bytes resemble.
+/// Compresses `plain` against `prefix`, similar content that both sides have.
 ///
-/// The window reaches over both. Memory: some three times both, at low levels.
+/// The window covers both. Memory: some three times both, at low levels.
 pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
     let mut context = CCtx::create();
     let reach = (prefix.len() + plain.len()).max(1).next_power_of_two().trailing_zeros();
@@ -139,7 +139,7 @@ pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
     let parameters = [
         CParameter::CompressionLevel(level),
         CParameter::WindowLog(window),
-        // At high levels it costs bytes, until their tables no longer remember the whole window.
+        // At high levels it costs bytes, as long as their tables cover the whole window.
         CParameter::EnableLongDistanceMatching(reach > 20 && level < 9),
     ];
     for parameter in parameters {
@@ -152,7 +152,7 @@ pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
     out
 }
 
-/// Decodes what [`compress_against`] made into exactly `plain_bytes` bytes, which replace what `plain` held.
+/// Decodes a payload of [`compress_against`] into exactly `plain_bytes` bytes, which replace the content of `plain`.
 ///
 /// The caller bounds `plain_bytes`; never more than that is allocated.
 ///

@@ -138,7 +138,7 @@ mod armed {
         }
     }
 
-    /// A point of a step that many kinds of files share, which takes its first word from the file's name.
+    /// Returns a point of a step that many kinds of files share, which takes its first word from the file's name.
     fn named(path: &Path, step: &str) -> Option<&'static str> {
         let word = path.extension().or(path.file_name())?.to_str()?;
         super::POINTS.into_iter().find(|point| point.strip_prefix(word) == Some(step))

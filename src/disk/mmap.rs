@@ -55,7 +55,7 @@ impl Mapping {
 }
 
 impl Mapping {
-    /// The bytes of a range, as far as the file has them, in memory: using them meets no SIGBUS, unless the
+    /// Returns the bytes of a range, as far as the file has them, in memory: using them meets no SIGBUS, unless the
     /// system drops the pages and the disk fails in between.
     ///
     /// One call into the system, and what the disk takes. Before Linux 5.14 nothing is asked.
@@ -78,7 +78,7 @@ impl Mapping {
         }
     }
 
-    /// All bytes; where pages cannot be had, a copy with zeros in their place.
+    /// Returns all bytes; where pages cannot be had, a copy with zeros in their place.
     pub fn readable(&self) -> Cow<'_, [u8]> {
         if let Ok(bytes) = self.range(0, self.0.len()) {
             return Cow::Borrowed(bytes);

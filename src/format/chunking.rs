@@ -57,7 +57,7 @@ impl Profile {
         }
     }
 
-    /// Length of the first chunk of `bytes`, which must hold `max` bytes or be the end of the stream.
+    /// Returns the length of the first chunk of `bytes`, which must hold `max` bytes or be the end of the stream.
     ///
     /// Zero only for no bytes. Time O(length).
     pub fn cut(&self, bytes: &[u8]) -> usize {
@@ -120,12 +120,12 @@ impl VerifiedChunk {
         Self { id: ChunkId::of(&bytes), bytes }
     }
 
-    /// The chunk's name.
+    /// Returns the chunk's name.
     pub fn id(&self) -> ChunkId {
         self.id
     }
 
-    /// The chunk's plain bytes.
+    /// Returns the chunk's plain bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -40,7 +40,7 @@ pub struct Container {
 }
 
 impl Recipe {
-    /// The variant's number in the format.
+    /// Returns the variant's number in the format.
     pub fn number(self) -> u8 {
         match self {
             Self::Chunks => 0,
@@ -56,7 +56,7 @@ impl Recipe {
         }
     }
 
-    /// The archive's recipe, where it is one.
+    /// Returns the archive's recipe, where it is one.
     pub fn container(self) -> Option<Container> {
         match self {
             Self::Chunks => None,

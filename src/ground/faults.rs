@@ -46,7 +46,7 @@ impl Fault {
         Self::Interrupted,
     ];
 
-    /// The process exit code: 2 for input (as for wrong usage), 130 for Ctrl-C, else 1 and 3 to 8.
+    /// Returns the process exit code: 2 for input (as for wrong usage), 130 for Ctrl-C, else 1 and 3 to 8.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Bug => 1,
@@ -61,12 +61,12 @@ impl Fault {
         }
     }
 
-    /// The application error code on QUIC streams and connections.
+    /// Returns the application error code on QUIC streams and connections.
     pub fn code(self) -> u32 {
         u32::from(self.exit_code())
     }
 
-    /// The fault of a peer's code; an unknown code is worth another try.
+    /// Returns the fault of a peer's code; an unknown code is worth another try.
     pub fn from_code(code: u64) -> Self {
         Self::ALL.into_iter().find(|fault| u64::from(fault.code()) == code).unwrap_or(Self::Retry)
     }

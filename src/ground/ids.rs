@@ -42,12 +42,12 @@ macro_rules! content_id {
                 Self(bytes)
             }
 
-            /// The 32 bytes.
+            /// Returns the 32 bytes.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
 
-            /// The first 12 hexadecimal digits: enough for people to tell two apart.
+            /// Returns the first 12 hexadecimal digits: enough for people to tell two apart.
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
             }
@@ -133,7 +133,7 @@ impl From<ChunkId> for ReleaseId {
 }
 
 impl ChunkId {
-    /// The first 8 bytes as a little-endian number: a chunk's short name inside one negotiation.
+    /// Returns the first 8 bytes as a little-endian number: a chunk's short name inside one negotiation.
     pub fn prefix(&self) -> u64 {
         u64::from_le_bytes(self.0[..8].try_into().expect("an id has 32 bytes"))
     }
@@ -155,12 +155,12 @@ impl ShortId {
         Self(bytes)
     }
 
-    /// The 6 bytes.
+    /// Returns the 6 bytes.
     pub const fn as_bytes(&self) -> &[u8; 6] {
         &self.0
     }
 
-    /// The lowest id that begins so.
+    /// Returns the lowest id that begins so.
     pub fn lowest(&self) -> ChunkId {
         let mut bytes = [0; 32];
         bytes[..Self::BYTES].copy_from_slice(&self.0);
@@ -182,7 +182,7 @@ macro_rules! word {
         pub struct $name(String);
 
         impl $name {
-            /// The word itself.
+            /// Returns the word itself.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -297,13 +297,13 @@ impl Label {
 }
 
 impl Selector {
-    /// The digits, in lower case, where the selector may name a release by them: all 64, or the first of them.
+    /// Returns the digits, in lower case, where the selector may name a release by them: all 64, or the first of them.
     pub fn digits(&self) -> Option<String> {
         let at = self.at.as_ref().filter(|at| at.reads_as_id())?;
         Some(at.as_str().to_ascii_lowercase())
     }
 
-    /// The release, where the selector names it by its whole id: it then means nothing else.
+    /// Returns the release, where the selector names it by its whole id: it then means nothing else.
     pub fn release(&self) -> Option<ReleaseId> {
         self.digits()?.parse().ok()
     }

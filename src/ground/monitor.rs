@@ -49,7 +49,7 @@ impl Monitor for Silent {}
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Bytes that advanced in any phase.
+    /// Returns the bytes that advanced in any phase.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

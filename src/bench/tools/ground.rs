@@ -19,7 +19,7 @@ pub struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// A path below the tool's own folder.
+    /// Returns a path below the tool's own folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.work.join(name)
     }

@@ -76,18 +76,18 @@ impl Tool {
         self.name == "whit"
     }
 
-    /// The first of its programs that is not installed.
+    /// Returns the first of its programs that is not installed.
     pub fn missing_program(&self) -> Option<&'static str> {
         self.programs.iter().copied().find(|program| find_program(program).is_none())
     }
 }
 
-/// The names of all tools.
+/// Returns the names of all tools.
 pub fn names() -> Vec<&'static str> {
     TOOLS.iter().map(|tool| tool.name).collect()
 }
 
-/// The tools of `only`, or all, without those of `skip`.
+/// Returns the tools of `only`, or all, without those of `skip`.
 ///
 /// # Errors
 /// [`Error::Tool`] for a name that is not known.
@@ -102,7 +102,7 @@ pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
     Ok(TOOLS.into_iter().filter(wanted).collect())
 }
 
-/// Where a program lies, by `PATH`.
+/// Returns where a program lies, by `PATH`.
 fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let is_program = |path: &PathBuf| {

@@ -72,7 +72,7 @@ fn casync_with(ground: &Ground<'_>, tool: &'static str, chunk: &str) -> Result<S
     Ok(Situations { fresh: Some(fresh), ..Situations::default() })
 }
 
-/// The names and sizes of a store's chunks.
+/// Returns the names and sizes of a store's chunks.
 fn chunks(store: &Path) -> Result<BTreeSet<(OsString, u64)>> {
     let mut found = BTreeSet::new();
     for folder in fs::read_dir(store).on("read", store)? {

@@ -49,12 +49,12 @@ impl Daemon {
         Ok(Self { configuration, module })
     }
 
-    /// Where the daemon puts what is brought.
+    /// Returns where the daemon puts what is brought.
     pub fn module(&self) -> &Path {
         &self.module
     }
 
-    /// The daemon's program, without where it listens.
+    /// Returns the daemon's program, without where it listens.
     pub fn command(&self) -> Command {
         let mut command = Command::new("rsync");
         command.args(["--daemon", "--no-detach", "--config"]).arg(&self.configuration);
@@ -96,7 +96,7 @@ fn wait_for_connection(listener: &TcpListener) -> std::io::Result<()> {
     }
 }
 
-/// The client's program.
+/// Returns the client's program.
 pub fn client(flags: &[&str], from: &Path, to: SocketAddr) -> Command {
     let mut command = Command::new("rsync");
     let mut source = from.as_os_str().to_owned();

@@ -66,7 +66,7 @@ impl Server {
         Ok(Self { address, shared, thread })
     }
 
-    /// The address of a file.
+    /// Returns the address of a file.
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
     }
@@ -138,7 +138,7 @@ fn converse(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// The lines of a request up to the empty one.
+/// Returns the lines of a request up to the empty one.
 fn read_head(input: &mut impl BufRead) -> io::Result<String> {
     let mut head = String::new();
     let mut input = input.take(HEAD_BYTES_MAX);

@@ -187,7 +187,7 @@ impl Push<'_> {
 /// on this machine nor on what else it does.
 const ASSUMED_LINK: &str = "20mbit";
 
-/// The program with nothing of the user's: neither a login, nor state, nor a proxy takes part.
+/// Returns the program with nothing of the user's: neither a login, nor state, nor a proxy takes part.
 fn program(whit: &Path, folder: &Path, within: &[String]) -> Command {
     let mut words = within.iter().map(std::ffi::OsString::from).chain([whit.as_os_str().to_owned()]);
     let mut command = Command::new(words.next().expect("there is whit itself"));
@@ -216,7 +216,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(f64::from(ticks(11)? + ticks(12)?) / ticks_per_second)
 }
 
-/// The peak of resident memory out of `/proc/PID/status`.
+/// Returns the peak of resident memory out of `/proc/PID/status`.
 fn peak_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)

@@ -45,7 +45,7 @@ impl Namespace {
         ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
     }
 
-    /// The program, to be run here.
+    /// Returns the program, to be run here.
     pub fn within(&self, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());

@@ -166,7 +166,7 @@ impl Shaper {
         Some(self.free_at)
     }
 
-    /// The next number from 0 to below 1: `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom
+    /// Returns the next number from 0 to below 1: `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom
     /// number generators, 2014, figure 17).
     #[expect(clippy::cast_precision_loss, reason = "53 bits are kept")]
     fn fraction(&mut self) -> f64 {

@@ -1,28 +1,28 @@
-//! Finds the stretches of the reference that new bytes nearly are.
+//! Finds the stretches of the reference that new bytes nearly equal.
 //!
-//! bsdiff's scan (Percival 2003): a new exact match is taken up only where it explains more than eight bytes that
-//! going on beside the last one would not; between two of them both are extended while more than half agrees.
-//! Exact matches come from chains of hashed eight-byte seeds, looked at to a bounded depth.
+//! bsdiff's scan (Percival 2003): a new exact match is taken up only where it explains more than eight bytes beyond
+//! those that continuing the last one explains; between two matches both are extended while more than half agrees.
+//! Exact matches come from chains of hashed eight-byte seeds, followed to a bounded depth.
 
 /// A stretch of the reference, then bytes that it does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
     /// Where it begins in the reference.
     pub(super) from: usize,
-    /// Its bytes.
+    /// Its length in bytes.
     pub(super) length: usize,
-    /// Bytes after it in the new content.
+    /// Literal bytes after it in the new content.
     pub(super) literals: usize,
 }
 
 /// Bytes of a seed.
 const SEED: usize = 8;
-/// Places of one seed that are looked at.
+/// Places of one seed that are compared, at most.
 const DEPTH: usize = 24;
-/// A match of this many bytes is good enough; where the present line has as many, no better one is looked for.
+/// Bytes of a match that end the search for a longer one; a stretch that goes on for as many needs none either.
 const ENOUGH: usize = 48;
 
-/// Bytes that a new match must explain beyond those that going on beside the last one would: what a step costs.
+/// Bytes that a new match must explain beyond those that continuing the last stretch explains: the cost of a step.
 const WORTH_A_STEP: usize = 14;
 
 struct Seeds<'a> {
@@ -34,14 +34,14 @@ struct Seeds<'a> {
 
 impl<'a> Seeds<'a> {
     fn new(reference: &'a [u8]) -> Self {
-        // A quarter of the reference's places: a small table stays in the cache, and chains are short all the same.
+        // A quarter of the reference's length: a small table stays in the cache, and chains stay short.
         let log = (reference.len() as u64 / 4).next_power_of_two().trailing_zeros().clamp(8, 21);
         let mut seeds =
             Self { reference, heads: vec![0; 1 << log], before: vec![0; reference.len()], shift: 64 - log };
         for at in 0..(reference.len() + 1).saturating_sub(SEED) {
             let slot = seeds.slot(&reference[at..at + SEED]);
             seeds.before[at] = seeds.heads[slot];
-            // One more than the place, as 0 is none.
+            // The place plus 1; 0 is none.
             seeds.heads[slot] = u32::try_from(at + 1).expect("a reference has less than 2^32 bytes");
         }
         seeds
@@ -52,7 +52,7 @@ impl<'a> Seeds<'a> {
         usize::try_from(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift).expect("at most 21 bits")
     }
 
-    /// The longest match found for the front of `new`: its place and length.
+    /// Returns the longest match found for the front of `new`: its place and length.
     fn longest(&self, new: &[u8]) -> (usize, usize) {
         let Some(seed) = new.get(..SEED) else { return (0, 0) };
         let mut next = self.heads[self.slot(seed)];
@@ -82,7 +82,7 @@ fn shared(one: &[u8], other: &[u8]) -> usize {
     words + one[words..].iter().zip(&other[words..]).take_while(|(one, other)| one == other).count()
 }
 
-/// Covers `new`; the stretches are in its order.
+/// Covers `new` with stretches of `reference` and literals, in the order of `new`.
 pub(super) fn stretches(reference: &[u8], new: &[u8]) -> Vec<Stretch> {
     let seeds = Seeds::new(reference);
     let mut out = Vec::new();
@@ -156,7 +156,7 @@ fn backward(old: &[u8], new: &[u8]) -> usize {
     longest_half(old.iter().rev().zip(new.iter().rev()).map(|(old, new)| old == new))
 }
 
-/// The length at which twice the agreements less the length is greatest.
+/// Returns the length at which twice the agreements less the length is greatest.
 fn longest_half(agreements: impl Iterator<Item = bool>) -> usize {
     let (mut score, mut best, mut length) = (0i64, 0i64, 0);
     for (at, agrees) in agreements.enumerate() {

@@ -27,16 +27,16 @@ type Decoder<'a> = arithmetic::Decoder<'a, BITS>;
 
 /// 32 MiB: the longest reference of one patch; the differ holds 5 times as much.
 pub const REFERENCE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of a stretch after which a patch that ended too early is noticed.
+/// Bytes of a stretch between two checks that the patch has not ended too early.
 const BETWEEN_CHECKS: usize = 4096;
 
-/// Bytes of a patch below which nothing is said of the rest.
+/// Bytes of a patch from which on its final length is predicted.
 const TOO_MUCH_MIN: usize = 16 * 1024;
 
-/// Why a patch could not be made or applied.
+/// The reasons why a patch cannot be made or applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// More than one patch takes.
+    /// The reference is longer than [`REFERENCE_BYTES_MAX`].
     #[error("a reference of {0} B is too long for one patch")]
     Reference(usize),
     /// The patch ends too early.
@@ -63,8 +63,8 @@ pub fn compress(new: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(compress_within(new, reference, usize::MAX)?.expect("there is no bound"))
 }
 
-/// Stops with `None` once the patch exceeds, or is predicted to exceed, `bytes_max`: more than half of them for less than
-/// their share of `new`. The prediction may be wrong: use it where there is another way to send `new`.
+/// As [`compress`], but returns `None` once the patch exceeds `bytes_max`, or is predicted to: after half of `bytes_max` it
+/// has taken a quarter more than its share. The prediction may be wrong: use it where there is another way to send `new`.
 ///
 /// # Errors
 /// [`Error::Reference`] past [`REFERENCE_BYTES_MAX`].

@@ -8,23 +8,23 @@ use super::predictor::{BITS, Predictor, hash};
 use super::recall::{Expected, Repeated, Replaced};
 use crate::arithmetic::Coder;
 
-/// Of a context's probabilities, four for each new byte: at least 2^10, at most 2^17.
+/// Bounds of a context's table, which has four probabilities for each new byte: 2^10 to 2^17.
 const TABLE_LOGS: RangeInclusive<u32> = 10..=17;
-/// Of the places of the reference that are remembered, one for each byte: at most 2^20.
+/// Bounds of the table of the reference's places, one for each byte: 2^8 to 2^20.
 const REFERENCE_LOGS: RangeInclusive<u32> = 8..=20;
-/// After this many bytes that are the reference's, whole blocks are asked for at once.
+/// After a run of this many bytes equal to the reference's, one decision covers a whole block.
 const LONG_RUN: u32 = 192;
 /// Bytes of such a block.
 const BLOCK: usize = 64;
 
-/// A number beside the bytes.
+/// The kinds of numbers in a patch.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number {
     /// Bytes of a stretch.
     Length,
     /// Literals after it.
     Literals,
-    /// From its end to the next one's beginning.
+    /// The distance from its end to the start of the next one in the reference.
     Step,
 }
 
@@ -45,7 +45,7 @@ enum Source {
 /// Sources.
 const SOURCES: usize = 3;
 
-/// All that is learnt in one patch.
+/// The adaptive state of one patch; encoder and decoder hold the same.
 pub(super) struct Model {
     numbers: Predictor<6>,
     blocks: Predictor<6>,
@@ -55,19 +55,19 @@ pub(super) struct Model {
     literals: Predictor<10>,
     replaced: Replaced,
     repeated: Repeated,
-    /// Literals that are found in the reference; made with the first literal.
+    /// Finds literals in the reference; built with the first literal.
     in_reference: Option<Repeated>,
-    /// The bytes made last, the latest in the low bits.
+    /// The last bytes of the output, the latest in the low bits.
     bytes: u64,
-    /// Old bytes of the stretch, likewise.
+    /// The old bytes in their places, likewise.
     olds: u64,
-    /// Differences, likewise.
+    /// The differences between both, likewise.
     differences: u64,
     /// One bit for each of the latest bytes: 1 if it equalled the reference's.
     equals: u32,
-    /// Bytes since the last difference.
+    /// The number of bytes since the last difference.
     run: u32,
-    /// The run before that.
+    /// The length of the run before that.
     run_before: u32,
     /// One bit for each of the latest blocks: 1 if it equalled the reference's.
     same_blocks: u32,
@@ -75,22 +75,22 @@ pub(super) struct Model {
     came: [u32; SOURCES],
     /// The last two numbers of each kind.
     last: [[u64; 2]; NUMBERS],
-    /// The last number of all.
+    /// The last number of any kind.
     number_before: u64,
 }
 
-/// Bits of the places of a table for `entries` entries, within `logs`.
+/// Returns the binary logarithm of the size of a table for `entries` entries, within `logs`.
 fn log_for(entries: usize, logs: &RangeInclusive<u32>) -> u32 {
     (usize::BITS - entries.leading_zeros()).clamp(*logs.start(), *logs.end())
 }
 
-/// The length of a number in bits.
+/// Returns the length of a number in bits.
 fn magnitude(number: u64) -> u64 {
     u64::from(u64::BITS - number.leading_zeros())
 }
 
 impl Model {
-    /// Has learnt nothing; what it takes follows from how many bytes are to be made.
+    /// Creates a model that has learnt nothing, with tables for an output of `new_bytes`.
     pub(super) fn new(new_bytes: usize) -> Self {
         let log = log_for(new_bytes.saturating_mul(4), &TABLE_LOGS);
         Self {
@@ -116,7 +116,7 @@ impl Model {
         }
     }
 
-    /// A number: its length in bits, then its bits.
+    /// Codes a number: its length in bits, then its bits.
     pub(super) fn number(&mut self, coder: &mut impl Coder<BITS>, kind: Number, number: u64) -> u64 {
         let set = kind as usize;
         let [last, before] = self.last[set];
@@ -151,9 +151,10 @@ impl Model {
         found
     }
 
-    /// `length` bytes where the reference goes on with `olds`; `byte` gives those that are coded, `made` gets what was coded.
+    /// Codes `length` bytes where the reference goes on with `olds`; an encoder takes them from `byte`, both sides append them to
+    /// `made`.
     ///
-    /// Where many in a row were the reference's, a block takes one decision; only one that differs is coded by bytes.
+    /// After a long run of equal bytes one decision covers a block; only a block that differs is coded byte by byte.
     pub(super) fn stretch(
         &mut self,
         coder: &mut impl Coder<BITS>,
@@ -201,7 +202,7 @@ impl Model {
         same
     }
 
-    /// A byte where the reference has the first of `ahead`.
+    /// Codes a byte where the reference has the first of `ahead`; returns it.
     fn near(&mut self, coder: &mut impl Coder<BITS>, ahead: &[u8], byte: u8) -> u8 {
         let old = ahead[0];
         let (old_word, equals) = (u64::from(old), u64::from(self.equals));
@@ -266,7 +267,7 @@ impl Model {
         comes
     }
 
-    /// The difference at a place where there is one.
+    /// Codes the difference at a place where there is one; returns it.
     fn difference(
         &mut self,
         coder: &mut impl Coder<BITS>,

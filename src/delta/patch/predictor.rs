@@ -15,11 +15,11 @@ use crate::arithmetic::Coder;
 /// Width of the probability of a bit.
 pub(super) const BITS: u32 = 12;
 
-/// Bits of a remembered probability; below them stands how often it was asked.
+/// Low bits of an entry, which count its updates; its probability is in the bits above.
 const COUNT_BITS: u32 = 10;
-/// Half, which is stored as nothing: memory of zeros costs nothing until it is used.
+/// One half, stored as 0: untouched pages of zeros take no memory.
 const HALF: u32 = 1 << 31;
-/// Bits after which a probability forgets as much as it learns: builds are not the same from end to end.
+/// Updates after which the rate of learning stays constant: programs are not alike from end to end.
 const COUNT_MAX: u32 = 14;
 /// How much the first, second, … bit moves a probability, in 65536ths.
 const STEPS: [u32; COUNT_MAX as usize + 1] = {
@@ -31,12 +31,12 @@ const STEPS: [u32; COUNT_MAX as usize + 1] = {
     }
     steps
 };
-/// How fast weights follow what helped.
+/// The rate at which the weights learn.
 const LEARNING: i32 = 32;
-/// Probabilities of half a byte: those of one context lie in one cache line.
+/// Probabilities for half a byte: those of one context lie in one cache line.
 const LINE: usize = 16;
 
-/// The logistic function, from 1/256ths to 4096ths.
+/// Returns the logistic function of `x` 256ths, in 4096ths.
 const fn squash(x: i32) -> i32 {
     const KNOTS: [i32; 33] = [
         1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607,
@@ -75,13 +75,13 @@ pub(super) struct Predictor<const CONTEXTS: usize> {
 }
 
 impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
-    /// Has learnt nothing; `sets` are the sets of weights to choose from.
+    /// Creates a predictor that has learnt nothing, with tables of 2^`log` entries and `sets` sets of weights.
     pub(super) fn new(log: u32, sets: usize) -> Self {
         let even = (1 << 17) / i32::try_from(CONTEXTS).expect("some contexts");
         Self { log, tables: vec![0; CONTEXTS << log], weights: vec![[even; CONTEXTS]; sets] }
     }
 
-    /// Codes one bit, weighed by the set `set`.
+    /// Codes one bit with the weights of `set`.
     #[inline]
     pub(super) fn bit(
         &mut self,
@@ -151,7 +151,7 @@ impl<const CONTEXTS: usize> Predictor<CONTEXTS> {
     }
 }
 
-/// Mixes what a context is made of; `kind` keeps contexts of one sort apart from others.
+/// Hashes a context; `kind` separates contexts of different sorts.
 #[inline]
 pub(super) fn hash(kind: u32, word: u64) -> u32 {
     let mixed =

@@ -8,14 +8,14 @@
     reason = "places in patches have 32 bits; hashes are cut to a table's"
 )]
 
-/// Replaced bytes that are remembered for each place of the table.
+/// Replaced bytes that are kept for each place of the table.
 const PAIRS: usize = 4;
-/// Old bytes ahead that have to be the same.
+/// Old bytes ahead that must be equal.
 const AHEAD: usize = 6;
 /// The longest length that is distinguished.
 const LENGTH_MAX: u32 = 31;
 
-/// The byte that came the last time, and for how many bytes before it this has held.
+/// The byte that came the last time, and how many predictions before it were right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected {
     pub(super) byte: u8,
@@ -23,13 +23,13 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Both as a number, 0 for none.
+    /// Packs both into a number; 0 for none.
     pub(super) fn word(this: Option<Self>) -> u64 {
         this.map_or(0, |this| 1 + u64::from(this.byte) + (u64::from(this.length) << 9))
     }
 }
 
-/// The latest place of each seed, by its hash; one more than the place, as 0 is none.
+/// The latest place of each seed plus 1, by the seed's hash; 0 is none.
 struct Heads(Vec<u32>, u32);
 
 impl Heads {
@@ -37,7 +37,7 @@ impl Heads {
         Self(vec![0; 1 << log], log)
     }
 
-    /// That of the first `seed` bytes; where fewer than eight are there, they are read one by one.
+    /// Returns the slot of the first `seed` bytes; reads fewer than eight one by one.
     #[inline]
     fn slot(&self, bytes: &[u8], seed: usize) -> usize {
         let word = match bytes.first_chunk() {
@@ -56,9 +56,9 @@ impl Heads {
     }
 }
 
-/// Bytes that stood where the reference has others, or the same.
+/// Predicts a byte from what replaced the same old bytes before.
 pub(super) struct Replaced {
-    /// Old and new, in a ring.
+    /// Pairs of old and new bytes, in a ring.
     pairs: Vec<[u8; 2]>,
     count: usize,
     heads: Heads,
@@ -69,7 +69,7 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
-    /// Remembers 2^`log` places.
+    /// Creates a memory of 2^`log` places.
     pub(super) fn new(log: u32) -> Self {
         let heads = Heads::new(log);
         Self { pairs: vec![[0; 2]; PAIRS << log], count: 0, heads, slot: None, at: None, length: 0 }
@@ -96,7 +96,7 @@ impl Replaced {
         self.at.map(|at| Expected { byte: self.pair(at)[1], length: self.length.min(LENGTH_MAX) })
     }
 
-    /// What it was.
+    /// Learns the byte that came.
     pub(super) fn push(&mut self, old: u8, new: u8) {
         let held = self.at.filter(|at| self.pair(*at)[1] == new);
         self.at = held.map(|at| at + 1);
@@ -110,7 +110,7 @@ impl Replaced {
     }
 }
 
-/// Bytes after the same bytes, in one text.
+/// Predicts a byte from what followed the same bytes in a text.
 pub(super) struct Repeated {
     seed: usize,
     heads: Heads,
@@ -120,12 +120,12 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
-    /// Finds what has `seed` bytes before it alike.
+    /// Creates a memory of 2^`log` places for matches of at least `seed` bytes.
     pub(super) fn new(seed: usize, log: u32) -> Self {
         Self { seed, heads: Heads::new(log), at: None, length: 0 }
     }
 
-    /// Learns all of a text; 4 ns a byte.
+    /// Learns a whole text; 4 ns a byte.
     pub(super) fn learn(&mut self, text: &[u8]) {
         for at in 0..(text.len() + 1).saturating_sub(self.seed) {
             let slot = self.heads.slot(&text[at..], self.seed);
@@ -133,7 +133,7 @@ impl Repeated {
         }
     }
 
-    /// Learns that `made` ends where it does.
+    /// Learns the end of `made`.
     pub(super) fn learn_end(&mut self, made: &[u8]) {
         if let Some(seed) = end_of(made, self.seed) {
             let slot = self.heads.slot(seed, self.seed);
@@ -155,7 +155,7 @@ impl Repeated {
         self.at.map(|(at, _)| Expected { byte: text[at], length: self.length.min(LENGTH_MAX) })
     }
 
-    /// What it was.
+    /// Learns the byte that came.
     pub(super) fn push(&mut self, text: &[u8], byte: u8) {
         self.at = self.at.filter(|(at, _)| text[*at] == byte).map(|(at, end)| (at + 1, end + 1));
         self.length += 1;

@@ -13,7 +13,7 @@ use super::numbers::Cursor;
 use super::record_names::{NAMES_MAX, Name, RecordNames, name};
 use super::records::Records;
 
-/// Claims under one check.
+/// Claims that share one check.
 const RUN: usize = 64;
 /// Bytes of a check.
 const CHECK_BYTES: usize = 2;
@@ -34,7 +34,7 @@ impl RecordIndex {
         Self { names: records.hashes().iter().map(name).zip(0..).collect(), reference, records }
     }
 
-    /// Answers; returns for each name the older file's record of that name too.
+    /// Answers names; also returns for each the older file's record of that name.
     pub fn answer(&self, names: &RecordNames) -> (Answer, Vec<Option<usize>>) {
         let known: Vec<Option<usize>> =
             names.names().iter().map(|name| self.names.get(name).copied()).collect();
@@ -54,16 +54,16 @@ fn check(run: &[&Hash]) -> [u8; CHECK_BYTES] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer than a check")
 }
 
-/// Which of the new file's records the older file has, as both sides know for sure.
+/// The records of the new file that the older file has, verified by both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreed {
-    /// For each record whether the older file has it.
+    /// For each record, true if the older file has it.
     pub known: Vec<bool>,
     /// The runs of claims whose check failed, in rising order.
     pub(super) failed: Vec<usize>,
 }
 
-/// Which of the new file's records the older file has, by their short names.
+/// Claims which of the new file's records the older file has, by their short names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     claims: Vec<bool>,
@@ -116,7 +116,7 @@ impl Answer {
     }
 }
 
-/// Takes back the claims of the runs that failed.
+/// Clears the claims of the runs that failed.
 pub(super) fn take_back(claims: &mut [bool], failed: &[usize]) {
     for (claimed, claim) in claims.iter_mut().filter(|claim| **claim).enumerate() {
         *claim = failed.binary_search(&(claimed / RUN)).is_err();

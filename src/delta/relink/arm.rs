@@ -8,9 +8,9 @@
 use super::exchange::{Direction, Exchange, Kind};
 use super::numbers::{put_u32, u32_at};
 
-/// How far the second half of an address is looked for, in instructions.
+/// Instructions that are searched for the second half of an address.
 const SEARCH: usize = 16;
-/// The displacement of a traded branch: 128 MiB back, outside of every function.
+/// The displacement of a traded branch: 128 MiB back, outside every function.
 const BRANCH_MARKER: u32 = 0x200_0000;
 const BRANCH_BITS: u32 = 0x3ff_ffff;
 /// The offset of a traded load or store: further than the page, unless it is one of single bytes.
@@ -60,7 +60,7 @@ fn branch(
     }
 }
 
-/// Trades `adrp`, together with what adds the offset in the page.
+/// Trades `adrp` together with the instruction that adds the offset in the page.
 fn page(code: &mut [u8], at: usize, here: u64, exchange: &mut impl Exchange) -> Option<()> {
     let word = u32_at(code, at)?;
     let page = here & !0xfff;
@@ -100,7 +100,7 @@ impl User {
     }
 }
 
-/// The first instruction after `at` that adds to `register`, before it is written.
+/// Returns the first instruction after `at` that adds to `register`, before it is written.
 fn user(code: &[u8], at: usize, register: u32) -> Option<User> {
     for at in (1..=SEARCH).map(|step| at + 4 * step) {
         let word = u32_at(code, at)?;
@@ -120,7 +120,7 @@ fn user(code: &[u8], at: usize, register: u32) -> Option<User> {
     None
 }
 
-/// How far the offset of an `add`, load or store is shifted; `None` for what is none of these.
+/// Returns how far the offset of an `add`, load or store is shifted; `None` for other instructions.
 fn scale(word: u32) -> Option<u32> {
     if word & 0xffc0_0000 == 0x9100_0000 {
         return Some(0);
@@ -133,12 +133,12 @@ fn scale(word: u32) -> Option<u32> {
     })
 }
 
-/// Widens a signed number of `bits` bits.
+/// Sign-extends a number of `bits` bits.
 fn signed(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)).cast_signed() >> (32 - bits))
 }
 
-/// The low half.
+/// Returns the low half.
 fn low(value: u64) -> u32 {
     u32::try_from(value & u64::from(u32::MAX)).expect("32 bits were kept")
 }

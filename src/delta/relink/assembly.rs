@@ -19,7 +19,7 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Adds what both sides have.
+    /// Appends bytes that both sides have.
     pub fn known(&mut self, place: Range<usize>) {
         self.known_bytes = self.known_bytes.saturating_add(place.len());
         match self.parts.last_mut() {
@@ -28,7 +28,7 @@ impl Assembly {
         }
     }
 
-    /// Adds what is sent; it joins what was added before it.
+    /// Appends bytes that are sent; joins them to a run of such bytes before them.
     pub fn unseen(&mut self, place: Range<usize>) {
         match self.parts.last_mut() {
             Some(Part::Unseen(last)) => last.end = place.end,
@@ -36,17 +36,17 @@ impl Assembly {
         }
     }
 
-    /// Bytes of all that both sides have.
+    /// Returns the number of bytes that both sides have.
     pub fn known_bytes(&self) -> usize {
         self.known_bytes
     }
 
-    /// The places of what is sent.
+    /// Returns the places of the bytes that are sent.
     pub fn unseen_places(&self) -> impl Iterator<Item = &Range<usize>> {
         self.parts.iter().filter_map(|part| if let Part::Unseen(place) = part { Some(place) } else { None })
     }
 
-    /// All that both sides have, one after another, from the stream that the places are of.
+    /// Returns the bytes that both sides have, one run after another, from the stream that the places refer to.
     pub fn gather_known(&self, stream: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(self.known_bytes);
         for part in &self.parts {
@@ -57,7 +57,7 @@ impl Assembly {
         Some(bytes)
     }
 
-    /// All that is sent, one after another, from the sender's stream.
+    /// Appends the bytes that are sent, one run after another, from the sender's stream.
     pub fn gather_unseen(&self, stream: &[u8], bytes: &mut Vec<u8>) -> Option<()> {
         for place in self.unseen_places() {
             bytes.extend_from_slice(stream.get(place.clone())?);
@@ -65,7 +65,7 @@ impl Assembly {
         Some(())
     }
 
-    /// Puts the stream together from both, given the lengths of the runs that were sent.
+    /// Joins both into the stream, given the lengths of the runs that were sent.
     pub fn join(
         &self,
         known: &[u8],

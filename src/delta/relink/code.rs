@@ -8,7 +8,7 @@ use super::exchange::{Direction, Exchange, Kind, MARKER};
 use super::numbers::{displaced, put_u32, u32_at};
 use super::x86::{Operand, decode};
 
-/// Trades the displacements of x86-64 instructions in `code`, which lies at `address`; hands each target
+/// Trades the displacements of x86-64 instructions in `code`, which lies at `address`; passes each target
 /// of a `lea` to `made`.
 ///
 /// Branches within the function stay.

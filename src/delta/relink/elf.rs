@@ -129,7 +129,7 @@ impl Image {
         Some(())
     }
 
-    /// The file's offset of `address`, where the file has it.
+    /// Returns the file's offset of `address`, where the file has it.
     pub fn offset(&self, address: u64) -> Option<usize> {
         self.segments.iter().find_map(|segment| {
             let inside = usize::try_from(address.checked_sub(segment.address)?).ok()?;
@@ -137,13 +137,13 @@ impl Image {
         })
     }
 
-    /// The address of the file's byte at `offset`, where it is mapped.
+    /// Returns the address of the file's byte at `offset`, where it is mapped.
     pub fn address(&self, offset: usize) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.file.contains(&offset))?;
         Some(segment.address.wrapping_add((offset - segment.file.start) as u64))
     }
 
-    /// The file's range of `bytes` bytes at `address`, where one executable segment holds them all.
+    /// Returns the file's range of `bytes` bytes at `address`, where one executable segment holds them all.
     pub fn code(&self, address: u64, bytes: usize) -> Option<Range<usize>> {
         let start = self.offset(address)?;
         let end = start.checked_add(bytes)?;
@@ -153,7 +153,7 @@ impl Image {
         self.segments.iter().find(holds).map(|_| start..end)
     }
 
-    /// The file's ranges of all executable segments, in the order of the headers.
+    /// Returns the file's ranges of all executable segments, in the order of the headers.
     pub fn executable(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.segments.iter().filter(|segment| segment.executable).map(|segment| segment.file.clone())
     }

@@ -18,7 +18,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes `new` against `old`. Memory beside both: what zstd takes.
+    /// Encodes `new` against `old`. Memory beside both: zstd's.
     pub fn new(old: &Normalised, new: &Normalised, level: i32) -> Self {
         let of = |parts: &Normalised| hashes(parts.stream(), &parts.function_ends);
         let moves = Moves::new((&of(old), &old.addresses), (&of(new), &new.addresses));
@@ -47,8 +47,8 @@ impl Encoded {
         Some(Self { body: cursor.take(body)?.to_vec(), body_bytes, targets: cursor.rest().to_vec() })
     }
 
-    /// Rebuilds the new file; the caller checks its hash. Memory: about 2.5 times the larger file, of which one
-    /// is the older one's.
+    /// Rebuilds the new file; the caller checks its hash. Memory: about 2.5 times the larger file, the
+    /// older one included.
     ///
     /// # Errors
     /// The bytes contradict themselves, or the file would be larger than `bytes_max`.

@@ -2,10 +2,10 @@
 
 use super::numbers::{displaced, displacement};
 
-/// Stands for a displacement that was taken out of the code: 2 GiB back, outside of every function.
+/// Replaces a displacement that was taken out of the code: 2 GiB back, outside every function.
 pub const MARKER: u32 = 0x8000_0000;
 
-/// The absolute targets that displacements were traded for, in the order of the walk.
+/// The absolute targets of the displacements that were taken out, in the order of the walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
     /// Of branches that leave their function.
@@ -19,7 +19,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// How many there are.
+    /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.branches.len() + self.data.len() + self.types.len() + self.relocations.len()
     }
@@ -41,26 +41,26 @@ pub enum Kind {
 /// The fate of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// It is taken out of the file.
+    /// Targets are taken out of the file.
     Out,
-    /// It is put back.
+    /// Targets are put back.
     Back,
-    /// It is counted, and nothing changes.
+    /// Targets are counted; the file stays.
     Count,
 }
 
 /// Receives the targets that a walk finds. `None` ends the walk: no target is left.
 pub trait Exchange {
-    /// Trades a whole value; gives out the target as it was in the file, and what is to be stored.
+    /// Trades a whole value; returns the value to be stored.
     fn whole(&mut self, kind: Kind, stored: u64) -> Option<u64>;
 
     /// The fate of targets.
     fn direction(&self) -> Direction;
 
-    /// The function with this number begins.
+    /// Notes that the function with this number begins.
     fn begin(&mut self, function: usize);
 
-    /// Trades a displacement from `base`; gives out the target and what is to be stored.
+    /// Trades a displacement from `base`; returns the target and the displacement to be stored.
     fn displacement(&mut self, kind: Kind, base: u64, stored: u32) -> Option<(u64, u32)> {
         match self.direction() {
             Direction::Out => {
@@ -83,7 +83,7 @@ pub trait Exchange {
 /// Takes targets out of a file.
 #[derive(Debug, Default)]
 pub struct Taking {
-    /// What was taken.
+    /// The targets so far.
     pub targets: Targets,
     /// For each function: how many branches and data targets there were before it.
     pub before: Vec<(u32, u32)>,
@@ -111,7 +111,7 @@ impl Exchange for Taking {
     }
 }
 
-/// Counts the targets that are missing from a file, and changes nothing.
+/// Counts the targets that are missing from a file; changes nothing.
 #[derive(Debug, Default)]
 pub struct Counting {
     /// For each function: how many branches and data targets there are before it.

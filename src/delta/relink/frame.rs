@@ -2,7 +2,7 @@
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
-/// 4 MiB, 1 GiB: the window takes in all of the prefix and what is compressed, between these.
+/// 4 MiB to 1 GiB: the window covers the prefix and the compressed bytes, within these bounds.
 const WINDOW_LOG: (u32, u32) = (22, 30);
 /// Shorter than zstd's 64: functions are alike in short stretches. Found by trying 16, 32 and 64.
 const LONG_MATCH_BYTES: u32 = 32;
@@ -14,7 +14,7 @@ fn window_log(prefix: usize, bytes: usize) -> u32 {
     (usize::BITS - both.leading_zeros()).clamp(WINDOW_LOG.0, WINDOW_LOG.1)
 }
 
-/// Compresses `bytes`. Both are read where they are; memory beside them: what comes out, and 40 to 80 MiB, by level.
+/// Compresses `bytes`. Copies neither; memory beside them: the output, and 40 to 80 MiB, by level.
 pub fn compress(prefix: &[u8], bytes: &[u8], level: i32) -> Vec<u8> {
     let window = window_log(prefix.len(), bytes.len());
     let mut context = CCtx::create();
@@ -38,7 +38,7 @@ pub fn compress(prefix: &[u8], bytes: &[u8], level: i32) -> Vec<u8> {
     out
 }
 
-/// Decompresses exactly `count` bytes; the caller bounds it. Memory: `count`, as far as there are bytes.
+/// Decompresses exactly `count` bytes, which the caller bounds. Memory: `count` at most.
 pub fn decompress(prefix: &[u8], payload: &[u8], count: usize) -> Option<Vec<u8>> {
     let mut context = DCtx::create();
     if !prefix.is_empty() {

@@ -21,7 +21,7 @@ pub const LENGTH_AT: usize = 12;
 /// Offset of the pointer to the function's LSDA in its FDE, where there is one.
 pub const LSDA_AT: usize = 17;
 
-/// What a CIE says about the FDEs that name it.
+/// The properties that a CIE gives to its FDEs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Common {
     /// Where it lies in the file.
@@ -56,7 +56,7 @@ pub struct Frames {
     pub frames: Vec<Frame>,
 }
 
-/// One entry's extent and the field that tells CIEs from FDEs.
+/// One entry's extent, and the field that distinguishes CIEs from FDEs.
 pub struct Entry {
     /// Where it lies in the file, its length field included.
     pub place: Range<usize>,
@@ -64,7 +64,7 @@ pub struct Entry {
     pub back: u32,
 }
 
-/// The entries from `at` on, up to the terminator or the first that is malformed.
+/// Returns the entries from `at` on, up to the terminator or the first that is malformed.
 pub fn entries(file: &[u8], mut at: usize) -> impl Iterator<Item = Entry> + '_ {
     std::iter::from_fn(move || {
         let length = u32_at(file, at)?;
@@ -131,7 +131,7 @@ pub fn common(file: &[u8], place: Range<usize>) -> Common {
     Common { offset, understood, has_lsda: lsda == ENCODING_RELATIVE }
 }
 
-/// The encodings of addresses and of LSDA pointers that a CIE names.
+/// Returns the encodings of addresses and of LSDA pointers that a CIE names.
 fn augmentation(entry: &[u8]) -> Option<(u8, u8)> {
     let mut cursor = Cursor::new(entry.get(8..)?);
     let version = cursor.byte()?;

@@ -12,8 +12,8 @@ use super::numbers::{put_u32, size_at, u32_at, u64_at};
 /// Version, padding, least instruction (1 or 4 bytes), pointer of 8 bytes.
 const MAGIC: [u8; 6] = [0xf1, 0xff, 0xff, 0xff, 0, 0];
 const ALIGNMENT: usize = 16;
-/// Of `_func`: the offsets of numbers that count up from function to function: its name, its tables of
-/// stack depths, files and lines, and its unit.
+/// Offsets in `_func` of numbers that rise from function to function: its name, its tables of stack depths, files and
+/// lines, and its unit.
 const RISING: [usize; 5] = [4, 16, 20, 24, 32];
 const ENTRY_AT: usize = 0;
 const STACK_AT: usize = 16;
@@ -42,7 +42,7 @@ fn find(file: &[u8]) -> Option<Table> {
     fits.then_some(Table { text: u64_at(file, header + 24)?, pairs, count })
 }
 
-/// The code of all functions, in rising order. Time: one pass over the file.
+/// Returns the code of all functions, in rising order. Time: one pass over the file.
 pub fn functions(file: &[u8], image: &Image) -> Vec<Range<usize>> {
     let Some(table) = find(file) else { return Vec::new() };
     let start = |index: usize| u32_at(file, table.pairs + 8 * index).map(u64::from);
@@ -55,7 +55,7 @@ pub fn functions(file: &[u8], image: &Image) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Trades the numbers of the table, out of the file or back into it. Changes nothing where there is none.
+/// Trades the numbers of the table, out of the file or back into it. Changes nothing where there is no table.
 pub fn trade(file: &mut [u8], out: bool) {
     let Some(table) = find(file) else { return };
     let mut last = [0u32; 2 + RISING.len()];
@@ -97,8 +97,8 @@ pub fn trade(file: &mut [u8], out: bool) {
     }
 }
 
-/// Trades an offset for its distance from another; 0, which says that there is none, stays, and changes
-/// places with what would become 0.
+/// Trades an offset for its distance from another. 0, which means none, stays; the offset that would become 0 becomes
+/// the distance that 0 would have.
 fn near(value: u32, other: u32, out: bool) -> u32 {
     let other = if out { other } else { other.wrapping_neg() };
     match value {

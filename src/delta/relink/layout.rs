@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::numbers::Cursor;
 use super::plan::{ALIGNMENT, Function, Plan};
 
-/// The plan without the lengths of the functions' parts, which their records say.
+/// The plan without the lengths of the functions' parts, which are in their records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     /// The file's length, the tables and the fillers.
@@ -22,7 +22,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Writes the plan down.
+    /// Encodes the places of a plan.
     pub fn new(plan: &Plan, file_bytes: usize) -> Self {
         let mut layout = Self::default();
         let numbers = [
@@ -69,7 +69,7 @@ impl Layout {
         }
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads the bytes of [`Self::encode`].
     pub fn decode(cursor: &mut Cursor<'_>) -> Option<Self> {
         let mut part = || {
             let bytes = cursor.size()?;
@@ -96,7 +96,7 @@ impl Layout {
         cursor.rest().is_empty().then_some((plan, file_bytes, functions))
     }
 
-    /// Puts the functions, whose parts have their lengths but no place yet, where they belong.
+    /// Gives the functions' parts, whose lengths are known, their places.
     pub fn place(&self, plan: &mut Plan) -> Option<()> {
         let mut codes = Cursor::new(&self.codes);
         let mut functions = std::mem::take(&mut plan.functions);
@@ -124,7 +124,7 @@ impl Layout {
 }
 
 fn places(functions: &[Function], part: impl Fn(&Function) -> &Range<usize>) -> Vec<u8> {
-    // Numbered among the functions that have this part.
+    // Numbers count only functions that have this part.
     let mut ordered: Vec<(usize, &Range<usize>)> =
         functions.iter().map(part).filter(|part| !Range::is_empty(part)).enumerate().collect();
     ordered.sort_by_key(|(_, part)| part.start);

@@ -6,7 +6,7 @@
 pub struct Program {
     /// How many functions.
     pub functions: usize,
-    /// This function has another body; where it is one of the first 64, each 64th after it too.
+    /// The function that has another body; if it is one of the first 64, every 64th after it too.
     pub changed: Option<usize>,
     /// Bytes of read-only data before the rest, which move all that follows.
     pub shift: usize,
@@ -20,14 +20,14 @@ struct Body {
     table: Option<usize>,
 }
 
-/// The function that is called under this number: in a large program anywhere, as in real ones, so that each distance changes by
-/// another number where some functions grow.
+/// Returns the function of this call: in a large program any function, as in real ones, so that distances change by
+/// different numbers where some functions grow.
 fn callee(number: usize, program: &Program) -> usize {
     let anywhere = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     if is_large(program) { anywhere % program.functions } else { number % program.functions }
 }
 
-/// One that stands for a real program; small ones stand in the documents.
+/// Returns whether the program is like a real one; the documents show small ones.
 fn is_large(program: &Program) -> bool {
     program.functions >= 1000
 }
@@ -39,7 +39,7 @@ fn body(function: usize, program: &Program) -> Body {
         // mov eax, N; call F; je +0; jne F.
         code.push(0xb8);
         let number = u32::try_from(function * 1000 + step * 7).expect("small");
-        // Numbers that do not compress, as little of a program does.
+        // Numbers that do not compress, as in real programs.
         code.extend_from_slice(&number.wrapping_mul(0x9e37_79b1).to_le_bytes());
         code.push(0xe8);
         calls.push((code.len(), callee(function * 5 + step * 3 + 1, program)));
@@ -51,7 +51,7 @@ fn body(function: usize, program: &Program) -> Body {
     if program.changed == Some(function) || program.changed == Some(function % 64) {
         code.extend_from_slice(&[0x31, 0xc0, 0xff, 0xc0, 0x90]);
         if is_large(program) {
-            // More than the filling behind a function takes up.
+            // More than the padding after a function absorbs.
             code.extend_from_slice(&[0x90; 16]);
         }
     }

@@ -11,7 +11,7 @@ const ENCODING_OMITTED: u8 = 0xff;
 /// `indirect|pcrel|sdata4`.
 const ENCODING_TYPES: u8 = 0x9b;
 
-/// Where the type table lies in `lsda`: entries of four bytes.
+/// Returns where the type table lies in `lsda`: entries of four bytes.
 ///
 /// Time is proportional to the LSDA's bytes.
 pub fn type_table(lsda: &[u8]) -> Option<Range<usize>> {
@@ -49,7 +49,7 @@ pub fn type_table(lsda: &[u8]) -> Option<Range<usize>> {
     (start >= cursor.at()).then_some(start..end)
 }
 
-/// A number in groups of seven bits; assemblers pad some with empty groups.
+/// Reads a number in groups of seven bits; assemblers pad some with empty groups.
 fn unsigned(cursor: &mut Cursor<'_>) -> Option<usize> {
     let mut value = 0;
     for shift in (0..35).step_by(7) {
@@ -62,7 +62,7 @@ fn unsigned(cursor: &mut Cursor<'_>) -> Option<usize> {
     None
 }
 
-/// A signed number in groups of seven bits.
+/// Reads a signed number in groups of seven bits.
 fn signed(cursor: &mut Cursor<'_>) -> Option<i64> {
     let mut value = 0;
     for shift in (0..35).step_by(7) {

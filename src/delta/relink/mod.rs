@@ -1,4 +1,4 @@
-//! Takes what depends on addresses out of executables, so that unchanged functions are unchanged bytes.
+//! Takes address-dependent values out of executables, so that unchanged functions are unchanged bytes.
 //!
 //! A relinked program differs almost everywhere from the one before, because every call and every
 //! reference shifts. [`normalise`] replaces displacements by a marker, lists their absolute targets apart, and

@@ -19,7 +19,7 @@ use ground::faults::{Fault, faulty};
 /// 1 GiB: above it the transform stays off, as it takes a multiple of the file in memory.
 pub const FILE_BYTES_MAX: usize = 1 << 30;
 
-/// Why parts do not make a file.
+/// The reasons why parts do not make a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The parts contradict one another: damaged, or not made by [`normalise`].
@@ -38,25 +38,25 @@ faulty! {
 /// A split file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normalised {
-    /// The layout, then the stream: as they are compressed, so that nothing is copied for it.
+    /// The layout, then the stream: the order in which they are compressed, without a copy.
     body: Vec<u8>,
     stream_at: usize,
     /// Where each function's record ends in the stream; plain bytes follow.
     pub function_ends: Vec<usize>,
     /// Where the parts go.
     pub layout: Layout,
-    /// The targets of what was taken out.
+    /// The targets that were taken out.
     pub targets: Targets,
-    /// For each function: how many branches and data targets there were before it.
+    /// For each function: the number of branches and of data targets before it.
     pub before: Vec<(u32, u32)>,
     /// The address of each function.
     pub addresses: Vec<u64>,
 }
 
-/// Takes a file apart and proves that it comes back bit for bit; `None` for what stays raw: no executable
-/// that is understood, or one that is strange enough not to come back.
+/// Splits a file and proves that it can be restored bit for bit; `None` for a file that stays raw: no executable of a
+/// known form, or one that would not come back.
 ///
-/// For a sender. Memory: about 2.5 times the file, of which one is the file where it is handed over. Time: as for
+/// For a sender. Memory: about 2.5 times the file, the file itself included if it is passed by value. Time: as for
 /// [`normalise_unproven`] and [`Normalised::restore`] together, and two BLAKE3 passes.
 pub fn normalise<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
     let file = file.into();
@@ -65,9 +65,9 @@ pub fn normalise<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
         .filter(|parts| parts.restore().is_ok_and(|restored| blake3::hash(&restored) == hash))
 }
 
-/// Takes a file apart without the proof: for a file that others are rebuilt from, as their hash decides.
+/// Splits a file without the proof: for a reference, as the hash of the rebuilt file decides.
 ///
-/// Memory: about 2.5 times the file, of which one is the file where it is handed over; half of it stays. Time: 100
+/// Memory: about 2.5 times the file, the file itself included if it is passed by value; half of it stays. Time: 100
 /// to 200 MB/s.
 pub fn normalise_unproven<'a>(file: impl Into<Cow<'a, [u8]>>) -> Option<Normalised> {
     let file: Cow<'_, [u8]> = file.into();
@@ -122,7 +122,7 @@ fn trade(
     Some(addresses)
 }
 
-/// Trades code; gives out where each function is, and the addresses that are made.
+/// Trades code; returns the functions' addresses, and the addresses that `lea` makes.
 fn trade_code(
     file: &mut [u8],
     image: &Image,
@@ -146,7 +146,7 @@ fn trade_code(
     Some((addresses, made))
 }
 
-/// A file whose bytes are in their places, but without what depends on them.
+/// A file whose bytes are in their places, without the values that depend on addresses.
 #[derive(Debug)]
 pub struct Skeleton {
     file: Vec<u8>,
@@ -162,7 +162,7 @@ pub struct Skeleton {
 impl Skeleton {
     /// Puts the bytes of `stream` in their places.
     ///
-    /// Takes no more memory than a multiple of what it is given, `bytes_max` at most.
+    /// Memory: in proportion to the stream and the layout, `bytes_max` at most.
     ///
     /// # Errors
     /// The parts contradict one another, or the file would be larger than `bytes_max`.
@@ -175,7 +175,7 @@ impl Skeleton {
             let function_ends = stream::read_lengths(stream, count, &mut plan)?;
             layout.place(&mut plan)?;
             let covers = plan.covers(file_bytes)?;
-            // Nothing is allocated that the parts do not fill.
+            // No memory is allocated that the parts do not fill.
             let filled: usize = plan.filled.iter().map(Range::len).sum();
             let tables = plan.frame_table.len().min(stream.len())
                 + layout.relocations.len() * relocations::ENTRY_BYTES;
@@ -193,7 +193,7 @@ impl Skeleton {
         made().ok_or(Error::Parts)
     }
 
-    /// Where each function's record ends in the stream.
+    /// Returns where each function's record ends in the stream.
     pub fn function_ends(&self) -> &[usize] {
         &self.function_ends
     }
@@ -236,22 +236,22 @@ impl Skeleton {
 }
 
 impl Normalised {
-    /// The records, one after another.
+    /// Returns the records, one after another.
     pub fn stream(&self) -> &[u8] {
         &self.body[self.stream_at..]
     }
 
-    /// The layout and the records: what is compressed, and what serves as its prefix.
+    /// Returns the layout and the records, as they are compressed and used as a prefix.
     pub(super) fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The layout and the stream, alone.
+    /// Returns the layout and the records; drops the rest.
     pub(super) fn into_body(self) -> Vec<u8> {
         self.body
     }
 
-    /// Gives the records' memory back; the targets and what is known of the functions stay.
+    /// Frees the records' memory; the targets and functions stay.
     pub(super) fn drop_body(&mut self) {
         (self.body, self.stream_at) = (Vec::new(), 0);
     }
@@ -261,7 +261,7 @@ impl Normalised {
         Functions { addresses: &self.addresses, before: &self.before }
     }
 
-    /// Puts the file together again.
+    /// Restores the file.
     ///
     /// # Errors
     /// The parts contradict one another.

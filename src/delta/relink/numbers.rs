@@ -2,22 +2,22 @@
 
 use ground::leb128;
 
-/// The little-endian `u16` at `at`.
+/// Returns the little-endian `u16` at `at`.
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|found| u16::from_le_bytes(*found))
 }
 
-/// The little-endian `u32` at `at`.
+/// Returns the little-endian `u32` at `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|found| u32::from_le_bytes(*found))
 }
 
-/// The little-endian `u64` at `at`.
+/// Returns the little-endian `u64` at `at`.
 pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|found| u64::from_le_bytes(*found))
 }
 
-/// The `u64` at `at` as an offset or a length, where this machine can hold it.
+/// Returns the `u64` at `at` as an offset or a length, where this machine can hold it.
 pub fn size_at(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u64_at(bytes, at)?).ok()
 }
@@ -61,7 +61,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// How many bytes were read.
+    /// Returns how many bytes were read.
     pub fn at(&self) -> usize {
         self.at
     }

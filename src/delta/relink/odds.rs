@@ -4,10 +4,10 @@ use crate::arithmetic::{self, Coder};
 
 /// Turns decisions into bytes.
 pub type Encoder = arithmetic::Encoder<16, 0>;
-/// Turns bytes into decisions; a stream that ends too early goes on with zeros: the file's hash decides.
+/// Turns bytes into decisions; after the end of the stream it reads zeros, and the file's hash decides.
 pub type Decoder<'a> = arithmetic::Decoder<'a, 16>;
 
-/// The odds of `true` in 65,536, and how often the decision was met.
+/// The odds of `true` in 65,536ths, and how often the decision was met.
 #[derive(Debug, Clone, Copy)]
 pub struct Odds {
     odds: u16,
@@ -18,15 +18,15 @@ pub struct Odds {
 const MET_MAX: u8 = 60;
 
 impl Odds {
-    /// Even odds, met never.
+    /// Even odds, never met.
     pub const EVEN: Self = Self { odds: 1 << 15, met: 0 };
 
-    /// Moves 1 / (`met` + 1.5) of the way to what was decided: two thirds at first, a 61st in the end.
+    /// Moves 1 / (`met` + 1.5) of the way to the decision: two thirds at first, a 61st in the end.
     fn learn(&mut self, bit: bool) {
         let odds = i32::from(self.odds);
         let goal = if bit { 65_535 } else { 0 };
         let step = (goal - odds) * 2 / (2 * i32::from(self.met) + 3);
-        // Never 0 or 1: an outcome that was thought impossible could not be coded.
+        // Never 0 or 1: an outcome of no odds could not be coded.
         self.odds = u16::try_from((odds + step).clamp(32, 65_535 - 32)).expect("it was clamped");
         self.met = (self.met + 1).min(MET_MAX);
     }

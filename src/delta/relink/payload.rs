@@ -11,7 +11,7 @@ use super::records::Records;
 use super::targets;
 use ground::leb128;
 
-/// The head begins with it: the wire has room for failed runs of groups of records, which nobody offers.
+/// The first byte of the head: the format has room for failed runs of groups of records, which no sender offers.
 const NO_GROUPS: u8 = 0;
 
 /// The records that the receiver lacks, the layout and all targets.
@@ -28,8 +28,8 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Makes the payload for what was agreed on about `records`, those of `new`. Memory beside `new`: the known part of
-    /// it, which is given back before zstd, and what zstd takes.
+    /// Encodes the part of `new` that `agreed` lacks; `records` are those of `new`. Memory beside `new`: its known part,
+    /// which is freed before zstd runs, and zstd's own.
     pub fn new(mut new: Normalised, records: &Records, agreed: &Agreed, level: i32) -> Self {
         let mut head = vec![NO_GROUPS];
         leb128::write(agreed.failed.len() as u64, &mut head);
@@ -83,8 +83,8 @@ impl Payload {
 
 /// Rebuilds the new file from the older one and a payload; the caller checks its hash.
 ///
-/// `claimed` is what [`RecordIndex::answer`] returned. Memory: about 2.5 times the larger file, of which one is the older one's; a multiple of `bytes_max` at most,
-/// whatever the payload says.
+/// `claimed` is what [`RecordIndex::answer`] returned. Memory: about 2.5 times the larger file, the older one included; a multiple of
+/// `bytes_max` at most, whatever the payload says.
 ///
 /// # Errors
 /// The payload contradicts itself or the answers, or the file would be larger than `bytes_max`.

@@ -7,11 +7,11 @@ use super::frames::Frames;
 use super::go;
 use super::relocations;
 
-/// LSDAs end where the next one starts, so that the last stays plain; a longer way off is something else.
+/// An LSDA ends where the next one starts, so the last stays plain; a longer one is something else.
 const LSDA_BYTES_MAX: usize = 1 << 16;
-/// 64 MiB: displacements within a function stay far from what stands for one that leaves it.
+/// 64 MiB: displacements within a function stay far from the marker of one that leaves it.
 const FUNCTION_BYTES_MAX: usize = 1 << 26;
-/// Bytes between two functions from which on they are taken for code without unwind data.
+/// Bytes between two functions from which on they count as code without unwind data.
 pub const GAP_CODE_MIN: usize = 32;
 /// Compilers align functions to 16 B.
 pub const ALIGNMENT: usize = 16;
@@ -28,12 +28,12 @@ pub struct Function {
 }
 
 impl Function {
-    /// A function without unwind data.
+    /// Creates a function without unwind data.
     fn of_code(code: Range<usize>) -> Self {
         Self { code, ..Self::default() }
     }
 
-    /// Bytes of all its parts.
+    /// Returns the bytes of all its parts.
     pub fn bytes(&self) -> usize {
         self.code.len() + self.frame.len() + self.lsda.len()
     }
@@ -42,7 +42,7 @@ impl Function {
 /// How the file is split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In rising order of their code, which does not overlap.
+    /// The functions in rising order of their code, which does not overlap.
     pub functions: Vec<Function>,
     /// The usual padding between functions by its length, which is its place in the list.
     pub fillers: Vec<Vec<u8>>,
@@ -88,7 +88,7 @@ impl Plan {
         }
     }
 
-    /// Takes what lies between two functions of a segment for a function without unwind data.
+    /// Adds the bytes between two functions of a segment as a function without unwind data.
     fn add_gaps(&mut self, image: &Image) {
         let mut gaps = Vec::new();
         for pair in self.functions.windows(2) {
@@ -133,7 +133,7 @@ impl Plan {
             && self.fillers.get(gap.len()).is_some_and(|filler| filler.len() == gap.len())
     }
 
-    /// The places of all that is not plain, in order; `None` where two overlap or one leaves the file.
+    /// Returns the places of all bytes that are not plain, in order; `None` where two overlap or one leaves the file.
     pub fn covers(&self, file_bytes: usize) -> Option<Vec<Range<usize>>> {
         let mut covers = Vec::with_capacity(3 * self.functions.len() + self.filled.len() + 2);
         for function in &self.functions {
@@ -154,14 +154,14 @@ impl Plan {
     }
 }
 
-/// The ranges of a file between `covers`, in order.
+/// Returns the ranges of a file between `covers`, in order.
 pub fn plain(covers: &[Range<usize>], file_bytes: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let starts = std::iter::once(0).chain(covers.iter().map(|cover| cover.end));
     let ends = covers.iter().map(|cover| cover.start).chain(std::iter::once(file_bytes));
     starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty())
 }
 
-/// The functions that FDEs speak of.
+/// Returns the functions that FDEs describe.
 fn functions(image: &Image, frames: &Frames) -> Vec<Function> {
     apart(frames.frames.iter().filter_map(|frame| {
         let bytes = usize::try_from(frame.bytes).ok()?;
@@ -170,7 +170,7 @@ fn functions(image: &Image, frames: &Frames) -> Vec<Function> {
     }))
 }
 
-/// Sorts functions by their code, without those that overlap an earlier one, and what is no function.
+/// Sorts functions by their code, without empty ones and those that overlap an earlier one.
 fn apart(functions: impl Iterator<Item = Function>) -> Vec<Function> {
     let bytes = 1..FUNCTION_BYTES_MAX;
     let is_short = |function: &Function| function.frame.is_empty() && function.code.len() < GAP_CODE_MIN;

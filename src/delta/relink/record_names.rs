@@ -31,7 +31,7 @@ impl RecordNames {
         Self { names: hashes.into_iter().map(name).collect() }
     }
 
-    /// The names.
+    /// Returns the names.
     pub fn names(&self) -> &[Name] {
         &self.names
     }

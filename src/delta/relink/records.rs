@@ -7,11 +7,11 @@ use fastcdc::v2020::FastCDC;
 
 use super::normalised::Normalised;
 
-/// Least, usual and most bytes of a record within a long function.
+/// The least, average and most bytes of a record within a long function.
 const FUNCTION_CUT: (usize, usize, usize) = (128, 512, 1024);
 /// A function up to this length is one record.
 const FUNCTION_BYTES_MAX: usize = 1024;
-/// Least, usual and most bytes of a record of plain bytes.
+/// The least, average and most bytes of a record of plain bytes.
 const PLAIN_CUT: (usize, usize, usize) = (128, 512, 2048);
 
 /// The records of a normalised file: where they end, and their hashes.
@@ -22,7 +22,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Cuts and hashes. Time: one BLAKE3 pass over the stream in small pieces, about 300 MB/s.
+    /// Cuts a file into records and hashes them. Time: one BLAKE3 pass over the stream in small pieces, about 300 MB/s.
     pub fn new(normalised: &Normalised) -> Self {
         let mut records = Self { ends: Vec::new(), hashes: Vec::new() };
         let mut start = 0;
@@ -54,12 +54,12 @@ impl Records {
         self.hashes.push(blake3::hash(bytes));
     }
 
-    /// The records' hashes, in order.
+    /// Returns the records' hashes, in order.
     pub fn hashes(&self) -> &[Hash] {
         &self.hashes
     }
 
-    /// Where a record lies in the stream.
+    /// Returns where a record lies in the stream.
     pub fn place(&self, record: usize) -> Range<usize> {
         let start = if record == 0 { 0 } else { self.ends[record - 1] };
         start..self.ends[record]

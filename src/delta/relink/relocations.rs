@@ -17,7 +17,7 @@ fn kind(machine: Machine) -> u64 {
     }
 }
 
-/// The place of the RELATIVE relocations that a linker puts first.
+/// Returns the place of the RELATIVE relocations that a linker puts first.
 pub fn run(file: &[u8], image: &Image) -> Range<usize> {
     let all = image.relocations.clone();
     let count = all
@@ -28,7 +28,7 @@ pub fn run(file: &[u8], image: &Image) -> Range<usize> {
     all.start..all.start + count * ENTRY_BYTES
 }
 
-/// Takes the relocations at `place` out: their offsets as differences into `offsets`.
+/// Takes the relocations at `place` out; appends the differences of their offsets to `offsets`.
 pub fn take(
     file: &[u8],
     place: Range<usize>,

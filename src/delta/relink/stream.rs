@@ -7,15 +7,15 @@ use super::frames::LENGTH_AT;
 use super::numbers::{Cursor, u32_at};
 use super::plan::{Function, GAP_CODE_MIN, Plan, plain};
 
-/// The record has an FDE, which says the code's length.
+/// The record has an FDE, which holds the code's length.
 const HAS_FRAME: u8 = 1;
 /// The record has an LSDA.
 const HAS_LSDA: u8 = 2;
 
-/// Appends the functions' parts and the plain bytes of a file; gives out where each function's record ends,
-/// from the stream's beginning.
+/// Appends the functions' parts and the plain bytes of a file to the stream; returns where each function's record ends
+/// in it.
 ///
-/// A record says its own lengths, so that it reads the same wherever it lies.
+/// A record holds its own lengths, so that its bytes do not depend on its place.
 pub fn write(file: &[u8], plan: &Plan, covers: &[Range<usize>], stream: &mut Vec<u8>) -> Option<Vec<usize>> {
     let begin = stream.len();
     stream.reserve_exact(file.len() + 2 * plan.functions.len());
@@ -40,7 +40,7 @@ pub fn write(file: &[u8], plan: &Plan, covers: &[Range<usize>], stream: &mut Vec
     Some(ends)
 }
 
-/// Reads the lengths of `count` functions' parts into the plan, as ranges from 0 on; gives out where
+/// Reads the lengths of `count` functions' parts into the plan, as ranges from 0 on; returns where
 /// each function's record ends.
 ///
 /// Each takes at least 17 bytes of the stream, so that memory stays proportional to it.

@@ -11,14 +11,14 @@ use super::elf::Image;
 use super::numbers::{put_u32, u32_at};
 use super::plan::Plan;
 
-/// Where the traded entries lie: a range of values that data seldom holds.
+/// The start of the traded entries' values: a range that data seldom holds.
 const BASE: u32 = 0xa500_0000;
-/// Longer functions are left alone.
+/// Tables of longer functions stay.
 const FUNCTION_BYTES_MAX: u32 = 1 << 24;
 /// More cases than a compiler writes.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// An address that a function makes.
+/// An address that a function computes by `lea`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Made {
     /// The address.
@@ -27,7 +27,7 @@ pub struct Made {
     pub function: u32,
 }
 
-/// Trades all tables; `out` says in which direction. `made` holds every address made, in any order.
+/// Trades all tables, out of the file or back into it. `made` holds every computed address, in any order.
 ///
 /// Time O(n log n) in the number of addresses, plus the tables' entries.
 pub fn trade(
@@ -43,7 +43,7 @@ pub fn trade(
     for (index, candidate) in made.iter().enumerate() {
         let next = made.get(index + 1).map_or(u64::MAX, |next| next.target);
         let Some(start) = image.offset(candidate.target) else { continue };
-        // Neither into another candidate nor into what is placed elsewhere.
+        // A table ends before another candidate and before bytes that are not plain.
         let after = covers.partition_point(|cover| cover.end <= start);
         let free = covers.get(after).map_or(file.len(), |cover| cover.start);
         let length = usize::try_from(next - candidate.target).unwrap_or(usize::MAX);
@@ -74,7 +74,7 @@ fn trade_one(table: &mut [u8], distance: u64, code_bytes: usize, out: bool) {
         if inside < bytes {
             put_u32(table, at, to.wrapping_add(inside));
         } else {
-            // What looks like a traded entry changes places with it.
+            // A plain value that looks like a traded entry changes places with that entry's value.
             if taken < bytes {
                 put_u32(table, at, from.wrapping_add(taken));
             }

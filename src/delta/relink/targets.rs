@@ -15,29 +15,30 @@ use super::odds::{Bits, Decoder, Encoder, Odds};
 use super::vocabulary::{Vocabulary, steps};
 use ground::leb128;
 
-/// Branches and data targets are in functions; the other kinds are not.
+/// The first kinds, branches and data targets, are in functions; the others are not.
 const IN_FUNCTIONS: usize = 2;
-/// How far ahead the older file's list is searched for where it goes on.
+/// Targets ahead in the older file's list that are searched for the place where it goes on.
 const SEARCH: usize = 24;
 
-/// The older file, and where its addresses moved.
+/// The older file, and the moves of its addresses.
 #[derive(Debug)]
 pub struct Reference<'a> {
     /// The older file.
     pub old: &'a Normalised,
-    /// What moved.
+    /// The moves.
     pub moves: Moves,
 }
 
-/// The targets of one function, or of all that is in none.
+/// The targets of one function, or all targets outside functions.
 struct Stretch {
     kind: usize,
     /// Where they are in the list.
     start: usize,
     end: usize,
     here: u64,
-    /// The older file's targets, as far as there are any, and whether they are as many for sure.
+    /// The older file's targets, if any.
     old: std::ops::Range<usize>,
+    /// True if the function is the same, so that it certainly has as many targets.
     same: bool,
 }
 
@@ -77,7 +78,7 @@ fn stretches(known: &Functions<'_>, counts: [usize; 4], reference: Option<&Refer
 /// The model of one kind of targets.
 struct Model {
     choices: Choices,
-    /// By whether the function is the same; by whether the last guesses were right.
+    /// Odds by whether the function is the same, and by whether the last guesses were right.
     right: [[Odds; 4]; 2],
     was_right: usize,
 }
@@ -173,7 +174,7 @@ fn code_all(
     Some(())
 }
 
-/// Returns the targets that the reference predicts wrong.
+/// Returns the targets that the reference does not predict.
 fn untold(known: &Functions<'_>, targets: &Targets, reference: Option<&Reference<'_>>) -> Vec<u64> {
     let lists = lists(targets);
     let Some(reference) = reference else { return lists.into_iter().flatten().copied().collect() };

@@ -12,7 +12,7 @@ use super::lsda;
 use super::numbers::{displacement, put_u32, u32_at};
 use super::plan::Plan;
 
-/// Takes the places out of the FDEs of all functions of the plan.
+/// Takes the addresses out of the FDEs of all functions of the plan.
 pub fn take(file: &mut [u8], plan: &Plan, frames: &Frames) -> Option<()> {
     for function in plan.functions.iter().filter(|function| !function.frame.is_empty()) {
         let at = function.frame.start;
@@ -27,7 +27,7 @@ pub fn take(file: &mut [u8], plan: &Plan, frames: &Frames) -> Option<()> {
     Some(())
 }
 
-/// Puts them back. The CIEs and the lengths of all entries are in place already.
+/// Puts the addresses back. The CIEs and the lengths of all entries are in place already.
 pub fn put(file: &mut [u8], image: &Image, plan: &Plan) -> Option<()> {
     let commons: Vec<Common> = entries(file, image.frames.unwrap_or(file.len()))
         .filter(|entry| entry.back == 0)
@@ -64,7 +64,7 @@ pub fn trade_types(file: &mut [u8], image: &Image, plan: &Plan, exchange: &mut i
     Some(())
 }
 
-/// The table that a linker makes for a binary search of the FDEs: pairs of a function's address and its
+/// Returns the table that a linker makes for a binary search of the FDEs: pairs of a function's address and its
 /// FDE's, both from the table's header on, in rising order.
 pub fn table(image: &Image, frames: &Frames) -> Option<(Range<usize>, Vec<u8>)> {
     let (start, count) = image.frame_table?;

@@ -17,18 +17,18 @@ impl Vocabulary {
         Self { words }
     }
 
-    /// How many there are.
+    /// Returns the number of words.
     pub fn count(&self) -> usize {
         self.words.len()
     }
 
-    /// Where `target` is among the words, or would be.
+    /// Returns where `target` is among the words, or would be.
     pub fn place(&self, target: u64) -> u32 {
         let place = self.words.binary_search(&target).unwrap_or_else(|place| place);
         u32::try_from(place).expect("fewer targets than bytes in a file")
     }
 
-    /// The word at `place`.
+    /// Returns the word at `place`.
     pub fn word(&self, place: u32) -> Option<u64> {
         self.words.get(usize::try_from(place).ok()?).copied()
     }
@@ -37,7 +37,7 @@ impl Vocabulary {
 /// Bits of a step between words, at most.
 const STEP_BITS: usize = 65;
 
-/// Codes words as steps: how many bits each has, then its bits, the highest with odds of their own.
+/// Codes words as steps: the number of bits of each, then its bits; the highest have odds of their own.
 pub fn steps(bits: &mut impl Bits, words: &mut [u64]) {
     let mut lengths = vec![[Odds::EVEN; 128]; STEP_BITS];
     let mut tops = vec![[Odds::EVEN; 16]; STEP_BITS];

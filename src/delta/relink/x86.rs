@@ -8,7 +8,7 @@
 /// The part of an instruction that depends on its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operand {
-    /// Nothing that is looked at.
+    /// No such part that matters here.
     None,
     /// The 32-bit displacement of a call, jump or conditional jump, at this offset.
     Branch(usize),
@@ -98,14 +98,14 @@ const fn two_byte_map() -> [u8; 256] {
 /// Reads the instruction at the front of `code`.
 ///
 /// # Errors
-/// How many bytes were looked at, at least one, where there is no instruction or it does not fit: the
-/// caller goes on after them, as they decide nothing else.
+/// The number of bytes read, at least one, where there is no instruction or it does not fit; the caller goes on after
+/// them.
 pub fn decode(code: &[u8]) -> Result<Instruction, usize> {
     let mut at = 0;
     decode_at(code, &mut at).filter(|found| found.length <= LENGTH_MAX.min(code.len())).ok_or(at.max(1))
 }
 
-/// What the prefixes say, and the opcode after them.
+/// The prefixes' effects, and the opcode after them.
 struct Start {
     opcode: u8,
     /// Immediates of two bytes instead of four.
@@ -180,7 +180,7 @@ fn decode_at(code: &[u8], at: &mut usize) -> Option<Instruction> {
     Some(Instruction { length: *at + displacement + tail, operand })
 }
 
-/// The form of an instruction, and its `ModRM` byte where that had to be read.
+/// Returns the form of an instruction, and its `ModRM` byte where that had to be read.
 fn form(opcode: u8, next: &mut impl FnMut() -> Option<u8>) -> Option<(u8, Option<u8>)> {
     let form = match opcode {
         0x0f => match next()? {
@@ -225,7 +225,7 @@ fn form(opcode: u8, next: &mut impl FnMut() -> Option<u8>) -> Option<(u8, Option
     Some((form, None))
 }
 
-/// The form of an instruction with a VEX or EVEX prefix.
+/// Returns the form of an instruction with a VEX or EVEX prefix.
 fn vector_form(map: u8, opcode: u8) -> u8 {
     match (map, opcode) {
         (1, 0x77) => 0,

@@ -4,18 +4,18 @@ use std::ops::Range;
 
 use super::Error;
 
-/// 16: below, a checksum is as long as what it stands for.
+/// 16: below, a checksum is as long as its block.
 pub const BLOCK_BYTES_MIN: u32 = 16;
 /// 64 KiB: above, whole chunks are the better unit.
 pub const BLOCK_BYTES_MAX: u32 = 64 * 1024;
-/// 1 GiB: a longer reference is many regions.
+/// 1 GiB: a longer reference is split into regions.
 pub const REFERENCE_BYTES_MAX: u64 = 1 << 30;
 
 /// A reference's length and the length of its blocks.
 ///
-/// Blocks stand side by side from the start. Where they do not come out even, one more block, the tail,
+/// Blocks stand side by side from the start. Where the length is no multiple, one more block, the tail,
 /// takes the reference's last bytes and overlaps the one before: the end of a changed region is as likely to be
-/// unchanged as its beginning.
+/// unchanged as its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     reference_bytes: u64,
@@ -37,17 +37,17 @@ impl Geometry {
         }
     }
 
-    /// Bytes of the reference.
+    /// Returns the bytes of the reference.
     pub fn reference_bytes(&self) -> u64 {
         self.reference_bytes
     }
 
-    /// Bytes of one block.
+    /// Returns the bytes of one block.
     pub fn block_bytes(&self) -> u32 {
         self.block_bytes
     }
 
-    /// Blocks, the tail included; none where the reference is shorter than a block.
+    /// Returns the number of blocks, the tail included; 0 where the reference is shorter than a block.
     pub fn blocks(&self) -> u32 {
         let block = u64::from(self.block_bytes);
         if self.reference_bytes < block {
@@ -56,13 +56,13 @@ impl Geometry {
         u32::try_from(self.reference_bytes.div_ceil(block)).expect("a reference has less than 2^30 bytes")
     }
 
-    /// Where block `at` begins; `at` is below [`Geometry::blocks`].
+    /// Returns where block `at` begins; `at` is below [`Geometry::blocks`].
     pub fn begin(&self, at: u32) -> u64 {
         let block = u64::from(self.block_bytes);
         (u64::from(at) * block).min(self.reference_bytes - block)
     }
 
-    /// The bytes of `count` blocks from `first`; none unless all of them exist.
+    /// Returns the bytes of `count` blocks from `first`; none unless all of them exist.
     pub fn range(&self, first: u32, count: u32) -> Option<Range<u64>> {
         let end = first.checked_add(count).filter(|end| count > 0 && *end <= self.blocks())?;
         Some(self.begin(first)..self.begin(end - 1) + u64::from(self.block_bytes))

@@ -50,12 +50,12 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Starts a delta that makes nothing yet.
+    /// Creates a delta without instructions.
     pub(super) fn empty(geometry: Geometry) -> Self {
         Self { geometry, new_bytes: 0, instructions: Vec::new() }
     }
 
-    /// Inserts this many bytes.
+    /// Appends an insert of this many bytes.
     pub(super) fn insert(&mut self, bytes: u64) {
         if bytes > 0 {
             self.new_bytes += bytes;
@@ -63,7 +63,7 @@ impl Delta {
         }
     }
 
-    /// Copies blocks that exist; a copy that goes on where the last one ended becomes one with it.
+    /// Appends a copy of existing blocks; joins it to the last copy where it continues that.
     pub(super) fn copy(&mut self, first: u32, count: u32) {
         let bytes = self.geometry.range(first, count).map(|range| range.end - range.start);
         let mut bytes = bytes.expect("the matcher names blocks of its signature");
@@ -79,12 +79,12 @@ impl Delta {
         self.new_bytes += bytes;
     }
 
-    /// Bytes that the delta makes.
+    /// Returns the bytes that the delta makes.
     pub fn new_bytes(&self) -> u64 {
         self.new_bytes
     }
 
-    /// Bytes that it takes from the literals.
+    /// Returns the bytes that it takes from the literals.
     pub fn insert_bytes(&self) -> u64 {
         let inserted = |instruction: &Instruction| match instruction {
             Instruction::Insert(bytes) => *bytes,
@@ -93,14 +93,14 @@ impl Delta {
         self.instructions.iter().map(inserted).sum()
     }
 
-    /// The steps in order; inserts and copies, no two inserts side by side.
+    /// Returns the steps in order; inserts and copies, no two inserts side by side.
     pub fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
 
-    /// The ranges of the new bytes that are copied, with their places in the reference, in order.
+    /// Returns the ranges of the new bytes that are copied, with their places in the reference, in order.
     ///
-    /// Who made the delta and who applies it know these bytes before any literal: a dictionary for them.
+    /// Both sides have these bytes before any literal: a dictionary for the literals.
     pub fn copies(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + '_ {
         let mut made = 0;
         self.instructions.iter().filter_map(move |instruction| match *instruction {
@@ -145,14 +145,14 @@ impl Delta {
         }
     }
 
-    /// Takes a delta that makes `new_bytes` bytes off the front of `bytes`.
+    /// Decodes a delta that makes `new_bytes` bytes from the front of `bytes`.
     ///
     /// Memory: at most 16 bytes for each byte of the encoding, and two instructions for each block that fits into
     /// `new_bytes`.
     ///
     /// # Errors
-    /// [`Error::Copy`] for a copy outside the reference, [`Error::Total`] past `new_bytes`, and what the
-    /// encoding itself can be wrong in.
+    /// [`Error::Copy`] for a copy outside the reference, [`Error::Total`] past `new_bytes`, and errors of
+    /// the encoding itself.
     pub fn decode(bytes: &mut &[u8], geometry: Geometry, new_bytes: u64) -> Result<Self, Error> {
         let mut delta = Self::empty(geometry);
         let mut place = 0u64;
@@ -183,13 +183,13 @@ impl Delta {
         Ok(delta)
     }
 
-    /// Rebuilds the new bytes after what `out` holds, and takes what it inserts off the front of `literals`.
+    /// Appends the new bytes to `out`, with inserts from the front of `literals`.
     ///
     /// `read` appends a range of the reference, and exactly that, to its buffer. The new bytes are **not proven**: hash
     /// their chunks. Memory: [`Delta::new_bytes`] in `out`.
     ///
     /// # Errors
-    /// [`ApplyError::Literals`] where they end too early; the first error of `read`.
+    /// [`ApplyError::Literals`] where the literals end too early; the first error of `read`.
     pub fn apply<E>(
         &self,
         literals: &mut &[u8],
@@ -217,7 +217,7 @@ impl Delta {
     }
 }
 
-/// The block at or after `place`.
+/// Returns the block at or after `place`.
 fn expected(geometry: &Geometry, place: u64) -> i64 {
     place.div_ceil(u64::from(geometry.block_bytes())).try_into().unwrap_or(i64::MAX)
 }

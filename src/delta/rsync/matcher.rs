@@ -8,20 +8,20 @@
 use super::rolling::{self, Roller};
 use super::{Delta, Geometry, Signature};
 
-/// Bits of the bitmap for each block: one place in 32 passes it by chance; with more, a bitmap of many blocks leaves
+/// Bits of the bitmap for each block: one place in 32 passes it by chance; a larger bitmap of many blocks does not fit
 /// the near caches, which costs more than it saves.
 const FILTER_BITS: u32 = 32;
 /// Blocks with equal checksums that are compared by their neighbours; a reference of zeros has a million.
 const EQUALS_MAX: usize = 8;
-/// Blocks on the line of a match that may differ before one that matches there is believed alone.
+/// Blocks after a match that may differ while a single matching block in line with it is still believed.
 const MISSES_MAX: u32 = 4;
 /// Places without a match before four are tried at a time.
 const ALONE: usize = 2048;
-/// Places that each of the four lanes tries before matches are looked for; four times this is done in vain at
-/// most when the first of them matches.
+/// Places that each of the four lanes tries before matches are checked; at most four times as many are wasted where
+/// the first one matches.
 const LANE: usize = 1024;
 
-/// A signature made ready for look-ups; holds about 25 bytes a block.
+/// A signature, indexed for look-ups; about 25 bytes a block.
 pub struct Matcher {
     geometry: Geometry,
     bits: u32,
@@ -36,7 +36,7 @@ pub struct Matcher {
     start_bits: u32,
 }
 
-/// Where the last match lay: new position less reference offset, and how far from it that still counts.
+/// The line of the last match: new position less reference offset, and how far it reaches.
 #[derive(Clone, Copy)]
 struct Line {
     shift: i64,
@@ -44,7 +44,7 @@ struct Line {
 }
 
 impl Matcher {
-    /// Takes O(n log n) for n blocks: some 20 million a second.
+    /// Indexes a signature. Time O(n log n) for n blocks: some 20 million a second.
     pub fn new(signature: &Signature) -> Self {
         let geometry = signature.geometry();
         let bits = u32::from(signature.bits());
@@ -75,10 +75,10 @@ impl Matcher {
         Self { geometry, bits, roller, sums, filter, filter_bits, sorted, starts, start_bits }
     }
 
-    /// Finds what of `new` the reference has, and appends the rest to `literals`.
+    /// Encodes `new` as a delta, and appends to `literals` what the reference lacks.
     ///
-    /// 2 GB/s where most matches, 0.2 to 0.45 where nothing does, 0.04 in the worst case found (zeros against one zero block). Time O(`new` · log blocks) whatever either
-    /// side holds.
+    /// 2 GB/s where most matches, 0.2 to 0.45 where nothing does, 0.04 in the worst case found (zeros against one zero block). Time O(`new` · log blocks) for any
+    /// content.
     pub fn delta(&self, new: &[u8], literals: &mut Vec<u8>) -> Delta {
         let mut delta = Delta::empty(self.geometry);
         let mut done = 0;
@@ -106,7 +106,7 @@ impl Matcher {
         rolling::mixed(sum, self.bits)
     }
 
-    /// The blocks of one checksum, at most [`EQUALS_MAX`], in order.
+    /// Returns the blocks of one checksum, at most [`EQUALS_MAX`], in order.
     fn blocks_of(&self, sum: u64) -> &[(u64, u32)] {
         let bucket = at(sum >> (self.bits - self.start_bits));
         let bucket = &self.sorted[self.starts[bucket] as usize..self.starts[bucket + 1] as usize];
@@ -125,7 +125,7 @@ struct Search<'a> {
     new: &'a [u8],
     block: usize,
     found: Vec<Found>,
-    /// New bytes from here on are matched at the end already, or there are none.
+    /// The end of the search: later bytes are already matched from the end.
     end: usize,
     line: Line,
     /// The checksum at one place ahead, rolled on rather than computed again.
@@ -181,7 +181,7 @@ impl<'a> Search<'a> {
             tail.push((position, block, 1));
             end = position;
         }
-        // A first block that both ends would take belongs to the front, which may take more.
+        // A first block that both ends match belongs to the front, which may match more.
         self.end = end;
         tail
     }
@@ -196,7 +196,7 @@ impl<'a> Search<'a> {
         self.matcher.mixed(rolling::sum(bytes)) == self.matcher.sums[block as usize]
     }
 
-    /// Takes a match and whatever continues it, before and after; returns where to go on.
+    /// Records a match and the blocks that continue it, before and after; returns where to go on.
     fn take(&mut self, position: usize, first: u32) -> usize {
         let geometry = &self.matcher.geometry;
         let begin = geometry.begin(first);
@@ -216,7 +216,7 @@ impl<'a> Search<'a> {
         end
     }
 
-    /// Takes blocks before a match, on its line, that stood alone when they were passed.
+    /// Records blocks before a match, on its line, that were passed as unbelievable alone.
     fn extend_back(&mut self, position: usize, first: u32) {
         let free = self.found.last().map_or(0, |(position, first, count)| {
             let range = self.matcher.geometry.range(*first, *count);
@@ -240,7 +240,7 @@ impl<'a> Search<'a> {
         self.found.extend(back.into_iter().rev());
     }
 
-    /// Tries the places from `position` one by one, at most [`ALONE`] of them; gives a match or where to go on.
+    /// Tries at most [`ALONE`] places from `position` one by one; returns a match, or where to go on.
     fn scan(&mut self, position: usize) -> Result<(usize, u32), usize> {
         let (block, new, matcher) = (self.block, self.new, self.matcher);
         let last = (self.end - block).min(position + ALONE - 1);
@@ -293,7 +293,7 @@ impl<'a> Search<'a> {
         Err(position + 4 * LANE)
     }
 
-    /// The block to believe in at `position`, where the checksum is `mixed`.
+    /// Returns the block to believe in at `position`, where the checksum is `mixed`.
     fn choose(&mut self, position: usize, mixed: u64) -> Option<u32> {
         let matcher = self.matcher;
         let geometry = &matcher.geometry;
@@ -321,7 +321,7 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The checksum at a place, for places that mostly rise by a little: O(1) each on average.
+    /// Returns the checksum at a place, for places that mostly rise by a little: O(1) each on average.
     fn sum_ahead(&mut self, place: usize) -> Option<u64> {
         if place + self.block > self.end {
             return None;

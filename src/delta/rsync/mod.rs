@@ -26,7 +26,7 @@ pub use signature::{ODDS_DEFAULT, Signature, block_bytes, checksum_bits};
 use ground::faults::{Fault, faulty};
 use ground::leb128;
 
-/// Why a signature or a delta was refused.
+/// The reasons to refuse a signature or a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It ends in the middle.
@@ -46,7 +46,7 @@ pub enum Error {
         /// Bytes of one block.
         block_bytes: u32,
     },
-    /// Checksums too short to mean anything, or too long.
+    /// Checksums that are too short for their use, or too long.
     #[error("checksums of {0} bits are out of bounds")]
     Bits(u8),
     /// A copy of what the reference does not have.
@@ -56,7 +56,7 @@ pub enum Error {
         first: i64,
         /// Number of blocks.
         count: u64,
-        /// What the reference has.
+        /// Blocks of the reference.
         blocks: u32,
     },
     /// Instructions make more than was announced.

@@ -29,7 +29,7 @@ const fn words() -> [u64; 256] {
     words
 }
 
-/// The checksum of `bytes`, all 64 bits. About 1 byte a cycle.
+/// Returns the checksum of `bytes`, all 64 bits. About 1 byte a cycle.
 pub(super) fn sum(bytes: &[u8]) -> u64 {
     let word = |byte: u8| WORDS[byte as usize];
     let mut sum = 0u64;
@@ -45,13 +45,13 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
     sum
 }
 
-/// The top `bits` of a checksum after every bit of it had its say; `bits` is 1 to 63.
+/// Returns the top `bits` of a checksum after mixing all its bits; `bits` is 1 to 63.
 #[inline]
 pub(super) fn mixed(sum: u64, bits: u32) -> u64 {
     (sum ^ (sum >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)
 }
 
-/// Moves checksums of windows of one length.
+/// Rolls checksums over windows of one length.
 pub(super) struct Roller {
     /// The weight of a leaving byte after the window has moved.
     leaving: [u64; 256],
@@ -63,7 +63,7 @@ impl Roller {
         Self { leaving: WORDS.map(|word| word.wrapping_mul(weight)) }
     }
 
-    /// The checksum after `leaves` went out at the front and `enters` came in at the back.
+    /// Returns the checksum without `leaves` at the front and with `enters` at the back.
     #[inline]
     pub(super) fn roll(&self, sum: u64, leaves: u8, enters: u8) -> u64 {
         let change = WORDS[enters as usize].wrapping_sub(self.leaving[leaves as usize]);

@@ -11,12 +11,12 @@ use super::rolling;
 use super::{Error, Geometry};
 use ground::leb128;
 
-/// 8: below, chance finds a match everywhere.
+/// 8: below, there are false matches everywhere.
 const BITS_MIN: u8 = 8;
 /// 48: more than any reference within bounds needs.
 const BITS_MAX: u8 = 48;
-/// One region in 16,384 has a false match at worst, and the chunk around it is then asked for in full: nothing
-/// beside what more bits would cost.
+/// One region in 16,384 has a false match at worst, and its chunk is then sent in full: cheaper than
+/// more bits.
 pub const ODDS_DEFAULT: u32 = 14;
 /// 64: below, more checksums cost more than the literals they save, however dense the edits (measured on
 /// executables).
@@ -24,11 +24,11 @@ const BLOCK_BYTES_DENSE: u64 = 64;
 /// 1 KiB: above, a single edit's literals cost more than the checksums that are saved.
 const BLOCK_BYTES_SPARSE: u64 = 1024;
 
-/// Bits of a checksum such that a false match in a region is at most as likely as 2 in 2^`odds`.
+/// Returns the bits of a checksum that keep the odds of a false match in a region at or below 2 in 2^`odds`.
 ///
-/// A place in the new bytes is believed when two neighbouring blocks match there: among `new_bytes` places and
-/// as many candidates as there are blocks, chance does that `new_bytes` · blocks / 2^(2 · bits) times. Each
-/// block is also tried alone on the line of a match beside it: blocks / 2^bits at most.
+/// A match needs two neighbouring blocks: among `new_bytes` places and all blocks as candidates, chance makes
+/// `new_bytes` · blocks / 2^(2 · bits) of them. Each block is also tried alone in line with a match beside it:
+/// blocks / 2^bits at most.
 pub fn checksum_bits(geometry: &Geometry, new_bytes: u64, odds: u32) -> u8 {
     let log = |number: u64| number.max(1).next_power_of_two().trailing_zeros();
     let (places, blocks) = (log(new_bytes), log(u64::from(geometry.blocks())));
@@ -36,11 +36,10 @@ pub fn checksum_bits(geometry: &Geometry, new_bytes: u64, odds: u32) -> u8 {
     u8::try_from(bits.clamp(u32::from(BITS_MIN), u32::from(BITS_MAX))).expect("clamped")
 }
 
-/// The block length that costs the fewest bytes both ways.
+/// Returns the block length that costs the fewest bytes both ways.
 ///
-/// An edit loses about one block to the literals, of which `literal_percent` is left when they are compressed, and
-/// a block costs some 2.6 bytes of checksum: the sum is least at the root of
-/// reference / edits · 2.6 / share. `edits` is the caller's guess for the region, at least 1.
+/// An edit turns about one block into literals, which compress to `literal_percent`, and a block costs some 2.6 bytes of
+/// checksum: the sum is least at the root of reference / edits · 2.6 / share. `edits` is the caller's guess for the region, at least 1.
 pub fn block_bytes(reference_bytes: u64, edits: u64, literal_percent: u64) -> u32 {
     let between = reference_bytes / edits.max(1);
     let block =
@@ -57,7 +56,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Describes the reference that `parts` make, one after another.
+    /// Signs the reference that `parts` make, one after another.
     ///
     /// `bits` is from [`checksum_bits`]. About 2 GB/s; memory: 8 bytes a block.
     ///
@@ -73,7 +72,7 @@ impl Signature {
         let block = block_bytes as usize;
         let mixed = |bytes: &[u8]| rolling::mixed(rolling::sum(bytes), u32::from(bits));
         let (mut sums, mut total) = (Vec::new(), 0u64);
-        // The last whole block and what came after it: the tail lies in these bytes.
+        // The last whole block and the bytes after it, which contain the tail.
         let (mut last, mut rest) = (Vec::with_capacity(2 * block), Vec::with_capacity(block));
         for mut part in parts {
             total += part.len() as u64;
@@ -107,17 +106,17 @@ impl Signature {
         Ok(Self { geometry, bits, sums })
     }
 
-    /// How the reference is divided.
+    /// Returns how the reference is divided.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// Bits of one checksum.
+    /// Returns the bits of one checksum.
     pub fn bits(&self) -> u8 {
         self.bits
     }
 
-    /// The checksums in the order of the blocks, each in the low [`Signature::bits`] bits.
+    /// Returns the checksums in the order of the blocks, each in the low [`Signature::bits`] bits.
     pub(super) fn sums(&self) -> &[u64] {
         &self.sums
     }
@@ -142,12 +141,12 @@ impl Signature {
         }
     }
 
-    /// Takes a signature off the front of `bytes`; it may describe at most `reference_bytes_max` bytes.
+    /// Decodes a signature of at most `reference_bytes_max` bytes from the front of `bytes`.
     ///
     /// Memory: at most eight times the encoding.
     ///
     /// # Errors
-    /// Any [`Error`] but those of a delta.
+    /// All of [`Error`] except those of a delta.
     pub fn decode(bytes: &mut &[u8], reference_bytes_max: u64) -> Result<Self, Error> {
         let reference_bytes = leb128::read(bytes)?;
         let block_bytes = u32::try_from(leb128::read(bytes)?).unwrap_or(u32::MAX);

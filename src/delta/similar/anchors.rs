@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-/// For each chunk of `new` its place in `old`, where both are the same chunk in the same order.
+/// Returns for each chunk of `new` its place in `old`, where both lists have it in the same order.
 ///
-/// Chunks that occur once in both are the first anchors, in their longest rising sequence ("patience" diff,
-/// Cohen 2003; Fredman 1975 for the sequence); then both grow over equal neighbours, which finds chunks that
-/// occur several times. Time O(n log n).
+/// The first anchors are chunks that occur once in both lists, in their longest rising sequence ("patience" diff,
+/// Cohen 2003; Fredman 1975 for the sequence); then the anchors grow over equal neighbours, which finds
+/// chunks that occur several times. Time O(n log n).
 pub(super) fn align(old: &[u64], new: &[u64]) -> Vec<Option<u32>> {
     let mut aligned = vec![None; new.len()];
     let begin = old.iter().zip(new).take_while(|(old, new)| old == new).count();
@@ -26,7 +26,7 @@ pub(super) fn align(old: &[u64], new: &[u64]) -> Vec<Option<u32>> {
     aligned
 }
 
-/// Chunks that occur once on either side: (place in new, place in old), by the former.
+/// Returns the places (in new, in old) of chunks that occur once on either side, sorted.
 fn unique_pairs(old: &[u64], new: &[u64]) -> Vec<(u32, u32)> {
     let mut counts: HashMap<u64, (u32, u32, u32)> = HashMap::with_capacity(old.len());
     for (at, id) in old.iter().enumerate() {
@@ -43,7 +43,7 @@ fn unique_pairs(old: &[u64], new: &[u64]) -> Vec<(u32, u32)> {
     new.iter().enumerate().filter_map(pair).collect()
 }
 
-/// The longest sequence of `pairs` in which the second numbers rise too.
+/// Returns the longest sequence of `pairs` in which the second numbers rise too.
 fn rising(pairs: &[(u32, u32)]) -> Vec<(u32, u32)> {
     let mut tops: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());

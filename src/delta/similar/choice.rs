@@ -16,19 +16,19 @@ pub enum Rule {
     Path,
     /// It is the file of the most similar path.
     Name,
-    /// It is like it, wherever it is from.
+    /// It has similar content, wherever it is from.
     Content,
     /// There is none.
     Nothing,
 }
 
 impl Rule {
-    /// The rule's number on the wire (PROTOCOL 2).
+    /// Returns the rule's number on the wire (PROTOCOL 2).
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The rule of a number; one that is not known says nothing.
+    /// Returns the rule of a number; [`Rule::Nothing`] for an unknown one.
     pub fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Neighbours,
@@ -49,32 +49,32 @@ pub struct Place {
     pub chunks: Range<usize>,
 }
 
-/// Unseen chunks of one new file, and what they resemble.
+/// Unseen chunks of one new file, and their reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
     /// Index of the file in the new list.
     pub file: usize,
-    /// Runs of unseen chunks, in order; several where nothing known stands between them in the reference.
+    /// Runs of unseen chunks, in order; several where no known chunk separates them in the reference.
     pub runs: Vec<Range<usize>>,
-    /// What they resemble; nothing for [`Rule::Nothing`].
+    /// The old chunks that they resemble; none for [`Rule::Nothing`].
     pub reference: Option<Place>,
-    /// Why.
+    /// Why it was chosen.
     pub rule: Rule,
-    /// How many edits it probably holds: for the length of a signature's blocks.
+    /// The likely number of edits, from which the length of a signature's blocks follows.
     pub edits: u64,
 }
 
-/// A changed chunk has one edit, or many where nearly all chunks of its file changed: relinked code.
+/// Edits of one changed chunk, at most; it has many where nearly all chunks of its file changed, as in relinked code.
 const EDITS_OF_CHUNK_MAX: u64 = 12;
-/// Chunks a file must have before their share of changed ones says anything.
+/// Fewer chunks than this say nothing about the density of edits.
 const CHUNKS_TELLING: usize = 4;
 
-/// 16 KiB: what the same path counts for beside chunks that are shared.
+/// 16 KiB: the same path counts as much as this many bytes of shared chunks.
 const PATH_WORTH: u64 = 16 * 1024;
-/// Old files that one chunk votes for; a chunk that is everywhere says nothing.
+/// Old files that one chunk votes for; a chunk of more files votes for none.
 const VOTES_MAX: usize = 4;
 
-/// Names a reference for each chunk of `new` that is not `known`, each chunk at its first occurrence only.
+/// Chooses a reference for each chunk of `new` that is not `known`, at the chunk's first occurrence only.
 ///
 /// Both lists are sorted by path. Time O(n log n) and memory O(n) in the number of chunks and files.
 pub fn choose(old: &[File<'_>], new: &[File<'_>], known: impl Fn(&Chunk) -> bool) -> Vec<Region> {
@@ -107,7 +107,7 @@ pub fn choose(old: &[File<'_>], new: &[File<'_>], known: impl Fn(&Chunk) -> bool
     regions
 }
 
-/// Where chunks lie: a few files for each.
+/// Returns the old files that hold each chunk, one more than [`VOTES_MAX`] at most.
 fn homes(old: &[File<'_>]) -> HashMap<u64, Vec<u32>> {
     let mut homes: HashMap<u64, Vec<u32>> = HashMap::new();
     for (index, file) in old.iter().enumerate() {
@@ -122,7 +122,7 @@ fn homes(old: &[File<'_>]) -> HashMap<u64, Vec<u32>> {
     homes
 }
 
-/// The old file that shares most with `file`, the one of the same path before others.
+/// Returns the old file that shares most bytes with `file`; the one of the same path has an advantage.
 fn relative(file: &File<'_>, same: Option<usize>, homes: &HashMap<u64, Vec<u32>>) -> Option<usize> {
     let mut votes: HashMap<usize, u64> = HashMap::new();
     if let Some(same) = same {
@@ -137,7 +137,7 @@ fn relative(file: &File<'_>, same: Option<usize>, homes: &HashMap<u64, Vec<u32>>
     votes.into_iter().max_by_key(|(at, votes)| (*votes, usize::MAX - at)).map(|(at, _)| at)
 }
 
-/// Narrows the old file to what lies between the anchors around each run.
+/// Appends a region for each run, with the old chunks between the anchors around it as reference.
 fn narrow(
     index: usize,
     file: &File<'_>,
@@ -174,7 +174,7 @@ fn narrow(
     }
 }
 
-/// Edits of one changed chunk: were they strewn evenly, the share of chunks left unchanged would tell.
+/// Returns the likely edits of one changed chunk, from the share of unchanged chunks, as if edits were spread evenly.
 fn edits_of_chunk(wanted: &[bool]) -> u64 {
     let changed = wanted.iter().filter(|wanted| **wanted).count();
     if wanted.len() < CHUNKS_TELLING {
@@ -184,7 +184,7 @@ fn edits_of_chunk(wanted: &[bool]) -> u64 {
     ((wanted.len() / unchanged) as u64).clamp(1, EDITS_OF_CHUNK_MAX)
 }
 
-/// The maximal runs of wanted chunks.
+/// Returns the maximal runs of wanted chunks.
 fn runs(wanted: &[bool]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for at in (0..wanted.len()).filter(|at| wanted[*at]) {

@@ -1,9 +1,9 @@
 //! Files of a release as lists of chunks.
 
-/// A chunk as the choice sees it.
+/// A chunk, as far as the choice of references needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// The first eight bytes of its id: two chunks taken for one make a poor reference, nothing worse.
+    /// The first eight bytes of its id: a collision costs a poor reference, nothing worse.
     pub id: u64,
     /// Its plain bytes.
     pub bytes: u32,

@@ -9,7 +9,7 @@ use super::file::File;
 /// Files of one key, near in size, whose names are compared.
 const NEAR: usize = 12;
 
-/// Old files under their keys.
+/// Old files by the keys of their paths.
 #[derive(Debug)]
 pub struct Names<'a> {
     old: &'a [File<'a>],
@@ -18,7 +18,7 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Takes O(n log n) for n files; holds 24 bytes for each of five keys.
+    /// Indexes `old`. Time O(n log n) for n files; memory: five keys of 24 bytes each.
     pub fn new(old: &'a [File<'a>]) -> Self {
         let mut entries: Vec<_> = (0u32..)
             .zip(old)
@@ -28,9 +28,9 @@ impl<'a> Names<'a> {
         Self { old, entries }
     }
 
-    /// The old file that `file` is most likely the successor of; O(log n).
+    /// Returns the old file that `file` most likely replaces; O(log n).
     ///
-    /// Only files within four times its size either way.
+    /// Considers files of a quarter to four times its size.
     pub fn most_similar(&self, file: &File<'_>) -> Option<usize> {
         let size = file.bytes();
         keys(file.path).into_iter().find_map(|key| {
@@ -53,9 +53,9 @@ fn alike(one: &[u8], other: &[u8]) -> usize {
     front + back
 }
 
-/// The keys of a path, the narrowest first: the path without versions and hashes; the same with the last eight
-/// letters of the stem taken for a hash whatever they are (Vite's look like words at times); the name in any
-/// folder, in both ways; folder and extension.
+/// Returns the keys of a path, the narrowest first: the path without versions and hashes; the same without the
+/// last eight letters of the stem, whatever they are (Vite's hashes look like words at times); the name in any folder, in
+/// both ways; folder and extension.
 fn keys(path: &[u8]) -> [u64; 5] {
     let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let (folder, name) = path.split_at(cut);
@@ -84,7 +84,7 @@ fn keys(path: &[u8]) -> [u64; 5] {
     ]
 }
 
-/// `text` with each word that looks like a number or a hash replaced by `#`, and each digit in other words too.
+/// Returns `text` with `#` for each word that looks like a hash, and for each run of digits in other words.
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

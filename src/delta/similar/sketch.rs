@@ -7,19 +7,19 @@
 
 /// One place in this many is sampled: enough for chunks of 4 KiB.
 const SAMPLE: u64 = 64;
-/// Fewer samples than this say nothing.
+/// A chunk with fewer samples has no sketch.
 const SAMPLES_MIN: usize = 8;
-/// Bytes whose samples are gathered before they are looked at.
+/// Bytes whose samples are gathered before they are transformed.
 const BLOCK: usize = 256;
 const FEATURES: usize = 12;
 const SUPER_FEATURES: usize = 3;
 /// Features of a super-feature.
 const GROUP: usize = FEATURES / SUPER_FEATURES;
-/// The bits of the gear hash that choose; high ones, which 32 or more bytes decide.
+/// The bits of the gear hash that choose a sample: high ones, which depend on 32 or more bytes.
 const MASK: u64 = (SAMPLE - 1) << 50;
 
-/// Bytes of a sketch: three super-features of four bytes. That two chunks share one by chance is seen once
-/// in a thousand lookups among a million chunks, and costs a signature.
+/// Bytes of a sketch: three super-features of four bytes. Two chunks share one by chance once
+/// in a thousand lookups among a million chunks, which costs a signature.
 pub const SKETCH_BYTES: usize = SUPER_FEATURES * 4;
 
 const fn random(mut state: u64) -> u64 {
@@ -48,7 +48,7 @@ static ADDENDS: [u64; FEATURES] = table(2001);
 pub struct Sketch([u32; SUPER_FEATURES]);
 
 impl Sketch {
-    /// Sketches a chunk; none where too little was sampled to mean anything. Some 1 GB/s.
+    /// Sketches a chunk; returns none for too few samples. About 1 GB/s.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let (mut hash, mut samples) = (0u64, 0);
         let mut features = [0u64; FEATURES];
@@ -76,12 +76,12 @@ impl Sketch {
         (samples >= SAMPLES_MIN).then(|| Self(std::array::from_fn(whole)))
     }
 
-    /// The super-features.
+    /// Returns the super-features.
     pub fn super_features(&self) -> [u32; SUPER_FEATURES] {
         self.0
     }
 
-    /// The super-features, little-endian.
+    /// Returns the super-features, little-endian.
     pub fn to_bytes(&self) -> [u8; SKETCH_BYTES] {
         let mut bytes = [0; SKETCH_BYTES];
         for (part, feature) in bytes.as_chunks_mut().0.iter_mut().zip(self.0) {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn sketches_stay_what_they_are() {
-        // Stores keep them: a change of what is computed finds nothing of what was kept before.
+        // Stores keep sketches: another computation would no longer find the stored ones.
         assert_eq!(
             Sketch::of(&noise(1, 16_000)).map(|sketch| sketch.super_features()),
             Some([4_024_655_583, 1_550_745_455, 1_294_160_246])

@@ -36,7 +36,7 @@ impl Mount {
         Self { number, device: (is_folder || !is_numbered).then_some(device) }
     }
 
-    /// The mount that an open folder is on.
+    /// Returns the mount that an open folder is on.
     ///
     /// # Errors
     /// The system's.
@@ -182,7 +182,7 @@ impl Removal<'_> {
     }
 }
 
-/// The error of folders that are nested deeper than [`FOLDER_DEPTH_MAX`].
+/// Returns the error of folders that are nested deeper than [`FOLDER_DEPTH_MAX`].
 pub fn too_deep() -> io::Error {
     let text = format!("more than {FOLDER_DEPTH_MAX} folders are below one another there: move them away");
     io::Error::new(io::ErrorKind::InvalidInput, text)

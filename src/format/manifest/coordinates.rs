@@ -14,12 +14,12 @@ use ground::ids::ChunkId;
 pub struct SegmentIndex(u32);
 
 impl SegmentIndex {
-    /// The index as a number that a peer may have sent: nothing is checked.
+    /// Takes over an index that a peer may have sent; checks nothing.
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
 
-    /// The index of an element of a list of segments, whose length [`limits`](ground::limits) bound.
+    /// Takes over an index into a list of segments, whose length [`limits`](ground::limits) bounds.
     pub fn of(index: usize) -> Self {
         Self(u32::try_from(index).expect("a manifest's segments are bounded"))
     }
@@ -34,18 +34,18 @@ impl SegmentIndex {
         (0..).map(Self).zip(segments)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// The next segment's index.
+    /// Returns the next segment's index.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The index of the segment before, if there is one.
+    /// Returns the index of the segment before, if there is one.
     pub fn previous(self) -> Option<Self> {
         self.0.checked_sub(1).map(Self)
     }
@@ -77,12 +77,12 @@ impl SegmentName {
         Self(name)
     }
 
-    /// The number, as [`ChunkId::prefix`] gives it.
+    /// Returns the number, as [`ChunkId::prefix`] gives it.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The first 4 bytes, little-endian.
+    /// Returns the first 4 bytes, little-endian.
     pub fn short(self) -> u32 {
         let [a, b, c, d, ..] = self.0.to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
@@ -96,7 +96,7 @@ impl From<ChunkId> for SegmentName {
 }
 
 impl NodeRef {
-    /// The segment's name in a negotiation.
+    /// Returns the segment's name in a negotiation.
     pub fn name(&self) -> SegmentName {
         self.id.into()
     }

@@ -73,7 +73,7 @@ impl Outline {
         Self(steps)
     }
 
-    /// The new manifest's segments: those of the base that stay, and none for each new one.
+    /// Returns the new manifest's segments: those of the base that stay, and none for each new one.
     ///
     /// None where the outline is not one of a manifest of `count` segments over `base`.
     pub fn apply(&self, base: &[NodeRef], count: usize) -> Option<Vec<Option<NodeRef>>> {

@@ -30,17 +30,17 @@ impl EntryPath {
         }
     }
 
-    /// The path's bytes.
+    /// Returns the path's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The path without its last component; none at the top.
+    /// Returns the path without its last component; none at the top.
     pub fn parent(&self) -> Option<&[u8]> {
         self.0.iter().rposition(|byte| *byte == b'/').map(|slash| &self.0[..slash])
     }
 
-    /// How many components the path has, at least one.
+    /// Returns how many components the path has, at least one.
     pub fn depth(&self) -> usize {
         self.0.split(|byte| *byte == b'/').count()
     }

@@ -171,7 +171,7 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
     if is_second == items.iter().any(Item::is_of_second_version) { Ok(items) } else { Err(malformed(0)) }
 }
 
-/// The chunk references among one segment's items, in order.
+/// Returns the chunk references among one segment's items, in order.
 ///
 /// # Errors
 /// As [`decode_segment`].

@@ -69,7 +69,7 @@ impl Totals {
         Self { folder_mode: (mode != FOLDER_MODE).then_some(mode), ..self }
     }
 
-    /// The permission bits of the top directory.
+    /// Returns the permission bits of the top directory.
     pub fn folder_mode(&self) -> u16 {
         self.folder_mode.unwrap_or(FOLDER_MODE)
     }
@@ -99,7 +99,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// The root's bytes: a version byte and MessagePack.
+    /// Returns the root's bytes: a version byte and MessagePack.
     pub fn encode(&self) -> Vec<u8> {
         let version = if self.totals.folder_mode.is_some() { MODE_ROOT_VERSION } else { ROOT_VERSION };
         let mut bytes = vec![version];
@@ -107,7 +107,7 @@ impl Root {
         bytes
     }
 
-    /// The release that this root names.
+    /// Returns the release that this root names.
     pub fn release(&self) -> ReleaseId {
         ReleaseId::of(&self.encode())
     }
@@ -133,7 +133,7 @@ impl Root {
     }
 }
 
-/// A node's bytes: a version byte and its children.
+/// Returns a node's bytes: a version byte and its children.
 pub(super) fn encode_node(children: &[NodeRef]) -> Vec<u8> {
     let mut bytes = vec![NODE_VERSION];
     rmp_serde::encode::write(&mut bytes, children).expect("a Vec takes every write");
@@ -159,7 +159,7 @@ pub fn decode_node(bytes: &[u8]) -> Result<Vec<NodeRef>, Error> {
     }
 }
 
-/// The nodes and the root above `segments`: a function of its arguments alone, so that both sides of a
+/// Returns the nodes and the root above `segments`: a function of its arguments alone, so that both sides of a
 /// push compute them instead of sending them.
 ///
 /// # Errors
@@ -189,7 +189,7 @@ pub(super) fn gather(
 /// Fewer children only in a level's last node.
 const NODE_CHILDREN_MIN: usize = 16;
 
-/// How many children the first node takes: up to one whose id ends a node (one in 32), within the bounds.
+/// Returns how many children the first node takes: up to one whose id ends a node (one in 32), within the bounds.
 fn node_length(children: &[NodeRef]) -> usize {
     let ends = |child: &NodeRef| child.id.as_bytes()[12].is_multiple_of(32);
     let most = children.len().min(NODE_CHILDREN_MAX);

@@ -36,7 +36,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The beginning of the chunk's id.
+    /// Returns the beginning of the chunk's id.
     pub fn short(&self) -> ShortId {
         match self {
             Self::Short(short) => *short,
@@ -46,7 +46,7 @@ impl Reference {
 }
 
 impl Reference {
-    /// The chunk, where it is named in full.
+    /// Returns the chunk, where it is named in full.
     pub fn full(&self) -> Option<ChunkRef> {
         match self {
             Self::Short(_) => None,
@@ -116,7 +116,7 @@ impl Thin {
         if parts.is_empty() { Err(malformed(1)) } else { Ok(Self { parts }) }
     }
 
-    /// The chunk references, in order.
+    /// Returns the chunk references, in order.
     pub fn references(&self) -> impl Iterator<Item = Reference> + '_ {
         self.parts.iter().filter_map(|part| match part {
             Part::Short(short) => Some(Reference::Short(*short)),
@@ -145,7 +145,7 @@ impl Thin {
         self.parts.capacity() * size_of::<Part>() + paths.map(|bytes| bytes + ALLOCATION).sum::<usize>()
     }
 
-    /// The segment's own bytes, with `chunks` in the places of all references, in order.
+    /// Returns the segment's own bytes, with `chunks` in the places of all references, in order.
     ///
     /// # Errors
     /// More than a segment may have.

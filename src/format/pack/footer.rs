@@ -79,7 +79,7 @@ impl Footer {
         self.chunks.len()
     }
 
-    /// The footer and trailer that follow the pack's first `offset` bytes.
+    /// Returns the footer and trailer that follow the pack's first `offset` bytes.
     pub fn encode(mut self, offset: u64) -> Vec<u8> {
         self.chunks.sort_unstable_by_key(|(chunk, frame, _)| (chunk.id, *frame));
         let count = |length: usize| u32::try_from(length).expect("a pack is within its limits").to_le_bytes();
@@ -253,7 +253,7 @@ impl<'a> FooterView<'a> {
         self.chunk(&self.chunk_entries()[at * CHUNK_BYTES..][..CHUNK_BYTES])
     }
 
-    /// All chunks, sorted by id.
+    /// Returns all chunks, sorted by id.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = FooterChunk> + '_ {
         self.chunk_entries().chunks_exact(CHUNK_BYTES).map(|bytes| self.chunk(bytes))
     }
@@ -263,7 +263,7 @@ impl<'a> FooterView<'a> {
         self.find_all(id).next()
     }
 
-    /// All entries of a chunk: a pack may hold it more than once. Time O(log n).
+    /// Returns all entries of a chunk: a pack may hold it more than once. Time O(log n).
     pub fn find_all(&self, id: &ChunkId) -> impl Iterator<Item = FooterChunk> + '_ {
         let id = *id;
         let first = self.first_from(&id);
@@ -271,7 +271,7 @@ impl<'a> FooterView<'a> {
         entries.take_while(move |entry| entry.chunk.id == id)
     }
 
-    /// The first entry whose id is not below `id`.
+    /// Returns the first entry whose id is not below `id`.
     fn first_from(&self, id: &ChunkId) -> usize {
         let (mut low, mut high) = (0, self.chunk_count());
         while low < high {

@@ -97,7 +97,7 @@ impl Frame {
     }
 }
 
-/// Bytes of a frame with `chunks` chunks and `stored` bytes of payload.
+/// Returns the bytes of a frame with `chunks` chunks and `stored` bytes of payload.
 pub fn frame_bytes(chunks: usize, stored: usize) -> usize {
     FRAME_OVERHEAD + ENTRY_BYTES * chunks + stored
 }
@@ -105,7 +105,7 @@ pub fn frame_bytes(chunks: usize, stored: usize) -> usize {
 /// Bytes at a frame's begin that tell its length.
 pub const FRAME_HEAD_BYTES: usize = FIXED_BYTES;
 
-/// The length that a frame's head tells, where it is within the limits.
+/// Returns the length that a frame's head tells, where it is within the limits.
 pub fn frame_length(head: &[u8; FRAME_HEAD_BYTES]) -> Option<usize> {
     let count = usize::from(u16::from_le_bytes([head[6], head[7]]));
     let stored = u32::from_le_bytes(four(head, 12)) as usize;
@@ -176,7 +176,7 @@ impl<'a> FrameView<'a> {
         self.kind
     }
 
-    /// How the payload is stored.
+    /// Returns how the payload is stored.
     pub fn codec(&self) -> Codec {
         self.codec
     }
@@ -186,17 +186,17 @@ impl<'a> FrameView<'a> {
         self.plain_bytes
     }
 
-    /// The stored payload.
+    /// Returns the stored payload.
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// The whole frame's bytes.
+    /// Returns the whole frame's bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The chunks, in the payload's order.
+    /// Returns the chunks, in the payload's order.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = ChunkRef> + use<'a> {
         self.table.chunks_exact(ENTRY_BYTES).map(|entry| ChunkRef {
             id: ChunkId::from_bytes(entry[..32].try_into().expect("an entry has 36 bytes")),

@@ -114,7 +114,7 @@ mod tests {
     use delta::compression::LEVEL_FAST;
     use ground::ids::ChunkId;
 
-    /// How many chunks of `bytes` each frame holds.
+    /// Returns how many chunks of `bytes` each frame holds.
     fn counts(end: FrameEnd, count: usize, bytes: usize) -> Vec<usize> {
         let part = vec![7; bytes];
         let chunk = ChunkRef { id: ChunkId::of(&part), bytes: u32::try_from(bytes).expect("small") };

@@ -27,7 +27,7 @@ impl PackId {
         Self(bytes)
     }
 
-    /// The 16 bytes.
+    /// Returns the 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -85,7 +85,7 @@ pub const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"whitpack";
 const VERSION: u32 = 1;
 
-/// The first bytes of the pack named `id`.
+/// Returns the first bytes of the pack named `id`.
 pub fn header(id: PackId) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);

@@ -34,7 +34,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of the last frame given: up to it, from where the scan started, all was whole.
+    /// Returns the end of the last frame given: up to it, from where the scan started, all was whole.
     pub fn valid_bytes(&self) -> u64 {
         self.offset as u64
     }

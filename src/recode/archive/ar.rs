@@ -5,7 +5,7 @@ use super::Member;
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER_BYTES: usize = 60;
 
-/// The members in order; `None` if this is no `ar` archive.
+/// Returns the members in order; `None` if this is no `ar` archive.
 pub(super) fn members(bytes: &[u8], members_max: usize) -> Option<Vec<Member>> {
     if !bytes.starts_with(MAGIC) {
         return None;

@@ -9,24 +9,24 @@ use ground::leb128;
 const VERSION: u8 = 1;
 /// Bytes of the version and of the plan's length.
 pub const PREFIX_BYTES: usize = 5;
-/// 8 MiB: no plan within the default limits has as much.
+/// 8 MiB: more than any plan within the default limits takes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Methods of one plan: more than there are worth trying.
+/// Methods of one plan: more than any planner tries.
 const METHODS_MAX: usize = 4096;
 
 const FRAMING: u64 = 0;
 const CONTENT: u64 = 1;
-/// Packed content in which nothing was found.
+/// Packed content without an archive in it.
 const PACKED: u64 = 2;
 /// A packed archive.
 const NESTED: u64 = 3;
 
-/// Pieces of a plan from outside: what a planner within the default limits makes. Some 100 B each.
+/// Returns the pieces of a plan from outside: what a planner within the default limits makes. Some 100 B each.
 fn pieces_max() -> usize {
     Limits::default().pieces_max * 3
 }
 
-/// The first bytes of a stream: version, length, plan.
+/// Returns the first bytes of a stream: version, length, plan.
 pub fn encode_head(plan: &Plan) -> Vec<u8> {
     let (mut methods, mut pieces) = (Vec::new(), Vec::new());
     encode(plan, &mut methods, &mut pieces);
@@ -41,7 +41,7 @@ pub fn encode_head(plan: &Plan) -> Vec<u8> {
     head
 }
 
-/// Bytes of the whole head, of its first [`PREFIX_BYTES`].
+/// Returns the bytes of the whole head, of its first [`PREFIX_BYTES`].
 ///
 /// # Errors
 /// An unknown version, or more than [`HEAD_BYTES_MAX`].
@@ -54,12 +54,12 @@ pub fn head_bytes(prefix: [u8; PREFIX_BYTES]) -> Result<usize, Error> {
     if length <= HEAD_BYTES_MAX { Ok(length) } else { Err(Error::Length) }
 }
 
-/// Reads a head; gives the plan, checked, and the bytes of framing and of content that follow it.
+/// Reads a head; returns the plan, checked, and the numbers of bytes of framing and of content after it.
 ///
-/// The lengths of packed pieces are not in it, and 0 in the plan.
+/// The head does not hold the lengths of packed pieces; they are 0 in the plan.
 ///
 /// # Errors
-/// Whatever [`encode_head`] does not write, or a plan out of bounds. Memory: some 100 B for each piece.
+/// Bytes that [`encode_head`] does not write, or a plan out of bounds. Memory: some 100 B for each piece.
 pub fn decode_head(head: &[u8]) -> Result<(Plan, u64, u64), Error> {
     let prefix = *head.first_chunk().ok_or(Error::Malformed)?;
     if head_bytes(prefix)? != head.len() {

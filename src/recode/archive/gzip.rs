@@ -7,15 +7,15 @@ const HAS_EXTRA: u8 = 1 << 2;
 const HAS_NAME: u8 = 1 << 3;
 const HAS_COMMENT: u8 = 1 << 4;
 const RESERVED: u8 = 0xe0;
-/// The system of writers that name none: Go's, and Python's with zlib.
+/// The number of an unknown system, which Go writes, and Python with zlib.
 const UNKNOWN: u8 = 255;
-/// 64 KiB: a name or a comment longer than that is not one.
+/// 64 KiB: longer bytes are no name or comment.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Check value and length after the stream.
 pub(super) const TRAILER_BYTES: usize = 8;
 
-/// Length of the header at the start of `bytes`, and what it says of the effort.
+/// Returns the length of the header at the start of `bytes`, and its hint of the level.
 pub(super) fn header(bytes: &[u8]) -> Option<(usize, Hint)> {
     let [0x1f, 0x8b, 8, flags, _, _, _, _, effort, system, ..] = *bytes else { return None };
     if flags & RESERVED != 0 {

@@ -3,8 +3,8 @@
 /// 128 MiB: the most that a plan may require; re-encoded in 30 to 45 s.
 pub(super) const HEAVY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// 48 MiB: what is looked at by itself. At 3 to 5 MB/s it keeps the agent, and once more the proxy, busy for 10 to 15 s, which is
-/// what few bytes may cost where nobody asked how long it takes.
+/// 48 MiB: searched by default. At 3 to 5 MB/s it takes 10 to 15 s at the agent and again at the proxy, the most that
+/// saving bytes may cost where the user set no limit.
 const HEAVY_BYTES_DEFAULT: u64 = 48 * 1024 * 1024;
 
 /// Bounds of one archive, everything nested in it included.
@@ -14,9 +14,9 @@ pub struct Limits {
     pub plain_bytes_max: u64,
     /// Plain bytes for each byte of the archive.
     pub ratio_max: u64,
-    /// Archives in archives; 1 looks only at the outermost.
+    /// Levels of archives in archives; 1 unpacks only the outermost.
     pub depth_max: u8,
-    /// Plain bytes of streams that are held to look for archives in them.
+    /// Plain bytes of streams that are held to find archives in them.
     pub nested_bytes_max: u64,
     /// Plain bytes that all xz and zstd streams may decode to.
     pub heavy_bytes_max: u64,

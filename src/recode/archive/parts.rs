@@ -2,7 +2,7 @@
 
 use super::Plan;
 
-/// 1 KiB: members that are shorter are cut together with their neighbours.
+/// 1 KiB: shorter members are cut together with their neighbours.
 const MEMBER_BYTES_MIN: u64 = 1024;
 
 /// The parts of an archive's stream, each of which begins with a chunk of its own: the plan, the framing, and the
@@ -15,7 +15,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Those of the stream that begins with `head` bytes of plan.
+    /// Returns the parts of the stream that begins with `head` bytes of plan.
     pub fn of(plan: &Plan, head: u64) -> Self {
         let (mut members, mut short) = (Vec::new(), 0);
         for length in plan.contents() {
@@ -30,13 +30,13 @@ impl Parts {
         Self { plan: head, framing: plan.framing_bytes(), members }
     }
 
-    /// Their lengths in bytes, in order; none is empty.
+    /// Returns their lengths in bytes, in order; none is empty.
     pub fn lengths(&self) -> impl Iterator<Item = u64> {
         let plan = Some(self.plan).filter(|bytes| *bytes > 0);
         plan.into_iter().chain(self.after_plan().map(|(length, _)| length))
     }
 
-    /// Those after the plan, and whether each holds members.
+    /// Returns the lengths of the parts after the plan, with true for those that hold members.
     pub fn after_plan(&self) -> impl Iterator<Item = (u64, bool)> {
         let framing = Some((self.framing, false)).filter(|(bytes, _)| *bytes > 0);
         framing.into_iter().chain(self.members.iter().map(|length| (*length, true)))

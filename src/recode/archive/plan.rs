@@ -12,22 +12,22 @@ pub struct Plan {
 /// One piece of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Headers and directories: this many bytes of the one framing stream.
+    /// Headers and directories: this many bytes of the framing stream, which is one for the whole plan.
     Framing(u64),
     /// A content stream of its own, of this many bytes, as it stands in the archive.
     Content(u64),
-    /// A stream of a codec.
+    /// A packed stream.
     Packed {
-        /// Its bytes; 0 in a plan that was read from a stream, as rebuilding tells them.
+        /// Its bytes; 0 in a plan that was read from a stream, as rebuilding yields them.
         packed: u64,
         /// The method that encodes its plain bytes.
         method: Method,
-        /// The plain bytes; they are one content stream if nothing is known of them.
+        /// The plain bytes; one content stream if they are no archive.
         plain: Plan,
     },
 }
 
-/// Why a plan was refused.
+/// The reasons to refuse a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Lengths that no archive has.
@@ -42,7 +42,7 @@ pub enum Error {
     /// An xz stream or zstd frame in another, for which there is no memory.
     #[error("an xz or zstd stream is inside another compressed stream")]
     Heavy,
-    /// Bytes that no plan has.
+    /// Bytes that are no plan.
     #[error("an archive's plan is malformed")]
     Malformed,
     /// Made by a newer whit.
@@ -62,14 +62,14 @@ faulty! {
 pub const DEPTH_MAX: u8 = 16;
 
 impl Plan {
-    /// One stream of content in which nothing was found.
+    /// Returns the plan of a single content stream.
     pub fn plain(bytes: u64) -> Self {
         let mut plan = Self::default();
         plan.push(Piece::Content(bytes));
         plan
     }
 
-    /// The pieces in order.
+    /// Returns the pieces in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -79,12 +79,12 @@ impl Plan {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Content(_))) && self.pieces.len() < 2
     }
 
-    /// Bytes of what the plan describes.
+    /// Returns the bytes of what the plan describes.
     pub fn bytes(&self) -> u64 {
         self.pieces.iter().map(Piece::bytes).sum()
     }
 
-    /// Bytes of the framing, at all levels.
+    /// Returns the bytes of the framing, at all levels.
     pub fn framing_bytes(&self) -> u64 {
         let framing = |piece: &Piece| match piece {
             Piece::Framing(bytes) => *bytes,
@@ -94,7 +94,7 @@ impl Plan {
         self.pieces.iter().map(framing).sum()
     }
 
-    /// Bytes of each content stream, at all levels, in the order in which they occur.
+    /// Returns the bytes of each content stream, at all levels, in the order in which they occur.
     pub fn contents(&self) -> Vec<u64> {
         let mut contents = Vec::new();
         self.append_contents(&mut contents);
@@ -119,7 +119,7 @@ impl Plan {
         })
     }
 
-    /// Pieces at all levels.
+    /// Returns the pieces at all levels.
     pub fn count(&self) -> usize {
         let count = |piece: &Piece| match piece {
             Piece::Packed { plain, .. } => 1 + plain.count(),
@@ -128,7 +128,7 @@ impl Plan {
         self.pieces.iter().map(count).sum()
     }
 
-    /// Appends a piece; empty ones vanish, framing joins framing.
+    /// Appends a piece; drops an empty one, joins framing to framing.
     pub fn push(&mut self, piece: Piece) {
         match (self.pieces.last_mut(), piece) {
             (_, Piece::Framing(0) | Piece::Content(0)) => {}
@@ -152,7 +152,7 @@ impl Plan {
         self.check_below(DEPTH_MAX, false).map(drop)
     }
 
-    /// `heavy`: whether it is inside an xz or zstd stream.
+    /// Checks a plan at this depth; `heavy` is true inside an xz or zstd stream.
     fn check_below(&self, depth: u8, heavy: bool) -> Result<u64, Error> {
         let depth = depth.checked_sub(1).ok_or(Error::Depth)?;
         let mut total = 0u64;
@@ -172,7 +172,7 @@ impl Plan {
 }
 
 impl Piece {
-    /// Bytes in the archive.
+    /// Returns the bytes in the archive.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Framing(bytes) | Self::Content(bytes) | Self::Packed { packed: bytes, .. } => *bytes,

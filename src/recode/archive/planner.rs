@@ -17,10 +17,10 @@ use ground::threads;
 const PACKED_BYTES_MIN: usize = 128;
 /// 1 MiB: what any archive may inflate to, whatever the ratio.
 const PLAIN_BYTES_FREE: u64 = 1024 * 1024;
-/// 1,000: streams one after another.
+/// 1,000: concatenated streams.
 const STREAMS_MAX: usize = 1000;
 
-/// 64: members that are looked at one after another, each with what was learned of those before it.
+/// 64: members that are tried one after another, each with what was learned from those before it.
 const BATCH_MEMBERS: usize = 64;
 
 /// Makes plans; keeps the memory of its encoders.
@@ -28,7 +28,7 @@ const BATCH_MEMBERS: usize = 64;
 /// A plan depends on the archive's bytes alone: equal archives make equal releases.
 pub struct Planner {
     guesser: Guesser,
-    /// For members that are looked at beside one another.
+    /// For members that are tried in parallel.
     helpers: Vec<Guesser>,
     /// For xz and zstd.
     heavy_guesser: codec::Guesser,
@@ -43,10 +43,10 @@ impl Default for Planner {
     }
 }
 
-/// Streams of an archive that stay packed, as no method makes them again.
+/// Streams of an archive that stay packed, as no method reproduces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeftPacked {
-    /// How many.
+    /// Their number.
     pub streams: u64,
     /// Their bytes, as packed.
     pub bytes: u64,
@@ -64,8 +64,8 @@ struct Budget<'a, R> {
 }
 
 impl Planner {
-    /// One that uses so many threads for archives of many members, and at least one; it looks at an xz or zstd stream
-    /// when it has one of the turns.
+    /// Creates a planner that uses up to `threads` threads, at least one, for archives of many members, and waits for one of
+    /// `turns` before it tries an xz or zstd stream.
     pub fn new(threads: usize, turns: Arc<Permits>) -> Self {
         let helpers = (1..threads).map(|_| Guesser::default()).collect();
         Self {
@@ -80,9 +80,9 @@ impl Planner {
 
     /// Plans `archive`; the plan covers it exactly, and each packed piece was re-encoded and compared.
     ///
-    /// Anything that is no archive, or a hostile one, is one content stream or framing: there are no errors.
-    /// Memory: 3 MiB for each thread, the plan, what `scratch` takes, and 220 MiB while an xz or zstd stream is looked at. Time: what inflating
-    /// and encoding again `plain_bytes_max` takes, a few times at worst.
+    /// There are no errors: bytes that are no archive, or a hostile one, become one content stream or framing.
+    /// Memory: 3 MiB for each thread, the plan, `scratch`, and 220 MiB while an xz or zstd stream is tried. Time: a few times that of
+    /// inflating and encoding `plain_bytes_max` at worst.
     pub fn plan(&mut self, archive: &[u8], limits: &Limits, scratch: &mut impl Scratch) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
         let mut budget = Budget {
@@ -103,7 +103,7 @@ impl Planner {
         self.left_packed
     }
 
-    /// `None` if nothing was found in `bytes`.
+    /// Returns the plan of `bytes`; `None` if they are no archive.
     fn look(&mut self, bytes: &[u8], depth: u8, budget: &mut Budget<'_, impl Scratch>) -> Option<Plan> {
         let depth = depth.checked_sub(1)?;
         if gzip::header(bytes).is_some() {
@@ -167,8 +167,8 @@ impl Planner {
 
     /// Returns how the deflate streams of members were made, as far as they inflate to `plain_bytes` in total.
     ///
-    /// The first batch is looked at alone, and what is learned of it is where all others begin, so that how they are
-    /// divided among threads changes nothing.
+    /// The first batch is tried alone, and all others start from what was learned from it, so that the plan does not depend
+    /// on how threads divide them.
     fn streams(&mut self, bytes: &[u8], members: &[Member], plain_bytes: u64) -> Vec<Option<Stream>> {
         let left = AtomicU64::new(plain_bytes);
         let look = |guesser: &mut Guesser, members: &[Member], found: &mut [Option<Stream>]| {
@@ -230,7 +230,7 @@ impl Planner {
         Some(Piece::Packed { packed, method, plain: inner.unwrap_or_else(|| Plan::plain(plain)) })
     }
 
-    /// Looks into what a stream decodes to, if there is room for it.
+    /// Plans the content of a stream, if there is room for it.
     fn nested(
         &mut self,
         stream: &[u8],
@@ -286,7 +286,7 @@ impl Planner {
         ended(plan, at, bytes)
     }
 
-    /// xz streams or zstd frames one after another.
+    /// Plans concatenated xz streams or zstd frames.
     fn heavy(
         &mut self,
         bytes: &[u8],
@@ -317,7 +317,7 @@ impl Planner {
     }
 }
 
-/// The plan with what follows the streams that end at `at`; `None` where there are none.
+/// Returns the plan with what follows the streams that end at `at`; `None` where there are none.
 fn ended(mut plan: Plan, at: usize, bytes: &[u8]) -> Option<Plan> {
     if at == 0 {
         return None;

@@ -7,7 +7,7 @@ const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// 64: chunks that may come before the image.
 const CHUNKS_MAX: usize = 64;
 
-/// The deflate stream of the only `IDAT` chunk; `None` if this is no PNG file, or one with several.
+/// Returns the deflate stream of the only `IDAT` chunk; `None` if this is no PNG file, or one with several.
 pub(super) fn member(bytes: &[u8]) -> Option<Member> {
     let mut at = MAGIC.len();
     if !bytes.starts_with(MAGIC) {

@@ -9,11 +9,11 @@ use crate::codec::{Encoder, Method};
 /// 128 KiB: bytes on their way from a stream to the archive.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Writes the archive to `out`, given its framing and all its content streams one after the other.
+/// Writes the archive to `out`, from its framing and its concatenated content streams.
 ///
 /// `plan` must have passed [`Plan::check`]. Memory: 600 KiB to 3 MiB for each level of nesting, and the encoder of one
-/// xz or zstd stream at a time, at most 220 MiB. Whether the result
-/// is the archive, only its hash says.
+/// xz or zstd stream at a time, at most 220 MiB. Only its hash
+/// shows whether the result is the archive.
 ///
 /// # Errors
 /// The first error of a stream or of `out`; `UnexpectedEof` if a stream is shorter than planned; `InvalidData` where more is to be packed
@@ -44,7 +44,7 @@ struct Encoders {
     below: Option<Box<Encoders>>,
 }
 
-/// What is written comes out encoded.
+/// A writer that encodes.
 struct Packer<'a> {
     encoder: &'a mut Encoder,
     encoded: &'a mut Vec<u8>,

@@ -2,12 +2,12 @@
 
 use std::io;
 
-/// Takes the next bytes.
+/// A function that takes the next bytes.
 pub type Take<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
 /// Space for plain bytes that are read more than once.
 pub trait Scratch {
-    /// What holds them.
+    /// Holds the bytes.
     type Held: AsRef<[u8]>;
 
     /// Stores the `bytes` that `fill` writes; `None` if there is no space, or `fill` fails.

@@ -11,7 +11,7 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.get(257..262) == Some(b"ustar") && bytes.get(..BLOCK_BYTES).is_some_and(is_header)
 }
 
-/// The members of at least 16 KiB, in order. Time O(members); stops at the first block that is no header.
+/// Returns the members of at least 16 KiB, in order. Time O(members); stops at the first block that is no header.
 pub(super) fn members(bytes: &[u8], members_max: usize) -> Vec<Member> {
     let mut members = Vec::new();
     let mut at = 0usize;
@@ -40,7 +40,7 @@ fn is_header(block: &[u8]) -> bool {
     number(&block[148..156]) == Some(u64::from(sum - own + 8 * u32::from(b' ')))
 }
 
-/// An octal number, or a binary one if the first bit is set.
+/// Returns an octal number, or a binary one if the first bit is set.
 fn number(field: &[u8]) -> Option<u64> {
     if let [0x80, rest @ ..] = field {
         return rest

@@ -11,13 +11,13 @@ use crate::deflate::{Broken, Progress};
 pub enum Part<'a> {
     /// The next bytes of the framing stream.
     Framing(&'a [u8]),
-    /// The next bytes of the present content stream.
+    /// The next bytes of the current content stream.
     Content(&'a [u8]),
-    /// The present content stream ends.
+    /// The current content stream ends.
     End,
 }
 
-/// Hands the parts of `archive` to `take`. Memory: 75 KiB for each level of nesting, 9 MiB inside an xz or zstd stream.
+/// Passes the parts of `archive` to `take`. Memory: 75 KiB for each level of nesting, 9 MiB inside an xz or zstd stream.
 ///
 /// # Errors
 /// The first error of `take`; `InvalidData` if `plan` is not one of `archive`.
@@ -31,11 +31,11 @@ pub fn unpack(
     level.finish()
 }
 
-/// A plan being followed: bytes are pushed in and come out as parts.
+/// One level of a plan under way: takes bytes and passes parts on.
 struct Level<'a> {
     pieces: std::slice::Iter<'a, Piece>,
     piece: Option<&'a Piece>,
-    /// Bytes of the piece still to come.
+    /// Remaining bytes of the piece.
     left: u64,
     inner: Option<Box<(Decoder, Level<'a>)>>,
 }

@@ -16,7 +16,7 @@ const LOCAL_BYTES: usize = 30;
 /// A comment of the archive has at most 65,535 bytes.
 const END_SEARCH_BYTES: usize = 65_535 + END_BYTES;
 
-/// Reads little-endian fields, none past the end.
+/// Reads little-endian fields, `None` past the end.
 #[derive(Clone, Copy)]
 struct Fields<'a>(&'a [u8]);
 
@@ -40,7 +40,7 @@ impl Fields<'_> {
 
 /// Returns the members in the order of their places, none overlapping another; at most `members_max`.
 ///
-/// `None` if this is not a zip archive. Time O(n log n) in the entries, which are no more than fit.
+/// `None` if this is not a zip archive. Time O(n log n) in the entries that fit.
 pub(super) fn members(bytes: &[u8], members_max: usize) -> Option<Vec<Member>> {
     let file = Fields(bytes);
     let end = find_end(bytes)?;
@@ -53,7 +53,7 @@ pub(super) fn members(bytes: &[u8], members_max: usize) -> Option<Vec<Member>> {
         (size, offset) = fields;
         directory_end = end64;
     }
-    // A program may stand before the archive: then all offsets are short by its length.
+    // A program may precede the archive: then all offsets are too small by its length.
     let directory = (directory_end as u64).checked_sub(size)?;
     let shift = directory.checked_sub(offset)?;
     let mut members = Vec::new();
@@ -75,7 +75,7 @@ pub(super) fn members(bytes: &[u8], members_max: usize) -> Option<Vec<Member>> {
     Some(members)
 }
 
-/// The end record: the last one whose comment fits.
+/// Returns the end record: the last one whose comment fits.
 fn find_end(bytes: &[u8]) -> Option<usize> {
     let file = Fields(bytes);
     let last = bytes.len().checked_sub(END_BYTES)?;
@@ -86,7 +86,7 @@ fn find_end(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// The place of the zip64 end record, and the size and the offset of the directory.
+/// Returns the place of the zip64 end record, and the size and the offset of the directory.
 fn find_end64(file: Fields<'_>, locator: usize) -> Option<(usize, (u64, u64))> {
     let named = usize::try_from(file.eight(locator + 8)?).ok();
     let before = locator.checked_sub(56);
@@ -98,7 +98,7 @@ fn find_end64(file: Fields<'_>, locator: usize) -> Option<(usize, (u64, u64))> {
     })
 }
 
-/// One entry of the directory: its member, if it is one that can be looked into, and the next entry's place.
+/// Reads one entry of the directory: its member, if that can be unpacked, and the next entry's place.
 fn entry(file: Fields<'_>, at: usize, shift: u64) -> Option<(Option<Member>, usize)> {
     let lengths = [28, 30, 32].map(|field| file.two(at + field).map(usize::from));
     let [Some(name), Some(extra), Some(comment)] = lengths else { return None };
@@ -112,7 +112,7 @@ fn member(file: Fields<'_>, at: usize, shift: u64, extra: &[u8]) -> Option<Membe
     let method = file.two(at + 10)?;
     let (fields, _) = zip64_fields(extra).as_chunks::<8>();
     let mut fields = fields.iter();
-    // APPNOTE 4.5.3: in this order, those that do not fit into 32 bits.
+    // APPNOTE 4.5.3: the fields that do not fit into 32 bits, in this order.
     let mut field = |at| match file.four(at)? {
         u32::MAX => fields.next().map(|field| u64::from_le_bytes(*field)),
         short => Some(u64::from(short)),
@@ -132,7 +132,7 @@ fn member(file: Fields<'_>, at: usize, shift: u64, extra: &[u8]) -> Option<Membe
     Some(if method == 0 { Member::stored(at, packed) } else { Member::deflated(at, packed, hint(flags)) })
 }
 
-/// APPNOTE 4.4.4: bits 1 and 2 tell the effort.
+/// Returns the hint of bits 1 and 2 (APPNOTE 4.4.4).
 fn hint(flags: u16) -> crate::deflate::Hint {
     match (flags >> 1) & 3 {
         0 => crate::deflate::Hint::None,
@@ -141,7 +141,7 @@ fn hint(flags: u16) -> crate::deflate::Hint {
     }
 }
 
-/// APPNOTE 4.5.3: the data of the extra field with id 1.
+/// Returns the data of the extra field with id 1 (APPNOTE 4.5.3).
 fn zip64_fields(mut extra: &[u8]) -> &[u8] {
     while let [id_low, id_high, size_low, size_high, rest @ ..] = extra {
         let size = usize::from(u16::from_le_bytes([*size_low, *size_high]));

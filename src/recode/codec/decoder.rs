@@ -31,7 +31,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes the next piece and hands the plain bytes to `take`, at most 128 KiB at once.
+    /// Decodes the next piece and passes the plain bytes to `take`, at most 128 KiB at once.
     ///
     /// # Errors
     /// A damaged stream, or one that takes too much memory; the first error of `take`.

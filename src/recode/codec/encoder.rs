@@ -15,7 +15,7 @@ pub struct Encoder {
     other: Other,
 }
 
-/// The encoder of the present stream, if that is no deflate stream.
+/// The encoder of the current stream, if that is no deflate stream.
 #[derive(Default)]
 enum Other {
     #[default]
@@ -30,7 +30,7 @@ impl Encoder {
     /// # Errors
     /// No memory.
     pub fn begin(&mut self, method: &Method) -> io::Result<()> {
-        // Before the next takes memory.
+        // Frees the last one before the next takes memory.
         self.other = Other::None;
         self.other = match method {
             Method::Deflate(method) => {
@@ -46,10 +46,10 @@ impl Encoder {
         Ok(())
     }
 
-    /// Encodes `plain`, appends what comes of it.
+    /// Encodes `plain`; appends the output.
     ///
     /// # Errors
-    /// No memory; more plain bytes than the method names.
+    /// No memory; more plain bytes than the method states.
     pub fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         match (&mut self.other, &mut self.deflate) {
             (Other::Xz(encoder), _) => encoder.write(plain, out),
@@ -62,10 +62,10 @@ impl Encoder {
         }
     }
 
-    /// Ends the stream, appends the rest of it.
+    /// Ends the stream; appends the rest of it.
     ///
     /// # Errors
-    /// No memory; fewer plain bytes than the method names.
+    /// No memory; fewer plain bytes than the method states.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         match (std::mem::take(&mut self.other), &mut self.deflate) {
             (Other::Xz(mut encoder), _) => encoder.finish(out),

@@ -14,7 +14,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// That of the xz stream or zstd frame that begins here.
+    /// Returns the format of the xz stream or zstd frame that begins here.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         if xz::begins(bytes) {
             Some(Self::Xz)

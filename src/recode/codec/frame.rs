@@ -5,7 +5,7 @@ use std::fmt;
 const MAGIC: &[u8] = b"\x28\xb5\x2f\xfd";
 /// Levels whose window has at most 8 MiB.
 const LEVEL_MAX: u8 = 19;
-/// 2 to this power of bytes: that of level 19.
+/// The window of level 19, as a power of two.
 pub(super) const WINDOW_LOG_MAX: u32 = 23;
 /// Levels, the likeliest first: that of the program, that of Debian packages, that of most libraries, others.
 const LIKELY: [u8; 19] = [3, 19, 1, 9, 6, 10, 12, 15, 2, 4, 5, 7, 8, 11, 13, 14, 16, 17, 18];
@@ -23,7 +23,7 @@ pub struct Frame {
     pub checked: bool,
     /// True if it is made in jobs, as with any number of threads but none.
     pub jobs: bool,
-    /// The plain bytes, if its header says how many.
+    /// The plain bytes, if its header holds them.
     pub plain_bytes: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Frame {
 }
 
 impl Frame {
-    /// Its bytes in a plan, after the number of its format.
+    /// Returns its bytes in a plan, after the number of its format.
     pub(super) fn encode(&self) -> [u8; 10] {
         let known = if self.plain_bytes.is_some() { KNOWS_PLAIN } else { 0 };
         let flags = (u8::from(self.checked) * CHECKED) | (u8::from(self.jobs) * JOBS) | known;
@@ -108,7 +108,7 @@ impl Header {
         })
     }
 
-    /// Settings worth a try, the likeliest first; each without jobs, as the first block is the same.
+    /// Returns settings worth a try, the likeliest first; each without jobs, as the first block is the same.
     pub fn likely(&self) -> Vec<Frame> {
         let Self { checked, plain_bytes, .. } = *self;
         LIKELY.map(|level| Frame { level, checked, jobs: false, plain_bytes }).to_vec()

@@ -13,13 +13,13 @@ use super::xz::{self, Xz};
 use super::{Method, lzma};
 use crate::deflate::{self, Broken, Progress};
 
-/// 4 MiB of plain bytes: twice as many as an LZMA2 chunk has at most, after which there is something to compare.
+/// 4 MiB of plain bytes: twice the most of an LZMA2 chunk, which is enough for a comparison.
 const TRIAL_PLAIN_BYTES: u64 = 4 * 1024 * 1024;
-/// 64 KiB, a full LZMA2 chunk: presets that are the same so far hardly ever differ.
+/// 64 KiB, a full LZMA2 chunk: presets that agree so far hardly ever differ.
 const TRIAL_PACKED_BYTES: usize = 64 * 1024;
-/// 2: presets that begin the same and make the whole stream.
+/// 2: presets that agree at first and are tried on the whole stream.
 const PRESETS_MAX: usize = 2;
-/// 2: levels of zstd whose first block is the same, and that make the whole stream with jobs and without.
+/// 2: levels of zstd whose first block agrees and that are tried on the whole stream, with jobs and without.
 const LEVELS_MAX: u32 = 2;
 
 /// Returns how a stream was made, if it can be reproduced.
@@ -39,21 +39,21 @@ impl From<deflate::Stream> for Stream {
     }
 }
 
-/// Looks at one stream after another. Memory: that of an [`Encoder`] while it looks at one.
+/// Finds the methods of streams. Memory: that of an [`Encoder`] while it tries one.
 #[derive(Default)]
 pub struct Guesser {
     encoder: Encoder,
     encoded: Vec<u8>,
 }
 
-/// Ends a decoding early.
+/// Ends decoding early.
 struct Stop;
 
 impl Guesser {
     /// Measures the stream of `format` at the start of `bytes` and finds its method.
     ///
-    /// `None` if it is damaged, cut short, or decodes to more than `plain_max`. Time: what
-    /// encoding it takes once, at most twice for xz and four times for zstd, and what encoding up to 4 MiB does for each setting.
+    /// `None` if it is damaged, cut short, or decodes to more than `plain_max`. Time: that
+    /// of encoding it once, at most twice for xz and four times for zstd, and of encoding up to 4 MiB for each setting.
     pub fn stream(&mut self, format: Format, bytes: &[u8], plain_max: u64) -> Option<Stream> {
         let (packed, plain) = measure(format, bytes, plain_max)?;
         let stream = &bytes[..packed];
@@ -62,7 +62,7 @@ impl Guesser {
             Format::Zstd => self.frame(stream),
             Format::Deflate => None,
         };
-        // One that was given up still has its memory.
+        // An encoder that was given up still holds its memory.
         self.encoder = Encoder::default();
         Some(Stream { packed: packed as u64, plain, method })
     }

@@ -7,9 +7,9 @@ use liblzma::stream::{Action, Check, Error, Filters, LzmaOptions, MtStreamBuilde
 use super::xz::{self, DICTIONARY_BYTES_MAX, EXTREME, Xz};
 use crate::deflate::{Broken, Progress};
 
-/// 64 KiB: what comes out at once.
+/// 64 KiB: the output of one step.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// 1 MiB more than the dictionary: what a decoder may take.
+/// 1 MiB more than the dictionary: the memory of a decoder.
 const DECODER_BYTES_MAX: u64 = DICTIONARY_BYTES_MAX as u64 + 1024 * 1024;
 
 /// Encodes one stream. Memory: 94 MiB for a dictionary of 8 MiB; with blocks, at most 48 MiB more.
@@ -19,7 +19,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Begins the stream that `xz` makes, which must have passed its check.
+    /// Begins a stream with the settings `xz`, which must have passed their check.
     ///
     /// # Errors
     /// No memory.
@@ -36,7 +36,7 @@ impl Encoder {
         Ok(Self::of(stream))
     }
 
-    /// Begins the LZMA2 data of a block of that stream, which come out as they are made.
+    /// Begins the bare LZMA2 data of a block of that stream; each step yields what it makes.
     ///
     /// # Errors
     /// No memory.
@@ -48,7 +48,7 @@ impl Encoder {
         Self { stream, buffer: vec![0; BUFFER_BYTES] }
     }
 
-    /// Encodes `plain`, appends what comes of it.
+    /// Encodes `plain`; appends the output.
     ///
     /// # Errors
     /// No memory.
@@ -61,7 +61,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the stream, appends the rest of it.
+    /// Ends the stream; appends the rest of it.
     ///
     /// # Errors
     /// No memory.
@@ -70,7 +70,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Bytes of `plain` that were used, and whether the stream ended.
+    /// Returns the bytes of `plain` that were used, and whether the stream ended.
     fn step(&mut self, plain: &[u8], action: Action, out: &mut Vec<u8>) -> io::Result<(usize, bool)> {
         let before = (self.stream.total_in(), self.stream.total_out());
         let status = self.stream.process(plain, &mut self.buffer, action)?;
@@ -78,7 +78,7 @@ impl Encoder {
         out.extend_from_slice(&self.buffer[..made]);
         match status {
             Status::StreamEnd => Ok((used, true)),
-            // Twice no progress: it would go on for ever.
+            // No progress twice: it would never end.
             Status::MemNeeded => Err(io::ErrorKind::Other.into()),
             Status::Ok | Status::GetCheck => Ok((used, false)),
         }
@@ -96,7 +96,7 @@ impl Decoder {
         Self { stream: Stream::new_stream_decoder(DECODER_BYTES_MAX, 0).ok(), buffer: vec![0; BUFFER_BYTES] }
     }
 
-    /// Decodes the next piece and hands the plain bytes to `take`, at most 64 KiB at once.
+    /// Decodes the next piece and passes the plain bytes to `take`, at most 64 KiB at once.
     ///
     /// # Errors
     /// A damaged stream, or one of too large a dictionary; the first error of `take`.

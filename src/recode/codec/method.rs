@@ -22,10 +22,10 @@ pub enum Method {
     Zstd(Frame),
 }
 
-/// Why a method was refused.
+/// The reasons to refuse a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Of a deflate stream.
+    /// The method of a deflate stream.
     #[error(transparent)]
     Deflate(#[from] deflate::Error),
     /// Made by a newer whit.
@@ -56,7 +56,7 @@ impl fmt::Display for Method {
 }
 
 impl Method {
-    /// What decodes its streams.
+    /// Returns the format of its streams.
     pub fn format(&self) -> Format {
         match self {
             Self::Deflate(_) => Format::Deflate,
@@ -80,10 +80,10 @@ impl Method {
         }
     }
 
-    /// Takes from `bytes` what [`Method::encode`] wrote, and checks it.
+    /// Decodes the bytes of [`Method::encode`] from the front of `bytes`, and checks the method.
     ///
     /// # Errors
-    /// As [`Method::check`]; a number that is not known counts as an unknown version.
+    /// As [`Method::check`]; an unknown number counts as an unknown version.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
         let method = match bytes.first() {
             Some(&XZ) => Self::Xz(Xz::decode(after_number(bytes)?).map_err(Error::Version)?),

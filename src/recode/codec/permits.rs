@@ -4,10 +4,10 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use ground::poison::Unpoisoned as _;
 
-/// 4: some 600 MiB for xz at most, on machines of as many processors.
+/// 4: some 600 MiB for xz at most, on a machine of four or more processors.
 const AT_A_TIME: usize = 4;
 
-/// Permits that threads wait for, before each makes xz streams or zstd frames.
+/// Bounds the threads that make xz streams or zstd frames at a time.
 #[derive(Debug)]
 pub struct Permits {
     left: Mutex<usize>,

@@ -11,15 +11,15 @@ const LZMA2: u8 = 0x21;
 pub(super) const DICTIONARY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// 24 MiB: the blocks of that dictionary. Each is held in memory, packed and plain.
 const BLOCK_BYTES_MAX: u32 = 3 * DICTIONARY_BYTES_MAX;
-/// 1 MiB: the multi-threaded encoder takes no less for a block of its own choice.
+/// 1 MiB: the least that the multi-threaded encoder chooses for a block.
 const BLOCK_BYTES_MIN: u32 = 1024 * 1024;
 /// lc 3, lp 0, pb 2: those of all presets (section 4.4 of the LZMA specification).
 const PROPERTIES: u8 = 93;
 /// 9 * 5 * 5: numbers of properties.
 const PROPERTIES_END: u8 = 225;
-/// Set in a preset's number if it is the extreme one.
+/// The bit of the extreme variant in a preset's number.
 pub const EXTREME: u8 = 0x80;
-/// The dictionaries of presets, as the format numbers sizes.
+/// The dictionaries of presets, by the format's numbers of sizes.
 const DICTIONARIES: [u8; 10] = [12, 16, 18, 20, 20, 22, 22, 24, 26, 28];
 /// Presets, the likeliest first; from 6 on they differ in the dictionary alone.
 const LIKELY: [u8; 14] = [
@@ -39,7 +39,7 @@ const LIKELY: [u8; 14] = [
     EXTREME,
 ];
 
-/// What the plain bytes are checked by.
+/// The check of the plain bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
     /// Nothing.
@@ -59,7 +59,7 @@ const CHECKS: [(Check, u8); 4] =
 /// The settings of liblzma's encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Xz {
-    /// 0 to 9, and 128 more if it is the extreme one.
+    /// 0 to 9, plus [`EXTREME`] for the extreme variant.
     pub(super) preset: u8,
     pub(super) check: Check,
     /// The dictionary's size, as the format numbers it (section 5.3.1).
@@ -76,7 +76,7 @@ pub(super) struct Header {
     check: Check,
     dictionary: u8,
     properties: u8,
-    /// Plain bytes of the first block, where it says so.
+    /// Plain bytes of the first block, where its header holds them.
     block_bytes: Option<u64>,
     /// Where the LZMA2 data begin.
     pub data_at: usize,
@@ -100,20 +100,20 @@ impl fmt::Display for Xz {
 }
 
 impl Xz {
-    /// What `xz` without threads makes at a preset from 0 to 6.
+    /// Returns the settings of `xz` without threads at a preset from 0 to 6.
     pub fn single(preset: u8, check: Check) -> Self {
         let dictionary = DICTIONARIES[usize::from(preset & !EXTREME).min(6)];
         Self { preset, check, dictionary, properties: PROPERTIES, block_bytes: 0 }
     }
 
-    /// What `xz -T0` and `dpkg-deb` make at a preset from 0 to 6.
+    /// Returns the settings of `xz -T0` and `dpkg-deb` at a preset from 0 to 6.
     #[cfg(any(test, feature = "testing"))]
     pub fn threaded(preset: u8, check: Check) -> Self {
         let single = Self::single(preset, check);
         Self { block_bytes: default_block_bytes(single.dictionary), ..single }
     }
 
-    /// Its bytes in a plan, after the number of its format.
+    /// Returns its bytes in a plan, after the number of its format.
     pub(super) fn encode(&self) -> [u8; 8] {
         let check = CHECKS.iter().find(|(check, _)| *check == self.check).map(|(_, number)| *number);
         let [a, b, c, d] = self.block_bytes.to_le_bytes();
@@ -138,25 +138,25 @@ impl Xz {
             && self.block_bytes <= BLOCK_BYTES_MAX
     }
 
-    /// lc and lp.
+    /// Returns lc and lp.
     pub(super) fn literal_bits(&self) -> (u32, u32) {
         let low = u32::from(self.properties % 45);
         (low % 9, low / 9)
     }
 
-    /// pb.
+    /// Returns pb.
     pub(super) fn position_bits(&self) -> u32 {
         u32::from(self.properties / 45)
     }
 
-    /// Bytes of the dictionary; `None` if no encoder here takes as many.
+    /// Returns the bytes of the dictionary; `None` if it is too large here.
     pub(super) fn dictionary_bytes(&self) -> Option<u32> {
         dictionary_bytes(self.dictionary)
     }
 }
 
 impl Header {
-    /// Reads the headers of the stream and its first block; `None` where no settings here make them.
+    /// Reads the headers of the stream and its first block; `None` where no settings here make such headers.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let check = check_of(*bytes.strip_prefix(MAGIC)?.first()?)?;
         // Section 3.1: size, flags, packed and plain bytes if it has them, filters.
@@ -182,7 +182,7 @@ impl Header {
         Some(Self { check, dictionary, properties, block_bytes, data_at })
     }
 
-    /// Settings worth a try for a stream of `plain` bytes, the likeliest first.
+    /// Returns settings worth a try for a stream of `plain` bytes, the likeliest first.
     pub fn likely(&self, plain: u64) -> Vec<Xz> {
         let block_bytes = match self.block_bytes {
             None => 0,
@@ -199,7 +199,7 @@ impl Header {
         presets.into_iter().map(with).filter(Xz::is_bounded).collect()
     }
 
-    /// Plain bytes of the first block of a stream of `plain`.
+    /// Returns the plain bytes of the first block of a stream of `plain`.
     pub fn first_block(&self, plain: u64) -> u64 {
         self.block_bytes.map_or(plain, |first| first.min(plain))
     }
@@ -214,7 +214,7 @@ fn check_of(number: u8) -> Option<Check> {
     CHECKS.iter().find(|(_, known)| *known == number).map(|(check, _)| *check)
 }
 
-/// Section 5.3.1: one bit or two, shifted; `None` above 2 GiB, which no encoder makes.
+/// Returns the size for a number (section 5.3.1: one bit or two, shifted); `None` above 2 GiB, which no encoder makes.
 fn dictionary_bytes(number: u8) -> Option<u32> {
     (number < 40).then(|| (2 | u32::from(number & 1)) << (number / 2 + 11))
 }
@@ -224,7 +224,7 @@ fn default_block_bytes(dictionary: u8) -> u32 {
     (bytes * 3).max(BLOCK_BYTES_MIN)
 }
 
-/// Section 1.2: seven bits a byte, the low ones first, at most nine bytes.
+/// Reads a number (section 1.2: seven bits a byte, the low ones first, at most nine bytes).
 fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut number = 0;
     for shift in (0..63).step_by(7) {

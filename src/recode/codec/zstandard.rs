@@ -8,14 +8,14 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer};
 use super::frame::{Frame, WINDOW_LOG_MAX};
 use crate::deflate::{Broken, Progress};
 
-/// 128 KiB: what comes out at once.
+/// 128 KiB: the output of one step.
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Encodes one frame. Memory: at level 19 90 MiB, with jobs 128 MiB more.
 pub(super) struct Encoder {
     context: CCtx<'static>,
     buffer: Vec<u8>,
-    /// Plain bytes still to come, where it is known; at the last the frame is ended, as programs do.
+    /// Remaining plain bytes, where they are known; the frame ends with the last, as in programs.
     left: Option<u64>,
     ended: bool,
 }
@@ -39,10 +39,10 @@ impl Encoder {
         Ok(Self { context, buffer: vec![0; BUFFER_BYTES], left: frame.plain_bytes, ended: false })
     }
 
-    /// Encodes `plain`, appends what comes of it.
+    /// Encodes `plain`; appends the output.
     ///
     /// # Errors
-    /// No memory, or more bytes than the frame is to have.
+    /// No memory, or more bytes than the frame's header holds.
     pub fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         if plain.is_empty() {
             return Ok(());
@@ -58,10 +58,10 @@ impl Encoder {
         self.encode(plain, end, out)
     }
 
-    /// Ends the frame, appends the rest of it.
+    /// Ends the frame; appends the rest of it.
     ///
     /// # Errors
-    /// No memory, or fewer bytes than the frame is to have.
+    /// No memory, or fewer bytes than the frame's header holds.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if self.ended { Ok(()) } else { self.encode(&[], End::ZSTD_e_end, out) }
     }
@@ -100,7 +100,7 @@ impl Decoder {
         Self { context: DCtx::try_create().and_then(bounded), buffer: vec![0; BUFFER_BYTES] }
     }
 
-    /// Decodes the next piece and hands the plain bytes to `take`, at most 128 KiB at once.
+    /// Decodes the next piece and passes the plain bytes to `take`, at most 128 KiB at once.
     ///
     /// # Errors
     /// A damaged frame, or one of too large a window; the first error of `take`.

@@ -1,6 +1,6 @@
 //! Writes bit fields, the lowest bit first, as RFC 1951 section 3.1.1 packs them.
 
-/// Bytes held back before they go to the output in one piece.
+/// Bytes that are buffered before they go to the output.
 const BUFFER_BYTES: usize = 4096;
 
 /// Bits that wait for a whole byte, and bytes that wait for the output.
@@ -17,12 +17,12 @@ impl BitWriter {
         Self { held: 0, count: 0, buffer: [0; BUFFER_BYTES], length: 0 }
     }
 
-    /// Forgets everything.
+    /// Clears everything.
     pub(super) fn reset(&mut self) {
         (self.held, self.count, self.length) = (0, 0, 0);
     }
 
-    /// Appends the low `width` bits of `value`, which has no others; at most 56.
+    /// Appends the low `width` bits of `value`, at most 56; its other bits are 0.
     #[inline]
     pub(super) fn put(&mut self, value: u64, width: u32, out: &mut Vec<u8>) {
         self.held |= value << self.count;
@@ -38,12 +38,12 @@ impl BitWriter {
         self.count &= 7;
     }
 
-    /// Bits that wait for a whole byte.
+    /// Returns the bits that wait for a whole byte.
     pub(super) fn waiting(&self) -> u32 {
         self.count
     }
 
-    /// Fills the last byte with zeros and hands everything to `out`.
+    /// Fills the last byte with zeros and appends everything to `out`.
     pub(super) fn align(&mut self, out: &mut Vec<u8>) {
         if self.count > 0 {
             self.put(0, 8 - self.count, out);

@@ -31,7 +31,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// A block holds one symbol less than `symbols`; `fixed_only` leaves no choice of codes.
+    /// Creates a block for one symbol less than `symbols`, with `fixed_only` of the fixed codes alone.
     pub(super) fn new(symbols: usize, fixed_only: bool) -> Self {
         let mut block = Self {
             symbols: Vec::with_capacity(symbols),
@@ -62,7 +62,7 @@ impl Block {
         self.literal_counts[END] = 1;
     }
 
-    /// Adds a literal; true when the block is full.
+    /// Adds a literal; returns whether the block is full.
     #[inline]
     pub(super) fn literal(&mut self, byte: u8) -> bool {
         self.symbols.push(u32::from(byte));
@@ -70,7 +70,7 @@ impl Block {
         self.symbols.len() == self.symbols_max
     }
 
-    /// Adds a copy of 3 to 258 bytes from 1 to 32,768 bytes before; true when the block is full.
+    /// Adds a copy of 3 to 258 bytes from 1 to 32,768 bytes before; returns whether the block is full.
     #[inline]
     pub(super) fn copy(&mut self, distance: usize, length: usize) -> bool {
         self.symbols.push(symbols::copy(distance, length));
@@ -83,7 +83,8 @@ impl Block {
         self.symbols.is_empty()
     }
 
-    /// GNU gzip's rule, once in 4,096 symbols: few copies, and less than half of `plain` bytes by a rough bound.
+    /// Returns whether GNU gzip ends the block here, asked once in 4,096 symbols: at few copies, and at less than half of `plain`
+    /// bytes by a rough bound.
     pub(super) fn ends_early(&self, plain: usize) -> bool {
         let symbols = self.symbols.len();
         if !symbols.is_multiple_of(4096) {
@@ -95,7 +96,7 @@ impl Block {
         copies < symbols / 2 && (symbols * 8 + bits) / 8 < plain / 2
     }
 
-    /// Writes the block; `plain` are the bytes it stands for, unless they have left the window.
+    /// Writes the block; `plain` are its plain bytes, unless they have left the window.
     pub(super) fn write(
         &mut self,
         plain: Option<&[u8]>,

@@ -81,7 +81,7 @@ static DISTANCE_CODE: [u8; 512] = {
     codes
 };
 
-/// The code of a distance minus 1, which is below 32,768.
+/// Returns the code of a distance minus 1, which is below 32,768.
 #[inline]
 pub(super) fn distance_code(distance: usize) -> usize {
     let at = if distance < 256 { distance } else { 256 + (distance >> 7) };

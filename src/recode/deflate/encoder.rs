@@ -37,7 +37,7 @@ const EFFORTS: [Effort; 10] = [
 
 /// Encodes one stream after another.
 ///
-/// Memory: about 450 KiB, 2 MiB more where streams of Go and of Rust came by, kept from one stream to the next, and the
+/// Memory: about 450 KiB, 2 MiB more after streams of Go and of Rust, kept from one stream to the next, and the
 /// output that was not yet taken.
 pub struct Encoder {
     method: Method,
@@ -48,7 +48,7 @@ pub struct Encoder {
     length: usize,
     /// True if the byte before is a literal that was not yet written.
     waiting: bool,
-    /// Bytes of the present job of pigz that are still to come.
+    /// Remaining bytes of the current job of pigz.
     job_left: usize,
     /// Level 0 only: bytes of the next stored block.
     stored: Vec<u8>,
@@ -87,7 +87,7 @@ impl Encoder {
         self.stored.clear();
     }
 
-    /// Takes the next plain bytes; appends to `out` what is certain of the stream by now.
+    /// Takes the next plain bytes; appends the part of the stream that is certain by now to `out`.
     pub fn write(&mut self, mut plain: &[u8], out: &mut Vec<u8>) {
         if let Some(foreign) = self.foreigners.of(self.method.maker) {
             return foreign.write(plain, out);
@@ -174,12 +174,13 @@ impl Encoder {
                 self.search::<false, false>(last, Castagnoli::<4>::new(bits), out);
             }
             Maker::Chromium => self.search::<false, false>(last, Multiplicative::new(bits), out),
-            // Zlib: foreigners have encoders of their own.
+            // Zlib: other makers have encoders of their own.
             _ => self.search::<false, false>(last, Rolling::new(bits), out),
         }
     }
 
-    /// `GZIP` ends blocks as GNU gzip and Info-ZIP do, `PAST_END` searches past the end of the input as the first does.
+    /// Searches for copies. `GZIP` ends blocks as GNU gzip and Info-ZIP do; `PAST_END` searches past the end of the input, as GNU
+    /// gzip does.
     fn search<const GZIP: bool, const PAST_END: bool>(
         &mut self,
         last: bool,
@@ -295,7 +296,7 @@ impl Encoder {
         }
     }
 
-    /// GNU gzip and Info-ZIP, `ct_tally`: whether a block that may go on seems to be coded well enough to end here.
+    /// Returns whether a block seems to be coded well enough to end here (`ct_tally` of GNU gzip and Info-ZIP).
     fn ends_early(&self, at: usize) -> bool {
         let bytes = (at as isize - self.window.block).unsigned_abs();
         self.method.level > 2 && self.block.ends_early(bytes)
@@ -334,7 +335,7 @@ impl Encoder {
     }
 }
 
-/// As many as zlib's `hash_bits`; Chromium's fork has no smaller tables.
+/// Returns zlib's `hash_bits`; Chromium's fork has no smaller tables.
 fn chain_bits(method: &Method) -> u32 {
     let bits = u32::from(method.memory) + 7;
     match method.maker {
@@ -344,7 +345,7 @@ fn chain_bits(method: &Method) -> u32 {
     }
 }
 
-/// zlib's `lit_bufsize`.
+/// Returns zlib's `lit_bufsize`.
 fn symbols(method: &Method) -> usize {
     if matches!(method.maker, Maker::Gzip | Maker::Zip) { 32_768 } else { 1 << (method.memory + 6) }
 }

@@ -30,7 +30,7 @@ static CASTAGNOLI_LOW: [[u16; 256]; 4] = {
 
 /// Chooses a chain of earlier positions by the bytes at a position.
 pub(super) trait Hash: Copy {
-    /// The chain for four bytes, the first lowest; below 65,536.
+    /// Returns the chain for four bytes, the first lowest; below 65,536.
     fn chain(&self, word: u32) -> usize;
 }
 

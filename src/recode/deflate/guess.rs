@@ -10,23 +10,23 @@ use super::method::{Maker, Method, Strategy};
 
 /// 4: a stream is encoded whole about once; the rest pays for methods that differ late.
 const WORK_FACTOR: u64 = 4;
-/// 8 MiB: some 50 methods whose difference shows in the first block.
+/// 8 MiB: some 50 methods that differ in the first block.
 const WORK_BYTES: u64 = 8 * 1024 * 1024;
-/// After as many streams in a row that nothing made, only the likeliest methods are tried.
+/// Streams in a row without a method after which only the likeliest methods are tried.
 const FAILURES_MAX: u32 = 16;
-/// How many those are.
+/// The number of likeliest methods.
 const LIKELY: usize = 6;
 
 /// The container's hint about how the stream was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
-    /// Nothing: stock zlib's default comes first.
+    /// None: stock zlib's default comes first.
     None,
     /// The best level (gzip's XFL 2, zip's flag 1).
     Best,
     /// The fastest level (gzip's XFL 4, zip's flags 2 and 3).
     Fast,
-    /// No known system (gzip's OS 255): Go writes that, of about this level.
+    /// An unknown system (gzip's OS 255), which Go writes; of about this level.
     Go(u8),
     /// Filtered image rows, with this window.
     Image(u8),
@@ -43,7 +43,7 @@ pub struct Stream {
     pub method: Option<Method>,
 }
 
-/// Looks at one stream after another, and tries first what was right before.
+/// Finds the methods of streams; tries first the methods that were right before.
 #[derive(Default)]
 pub struct Guesser {
     inflater: Inflater,
@@ -59,11 +59,11 @@ pub struct Learned {
     failures: u32,
 }
 
-/// Ends an inflation early.
+/// Ends inflating early.
 struct Stop;
 
 impl Guesser {
-    /// What was learned so far.
+    /// Returns the facts learned so far.
     pub fn learned(&self) -> &Learned {
         &self.learned
     }
@@ -150,7 +150,7 @@ impl Guesser {
     }
 }
 
-/// Methods worth a try, the likeliest first.
+/// Returns methods worth a try, the likeliest first.
 fn likely(hint: Hint) -> Vec<Method> {
     use Maker::{
         CastagnoliChromium, Chromium, Go, GoTar, Gzip, Miniz, Pigz, Rust, RustZip, WholeRustZip, Zip, Zlib,

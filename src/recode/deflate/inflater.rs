@@ -3,7 +3,7 @@
 use miniz_oxide::inflate::TINFLStatus as Status;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
-/// 64 KiB: twice the farthest copy, a power of two as the decoder asks for.
+/// 64 KiB: twice the farthest copy, and a power of two, as the decoder requires.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The progress of a stream.
@@ -15,13 +15,13 @@ pub enum Progress {
     End(usize),
 }
 
-/// Why inflating stopped.
+/// The reasons why inflating stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken<E> {
     /// Not a deflate stream.
     #[error("the deflate stream is damaged")]
     Stream,
-    /// What took the plain bytes refused them.
+    /// The receiver of the plain bytes refused them.
     #[error(transparent)]
     Taker(E),
 }
@@ -40,13 +40,13 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// Forgets the stream and begins another.
+    /// Drops the stream and begins another.
     pub fn reset(&mut self) {
         self.decoder.init();
         self.at = 0;
     }
 
-    /// Decodes the next piece and hands the plain bytes to `take`, at most 64 KiB at once.
+    /// Decodes the next piece and passes the plain bytes to `take`, at most 64 KiB at once.
     ///
     /// # Errors
     /// A damaged stream, or the first error of `take`.

@@ -1,11 +1,11 @@
-//! How a deflate stream was made: all that an encoder must know to make the same bits again.
+//! How a deflate stream was made: all that an encoder needs to make the same bits.
 
 use std::fmt;
 
-/// Layout and meaning of [`Method`]; a change of the encoder's output would need a new number.
+/// Layout and meaning of [`Method`]; a change of the encoder's output needs a new number.
 const VERSION: u8 = 1;
 
-/// The settings of zlib's `deflateInit2`, and which library it was.
+/// The settings of zlib's `deflateInit2`, and the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Method {
     /// Version of this description.
@@ -16,9 +16,9 @@ pub struct Method {
     pub memory: u8,
     /// 9 to 15: the window holds 2 to this power of bytes.
     pub window: u8,
-    /// Which matches are looked for.
+    /// The kinds of matches.
     pub strategy: Strategy,
-    /// Which encoder.
+    /// The encoder.
     pub maker: Maker,
 }
 
@@ -37,17 +37,17 @@ pub enum Strategy {
     Fixed,
 }
 
-/// Which encoder it was.
+/// The known encoders.
 ///
-/// Chromium's forks differ in the match finder's hash, which decides what fits into a bounded search.
+/// Chromium's forks differ in the match finder's hash, which decides the candidates of a bounded search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Maker {
     /// Stock zlib: a rolling hash of three bytes.
     Zlib,
-    /// GNU gzip: the same search; blocks of up to 32,767 symbols, ended early where that seems to pay.
+    /// GNU gzip: the same search; blocks of up to 32,767 symbols, which end early where that seems to pay.
     /// Memory, window and strategy have no meaning.
     Gzip,
-    /// Chromium's fork of 2019 to 2021 (Node 12 to 16): as the next, always of 15 bits.
+    /// Chromium's fork of 2019 to 2021 (Node 12 to 16): as [`Maker::CastagnoliChromium`], with 15 bits always.
     EarlyChromium,
     /// Chromium's fork of 2022 (Node 18): CRC32C of four bytes, from level 6 on of three.
     CastagnoliChromium,
@@ -62,14 +62,14 @@ pub enum Maker {
     /// Go's `compress/flate`, 1.8 to 1.26. Memory and window have no meaning, nor has a strategy but
     /// [`Strategy::Huffman`].
     Go,
-    /// The same, fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a
+    /// As [`Maker::Go`], fed by Go's `archive/tar`: its pieces show where a file ends shortly before the window is full and a
     /// copy reaches the farthest bytes.
     GoTar,
     /// Rust's `miniz_oxide` 0.8.9. Memory, window and strategy have no meaning.
     Miniz,
     /// As [`Maker::Rust`], fed by `std::io::copy` and flushed before the end: wheels of `maturin` since 2025.
     RustZip,
-    /// The same, given all at once.
+    /// As [`Maker::RustZip`], given all bytes at once.
     WholeRustZip,
     /// pigz: stock zlib, restarted every 128 KiB with the 32 KiB before in reach.
     Pigz,
@@ -98,7 +98,7 @@ impl Maker {
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 
-/// Why a method was refused.
+/// The reasons to refuse a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Made by a newer whit.
@@ -148,11 +148,11 @@ impl fmt::Display for Method {
 }
 
 impl Method {
-    /// What zip tools, Java, Python and gzip use: stock zlib at its defaults.
+    /// Stock zlib at its defaults, as in zip tools, Java, Python and gzip.
     #[cfg(any(test, feature = "testing"))]
     pub const STOCK: Self = Self::new(6, Maker::Zlib);
 
-    /// zlib's default memory level (8), window (15) and strategy.
+    /// Returns a method of zlib's default memory level (8), window (15) and strategy.
     pub const fn new(level: u8, maker: Maker) -> Self {
         Self { version: VERSION, level, memory: 8, window: 15, strategy: Strategy::Default, maker }
     }
@@ -175,7 +175,7 @@ impl Method {
         Self { strategy, ..self }
     }
 
-    /// Its six bytes in a plan (FORMAT 2.5).
+    /// Returns its six bytes in a plan (FORMAT 2.5).
     pub fn encode(&self) -> [u8; 6] {
         let strategy = STRATEGIES.iter().position(|strategy| *strategy == self.strategy);
         let maker = Maker::ALL.iter().position(|maker| *maker == self.maker);
@@ -184,7 +184,7 @@ impl Method {
         [self.version, self.level, self.memory, self.window, number(strategy), number(maker)]
     }
 
-    /// Reads and checks what [`Method::encode`] wrote.
+    /// Reads and checks the bytes of [`Method::encode`].
     ///
     /// # Errors
     /// As [`Method::check`]; a strategy or maker that is not listed counts as an unknown version.

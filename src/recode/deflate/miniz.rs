@@ -10,7 +10,7 @@ use miniz_oxide::{DataFormat, MZFlush, MZStatus};
 use super::method::Method;
 use super::other_encoder::OtherEncoder;
 
-/// 32 KiB of output at once, as much as `flate2` takes.
+/// 32 KiB: the output of one step, as in `flate2`.
 const OUTPUT_BYTES: usize = 32 * 1024;
 
 /// Memory: 350 KiB.
@@ -24,7 +24,7 @@ impl MinizEncoder {
         Self { compressor: Box::default(), output: vec![0; OUTPUT_BYTES] }
     }
 
-    /// Bytes read, and whether there is more to write. An error leaves a stream too short, which no proof accepts.
+    /// Returns the bytes read, and whether there is more to write. An error leaves a stream too short, which no proof accepts.
     fn step(&mut self, plain: &[u8], flush: MZFlush, out: &mut Vec<u8>) -> (usize, bool) {
         let done = deflate(&mut self.compressor, plain, &mut self.output, flush);
         out.extend_from_slice(&self.output[..done.bytes_written]);

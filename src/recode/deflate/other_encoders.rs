@@ -6,7 +6,7 @@ use super::miniz::MinizEncoder;
 use super::other_encoder::OtherEncoder;
 use super::rust::RustEncoder;
 
-/// One of each kind, made when a stream needs it and kept from then on.
+/// One encoder of each kind, made when a stream needs it and then kept.
 #[derive(Default)]
 pub(super) struct OtherEncoders {
     go: Option<Box<GoEncoder>>,
@@ -15,7 +15,7 @@ pub(super) struct OtherEncoders {
 }
 
 impl OtherEncoders {
-    /// The encoder for `method`; none if zlib's serves.
+    /// Returns the encoder for `method`; none if zlib's fits.
     pub(super) fn of(&mut self, maker: Maker) -> Option<&mut dyn OtherEncoder> {
         match maker {
             Maker::Zlib
@@ -33,7 +33,7 @@ impl OtherEncoders {
         }
     }
 
-    /// Begins a stream; whether it is one of theirs.
+    /// Begins a stream; returns whether it is of one of these encoders.
     pub(super) fn reset(&mut self, method: &Method) -> bool {
         match method.maker {
             Maker::Go | Maker::GoTar => {

@@ -2,36 +2,36 @@
 //!
 //! Writers of tar archives write a header, the content in pieces of their buffer's size, the padding.
 
-/// `std::io::copy` of Rust moves so much at once. Go's 32 KiB are a multiple, which makes no difference there.
+/// 8 KiB: a step of Rust's `std::io::copy`. Go's 32 KiB are a multiple, which makes no difference there.
 const COPY_BYTES: usize = 8 * 1024;
 const HEADER_BYTES: usize = 512;
-/// What zlib's window takes at once: all of it first, then half, whatever more there is.
+/// Bytes that zlib's window takes at once: all of it first, then half.
 const WINDOW_BYTES: usize = 64 * 1024;
 
 /// Cuts a stream into the program's pieces.
 pub(super) struct Pieces {
     cutter: Cutter,
-    /// The beginning of the present piece.
+    /// The beginning of the current piece.
     held: Vec<u8>,
 }
 
 impl Pieces {
-    /// Those of Rust's `tar` crate.
+    /// Returns a cutter for the pieces of Rust's `tar` crate.
     pub(super) fn of_rust_tar() -> Self {
         Self::of(Cutter { parts_names: true, ..Cutter::TAR })
     }
 
-    /// Those of Go's `archive/tar`.
+    /// Returns a cutter for the pieces of Go's `archive/tar`.
     pub(super) fn of_go_tar() -> Self {
         Self::of(Cutter::TAR)
     }
 
-    /// Those of Rust's `std::io::copy`.
+    /// Returns a cutter for the pieces of Rust's `std::io::copy`.
     pub(super) fn of_copies() -> Self {
         Self::of(Cutter { next: Next::Rest, wanted: COPY_BYTES, ..Cutter::TAR })
     }
 
-    /// Those in which zlib takes what is given to it all at once.
+    /// Returns a cutter for the pieces that zlib takes of bytes given all at once.
     pub(super) fn of_windows() -> Self {
         let rest_bytes = WINDOW_BYTES / 2;
         Self::of(Cutter { next: Next::Rest, wanted: WINDOW_BYTES, rest_bytes, ..Cutter::TAR })
@@ -41,7 +41,7 @@ impl Pieces {
         Self { cutter, held: Vec::new() }
     }
 
-    /// Takes the next bytes and hands on each piece that is whole.
+    /// Takes the next bytes and passes on each whole piece.
     pub(super) fn cut(&mut self, mut plain: &[u8], each: &mut impl FnMut(&[u8])) {
         while !plain.is_empty() {
             let wanted = self.cutter.wanted - self.held.len();
@@ -61,7 +61,7 @@ impl Pieces {
         }
     }
 
-    /// Hands on the last piece, which may be empty.
+    /// Passes on the last piece, which may be empty.
     pub(super) fn finish(&mut self, each: &mut impl FnMut(&[u8])) {
         each(&self.held);
         self.held.clear();
@@ -71,9 +71,9 @@ impl Pieces {
 /// Where the pieces end.
 struct Cutter {
     next: Next,
-    /// Bytes of the present piece.
+    /// Bytes of the current piece.
     wanted: usize,
-    /// Bytes of the pieces of what is no tar archive.
+    /// Bytes of the pieces outside a tar archive.
     rest_bytes: usize,
     /// True if the final zero of a long name is a piece of its own.
     parts_names: bool,
@@ -81,7 +81,7 @@ struct Cutter {
 
 enum Next {
     Header,
-    /// Bytes of content still to come after the present piece, and of padding.
+    /// Remaining bytes of content after the current piece, and of padding.
     Content(u64, usize),
     Padding,
     Rest,
@@ -121,7 +121,7 @@ impl Cutter {
     }
 }
 
-/// The size in a tar header, if the field can be one.
+/// Returns the size in a tar header, if the field can be one.
 fn size(header: &[u8]) -> Option<u64> {
     let field = header.get(124..136)?;
     if header[0] == 0 || header.get(257..262)? != b"ustar" {

@@ -42,7 +42,7 @@ impl RustEncoder {
 impl OtherEncoder for RustEncoder {
     fn reset(&mut self, method: &Method) {
         let stream = &mut self.stream;
-        // Its `reset` forgets that part of the output of a stream that was left was taken, and panics later.
+        // After a stream that was given up, its `reset` ignores the output that was already taken, and it panics later.
         if method.level == stream.level && stream.ended {
             stream.deflate.reset();
         } else {
@@ -94,7 +94,7 @@ impl Stream {
         }
     }
 
-    /// Bytes read and written. An error leaves a stream too short, which no proof accepts.
+    /// Returns the bytes read and written. An error leaves a stream too short, which no proof accepts.
     fn step(&mut self, piece: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> (usize, usize) {
         let before = (self.deflate.total_in(), self.deflate.total_out());
         let room = &mut self.output[self.filled..];

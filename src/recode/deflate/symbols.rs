@@ -13,13 +13,13 @@ pub(super) type Run = (u8, u8);
 /// A literal, or a length minus 3 with the distance from bit 8 on.
 pub(super) type Symbol = u32;
 
-/// A copy of 3 to 258 bytes from 1 to 32,768 bytes before, as a symbol.
+/// Returns a copy of 3 to 258 bytes from 1 to 32,768 bytes before, as a symbol.
 #[inline]
 pub(super) fn copy(distance: usize, length: usize) -> Symbol {
     (distance as u32) << 8 | ((length - 3) & 255) as u32
 }
 
-/// How many lengths of the code for code lengths are sent.
+/// Returns how many lengths of the code for code lengths are sent.
 pub(super) fn lengths_sent(run_code: &Code<RUNS>) -> usize {
     let unused = |symbol: &&usize| run_code.bits[**symbol] == 0;
     RUNS - RUN_ORDER[4..].iter().rev().take_while(unused).count()

@@ -17,9 +17,9 @@ pub(super) struct Cost {
     pub(super) fixed: i64,
 }
 
-/// What is known of an alphabet.
+/// The properties of an alphabet.
 pub(super) struct Alphabet {
-    /// Extra bits of the symbols from `extra_from` on.
+    /// The extra bits of the symbols from `extra_from` on.
     pub(super) extra: &'static [u8],
     pub(super) extra_from: usize,
     /// Lengths of the fixed codes, if there are any.
@@ -41,7 +41,7 @@ pub(super) struct Builder {
     parent: [u16; NODES],
     depth: [u8; NODES],
     bits: [u8; NODES],
-    /// From 1 to `length` the heap, from `sorted` on nodes by falling frequency.
+    /// The heap from 1 to `length`, and nodes by falling frequency from `sorted` on.
     heap: [u16; NODES],
     length: usize,
     sorted: usize,

@@ -9,9 +9,9 @@ use super::finder::Hash;
 pub(super) const MATCH_MAX: usize = 258;
 /// Shortest copy.
 pub(super) const MATCH_MIN: usize = 3;
-/// With less ahead than this, the window wants more: a longest copy and the start of the next.
+/// With fewer bytes ahead, the window needs more: a longest copy and the start of the next.
 pub(super) const AHEAD_MIN: usize = MATCH_MAX + MATCH_MIN + 1;
-/// Both halves of the largest window, and what is read past its end (and found too long) by a comparison.
+/// Both halves of the largest window, and the bytes past its end that a comparison reads (and rejects as too long).
 const WINDOW_BYTES: usize = 65_536 + MATCH_MAX + 14;
 /// As many chains as the largest memory level asks for.
 const CHAINS: usize = 65_536;
@@ -94,7 +94,7 @@ impl Window {
         }
     }
 
-    /// Adds positions from before the start to their chains that what came since made whole.
+    /// Adds positions before the start to their chains, once later bytes have completed their hashes.
     pub(super) fn catch_up(&mut self, hash: &impl Hash) {
         while self.late > 0 && MATCH_MIN <= self.late + self.ahead {
             self.insert(self.at - self.late, hash);
@@ -102,7 +102,7 @@ impl Window {
         }
     }
 
-    /// Takes what fits of `plain` and returns its length; nothing fits into a full window.
+    /// Takes as much of `plain` as fits and returns its length; nothing fits into a full window.
     pub(super) fn fill(&mut self, plain: &[u8]) -> usize {
         let end = self.at + self.ahead;
         let length = plain.len().min(2 * self.half - end);
@@ -115,7 +115,7 @@ impl Window {
         self.at + self.ahead == 2 * self.half
     }
 
-    /// Zeroes what a hash or a comparison may read past the end of a stream that never slid.
+    /// Zeroes the bytes past the end that a hash or a comparison may read in a stream that never slid.
     pub(super) fn end(&mut self, gzip: bool) {
         let end = self.at + self.ahead;
         if !self.slid {
@@ -142,7 +142,7 @@ impl Window {
         self.slid = true;
     }
 
-    /// The farthest a copy may begin back.
+    /// Returns the farthest a copy may begin back.
     #[inline]
     pub(super) fn reach(&self) -> usize {
         self.half - AHEAD_MIN
@@ -153,12 +153,12 @@ impl Window {
         self.bytes[at]
     }
 
-    /// The bytes of the block, if they all are still here.
+    /// Returns the bytes of the block, if they all are still here.
     pub(super) fn block_bytes(&self) -> Option<&[u8]> {
         usize::try_from(self.block).ok().map(|begin| &self.bytes[begin..self.at])
     }
 
-    /// Bytes equal to the one before `at`, from `at` on; at most a longest copy.
+    /// Returns the bytes equal to the one before `at`, from `at` on; at most a longest copy.
     pub(super) fn run(&self) -> usize {
         if self.ahead < MATCH_MIN || self.at == 0 {
             return 0;

@@ -48,7 +48,7 @@ impl Block {
         self.symbols.clear();
     }
 
-    /// How many symbols it has.
+    /// Returns how many symbols it has.
     #[inline]
     pub(super) fn symbols(&self) -> usize {
         self.symbols.len()
@@ -70,7 +70,7 @@ impl Block {
         self.symbols.push(symbols::copy(distance, length));
     }
 
-    /// Writes the block in the shortest form; `plain` are the bytes it stands for, unless they have left the window.
+    /// Writes the block in the shortest form; `plain` are its plain bytes, unless they have left the window.
     pub(super) fn write(&mut self, plain: Option<&[u8]>, bits: &mut BitWriter, out: &mut Vec<u8>) {
         self.count();
         let own = self.build();
@@ -93,7 +93,7 @@ impl Block {
         self.clear();
     }
 
-    /// Writes the block with codes of its own, or as it is where these gain less than a 16th.
+    /// Writes the block with codes of its own, or stored where these gain less than a 16th.
     pub(super) fn write_coded(&mut self, plain: &[u8], bits: &mut BitWriter, out: &mut Vec<u8>) {
         self.count();
         let own = self.build();
@@ -106,7 +106,7 @@ impl Block {
         self.clear();
     }
 
-    /// Writes at most 65,535 bytes as literals, or as they are where that gains less than a 16th.
+    /// Writes at most 65,535 bytes as literals, or stored where that gains less than a 16th.
     pub(super) fn write_literals(&mut self, plain: &[u8], bits: &mut BitWriter, out: &mut Vec<u8>) {
         self.clear();
         self.literal_counts.fill(0);
@@ -175,12 +175,12 @@ impl Block {
     }
 }
 
-/// Bits of symbols that occur `counts` times and have `bits` each.
+/// Returns the bits of symbols that occur `counts` times and have `bits` each.
 fn cost(counts: &[u32], bits: &[u8]) -> usize {
     counts.iter().zip(bits).map(|(count, bits)| *count as usize * usize::from(*bits)).sum()
 }
 
-/// Bits of a stored block, as Go counts them.
+/// Returns the bits of a stored block, as Go counts them.
 fn stored_bits(plain: &[u8]) -> usize {
     (plain.len() + 5) * 8
 }

@@ -10,7 +10,7 @@ use super::block::Block;
 const MATCH_MAX: usize = 258;
 const REACH: u32 = 32 * 1024;
 const TABLE_BITS: u32 = 14;
-/// Near the end of a block no copy is looked for.
+/// Bytes before the end of a block in which no copy is searched for.
 const MARGIN: usize = 15;
 /// No copy reaches back to the entries of an empty table from here on.
 const FIRST: u32 = 2 * REACH;
@@ -27,9 +27,9 @@ struct Entry {
 /// Memory: 256 KiB.
 pub(super) struct Fast {
     table: Vec<Entry>,
-    /// The block before, and the present one.
+    /// The last block, and the current one.
     bytes: Vec<u8>,
-    /// Where the present one begins.
+    /// Where the current one begins.
     begin: usize,
     /// The position of its first byte.
     first: u32,
@@ -52,19 +52,19 @@ impl Fast {
         (self.begin, self.first) = (0, FIRST);
     }
 
-    /// Takes what fits into the block and returns its length; nothing fits into a full one.
+    /// Takes as much as fits into the block and returns its length; nothing fits into a full one.
     pub(super) fn fill(&mut self, plain: &[u8]) -> usize {
         let length = plain.len().min(STORED_BYTES_MAX - self.plain().len());
         self.bytes.extend_from_slice(&plain[..length]);
         length
     }
 
-    /// The bytes of the present block.
+    /// Returns the bytes of the present block.
     pub(super) fn plain(&self) -> &[u8] {
         &self.bytes[self.begin..]
     }
 
-    /// Begins the next block; the present one is the one before then.
+    /// Begins the next block; the current one becomes the last.
     pub(super) fn advance(&mut self) {
         self.first += self.plain().len() as u32;
         self.bytes.drain(..self.begin);
@@ -110,7 +110,7 @@ impl Fast {
         block.literals(&self.bytes[literals_from..]);
     }
 
-    /// The next place from `at` on where a copy begins, and its candidate. The longer there is none, the more is skipped.
+    /// Returns the next place from `at` on where a copy begins, and its candidate. The longer there is none, the more is skipped.
     fn seek(&mut self, mut at: usize, limit: usize) -> Option<(usize, u32)> {
         let mut skip = 32;
         loop {
@@ -137,7 +137,7 @@ impl Fast {
         u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes"))
     }
 
-    /// Puts a place of the present block into the table and returns what was there.
+    /// Puts a place of the current block into the table and returns the entry that was there.
     #[inline]
     fn swap(&mut self, at: usize) -> Entry {
         let word = self.word(at);
@@ -152,7 +152,7 @@ impl Fast {
         self.position(at) - entry.position <= REACH && self.word(at) == entry.word
     }
 
-    /// Length of what two places have in common, which is at least 4 and at most a longest copy.
+    /// Returns the length of what two places have in common, which is at least 4 and at most a longest copy.
     fn common(&self, one: usize, other: usize) -> usize {
         let other = &self.bytes[other..self.bytes.len().min(other + MATCH_MAX)];
         let pairs = self.bytes[one..].iter().zip(other);

@@ -9,7 +9,7 @@ use super::super::tree::Code;
 
 /// RFC 1951 has codes of up to 15 bits; rows are counted from 1.
 const ROWS: usize = 17;
-/// What is rarer than nothing: no leaf or pair is left.
+/// The count of no node: no leaf or pair is left.
 const NONE: u32 = u32::MAX;
 
 /// One row of the merge: how far it has come in the list of leaves and of pairs from the row below.
@@ -18,7 +18,7 @@ struct Row {
     /// Count of the last node taken.
     last: u32,
     next_leaf: u32,
-    /// Known only once the row below owes nothing.
+    /// Count of the next pair from the row below; known once that row owes nothing.
     next_pair: u32,
     /// Nodes still to be taken before the row above goes on.
     owed: u32,
@@ -26,7 +26,7 @@ struct Row {
 
 /// Builds one code after another.
 pub(super) struct Builder {
-    /// How often each symbol that occurs does, and which it is.
+    /// The counts of the symbols that occur, with the symbols.
     leaves: Vec<(u32, u16)>,
 }
 
@@ -60,7 +60,7 @@ impl Builder {
         number(&code.bits, &mut code.codes);
     }
 
-    /// How many symbols have codes of each length; the rarer have the longer. At least three leaves, in rising order.
+    /// Returns how many symbols have codes of each length; the rarer have the longer. At least three leaves, in rising order.
     fn lengths(&self, bits_max: usize) -> [usize; ROWS] {
         let leaf = |at: usize| self.leaves.get(at).map_or(NONE, |(count, _)| *count);
         let top = bits_max.min(self.leaves.len() - 1);
@@ -69,7 +69,7 @@ impl Builder {
         let mut rows = [first; ROWS];
         (rows[0], rows[1].next_pair) = (Row::default(), NONE);
         rows[top].owed = 2 * self.leaves.len() as u32 - 4;
-        // Of the last node of each row: the leaves to the left of it and of its ancestors in the rows below.
+        // For the last node of each row: the leaves to the left of it and of its ancestors in the rows below.
         let mut taken = [[0usize; ROWS]; ROWS];
         for (at, row) in taken.iter_mut().enumerate() {
             row[at] = 2;

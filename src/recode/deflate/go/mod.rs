@@ -24,7 +24,7 @@ const STORED_BYTES_MAX: usize = 65_535;
 /// Encodes one stream after another. Memory: 900 KiB at most, as far as levels need it.
 pub(super) struct GoEncoder {
     coder: Coder,
-    /// Where the program's pieces end, if that matters.
+    /// Finds the ends of the program's pieces, if they matter.
     pieces: Option<Pieces>,
 }
 
@@ -133,7 +133,7 @@ impl Coder {
         write_stored(&[], true, &mut self.bits, out);
     }
 
-    /// Writes a block of what is there, at any level below 2.
+    /// Writes a block of all bytes so far, at any level below 2.
     fn flush(&mut self, out: &mut Vec<u8>) {
         let (block, bits) = (&mut self.block, &mut self.bits);
         let length = self.fast.plain().len();

@@ -12,7 +12,7 @@ use super::block::Block;
 const MATCH_MIN: usize = 4;
 /// Longest copy.
 const MATCH_MAX: usize = 258;
-/// With less ahead than this, the window wants more.
+/// With fewer bytes ahead, the window needs more.
 const AHEAD_MIN: usize = MATCH_MIN + MATCH_MAX;
 /// Half the window, and the farthest a copy can reach.
 const HALF: usize = 32 * 1024;
@@ -28,13 +28,13 @@ const SYMBOLS_MAX: usize = 1 << 14;
 /// How hard to search; a row of Go's `levels`. Its `good` has no effect, as each search begins from no copy.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// From this length on no better copy is looked for. 0: each copy is taken as it is found.
+    /// From this length on no better copy is searched for. 0: each copy is taken as it is found.
     lazy: usize,
     /// A copy of this length ends the search.
     nice: usize,
     /// Candidates tried.
     chain: u32,
-    /// Without laziness, the positions inside longer copies are not kept.
+    /// Without laziness, positions inside longer copies are not kept.
     kept: usize,
 }
 
@@ -53,7 +53,7 @@ const EFFORTS: [Effort; 8] = [
 /// Memory: 450 KiB.
 pub(super) struct Search {
     effort: Effort,
-    /// The window, and what a comparison reads past its end and finds too long.
+    /// The window, and the bytes past its end that a comparison reads and rejects as too long.
     bytes: Vec<u8>,
     /// The last position of each chain, plus 1; 0 is none.
     heads: Vec<u16>,
@@ -65,7 +65,7 @@ pub(super) struct Search {
     end: usize,
     /// Where the block begins, unless that has left the window.
     block: Option<usize>,
-    /// The copy found one byte before; without one the length is below the shortest.
+    /// The copy found one byte before; the length is below the shortest where there is none.
     length: usize,
     distance: usize,
     /// True if the byte before is a literal that was not yet written.
@@ -122,12 +122,12 @@ impl Search {
         }
     }
 
-    /// The program's piece ends here: it looks at what is ahead before it takes the next.
+    /// Ends the program's piece: the bytes ahead are searched before the next is taken.
     pub(super) fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// Writes what is left.
+    /// Writes the rest.
     pub(super) fn finish(&mut self, block: &mut Block, bits: &mut BitWriter, out: &mut Vec<u8>) {
         self.run(true, block, bits, out);
         if self.waiting {
@@ -244,7 +244,7 @@ impl Search {
         std::mem::replace(head, at as u16 + 1)
     }
 
-    /// Looks along a chain for the longest copy; returns its length and distance.
+    /// Searches a chain for the longest copy; returns its length and distance.
     #[inline]
     fn search(&self, head: u16) -> Option<(usize, usize)> {
         let at = self.at;
@@ -253,7 +253,7 @@ impl Search {
         let nice = self.effort.nice.min(most);
         let mut candidate = usize::from(head).checked_sub(1).filter(|candidate| *candidate >= limit)?;
         let (mut length, mut distance) = (MATCH_MIN - 1, 0);
-        // A longer copy agrees in the four bytes that end just past the best one.
+        // A longer copy must agree in the four bytes that end just past the best one.
         let mut tail = self.word(at + length - 3);
         for _ in 0..self.effort.chain {
             if self.word(candidate + length - 3) == tail {
@@ -266,7 +266,7 @@ impl Search {
                     tail = self.word(at + length - 3);
                 }
             }
-            // The link of the farthest position within reach is that of `at` by now.
+            // The link of the farthest position within reach already belongs to `at`.
             if at - candidate == HALF {
                 break;
             }
