@@ -11,7 +11,7 @@ pub enum Error {
     /// A file of the input, of the work folder, or of a report.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// A program could not be started.
+    /// A program cannot be started.
     #[error("could not start {program}: {source}")]
     Start {
         /// Its name.
@@ -19,25 +19,25 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// A program ended badly.
+    /// A program failed.
     #[error("{program} ended with {status}: {told}")]
     Program {
         /// Its name.
         program: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// The end of what it wrote on standard error, on one line.
+        /// The end of its standard error, on one line.
         told: String,
     },
-    /// A program did not print what is read from it.
+    /// A program did not print the expected text.
     #[error("{program} printed no {expected}")]
     Unreadable {
         /// Its name.
         program: &'static str,
-        /// What was looked for.
+        /// The expected text.
         expected: &'static str,
     },
-    /// A tool brought something else than NEW.
+    /// A tool made something else than NEW.
     #[error("{tool} brought something that differs from NEW at {place}")]
     Differs {
         /// The tool's name.
@@ -45,10 +45,10 @@ pub enum Error {
         /// A path, or the stream.
         place: String,
     },
-    /// The input holds what cannot be copied alike for all tools.
+    /// The input has an entry that not every tool can copy.
     #[error("{path} is neither a file, a folder nor a symbolic link")]
     Kind {
-        /// Where it lies.
+        /// Its path.
         path: String,
     },
     /// A file beside a directory.
@@ -59,23 +59,23 @@ pub enum Error {
         /// The later release.
         new: String,
     },
-    /// A tool's name that is not known.
+    /// An unknown name of a tool.
     #[error("there is no tool `{name}`")]
     Tool {
-        /// As it was given.
+        /// The given text.
         name: String,
-        /// The tools that there are.
+        /// The known tools.
         known: Vec<&'static str>,
     },
-    /// A text that says no link.
+    /// A text that is no link.
     #[error("`{text}` is no link like 20mbit,50ms: {reason}")]
     Link {
-        /// As it was given.
+        /// The given text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
-    /// A report of another shape.
+    /// A file that is no report.
     #[error("{path} is no report of `whit bench --json`: {source}")]
     Report {
         /// The file.
@@ -83,7 +83,7 @@ pub enum Error {
         /// Where reading stopped.
         source: serde_json::Error,
     },
-    /// A plot could not be drawn.
+    /// A plot cannot be drawn.
     #[error("could not draw {path}: {reason}")]
     Plot {
         /// The file.
@@ -91,10 +91,10 @@ pub enum Error {
         /// In the library's words.
         reason: String,
     },
-    /// The emulated link could not be built.
+    /// The emulated link cannot be built.
     #[error("could not build the link: {action}: {source}")]
     Wan {
-        /// What was done.
+        /// The failed action.
         action: &'static str,
         /// The system's error.
         source: io::Error,

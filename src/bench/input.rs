@@ -1,9 +1,9 @@
-//! The two releases, copied so that every tool meets the same.
+//! The two releases, copied so that all tools get the same input.
 //!
-//! A copy's files have their content, names and permission bits, and a modification time of now, as after
-//! a checkout or a build in CI; OLD's that of an hour ago, since some tools compare whole seconds. A release that is one file has the name of NEW's file on both sides.
-//! Tools that know one stream alone get the file, or a tar of the tree: entries sorted by name, all times
-//! and owners zero, as somebody would make it who wants small differences.
+//! A copy's files have their content, names and permission bits, and the current time as modification time, as after a
+//! checkout or a build in CI; OLD's have that of an hour ago, since some tools compare whole seconds. A release that is one
+//! file has the name of NEW's file on both sides. Tools for a single stream get the file, or a tar of the tree: entries
+//! sorted by name, all times and owners zero, for small differences.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -18,10 +18,10 @@ use super::error::{Error, Result};
 use super::process::{self, Stop};
 use disk::files::OnPath;
 
-/// So much older than NEW's are OLD's files.
+/// The age difference between OLD's and NEW's files.
 const OLDER: Duration = Duration::from_secs(3600);
 
-/// How much a release is.
+/// The size of a release.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Files.
@@ -30,14 +30,14 @@ pub struct Size {
     pub bytes: u64,
 }
 
-/// A release as tools get it.
+/// A release in the forms that tools take.
 #[derive(Debug)]
 pub struct Release {
     /// The folder that holds the tree, or the one file.
     pub folder: PathBuf,
     /// The one file, or a tar of the tree.
     pub stream: PathBuf,
-    /// How much it is.
+    /// Its size.
     pub size: Size,
 }
 
@@ -58,7 +58,7 @@ impl Input {
     /// Copies both releases into `work`.
     ///
     /// # Errors
-    /// A file cannot be read or written, one is a directory and the other a file, or the user wants to stop.
+    /// A file cannot be read or written, one release is a directory and the other a file, or the user stopped it.
     pub fn stage(old: &Path, new: &Path, work: &Path, stop: &Stop) -> Result<Self> {
         let kind = |path: &Path| fs::metadata(path).on("read", path);
         let is_file = kind(new)?.is_file();
@@ -99,7 +99,7 @@ impl Input {
     /// Checks that `folder` holds exactly NEW.
     ///
     /// # Errors
-    /// [`Error::Differs`] names the first place that does not, in the name of `tool`.
+    /// [`Error::Differs`] names `tool` and the first place that differs.
     pub fn expect_new(&self, tool: &'static str, folder: &Path) -> Result<()> {
         same_tree(tool, &self.new.folder, folder)
     }
@@ -107,7 +107,7 @@ impl Input {
     /// Checks that a file is exactly NEW's stream.
     ///
     /// # Errors
-    /// [`Error::Differs`], in the name of `tool`.
+    /// [`Error::Differs`] names `tool`.
     pub fn expect_new_stream(&self, tool: &'static str, stream: &Path) -> Result<()> {
         if hash(stream)? == hash(&self.new.stream)? {
             return Ok(());
@@ -116,7 +116,7 @@ impl Input {
     }
 }
 
-/// `tar -c` of a folder, the same bytes for the same content.
+/// Returns the command `tar -c` for a folder, with equal bytes for equal content.
 pub fn tar(folder: &Path) -> Command {
     let mut command = Command::new("tar");
     command.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"]);

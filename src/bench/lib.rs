@@ -41,11 +41,11 @@ pub struct Options {
     pub old: PathBuf,
     /// The later release, of the same kind.
     pub new: PathBuf,
-    /// What the input is called in tables.
+    /// The input's name in tables.
     pub name: String,
     /// The tools, in the order of tables.
     pub tools: Vec<Tool>,
-    /// How often each is run.
+    /// The number of runs of each.
     pub rounds: u32,
     /// The link to predict for.
     pub link: Option<LinkSpec>,
@@ -57,7 +57,7 @@ pub struct Options {
     pub whit: PathBuf,
 }
 
-/// Runs a benchmark. Blocks: for minutes, where slow tools take part.
+/// Runs a benchmark. Blocks, for minutes with slow tools.
 ///
 /// # Errors
 /// The releases cannot be read, there is no room for copies of them, the emulated link cannot be built, or
@@ -104,7 +104,7 @@ pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Repo
     Ok(report)
 }
 
-/// Writes the peers' figures, with those of peers that were not asked for this time.
+/// Writes the peers' figures, including known ones of peers that this run left out.
 fn keep_peers(report: &Report, known: Option<&Report>, path: &Path) -> Result<()> {
     let mut all = report.clone();
     for row in known.into_iter().flat_map(|known| &known.tools) {
@@ -115,7 +115,7 @@ fn keep_peers(report: &Report, known: Option<&Report>, path: &Path) -> Result<()
     all.write_peers(path)
 }
 
-/// Runs one tool as often as is asked for.
+/// Runs one tool in all rounds.
 fn measure(
     tool: &Tool,
     options: &Options,

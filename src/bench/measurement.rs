@@ -1,4 +1,4 @@
-//! What one tool's run was seen to cost.
+//! The measured cost of one tool's run.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Takes in another process of the same side.
+    /// Adds another process of the same side.
     pub fn add(&mut self, other: Self) {
         self.cpu_seconds += other.cpu_seconds;
         self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
@@ -26,13 +26,13 @@ pub struct Measurement {
     pub up_bytes: u64,
     /// Bytes from the receiver to the sender.
     pub down_bytes: u64,
-    /// Round trips, the handshake's included, where something is known of them.
+    /// Round trips, the handshake's included, if known.
     pub round_trips: Option<u32>,
-    /// From the sender's start until it has ended, and where it is measured until the receiver has NEW.
+    /// Time from the sender's start to its end, or until the receiver has NEW where that is measured.
     pub wall_seconds: f64,
     /// The side that has NEW.
     pub sender: Load,
-    /// The side that has OLD, where it runs anything.
+    /// The side that has OLD, if it runs a program.
     pub receiver: Option<Load>,
 }
 
@@ -44,7 +44,7 @@ impl Measurement {
 
     /// Returns the median of each number by itself.
     ///
-    /// `None` without runs. Of an even number, the lower of the two in the middle.
+    /// `None` without runs. For an even number, the lower of the two in the middle.
     pub fn median(runs: &[Self]) -> Option<Self> {
         let receivers: Vec<Load> = runs.iter().filter_map(|run| run.receiver).collect();
         Some(Self {
@@ -77,19 +77,19 @@ fn middle_time(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
-/// What one tool did in each situation that it knows.
+/// The figures of one tool in each situation that it supports.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Situations {
-    /// The receiver has nothing; OLD is brought to it.
+    /// The receiver has nothing and gets OLD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<Measurement>,
-    /// The receiver has OLD, the sender has NEW alone.
+    /// The receiver has OLD, the sender only NEW.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh: Option<Measurement>,
-    /// The receiver has OLD, the sender has NEW, and OLD or what it remembers of it.
+    /// The receiver has OLD, the sender has NEW, and OLD or its memory of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<Measurement>,
-    /// What should be known of the figures.
+    /// A note on the figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -121,7 +121,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What came after `before`.
+    /// Returns the difference to the earlier counts `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {

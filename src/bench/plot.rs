@@ -83,7 +83,7 @@ fn picture(report: &Report, panels: &[(&str, Vec<Bar>)], area: &Area<'_>) -> Res
     area.present().map_err(|error| told(&error))
 }
 
-/// Draws one panel and gives where the next begins.
+/// Draws one panel; returns the top of the next.
 fn panel(area: &Area<'_>, title: &str, bars: &[Bar], scale: &Scale, top: i32) -> Result<i32, String> {
     write(area, title, (20, top + 14), 17, HPos::Left)?;
     let (begin, end) = (top + HEAD, top + HEAD + BAR * i32::try_from(bars.len()).unwrap_or(i32::MAX));
@@ -110,7 +110,7 @@ fn write(area: &Area<'_>, text: &str, place: (i32, i32), size: i32, side: HPos) 
     area.draw(&element).map_err(|error| error.to_string())
 }
 
-/// `1.23 MB`, in decimal units as links are sold.
+/// Formats bytes as `1.23 MB`, in the decimal units of links.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn figure(bytes: u64) -> String {
     let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
@@ -131,7 +131,7 @@ struct Scale {
 
 impl Scale {
     fn over(least: u64, most: u64) -> Self {
-        // The shortest bar is seen too.
+        // The shortest bar must be visible too.
         let from = least.max(1).ilog10();
         Self {
             from: if 10u64.pow(from) == least { from.saturating_sub(1) } else { from },

@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use super::measurement::Measurement;
 
-/// A link: what it carries each way, how far it is, what it loses.
+/// A link: its rate each way, round trip time and loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LinkSpec {
     /// Bits a second, each way.
     pub bits_per_second: u64,
     /// The time of a round trip, milliseconds.
     pub round_trip_ms: f64,
-    /// The share of packets lost at random, each way, percent. Only the emulated link knows losses.
+    /// Packets lost at random, each way, in percent. Only the emulated link uses it.
     pub loss_percent: f64,
 }
 
@@ -33,7 +33,7 @@ impl LinkSpec {
         Duration::from_secs_f64(self.round_trip_ms / 1e3)
     }
 
-    /// Seconds that a run takes over the link; `None` where its round trips are not known.
+    /// Returns the seconds that a run takes over the link; `None` where its round trips are unknown.
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no more than 52 bits")]
     pub fn predict(&self, run: &Measurement) -> Option<f64> {
         let transfer = run.bytes() as f64 * 8.0 / self.bits_per_second as f64;
@@ -41,15 +41,15 @@ impl LinkSpec {
     }
 }
 
-/// Bits a second that can be given: what an emulation in user space could carry, and more.
+/// Accepted bits a second: more than an emulation in user space carries.
 const RATES: std::ops::RangeInclusive<f64> = 1e3..=1e12;
-/// A minute: more is no link.
+/// The longest accepted round trip: a minute.
 const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
 
 impl FromStr for LinkSpec {
     type Err = Error;
 
-    /// `20mbit,50ms` or `100mbit,50ms,0.5%`: rate, round trip time, loss.
+    /// Parses `20mbit,50ms` or `100mbit,50ms,0.5%`: rate, round trip time, loss.
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = |reason| Error::Link { text: text.to_owned(), reason };
         let parts: Vec<String> = text.split(',').map(|part| part.trim().to_ascii_lowercase()).collect();

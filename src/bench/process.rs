@@ -21,14 +21,14 @@ use super::error::{Error, Result};
 use super::measurement::Load;
 use ground::poison::Unpoisoned as _;
 
-/// A program that should say that it is ready does so within this time.
+/// The time for a program to report that it is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
-/// A program that has not ended after two hours is killed: it hangs.
+/// Two hours, after which a program counts as hanging and is killed.
 const SECONDS_MAX: i64 = 7200;
 /// Bytes of a program's standard error that an error quotes.
 const TOLD_BYTES: usize = 400;
 
-/// The user's wish to stop, and the programs that it ends.
+/// The user's request to stop, and the programs that it ends.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<Mutex<State>>);
 
@@ -39,7 +39,7 @@ struct State {
 }
 
 impl Stop {
-    /// Kills what runs and lets nothing more start.
+    /// Kills the running programs and lets no other start.
     pub fn stop(&self) {
         let mut state = self.state();
         state.stopped = true;
@@ -48,7 +48,7 @@ impl Stop {
         }
     }
 
-    /// Returns an error once the user wants to stop.
+    /// Returns an error once the user has stopped the benchmark.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -61,25 +61,25 @@ impl Stop {
     }
 }
 
-/// Sends a signal to a process and those that it started; one that has gone is no error.
+/// Sends a signal to a process and those that it started; ignores one that has ended.
 fn kill_group(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _gone = rustix::process::kill_process_group(pid, signal);
     }
 }
 
-/// What a program did and cost.
+/// The output and the cost of a program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// From its start to its end.
+    /// The time from its start to its end.
     pub wall_seconds: f64,
     /// Its processor time and memory.
     pub load: Load,
-    /// What it wrote on standard output.
+    /// Its standard output.
     pub out: String,
 }
 
-/// A program under way. Dropped before its end, it is killed.
+/// A running program. Dropping it before its end kills it.
 #[derive(Debug)]
 pub struct Running {
     program: String,
@@ -95,12 +95,12 @@ pub struct Running {
 /// Runs a program to its end.
 ///
 /// # Errors
-/// It does not start, or ends with anything but success.
+/// It does not start, or fails.
 pub fn run(stop: &Stop, command: &mut Command) -> Result<Ended> {
     Running::start(stop, command.stdin(Stdio::null()))?.wait()
 }
 
-/// Runs `first | second`; the costs are added up, the memory is that of the larger.
+/// Runs `first | second`; adds the costs, except memory, which is that of the larger.
 ///
 /// # Errors
 /// As [`run`]; if the second program fails, the first one's broken pipe is not reported.
@@ -117,10 +117,10 @@ pub fn run_pipe(stop: &Stop, first: &mut Command, second: &mut Command) -> Resul
 }
 
 impl Running {
-    /// Starts a program; both its outputs are kept.
+    /// Starts a program; keeps both its outputs.
     ///
     /// # Errors
-    /// It cannot be started, or the user wants to stop.
+    /// It cannot be started, or the user stopped it.
     pub fn start(stop: &Stop, command: &mut Command) -> Result<Self> {
         let mut running = Self::spawn(stop, command.stdout(Stdio::piped()))?;
         if let Some(pipe) = running.child.stdout.take() {
@@ -164,7 +164,7 @@ impl Running {
             let mut lines = BufReader::new(pipe);
             let mut text = String::new();
             if lines.read_line(&mut text).is_ok() && !text.is_empty() {
-                // Nobody may wait for it.
+                // There may be no receiver.
                 drop(tell.send(text.clone()));
             }
             let mut rest = Vec::new();
@@ -174,10 +174,10 @@ impl Running {
         }));
     }
 
-    /// Returns the first line on standard output, once it is there.
+    /// Waits for the first line on standard output and returns it.
     ///
     /// # Errors
-    /// The program ended before, or printed nothing for a minute.
+    /// The program ended without one, or printed nothing for a minute.
     pub fn first_line(self) -> Result<(Self, String)> {
         match self.first_line.recv_timeout(READY_PATIENCE) {
             Ok(line) => Ok((self, line)),
@@ -186,7 +186,7 @@ impl Running {
         }
     }
 
-    /// Returns the process's number.
+    /// Returns the process's id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -203,7 +203,7 @@ impl Running {
     /// Waits for the end.
     ///
     /// # Errors
-    /// The program ended with anything but success, or the user wants to stop.
+    /// The program failed, or the user stopped it.
     pub fn wait(mut self) -> Result<Ended> {
         let used = self.reap().map_err(|source| Error::Start { program: self.program.clone(), source })?;
         let wall_seconds = self.started.elapsed().as_secs_f64();
@@ -224,10 +224,10 @@ impl Running {
         Ok(Ended { wall_seconds, load: Load { cpu_seconds, peak_bytes: used.rusage.maxrss }, out })
     }
 
-    /// Waits, and takes the process off the list before its number can be another's.
+    /// Waits, and takes the process off the list before its id can be another's.
     fn reap(&mut self) -> io::Result<wait4::ResUse> {
         let pid = self.pid();
-        // First until it has ended, without taking its number away.
+        // Waits first for its end without freeing its id.
         let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let patience = Timespec { tv_sec: SECONDS_MAX, tv_nsec: 0 };
         loop {
@@ -258,7 +258,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads on a thread of its own, so that no pipe fills up.
+/// Reads on another thread, so that no pipe fills up.
 fn reading(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -272,7 +272,7 @@ fn name_of(command: &Command) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Returns the last words, on one line.
+/// Returns the last line of a text, shortened.
 fn end_of(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let begin = text.len().saturating_sub(TOLD_BYTES);

@@ -1,4 +1,4 @@
-//! What a benchmark found, as `whit bench --json` prints it and `--peers` keeps it.
+//! The report of a benchmark, as `whit bench --json` prints it and `--peers` keeps it.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const REPORT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub struct Report {
     /// The version of whit.
     pub version: String,
-    /// What the input is called in tables.
+    /// The input's name in tables.
     pub name: String,
     /// BLAKE3 of both releases' content.
     pub digest: String,
@@ -26,16 +26,16 @@ pub struct Report {
     pub old: Size,
     /// The later release.
     pub new: Size,
-    /// Of how many runs the figures are medians.
+    /// The number of runs whose medians the figures are.
     pub rounds: u32,
     /// Processors of the machine.
     pub processors: usize,
     /// The link that times are predicted for, or measured over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkSpec>,
-    /// One for each tool, in the order of tables.
+    /// One row for each tool, in the order of tables.
     pub tools: Vec<Row>,
-    /// What ran over the emulated link, in order.
+    /// The runs over the emulated link, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wan: Vec<Leg>,
 }
@@ -45,12 +45,12 @@ pub struct Report {
 pub struct Row {
     /// The tool's name.
     pub tool: String,
-    /// What came of it.
+    /// Its outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What came of running a tool.
+/// The outcome of running a tool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
@@ -58,17 +58,17 @@ pub enum Outcome {
     Measured(Box<Situations>),
     /// A program is not installed.
     Missing {
-        /// Which one.
+        /// Its name.
         program: String,
     },
-    /// The input is larger than the tool is given.
+    /// The input is too large for the tool.
     PassedOver {
-        /// The most it is given, bytes.
+        /// The most bytes for it.
         input_bytes_max: u64,
     },
-    /// It did not do what it should.
+    /// It failed.
     Failed {
-        /// In the error's words.
+        /// The error's text.
         reason: String,
     },
 }
@@ -76,15 +76,15 @@ pub enum Outcome {
 /// One tool's run over the emulated link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leg {
-    /// What ran.
+    /// Its name.
     pub name: String,
-    /// From the program's start to its end.
+    /// The time from the program's start to its end.
     pub seconds: f64,
-    /// What crossed from the side of the agent.
+    /// The traffic from the agent's side.
     pub up: Counts,
-    /// What crossed to it.
+    /// The traffic to it.
     pub down: Counts,
-    /// Round trips, where something is known of them.
+    /// Round trips, if known.
     pub round_trips: Option<u32>,
 }
 
@@ -105,7 +105,7 @@ impl Report {
         files::read_if_there(path, REPORT_BYTES_MAX)?.map(|bytes| parse(path, &bytes)).transpose()
     }
 
-    /// Writes the peers' figures: all but whit's own, and nothing of a link.
+    /// Writes the peers' figures: all except whit's own, without a link.
     ///
     /// # Errors
     /// The file cannot be written.

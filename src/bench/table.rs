@@ -10,13 +10,13 @@ pub type Table = Vec<Vec<String>>;
 /// The heads of [`tools`].
 const HEADS: [&str; 11] =
     ["TOOL", "SENDER HAS", "UP", "DOWN", "BYTES", "TRIPS", "SECONDS", "CPU S", "CPU R", "PEAK S", "PEAK R"];
-/// Tools whose figures docs/BENCHMARKS.md sets beside whit's, where the sender has NEW alone.
+/// Tools that docs/BENCHMARKS.md compares with whit where the sender has only NEW.
 const FRESH_PEERS: [&str; 8] =
     ["rsync-az", "rsync-acz", "rsync-fuzzy", "casync", "casync-16k", "zsync", "bita", "rdiff"];
-/// The same, where the sender has OLD too.
+/// Tools that it compares where the sender has OLD too.
 const KEPT_PEERS: [&str; 6] = ["zstd-3", "zstd-19", "xdelta3", "bsdiff", "restic", "borg"];
 
-/// One line for each tool and situation; below it what has no figures, in words.
+/// Returns a line for each tool and situation, and sentences on tools without figures.
 pub fn tools(report: &Report) -> (Table, Vec<String>) {
     let mut heads: Vec<String> = HEADS.map(str::to_owned).to_vec();
     if report.link.is_some() {
@@ -67,7 +67,7 @@ fn line(tool: &str, has: &str, run: &Measurement, link: Option<LinkSpec>) -> Vec
     cells
 }
 
-/// What ran over the emulated link, the last of them the measure of the others.
+/// Returns the runs over the emulated link; the last is the measure of the others.
 pub fn wan(legs: &[Leg]) -> Table {
     let heads = ["RUN", "SECONDS", "UP", "DOWN", "LOST", "OF RSYNC"];
     let mut table = vec![heads.map(str::to_owned).to_vec()];
@@ -148,7 +148,7 @@ pub fn markdown(reports: &[Report]) -> String {
     format!("{}\n{}", parts.join("\n"), links(reports))
 }
 
-/// What was measured over emulated links.
+/// Returns the table of measurements over emulated links.
 fn links(reports: &[Report]) -> String {
     let raced = reports.iter().filter(|report| !report.wan.is_empty());
     let parts = raced.map(|report| {
@@ -175,7 +175,7 @@ fn cost_line(name: &str, situation: &str, run: &Measurement, peer: Option<&Measu
     ]
 }
 
-/// Why a tool has no figure, in a word.
+/// Returns in a word why a tool has no figure.
 fn reason(report: &Report, tool: &str) -> String {
     let outcome = report.tools.iter().find(|row: &&Row| row.tool == tool).map(|row| &row.outcome);
     match outcome {
@@ -200,14 +200,14 @@ fn in_markdown(table: &[Vec<String>]) -> String {
     format!("{}{rules}{rows}", line(heads))
 }
 
-/// What stands where there is no figure.
+/// The words in place of a figure.
 const NO_FIGURE: [&str; 3] = ["too large", "failed", "missing"];
 
 fn unknown() -> String {
     "-".to_owned()
 }
 
-/// `1,234,567`.
+/// Formats a number as `1,234,567`.
 fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

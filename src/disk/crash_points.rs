@@ -105,7 +105,7 @@ mod armed {
         Some(Armed { name: name.to_owned(), passes_left })
     });
 
-    /// Returns whether the process is to end here; the caller may leave something half done before [`end`].
+    /// Returns whether the process must end here; the caller may leave something half done before [`end`].
     fn is_due(name: &str) -> bool {
         debug_assert!(super::POINTS.contains(&name) || !name.contains('.'), "`{name}` is not listed");
         let armed = ARMED.as_ref().filter(|armed| armed.name == name);
@@ -123,7 +123,7 @@ mod armed {
         }
     }
 
-    /// Ends the process if `name` is armed and this is its pass.
+    /// Ends the process if `name` is armed and this is the armed pass.
     pub fn point(name: &str) {
         if is_due(name) {
             end();
@@ -138,7 +138,7 @@ mod armed {
         }
     }
 
-    /// Returns a point of a step that many kinds of files share, which takes its first word from the file's name.
+    /// Returns the point of a step that many kinds of files share; its first word comes from the file's name.
     fn named(path: &Path, step: &str) -> Option<&'static str> {
         let word = path.extension().or(path.file_name())?.to_str()?;
         super::POINTS.into_iter().find(|point| point.strip_prefix(word) == Some(step))

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::files::{OnPath, Result};
 
-/// What [`Mapping::readable`] reads at once: the smallest page there is.
+/// 4 KiB: the smallest page there is; [`Mapping::readable`] reads as much at once.
 const PAGE_BYTES: usize = 4096;
 
 /// The whole of a file as bytes.
@@ -55,13 +55,13 @@ impl Mapping {
 }
 
 impl Mapping {
-    /// Returns the bytes of a range, as far as the file has them, in memory: using them meets no SIGBUS, unless the
-    /// system drops the pages and the disk fails in between.
+    /// Returns the bytes of a range, as far as the file has them, after loading them: no SIGBUS follows, unless the system
+    /// drops the pages and the disk fails in between.
     ///
-    /// One call into the system, and what the disk takes. Before Linux 5.14 nothing is asked.
+    /// Cost: one system call and the disk's time. Linux before 5.14 does not load them.
     ///
     /// # Errors
-    /// `EIO` where a page cannot be had, or what else the system says.
+    /// `EIO` where a page cannot be read, or the system's other errors.
     pub fn range(&self, offset: usize, length: usize) -> io::Result<&[u8]> {
         let rest = self.0.get(offset..).unwrap_or_default();
         let bytes = &rest[..length.min(rest.len())];
@@ -71,14 +71,14 @@ impl Mapping {
         let asked = self.0.advise_range(Advice::PopulateRead, offset, bytes.len());
         match asked.as_ref().err().and_then(Errno::from_io_error) {
             None if asked.is_ok() => Ok(bytes),
-            // This system does not know the question.
+            // This system lacks the call.
             Some(Errno::INVAL) => Ok(bytes),
             Some(Errno::FAULT | Errno::HWPOISON) => Err(Errno::IO.into()),
             _ => asked.map(|()| bytes),
         }
     }
 
-    /// Returns all bytes; where pages cannot be had, a copy with zeros in their place.
+    /// Returns all bytes; a copy with zeros for pages that cannot be read.
     pub fn readable(&self) -> Cow<'_, [u8]> {
         if let Ok(bytes) = self.range(0, self.0.len()) {
             return Cow::Borrowed(bytes);
@@ -92,9 +92,9 @@ impl Mapping {
         Cow::Owned(copy)
     }
 
-    /// Lets the system take the pages of a range out of this process's memory; reading brings them back.
+    /// Releases the pages of a range from this process's memory; reading loads them again.
     ///
-    /// Without it, a process that has read every pack would count all of them as its own.
+    /// Without it, all packs that a process has read would count as its memory.
     pub fn release(&self, offset: usize, length: usize) {
         let length = length.min(self.0.len().saturating_sub(offset));
         if length == 0 {
@@ -105,7 +105,7 @@ impl Mapping {
         // file again at their next use: no content is lost, whoever reads them meanwhile.
         let advised =
             unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, length) };
-        // Advice that is not taken costs memory, nothing else.
+        // Advice that is not followed only costs memory.
         drop(advised);
     }
 }

@@ -16,17 +16,17 @@ use ground::limits::CHUNK_BYTES_MAX;
 /// The chunker's parameters; they travel in the protocol and are stored in each release's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Which algorithm: 1 is FastCDC 2020 with normalization level 1.
+    /// The algorithm: 1 is FastCDC 2020 with normalization level 1.
     pub algorithm: u8,
-    /// Fewest bytes of a chunk that is not a stream's last.
+    /// The fewest bytes of a chunk, except a stream's last.
     pub min: u32,
-    /// Expected bytes of a chunk.
+    /// The expected bytes of a chunk.
     pub average: u32,
-    /// Most bytes of a chunk.
+    /// The most bytes of a chunk.
     pub max: u32,
 }
 
-/// Why a profile was refused.
+/// The reasons to refuse a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Made by a newer whit.
@@ -38,10 +38,10 @@ pub enum Error {
 }
 
 impl Profile {
-    /// 4, 16, 64 KiB: few ids, small loss against smaller chunks once deltas exist (docs/decisions/0002).
+    /// 4, 16, 64 KiB: few ids, and little loss against smaller chunks, as deltas exist (docs/decisions/0002).
     pub const DEFAULT: Self = Self { algorithm: 1, min: 4 * 1024, average: 16 * 1024, max: 64 * 1024 };
 
-    /// Checks a profile that came from outside.
+    /// Checks a profile from outside.
     ///
     /// # Errors
     /// An unknown algorithm, or sizes that are out of order or out of bounds.
@@ -65,9 +65,9 @@ impl Profile {
         fastcdc::v2020::FastCDC::new(bytes, min, average, max).next().map_or(0, |chunk| chunk.length)
     }
 
-    /// Cuts all that `reader` gives and hands each chunk to `take`; returns the bytes read.
+    /// Cuts all bytes of `reader` and passes each chunk to `take`; returns the number of bytes read.
     ///
-    /// Memory: `buffer`, which grows to 1 MiB and may be used again.
+    /// Memory: `buffer`, which grows to 1 MiB and can be reused.
     ///
     /// # Errors
     /// The first error of `reader` or `take`.
@@ -104,10 +104,10 @@ impl Profile {
     }
 }
 
-/// 1 MiB: one read; many times the largest chunk, so that little is moved inside the buffer.
+/// 1 MiB: one read; many times the largest chunk, so that few bytes move inside the buffer.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// A chunk whose id was computed from its bytes here, so that the two belong together.
+/// A chunk whose id was computed here from its bytes, so that they belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedChunk {
     id: ChunkId,

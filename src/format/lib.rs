@@ -1,4 +1,4 @@
-//! What is stored: chunks, recipes, manifests, packs, records (docs/FORMAT.md).
+//! The stored format: chunks, recipes, manifests, packs, records (docs/FORMAT.md).
 //!
 //! Pure: no files, sockets, clocks or randomness.
 

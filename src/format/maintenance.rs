@@ -1,4 +1,4 @@
-//! What collecting and verifying report.
+//! Reports of collecting, verifying and removing.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,24 +8,24 @@ use ground::ids::{AppName, Label, ReleaseId, Selector};
 /// The result of a garbage collection, real or dry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
-    /// Packs looked at.
+    /// Packs examined.
     pub packs: u64,
-    /// Packs removed, because nothing or little in them was alive.
+    /// Packs removed, as nothing or little in them was live.
     pub packs_removed: u64,
     /// Chunks that releases name.
     pub live_chunks: u64,
     /// Chunks removed from disk.
     pub removed_chunks: u64,
-    /// Bytes of disk given back, those of rewritten chunks taken off.
+    /// Bytes of disk freed, less those of rewritten chunks.
     pub reclaimed_bytes: u64,
-    /// Chunks that no release names and that stay for now: in packs that are mostly alive.
+    /// Chunks that no release names and that stay for now, in packs that are mostly live.
     pub dead_chunks_left: u64,
     /// True if unused chunks remain because pushes under way may need them; the next run removes them.
     pub waits_for_pushes: bool,
     /// Releases whose manifests, and pushes whose records, cannot be read. Nothing is removed while there are any, as their
     /// chunks are unknown.
     pub unreadable: u64,
-    /// Packs that were not rewritten, as the disk has no room for what is alive in them.
+    /// Packs that were not rewritten, as the disk has no room for their live chunks.
     pub packs_without_room: u64,
 }
 
@@ -34,11 +34,11 @@ pub struct Collected {
 pub struct Damage {
     /// The file: a pack, a record, a kept archive.
     pub file: String,
-    /// Where in it, in bytes.
+    /// The offset in it, in bytes.
     pub offset: u64,
-    /// What is wrong.
+    /// The damage.
     pub what: String,
-    /// Chunks that it costs, as far as is known.
+    /// Chunks lost, as far as is known.
     pub chunks: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct Verified {
     pub bytes: u64,
     /// True if the pass reached the end; otherwise the next one continues from there.
     pub finished: bool,
-    /// What is damaged.
+    /// The damaged places.
     pub damaged: Vec<Damage>,
     /// Packs set aside.
     pub set_aside: u64,
@@ -78,7 +78,7 @@ pub struct Verified {
     pub incomplete: Vec<Incomplete>,
 }
 
-/// A release that was removed, or would be, and what that changes for labels.
+/// A release that was removed, or would be, and the effect on labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     /// The push that was named.
@@ -93,21 +93,21 @@ pub struct Removal {
     pub removed: bool,
 }
 
-/// A label whose meaning goes with a release.
+/// A label that loses its release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelFate {
     /// The label.
     pub label: Label,
     /// The latest push that gave it.
     pub sequence: u64,
-    /// What it means afterwards: an older release, or nothing.
+    /// Its release afterwards: an older one, or none.
     pub then: Option<ReleaseId>,
     /// True if the user named the release by it.
     pub named: bool,
 }
 
 impl Removal {
-    /// Finds what goes with `record`, which `selector` means; `records` are the application's, oldest first.
+    /// Finds what is removed with `record`, which `selector` means; `records` are the application's, oldest first.
     pub fn of(records: &[Record], selector: &Selector, record: Record) -> Self {
         let goes = |other: &&Record| other.release == record.release;
         let newest = |label: &Label, among: &dyn Fn(&Record) -> bool| {

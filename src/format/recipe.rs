@@ -19,7 +19,7 @@ impl ChunkRef {
     }
 }
 
-/// How one artifact is rebuilt. In a manifest the recipe's parts follow its entry as items.
+/// The recipe of one artifact. In a manifest its parts follow the artifact's entry as items.
 ///
 /// The number of a variant is part of the format (FORMAT 2.2); a reader refuses numbers it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ pub enum Recipe {
     Container(Container),
 }
 
-/// The chunk items that follow make a stream, of which the archive is rebuilt (`container`, FORMAT 2.5).
+/// The chunk items that follow make a stream, from which the archive is rebuilt (`container`, FORMAT 2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Container {
     /// Bytes of the stream.

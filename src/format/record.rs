@@ -1,4 +1,4 @@
-//! What is known of a release besides its content: who pushed it, when, under which labels, at what cost.
+//! Records of pushes: who pushed a release, when, under which labels, at what cost.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub struct Cost {
     pub unseen_chunks: u64,
     /// Their plain bytes.
     pub unseen_bytes: u64,
-    /// Their bytes as they crossed, compressed.
+    /// Their compressed bytes on the link.
     pub sent_bytes: u64,
 }
 
@@ -28,21 +28,21 @@ pub struct Record {
     pub sequence: u64,
     /// Seconds since 1970, by the proxy's clock.
     pub created: u64,
-    /// On whose behalf.
+    /// The user on whose behalf it was made.
     pub user: UserName,
-    /// What people call it.
+    /// Its labels.
     pub labels: Vec<Label>,
-    /// What it holds.
+    /// The totals of the content.
     pub totals: Totals,
-    /// What the push cost.
+    /// The cost of the push.
     pub cost: Cost,
 }
 
 impl Record {
     /// Returns whether `selector` can mean this record, as far as the agent can know.
     ///
-    /// A whole id means its release alone. Fewer digits mean a release whose id begins so, or one with that label, from
-    /// before such labels were refused. Which release a label means, or is the latest, only the proxy knows.
+    /// A whole id means only its release. Fewer digits mean a release whose id begins with them, or one with that label,
+    /// from before such labels were refused. Only the proxy knows which release a label means, or is the latest.
     pub fn is_meant_by(&self, selector: &Selector) -> bool {
         let is_labelled = selector.at.as_ref().is_none_or(|at| self.labels.contains(at));
         let is_release = match (selector.release(), selector.digits()) {
@@ -71,13 +71,13 @@ pub struct AppSummary {
 pub enum DeliveryState {
     /// Durably queued.
     Queued,
-    /// Being made.
+    /// Under way.
     Running,
     /// Complete and verified.
     Delivered(DeliveryReport),
     /// Failed for now; it will be tried again.
     Retrying {
-        /// What failed.
+        /// The failure.
         reason: String,
         /// Seconds until the next try.
         seconds: u64,
@@ -86,32 +86,32 @@ pub enum DeliveryState {
     },
     /// Given up.
     Failed {
-        /// What failed.
+        /// The failure.
         reason: String,
         /// What can be done about it.
         fault: Fault,
     },
 }
 
-/// A delivery and how it stands.
+/// A delivery and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryEvent {
-    /// Where to.
+    /// Its destination.
     pub destination: DestinationName,
     /// Its state.
     pub state: DeliveryState,
 }
 
-/// What a finished delivery did.
+/// The result of a finished delivery.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryReport {
-    /// Where the copy lies, as the proxy's host names it.
+    /// The path of the copy on the proxy's host.
     pub place: String,
     /// Files of the complete copy.
     pub files: u64,
     /// Bytes of the complete copy.
     pub bytes: u64,
-    /// Bytes of them that were taken over from the destination's earlier release.
+    /// Bytes among them that came from the destination's earlier release.
     pub reused_bytes: u64,
     /// True if the destination had this release already.
     pub already: bool,

@@ -13,7 +13,7 @@ const WRITES: &str = "a String takes every write";
 /// Returns whether a character changes the look of its neighbours.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
-        // Marks of direction, and what ends a line or a paragraph.
+        // Marks of direction, and ends of lines and paragraphs.
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -26,19 +26,19 @@ fn push(out: &mut String, character: char) {
     }
 }
 
-/// Escapes one line of text, ends of lines too.
+/// Escapes one line of text, including ends of lines.
 pub fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     text.chars().for_each(|character| push(&mut out, character));
     out
 }
 
-/// Escapes text of whit's own with names in it: as [`text`], but keeps the lines.
+/// Escapes whit's own text with names in it, as [`text`], but keeps its lines.
 pub fn lines(lines: &str) -> String {
     lines.split('\n').map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// Escapes a name in bytes; shows bytes that are not UTF-8 by their numbers.
+/// Escapes a name in bytes; shows bytes that are not UTF-8 as numbers.
 pub fn bytes(name: &[u8]) -> String {
     let mut out = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -55,7 +55,7 @@ pub fn path(path: &Path) -> String {
     bytes(path.as_os_str().as_bytes())
 }
 
-/// Joins the first names of a list that has `count`, and says how many more there are: `a, b and 3 more`.
+/// Joins the first names of a list of `count`, and adds how many more there are: `a, b and 3 more`.
 pub fn list(first: &[String], count: u64) -> String {
     let names = first.join(", ");
     match count.saturating_sub(first.len() as u64) {
@@ -64,7 +64,7 @@ pub fn list(first: &[String], count: u64) -> String {
     }
 }
 
-/// Escapes unsafe characters in a JSON document by JSON's own means, so that it means the same.
+/// Escapes unsafe characters in a JSON document in JSON's own way, so that its meaning stays.
 pub fn json(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for character in document.chars() {
@@ -94,7 +94,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Serializes a path of this machine for a report, as [`json_path`].
 ///
 /// # Errors
-/// As the serializer says.
+/// The serializer's.
 pub fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&json_path(path.as_os_str().as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! What the reader of an error can do about it.
+//! Faults: what the reader of an error can do about it.
 //!
 //! Every error type of the crate answers with one [`Fault`]. Retries, exit codes, the codes on the
 //! wire and the hint of the command line follow from it, never from an error's text.
@@ -88,7 +88,7 @@ impl Fault {
             | Kind::Unsupported => Self::Input,
             Kind::InvalidData | Kind::UnexpectedEof => Self::Corrupt,
             Kind::Interrupted => Self::Interrupted,
-            // The disk does not give what it holds: another try gets no further.
+            // The disk cannot read its content: another try does not help.
             _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Self::Corrupt,
             _ => Self::Retry,
         }
@@ -136,12 +136,12 @@ pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
     Some(hint)
 }
 
-/// An error that knows what its reader can do.
+/// An error that answers what its reader can do.
 pub trait Faulty: std::error::Error {
-    /// What can be done about this error.
+    /// Returns what can be done about this error.
     fn fault(&self) -> Fault;
 
-    /// One sentence on what to do next, where the error knows better than its fault.
+    /// Returns one sentence on what to do next, where it can be more exact than the fault.
     fn hint(&self) -> Option<String> {
         None
     }

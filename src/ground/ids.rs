@@ -9,16 +9,16 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a name or id was refused.
+/// The reasons to refuse a name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not 64 hexadecimal digits.
     #[error("`{0}` is not an id: expected 64 hexadecimal digits")]
     Id(String),
-    /// A word that cannot name anything.
+    /// A word that is no name.
     #[error("{what} `{name}` is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with . or -")]
     Name {
-        /// What the word was to name.
+        /// The kind of name.
         what: &'static str,
         /// The word.
         name: String,
@@ -47,7 +47,7 @@ macro_rules! content_id {
                 &self.0
             }
 
-            /// Returns the first 12 hexadecimal digits: enough for people to tell two apart.
+            /// Returns the first 12 hexadecimal digits: enough for people to distinguish two.
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
             }
@@ -107,7 +107,7 @@ macro_rules! content_id {
 }
 
 content_id! {
-    /// BLAKE3-256 of a chunk's plain bytes: what chunks are named, found and verified by.
+    /// BLAKE3-256 of a chunk's plain bytes, by which chunks are named, found and verified.
     ChunkId
 }
 content_id! {
@@ -139,15 +139,14 @@ impl ChunkId {
     }
 }
 
-/// The first 6 bytes of a chunk's id: how a manifest on its way names a chunk (PROTOCOL 2).
+/// The first 6 bytes of a chunk's id: the name of a chunk in a manifest on the link (PROTOCOL 2).
 ///
-/// Whoever resolves one may meet another chunk that begins alike; the hash of what the chunks then make up
-/// tells (docs/decisions/0013).
+/// Resolving one may find another chunk with the same beginning; the hash of the whole detects it (docs/decisions/0013).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShortId([u8; 6]);
 
 impl ShortId {
-    /// Bytes of one.
+    /// Its bytes.
     pub const BYTES: usize = 6;
 
     /// Takes over 6 bytes.
@@ -160,7 +159,7 @@ impl ShortId {
         &self.0
     }
 
-    /// Returns the lowest id that begins so.
+    /// Returns the lowest id that begins with it.
     pub fn lowest(&self) -> ChunkId {
         let mut bytes = [0; 32];
         bytes[..Self::BYTES].copy_from_slice(&self.0);
@@ -237,7 +236,7 @@ word! {
     AppName, "application"
 }
 word! {
-    /// On whose behalf a push or a query is made.
+    /// The user on whose behalf a push or a query is made.
     UserName, "user"
 }
 word! {
@@ -249,7 +248,7 @@ word! {
     DestinationName, "destination"
 }
 
-/// An application and, if not its latest release, which one: `APP`, `APP@LABEL` or `APP@RELEASE`.
+/// An application, and which of its releases if not the latest: `APP`, `APP@LABEL` or `APP@RELEASE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// The application.
@@ -303,7 +302,7 @@ impl Selector {
         Some(at.as_str().to_ascii_lowercase())
     }
 
-    /// Returns the release, where the selector names it by its whole id: it then means nothing else.
+    /// Returns the release, where the selector names it by its whole id, which then means nothing else.
     pub fn release(&self) -> Option<ReleaseId> {
         self.digits()?.parse().ok()
     }

@@ -1,6 +1,6 @@
 //! LEB128: numbers in groups of seven bits, the low ones first, in as few bytes as they need.
 
-/// Why bytes are no number.
+/// The reasons why bytes are no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes end inside a number.
@@ -20,7 +20,7 @@ pub fn write(mut number: u64, out: &mut Vec<u8>) {
     out.push(number.to_le_bytes()[0]);
 }
 
-/// Takes a number off the front of `bytes`. Each number has one form.
+/// Reads a number from the front of `bytes`. Each number has one form.
 ///
 /// # Errors
 /// See [`Error`].

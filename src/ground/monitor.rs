@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Phase {
     /// Files are read, chunked and hashed.
     Scan,
-    /// Both sides find out what is unseen.
+    /// Both sides find the unseen chunks.
     Negotiate,
     /// Chunks cross the link.
     Transfer,
@@ -15,14 +15,14 @@ pub enum Phase {
     Rebuild,
 }
 
-/// Hears of progress. Called often and from many threads: it must be cheap and must not fail.
+/// Receives progress. It is called often and from many threads, so it must be cheap and must not fail.
 pub trait Monitor: Send + Sync {
-    /// A part begins; `total` bytes are expected where that is known.
+    /// Notes that a phase begins; `total` bytes are expected, if known.
     fn begin(&self, phase: Phase, total: Option<u64>) {
         let _ = (phase, total);
     }
 
-    /// `bytes` more are done.
+    /// Notes that `bytes` more are done.
     fn advance(&self, phase: Phase, bytes: u64) {
         let _ = (phase, bytes);
     }
@@ -32,13 +32,13 @@ pub trait Monitor: Send + Sync {
         let _ = bytes;
     }
 
-    /// Something worth telling that is not an error.
+    /// Takes a message that is not an error.
     fn note(&self, text: &str) {
         let _ = text;
     }
 }
 
-/// Hears nothing.
+/// Ignores all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

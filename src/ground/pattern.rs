@@ -1,4 +1,4 @@
-//! Patterns: one word that stands for many names.
+//! Patterns: one word that matches many names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ faulty! {
 
 /// A name in which each `*` stands for any run of characters, none included: `api`, `web-*`, `*`.
 ///
-/// 1 to 64 of `A-Z a-z 0-9 . _ - *`, not beginning with `.` or `-`, as names do not either.
+/// 1 to 64 of `A-Z a-z 0-9 . _ - *`, not beginning with `.` or `-`, like names.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
@@ -46,7 +46,7 @@ impl Pattern {
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut at, mut seen) = (0, 0);
-        // Where the last star is and how much of the name it covers: only that one is ever tried again.
+        // The place of the last star, and how much of the name it covers: only that one is ever tried again.
         let mut star = None;
         while seen < name.len() {
             match pattern.get(at) {

@@ -117,7 +117,7 @@ mod tests {
     fn many_who_want_all_each_come_to_the_same_and_leave_as_much() {
         let shares = Shares::new(120);
         let mut held: HashMap<u32, Vec<Share<u32>>> = HashMap::new();
-        // They take turns, so that nobody has come first.
+        // They alternate, so that nobody comes first.
         loop {
             let took = (0..5).filter(|who| {
                 let share = shares.take(who, 1);

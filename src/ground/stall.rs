@@ -21,8 +21,8 @@ impl Watch {
         Self { since: now, progress: 0, time_max }
     }
 
-    /// Notes the conversation's progress, in bytes of something new. Does not count the time from `begin`, when the peer's
-    /// message had come, until `now`, as this side was working.
+    /// Notes the conversation's progress, in new bytes. Does not count the time from `begin`, when the peer's message had come,
+    /// until `now`, as this side was working.
     pub fn hear(&mut self, progress: u64, begin: Instant, now: Instant) {
         if progress >= self.progress + PROGRESS_BYTES_MIN {
             (self.progress, self.since) = (progress, now);

@@ -7,7 +7,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::faults::{Fault, faulty};
 
-/// Why work on a thread of its own came to nothing.
+/// The reasons why work on another thread fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system gives no thread.
@@ -36,10 +36,10 @@ pub fn start<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work).map_err(Error::Start)
 }
 
-/// Starts as many workers as the system gives, from one to `count`, which share what there is to do; `worker` makes them.
+/// Starts as many workers as the system allows, one to `count`, which share the work; `worker` creates each.
 ///
 /// # Errors
-/// [`Error::Start`]: there is not one.
+/// [`Error::Start`]: the system allows none.
 pub fn start_workers<'scope, Work: FnOnce() + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     count: usize,

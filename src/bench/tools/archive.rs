@@ -11,7 +11,7 @@ use crate::process;
 /// TCP, TLS, the upload.
 const ROUND_TRIPS: u32 = 3;
 
-/// `tar -c | zstd -3`, unpacked at the other side.
+/// Measures `tar -c | zstd -3`, unpacked at the other side.
 pub fn upload(ground: &Ground<'_>) -> Result<Situations> {
     let (packed, copy) = (ground.path("new.tar.zst"), ground.path("copy"));
     std::fs::create_dir(&copy).map_err(|source| disk::files::Error {

@@ -15,7 +15,7 @@ use disk::files::OnPath;
 /// TCP, TLS, the archive's head, the chunks.
 const BITA_ROUND_TRIPS: u32 = 4;
 
-/// `zsyncmake` at the sender, `zsync` at the receiver.
+/// Measures `zsyncmake` at the sender, `zsync` at the receiver.
 pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
     let (served, copy) = (ground.path("served"), ground.path("copy"));
     std::fs::create_dir(&served).on("create", &served)?;
@@ -26,7 +26,7 @@ pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
     make.args(["-f", "new", "-u", &server.url("new"), "-o"]).arg(served.join("new.zsync")).arg(&stream);
     let made = process::run(ground.stop, &mut make)?;
     let mut fetch = Command::new("zsync");
-    // It unpacks a seed whose name ends so.
+    // It unpacks a seed with this suffix.
     let seed = ground.path(if is_gzip(ground)? { "old.gz" } else { "old" });
     std::fs::hard_link(&ground.input.old.stream, &seed).on("link", &seed)?;
     fetch.arg("-q").arg("-i").arg(&seed).arg("-o").arg(&copy);
@@ -36,7 +36,7 @@ pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
     }
     let fetched = process::run(ground.stop, &mut fetch)?;
     let traffic = server.stop();
-    // It looks inside gzip, and then hands back what was inside.
+    // It unpacks gzip, and then returns the unpacked content.
     let note = match ground.input.expect_new_stream("zsync", &copy) {
         Ok(()) => None,
         Err(Error::Differs { .. }) if is_gzip(ground)? => {
@@ -44,7 +44,7 @@ pub fn zsync(ground: &Ground<'_>) -> Result<Situations> {
         }
         Err(error) => return Err(error),
     };
-    // One connection after the other, one request after the other; TLS adds one round trip to the first.
+    // Connections and requests are sequential; TLS adds one round trip to the first.
     let round_trips = traffic.connections + traffic.requests + 1;
     Ok(Situations { note, ..fresh(traffic, round_trips, &made, &fetched) })
 }
@@ -57,7 +57,7 @@ fn is_gzip(ground: &Ground<'_>) -> Result<bool> {
     Ok(magic == [0x1f, 0x8b])
 }
 
-/// `bita compress` at the sender, `bita clone` at the receiver.
+/// Measures `bita compress` at the sender, `bita clone` at the receiver.
 pub fn bita(ground: &Ground<'_>) -> Result<Situations> {
     let (served, copy) = (ground.path("served"), ground.path("copy"));
     std::fs::create_dir(&served).on("create", &served)?;

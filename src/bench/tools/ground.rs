@@ -1,4 +1,4 @@
-//! What a tool is run on.
+//! The releases and the folder on which a tool runs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::process::Stop;
 /// Two releases and a folder to work in.
 #[derive(Debug)]
 pub struct Ground<'a> {
-    /// Ends whatever runs.
+    /// Ends the running programs.
     pub stop: &'a Stop,
     /// Both releases.
     pub input: &'a Input,

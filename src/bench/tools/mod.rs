@@ -27,9 +27,9 @@ pub struct Tool {
     pub name: &'static str,
     /// The programs that it needs.
     pub programs: &'static [&'static str],
-    /// Releases beyond this many bytes are passed over: it would take hours, or all memory.
+    /// The most bytes of a release; for larger ones it would take hours, or all memory.
     pub input_bytes_max: u64,
-    /// Runs it once in each situation that it knows.
+    /// Runs it once in each situation that it supports.
     pub measure: fn(&Ground<'_>) -> Result<Situations>,
 }
 
@@ -90,7 +90,7 @@ pub fn names() -> Vec<&'static str> {
 /// Returns the tools of `only`, or all, without those of `skip`.
 ///
 /// # Errors
-/// [`Error::Tool`] for a name that is not known.
+/// [`Error::Tool`] for an unknown name.
 pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
     for name in only.iter().chain(skip) {
         if !names().contains(&name.as_str()) {
@@ -102,7 +102,7 @@ pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
     Ok(TOOLS.into_iter().filter(wanted).collect())
 }
 
-/// Returns where a program lies, by `PATH`.
+/// Returns the path of a program, by `PATH`.
 fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let is_program = |path: &PathBuf| {

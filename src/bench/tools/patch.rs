@@ -17,12 +17,12 @@ const ROUND_TRIPS: u32 = 3;
 /// The smallest and the largest window of zstd's `--long`, as powers of two.
 const WINDOWS: std::ops::RangeInclusive<u32> = 10..=31;
 
-/// `zstd -3 --patch-from`.
+/// Measures `zstd -3 --patch-from`.
 pub fn zstd_fast(ground: &Ground<'_>) -> Result<Situations> {
     zstd(ground, "zstd-3", "-3")
 }
 
-/// `zstd -19 --patch-from`.
+/// Measures `zstd -19 --patch-from`.
 pub fn zstd_best(ground: &Ground<'_>) -> Result<Situations> {
     zstd(ground, "zstd-19", "-19")
 }
@@ -44,13 +44,13 @@ fn zstd(ground: &Ground<'_>, tool: &'static str, level: &str) -> Result<Situatio
     kept(ground, tool, &patch, &copy, &sent, &received)
 }
 
-/// `xdelta3` with a source window over all of OLD.
+/// Measures `xdelta3` with a source window over all of OLD.
 pub fn xdelta3(ground: &Ground<'_>) -> Result<Situations> {
     let old = &ground.input.old.stream;
     let window = bytes_of(old)?.next_power_of_two().clamp(1 << 26, 1 << 31).to_string();
     let command = |direction: &str, input: &Path, output: &Path| {
         let mut command = Command::new("xdelta3");
-        // -D and -R: else it unpacks gzip streams, and packs them again with other bytes.
+        // Without -D and -R it unpacks gzip streams, and packs them again with other bytes.
         command.args([direction, "-q", "-f", "-D", "-R", "-B", &window, "-s"]);
         command.arg(old).arg(input).arg(output);
         command
@@ -61,7 +61,7 @@ pub fn xdelta3(ground: &Ground<'_>) -> Result<Situations> {
     kept(ground, "xdelta3", &patch, &copy, &sent, &received)
 }
 
-/// `bsdiff`, whose patches are compressed with bzip2.
+/// Measures `bsdiff`, whose patches are compressed with bzip2.
 pub fn bsdiff(ground: &Ground<'_>) -> Result<Situations> {
     let (old, patch, copy) = (&ground.input.old.stream, ground.path("patch"), ground.path("copy"));
     let mut make = Command::new("bsdiff");
@@ -91,7 +91,7 @@ fn kept(
     Ok(Situations { kept: Some(kept), ..Situations::default() })
 }
 
-/// `rdiff`: the receiver's signature goes down, the delta, compressed by `zstd -3`, goes up.
+/// Measures `rdiff`: the receiver's signature goes down, the delta, compressed by `zstd -3`, goes up.
 pub fn rdiff(ground: &Ground<'_>) -> Result<Situations> {
     let (old, signature, delta) = (&ground.input.old.stream, ground.path("signature"), ground.path("delta"));
     let (packed, copy) = (ground.path("delta.zst"), ground.path("copy"));

@@ -16,12 +16,12 @@ use disk::files::{self, OnPath};
 /// TCP, TLS, the index, the chunks.
 const CASYNC_ROUND_TRIPS: u32 = 4;
 
-/// casync with its default chunks.
+/// Measures casync with its default chunks.
 pub fn casync(ground: &Ground<'_>) -> Result<Situations> {
     casync_with(ground, "casync", "64K")
 }
 
-/// casync with chunks of 16 KiB on average.
+/// Measures casync with chunks of 16 KiB on average.
 pub fn casync_small(ground: &Ground<'_>) -> Result<Situations> {
     casync_with(ground, "casync-16k", "16K")
 }
@@ -29,7 +29,7 @@ pub fn casync_small(ground: &Ground<'_>) -> Result<Situations> {
 /// Chunks of NEW that OLD's store lacks, and NEW's index; rebuilt with OLD's directory as the seed.
 fn casync_with(ground: &Ground<'_>, tool: &'static str, chunk: &str) -> Result<Situations> {
     let input = ground.input;
-    // A blob's index, or a directory's: casync goes by the name.
+    // A blob's index, or a directory's: casync decides by the name.
     let index = if input.file.is_some() { "caibx" } else { "caidx" };
     let source = |new: bool| {
         let release = if new { &input.new } else { &input.old };
@@ -47,7 +47,7 @@ fn casync_with(ground: &Ground<'_>, tool: &'static str, chunk: &str) -> Result<S
     let made = make(true, "new")?;
     let known = chunks(&ground.path("old"))?;
     let mut up_bytes = bytes_of(&ground.path(&format!("new.{index}")))?;
-    // A chunk's name says its content, so that equal names have equal sizes.
+    // A chunk's name is its hash, so equal names have equal sizes.
     up_bytes += chunks(&ground.path("new"))?.difference(&known).map(|(_, bytes)| bytes).sum::<u64>();
     let copy = ground.path("copy");
     let mut extract = Command::new("casync");
@@ -85,7 +85,7 @@ fn chunks(store: &Path) -> Result<BTreeSet<(OsString, u64)>> {
     Ok(found)
 }
 
-/// `restic backup` into a repository in a folder.
+/// Measures `restic backup` into a repository in a folder.
 pub fn restic(ground: &Ground<'_>) -> Result<Situations> {
     let repository = ground.path("repository");
     let command = |words: &[&str]| {
@@ -98,7 +98,7 @@ pub fn restic(ground: &Ground<'_>) -> Result<Situations> {
     grown(ground, &repository, |_| command(&["backup", "."]))
 }
 
-/// `borg create` into a repository in a folder.
+/// Measures `borg create` into a repository in a folder.
 pub fn borg(ground: &Ground<'_>) -> Result<Situations> {
     let repository = ground.path("repository");
     let command = |words: &[&str]| {
@@ -111,7 +111,7 @@ pub fn borg(ground: &Ground<'_>) -> Result<Situations> {
     grown(ground, &repository, |name| command(&["create", "-C", "zstd,3", &format!("::{name}"), "."]))
 }
 
-/// Backs up OLD, then NEW in its place, and counts what the repository gained by NEW.
+/// Backs up OLD, then NEW in its place, and counts the bytes that NEW added to the repository.
 fn grown(ground: &Ground<'_>, repository: &Path, backup: impl Fn(&str) -> Command) -> Result<Situations> {
     let source = ground.path("source");
     let mut last = None;

@@ -49,19 +49,19 @@ impl Daemon {
         Ok(Self { configuration, module })
     }
 
-    /// Returns where the daemon puts what is brought.
+    /// Returns the folder of the daemon's module.
     pub fn module(&self) -> &Path {
         &self.module
     }
 
-    /// Returns the daemon's program, without where it listens.
+    /// Returns the daemon's command, without its address.
     pub fn command(&self) -> Command {
         let mut command = Command::new("rsync");
         command.args(["--daemon", "--no-detach", "--config"]).arg(&self.configuration);
         command
     }
 
-    /// Brings a folder to the module and measures both sides.
+    /// Sends a folder to the module and measures both sides.
     ///
     /// # Errors
     /// Either side fails.
@@ -86,7 +86,7 @@ impl Daemon {
     }
 }
 
-/// Waits until somebody connects: a client that cannot be started well would be waited for without end.
+/// Waits until somebody connects: a client that fails to start would never connect.
 fn wait_for_connection(listener: &TcpListener) -> std::io::Result<()> {
     let patience = Timespec { tv_sec: CONNECT_SECONDS, tv_nsec: 0 };
     match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience)) {
@@ -96,7 +96,7 @@ fn wait_for_connection(listener: &TcpListener) -> std::io::Result<()> {
     }
 }
 
-/// Returns the client's program.
+/// Returns the client's command.
 pub fn client(flags: &[&str], from: &Path, to: SocketAddr) -> Command {
     let mut command = Command::new("rsync");
     let mut source = from.as_os_str().to_owned();
@@ -106,7 +106,7 @@ pub fn client(flags: &[&str], from: &Path, to: SocketAddr) -> Command {
     command
 }
 
-/// Reads the bytes out of `--stats`.
+/// Reads the figures of `--stats`.
 ///
 /// # Errors
 /// They are not there.
@@ -128,22 +128,22 @@ fn number_after(text: &str, words: &str) -> Result<u64> {
     digits.parse().map_err(|_| unreadable)
 }
 
-/// `rsync -a`.
+/// Measures `rsync -a`.
 pub fn plain(ground: &Ground<'_>) -> Result<Situations> {
     measure(ground, "rsync-a", &["-a"])
 }
 
-/// `rsync -az`, with zstd.
+/// Measures `rsync -az`, with zstd.
 pub fn compressed(ground: &Ground<'_>) -> Result<Situations> {
     measure(ground, "rsync-az", &["-a", "-z", "--zc=zstd"])
 }
 
-/// `rsync -acz`: files are compared by their sums first.
+/// Measures `rsync -acz`: files are compared by their checksums first.
 pub fn checksums(ground: &Ground<'_>) -> Result<Situations> {
     measure(ground, "rsync-acz", &["-a", "-c", "-z", "--zc=zstd"])
 }
 
-/// `rsync -acz --fuzzy`: a new file is compared with the most similar name beside it.
+/// Measures `rsync -acz --fuzzy`: a new file is compared with the most similar name beside it.
 pub fn fuzzy(ground: &Ground<'_>) -> Result<Situations> {
     measure(ground, "rsync-fuzzy", &["-a", "-c", "-z", "--zc=zstd", "--fuzzy", "--delete-after"])
 }

@@ -15,19 +15,19 @@ use crate::error::Result;
 use disk::files::OnPath;
 use ground::poison::Unpoisoned as _;
 
-/// More than any request of the tools that are measured.
+/// More than any request of the measured tools.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
-/// Between the parts of an answer to several ranges.
+/// The boundary between the parts of an answer to several ranges.
 const BOUNDARY: &str = "whit-bench-part";
 
-/// What crossed the server's sockets.
+/// The traffic of the server's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes sent, headers included.
     pub out_bytes: u64,
     /// Bytes received.
     pub in_bytes: u64,
-    /// Connections on which something was asked.
+    /// Connections with a request.
     pub connections: u32,
     /// Requests.
     pub requests: u32,
@@ -71,7 +71,7 @@ impl Server {
         format!("http://{}/{name}", self.address)
     }
 
-    /// Stops and tells what crossed.
+    /// Stops the server; returns the traffic.
     pub fn stop(mut self) -> Traffic {
         self.end();
         let shared = &self.shared;
@@ -111,7 +111,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             shared.open.lock().unpoisoned().push(second);
         }
         let shared = Arc::clone(shared);
-        // A client that goes away ends its connection, nothing else.
+        // A client that leaves ends only its connection.
         threads.push(std::thread::spawn(move || drop(converse(&stream, &shared))));
     }
     for thread in threads {
@@ -119,7 +119,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Answers one request after the other, until the client goes.
+/// Answers one request after the other, until the client leaves.
 fn converse(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut is_first = true;
@@ -132,7 +132,7 @@ fn converse(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let sent = answer(stream, &shared.folder.join(name), &ranges)?;
         shared.out_bytes.fetch_add(sent, Relaxed);
         if is_last {
-            // The other handle, which lets `end` close what is open, would keep the connection.
+            // The other handle, by which `end` closes open connections, would keep this one open.
             return stream.shutdown(Shutdown::Both);
         }
     }
@@ -150,11 +150,11 @@ fn read_head(input: &mut impl BufRead) -> io::Result<String> {
     Ok(head)
 }
 
-/// What is asked for.
+/// A request.
 struct Request<'a> {
     /// The file's name.
     name: &'a str,
-    /// From the first to the last byte each; all of the file where there are none.
+    /// The first and the last byte of each; empty for the whole file.
     ranges: Vec<(u64, u64)>,
     /// True if the client waits for the connection's end after the answer.
     is_last: bool,
@@ -163,7 +163,7 @@ struct Request<'a> {
 fn parse(head: &str) -> Option<Request<'_>> {
     let mut lines = head.lines();
     let mut words = lines.next()?.strip_prefix("GET ")?.split(' ');
-    // Some ask with the whole address, as of a proxy.
+    // Some clients send the whole address, as to a proxy.
     let name = words.next()?.rsplit('/').next().filter(|name| !name.is_empty() && *name != "..")?;
     let mut is_last = words.next() == Some("HTTP/1.0");
     let mut ranges = Vec::new();
@@ -181,7 +181,7 @@ fn parse(head: &str) -> Option<Request<'_>> {
     Some(Request { name, ranges, is_last })
 }
 
-/// Sends a file or parts of it; gives the bytes that were sent.
+/// Sends a file or parts of it; returns the bytes sent.
 fn answer(stream: &TcpStream, path: &Path, ranges: &[(u64, u64)]) -> io::Result<u64> {
     let mut output = Counted { stream, bytes: 0 };
     let Ok(mut file) = File::open(path) else {

@@ -19,14 +19,14 @@ use crate::measurement::{Load, Measurement, Situations};
 use crate::process::{self, Running, Stop};
 use disk::files::{self, OnPath};
 
-/// Both situations, each from an empty proxy.
+/// Measures both situations, each from an empty proxy.
 pub fn measure(ground: &Ground<'_>) -> Result<Situations> {
     let kept = Series::run(ground, "kept", State::Kept)?;
     let fresh = Series::run(ground, "fresh", State::Fresh)?;
     Ok(Situations { first: Some(kept.first), fresh: Some(fresh.second), kept: Some(kept.second), note: None })
 }
 
-/// What the agent knows when it pushes NEW.
+/// The agent's state when it pushes NEW.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Kept,
@@ -79,11 +79,11 @@ struct Served {
 }
 
 impl Proxy {
-    /// Starts it at `listen`, with everything below `folder`; `within` comes before the program's name, like
+    /// Starts a proxy at `listen`, with all files below `folder`; `within` is a prefix of the command, like
     /// `ip netns exec NAME`.
     ///
     /// # Errors
-    /// It does not come up.
+    /// It does not start.
     pub fn start(
         stop: &Stop,
         whit: &Path,
@@ -104,7 +104,7 @@ impl Proxy {
         Ok(Self { running, url: served.url, token })
     }
 
-    /// Processor time so far, in steps of the kernel's clock (10 ms), and the peak since
+    /// Returns the processor time so far, in steps of the kernel's clock (10 ms), and the peak since
     /// [`Proxy::forget_peak`].
     fn load(&self) -> Load {
         let read = |name: &str| fs::read_to_string(of_process(self.running.pid(), name)).unwrap_or_default();
@@ -114,16 +114,16 @@ impl Proxy {
         }
     }
 
-    /// Lets the kernel count the peak of memory from now on.
+    /// Resets the kernel's peak of memory.
     fn forget_peak(&self) {
-        // Where this is not allowed, the peak is that of both pushes.
+        // Without permission, the peak is that of both pushes.
         drop(fs::write(of_process(self.running.pid(), "clear_refs"), "5"));
     }
 
     /// Stops it in an orderly way.
     ///
     /// # Errors
-    /// It ended badly.
+    /// It failed.
     pub fn end(self) -> Result<()> {
         self.running.end().map(drop)
     }
@@ -134,15 +134,15 @@ impl Proxy {
 pub struct Push<'a> {
     /// The program.
     pub whit: &'a Path,
-    /// Everything of the agent's lies below this folder.
+    /// The folder of all the agent's files.
     pub folder: &'a Path,
     /// The name of the agent's state folder in it.
     pub state: &'a str,
-    /// What is pushed.
+    /// The release.
     pub path: &'a Path,
 }
 
-/// What is read of a receipt (docs/RECEIPT.md).
+/// The used fields of a receipt (docs/RECEIPT.md).
 #[derive(Deserialize)]
 struct Receipt {
     wire: Wire,
@@ -187,7 +187,7 @@ impl Push<'_> {
 /// on this machine nor on what else it does.
 const ASSUMED_LINK: &str = "20mbit";
 
-/// Returns the program with nothing of the user's: neither a login, nor state, nor a proxy takes part.
+/// Returns the command, isolated from the user's login, state and proxy.
 fn program(whit: &Path, folder: &Path, within: &[String]) -> Command {
     let mut words = within.iter().map(std::ffi::OsString::from).chain([whit.as_os_str().to_owned()]);
     let mut command = Command::new(words.next().expect("there is whit itself"));
@@ -206,7 +206,7 @@ fn of_process(pid: Pid, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()))
 }
 
-/// User and system time out of `/proc/PID/stat` (proc(5): fields 14 and 15, in clock ticks).
+/// Returns the user and system time in `/proc/PID/stat` (proc(5): fields 14 and 15, in clock ticks).
 fn cpu_seconds(stat: &str) -> Option<f64> {
     // The name, field 2, may hold anything, but ends with the last parenthesis.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -216,7 +216,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(f64::from(ticks(11)? + ticks(12)?) / ticks_per_second)
 }
 
-/// Returns the peak of resident memory out of `/proc/PID/status`.
+/// Returns the peak of resident memory in `/proc/PID/status`.
 fn peak_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)

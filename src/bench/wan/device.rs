@@ -8,7 +8,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 /// More than any packet: the devices' MTU is far below.
 pub const PACKET_BYTES_MAX: usize = 65_536;
 
-/// An open device; it goes with this value.
+/// An open device; dropping it removes it.
 pub struct Device(SyncDevice);
 
 impl Device {
@@ -17,7 +17,7 @@ impl Device {
     /// # Errors
     /// The system has no TUN devices, or does not let this user have one.
     pub fn create(name: &str) -> io::Result<Self> {
-        // It is brought up where it is moved to.
+        // It is brought up in the namespace to which it is moved.
         let device = DeviceBuilder::new().name(name).enable(false).build_sync()?;
         device.set_nonblocking(true)?;
         Ok(Self(device))
@@ -26,7 +26,7 @@ impl Device {
     /// Reads one packet; `None` where there is none within `patience`.
     ///
     /// # Errors
-    /// The device has gone.
+    /// The device is gone.
     pub fn read(&self, packet: &mut [u8], patience: Timespec) -> io::Result<Option<usize>> {
         match self.0.recv(packet) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -39,7 +39,7 @@ impl Device {
         }
     }
 
-    /// Hands one packet to the system; one that it has no room for is lost, as on any interface.
+    /// Passes one packet to the system, which drops it where it has no room, as on any interface.
     ///
     /// # Errors
     /// The packet was lost.

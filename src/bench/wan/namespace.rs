@@ -6,12 +6,12 @@ use super::device::Device;
 use crate::error::{Error, Result};
 use crate::process::{self, Stop};
 
-/// As on most paths.
+/// The MTU of most paths.
 const MTU: &str = "1500";
-/// Packets that wait before the relay takes them: its own queue is the link's.
+/// Packets that may wait for the relay, whose own queue is the link's.
 const TRANSMIT_QUEUE: &str = "1000";
 
-/// A namespace; it is removed with this value.
+/// A namespace; dropping it removes it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -32,7 +32,7 @@ impl Namespace {
         let device =
             Device::create(name).map_err(|source| Error::Wan { action: "create a TUN device", source })?;
         ip(stop, &["link", "set", name, "netns", name])?;
-        // Without addresses of IPv6 nothing is sent that nobody asked for.
+        // Without IPv6 addresses the system sends no packets of its own.
         ip(stop, &["-n", name, "link", "set", name, "addrgenmode", "none"])?;
         ip(stop, &["-n", name, "addr", "add", address, "dev", name])?;
         ip(stop, &["-n", name, "link", "set", name, "mtu", MTU, "txqueuelen", TRANSMIT_QUEUE, "up"])?;
@@ -40,12 +40,12 @@ impl Namespace {
         Ok((namespace, device))
     }
 
-    /// What comes before a program to run it here.
+    /// Returns the words before a command that run it here.
     pub fn prefix(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
     }
 
-    /// Returns the program, to be run here.
+    /// Returns the command that runs `command` here.
     pub fn within(&self, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());
@@ -56,7 +56,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Beside `Stop`, which lets nothing start any more where the user interrupted.
+        // Without `Stop`, which lets nothing start after an interruption.
         let mut remove = Command::new("ip");
         remove.args(["netns", "del", &self.name]).stdin(Stdio::null());
         drop(remove.stdout(Stdio::null()).stderr(Stdio::null()).status());

@@ -17,14 +17,14 @@ use crate::report::Leg;
 use crate::tools::{Daemon, Proxy, Push};
 use disk::files::{self, OnPath};
 
-/// A daemon in a namespace listens within this time.
+/// The time for a daemon in a namespace to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at whether it does.
+/// The interval between checks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Where proxy and daemon are, and the one where the agent is.
+/// The addresses of proxy and daemon, and of the agent.
 const FAR: [u8; 4] = [10, 77, 0, 2];
 
-/// What runs over the link.
+/// The runs over the link.
 struct Track<'a> {
     stop: &'a Stop,
     input: &'a Input,
@@ -108,7 +108,7 @@ impl Track<'_> {
         Ok([first, second])
     }
 
-    /// Runs one tool and counts what crossed meanwhile.
+    /// Runs one tool and counts the traffic meanwhile.
     fn leg(&self, name: String, run: impl FnOnce() -> Result<Measurement>) -> Result<Leg> {
         let before = self.relay.counts();
         let measured = run()?;

@@ -16,11 +16,11 @@ use super::device::{Device, PACKET_BYTES_MAX};
 use crate::measurement::Counts;
 use crate::prediction::LinkSpec;
 
-/// The queue before a thin link: 170 full packets.
+/// The least queue before a link: 170 full packets.
 const QUEUE_BYTES_MIN: f64 = 256.0 * 1024.0;
-/// Packets on their way in one direction: 1 Gbit/s at 500 ms.
+/// Packets under way in one direction: 1 Gbit/s at 500 ms.
 const PACKETS_MAX: usize = 65_536;
-/// Between two looks at whether the relay should end.
+/// The interval between checks whether the relay should end.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Counters {
     }
 }
 
-/// A link at work; it ends with this value.
+/// A running link; dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
     stopped: Arc<AtomicBool>,
@@ -68,7 +68,7 @@ impl Relay {
         Self { stopped, counters, threads }
     }
 
-    /// What has crossed so far: from near to far, and back.
+    /// Returns the traffic so far, from near to far and back.
     pub fn counts(&self) -> [Counts; 2] {
         [self.counters[0].read(), self.counters[1].read()]
     }
@@ -83,7 +83,7 @@ impl Drop for Relay {
     }
 }
 
-/// A packet on its way.
+/// A packet under way.
 struct Packet {
     arrives: Instant,
     bytes: Vec<u8>,
@@ -119,7 +119,7 @@ impl Entrance {
     }
 }
 
-/// Hands packets over when they arrive, until the entrance closes.
+/// Passes packets on when they arrive, until the entrance closes.
 fn leave(receive: &Receiver<Packet>, device: &Device, counters: &Counters) {
     for packet in receive {
         let wait = packet.arrives.saturating_duration_since(Instant::now());
@@ -135,7 +135,7 @@ fn leave(receive: &Receiver<Packet>, device: &Device, counters: &Counters) {
     }
 }
 
-/// Decides when a packet leaves the link, or that it is lost. Times are since any one moment.
+/// Decides when a packet leaves the link, or that it is lost. Times count from any fixed moment.
 #[derive(Debug)]
 struct Shaper {
     link: LinkSpec,
@@ -153,7 +153,7 @@ impl Shaper {
         Self { link, queue: Duration::from_secs_f64(queue), free_at: Duration::ZERO, random: seed }
     }
 
-    /// When the packet's last bit has left; `None` where it is lost.
+    /// Returns when the packet's last bit has left; `None` where it is lost.
     #[expect(clippy::cast_precision_loss, reason = "packets and rates far below 52 bits")]
     fn admit(&mut self, length: usize, now: Duration) -> Option<Duration> {
         let is_lost = self.link.loss_percent > 0.0 && self.fraction() * 100.0 < self.link.loss_percent;

@@ -101,8 +101,8 @@ pub fn compress_within(new: &[u8], reference: &[u8], bytes_max: usize) -> Result
 
 /// Decodes a patch to exactly `new_bytes` bytes, which the caller has bounded, with the reference it was made against.
 ///
-/// 6 MB/s, where runs are long up to 100; memory: `new_bytes` and up to 27 MiB of tables, less where there are few; the first literal costs 4 ns a
-/// byte of the reference.
+/// 6 MB/s, up to 100 where runs are long; memory: `new_bytes` and up to 27 MiB of tables, less for few bytes; the first
+/// literal costs 4 ns a byte of the reference.
 ///
 /// # Errors
 /// [`Error::Short`] and [`Error::Bounds`] for what was not made by [`compress`].

@@ -178,7 +178,7 @@ impl Model {
         }
     }
 
-    /// Returns whether a block is the reference's.
+    /// Codes whether a block equals the reference's; returns it.
     fn block(&mut self, coder: &mut impl Coder<BITS>, old: &[u8], is_same: bool) -> bool {
         let runs = magnitude(self.run.into()) << 8 | magnitude(self.run_before.into());
         let contexts = [

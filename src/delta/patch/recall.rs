@@ -1,4 +1,4 @@
-//! What came the last time that things looked as they do now: a byte to expect, and for how long that has held.
+//! Recalls what followed the same context the last time: a byte to expect, and how long such predictions have held.
 //!
 //! lpaq's match model, three times: for bytes that replace others, by the old bytes ahead (a name that one place has
 //! changed is changed alike in the next); for bytes that replace nothing, by the bytes before, here and in the reference.

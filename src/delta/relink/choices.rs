@@ -1,9 +1,10 @@
 //! Models which target comes next, among all targets of a file in the order of their addresses.
 //!
-//! Code repeats itself: after the same targets come the same. What does not repeat is mostly near the
-//! target before it, or near the function itself; the rest is coded by how often each part of the file was
-//! a target so far. Contexts of two and of one symbol with an escape to the next one are those of PPM (Cleary and
-//! Witten, 1984); what they predict is one guess with a confidence, as in the match models of lpaq. Memory: at most 8 B for each target there is, and 4 MiB.
+//! Code repeats itself: the same targets follow the same ones. A target that does not repeat is mostly near the one before
+//! it, or near the function itself; the rest is coded by how often each part of the file was a target so far. Contexts of two and of one symbol with an escape to the next one are those of PPM (Cleary and
+//! Witten, 1984); each predicts one target with a confidence, as in the match models of lpaq.
+//!
+//! Memory: at most 8 B for each target, and 4 MiB.
 
 use super::odds::{Bits, Odds, tree};
 

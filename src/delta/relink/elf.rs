@@ -1,4 +1,4 @@
-//! What an ELF file says about itself in its program headers.
+//! Reads an ELF file's program headers.
 //!
 //! Section headers are not read: they may lie or be stripped, and nothing at run time needs them.
 

@@ -8,13 +8,13 @@ pub const MARKER: u32 = 0x8000_0000;
 /// The absolute targets of the displacements that were taken out, in the order of the walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Of branches that leave their function.
+    /// The targets of branches that leave their function.
     pub branches: Vec<u64>,
-    /// Of operands relative to the next instruction.
+    /// The targets of operands relative to the next instruction.
     pub data: Vec<u64>,
-    /// Of the type tables of LSDAs.
+    /// The targets of the type tables of LSDAs.
     pub types: Vec<u64>,
-    /// Of RELATIVE relocations.
+    /// The targets of RELATIVE relocations.
     pub relocations: Vec<u64>,
 }
 
@@ -54,7 +54,7 @@ pub trait Exchange {
     /// Trades a whole value; returns the value to be stored.
     fn whole(&mut self, kind: Kind, stored: u64) -> Option<u64>;
 
-    /// The fate of targets.
+    /// Returns the direction.
     fn direction(&self) -> Direction;
 
     /// Notes that the function with this number begins.

@@ -1,7 +1,7 @@
 //! A small x86-64 shared library made by hand: functions with calls, data, jump tables, unwind data with
 //! LSDAs, and RELATIVE relocations, linked at will.
 
-/// What to link.
+/// A program to link.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
     /// How many functions.

@@ -198,7 +198,7 @@ impl Skeleton {
         &self.function_ends
     }
 
-    /// The fields known of the file before its targets.
+    /// Returns the functions, which are known without the targets.
     pub fn known(&self) -> Functions<'_> {
         Functions { addresses: &self.addresses, before: &self.before }
     }
@@ -256,7 +256,7 @@ impl Normalised {
         (self.body, self.stream_at) = (Vec::new(), 0);
     }
 
-    /// The fields known of the file without its targets.
+    /// Returns the functions, which are known without the targets.
     pub fn known(&self) -> Functions<'_> {
         Functions { addresses: &self.addresses, before: &self.before }
     }

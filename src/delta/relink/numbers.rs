@@ -66,7 +66,7 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
-    /// What is left.
+    /// Returns the rest.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }

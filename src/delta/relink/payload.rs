@@ -83,8 +83,8 @@ impl Payload {
 
 /// Rebuilds the new file from the older one and a payload; the caller checks its hash.
 ///
-/// `claimed` is what [`RecordIndex::answer`] returned. Memory: about 2.5 times the larger file, the older one included; a multiple of
-/// `bytes_max` at most, whatever the payload says.
+/// `claimed` is what [`RecordIndex::answer`] returned. Memory: about 2.5 times the larger file, the older one
+/// included; a multiple of `bytes_max` at most, whatever the payload says.
 ///
 /// # Errors
 /// The payload contradicts itself or the answers, or the file would be larger than `bytes_max`.

@@ -205,7 +205,7 @@ fn form(opcode: u8, next: &mut impl FnMut() -> Option<u8>) -> Option<(u8, Option
             vector_form(map, next()?)
         }
         0xa0..=0xa3 => 0,
-        // Of eight bytes where they are wide: decode_at adds the other four.
+        // Eight bytes where the operand is wide: decode_at adds the other four.
         0xb8..=0xbf => WORD,
         0xf6 | 0xf7 => {
             let modrm = next()?;

@@ -1,15 +1,15 @@
-//! How new bytes are made of a reference and of inserted ones.
+//! Instructions that make new bytes from a reference and literals.
 //!
-//! Repeated until as many bytes are made as were announced:
+//! Repeated until the announced number of bytes is made:
 //!
 //! | size | field |
 //! |---|---|
 //! | varint | bytes to insert; if they end the new bytes, nothing follows |
 //! | varint | first block to copy, less the block at or after the place where the last copy ended plus the bytes inserted since: folded |
-//! | varint | number of blocks; 0 is all that are left |
+//! | varint | number of blocks; 0 is all remaining ones |
 //!
-//! So an edit in place costs 3 or 4 bytes, mostly the same ones, of which zstd makes less where the caller
-//! puts the deltas of many regions into one frame.
+//! So an edit in place costs 3 or 4 bytes, mostly equal ones, which zstd shortens where the caller puts the deltas of many
+//! regions into one frame.
 
 use std::ops::Range;
 

@@ -1,11 +1,11 @@
-//! What is said of a reference to somebody who does not have it.
+//! The signature of a reference: the checksums of its blocks, for a sender without it.
 //!
 //! | size | field |
 //! |---|---|
 //! | varint | reference bytes |
 //! | varint | bytes of one block |
 //! | 1 | bits of one checksum |
-//! | the rest | the checksums of all blocks in order, the tail last, packed low bits first; what is left of the last byte is zero |
+//! | the rest | the checksums of all blocks in order, the tail last, packed low bits first; the remaining bits of the last byte are zero |
 
 use super::rolling;
 use super::{Error, Geometry};
@@ -39,7 +39,8 @@ pub fn checksum_bits(geometry: &Geometry, new_bytes: u64, odds: u32) -> u8 {
 /// Returns the block length that costs the fewest bytes both ways.
 ///
 /// An edit turns about one block into literals, which compress to `literal_percent`, and a block costs some 2.6 bytes of
-/// checksum: the sum is least at the root of reference / edits · 2.6 / share. `edits` is the caller's guess for the region, at least 1.
+/// checksum: the sum is least at the root of reference / edits · 2.6 / share. `edits` is the caller's guess for the region, at
+/// least 1.
 pub fn block_bytes(reference_bytes: u64, edits: u64, literal_percent: u64) -> u32 {
     let between = reference_bytes / edits.max(1);
     let block =

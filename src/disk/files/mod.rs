@@ -20,7 +20,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use crate::crash_points;
 use ground::faults::{Fault, faulty, io_hint};
 
-/// An operating system's error with what was done to which path.
+/// An operating system's error, with the action and the path.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} {}: {source}", .path.display())]
 pub struct Error {
@@ -42,10 +42,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Turns an `io::Result` into one that names the action and the path.
 pub trait OnPath<T> {
-    /// Names them; costs nothing where there is no error.
+    /// Adds both to an error; costs nothing where there is none.
     ///
     /// # Errors
-    /// The error that was there, with its path.
+    /// The same error, with its path.
     fn on(self, action: &'static str, path: &Path) -> Result<T>;
 }
 
@@ -61,10 +61,10 @@ impl<T> OnPath<T> for rustix::io::Result<T> {
     }
 }
 
-/// Creates a folder and those above it, for the owner's eyes only, and syncs what names them.
+/// Creates a folder and those above it, for the owner alone, and syncs the folders that contain them.
 ///
 /// # Errors
-/// The first folder that could not be made.
+/// The first folder that cannot be created.
 pub fn create_folder(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -83,13 +83,13 @@ pub fn create_folder(path: &Path) -> Result<()> {
 /// Makes the names in a folder durable.
 ///
 /// # Errors
-/// The folder could not be opened or synced.
+/// The folder cannot be opened or synced.
 pub fn sync_folder(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|folder| folder.sync_all()).on("sync", path)
 }
 
-/// Writes a whole small file so that its name shows the old content or all of the new, durably.
+/// Writes a whole small file durably; its name shows either the old content or all of the new.
 ///
 /// `mode` is the file's permission bits.
 ///
@@ -109,11 +109,11 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// `mode` is subject to the process's mask.
 ///
 /// # Errors
-/// It cannot be made.
+/// It cannot be created.
 pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
     loop {
         let aside = aside(path);
-        // Follows no link and writes to no other file: the next number may be free.
+        // Never follows a link or writes to an existing file: the next number may be free.
         match OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return opened.on("create", &aside).map(|file| (aside, file)),
@@ -135,7 +135,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Reads a whole file of at most `max` bytes.
 ///
 /// # Errors
-/// It cannot be read, or is larger: then nothing of it is kept in memory.
+/// It cannot be read, or is larger, and then takes no memory.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     let file = File::open(path).on("open", path)?;
     let mut content = Vec::new();
@@ -150,7 +150,7 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
 /// Reads a whole file as [`read_bounded`] does; `None` if it does not exist.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It exists and cannot be read.
 pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     match read_bounded(path, max) {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -173,10 +173,10 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reserves room for a part of a file, so that a later write or a map cannot meet a full disk.
+/// Reserves room for a part of a file, so that a later write or a map does not find the disk full.
 ///
 /// # Errors
-/// No room. A file system that cannot reserve is no error: the writes will tell.
+/// No room. On a file system that cannot reserve, only the writes fail.
 pub fn reserve(file: &File, path: &Path, part: Range<u64>) -> Result<()> {
     if part.is_empty() {
         return Ok(());
@@ -187,10 +187,10 @@ pub fn reserve(file: &File, path: &Path, part: Range<u64>) -> Result<()> {
     }
 }
 
-/// Makes a hole of a part of a file, whose length stays; false where the file system makes none.
+/// Punches a hole into a file, whose length stays; returns false where the file system cannot.
 ///
 /// # Errors
-/// Something else than that.
+/// Any other failure.
 pub fn punch(file: &File, path: &Path, part: Range<u64>) -> Result<bool> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match rustix::fs::fallocate(file, flags, part.start, part.end - part.start) {
@@ -202,13 +202,13 @@ pub fn punch(file: &File, path: &Path, part: Range<u64>) -> Result<bool> {
 /// Returns the bytes that may still be written to the file system that holds `path`.
 ///
 /// # Errors
-/// The path cannot be asked.
+/// The file system cannot be queried.
 pub fn free_bytes(path: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(path).on("examine", path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Makes everything written to the file system that holds `path` durable: one call for many files.
+/// Syncs the whole file system that holds `path`: one call for many files.
 ///
 /// # Errors
 /// The path cannot be opened, or the sync failed.
@@ -217,7 +217,7 @@ pub fn sync_file_system(path: &Path) -> Result<()> {
     rustix::fs::syncfs(&folder).on("sync", path)
 }
 
-/// A lock that ends with the process that holds it, however it ends; no person ever removes it.
+/// A lock that ends with its process, however that ends; nobody ever has to remove it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -225,13 +225,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock at `path`, waiting at most `patience`; none where another holds it still.
+    /// Takes the lock at `path`, waiting at most `patience`; returns none where another process still holds it.
     ///
     /// # Errors
-    /// The lock file cannot be made.
+    /// The lock file cannot be created.
     pub fn take(path: &Path, patience: Duration) -> Result<Option<Self>> {
         let mut options = OpenOptions::new();
-        // A link in its place would lead the write to another's file.
+        // A link of that name would redirect the write to another file.
         let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open");
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = file.custom_flags(nofollow);
@@ -249,7 +249,7 @@ impl Lock {
         }
     }
 
-    /// Replaces the lock file's text, for those who find the lock taken.
+    /// Replaces the lock file's text, which is shown to those who find the lock taken.
     ///
     /// # Errors
     /// The text cannot be written.
@@ -263,9 +263,9 @@ impl Lock {
 /// Counts the files written aside by this process.
 static ASIDE: AtomicU64 = AtomicU64::new(0);
 
-/// Removes what processes that were killed within [`publish`] left in a folder.
+/// Removes the files that processes killed within [`publish`] left in a folder.
 ///
-/// For folders that only the caller writes to.
+/// Only for folders to which nobody else writes.
 ///
 /// # Errors
 /// The folder cannot be read, or a file in it cannot be removed.
@@ -279,16 +279,16 @@ pub fn remove_unpublished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns where a file is written before it gets its name.
+/// Returns the path of a file before it gets its name.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    // Two threads may publish one path at a time: the later rename wins, and neither meets the other's half.
+    // Two threads may publish one path at a time: the later rename wins, and neither touches the other's file.
     let number = ASIDE.fetch_add(1, Ordering::Relaxed);
     name.push(format!(".{}.{number}.part", std::process::id()));
     path.with_file_name(name)
 }
 
-/// Returns the folder that names `path`; empty for a bare name.
+/// Returns the folder that contains `path`; empty for a bare name.
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }

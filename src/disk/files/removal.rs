@@ -27,7 +27,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Reads it from what the system says of a file.
+    /// Takes the mount from a file's attributes.
     pub fn of(found: &Statx) -> Self {
         let is_numbered = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
         let number = is_numbered.then_some(found.stx_mnt_id);
@@ -39,12 +39,12 @@ impl Mount {
     /// Returns the mount that an open folder is on.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn of_open(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self::of(&examine(folder, c"", AtFlags::EMPTY_PATH)?))
     }
 
-    /// Returns whether the other is the same mount of the same file system.
+    /// Returns whether both are the same mount of the same file system.
     pub fn is(&self, other: &Self) -> bool {
         let may_differ = self.device.is_none() || other.device.is_none();
         self.number == other.number && (may_differ || self.device == other.device)
@@ -54,28 +54,28 @@ impl Mount {
 /// Reads what identifies a file and its mount, without following a link at the end.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn examine(folder: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> rustix::io::Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
     rustix::fs::statx(folder, name, flags | AtFlags::SYMLINK_NOFOLLOW, wanted)
 }
 
-/// Opens a folder itself; a link or anything else is refused.
+/// Opens a folder itself; refuses a link or anything else.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn open_folder(below: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(below, name, flags, Mode::empty())
 }
 
-/// Removes a file, a link or a whole folder, if it is there.
+/// Removes a file, a link or a whole folder, if it exists.
 ///
-/// A folder may hold others that their owner may not write to, as a copy of a release does. Links are removed,
-/// not followed, and what is mounted below is left alone.
+/// The folder may contain folders without write permission, as a copy of a release does. Links are removed, not
+/// followed; mounts below are left alone.
 ///
 /// # Errors
-/// The first thing that could not be removed. All others are removed in any case, except the folders above it.
+/// The first entry that could not be removed. All others are removed all the same, except the folders above it.
 pub fn remove(path: &Path) -> Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -101,7 +101,7 @@ pub fn remove(path: &Path) -> Result<()> {
 struct Removal<'a> {
     top: &'a Path,
     mount: Mount,
-    /// Folders that are open, one below the other.
+    /// Open folders, one below the other.
     depth: usize,
     failed: Option<Error>,
 }
@@ -164,7 +164,7 @@ impl Removal<'_> {
 
     fn unlink(&mut self, above: BorrowedFd<'_>, name: &CStr, flags: AtFlags, path: &Path) {
         let removed = match rustix::fs::unlinkat(above, name, flags) {
-            // A folder inside what is removed, which its owner may have closed.
+            // A folder inside the removed one, which its owner may have closed.
             Err(Errno::ACCESS) if path != self.top => open_to_owner(above)
                 .and_then(|()| rustix::fs::unlinkat(above, name, flags).map_err(io::Error::from)),
             removed => removed.map_err(io::Error::from),
@@ -192,14 +192,14 @@ fn mounted() -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, "something is mounted there")
 }
 
-/// Lets the owner into the folder `name` of `above`.
+/// Gives the owner access to the folder `name` of `above`.
 fn let_owner_in(above: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     open_to_owner(rustix::fs::openat(above, name, flags, Mode::empty())?.as_fd())
 }
 
 fn open_to_owner(folder: BorrowedFd<'_>) -> io::Result<()> {
-    // The open folder itself, whatever has its name by now.
+    // The open folder itself, whatever has its name now.
     let open = format!("/proc/self/fd/{}", folder.as_raw_fd());
     fs::set_permissions(open, fs::Permissions::from_mode(0o700))
 }

@@ -6,16 +6,16 @@ use ground::ids::ChunkId;
 
 /// First byte of a segment.
 pub(super) const SEGMENT_VERSION: u8 = 0x11;
-/// First byte of a segment with a hard link, a file that has some, or a link that may lead outside: so a whit that does
-/// not know these says which version it lacks, and the ids of all other releases stay.
+/// First byte of a segment with a hard link, a file that has some, or a link that may lead outside: a whit that does not
+/// know these names the version it lacks, and the ids of all other releases stay.
 pub(super) const SEGMENT_VERSION_LINKS: u8 = 0x15;
-/// Segments shorter than this are not ended, so that tiny ones do not pile up.
+/// The fewest bytes of a segment, except a manifest's last, so that tiny ones do not pile up.
 const SEGMENT_BYTES_MIN: usize = 512;
 /// 2 KiB on average: about 55 chunk references, the unit in which a manifest changes.
 const SEGMENT_BYTES_AVERAGE: u32 = 2 * 1024;
-/// A segment that has reached this ends, whatever its items say.
+/// A segment that has reached this ends, whatever its items.
 const SEGMENT_BYTES_FULL: usize = 8 * 1024;
-/// A segment never exceeds this: full, and one item of the longest path and target more.
+/// A segment never exceeds this: a full one, plus one item of the longest path and target.
 pub(super) const SEGMENT_BYTES_MAX: usize = SEGMENT_BYTES_FULL + 9 * 1024;
 
 /// A finished part of a manifest, to be stored as a chunk.
@@ -49,7 +49,7 @@ impl Builder {
         Self { profile, open: vec![SEGMENT_VERSION], segments: Vec::new(), totals: Totals::default() }
     }
 
-    /// Adds the next item; returns the segment that it ends, if it does.
+    /// Adds the next item; returns the segment that it ends, if any.
     ///
     /// Items must come in the order that [`super::Reader`] asks for; the reader, not the builder, checks.
     pub fn push(&mut self, item: &Item) -> Option<Segment> {
@@ -62,7 +62,7 @@ impl Builder {
         match item {
             Item::Directory { .. } => self.totals.directories += 1,
             Item::Symlink { .. } | Item::OutsideLink { .. } => self.totals.symlinks += 1,
-            // Further names are no further files.
+            // Further names do not count as files.
             Item::Linked | Item::HardLink { .. } => {}
             Item::File { size, .. } => {
                 self.totals.files += 1;
@@ -70,7 +70,7 @@ impl Builder {
             }
             Item::Chunk(_) => self.totals.chunks += 1,
         }
-        // An item ends its segment with a chance of its own bytes over the average.
+        // An item ends its segment with a probability of its own bytes divided by the average.
         let chance = u64::from(u32::MAX) / u64::from(SEGMENT_BYTES_AVERAGE) * added as u64;
         let chosen = u64::from(item.cut_bits(&self.open[start..])) < chance;
         let long = self.open.len() >= SEGMENT_BYTES_MIN;
@@ -88,7 +88,7 @@ impl Builder {
         self.totals = self.totals.with_folder_mode(mode);
     }
 
-    /// What the items so far add up to.
+    /// Returns the totals of the items so far.
     pub fn totals(&self) -> Totals {
         self.totals
     }
@@ -105,7 +105,7 @@ impl Builder {
 }
 
 impl Root {
-    /// Computes the root over `segments`, and hands each node between them to `keep`.
+    /// Computes the root over `segments`, and passes each node between them to `keep`.
     ///
     /// # Errors
     /// [`Error::TooLarge`] beyond the limit on segments.

@@ -72,12 +72,12 @@ pub struct RefAt {
 pub struct SegmentName(u64);
 
 impl SegmentName {
-    /// Takes over a name that was sent.
+    /// Takes over a received name.
     pub const fn new(name: u64) -> Self {
         Self(name)
     }
 
-    /// Returns the number, as [`ChunkId::prefix`] gives it.
+    /// Returns the number, as [`ChunkId::prefix`] does.
     pub const fn get(self) -> u64 {
         self.0
     }

@@ -16,25 +16,25 @@ pub const MODE_MASK: u16 = 0o777;
 pub enum Item {
     /// 0: a directory.
     Directory {
-        /// Where.
+        /// The path.
         path: EntryPath,
         /// Permission bits.
         mode: u16,
     },
     /// 1: a file; the parts of its recipe follow.
     File {
-        /// Where.
+        /// The path.
         path: EntryPath,
         /// Permission bits.
         mode: u16,
-        /// Complete, in bytes.
+        /// The complete file's bytes.
         size: u64,
-        /// How it is rebuilt.
+        /// Its recipe.
         recipe: Recipe,
     },
     /// 2: a symbolic link.
     Symlink {
-        /// Where.
+        /// The path.
         path: EntryPath,
         /// The link's target; checked by the reader.
         target: Vec<u8>,
@@ -45,14 +45,14 @@ pub enum Item {
     Linked,
     /// 5: a further name of an earlier file: a hard link.
     HardLink {
-        /// Where.
+        /// The path.
         path: EntryPath,
         /// The first of the file's names.
         target: EntryPath,
     },
     /// 6: a symbolic link that may lead outside the release.
     OutsideLink {
-        /// Where.
+        /// The path.
         path: EntryPath,
         /// The link's target; checked by the reader.
         target: Vec<u8>,
@@ -124,7 +124,7 @@ impl Item {
     /// Reads the item at the start of `bytes` and how many bytes it takes.
     ///
     /// # Errors
-    /// Whatever [`Item::encode`] does not write, except a target that leaves the release.
+    /// Bytes that [`Item::encode`] does not write; a target that leaves the release is no error here.
     pub(super) fn decode(bytes: &[u8]) -> Result<(Self, usize), ItemError> {
         let mut rest = Bytes::new(bytes);
         let length = decode::read_array_len(&mut rest).map_err(|_| ItemError::Malformed)?;
@@ -153,7 +153,7 @@ impl Item {
             _ => return Err(ItemError::Malformed),
         };
         let used = bytes.len() - rest.remaining_slice().len();
-        // One item has one form, so that one content has one id: longer forms of the same value are refused.
+        // Each item has one form, so that equal content has equal ids: longer forms of the same value are refused.
         let mut canonical = Vec::with_capacity(used);
         item.encode(&mut canonical);
         if canonical == bytes[..used] { Ok((item, used)) } else { Err(ItemError::Malformed) }
@@ -169,7 +169,7 @@ impl Item {
     }
 }
 
-/// Why an item was refused, before it is known where.
+/// The reasons to refuse an item, without its place.
 #[derive(Debug)]
 pub(super) enum ItemError {
     Malformed,
@@ -200,7 +200,7 @@ fn read_path(rest: &mut Bytes<'_>) -> Result<EntryPath, ItemError> {
     EntryPath::new(read_bytes(rest)?).map_err(ItemError::Refused)
 }
 
-/// `elements` are all of the file's.
+/// Reads a recipe; `elements` are the array's elements of the whole item.
 fn read_recipe(rest: &mut Bytes<'_>, elements: u32) -> Result<Recipe, ItemError> {
     let number = u8::try_from(read_uint(rest, 255)?).map_err(|_| ItemError::Malformed)?;
     match (number, elements) {

@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 use super::{EntryPath, Error};
 use ground::limits::{LINKS_MAX, PATH_BYTES_MAX};
 
-/// Where a symbolic link leads, judged by its target alone.
+/// The side of the release's border to which a symbolic link leads, judged by its target alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leads {
-    /// Inside the release, whatever other links there are: `..` stands only at the target's beginning, and at most as often
-    /// as the link is deep. As an entry's parents are real directories, such a link starts at its real place and only goes
-    /// up within the release.
+    /// Inside the release, whatever other links there are: `..` is only at the target's start, and at most as often as the
+    /// link is deep. As an entry's parents are real directories, such a link starts at its real place and goes up only
+    /// within the release.
     Inside,
-    /// Inside, unless what it names before a `..` is another link: `a/b/../../x`.
+    /// Inside, unless a path that it names before a `..` is another link: `a/b/../../x`.
     Winding,
     /// Outside: it is absolute, or goes up too often.
     Outside,
@@ -23,7 +23,7 @@ pub fn leads(path: &EntryPath, target: &[u8]) -> Leads {
     if target.first() == Some(&b'/') {
         return Leads::Outside;
     }
-    // The depth below the top, and whether a name came.
+    // The depth below the top, and whether a name has come.
     let (mut depth, mut named, mut winding) = (path.depth() - 1, false, false);
     for component in target.split(|byte| *byte == b'/') {
         match component {
@@ -39,8 +39,8 @@ pub fn leads(path: &EntryPath, target: &[u8]) -> Leads {
     if winding { Leads::Winding } else { Leads::Inside }
 }
 
-/// Returns the paths, from the top, that a link names before its last `..`: if one of them is itself a link, the link
-/// leads elsewhere.
+/// Returns the paths, from the top, that a link names before its last `..`: if one of them is a link too, this one leads
+/// elsewhere.
 pub fn wound_through(path: &EntryPath, target: &[u8]) -> Vec<Vec<u8>> {
     let components: Vec<&[u8]> = target.split(|byte| *byte == b'/').collect();
     let last = components.iter().rposition(|component| *component == b"..").unwrap_or(0);
@@ -60,14 +60,14 @@ pub fn wound_through(path: &EntryPath, target: &[u8]) -> Vec<Vec<u8>> {
     through
 }
 
-/// A path's name in memory: nobody can find two paths with the same one.
+/// A path's hash in memory: nobody can find two paths with the same one.
 type Short = [u8; 16];
 
 fn short(path: &[u8]) -> Short {
     *blake3::hash(path).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// The links of a release, as far as a reader must remember them.
+/// The links of a release that a reader must remember.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     /// All symbolic links.
@@ -82,7 +82,7 @@ impl Links {
     /// Adds a link that must not lead outside.
     ///
     /// # Errors
-    /// It leads outside, or may by way of another link.
+    /// It leads outside, or may do so through another link.
     pub fn inside(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Error> {
         let refused = || Err(Error::Link { path: path.clone(), target: target.to_vec() });
         if !is_target(target) {
@@ -108,7 +108,7 @@ impl Links {
     /// Adds a link that may lead outside.
     ///
     /// # Errors
-    /// It is malformed, or never leads outside: then it must be an ordinary link.
+    /// It is malformed, or never leads outside and so must be an ordinary link.
     pub fn outside(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Error> {
         if !is_target(target) || leads(path, target) == Leads::Inside {
             return Err(Error::Link { path: path.clone(), target: target.to_vec() });
@@ -125,7 +125,7 @@ impl Links {
         bounded(self.symbolic.len(), LINKS_MAX)
     }
 
-    /// Adds a file that is said to have further names.
+    /// Adds a file that announces further names.
     pub fn linked(&mut self, path: &EntryPath) -> Result<(), Error> {
         self.linked.insert(short(path.as_bytes()), false);
         bounded(self.linked.len(), LINKS_MAX)
@@ -154,7 +154,7 @@ impl Links {
     }
 }
 
-/// Directories that winding links of one release name before a `..`: such links are rare.
+/// Paths that winding links of one release name before a `..`, at most: such links are rare.
 const WINDING_MAX: usize = 64 * 1024;
 
 fn bounded(count: usize, max: usize) -> Result<(), Error> {

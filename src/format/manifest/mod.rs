@@ -31,7 +31,7 @@ pub use thin::{Reference, Thin, shorten};
 use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 
-/// Why a manifest was refused.
+/// The reasons to refuse a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Bytes that are no segment, node or root.
@@ -50,12 +50,12 @@ pub enum Error {
     /// A recipe of a newer whit.
     #[error("recipe kind {0} is unknown to this version")]
     Recipe(u8),
-    /// A path that could not be created safely.
+    /// A path that cannot be created safely.
     #[error("path `{}` is not allowed: {why}", ground::escape::bytes(.path))]
     Path {
         /// The path's bytes.
         path: Vec<u8>,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// A link that leaves the release.
@@ -63,18 +63,18 @@ pub enum Error {
     Link {
         /// The link.
         path: EntryPath,
-        /// What it points to.
+        /// Its target.
         target: Vec<u8>,
     },
-    /// A hard link to something else than the first name of a file.
+    /// A hard link to anything but the first name of a file.
     #[error("`{path}` is a hard link to `{target}`, which is not an earlier file marked as hard-linked")]
     HardLink {
         /// The link.
         path: EntryPath,
-        /// What it should be.
+        /// Its target.
         target: EntryPath,
     },
-    /// A file that is said to have further names, and has none.
+    /// Files that announce further names and have none.
     #[error("{0} files are marked as hard-linked, but nothing links to them")]
     Unlinked(usize),
     /// More links than a reader remembers.
@@ -88,9 +88,9 @@ pub enum Error {
     Size {
         /// The file.
         path: EntryPath,
-        /// What its entry says.
+        /// The size in its entry.
         expected: u64,
-        /// What its chunks make.
+        /// The bytes of its chunks.
         found: u64,
     },
     /// An archive whose stream is beyond the bounds of `limits`.

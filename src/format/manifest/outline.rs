@@ -12,17 +12,17 @@ use std::ops::Range;
 pub struct Step {
     /// The first segment that stays, by its place in the base.
     pub first: u32,
-    /// How many stay.
+    /// The number of segments that stay.
     pub keep: u32,
-    /// How many new ones follow.
+    /// The number of new segments after them.
     pub new: u32,
 }
 
-/// The segments of a manifest as changes to those of a base that both sides know.
+/// The segments of a manifest, as changes to those of a base that both sides have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outline(Vec<Step>);
 
-/// New segments, and the base's segments in whose place they are.
+/// New segments, and the base's segments that they replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// Places in the new manifest.
@@ -34,17 +34,17 @@ pub struct Gap {
 impl Outline {
     /// Compares two lists of segments. Time and memory O(n).
     ///
-    /// None where so much differs that the outline would be no help.
+    /// Returns none where so much differs that the outline would not help.
     pub fn between(base: &[NodeRef], new: &[NodeRef]) -> Option<Self> {
         Some(Self::of(base, new.iter().copied().map(Some))).filter(Self::is_bounded)
     }
 
-    /// Returns whether it has no more steps than one that is sent may have.
+    /// Returns whether it has no more steps than a message allows.
     pub fn is_bounded(&self) -> bool {
         self.0.len() <= OUTLINE_STEPS_MAX
     }
 
-    /// Finds each of `new` in the base; those that are none, or not there, are new. Time and memory O(n).
+    /// Finds each of `new` in the base; unknown segments, and those not found, are new. Time and memory O(n).
     pub fn of(base: &[NodeRef], new: impl Iterator<Item = Option<NodeRef>>) -> Self {
         let mut places: HashMap<&NodeRef, Vec<usize>> = HashMap::new();
         for (place, node) in base.iter().enumerate() {
@@ -53,13 +53,13 @@ impl Outline {
         let number = |value: usize| u32::try_from(value).expect("a manifest's segments are bounded");
         let mut steps: Vec<Step> = Vec::new();
         for node in new {
-            // A segment may occur twice: going on where the last run ended comes first.
+            // A segment may occur twice: the place after the last run comes first.
             let next =
                 steps.last().filter(|step| step.new == 0).map(|step| (step.first + step.keep) as usize);
             let goes_on = next.filter(|place| node.is_some() && base.get(*place) == node.as_ref());
             let place = goes_on.or_else(|| {
                 let all = places.get(&node?)?;
-                // The first after the last that stayed: what is new then stands where its like stood.
+                // Then the first one after the last that stayed, so that new segments are placed where similar ones were.
                 let behind = steps.last().map_or(0, |step| (step.first + step.keep) as usize);
                 all.get(all.partition_point(|place| *place < behind)).or(all.first()).copied()
             });
@@ -73,9 +73,9 @@ impl Outline {
         Self(steps)
     }
 
-    /// Returns the new manifest's segments: those of the base that stay, and none for each new one.
+    /// Returns the new manifest's segments: those of the base that stay, and `None` for each new one.
     ///
-    /// None where the outline is not one of a manifest of `count` segments over `base`.
+    /// Returns none where the outline does not fit a manifest of `count` segments over `base`.
     pub fn apply(&self, base: &[NodeRef], count: usize) -> Option<Vec<Option<NodeRef>>> {
         let mut total = 0u64;
         for step in &self.0 {

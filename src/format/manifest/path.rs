@@ -9,7 +9,7 @@ use ground::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX};
 
 /// A relative path whose components are plain names, separated by `/`; not necessarily UTF-8.
 ///
-/// Ordered component by component, as a walk meets them: `a`, `a/b`, `a.b`.
+/// Ordered component by component, as in a walk: `a`, `a/b`, `a.b`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryPath(Vec<u8>);
 

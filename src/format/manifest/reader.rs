@@ -10,7 +10,7 @@ use ground::limits::STREAM_CHUNKS_MAX;
 
 /// Reads segments in order. Memory: one path, and 16 B for each link and each file that has hard links, some 50 MB at most.
 ///
-/// What it has returned so far is safe to act on: every path is new, in order, and below directories
+/// Returned items are safe to act on: every path is new, in order, and below directories
 /// that came before it. The next entry checks that sizes add up, [`Reader::finish`] that nothing is missing.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -25,10 +25,10 @@ pub struct Reader {
 #[derive(Debug)]
 struct OpenFile {
     path: EntryPath,
-    /// What its chunks must add up to.
+    /// The bytes that its chunks must add up to.
     expected: u64,
     found: u64,
-    /// How many more it may have.
+    /// The number of further chunks that it may have.
     chunks_left: u64,
 }
 
@@ -51,7 +51,7 @@ impl Reader {
     /// Ends the manifest.
     ///
     /// # Errors
-    /// A last file that is not complete, or totals or a shape other than `root` says.
+    /// A last file that is not complete, or other totals or another shape than in `root`.
     pub fn finish(mut self, root: &Root) -> Result<(), Error> {
         self.end_file()?;
         self.links.finish()?;
@@ -143,10 +143,10 @@ impl Reader {
     }
 }
 
-/// Reads one segment's items without knowing those before it: each is well-formed, their order is not checked.
+/// Reads one segment's items without those before it: checks the form of each, but not their order.
 ///
 /// # Errors
-/// Bytes that no segment has, or a version or recipe of a newer whit.
+/// Bytes that are no segment, or a version or recipe of a newer whit.
 pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
     let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
     let is_second = match bytes.first() {
@@ -167,7 +167,7 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
         items.push(item);
         offset += used;
     }
-    // One content has one form: the version follows from the items.
+    // Equal content has one form: the version follows from the items.
     if is_second == items.iter().any(Item::is_of_second_version) { Ok(items) } else { Err(malformed(0)) }
 }
 

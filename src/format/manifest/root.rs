@@ -11,16 +11,16 @@ use ground::limits::MANIFEST_SEGMENTS_MAX;
 pub(super) const NODE_VERSION: u8 = 0x12;
 /// First byte of a root.
 const ROOT_VERSION: u8 = 0x13;
-/// First byte of a root whose totals name the top directory's mode.
+/// First byte of a root whose totals hold the top directory's mode.
 const MODE_ROOT_VERSION: u8 = 0x16;
-/// Children that a root lists itself; more are gathered into nodes first.
+/// Children that a root lists itself; more are gathered into nodes.
 pub(super) const ROOT_CHILDREN_MAX: usize = 64;
 /// Children of a node, at most.
 pub(super) const NODE_CHILDREN_MAX: usize = 256;
 /// Levels of nodes: with at least two children each, enough for any manifest within limits.
 const DEPTH_MAX: u8 = 20;
 
-/// A segment or node, as its parent names it.
+/// A reference to a segment or node, in its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeRef {
     /// The chunk that holds it.
@@ -39,7 +39,7 @@ pub enum Shape {
     File,
 }
 
-/// What a release holds.
+/// The totals of a release.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Files.
@@ -57,12 +57,12 @@ pub struct Totals {
     pub folder_mode: Option<u16>,
 }
 
-/// The permission bits of a top directory whose root does not name them.
+/// The permission bits of a top directory whose root does not hold them.
 pub const FOLDER_MODE: u16 = 0o755;
 
 impl Totals {
-    /// Sets the permission bits of the top directory. The owner always gets in, as a copy must be filled, renamed and
-    /// at last removed.
+    /// Sets the permission bits of the top directory. The owner keeps access, as a copy must be filled, renamed and
+    /// removed in the end.
     #[must_use]
     pub fn with_folder_mode(self, mode: u16) -> Self {
         let mode = (mode & MODE_MASK) | 0o700;
@@ -74,7 +74,7 @@ impl Totals {
         self.folder_mode.unwrap_or(FOLDER_MODE)
     }
 
-    /// Returns whether a release of this shape may name these bits: one content has one form.
+    /// Returns whether a release of this shape may hold these bits: equal content has one form.
     pub(super) fn is_folder_mode_plain(&self, shape: Shape) -> bool {
         match self.folder_mode {
             None => true,
@@ -90,7 +90,7 @@ pub struct Root {
     pub profile: Profile,
     /// Tree or file.
     pub shape: Shape,
-    /// What the entries add up to.
+    /// The totals of the entries.
     pub totals: Totals,
     /// Levels of nodes between this list and the segments.
     pub depth: u8,
@@ -115,7 +115,7 @@ impl Root {
     /// Reads a root.
     ///
     /// # Errors
-    /// A newer version, bytes that no root has, or a profile or counts beyond the limits.
+    /// A newer version, bytes that are no root, or a profile or counts beyond the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let malformed = |offset| Error::Malformed { part: "root", id: ChunkId::of(bytes), offset };
         match bytes.first() {
@@ -143,7 +143,7 @@ pub(super) fn encode_node(children: &[NodeRef]) -> Vec<u8> {
 /// Reads a node's children.
 ///
 /// # Errors
-/// A newer version, or bytes that no node has.
+/// A newer version, or bytes that are no node.
 pub fn decode_node(bytes: &[u8]) -> Result<Vec<NodeRef>, Error> {
     let malformed = |offset| Error::Malformed { part: "node", id: ChunkId::of(bytes), offset };
     match bytes.first() {
@@ -186,10 +186,10 @@ pub(super) fn gather(
     Ok((depth, children))
 }
 
-/// Fewer children only in a level's last node.
+/// The fewest children of a node, except a level's last.
 const NODE_CHILDREN_MIN: usize = 16;
 
-/// Returns how many children the first node takes: up to one whose id ends a node (one in 32), within the bounds.
+/// Returns the number of children of the first node: up to one whose id ends a node (one in 32), within the bounds.
 fn node_length(children: &[NodeRef]) -> usize {
     let ends = |child: &NodeRef| child.id.as_bytes()[12].is_multiple_of(32);
     let most = children.len().min(NODE_CHILDREN_MAX);

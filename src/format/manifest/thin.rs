@@ -12,11 +12,11 @@ use ground::ids::{ChunkId, ShortId};
 
 /// First byte of a thin segment.
 const THIN_VERSION: u8 = 0x14;
-/// What a short id follows; MessagePack never begins a value so.
+/// The mark before a short id; no MessagePack value begins with it.
 const SHORT_MARK: u8 = 0xc1;
-/// What an allocation takes beside its bytes.
+/// The overhead of an allocation, in bytes.
 const ALLOCATION: usize = 32;
-/// References of one segment: more do not fit, as the shortest takes 36 bytes there.
+/// References of one segment, at most: the shortest takes 36 bytes.
 const REFERENCES_MAX: usize = SEGMENT_BYTES_MAX / 36;
 
 /// One item of a thin segment.
@@ -26,7 +26,7 @@ enum Part {
     Short(ShortId),
 }
 
-/// How a thin segment names one chunk.
+/// A reference to a chunk in a thin segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reference {
     /// By the beginning of its id.
@@ -55,7 +55,7 @@ impl Reference {
     }
 }
 
-/// A segment some of whose chunk references are short; becomes whole by [`Thin::fill`].
+/// A segment with some short chunk references; [`Thin::fill`] completes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thin {
     parts: Vec<Part>,
@@ -64,7 +64,7 @@ pub struct Thin {
 /// Shortens the chunk references of a segment.
 ///
 /// # Errors
-/// Bytes that no segment has.
+/// Bytes that are no segment.
 pub fn shorten(segment: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = vec![THIN_VERSION];
     for item in decode_segment(segment)? {
@@ -80,7 +80,7 @@ pub fn shorten(segment: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 impl Thin {
-    /// Reads a segment as it travels: thin, or in full.
+    /// Reads a received segment, thin or in full.
     ///
     /// # Errors
     /// Bytes that are neither, or too many references.
@@ -89,7 +89,7 @@ impl Thin {
         if bytes.first() != Some(&THIN_VERSION) {
             return Ok(Self { parts: decode_segment(bytes)?.into_iter().map(Part::Whole).collect() });
         }
-        // In full it would be longer still.
+        // The full segment would be even longer.
         if bytes.len() > SEGMENT_BYTES_MAX {
             return Err(malformed(bytes.len()));
         }
@@ -125,7 +125,7 @@ impl Thin {
         })
     }
 
-    /// The items, `None` for each short reference.
+    /// Returns the items, `None` for each short reference.
     pub fn items(&self) -> impl Iterator<Item = Option<&Item>> + '_ {
         self.parts.iter().map(|part| match part {
             Part::Whole(item) => Some(item),
@@ -145,10 +145,10 @@ impl Thin {
         self.parts.capacity() * size_of::<Part>() + paths.map(|bytes| bytes + ALLOCATION).sum::<usize>()
     }
 
-    /// Returns the segment's own bytes, with `chunks` in the places of all references, in order.
+    /// Returns the segment's own bytes, with `chunks` for all references, in order.
     ///
     /// # Errors
-    /// More than a segment may have.
+    /// More bytes than a segment may have.
     pub fn fill(&self, chunks: impl IntoIterator<Item = ChunkRef>) -> Result<Vec<u8>, Error> {
         let mut chunks = chunks.into_iter();
         let links = |part: &Part| matches!(part, Part::Whole(item) if item.is_of_second_version());
@@ -165,7 +165,7 @@ impl Thin {
                 (Part::Short(_), None) => {}
             }
         }
-        // The reader's own bounds, before anything is made of it.
+        // Checks the reader's own bounds before any use.
         decode_segment(&bytes)?;
         Ok(bytes)
     }

@@ -32,9 +32,9 @@ pub const TRAILER_BYTES: usize = 64;
 pub struct FooterChunk {
     /// Its name and plain bytes.
     pub chunk: ChunkRef,
-    /// Where its frame begins in the pack.
+    /// The offset of its frame in the pack.
     pub frame_offset: u64,
-    /// Where it begins in the frame's plain bytes.
+    /// Its offset in the frame's plain bytes.
     pub plain_offset: u32,
 }
 
@@ -53,7 +53,7 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// Takes in the frame of `frame_bytes` bytes at `offset`.
+    /// Adds the frame of `frame_bytes` bytes at `offset`.
     pub fn add(
         &mut self,
         offset: u64,
@@ -74,7 +74,7 @@ impl Footer {
         };
     }
 
-    /// Chunks taken in.
+    /// Returns the number of chunks so far.
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
     }
@@ -115,7 +115,7 @@ impl Footer {
 /// The last bytes of a sealed pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
-    /// Where the footer begins.
+    /// The footer's offset.
     pub footer_offset: u64,
     /// The footer's bytes.
     pub footer_bytes: u64,
@@ -123,10 +123,10 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// Reads the last [`TRAILER_BYTES`] of a pack of `pack_bytes`.
+    /// Reads the trailer, the last [`TRAILER_BYTES`], of a pack of `pack_bytes`.
     ///
     /// # Errors
-    /// A newer version, or bytes that end no sealed pack of that length.
+    /// A newer version, or bytes that are no trailer of a pack of that length.
     pub fn parse(bytes: &[u8; TRAILER_BYTES], pack_bytes: u64) -> Result<Self, Error> {
         let damaged =
             Error::Damaged { part: "trailer", offset: pack_bytes.saturating_sub(TRAILER_BYTES as u64) };
@@ -149,11 +149,11 @@ impl Trailer {
     }
 }
 
-/// A pack's footer, as its bytes: inside the pack's, or a copy.
+/// A view of a pack's footer, inside the pack's bytes or in a copy.
 #[derive(Debug, Clone)]
 pub struct FooterView<'a> {
     bytes: Cow<'a, [u8]>,
-    /// Where the entries of chunks begin.
+    /// The offset of the entries of chunks.
     chunks_begin: usize,
 }
 
@@ -161,7 +161,7 @@ impl<'a> FooterView<'a> {
     /// Finds and checks the footer of the whole pack `bytes`. Time O(footer).
     ///
     /// # Errors
-    /// Anything that no sealed pack ends in.
+    /// Bytes that do not end as a sealed pack.
     pub fn of_pack(bytes: &'a [u8]) -> Result<Self, Error> {
         let damaged = Error::Damaged { part: "trailer", offset: bytes.len() as u64 };
         let trailer = bytes.last_chunk::<TRAILER_BYTES>().ok_or(damaged)?;
@@ -215,7 +215,7 @@ impl<'a> FooterView<'a> {
         })
     }
 
-    /// What searches by halves, and merges footers, counts on.
+    /// Returns whether chunks are sorted and inside their frames, on which binary search and merges rely.
     fn chunks_are_sorted_and_inside(&self) -> bool {
         let entries = || self.chunk_entries().chunks_exact(CHUNK_BYTES);
         let sorted = entries().zip(entries().skip(1)).all(|(one, next)| one[..32] <= next[..32]);
@@ -228,17 +228,17 @@ impl<'a> FooterView<'a> {
             })
     }
 
-    /// Chunks in the pack, repeated ones counted each time.
+    /// Returns the number of chunks in the pack, repeated ones counted each time.
     pub fn chunk_count(&self) -> usize {
         self.chunk_entries().len() / CHUNK_BYTES
     }
 
-    /// Frames in the pack.
+    /// Returns the number of frames in the pack.
     pub fn frame_count(&self) -> usize {
         self.frame_entries().len() / FRAME_BYTES
     }
 
-    /// Offset, bytes and plain bytes of frame `at`, which is below [`FooterView::frame_count`].
+    /// Returns the offset, bytes and plain bytes of frame `at`, which is below [`FooterView::frame_count`].
     pub fn frame(&self, at: usize) -> (u64, u32, u32) {
         let frame = &self.frame_entries()[at * FRAME_BYTES..][..FRAME_BYTES];
         (
@@ -248,7 +248,7 @@ impl<'a> FooterView<'a> {
         )
     }
 
-    /// Chunk `at` in the order of ids; below [`FooterView::chunk_count`].
+    /// Returns chunk `at` in the order of ids; `at` is below [`FooterView::chunk_count`].
     pub fn entry(&self, at: usize) -> FooterChunk {
         self.chunk(&self.chunk_entries()[at * CHUNK_BYTES..][..CHUNK_BYTES])
     }

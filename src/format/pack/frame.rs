@@ -26,7 +26,7 @@ const CHECK_BYTES: usize = 16;
 /// Bytes of a frame beyond its table and payload.
 pub const FRAME_OVERHEAD: usize = FIXED_BYTES + CHECK_BYTES;
 
-/// What a frame's chunks are.
+/// The kind of a frame's chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// 0: parts of artifacts.
@@ -38,9 +38,9 @@ pub enum FrameKind {
 /// Chunks and their payload, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the chunks are.
+    /// The kind of the chunks.
     pub kind: FrameKind,
-    /// How the payload is stored.
+    /// The codec of the payload.
     pub codec: Codec,
     /// The chunks, in the payload's order.
     pub chunks: Vec<ChunkRef>,
@@ -65,7 +65,7 @@ impl Frame {
         Self { kind, codec, chunks: references, payload }
     }
 
-    /// Plain bytes of all chunks.
+    /// Returns the plain bytes of all chunks.
     pub fn plain_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum()
     }
@@ -102,10 +102,10 @@ pub fn frame_bytes(chunks: usize, stored: usize) -> usize {
     FRAME_OVERHEAD + ENTRY_BYTES * chunks + stored
 }
 
-/// Bytes at a frame's begin that tell its length.
+/// Bytes at a frame's start from which its length follows.
 pub const FRAME_HEAD_BYTES: usize = FIXED_BYTES;
 
-/// Returns the length that a frame's head tells, where it is within the limits.
+/// Returns the length of the frame with this head; none beyond the limits.
 pub fn frame_length(head: &[u8; FRAME_HEAD_BYTES]) -> Option<usize> {
     let count = usize::from(u16::from_le_bytes([head[6], head[7]]));
     let stored = u32::from_le_bytes(four(head, 12)) as usize;
@@ -126,7 +126,7 @@ pub struct FrameView<'a> {
 }
 
 impl<'a> FrameView<'a> {
-    /// Reads the frame that begins `bytes`; its numbers are checked, its checksum is not.
+    /// Reads the frame at the start of `bytes`; checks its numbers, not its checksum.
     ///
     /// # Errors
     /// [`Error::Damaged`] with `offset`, the frame's place in its pack.
@@ -171,17 +171,17 @@ impl<'a> FrameView<'a> {
         blake3::hash(self.checked).as_bytes()[..CHECK_BYTES] == self.bytes[self.checked.len()..]
     }
 
-    /// What the chunks are.
+    /// Returns the kind of the chunks.
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// Returns how the payload is stored.
+    /// Returns the codec of the payload.
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Plain bytes of all chunks; within the limits.
+    /// Returns the plain bytes of all chunks; within the limits.
     pub fn plain_bytes(&self) -> usize {
         self.plain_bytes
     }

@@ -17,7 +17,7 @@ use std::fmt;
 
 use ground::faults::{Fault, faulty};
 
-/// A pack's name: 16 random bytes, drawn when the pack is begun.
+/// A pack's name: 16 random bytes, drawn when the pack is created.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackId([u8; 16]);
 
@@ -52,7 +52,7 @@ impl fmt::Debug for PackId {
     }
 }
 
-/// What a pack's bytes can be wrong about.
+/// The reasons to refuse a pack's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not a pack.
@@ -66,7 +66,7 @@ pub enum Error {
     Damaged {
         /// `header`, `frame`, `footer` or `trailer`.
         part: &'static str,
-        /// Where it begins.
+        /// Its offset.
         offset: u64,
     },
     /// A payload that does not decode.
@@ -97,7 +97,7 @@ pub fn header(id: PackId) -> [u8; HEADER_BYTES] {
 /// Reads a header.
 ///
 /// # Errors
-/// Bytes that begin no pack of a known version.
+/// Bytes that are no header of a known version.
 pub fn read_header(bytes: &[u8]) -> Result<PackId, Error> {
     let header = bytes.get(..HEADER_BYTES).ok_or(Error::Damaged { part: "header", offset: 0 })?;
     if header[..8] != MAGIC {
@@ -109,12 +109,12 @@ pub fn read_header(bytes: &[u8]) -> Result<PackId, Error> {
     }
 }
 
-/// Four bytes at `offset`, which the caller has bounded.
+/// Returns the four bytes at `offset`, which the caller has bounded.
 fn four(bytes: &[u8], offset: usize) -> [u8; 4] {
     bytes[offset..offset + 4].try_into().expect("four bytes")
 }
 
-/// Eight bytes at `offset`, which the caller has bounded.
+/// Returns the eight bytes at `offset`, which the caller has bounded.
 fn eight(bytes: &[u8], offset: usize) -> [u8; 8] {
     bytes[offset..offset + 8].try_into().expect("eight bytes")
 }

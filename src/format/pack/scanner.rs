@@ -3,7 +3,7 @@
 use super::frame::MAGIC;
 use super::{Error, FrameView, HEADER_BYTES, read_header};
 
-/// Gives whole frames in order and stops at the first that is not: for a pack that was cut short.
+/// Iterates over whole frames in order and stops at the first damaged one: for a pack that was cut short.
 #[derive(Debug)]
 pub struct Scanner<'a> {
     bytes: &'a [u8],
@@ -14,7 +14,7 @@ impl<'a> Scanner<'a> {
     /// Starts after the header.
     ///
     /// # Errors
-    /// A header that begins no pack of a known version.
+    /// Bytes that are no header of a known version.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         read_header(bytes)?;
         Ok(Self { bytes, offset: HEADER_BYTES })
@@ -34,14 +34,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Returns the end of the last frame given: up to it, from where the scan started, all was whole.
+    /// Returns the end of the last returned frame; all bytes from the start of the scan up to it are whole.
     pub fn valid_bytes(&self) -> u64 {
         self.offset as u64
     }
 }
 
 impl<'a> Iterator for Scanner<'a> {
-    /// A frame's place and the frame.
+    /// A frame's offset, and the frame.
     type Item = (u64, FrameView<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,6 +1,6 @@
-//! What looking inside an archive may cost.
+//! Bounds of unpacking an archive.
 
-/// 128 MiB: the most that a plan may require; re-encoded in 30 to 45 s.
+/// 128 MiB: the most that a plan may require; packing it again takes 30 to 45 s.
 pub(super) const HEAVY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// 48 MiB: searched by default. At 3 to 5 MB/s it takes 10 to 15 s at the agent and again at the proxy, the most that

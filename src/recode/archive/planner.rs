@@ -81,8 +81,8 @@ impl Planner {
     /// Plans `archive`; the plan covers it exactly, and each packed piece was re-encoded and compared.
     ///
     /// There are no errors: bytes that are no archive, or a hostile one, become one content stream or framing.
-    /// Memory: 3 MiB for each thread, the plan, `scratch`, and 220 MiB while an xz or zstd stream is tried. Time: a few times that of
-    /// inflating and encoding `plain_bytes_max` at worst.
+    /// Memory: 3 MiB for each thread, the plan, `scratch`, and 220 MiB while an xz or zstd stream is tried. Time: a few times
+    /// that of inflating and encoding `plain_bytes_max` at worst.
     pub fn plan(&mut self, archive: &[u8], limits: &Limits, scratch: &mut impl Scratch) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
         let mut budget = Budget {

@@ -12,12 +12,11 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// Writes the archive to `out`, from its framing and its concatenated content streams.
 ///
 /// `plan` must have passed [`Plan::check`]. Memory: 600 KiB to 3 MiB for each level of nesting, and the encoder of one
-/// xz or zstd stream at a time, at most 220 MiB. Only its hash
-/// shows whether the result is the archive.
+/// xz or zstd stream at a time, at most 220 MiB. Only its hash shows whether the result is the archive.
 ///
 /// # Errors
-/// The first error of a stream or of `out`; `UnexpectedEof` if a stream is shorter than planned; `InvalidData` where more is to be packed
-/// with xz or zstd than any planner plans.
+/// The first error of a stream or of `out`; `UnexpectedEof` if a stream is shorter than planned; `InvalidData`
+/// where more is to be packed with xz or zstd than any planner plans.
 pub fn rebuild(
     plan: &Plan,
     framing: &mut dyn Read,

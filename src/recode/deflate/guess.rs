@@ -52,7 +52,7 @@ pub struct Guesser {
     learned: Learned,
 }
 
-/// What a guesser learned from earlier streams.
+/// Facts that a guesser learned from earlier streams.
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
     recent: Vec<Method>,

@@ -226,7 +226,7 @@ impl Window {
     }
 }
 
-/// Length of what two positions of `bytes` have in common, at most a longest copy; bytes past the end of the input may
+/// Returns the length of the common bytes at two positions of `bytes`, at most a longest copy; bytes past the end of the input may
 /// count. After either position there are more than that.
 #[inline]
 pub(super) fn common(bytes: &[u8], one: usize, other: usize) -> usize {
