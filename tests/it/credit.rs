@@ -10,7 +10,7 @@ use ground::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
 use protocol::push::{Action, Agent, Opening, Proxy, Window};
 use protocol::wire::{FromAgent, PushReply};
 
-use crate::push_machines::{Dice, Push};
+use crate::push_simulator::{Dice, Push};
 use crate::space_view::{Files, Memory, Release, open, release};
 
 /// How many messages each queue takes.
