@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use ground::threads::Error;
 
-/// Work on its thread; a future of what it gives. Where it is dropped, the work goes on.
+/// Work on its thread; a future of its result. If it is dropped, the work continues.
 #[derive(Debug)]
 #[must_use = "what the work gives, or that it was never begun, is known by waiting for it"]
 pub struct Running<T>(Result<oneshot::Receiver<T>, Option<io::Error>>);

@@ -167,7 +167,7 @@ impl Identity {
         Ok((grant.id, text))
     }
 
-    /// Makes a token that is not registered: for a command of whoever may read this folder anyway.
+    /// Makes a token that is not registered: for a command of a user who may read this folder anyway.
     ///
     /// # Errors
     /// A grant beyond the limits.

@@ -34,7 +34,7 @@ pub enum Error {
         id: ChunkId,
         /// Its plain bytes.
         expected: u32,
-        /// What the segment says.
+        /// The length in the segment.
         found: u32,
     },
     /// The agent named content that its token may not read, and could not prove that it has it.

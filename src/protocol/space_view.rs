@@ -19,14 +19,14 @@ pub trait SpaceView {
     /// The space cannot be read or written.
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
 
-    /// The segments of `release`, or of the application's latest where none is named, if the space has all of it.
+    /// Returns the segments of `release`, or of the application's latest where none is named, if the space has all of it.
     ///
     /// # Errors
     /// The space cannot be read.
     fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
 
-    /// The segments of the application's latest releases, the latest first, if the space has all of them: what a push that
-    /// names none may build on.
+    /// Returns the segments of the application's latest releases, the latest first, if the space has all of them: a push that
+    /// names no base may build on them.
     ///
     /// # Errors
     /// The space cannot be read.
@@ -93,7 +93,7 @@ pub trait SpaceView {
         false
     }
 
-    /// A chunk that the space may hold and that shares super-features with the sketch, and how many of the three.
+    /// Returns a chunk that the space may hold and that shares super-features with the sketch, and how many of the three.
     fn most_similar(&mut self, _: &Sketch) -> Option<(ShortId, usize)> {
         None
     }
@@ -102,7 +102,7 @@ pub trait SpaceView {
     fn kept_message(&mut self);
 
     /// Stores all that was kept, and rebuilds the archives that the application's latest release does not have;
-    /// gives the first that becomes something else. Comes before [`SpaceView::commit`].
+    /// returns the first that does not become its bytes. Comes before [`SpaceView::commit`].
     ///
     /// # Errors
     /// As [`SpaceView::commit`].
@@ -120,12 +120,12 @@ pub trait SpaceView {
 /// A complete push, to be recorded.
 #[derive(Debug, Clone)]
 pub struct Proposal {
-    /// How it began.
+    /// Its first message.
     pub open: Open,
     /// Its root, which makes the release that was named.
     pub root: Root,
     /// All segments of its manifest, in order.
     pub segments: Vec<NodeRef>,
-    /// What it cost.
+    /// Its cost.
     pub cost: Cost,
 }

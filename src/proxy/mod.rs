@@ -141,7 +141,7 @@ impl Options {
     }
 }
 
-/// What all requests share.
+/// State that all requests share.
 struct Shared {
     identity: Identity,
     spaces: Arc<Spaces>,
@@ -299,7 +299,7 @@ pub fn lock_path(data: &Path) -> PathBuf {
     data.join("lock")
 }
 
-/// The host to tell agents when the proxy listens on `address`.
+/// Returns the host for agents when the proxy listens on `address`.
 fn told_host(address: SocketAddr) -> String {
     if !address.ip().is_unspecified() {
         return address.ip().to_string();

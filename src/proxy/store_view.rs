@@ -33,11 +33,11 @@ const SYNC_BYTES: u64 = 16 * 1024 * 1024;
 /// The same by time, for slow links.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 
-/// Releases among which a push looks for the one it goes on from, and their segments: 2 MB.
+/// Releases among which a push looks for its base, and their segments: 2 MB.
 const RECENT_MAX: usize = 8;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
 
-/// The refusal for chunks that were called known and have since been collected, as the lease had lapsed, or are damaged.
+/// The refusal for known chunks that were collected since, as the lease had lapsed, or are damaged.
 fn lapsed() -> Refusal {
     Refusal {
         fault: Fault::Retry,
@@ -65,19 +65,19 @@ pub struct StoreView {
     lease: Lease,
     /// The store's count of damage when the push's chunks were last checked.
     damage_met: u64,
-    /// Held by whoever rebuilds an archive as a proof, or makes an executable.
+    /// The lock of work that rebuilds an archive as a proof, or an executable.
     heavy_work: Arc<Mutex<()>>,
     /// The applications that the token may read, and the releases that the push builds on.
     scope: ReadScope,
     readable: Readable,
     /// The token, checked again before anything is recorded.
     granted: Option<Arc<Granted>>,
-    /// The deliveries that were written down with the record.
+    /// The deliveries that were recorded with the release.
     queued: Option<Vec<Events>>,
 }
 
 impl StoreView {
-    /// Begins a push of `app` by `user` at `now`, seconds since 1970; what becomes durable is said to `replies`.
+    /// Begins a push of `app` by `user` at `now`, seconds since 1970; reports to `replies` what is durable.
     ///
     /// # Errors
     /// No lease can be had.
@@ -121,7 +121,7 @@ impl StoreView {
         Self { scope: ReadScope::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
     }
 
-    /// The same, that shares the heavy_work of others.
+    /// The same, with the lock of heavy work that others use.
     #[must_use]
     pub fn sharing_heavy_work(self, heavy_work: &Arc<Mutex<()>>) -> Self {
         Self { heavy_work: Arc::clone(heavy_work), ..self }
@@ -169,7 +169,7 @@ impl StoreView {
             if !self.is_complete(segment, &mut reader)? {
                 return Err(lapsed());
             }
-            // The look itself may take long.
+            // The check itself may take long.
             self.lease.renew();
         }
         let is_held = self.lease.renew() || self.store.injects(FaultInjection::CheckedUnheld);
@@ -187,7 +187,7 @@ impl StoreView {
         self.check_again(segments)
     }
 
-    /// Says how many content frames are durable, if more than was said before.
+    /// Reports how many content frames are durable, if more than before.
     fn report(&mut self) {
         let durable = self.store.durable();
         let before = self.reported;
@@ -237,7 +237,7 @@ impl StoreView {
         Ok(record)
     }
 
-    /// Takes the deliveries that were written down with the push's record; none where it wrote no record.
+    /// Takes the deliveries that were recorded with the push; none where it wrote no record.
     pub(super) fn take_queued(&mut self) -> Option<Vec<Events>> {
         self.queued.take()
     }
@@ -320,7 +320,7 @@ impl SpaceView for StoreView {
 
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         if !self.scope.is_whole() {
-            // A segment tells what its chunks are.
+            // A segment reveals the ids of its chunks.
             self.recent()?;
         }
         let store = Arc::clone(&self.store);

@@ -56,7 +56,7 @@ pub(super) async fn connect_for(
     })
 }
 
-/// Tries the addresses; tells the first through `first`.
+/// Tries the addresses; sends the first that answers through `first`.
 async fn race(
     url: &ProxyUrl,
     options: &Options,

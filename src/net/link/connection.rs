@@ -15,7 +15,7 @@ use ground::limits::REQUESTS_PER_CONNECTION;
 
 /// How long an agent's last datagram may take to leave: it waits for the socket, not for the peer.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(50);
-/// What an agent's first datagram is padded to (RFC 9000, section 14.1); quinn's proxy side does not count it.
+/// The bytes to which an agent's first datagram is padded (RFC 9000, section 14.1); quinn's proxy side does not count it.
 const FIRST_BYTES: u64 = 1200;
 /// The QUIC code that closes a connection without error.
 const NO_FAULT: VarInt = VarInt::from_u32(0);
@@ -28,7 +28,7 @@ pub struct Connection {
     endpoint: Option<Endpoint>,
     /// The place of a stranger, on the proxy's side.
     place: Option<Arc<Place>>,
-    /// What came before quinn began to count: on the proxy's side, one datagram.
+    /// Bytes that came before quinn began to count: on the proxy's side, one datagram.
     uncounted_bytes: u64,
     deadlines: Deadlines,
     window_max: u32,

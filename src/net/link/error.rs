@@ -31,7 +31,7 @@ pub enum Error {
     Resolve {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// No connection could be established.
@@ -39,7 +39,7 @@ pub enum Error {
     Unreachable {
         /// The address tried first.
         address: SocketAddr,
-        /// What happened.
+        /// The change.
         reason: String,
     },
     /// The proxy has another key than the one pinned.
@@ -59,7 +59,7 @@ pub enum Error {
     /// The peer ended the stream or the connection and said why.
     #[error("the peer ended the request{}{reason}", if .reason.is_empty() { "" } else { ": " })]
     Closed {
-        /// What can be done, as the peer says.
+        /// The peer's hint.
         fault: Fault,
         /// The peer's explanation; may be empty.
         reason: String,
@@ -70,7 +70,7 @@ pub enum Error {
     /// The connection broke.
     #[error("the connection was lost: {reason}")]
     Lost {
-        /// What happened.
+        /// The change.
         reason: String,
     },
     /// The peer neither sends nor reads.
@@ -82,15 +82,15 @@ pub enum Error {
     /// A message beyond the limit, ours or the peer's.
     #[error("a message has {bytes} B, expected at most {MESSAGE_BYTES_MAX} B")]
     TooLarge {
-        /// What it takes.
+        /// The bytes that it takes.
         bytes: usize,
     },
     /// The stream ended inside a message.
     #[error("a message ended after {found} B, expected {expected} B")]
     Cut {
-        /// What was announced.
+        /// The announced length.
         expected: usize,
-        /// What came.
+        /// The received length.
         found: usize,
     },
     /// Bytes that are not the expected message.

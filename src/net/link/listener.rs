@@ -161,7 +161,7 @@ impl Listener {
     /// Stops: refuses new connections, waits at most `patience` for those under way to end, closes the rest. For
     /// strangers it waits a second at most: one of them may be about to show its token.
     ///
-    /// Callers first tell their connections to end; one that its agent keeps open is waited for.
+    /// Callers first ask their connections to end; waits for one that its agent keeps open.
     pub async fn drain(mut self, patience: Duration) {
         self.handshakes.shutdown().await;
         let deadline = Instant::now() + patience;

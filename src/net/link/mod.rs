@@ -5,7 +5,7 @@
 //! except the two in which silence is no fault: [`Listener::accept`] and [`Connection::accept`].
 //!
 //! The proxy proves its key (TLS 1.3 with a raw public key, RFC 7250) and the agent compares it with
-//! the fingerprint that it pinned; no authority, no certificate. Who the agent is, is said by its token
+//! the fingerprint that it pinned; no authority, no certificate. The agent is identified by its token
 //! inside a message: this module knows nothing of it.
 //!
 //! No type of `quinn` or `rustls` leaves this folder.
@@ -49,7 +49,7 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
     pub pause_max: Duration,
-    /// How long an agent that goes on trying for less hears nothing at all before it takes the peer for gone.
+    /// How long an agent that retries for less hears nothing at all before it takes the peer for gone.
     pub unheard_min: Duration,
     /// How long a request may go on without progress, even if its peer sends messages.
     pub progress_max: Duration,
@@ -69,7 +69,7 @@ pub struct Options {
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay
     /// below 64 KiB). Set it to 1,200 to measure as on a far link.
     pub loopback_datagram_bytes: u16,
-    /// True if to find out if a path that is not loopback carries 1,452-byte datagrams instead of 1,200.
+    /// True to find out if a path that is not loopback carries 1,452-byte datagrams instead of 1,200.
     ///
     /// Costs each side that does so one such datagram per connection (three where they do not pass):
     /// measured, 2,929 B for both. Saves a sixth of the datagrams of a long transfer, and 0.4 % of its bytes.

@@ -181,13 +181,13 @@ impl fmt::Debug for Sender {
 
 /// The receiving half of a stream.
 ///
-/// Dropped before the stream's end it tells the peer to stop sending, with [`Fault::Retry`].
+/// Dropped before the stream's end, it asks the peer to stop sending, with [`Fault::Retry`].
 pub struct Receiver {
     stream: quinn::RecvStream,
     traffic: Traffic,
     heard: Heard,
     deadlines: Deadlines,
-    /// What has arrived of the current message, its header included.
+    /// The received part of the current message, its header included.
     pub(super) arrived: Vec<u8>,
     received_bytes: u64,
 }

@@ -21,7 +21,7 @@ pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
     /// The next datagram that arrived and who sent it; wakes `context` when there is one.
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<(SocketAddr, Vec<u8>)>;
 
-    /// What the endpoint's random numbers grow from, so that equal runs send equal packets.
+    /// The seed of the endpoint's random numbers, so that equal runs send equal packets.
     fn seed(&self) -> [u8; 32];
 }
 

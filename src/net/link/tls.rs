@@ -18,7 +18,7 @@ use rustls::{CertificateError, DigitallySignedStruct, PeerIncompatible, Signatur
 use crate::net::identity::Identity;
 use protocol::address::Fingerprint;
 
-/// What both sides must name; the number rises when peers of different versions cannot work together.
+/// The protocol that both sides must name; the number rises when peers of different versions cannot work together.
 pub(super) const PROTOCOL: &[u8] = b"whit/1";
 
 /// The proxy's side: shows the identity's key, asks for none.

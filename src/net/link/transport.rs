@@ -22,7 +22,7 @@ use ground::limits::{REQUESTS_PER_CONNECTION, STRANGER_WINDOW};
 
 /// RFC 9000, section 14: what every path carries.
 const DATAGRAM_BYTES_MIN: u16 = 1200;
-/// What an Ethernet of 1,500 carries below the headers of IPv6 and UDP.
+/// The payload of an Ethernet of 1,500 bytes without the headers of IPv6 and UDP.
 const DATAGRAM_BYTES_FAR: u16 = 1452;
 /// 8 MiB: 640 Mbit/s at 100 ms on one stream.
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
@@ -61,7 +61,7 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MILLISECONDS).into()));
     if side == Side::Agent {
-        // One side is enough: the answer tells the agent, and the ping the proxy.
+        // One side is enough: the answer shows the agent, and the ping the proxy, that the peer is there.
         transport.keep_alive_interval(Some(KEEP_ALIVE));
     }
     if side == Side::Proxy {

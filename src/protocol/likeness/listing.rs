@@ -40,7 +40,7 @@ pub(super) struct Listings {
 /// Where, among the references of some segments, something begins or ends.
 pub type Edges = HashMap<RefAt, Edge>;
 
-/// What begins or ends with a reference.
+/// What begins or ends at a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     /// A member of an archive, of this many bytes, which is compared by itself.

@@ -64,7 +64,7 @@ impl ChangedBase {
     /// Reads the part of the base that the gaps leave out; nothing where that is too much. `edges` are those in it.
     ///
     /// # Errors
-    /// What `read` gives.
+    /// An error of `read`.
     pub fn read<E: From<manifest::Error>>(
         base: &[NodeRef],
         gaps: &[Gap],
@@ -104,13 +104,13 @@ impl ChangedBase {
         self.listings.files.is_empty()
     }
 
-    /// What the missing chunks of some new segments resemble, in their order.
+    /// Finds what the missing chunks of some new segments resemble, in their order.
     ///
     /// `new` are segments by index, with what is known of their references; `stays` gives the segments around
     /// them that the base has too; `edges` are those in all of these.
     ///
     /// # Errors
-    /// What `stays` gives.
+    /// An error of `stays`.
     pub fn likenesses<E: From<manifest::Error>>(
         &self,
         new: &[(SegmentIndex, &Thin, &[Option<ChunkRef>])],
@@ -254,7 +254,7 @@ mod tests {
         ChunkRef { id: ChunkId::of(&[n]), bytes: 9000 }
     }
 
-    /// A segment of one file with these chunks; without a path it goes on with the file before it.
+    /// A segment of one file with these chunks; without a path it continues the file before it.
     fn segment(path: Option<&str>, chunks: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x11];
         if let Some(path) = path {
@@ -290,7 +290,7 @@ mod tests {
         assert!(older.is_empty());
     }
 
-    /// What the chunks of `new` resemble that `old` does not have.
+    /// Finds what those chunks of `new` resemble that `old` does not have.
     fn found(old: &[Vec<u8>], new: &[Vec<u8>]) -> Vec<Likeness> {
         let (base, nodes): (Vec<NodeRef>, Vec<NodeRef>) =
             (old.iter().map(|bytes| node(bytes)).collect(), new.iter().map(|bytes| node(bytes)).collect());

@@ -30,7 +30,7 @@ impl SegmentsReplaced {
 /// Returns the bytes that a batch of segments is compressed against: the thin forms of `segments`, up to a bound.
 ///
 /// # Errors
-/// What reading one of them gives; bytes that no segment has.
+/// An error of reading one of them; bytes that are no segment.
 pub fn prefix_of<E>(
     segments: impl Iterator<Item = Result<Vec<u8>, E>>,
 ) -> Result<Result<Vec<u8>, manifest::Error>, E> {

@@ -28,9 +28,9 @@ const KNOWN_MIN: usize = 20;
 /// The queries of one push. Memory: 8 MiB of names, and 36 B for each of half a million chunks of the older files.
 #[derive(Debug)]
 pub(super) struct RecordQueries {
-    /// The files that were offered.
+    /// The files that were queried.
     files: HashSet<u32>,
-    /// Names that are not answered.
+    /// Bytes of names that may still come.
     names: HashMap<u32, Vec<u8>>,
     answered: HashMap<u32, Answered>,
     /// The chunks that the next segments list of queried files.
@@ -55,7 +55,7 @@ impl Default for RecordQueries {
 }
 
 impl RecordQueries {
-    /// Takes a part of an query: the next of a file's names, or that the next segments go on with it.
+    /// Takes part of a query: a file's next names, or that the next segments continue it.
     ///
     /// # Errors
     /// Too many of either, names after a file's last, or a file twice before the same segments.
@@ -94,7 +94,7 @@ impl RecordQueries {
         self.answered.remove(&file)
     }
 
-    /// Where what was offered begins and ends.
+    /// Returns where the queried files begin and end.
     pub fn edges(&self, listed: &Listed) -> Edges {
         let ranges = self.next.iter().filter_map(|query| listed.range(query));
         let ends = ranges.flat_map(|range| [range.start, range.end]);
@@ -172,7 +172,7 @@ pub(super) struct Listed {
     first: BTreeMap<SegmentIndex, usize>,
     /// The segments in their order, and the number after each one's last reference.
     ends: Vec<(SegmentIndex, usize)>,
-    /// What is known of each reference.
+    /// The chunk of each reference, where known.
     known: Vec<Option<ChunkId>>,
 }
 
@@ -188,7 +188,7 @@ impl Listed {
         Self { first, ends, known: all }
     }
 
-    /// What is known of a range of them.
+    /// Returns the chunks of a range of them, where known.
     fn about(&self, range: &Range<usize>) -> Target {
         let known = self.known.get(range.start..range.end.min(self.known.len())).unwrap_or_default();
         Target { chunks: range.len(), known: known.iter().flatten().copied().collect() }

@@ -11,7 +11,7 @@ use ground::ids::{AppName, DestinationName, SpaceName, UserName};
 use ground::limits::LIST_MAX;
 use ground::pattern::Pattern;
 
-/// What a token is listed and revoked by: 8 random bytes.
+/// The id by which a token is listed and revoked: 8 random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId([u8; 8]);
 
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
-/// What can be done with an application.
+/// An action on an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -82,7 +82,7 @@ pub enum Action {
 impl Action {
     /// All actions.
     pub const ALL: [Self; 5] = [Self::Push, Self::Pull, Self::Read, Self::Deliver, Self::Admin];
-    /// What agents do every day: all but [`Action::Admin`].
+    /// The everyday actions of agents: all but [`Action::Admin`].
     pub const USUAL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
 
     /// The action's word.
@@ -112,7 +112,7 @@ impl FromStr for Action {
     }
 }
 
-/// What one token allows.
+/// The permissions of one token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// The token.
@@ -121,7 +121,7 @@ pub struct Grant {
     pub user: UserName,
     /// The one space it opens.
     pub space: SpaceName,
-    /// What may be done.
+    /// The allowed actions.
     pub actions: Vec<Action>,
     /// The applications with which it may be done; none matches none.
     pub applications: Vec<Pattern>,

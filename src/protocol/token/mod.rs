@@ -36,19 +36,19 @@ pub enum Error {
     Expired {
         /// When it expired, Unix seconds.
         since: u64,
-        /// What the clock said, Unix seconds.
+        /// The time by the clock, Unix seconds.
         now: u64,
     },
     /// A grant with more names than a token may carry.
     #[error("a token would have {found} B, expected at most {max} B", max = ground::limits::TOKEN_BYTES_MAX)]
     TooLarge {
-        /// What its text would take.
+        /// The bytes that its text would take.
         found: usize,
     },
     /// A list beyond the limit.
     #[error("a token would list {found} {what}, expected at most {max}", max = ground::limits::LIST_MAX)]
     TooMany {
-        /// What is listed.
+        /// The kind of thing that is listed.
         what: &'static str,
         /// How many there are.
         found: usize,

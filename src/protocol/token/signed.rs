@@ -14,21 +14,21 @@ use ground::limits::TOKEN_BYTES_MAX;
 /// Bytes of an Ed25519 public key.
 pub const PUBLIC_KEY_BYTES: usize = 32;
 
-/// What a token's text starts with, before its version.
+/// The start of a token's text, before its version.
 const MARK: &str = "whit";
 /// The version that this module writes and reads.
 const VERSION: u32 = 1;
 /// Signed before the payload, so that no signature made for a token means anything elsewhere.
 const DOMAIN: &[u8] = b"whit token v1\0";
 
-/// What is signed.
+/// The signed part.
 #[derive(Serialize, Deserialize)]
 struct Payload {
     issuer: KeyId,
     grant: Grant,
 }
 
-/// The first 8 bytes of BLAKE3 of a public key: tells whose token a token is.
+/// The first 8 bytes of BLAKE3 of a public key: identifies the proxy that signed a token.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct KeyId(#[serde(with = "serde_bytes")] [u8; 8]);
 
@@ -57,7 +57,7 @@ impl Issuer {
         Ok(Self { key, public_key })
     }
 
-    /// What [`verify`] needs.
+    /// The input of [`verify`].
     pub fn public_key(&self) -> &[u8; PUBLIC_KEY_BYTES] {
         &self.public_key
     }
@@ -95,7 +95,7 @@ pub fn verify(text: &str, public_key: &[u8; PUBLIC_KEY_BYTES], now: u64) -> Resu
     let (message, signature) = parse(text)?;
     let payload = &message[DOMAIN.len()..];
     if UnparsedPublicKey::new(&ED25519, public_key).verify(&message, &signature).is_err() {
-        // Read only to tell which of two errors it is: nothing in it is believed.
+        // Read only to choose between two errors: nothing in it is trusted.
         return Err(match rmp_serde::from_slice::<Payload>(payload) {
             Err(_) => Error::Malformed,
             Ok(claimed) if claimed.issuer != KeyId::of(public_key) => Error::Foreign,

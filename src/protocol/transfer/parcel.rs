@@ -65,12 +65,12 @@ impl Parcels {
     }
 }
 
-/// Older content whose signature the agent has.
+/// Older content whose block sums the agent has.
 #[derive(Debug)]
 pub struct Region {
     /// Its chunks.
     pub chunks: Vec<ChunkRef>,
-    /// How the signature divides it.
+    /// How the block sums divide it.
     pub geometry: Geometry,
 }
 

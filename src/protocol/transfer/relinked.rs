@@ -1,6 +1,6 @@
 //! Decodes parcels that hold a whole executable.
 //!
-//! What is wrong with one, its agent's mistake or a basis that differs, ends as [`Error::Mismatch`]: the push is
+//! A wrong one, by its agent's mistake or for a basis that differs, ends as [`Error::Mismatch`]: the push is
 //! repeated without this method.
 
 use super::parcel::read_spans;
@@ -12,7 +12,7 @@ use format::recipe::ChunkRef;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_CHUNKS_MAX};
 use ground::poison::Unpoisoned as _;
 
-/// What was offered and is there.
+/// A query whose records are there.
 #[derive(Debug)]
 pub struct Answered {
     /// The names of the new file's records.
@@ -21,7 +21,7 @@ pub struct Answered {
     pub chunks: Vec<ChunkRef>,
 }
 
-/// Makes the new file of an older one that is listed in the base; appends the parcel's chunks to `plain`.
+/// Rebuilds the new file from an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
 /// Memory: 4 times the larger file, which is heavy work: one at a time in the process. Time: in proportion to the older file, which is at
 /// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
@@ -50,7 +50,7 @@ pub fn open_kept(
     make(old, parcel, cuts, payload, plain)
 }
 
-/// Makes the new file of an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger file.
+/// Rebuilds the new file from an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger file.
 ///
 /// # Errors
 /// [`Error::Mismatch`] where the payload is not one for that file.
@@ -68,12 +68,12 @@ pub fn make(
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }
 
-/// Makes the new file of one whose records were offered and found; appends the parcel's chunks to `plain`.
+/// Rebuilds the new file from one whose records were queried and found; appends the parcel's chunks to `plain`.
 ///
 /// Memory: 4 times the larger file, which is heavy work: one at a time in the process.
 ///
 /// # Errors
-/// [`Error::OutOfTurn`] for records that were not answered, else [`Error::Mismatch`].
+/// [`Error::OutOfTurn`] for a query that was not answered, else [`Error::Mismatch`].
 pub fn open_records(
     parcel: &Parcel,
     answered: Option<Answered>,
@@ -96,7 +96,7 @@ pub fn open_records(
     cut(&made().ok_or(Error::Mismatch)?, parcel, cuts, plain)
 }
 
-/// The bytes of chunks that follow one another; none where one is damaged, which costs the method, not the push.
+/// Returns the bytes of consecutive chunks; none where one is damaged, which costs the method, not the push.
 pub fn read_chunks(chunks: &[ChunkRef], view: &mut impl SpaceView) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     chunks.iter().try_for_each(|chunk| view.read(chunk, &mut bytes)).ok()?;

@@ -1,4 +1,4 @@
-//! Neighbouring chunks or segments on their way, compressed together.
+//! Neighbouring chunks or segments, compressed together to be sent.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,13 +20,13 @@ pub enum BatchError {
     Bounds {
         /// Its parts.
         count: usize,
-        /// What they say they add up to.
+        /// The announced sum of their bytes.
         bytes: usize,
     },
-    /// A payload that is not what it announced.
+    /// A payload that does not decode to what was announced.
     #[error(transparent)]
     Payload(#[from] compression::Error),
-    /// Names that are no list of numbers.
+    /// Names whose bytes are no whole number of names.
     #[error("a list of names of {0} B is malformed")]
     Names(usize),
 }
@@ -36,7 +36,7 @@ faulty! {
     _ => Fault::Corrupt;
 }
 
-/// Parts that follow one another, under one codec. Their ids do not travel: who receives them, hashes them.
+/// Consecutive parts under one codec. Their ids are not sent: the receiver hashes the parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// How the payload is compressed.
@@ -49,14 +49,14 @@ pub struct Batch {
 }
 
 impl From<Frame> for Batch {
-    /// What crosses of a frame: all but the chunks' ids.
+    /// Takes what is sent of a frame: all but the chunks' ids.
     fn from(Frame { codec, chunks, payload, .. }: Frame) -> Self {
         Self { codec, lengths: chunks.iter().map(|chunk| chunk.bytes).collect(), payload }
     }
 }
 
 impl Batch {
-    /// Decodes the parts into `plain`, which they replace, and gives out where each lies.
+    /// Decodes the parts into `plain`, replacing its content; returns the range of each.
     ///
     /// # Errors
     /// Anything out of the bounds of a frame, or a payload that is not what it announced.
@@ -75,7 +75,7 @@ impl Batch {
     }
 }
 
-/// Segments on their way: thin or in full, some compressed against those of the base in whose place they are.
+/// Segments to send: thin or in full, some compressed against the base's segments that they replace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentBatch {
     /// Plain bytes of each segment.
@@ -122,7 +122,7 @@ impl SegmentBatch {
     }
 }
 
-/// Where each part lies, of parts that follow one another.
+/// Returns the range of each of some consecutive parts.
 fn ranges(lengths: &[u32]) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
     let count = lengths.len();
     if !(1..=FRAME_CHUNKS_MAX).contains(&count) {
@@ -140,7 +140,7 @@ fn ranges(lengths: &[u32]) -> Result<Vec<std::ops::Range<usize>>, BatchError> {
     Ok(parts)
 }
 
-/// Names as they travel: 8 bytes each, little-endian.
+/// Encodes names: 8 bytes each, little-endian.
 pub fn pack_names(names: impl Iterator<Item = SegmentName>) -> Vec<u8> {
     names.flat_map(|name| name.get().to_le_bytes()).collect()
 }

@@ -19,7 +19,7 @@ impl Marks {
             && (tail == 0 || self.bits.last().is_none_or(|last| last >> tail == 0))
     }
 
-    /// How many things there are, marked or not; 0 where the marks are not well-formed.
+    /// Returns the number of things, marked or not; 0 where the marks are not well-formed.
     pub fn count(&self) -> usize {
         if self.fits(self.count as usize) { self.count as usize } else { 0 }
     }
@@ -29,17 +29,17 @@ impl Marks {
         self.bits.len()
     }
 
-    /// The marks in order.
+    /// Returns the marks, in order.
     pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
         (0..self.count as usize).map(|at| self.bits.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1))
     }
 
-    /// The places that are marked, in order.
+    /// Returns the marked places, in order.
     pub fn places(&self) -> impl Iterator<Item = u32> + '_ {
         (0..).zip(self.iter()).filter_map(|(at, mark)| mark.then_some(at))
     }
 
-    /// How many are marked.
+    /// Returns the number of marked things.
     pub fn marked(&self) -> usize {
         self.bits.iter().map(|byte| byte.count_ones() as usize).sum()
     }

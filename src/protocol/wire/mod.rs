@@ -79,19 +79,19 @@ impl Request {
     }
 }
 
-/// What an agent can ask for.
+/// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Push a release: goes on with [`FromAgent`] and [`PushReply`].
+    /// Push a release: [`FromAgent`] and [`PushReply`] follow.
     Push(Open),
-    /// Pull a release: goes on with [`PullRequest`] and [`PullReply`].
+    /// Pull a release: [`PullRequest`] and [`PullReply`] follow.
     Pull {
         /// Which release.
         release: Selector,
         /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
         have: Option<ReleaseId>,
     },
-    /// Deliver a release again: answered by deliveries as they go on.
+    /// Deliver a release again: each change of a delivery's state is answered.
     Deliver {
         /// Which release.
         release: Selector,
@@ -122,7 +122,7 @@ pub enum Operation {
     Verify {
         /// Repair what can be repaired.
         repair: bool,
-        /// Stop after this many seconds; the next time goes on from there.
+        /// Stop after this many seconds; the next run continues from there.
         seconds_max: Option<u64>,
     },
     /// Remove a release: its chunks go at the next collection, unless others name them.
@@ -136,7 +136,7 @@ pub enum Operation {
     Pin {
         /// Which.
         release: Selector,
-        /// True if it is to be kept.
+        /// True to keep it.
         pinned: bool,
     },
 }
@@ -161,7 +161,7 @@ impl Operation {
     }
 }
 
-/// How a push begins.
+/// The first message of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// The application.
@@ -170,43 +170,43 @@ pub struct Open {
     pub labels: Vec<Label>,
     /// Where to deliver it.
     pub destinations: Vec<DestinationName>,
-    /// The release: what the root hashes to that both sides compute above the segments.
+    /// The release: the hash of the root that both sides compute from the segments.
     pub release: ReleaseId,
     /// How the content was cut.
     pub profile: Profile,
     /// Tree or file.
     pub shape: Shape,
-    /// What the entries add up to.
+    /// Totals of all entries.
     pub totals: Totals,
     /// How many segments the manifest has.
     pub segments: u32,
-    /// How the segments are told.
+    /// How the segments are listed.
     pub manifest: ManifestForm,
     /// Negotiate only: nothing is stored.
     pub dry_run: bool,
 }
 
-/// How a push tells which segments its manifest has.
+/// How a push lists the segments of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ManifestForm {
-    /// By those of a release that the agent remembers; the new ones follow at once.
+    /// As changes to a release that the agent remembers; the new segments follow at once.
     Base {
         /// The release.
         release: ReleaseId,
-        /// What stays of it.
+        /// Its segments that the new manifest keeps.
         outline: Outline,
     },
     /// By short names ([`pack_short_names`]), or by none yet where they are too many to send unasked. They are
     /// looked for in the application's latest releases.
     Short(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// By names ([`pack_names`]) and segments in full, after short ones met something that begins alike.
+    /// By names ([`pack_names`]) and segments in full, after a short name or id matched something else.
     Full(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Not yet: the agent still reads its input, and says [`Grown`] at the end. `Open` names the manifest without any
     /// entry. Where the application has no release, the segments follow as they come; else names do, after `Grown`.
     Growing,
 }
 
-/// What a manifest came to that was told while it was read.
+/// The end of a manifest that was listed while it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grown {
     /// As in [`Open`].
@@ -217,19 +217,19 @@ pub struct Grown {
     pub segments: u32,
 }
 
-/// What an agent says after `Open`.
+/// A message of the agent after `Open`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// More names of segments, in order; as many messages as it takes.
     Names(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// The input is read: this is all of it.
+    /// The input is read: no more segments follow.
     Grown(Grown),
-    /// Which records an executable has that the next `Segments` lists, or goes on to list.
+    /// Names records of an executable whose chunks the next `Segments` lists, or continues to list.
     #[serde(rename = "Offer")]
     RecordQuery(RecordQuery),
     /// The next of the wanted segments, in order.
     Segments(SegmentBatch),
-    /// What chunks are like that the last `Missing`s marked and nothing was signed for.
+    /// Sketches of chunks that the last `Missing`s marked and that have no block sums.
     Sketches(Sketches),
     /// Some of the missing chunks, stored as they come.
     Chunks(Batch),
@@ -239,7 +239,7 @@ pub enum FromAgent {
     Piece(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The answer to the next `Prove` ([`Possession`]).
     Proof(ByteArray<32>),
-    /// A newer token of the same user and space, which allows no less: the conversation goes on with it. Comes at any
+    /// A newer token of the same user and space, which allows no less and replaces the old one. Comes at any
     /// time, and is not answered.
     Renew(String),
     /// Commit as soon as nothing is missing.
@@ -265,7 +265,7 @@ impl FromAgent {
     }
 }
 
-/// What a proxy says during a push.
+/// A message of the proxy during a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushReply {
     /// The release is unknown, and so is its base, if any: send the segments' names.
@@ -277,15 +277,15 @@ pub enum PushReply {
     WantSketches,
     /// Which segments, of all in order, the proxy must see.
     WantSegments(Marks),
-    /// Which records of an offered file the proxy has, before the `Missing` for its first chunks; without one, the
+    /// The records of a queried file that the proxy has, before the `Missing` for its first chunks; without one, the
     /// file is sent as others are.
     #[serde(rename = "Answer")]
     RecordAnswer(RecordAnswer),
-    /// Older content that some of the chunks resemble that the next `Missing` marks, or the one that the next `Alike` is
+    /// Block sums of older content that resembles some chunks that the next `Missing` marks, or the one that the next `Alike` is
     /// about.
     #[serde(rename = "Signature")]
     BlockSums(BlockSums),
-    /// For one `Sketches`: all that is like them was signed.
+    /// Ends the answer to one `Sketches`: no more block sums follow for it.
     Alike,
     /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the agent read
     /// them: it is to prove that it has them. Several may come.
@@ -300,20 +300,20 @@ pub enum PushReply {
     Unproven(ByteBuf),
     /// The release is on stable storage, its deliveries durably queued.
     Committed {
-        /// What was written.
+        /// The written record.
         record: Record,
         /// True if the application's latest release was this one already.
         existing: bool,
     },
-    /// How a delivery goes on.
+    /// A delivery's new state.
     Delivery(DeliveryEvent),
-    /// All deliveries have come to an end.
+    /// All deliveries have ended.
     Done,
     /// No.
     Refused(Refusal),
 }
 
-/// What an agent says after asking to pull.
+/// A message of the agent after its request to pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullRequest {
     /// Which segments, of all in order, the agent must see, after `Names`.
@@ -334,10 +334,10 @@ pub enum PullRequest {
     Renew(String),
 }
 
-/// What a proxy says during a pull.
+/// A message of the proxy during a pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullReply {
-    /// What was asked for.
+    /// The release that was asked for.
     Release {
         /// Its record.
         record: Record,
@@ -359,7 +359,7 @@ pub enum PullReply {
     Executables(u32),
     /// The next of the wanted chunks.
     Chunks(Batch),
-    /// More of the wanted chunks, made from those that the agent has; their bytes follow in pieces.
+    /// More of the wanted chunks, encoded against those that the agent has; their bytes follow in pieces.
     Parcel(Parcel),
     /// The next piece of the parcel.
     Piece(#[serde(with = "serde_bytes")] Vec<u8>),
@@ -371,22 +371,22 @@ pub enum PullReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// What can be done about it.
+    /// What its reader can do about it.
     pub fault: Fault,
     /// One clause.
     pub text: String,
-    /// What to do next, where the proxy knows better than the fault says.
+    /// A hint at the next step, where the proxy knows more than the fault says.
     pub hint: Option<String>,
 }
 
 impl Refusal {
-    /// Tells a peer of an error: its text with its causes, nothing of what it holds.
+    /// Makes a refusal of an error: its text and its causes, none of its values.
     pub fn of(error: &dyn Faulty) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
             let told = error.to_string();
-            // Some errors tell their cause themselves.
+            // Some errors include their cause in their text.
             if !text.contains(&told) {
                 text = format!("{text}: {told}");
             }

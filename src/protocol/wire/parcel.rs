@@ -23,15 +23,15 @@ pub enum ParcelError {
     Bounds {
         /// Its chunks.
         chunks: usize,
-        /// What they say they add up to.
+        /// The announced sum of their bytes.
         bytes: usize,
         /// Runs of older chunks.
         spans: usize,
     },
-    /// A payload that is not what it announced.
+    /// A payload that does not decode to what was announced.
     #[error(transparent)]
     Payload(#[from] compression::Error),
-    /// A delta of a region that was never signed, or that does not make its chunks.
+    /// A delta of a region without block sums, or one that does not make its chunks.
     #[error("the delta of region {0} was not requested")]
     Region(u32),
     /// A patch that cannot be read.
@@ -68,7 +68,7 @@ impl Span {
     }
 }
 
-/// What a parcel's payload is compressed against.
+/// The content that a parcel's payload is encoded against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Basis {
     /// Nothing: one zstd frame over all chunks.
@@ -81,7 +81,7 @@ pub enum Basis {
     /// bytes that they copy, in order, are the prefix of the zstd frame.
     #[serde(rename = "Signed")]
     BlockSums(Vec<Section>),
-    /// An older executable that both sides have: the payload makes a whole new file
+    /// An older executable that both sides have: the payload rebuilds a whole new file
     /// ([`Encoded`](delta::relink::Encoded)), and the chunks are cuts of it.
     Executable(Vec<Span>, Vec<Cut>),
     /// An executable at the proxy that has some of the agent's records: the same by a
@@ -146,7 +146,7 @@ pub struct RecordQuery {
     pub complete: bool,
 }
 
-/// Which of the records of an offered file the proxy has.
+/// The records of a queried file that the proxy has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordAnswer {
     /// The file's number.
@@ -156,12 +156,12 @@ pub struct RecordAnswer {
     pub answer: Vec<u8>,
 }
 
-/// What goes before the pieces of a parcel.
+/// The header that precedes the pieces of a parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parcel {
     /// Plain bytes of each chunk.
     pub lengths: Vec<u32>,
-    /// What the payload is compressed against.
+    /// The content that the payload is encoded against.
     pub basis: Basis,
     /// How the payload is compressed.
     pub codec: Codec,
@@ -170,7 +170,7 @@ pub struct Parcel {
 }
 
 impl Parcel {
-    /// What the chunks add up to, once all numbers are found within bounds.
+    /// Checks that all numbers are within bounds; returns the plain bytes of all chunks.
     ///
     /// # Errors
     /// [`ParcelError::Bounds`].

@@ -18,20 +18,20 @@ pub enum Answer {
     Changes(Vec<Change>),
     /// Counts.
     Statistics(Box<Statistics>),
-    /// Who is who.
+    /// Who answers, and for whom the token speaks.
     Identity(ProxyInfo),
-    /// What a collection did.
+    /// The result of a collection.
     Collected(Collected),
-    /// What verifying found.
+    /// The result of verifying.
     Verified(Box<Verified>),
     /// The release that the next selector of the question means. Comes before all other parts, once for each selector; the
     /// agent compares it with its question.
     Meant(Record),
     /// The release that was pinned or unpinned.
     Done(Record),
-    /// The release that was removed, or was not, as more would have gone than was named.
+    /// The release that was removed, or was not, as that would remove labels that were not named.
     Removed(Box<Removal>),
-    /// How a delivery goes on.
+    /// A delivery's new state.
     Delivery(DeliveryEvent),
     /// No.
     Refused(Refusal),
@@ -52,7 +52,7 @@ pub struct ProxyInfo {
     pub now: u64,
 }
 
-/// What happened to a path between two releases.
+/// The change of a path between two releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
@@ -67,7 +67,7 @@ pub enum ChangeKind {
 /// One path that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// What happened.
+    /// The change.
     pub kind: ChangeKind,
     /// The path's bytes.
     #[serde(with = "serde_bytes")]
@@ -89,7 +89,7 @@ pub struct SizeClass {
     pub bytes: u64,
 }
 
-/// What one user pushed.
+/// The pushes of one user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserStatistics {
     /// The user.
@@ -137,11 +137,11 @@ pub struct ArchiveStatistics {
     pub bytes: u64,
     /// Bytes of their unpacked content.
     pub stream_bytes: u64,
-    /// What makes their deflate streams again, most bytes first.
+    /// The encoders that reproduce their deflate streams, most bytes first.
     pub methods: Vec<MethodStatistics>,
 }
 
-/// Deflate streams that one method makes.
+/// Deflate streams that one encoder reproduces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodStatistics {
     /// The method, in words.

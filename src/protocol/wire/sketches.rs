@@ -1,4 +1,4 @@
-//! What chunks are like, for a peer that may have similar ones.
+//! Sketches of chunks, for a peer that may have similar ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +17,13 @@ pub struct Sketches {
 }
 
 impl Sketches {
-    /// Those of the chunks that have one.
+    /// Takes the sketches of the chunks that have one.
     pub fn new(sketches: &[Option<Sketch>]) -> Self {
         let marks = sketches.iter().map(Option::is_some).collect();
         Self { marks, sketches: sketches.iter().flatten().flat_map(Sketch::to_bytes).collect() }
     }
 
-    /// What it takes on the link.
+    /// Returns the bytes that it takes on the link.
     pub fn bytes(&self) -> usize {
         self.sketches.len()
     }

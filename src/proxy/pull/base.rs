@@ -65,7 +65,7 @@ impl Base {
         self.present.contains(node)
     }
 
-    /// How the pulled release's segments follow from the base's; none where too much is new for an agent to hold
+    /// Returns how the pulled release's segments follow from the base's; none where too much is new for an agent to hold
     /// until its chunks come.
     pub fn outline(&self, leaves: &[NodeRef]) -> Option<Outline> {
         let new = leaves.iter().filter(|node| !self.has(node));
@@ -75,7 +75,7 @@ impl Base {
     }
 
     /// Gives `send` the new segments, in order, thin and compressed against those that they replace,
-    /// until it says that nobody listens.
+    /// until it returns false: nobody listens.
     ///
     /// Memory: one batch and its prefix.
     pub fn tell(

@@ -238,7 +238,7 @@ struct Supply<'a> {
     replies: &'a mpsc::Sender<PullReply>,
     base: Option<Base>,
     maker: PatchMaker<'a>,
-    /// True if the agent's link is: it asked for executables.
+    /// True if the agent's link is slow: it asked for executables.
     is_slow: bool,
     lease: &'a Lease,
 }
@@ -342,7 +342,7 @@ impl Supply<'_> {
         told
     }
 
-    /// Sends a unit: against older chunks, where there are some.
+    /// Sends a unit, encoded against its basis where it has one.
     fn send_unit(&mut self, unit: Unit, deadline: Instant) -> Result<(), Refusal> {
         if self.replies.is_closed() {
             return Ok(());

@@ -72,7 +72,7 @@ impl PatchMaker<'_> {
     }
 }
 
-/// The name of what tells `new` by `old`, in the way `kind`.
+/// Returns the name of the payload that encodes `new` against `old` by the method `kind`.
 pub(super) fn name_of(kind: &str, old: &[ChunkRef], new: &[ChunkRef]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key(kind);
     for chunks in [old, new] {

@@ -64,7 +64,7 @@ pub(super) fn encode(
     encoded
 }
 
-/// Files whose entries stand in new segments, and that begin as executables do.
+/// Files that new segments list, and that begin as executables do.
 fn new_executables(
     base: &Base,
     leaves: &[NodeRef],
@@ -198,7 +198,7 @@ fn otherwise_bytes(old: &[u8], new: &[u8]) -> usize {
     Estimate::of(samples, compressed).repeated(new.len())
 }
 
-/// The release that the agent has, as whoever looks for a whole file of it reads it.
+/// The release that the agent has, for the search of a whole file in it.
 struct BaseRelease<'a, 'b> {
     segments: &'a [NodeRef],
     reader: &'a mut StoreReader<&'b Store>,

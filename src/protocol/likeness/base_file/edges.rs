@@ -16,7 +16,7 @@ use ground::limits::EXECUTABLE_BYTES_MIN;
 /// Archives whose plan is not there have none. Reads the beginnings of large members, these segments, and those that list the beginnings of their files.
 ///
 /// # Errors
-/// What `release` gives, and segments that do not decode.
+/// An error of `release`; segments that do not decode.
 pub fn edges<R: Release>(ranges: &[Range<usize>], release: &mut R) -> Result<Edges, R::Error> {
     let mut edges = Edges::new();
     for range in ranges {

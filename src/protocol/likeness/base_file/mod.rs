@@ -38,14 +38,14 @@ pub struct BaseFile {
 }
 
 impl BaseFile {
-    /// The file that the first chunk of `span` is of, or of an archive that was unpacked, the member that shares most
+    /// Returns the file that the first chunk of `span` belongs to; in an archive that was unpacked, the member that shares most
     /// chunks with the new one; of those that share none, one that `span` touches, and of these the nearest in length.
     ///
     /// Returns `None` if it cannot be encoded as an executable: too large, or not listed whole. Reads the
     /// segments that list the file, and the plan of an archive.
     ///
     /// # Errors
-    /// What `release` gives, and segments that do not decode.
+    /// An error of `release`; segments that do not decode.
     pub fn like<R: Release>(span: &Span, new: &Target, release: &mut R) -> Result<Option<Self>, R::Error> {
         let Some(entry) = Entry::before(span, release)? else { return Ok(None) };
         let walk = Walk::new(release, &entry, *span);

@@ -26,7 +26,7 @@ fn segment(items: &[Item]) -> Vec<u8> {
     bytes
 }
 
-/// Three files in four segments; the second, of 10 chunks of 7 B, goes on in three of them.
+/// Three files in four segments; the second, of 10 chunks of 7 B, spans three of them.
 fn segments() -> Vec<Vec<u8>> {
     let chunks = |range: std::ops::Range<u32>| range.map(|number| chunk(number, 7)).collect::<Vec<_>>();
     let directory = Item::Directory { path: EntryPath::new("d").expect("a path"), mode: 0o755 };

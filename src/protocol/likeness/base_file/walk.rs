@@ -24,7 +24,7 @@ pub trait Release {
 /// The file that some chunk is of.
 pub(super) struct Entry {
     pub path: Vec<u8>,
-    /// What its chunks add up to.
+    /// The sum of its chunks' bytes.
     pub bytes: u64,
     pub is_archive: bool,
     /// The segment that lists it, and how many chunks there are before it.

@@ -46,12 +46,12 @@ pub enum Action {
     Stored(u64),
     /// The release is safe.
     Committed {
-        /// What the proxy wrote.
+        /// The record that the proxy wrote.
         record: Record,
         /// True if the application's latest release was this one already.
         existing: bool,
     },
-    /// A delivery goes on.
+    /// A delivery has a new state.
     Delivery(DeliveryEvent),
     /// There is nothing more to do.
     Finish,
@@ -62,11 +62,11 @@ pub enum Action {
 pub struct Chunks {
     /// The segments.
     pub segments: Vec<SegmentIndex>,
-    /// Which of their chunk references, in order.
+    /// Marks over their chunk references, in order.
     pub marks: Marks,
-    /// What the proxy has that some of them resemble.
+    /// Block sums of the proxy's content that some of them resemble.
     pub block_sums: Vec<BlockSums>,
-    /// Which records the proxy has of executables that were offered.
+    /// The records that the proxy has of executables that were queried.
     pub answers: Vec<RecordAnswer>,
     /// True if the segment after these is sent too, and its chunks with another of these.
     pub goes_on: bool,
@@ -110,11 +110,11 @@ impl Default for Window {
 pub enum Opening {
     /// By the release that the proxy confirmed last time, and its segments.
     Base(ReleaseId, Vec<NodeRef>),
-    /// The same after a push that broke off: what is new may have crossed, so that none of it is offered.
+    /// The same after a push that broke off: new chunks may have crossed, so that none is sent unasked.
     Again(ReleaseId, Vec<NodeRef>),
     /// By short names.
     Short,
-    /// In full, after a [`Error::Mismatch`].
+    /// In full, after an [`Error::Mismatch`].
     Full,
     /// As it is read: segments come by [`Agent::grow`], the end by [`Agent::grown`].
     Growing,
@@ -149,7 +149,7 @@ struct Unanswered {
     proven: usize,
 }
 
-/// The agent's half: what the proxy says in, actions out.
+/// The agent's half: messages of the proxy in, actions out.
 ///
 /// Memory: 36 B for each segment of the manifest, and 33 MiB of signatures and answers at most.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ pub struct Agent {
     wants_record_queries: bool,
     /// True if the proxy can find content by sketches.
     wants_sketches: bool,
-    /// Chunks that wait for what is like them, or for others that do: their order stays.
+    /// Chunks that wait for similar content, or for others that do: their order stays.
     pending: VecDeque<Pending>,
     /// `SendChunks` under way.
     sending: usize,
@@ -189,7 +189,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Dependent exchanges with the proxy so far: how often the push had to wait for an answer, the
+    /// Returns the round trips so far: how often the push had to wait for an answer, the
     /// batches of one step counted once.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
@@ -219,7 +219,7 @@ impl Agent {
     /// Takes a reply of the proxy and returns the actions to take.
     ///
     /// # Errors
-    /// A refusal, or something that does not belong here.
+    /// A refusal; a message out of turn.
     pub fn receive(&mut self, reply: PushReply) -> Result<Vec<Action>, Error> {
         match (self.state, reply) {
             (_, PushReply::Refused(refusal)) => Err(Error::Refused(refusal)),
@@ -386,7 +386,7 @@ impl Agent {
             }
         };
         let mut actions = Vec::new();
-        // The rest of what was offered stands alone: what goes on is told by the offers.
+        // The rest of what was queried stands alone: the queries say what continues.
         let next = self.unanswered.front().map(|next| &next.segments).or(self.waiting.front());
         let goes_on = !was_eager && Self::is_next(next, &segments);
         if marks.marked() > 0 || (self.goes_on && !was_eager) {
@@ -426,7 +426,7 @@ impl Agent {
                 executables: self.wants_record_queries,
             }));
             if eager {
-                // It goes on when the offer is made.
+                // It continues once the query is made.
                 return actions;
             }
             actions.extend(self.proceed());

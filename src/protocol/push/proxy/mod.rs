@@ -37,7 +37,7 @@ enum State {
     Finished,
 }
 
-/// The proxy's half: what the agent says in, replies out.
+/// The proxy's half: messages of the agent in, replies out.
 ///
 /// Memory: 44 B for each segment of the manifest, some 100 B for each reference of segments that wait for
 /// chunks, and one parcel; all bounded.
@@ -82,7 +82,7 @@ impl Proxy {
         self.state == State::Finished
     }
 
-    /// What the push has cost so far.
+    /// Returns the cost of the push so far.
     pub fn cost(&self) -> Cost {
         self.cost
     }
@@ -111,7 +111,7 @@ impl Proxy {
     /// Takes a message of the agent and returns the replies.
     ///
     /// # Errors
-    /// Something that does not belong here, breaks a bound, or is not what its name says; a failing view.
+    /// A message that is out of turn, breaks a bound, or whose content does not match its name; a failing view.
     pub fn receive(
         &mut self,
         message: FromAgent,
