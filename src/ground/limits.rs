@@ -61,11 +61,11 @@ pub const EXECUTABLE_CHUNKS_MAX: usize = 32 * 1024;
 pub const EXECUTABLE_BASIS_RATIO_MAX: usize = 64;
 /// 32 MiB: the payload of one encoded executable; one that takes more hardly resembles its older version.
 pub const EXECUTABLE_PAYLOAD_MAX: usize = 32 * 1024 * 1024;
-/// 8 MiB: names of records that one push may offer, for some gigabyte of executables.
-pub const OFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Executables that one push may offer.
-pub const OFFERS_MAX: usize = 4096;
-/// 1 MiB: answers to all offers of one push: a bit for each name, and for every 64 a check of 2 bytes, with room to
+/// 8 MiB: names of records that one push may query, for some gigabyte of executables.
+pub const RECORD_QUERY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Executables whose records one push may query.
+pub const RECORD_QUERIES_MAX: usize = 4096;
+/// 1 MiB: answers to all record queries of one push: a bit for each name, and for every 64 a check of 2 bytes, with room to
 /// spare.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 

@@ -135,12 +135,12 @@ impl Identity {
         Ok(Self { folder: folder.to_owned(), tls_key, public_key, issuer, tokens })
     }
 
-    /// The fingerprint that agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
+    /// Returns the fingerprint that agents pin: BLAKE3-256 of the TLS key's `SubjectPublicKeyInfo`.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_key(&self.key_info())
     }
 
-    /// The public TLS key as the 44 bytes of DER that cross the wire.
+    /// Returns the public TLS key as the 44 bytes of DER that cross the wire.
     pub fn key_info(&self) -> [u8; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES] {
         let mut info = [0; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES];
         let (prefix, key) = info.split_at_mut(KEY_INFO_PREFIX.len());
@@ -149,7 +149,7 @@ impl Identity {
         info
     }
 
-    /// The private TLS key, PKCS#8: for the handshake alone.
+    /// Returns the private TLS key, PKCS#8: for the handshake alone.
     pub fn tls_key(&self) -> &[u8] {
         &self.tls_key
     }

@@ -16,7 +16,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The register in a ledger.
+    /// Returns the register in a ledger.
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
         Self { ledger }
     }

@@ -52,7 +52,7 @@ impl Fingerprint {
         Self(*blake3::hash(key_info).as_bytes())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -119,12 +119,12 @@ impl ProxyUrl {
         &self.host
     }
 
-    /// The UDP port, not 0.
+    /// Returns the UDP port, not 0.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The key that the proxy must prove to have.
+    /// Returns the key that the proxy must prove to have.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }

@@ -75,7 +75,7 @@ pub fn prove(
     Ok(proof)
 }
 
-/// The archives of a release; none where it cannot be read.
+/// Returns the archives of a release; none where it cannot be read.
 fn archives_of(store: &Store, release: &ReleaseId) -> HashSet<blake3::Hash> {
     let mut known = HashSet::new();
     let Ok(root) = store.root(release) else { return known };
@@ -89,7 +89,7 @@ fn archives_of(store: &Store, release: &ReleaseId) -> HashSet<blake3::Hash> {
     }
 }
 
-/// The inputs that decide what an archive is rebuilt to.
+/// Hashes the inputs that decide what an archive is rebuilt to.
 fn fingerprint(archive: Archive<'_>) -> blake3::Hash {
     let Archive { size, container, chunks, .. } = archive;
     let mut hasher = blake3::Hasher::new();

@@ -62,11 +62,11 @@ impl Default for MaintenanceOptions {
     }
 }
 
-/// Sees to the spaces that were used and that are not known to be whole, each for so long at most.
+/// Checks and repairs the spaces that were used and are not known to be whole, each for `duration_max` at most.
 ///
 /// A crash mostly cuts off nothing that a release needs: a look at the releases then shows it.
 /// Otherwise the packs are verified and repaired, from where the last pass stopped.
-pub fn mend_opened(shared: &Shared, duration_max: Duration) {
+pub fn repair_opened(shared: &Shared, duration_max: Duration) {
     for store in shared.spaces.opened() {
         if store.is_whole() {
             continue;
@@ -312,13 +312,13 @@ fn copies_of(
 /// # Errors
 /// The text for the agent.
 pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refusal> {
-    let told = |error: store::Error| Refusal::of(&error as &dyn Faulty);
+    let refusal = |error: store::Error| Refusal::of(&error as &dyn Faulty);
     let shared = &granted.shared;
     match request {
         Operation::Collect { dry_run } => {
             granted.allow_whole_space(Action::Admin)?;
             let store = granted.store()?;
-            let collected = collect(shared, &store, &granted.grant.space, dry_run).map_err(told)?;
+            let collected = collect(shared, &store, &granted.grant.space, dry_run).map_err(refusal)?;
             Ok(vec![Answer::Collected(collected)])
         }
         Operation::Verify { repair, seconds_max } => {
@@ -326,15 +326,15 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
             let store = granted.store()?;
             let duration_max = seconds_max.map(Duration::from_secs);
             let pass = Pass { repair, duration_max, bytes_per_second: None };
-            Ok(vec![Answer::Verified(Box::new(verify(shared, &store, pass).map_err(told)?))])
+            Ok(vec![Answer::Verified(Box::new(verify(shared, &store, pass).map_err(refusal)?))])
         }
         Operation::Remove { release: selector, all_labels } => {
             let (store, record) = select(granted, &selector)?;
             let (app, release) = (record.app.clone(), record.release);
-            let records = store.records().of(&app).map_err(told)?;
+            let records = store.records().of(&app).map_err(refusal)?;
             let mut removal = Removal::of(&records, &selector, record.clone());
             if all_labels || !removal.takes_more() {
-                store.records().remove(&app, &release).map_err(told)?;
+                store.records().remove(&app, &release).map_err(refusal)?;
                 granted.audit("remove", &app, release);
                 removal.removed = true;
             }
@@ -344,7 +344,7 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
             let (store, record) = select(granted, &selector)?;
             let (app, release) = (&record.app, &record.release);
             let records = store.records();
-            if pinned { records.pin(app, release) } else { records.unpin(app, release) }.map_err(told)?;
+            if pinned { records.pin(app, release) } else { records.unpin(app, release) }.map_err(refusal)?;
             granted.audit(if pinned { "pin" } else { "unpin" }, app, *release);
             Ok(vec![Answer::Meant(record.clone()), Answer::Done(record)])
         }
@@ -352,7 +352,7 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
     }
 }
 
-/// The release that an admin means, if the token allows it.
+/// Returns the release that an admin means, if the token allows it.
 fn select(granted: &Granted, selector: &Selector) -> Result<(Arc<Store>, Record), Refusal> {
     granted.allow(Action::Admin, Some(&selector.app))?;
     let store = granted.store()?;

@@ -120,7 +120,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, for a proxy in `data` that listens at `listen`.
+    /// Returns the defaults, for a proxy in `data` that listens at `listen`.
     pub fn new(data: &Path, listen: SocketAddr) -> Self {
         Self {
             data: data.to_owned(),
@@ -203,7 +203,7 @@ impl Proxy {
             Identity::open_over(&options.data.join("identity"), Arc::clone(&ledger))?;
         let listener = Listener::bind(options.listen, &identity, &options.link)?;
         let address = listener.local_address()?;
-        let host = options.public_host.clone().unwrap_or_else(|| told_host(address));
+        let host = options.public_host.clone().unwrap_or_else(|| public_host_of(address));
         let url = ProxyUrl::new(&host, address.port(), identity.fingerprint())?;
         let spaces = Spaces::new(options.data.join("spaces"), Arc::clone(&ledger), options.store);
         let spaces = Arc::new(spaces);
@@ -237,7 +237,7 @@ impl Proxy {
         Ok(Self { shared, maintenance, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })
     }
 
-    /// The address that agents use.
+    /// Returns the address that agents use.
     pub fn url(&self) -> &ProxyUrl {
         &self.url
     }
@@ -247,7 +247,7 @@ impl Proxy {
         self.first_start
     }
 
-    /// The proxy's keys and tokens.
+    /// Returns the proxy's keys and tokens.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
     }
@@ -275,7 +275,7 @@ impl Proxy {
         let (shared, maintenance, mend_at_end) = (self.shared, self.maintenance, self.mend_at_end);
         let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
-                maintenance::mend_opened(&shared, most);
+                maintenance::repair_opened(&shared, most);
             }
             shared.stopping.store(true, Ordering::Relaxed);
             maintenance.stop();
@@ -294,13 +294,13 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// The file that says who uses a data folder, and locks it.
+/// Returns the file that says who uses a data folder, and locks it.
 pub fn lock_path(data: &Path) -> PathBuf {
     data.join("lock")
 }
 
 /// Returns the host for agents when the proxy listens on `address`.
-fn told_host(address: SocketAddr) -> String {
+fn public_host_of(address: SocketAddr) -> String {
     if !address.ip().is_unspecified() {
         return address.ip().to_string();
     }
@@ -313,7 +313,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The space, the user and the token of a request.
+/// Returns the space, the user and the token of a request.
 fn owner(grant: &Grant) -> Owner {
     (grant.space.clone(), grant.user.clone())
 }
@@ -397,7 +397,7 @@ impl Granted {
         Ok(())
     }
 
-    /// The deliveries of a release to destinations, on the token's behalf.
+    /// Returns the deliveries of a release to destinations, on the token's behalf.
     fn deliveries(&self, app: &AppName, release: ReleaseId, to: &[DestinationName]) -> Vec<Delivery> {
         let delivery = |destination: &DestinationName| Delivery {
             space: self.grant.space.clone(),
@@ -422,7 +422,7 @@ impl Granted {
         });
     }
 
-    /// The space that the token names. Blocks for the disk at its first use.
+    /// Returns the space that the token names. Blocks for the disk at its first use.
     fn store(&self) -> Result<Arc<store::Store>, Refusal> {
         self.shared.spaces.open(&self.grant.space).map_err(|error| Refusal::of(&error))
     }

@@ -160,7 +160,7 @@ fn beyond(error: BeyondCredit) -> Refusal {
     Refusal { fault: Fault::Bug, text: error.to_string(), hint: None }
 }
 
-/// The refusal that ends a push without progress.
+/// Returns the refusal that ends a push without progress.
 fn stalled(time: Duration) -> Refusal {
     let text = format!("the push made no progress for {} s", time.as_secs());
     let hint = "push again: stored content is not sent again".to_owned();
@@ -179,9 +179,9 @@ fn run(
     let store = granted.store()?;
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
     let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
-    let told = |error: Error| Refusal::of(&error as &dyn Faulty);
+    let refusal = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
-    let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(told)?;
+    let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(refusal)?;
     let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     loop {
         for reply in next {
@@ -208,7 +208,7 @@ fn run(
         let begin = Instant::now();
         match message {
             Some(Ok(message)) => {
-                next = machine.receive(message, &mut view).map_err(told)?;
+                next = machine.receive(message, &mut view).map_err(refusal)?;
                 progress.watch().hear(machine.progress(), begin, Instant::now());
             }
             Some(Err(refusal)) => return Err(refusal),
@@ -280,7 +280,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// The next event to tell; the last one again where nothing happens for a while, so that the agent
+    /// Returns the next event to tell; the last one again where nothing happens for a while, so that the agent
     /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
     pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
         // Do not follow a hanging delivery for ever.
@@ -313,12 +313,12 @@ pub(super) enum Unheard {
 
 /// Returns the next event to report, as [`Followed::next`], while the token is good.
 pub(super) async fn next_event(
-    told: &mut Followed,
+    followed: &mut Followed,
     events: &mut Events,
     granted: &Granted,
     checks: &mut Interval,
 ) -> Result<Option<DeliveryEvent>, Unheard> {
-    let next = told.next(events);
+    let next = followed.next(events);
     tokio::pin!(next);
     loop {
         tokio::select! {
@@ -332,8 +332,8 @@ pub(super) async fn next_event(
 async fn follow(events: Vec<Events>, granted: &Granted, sender: &mut Sender) -> Result<(), Unheard> {
     let mut checks = checks();
     for mut deliveries in events {
-        let mut told = Followed::default();
-        while let Some(event) = next_event(&mut told, &mut deliveries, granted, &mut checks).await? {
+        let mut followed = Followed::default();
+        while let Some(event) = next_event(&mut followed, &mut deliveries, granted, &mut checks).await? {
             sender.send(&PushReply::Delivery(event)).await.map_err(|_| Unheard::Gone)?;
         }
     }

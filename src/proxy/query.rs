@@ -73,7 +73,7 @@ async fn desk(granted: &Granted) -> Result<(Share<Owner>, OwnedSemaphorePermit),
 
 /// Works the answer out, in parts; `give` says whether anybody still listens.
 fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> bool) -> Result<(), Refusal> {
-    let told = |error: &dyn Faulty| Refusal::of(error);
+    let refusal = |error: &dyn Faulty| Refusal::of(error);
     match question {
         Operation::Identify => {
             let grant = &granted.grant;
@@ -101,7 +101,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
             let mut before = u64::MAX;
             loop {
                 let records = store.records().before(&app, before, ROWS_PER_MESSAGE);
-                let records = records.map_err(|error| told(&error))?;
+                let records = records.map_err(|error| refusal(&error))?;
                 let Some(last) = records.last() else { break };
                 before = last.sequence;
                 if !give(Answer::Releases(records)) {
@@ -120,7 +120,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 None => granted.allow_whole_space(Action::Read)?,
             }
             let counted =
-                statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| told(&error))?;
+                statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| refusal(&error))?;
             give(Answer::Statistics(Box::new(counted)));
         }
         Operation::Collect { .. }
@@ -205,9 +205,9 @@ pub async fn deliver(
     }
     let mut checks = checks();
     for mut deliveries in events {
-        let mut told = Followed::default();
+        let mut followed = Followed::default();
         loop {
-            let event = match next_event(&mut told, &mut deliveries, &granted, &mut checks).await {
+            let event = match next_event(&mut followed, &mut deliveries, &granted, &mut checks).await {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(Unheard::Refused(refusal)) => return Err(refusal),

@@ -57,7 +57,7 @@ impl Readable {
         }
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         (self.nodes.len() + self.unread.len() + self.chunks.len()) * size_of::<NodeRef>()
     }

@@ -165,7 +165,7 @@ impl Spaces {
         self.slots().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.store().is_some());
     }
 
-    /// The stores that are open, in no order.
+    /// Returns the stores that are open, in no order.
     pub fn opened(&self) -> Vec<Arc<Store>> {
         let slots: Vec<Arc<Slot>> = self.slots().values().map(Arc::clone).collect();
         slots.iter().filter_map(|slot| slot.store().clone()).collect()
@@ -178,7 +178,7 @@ impl Spaces {
         used
     }
 
-    /// The names of all spaces that there are on disk.
+    /// Returns the names of all spaces that there are on disk.
     ///
     /// # Errors
     /// The folder cannot be listed.

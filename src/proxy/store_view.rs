@@ -37,7 +37,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 const RECENT_MAX: usize = 8;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
 
-/// The refusal for known chunks that were collected since, as the lease had lapsed, or are damaged.
+/// Returns the refusal for known chunks that were collected since, as the lease had lapsed, or are damaged.
 fn lapsed() -> Refusal {
     Refusal {
         fault: Fault::Retry,
@@ -127,7 +127,7 @@ impl StoreView {
         Self { heavy_work: Arc::clone(heavy_work), ..self }
     }
 
-    /// Bytes of memory that it holds for the push, about.
+    /// Returns the bytes of memory that it holds for the push, about.
     pub(super) fn memory_bytes(&self) -> usize {
         self.readable.memory_bytes()
     }

@@ -11,8 +11,8 @@ use format::manifest::{self, Builder, EntryPath, Item, Profile, SegmentIndex, Sh
 use format::recipe::{ChunkRef, Recipe};
 use ground::ids::ChunkId;
 use ground::limits::{
-    ANSWER_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, OFFER_BYTES_MAX, OFFERS_MAX,
-    PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX,
+    ANSWER_BYTES_MAX, EXECUTABLE_CHUNKS_MAX, EXECUTABLE_PAYLOAD_MAX, PARCEL_PIECE_BYTES, PARCEL_SPANS_MAX,
+    RECORD_QUERIES_MAX, RECORD_QUERY_BYTES_MAX,
 };
 use protocol::Error;
 use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
@@ -240,13 +240,13 @@ fn offers_beyond_their_bounds_are_refused() {
         |file, names: usize, complete| RecordQuery { file, names: vec![7; names], complete, ..first.clone() };
     let mebibyte = 1 << 20;
     let many = |count: usize| (0..small(count)).map(|file| of(file, 0, false)).collect::<Vec<_>>();
-    let too_long: Fits = |error| matches!(error, Error::Limit { max: OFFER_BYTES_MAX, .. });
-    let too_many: Fits = |error| matches!(error, Error::Limit { max: OFFERS_MAX, .. });
+    let too_long: Fits = |error| matches!(error, Error::Limit { max: RECORD_QUERY_BYTES_MAX, .. });
+    let too_many: Fits = |error| matches!(error, Error::Limit { max: RECORD_QUERIES_MAX, .. });
     let out_of_turn: Fits = |error| matches!(error, Error::OutOfTurn(_));
     let cases: [(&str, Vec<RecordQuery>, Fits); 6] = [
         ("names of one file beyond 8 MiB", vec![of(0, mebibyte, false); 9], too_long),
         ("names of many files beyond 8 MiB", (0..9).map(|file| of(file, mebibyte, true)).collect(), too_long),
-        ("files beyond 4,096", many(OFFERS_MAX + 1), too_many),
+        ("files beyond 4,096", many(RECORD_QUERIES_MAX + 1), too_many),
         ("a file twice", vec![first.clone(), of(0, 0, true)], out_of_turn),
         ("names twice before one Segments", vec![first.clone(), first.clone()], out_of_turn),
         ("an empty file twice", vec![of(0, 0, true), of(0, 0, true)], out_of_turn),
@@ -260,7 +260,7 @@ fn offers_beyond_their_bounds_are_refused() {
         assert!(memory.content_kept.is_empty());
     }
     let (mut memory, mut proxy) = relinked.by_names();
-    for offer in many(OFFERS_MAX) {
+    for offer in many(RECORD_QUERIES_MAX) {
         proxy.receive(FromAgent::RecordQuery(offer), &mut memory).expect("as many as there may be");
     }
 }
@@ -597,7 +597,7 @@ fn an_agent_takes_answers_where_it_was_asked_to_offer_and_no_more_than_fit_its_o
     assert!(matches!(over, Err(Error::Limit { max: ANSWER_BYTES_MAX, .. })), "{over:?}");
 
     let mut many = agent(&relinked, true);
-    for _ in 0..OFFERS_MAX {
+    for _ in 0..RECORD_QUERIES_MAX {
         many.receive(answer(0)).expect("as many as there may be");
     }
     let over = many.receive(answer(0));

@@ -10,7 +10,7 @@ use crate::restore::ChunkSource;
 use crate::store::Store;
 use format::pack::split;
 use format::recipe::ChunkRef;
-use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, OFFERS_MAX};
+use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, RECORD_QUERIES_MAX};
 use protocol::wire::{Basis, Parcel, PullReply, PullRequest};
 
 impl PullStream {
@@ -30,7 +30,7 @@ impl PullStream {
         let PullReply::Executables(count) = self.reply().await? else {
             return Err(Error::OutOfTurn("another message before the executables"));
         };
-        if count as usize > OFFERS_MAX {
+        if count as usize > RECORD_QUERIES_MAX {
             return Err(Error::OutOfTurn("too many executables"));
         }
         let (mut chunks, mut bytes) = (0, 0);

@@ -8,7 +8,7 @@ use crate::agent::scan::{Body, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::relink::RecordNames;
 use format::manifest::{self, SegmentIndex};
-use ground::limits::{OFFER_BYTES_MAX, OFFERS_MAX, PARCEL_PIECE_BYTES};
+use ground::limits::{PARCEL_PIECE_BYTES, RECORD_QUERIES_MAX, RECORD_QUERY_BYTES_MAX};
 use protocol::wire::{RecordAnswer, RecordQuery};
 
 /// The queries of one push.
@@ -79,14 +79,14 @@ impl RecordQueries {
             }
             if !listed.fills
                 || !listed.is_dense()
-                || self.numbers.len() == OFFERS_MAX / 2
+                || self.numbers.len() == RECORD_QUERIES_MAX / 2
                 || !is_executable(&listed.body)
             {
                 continue;
             }
             let Some(records) = records_of(&listed.body) else { continue };
             let names = RecordNames::new(records.hashes()).encode();
-            if self.bytes + names.len() > OFFER_BYTES_MAX {
+            if self.bytes + names.len() > RECORD_QUERY_BYTES_MAX {
                 continue;
             }
             self.bytes += names.len();

@@ -92,7 +92,7 @@ impl Replies {
         }
     }
 
-    /// Bytes that were said and not taken up.
+    /// Returns the bytes that were said and not taken up.
     pub fn memory_bytes(&self) -> usize {
         self.shared.bytes.load(Ordering::Relaxed)
     }

@@ -56,7 +56,7 @@ pub(super) async fn connect_for(
     })
 }
 
-/// Tries the addresses; sends the first that answers through `first`.
+/// Tries the addresses, each with a head start over the next; sets `first` to the first of them.
 async fn race(
     url: &ProxyUrl,
     options: &Options,

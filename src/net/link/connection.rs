@@ -135,7 +135,7 @@ impl Connection {
         }
     }
 
-    /// The next stream that the peer opens; none once it has finished the connection.
+    /// Returns the next stream that the peer opens; none once it has finished the connection.
     ///
     /// Waits without a deadline: a silent peer that is gone ends the connection within 60 s. May be
     /// cancelled: nothing is lost.
@@ -175,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// The peer's address; an agent's may change while it lives.
+    /// Returns the peer's address; an agent's may change while it lives.
     pub fn remote_address(&self) -> SocketAddr {
         self.inner.remote_address()
     }

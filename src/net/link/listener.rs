@@ -96,7 +96,7 @@ impl Listener {
         Ok(Self { endpoint, near, far, handshakes: JoinSet::new(), strangers, options: options.clone() })
     }
 
-    /// Where it listens, with the port that was taken.
+    /// Returns where it listens, with the port that was taken.
     ///
     /// # Errors
     /// [`Error::Lost`] where the system no longer knows the socket.

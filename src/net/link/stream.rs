@@ -49,7 +49,7 @@ impl Traffic {
         Self(connection.clone())
     }
 
-    /// Bytes of UDP payload.
+    /// Returns the bytes of UDP payload.
     fn sent_bytes(&self) -> u64 {
         self.0.stats().udp_tx.bytes
     }
@@ -264,7 +264,7 @@ impl Receiver {
         self.deadlines.progress
     }
 
-    /// Bytes of the messages that were received.
+    /// Returns the bytes of the messages that were received.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
@@ -274,7 +274,7 @@ impl Receiver {
         self.traffic.sent_bytes()
     }
 
-    /// The length of the next message; none at the stream's end.
+    /// Returns the length of the next message; none at the stream's end.
     async fn announced(&mut self) -> Result<Option<usize>> {
         if !self.fill(HEADER_BYTES).await? {
             return match self.arrived.len() {

@@ -12,16 +12,16 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 /// A socket, as a simulated network gives it.
 pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
-    /// The address that others reach it by.
+    /// Returns the address that others reach it by.
     fn local_address(&self) -> SocketAddr;
 
     /// Takes a datagram over; it may be lost like any other.
     fn send(&self, to: SocketAddr, bytes: &[u8]);
 
-    /// The next datagram that arrived and who sent it; wakes `context` when there is one.
+    /// Returns the next datagram that arrived and who sent it; wakes `context` when there is one.
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<(SocketAddr, Vec<u8>)>;
 
-    /// The seed of the endpoint's random numbers, so that equal runs send equal packets.
+    /// Returns the seed of the endpoint's random numbers, so that equal runs send equal packets.
     fn seed(&self) -> [u8; 32];
 }
 

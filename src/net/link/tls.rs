@@ -21,7 +21,7 @@ use protocol::address::Fingerprint;
 /// The protocol that both sides must name; the number rises when peers of different versions cannot work together.
 pub(super) const PROTOCOL: &[u8] = b"whit/1";
 
-/// The proxy's side: shows the identity's key, asks for none.
+/// Returns the proxy's side: shows the identity's key, asks for none.
 pub(super) fn server(identity: &Identity, protocol: &[u8]) -> QuicServerConfig {
     let key = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(identity.tls_key()));
     let key = key.expect("Identity checked its key");
@@ -36,7 +36,7 @@ pub(super) fn server(identity: &Identity, protocol: &[u8]) -> QuicServerConfig {
     QuicServerConfig::try_from(config).expect("AES-128-GCM, which QUIC begins with, is among the suites")
 }
 
-/// The agent's side: accepts the key that `pin` names.
+/// Returns the agent's side: accepts the key that `pin` names.
 pub(super) fn client(pin: Arc<Pin>, protocol: &[u8]) -> QuicClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider()));
     let builder = builder.with_protocol_versions(&[&TLS13]).expect("every suite of ours is of TLS 1.3");
@@ -70,7 +70,7 @@ impl Pin {
         Self { expected, other: OnceLock::new(), provider: provider() }
     }
 
-    /// The key that was refused, if one was.
+    /// Returns the key that was refused, if one was.
     pub(super) fn other(&self) -> Option<Fingerprint> {
         self.other.get().copied()
     }

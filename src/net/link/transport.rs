@@ -35,7 +35,7 @@ const STREAM_WINDOW_NEAR: u32 = 256 * 1024;
 const CONNECTION_WINDOW_NEAR: u32 = 1024 * 1024;
 /// Below what any address translation forgets.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// A peer that neither answers nor keeps alive for so long is gone. Twice the longest outage that a connection
+/// A peer that neither answers nor keeps alive for this long is gone. Twice the longest outage that a connection
 /// outlives for certain: the pauses between probes of a link that is silent double (RFC 9002, section 6.2).
 const IDLE_MILLISECONDS: u32 = 60_000;
 /// 2 MiB: bursts of a fast link while the process does not run; the system may allow less.
@@ -92,7 +92,7 @@ pub(super) fn transport(side: Side, peer: IpAddr, options: &Options) -> Arc<Tran
     Arc::new(transport)
 }
 
-/// The widest window of a connection to `peer`, bytes.
+/// Returns the widest window of a connection to `peer`, bytes.
 pub(super) fn window(peer: IpAddr) -> u32 {
     if is_loopback(peer) { CONNECTION_WINDOW_NEAR } else { CONNECTION_WINDOW }
 }

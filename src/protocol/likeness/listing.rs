@@ -123,7 +123,7 @@ impl Listings {
         self
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         let chunk = size_of::<Chunk>() + size_of::<RefAt>() + size_of::<Option<ChunkRef>>();
         let of_file = |file: &Listing| size_of::<Listing>() + file.path.len() + file.chunks.len() * chunk;
@@ -136,7 +136,7 @@ impl Listings {
 }
 
 impl Listing {
-    /// The longest part of a range of chunks that follow one another.
+    /// Returns the longest part of a range of chunks that follow one another.
     pub fn joined(&self, range: Range<usize>) -> Range<usize> {
         let ends = self.gaps.iter().copied().filter(|gap| range.contains(gap)).chain([range.end]);
         let parts = ends.scan(range.start, |begin, end| Some(std::mem::replace(begin, end)..end));

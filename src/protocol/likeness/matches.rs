@@ -12,9 +12,9 @@ use delta::similar::{self, Chunk, Rule};
 use format::manifest::{self, Gap, NodeRef, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 
-/// Segments of the base that are looked at: 16 MiB of manifest; a release that differs in more is mostly new.
+/// Segments of the base that are read: 16 MiB of manifest; a release that differs in more is mostly new.
 const SEGMENTS_MAX: usize = 8 * 1024;
-/// 32 MiB: bytes of these segments, which are twice as many as they mostly have.
+/// 32 MiB: bytes of these segments, twice what they usually have.
 const SEGMENTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// 6 MiB: a region with more new bytes is cut.
 const PIECE_BYTES_MAX: u64 = 6 * 1024 * 1024;
@@ -94,7 +94,7 @@ impl ChangedBase {
         Ok(Self { gaps: gaps.to_vec(), listings: listings.sorted() })
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         self.listings.memory_bytes()
     }
@@ -236,7 +236,7 @@ fn pieces(new: &[(RefAt, u64)], old: &[Chunk], edges: &Edges) -> Vec<(Range<usiz
     pieces
 }
 
-/// The chunks that a segment names in full.
+/// Returns the chunks that a segment names in full.
 fn in_full(thin: &Thin) -> impl Iterator<Item = Option<ChunkRef>> + '_ {
     thin.references().map(|reference| reference.full())
 }

@@ -73,7 +73,7 @@ pub(super) struct BlockSumMaker {
 }
 
 impl BlockSumMaker {
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         self.changed_bytes + self.chunks * size_of::<ChunkRef>()
     }
@@ -150,7 +150,7 @@ impl BlockSumMaker {
         Some(PushReply::WantSketches)
     }
 
-    /// Signs what is like some chunks that were asked for and that nothing was signed for so far.
+    /// Makes block sums of content that resembles requested chunks without any so far.
     pub fn alike(&mut self, sketches: &Sketches, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let limit = Error::Limit { what: "sketches", max: SKETCHES_MAX };
         let left = SKETCHES_MAX.min(PUSH_CHUNKS_IN_FLIGHT - self.sketches);

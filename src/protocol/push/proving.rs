@@ -40,7 +40,7 @@ impl Proving {
         !self.unproven.is_empty()
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         let unproven: usize = self.unproven.iter().map(|one| one.chunks.len()).sum();
         (self.own.len() + unproven) * size_of::<ChunkRef>()
@@ -58,7 +58,7 @@ impl Proving {
 
     /// Challenges the agent about the known chunks of some segments that it may not read and has not sent.
     ///
-    /// Marks as unknown those that it must send instead: `offered` ones, which come anyway; all in a dry run, which proves
+    /// Marks as unknown those that it must send instead: `offered` ones, which come unasked; all in a dry run, which proves
     /// nothing; and those beyond the bound of one push.
     pub fn challenge(
         &mut self,

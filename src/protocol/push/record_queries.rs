@@ -11,10 +11,10 @@ use delta::relink::{RecordIndex, RecordNames, Records, normalise_unproven};
 use format::manifest::{NodeRef, RefAt, SegmentIndex};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
-use ground::limits::{EXECUTABLE_CHUNKS_MAX, OFFER_BYTES_MAX, OFFERS_MAX};
+use ground::limits::{EXECUTABLE_CHUNKS_MAX, RECORD_QUERIES_MAX, RECORD_QUERY_BYTES_MAX};
 use ground::poison::Unpoisoned as _;
 
-/// 2 GiB: older executables that are looked at for one push; some 10 s.
+/// 2 GiB: older executables that one push may read; some 10 s.
 const BASIS_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// 4 KiB: what each chunk of an older executable counts as at least, so that there are half a million of them.
 const CHUNK_BYTES_COUNTED: u64 = 4 * 1024;
@@ -30,7 +30,7 @@ const KNOWN_MIN: usize = 20;
 pub(super) struct RecordQueries {
     /// The files that were queried.
     files: HashSet<u32>,
-    /// Bytes of names that may still come.
+    /// Names of files whose queries are not answered yet.
     names: HashMap<u32, Vec<u8>>,
     answered: HashMap<u32, Answered>,
     /// The chunks that the next segments list of queried files.
@@ -47,7 +47,7 @@ impl Default for RecordQueries {
             names: HashMap::new(),
             answered: HashMap::new(),
             next: Vec::new(),
-            names_left: OFFER_BYTES_MAX,
+            names_left: RECORD_QUERY_BYTES_MAX,
             basis_left: BASIS_BYTES_MAX,
             segments_left: SEGMENTS_READ_MAX,
         }
@@ -61,11 +61,11 @@ impl RecordQueries {
     /// Too many of either, names after a file's last, or a file twice before the same segments.
     pub fn take(&mut self, mut query: RecordQuery) -> Result<(), Error> {
         let names = std::mem::take(&mut query.names);
-        let limit = Error::Limit { what: "bytes of record names", max: OFFER_BYTES_MAX };
+        let limit = Error::Limit { what: "bytes of record names", max: RECORD_QUERY_BYTES_MAX };
         self.names_left = self.names_left.checked_sub(names.len()).ok_or(limit)?;
         if self.files.insert(query.file) {
-            if self.files.len() > OFFERS_MAX {
-                return Err(Error::Limit { what: "executables with record names", max: OFFERS_MAX });
+            if self.files.len() > RECORD_QUERIES_MAX {
+                return Err(Error::Limit { what: "executables with record names", max: RECORD_QUERIES_MAX });
             }
             self.names.insert(query.file, names);
         } else if let Some(before) = self.names.get_mut(&query.file) {
@@ -82,7 +82,7 @@ impl RecordQueries {
         Ok(())
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         let names: usize = self.names.values().map(Vec::len).sum();
         let answered = self.answered.values();
@@ -177,7 +177,7 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Those of segments by index, each with what is known of its own.
+    /// Numbers the references of segments, which come by index, each with the chunks that are known.
     pub fn of<'a>(segments: impl Iterator<Item = (SegmentIndex, &'a [Option<ChunkRef>])>) -> Self {
         let (mut first, mut ends, mut all) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (place, known) in segments {
@@ -198,13 +198,13 @@ impl Listed {
         Some(self.first.get(&at.segment)? + at.reference as usize)
     }
 
-    /// Those of a file that is offered.
+    /// Returns the numbers of a queried file's references.
     fn range(&self, query: &RecordQuery) -> Option<Range<usize>> {
         let begin = self.number(RefAt { segment: query.segment, reference: query.first })?;
         Some(begin..begin + (query.chunks as usize).min(EXECUTABLE_CHUNKS_MAX))
     }
 
-    /// The segment that has the reference of that number, and which of its own it is.
+    /// Returns the segment and place of the reference of that number.
     fn at(&self, number: usize) -> Option<RefAt> {
         let (segment, _) = self.ends[self.ends.partition_point(|(_, end)| *end <= number)..].first()?;
         let within = number - self.first[segment];
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    /// The segments of one file, of `size` bytes by its entry, in chunks of `chunk_bytes`.
+    /// Returns the segments of one file, of `size` bytes by its entry, in chunks of `chunk_bytes`.
     fn base_of(bytes: &[u8], size: u64, chunk_bytes: usize, view: &mut Counting) -> Vec<NodeRef> {
         let path = EntryPath::new("program").expect("a path");
         let mut items = vec![Item::File { path, mode: 0o755, size, recipe: Recipe::Chunks }];

@@ -7,9 +7,8 @@ use crate::{Error, SpaceView};
 use delta::compression::Compressor;
 use delta::similar::Sketch;
 use format::manifest::{self, NodeRef};
-use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
+use format::pack::{FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
-use ground::limits::FRAME_CHUNKS_MAX;
 
 /// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
 const LOOKED_AT_MAX: usize = 512;
@@ -42,14 +41,12 @@ pub(super) fn segments(
     compressor: &mut Compressor,
     view: &mut impl SpaceView,
 ) -> Result<(), Error> {
-    for some in segments.chunks(FRAME_CHUNKS_MAX) {
-        let frame = Frame::compress(FrameKind::Manifest, some.iter().map(Vec::as_slice), compressor);
-        view.keep(frame).map_err(Error::Space)?;
-    }
-    Ok(())
+    let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, compressor).with_target(usize::MAX);
+    let parts = segments.iter().map(|segment| (ChunkRef::of(segment), segment.as_slice()));
+    framer.frame_all(parts, |frame| view.keep(frame)).map_err(Error::Space)
 }
 
-/// The segments that a list of names means.
+/// Segments that were found by their names.
 pub(super) struct Named {
     /// The segments.
     pub segments: Vec<Option<NodeRef>>,

@@ -85,7 +85,7 @@ impl Action {
     /// The everyday actions of agents: all but [`Action::Admin`].
     pub const USUAL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
 
-    /// The action's word.
+    /// Returns the action's word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Push => "push",

@@ -57,7 +57,7 @@ impl Issuer {
         Ok(Self { key, public_key })
     }
 
-    /// The input of [`verify`].
+    /// Returns the input of [`verify`].
     pub fn public_key(&self) -> &[u8; PUBLIC_KEY_BYTES] {
         &self.public_key
     }
@@ -155,7 +155,7 @@ mod tests {
     use crate::token::{Action, TokenId};
     use ground::pattern::Pattern;
 
-    /// The PKCS#8 form (RFC 8410, section 10.3, with the public key of RFC 5958) of the key made from `seed`.
+    /// Returns the PKCS#8 form (RFC 8410, section 10.3, with the public key of RFC 5958) of the key made from `seed`.
     fn issuer(seed: u8) -> Issuer {
         let seed = [seed; 32];
         let key = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any seed makes a key");

@@ -44,7 +44,7 @@ pub struct Incomplete {
 }
 
 impl Incomplete {
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -137,7 +137,7 @@ impl Incomplete {
 }
 
 impl Complete {
-    /// The segment's name and length.
+    /// Returns the segment's name and length.
     pub fn node(&self) -> NodeRef {
         let bytes = u32::try_from(self.bytes.len()).expect("a segment is some KiB");
         NodeRef { id: ChunkId::of(&self.bytes), bytes }

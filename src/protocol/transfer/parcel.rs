@@ -29,7 +29,7 @@ impl Parcels {
         self.open.is_some()
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |(_, payload)| payload.capacity())
     }

@@ -65,7 +65,7 @@ impl Request {
         Self { version: VERSION, token: token.to_owned(), operation }
     }
 
-    /// The operation asked for.
+    /// Returns the operation asked for.
     ///
     /// # Errors
     /// A refusal that says which version this side speaks, or that the request is malformed.
@@ -247,7 +247,7 @@ pub enum FromAgent {
 }
 
 impl FromAgent {
-    /// The message's name, for errors.
+    /// Returns the message's name, for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Names(_) => "Names",
@@ -385,10 +385,10 @@ impl Refusal {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            let told = error.to_string();
+            let text_of_cause = error.to_string();
             // Some errors include their cause in their text.
-            if !text.contains(&told) {
-                text = format!("{text}: {told}");
+            if !text.contains(&text_of_cause) {
+                text = format!("{text}: {text_of_cause}");
             }
             cause = error.source();
         }

@@ -62,7 +62,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Where the first chunk is listed.
+    /// Returns where the first chunk is listed.
     pub fn begin(&self) -> RefAt {
         RefAt { segment: self.segment, reference: self.first }
     }

@@ -3,7 +3,7 @@
 use super::PushReply;
 
 impl PushReply {
-    /// The message's name, for errors.
+    /// Returns the message's name, for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Self::WantNames => "WantNames",

@@ -128,7 +128,7 @@ impl<'a> Entries<'a> {
         Ok(entries)
     }
 
-    /// The next chunk of the entry; none at its end.
+    /// Returns the next chunk of the entry; none at its end.
     fn chunk(&mut self) -> Result<Option<ChunkRef>, Error> {
         if self.next.is_some() {
             return Ok(None);

@@ -27,7 +27,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// The release that the agent says it has, beside the segments of the one that it pulls; none where the space
+    /// Returns the release that the agent says it has, beside the segments of the one that it pulls; none where the space
     /// does not have all of it, or the token may not read it.
     pub fn open(store: &Store, scope: &ReadScope, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
         if !store.is_whole() || !store.records().has(release, |app| scope.has(app)) {
@@ -45,17 +45,17 @@ impl Base {
         Some(Self { present: segments.iter().copied().collect(), segments, outline, changed })
     }
 
-    /// Bytes of memory, about.
+    /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
         2 * self.segments.len() * size_of::<NodeRef>() + self.changed.memory_bytes()
     }
 
-    /// Its segments, in order.
+    /// Returns its segments, in order.
     pub fn segments(&self) -> &[NodeRef] {
         &self.segments
     }
 
-    /// Where the pulled release has other segments.
+    /// Returns where the pulled release has other segments.
     pub fn gaps(&self) -> Vec<Gap> {
         self.outline.gaps(self.segments.len())
     }

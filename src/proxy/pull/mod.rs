@@ -138,7 +138,7 @@ async fn read(
     }
 }
 
-/// The refusal that ends a pull without progress.
+/// Returns the refusal that ends a pull without progress.
 fn stalled(time: Duration) -> Refusal {
     let text = format!("the pull made no progress for {} s", time.as_secs());
     let hint = "pull again: received content is not sent again".to_owned();
@@ -254,13 +254,13 @@ impl Supply<'_> {
 
     /// Sends executables encoded by their functions: their number, then each.
     fn executables(&mut self, goes_on: impl FnMut() -> bool) {
-        let told = match &self.base {
+        let payloads = match &self.base {
             Some(base) => relink_payloads::encode(base, &self.leaves, &mut self.reader, &self.maker, goes_on),
             None => Vec::new(),
         };
-        let count = u32::try_from(told.len()).expect("they are bounded");
+        let count = u32::try_from(payloads.len()).expect("they are bounded");
         drop(self.replies.blocking_send(PullReply::Executables(count)));
-        for (parcel, payload) in told {
+        for (parcel, payload) in payloads {
             self.send_parcel(parcel, &payload);
         }
     }
@@ -296,12 +296,12 @@ impl Supply<'_> {
             }
             new.push((index, thin, known));
         }
-        let told = self.likenesses(&new, &asked);
+        let likenesses = self.likenesses(&new, &asked);
         let deadline = Instant::now() + PATCH_TIME_MAX;
-        let mut told = told.into_iter().peekable();
+        let mut likenesses = likenesses.into_iter().peekable();
         let mut unit = Unit::default();
         for (number, chunk) in wanted.iter().enumerate() {
-            if let Some((_, likeness)) = told.next_if(|(first, _)| *first == number) {
+            if let Some((_, likeness)) = likenesses.next_if(|(first, _)| *first == number) {
                 if !unit.takes(&likeness) {
                     self.send_unit(std::mem::take(&mut unit), deadline)?;
                 }
@@ -330,16 +330,16 @@ impl Supply<'_> {
         };
         // Without them the chunks go whole.
         let found = base.changed.likenesses(&new, &Edges::new(), stays).unwrap_or_default();
-        let mut told: Vec<(usize, Likeness)> = found
+        let mut found: Vec<(usize, Likeness)> = found
             .into_iter()
             .filter_map(|likeness| {
                 let first = likeness.new.iter().filter_map(|at| asked.get(at)).min()?;
                 Some((*first, likeness))
             })
             .collect();
-        told.sort_by_key(|(first, _)| *first);
-        told.dedup_by_key(|(first, _)| *first);
-        told
+        found.sort_by_key(|(first, _)| *first);
+        found.dedup_by_key(|(first, _)| *first);
+        found
     }
 
     /// Sends a unit, encoded against its basis where it has one.

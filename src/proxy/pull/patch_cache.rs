@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use format::recipe::ChunkRef;
-use ground::limits::OFFERS_MAX;
+use ground::limits::RECORD_QUERIES_MAX;
 use ground::poison::Unpoisoned as _;
 
 /// 64 MiB: payloads that are held.
@@ -30,7 +30,7 @@ impl PatchCache {
         let mut held = self.held();
         held.push_back((name, Arc::clone(payload)));
         let mut bytes: usize = held.iter().map(|(_, payload)| payload.len()).sum();
-        while bytes > CACHE_BYTES_MAX || held.len() > OFFERS_MAX {
+        while bytes > CACHE_BYTES_MAX || held.len() > RECORD_QUERIES_MAX {
             bytes -= held.pop_front().map_or(0, |(_, payload)| payload.len());
         }
     }

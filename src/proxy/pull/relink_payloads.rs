@@ -43,7 +43,7 @@ struct File {
 ///
 /// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`] files or
 /// half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is not
-/// told so is pulled as other files are.
+/// encoded so is pulled as other files are.
 pub(super) fn encode(
     base: &Base,
     leaves: &[NodeRef],
@@ -163,7 +163,7 @@ fn encode_one(
     parcel.plain_bytes().is_ok().then_some((parcel, payload))
 }
 
-/// The older chunks that most of the file resembles.
+/// Returns the older chunks that most of the file resembles.
 fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<&Store>) -> Option<Span> {
     let (mut left, mut segments) = (file.chunks.len(), Vec::new());
     let RefAt { mut segment, reference: mut first } = file.at;

@@ -10,7 +10,7 @@ use delta::relink::MAGIC;
 use format::manifest::{self, Item, SegmentIndex};
 use ground::limits::EXECUTABLE_BYTES_MIN;
 
-/// Where executables in archives begin and end, in some runs of a release's segments: they are compared by themselves,
+/// Returns where executables in archives begin and end, in some runs of a release's segments: they are compared by themselves,
 /// wherever in the archive they are.
 ///
 /// Archives whose plan is not there have none. Reads the beginnings of large members, these segments, and those that list the beginnings of their files.

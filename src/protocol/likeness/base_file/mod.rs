@@ -22,7 +22,7 @@ use self::walk::{Entry, Listed, Walk, parts};
 pub struct Target {
     /// How many chunks it has, as far as they are known.
     pub chunks: usize,
-    /// Those of them that are not new.
+    /// Those chunks that are not new.
     pub known: HashSet<ChunkId>,
 }
 

@@ -11,7 +11,7 @@ pub trait Release {
     /// Why not.
     type Error: From<manifest::Error>;
 
-    /// The segment of that index, where there is one.
+    /// Returns the segment of that index, where there is one.
     ///
     /// # Errors
     /// It cannot be read.
@@ -33,7 +33,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The last file that begins before the first chunk of `span`.
+    /// Returns the last file that begins before the first chunk of `span`.
     pub fn before<R: Release>(span: &Span, release: &mut R) -> Result<Option<Self>, R::Error> {
         let (mut segment, mut before) = (span.segment, span.first as usize);
         let mut passed = 0;
@@ -51,7 +51,7 @@ impl Entry {
         }
     }
 
-    /// The last file that begins before the chunk with the number `before`.
+    /// Returns the last file that begins before the chunk with the number `before`.
     pub fn last(items: &[Item], before: usize, segment: SegmentIndex) -> Option<Self> {
         let (mut chunks, mut entry) = (0, None);
         for item in items {
@@ -95,7 +95,7 @@ impl<'a, R: Release> Walk<'a, R> {
         Self { release, segment, next, listed: Vec::new(), begun: false, span, touched: 0 }
     }
 
-    /// The next chunk; none where a segment is missing or lists none.
+    /// Returns the next chunk; none where a segment is missing or lists none.
     pub fn next(&mut self) -> Result<Option<Listed>, R::Error> {
         if !self.begun || self.next == self.listed.len() {
             if self.begun {
@@ -121,7 +121,7 @@ impl<'a, R: Release> Walk<'a, R> {
     }
 }
 
-/// The parts of an archive whose stream begins with the next chunk; reads those of its plan.
+/// Returns the parts of an archive whose stream begins with the next chunk; reads those of its plan.
 pub(super) fn parts<R: Release>(walk: &mut Walk<'_, R>) -> Result<Option<Parts>, R::Error> {
     let mut head = Vec::new();
     loop {

@@ -13,8 +13,8 @@ use format::manifest::{EntryPath, NodeRef, SegmentIndex};
 use format::record::{DeliveryEvent, Record};
 use ground::ids::ReleaseId;
 use ground::limits::{
-    ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, MESSAGE_ITEMS_MAX, OFFERS_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN,
-    SEGMENT_BATCH_BYTES,
+    ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, MESSAGE_ITEMS_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN,
+    RECORD_QUERIES_MAX, SEGMENT_BATCH_BYTES,
 };
 
 /// Names in one message: 256 KiB at most.
@@ -153,7 +153,7 @@ struct Unanswered {
 ///
 /// Memory: 36 B for each segment of the manifest, and 33 MiB of signatures and answers at most.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is told on its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each changes on its own")]
 pub struct Agent {
     segments: Vec<NodeRef>,
     window: Window,
@@ -259,7 +259,7 @@ impl Agent {
             }
             (State::Sending | State::Committing, PushReply::Alike) => self.alike(),
             (State::Sending | State::Committing, PushReply::RecordAnswer(answer))
-                if self.wants_record_queries && self.answers.len() < OFFERS_MAX =>
+                if self.wants_record_queries && self.answers.len() < RECORD_QUERIES_MAX =>
             {
                 let limit = Error::Limit { what: "bytes of record answers", max: ANSWER_BYTES_MAX };
                 self.answer_bytes_left =
@@ -331,7 +331,7 @@ impl Agent {
         self.dry_run && self.waiting.is_empty() && self.unanswered.is_empty()
     }
 
-    /// The last segments that were to be sent with an offer are on their way, and these of their chunks will be.
+    /// Notes that the last segments are sent, and that their chunks with these marks will be, unasked.
     pub fn eager_marked(&mut self, marks: Marks) -> Vec<Action> {
         let Some(last) = self.unanswered.back_mut() else { return Vec::new() };
         let segments = last.segments.clone();
@@ -377,7 +377,7 @@ impl Agent {
         let was_eager = eager.is_some();
         let marks = match eager {
             None => marks.clone(),
-            // What was offered is on its way already.
+            // Eager chunks are on their way already.
             Some(eager) => {
                 // Places among all that are missing say nothing of the rest.
                 block_sums.clear();

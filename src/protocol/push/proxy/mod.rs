@@ -93,7 +93,7 @@ impl Proxy {
         self.progress
     }
 
-    /// Bytes of memory that the push takes, about: what an agent can make it hold.
+    /// Returns the bytes of memory that the push takes, about: what an agent can make it hold.
     pub fn memory_bytes(&self) -> usize {
         let segments =
             self.segments.len() + self.base.len() + self.others.iter().map(Vec::len).sum::<usize>();
@@ -258,7 +258,7 @@ impl Proxy {
         }
     }
 
-    /// Takes chunks that were asked for, or offered, as they came.
+    /// Takes requested or eager chunks in the frame that they came in.
     fn chunks(&mut self, batch: Batch, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let mut plain = std::mem::take(&mut self.plain);
         let parts = batch.open(&mut self.zstd, &mut plain)?;
