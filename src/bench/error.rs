@@ -20,14 +20,14 @@ pub enum Error {
         source: io::Error,
     },
     /// A program failed.
-    #[error("{program} ended with {status}: {told}")]
+    #[error("{program} ended with {status}: {output}")]
     Program {
         /// Its name.
         program: String,
         /// Its exit status.
         status: String,
         /// The end of its standard error, on one line.
-        told: String,
+        output: String,
     },
     /// A program did not print the expected text.
     #[error("{program} printed no {expected}")]

@@ -65,8 +65,8 @@ fn bars(report: &Report, pick: fn(&super::measurement::Situations) -> Option<Mea
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn picture(report: &Report, panels: &[(&str, Vec<Bar>)], area: &Area<'_>) -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    area.fill(&WHITE).map_err(|error| told(&error))?;
+    let text_of = |error: &dyn std::fmt::Display| error.to_string();
+    area.fill(&WHITE).map_err(|error| text_of(&error))?;
     let title = format!("{}: bytes to bring a receiver from OLD to NEW", report.name);
     write(area, &title, (20, 14), 22, HPos::Left)?;
     let below = format!(
@@ -80,7 +80,7 @@ fn picture(report: &Report, panels: &[(&str, Vec<Bar>)], area: &Area<'_>) -> Res
     for (title, bars) in panels {
         top = panel(area, title, bars, &scale, top)?;
     }
-    area.present().map_err(|error| told(&error))
+    area.present().map_err(|error| text_of(&error))
 }
 
 /// Draws one panel; returns the top of the next.

@@ -213,11 +213,11 @@ impl Running {
         let (out, err) = (text(self.out.take()), text(self.err.take()));
         self.stop.check()?;
         if !used.status.success() {
-            let told = end_of(if err.trim().is_empty() { &out } else { &err });
+            let output = end_of(if err.trim().is_empty() { &out } else { &err });
             return Err(Error::Program {
                 program: self.program.clone(),
                 status: used.status.to_string(),
-                told,
+                output,
             });
         }
         let cpu_seconds = (used.rusage.utime + used.rusage.stime).as_secs_f64();
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_bad_end_tells_the_programs_words() {
         let error = run(&Stop::default(), &mut sh("echo no such thing >&2; exit 3")).expect_err("it fails");
-        assert!(matches!(&error, Error::Program { told, .. } if told == "no such thing"), "{error}");
+        assert!(matches!(&error, Error::Program { output, .. } if output == "no such thing"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn tools(report: &Report) -> (Table, Vec<String>) {
     let mut table = vec![heads];
     let mut words = Vec::new();
     for row in &report.tools {
-        let told = match &row.outcome {
+        let note = match &row.outcome {
             Outcome::Measured(found) => {
                 let situations =
                     [("nothing yet", found.first), ("NEW", found.fresh), ("NEW, OLD", found.kept)];
@@ -40,7 +40,7 @@ pub fn tools(report: &Report) -> (Table, Vec<String>) {
             }
             Outcome::Failed { reason } => Some(format!("failed: {reason}")),
         };
-        words.extend(told.map(|told| format!("{}: {told}", row.tool)));
+        words.extend(note.map(|note| format!("{}: {note}", row.tool)));
     }
     (table, words)
 }

@@ -54,7 +54,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A session, and its proxy if that runs inside the command.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenSession {
     /// The session.
     pub session: Session,
     /// Names the proxy or the data folder for people.
@@ -63,7 +63,7 @@ pub struct Open {
     output: Output,
 }
 
-impl Open {
+impl OpenSession {
     /// Closes the session, and stops the proxy inside.
     pub async fn finish(self) {
         self.session.finish().await;
@@ -89,7 +89,7 @@ impl Open {
 
 /// The place of a command's proxy.
 #[derive(Debug)]
-enum Place {
+enum ProxyPlace {
     /// At an address.
     Remote(Access),
     /// Inside the command, on this folder.
@@ -98,7 +98,7 @@ enum Place {
 
 impl AccessArgs {
     /// Opens a session, or is interrupted; `local` are destinations that only a proxy inside the command can serve.
-    pub async fn open(&self, output: &Output, local: Destinations) -> Result<Open, Error> {
+    pub async fn open(&self, output: &Output, local: Destinations) -> Result<OpenSession, Error> {
         self.open_within(Duration::ZERO, output, local).await
     }
 
@@ -108,26 +108,31 @@ impl AccessArgs {
         limit: Duration,
         output: &Output,
         local: Destinations,
-    ) -> Result<Open, Error> {
+    ) -> Result<OpenSession, Error> {
         tokio::select! {
             opened = self.open_place(limit, output, local) => opened,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
         }
     }
 
-    async fn open_place(&self, limit: Duration, output: &Output, local: Destinations) -> Result<Open, Error> {
+    async fn open_place(
+        &self,
+        limit: Duration,
+        output: &Output,
+        local: Destinations,
+    ) -> Result<OpenSession, Error> {
         let place = self.place(output)?;
-        let token_file = self.file_of_token().filter(|_| matches!(place, Place::Remote(_)));
-        let limit = if matches!(place, Place::Remote(_)) { limit } else { Duration::ZERO };
+        let token_file = self.file_of_token().filter(|_| matches!(place, ProxyPlace::Remote(_)));
+        let limit = if matches!(place, ProxyPlace::Remote(_)) { limit } else { Duration::ZERO };
         let (place, access, embedded) = match place {
-            Place::Remote(_) if !local.is_empty() => {
+            ProxyPlace::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
                     "a remote proxy cannot deliver to a `dir:PATH` of this machine",
                     "name a destination of the proxy's configuration; or leave out --proxy, to use a proxy inside the command",
                 ));
             }
-            Place::Remote(access) => (host_of(&access.url), access, None),
-            Place::Inside(data) => {
+            ProxyPlace::Remote(access) => (host_of(&access.url), access, None),
+            ProxyPlace::Inside(data) => {
                 check_apart(&local, &data)?;
                 let (embedded, access) = embedded::open(&data, local, output).await?;
                 (data.display().to_string(), access, embedded)
@@ -139,19 +144,19 @@ impl AccessArgs {
             Some(file) => session.with_token_file(file),
             None => session,
         };
-        Ok(Open { session, place, embedded, output: output.clone() })
+        Ok(OpenSession { session, place, embedded, output: output.clone() })
     }
 
     /// Returns the place that the command line names, else the environment, else the login; else the user's own folder.
     /// Notes a variable or login that is overridden by another place.
-    fn place(&self, output: &Output) -> Result<Place, Error> {
+    fn place(&self, output: &Output) -> Result<ProxyPlace, Error> {
         let (proxy, data) = (variable("WHIT_PROXY"), variable("WHIT_DATA"));
         let overridden = |set: &str, used: &str| output.note(&format!("{set} is set, {used} is used"));
         if let Some(folder) = &self.data {
             if proxy.is_some() {
                 overridden("WHIT_PROXY", "--data");
             }
-            return Ok(Place::Inside(folder.clone()));
+            return Ok(ProxyPlace::Inside(folder.clone()));
         }
         if let Some(url) = &self.proxy {
             if proxy.is_some_and(|set| set != url.as_str()) {
@@ -167,30 +172,30 @@ impl AccessArgs {
             if login.is_some() {
                 output.note("WHIT_DATA is set and overrides the proxy of `whit login`");
             }
-            return Ok(Place::Inside(folder.into()));
+            return Ok(ProxyPlace::Inside(folder.into()));
         }
-        let Some(login) = login else { return Ok(Place::Inside(config::data_folder()?)) };
+        let Some(login) = login else { return Ok(ProxyPlace::Inside(config::data_folder()?)) };
         let token = self.token()?.unwrap_or(login.token);
-        Ok(Place::Remote(Access { url: login.proxy, token }))
+        Ok(ProxyPlace::Remote(Access { url: login.proxy, token }))
     }
 
     /// The data folder, where the proxy is inside the command.
     pub fn data_inside(&self) -> Result<Option<PathBuf>, Error> {
         // Opening the proxy notes what is overridden.
         Ok(match self.place(&Output::new(false, true))? {
-            Place::Inside(data) => Some(data),
-            Place::Remote(_) => None,
+            ProxyPlace::Inside(data) => Some(data),
+            ProxyPlace::Remote(_) => None,
         })
     }
 
     /// The proxy at an address.
-    fn at(&self, url: &str) -> Result<Place, Error> {
+    fn at(&self, url: &str) -> Result<ProxyPlace, Error> {
         let url: ProxyUrl = url.parse()?;
         let token = match self.token()? {
             Some(token) => token,
             None => remembered(&url)?,
         };
-        Ok(Place::Remote(Access { url, token }))
+        Ok(ProxyPlace::Remote(Access { url, token }))
     }
 
     /// Returns the command line's token, else the environment's.

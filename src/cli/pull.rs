@@ -142,8 +142,8 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
     open.run(async |session| {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let Aside { fetched, store, .. } = &aside;
-        let held = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
-        restore::write_file(&fetched.root, &held, path.as_ref(), &mut std::io::stdout().lock())?;
+        let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
+        restore::write_file(&fetched.root, &local, path.as_ref(), &mut std::io::stdout().lock())?;
         std::io::stdout().flush().map_err(Error::Output)
     })
     .await
@@ -159,9 +159,9 @@ async fn tar(
     let place = TarPlace::find(file)?;
     let aside = fetch_aside(session, release, &place.folder(), output).await?;
     let Aside { fetched, store, .. } = &aside;
-    let held = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
+    let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
-    let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &held, links, to);
+    let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &local, links, to);
     match place {
         TarPlace::Output => {
             write(&mut std::io::stdout().lock())?;

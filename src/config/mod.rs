@@ -326,8 +326,8 @@ mod tests {
             ("[destinations.web]\nkind = \"dri\"\npath = \"/srv\"", "`dir`"),
             ("[[keep]]\napp = \"web\"\nlabel = [\"v*\"]", "`labels`"),
         ] {
-            let (told, hint) = refusal(text);
-            assert!(told.contains("whit.toml") && hint.contains(meant), "{told}; {hint}");
+            let (refused, hint) = refusal(text);
+            assert!(refused.contains("whit.toml") && hint.contains(meant), "{refused}; {hint}");
         }
         assert!(!refusal("colour = 1").1.contains("meant"));
     }
@@ -341,9 +341,9 @@ mod tests {
             (one("path = \"/nowhere/{aap}\""), "path", "`{aap}`"),
             (one("path = \"/nowhere\"\nkeep = 0"), "keep", "nothing"),
         ] {
-            let (told, hint) = refusal(&text);
-            assert!(told.contains(&format!("whit.toml: destinations.web.{key}: ")), "{told}");
-            assert!(told.contains(word) && !hint.is_empty(), "{told}; {hint}");
+            let (refused, hint) = refusal(&text);
+            assert!(refused.contains(&format!("whit.toml: destinations.web.{key}: ")), "{refused}");
+            assert!(refused.contains(word) && !hint.is_empty(), "{refused}; {hint}");
         }
         for (path, other_path, word) in [
             ("/nowhere/a", "/nowhere/a", "same folder"),
@@ -351,16 +351,19 @@ mod tests {
             ("/nowhere/a/b", "/nowhere/a", "holds"),
             ("/nowhere/{app}", "/nowhere/next", "`next`"),
         ] {
-            let told = refusal(&format!("{}{}", one(&format!("path = \"{path}\"")), other(other_path))).0;
-            assert!(told.contains("destinations.xyz.path: ") && told.contains(word), "{told}");
+            let refused = refusal(&format!("{}{}", one(&format!("path = \"{path}\"")), other(other_path))).0;
+            assert!(refused.contains("destinations.xyz.path: ") && refused.contains(word), "{refused}");
         }
         let apart = format!("{}{}", one("path = \"/nowhere/{app}\""), other("/nowhere/{app}-next"));
         let config = read(&apart).expect("a configuration");
         let file = Path::new("whit.toml");
         assert!(config.check_data(file, Path::new("/elsewhere")).is_ok());
         for data in ["/nowhere/web/data", "/nowhere"] {
-            let told = config.check_data(file, Path::new(data)).expect_err(data).to_string();
-            assert!(told.starts_with("whit.toml: destinations.web.path: ") && told.contains(data), "{told}");
+            let refused = config.check_data(file, Path::new(data)).expect_err(data).to_string();
+            assert!(
+                refused.starts_with("whit.toml: destinations.web.path: ") && refused.contains(data),
+                "{refused}"
+            );
         }
     }
 }

@@ -115,9 +115,9 @@ impl Removal {
         };
         let mut labels: Vec<LabelFate> = Vec::new();
         for label in records.iter().filter(goes).flat_map(|record| &record.labels) {
-            let is_told = labels.iter().any(|told| told.label == *label);
+            let is_listed = labels.iter().any(|listed| listed.label == *label);
             let Some(means) = newest(label, &|_| true).filter(|means| goes(means)) else { continue };
-            if !is_told {
+            if !is_listed {
                 let named = selector.at.as_ref() == Some(label);
                 let then = newest(label, &|other| !goes(&other)).map(|record| record.release);
                 labels.push(LabelFate { label: label.clone(), sequence: means.sequence, then, named });

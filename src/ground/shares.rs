@@ -14,11 +14,11 @@ use crate::poison::Unpoisoned as _;
 #[derive(Debug)]
 pub struct Shares<K: Eq + Hash + Clone> {
     capacity: u64,
-    held: Mutex<Held<K>>,
+    taken: Mutex<Taken<K>>,
 }
 
 #[derive(Debug)]
-struct Held<K> {
+struct Taken<K> {
     total: u64,
     by: HashMap<K, u64>,
 }
@@ -26,29 +26,29 @@ struct Held<K> {
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// Makes shares of `capacity` units, all free.
     pub fn new(capacity: u64) -> Arc<Self> {
-        Arc::new(Self { capacity, held: Mutex::new(Held { total: 0, by: HashMap::new() }) })
+        Arc::new(Self { capacity, taken: Mutex::new(Taken { total: 0, by: HashMap::new() }) })
     }
 
     /// Takes `units` for `who` until the share is dropped; none where `who` would hold more than is left.
     pub fn take(self: &Arc<Self>, who: &K, units: u64) -> Option<Share<K>> {
-        let mut held = self.held();
-        let (left, own) = (self.capacity - held.total, held.by.get(who).copied().unwrap_or_default());
+        let mut taken = self.taken();
+        let (left, own) = (self.capacity - taken.total, taken.by.get(who).copied().unwrap_or_default());
         if own.checked_add(units)? > left {
             return None;
         }
-        held.total += units;
-        *held.by.entry(who.clone()).or_default() += units;
-        drop(held);
+        taken.total += units;
+        *taken.by.entry(who.clone()).or_default() += units;
+        drop(taken);
         Some(Share { of: Arc::clone(self), who: who.clone(), units })
     }
 
     /// Returns the number of units that `who` holds.
     pub fn held_by(&self, who: &K) -> u64 {
-        self.held().by.get(who).copied().unwrap_or_default()
+        self.taken().by.get(who).copied().unwrap_or_default()
     }
 
-    fn held(&self) -> MutexGuard<'_, Held<K>> {
-        self.held.lock().unpoisoned()
+    fn taken(&self) -> MutexGuard<'_, Taken<K>> {
+        self.taken.lock().unpoisoned()
     }
 }
 
@@ -69,12 +69,12 @@ impl<K: Eq + Hash + Clone> Share<K> {
 
 impl<K: Eq + Hash + Clone> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut held = self.of.held();
-        held.total -= self.units;
-        if let Some(own) = held.by.get_mut(&self.who) {
+        let mut taken = self.of.taken();
+        taken.total -= self.units;
+        if let Some(own) = taken.by.get_mut(&self.who) {
             *own -= self.units;
             if *own == 0 {
-                held.by.remove(&self.who);
+                taken.by.remove(&self.who);
             }
         }
     }
@@ -110,26 +110,26 @@ mod tests {
         assert_eq!(as_many_as_possible(&shares, "bob").len(), 2);
         drop(bob);
         assert_eq!(shares.held_by(&"bob"), 0);
-        assert!(shares.held().by.is_empty());
+        assert!(shares.taken().by.is_empty());
     }
 
     #[test]
     fn many_who_want_all_each_come_to_the_same_and_leave_as_much() {
         let shares = Shares::new(120);
-        let mut held: HashMap<u32, Vec<Share<u32>>> = HashMap::new();
+        let mut taken: HashMap<u32, Vec<Share<u32>>> = HashMap::new();
         // They alternate, so that nobody comes first.
         loop {
             let took = (0..5).filter(|who| {
                 let share = shares.take(who, 1);
                 let got = share.is_some();
-                held.entry(*who).or_default().extend(share);
+                taken.entry(*who).or_default().extend(share);
                 got
             });
             if took.count() == 0 {
                 break;
             }
         }
-        assert!(held.values().all(|held| held.len() == 20), "{held:?}");
+        assert!(taken.values().all(|taken| taken.len() == 20), "{taken:?}");
         assert!(shares.take(&5, 20).is_some());
     }
 

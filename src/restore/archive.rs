@@ -44,8 +44,8 @@ pub fn write_archive(
     let shared = Shared(RefCell::new((reader, None)));
     let Head { plan, bytes: begin, framing_bytes, content_bytes } = read_head(archive, &shared)?;
     let _turn = plan.is_heavy().then(|| turns.wait());
-    let mut framing = Section::new(&shared, chunks, begin, framing_bytes);
-    let mut content = Section::new(&shared, chunks, begin + framing_bytes, content_bytes);
+    let mut framing = StreamSection::new(&shared, chunks, begin, framing_bytes);
+    let mut content = StreamSection::new(&shared, chunks, begin + framing_bytes, content_bytes);
     let mut checked = Checked { take, hasher: blake3::Hasher::new(), left: size, shared: &shared };
     let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut checked);
     let other = || Error::OtherArtifact(path.clone());
@@ -78,7 +78,7 @@ fn read_head(archive: Archive<'_>, shared: &Shared<'_>) -> Result<Head, Error> {
     let Archive { path, container, chunks, .. } = archive;
     let malformed = |source| Error::Plan { path: path.clone(), source };
     let all = container.stream_bytes;
-    let mut stream = Section::new(shared, chunks, 0, all);
+    let mut stream = StreamSection::new(shared, chunks, 0, all);
     let mut head = vec![0; PREFIX_BYTES];
     shared.settle(stream.read_exact(&mut head), || malformed(archive::Error::Malformed))?;
     let prefix = *head.first_chunk().expect("as many bytes");
@@ -144,7 +144,7 @@ impl Shared<'_> {
 }
 
 /// Some neighbouring bytes of a stream.
-struct Section<'a, 'b> {
+struct StreamSection<'a, 'b> {
     shared: &'a Shared<'b>,
     chunks: std::slice::Iter<'a, ChunkRef>,
     chunk: Vec<u8>,
@@ -153,7 +153,7 @@ struct Section<'a, 'b> {
     left: u64,
 }
 
-impl<'a, 'b> Section<'a, 'b> {
+impl<'a, 'b> StreamSection<'a, 'b> {
     fn new(shared: &'a Shared<'b>, chunks: &'a [ChunkRef], mut offset: u64, bytes: u64) -> Self {
         let mut before = 0;
         for chunk in chunks {
@@ -168,7 +168,7 @@ impl<'a, 'b> Section<'a, 'b> {
     }
 }
 
-impl Read for Section<'_, '_> {
+impl Read for StreamSection<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 || out.is_empty() {
             return Ok(0);

@@ -30,15 +30,15 @@ pub fn write_file(
         return Err(Error::Unnamed(root.totals.files));
     }
     let mut reader = source.reader();
-    let mut content = Content::new(&mut *reader, out);
-    let mut open: Option<Open> = None;
+    let mut content = ChunkBuffer::new(&mut *reader, out);
+    let mut open: Option<OpenEntry> = None;
     for item in Items::new(root, &mut *source.reader()) {
         match (item?, &mut open) {
             (Item::Chunk(chunk), Some(open)) => content.chunk(chunk, open)?,
             (Item::Chunk(_), None) => {}
             (_, Some(_)) => break,
             (Item::File { path: at, size, recipe, .. }, None) if path.is_none_or(|path| *path == at) => {
-                open = Some(Open::new(at, size, recipe));
+                open = Some(OpenEntry::new(at, size, recipe));
             }
             (Item::HardLink { path: at, target }, None) if path == Some(&at) => {
                 return write_file(root, source, Some(&target), out);
@@ -77,8 +77,8 @@ pub fn write_tar(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let mut reader = source.reader();
-    let mut content = Content::new(&mut *reader, out);
-    let mut open: Option<Open> = None;
+    let mut content = ChunkBuffer::new(&mut *reader, out);
+    let mut open: Option<OpenEntry> = None;
     for item in Items::new(root, &mut *source.reader()) {
         let item = item?;
         if let (Item::Chunk(chunk), Some(open)) = (&item, &mut open) {
@@ -92,7 +92,7 @@ pub fn write_tar(
         match &item {
             Item::File { path, size, recipe, .. } => {
                 content.bytes(&header(&item), path)?;
-                open = Some(Open::new(path.clone(), *size, *recipe));
+                open = Some(OpenEntry::new(path.clone(), *size, *recipe));
             }
             Item::OutsideLink { path, target } if links == OutsideLinks::Refuse => {
                 return Err(Error::OutsideLink { path: path.clone(), target: target.clone() });
@@ -114,7 +114,7 @@ pub fn write_tar(
 }
 
 /// The file on its way.
-struct Open {
+struct OpenEntry {
     path: EntryPath,
     size: u64,
     recipe: Recipe,
@@ -122,25 +122,25 @@ struct Open {
     chunks: Vec<ChunkRef>,
 }
 
-impl Open {
+impl OpenEntry {
     fn new(path: EntryPath, size: u64, recipe: Recipe) -> Self {
         Self { path, size, recipe, chunks: Vec::new() }
     }
 }
 
 /// Gathers chunks and hands them on in large pieces.
-struct Content<'a> {
+struct ChunkBuffer<'a> {
     reader: &'a mut dyn ChunkReader,
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
 }
 
-impl<'a> Content<'a> {
+impl<'a> ChunkBuffer<'a> {
     fn new(reader: &'a mut dyn ChunkReader, out: &'a mut dyn Write) -> Self {
         Self { reader, out, buffer: Vec::with_capacity(WRITE_BYTES) }
     }
 
-    fn chunk(&mut self, chunk: ChunkRef, open: &mut Open) -> Result<(), Error> {
+    fn chunk(&mut self, chunk: ChunkRef, open: &mut OpenEntry) -> Result<(), Error> {
         if open.recipe.container().is_some() {
             open.chunks.push(chunk);
             return Ok(());
@@ -150,7 +150,7 @@ impl<'a> Content<'a> {
     }
 
     /// Ends a file: an archive comes now.
-    fn end(&mut self, open: &Open) -> Result<(), Error> {
+    fn end(&mut self, open: &OpenEntry) -> Result<(), Error> {
         let Some(container) = open.recipe.container() else { return Ok(()) };
         let Self { reader, out, buffer } = self;
         let archive = Archive { path: &open.path, size: open.size, container, chunks: &open.chunks };

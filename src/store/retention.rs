@@ -92,12 +92,12 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
 #[derive(Debug)]
 pub struct Eviction {
     size_max: u64,
-    apps: Vec<Taking>,
+    apps: Vec<AppUsage>,
 }
 
 /// The bytes that an application takes, and its releases that may be evicted.
 #[derive(Debug)]
-struct Taking {
+struct AppUsage {
     app: AppName,
     user: UserName,
     bytes: u64,
@@ -126,7 +126,7 @@ impl Eviction {
             let mut releases: Vec<(u64, ReleaseId)> =
                 uses.into_iter().map(|(release, used)| (used, release)).collect();
             releases.sort_unstable_by(|one, other| other.cmp(one));
-            apps.push(Taking { app, user: summary.latest.user, bytes, releases });
+            apps.push(AppUsage { app, user: summary.latest.user, bytes, releases });
         }
         Ok(Self { size_max, apps })
     }

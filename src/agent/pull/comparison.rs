@@ -176,12 +176,12 @@ impl Comparison<'_> {
     fn recorded_at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
         let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
         loop {
-            let order = match entries.peek()? {
+            let ordering = match entries.peek()? {
                 None => return Ok(None),
                 Some((Item::Chunk(_) | Item::Linked, _)) => Ordering::Less,
                 Some((item, _)) => order(path_of(item), path),
             };
-            match order {
+            match ordering {
                 Ordering::Less => drop(entries.next()?),
                 Ordering::Equal => return entries.next(),
                 Ordering::Greater => return Ok(None),

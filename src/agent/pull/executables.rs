@@ -74,8 +74,8 @@ fn make(
     };
     let plain_bytes = parcel.plain_bytes().map_err(protocol::Error::from)?;
     let bytes_max = plain_bytes.saturating_mul(EXECUTABLE_BASIS_RATIO_MAX).min(EXECUTABLE_BYTES_MAX);
-    let held = LocalChunks { present, fetched: store };
-    let (mut reader, mut older) = (held.reader(), Vec::new());
+    let local = LocalChunks { present, fetched: store };
+    let (mut reader, mut older) = (local.reader(), Vec::new());
     for span in spans {
         let left = bytes_max - older.len();
         let Some(chunks) = present.chunks_of(*span, left) else { return Ok(None) };

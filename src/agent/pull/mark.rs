@@ -126,7 +126,7 @@ impl Mark {
             let release = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
             return Ok(release.map_or(Self::None, Self::Earlier));
         }
-        let mut parts = Parts { file: BufReader::with_capacity(256 * 1024, file) };
+        let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
         match parts.check(length).and_then(|()| parts.beginning()) {
             Ok(Some(beginning)) => Ok(Self::Whole(Placed { beginning, path: path.to_owned() })),
             Ok(None) => Ok(Self::None),
@@ -142,7 +142,7 @@ impl Placed {
     /// The mark cannot be read any more.
     pub fn entries(&self) -> Result<Entries> {
         let file = File::open(&self.path).on("open", &self.path)?;
-        let mut parts = Parts { file: BufReader::with_capacity(256 * 1024, file) };
+        let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
         parts.beginning().on("read", &self.path)?;
         Ok(Entries { parts, path: self.path.clone(), items: VecDeque::new(), is_over: false })
     }
@@ -151,7 +151,7 @@ impl Placed {
 /// The entries of a mark in the manifest's order, each with its looks, each file's chunks after it.
 #[derive(Debug)]
 pub(super) struct Entries {
-    parts: Parts,
+    parts: MarkReader,
     path: PathBuf,
     items: VecDeque<(Item, Stat)>,
     /// True if all parts were read.
@@ -207,7 +207,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let (aside, file) = files::create_aside(path, 0o600)?;
     let mut writer =
-        Writer { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
+        MarkWriter { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
     crash_points::half_on(path, ".half", writer.file.get_ref(), MAGIC);
     let written = writer.write(beginning, tree, segments, &aside).and_then(|()| {
         let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error).on("write", &aside)?;
@@ -224,12 +224,12 @@ fn stat_in(folder: &OwnedFd, tree: &Path, path: &EntryPath) -> Result<Stat> {
     Ok(stat_of(&found.on("examine", &tree.join(OsStr::from_bytes(path.as_bytes())))?))
 }
 
-struct Writer {
+struct MarkWriter {
     file: BufWriter<File>,
     hasher: blake3::Hasher,
 }
 
-impl Writer {
+impl MarkWriter {
     fn write(
         &mut self,
         beginning: &Beginning,
@@ -269,11 +269,11 @@ impl Writer {
 
 /// Reads the parts of a mark.
 #[derive(Debug)]
-struct Parts {
+struct MarkReader {
     file: BufReader<File>,
 }
 
-impl Parts {
+impl MarkReader {
     /// Checks the mark's hash and goes back to the beginning. An error of the kind `InvalidData` means a damaged mark, any
     /// other the disk's.
     fn check(&mut self, length: u64) -> io::Result<()> {

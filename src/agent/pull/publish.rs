@@ -125,7 +125,7 @@ pub async fn pull_tree(
         let monitor = Arc::clone(monitor);
         blocking(move || {
             crash_points::point("pull.fetched");
-            let held = LocalChunks { present: &present, fetched: &store };
+            let local = LocalChunks { present: &present, fetched: &store };
             let tree = staging.tree();
             let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
             let tree_options = TreeOptions {
@@ -133,7 +133,7 @@ pub async fn pull_tree(
                 outside_links: options.outside_links,
                 ..TreeOptions::default()
             };
-            restore::write_tree(&root, &held, &tree, &tree_options, monitor.as_ref())?;
+            restore::write_tree(&root, &local, &tree, &tree_options, monitor.as_ref())?;
             if let Some(was) = &was {
                 was.keep_owner(&tree, mode, monitor.as_ref())?;
             }
@@ -146,7 +146,7 @@ pub async fn pull_tree(
                 began: memory::now(),
                 deletes: options.delete,
             };
-            let written = segments(&root, &held)
+            let written = segments(&root, &local)
                 .and_then(|segments| mark::write(&staging.next_mark_path(), &beginning, &tree, segments));
             // A disk that is full is not left so.
             written.inspect_err(|_| drop(files::remove(&tree)))?;
@@ -362,9 +362,9 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
 /// Returns the segments of a release.
 fn segments<'a>(
     root: &Root,
-    held: &'a LocalChunks<'_>,
+    local: &'a LocalChunks<'_>,
 ) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {
-    let mut reader = held.reader();
+    let mut reader = local.reader();
     let nodes = restore::leaves(root, &mut *reader)?;
     Ok(nodes.into_iter().map(move |node| {
         let mut segment = Vec::new();

@@ -145,7 +145,7 @@ impl<'a> Unpacker<'a> {
             return self.take_bytes(&archive, profile, buffer);
         }
         let copy = self.archives.create()?;
-        let copied = io::copy(&mut Section::new(file, 0, size), &mut &copy).on("copy", path)?;
+        let copied = io::copy(&mut FileSection::new(file, 0, size), &mut &copy).on("copy", path)?;
         if copied != size {
             return Ok(None);
         }
@@ -271,7 +271,7 @@ fn write_stream(
     begin: u64,
 ) -> io::Result<()> {
     streams.write_all_at(head, begin)?;
-    let writer = |offset| BufWriter::with_capacity(BUFFER_BYTES, Place { file: streams, offset });
+    let writer = |offset| BufWriter::with_capacity(BUFFER_BYTES, OffsetWriter { file: streams, offset });
     let mut framing = writer(begin + lengths.head);
     let mut content = writer(begin + lengths.head + lengths.framing);
     unpack(plan, archive, &mut |part| match part {
@@ -293,7 +293,7 @@ fn cut(
 ) -> io::Result<Vec<ChunkRef>> {
     let (mut chunks, mut offset) = (Vec::new(), begin);
     for length in parts.lengths() {
-        profile.cut_all::<io::Error>(Section::new(streams, offset, length), buffer, |bytes| {
+        profile.cut_all::<io::Error>(FileSection::new(streams, offset, length), buffer, |bytes| {
             let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
             chunks.push(ChunkRef { id: ChunkId::of(bytes), bytes: length });
             Ok(())
@@ -304,12 +304,12 @@ fn cut(
 }
 
 /// Writes from an offset of a file on.
-struct Place<'a> {
+struct OffsetWriter<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl Write for Place<'_> {
+impl Write for OffsetWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write_at(bytes, self.offset)?;
         self.offset += written as u64;
@@ -322,19 +322,19 @@ impl Write for Place<'_> {
 }
 
 /// Reads some bytes of a file.
-struct Section<'a> {
+struct FileSection<'a> {
     file: &'a File,
     offset: u64,
     left: u64,
 }
 
-impl<'a> Section<'a> {
+impl<'a> FileSection<'a> {
     fn new(file: &'a File, offset: u64, bytes: u64) -> Self {
         Self { file, offset, left: bytes }
     }
 }
 
-impl Read for Section<'_> {
+impl Read for FileSection<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
         let read = self.file.read_at(&mut out[..length], self.offset)?;

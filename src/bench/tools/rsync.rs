@@ -66,13 +66,13 @@ impl Daemon {
     /// # Errors
     /// Either side fails.
     pub fn bring(&self, stop: &Stop, flags: &[&str], from: &Path) -> Result<Measurement> {
-        let told = |source| Error::Start { program: "rsync".to_owned(), source };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(told)?;
-        let address = listener.local_addr().map_err(told)?;
+        let start_error = |source| Error::Start { program: "rsync".to_owned(), source };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(start_error)?;
+        let address = listener.local_addr().map_err(start_error)?;
         let client = Running::start(stop, &mut client(flags, from, address))?;
-        wait_for_connection(&listener).map_err(told)?;
-        let (socket, _) = listener.accept().map_err(told)?;
-        let output = socket.try_clone().map_err(told)?;
+        wait_for_connection(&listener).map_err(start_error)?;
+        let (socket, _) = listener.accept().map_err(start_error)?;
+        let output = socket.try_clone().map_err(start_error)?;
         let mut command = self.command();
         command.stdin(OwnedFd::from(socket)).stdout(OwnedFd::from(output));
         let daemon = Running::spawn(stop, &mut command)?;

@@ -270,16 +270,19 @@ mod tests {
         let questions = "GET /digits HTTP/1.1\r\n\r\nGET /digits HTTP/1.1\r\nRange: bytes=2-4\r\n\r\n\
                          GET /digits HTTP/1.1\r\nrange: bytes=0-0, 8-99\r\n\r\nGET /none HTTP/1.1\r\nConnection: close\r\n\r\n";
         stream.write_all(questions.as_bytes()).expect("sent");
-        let mut told = String::new();
-        stream.read_to_string(&mut told).expect("answers");
-        assert!(told.contains("\r\n\r\n0123456789HTTP/1.1 206"), "{told}");
-        assert!(told.contains("Content-Range: bytes 2-4/10\r\nContent-Length: 3\r\n\r\n234HTTP"), "{told}");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answers");
+        assert!(answer.contains("\r\n\r\n0123456789HTTP/1.1 206"), "{answer}");
         assert!(
-            told.contains("bytes 0-0/10\r\n\r\n0\r\n--") && told.contains("bytes 8-9/10\r\n\r\n89\r\n--")
+            answer.contains("Content-Range: bytes 2-4/10\r\nContent-Length: 3\r\n\r\n234HTTP"),
+            "{answer}"
         );
-        assert!(told.ends_with("404 Not Found\r\nContent-Length: 0\r\n\r\n"), "{told}");
+        assert!(
+            answer.contains("bytes 0-0/10\r\n\r\n0\r\n--") && answer.contains("bytes 8-9/10\r\n\r\n89\r\n--")
+        );
+        assert!(answer.ends_with("404 Not Found\r\nContent-Length: 0\r\n\r\n"), "{answer}");
         let traffic = server.stop();
-        assert_eq!((traffic.out_bytes, traffic.in_bytes), (told.len() as u64, questions.len() as u64));
+        assert_eq!((traffic.out_bytes, traffic.in_bytes), (answer.len() as u64, questions.len() as u64));
         assert_eq!((traffic.connections, traffic.requests), (1, 4));
     }
 }

@@ -50,8 +50,8 @@ impl Series {
             let path = ground.input.file.as_ref().map_or_else(|| source.clone(), |file| source.join(file));
             let before = proxy.load();
             proxy.forget_peak();
-            let order = Push { whit: ground.whit, folder: &folder, state, path: &path };
-            let mut measured = order.run(ground.stop, &proxy, &[])?;
+            let command = Push { whit: ground.whit, folder: &folder, state, path: &path };
+            let mut measured = command.run(ground.stop, &proxy, &[])?;
             let after = proxy.load();
             let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
             measured.receiver = Some(Load { cpu_seconds, peak_bytes: after.peak_bytes });

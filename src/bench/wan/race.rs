@@ -63,8 +63,8 @@ impl Track<'_> {
             files::remove(&source)?;
             copy_tree(&release.folder, &source, self.stop)?;
             let path = self.input.file.as_ref().map_or_else(|| source.clone(), |file| source.join(file));
-            let order = Push { whit: self.whit, folder: &folder, state, path: &path };
-            self.leg(name, || order.run(self.stop, &proxy, &self.near.prefix()))
+            let command = Push { whit: self.whit, folder: &folder, state, path: &path };
+            self.leg(name, || command.run(self.stop, &proxy, &self.near.prefix()))
         };
         let first = push(&self.input.old, format!("{name}: OLD first"), "state")?;
         let second = push(&self.input.new, name.to_owned(), second_state)?;

@@ -98,9 +98,9 @@ impl Replaced {
 
     /// Learns the byte that came.
     pub(super) fn push(&mut self, old: u8, new: u8) {
-        let held = self.at.filter(|at| self.pair(*at)[1] == new);
-        self.at = held.map(|at| at + 1);
-        self.length = if held.is_some() { self.length + 1 } else { 0 };
+        let right = self.at.filter(|at| self.pair(*at)[1] == new);
+        self.at = right.map(|at| at + 1);
+        self.length = if right.is_some() { self.length + 1 } else { 0 };
         if let Some(slot) = self.slot {
             self.heads.put(slot, self.count);
         }

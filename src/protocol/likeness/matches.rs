@@ -298,7 +298,7 @@ mod tests {
         let read = |index: SegmentIndex| Ok::<_, manifest::Error>(old[usize::from(index)].clone());
         let older =
             ChangedBase::read(&base, &outline.gaps(base.len()), &Edges::new(), read).expect("segments");
-        let held: HashSet<ChunkId> = old
+        let known: HashSet<ChunkId> = old
             .iter()
             .flat_map(|bytes| manifest::segment_chunks(bytes).expect("a segment"))
             .map(|c| c.id)
@@ -307,7 +307,7 @@ mod tests {
         let known: Vec<Vec<Option<ChunkRef>>> = thins
             .iter()
             .map(|thin| {
-                thin.references().map(|one| one.full().filter(|chunk| held.contains(&chunk.id))).collect()
+                thin.references().map(|one| one.full().filter(|chunk| known.contains(&chunk.id))).collect()
             })
             .collect();
         let changed: Vec<_> = SegmentIndex::enumerate(thins.iter().zip(&known))

@@ -22,7 +22,7 @@ const PRESETS_MAX: usize = 2;
 /// 2: levels of zstd whose first block agrees and that are tried on the whole stream, with jobs and without.
 const LEVELS_MAX: u32 = 2;
 
-/// Returns how a stream was made, if it can be reproduced.
+/// A reproducible stream: its extent and its method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.

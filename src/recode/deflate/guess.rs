@@ -32,7 +32,7 @@ pub enum Hint {
     Image(u8),
 }
 
-/// Returns how a stream was made, if it can be reproduced.
+/// A reproducible stream: its extent and its method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     /// Bytes of the stream.

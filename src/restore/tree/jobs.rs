@@ -49,13 +49,13 @@ pub(super) struct Part {
 pub(super) struct Output {
     pub(super) path: EntryPath,
     pub(super) file: File,
-    pub(super) basis: Basis,
+    pub(super) basis: LocalBytes,
     /// True if a chunk had to come from the source although there is a basis.
     pub(super) rebuilt: AtomicBool,
 }
 
 /// Where a file's bytes may be found without asking the source. They are verified in any case.
-pub(super) enum Basis {
+pub(super) enum LocalBytes {
     /// Nowhere.
     None,
     /// In the earlier copy's file.

@@ -7,8 +7,8 @@ use std::sync::mpsc::SyncSender;
 
 use super::Written;
 use super::jobs::{
-    BATCH_BYTES, BATCH_FILES_MAX, Basis, Job, LINK_CHUNKS_MAX, Output, PART_BYTES, PART_CHUNKS_MAX, Part,
-    Whole,
+    BATCH_BYTES, BATCH_FILES_MAX, Job, LINK_CHUNKS_MAX, LocalBytes, Output, PART_BYTES, PART_CHUNKS_MAX,
+    Part, Whole,
 };
 use super::same::SameFiles;
 use super::site::{Site, waits_for_its_mode};
@@ -167,7 +167,7 @@ impl<'a> Planner<'a> {
             None => Arc::clone(open.output.insert(Arc::new(create(self.site, &open.file)?))),
         };
         let chunks = std::mem::take(&mut open.file.chunks);
-        if !matches!(output.basis, Basis::InPlace) {
+        if !matches!(output.basis, LocalBytes::InPlace) {
             reserve(self.site, &output, open.offset, &chunks)?;
         }
         let part = Part { output, offset: open.offset, chunks };
@@ -295,7 +295,7 @@ fn create(site: &Site<'_>, wanted: &Whole) -> Result<Output, files::Error> {
     let file = site.create_file(&wanted.path, wanted.mode)?;
     let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
     let basis = site.basis(earlier, &file, wanted)?;
-    if !matches!(basis, Basis::InPlace) {
+    if !matches!(basis, LocalBytes::InPlace) {
         site.set_length(&file, wanted)?;
     }
     Ok(Output { path: wanted.path.clone(), file, basis, rebuilt: AtomicBool::new(false) })

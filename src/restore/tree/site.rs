@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::jobs::{Basis, Whole};
+use super::jobs::{LocalBytes, Whole};
 use super::{OutsideLinks, Reuse, TreeOptions, Written};
 use crate::restore::Error;
 use crate::restore::free_space::FreeSpace;
@@ -167,18 +167,18 @@ impl<'a> Site<'a> {
         earlier: Option<File>,
         file: &File,
         wanted: &Whole,
-    ) -> Result<Basis, files::Error> {
-        let Some(earlier) = earlier else { return Ok(Basis::None) };
+    ) -> Result<LocalBytes, files::Error> {
+        let Some(earlier) = earlier else { return Ok(LocalBytes::None) };
         if !self.may_reflink() {
-            return Ok(Basis::Earlier(earlier));
+            return Ok(LocalBytes::Earlier(earlier));
         }
         if rustix::fs::ioctl_ficlone(file, &earlier).is_err() {
             self.reflinks.store(false, Ordering::Relaxed);
-            return Ok(Basis::Earlier(earlier));
+            return Ok(LocalBytes::Earlier(earlier));
         }
         // The earlier file may have grown since it was opened.
         self.set_length(file, wanted)?;
-        Ok(Basis::InPlace)
+        Ok(LocalBytes::InPlace)
     }
 
     /// Returns whether the file system has not refused a reflink yet.

@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use super::Reuse;
-use super::jobs::{Basis, Job, Output, Whole};
+use super::jobs::{Job, LocalBytes, Output, Whole};
 use super::site::Site;
 use crate::restore::hole::is_hole;
 use crate::restore::walk::read_chunk;
@@ -80,12 +80,12 @@ impl<'a> Worker<'a> {
         }
         let file = site.create_file(&wanted.path, wanted.mode)?;
         let basis = site.basis(earlier, &file, &wanted)?;
-        if links && reflinks && matches!(basis, Basis::Earlier(_)) {
+        if links && reflinks && matches!(basis, LocalBytes::Earlier(_)) {
             // The first refused reflink: now that this is known, a link can be tried.
             site.remove_file(&wanted.path)?;
             return self.whole(wanted);
         }
-        if !matches!(basis, Basis::InPlace) && wanted.chunks.iter().any(is_hole) {
+        if !matches!(basis, LocalBytes::InPlace) && wanted.chunks.iter().any(is_hole) {
             site.set_length(&file, &wanted)?;
         }
         let output = Output { path: wanted.path, file, basis, rebuilt: AtomicBool::new(false) };
@@ -114,9 +114,13 @@ impl<'a> Worker<'a> {
             Ok(site.on(file.write_all_at(bytes, offset), "write", &wanted.path)?)
         };
         let is_there = match &site.basis(earlier, &file, wanted)? {
-            Basis::None => false,
-            Basis::InPlace => is_artifact(&file, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?,
-            Basis::Earlier(earlier) => is_artifact(earlier, wanted.size, container, &mut self.buffer, write)?,
+            LocalBytes::None => false,
+            LocalBytes::InPlace => {
+                is_artifact(&file, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?
+            }
+            LocalBytes::Earlier(earlier) => {
+                is_artifact(earlier, wanted.size, container, &mut self.buffer, write)?
+            }
         };
         if is_there {
             self.reused_archive(wanted);
@@ -187,9 +191,9 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let found = match &output.basis {
-                Basis::None => false,
-                Basis::Earlier(earlier) => self.take_from(earlier, next, chunk),
-                Basis::InPlace => self.take_from(&output.file, next, chunk),
+                LocalBytes::None => false,
+                LocalBytes::Earlier(earlier) => self.take_from(earlier, next, chunk),
+                LocalBytes::InPlace => self.take_from(&output.file, next, chunk),
             };
             next += u64::from(chunk.bytes);
             if found {
@@ -198,7 +202,7 @@ impl<'a> Worker<'a> {
                 output.rebuilt.store(true, Ordering::Relaxed);
                 read_chunk(self.reader, chunk, &mut self.buffer)?;
             }
-            if found && matches!(output.basis, Basis::InPlace) {
+            if found && matches!(output.basis, LocalBytes::InPlace) {
                 self.buffer.truncate(pending);
                 self.write(output, begin)?;
                 begin = next;
@@ -216,7 +220,7 @@ impl<'a> Worker<'a> {
     /// returns false where the zeros must be written.
     fn hole(&mut self, output: &Output, (begin, next): (u64, u64)) -> Result<bool, Error> {
         let part = next..next + u64::from(CHUNK_BYTES_MAX);
-        if matches!(output.basis, Basis::InPlace)
+        if matches!(output.basis, LocalBytes::InPlace)
             && !files::punch(&output.file, &self.site.path(&output.path), part)?
         {
             return Ok(false);
@@ -270,7 +274,7 @@ fn is_artifact(
 /// Drops a file; the last thread to do so counts it.
 pub(super) fn finish(site: &Site<'_>, output: Arc<Output>) {
     if let Some(output) = Arc::into_inner(output) {
-        let whole = !matches!(output.basis, Basis::None) && !output.rebuilt.into_inner();
+        let whole = !matches!(output.basis, LocalBytes::None) && !output.rebuilt.into_inner();
         if whole {
             site.reused_whole();
         }

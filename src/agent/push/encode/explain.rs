@@ -224,9 +224,9 @@ mod tests {
         let mut all = Explanation::default();
         all.add(batch.clone());
         all.add(batch);
-        let told: Vec<(String, u64, u64)> =
+        let rows: Vec<(String, u64, u64)> =
             all.finish().into_iter().map(|file| (file.path, file.plain, file.sent)).collect();
-        assert_eq!(told, [("b".to_owned(), 200, 30), ("a".to_owned(), 200, 10)]);
+        assert_eq!(rows, [("b".to_owned(), 200, 30), ("a".to_owned(), 200, 10)]);
     }
 
     #[test]

@@ -76,12 +76,12 @@ impl Directory {
     /// Removes all but the newest copies; the next delivery tries a failed removal again.
     fn remove_old(&self, layout: &Layout<'_>, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
         let protected = |slot: &Slot| *slot == current || Some(*slot) == left;
-        let kept = |error| monitor.note(&format!("an old copy was not removed: {error}"));
-        let slots = layout.slots().map_err(kept).unwrap_or_default();
+        let note = |error| monitor.note(&format!("an old copy was not removed: {error}"));
+        let slots = layout.slots().map_err(note).unwrap_or_default();
         let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
         for slot in slots.into_iter().filter(|slot| !protected(slot)).skip(room) {
             // A copy that cannot be removed does not keep the others.
-            layout.remove(slot).unwrap_or_else(kept);
+            layout.remove(slot).unwrap_or_else(note);
         }
     }
 }
@@ -107,8 +107,8 @@ impl Destination for Directory {
             monitor.note("the current copy was changed since its delivery; it is replaced");
         }
 
-        let kept = layout.slots()?.into_iter().find(|slot| slot.release == release);
-        let basis = kept.map(|slot| (slot, Some(root.clone())));
+        let existing = layout.slots()?.into_iter().find(|slot| slot.release == release);
+        let basis = existing.map(|slot| (slot, Some(root.clone())));
         let basis = basis.or_else(|| left.map(|slot| (slot, (job.root_of)(&slot.release))));
         let basis = basis.and_then(|(slot, root)| root.map(|root| (layout.folder(slot), root)));
         let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root });
