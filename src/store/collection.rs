@@ -127,6 +127,7 @@ pub fn collect(
     if collected.unreadable > 0 {
         // A damaged manifest may name any chunk: nothing is removed until it is healed or its release is removed.
         let records = store.records().unreadable();
+        let records: Vec<String> = records.iter().map(|record| store.records().describe(record)).collect();
         tracing::warn!(releases = ?live_now.unreadable, ?records, "releases cannot be read; nothing is collected");
         store.condemned.replace(HashSet::new());
         waits_for.clear();
