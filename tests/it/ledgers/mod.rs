@@ -151,6 +151,33 @@ fn a_record_that_an_admin_restored_beside_its_damaged_file_counts_and_is_not_giv
     assert!(restored.exists());
 }
 
+#[test]
+fn whoever_changes_another_key_does_not_wait_for_a_long_removal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ledger = files(folder.path());
+    let many = 1..=3000;
+    let releases = folder.path().join("spaces/shop/releases/web");
+    fs::create_dir_all(&releases).expect("created");
+    many.clone()
+        .for_each(|number| fs::write(releases.join(format!("{number:010}.record")), "").expect("written"));
+    let retire = |number| Change::Retire { key: record(number), reason: Retired::Removed };
+    let created = std::thread::scope(|scope| {
+        let removal = scope.spawn(|| ledger.apply(&many.map(retire).collect::<Vec<_>>()));
+        while ledger.has(&record(1)).expect("known") {
+            std::thread::yield_now();
+        }
+        let mut created = 0;
+        while !removal.is_finished() {
+            created += 1;
+            ledger.apply(&[create(Key::Delivery { number: created }, b"a delivery")]).expect("created");
+        }
+        removal.join().expect("no panic").expect("removed");
+        created
+    });
+    assert!(created > 10, "{created} deliveries were written down during a removal");
+    assert!(ledger.list(&records()).expect("listed").is_empty());
+}
+
 /// Two proxies whose stores share a ledger, each with its own folder.
 fn two_proxies(ledger: &Arc<MemoryLedger>, folder: &Path) -> [Records; 2] {
     ["one", "other"].map(|name| {
