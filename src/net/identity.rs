@@ -8,8 +8,8 @@
 //! lock            held while the keys are made
 //! ```
 //!
-//! Which tokens there are, and which were revoked, is in the ledger ([`Tokens`]). Neither a key nor a token is ever written
-//! to a log. The calls block on the disk.
+//! Which tokens there are, and which were revoked, is in the ledger ([`Tokens`]). Neither a key nor a token is ever
+//! written to a log. The calls block on the disk.
 
 use std::fmt;
 use std::fs;
@@ -117,7 +117,8 @@ impl Identity {
         let lock = folder.join("lock");
         let _held = Lock::take(&lock, LOCK_TIME_MAX)?.ok_or(Error::Busy { path: lock })?;
         let created = create_keys(folder)?;
-        // The proxy's user makes both: the proxy could not look into a folder that root's first `whit token revoke` made.
+        // The proxy's user makes both: the proxy could not look into a folder that root's first `whit token revoke`
+        // made.
         for table in ["revoked", "tokens"] {
             files::create_folder(&folder.join(table))?;
         }
@@ -210,7 +211,8 @@ impl Identity {
         Ok(grant)
     }
 
-    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one key of the ledger.
+    /// Checks at `now` that a token checked earlier has neither expired nor been revoked. Looks for one key of the
+    /// ledger.
     ///
     /// # Errors
     /// As [`Identity::check`].

@@ -19,14 +19,15 @@ pub trait SpaceView {
     /// The space cannot be read or written.
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
 
-    /// Returns the segments of `release`, or of the application's latest where none is named, if the space has all of it.
+    /// Returns the segments of `release`, or of the application's latest where none is named, if the space has all of
+    /// it.
     ///
     /// # Errors
     /// The space cannot be read.
     fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
 
-    /// Returns the segments of the application's latest releases, the latest first, if the space has all of them: a push that
-    /// names no base may build on them.
+    /// Returns the segments of the application's latest releases, the latest first, if the space has all of them: a
+    /// push that names no base may build on them.
     ///
     /// # Errors
     /// The space cannot be read.
@@ -93,7 +94,8 @@ pub trait SpaceView {
         false
     }
 
-    /// Returns a chunk that the space may hold and that shares super-features with the sketch, and how many of the three.
+    /// Returns a chunk that the space may hold and that shares super-features with the sketch, and how many of the
+    /// three.
     fn most_similar(&mut self, _: &Sketch) -> Option<(ShortId, usize)> {
         None
     }

@@ -36,8 +36,8 @@ impl ReadScope {
     }
 }
 
-/// The content of the releases that a push builds on, which its token may read. Memory: 80 B for each segment and 32 B for
-/// each chunk, up to a bound.
+/// The content of the releases that a push builds on, which its token may read. Memory: 80 B for each segment and 32 B
+/// for each chunk, up to a bound.
 #[derive(Debug, Default)]
 pub struct Readable {
     /// Segments by the beginnings of their names.
@@ -67,8 +67,8 @@ impl Readable {
         self.nodes.get(&name).copied()
     }
 
-    /// Returns whether one of the releases has the chunk. Chunks of a segment that cannot be read count as absent, and are
-    /// proven.
+    /// Returns whether one of the releases has the chunk. Chunks of a segment that cannot be read count as absent, and
+    /// are proven.
     pub fn has(&mut self, chunk: &ChunkRef, reader: &mut impl ChunkReader) -> bool {
         for node in std::mem::take(&mut self.unread) {
             let mut bytes = Vec::new();

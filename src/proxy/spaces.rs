@@ -1,8 +1,8 @@
 //! The spaces of a proxy: opens them when they are used, and closes idle ones.
 //!
 //! An open space has a thread, some ten files and up to 10 MB of recent chunks, so their number is bounded: spaces are
-//! closed after some idle minutes, and those used longest ago make room for others. No space is closed while anybody holds
-//! its store, and none is opened twice at a time.
+//! closed after some idle minutes, and those used longest ago make room for others. No space is closed while anybody
+//! holds its store, and none is opened twice at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

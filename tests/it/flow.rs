@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use format::manifest::SegmentIndex;
+use format::manifest::{NodeRef, SegmentIndex};
 use ground::faults::{Fault, Faulty};
 use ground::limits::PULL_REQUESTS_OPEN;
 use ground::monitor::{Monitor, Silent};
@@ -364,7 +364,7 @@ async fn a_push_that_only_drips_is_ended() {
     within(async {
         let world = impatient();
         let build = crate::space_view::release(&(0..200).map(|file| (file, vec![0])).collect());
-        let names = build.segments.iter().map(|segment| segment.name());
+        let names = build.segments.iter().map(NodeRef::name);
         let told = ManifestForm::Full(protocol::wire::pack_names(names));
         let open = Open { manifest: told, ..crate::space_view::open(&build, false) };
         let (_connection, mut sender, mut receiver) = ask(&world, &Operation::Push(open)).await;

@@ -75,7 +75,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         shape: root.shape,
         totals: root.totals,
         segments: u32::try_from(segments.len()).expect("few"),
-        manifest: ManifestForm::Full(pack_names(segments.iter().map(|segment| segment.name()))),
+        manifest: ManifestForm::Full(pack_names(segments.iter().map(NodeRef::name))),
         dry_run: false,
     }
 }

@@ -1,8 +1,8 @@
 //! The queue of a push's replies: at the proxy between the thread that makes them and the task that sends them, at the
 //! agent between the task that receives them and the one that acts on them.
 //!
-//! Adding a reply never waits, so that neither half stops reading while its own messages wait to be read. Credit bounds the
-//! queue: an agent may have only so much under way that all answers fit (PROTOCOL 3, *Credit*); more is refused. Of
+//! Adding a reply never waits, so that neither half stops reading while its own messages wait to be read. Credit bounds
+//! the queue: an agent may have only so much under way that all answers fit (PROTOCOL 3, *Credit*); more is refused. Of
 //! `Stored`, which is a count, the queue holds only the last.
 
 use std::sync::Arc;

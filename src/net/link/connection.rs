@@ -15,7 +15,8 @@ use ground::limits::REQUESTS_PER_CONNECTION;
 
 /// How long an agent's last datagram may take to leave: it waits for the socket, not for the peer.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(50);
-/// The bytes to which an agent's first datagram is padded (RFC 9000, section 14.1); quinn's proxy side does not count it.
+/// The bytes to which an agent's first datagram is padded (RFC 9000, section 14.1); quinn's proxy side does not count
+/// it.
 const FIRST_BYTES: u64 = 1200;
 /// The QUIC code that closes a connection without error.
 const NO_FAULT: VarInt = VarInt::from_u32(0);
@@ -96,8 +97,8 @@ impl Connection {
         }
     }
 
-    /// Marks the peer as one that has shown a good token: from now on it may open as many streams as any, and have `window`
-    /// bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
+    /// Marks the peer as one that has shown a good token: from now on it may open as many streams as any, and have
+    /// `window` bytes under way, or [`Connection::window`] where that is less. Until then it has one stream and
     /// [`STRANGER_WINDOW`](ground::limits::STRANGER_WINDOW), and gives way to others.
     ///
     /// Does nothing on an agent's side.

@@ -104,8 +104,8 @@ impl Listener {
         self.endpoint.local_addr().map_err(|error| Error::Lost { reason: error.to_string() })
     }
 
-    /// Returns the next connection whose handshake is done; none once the socket is closed. Its agent is a stranger until
-    /// [`Connection::prove`].
+    /// Returns the next connection whose handshake is done; none once the socket is closed. Its agent is a stranger
+    /// until [`Connection::prove`].
     ///
     /// Waits without a deadline. May be cancelled: nothing is lost. Above a quarter of [`Options::strangers_max`], or
     /// half of [`Options::connections_max`], agents must prove their address first.

@@ -62,8 +62,8 @@ pub struct Options {
     /// Connections whose agent has not shown a good token yet ([`Connection::prove`]); beyond that, the oldest of the
     /// address with the most of them ends.
     pub strangers_max: usize,
-    /// The most bytes that a peer may send on one stream before they are read, unless its address has a smaller window; a
-    /// connection takes twice as many. Tests make it small, to show that nothing waits for ever.
+    /// The most bytes that a peer may send on one stream before they are read, unless its address has a smaller window;
+    /// a connection takes twice as many. Tests make it small, to show that nothing waits for ever.
     pub window_max: u32,
     /// The UDP payload to a loopback address, bytes, from 1,200. It is the same on both sides, so that
     /// each accepts what the other sends; more than 6,500 does not work (ten datagrams a send must stay

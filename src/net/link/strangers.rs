@@ -1,9 +1,9 @@
 //! Strangers: bounds the connections whose agent has not shown a good token, and chooses which one gives way.
 //!
-//! Anybody who sends a datagram can open one, so all of them together must cost little. Beyond the bound, a new stranger
-//! takes the place of the oldest one of the address that has the most. So an address that opens thousands takes places
-//! only from itself, and the newest is the last to go. Addresses that have lately shown a good token come last, as long as
-//! they have few strangers.
+//! Anybody who sends a datagram can open one, so all of them together must cost little. Beyond the bound, a new
+//! stranger takes the place of the oldest one of the address that has the most. So an address that opens thousands
+//! takes places only from itself, and the newest is the last to go. Addresses that have lately shown a good token come
+//! last, as long as they have few strangers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -87,8 +87,8 @@ impl Inner {
         Some(hold)
     }
 
-    /// Chooses the oldest of the origin that has the most, unknown origins first. One that has many counts as unknown, as a
-    /// single token would else keep out all who are new.
+    /// Chooses the oldest of the origin that has the most, unknown origins first. One that has many counts as unknown,
+    /// as a single token would else keep out all who are new.
     fn first_to_go(&self) -> Option<u64> {
         let weight = |origin: &Origin| {
             let count = self.by_origin.get(origin).copied().unwrap_or_default();

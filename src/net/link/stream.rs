@@ -19,8 +19,8 @@ use ground::limits::{MESSAGE_BYTES_MAX, WORK_TIME_MAX};
 
 /// Bytes of the length before each message.
 const HEADER_BYTES: usize = 4;
-/// 16 KiB: a peer that sends or takes this much is not silent, however long its message takes. Signs of life are half of
-/// it in the longest pause.
+/// 16 KiB: a peer that sends or takes this much is not silent, however long its message takes. Signs of life are half
+/// of it in the longest pause.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// 64 KiB: what a receiver may keep between messages.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -112,9 +112,9 @@ impl Sender {
     ///
     /// # Errors
     /// [`Error::TooLarge`] sends nothing; [`Error::Silent`] where the peer does not read, that is, neither takes this
-    /// message over nor lets 16 KiB of what was sent before leave within `silence_max`. While something is received on a
-    /// stream that this side opened, the peer may take [`WORK_TIME_MAX`]: it works on an earlier message, and says so. Else
-    /// the end of the stream or the connection.
+    /// message over nor lets 16 KiB of what was sent before leave within `silence_max`. While something is received on
+    /// a stream that this side opened, the peer may take [`WORK_TIME_MAX`]: it works on an earlier message, and says
+    /// so. Else the end of the stream or the connection.
     pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<()> {
         let mut bytes = vec![0; HEADER_BYTES];
         rmp_serde::encode::write(&mut bytes, message).expect("a Vec takes every write");
@@ -139,7 +139,8 @@ impl Sender {
         }
     }
 
-    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much later.
+    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much
+    /// later.
     pub fn sent_bytes(&self) -> u64 {
         self.traffic.sent_bytes()
     }
@@ -215,10 +216,10 @@ impl Receiver {
     /// on where this one stopped.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Malformed`] and [`Error::Cut`] for what no honest peer sends;
-    /// [`Error::Silent`] where no message begins within [`Options::pause_max`](super::Options), and the link is not busy
-    /// with what this side has sent, or fewer than 16 KiB of one arrive within `silence_max`;
-    /// [`Error::Closed`] where the peer gave up; the connection's end.
+    /// [`Error::TooLarge`], [`Error::Malformed`] and [`Error::Cut`] for what no honest peer sends; [`Error::Silent`]
+    /// where no message begins within [`Options::pause_max`](super::Options), and the link is not busy with what this
+    /// side has sent, or fewer than 16 KiB of one arrive within `silence_max`; [`Error::Closed`] where the peer gave
+    /// up; the connection's end.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let Some(bytes) = self.announced().await? else { return Ok(None) };
         if !self.fill(HEADER_BYTES + bytes).await? {

@@ -17,7 +17,8 @@ use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT,
 /// 8 MiB: older content in one region; its block sums take some 100 KB.
 const REGION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Expected edits of a chunk, by the number of super-features shared with another: resemblance of some 0.6, 0.8 and 0.95.
+/// Expected edits of a chunk, by the number of super-features shared with another: resemblance of some 0.6, 0.8 and
+/// 0.95.
 const EDITS_BY_SHARED: [u64; 4] = [12, 12, 6, 2];
 /// Chunks that one reference found by sketches may serve.
 const RUN_CHUNKS_MAX: usize = 64;

@@ -58,8 +58,8 @@ impl Proving {
 
     /// Challenges the agent about the known chunks of some segments that it may not read and has not sent.
     ///
-    /// Marks as unknown those that it must send instead: `offered` ones, which come unasked; all in a dry run, which proves
-    /// nothing; and those beyond the bound of one push.
+    /// Marks as unknown those that it must send instead: `offered` ones, which come unasked; all in a dry run, which
+    /// proves nothing; and those beyond the bound of one push.
     pub fn challenge(
         &mut self,
         segments: &mut [Arrived],

@@ -101,8 +101,8 @@ impl RecordQueries {
         ends.filter_map(|number| Some((listed.at(number)?, Edge::Cut))).collect()
     }
 
-    /// Answers the queries for what was just listed. What an answered file resembles is taken out of `likenesses`, as it
-    /// needs no signature.
+    /// Answers the queries for what was just listed. What an answered file resembles is taken out of `likenesses`, as
+    /// it needs no signature.
     pub fn answer(
         &mut self,
         likenesses: &mut Vec<Likeness>,
@@ -320,8 +320,8 @@ mod tests {
         segments.collect()
     }
 
-    /// RecordQueries a file of one chunk again and again, each time under another number; the chunk resembles a chunk of
-    /// the base's last segment. Gives how many were answered.
+    /// Queries the records of a file of one chunk again and again, each time under another number; the chunk resembles a chunk
+    /// of the base's last segment. Gives how many were answered.
     fn offer(
         count: u32,
         names: &[u8],

@@ -79,8 +79,8 @@ pub(super) fn named(names: &[u8], is_full: bool, view: &mut impl SpaceView) -> R
     Ok(Named { segments, base, others })
 }
 
-/// Chooses the release that has most of the chunks, by their bytes, where another than `base` does. One that cannot be read
-/// has none: that costs bytes, not the push.
+/// Chooses the release that has most of the chunks, by their bytes, where another than `base` does. One that cannot be
+/// read has none: that costs bytes, not the push.
 pub(super) fn choose_base(
     base: &mut Vec<NodeRef>,
     others: Vec<Vec<NodeRef>>,

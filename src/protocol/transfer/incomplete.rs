@@ -32,8 +32,8 @@ pub struct Complete {
 /// Memory of a reference beside its segment's: the chunk, and the waiting segments.
 const REFERENCE_BYTES: usize = 160;
 
-/// The segments and chunks that a push still waits for. Memory: [`Incomplete::memory_bytes`], and of the references alone
-/// no more than is bounded.
+/// The segments and chunks that a push still waits for. Memory: [`Incomplete::memory_bytes`], and of the references
+/// alone no more than is bounded.
 #[derive(Debug, Default)]
 pub struct Incomplete {
     segments: HashMap<SegmentIndex, Waiting>,

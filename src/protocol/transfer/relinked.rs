@@ -23,8 +23,8 @@ pub struct Answered {
 
 /// Rebuilds the new file from an older one that is listed in the base; appends the parcel's chunks to `plain`.
 ///
-/// Memory: 4 times the larger file, which is heavy work: one at a time in the process. Time: in proportion to the older file, which is at
-/// most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
+/// Memory: 4 times the larger file, which is heavy work: one at a time in the process. Time: in proportion to the older
+/// file, which is at most [`EXECUTABLE_BASIS_RATIO_MAX`] times what the parcel brings.
 ///
 /// # Errors
 /// [`Error::Mismatch`] where the payload is not one for that file, [`Error::Limit`] for a file of too many chunks.
@@ -50,7 +50,8 @@ pub fn open_kept(
     make(old, parcel, cuts, payload, plain)
 }
 
-/// Rebuilds the new file from an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger file.
+/// Rebuilds the new file from an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger
+/// file.
 ///
 /// # Errors
 /// [`Error::Mismatch`] where the payload is not one for that file.

@@ -281,14 +281,14 @@ pub enum PushReply {
     /// file is sent as others are.
     #[serde(rename = "Answer")]
     RecordAnswer(RecordAnswer),
-    /// Block sums of older content that resembles some chunks that the next `Missing` marks, or the one that the next `Alike` is
-    /// about.
+    /// Block sums of older content that resembles some chunks that the next `Missing` marks, or the one that the next
+    /// `Alike` is about.
     #[serde(rename = "Signature")]
     BlockSums(BlockSums),
     /// Ends the answer to one `Sketches`: no more block sums follow for it.
     Alike,
-    /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the agent read
-    /// them: it is to prove that it has them. Several may come.
+    /// The space has some chunks of the `Segments` that the next `Missing` is about, and the token does not let the
+    /// agent read them: it is to prove that it has them. Several may come.
     Prove(Challenge),
     /// For one `Segments`: which of its chunk references, in order, the space lacks.
     Missing(Marks),

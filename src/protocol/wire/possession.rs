@@ -1,7 +1,7 @@
 //! The proof that an agent has chunks which it does not send.
 //!
-//! A token for some applications of a space must not get at the content of others by naming it. The proxy draws a nonce and
-//! says which chunks; whoever has them computes one keyed hash over their bytes (decision 0024).
+//! A token for some applications of a space must not get at the content of others by naming it. The proxy draws a nonce
+//! and says which chunks; whoever has them computes one keyed hash over their bytes (decision 0024).
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;

@@ -24,8 +24,8 @@ pub enum Answer {
     Collected(Collected),
     /// The result of verifying.
     Verified(Box<Verified>),
-    /// The release that the next selector of the question means. Comes before all other parts, once for each selector; the
-    /// agent compares it with its question.
+    /// The release that the next selector of the question means. Comes before all other parts, once for each selector;
+    /// the agent compares it with its question.
     Meant(Record),
     /// The release that was pinned or unpinned.
     Done(Record),

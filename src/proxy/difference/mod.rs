@@ -14,9 +14,9 @@ const CHUNKS_MAX: usize = 1024 * 1024;
 
 /// Hands each path that differs between the releases to `take`, in order, until it returns false.
 ///
-/// Reads both releases from `source`, segment by segment. Memory: 32 MiB at most, whatever they hold. Time: O(entries and
-/// chunk references of both), and the earlier release is read again for each million of distinct chunks in changed files. A
-/// chunk that one file repeats more than a million chunks later counts as unseen again.
+/// Reads both releases from `source`, segment by segment. Memory: 32 MiB at most, whatever they hold. Time: O(entries
+/// and chunk references of both), and the earlier release is read again for each million of distinct chunks in changed
+/// files. A chunk that one file repeats more than a million chunks later counts as unseen again.
 ///
 /// # Errors
 /// A release cannot be read.

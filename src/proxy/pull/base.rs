@@ -27,8 +27,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// Returns the release that the agent says it has, beside the segments of the one that it pulls; none where the space
-    /// does not have all of it, or the token may not read it.
+    /// Returns the release that the agent says it has, beside the segments of the one that it pulls; none where the
+    /// space does not have all of it, or the token may not read it.
     pub fn open(store: &Store, scope: &ReadScope, release: &ReleaseId, leaves: &[NodeRef]) -> Option<Self> {
         if !store.is_whole() || !store.records().has(release, |app| scope.has(app)) {
             return None;
@@ -65,8 +65,8 @@ impl Base {
         self.present.contains(node)
     }
 
-    /// Returns how the pulled release's segments follow from the base's; none where too much is new for an agent to hold
-    /// until its chunks come.
+    /// Returns how the pulled release's segments follow from the base's; none where too much is new for an agent to
+    /// hold until its chunks come.
     pub fn outline(&self, leaves: &[NodeRef]) -> Option<Outline> {
         let new = leaves.iter().filter(|node| !self.has(node));
         let new_bytes: u64 = new.map(|node| u64::from(node.bytes)).sum();

@@ -101,7 +101,8 @@ pub async fn serve(
     reader.abort();
 }
 
-/// Reads the agent's requests, even while replies are being sent, until its half ends. `open` counts unanswered requests.
+/// Reads the agent's requests, even while replies are being sent, until its half ends. `open` counts unanswered
+/// requests.
 ///
 /// # Errors
 /// A new token that cannot replace the old; too many requests at a time; an agent that reads too slowly.
@@ -225,7 +226,8 @@ fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<
     Ok(bytes)
 }
 
-/// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once for all.
+/// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once
+/// for all.
 const PATCH_BYTES: usize = 1024 * 1024;
 /// How long the units of one request wait for other heavy work to end.
 const PATCH_TIME_MAX: Duration = Duration::from_secs(10);

@@ -43,8 +43,8 @@ pub(super) struct PatchMaker<'a> {
 }
 
 impl PatchMaker<'_> {
-    /// Returns the payload of that name; makes it, alone in the process, where the cache lacks it. An empty one means that none
-    /// pays, `None` that other heavy work did not end by the `deadline`.
+    /// Returns the payload of that name; makes it, alone in the process, where the cache lacks it. An empty one means
+    /// that none pays, `None` that other heavy work did not end by the `deadline`.
     pub fn payload(
         &self,
         name: blake3::Hash,

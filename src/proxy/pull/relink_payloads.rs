@@ -41,9 +41,9 @@ struct File {
 
 /// Chooses the new executables to send by their functions, for an agent that has all of `base`.
 ///
-/// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`] files or
-/// half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is not
-/// encoded so is pulled as other files are.
+/// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`]
+/// files or half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is
+/// not encoded so is pulled as other files are.
 pub(super) fn encode(
     base: &Base,
     leaves: &[NodeRef],

@@ -10,10 +10,11 @@ use delta::relink::MAGIC;
 use format::manifest::{self, Item, SegmentIndex};
 use ground::limits::EXECUTABLE_BYTES_MIN;
 
-/// Returns where executables in archives begin and end, in some runs of a release's segments: they are compared by themselves,
-/// wherever in the archive they are.
+/// Returns where executables in archives begin and end, in some runs of a release's segments: they are compared by
+/// themselves, wherever in the archive they are.
 ///
-/// Archives whose plan is not there have none. Reads the beginnings of large members, these segments, and those that list the beginnings of their files.
+/// Archives whose plan is not there have none. Reads the beginnings of large members, these segments, and those that
+/// list the beginnings of their files.
 ///
 /// # Errors
 /// An error of `release`; segments that do not decode.

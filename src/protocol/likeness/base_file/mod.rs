@@ -38,8 +38,9 @@ pub struct BaseFile {
 }
 
 impl BaseFile {
-    /// Returns the file that the first chunk of `span` belongs to; in an archive that was unpacked, the member that shares most
-    /// chunks with the new one; of those that share none, one that `span` touches, and of these the nearest in length.
+    /// Returns the file that the first chunk of `span` belongs to; in an archive that was unpacked, the member that
+    /// shares most chunks with the new one; of those that share none, one that `span` touches, and of these the nearest
+    /// in length.
     ///
     /// Returns `None` if it cannot be encoded as an executable: too large, or not listed whole. Reads the
     /// segments that list the file, and the plan of an archive.

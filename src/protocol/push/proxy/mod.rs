@@ -244,8 +244,8 @@ impl Proxy {
         Ok(replies)
     }
 
-    /// Takes the answer to the next challenge. A wrong answer may come of a short id that two chunks share: the push then
-    /// begins again with full ids, and there a wrong answer is refused.
+    /// Takes the answer to the next challenge. A wrong answer may come of a short id that two chunks share: the push
+    /// then begins again with full ids, and there a wrong answer is refused.
     fn proof(&mut self, proof: &ByteArray<32>, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
         let proving = self.proving.as_mut().ok_or(Error::OutOfTurn("Proof"))?;
         if proving.answered(proof, view)? {

@@ -150,7 +150,7 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
         5 => open.labels = vec!["v1".parse().expect("a label"); script.below(256)],
         6 => names.reverse(),
         7 => names.iter_mut().for_each(|name| {
-            *name = SegmentName::new(name.get().wrapping_add(u64::from(script.byte() == 1)))
+            *name = SegmentName::new(name.get().wrapping_add(u64::from(script.byte() == 1)));
         }),
         _ => {}
     }

@@ -127,7 +127,7 @@ fn names(bytes: &[u8]) {
 fn short_names(bytes: &[u8]) {
     match unpack_short_names(bytes) {
         Ok(names) => {
-            assert_eq!(pack_short_names(names.into_iter().map(|name| SegmentName::new(name.into()))), bytes)
+            assert_eq!(pack_short_names(names.into_iter().map(|name| SegmentName::new(name.into()))), bytes);
         }
         Err(error) => drop(error.to_string()),
     }
@@ -198,6 +198,7 @@ pub fn grant() -> Grant {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one seed for each message")]
 pub fn seeds() -> Vec<Vec<u8>> {
     let open = Open {
         app: word("web"),
