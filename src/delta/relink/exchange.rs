@@ -38,7 +38,7 @@ pub enum Kind {
     Relocation,
 }
 
-/// The fate of a target.
+/// The direction of a trade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Targets are taken out of the file.
