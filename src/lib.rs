@@ -37,7 +37,7 @@
 //!
 //! # The floors
 //!
-//! Bottom-up; each names only those above it in this list (tests/tidy.rs checks that). docs/ARCHITECTURE.md is the map.
+//! Bottom-up; each names only those above it in this list (tests/tidy checks that). docs/ARCHITECTURE.md is the map.
 //!
 //! | folder of `src` | does |
 //! |---|---|

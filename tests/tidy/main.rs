@@ -1,15 +1,23 @@
 //! Keeps the house in order: what the compiler and clippy do not check.
 //!
 //! - A module names only modules that its crate's `lib.rs` lists before it, so that imports have no circles.
+//! - Files of one crate name one another in one direction only; what a folder's `mod.rs` defines, its files may use.
+//! - Nothing public is there for tests alone, or for nobody.
 //! - Files stay short, and are named for what they hold.
 //! - Third-party crates stay in the room that wraps them; `unsafe` stays in `disk/mmap.rs`.
 //! - Nothing unfinished and no path of anybody's machine is left in the source.
-//!
-//! The scanner knows just enough of Rust's grammar for this; its own tests are at the end.
 
-use std::collections::BTreeSet;
+mod graph;
+mod scanner;
+
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use graph::Graph;
+use scanner::{
+    declared, heads, named_modules, names_crate, public_items, tokens, without_handing_on, without_tests,
+};
 
 /// Lines of one file, its tests included.
 const LINES_MAX: usize = 450;
@@ -115,6 +123,62 @@ fn a_module_names_only_modules_listed_before_it() {
         }
     }
     none(&violations);
+}
+
+#[test]
+fn files_do_not_name_one_another_in_circles() {
+    let mut violations = Vec::new();
+    for folder in CRATES {
+        let mut graph = Graph::default();
+        for source in sources() {
+            let (own_folder, modules) = crate_and_modules(&source);
+            if own_folder == folder && !is_test(&source) {
+                graph.add(modules, &without_tests(&tokens(&source.text)));
+            }
+        }
+        for circle in graph.circles() {
+            let names: Vec<String> = circle.iter().map(|module| module.join("/")).collect();
+            violations.push(format!("src/{folder}: {}", names.join(", ")));
+        }
+    }
+    none(&violations);
+}
+
+/// Returns whether a file holds nothing but tests.
+fn is_test(source: &Source) -> bool {
+    source.name.ends_with("/tests.rs") || source.name == "main.rs"
+}
+
+/// The compiler says it of what is private to a crate; here it is said of what one crate has for others.
+#[test]
+fn nothing_public_is_there_for_nobody() {
+    let files: Vec<(String, Vec<String>)> = sources()
+        .iter()
+        .filter(|source| !is_test(source))
+        .map(|source| (source.name.clone(), without_tests(&tokens(&source.text))))
+        .collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    // What src/lib.rs hands on is for programs that use the library.
+    let is_face = |name: &str| name == "lib.rs";
+    let used: Vec<Vec<String>> = files
+        .iter()
+        .map(|(name, tokens)| if is_face(name) { tokens.clone() } else { without_handing_on(tokens) })
+        .collect();
+    for word in used.iter().flatten() {
+        *counts.entry(word).or_default() += 1;
+    }
+    let items: Vec<(&str, String)> = files
+        .iter()
+        .flat_map(|(name, tokens)| public_items(tokens).into_iter().map(|item| (name.as_str(), item)))
+        .collect();
+    let mut definitions: HashMap<&str, usize> = HashMap::new();
+    for (_, item) in &items {
+        *definitions.entry(item).or_default() += 1;
+    }
+    // serde calls it by a name in a text.
+    let is_unused = |item: &str| counts[item] <= definitions[item] && item != "serialize_path";
+    let unused = items.iter().filter(|(_, item)| is_unused(item));
+    none(&unused.map(|(file, item)| format!("{file}: nothing in src uses `{item}`")).collect::<Vec<_>>());
 }
 
 #[test]
@@ -251,226 +315,4 @@ fn no_path_of_a_single_machine_is_named() {
         }
     }
     none(&violations);
-}
-
-/// The words and signs of a Rust source, without comments, literals and lifetimes. `::` is one sign.
-fn tokens(text: &str) -> Vec<String> {
-    let chars: Vec<char> = text.chars().collect();
-    let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
-    let is_word = |c: char| c == '_' || c.is_alphanumeric();
-    let mut tokens = Vec::new();
-    let mut place = 0;
-    while place < chars.len() {
-        let (this, next) = (at(place), at(place + 1));
-        if this == '/' && next == '/' {
-            while place < chars.len() && at(place) != '\n' {
-                place += 1;
-            }
-        } else if this == '/' && next == '*' {
-            place = after_comment(&chars, place);
-        } else if let Some(end) = after_literal(&chars, place) {
-            place = end;
-        } else if is_word(this) {
-            let begin = place;
-            while is_word(at(place)) {
-                place += 1;
-            }
-            tokens.push(chars[begin..place].iter().collect());
-        } else if this == ':' && next == ':' {
-            tokens.push("::".to_owned());
-            place += 2;
-        } else {
-            if !this.is_whitespace() {
-                tokens.push(this.to_string());
-            }
-            place += 1;
-        }
-    }
-    tokens
-}
-
-/// The place after the block comment that begins at `place`; such comments nest.
-fn after_comment(chars: &[char], mut place: usize) -> usize {
-    let mut depth = 0;
-    loop {
-        match (chars.get(place), chars.get(place + 1)) {
-            (Some('/'), Some('*')) => (depth, place) = (depth + 1, place + 2),
-            (Some('*'), Some('/')) => (depth, place) = (depth - 1, place + 2),
-            (Some(_), _) => place += 1,
-            (None, _) => return place,
-        }
-        if depth == 0 {
-            return place;
-        }
-    }
-}
-
-/// The place after the string, character or lifetime that begins at `place`, if one does.
-fn after_literal(chars: &[char], place: usize) -> Option<usize> {
-    let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
-    let is_word = |c: char| c == '_' || c.is_alphanumeric();
-    if place > 0 && is_word(at(place - 1)) && at(place) != '"' && at(place) != '\'' {
-        return None;
-    }
-    // r"…", br#"…"#: the prefix is no word of its own.
-    let prefix = (place..place + 3).take_while(|place| matches!(at(*place), 'b' | 'c' | 'r')).count();
-    let raw = prefix > 0 && at(place + prefix - 1) == 'r';
-    let hashes =
-        if raw { (place + prefix..chars.len()).take_while(|place| at(*place) == '#').count() } else { 0 };
-    let quote = place + prefix + hashes;
-    if at(quote) == '"' {
-        let mut end = quote + 1;
-        while end < chars.len() {
-            if raw && at(end) == '"' && (1..=hashes).all(|step| at(end + step) == '#') {
-                return Some(end + 1 + hashes);
-            }
-            if !raw && at(end) == '"' {
-                return Some(end + 1);
-            }
-            end += if !raw && at(end) == '\\' { 2 } else { 1 };
-        }
-        return Some(end);
-    }
-    if at(place) != '\'' && !(at(place) == 'b' && at(place + 1) == '\'') {
-        return None;
-    }
-    let first = if at(place) == 'b' { place + 2 } else { place + 1 };
-    if at(first) == '\\' {
-        let end = (first + 2..chars.len()).find(|end| at(*end) == '\'')?;
-        return Some(end + 1);
-    }
-    if at(first + 1) == '\'' {
-        return Some(first + 2);
-    }
-    // A lifetime.
-    Some((first..chars.len()).find(|end| !is_word(at(*end))).unwrap_or(chars.len()))
-}
-
-/// The modules that a file declares, in order.
-fn declared(tokens: &[String]) -> Vec<String> {
-    let declares = |three: &&[String]| three[0] == "mod" && three[2] == ";";
-    tokens.windows(3).filter(declares).map(|three| three[1].clone()).collect()
-}
-
-/// The top-level modules named by `crate::` and `super::` in a file that lies `depth` modules below the root.
-fn named_modules(tokens: &[String], depth: usize) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    // Which of the open braces are those of an inline module.
-    let mut braces = Vec::new();
-    let mut place = 0;
-    while place < tokens.len() {
-        let word = tokens[place].as_str();
-        match word {
-            "{" => {
-                let is_module = place >= 2 && tokens[place - 2] == "mod";
-                braces.push(is_module);
-            }
-            "}" => drop(braces.pop()),
-            "crate" | "super" if tokens.get(place + 1).is_some_and(|next| next == "::") => {
-                let inside = depth + braces.iter().filter(|is_module| **is_module).count();
-                let mut left = if word == "crate" { 0 } else { inside.saturating_sub(1) };
-                place += 2;
-                while tokens.get(place).is_some_and(|word| word == "super") {
-                    (left, place) = (left.saturating_sub(1), place + 2);
-                }
-                if left == 0 {
-                    named.extend(heads(&tokens[place.min(tokens.len())..]));
-                }
-                continue;
-            }
-            _ => {}
-        }
-        place += 1;
-    }
-    named
-}
-
-/// The first words of a path's rest: one word, or one for each branch of `{a, b::c, d::{e, f}}`.
-fn heads(rest: &[String]) -> Vec<String> {
-    let Some(first) = rest.first() else { return Vec::new() };
-    if first != "{" {
-        return vec![first.clone()];
-    }
-    let (mut heads, mut depth, mut begins) = (Vec::new(), 0, true);
-    for token in rest {
-        match token.as_str() {
-            "{" => depth += 1,
-            "}" => depth -= 1,
-            "," => begins = begins || depth == 1,
-            word => {
-                if begins && depth == 1 {
-                    heads.push(word.to_owned());
-                }
-                begins = false;
-            }
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    heads
-}
-
-/// Returns whether a path begins with the crate, or an attribute or macro of it is used.
-fn names_crate(tokens: &[String], name: &str) -> bool {
-    (0..tokens.len()).any(|place| {
-        let before = if place == 0 { "" } else { tokens[place - 1].as_str() };
-        let after = tokens.get(place + 1).map_or("", String::as_str);
-        let begins =
-            before != "::" || (place >= 2 && matches!(tokens[place - 2].as_str(), "{" | "," | "use"));
-        tokens[place] == name && begins && (after == "::" || before == "use")
-    })
-}
-
-mod scanner {
-    use super::{declared, named_modules, names_crate, tokens};
-
-    fn named(text: &str, depth: usize) -> Vec<String> {
-        named_modules(&tokens(text), depth).into_iter().collect()
-    }
-
-    #[test]
-    fn comments_literals_and_lifetimes_are_no_words() {
-        let text = r##"// crate::a
-            /* crate::b /* crate::c */ crate::d */
-            let x = "crate::e \" crate::f"; let y = r#"crate::g " crate::h"#; let z = 'c';
-            let w = '\''; let q = b'"'; fn f<'crate_>(x: &'crate_ str) {} "##;
-        assert!(
-            !tokens(text).iter().any(|token| token == "crate" || token == "crate_"),
-            "{:?}",
-            tokens(text)
-        );
-        assert!(tokens(text).iter().any(|token| token == "fn"));
-    }
-
-    #[test]
-    fn uses_are_found_in_every_form() {
-        assert_eq!(named("use crate::wire::Open;", 1), ["wire"]);
-        assert_eq!(named("use crate::{a, b::{c, d}, e as f};", 1), ["a", "b", "e"]);
-        assert_eq!(named("fn f() -> crate::store::Result<crate::link::Error> {}", 2), ["link", "store"]);
-        assert_eq!(named("pub(crate) fn f() {}", 1), [""; 0]);
-    }
-
-    #[test]
-    fn super_counts_only_where_it_reaches_the_root() {
-        assert_eq!(named("use super::push;", 1), ["push"]);
-        assert_eq!(named("use super::push;", 2), [""; 0]);
-        assert_eq!(named("use super::super::push;", 2), ["push"]);
-        assert_eq!(named("use super::super::{Error, Result};", 3), [""; 0]);
-        assert_eq!(named("mod tests { use super::inner; fn f() { super::super::outer() } }", 1), ["outer"]);
-        assert_eq!(named("mod tests { fn f() {} } use super::outer;", 1), ["outer"]);
-    }
-
-    #[test]
-    fn modules_are_found_in_order() {
-        assert_eq!(declared(&tokens("pub mod b; // mod x;\nmod a;\nmod c { mod d; }")), ["b", "a", "d"]);
-    }
-
-    #[test]
-    fn crates_are_told_from_words_of_the_same_name() {
-        let names = |text: &str| names_crate(&tokens(text), "sled");
-        assert!(names("use sled::Db;") && names("fn f(x: &sled::Db) {}") && names("use ::sled::Db;"));
-        assert!(names("use sled;"));
-        assert!(!names("use crate::sled::Db;") && !names("let sled = 1;") && !names("rmp_sled::x()"));
-    }
 }
