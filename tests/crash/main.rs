@@ -2,7 +2,7 @@
 //! named point and at random moments, runs out of disk and of memory, meets a failing disk, wrong clocks and
 //! damaged files.
 //!
-//! `cargo test --features crash-points --test crash`; `WHIT_CRASH_ROUNDS=20` and the other variables of
+//! `cargo test --test crash`; `WHIT_CRASH_ROUNDS=20` and the other variables of
 //! docs/PROOFS.md make it long. A seed is printed with everything that is drawn.
 
 mod clocks;
