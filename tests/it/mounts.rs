@@ -72,7 +72,7 @@ fn what_is_mounted_in_a_pulled_directory_is_left_alone_and_named() {
         home.run(&["push", "app", "tree"]).good();
         for deletes in [&[][..], &["--delete"]] {
             let ran = home.run(&[&["pull", "app", "copy"], deletes].concat());
-            let ran = ran.failed(2, "mounted at `uploads`");
+            let ran = ran.failed(2, "mounted inside it, at `uploads`");
             assert!(ran.err.contains("hint: unmount"), "{ran:?}");
         }
         assert_eq!(fs::read(home.path("volume/customers")).expect("it is there"), b"precious");
