@@ -1,4 +1,4 @@
-//! Clocks that are wrong by 400 days: nothing goes that must stay, and what a clock decides says so.
+//! Clocks that are wrong by 400 days: nothing that must stay is removed, and an error caused by the clock says so.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ const LIBRARIES: [&str; 3] = [
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// What runs a program with the clock that a file tells; none where that cannot be done here. The clock by
-/// which waits and leases are measured goes on as it is, as it does when somebody sets a machine's time.
+/// Returns the command prefix that runs a program with the clock set by `file`; none where that is impossible. The
+/// clock that measures waits and leases keeps running unchanged, as when somebody sets a machine's time.
 fn clock(file: &Path) -> Option<Vec<String>> {
     let Some(library) = LIBRARIES.into_iter().find(|library| Path::new(library).exists()) else {
         println!("skipped: libfaketime is not here to change the clock (Debian: faketime)");
@@ -32,7 +32,7 @@ fn clock(file: &Path) -> Option<Vec<String>> {
     Some(std::iter::once("env".to_owned()).chain(settings).collect())
 }
 
-/// One release is removed, so that a collection has something to take.
+/// Removes one release, so that a collection has something to collect.
 fn remove(world: &mut World, version: u64) {
     let release =
         world.acknowledged.iter().find(|(_, known)| **known == version).expect("it was pushed").0.clone();
@@ -69,7 +69,7 @@ fn a_proxy_whose_clock_is_wrong_takes_nothing_that_must_stay() {
         world.push(2);
         let everything = world.use_token_of("30d");
         world.push(3);
-        // The clock jumps within a push, and stays wrong.
+        // The clock jumps during a push, and stays wrong.
         let push = world.begin_push(4);
         set(wrong);
         let done = push.done(Duration::from_secs(60));
@@ -92,7 +92,7 @@ fn a_proxy_whose_clock_is_wrong_takes_nothing_that_must_stay() {
         collect(&world);
         world.check_releases(&[]);
         world.check_verified();
-        // Killed and started with the wrong clock; then the clock is set right.
+        // The proxy is killed and restarted with the wrong clock; then the clock is corrected.
         served.kill();
         served = world.try_serve_under(&below).expect("it starts");
         world.push(5);
@@ -124,7 +124,7 @@ fn an_agent_whose_clock_is_wrong_pushes_and_pulls_as_ever() {
         let _served = world.serve(None);
         world.push(1);
         world.agents_below = below;
-        // The token's end is the proxy's to judge.
+        // The proxy judges whether the token has expired, not the agent.
         let everything = world.use_token_of("1h");
         world.push(2);
         world.use_token(everything);

@@ -1,4 +1,4 @@
-//! Random damage to the files of a store at rest: found or harmless, and mended by the next push.
+//! Random damage to the files of a store at rest is found or harmless, and the next push repairs it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,14 +13,14 @@ use crate::world::{APP, World, rounds};
 
 const VERSIONS: [u64; 3] = [1, 2, 3];
 
-/// Three releases; at rest in sealed packs, or with the last in a pack that `kill -9` left open.
+/// Returns a world of three releases: all in sealed packs, or the last in a pack that `kill -9` left open.
 fn template(open: bool) -> &'static World {
     static SEALED: OnceLock<World> = OnceLock::new();
     static OPEN: OnceLock<World> = OnceLock::new();
     (if open { &OPEN } else { &SEALED }).get_or_init(|| {
         let mut world = World::new(Shape::SMALL, 1);
         for versions in [&VERSIONS[..2], &VERSIONS[2..]] {
-            // Built anew for what there is, so that the index has all of its kinds of files.
+            // Rebuilt from the packs, so that the index has every kind of file.
             drop(fs::remove_dir_all(world.index()));
             let mut served = world.serve(None);
             for version in versions {
@@ -37,7 +37,7 @@ fn template(open: bool) -> &'static World {
     })
 }
 
-/// Damages one file and says how.
+/// Damages one file and describes how.
 fn damage(files: &[PathBuf], dice: &mut Dice) -> String {
     let place = usize::try_from(dice.below(files.len() as u64)).expect("small");
     let path = &files[place];
@@ -68,16 +68,16 @@ fn damage(files: &[PathBuf], dice: &mut Dice) -> String {
     format!("{} of {bytes} B: {what}", shown.display())
 }
 
-/// What became of a damage.
+/// How a damage came to light.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
-    /// A pull or a delivery met it.
+    /// A pull or a delivery read it.
     MetByReading,
-    /// It was told of at the start.
+    /// The proxy reported it at its start.
     MetAtStart,
     /// `whit verify` named it.
     MetByVerify,
-    /// Nothing was wrong with anything.
+    /// Nothing came of it.
     Harmless,
 }
 
@@ -118,7 +118,7 @@ fn mends(world: &mut World) -> Fate {
     let named = some("damaged") || some("incomplete") || counts("indexed") || counts("healed_chunks");
     assert!(named || !met, "what a pull has met, verify does not name: {verified}");
     let told = world.log();
-    // The same content again, from where it was built.
+    // The same content is pushed again from the trees it came from.
     for version in VERSIONS {
         world.push(version);
         world.settle();

@@ -1,5 +1,5 @@
-//! A full disk, and a disk that fails: nothing acknowledged is lost, the error says what to do, and when
-//! there is room again everything goes on.
+//! A full disk and a failing disk: nothing acknowledged is lost, the error says what to do, and everything works again
+//! once there is room.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::trees::{Dice, Shape};
 use crate::world::{APP, World, is_root, rounds};
 
-/// A mounted tmpfs; gone with its owner.
+/// A mounted tmpfs, unmounted on drop.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -39,7 +39,7 @@ fn fill(folder: &Path, left: u64) -> PathBuf {
     path
 }
 
-/// Rounds on one file system; a new one then.
+/// Rounds before a new file system is used.
 const ROUNDS_EACH: u64 = 10;
 
 #[test]
@@ -61,7 +61,7 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
         };
         let mut world = World::at(&place, Shape::SMALL, 1);
         if set % 2 == 1 {
-            // Nothing is kept free for records and the index.
+            // No room is reserved for records and the index.
             let config = fs::read_to_string(world.path("whit.toml")).expect("a configuration");
             let config = config.replace("reserve_mib = 1", "reserve_mib = 0");
             fs::write(world.path("whit.toml"), config).expect("written");
@@ -90,7 +90,7 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
             assert!(apps.is_good(), "the proxy no longer answers: {apps:?}\n{}", world.log());
             let restarted = number % 3 == 1;
             if restarted {
-                // It seals and indexes on the full disk, then starts there, or says why it cannot.
+                // The proxy seals and indexes on the full disk; then it starts there, or says why it cannot.
                 served.terminate();
                 assert!(served.ended(Duration::from_secs(60)).is_some(), "it does not stop");
                 let again = world.try_serve_under(&[]);
@@ -112,7 +112,7 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
             if number % 5 == 4 {
                 world.check_releases(&[]);
                 world.check_verified();
-                // In the middle of things, and from what is on disk.
+                // A kill with work under way, and a restart from what is on disk.
                 served.kill();
                 served = world.serve(None);
                 world.check_verified();
@@ -128,7 +128,7 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
     );
 }
 
-/// What fails, and up to which call of one thread.
+/// The system calls that fail, each with the highest number of the failing call in one thread.
 const CALLS: [(&str, u64); 5] =
     [("fdatasync", 3), ("fsync", 6), ("pwrite64", 6), ("write", 24), ("renameat,rename,renameat2", 3)];
 
@@ -150,15 +150,15 @@ fn a_failing_disk_loses_nothing_acknowledged() {
     for number in 0..count {
         let (call, most) = CALLS[usize::try_from(number).expect("small") % CALLS.len()];
         let when = 1 + dice.below(most);
-        // Once, or from then on.
+        // Once, or every time from then on.
         let on = if dice.below(2) == 0 { "" } else { "+" };
         let inject = format!("inject={call}:error=EIO:when={when}{on}");
         let mut world = template.copy();
         let trace = format!("trace={call}");
         let under = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
         let Some(mut served) = world.try_serve_under(&under) else {
-            // A write may be that by which threads of its runtime wake one another, which no disk fails: then
-            // it may end otherwise, or wait for ever.
+            // The write may be one by which threads of the runtime wake each other, which no disk makes fail: then the
+            // program may end in another way, or hang.
             let told = call == "write" || world.log().contains("error:");
             assert!(told, "no clear error: {}", world.log());
             *outcomes.entry(format!("{call}: refused to start")).or_default() += 1;
@@ -183,7 +183,7 @@ fn a_failing_disk_loses_nothing_acknowledged() {
     println!("failing disk, {count} times, nothing lost: {outcomes:#?}");
 }
 
-/// After a restart on a disk that works again.
+/// Checks everything after a restart on a disk that works again.
 fn check(world: &mut World, inject: &str) {
     println!("{inject}");
     let _served = world.serve(None);

@@ -1,4 +1,4 @@
-//! `kill -9` of the proxy and of agents at random moments of pushes whose content changes.
+//! `kill -9` of the proxy and of agents at random moments during pushes of changing content.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,44 +9,44 @@ use serde_json::Value;
 use crate::trees::{Dice, Shape};
 use crate::world::{World, rounds};
 
-/// Some 3 MB, of which a third changes, beside files that are told by those before them.
+/// Some 3 MB, a third of it changing, plus files that are encoded against their earlier versions.
 const SHAPE: Shape = Shape { files: 30, changing: 10, file_bytes: 80_000 };
-/// One push in so many remembers nothing: the others build on the release before.
+/// One push in this many remembers nothing; the others build on the previous release.
 const FORGETS: u64 = 3;
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Proxy,
     Agent,
 }
 
-/// What a loop saw.
+/// Results of a loop.
 #[derive(Debug, Default)]
 struct Figures {
     rounds: u64,
     /// Pushes that had been acknowledged when the process died.
     acknowledged: u64,
-    /// Releases that the proxy had, though the agent did not live to hear of it.
+    /// Releases that the proxy had committed, though the agent died before it heard so.
     unheard: u64,
-    /// Pushes that came to their end, and chunks that they brought.
+    /// Pushes that were not interrupted, and the chunks they sent.
     whole: (u64, u64),
-    /// Pushes that were broken off, and chunks that the same push brought once more or for the first time.
+    /// Interrupted pushes, and the chunks that the repeated push sent again or for the first time.
     broken_off: (u64, u64),
-    /// Chunks of acknowledged pushes that the same push, once more, found to be missing.
+    /// Chunks of acknowledged pushes that were missing when the same push was repeated.
     again: u64,
-    /// Files that were told by the functions that changed.
+    /// Files encoded by the functions that changed.
     moved: u64,
-    /// Acknowledged releases that were gone afterwards.
+    /// Acknowledged releases that were lost.
     lost: u64,
-    /// Destinations or pulls with bytes of no release.
+    /// Destinations or pulls whose bytes match no release.
     wrong: u64,
-    /// Rounds after which the destination showed the new release without any further push.
+    /// Rounds after which the destination showed the new release without another push.
     delivered: u64,
     restarts: Vec<Duration>,
 }
 
-/// The chunks that a push brought, and the files that it told by the functions that changed.
+/// Returns the number of chunks that a push sent, and of the files that it encoded by the functions that changed.
 fn brought(receipt: &Value) -> (u64, u64) {
     let unseen = receipt["chunks"]["unseen"].as_u64().expect("a number");
     let explained = receipt["explained"].as_array().into_iter().flatten();
@@ -60,7 +60,7 @@ fn kill(victim: Victim, count: u64) -> Figures {
     let mut served = world.serve(None);
     world.push(0);
     let mut figures = Figures { rounds: count, ..Figures::default() };
-    // How long a push takes: the moments are spread over it.
+    // The duration of a push: the kills are spread over it.
     let mut usual = Duration::from_millis(200);
     let mut last = 0;
     for version in 1..=count {
@@ -110,7 +110,7 @@ fn kill(victim: Victim, count: u64) -> Figures {
         let shown = world.current(&[version, last]);
         figures.wrong += u64::from(shown.is_none());
         figures.delivered += u64::from(shown == Some(version));
-        // The same again, to its end; a pull every few rounds.
+        // The same push again, to its end, with a pull every few rounds.
         let (brought, moved) = brought(&world.push(version));
         figures.moved += moved;
         if acknowledged {
@@ -130,7 +130,7 @@ fn kill(victim: Victim, count: u64) -> Figures {
         drop(fs::remove_dir_all(world.path(&format!("tree-{last}"))));
         last = version;
     }
-    // Some of all that was acknowledged, wherever it lies now.
+    // Pulls some of all acknowledged releases, wherever they are stored now.
     for (release, version) in &world.acknowledged {
         if dice.below(world.acknowledged.len() as u64) < 12 {
             figures.wrong += u64::from(world.pulls(release, &[*version]).is_none());

@@ -1,9 +1,8 @@
-//! Proofs by violence (docs/PROOFS.md): the real program, over real QUIC on loopback, is ended at every
-//! named point and at random moments, runs out of disk and of memory, meets a failing disk, wrong clocks and
-//! damaged files.
+//! Destructive tests (docs/PROOFS.md): the real program, over real QUIC on loopback, is killed at every crash point and
+//! at random moments, runs out of disk and of memory, and meets a failing disk, wrong clocks and damaged files.
 //!
-//! `cargo test --test crash`; `WHIT_CRASH_ROUNDS=20` and the other variables of
-//! docs/PROOFS.md make it long. A seed is printed with everything that is drawn.
+//! `cargo test --test crash`; `WHIT_CRASH_ROUNDS=20` and the other variables of docs/PROOFS.md make it run longer.
+//! Every random choice is printed with its seed.
 
 mod clocks;
 mod damage;

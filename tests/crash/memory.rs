@@ -1,4 +1,4 @@
-//! Too little memory: a push ends well or with a word, and nothing that was acknowledged is lost.
+//! Too little memory: a push succeeds or says why it failed, and nothing acknowledged is lost.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::trees::{Dice, Shape};
 use crate::world::{World, rounds};
 
-/// Some 6 MB, so that a push has something to hold.
+/// Some 6 MB, so that a push needs memory.
 const SHAPE: Shape = Shape { files: 60, changing: 50, file_bytes: 100_000 };
-/// KiB of addresses with which all of it has room.
+/// KiB of address space that is enough for everything.
 const MOST: u64 = 1024 * 1024;
 
-/// What runs a program with so many KiB of addresses.
+/// Returns the command prefix that runs a program with this many KiB of address space.
 fn limited(kibibytes: u64) -> Vec<String> {
     let script = format!("ulimit -v {kibibytes}; exec \"$@\"");
     ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
@@ -29,19 +29,20 @@ fn can_limit() -> bool {
     can
 }
 
-/// KiB from which on the program is loaded at all: with less the system ends it without a word.
+/// Returns the KiB with which the program can be loaded at all: with less, the system ends it without a message.
 fn least(world: &World) -> u64 {
     let loads = |kibibytes: &u64| world.is_loaded_below(&limited(*kibibytes));
     (1024..MOST).step_by(1024).find(loads).expect("1 GiB is enough for a version number")
 }
 
-/// A limit between the two, small ones more often than large ones.
+/// Draws a limit between the two, small ones more often than large ones.
 fn some_limit(dice: &mut Dice, least: u64) -> u64 {
     let most = least + dice.below(MOST - least);
     least + dice.below(most - least)
 }
 
-/// Ended by itself, with a word: an error, a panic that says what it lacked, or the allocator's last words.
+/// True if the program ended by itself with a message: an error, a panic that names what was missing, or the
+/// allocator's message.
 fn says_why(text: &str) -> bool {
     let words = ["error", "memory allocation", "Cannot allocate", "panicked", "cannot allocate", "failed to"];
     words.iter().any(|word| text.contains(word))

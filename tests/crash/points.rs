@@ -1,7 +1,7 @@
-//! The process ends at every named point, and whatever it was at goes on afterwards.
+//! The process dies at every crash point, and the interrupted operation can be completed afterwards.
 //!
-//! Each case starts from a copy of one small world (three releases, delivered), arms one point, does
-//! what passes it, sees the process die, starts again and checks everything that was promised.
+//! Each case starts from a copy of one small world (three releases, delivered), arms one point, runs an operation that
+//! passes it, sees the process die, restarts it and checks every promise.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,30 +15,30 @@ use disk::crash_points::POINTS;
 use crate::trees::{self, Shape};
 use crate::world::{APP, Done, Process, World, rounds};
 
-/// What passes a point.
+/// An operation that passes a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
     /// A push of new content, with its delivery.
     Push,
-    /// The proxy is asked to stop after a push, and seals what is open.
+    /// The proxy is told to stop after a push, and seals the open pack.
     Stop,
     /// The proxy starts after `kill -9`.
     Start,
-    /// It starts and finds its index damaged.
+    /// The proxy starts and finds its index damaged.
     Rebuild,
     /// A release is removed.
     Remove,
-    /// Garbage is collected, after two of three releases were removed.
+    /// Garbage is collected after two of three releases were removed.
     Collect,
     /// Damage is repaired.
     Repair,
-    /// The proxy starts with more runs in its index than there should be.
+    /// The proxy starts with more runs in its index than allowed.
     Merge,
     /// A directory is pulled.
     Pull,
 }
 
-/// What passes the point; seals and the index are met by three ways each.
+/// Returns the operations that pass the point; several lead to seals and to the index.
 fn acts(point: &str) -> Vec<Act> {
     let (word, _) = point.split_once('.').expect("points have two words");
     match (word, point) {
@@ -53,7 +53,7 @@ fn acts(point: &str) -> Vec<Act> {
         ("pull" | "pulled" | "pulled-next" | "ready", _) => vec![Act::Pull],
         ("removed", _) => vec![Act::Remove],
         ("collect", _) => vec![Act::Collect],
-        // Taking a damaged pack's chunks out happens too.
+        // A repair removes a damaged pack's chunks too.
         ("take-out", _) => vec![Act::Collect, Act::Repair],
         ("aside", _) => vec![Act::Repair],
         _ => vec![Act::Push],
@@ -62,10 +62,10 @@ fn acts(point: &str) -> Vec<Act> {
 
 const OLD: [u64; 3] = [1, 2, 3];
 const NEW: u64 = 4;
-/// So many that their runs and the first are one more than an index keeps.
+/// Enough pushes that their runs and the first one exceed what an index keeps by one.
 const MORE: std::ops::Range<u64> = 5..11;
 
-/// Three releases in one sealed pack, all delivered; two copies are kept.
+/// Returns a world of three releases in one sealed pack, all delivered; two copies stay at the destination.
 fn template() -> &'static World {
     static TEMPLATE: OnceLock<World> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
@@ -88,21 +88,21 @@ fn died(status: Option<ExitStatus>) -> bool {
     status.is_some_and(|status| status.signal() == Some(9))
 }
 
-/// Waits until the proxy dies, or the agent is done and the proxy outlives it. The last steps of a
-/// delivery come after the agent was told of it.
+/// Waits until the proxy dies, or the agent is done and the proxy survives it. The last steps of a delivery come after
+/// the agent has heard of it.
 fn outlives(served: &mut Process, mut agent: Process) -> (bool, Done) {
     let mut ended = None;
     while ended.is_none() && agent.ended(Duration::ZERO).is_none() {
         ended = served.ended(Duration::from_millis(5));
     }
     let ended = ended.or_else(|| served.ended(Duration::from_millis(500)));
-    // An agent whose proxy is gone would wait for it.
+    // An agent would wait for a proxy that is gone.
     (died(ended), agent.done(Duration::from_millis(50)))
 }
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs a case; false where the point was not passed so often.
+/// Runs a case; returns false if the point was not passed that often.
 fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
     let mut world = template().copy();
     let crash = format!("{point}:{pass}");
@@ -116,13 +116,13 @@ fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
     dies
 }
 
-/// The release that was pushed as a version.
+/// Returns the release that was pushed as `version`.
 fn release_of(world: &World, version: u64) -> String {
     let found = world.acknowledged.iter().find(|(_, known)| **known == version);
     found.expect("it was pushed").0.clone()
 }
 
-/// Does what passes the point, and says whether the proxy died of it.
+/// Runs the operation, and returns whether the proxy died of it.
 fn dies(world: &mut World, act: Act, crash: &str) -> bool {
     match act {
         Act::Collect => {
@@ -140,7 +140,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             served.kill();
         }
         Act::Merge => {
-            // Each start that met a push ends with a run.
+            // Each start that finds pushed content ends with a new run.
             for version in MORE {
                 let mut served = world.serve(None);
                 world.push(version);
@@ -177,16 +177,16 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
     let (died, done) = outlives(&mut served, agent);
     match act {
         Act::Push => drop(world.took(NEW, &done)),
-        // Whether it is gone or not, both are right.
+        // The release may be removed or not.
         Act::Remove => drop(world.acknowledged.remove(&first)),
         _ => {}
     }
     died
 }
 
-/// Starts again and checks everything that was promised.
+/// Restarts the proxy and checks every promise.
 fn goes_on(world: &mut World, act: Act) {
-    // What readers of the destination see is whole before anybody starts anything again.
+    // Before any restart, readers of the destination see a whole release.
     let shown: Vec<u64> = [3, NEW].into_iter().chain(MORE).collect();
     let before = world.current(&shown).expect("there was one");
     assert!(before == 3 || matches!(act, Act::Push | Act::Stop | Act::Start | Act::Rebuild | Act::Merge));
@@ -197,7 +197,7 @@ fn goes_on(world: &mut World, act: Act) {
     }
     world.check_releases(&[1, NEW]);
     if waiting > 0 {
-        // A delivery that was written down is made without the agent.
+        // The proxy makes a recorded delivery without the agent.
         world.settle();
         assert_eq!(world.current(&[NEW]), Some(NEW));
     }
@@ -207,7 +207,7 @@ fn goes_on(world: &mut World, act: Act) {
         assert_eq!((waits, collected["removed_chunks"].is_u64()), (Some(false), true), "{collected}");
     }
     if act == Act::Remove {
-        // Version 1 was the first to be pushed; it may be gone already.
+        // Version 1 was pushed first; it may be removed already.
         for release in world.releases() {
             if world.pulls(&release, &[1]).is_some() {
                 assert!(world.run(&["rm", &format!("{APP}@{release}")]).is_good());
@@ -227,7 +227,7 @@ fn goes_on(world: &mut World, act: Act) {
     assert!(left.is_empty(), "an open pack or an aside file stays: {left:?}");
 }
 
-/// Damage that was being repaired is repaired, with what the agents still have.
+/// Completes an interrupted repair, with the content that the agents still have.
 fn repaired(world: &mut World) {
     let again = world.run(&["verify", "--repair"]);
     assert!(matches!(again.status.code(), Some(0 | 5)), "{again:?}");
@@ -261,7 +261,7 @@ fn pull_dies_and_goes_on(world: &mut World, crash: &str) -> bool {
     true
 }
 
-/// Two tests share the points, as two processors do.
+/// Tests half of the points; two tests split them, for two processors.
 fn end_at_points(share: usize) {
     let most = rounds("WHIT_CRASH_ROUNDS", 1);
     let only = std::env::var("WHIT_CRASH_POINT").ok();
@@ -273,7 +273,7 @@ fn end_at_points(share: usize) {
         }
         let mut met = false;
         for act in acts(point) {
-            // Each pass in turn; when there is none left, from the first again.
+            // Crashes at each pass in turn, then from the first again.
             let (mut pass, mut times) = (1, 0);
             while times < most {
                 if dies_and_goes_on(point, act, pass) {

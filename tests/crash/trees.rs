@@ -1,4 +1,4 @@
-//! Trees to push, made from a seed, and how they are compared.
+//! Makes trees to push from a seed, and compares them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use recode::deflate::{Encoder, Method};
 
 use delta::relink::linked::{Program, link};
 
-/// xorshift64: enough to choose by; its seed is printed.
+/// xorshift64, which is random enough for choices; its seed is printed.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
@@ -18,7 +18,7 @@ impl Dice {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A seed from `WHIT_CRASH_SEED` or the clock, printed.
+    /// Takes a seed from `WHIT_CRASH_SEED` or the clock, and prints it.
     pub fn cast(what: &str) -> Self {
         let given = std::env::var("WHIT_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
@@ -41,7 +41,7 @@ impl Dice {
     }
 }
 
-/// Bytes that no compressor makes smaller.
+/// Returns bytes that no compressor makes smaller.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut dice = Dice::new(seed + 1);
     let mut bytes = Vec::with_capacity(length + 8);
@@ -52,7 +52,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a tree is made of: some files change with every version, the rest never.
+/// The contents of a tree: some files change with every version, the rest never.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub files: u64,
@@ -61,10 +61,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Some 1 MiB, of which three quarters change: small enough for many rounds, several frames long.
+    /// Some 1 MiB, three quarters of it changing: small enough for many rounds, several frames long.
     pub const SMALL: Self = Self { files: 40, changing: 30, file_bytes: 28_000 };
 
-    /// Makes version `version` in the new folder `folder`.
+    /// Creates version `version` in the new folder `folder`.
     pub fn write(self, folder: &Path, version: u64) {
         fs::create_dir_all(folder.join("deep/er")).expect("created");
         for file in 0..self.files {
@@ -80,21 +80,21 @@ impl Shape {
     }
 }
 
-/// Adds to a tree what is told by what was there before: a file with an edit, a program linked anew, an archive one of
-/// whose members changed.
+/// Adds files that are encoded against their earlier versions: one with an edit, a relinked program, and an archive
+/// with one changed member.
 pub fn write_related(folder: &Path, version: u64) {
     let number = |limit: u64| usize::try_from(version * 7919 % limit).expect("small");
     let mut edited = noise(5_000_001, 300_000);
     let at = number(290_000);
     edited.splice(at..at + 10, version.to_le_bytes());
     fs::write(folder.join("edited"), edited).expect("written");
-    // One function in 64 differs, and all that follows moves.
+    // One function in 64 differs, and all that follows it moves.
     let program = Program { functions: 1500, changed: Some(number(64)), shift: number(2000) };
     fs::write(folder.join("program"), link(&program)).expect("written");
     let words: Vec<u8> =
         noise(5_000_002, 60_000).iter().flat_map(|byte| format!("{byte} ").into_bytes()).collect();
     let plain = [words.as_slice(), format!("build {version}\n").as_bytes(), &words[..100_000]].concat();
-    // The head of RFC 1952 without a name; a reader of the whole checks what follows, which is none of whit's.
+    // The header of RFC 1952 without a name. Only a reader of the whole file checks the trailer; whit does not.
     let mut archive = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     let mut encoder = Encoder::new(&Method::STOCK);
     encoder.write(&plain, &mut archive);
@@ -103,7 +103,7 @@ pub fn write_related(folder: &Path, version: u64) {
     fs::write(folder.join("archive.gz"), archive).expect("written");
 }
 
-/// Everything below a folder: kind, permission bits and bytes by path.
+/// Returns everything below a folder: kind, permission bits and bytes by path.
 pub fn read(folder: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut left = vec![PathBuf::new()];
@@ -129,7 +129,7 @@ pub fn read(folder: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
     found
 }
 
-/// Returns whether two folders hold the same, to the last bit.
+/// Returns whether two folders are the same, bit for bit.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     one.is_dir() && other.is_dir() && read(one) == read(other)
 }

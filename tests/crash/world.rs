@@ -1,4 +1,4 @@
-//! A proxy's data, a destination and the trees that were pushed, in one temporary folder.
+//! A proxy's data, a destination and the pushed trees, in one temporary folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::trees::{self, Shape};
 
-/// Long enough for a slow machine; what takes longer hangs.
+/// Long enough for a slow machine; whatever takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
     pub status: ExitStatus,
@@ -28,14 +28,14 @@ impl Done {
         self.status.success()
     }
 
-    /// The report, which must be there.
+    /// Returns the report, which must exist.
     pub fn json(&self) -> Value {
         assert!(self.is_good(), "{self:?}");
         serde_json::from_str(self.out.trim()).expect("a report")
     }
 }
 
-/// A process that is ended with its owner.
+/// A process that is killed on drop.
 #[derive(Debug)]
 pub struct Process(Child);
 
@@ -49,13 +49,13 @@ impl Process {
         drop(self.0.wait());
     }
 
-    /// Asks it to stop.
+    /// Asks the process to stop.
     pub fn terminate(&self) {
         let id = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a child can be told");
     }
 
-    /// How it ended, if it does within `patience`.
+    /// Waits up to `patience` for the process to end; returns its status if it did.
     pub fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
@@ -69,7 +69,7 @@ impl Process {
         }
     }
 
-    /// What it printed, once it has ended; it is killed where that takes too long.
+    /// Returns the output once the process has ended; kills it if that takes too long.
     pub fn done(mut self, patience: Duration) -> Done {
         let out = reader(self.0.stdout.take());
         let err = reader(self.0.stderr.take());
@@ -97,7 +97,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<S
     })
 }
 
-/// The whole of an experiment. Versions are numbers; a release is known by what was pushed as it.
+/// A whole experiment. Versions are numbers; a release is identified by the version that was pushed as it.
 #[derive(Debug)]
 pub struct World {
     pub folder: PathBuf,
@@ -105,22 +105,22 @@ pub struct World {
     url: String,
     token: String,
     port: u16,
-    /// Release id to version: what the proxy has acknowledged.
+    /// Acknowledged releases: release id to version.
     pub acknowledged: BTreeMap<String, u64>,
-    /// True if the trees have files that are told by those before them ([`trees::write_related`]).
+    /// True if the trees have files that are encoded against their earlier versions ([`trees::write_related`]).
     pub related: bool,
-    /// True if pushes remember and keep what they pushed, and build on it.
+    /// True if pushes remember what they pushed, and build on it.
     pub remembers: bool,
-    /// Below which program the agents run, as with [`World::try_serve_under`].
+    /// The command prefix that the agents run under, as with [`World::try_serve_under`].
     pub agents_below: Vec<String>,
-    /// Removed with the world.
+    /// The folder, removed with the world.
     kept: Option<tempfile::TempDir>,
 }
 
 pub const APP: &str = "app";
 
 impl World {
-    /// A new world; `keep` copies stay at the destination.
+    /// Creates a world; `keep` copies stay at the destination.
     pub fn new(shape: Shape, keep: usize) -> Self {
         let temporary = temporary();
         let mut world = Self::at(temporary.path(), shape, keep);
@@ -128,7 +128,7 @@ impl World {
         world
     }
 
-    /// A new world in a folder that somebody else removes.
+    /// Creates a world in a folder that the caller removes.
     pub fn at(folder: &Path, shape: Shape, keep: usize) -> Self {
         let mut world = Self {
             folder: folder.to_owned(),
@@ -163,7 +163,7 @@ impl World {
         fs::write(self.path("whit.toml"), config).expect("written");
     }
 
-    /// The same world in another place.
+    /// Copies the world to another folder.
     pub fn copy(&self) -> Self {
         let temporary = temporary();
         let folder = temporary.path().join("w");
@@ -190,7 +190,7 @@ impl World {
         self.folder.join(name)
     }
 
-    /// The folder of the space's packs.
+    /// Returns the folder of the space's packs.
     pub fn packs(&self) -> PathBuf {
         self.path("data/spaces/default/packs")
     }
@@ -200,7 +200,7 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        // Another build of it may be told, as long loops outlive the one that cargo makes.
+        // `WHIT_CRASH_PROGRAM` names another build of whit, since long loops outlive cargo's build.
         let program = std::env::var_os("WHIT_CRASH_PROGRAM");
         let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_whit").into()));
         command.env_clear().env("HOME", &self.folder).env("PATH", std::env::var("PATH").unwrap_or_default());
@@ -213,12 +213,12 @@ impl World {
         command
     }
 
-    /// Starts the proxy, on the port it had before. `crash` is a point to die at.
+    /// Starts the proxy on the port it had before. `crash` is a point to die at.
     pub fn serve(&mut self, crash: Option<&str>) -> Process {
         self.start(&[], crash).unwrap_or_else(|| panic!("the proxy did not start: {}", self.log()))
     }
 
-    /// Starts the proxy below another program; none where it ends at once.
+    /// Starts the proxy under another program; returns none if it ends at once.
     pub fn try_serve_under(&mut self, below: &[&str]) -> Option<Process> {
         self.start(below, None)
     }
@@ -238,7 +238,7 @@ impl World {
         let reading = std::thread::spawn(move || {
             let mut line = String::new();
             drop(BufReader::new(out).read_line(&mut line));
-            // Whoever asked may have lost patience.
+            // The caller may have stopped waiting.
             drop(sender.send(line));
         });
         let line = told.recv_timeout(PATIENCE).unwrap_or_default();
@@ -258,14 +258,14 @@ impl World {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Returns whether the program can tell its version below another program.
+    /// Returns whether the program prints its version when run under another program.
     pub fn is_loaded_below(&self, below: &[String]) -> bool {
         let below: Vec<&str> = below.iter().map(String::as_str).collect();
         let mut command = under(&below, self.command());
         Process::spawn(command.arg("--version")).done(PATIENCE).is_good()
     }
 
-    /// Starts a command of an agent.
+    /// Starts an agent's command.
     pub fn begin(&self, arguments: &[&str], crash: Option<&str>) -> Process {
         let below: Vec<&str> = self.agents_below.iter().map(String::as_str).collect();
         let mut command = under(&below, self.command());
@@ -283,7 +283,7 @@ impl World {
         self.begin(arguments, None).done(PATIENCE)
     }
 
-    /// The folder of a version's tree, made where there is none.
+    /// Returns the folder of a version's tree, which it creates if missing.
     pub fn tree(&self, version: u64) -> PathBuf {
         let folder = self.path(&format!("tree-{version}"));
         if !folder.exists() {
@@ -295,7 +295,7 @@ impl World {
         folder
     }
 
-    /// Has what follows use a token that ends so many seconds from now, and gives the one before.
+    /// Makes later commands use a token that expires after `lifetime`, and returns the previous one.
     pub fn use_token_of(&mut self, lifetime: &str) -> String {
         let mut create = self.command();
         create.args(["token", "create", "--user", "tester", "--expires", lifetime, "--data"]);
@@ -313,14 +313,14 @@ impl World {
     pub fn begin_push(&self, version: u64) -> Process {
         let tree = self.tree(version).display().to_string();
         let order = ["push", APP, &tree, "--to", "d", "--retry-for", "0s"];
-        // Whatever is told by older content is worth its time on a thin link, and said.
+        // On a slow link it pays to encode against older content, and `--explain` reports it.
         let related = ["--link", "20mbit", "--explain"];
         self.begin(&[&order[..], if self.related { &related } else { &[] }].concat(), None)
     }
 
-    /// Takes what a push said: a receipt is an acknowledgement.
+    /// Records the output of a push: a receipt is an acknowledgement. Returns whether there was one.
     pub fn took(&mut self, version: u64, done: &Done) -> bool {
-        // A second line may tell of a delivery that has not been made.
+        // A second line may report a delivery that has not been made.
         let receipt = done.out.lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
         let release = receipt.as_ref().and_then(|receipt| receipt["release"].as_str());
         if let Some(release) = release {
@@ -329,7 +329,7 @@ impl World {
         release.is_some()
     }
 
-    /// Pushes a version, which must succeed; gives the receipt.
+    /// Pushes a version, which must succeed; returns the receipt.
     pub fn push(&mut self, version: u64) -> Value {
         let done = self.begin_push(version).done(PATIENCE);
         assert!(done.is_good(), "{done:?}\n{}", self.log());
@@ -338,7 +338,7 @@ impl World {
         receipt.unwrap_or_else(|| panic!("no receipt: {done:?}"))
     }
 
-    /// The ids of the releases that the proxy lists, oldest first.
+    /// Returns the ids of the releases that the proxy lists, oldest first.
     pub fn releases(&self) -> Vec<String> {
         let done = self.run(&["releases", APP]);
         if done.status.code() == Some(3) {
@@ -352,7 +352,7 @@ impl World {
         releases
     }
 
-    /// Which of some versions the destination shows; none before its first.
+    /// Returns which of some versions the destination shows; none before its first.
     pub fn current(&self, versions: &[u64]) -> Option<u64> {
         let current = fs::canonicalize(self.path("dest/current")).ok()?;
         let shown = trees::read(&current);
@@ -360,7 +360,7 @@ impl World {
         Some(*version.unwrap_or_else(|| panic!("the destination shows none of {versions:?}")))
     }
 
-    /// Pulls a release into a new folder and says whether it is the version; panics where the pull fails.
+    /// Pulls a release into a new folder and returns which of the versions it is; panics if the pull fails.
     pub fn pulls(&self, release: &str, versions: &[u64]) -> Option<u64> {
         let target = self.path("pulled");
         drop(fs::remove_dir_all(&target));
@@ -370,7 +370,7 @@ impl World {
         versions.iter().copied().find(|version| trees::is_same(&self.tree(*version), &target))
     }
 
-    /// Everything acknowledged is listed, and everything listed is complete, byte for byte.
+    /// Checks that everything acknowledged is listed, and everything listed is complete, byte for byte.
     pub fn check_releases(&self, attempted: &[u64]) {
         let listed = self.releases();
         for (release, version) in &self.acknowledged {
@@ -390,7 +390,7 @@ impl World {
         }
     }
 
-    /// `whit verify` finds nothing to say.
+    /// Checks that `whit verify` finds no damage.
     pub fn check_verified(&self) {
         let done = self.run(&["verify"]);
         assert!(done.is_good(), "{done:?}\n{}", self.log());
@@ -400,7 +400,7 @@ impl World {
         }
     }
 
-    /// Deliveries that are written down.
+    /// Returns the number of recorded deliveries.
     pub fn deliveries(&self) -> usize {
         let Ok(entries) = fs::read_dir(self.path("data/deliveries")) else { return 0 };
         entries
@@ -420,7 +420,7 @@ impl World {
         }
     }
 
-    /// All sealed packs.
+    /// Returns all sealed packs.
     pub fn sealed(&self) -> Vec<PathBuf> {
         let mut packs: Vec<PathBuf> = Vec::new();
         for view in fs::read_dir(self.packs()).into_iter().flatten().flatten() {
@@ -434,7 +434,7 @@ impl World {
         packs
     }
 
-    /// Changes a byte of a file in its place.
+    /// Changes a byte of a file in place.
     pub fn flip(path: &Path, at: u64) {
         use std::os::unix::fs::FileExt;
         let file = File::options().read(true).write(true).open(path).expect("it is there");
@@ -444,7 +444,7 @@ impl World {
     }
 }
 
-/// A command below another program.
+/// Returns a command that runs under another program.
 fn under(below: &[&str], own: Command) -> Command {
     let [program, arguments @ ..] = below else { return own };
     let mut command = Command::new(program);
@@ -455,8 +455,8 @@ fn under(below: &[&str], own: Command) -> Command {
     command
 }
 
-/// A folder in memory where there is one, as a process that dies takes nothing from the page cache and
-/// the syncs of a disk only take time; `TMPDIR` comes first. Loss of power is another proof's.
+/// Creates a folder in memory if possible: a killed process loses nothing of the page cache, and syncs to a disk only
+/// take time. `TMPDIR` comes first. Power loss is tested elsewhere.
 pub fn temporary() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let is_chosen = std::env::var_os("TMPDIR").is_none() && memory.is_dir();
@@ -464,12 +464,12 @@ pub fn temporary() -> tempfile::TempDir {
     folder.expect("a temporary folder")
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 pub fn rounds(name: &str, normal: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(normal)
 }
 
-/// Returns whether this test runs with the rights that mounting needs; says why not.
+/// Returns whether this test may mount; prints why not.
 pub fn is_root(what: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
