@@ -1,4 +1,4 @@
-//! What a collector waits for: that other copies are durable, and the pushes that hold what it condemned.
+//! A collector waits until other copies are durable, and for the pushes that rely on chunks it condemned.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,8 +12,8 @@ use crate::content::{Build, Pool};
 use crate::crash::{image, new_folder};
 use crate::random::Random;
 
-/// A release's chunks lie in a sealed pack, and again in the open one, as a second push of the same build
-/// that then broke off has brought them. Gives whether they are there after a collection and a power loss.
+/// Stores a release's chunks in a sealed pack and again in the open one, as an interrupted second push of the same
+/// build leaves them. Returns whether they are readable after a collection and a power loss.
 fn survives(mistake: Option<FaultInjection>) -> bool {
     let mut random = Random::new(1);
     let pool = Pool::new(&mut random, 80, 400);

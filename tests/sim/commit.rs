@@ -1,4 +1,4 @@
-//! A collector that runs at every moment of a commit at which the store looks at its clock.
+//! A collector runs at every moment of a commit at which the store reads its clock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,11 +18,11 @@ type Hook = Box<dyn FnOnce()>;
 
 thread_local! {
     static NOW: Cell<Instant> = Cell::new(Instant::now());
-    /// What happens at which of the next looks at the clock.
+    /// A function to call at a later reading of the clock, and the number of readings until then.
     static HOOK: RefCell<Option<(u32, Hook)>> = const { RefCell::new(None) };
 }
 
-/// The time, and what was to happen at this look at it.
+/// Returns the time; calls the hook if this reading is the one.
 fn now() -> Instant {
     let due = HOOK.with_borrow_mut(|hook| {
         let (looks, _) = hook.as_mut()?;
@@ -35,14 +35,14 @@ fn now() -> Instant {
     NOW.get()
 }
 
-/// Commits a push whose lease has lapsed while a collector runs at the given look at the clock. Gives
-/// whether the collector ran, and whether the release can be read where it was committed.
+/// Commits a push whose lease has lapsed while a collector runs at the given reading of the clock. Returns whether the
+/// collector ran, and whether the release is readable if it was committed.
 fn commit_at(look: u32, mistake: Option<FaultInjection>) -> (bool, bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let _entered = runtime.enter();
     let mut random = Random::new(1);
     let pool = Pool::new(&mut random, 180, 400);
-    // The segments come to lie in a pack that an earlier release keeps alive.
+    // The segments are stored in a pack that an earlier release keeps alive.
     let (earlier, later) = pool.chunks.split_at(45);
     let earlier = Rc::new(Build::new(&[earlier.to_vec()]));
     let build = Rc::new(Build::new(&[later.to_vec()]));

@@ -1,4 +1,4 @@
-//! What the simulated pushers push: trees made of chunks from one pool, so that releases share most of theirs.
+//! Content of the simulated pushers: trees made of chunks from one pool, so that releases share most of theirs.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use protocol::wire::{ManifestForm, Open};
 
 use crate::random::Random;
 
-/// All chunks that there are.
+/// All chunks that exist.
 #[derive(Debug)]
 pub struct Pool {
     pub chunks: Vec<ChunkRef>,
@@ -30,7 +30,7 @@ impl Pool {
         pool
     }
 
-    /// The same chunks, each with one bit changed.
+    /// Returns the same chunks, each with one bit changed.
     pub fn changed(&self) -> Self {
         let mut pool = Self { chunks: Vec::new(), bytes: HashMap::new() };
         for chunk in &self.chunks {
@@ -61,7 +61,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// A tree of files, each with these chunks.
+    /// Builds a tree of files, each with these chunks.
     pub fn new(files: &[Vec<ChunkRef>]) -> Self {
         let mut items = Vec::new();
         for (number, chunks) in files.iter().enumerate() {
@@ -82,7 +82,7 @@ impl Build {
         Self { release: root.release(), root, nodes, segments, items }
     }
 
-    /// What a push of it to `app` begins with, told by names.
+    /// Returns the opening of a push of this build to `app`, which lists the segments by name.
     pub fn open(&self, app: AppName) -> Open {
         Open {
             app,
@@ -98,7 +98,7 @@ impl Build {
         }
     }
 
-    /// All chunk references, in order.
+    /// Returns the ids of all chunk references, in order.
     pub fn chunks(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.segments.iter().flat_map(|(_, chunks)| chunks).map(|chunk| chunk.id)
     }
@@ -115,7 +115,7 @@ impl Draft {
         Self((0..files).map(|file| (0..5 + file * 10).map(|_| chunk()).collect()).collect())
     }
 
-    /// Changes some chunks; sometimes everything.
+    /// Changes some chunks, sometimes everything.
     pub fn change(&mut self, random: &mut Random, pool: &Pool) {
         if random.percent(10) {
             *self = Self::new(random, pool);

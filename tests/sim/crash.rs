@@ -1,4 +1,4 @@
-//! What a power loss leaves of a store's folder.
+//! Simulates the effect of a power loss on a store's folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use whit::store::Store;
 
 use crate::random::Random;
 
-/// A copy of the folder as a power loss now would leave it: of what was never synced, some is gone.
+/// Returns a copy of the folder as a power loss now would leave it: part of what was never synced is lost.
 pub fn image(folder: &Path, store: &Store, random: &mut Random) -> TempDir {
     store.settle().expect("full packs can be sealed");
     let unsynced = usize::try_from(store.appended().saturating_sub(store.durable())).expect("few");
@@ -22,7 +22,7 @@ pub fn image(folder: &Path, store: &Store, random: &mut Random) -> TempDir {
     image
 }
 
-/// Takes back some of what was written to an open pack and never synced.
+/// Removes part of what was written to an open pack and never synced.
 fn cut(path: &Path, unsynced: usize, random: &mut Random) {
     let mut bytes = fs::read(path).expect("an open pack");
     let ends: Vec<u64> = Scanner::new(&bytes).map_or(Vec::new(), |scanner| {
@@ -44,8 +44,7 @@ fn cut(path: &Path, unsynced: usize, random: &mut Random) {
     fs::write(path, bytes).expect("written");
 }
 
-/// In memory where the system has such a place: what a crash leaves is made up here, so that syncs need
-/// not reach a disk.
+/// Creates a folder, in memory if the system allows it: crashes are simulated here, so syncs need not reach a disk.
 pub fn new_folder() -> TempDir {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     folder.expect("a temporary folder")

@@ -1,8 +1,8 @@
-//! Pushes that are answered by many signatures, over slow links and the smallest windows, in virtual time.
+//! Pushes answered by many signatures, over slow links and with the smallest windows, in virtual time.
 //!
-//! The halves are driven as the roles drive them: a task reads what comes whatever is being sent, what it reads is held within
-//! the protocol's credit, and one thing is done at a time. A watchdog ends a push in which nothing but signs of life arrives
-//! for half a minute.
+//! The halves are driven as in the program: a task reads all the while something is sent, the messages it has read stay
+//! within the protocol's credit, and one thing is done at a time. A watchdog ends a push that receives nothing but
+//! keep-alives for half a minute.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::network::{Network, Weather};
 use crate::pusher::{batch, segment_batch, wanted};
 use crate::random::{Random, seeds};
 
-/// Nothing useful may arrive for so long: ten datagrams at the slowest rate, and what they wait for.
+/// The longest time without anything useful: ten datagrams at the slowest rate, and the queue before them.
 const STILL_MAX: Duration = Duration::from_secs(30);
-/// Signs of life are smaller, answers of one signature larger.
+/// Keep-alives are smaller, replies with one signature larger.
 const USEFUL_BYTES: usize = 100;
 
-/// The proxy's half: replies wait beside, and what is heard is worked off.
+/// Runs the proxy's half: a task sends replies while messages are processed.
 async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, String> {
     let told = |error: &dyn std::error::Error| format!("proxy: {error}");
     let connection = listener.accept().await.ok_or("the listener ended")?;
@@ -63,7 +63,7 @@ async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, Str
     Ok(memory)
 }
 
-/// The agent's half; gives how many signatures it was told.
+/// Runs the agent's half; returns the number of signatures it received.
 async fn push(connection: &Connection, window: Window, build: &Build, pool: &Pool) -> Result<usize, String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
@@ -107,7 +107,7 @@ async fn push(connection: &Connection, window: Window, build: &Build, pool: &Poo
     Err(reader.await.expect("it does not panic").err().unwrap_or_else(|| "the proxy ended".to_owned()))
 }
 
-/// Ends when nothing useful has arrived for too long.
+/// Returns once nothing useful has arrived for too long.
 async fn watch(network: &Network) -> String {
     let (mut useful, mut since) = (0, Instant::now());
     loop {
@@ -122,7 +122,7 @@ async fn watch(network: &Network) -> String {
     }
 }
 
-/// Pushes a release all of whose chunks are nearly those of the one before; gives virtual seconds and signatures.
+/// Pushes a release whose chunks all nearly equal those of the previous one; returns virtual seconds and signatures.
 fn simulate(seed: u64, weather: Weather, window_max: u32, window: Window) -> Result<(f64, usize), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,4 +1,4 @@
-//! A random history of one store, checked after every step against a map of what it must hold.
+//! A random history of one store, checked after every step against a map of its expected content.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -24,21 +24,21 @@ use crate::pusher::{Pusher, Stepped};
 use crate::random::Random;
 
 const APPS: usize = 3;
-/// Above so many records, releases are removed more often.
+/// With more records than this, releases are removed more often.
 const RECORDED_MANY: usize = 8;
-/// How many of the latest builds may be pushed again.
+/// Number of latest builds that may be pushed again.
 const BUILDS_KEPT: usize = 12;
 const PUSHERS_MAX: usize = 5;
-/// Small packs, so that they fill, empty and are gathered often.
+/// Small packs, so that they are often filled, emptied and merged.
 const PACK_BYTES: u64 = 16 * 1024;
-/// Steps told of when one fails.
+/// Steps printed after a failure.
 const TOLD: usize = 40;
 
 thread_local! {
     static NOW: Cell<Instant> = Cell::new(Instant::now());
 }
 
-/// What happened in a history.
+/// Counts of the events in a history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     pub steps: u64,
@@ -56,16 +56,16 @@ pub struct Counts {
     pub passes: u64,
 }
 
-/// A failure: what went wrong, and the steps before it.
+/// A failure: the error, and the steps before it.
 type Outcome<T> = Result<T, String>;
 
-/// What the store must hold, and what is under way.
+/// The expected content of the store, and the operations under way.
 #[derive(Debug)]
 struct Model {
     random: Random,
     pool: Pool,
     drafts: Vec<Draft>,
-    /// Builds made earlier, which may be pushed again.
+    /// Earlier builds, which may be pushed again.
     builds: Vec<Rc<Build>>,
     recorded: BTreeMap<(AppName, ReleaseId), Rc<Build>>,
     pinned: BTreeSet<(AppName, ReleaseId)>,
@@ -79,14 +79,14 @@ struct Model {
 /// A store and its model.
 pub struct History {
     folder: TempDir,
-    /// The index as it was some time ago.
+    /// A copy of the index from some time ago.
     older_index: Option<TempDir>,
     options: Options,
     store: Option<Arc<Store>>,
     model: RefCell<Model>,
 }
 
-/// Runs a history of so many steps.
+/// Runs a history of `steps` steps.
 pub fn run(seed: u64, steps: u64, mistake: Option<FaultInjection>) -> Outcome<Counts> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime");
@@ -111,7 +111,7 @@ impl History {
         let drafts = (0..APPS).map(|_| Draft::new(&mut random, &pool)).collect();
         let folder = new_folder();
         let options = Options {
-            // Every few packs a run, every few runs a merge.
+            // A run after every few packs, a merge after every few runs.
             recent_chunks: 30,
             reserve_bytes: 0,
             rebuilt_bytes: 0,
@@ -161,7 +161,7 @@ impl History {
         self.model.borrow_mut().check(self.store())
     }
 
-    /// Collects, with pushes and removals going on between the collector's own steps.
+    /// Collects, with pushes and removals between the collector's steps.
     fn collect(&mut self) -> Outcome<()> {
         let failed: RefCell<Outcome<()>> = RefCell::new(Ok(()));
         let cancelled = AtomicBool::new(false);
@@ -207,7 +207,7 @@ impl History {
         NOW.set(NOW.get() + time);
         model.counts.lapses += 1;
         for pusher in &mut model.pushers {
-            // Some of them are silent for longer than the time that passed in this step alone.
+            // Some have been silent since before this step.
             pusher.lapsed = true;
         }
         model.tell(format!("time passes: {time:?}"));
@@ -230,7 +230,7 @@ impl History {
         model.check_all(&store)
     }
 
-    /// Goes on with what a power loss would have left.
+    /// Continues with what a power loss would have left.
     fn crash(&mut self) -> Outcome<()> {
         let store = Arc::clone(self.store());
         let image = Image::take(self.folder.path(), &store, self.model.get_mut());
@@ -284,7 +284,7 @@ impl History {
 
     fn close(&mut self) {
         let mut store = self.store.take().expect("a store is open");
-        // A sync beside a push may still hold it.
+        // A sync of some push may still use the store.
         loop {
             match Arc::try_unwrap(store) {
                 Ok(store) => return drop(store),
@@ -303,7 +303,7 @@ impl History {
         Ok(())
     }
 
-    /// Lets all pushes end, collects twice, and looks at what is left.
+    /// Lets all pushes end, collects twice, and checks what is left.
     fn end(&mut self) -> Outcome<()> {
         let store = Arc::clone(self.store());
         let model = self.model.get_mut();
@@ -312,7 +312,7 @@ impl History {
         }
         model.delivered.clear();
         drop(store);
-        // The open pack is sealed, so that what is dead in it can be collected too.
+        // The open pack is sealed, so that its dead chunks can be collected too.
         self.reopen()?;
         let store = Arc::clone(self.store());
         for _ in 0..2 {
@@ -340,7 +340,7 @@ impl Model {
         }
     }
 
-    /// One message of some push, or something else that may happen at any time.
+    /// Delivers one message of some push, or does something else that may happen at any time.
     fn small_step(&mut self, store: &Arc<Store>) -> Outcome<()> {
         match self.random.below(100) {
             0..6 if self.pushers.len() < PUSHERS_MAX => self.begin(store),
@@ -381,7 +381,7 @@ impl Model {
         let app: AppName = format!("app-{app}").parse().expect("a name");
         self.counts.pushers += 1;
         let dry_run = self.random.percent(3);
-        // What the agent remembers may be gone, or of another application.
+        // The release that the agent remembers may be removed, or be of another application.
         let base = if self.random.percent(60) {
             self.some_recorded().map(|key| Rc::clone(&self.recorded[&key]))
         } else {
@@ -398,7 +398,7 @@ impl Model {
         let holders = Arc::strong_count(store);
         let stepped = self.pushers[at].step(&mut self.random, &self.pool)?;
         while Arc::strong_count(store) > holders {
-            // A sync beside the push: when it ends must not depend on the system.
+            // The push syncs in the background: the simulation must not depend on when the system lets it end.
             std::thread::yield_now();
         }
         if stepped == Stepped::Going {
@@ -460,7 +460,7 @@ impl Model {
         }
     }
 
-    /// Looks at the records, and reads one release.
+    /// Checks the records, and reads one release.
     fn check(&mut self, store: &Store) -> Outcome<()> {
         if store.records().releases() != self.recorded.keys().map(|(_, release)| *release).collect() {
             return Err("the records are not those of the model".to_owned());
@@ -504,7 +504,7 @@ impl Model {
         if expected.next().is_none() { Ok(()) } else { Err(failed("it ends early")) }
     }
 
-    /// After two collections with nobody there, no pack is mostly dead.
+    /// Checks that no pack is mostly dead after two collections without a push.
     fn check_packs(&self, packs: &Path) -> Outcome<()> {
         let mut live: HashSet<ChunkId> = HashSet::new();
         for build in self.recorded.values() {
@@ -514,7 +514,7 @@ impl Model {
                 Item::Chunk(chunk) => Some(chunk.id),
                 _ => None,
             }));
-            // Releases of the simulation have no nodes between root and segments.
+            // Releases in the simulation have no nodes between root and segments.
             assert_eq!(build.root.depth, 0);
         }
         for path in
@@ -535,7 +535,7 @@ impl Model {
     }
 }
 
-/// What a crash at some moment leaves, and what the model was then.
+/// The folder after a crash at some moment, and the model of that moment.
 struct Image {
     folder: TempDir,
     acknowledged: Vec<ChunkId>,
@@ -553,7 +553,7 @@ impl Image {
     }
 }
 
-/// Steps of a history: `WHIT_SIM_STEPS`, or so many.
+/// Returns the steps of a history: `WHIT_SIM_STEPS`, or `default`.
 pub fn steps(default: u64) -> u64 {
     std::env::var("WHIT_SIM_STEPS").map_or(default, |text| text.parse().expect("WHIT_SIM_STEPS is a number"))
 }

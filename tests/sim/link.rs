@@ -1,7 +1,7 @@
 //! Whole pushes over QUIC on a simulated network, in virtual time.
 //!
-//! The roles of agent and proxy work on threads, which stop tokio's paused clock; so both halves of a
-//! push are driven here by small loops over the link's own streams, on a view in memory.
+//! Agent and proxy use threads, which stop tokio's paused clock; so small loops over the link's own streams drive both
+//! halves of a push here, on a view in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A space whose application has one release.
+    /// Creates a space whose application has one release.
     pub fn holding(build: &Build, pool: &Pool) -> Self {
         let segments =
             build.nodes.iter().zip(&build.segments).map(|(node, (bytes, _))| (node.id, bytes.clone()));
@@ -116,7 +116,7 @@ impl SpaceView for Memory {
     }
 }
 
-/// The proxy's half, until the agent is done.
+/// Runs the proxy's half until the agent is done.
 async fn serve(mut listener: Listener) -> Result<Memory, String> {
     let told = |error: &dyn std::error::Error| format!("proxy: {error}");
     let connection = listener.accept().await.ok_or("the listener ended")?;
@@ -146,12 +146,12 @@ async fn serve(mut listener: Listener) -> Result<Memory, String> {
     }
     sender.send(&PushReply::Done).await.map_err(|error| told(&error))?;
     sender.finish().map_err(|error| told(&error))?;
-    // The agent's goodbye is one datagram, which may be lost: then the connection ends by its idle time.
+    // The agent's last datagram may be lost: then the connection ends by its idle timeout.
     drop(connection.closed().await);
     Ok(memory)
 }
 
-/// The agent's half.
+/// Runs the agent's half.
 async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(), String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
@@ -186,7 +186,7 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
     }
 }
 
-/// What a push over the network was like.
+/// Measurements of a push over the network.
 #[derive(Debug)]
 struct Push {
     seconds: f64,
@@ -231,7 +231,7 @@ fn simulate(seed: u64, weather: Weather, moved: Option<Duration>) -> Result<Push
     })
 }
 
-/// Simulates for each seed; gives the longest time that a push took.
+/// Simulates each seed; returns the longest time that a push took.
 fn longest(default: std::ops::Range<u64>, weather: &Weather, moved: Option<Duration>) -> f64 {
     let mut longest = 0.0_f64;
     for seed in seeds(default) {
@@ -307,8 +307,8 @@ fn equal_seeds_give_equal_datagrams() {
     assert_ne!(run(1), run(2));
 }
 
-/// Sends a message of 1 MB to a proxy that reads nothing for `busy` and says every 15 s that it is at work, if it
-/// `says_so`. Returns the time until the agent's send ended.
+/// Sends a message of 1 MB to a proxy that reads nothing for `busy`, and that says every 15 s that it is at work if
+/// `says_so` is set. Returns the time until the agent's send ended.
 fn send_to_a_busy_proxy(busy: Duration, says_so: bool) -> Result<Duration, link::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -326,7 +326,7 @@ fn send_to_a_busy_proxy(busy: Duration, says_so: bool) -> Result<Duration, link:
             let begin = Instant::now();
             while begin.elapsed() < busy {
                 tokio::time::sleep(ALIVE_EVERY).await;
-                // An agent that gave up listens no more.
+                // An agent that gave up has stopped listening.
                 if says_so && sender.send(&PushReply::Stored(0)).await.is_err() {
                     return;
                 }

@@ -1,8 +1,8 @@
 //! Simulations: seeded random histories of a store, checked against a model, and pushes over a simulated
 //! network in virtual time.
 //!
-//! `WHIT_SEED` runs one seed, `WHIT_SIM_STEPS` sets how many steps a history of the store has. Whoever
-//! finds a failure is told the seed and the last steps.
+//! `WHIT_SEED` runs one seed, `WHIT_SIM_STEPS` sets the number of steps in a history of the store. A failure prints the
+//! seed and the last steps.
 
 mod collector;
 mod commit;

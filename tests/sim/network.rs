@@ -1,4 +1,4 @@
-//! A network inside one process: datagrams that are lost, repeated, overtaken and late, all by a seed.
+//! A network inside one process: it loses, repeats, reorders and delays datagrams, all by a seed.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use crate::random::Random;
 /// How the network treats datagrams.
 #[derive(Debug, Clone)]
 pub struct Weather {
-    /// Of a thousand datagrams, so many are lost.
+    /// Lost datagrams per thousand.
     pub lost: usize,
-    /// So many of a thousand arrive twice.
+    /// Repeated datagrams per thousand.
     pub repeated: usize,
-    /// One way.
+    /// Delay one way.
     pub delay: Duration,
-    /// Up to so much more, each on its own: later datagrams overtake earlier ones.
+    /// The largest additional delay, drawn for each datagram: later ones overtake earlier ones.
     pub jitter: Duration,
-    /// While nothing arrives: from and to, since the network began.
+    /// A time without any arrivals: from and to, since the network began.
     pub blackout: Option<(Duration, Duration)>,
-    /// Bytes a second, each way.
+    /// Bytes per second, each way.
     pub rate: u64,
 }
 
@@ -43,12 +43,12 @@ impl Default for Weather {
     }
 }
 
-/// Datagrams that wait longer than this for their turn are lost, as in a router with a full queue;
+/// Datagrams that would wait longer than this in a link's queue are lost, as in a full router;
 const QUEUE: Duration = Duration::from_millis(100);
-/// so many bytes wait on a slow link, however long that takes.
+/// but a slow link queues this many bytes, however long that takes.
 const QUEUE_BYTES: u64 = 20_000;
 
-/// One datagram: when it was sent, from, to, its bytes, and when it arrives, if it does.
+/// One datagram: time of sending, source, destination, bytes, and time of arrival, if any.
 pub type Sent = (Duration, SocketAddr, SocketAddr, usize, Option<Duration>);
 
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ struct Inner {
     random: Random,
     weather: Weather,
     inboxes: HashMap<SocketAddr, Arc<Mutex<Inbox>>>,
-    /// Until when the link from an address is busy.
+    /// The time until which the link from an address is busy.
     busy: HashMap<SocketAddr, Instant>,
     trace: Vec<Sent>,
 }
@@ -92,12 +92,12 @@ impl Network {
         Arc::new(Socket { network: self.clone(), address: Mutex::new(address), inbox })
     }
 
-    /// All datagrams sent so far.
+    /// Returns all datagrams sent so far.
     pub fn trace(&self) -> Vec<Sent> {
         self.lock().trace.clone()
     }
 
-    /// How many datagrams of more than so many bytes have arrived by now.
+    /// Returns the number of datagrams larger than `bytes` that have arrived by now.
     pub fn useful(&self, bytes: usize) -> usize {
         let now = self.begin.elapsed();
         let inner = self.lock();
@@ -145,7 +145,7 @@ impl Network {
     }
 
     fn arrive(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        // Where nobody has the address any more, the datagram is gone.
+        // The datagram is lost if its address is no longer in use.
         let Some(inbox) = self.lock().inboxes.get(&to).cloned() else { return };
         let mut inbox = inbox.lock().unpoisoned();
         inbox.arrived.push_back((from, bytes));
@@ -155,7 +155,7 @@ impl Network {
     }
 }
 
-/// An end of the network.
+/// A socket of the network.
 #[derive(Debug)]
 pub struct Socket {
     network: Network,
@@ -164,7 +164,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Gives the socket another address, as an address translation does that forgot it, or another network.
+    /// Gives the socket another address, as after a lost address translation or a change of network.
     pub fn move_to(&self, address: SocketAddr) {
         let before = std::mem::replace(&mut *self.address.lock().expect("not poisoned"), address);
         let mut inner = self.network.lock();

@@ -1,4 +1,4 @@
-//! One simulated push: both state machines, the proxy's real view, and the messages between them.
+//! A simulated push: both state machines, the proxy's real view, and the messages between them.
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -20,16 +20,16 @@ use whit::store::Store;
 use crate::content::{Build, Pool};
 use crate::random::Random;
 
-/// How a step ended.
+/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stepped {
     /// There is more to do.
     Going,
     /// The release has a record.
     Committed,
-    /// The proxy asked for the push to be begun again, as it may where the lease lapsed.
+    /// The proxy asked for the push to be restarted, as it may after the lease lapsed.
     Again,
-    /// A dry run has its answer.
+    /// The dry run has its answer.
     Answered,
 }
 
@@ -49,11 +49,11 @@ pub struct Pusher {
     to_agent: VecDeque<PushReply>,
     /// The chunks of each `Chunks` that the proxy received.
     received: Vec<Vec<ChunkId>>,
-    /// The chunks of parcels under way; then what is left of the first one's payload.
+    /// The chunks of the parcels under way, and then the bytes left of the first one's payload.
     parcels: VecDeque<Vec<ChunkId>>,
     bytes_left: usize,
     base: Option<Rc<Build>>,
-    /// What is to be done first.
+    /// The first actions to carry out.
     begin: Vec<Action>,
     offered: HashSet<ChunkId>,
     acknowledged: usize,
@@ -62,7 +62,7 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Begins; `base` is what the agent remembers as confirmed.
+    /// Begins a push; `base` is the release that the agent remembers as confirmed.
     pub fn new(
         number: u64,
         app: &AppName,
@@ -100,17 +100,17 @@ impl Pusher {
         }
     }
 
-    /// The chunks that the agent was told are safe.
+    /// Returns the chunks that the proxy acknowledged to the agent.
     pub fn acknowledged(&self) -> impl Iterator<Item = &ChunkId> {
         self.received[..self.acknowledged].iter().flatten()
     }
 
-    /// Returns whether all is said but the commit.
+    /// Returns whether only the commit is left.
     pub fn is_at_commit(&self) -> bool {
         matches!(self.to_proxy.front(), Some(FromAgent::Commit))
     }
 
-    /// Delivers one message, in one of the two directions.
+    /// Delivers one message in one of the two directions.
     pub fn step(&mut self, random: &mut Random, pool: &Pool) -> Result<Stepped, String> {
         if self.answered {
             return Ok(Stepped::Answered);
@@ -155,14 +155,14 @@ impl Pusher {
         let committed = replies.iter().any(|reply| matches!(reply, PushReply::Committed { .. }));
         self.to_agent.extend(replies);
         Ok(match committed {
-            // A dry run of a known release is answered by its record, and writes none.
+            // A dry run of a known release is answered from its record, and writes none.
             true if self.dry_run => Stepped::Answered,
             true => Stepped::Committed,
             false => Stepped::Going,
         })
     }
 
-    /// Counts a message of content that the proxy is about to receive.
+    /// Counts the content of a message that the proxy is about to receive.
     fn count(&mut self, message: &FromAgent) {
         match message {
             FromAgent::Chunks(batch) => self.received.push(ids(batch)),
@@ -174,7 +174,7 @@ impl Pusher {
                 }
             }
             FromAgent::Names(_) if self.agent.round_trips() == 1 && self.base.is_some() => {
-                // The base is unknown: what was sent before was passed over.
+                // The base is unknown: the proxy ignored everything sent before.
                 self.received.clear();
             }
             FromAgent::Names(_)
@@ -242,7 +242,7 @@ impl Pusher {
     }
 }
 
-/// Segments as the agent sends them; `offers` says which chunks are offered, where any is to be.
+/// Encodes segments as the agent sends them; `offers` decides which of their chunks are offered.
 pub fn segment_batch(
     build: &Build,
     base: Option<&Build>,
@@ -263,7 +263,7 @@ pub fn segment_batch(
     SegmentBatch::new(&bytes.collect::<Vec<_>>(), prefix.as_deref(), offered)
 }
 
-/// Chunks as a parcel; sometimes against some of the base's.
+/// Encodes chunks as a parcel, sometimes against chunks of the base.
 fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Pool) -> (Parcel, Vec<u8>) {
     let (mut basis, mut prefix) = (Basis::None, Vec::new());
     if let Some(base) = base.filter(|base| !base.segments.is_empty()) {
@@ -281,13 +281,13 @@ fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Po
     (Parcel { lengths, basis, codec: Codec::Zstd, payload_bytes }, payload)
 }
 
-/// The marked ones of all chunk references of some segments.
+/// Returns the marked chunks among all chunk references of some segments.
 pub fn wanted(build: &Build, segments: &[SegmentIndex], marks: &Marks) -> Vec<ChunkId> {
     let references = segments.iter().flat_map(|index| &build.segments[usize::from(*index)].1);
     references.zip(marks.iter()).filter_map(|(chunk, missing)| missing.then_some(chunk.id)).collect()
 }
 
-/// Parts compressed together.
+/// Compresses parts together.
 pub fn batch<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Batch {
     let mut plain = Vec::new();
     let mut lengths = Vec::new();
@@ -299,7 +299,7 @@ pub fn batch<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Batch {
     Batch { codec, lengths, payload }
 }
 
-/// The names of a batch's parts.
+/// Returns the ids of a batch's parts.
 fn ids(batch: &Batch) -> Vec<ChunkId> {
     let mut plain = Vec::new();
     let parts =

@@ -17,17 +17,17 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound.max(1) as u64).expect("it is below a usize")
     }
 
-    /// Returns whether something of so many per cent happens.
+    /// Returns true with a probability of `percent` %.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of the list.
+    /// Returns one item of the list.
     pub fn pick<'a, T>(&mut self, list: &'a [T]) -> Option<&'a T> {
         if list.is_empty() { None } else { list.get(self.below(list.len())) }
     }
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// The seeds to run: the one that `WHIT_SEED` names, or the given ones.
+/// Returns the seeds to run: the one in `WHIT_SEED`, or the default ones.
 pub fn seeds(default: std::ops::Range<u64>) -> Vec<u64> {
     match std::env::var("WHIT_SEED") {
         Ok(text) => vec![text.parse().expect("WHIT_SEED is a number")],

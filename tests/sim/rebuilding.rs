@@ -1,4 +1,4 @@
-//! An index that lacks entries is rebuilt, and the packs are then known once each.
+//! An index that lacks entries is rebuilt, and then has each pack once.
 
 use std::fs;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,7 @@ use crate::content::{Build, Pool};
 use crate::crash::{files_below, new_folder};
 use crate::random::Random;
 
-/// The segments of the catalogue's files, as the store has them.
+/// The size of the segments in the catalogue's files, as the store sets it.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
 #[test]
@@ -25,7 +25,7 @@ fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
     let mut compressor = Compressor::new(LEVEL_DEFAULT);
     let dead = Random::new(2).bytes(3000);
     let dead = Frame::compress(FrameKind::Content, [dead.as_slice()], &mut compressor);
-    // The first numbers go, so that a rebuilt index gives all packs others.
+    // The first numbers are removed, so that a rebuilt index gives all packs other numbers.
     for _ in 0..10 {
         store.append(&dead).expect("appended");
     }
@@ -39,10 +39,10 @@ fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
         store.append(&Frame::compress(FrameKind::Content, frame, &mut compressor)).expect("appended");
     }
     drop(store);
-    // The last pack that is looked at lacks an entry; those before it were found in order.
+    // The last pack to be checked lacks an entry; those before it are correct.
     let packs = files_below(&folder.path().join("packs"));
     let last = fs::read(packs.last().expect("packs")).expect("a pack");
-    // sled ends in threads of its own, some time after it is dropped.
+    // sled ends on its own threads, some time after it is dropped.
     let index = loop {
         match sled::Config::new().path(folder.path().join("index")).segment_size(SEGMENT_BYTES).open() {
             Ok(index) => break index,
@@ -59,7 +59,7 @@ fn a_collection_after_the_index_was_rebuilt_keeps_every_live_chunk() {
     catalogue.insert(number, value).expect("written");
     drop((catalogue, index));
     let store = Store::open(folder.path(), options).expect("a store");
-    // Something dead, so that the collector has something to look for.
+    // A dead chunk, so that the collector has something to look for.
     store.append(&dead).expect("appended");
     store.settle().expect("sealed");
     collect(&store, &|| vec![build.release], false, &AtomicBool::new(false)).expect("collected");

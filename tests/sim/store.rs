@@ -1,4 +1,4 @@
-//! A store against its model, and proof that the model would notice mistakes.
+//! A store against its model, and proof that the model notices mistakes.
 
 use whit::store::FaultInjection;
 

@@ -1,4 +1,4 @@
-//! A verify pass that mends, beside appends that fill packs and collections that remove them.
+//! A repairing verify pass, while appends fill packs and collections remove them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
