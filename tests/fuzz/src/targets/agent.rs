@@ -11,7 +11,7 @@ use protocol::wire::{
 
 use super::script::Script;
 
-/// Batches of segments that may be without an answer, and chunks of batches that may be being sent.
+/// The most batches of segments without an answer, plus batches whose chunks are being sent.
 const OPEN_MAX: usize = 8;
 
 pub fn run(bytes: &[u8]) {
@@ -27,7 +27,7 @@ pub fn run(bytes: &[u8]) {
     let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), opening);
     let mut wanted = wanted(&open.manifest, &told, &segments);
     let (mut unanswered, mut sending, mut sent) = (0usize, 0usize, vec![false; count]);
-    // Chunks that wait for what is like them.
+    // Batches that were sketched and whose chunks wait.
     let mut held = 0usize;
     let mut answered = agent.is_based();
     loop {
@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
                 match action {
                     Action::Send(FromAgent::Names(names)) => {
                         assert!(names.len() <= 8 * MESSAGE_ITEMS_MAX);
-                        // All begins anew where the base is unknown.
+                        // Everything starts over where the proxy does not know the base.
                         (unanswered, answered, sent) = (0, false, vec![false; count]);
                     }
                     Action::Send(FromAgent::Commit) => {
@@ -114,7 +114,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Which segments the agent sends at once: those that its base lacks.
+/// Returns which segments the agent sends at once: those that its base lacks.
 fn wanted(told: &ManifestForm, opening: &Opening, segments: &[NodeRef]) -> Vec<bool> {
     let count = segments.len();
     let fits = count <= OPEN_NAMES_MAX;
@@ -135,13 +135,13 @@ fn wanted(told: &ManifestForm, opening: &Opening, segments: &[NodeRef]) -> Vec<b
     wanted
 }
 
-/// One sketch, or none at all.
+/// Returns one sketch, or none at all.
 fn sketches(script: &mut Script<'_>) -> Option<Sketches> {
     let sketch = Sketch::from_bytes([script.byte(); SKETCH_BYTES]);
     (script.below(2) == 0).then(|| Sketches::new(&[Some(sketch)]))
 }
 
-/// How the agent tells of its segments.
+/// Chooses how the agent lists its segments.
 fn opening(flags: u8, segments: &[NodeRef]) -> Opening {
     match flags >> 1 & 3 {
         0 => Opening::Short,
@@ -176,7 +176,7 @@ fn marks(script: &mut Script<'_>, count: usize) -> Marks {
     (0..count).map(|at| pattern >> (at % 8) & 1 == 1).collect()
 }
 
-/// The next reply; none where chunks have been sent instead.
+/// Returns the next reply; none if chunks have been sent instead.
 fn reply(script: &mut Script<'_>, count: usize) -> Option<PushReply> {
     Some(match script.below(14) {
         0 => return None,

@@ -1,4 +1,4 @@
-//! Any bytes as an archive: planned, taken apart, rebuilt, compared, under small limits.
+//! Any bytes as an archive: planned, decoded, rebuilt and compared, under small limits.
 
 use recode::archive::{Limits, Memory, Part, Planner, rebuild, unpack};
 use recode::codec::{Check, Encoder, Frame, Method, Xz};

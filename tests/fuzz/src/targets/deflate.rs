@@ -1,4 +1,4 @@
-//! An encoder under any settings: what it makes inflates to the same, and its method is proven.
+//! An encoder under any settings: its output inflates to the input, and its method is found and proven.
 
 use recode::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Strategy};
 
@@ -6,7 +6,7 @@ const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 
 pub fn run(bytes: &[u8]) {
-    // As a stream: bounded, and no panic.
+    // As a stream: bounded, without a panic.
     let _ = Guesser::default().stream(bytes, 1 << 18, Hint::None);
     let [level, memory, window, strategy, maker, repeat, plain @ ..] = bytes else { return };
     let method = Method::new(level % 10, Maker::ALL[usize::from(*maker) % Maker::ALL.len()])

@@ -1,4 +1,4 @@
-//! Signatures, deltas, thin segments and outlines. The first byte says which.
+//! Signatures, deltas, thin segments and outlines. The first byte selects one.
 
 use delta::rsync::{Delta, Geometry, Matcher, Signature};
 use format::manifest::{NodeRef, Outline, SegmentIndex, Thin, decode_segment, shorten};
@@ -8,7 +8,7 @@ use protocol::likeness::SegmentsReplaced;
 
 use super::script::Script;
 
-/// 64 KiB: bytes of a basis.
+/// 64 KiB: the largest basis.
 const BASIS_BYTES_MAX: u64 = 64 * 1024;
 
 pub fn run(bytes: &[u8]) {
@@ -29,7 +29,7 @@ fn signature(bytes: &[u8]) {
             let mut again = Vec::new();
             signature.encode(&mut again);
             assert_eq!(again, bytes[..bytes.len() - rest.len()], "a signature has one form");
-            // Whatever it says, what is found makes new bytes of the length they have.
+            // Whatever the signature says, the delta makes new bytes of the right length.
             let mut literals = Vec::new();
             let delta = Matcher::new(&signature).delta(rest, &mut literals);
             assert_eq!(delta.new_bytes(), rest.len() as u64);

@@ -1,4 +1,4 @@
-//! Patterns of what is left out of a release: lines of patterns, an empty line, lines of paths.
+//! Exclude patterns of a release: lines of patterns, an empty line, lines of paths.
 
 use std::path::Path;
 

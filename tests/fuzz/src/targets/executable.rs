@@ -1,7 +1,7 @@
-//! Executables that nobody vouches for, at both ends of a link.
+//! Untrusted executables, at both ends of a link.
 //!
-//! The first byte chooses: a file to be taken apart, or the messages about one. zstd is made right before
-//! the bytes are read: a fuzzer cannot guess it.
+//! The first byte chooses: a file to normalise, or the messages about one. The target compresses the messages' parts
+//! with zstd itself, which a fuzzer cannot guess.
 
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// What is taken apart comes back, alone and as a push over another file.
+/// Checks that a normalised file is rebuilt, alone and as a push over another file.
 fn file(bytes: &[u8]) {
     let Some(parts) = normalise(bytes) else {
         if let Some(parts) = normalise_unproven(bytes) {
@@ -53,7 +53,7 @@ fn file(bytes: &[u8]) {
     assert_eq!(rebuilt.as_deref(), Ok(bytes));
 }
 
-/// Takes a part: two bytes of length, then that many.
+/// Reads a part: two bytes of length, then that many.
 fn part<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let Some((length, rest)) = bytes.split_first_chunk() else { return std::mem::take(bytes) };
     let (part, rest) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*length))));
@@ -66,7 +66,7 @@ fn with_length(part: &[u8]) -> Vec<u8> {
     [&u16::try_from(part.len()).expect("small").to_le_bytes()[..], part].concat()
 }
 
-/// Appends a part as it travels.
+/// Appends a part as it is sent.
 fn compressed(part: &[u8], message: &mut Vec<u8>) {
     let small = compress_against(&[], part, LEVEL_FAST);
     leb128::write(part.len() as u64, message);
@@ -74,7 +74,7 @@ fn compressed(part: &[u8], message: &mut Vec<u8>) {
     message.extend_from_slice(&small);
 }
 
-/// The targets of a message: what is after its compressed parts.
+/// Returns the targets of a message: the bytes after its compressed parts.
 fn after_parts(message: &[u8], parts: usize) -> &[u8] {
     let mut rest = message;
     for _ in 0..parts {
@@ -141,7 +141,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     unseen.extend_from_slice(&body);
     let kept = Encoded::new(basis, &new, 1).encode();
     let plain = [&with_length(&body)[..], after_parts(&kept, 1)].concat();
-    // None of the new records is known, so that all of them are one run.
+    // No new record is known, so all of them are one run.
     let new_records = Records::new(&new);
     let claims = vec![0; new_records.hashes().len()];
     let none = Answer::decode(

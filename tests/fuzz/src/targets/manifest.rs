@@ -33,7 +33,7 @@ fn segment(bytes: &[u8], items: &[Item]) {
     let mut whole = Reader::new();
     let outcome = whole.segment(bytes).map(drop);
     if items.len() > 1 {
-        // Where a manifest is cut changes nothing of what it says.
+        // Where a manifest is split does not change its items.
         let (left, right) = items.split_at(items.len() / 2);
         let mut parts = Reader::new();
         let both = parts.segment(&encode_segment(left)).and_then(|_| parts.segment(&encode_segment(right)));
@@ -72,7 +72,7 @@ fn encode_node(children: &[NodeRef]) -> Vec<u8> {
     bytes
 }
 
-/// A small tree of every kind of item.
+/// Returns a small tree with every kind of item.
 pub fn items() -> Vec<Item> {
     let path = |text: &str| EntryPath::new(text).expect("a plain path");
     let chunk = |bytes| Item::Chunk(ChunkRef { id: ChunkId::of(&[bytes]), bytes: u32::from(bytes) });

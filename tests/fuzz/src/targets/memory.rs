@@ -1,6 +1,6 @@
-//! What an agent remembers of its last push, as its own disk gives it back.
+//! An agent's memory of its last push, as its own disk returns it.
 //!
-//! The first byte says whether the checksum is made right.
+//! The first byte says whether the checksum is corrected.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use protocol::address::Fingerprint;
 use whit::agent::memory::{Confirmed, Key, Memory, Stat, Stats, WriteOptions, write};
 
 thread_local! {
-    /// One file without a name, written over and over.
+    /// One file without a name, overwritten each time.
     static FILE: RefCell<Option<File>> = const { RefCell::new(None) };
 }
 
@@ -81,7 +81,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The memory of a release of so many files.
+/// Returns the memory of a release of this many files.
 fn memory(files: i64) -> Vec<u8> {
     let mut builder = Builder::new(Profile::DEFAULT);
     let (mut bytes, mut stats) = (Vec::new(), Stats::new());

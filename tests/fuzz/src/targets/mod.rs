@@ -1,4 +1,4 @@
-//! One function for each target: any bytes in, a panic where a promise is broken.
+//! One function for each target: it takes any bytes and panics where a promise is broken.
 //!
 //! Used by the fuzzer's programs and, over the committed corpora, by `tests/fuzz_corpus.rs`.
 
@@ -22,7 +22,7 @@ mod script;
 mod token;
 mod wire;
 
-/// A target: its name, what it does with bytes, and valid bytes to begin with.
+/// A target: its name, its function, and valid bytes to begin with.
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
@@ -50,7 +50,7 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "exclude", run: exclude::run, seeds: exclude::seeds },
 ];
 
-/// The target of that name.
+/// Returns the target of that name.
 ///
 /// # Panics
 /// There is none.

@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// What was accepted survives its text form; a refusal says something, and not too much.
+/// Checks that accepted text survives its text form, and that an error is not too long.
 fn same<T: FromStr<Err: Display> + Display + PartialEq + Debug>(text: &str) -> Option<T> {
     match text.parse::<T>() {
         Ok(value) => {
@@ -51,7 +51,7 @@ fn same<T: FromStr<Err: Display> + Display + PartialEq + Debug>(text: &str) -> O
     }
 }
 
-/// A word is one component of a path, whatever it says.
+/// Checks that a word is one component of a path, whatever its text.
 fn word<T: FromStr<Err: Display> + Display + PartialEq + Debug>(text: &str) {
     if same::<T>(text).is_some() {
         assert!(EntryPath::new(text).expect("a word is a path").depth() == 1 && text.len() <= 64);
@@ -67,7 +67,7 @@ fn path(bytes: &[u8]) {
     assert!(!path.to_string().chars().any(char::is_control));
     assert_eq!(path.parent().is_none(), path.depth() == 1);
     if let Some(target) = target.get(1..).filter(|target| leads(&path, target) != Leads::Outside) {
-        // Followed by hand, it never rises above the top.
+        // Followed component by component, it never rises above the top.
         let mut depth = path.depth() - 1;
         for component in target.split(|byte| *byte == b'/') {
             match component {
@@ -79,7 +79,7 @@ fn path(bytes: &[u8]) {
     }
 }
 
-/// What a pattern means, without its speed.
+/// Returns whether a name matches a pattern, by a slow reference.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let mut reached = vec![false; name.len() + 1];
     reached[0] = true;

@@ -1,6 +1,6 @@
 //! Frames, footers, trailers and the scan of a pack.
 //!
-//! The first byte says whether checksums are made right before the bytes are read: a fuzzer cannot guess them.
+//! The first byte says whether checksums are corrected before the bytes are read: a fuzzer cannot guess them.
 
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use format::pack::{
@@ -68,7 +68,7 @@ fn footer(view: &FooterView<'_>) {
     }
 }
 
-/// Writes the right checksum into each frame and into the trailer, where they are in their places.
+/// Writes the right checksum into each frame and into the trailer, if they are in place.
 fn make_whole(pack: &mut [u8]) {
     let mut offset = if read_header(pack).is_ok() { HEADER_BYTES } else { 0 };
     while let Ok(view) = FrameView::parse(&pack[offset..], 0) {

@@ -1,7 +1,7 @@
-//! Parcels: what they say of themselves, their pieces, and what they are told against.
+//! Parcels: their headers, their pieces, and what they are compressed against.
 //!
 //! A proxy waits for the chunks of a small release, a little different from the one that its space has. The bytes are a
-//! script of parcels. Whatever they say, only chunks that were asked for are kept, each under its own name.
+//! script of parcels. Whatever they are, only requested chunks are stored, each under its own name.
 
 use delta::compression::{Codec, LEVEL_FAST, compress_against};
 use delta::rsync::{Matcher, Signature};
@@ -15,10 +15,10 @@ use protocol::wire::{Basis, BlockSums, FromAgent, Marks, Parcel, PushReply, Sect
 use super::proxy::{Space, base_release};
 use super::script::Script;
 
-/// Chunks of the one file.
+/// Chunks of the only file.
 const CHUNKS: usize = 8;
 
-/// A file's chunks, before and after some of them changed.
+/// Returns a file's chunks, before or after some of them changed.
 fn chunks(after: bool) -> Vec<Vec<u8>> {
     let chunk = |number: usize| {
         let mut hasher = blake3::Hasher::new();
@@ -33,7 +33,7 @@ fn chunks(after: bool) -> Vec<Vec<u8>> {
     (0..CHUNKS).map(chunk).collect()
 }
 
-/// The release of one segment that has these chunks.
+/// Returns the release of one segment that has these chunks.
 fn release(chunks: &[Vec<u8>]) -> (Vec<u8>, Root) {
     let size = chunks.iter().map(|chunk| chunk.len() as u64).sum();
     let path = EntryPath::new("app").expect("a path");
@@ -97,7 +97,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// The missing chunks as a parcel, mostly honest, and its pieces.
+/// Returns the missing chunks as a parcel, mostly honest, and its pieces.
 fn parcel(
     script: &mut Script<'_>,
     old: &[Vec<u8>],
@@ -150,7 +150,7 @@ fn parcel(
     std::iter::once(FromAgent::Parcel(parcel)).chain(pieces).collect()
 }
 
-/// The sections, what they insert, and what they copy.
+/// Returns the sections, the bytes they insert, and the bytes they copy.
 fn deltas(missing: &[&[u8]], signed: &[&BlockSums]) -> (Vec<Section>, Vec<u8>, Vec<u8>) {
     let (mut sections, mut literals, mut copied, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for signed in signed {
@@ -187,7 +187,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         honest(0, 1),
         honest(1, 2),
         honest(0, 3),
-        // Chunk by chunk, with a commit between; wrong spans; a damaged delta; a piece of nothing.
+        // Chunk by chunk, with a commit between; then wrong spans; a damaged delta; a piece without a parcel.
         vec![1, 2, 1, 0, 255, 1, 2, 0, 200],
         vec![1, 2, 28, 1, 1, 0, 0, 9, 200],
         vec![0, 2, 54, 1, 0, 0, 0, 200],
@@ -195,7 +195,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What a parcel says it is compressed against.
+/// Returns what a parcel claims to be compressed against.
 pub fn basis(script: &mut Script<'_>) -> Basis {
     let number = |script: &mut Script<'_>| {
         let byte = script.byte();

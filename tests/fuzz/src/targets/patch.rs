@@ -1,10 +1,10 @@
-//! Patches: made of anything they come back, and anything is taken for one.
+//! Patches: any content survives them, and any bytes may be decoded as one.
 
 use delta::patch;
 
 use super::script::Script;
 
-/// 16 KiB: what is announced at most.
+/// 16 KiB: the most that is announced.
 const NEW_BYTES_MAX: usize = 16 * 1024;
 
 pub fn run(bytes: &[u8]) {

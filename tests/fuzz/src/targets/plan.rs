@@ -1,4 +1,4 @@
-//! The head of a stream from outside: decoded, checked, followed with too little and with any content.
+//! An untrusted head of a stream: decoded, checked, and followed with too little content and with any content.
 
 use std::io::{Read, repeat, sink};
 
@@ -7,11 +7,11 @@ use recode::codec;
 use recode::codec::{Check, Frame, Xz};
 use recode::deflate::Method;
 
-/// 1 MiB: content is made up as far as this.
+/// 1 MiB: the most content that is made up.
 const CONTENT_BYTES: u64 = 1 << 20;
 
 pub fn run(bytes: &[u8]) {
-    // The length is made right, as no fuzzer guesses it.
+    // The length is corrected, since no fuzzer guesses it.
     let mut head = bytes.to_vec();
     if let Some(length) = head.get_mut(1..5) {
         length.copy_from_slice(&u32::try_from(bytes.len() - 5).expect("a short input").to_le_bytes());

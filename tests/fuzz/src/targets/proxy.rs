@@ -1,7 +1,7 @@
-//! The proxy's half of a push against an agent that says whatever it likes, over a space in memory.
+//! The proxy's half of a push against an agent that says anything, over a space in memory.
 //!
-//! The bytes are a script: first a release, honest or not, and what the space holds of it; then what the
-//! agent says. Whatever that is, a release is committed only where all of it is there.
+//! The bytes are a script: first a release, honest or not, and how much of it the space has; then the agent's messages.
+//! Whatever they are, a release is committed only if all of it is stored.
 
 use std::collections::{HashMap, HashSet};
 
@@ -77,13 +77,13 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Returns whether a reply only goes before the one that answers.
+/// Returns whether a reply only precedes the one that answers.
 fn is_beside(reply: &PushReply) -> bool {
     use PushReply::{BlockSums, Prove, RecordAnswer, WantRecordQueries, WantSketches};
     matches!(reply, BlockSums(_) | RecordAnswer(_) | Prove(_) | WantRecordQueries | WantSketches)
 }
 
-/// What an agent may have: segments and chunks, some of which say what is not so.
+/// The agent's content: segments and chunks, some of which are false.
 struct Release {
     segments: Vec<Vec<u8>>,
     chunks: Vec<Vec<u8>>,
@@ -108,7 +108,7 @@ impl Release {
                     let (seed, lie) = (script.byte(), script.byte());
                     let bytes = vec![seed % 8; 1 + usize::from(seed) * 16];
                     let length = u32::try_from(bytes.len()).expect("a small chunk");
-                    // Mostly the truth.
+                    // Mostly the true length.
                     let length =
                         if lie > 250 { (length + 252).saturating_sub(u32::from(lie)) } else { length };
                     parts.push(ChunkRef { id: ChunkId::of(&bytes), bytes: length });
@@ -135,7 +135,7 @@ fn node(bytes: &[u8]) -> NodeRef {
     NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("a small segment") }
 }
 
-/// The opening, honest but for what the script changes; and all names that go with it.
+/// Returns the opening, honest but for what the script changes, and all names of its segments.
 fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, Vec<SegmentName>) {
     let flags = script.byte();
     let mut names: Vec<SegmentName> = release.segments.iter().map(|bytes| node(bytes).name()).collect();
@@ -160,7 +160,7 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
         0 => ManifestForm::Short(pack_short_names(told)),
         1 => ManifestForm::Full(pack_names(told)),
         3 => ManifestForm::Growing,
-        // Of the base, which has the release's segments but for the first few.
+        // By a base that has the release's segments except the first few.
         _ => {
             let nodes: Vec<NodeRef> = release.segments.iter().map(|bytes| node(bytes)).collect();
             let outline = Outline::between(base, &nodes).expect("few segments");
@@ -171,12 +171,12 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
     (open, names)
 }
 
-/// The release that the space has.
+/// Returns the id of the release that the space has.
 pub fn base_release() -> ReleaseId {
     ReleaseId::of(b"the base")
 }
 
-/// What the agent knows and was told.
+/// The state of the agent.
 struct Talk<'a> {
     release: &'a Release,
     names: Vec<SegmentName>,
@@ -184,7 +184,7 @@ struct Talk<'a> {
     named: usize,
     wanted: Vec<usize>,
     asked: Vec<usize>,
-    /// What is left of the parcel under way.
+    /// The rest of the current parcel's payload.
     payload: Vec<u8>,
 }
 
@@ -194,7 +194,7 @@ impl Talk<'_> {
             PushReply::WantSegments(marks) => {
                 self.wanted = marks.places().map(|place| place as usize).collect();
             }
-            // Which are missing is for the space to say: what is sent is tried in order.
+            // The space decides which are missing; the agent sends them all in order.
             PushReply::Missing(marks) => {
                 assert!(marks.fits(marks.iter().count()));
                 self.asked = (0..self.release.chunks.len()).collect();
@@ -309,7 +309,7 @@ impl Talk<'_> {
     }
 }
 
-/// A space in memory that checks what it is given.
+/// A space in memory that checks what it receives.
 #[derive(Default)]
 pub struct Space {
     pub chunks: HashMap<ChunkId, Vec<u8>>,
@@ -382,7 +382,7 @@ impl SpaceView for Space {
     }
 
     fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
-        // Whatever it is, it is a hint: a chunk that is there, or none.
+        // A hint need not be right: it is a stored chunk, or none.
         let at = usize::from(sketch.to_bytes()[0]);
         let id = self.chunks.keys().nth(at % 4).copied().unwrap_or_else(|| ChunkId::of(b"gone"));
         Some((id.into(), 1 + at % 3))
@@ -426,7 +426,7 @@ impl SpaceView for Space {
     }
 }
 
-/// Reads what a space holds.
+/// Reads the chunks of a space.
 struct Shown<'a>(&'a HashMap<ChunkId, Vec<u8>>);
 
 impl ChunkReader for Shown<'_> {
@@ -437,7 +437,7 @@ impl ChunkReader for Shown<'_> {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    // One segment of a file with two chunks; one with two files; then what the space holds, and the opening.
+    // One segment of a file with two chunks; one with two files; then what the space has, and the opening.
     let release = [2, 0, 2, 9, 0, 18, 0, 1, 1, 27, 0, 1, 36, 0];
     let script = |rest: &[u8]| [&release, rest].concat();
     vec![

@@ -1,6 +1,6 @@
-//! What the proxy reads back of its own small files: records of releases, deliveries.
+//! Small files that the proxy wrote and reads again: records of releases, deliveries.
 //!
-//! The first byte says which, and whether the checksum is made right.
+//! The first byte selects one, and says whether the checksum is corrected.
 
 use ground::ids::ReleaseId;
 use whit::delivery::Delivery;

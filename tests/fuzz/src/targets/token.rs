@@ -1,4 +1,4 @@
-//! Tokens: any text, and any payload under a right signature. The first byte says which.
+//! Tokens: any text, and any payload with a valid signature. The first byte selects one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -21,7 +21,7 @@ pub fn run(bytes: &[u8]) {
         Ok(grant) => {
             grant.check().expect("a list within its bound");
             assert!(!grant.is_expired(NOW));
-            // What was accepted under another encoding may not fit a token of ours.
+            // A grant that was accepted in another encoding may not fit a token of ours.
             if let Ok(again) = issuer.sign(&grant) {
                 assert_eq!(verify(&again, issuer.public_key(), NOW), Ok(grant));
             }
@@ -38,7 +38,7 @@ fn key() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&SEED).expect("any seed makes a key")
 }
 
-/// The key in the PKCS#8 form that ring writes.
+/// Returns the issuer whose key has the PKCS#8 form that ring writes.
 fn issuer() -> Issuer {
     let mut der = vec![0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     der.extend_from_slice(&SEED);

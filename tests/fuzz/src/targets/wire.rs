@@ -1,4 +1,4 @@
-//! All messages between an agent and a proxy. The first byte says which one the others are read as.
+//! All messages between an agent and a proxy. The first byte selects the type that the others are read as.
 
 use std::fmt::Debug;
 
@@ -104,7 +104,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Reads a message as the link does; what was read survives being sent on.
+/// Reads a message as the link does; what was read survives being sent again.
 fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = rmp_serde::from_slice(bytes).ok()?;
     let sent = encode(&message);
