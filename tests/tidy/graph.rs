@@ -1,4 +1,4 @@
-//! Which file of a crate names which, and where such arrows run in a circle.
+//! Finds which file of a crate names which, and the circles among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,16 +7,16 @@ use crate::scanner::{Use, uses};
 /// A module by its path from the crate's root.
 pub type Module = Vec<String>;
 
-/// The modules of one crate, and what each names.
+/// The modules of one crate, and the paths that each names.
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// What each module's file hands on by `pub use`: the name, and the path behind it.
+    /// The `pub use` items of each module's file: the name, and the path it stands for.
     handed_on: BTreeMap<Module, BTreeMap<String, Vec<String>>>,
     uses: BTreeMap<Module, Vec<Use>>,
 }
 
 impl Graph {
-    /// Adds a file, whose tokens hold no tests.
+    /// Adds a file, whose tokens contain no tests.
     pub fn add(&mut self, module: Module, tokens: &[String]) {
         let all = uses(tokens);
         let handed_on = all.iter().filter(|one| one.is_public);
@@ -25,7 +25,7 @@ impl Graph {
         self.uses.insert(module, all.into_iter().filter(|one| !one.is_public).collect());
     }
 
-    /// Returns the module whose file defines what `path` means in `module`; none outside the crate.
+    /// Returns the module whose file defines what `path` names in `module`; none outside the crate.
     fn target(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
         let mut rest = path;
         let mut base = match path.first()?.as_str() {
@@ -47,7 +47,7 @@ impl Graph {
                 rest = &rest[1..];
                 continue;
             }
-            // Eight folders deep is deeper than any.
+            // No folder is deeper than eight.
             let further = self.handed_on.get(&base).and_then(|names| names.get(word)).filter(|_| depth < 8);
             return Some(further.and_then(|path| self.target(&base, path, depth + 1)).unwrap_or(base));
         }
@@ -64,7 +64,7 @@ impl Graph {
     fn named_by(&self, module: &Module) -> BTreeSet<Module> {
         let found = self.uses[module].iter().filter_map(|one| {
             let target = self.target(module, &one.path, 0)?;
-            // A module that is imported as a whole: what is used of it says which file is meant.
+            // A module imported as a whole: the items used through it show which file is named.
             let is_module = one.path.last().is_some_and(|last| Some(last) == target.last() || last == "self");
             let parts = one.parts.iter().filter(|_| is_module);
             let of_parts = parts.filter_map(|part| {
@@ -77,7 +77,7 @@ impl Graph {
         found.flatten().filter(|target| target != module && !module.starts_with(target)).collect()
     }
 
-    /// Returns the circles: groups of modules of which each leads to each of the others.
+    /// Returns the circles: groups of modules, each of which leads to every other.
     pub fn circles(&self) -> Vec<Vec<Module>> {
         let arrows: BTreeMap<&Module, BTreeSet<Module>> =
             self.uses.keys().map(|module| (module, self.named_by(module))).collect();

@@ -1,11 +1,11 @@
-//! Keeps the house in order: what the compiler and clippy do not check.
+//! Checks the rules that the compiler and clippy do not check.
 //!
 //! - A module names only modules that its crate's `lib.rs` lists before it, so that imports have no circles.
 //! - Files of one crate name one another in one direction only; what a folder's `mod.rs` defines, its files may use.
-//! - Nothing public is there for tests alone, or for nobody.
-//! - Files stay short, and are named for what they hold.
-//! - Third-party crates stay in the room that wraps them; `unsafe` stays in `disk/mmap.rs`.
-//! - Nothing unfinished and no path of anybody's machine is left in the source.
+//! - Nothing is public for tests alone, or unused.
+//! - Files stay short, and their names say what they contain.
+//! - Third-party crates are named only in the files that wrap them; `unsafe` stays in `disk/mmap.rs`.
+//! - The source contains nothing unfinished, and no path of a particular machine.
 
 mod graph;
 mod scanner;
@@ -19,11 +19,11 @@ use scanner::{
     declared, heads, named_modules, names_crate, public_items, tokens, without_handing_on, without_tests,
 };
 
-/// Lines of one file, its tests included.
+/// The most lines of a file, its tests included.
 const LINES_MAX: usize = 450;
-/// Names that say nothing about what a file holds.
+/// Names that do not say what a file contains.
 const EMPTY_NAMES: [&str; 5] = ["util", "common", "misc", "helper", "manager"];
-/// Where a crate may be named: the path below `src` begins so.
+/// The paths below `src` whose files may name a crate; each is a prefix.
 const ROOMS: [(&str, &[&str]); 13] = [
     ("quinn", &["net/link/"]),
     ("rustls", &["net/link/"]),
@@ -39,9 +39,9 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("tun_rs", &["bench/wan/device.rs"]),
     ("wait4", &["bench/process.rs"]),
 ];
-/// Signs of work that was left undone.
+/// Marks of unfinished work.
 const UNFINISHED: [&str; 5] = ["todo", "unimplemented", "dbg", "FIXME", "XXX"];
-/// Where a machine keeps what is nobody else's: a source that names such a path works there alone.
+/// Private folders of a machine: a source that names one works there alone.
 const PRIVATE_FOLDERS: [&str; 4] = ["/tmp/", "/home/", "/root/", "/Users/"];
 
 /// A source file: its path below `src`, with `/` between its parts, and its text.
@@ -51,7 +51,7 @@ struct Source {
 }
 
 impl Source {
-    /// The modules from the crate's root to the file.
+    /// Returns the modules from the crate's root to the file.
     fn modules(&self) -> Vec<String> {
         let name = self.name.trim_end_matches(".rs").trim_end_matches("/mod");
         name.split('/').map(str::to_owned).filter(|part| part != "lib" && part != "main").collect()
@@ -83,7 +83,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// Fails with all violations at once.
+/// Fails with a list of all violations.
 fn none(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
@@ -91,7 +91,7 @@ fn none(violations: &[String]) {
 /// The crates: their folders below `src`, and the package's own.
 const CRATES: [&str; 8] = ["ground/", "delta/", "recode/", "format/", "protocol/", "disk/", "bench/", ""];
 
-/// The crate that a file belongs to, and the file's modules in it.
+/// Returns the crate of a file, and the file's modules in it.
 fn crate_and_modules(source: &Source) -> (&'static str, Vec<String>) {
     let folder =
         CRATES.into_iter().find(|folder| source.name.starts_with(folder)).expect("the last is empty");
@@ -144,12 +144,12 @@ fn files_do_not_name_one_another_in_circles() {
     none(&violations);
 }
 
-/// Returns whether a file holds nothing but tests.
+/// Returns whether a file contains nothing but tests.
 fn is_test(source: &Source) -> bool {
     source.name.ends_with("/tests.rs") || source.name == "main.rs"
 }
 
-/// The compiler says it of what is private to a crate; here it is said of what one crate has for others.
+/// The compiler reports unused items that are private to a crate; this test reports public ones.
 #[test]
 fn nothing_public_is_there_for_nobody() {
     let files: Vec<(String, Vec<String>)> = sources()
@@ -158,7 +158,7 @@ fn nothing_public_is_there_for_nobody() {
         .map(|source| (source.name.clone(), without_tests(&tokens(&source.text))))
         .collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
-    // What src/lib.rs hands on is for programs that use the library.
+    // What src/lib.rs re-exports is for programs that use the library.
     let is_face = |name: &str| name == "lib.rs";
     let used: Vec<Vec<String>> = files
         .iter()
@@ -175,7 +175,7 @@ fn nothing_public_is_there_for_nobody() {
     for (_, item) in &items {
         *definitions.entry(item).or_default() += 1;
     }
-    // serde calls it by a name in a text.
+    // serde calls it by a name inside a string.
     let is_unused = |item: &str| counts[item] <= definitions[item] && item != "serialize_path";
     let unused = items.iter().filter(|(_, item)| is_unused(item));
     none(&unused.map(|(file, item)| format!("{file}: nothing in src uses `{item}`")).collect::<Vec<_>>());
@@ -240,8 +240,8 @@ fn nothing_is_left_undone() {
     none(&violations);
 }
 
-/// Examples are built with the feature `testing`, as all of the package's own targets are: their text says whether they
-/// need it.
+/// Examples are built with the feature `testing`, as all targets of the package are; so this test looks in their text
+/// for whether they need it.
 #[test]
 fn examples_need_only_what_is_public() {
     let lib = fs::read_to_string(source_folder().join("lib.rs")).expect("the library's root");
@@ -259,9 +259,9 @@ fn examples_need_only_what_is_public() {
     none(&violations);
 }
 
-/// Where the kinds of destinations lie, each a module that is private there.
+/// The folder of the kinds of destinations, each a private module there.
 const DESTINATIONS: &str = "delivery/destination/";
-/// The one file that makes a kind of a definition.
+/// The one file that creates a kind from a definition.
 const DEFINITIONS: &str = "delivery/destination/definition.rs";
 
 #[test]
@@ -288,7 +288,7 @@ fn one_file_names_the_kinds_of_destinations() {
     none(&violations);
 }
 
-/// The files that choose a kind of ledger; all others know the trait alone.
+/// The files that choose a kind of ledger; all others know only the trait.
 const LEDGERS_CHOSEN: [&str; 4] = ["ledger/", "net/identity.rs", "proxy/mod.rs", "store/backend.rs"];
 
 #[test]

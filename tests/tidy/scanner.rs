@@ -1,8 +1,8 @@
-//! Reads just as much of Rust's grammar as the rules need.
+//! Reads as much of Rust's grammar as the rules need.
 
 use std::collections::BTreeSet;
 
-/// The words and signs of a Rust source, without comments, literals and lifetimes. `::` is one sign.
+/// Returns the words and signs of a Rust source, without comments, literals and lifetimes. `::` is one sign.
 pub fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
@@ -18,7 +18,7 @@ pub fn tokens(text: &str) -> Vec<String> {
         } else if this == '/' && next == '*' {
             place = after_comment(&chars, place);
         } else if let Some(end) = after_literal(&chars, place) {
-            // The one text that says who sees an item: `cfg(feature = "testing")`.
+            // The only literal that decides who sees an item: `cfg(feature = "testing")`.
             if chars[place..end].iter().collect::<String>() == "\"testing\"" {
                 tokens.push("testing".to_owned());
             }
@@ -42,7 +42,7 @@ pub fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// The place after the block comment that begins at `place`; such comments nest.
+/// Returns the place after the block comment that begins at `place`; such comments nest.
 fn after_comment(chars: &[char], mut place: usize) -> usize {
     let mut depth = 0;
     loop {
@@ -58,14 +58,14 @@ fn after_comment(chars: &[char], mut place: usize) -> usize {
     }
 }
 
-/// The place after the string, character or lifetime that begins at `place`, if one does.
+/// Returns the place after the string, character or lifetime that begins at `place`, if one does.
 fn after_literal(chars: &[char], place: usize) -> Option<usize> {
     let at = |place: usize| chars.get(place).copied().unwrap_or('\0');
     let is_word = |c: char| c == '_' || c.is_alphanumeric();
     if place > 0 && is_word(at(place - 1)) && at(place) != '"' && at(place) != '\'' {
         return None;
     }
-    // r"…", br#"…"#: the prefix is no word of its own.
+    // r"…", br#"…"#: the prefix is not a word of its own.
     let prefix = (place..place + 3).take_while(|place| matches!(at(*place), 'b' | 'c' | 'r')).count();
     let raw = prefix > 0 && at(place + prefix - 1) == 'r';
     let hashes =
@@ -99,16 +99,16 @@ fn after_literal(chars: &[char], place: usize) -> Option<usize> {
     Some((first..chars.len()).find(|end| !is_word(at(*end))).unwrap_or(chars.len()))
 }
 
-/// The modules that a file declares, in order.
+/// Returns the modules that a file declares, in order.
 pub fn declared(tokens: &[String]) -> Vec<String> {
     let declares = |three: &&[String]| three[0] == "mod" && three[2] == ";";
     tokens.windows(3).filter(declares).map(|three| three[1].clone()).collect()
 }
 
-/// The top-level modules named by `crate::` and `super::` in a file that lies `depth` modules below the root.
+/// Returns the top-level modules named by `crate::` and `super::` in a file `depth` modules below the root.
 pub fn named_modules(tokens: &[String], depth: usize) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
-    // Which of the open braces are those of an inline module.
+    // For each open brace, whether it is that of an inline module.
     let mut braces = Vec::new();
     let mut place = 0;
     while place < tokens.len() {
@@ -138,7 +138,7 @@ pub fn named_modules(tokens: &[String], depth: usize) -> BTreeSet<String> {
     named
 }
 
-/// The first words of a path's rest: one word, or one for each branch of `{a, b::c, d::{e, f}}`.
+/// Returns the first words of a path's rest: one word, or one for each branch of `{a, b::c, d::{e, f}}`.
 pub fn heads(rest: &[String]) -> Vec<String> {
     let Some(first) = rest.first() else { return Vec::new() };
     if first != "{" {
@@ -169,15 +169,15 @@ pub fn heads(rest: &[String]) -> Vec<String> {
 pub struct Use {
     /// The path, from its first word.
     pub path: Vec<String>,
-    /// The name that it has in the file.
+    /// The name by which the file knows it.
     pub name: String,
-    /// Returns whether the file hands it on.
+    /// True if the file re-exports it.
     pub is_public: bool,
-    /// What follows the name and `::` in the file's code.
+    /// The words that follow the name and `::` in the file's code.
     pub parts: Vec<String>,
 }
 
-/// The paths of a file that can lead to another file of the crate.
+/// Returns the paths of a file that can lead to another file of the crate.
 pub fn uses(tokens: &[String]) -> Vec<Use> {
     let (mut found, mut place) = (Vec::new(), 0);
     let mut in_code = Vec::new();
@@ -219,7 +219,7 @@ pub fn uses(tokens: &[String]) -> Vec<Use> {
     found
 }
 
-/// Returns whether `pub` or `pub(…)` stands last.
+/// Returns whether `pub` or `pub(…)` comes last.
 fn is_public(before: &[String]) -> bool {
     match before.last().map(String::as_str) {
         Some("pub") => true,
@@ -228,7 +228,7 @@ fn is_public(before: &[String]) -> bool {
     }
 }
 
-/// The paths of a `use` and the names that they give.
+/// Returns the paths of a `use` and the names they introduce.
 fn branches(tree: &[String]) -> Vec<(Vec<String>, String)> {
     let (mut paths, mut prefixes) = (Vec::new(), Vec::new());
     let mut path: Vec<String> = Vec::new();
@@ -266,7 +266,7 @@ fn end_branch(path: &mut Vec<String>, name: &mut Option<String>, paths: &mut Vec
     }
 }
 
-/// The tokens without those of `#[cfg(test)]` modules and of what only the feature `testing` has.
+/// Returns the tokens without those of `#[cfg(test)]` modules and of items for the feature `testing`.
 pub fn without_tests(tokens: &[String]) -> Vec<String> {
     let (mut left, mut place) = (Vec::new(), 0);
     while place < tokens.len() {
@@ -291,7 +291,7 @@ pub fn without_tests(tokens: &[String]) -> Vec<String> {
     left
 }
 
-/// The place after the item that begins at `place`: after its `;`, `,` or its braces.
+/// Returns the place after the item that begins at `place`: after its `;`, `,` or its braces.
 fn after_item(tokens: &[String], mut place: usize) -> usize {
     let mut depth = 0;
     while let Some(token) = tokens.get(place) {
@@ -314,7 +314,7 @@ fn after_item(tokens: &[String], mut place: usize) -> usize {
     place
 }
 
-/// The tokens without those of `pub use`: to hand a name on is not to use it.
+/// Returns the tokens without those of `pub use`: a re-export is not a use.
 pub fn without_handing_on(tokens: &[String]) -> Vec<String> {
     let (mut left, mut place) = (Vec::new(), 0);
     while place < tokens.len() {
@@ -327,7 +327,7 @@ pub fn without_handing_on(tokens: &[String]) -> Vec<String> {
     left
 }
 
-/// The names of a file's public items, with the word that declares each.
+/// Returns the names of a file's public items, with the word that declares each.
 pub fn public_items(tokens: &[String]) -> Vec<String> {
     const KINDS: [&str; 8] = ["fn", "struct", "enum", "trait", "const", "static", "type", "union"];
     let mut items = Vec::new();
@@ -349,7 +349,7 @@ pub fn public_items(tokens: &[String]) -> Vec<String> {
     items
 }
 
-/// Returns whether a path begins with the crate, or an attribute or macro of it is used.
+/// Returns whether a path begins with the crate, or one of its attributes or macros is used.
 pub fn names_crate(tokens: &[String], name: &str) -> bool {
     (0..tokens.len()).any(|place| {
         let before = if place == 0 { "" } else { tokens[place - 1].as_str() };
