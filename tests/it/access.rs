@@ -1,4 +1,4 @@
-//! What tokens allow to read, when they expire, and which release an id selects: over real QUIC, with agents that lie.
+//! Reading rights of tokens, their expiry, and the release that an id selects: over real QUIC, with agents that lie.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ use crate::world::{
     World, ask_as, now, pull_as, push_as, push_options, records, releases_as, token, web, within,
 };
 
-/// A raw conversation.
+/// A push driven message by message.
 struct Talk {
     _connection: Connection,
     sender: Sender,
@@ -83,7 +83,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
     }
 }
 
-/// All segments' names, in full.
+/// Lists all segments by name, in full.
 fn full(scan: &Scan) -> ManifestForm {
     ManifestForm::Full(pack_names(scan.segments.iter().map(NodeRef::name)))
 }
@@ -94,13 +94,13 @@ fn parts(scan: &Scan) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A token for one application alone.
+/// Restricts a token to one application.
 fn only(app: &str) -> impl FnOnce(&mut Grant) {
     let pattern: Pattern = app.parse().expect("a pattern");
     move |grant| (grant.user, grant.applications) = ("eve".parse().expect("a name"), vec![pattern])
 }
 
-/// Texts, which resemble one another from seed to seed.
+/// Writes texts that resemble each other from seed to seed.
 fn some_files(tree: &Path, seed: u64) {
     for file in 0..6 {
         write(tree, &format!("{file}"), noise(seed * 100 + file, 70_000));
@@ -109,7 +109,7 @@ fn some_files(tree: &Path, seed: u64) {
     write(tree, "words", text(seed, 100_000));
 }
 
-/// A world in which `secret` has a release that another user pushed; its tree, and Eve's access to `mine` alone.
+/// Returns a world in which another user pushed a release of `secret`; its tree, and Eve's access to `mine` alone.
 async fn with_secret() -> (World, Scan, Access) {
     let world = World::start();
     let tree = world.path("secret");
@@ -145,7 +145,7 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
                 assert!(matches!(said[0], PushReply::WantSegments(_) | PushReply::WantNames), "{said:?}");
             }
         }
-        // ManifestForm while it is read: the end names the release.
+        // A manifest still being read: its end names the release.
         let nothing = Root::above(Profile::DEFAULT, secret.root.shape, Totals::default(), Vec::new(), |_| {});
         let nothing = nothing.expect("nothing");
         let open = Open {
@@ -177,7 +177,7 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
 async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that_he_has_it() {
     within(async {
         let (world, secret, eve) = with_secret().await;
-        // Whoever knows all names and no bytes, in full and thin.
+        // An agent that knows all names and no bytes, in full and thin.
         for is_full in [true, false] {
             let told = if is_full { full(&secret) } else { ManifestForm::Short(Vec::new()) };
             let mut talk = Talk::begin(&eve, &Operation::Push(opening("mine", &secret, told))).await;
@@ -195,7 +195,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
             let PushReply::Prove(challenge) = talk.hear().await else { panic!("nothing to prove") };
             assert_eq!(challenge.marks.marked() as u64, secret.root.totals.chunks);
             assert!(matches!(talk.hear().await, PushReply::Missing(marks) if marks.marked() == 0));
-            // Without an answer nothing is committed; with a wrong one neither.
+            // Nothing is committed without a proof, nor with a wrong one.
             talk.say(FromAgent::Commit).await;
             talk.say(FromAgent::Proof(challenge.nonce)).await;
             match talk.hear().await {
@@ -205,7 +205,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
             }
         }
         assert!(releases_as(&eve, "mine").await.is_err(), "nothing was recorded");
-        // One chunk among others of her own.
+        // One unreadable chunk among chunks of her own.
         let mine = world.path("mine");
         write(&mine, "own", noise(77, 50_000));
         fs::copy(world.path("secret/config"), mine.join("config")).expect("copied");
@@ -227,7 +227,7 @@ async fn content_of_another_application_is_given_to_nobody_who_cannot_prove_that
         talk.say(FromAgent::Commit).await;
         talk.say(FromAgent::Proof(ByteArray::default())).await;
         assert_eq!(talk.outcome().await.expect_err("no proof").fault, Fault::Denied);
-        // A proof that nobody asked for.
+        // A proof that was not requested.
         talk = Talk::begin(world.access(), &Operation::Push(opening("mine", &scan, full(&scan)))).await;
         talk.say(FromAgent::Proof(ByteArray::default())).await;
         assert_eq!(talk.outcome().await.expect_err("out of turn").fault, Fault::Bug);
@@ -248,7 +248,8 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         let copy = world.path("copy");
         pull_as(&eve, "mine", &copy, false).await.expect("pulled");
         assert_same(&tree, &copy);
-        // Content of her own releases needs no proof, by names or by a base; a dry run counts the rest as missing.
+        // Content of her own releases needs no proof, listed by name or against a base; a dry run counts the rest as
+        // missing.
         for state in [None, Some(world.path("state")), Some(world.path("state"))] {
             write(&tree, "own", noise(6, 30_000));
             let options = PushOptions { state, ..push_options("mine", &tree) };
@@ -262,7 +263,7 @@ async fn whoever_has_the_content_proves_it_and_none_of_it_crosses() {
         let dry =
             push_as(&stranger, &PushOptions { dry_run: true, ..push_options("third", &elsewhere) }).await;
         assert_eq!(dry.expect("tried").bytes.unseen, secret.root.totals.bytes);
-        // A token for all applications is asked for no proof, and costs what it did.
+        // A token for all applications needs no proof, and the push costs what it did.
         let all = world.access_with(|grant| grant.user = "all".parse().expect("a name"));
         let receipt = push_as(&all, &push_options("fourth", &elsewhere)).await.expect("pushed");
         assert!(receipt.bytes.unseen == 0 && receipt.round_trips <= 3, "{receipt:?}");
@@ -321,7 +322,7 @@ async fn no_question_tells_of_another_application() {
             for (there, not) in questions("secret", at).iter().zip(questions("nothere", at)) {
                 assert_eq!(told(there, "secret").await, told(&not, "nothere").await, "{there:?}");
             }
-            // Nor is it found under her own name.
+            // The release is not found under her own application either.
             let error = pull_as(&eve, &format!("mine@{at}"), &world.path("no"), false).await.expect_err("no");
             assert_eq!(error.fault(), Fault::Missing);
         }
@@ -330,7 +331,7 @@ async fn no_question_tells_of_another_application() {
             panic!("no list");
         };
         assert!(apps.len() == 1 && apps[0].app.as_str() == "mine", "{apps:?}");
-        // Answers about the whole space need a token that may read all of it; refusals name no application.
+        // Questions about the whole space need a token that may read all of it; refusals name no application.
         for question in [
             Operation::Statistics(None),
             Operation::Collect { dry_run: true },
@@ -339,7 +340,7 @@ async fn no_question_tells_of_another_application() {
             let error = ask_as(&eve, &question).await.expect_err("not for her");
             assert!(error.fault() == Fault::Denied && !error.to_string().contains("secret"), "{error}");
         }
-        // A directory that holds what she may not read counts as one that holds something unknown.
+        // A directory that contains a release she may not read is treated like one with an unknown release.
         let mut said = Vec::new();
         for have in [secret.root.release(), ReleaseId::of(b"nothing")] {
             let pull = Operation::Pull { release: selector("mine"), have: Some(have) };
@@ -388,7 +389,7 @@ async fn an_id_means_its_release_in_a_store_whose_labels_say_otherwise() {
         write(&evil, "f", "evil");
         let id = world.push("app", &good).await.release.to_string();
         let bad = world.push("app", &evil).await.release;
-        // As a version that took any label recorded it.
+        // As recorded by a version that allowed any label.
         world.stop().await;
         let store = world.store();
         let record = store.records().latest(&"app".parse().expect("a name")).expect("a record");
@@ -408,7 +409,7 @@ async fn an_id_means_its_release_in_a_store_whose_labels_say_otherwise() {
         };
         ask_as(world.access(), &deliver).await.expect("delivered");
         assert_same(&good, &world.path("web/current").canonicalize().expect("a copy"));
-        // A label that no id begins with is still found.
+        // A label that is no prefix of an id is still found.
         world.pull("app@20261130", &world.path("labelled")).await.expect("pulled");
         assert_same(&evil, &world.path("labelled"));
         let nothing = ChunkId::of(b"nothing");
@@ -435,7 +436,7 @@ fn digits_that_several_releases_share_are_an_error_that_lists_them() {
             sequence: 0,
             created: 0,
             user: "ada".parse().expect("a name"),
-            // The id comes first: the label does not settle it.
+            // The id comes first: the label does not decide.
             labels: vec!["abababab".parse().expect("a word")],
             totals: Totals::default(),
             cost: Cost::default(),
@@ -451,7 +452,7 @@ fn digits_that_several_releases_share_are_an_error_that_lists_them() {
     }
 }
 
-/// A push of noise that waits for its one chunk, and that chunk.
+/// Begins a push of noise that waits for its only chunk; also returns that chunk.
 async fn nearly_done(access: &Access, tree: &Path, seed: u64) -> (Talk, Vec<u8>) {
     write(tree, "a", noise(seed, 1_000));
     let scan = scanned(tree);
@@ -469,7 +470,7 @@ async fn what_a_revoked_token_has_under_way_ends_and_nothing_is_recorded() {
         let mut id = None;
         let access = world.access_with(|grant| id = Some(grant.id));
         let tree = world.path("tree");
-        // One that waits, and one that goes on at once.
+        // One push that waits, and one that continues at once.
         let (mut waits, _) = nearly_done(&access, &tree, 1).await;
         let (mut goes_on, rest) = nearly_done(&access, &tree, 2).await;
         let pulled = world.path("pulled");
@@ -506,7 +507,7 @@ async fn a_conversation_goes_on_with_a_newer_token_of_the_same_user() {
         let access = world.access_with(soon);
         let (mut talk, rest) = nearly_done(&access, &world.path("tree"), 1).await;
         talk.say(FromAgent::Renew(token(world.identity(), |_| {}))).await;
-        // The first one ends before the second push hears that its own is over.
+        // By the time the second push hears that its token has expired, the first push's old token has expired too.
         let (mut ends, _) = nearly_done(&world.access_with(soon), &world.path("tree"), 2).await;
         assert_eq!(ends.outcome().await.expect_err("over").fault, Fault::Denied);
         talk.say(FromAgent::Chunks(raw(&[rest]))).await;
@@ -545,11 +546,11 @@ async fn a_push_goes_on_with_the_token_that_its_file_holds_by_then() {
         write(&tree, "a", noise(4, 500_000));
         let access = world.access_with(|grant| grant.expires = Some(now() + 6));
         fs::write(&file, &access.token).expect("written");
-        // Some ten seconds: longer than the first token is good for.
+        // Takes some ten seconds, longer than the first token is valid.
         let options = PushOptions { upload_rate_max: Some(50_000.0), ..push_options("app", &tree) };
         let session = Session::open(&access, &link::Options::default()).await.expect("a session");
         let session = session.with_token_file(file.clone());
-        // Half written, of somebody else, and then the one.
+        // A half-written token, somebody else's, and then the right one.
         fs::write(&file, &access.token[..20]).expect("written");
         let eves = token(world.identity(), |grant| grant.user = "eve".parse().expect("a name"));
         fs::write(&file, eves).expect("written");
@@ -562,7 +563,7 @@ async fn a_push_goes_on_with_the_token_that_its_file_holds_by_then() {
         let (pushed, ()) = tokio::join!(Box::pin(push(&session, &options, &monitor)), renew);
         pushed.expect("pushed");
         session.finish().await;
-        // Without the file it ends.
+        // Without the file the push ends.
         write(&tree, "a", noise(5, 500_000));
         let access = world.access_with(|grant| grant.expires = Some(now() + 3));
         let error = push_as(&access, &options).await.expect_err("over");

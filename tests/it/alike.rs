@@ -1,4 +1,4 @@
-//! Content that is found by what it is like, whatever file, release or application it is of.
+//! Similar content is found in any file, release or application.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::program::{Home, Served, finish};
 use crate::trees::{noise, write};
 
-/// 300,000 bytes that compress to half, cut into some 20 chunks.
+/// Returns 300,000 bytes that compress to half, cut into some 20 chunks.
 fn content(seed: u64) -> Vec<u8> {
     noise(seed, 150_000).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }
 
-/// The same with an edit in every 30,000 bytes or so.
+/// Returns the same content with an edit in about every 30,000 bytes.
 fn edited(seed: u64) -> Vec<u8> {
     let mut bytes = content(seed);
     for at in (1..10).rev() {
@@ -22,7 +22,7 @@ fn edited(seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Pushes `tree`, as the `space`'s own user; gives the receipt.
+/// Pushes `tree` as the `space`'s own user; returns the receipt.
 fn push(home: &Home, proxy: &Served, space: &str, app: &str, tree: &Path) -> Value {
     let create = ["token", "create", "--user", "eve", "--space", space, "--data", "data"];
     let token = home.run(&create).good();
@@ -32,7 +32,7 @@ fn push(home: &Home, proxy: &Served, space: &str, app: &str, tree: &Path) -> Val
     finish(command.spawn().expect("it starts")).json()
 }
 
-/// Reasons why content crossed, each once.
+/// Returns the reasons why content was sent, each once.
 fn reasons(receipt: &Value) -> Vec<&str> {
     let all = receipt["explained"].as_array().expect("a list").iter();
     let mut reasons: Vec<&str> = all.map(|file| file["reason"].as_str().expect("a word")).collect();
@@ -56,11 +56,11 @@ fn the_first_push_of_an_application_is_told_by_what_another_of_the_space_has() {
     let there = push(&home, &proxy, "default", "two", &new);
     assert_eq!(reasons(&there), ["similar-content"]);
     assert!(sent(&there) < 10_000, "of 150,000: {there}");
-    // Another space has nothing of it.
+    // Another space has none of it.
     let elsewhere = push(&home, &proxy, "other", "two", &new);
     assert_eq!(reasons(&elsewhere), ["new"]);
     assert!(sent(&elsewhere) > 140_000, "{elsewhere}");
-    // The result is right.
+    // The pulled copy equals the tree.
     let copy = home.path("copy");
     let create = ["token", "create", "--user", "eve", "--data", "data"];
     let token = home.run(&create).good();
@@ -126,7 +126,7 @@ fn who_goes_back_to_another_branch_sends_what_changed_on_it() {
     push(&home, &proxy, "default", "one", &tree);
     branch(1);
     write(&tree, "lib/1.dat", edited(1));
-    // Another machine, which remembers nothing: of the releases there, the one it goes on from is the base.
+    // Another machine, which remembers nothing: the base is the release there that the pushed one continues.
     fs::remove_dir_all(home.path("home")).expect("removed");
     let receipt = push(&home, &proxy, "default", "one", &tree);
     assert!(sent(&receipt) < 10_000, "{receipt}");

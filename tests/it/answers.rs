@@ -1,4 +1,4 @@
-//! The installed program as people and scripts see it: which store it uses, one JSON document, exit codes, hints.
+//! The installed program as people and scripts see it: the store it chooses, one JSON document, exit codes, hints.
 
 use std::fs::{self, File};
 use std::io::{Write, pipe};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::program::{Home, Ran, finish};
 use crate::trees::{is_slow, noise, write};
 
-/// Runs a command with what it finds in its environment.
+/// Runs a command with these environment variables.
 fn run_with(home: &Home, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
     let mut command = home.command(arguments);
     finish(command.envs(environment.iter().copied()).spawn().expect("it starts"))
@@ -46,7 +46,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     }
     run_with(&home, &far, &["push", "app", "tree", "--label", "v1"]).good();
 
-    // A folder on the command line comes first, and one note says what it overrides.
+    // A folder on the command line takes precedence, and one note says what it overrides.
     let removed = run_with(&home, &far, &["rm", "app@v1", "--data", "near"]);
     assert_eq!(removed.err.matches("WHIT_PROXY is set, --data is used").count(), 1, "{removed:?}");
     assert!(removed.err.contains("removing a release in near"), "{removed:?}");
@@ -57,7 +57,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     run_with(&home, &far, &["apps", "--data", "near", "--proxy", url]).failed(2, "cannot be used with");
     assert!(!run_with(&home, &far, &["apps", "-q", "--data", "near"]).err.contains("WHIT_PROXY"));
 
-    // So is a proxy, and a token.
+    // A proxy and a token take precedence too.
     let wrong = format!("whit://localhost:1#{}", "0".repeat(64));
     let elsewhere = [("WHIT_PROXY", wrong.as_str()), ("WHIT_TOKEN", "whit1.wrong"), ("WHIT_DATA", "near")];
     fs::write(home.path("token"), token).expect("written");
@@ -66,12 +66,12 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     assert!(asked.err.contains("WHIT_PROXY is set, --proxy is used"), "{asked:?}");
     assert!(asked.good().contains("app"));
 
-    // A login is the last to be asked.
+    // A login comes last.
     let logged_in = run_with(&home, &[("WHIT_DATA", "near")], &["login", url, "--token", token]);
     assert!(logged_in.err.contains("WHIT_DATA is set"), "{logged_in:?}");
     assert_eq!(releases(&home, &[], &[]), 1);
     assert_eq!(releases(&home, &[("WHIT_DATA", "near")], &[]), 0);
-    // What is empty is not set.
+    // An empty variable counts as unset.
     run_with(&home, &[("WHIT_DATA", "")], &["token", "list"]).failed(3, "/.local/share/whit");
     assert_eq!(releases(&home, &[("WHIT_DATA", ""), ("WHIT_PROXY", "")], &[]), 1);
 }
@@ -186,7 +186,7 @@ fn what_cannot_be_written_is_an_error_and_a_reader_that_has_gone_ends_it_quietly
         assert_eq!(told.status.code(), Some(141), "{arguments:?}: {words}");
         assert!(!words.contains("error: "), "{arguments:?}: {words}");
     }
-    // A closed standard error is no reason to panic.
+    // A closed standard error causes no panic.
     let of = |mut command: Command| command.output().expect("it runs").status.code();
     for lost in [full, gone] {
         for (code, arguments) in

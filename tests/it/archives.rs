@@ -1,4 +1,4 @@
-//! Archives are pushed as what is in them, and come out bit for bit.
+//! Archives are pushed as their contents, and are rebuilt bit for bit.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn pack(plain: &[u8], method: &Method) -> Vec<u8> {
     out
 }
 
-/// A zip archive of deflated members, or of stored ones.
+/// Returns a zip archive of deflated members, or of stored ones.
 pub fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     let number = |value: usize| u32::try_from(value).expect("small").to_le_bytes();
@@ -43,7 +43,7 @@ pub fn zip(members: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
     file
 }
 
-/// A tar archive.
+/// Returns a tar archive.
 fn tar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in members {
@@ -55,7 +55,7 @@ fn tar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     tar.into_inner().expect("a Vec takes every write")
 }
 
-/// A tar archive in gzip, as npm makes it.
+/// Returns a tar archive in gzip, as npm creates it.
 fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let tar = tar(members);
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -64,7 +64,7 @@ fn tgz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-/// What is in an archive of some build: few of its bytes depend on `build`.
+/// Returns the members of an archive of some build: few of their bytes depend on `build`.
 fn members(build: u64) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("app/core.js", text(1, 300_000)),
@@ -74,7 +74,7 @@ fn members(build: u64) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A tree with archives of all kinds, one in another.
+/// Writes a tree with archives of all kinds, one inside another.
 fn tree(folder: &Path, build: u64) {
     let jar = zip(&members(build), true);
     write(folder, "lib/app.jar", &jar);
@@ -85,7 +85,7 @@ fn tree(folder: &Path, build: u64) {
     write(folder, "README", "Read me.");
 }
 
-/// A Debian package, whose archive is in xz, and one archive in zstd.
+/// Writes a Debian package, whose archive is in xz, and an archive in zstd.
 fn packages(folder: &Path, build: u64) {
     let tar = tar(&members(build));
     let data = crate::codec::pack(&tar, codec::Method::Xz(Xz::threaded(6, Check::Crc64)));
@@ -104,7 +104,7 @@ fn raw(options: PushOptions) -> PushOptions {
     PushOptions { raw: true, ..options }
 }
 
-/// What a push sent is less than a part of the archives' bytes.
+/// Asserts that a push sent less than a small part of the archives' bytes.
 fn assert_little(receipt: &Receipt) {
     assert!(receipt.bytes.sent * 20 < receipt.archives.bytes, "{receipt:?}");
 }
@@ -126,7 +126,7 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
             world.pull("app", &copy).await.expect("pulled");
             assert_same(&source, &copy);
         }
-        // Nothing changed: nothing is fetched, not even what the archives hold.
+        // Nothing changed: nothing is fetched, not even the archives' contents.
         let again = world.pull("app", &copy).await.expect("pulled");
         assert_eq!(again.fetched_chunks, 0);
     })
@@ -245,7 +245,7 @@ async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
         assert_eq!(first.archives.files, 0);
         assert_same(&source, &pulled(&world, "raw").await);
         for (options, archives) in [(plain.clone(), 4), (raw(plain), 0)] {
-            // Another time, so that each file is read.
+            // A new modification time, so that each file is read.
             touch(&source);
             let receipt = world.push_with(&options).await;
             assert_eq!(receipt.archives.files, archives);
@@ -261,7 +261,7 @@ async fn pulled(world: &World, name: &str) -> std::path::PathBuf {
     copy
 }
 
-/// Gives all files of a tree a time some hours ago, another each time.
+/// Sets the modification time of each file of a tree to a different time, some hours ago.
 fn touch(folder: &Path) {
     let now = std::time::SystemTime::now();
     let hours = std::time::Duration::from_secs(3600);
@@ -284,13 +284,13 @@ async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
         let state = Some(world.path("state"));
         let source = world.path("tree");
         tree(&source, 0);
-        // A file that was changed just now is not believed to be what it looks like.
+        // A file that was changed just now is read again, even if it looks unchanged.
         tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
         let options = PushOptions { state, ..push_options("app", &source) };
         world.push_with(&options).await;
         let remembered = world.push_with(&options).await;
         assert_eq!((remembered.files_remembered, remembered.archives.files), (6, 4));
-        // A proxy of the same key that has lost everything.
+        // A proxy with the same key that has lost everything.
         world.stop().await;
         fs::remove_dir_all(world.space()).expect("removed");
         world.again();
@@ -308,7 +308,7 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         let source = world.path("tree");
         let jar = zip(&members(0), true);
         let mut flipped = jar.clone();
-        // Inside the first stream: it no longer inflates, or to something that packs otherwise.
+        // Inside the first stream, which then no longer inflates, or inflates to something that packs differently.
         flipped[2000..2100].iter_mut().for_each(|byte| *byte ^= 0x55);
         write(&source, "flipped.jar", &flipped);
         write(&source, "cut.jar", &jar[..jar.len() - 100_000]);
@@ -318,7 +318,7 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 400_000))], true));
         let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
         let receipt = world.push_with(&to_web).await;
-        // Of the flipped one, the other members still are streams; and names are nobody's business.
+        // The other members of the flipped archive are still streams; and member names do not matter.
         assert_eq!(receipt.archives.files, 2, "{receipt:?}");
         assert_same(&source, &world.path("web/current"));
         assert_same(&source, &pulled(&world, "copy").await);
@@ -334,7 +334,7 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         tree(&source, 0);
         let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
         world.push_with(&to_web).await;
-        // Somebody changes one of the delivered archives; the next delivery does not take it over.
+        // Somebody changes a delivered archive; the next delivery does not reuse it.
         let place = fs::canonicalize(world.path("web/current")).expect("delivered");
         crate::trees::change_byte(&place.join("lib/app.jar"), 5_000);
         write(&source, "README", "Read this.");
@@ -353,7 +353,7 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
     .await;
 }
 
-/// A gzip member of deflate's stored blocks, which no encoder makes of text.
+/// Returns a gzip member of stored deflate blocks, which no encoder makes of text.
 fn stored_gzip(plain: &[u8]) -> Vec<u8> {
     let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     let mut blocks = plain.chunks(10_000).peekable();
@@ -446,7 +446,7 @@ fn stats_tell_what_makes_archives_again() {
         let of = methods.iter().find(|method| method["method"] == name);
         of.and_then(|method| method["streams"].as_u64())
     };
-    // Four in the jar, and in that within the war, and two beside that.
+    // Four in the jar, four in the jar inside the war, and two besides these.
     assert_eq!(streams("zlib, level 6"), Some(10), "{archives}");
     assert_eq!(streams("Chromium's zlib of 2023, level 6"), Some(1), "{archives}");
     assert!(home.run(&["stats", "app"]).good().contains("zlib, level 6"));

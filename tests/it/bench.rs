@@ -1,4 +1,4 @@
-//! `whit bench`, from the outside.
+//! `whit bench`, run as a program.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::program::{Home, Ran};
 use crate::trees::{change_byte, some_tree};
 use crate::world::patience;
 
-/// A home with two releases that differ in one byte, and an empty folder for temporary files.
+/// Creates a home with two releases that differ in one byte, and an empty folder for temporary files.
 fn home() -> Home {
     let home = Home::new();
     some_tree(&home.path("old"), 1);
@@ -54,7 +54,7 @@ fn two_releases_are_measured_drawn_and_tabled_and_nothing_is_left() {
     let whit = row("whit").expect("whit's row");
     assert_eq!(whit["outcome"], "measured", "{whit}");
     let bytes = |situation: &str| whit[situation]["up_bytes"].as_u64().expect("bytes");
-    // The first push carries 900,000 bytes that nothing compresses; the second one changed chunk.
+    // The first push sends 900,000 incompressible bytes; the second sends one changed chunk.
     assert!(bytes("first") > 900_000 && bytes("fresh") < 100_000 && bytes("kept") < 100_000, "{whit}");
     assert!(whit["kept"]["round_trips"].as_u64() >= Some(1), "{whit}");
     for side in ["sender", "receiver"] {
@@ -125,7 +125,7 @@ fn stopped_by(signal: Signal) {
     let home = home();
     let child =
         command(&home, &["old", "new", "--only", "whit", "--rounds", "100"]).spawn().expect("it starts");
-    // Interrupted once a proxy of its own serves.
+    // Interrupted once its own proxy serves.
     let deadline = Instant::now() + patience();
     let proxy = loop {
         if let Some(proxy) = children(child.id()).first() {
@@ -142,7 +142,7 @@ fn stopped_by(signal: Signal) {
     assert!(!Path::new(&format!("/proc/{proxy}")).exists(), "process {proxy} is left");
 }
 
-/// The processes that a process started.
+/// Returns the processes that a process started.
 fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
@@ -173,7 +173,7 @@ fn an_emulated_link_carries_whit_and_rsync_and_is_taken_down() {
     for leg in legs {
         let (up, seconds) =
             (leg["up"]["bytes"].as_u64().expect("bytes"), leg["seconds"].as_f64().expect("seconds"));
-        // Nothing is faster than two round trips, and OLD takes more bytes than its noise.
+        // No push is faster than two round trips, and each sends more than 500 bytes.
         assert!(seconds > 0.020 && up > 500, "{leg}");
         let is_first = leg["name"].as_str().is_some_and(|name| name.ends_with("first"));
         assert_eq!(up > 900_000, is_first, "{leg}");

@@ -1,4 +1,4 @@
-//! Pushes that build on an earlier one: whatever is lost of what agent or proxy have, the release is the same.
+//! Pushes that build on an earlier one: whatever agent or proxy have lost, the release is the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::program::{Home, finish};
 use crate::trees::{assert_same, change_byte, noise, text, write};
 use crate::world::{World, ask_as, push_as, push_noted, push_options, within};
 
-/// An agent that remembers, on a link on which every byte counts.
+/// Returns the options of an agent that remembers, on a link on which every byte counts.
 fn remembering(world: &World, app: &str, tree: &Path) -> PushOptions {
     PushOptions { state: Some(world.path("state")), link_rate: Some(1e6), ..push_options(app, tree) }
 }
 
-/// Files of text and of noise.
+/// Writes files of text and of noise.
 fn make_tree(tree: &Path) {
     for file in 0..40 {
         write(tree, &format!("text/{file:02}"), text(file, 60_000));
@@ -24,7 +24,7 @@ fn make_tree(tree: &Path) {
     write(tree, "noise", noise(7, 1_500_000));
 }
 
-/// Changes a little in many places.
+/// Makes small changes in many places.
 fn edit(tree: &Path, round: usize) {
     for file in 0..20 {
         change_byte(&tree.join(format!("text/{file:02}")), 1000 * (round + 1));
@@ -34,7 +34,7 @@ fn edit(tree: &Path, round: usize) {
     }
 }
 
-/// All files below a folder.
+/// Returns all files below a folder.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -44,7 +44,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Asserts that the application's latest release is what the tree is now, and that a fresh agent would say the same.
+/// Asserts that the application's latest release equals the tree, and that a fresh agent finds it unchanged.
 async fn assert_pushed(world: &World, access: &Access, tree: &Path, receipt: &Receipt) {
     let copy = tempfile::tempdir().expect("a temporary folder");
     world.pull("app", &copy.path().join("copy")).await.expect("pulled");
@@ -64,7 +64,7 @@ async fn a_push_that_builds_on_the_last_one_costs_one_exchange_and_little() {
         for round in 0..3 {
             edit(&tree, round);
             let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
-            // The handshake, and all else in one flight.
+            // The handshake, and everything else in one flight.
             assert_eq!(receipt.round_trips, 2, "{receipt:?}");
             assert!(
                 receipt.chunks.unseen >= 20 && receipt.chunks.unseen < receipt.chunks.total,
@@ -143,7 +143,7 @@ async fn kept_content_that_was_lost_is_kept_again_and_meanwhile_the_proxy_tells_
     within(async {
         let world = World::start();
         let (tree, state) = (world.path("tree"), world.path("state"));
-        // Noise: without older content, changed chunks would cross whole.
+        // Noise: without older content, changed chunks would be sent whole.
         let mut bytes = noise(3, 2_000_000);
         let mut push = async |at: usize| {
             bytes[at] ^= 1;
@@ -171,7 +171,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         let tree = world.path("tree");
         make_tree(&tree);
         world.push_with(&remembering(&world, "app", &tree)).await;
-        // All is gone.
+        // The proxy has lost everything.
         world.stop().await;
         fs::remove_dir_all(world.path("data/spaces")).expect("removed");
         world.again();
@@ -179,7 +179,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_eq!(receipt.chunks.unseen, receipt.chunks.total, "{receipt:?}");
         assert_pushed(&world, world.access(), &tree, &receipt).await;
-        // The base is gone; another agent has pushed a release since.
+        // The base is removed; another agent has pushed a release since.
         edit(&tree, 1);
         push_as(world.access(), &push_options("app", &tree)).await.expect("pushed");
         let base = format!("app@{}", &receipt.release.to_string()[..12]);
@@ -193,7 +193,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         let receipt = world.push_with(&remembering(&world, "app", &tree)).await;
         assert_pushed(&world, world.access(), &tree, &receipt).await;
         assert!(receipt.round_trips > 2, "the base was not known: {receipt:?}");
-        // And nothing at all: the base is unknown, and the release empty.
+        // An empty release, with an unknown base.
         for entry in fs::read_dir(&tree).expect("the tree") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
@@ -218,7 +218,7 @@ async fn a_release_that_came_from_elsewhere_meanwhile_ends_the_push_early() {
         let tree = world.path("tree");
         make_tree(&tree);
         world.push_with(&remembering(&world, "app", &tree)).await;
-        // Far more than waits on a loopback link.
+        // Far more than is buffered on a loopback link.
         for file in 0..20 {
             write(&tree, &format!("new/{file}"), noise(100 + file, 2_000_000));
         }
@@ -293,7 +293,7 @@ fn the_program_remembers_where_it_can_and_is_told_to() {
         }
     }
     push(&state, &["--link", "fast"]).failed(2, "`fast`");
-    // A folder that cannot be made: a file is in its way.
+    // A folder that cannot be created: a file is in its way.
     edit(&tree, 7);
     let receipt = push(&home.path("tree/noise/state"), &[]).json();
     assert_eq!(receipt["sequence"], 7, "{receipt}");

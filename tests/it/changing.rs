@@ -1,4 +1,4 @@
-//! Input that is not what it was a moment ago, or cannot be read at all.
+//! Input that changes while it is pushed, or cannot be read at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,7 @@ use whit::agent::scan::{Error as ScanError, Selection};
 use crate::trees::{assert_same, noise, some_tree, write};
 use crate::world::{World, push_as, push_heard, push_noted, push_options, within};
 
-/// Appends to a file whenever something was read.
+/// Appends to a file after each read.
 struct Meddler {
     path: PathBuf,
     notes: Mutex<Vec<String>>,

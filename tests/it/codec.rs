@@ -1,4 +1,4 @@
-//! xz streams and zstd frames are made again bit for bit, as the programs make them, or stay as they are.
+//! xz streams and zstd frames are rebuilt bit for bit, as the programs wrote them, or are stored as they are.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ fn zstd(level: u8, jobs: bool, plain_bytes: Option<u64>) -> Method {
     Method::Zstd(Frame { level, checked: true, jobs, plain_bytes })
 }
 
-/// Text, noise, zeros and text again: copies near and far, and what cannot be packed.
+/// Returns text, noise, zeros and text again: copies near and far, and incompressible parts.
 fn mixed(length: usize) -> Vec<u8> {
     let part = length / 8;
     let ends = [text(5, part * 3), noise(9, part), vec![0; part], text(5, part * 2), noise(9, part)].concat();
@@ -85,7 +85,7 @@ fn what_is_made_is_decoded_and_found_out() {
     }
 }
 
-/// Plans, takes apart, rebuilds and compares; says what the streams were made by.
+/// Plans, decodes, rebuilds and compares; returns the encoders of the streams.
 fn there_and_back(archive: &[u8]) -> Vec<String> {
     let plan = Planner::default().plan(archive, &Limits::default(), &mut Memory);
     let (mut framing, mut content) = (Vec::new(), Vec::new());
@@ -112,7 +112,7 @@ fn methods(plan: &Plan) -> Vec<String> {
     plan.pieces().iter().flat_map(of).collect()
 }
 
-/// What a program makes of its input; `None` where it is not there, or does not know its arguments.
+/// Returns a program's output for its input; `None` if it is missing, or does not know its arguments.
 fn run(program: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -137,7 +137,7 @@ fn what_xz_makes_is_made_again() {
         (&["--threads=1", "--lzma2=preset=6,lc=0,pb=0"], Some("xz, preset 6, lc 0, lp 0, pb 0")),
         (&["--threads=1", "-5e", "-C", "sha256"], Some("xz, preset 5e")),
         (&["--threads=1", "-4", "-C", "none"], Some("xz, preset 4")),
-        // A dictionary too large, a filter for programs, a setting of no preset, another format.
+        // A dictionary that is too large, a filter for programs, a setting of no preset, another format.
         (&["-T2", "-8"], None),
         (&["-T2", "--x86", "--lzma2=preset=6"], None),
         (&["-T2", "--lzma2=preset=6,nice=100"], None),
@@ -206,12 +206,12 @@ fn bombs_and_what_would_take_too_much_memory_stay_as_they_are() {
     let limits = Limits { heavy_bytes_max: 100_000, ..Limits::default() };
     let packed = pack(&mixed(100_008), xz(1));
     assert!(methods(&Planner::default().plan(&packed, &limits, &mut Memory)).is_empty());
-    // A window of 16 MiB in a header that is otherwise right.
+    // A window of 16 MiB in an otherwise valid header.
     let mut frame = pack(&mixed(300_000), zstd(3, false, None));
     assert_eq!(frame[4..6], [0x04, 0x58]);
     frame[5] = 14 << 3;
     assert!(there_and_back(&frame).is_empty());
-    // Nested: only the outer one is looked into.
+    // Nested: only the outer one is decoded.
     let inner = pack(&text(1, 50_000), xz(6));
     assert_eq!(there_and_back(&pack(&inner, zstd(3, false, None))).len(), 1);
 }
@@ -227,12 +227,12 @@ fn a_plan_that_packs_more_than_any_planner_plans_is_not_followed() {
         let mut content = std::io::Read::take(std::io::repeat(0), bytes);
         rebuild(&plan(bytes), &mut std::io::empty(), &mut content, &mut std::io::sink())
     };
-    // FORMAT 2.5; a planner looks at less.
+    // FORMAT 2.5; a planner allows less.
     let most = 128 << 20;
     assert!(Limits::default().heavy_bytes_max <= most);
     follow(most).expect("as many as there may be");
     assert_eq!(follow(most + 1).expect_err("too many").kind(), std::io::ErrorKind::InvalidData);
-    // A frame that has other bytes than its method says.
+    // A frame that does not have the bytes of its method.
     for wrong in [99, 101] {
         let mut plan = Plan::default();
         plan.push(Piece::Packed { packed: 0, method: zstd(1, false, Some(wrong)), plain: Plan::plain(100) });
@@ -263,7 +263,7 @@ fn a_debian_package_is_seen_through() {
         let deb = std::fs::read(&file).expect("it was made");
         let plan = Planner::default().plan(&deb, &Limits::default(), &mut Memory);
         assert_eq!(there_and_back(&deb).len(), expected, "{compression}");
-        // The members of the tar in it are content of their own.
+        // The members of the tar inside it are separate content.
         assert!(plan.contents().contains(&400_000) && plan.contents().contains(&100_000));
     }
 }

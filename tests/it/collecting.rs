@@ -1,4 +1,4 @@
-//! Collecting garbage where it is hard: on a full disk, and beside pushes that do not go on.
+//! Collecting garbage in hard cases: on a full disk, and beside pushes that have stopped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ async fn remove(world: &World, selector: &str) {
     ask_as(world.access(), &remove).await.expect("removed");
 }
 
-/// A mounted tmpfs; gone with its owner.
+/// A mounted tmpfs, unmounted on drop.
 pub struct Mounted(pub PathBuf);
 
 impl Mounted {
@@ -39,7 +39,7 @@ impl Mounted {
         Self::with(at, &format!("size={mebibytes}m"))
     }
 
-    /// Mounts it with these options; none where that is not allowed.
+    /// Mounts it with these options; returns none where that is not allowed.
     pub fn with(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).expect("created");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
@@ -51,7 +51,7 @@ impl Mounted {
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Takes all but `left` bytes.
+    /// Fills all but `left` bytes.
     fn fill(&self, left: u64) {
         let file = File::create(self.0.join("ballast")).expect("created");
         let bytes = self.free().saturating_sub(left);
@@ -67,7 +67,7 @@ impl Drop for Mounted {
 
 const MIB: u64 = 1024 * 1024;
 
-/// Pushes trees that are removed, most of which share something with one that stays.
+/// Pushes trees and removes their releases; most of them share content with one that stays.
 async fn mostly_garbage(world: &mut World, dead: u64, partly: u64) {
     let kept = world.path("kept");
     for number in 0..dead + partly {
@@ -138,7 +138,7 @@ async fn a_full_disk_is_collected_and_no_run_takes_room() {
         return;
     };
     within(async {
-        // With a reserve that gives it all the room it needs, and with none and not a byte left.
+        // With a reserve that is large enough, and without any and with a completely full disk.
         for (reserve_bytes, left) in [(8 * MIB, 8 * MIB), (8 * MIB, 0), (0, 0)] {
             let data = disk.0.join("data");
             let mut world = World::start_with(|options| {
@@ -182,7 +182,7 @@ fn a_store_that_was_killed_opens_on_a_full_disk_and_is_sealed_when_there_is_room
         return;
     };
     let options = Options { reserve_bytes: 0, ..Options::default() };
-    // A footer that the full disk does not take, and one that does fit into the pack's last page.
+    // A footer that does not fit on the full disk, and one that fits into the pack's last page.
     for (count, bytes) in [(400, 3_000), (40, 30_000)] {
         let space = disk.0.join(format!("space{count}"));
         let alive = folder.path().join(format!("alive{count}"));
@@ -216,7 +216,7 @@ fn a_store_that_was_killed_opens_on_a_full_disk_and_is_sealed_when_there_is_room
     }
 }
 
-/// Seconds by which the stores of these tests are late.
+/// Seconds added to the clock of these tests' stores.
 static LATE: AtomicU64 = AtomicU64::new(0);
 
 fn late() -> Instant {
@@ -235,7 +235,7 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
             world.stop().await;
             world.again();
         }
-        // A push that counts on the chunks of v0, and stops.
+        // A push that relies on the chunks of v0, and stops.
         write(&world.path("tree0"), "more", noise(7, 200_000));
         let mut walker = Walker::begin(world.access(), "other", &world.path("tree0")).await.expect("begun");
         while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
@@ -249,7 +249,7 @@ async fn a_push_that_does_not_go_on_keeps_no_garbage_for_longer_than_its_lease()
         let found = collected(&world, false).await;
         assert_eq!(found.packs_removed, 1, "{found:?}");
         drop(walker);
-        // One that goes on, a little at a time, for as long as it likes.
+        // A push that continues, a little at a time, as long as it likes.
         write(&world.path("tree1"), "more", noise(8, 2_000_000));
         let mut walker = Walker::begin(world.access(), "other", &world.path("tree1")).await.expect("begun");
         while !matches!(walker.step().await.expect("a step"), Step::Sent) {}

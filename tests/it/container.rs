@@ -1,10 +1,10 @@
-//! Whatever the bytes, what was taken apart is put together again; and archives are seen for what they are.
+//! Archives are recognized, and any bytes that were decoded are rebuilt bit for bit.
 
 use proptest::prelude::*;
 use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, unpack};
 use recode::deflate::{Encoder, Maker, Method};
 
-/// A length as zip and gzip write it.
+/// Returns a length as zip and gzip write it.
 fn number(length: usize) -> u32 {
     u32::try_from(length).expect("a small file")
 }
@@ -30,7 +30,7 @@ fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
     file
 }
 
-/// Members with method 8 if `deflate`, with data descriptors.
+/// Writes members with method 8 if `deflate` is set, with data descriptors.
 fn zip(members: &[(&str, Vec<u8>, bool)]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, plain, deflate) in members {
@@ -96,7 +96,7 @@ fn ar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-/// Plans, takes apart, rebuilds, compares; returns the plan.
+/// Plans, decodes, rebuilds, compares; returns the plan.
 fn there_and_back(archive: &[u8]) -> Plan {
     there_and_back_within(archive, &Limits::default())
 }
@@ -194,7 +194,7 @@ fn members_that_overlap_or_lie_are_framing() {
     let mut overlapping = archive.clone();
     overlapping[directory + 47 + 42..directory + 47 + 46].fill(0);
     assert_eq!(streams(&there_and_back(&overlapping)), 1);
-    // Sizes up to the sky.
+    // Enormous sizes.
     let mut lying = archive.clone();
     lying[directory + 20..directory + 24].fill(0xfe);
     assert_eq!(streams(&there_and_back(&lying)), 1);

@@ -1,8 +1,9 @@
-//! Both halves of a push between queues of any length: whoever cannot pass a message on does nothing else, as in life.
+//! Both halves of a push between queues of any length: a half that cannot pass a message on does nothing else, as in
+//! the program.
 //!
-//! An agent that acts on nothing while a send waits, a proxy that works off one message at a time, two tasks that read
-//! and two that write. No order of events may leave all of them waiting, and what either side holds stays within the
-//! credit of PROTOCOL 3.
+//! An agent that reacts to nothing while a send waits, a proxy that processes one message at a time, two reading tasks
+//! and two writing ones. No order of events may leave all of them waiting, and the messages that either side stores
+//! stay within the credit of PROTOCOL 3.
 
 use std::collections::VecDeque;
 
@@ -13,39 +14,39 @@ use protocol::wire::{FromAgent, PushReply};
 use crate::push_simulator::{Dice, Push};
 use crate::space_view::{Files, Memory, Release, open, release};
 
-/// How many messages each queue takes.
+/// The capacity of each queue, in messages.
 #[derive(Debug, Clone, Copy)]
 struct Queues {
-    /// What the link carries, each way.
+    /// Messages on the link, each way.
     link: usize,
-    /// What is ready to be sent, and what is being compressed.
+    /// Messages ready to be sent, and jobs being compressed.
     fed: usize,
-    /// What the proxy has read and not worked off.
+    /// Messages that the proxy has read and not processed.
     heard: usize,
-    /// What is said and not sent, or read and not acted on; none where credit alone bounds it.
+    /// Replies not yet sent, or read and not yet handled; none where credit alone limits them.
     replies: Option<usize>,
 }
 
-/// All that is under way in a push.
+/// The state of a push.
 struct Conversation<'a> {
     push: Push<'a>,
     queues: Queues,
     agent: Agent,
     proxy: Proxy,
     memory: Memory,
-    /// What the agent is to send before it does anything else.
+    /// Messages that the agent must send before anything else.
     sending: VecDeque<FromAgent>,
     feeding: VecDeque<Option<FromAgent>>,
     fed: VecDeque<Option<FromAgent>>,
     up: VecDeque<FromAgent>,
     heard: VecDeque<FromAgent>,
-    /// What the proxy is to say before it works off anything else.
+    /// Replies that the proxy must send before it processes anything else.
     saying: VecDeque<PushReply>,
     said: VecDeque<PushReply>,
     down: VecDeque<PushReply>,
     inbox: VecDeque<PushReply>,
     committed: bool,
-    /// The most that either side held.
+    /// The most that either side stored.
     held_max: usize,
 }
 
@@ -85,12 +86,12 @@ impl<'a> Conversation<'a> {
         self.committed |= self.push.act(&mut self.agent, actions, &mut self.sending, &mut self.feeding, dice);
     }
 
-    /// Lets one of the eight that take part do one thing, if it can.
+    /// Lets one of the participants do one thing; returns whether it could.
     fn step(&mut self, who: usize, dice: &mut Dice) -> bool {
         let Queues { link, fed, heard, replies } = self.queues;
         let replies = replies.unwrap_or(usize::MAX);
         match who {
-            // The agent: sends what it has to, else acts on what it was told, else sends what is ready.
+            // The agent sends what it must; otherwise it handles a reply; otherwise it sends what is ready.
             0 if !self.sending.is_empty() => pass(&mut self.sending, &mut self.up, link),
             0 if !self.inbox.is_empty() => {
                 let reply = self.inbox.pop_front().expect("there is one");
@@ -114,7 +115,7 @@ impl<'a> Conversation<'a> {
             1 => pass(&mut self.feeding, &mut self.fed, fed),
             // The link, the proxy's reader.
             2 => pass(&mut self.up, &mut self.heard, heard),
-            // The proxy: says what it has to, else works off the next message.
+            // The proxy sends its replies; otherwise it processes the next message.
             3 if !self.saying.is_empty() => pass(&mut self.saying, &mut self.said, replies),
             3 => {
                 let Some(message) = self.heard.pop_front().filter(|_| !self.proxy.is_finished()) else {
@@ -131,7 +132,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Goes on in any order until the release is safe; whether it ever is.
+    /// Continues in random order until the release is committed; returns false if nothing can continue.
     fn ends(&mut self, dice: &mut Dice) -> bool {
         while !self.committed {
             let first = dice.below(6);
@@ -144,7 +145,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// Moves one thing on where there is room.
+/// Moves one item if there is room.
 fn pass<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>, room: usize) -> bool {
     if to.len() >= room {
         return false;
@@ -154,7 +155,7 @@ fn pass<T>(from: &mut VecDeque<T>, to: &mut VecDeque<T>, room: usize) -> bool {
     true
 }
 
-/// A release of many files of one chunk each, all of which are nearly those of another.
+/// Returns a release of many files of one chunk each, all nearly equal to those of another.
 fn changed(files: u32, edit: u16) -> Release {
     let chunk = |file: u32| u16::try_from(150 + file % 140).expect("few") + 300 * edit;
     let files: Files =
@@ -162,7 +163,7 @@ fn changed(files: u32, edit: u16) -> Release {
     release(&files)
 }
 
-/// Windows from the smallest to the usual.
+/// Returns windows from the smallest to the default.
 fn windows() -> impl Iterator<Item = Window> {
     let steps = [1, 2, PUSH_STEPS_OPEN];
     steps
@@ -195,7 +196,7 @@ fn no_queue_and_no_window_is_too_small() {
 
 #[test]
 fn queues_that_stop_the_reading_would_leave_all_waiting() {
-    // What this test is for would not be found otherwise.
+    // Proves that this simulation finds a deadlock where there is one.
     let (old, new) = (changed(60, 0), changed(60, 1));
     let window = Window { steps: PUSH_STEPS_OPEN, step_bytes: 1 };
     let stuck = (1..=12).any(|seed| {

@@ -1,4 +1,4 @@
-//! What verifying finds, what a push is then asked for, and from where the rest is healed.
+//! Verifying finds damage, a push sends what was lost, and the rest is healed from copies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn some_files(tree: &Path, first: u64) {
     }
 }
 
-/// Damages the payload of one of the frames of content.
+/// Damages the payload of one of the content frames.
 fn damage_content(pack: &Path, which: usize) {
     let payload = payloads(pack, FrameKind::Content)[which].clone();
     change_byte(pack, usize::midpoint(payload.start, payload.end));
@@ -108,7 +108,7 @@ async fn what_verify_found_the_next_push_is_asked_for_whoever_pushes_and_after_a
         assert_eq!(found.incomplete[0].missing_chunks, Some(lost), "{found:?}");
         world.stop().await;
         world.again();
-        // The agent builds on the release that it knows to be confirmed.
+        // The agent builds on the release that it remembers as confirmed.
         write(&tree, "more", noise(99, 3_000));
         let receipt = world.push_with(&remembering()).await;
         assert_eq!(receipt.chunks.unseen, lost + 1, "{receipt:?}");
@@ -224,7 +224,7 @@ async fn a_damaged_record_is_named_and_keeps_its_release_until_an_admin_knows() 
             world.stop().await;
             world.again();
         }
-        // One that is damaged while its content is known is written anew.
+        // A record that is damaged while its content is in memory is rewritten.
         let record = only(&world.space().join("releases/one"), "record");
         let right = fs::read(&record).expect("a record");
         world.releases("one").await.expect("listed");
@@ -234,7 +234,7 @@ async fn a_damaged_record_is_named_and_keeps_its_release_until_an_admin_knows() 
         assert_eq!(fs::read(&record).expect("a record"), right);
         assert_eq!(verify(&world, false).await.damaged, []);
         world.stop().await;
-        // Nothing knows any more what it was.
+        // Nothing knows its content any more.
         fs::remove_file(record.with_file_name("history")).expect("removed");
         change_byte(&record, 9);
         world.again();
@@ -260,7 +260,7 @@ async fn a_copy_that_took_the_place_of_a_changed_one_is_healed_from() {
         some_files(&tree, 0);
         let options = PushOptions { destinations: vec![web()], ..push_options("app", &tree) };
         let first = delivered(&world.push_with(&options).await.delivered).clone();
-        // Every file of the first copy is cut; the next delivery puts another beside it.
+        // Every file of the first copy is cut; the next delivery puts another copy beside it.
         for name in fs::read_dir(&first.place).expect("a copy") {
             fs::write(name.expect("a file").path(), "changed").expect("written");
         }

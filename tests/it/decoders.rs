@@ -1,5 +1,4 @@
-//! Whatever a disk or a peer gives: no decoder panics, takes what it was not given, or mistakes one thing
-//! for another.
+//! Whatever a disk or a peer returns: no decoder panics, reads beyond its input, or takes one thing for another.
 
 use std::fmt::Debug;
 
@@ -24,7 +23,7 @@ use protocol::wire::{
 use crate::trees::{noise, text};
 use crate::walker::raw;
 
-/// Hands every prefix and every copy with one flipped byte to `check`, with where it was changed.
+/// Passes every prefix and every copy with one flipped byte to `check`, with the place of the change.
 fn mutations(good: &[u8], mut check: impl FnMut(&[u8], usize)) {
     for length in 0..good.len() {
         check(&good[..length], length);
@@ -48,7 +47,7 @@ fn file(name: &str, chunks: &[&[u8]]) -> Vec<Item> {
     items
 }
 
-/// The one segment of a small release, and its root.
+/// Returns the only segment of a small release, and its root.
 fn segment() -> (Vec<u8>, Root) {
     let mut builder = Builder::new(Profile::DEFAULT);
     let mut items = vec![Item::Directory { path: EntryPath::new("a").expect("a path"), mode: 0o755 }];
@@ -111,7 +110,7 @@ fn frame(kind: FrameKind, seed: u64) -> Frame {
     Frame::compress(kind, chunks.iter().map(Vec::as_slice), &mut Compressor::new(LEVEL_DEFAULT))
 }
 
-/// A sealed pack of two frames.
+/// Returns a sealed pack of two frames.
 fn pack() -> Vec<u8> {
     let mut bytes = pack::header(PackId::from_bytes([3; 16])).to_vec();
     let mut footer = Footer::default();
@@ -165,7 +164,7 @@ fn a_pack_that_was_changed_gives_only_what_it_held() {
     });
 }
 
-/// Checks a message: a round trip, and that nothing made of it panics.
+/// Checks a message: it survives a round trip, and no damaged form of it panics.
 fn check_message<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T) {
     let good = rmp_serde::to_vec(message).expect("a Vec takes every write");
     assert_eq!(&rmp_serde::from_slice::<T>(&good).expect("it was just written"), message);
@@ -285,7 +284,7 @@ fn segments_that_were_changed_on_their_way_stay_within_their_bounds() {
 
 #[test]
 fn a_few_bytes_that_announce_gigabytes_cost_nothing() {
-    // MessagePack: an array of 2^32 - 1 entries, a text and bytes of as many.
+    // MessagePack: an array of 2^32 - 1 entries, and a text and bytes of the same length.
     for announced in
         [[0xdd, 0xff, 0xff, 0xff, 0xff], [0xdb, 0xff, 0xff, 0xff, 0xff], [0xc6, 0xff, 0xff, 0xff, 0xff]]
     {

@@ -1,4 +1,4 @@
-//! The encoder's output never changes, and what it makes is found out again.
+//! The encoder's output never changes, and its method is found from its output.
 
 use recode::deflate::{Encoder, Guesser, Hint, Inflater, Maker, Method, Progress, Strategy};
 
@@ -12,7 +12,7 @@ pub fn noise(length: usize, mut state: u64) -> Vec<u8> {
     (0..length).map(|_| step()).collect()
 }
 
-/// Words drawn from a small vocabulary: copies of all lengths and distances, and literals between.
+/// Returns words drawn from a small vocabulary: copies of all lengths and distances, and literals between.
 pub fn words(length: usize, seed: u64) -> Vec<u8> {
     let letters = noise(4000, seed);
     let mut text = Vec::with_capacity(length + 16);
@@ -83,7 +83,7 @@ fn the_output_never_changes() {
 
 #[test]
 fn the_output_of_rust_is_taken_in_pieces_of_32_kib() {
-    // zlib-rs alone, asked for 64 KiB at once as for 32 KiB, makes 126,357 and 126,309 bytes of the same.
+    // With pieces of 64 KiB and of 32 KiB, zlib-rs alone makes 126,357 and 126,309 bytes of the same input.
     let plain = words(500_000, 3);
     let lengths = [5, 6].map(|level| encode(&Method::new(level, Maker::Rust), &plain, usize::MAX).len());
     assert_eq!(lengths, [126_358, 126_311]);
@@ -196,7 +196,7 @@ fn a_method_is_found_by_its_stream() {
 fn a_stream_that_nothing_makes_has_no_method() {
     let plain = words(100_000, 3);
     let mut packed = encode(&Method::STOCK, &plain[..50_000], usize::MAX);
-    // The end of one stream as the middle of another: valid, and made by no encoder in one go.
+    // The end of one stream as the middle of another: valid, but no encoder makes it in one run.
     packed[0] &= !1;
     packed.extend(encode(&Method::STOCK, &plain[50_000..], usize::MAX));
     let found = Guesser::default().stream(&packed, u64::MAX, Hint::None);

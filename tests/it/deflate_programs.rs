@@ -1,14 +1,15 @@
-//! What other programs make, our encoder makes: they made the golden lines, of the same inputs.
+//! Our encoder reproduces the output of other programs: they wrote the golden lines, from the same inputs.
 //!
-//! `deflate_go.go` wrote Go's lines. Those of pigz are of the streams in what `pigz -p 2 -ncT -LEVEL` of 2.6, with zlib
-//! 1.2.13, wrote. A line has the input, the level, the bytes of the stream and its SHA-256.
+//! `deflate_go.go` wrote Go's lines. Those of pigz describe the streams in the output of `pigz -p 2 -ncT -LEVEL` 2.6,
+//! with zlib 1.2.13. A line has the input, the level, the bytes of the stream and its SHA-256.
 
 use recode::deflate::{Encoder, Guesser, Hint, Maker, Method, Strategy};
 use ring::digest::{SHA256, digest};
 
 use crate::deflate::{encode, noise, words};
 
-/// Each symbol about 1.6 times as often as the one before: codes of all lengths, and longer ones if they may be.
+/// Returns symbols of which each is about 1.6 times as frequent as the one before: codes of all lengths, up to the
+/// limit.
 fn rising(symbols: u8) -> Vec<u8> {
     let mut made = Vec::new();
     let (mut one, mut other) = (1, 1);
@@ -23,7 +24,7 @@ fn rising(symbols: u8) -> Vec<u8> {
     made
 }
 
-/// A tar archive whose files end shortly before the window is full, and repeat what its farthest bytes are.
+/// Returns a tar archive whose files end shortly before the window is full, and repeat its farthest bytes.
 fn tar(files: usize) -> Vec<u8> {
     let (base, picks) = (noise(32_700, 9), noise(files * 130, 10));
     let mut archive = Vec::new();
@@ -62,7 +63,7 @@ fn input(name: &str) -> Vec<u8> {
         "mixed" => [words(90_000, 5), noise(40_000, 9), vec![0; 70_000], words(100_000, 5)].concat(),
         "noise" => noise(70_000, 1),
         "rising" => rising(24),
-        // Positions begin anew above 16 MiB.
+        // Positions start over above 16 MiB.
         "long" => [words(300_000, 7), noise(30_000, 8)].concat().repeat(54),
         "tar" | "whole-tar" => tar(150),
         _ => panic!("{name}"),

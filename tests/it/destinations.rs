@@ -1,5 +1,5 @@
-//! What every kind of destination promises, tested on each kind: directories, and one in memory that lives here, so that
-//! the seam is shown to be complete.
+//! The promises of every kind of destination, tested on each kind: directories, and one in memory that is defined here,
+//! to show that the interface is complete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -23,10 +23,10 @@ use whit::store::Store;
 use crate::trees::{Entry, assert_same, change_byte, noise, snapshot, some_tree, walk_files, write};
 use crate::world::{World, ask_as, delivered, push_options, web, within};
 
-/// What readers of a destination see.
+/// The entries that readers of a destination see.
 type Shown = BTreeMap<OsString, Entry>;
 
-/// A destination that keeps every release in memory.
+/// A destination that stores every release in memory.
 #[derive(Debug, Default)]
 struct Memory {
     state: Mutex<Kept>,
@@ -95,13 +95,13 @@ impl KeptCopy for ImageCopy {
     }
 }
 
-/// A destination to test, and the look of a reader.
+/// A destination to test, and a reader's view of it.
 struct Subject {
     destination: Arc<dyn Destination>,
     shown: Box<dyn Fn() -> Option<Shown> + Sync>,
 }
 
-/// A directory; its place depends on the application.
+/// Returns a directory; its place depends on the application.
 fn directory(folder: &Path) -> Subject {
     let current = folder.join("of-app/current");
     let shown = move || fs::canonicalize(&current).ok().map(|copy| snapshot(&copy));
@@ -115,11 +115,11 @@ fn memory(_folder: &Path) -> Subject {
     Subject { destination, shown: Box::new(move || memory.shown()) }
 }
 
-/// Chunks of a store, until some were read.
+/// Chunks of a store, until some number were read.
 struct Ending<'a> {
     store: &'a Store,
     left: AtomicUsize,
-    /// Set in place of a failure, once all were read.
+    /// Set instead of a failure, once all were read.
     cancelled: Option<&'a AtomicBool>,
 }
 
@@ -200,7 +200,7 @@ impl Releases {
         })
     }
 
-    /// Compares each kept copy of a release with what was pushed; returns the number of copies.
+    /// Compares each remaining copy of a release with what was pushed; returns the number of copies.
     fn compare_kept(&self, subject: &Subject, number: usize) -> usize {
         let tree = self.world.path(&format!("tree{number}"));
         let copies = subject.destination.read_back(&self.app, &self.roots[number].release());
@@ -219,7 +219,7 @@ impl Releases {
     }
 }
 
-/// Runs a test on every kind, each in a folder of its own.
+/// Runs a test on every kind, each in its own folder.
 async fn each_kind(test: impl Fn(&Releases, &Subject)) {
     within(async {
         let releases = Releases::make().await;
@@ -280,7 +280,7 @@ async fn each_kind_leaves_what_it_showed_where_a_delivery_fails_or_is_cancelled_
             assert_eq!((subject.shown)(), Some(releases.tree(0)), "after {read} chunks");
             assert_eq!(releases.compare_kept(subject, 1), 0);
             let ending = Ending { store: &releases.store, left: left(), cancelled: Some(&stopped) };
-            // The last chunks may be read before anybody looks at it.
+            // The last chunks may be read before anybody checks it.
             match releases.deliver_from(subject, 1, &ending, &stopped) {
                 Ok(_) => {
                     releases.deliver(subject, 0).expect("delivered");
@@ -312,7 +312,7 @@ async fn each_kind_shows_one_release_or_the_other_at_every_moment() {
                     looks += 1;
                 }
             });
-            // More copies than are kept would remove one that the reader is at.
+            // More copies than the limit would remove one that the reader uses.
             for number in [1, 0] {
                 releases.deliver(subject, number).expect("delivered");
             }

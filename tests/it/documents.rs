@@ -1,9 +1,9 @@
 //! The documents agree with the program.
 //!
-//! README's console sessions are run as they stand, with a crate that Cargo has unpacked for this build as `./build`, and as
-//! over 20 Mbit/s, so that no machine's speed decides how hard is compressed. The answers are compared: words, ids and counts
-//! exactly, bytes within a tenth, times not at all: those in README are of the release build on a machine at rest, and stay.
-//! `WHIT_README=write` writes the answers into README instead.
+//! README's console sessions run as written, with a crate that Cargo has unpacked for this build as `./build`, and as
+//! over 20 Mbit/s, so that no machine's speed decides how hard is compressed. The outputs are compared: words, ids and
+//! counts exactly, bytes within a tenth, times not at all: those in README are of the release build on an idle machine,
+//! and stay. `WHIT_README=write` writes the outputs into README instead.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ fn project(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// The paths of all fields of a value; those of an array's elements without a number.
+/// Collects the paths of all fields of a value; elements of an array have no number.
 fn fields(value: &Value, above: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
@@ -42,7 +42,7 @@ fn fields(value: &Value, above: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The words in backticks of the first cells of a section's tables.
+/// Returns the words in backticks in the first cells of a section's tables.
 fn documented(text: &str, section: &str) -> BTreeSet<String> {
     let start = text.find(section).expect("the section is there") + section.len();
     let end = text[start..].find("\n## ").map_or(text.len(), |length| start + length);
@@ -50,24 +50,24 @@ fn documented(text: &str, section: &str) -> BTreeSet<String> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// The rows of the table whose first line begins with `head`, as cells.
+/// Returns the rows of the table whose first line begins with `head`, as cells.
 fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     let start = text.find(&format!("\n{head}")).unwrap_or_else(|| panic!("there is a table {head}"));
     let rows = text[start + 1..].lines().skip(2).take_while(|line| line.starts_with("| "));
     rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
 }
 
-/// The words in backticks.
+/// Returns the words in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned)
 }
 
-/// The first words of a table's rows.
+/// Returns the first words of a table's rows.
 fn keys(text: &str, head: &str) -> BTreeSet<String> {
     table(text, head).iter().flat_map(|row| quoted(row[0])).map(|key| key.replace(".NAME", "")).collect()
 }
 
-/// The words that the parser of configurations knows in the place of one that it does not.
+/// Returns the words that the configuration parser suggests instead of an unknown one.
 fn known(text: &str) -> BTreeSet<String> {
     let error = Config::parse(text.as_bytes(), Path::new("whit.toml")).expect_err(text).to_string();
     quoted(error.split_once("expected").expect("it lists what it knows").1).collect()
@@ -100,7 +100,7 @@ fn every_key_of_a_configuration_is_documented_and_no_other() {
     }
 }
 
-/// The words of each state of a delivery, as JSON has them.
+/// Returns the words of each state of a delivery, as in JSON.
 fn delivery_states() -> BTreeSet<String> {
     let (reason, fault) = ("full".to_owned(), Fault::Full);
     let report = DeliveryReport { notes: vec![reason.clone()], ..DeliveryReport::default() };
@@ -151,13 +151,13 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     let text = fs::read_to_string(project("docs/RECEIPT.md")).expect("it is there");
     let home = Home::new();
     write(&home.path("tree"), "a", noise(1, 100_000));
-    // Not kept, and so said.
+    // A mode that is not stored, and reported so.
     fs::set_permissions(home.path("tree/a"), fs::Permissions::from_mode(0o1644)).expect("changed");
     let push = ["push", "app", "tree", "--explain", "--to", "dir:web", "--json"];
     let receipt = home.run(&push).json();
     let mut found = BTreeSet::new();
     fields(&receipt, "", &mut found);
-    // Tables of their own, and states in words.
+    // Fields with tables of their own, and states in words.
     let nested = |name: &String| name.starts_with("explained.") || name.starts_with("delivered.");
     let mut expected: BTreeSet<String> = found.iter().filter(|name| !nested(name)).cloned().collect();
     let explained = found.iter().filter_map(|name| name.strip_prefix("explained."));
@@ -172,7 +172,7 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     assert_eq!(documented(&text, "## Pull"), groups, "left: docs/RECEIPT.md, right: a pull");
 }
 
-/// README, CONTRIBUTING and the documents in docs; decisions speak of their time.
+/// Returns README, CONTRIBUTING and the documents in docs, without the decisions, which describe their own time.
 fn documents() -> Vec<(String, String)> {
     let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for entry in fs::read_dir(project("docs")).expect("a folder").flatten() {
@@ -184,7 +184,8 @@ fn documents() -> Vec<(String, String)> {
     names.into_iter().map(|name| (fs::read_to_string(project(&name)).expect("it is there"), name)).collect()
 }
 
-/// Returns whether the module path `floor::module::item` exists: as a file or folder, or as a word in the last of these.
+/// Returns whether the module path `floor::module::item` exists: as a file or folder, or as a word in the last of
+/// these.
 fn is_in_the_source(path: &str) -> bool {
     let mut place = project("src");
     for part in path.split("::") {
@@ -263,7 +264,7 @@ fn the_tree_of_a_store_in_format_is_the_layout() {
     assert_eq!(shown, BTreeSet::from(layout), "left: docs/FORMAT.md 7, right: src/store/layout.rs");
 }
 
-/// The latest unpacked release of `name` whose version begins with `major`.
+/// Returns the latest unpacked release of `name` whose version begins with `major`.
 fn unpacked(name: &str, major: &str) -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
@@ -290,7 +291,7 @@ fn copy_tree(from: &Path, to: &Path) {
 /// More than the two seconds after which a file counts as settled.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// The world of README: its folders and host, and where they are here.
+/// README's folders and host, and where they are here.
 struct Session {
     home: Home,
     proxy: Served,
@@ -325,7 +326,7 @@ impl Session {
         Self { home, proxy, renamed }
     }
 
-    /// Returns what a command of README prints here, in README's words.
+    /// Returns the output of a README command here, in README's words.
     fn answer(&self, command: &str) -> String {
         let here =
             self.renamed.iter().fold(command.to_owned(), |text, (here, there)| text.replace(there, here));
@@ -341,14 +342,15 @@ impl Session {
     }
 }
 
-/// A line with a release's whole id cut short, as README has them.
+/// Shortens a whole release id in a line, as README does.
 fn shortened(line: &str) -> String {
     let is_id = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = line.split(|letter: char| !letter.is_ascii_alphanumeric()).find(|word| is_id(word));
     id.map_or_else(|| line.to_owned(), |id| line.replace(id, &format!("{}…", &id[..8])))
 }
 
-/// Returns whether two answers agree: bytes may differ by `slack` of them, times by anything; `…` stands for any lines.
+/// Returns whether two outputs agree: bytes may differ by the fraction `slack`, times by anything; `…` stands for any
+/// lines.
 fn same(said: &str, found: &str, slack: f64) -> bool {
     let same_line = |said: &str, found: &str| same_line(said, found, slack);
     let (said, found): (Vec<&str>, Vec<&str>) = (said.lines().collect(), found.lines().collect());
@@ -371,7 +373,7 @@ fn same_line(said: &str, found: &str, slack: f64) -> bool {
                 |text: &str| text.trim_start_matches("1/").trim_matches(['(', ',']).parse::<f64>().ok();
             match (number(one), number(other), unit) {
                 (Some(_), Some(_), "s") => true,
-                // Where reading takes longer, a trip is spared.
+                // Slower reading may save a round trip.
                 (Some(one), Some(other), "round") => (one - other).abs() <= 1.0,
                 (Some(one), Some(other), "B" | "kB" | "MB" | "x" | "of") => {
                     (one - other).abs() <= slack * one.max(other) + 0.3
@@ -385,7 +387,7 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// README's blocks of `console`, as places in its text.
+/// Returns README's `console` blocks, as ranges of its text.
 fn console_blocks(text: &str) -> Vec<std::ops::Range<usize>> {
     const BEGIN: &str = "```console\n";
     let starts = text.match_indices(BEGIN).map(|(place, _)| place + BEGIN.len());
@@ -441,7 +443,7 @@ fn readmes_session_runs_as_it_stands() {
     }
 }
 
-/// The answer with the times that README has.
+/// Returns the output with README's times.
 fn with_times_of(said: &str, answer: &str) -> String {
     let is_time = |line: &&str| line.trim_start().starts_with("time ");
     let mut times = said.lines().filter(is_time);
@@ -449,7 +451,7 @@ fn with_times_of(said: &str, answer: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Puts what the demo of two releases prints in the place of README's block; says where the two differ.
+/// Replaces README's block by the output of the demo of two releases; also returns how the two differ.
 fn with_demo(text: &str, old: &Path, new: &Path) -> (String, Option<String>) {
     const BEGIN: &str = "```text\n";
     let block = text.find(BEGIN).expect("a block") + BEGIN.len();
@@ -468,7 +470,7 @@ fn with_demo(text: &str, old: &Path, new: &Path) -> (String, Option<String>) {
     (format!("{}{told}{}", &text[..start], &text[end..]), differing)
 }
 
-/// The answer with the lines left out that README leaves out.
+/// Returns the output without the lines that README leaves out.
 fn with_gap(said: &str, answer: &str) -> String {
     let (said, answer): (Vec<&str>, Vec<&str>) =
         (said.trim_end().lines().collect(), answer.lines().collect());

@@ -1,4 +1,4 @@
-//! Executables apart and together again: a small one made by hand, and whatever becomes of it.
+//! Executables normalised and rebuilt: a small one made by hand, and random changes of it.
 
 use delta::relink::{
     Answer, Encoded, Error, Normalised, Payload, RecordIndex, RecordNames, Records, normalise, rebuild,
@@ -10,13 +10,13 @@ use delta::relink::linked::{Program, link};
 const OLD: Program = Program { functions: 40, changed: None, shift: 0 };
 const NEW: Program = Program { functions: 40, changed: Some(11), shift: 100 };
 
-/// The function records of a file.
+/// Returns the function records of a file.
 fn functions(parts: &Normalised) -> Vec<&[u8]> {
     let starts = std::iter::once(0).chain(parts.function_ends.iter().copied());
     starts.zip(&parts.function_ends).map(|(start, end)| &parts.stream()[start..*end]).collect()
 }
 
-/// A push without the older file: the offer, the answer and the payload as they travel.
+/// Simulates a push without the older file: the offer, the answer and the payload as they are sent.
 fn fresh(old: &Normalised, new: &Normalised) -> (Vec<Vec<u8>>, Result<Vec<u8>, Error>) {
     let (old_records, new_records) = (Records::new(old), Records::new(new));
     let index = RecordIndex::new(old.clone(), old_records);
@@ -45,9 +45,9 @@ fn all_that_depends_on_places_is_taken_out() {
     let parts = normalise(link(&OLD)).expect("an executable");
     let targets = &parts.targets;
     let steps: usize = (0..40).map(|function| 3 + function % 5).sum();
-    // Conditional jumps back to their own function's start stay.
+    // Conditional jumps back to the start of their own function stay as they are.
     assert!(targets.branches.len() > 2 * steps - 20 && targets.branches.len() <= 2 * steps);
-    // The last LSDA has no end that is known, and stays plain.
+    // The last LSDA has no known end, and stays plain.
     assert_eq!((targets.data.len(), targets.types.len(), targets.relocations.len()), (40, 39, 40));
     assert!(targets.branches.iter().all(|target| parts.addresses.contains(target)));
     assert_eq!(targets.relocations, parts.addresses);
@@ -103,7 +103,7 @@ fn what_is_no_executable_stays_raw() {
     assert_eq!(normalise(&[0; 5000]), None);
 }
 
-/// Every byte flipped in one bit, and every length.
+/// Passes on every byte flipped in one bit, and every length.
 fn mutations(good: &[u8], mut check: impl FnMut(&[u8])) {
     for at in 0..good.len() {
         check(&good[..at]);

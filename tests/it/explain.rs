@@ -1,4 +1,4 @@
-//! What `whit push --explain` says of bytes that crossed.
+//! `whit push --explain` gives the reason for the bytes that were sent.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::program::Home;
 use crate::trees::{noise, write};
 
-/// Text of `bytes` that zstd makes smaller, different for each seed.
+/// Returns text of `bytes` that zstd makes smaller, different for each seed.
 fn text(seed: u64, bytes: usize) -> Vec<u8> {
     noise(seed, bytes / 2).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }
@@ -17,7 +17,7 @@ fn push(home: &Home, more: &[&str]) -> Value {
     home.run(&[&arguments, more].concat()).json()
 }
 
-/// What is said of a file: reasons, and the file's own advice.
+/// Returns the reasons given for a file, and the file's own advice.
 fn of<'a>(receipt: &'a Value, name: &str) -> Vec<(&'a str, Option<&'a str>)> {
     let all = receipt["explained"].as_array().expect("a list").iter();
     let of = all.filter(|file| file["path"].as_str().is_some_and(|path| path.ends_with(name)));

@@ -1,5 +1,5 @@
-//! No conversation waits for ever: not for itself, not for a peer that says nothing, drips, or comes to the same end again
-//! and again.
+//! No conversation waits for ever: neither by itself, nor for a peer that says nothing, drips, or fails in the same way
+//! again and again.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -29,14 +29,14 @@ use whit::restore::OutsideLinks;
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, push_options, within};
 
-/// Soon enough for a test, late enough for a machine that is busy.
+/// Soon enough for a test, long enough for a busy machine.
 const SOON: Duration = Duration::from_millis(400);
 
 fn silent() -> Arc<dyn Monitor> {
     Arc::new(Silent)
 }
 
-/// Two trees of files of which every chunk is changed a little in the second.
+/// Writes two trees of files; every chunk differs a little in the second.
 fn changed_a_little(old: &Path, new: &Path, files: u64) {
     for file in 0..files {
         let mut bytes = noise(file, 20_000);
@@ -51,7 +51,7 @@ fn changed_a_little(old: &Path, new: &Path, files: u64) {
     }
 }
 
-/// Pushes over links that carry `window` bytes ahead of who reads.
+/// Pushes over links that buffer `window` bytes ahead of the reader.
 async fn push_over(access: &Access, push_options: &PushOptions, window: u32) -> Receipt {
     let options = link::Options { window_max: window, ..link::Options::default() };
     let session = Session::open(access, &options).await.expect("a session");
@@ -69,7 +69,7 @@ async fn a_push_whose_every_chunk_changed_a_little_ends_with_any_window() {
             let (old, new) = (world.path("old"), world.path("new"));
             changed_a_little(&old, &new, 300);
             world.push("app", &old).await;
-            // Some 300 answers, each of which tells of older content.
+            // Some 300 answers, each with block sums of older content.
             let options = PushOptions {
                 window: Window { steps, step_bytes },
                 link_rate: Some(100e3),
@@ -116,7 +116,7 @@ async fn a_pull_ends_with_the_smallest_windows() {
     .await;
 }
 
-/// What a proxy of the test's own does with each push.
+/// Runs a proxy of the test that treats each push in the given way.
 async fn serve_as(
     listener: &mut Listener,
     serve: impl AsyncFn(usize, &mut Sender, &mut Receiver) -> Option<Fault>,
@@ -124,7 +124,7 @@ async fn serve_as(
     let pushes = Cell::new(0);
     let mut serving: Pin<Box<dyn Future<Output = ()>>> = Box::pin(std::future::pending());
     loop {
-        // An agent that connects anew has left the connection before.
+        // An agent that reconnects has closed the connection before.
         let connection = tokio::select! {
             connection = listener.accept() => connection,
             () = &mut serving => continue,
@@ -145,10 +145,10 @@ async fn serve_as(
     }
 }
 
-/// Files of what is pushed here, a chunk each.
+/// Files of the pushed tree, a chunk each.
 const FILES: u64 = 40;
 
-/// Pushes a small tree to such a proxy; how it fails, and after how long.
+/// Pushes a small tree to such a proxy; returns the error, and the time until it.
 async fn push_to(
     patience: Duration,
     serve: impl AsyncFn(usize, &mut Sender, &mut Receiver) -> Option<Fault>,
@@ -195,7 +195,7 @@ async fn a_proxy_that_reads_and_says_nothing_ends_the_push_with_the_reason() {
     .await;
 }
 
-/// Passes datagrams on, both ways, until `cut`.
+/// Forwards datagrams both ways until `cut`.
 async fn relay(agents: &UdpSocket, proxy: SocketAddr, cut: &Notify) {
     let onwards = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
@@ -264,7 +264,7 @@ async fn a_push_that_comes_to_the_same_end_each_time_ends_in_time() {
     within(async {
         let patience = Duration::from_secs(3);
         let (error, took) = push_to(patience, async |_, sender, receiver| {
-            // Many words, which each try hears anew.
+            // Many messages, which each try receives again.
             for _ in 0..1_000 {
                 drop(sender.send(&PushReply::Stored(0)).await);
             }
@@ -290,13 +290,13 @@ async fn what_is_newly_stored_gives_a_push_its_whole_time_again() {
             }
             drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
             drop(receiver.receive::<FromAgent>().await);
-            // Each of the files is a chunk; what was not sent cannot be stored.
+            // Each file is a chunk; only chunks that were sent can be stored.
             drop(sender.send(&PushReply::Missing((0..FILES).map(|_| true).collect())).await);
             drop(receiver.receive::<FromAgent>().await);
-            // So that no time of the whole is left after a few.
+            // After a few tries no time would be left.
             tokio::time::sleep(patience / 4).await;
             drop(sender.send(&PushReply::Stored(1)).await);
-            // It is heard before the end.
+            // The agent reads it before the end.
             tokio::time::sleep(SOON / 4).await;
             Some(Fault::Retry)
         })
@@ -329,7 +329,7 @@ async fn the_first_connection_is_tried_for_as_long_as_is_said_and_no_longer() {
         let opening =
             async { Session::open_within(&access, &options, Duration::from_secs(60), &silent()).await };
         let coming = async {
-            // It comes while the first try waits, or after.
+            // The proxy comes up while the first try waits, or after it.
             tokio::time::sleep(Duration::from_millis(300)).await;
             let mut listener = bind(port);
             listener.accept().await
@@ -341,7 +341,7 @@ async fn the_first_connection_is_tried_for_as_long_as_is_said_and_no_longer() {
     .await;
 }
 
-/// A request of the test's own.
+/// Sends a request and returns its connection and stream.
 async fn ask(world: &World, operation: &Operation) -> (link::Connection, Sender, Receiver) {
     let access = world.access();
     let connection = link::connect(&access.url, &link::Options::default()).await.expect("a connection");
@@ -425,7 +425,7 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
         let (_connection, mut sender, mut receiver) = ask(&world, &pull).await;
         let all: Marks = std::iter::repeat_n(true, 1000).collect();
         for _ in 0..10 * PULL_REQUESTS_OPEN {
-            // Of what it does not read, the proxy sends no more than the window takes.
+            // Of what the agent does not read, the proxy sends no more than the window takes.
             let request =
                 PullRequest::WantChunks { first: SegmentIndex::new(0), count: 1, marks: all.clone() };
             if sender.send(&request).await.is_err() {

@@ -1,4 +1,4 @@
-//! Inputs that take long to read: what is read crosses while the rest is not.
+//! Inputs that are slow to read: their first part is sent before the rest is read.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use whit::agent::Receipt;
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, push_heard, push_options, within};
 
-/// Lets no more than so many bytes be read before some have crossed, or until it has waited for too long.
+/// Lets only this many bytes be read before some have been sent, or until it has waited for too long.
 struct Gate {
     open_after: u64,
     read: AtomicU64,
@@ -72,7 +72,7 @@ async fn a_first_push_crosses_while_its_input_is_read() {
         world.pull("app", &world.path("pulled")).await.expect("a pull");
         assert_same(&world.path("tree"), &world.path("pulled"));
 
-        // Where there is a release before, all is told at once: a push of the same is recognized.
+        // With an earlier release, everything is listed at once: a push of the same content is recognized.
         let again = push_heard(world.access(), &options, gate).await.expect("a push");
         assert!(again.unchanged && again.release == receipt.release, "{again:?}");
         assert_eq!((again.chunks.unseen, again.bytes.sent), (0, 0));
@@ -85,7 +85,7 @@ async fn an_input_that_cannot_be_read_to_its_end_leaves_no_release() {
     within(async {
         let world = World::start();
         let bytes = make(&world);
-        // Walked last, and no release can hold it.
+        // The walk meets it last, and no release can contain it.
         std::os::unix::fs::symlink("/etc", world.path("tree").join("zz")).expect("linked");
         let gate = Gate::after(bytes * 2 / 3);
         let options = push_options("app", &world.path("tree"));

@@ -1,5 +1,5 @@
-//! Agents that lie: whatever they say, they are refused, nothing of theirs is listed, and the next honest
-//! push is served.
+//! Agents that lie: whatever they send, they are refused, nothing of theirs is listed, and the next honest push is
+//! served.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::trees::{assert_same, noise, write};
 use crate::walker::{Step, Walker, raw, raw_segments};
 use crate::world::{World, within};
 
-/// A segment that no honest builder need have made.
+/// A segment that no honest builder makes.
 #[derive(Clone)]
 struct Forged {
     bytes: Vec<u8>,
@@ -44,7 +44,7 @@ impl Forged {
         Self { bytes, totals }
     }
 
-    /// Replaces bytes by as many others, so that names can be made that no type allows.
+    /// Replaces bytes by as many others, to make names that no type allows.
     fn with(mut self, from: &[u8], to: &[u8]) -> Self {
         assert_eq!(from.len(), to.len());
         let at = self.bytes.windows(from.len()).position(|window| window == from).expect("it is there");
@@ -100,7 +100,7 @@ fn chunk(bytes: &[u8]) -> Item {
     Item::Chunk(ChunkRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("small") })
 }
 
-/// A raw conversation.
+/// A push driven message by message.
 struct Liar {
     _connection: Connection,
     sender: Sender,
@@ -116,7 +116,7 @@ impl Liar {
         Self { _connection: connection, sender, receiver }
     }
 
-    /// Says something, which a proxy that has had enough need not hear.
+    /// Sends a message, which a proxy that has refused need not read.
     async fn say(&mut self, message: FromAgent) {
         drop(self.sender.send(&message).await);
     }
@@ -125,12 +125,12 @@ impl Liar {
         self.receiver.receive().await.expect("a reply").expect("the stream goes on")
     }
 
-    /// The refusal that ends the conversation.
+    /// Returns the refusal that ends the conversation.
     async fn refusal(mut self) -> Refusal {
         Self::refused(&mut self.receiver).await
     }
 
-    /// The refusal, where nothing more is said.
+    /// Returns the refusal after the agent has finished sending.
     async fn end(mut self) -> Refusal {
         drop(self.sender.finish());
         Self::refused(&mut self.receiver).await
@@ -160,7 +160,7 @@ async fn assert_unharmed(world: &World) {
     assert_same(&tree, &copy.path().join("copy"));
 }
 
-/// Sends a forged manifest with all its chunks and commits it; gives the refusal.
+/// Sends a forged manifest with all its chunks and commits it; returns the refusal.
 async fn commit(world: &World, forged: &Forged, chunks: &[&[u8]]) -> Refusal {
     let mut liar = Liar::open(world, forged.open()).await;
     liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&forged.bytes)))).await;
@@ -169,7 +169,7 @@ async fn commit(world: &World, forged: &Forged, chunks: &[&[u8]]) -> Refusal {
         liar.say(FromAgent::Chunks(raw(&parts))).await;
     }
     liar.say(FromAgent::Commit).await;
-    // What is missing then never comes.
+    // The missing chunks then never come.
     liar.end().await
 }
 
@@ -218,7 +218,7 @@ fn archive(name: &str, size: u64, stream_bytes: u64, artifact: &[u8]) -> Item {
 async fn an_archive_that_is_rebuilt_as_something_else_is_told_and_not_recorded() {
     within(async {
         let world = World::start();
-        // One piece of content, as it is: version, length, no methods, one piece of ten bytes.
+        // One piece of content, unchanged: version, length, no methods, one piece of ten bytes.
         let honest = [1, 3, 0, 0, 0, 0, 1, 10 << 2 | 1];
         let level_ten = [1, 11, 0, 0, 0, 1, 1, 10, 8, 15, 0, 0, 1, 2, 10, 0, 0, 0];
         let cases: [(&str, &[u8], u64, bool); 7] = [
@@ -230,7 +230,7 @@ async fn an_archive_that_is_rebuilt_as_something_else_is_told_and_not_recorded()
             ("a newer plan", &[9, 3, 0, 0, 0, 0, 1, 41], 10, false),
             ("a method out of bounds", &level_ten, 10, false),
         ];
-        // A refused push leaves its chunks behind, so that each lie needs content of its own.
+        // A refused push leaves its chunks in the store, so that each lie needs content of its own.
         for (number, (what, head, size, other)) in (0..).zip(cases) {
             let plain: [u8; 10] = std::array::from_fn(|_| b'0' + number);
             let content = [head, &plain].concat();
@@ -249,7 +249,7 @@ async fn an_archive_that_is_rebuilt_as_something_else_is_told_and_not_recorded()
             };
             assert_eq!(told, PushReply::Unproven(b"a".to_vec().into()), "{what}");
         }
-        // More than an archive of this size can hold.
+        // More than an archive of this size can contain.
         let forged = Forged::of(&[archive("a", 10, 10 << 20, b""), chunk(b"0123456789")]);
         assert_eq!(commit(&world, &forged, &[b"0123456789"]).await.fault, Fault::Input);
         assert_unharmed(&world).await;
@@ -262,7 +262,7 @@ async fn a_manifest_whose_totals_or_root_lie_is_refused() {
     within(async {
         let world = World::start();
         let honest = Forged::of(&[file("a", 10), chunk(b"0123456789")]);
-        // A refused push leaves its chunks behind, so that each lie needs content of its own.
+        // A refused push leaves its chunks in the store, so that each lie needs content of its own.
         for (name, lie) in [
             ("b", Totals { bytes: 1, files: 1, chunks: 1, ..Totals::default() }),
             ("c", Totals { bytes: 10, files: 2, chunks: 1, ..Totals::default() }),
@@ -274,14 +274,14 @@ async fn a_manifest_whose_totals_or_root_lie_is_refused() {
             let refusal = commit(&world, &forged, &[content.as_bytes()]).await;
             assert!(matches!(refusal.fault, Fault::Input | Fault::Corrupt), "{refusal:?}");
         }
-        // The segments make another root than the one named.
+        // The segments make a root other than the named one.
         let root = Root { children: vec![NodeRef { bytes: 1, ..honest.node() }], ..honest.root() };
         let mut liar = Liar::open(&world, open(&root, &[honest.node()])).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         liar.say(FromAgent::Chunks(raw(&[b"0123456789".to_vec()]))).await;
         liar.say(FromAgent::Commit).await;
         assert_eq!(liar.refusal().await.fault, Fault::Corrupt);
-        // A tree that says it is a file.
+        // A tree whose root says that it is a file.
         let root = Root { shape: Shape::File, ..Forged::of(&[folder("a")]).root() };
         let mut liar = Liar::open(&world, open(&root, &[Forged::of(&[folder("a")]).node()])).await;
         liar.say(FromAgent::Segments(raw_segments(&[Forged::of(&[folder("a")]).bytes]))).await;
@@ -343,7 +343,7 @@ async fn a_decompression_bomb_costs_nothing_and_is_refused() {
                 ..segments.clone()
             }))
             .await;
-            // Its payload, or that it has more segments than were wanted.
+            // The payload is corrupt, or the proxy wanted fewer segments.
             assert!(matches!(liar.refusal().await.fault, Fault::Corrupt | Fault::Bug));
             let mut liar = Liar::open(&world, honest.open()).await;
             liar.say(FromAgent::Segments(segments.clone())).await;
@@ -373,7 +373,7 @@ async fn a_commit_before_its_time_is_refused() {
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
         liar.say(FromAgent::Commit).await;
-        // It waits for the chunk, which never comes.
+        // The proxy waits for the chunk, which never comes.
         assert!(liar.end().await.text.contains("ended before its commit"));
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&honest.bytes)))).await;
@@ -398,7 +398,7 @@ async fn names_and_counts_that_lie_are_refused() {
     within(async {
         let world = World::start();
         let (honest, other) = (Forged::of(&[file("a", 0)]), Forged::of(&[file("b", 0)]));
-        // Another segment than the one named.
+        // A segment other than the named one.
         let mut liar = Liar::open(&world, honest.open()).await;
         liar.say(FromAgent::Segments(raw_segments(std::slice::from_ref(&other.bytes)))).await;
         liar.say(FromAgent::Commit).await;
@@ -437,7 +437,7 @@ async fn names_and_counts_that_lie_are_refused() {
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         liar.say(FromAgent::Names(vec![0; 8 * 30_000])).await;
         assert!(liar.refusal().await.text.contains("unexpected message"));
-        // Chunks cut as nobody cuts them.
+        // Chunks cut by an impossible profile.
         let profile = Profile { max: u32::MAX, ..Profile::DEFAULT };
         let liar = Liar::open(&world, Open { profile, ..honest.open() }).await;
         assert_eq!(liar.refusal().await.fault, Fault::Input);
@@ -460,7 +460,7 @@ async fn a_known_chunk_under_a_wrong_length_is_refused_and_stays_good() {
         let forged = Forged::of(&[file("a", 20_000), Item::Chunk(lie)]);
         let refusal = commit(&world, &forged, &[]).await;
         assert!(matches!(refusal.fault, Fault::Corrupt | Fault::Input | Fault::Bug), "{refusal:?}");
-        // Nor by a first push that only leaves the segment behind.
+        // Nor does the second push pass, though the first left the segment in the store.
         let refusal = commit(&world, &forged, &[b"shared content"]).await;
         assert!(matches!(refusal.fault, Fault::Corrupt | Fault::Input), "{refusal:?}");
         let mut liar = Liar::open(&world, forged.open()).await;
@@ -496,7 +496,7 @@ async fn a_message_that_is_none_or_too_large_is_refused() {
                 other => panic!("{other:?}"),
             }
         }
-        // A batch of plain bytes beyond a frame, inside a message within its bound.
+        // A batch of plain bytes larger than a frame, inside a message within its bound.
         let large = raw_segments(&(0..6).map(|seed| noise(seed, 65536)).collect::<Vec<_>>());
         let told = ManifestForm::Full(vec![7; 8 * 6]);
         let mut liar = Liar::open(&world, Open { manifest: told, segments: 6, ..honest.open() }).await;

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments: what was acknowledged is never sent again, and what is committed is whole.
+//! `kill -9` at random moments: acknowledged chunks are never sent again, and committed releases are whole.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::trees::{assert_same, is_slow, noise, write};
 use crate::walker::{Step, Walker};
 use crate::world::{pull_as, push_as, push_options, token, within};
 
-/// xorshift: enough to choose moments by; its seed is printed.
+/// xorshift, which is random enough to choose moments; its seed is printed.
 struct Dice(u64);
 
 impl Dice {
@@ -46,7 +46,7 @@ fn serve(home: &Home, port: Option<u16>) -> (Served, Access) {
     (served, Access { url, token: token(&identity, |_| {}) })
 }
 
-/// A tree of some 44 MB in 22 files; few are as in the round before.
+/// Writes a tree of some 44 MB in 22 files, few of them unchanged since the round before.
 fn tree(home: &Home, round: u64) {
     for file in 0..22 {
         let seed = if file < 3 { file } else { file + 100 * (round + 1) };
@@ -75,7 +75,7 @@ async fn a_proxy_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
             }
             tokio::time::sleep(Duration::from_micros(dice.below(20_000))).await;
             served.kill();
-            // What it printed before it died still counts.
+            // Replies that it sent before it died still count.
             let committed = tokio::time::timeout(Duration::from_millis(300), walker.finish()).await;
             let committed = matches!(committed, Ok(Ok(_)));
             let acknowledged = walker.acknowledged();
@@ -127,7 +127,7 @@ async fn an_agent_killed_at_any_moment_leaves_a_proxy_that_serves_and_goes_on() 
     .await;
 }
 
-/// Without it an agent hears nothing until its connection counts as idle, after a minute.
+/// Otherwise an agent hears nothing until its connection counts as idle, after a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_was_killed_tells_its_agents_so_when_it_is_back() {
     within(async {

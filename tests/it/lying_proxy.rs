@@ -1,4 +1,4 @@
-//! Proxies that lie to whoever pulls: whatever they say, they are not believed, and the directory stays as it was.
+//! Proxies that lie to a pulling agent: no lie is believed, and the directory stays as it was.
 
 use delta::compression::Codec;
 use format::manifest::{
@@ -22,7 +22,7 @@ use whit::restore::OutsideLinks;
 use crate::trees::{assert_same, noise, write};
 use crate::world::{World, ask_as, pull_with, web, within};
 
-/// The release that is never there: one file of one chunk.
+/// A release that does not exist: one file of one chunk.
 struct Forged {
     segment: Vec<u8>,
     root: Root,
@@ -61,7 +61,7 @@ impl Forged {
     }
 }
 
-/// An outline of these steps, whether there is such a base or not.
+/// Returns an outline of these steps, whether there is such a base or not.
 fn outline(steps: &[(u32, u32, u32)]) -> PullReply {
     let bytes = rmp_serde::to_vec(steps).expect("a Vec takes every write");
     PullReply::Outline(rmp_serde::from_slice::<Outline>(&bytes).expect("an outline"))
@@ -79,18 +79,18 @@ fn content(bytes: &[u8]) -> PullReply {
 const OLD: u64 = 1;
 const NEW: u64 = 2;
 
-/// What a puller that holds a release makes of a proxy that says all this; a request that does not build on that
-/// release is refused as full.
+/// Returns the error of an agent that has a release, when it pulls from a proxy that sends all this; the proxy refuses
+/// a request that does not build on that release as full.
 async fn told(says: Vec<PullReply>) -> Error {
     told_over(None, says).await
 }
 
-/// The same over a link that is said to carry so many bytes a second.
+/// The same over a link with the given bytes per second.
 async fn told_over(link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
     told_of("app", link_rate, says).await
 }
 
-/// The same of any release that is asked for.
+/// The same for any requested release.
 async fn told_of(asked: &str, link_rate: Option<f64>, says: Vec<PullReply>) -> Error {
     let world = World::start();
     let (tree, copy) = (world.path("tree"), world.path("copy"));
@@ -110,13 +110,13 @@ async fn told_of(asked: &str, link_rate: Option<f64>, says: Vec<PullReply>) -> E
             let no = Refusal { fault: Fault::Full, text: "no".to_owned(), hint: None };
             let says = if have.is_some() { says.clone() } else { vec![PullReply::Refused(no)] };
             for reply in says {
-                // Who has heard enough goes.
+                // An agent that has heard enough leaves.
                 if sender.send(&reply).await.is_err() {
                     break;
                 }
             }
             drop(sender.finish());
-            // It listens to the end.
+            // The proxy reads until the stream ends.
             while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
@@ -193,7 +193,7 @@ async fn a_chunk_that_begins_otherwise_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_make_the_root_is_asked_for_again_in_full() {
     within(async {
-        // The segment names a chunk of the directory where the root was made of another.
+        // The segment names the directory's chunk, though the root was made of another.
         let (forged, held) = (Forged::of(&noise(NEW, 4_000)), Forged::of(&noise(OLD, 4_000)));
         let says = vec![forged.release(1), outline(&[(0, 0, 1)]), thin(&[held.thin()])];
         let error = told(says).await;
@@ -219,9 +219,9 @@ async fn executables_of_something_else_are_refused() {
             vec![PullReply::Executables(u32::MAX)],
             vec![PullReply::Executables(1), parcel(Basis::None, 4_000), PullReply::Piece(vec![0])],
             vec![PullReply::Executables(1), parcel(of(outside), 4_000), PullReply::Piece(vec![0])],
-            // More than the release has.
+            // More chunks than the release has.
             vec![PullReply::Executables(1), parcel(of(first), 9_000), PullReply::Piece(vec![0])],
-            // What makes nothing is asked for as other chunks are, and then nothing comes.
+            // A payload that rebuilds nothing: the agent requests the chunks in the usual way, and then nothing comes.
             vec![PullReply::Executables(1), parcel(of(first), 4_000), PullReply::Piece(vec![0])],
             vec![PullReply::Executables(2), parcel(of(first), 4_000), PullReply::Piece(vec![0])],
         ] {
@@ -247,7 +247,7 @@ async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
             let connection = listener.accept().await.expect("a connection");
             let (mut sender, mut receiver) = connection.accept().await.expect("a stream").expect("one");
             receiver.receive::<Request>().await.expect("a request").expect("one");
-            // What the agent sends next does not arrive; then it hears why.
+            // The proxy receives nothing more; then the agent hears why.
             receiver.stop(Fault::Retry);
             let forged = Forged::of(&noise(NEW, 4_000));
             let name = ChunkId::of(&forged.segment).into();
@@ -288,7 +288,7 @@ async fn another_release_than_was_asked_for_is_refused_by_whoever_asks() {
             ] {
                 let error = answered(&operation, says.into_iter().map(Answer::Meant).collect()).await;
                 assert!(matches!(error, Error::OtherRelease { .. }), "{operation:?}: {error}");
-                // Nor is an answer believed that does not say what it is about.
+                // Nor is an answer believed that does not first say what it is about.
                 let error = answered(&operation, vec![Answer::Done(record.clone())]).await;
                 assert!(matches!(error, Error::OutOfTurn(_)), "{operation:?}: {error}");
                 assert!(matches!(answered(&operation, Vec::new()).await, Error::Ended));
@@ -298,7 +298,7 @@ async fn another_release_than_was_asked_for_is_refused_by_whoever_asks() {
     .await;
 }
 
-/// What somebody who asks makes of a proxy that answers this.
+/// Returns the error of an agent that asks, when the proxy answers this.
 async fn answered(operation: &Operation, says: Vec<Answer>) -> Error {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (identity, _) = Identity::open_or_create(folder.path()).expect("an identity");

@@ -1,7 +1,7 @@
-//! Every ELF file of this machine, apart and together again.
+//! Every ELF file of this machine, normalised and rebuilt.
 //!
 //! Slow, and different on every machine: `cargo test --release --test it machine -- --ignored --nocapture`.
-//! `WHIT_ELF_FOLDERS`, parted by colons, says where; else what a Linux system has its programs in.
+//! `WHIT_ELF_FOLDERS`, separated by colons, names the folders; the default is where a Linux system has its programs.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,32 +14,32 @@ use delta::relink::{Encoded, normalise_unproven};
 use ground::limits::EXECUTABLE_BYTES_MAX;
 
 const FOLDERS: &str = "/usr:/opt:/lib:/root:/home";
-/// 4 MiB: of files from here on it is measured how much memory they take.
+/// 4 MiB: for files this large or larger, memory is measured.
 const MEASURED_BYTES_MIN: usize = 4 * 1024 * 1024;
 
-/// What came of all files.
+/// Results over all files.
 #[derive(Debug, Default)]
 struct Figures {
     files: u64,
     bytes: u64,
-    /// Taken apart and come back bit for bit.
+    /// Normalised and rebuilt bit for bit.
     whole: u64,
     whole_bytes: u64,
-    /// Not understood, or strange enough not to come back: an agent sends these as other files.
+    /// Not understood, or too unusual to be rebuilt: an agent sends these as other files.
     refused: u64,
     refused_bytes: u64,
     too_large: u64,
-    /// Told by themselves and made again, as at a proxy.
+    /// Encoded against themselves and rebuilt, as on a proxy.
     told: u64,
-    /// Came back as something else, where the agent's proof would not have noticed.
+    /// Rebuilt wrongly, without the agent's proof noticing.
     wrong: u64,
     apart: Duration,
     together: Duration,
-    /// Bytes of memory beyond the file's own for each of its bytes.
+    /// Bytes of memory, beyond the file's own, for each of its bytes.
     factors: Vec<f64>,
 }
 
-/// All ELF files below the folders, each content's place once.
+/// Returns all ELF files below the folders, one place for each content.
 fn files(folders: &str) -> Vec<PathBuf> {
     let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
     let mut left: Vec<PathBuf> = folders.split(':').map(PathBuf::from).collect();
@@ -63,7 +63,7 @@ fn is_elf(path: &Path) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok() && begin == *b"\x7fELF"
 }
 
-/// The process's memory in bytes: what it has now, and the most since the last call.
+/// Returns the process's memory in bytes: the present amount, and the most since the last call.
 fn memory() -> Option<(usize, usize)> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let of = |name: &str| {
@@ -71,7 +71,7 @@ fn memory() -> Option<(usize, usize)> {
         line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kibibytes| kibibytes * 1024)
     };
     let told = (of("VmRSS:")?, of("VmHWM:")?);
-    // proc(5): 5 sets the most to what it is now.
+    // proc(5): 5 resets the peak to the present amount.
     fs::write("/proc/self/clear_refs", "5").ok()?;
     Some(told)
 }
@@ -94,7 +94,7 @@ fn measure(file: &[u8], figures: &mut Figures) {
         return;
     };
     (figures.whole, figures.whole_bytes) = (figures.whole + 1, figures.whole_bytes + bytes);
-    // What the agent has proven must be proven at the proxy too, which takes the older file apart by itself.
+    // The agent's proof must hold on the proxy too, which normalises the older file by itself.
     if file.len() <= MEASURED_BYTES_MIN {
         let kept = Encoded::new(&parts, &parts, 1).encode();
         let made =

@@ -1,7 +1,6 @@
-//! whit from the outside: over real QUIC, as the installed program, under kills, damage and hostile peers.
+//! whit from the outside: over real QUIC, as the installed program, with kills, damage and hostile peers.
 //!
-//! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` makes the large ones as large as
-//! they are meant to be.
+//! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` runs the large tests at full size.
 
 mod access;
 mod alike;

@@ -69,7 +69,7 @@ async fn a_collection_takes_what_no_release_names_and_nothing_else() {
             world.pull(&format!("app@v{number}"), &copy).await.expect("pulled");
             assert_same(&world.path(&format!("tree{number}")), &copy);
         }
-        // What was evicted just costs its bytes again.
+        // Evicted content only costs its bytes again.
         let again = world.push("app", &world.path("tree1")).await;
         assert_eq!(again.bytes.unseen, 400_000);
     })
@@ -81,7 +81,7 @@ async fn a_push_under_way_keeps_what_it_was_told_is_known() {
     within(async {
         let mut world = World::start();
         three_releases(&mut world).await;
-        // A push that counts on the chunks of v1, which are then removed under its feet.
+        // A push that relies on the chunks of v1, which is then removed.
         write(&world.path("tree1"), "more", noise(7, 50_000));
         let mut walker = Walker::begin(world.access(), "other", &world.path("tree1")).await.expect("begun");
         while !matches!(walker.step().await.expect("a step"), Step::Sent) {}
@@ -89,7 +89,7 @@ async fn a_push_under_way_keeps_what_it_was_told_is_known() {
         let collected = collect(&world).await;
         assert!(collected.waits_for_pushes, "{collected:?}");
         assert_eq!(collected.packs_removed, 0, "{collected:?}");
-        // One that comes later is not told of what is condemned, and brings it itself.
+        // A later push is not told that condemned chunks are there, and sends them itself.
         let later = world.push("late", &world.path("tree1")).await;
         assert!(later.bytes.unseen >= 400_000, "{later:?}");
         let record = walker.finish().await.expect("committed");
@@ -115,7 +115,7 @@ async fn a_pinned_release_cannot_be_removed() {
         ask_as(world.access(), &pin(false)).await.expect("unpinned");
         remove(&world, "app@v0").await.expect("removed");
         assert_eq!(world.releases("app").await.expect("listed").len(), 2);
-        // Numbers are never given twice.
+        // Numbers are never reused.
         remove(&world, "app@v2").await.expect("removed");
         let receipt = world.push("app", &world.path("tree2")).await;
         assert_eq!(receipt.sequence, Some(4));
@@ -196,7 +196,7 @@ async fn what_cannot_be_healed_is_asked_for_by_the_next_push() {
     .await;
 }
 
-/// All files below a folder.
+/// Returns all files below a folder.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -220,7 +220,7 @@ async fn a_pack_that_is_damaged_before_what_is_alive_is_not_collected() {
         world.stop().await;
         let pack = files_below(&world.space().join("packs")).remove(0);
         let bytes = fs::read(&pack).expect("a pack");
-        // A frame of what is to be removed, before those of what stays.
+        // A frame of the release to be removed, before those of the releases that stay.
         let (second, _) = Scanner::new(&bytes).expect("a pack").nth(1).expect("several frames");
         change_byte(&pack, usize::try_from(second).expect("small"));
         world.again();
@@ -231,7 +231,7 @@ async fn a_pack_that_is_damaged_before_what_is_alive_is_not_collected() {
         let copy = world.path("copy");
         world.pull("other", &copy).await.expect("pulled");
         assert_same(&last, &copy);
-        // When the damage is seen to, the rest goes.
+        // Once the damage is repaired, the rest is collected.
         verify(&world, true).await;
         world.stop().await;
         world.again();
@@ -253,14 +253,14 @@ async fn a_proxy_that_lives_as_long_as_a_command_mends_at_its_end() {
         write(&tree, "file", noise(1, 700_000));
         world.push("app", &tree).await;
         world.stop().await;
-        // A frame that nobody was told of was cut off: no release lacks it.
+        // The frame that was cut off was never acknowledged: no release lacks it.
         let doubt = world.space().join("incomplete");
         fs::write(&doubt, "").expect("written");
         world.again();
         world.releases("app").await.expect("listed");
         world.stop().await;
         assert!(!doubt.exists(), "every later push would be negotiated in full");
-        // A pack without its end is left out: what is whole of it comes back.
+        // A pack without its end is not read; its whole frames come back.
         let pack = files_below(&world.space().join("packs")).remove(0);
         let bytes = fs::read(&pack).expect("a pack");
         fs::write(&pack, &bytes[..bytes.len() - 1]).expect("cut");
@@ -296,7 +296,7 @@ async fn a_file_in_the_indexs_place_is_set_aside() {
     .await;
 }
 
-/// All sealed packs.
+/// Returns all sealed packs.
 fn files_below(packs: &Path) -> Vec<PathBuf> {
     let shelves = fs::read_dir(packs).expect("a folder").map(|entry| entry.expect("an entry").path());
     let shelves =

@@ -1,4 +1,4 @@
-//! Many chunks, many releases, many spaces: what of them costs nothing while it is not used.
+//! Many chunks, many releases, many spaces: unused ones cost nothing.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ fn chunk(number: u32) -> ChunkRef {
     ChunkRef { id: ChunkId::of(&number.to_le_bytes()), bytes: 4 }
 }
 
-/// A frame of a hundred chunks of four bytes.
+/// Returns a frame of a hundred chunks of four bytes.
 fn frame(first: u32) -> Frame {
     let chunks = (first..first + 100).map(chunk).collect();
     let payload = (first..first + 100).flat_map(u32::to_le_bytes).collect();
@@ -45,7 +45,7 @@ fn new_chunks_become_runs_of_the_index_while_the_space_is_open_and_runs_stay_few
         store.append(&frame(first)).expect("appended");
     }
     store.settle().expect("sealed");
-    // A chunk that is in several packs, of several runs.
+    // A chunk in several packs, and in several runs.
     for _ in 0..2 {
         store.append(&frame(0)).expect("appended");
     }
@@ -66,7 +66,7 @@ fn new_chunks_become_runs_of_the_index_while_the_space_is_open_and_runs_stay_few
     assert!(runs().len() <= 6, "{:?}", runs());
     let entries: u64 = runs().iter().map(|run| fs::metadata(run).expect("a run").len() / 48).sum();
     assert!(entries < 2 * u64::from(count), "what was merged is still there");
-    // Without any of it the packs tell.
+    // Without an index, the packs are read.
     fs::remove_dir_all(folder.path().join("index")).expect("removed");
     assert!(whole(&Store::open(folder.path(), options).expect("a store")));
 }
@@ -97,11 +97,11 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
         for number in 2..=500 {
             fs::write(path(number), Records::encode(&record(number))).expect("written");
         }
-        // The first start that meets them reads them.
+        // The first start after they were pushed reads them.
         world.again();
         write(&tree, "file", "two");
         assert_eq!(world.push("app", &tree).await.sequence, Some(501));
-        // Whoever reads one from now on mends it.
+        // From now on, reading one repairs it.
         let is_damaged = |number: &u64| fs::read(path(*number)).expect("a file") == b"damaged";
         for number in 2..=500 {
             fs::write(path(number), "damaged").expect("written");
@@ -116,10 +116,10 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
         assert_eq!(receipt.sequence, Some(503));
         world.pull("app@v4", &world.path("copy")).await.expect("pulled");
         assert_eq!((2..=500).filter(is_damaged).count(), 499);
-        // What is read is mended.
+        // Reading repairs them.
         assert_eq!(world.releases("app").await.expect("listed").len(), 503);
         assert_eq!((2..=500).filter(is_damaged).count(), 0);
-        // What nothing knows any more is set aside, and its number is not given again.
+        // A record that cannot be restored is set aside, and its number is not reused.
         world.stop().await;
         fs::remove_file(folder.join("history")).expect("removed");
         fs::write(path(503), "damaged").expect("written");
@@ -139,7 +139,7 @@ fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
     for number in 1..=40 {
         records.add(record(number)).expect("written");
     }
-    // The same release again, and others removed.
+    // The same release again, and then removals.
     records.add(record(7)).expect("written");
     for number in [3, 7, 40] {
         let release = record(number).release;
@@ -204,7 +204,7 @@ async fn spaces_that_nobody_uses_are_closed_and_opened_again_when_they_are_used(
         while is_open() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // What was open is sealed and indexed.
+        // Open packs are sealed and indexed.
         assert_eq!(files_with(&spaces.join("s0/packs/open"), "part"), Vec::<PathBuf>::new());
         for number in 0..4 {
             let copy = world.path(&format!("copy{number}"));
@@ -218,7 +218,7 @@ async fn spaces_that_nobody_uses_are_closed_and_opened_again_when_they_are_used(
     .await;
 }
 
-/// Waits until an application has so many releases, and gives their labels, newest first.
+/// Waits until an application has this many releases, and returns their labels, newest first.
 async fn left(world: &World, app: &str, count: usize) -> Vec<String> {
     loop {
         let releases = world.releases(app).await.expect("listed");
@@ -236,7 +236,7 @@ async fn push_noise(world: &World, app: &str, name: &str, seed: u64, bytes: usiz
     world.push_with(&PushOptions { labels: vec![label(name)], ..push_options(app, &tree) }).await;
 }
 
-/// The same world with maintenance that holds its space to that size.
+/// Restarts the world with maintenance that limits its space to that size.
 async fn held_to(world: &mut World, size_max: u64) {
     world.stop().await;
     world.change(|options| {
@@ -252,7 +252,7 @@ async fn the_release_that_was_used_longest_ago_is_evicted_not_the_one_pushed_lon
         let mut world = World::start();
         for (number, name) in (0..).zip(["v0", "v1", "v2"]) {
             push_noise(&world, "app", name, number, 400_000).await;
-            // Each has a pack of its own, so that all of it goes.
+            // Each release has its own pack, so that all of it can be collected.
             world.stop().await;
             world.again();
         }
@@ -282,17 +282,17 @@ async fn an_application_that_takes_more_than_its_share_takes_nothing_from_the_ot
     within(async {
         let mut world = World::start();
         for (number, name) in (0..).zip(["v0", "v1", "v2"]) {
-            // Well within half of what there is.
+            // Well within half of the stored size.
             push_noise(&world, "web", name, number, 150_000).await;
         }
         for (number, name) in (10..).zip(["v0", "v1", "v2"]) {
             push_noise(&world, "eve", name, number, 1_500_000).await;
         }
-        // Eve's latest alone is more than the space may take.
+        // Eve's latest release alone is larger than the limit.
         held_to(&mut world, 1_200_000).await;
         assert_eq!(left(&world, "eve", 1).await, ["v2"]);
         assert_eq!(left(&world, "web", 3).await, ["v2", "v1", "v0"]);
-        // Without her the others' older releases go, as far as they must.
+        // Without her, the others' older releases are removed, as many as necessary.
         held_to(&mut world, 500_000).await;
         assert_eq!(left(&world, "web", 1).await, ["v2"]);
     })

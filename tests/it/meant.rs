@@ -1,4 +1,4 @@
-//! What is pushed is what was meant, and what is dropped is said: patterns, links, holes, odd kinds, odd names.
+//! A push contains what its user intends, and reports what it omits: patterns, links, holes, odd kinds, odd names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::program::Home;
 use crate::trees::{assert_same, noise, snapshot, write};
 
-/// The paths below a folder.
+/// Returns the paths below a folder.
 fn names(folder: &Path) -> BTreeSet<String> {
     snapshot(folder).into_keys().map(|name| name.into_string().expect("text")).collect()
 }
@@ -28,14 +28,14 @@ fn a_later_pattern_brings_back_what_an_earlier_one_leaves_out() {
     home.run(&["push", "app", "tree", "--exclude", "*.o", "--exclude", "!keep.o"]).good();
     home.run(&["pull", "app", "one"]).good();
     assert_eq!(names(&home.path("one")), set(["README", "d", "d/keep.o", "keep.o"]));
-    // As does one beside a `.whitignore`, which is itself no part of a release.
+    // So does a pattern beside a `.whitignore`, which is not part of a release itself.
     write(&home.path("tree"), ".whitignore", "*.o\n");
     home.run(&["push", "app", "tree", "--exclude", "!/keep.o"]).good();
     home.run(&["pull", "app", "two"]).good();
     assert_eq!(names(&home.path("two")), set(["README", "d", "keep.o"]));
 }
 
-/// A tree like that of a virtual environment.
+/// Writes a tree like that of a virtual environment.
 fn environment(home: &Home) {
     let tree = home.path("tree");
     write(&home.path("outside"), "lib/module", "a module");
@@ -73,7 +73,7 @@ fn links_that_lead_outside_are_listed_together_and_then_kept_followed_or_skipped
     assert!(fs::symlink_metadata(home.path("followed/lib")).expect("there").is_dir());
     assert_eq!(fs::read_link(home.path("followed/lib/alias")).expect("a link"), Path::new("module"));
 
-    // Whoever pushes does not decide what is read through a link elsewhere.
+    // The pushing user does not decide whether links are followed at another place.
     let to = format!("dir:{}", home.path("web").display());
     home.run(&["push", "app", "tree", "--links", "keep", "--to", &to]).good();
     assert_same(&home.path("tree"), &home.path("web/current"));
@@ -106,7 +106,7 @@ fn links_that_are_followed_in_a_circle_are_refused() {
     symlink("../..", home.path("outer/tree/up")).expect("linked");
     home.run(&["push", "app", "outer/tree", "--links", "follow"])
         .failed(2, "leads to a folder that contains it");
-    // One that leads nowhere is left out, and that is said.
+    // A link that leads nowhere is omitted and reported.
     fs::remove_file(home.path("outer/tree/up")).expect("removed");
     symlink("/nowhere/at/all", home.path("outer/tree/gone")).expect("linked");
     let pushed = home.run(&["push", "app", "outer/tree", "--links", "follow"]);
@@ -133,7 +133,7 @@ fn what_the_push_itself_changes_is_no_part_of_it() {
     let tree = home.path("tree");
     write(&tree, "file", "content");
     let to = format!("dir:{}", tree.join("out").display());
-    // Neither before it is there nor after; excluded, it may be.
+    // Neither before it exists nor after; excluded, it may be there.
     home.run(&["push", "app", "tree", "--to", &to]).failed(2, "a destination of this push");
     home.run(&["push", "app", "tree", "--to", &to, "--exclude", "/out/"]).good();
     home.run(&["push", "app", "tree", "--to", &to]).failed(2, "a destination of this push");
@@ -141,7 +141,7 @@ fn what_the_push_itself_changes_is_no_part_of_it() {
     write(&tree, ".whitignore", "out\n");
     home.run(&["push", "app", "tree", "--to", &to]).good();
     for _ in 0..2 {
-        // The second time it is there.
+        // The second time the folder exists.
         home.run(&["push", "app", "tree", "--data", "tree/data"]).failed(2, "the data folder of the proxy");
     }
     home.run(&["push", "app", "tree", "--to", "dir:tree/of-{app}", "--exclude", "out"])

@@ -1,4 +1,4 @@
-//! What pushes remember, as the installed program keeps it.
+//! The agent's memory of its pushes, as the installed program stores it.
 
 use std::fs;
 use std::path::Path;

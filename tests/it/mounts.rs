@@ -1,5 +1,5 @@
-//! What is mounted inside a pulled directory or a delivered copy, and disks that are too small: in a mount namespace of
-//! the test's own, which takes root.
+//! File systems mounted inside a pulled directory or a delivered copy, and disks that are too small: in the test's own
+//! mount namespace, which needs root.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,15 +15,15 @@ const INSIDE: &str = "WHIT_TEST_MOUNTS";
 
 /// Where a test that mounts runs.
 pub enum Namespace {
-    /// In a namespace of its own: mounts are seen by nobody else and end with the process.
+    /// In its own namespace: mounts are invisible elsewhere and end with the process.
     Inside,
-    /// It has run in one, as a process of its own, and passed.
+    /// The test has run in one, as its own process, and passed.
     Passed,
-    /// There is none to be had.
+    /// None is available.
     None,
 }
 
-/// Runs the test of that name again in a mount namespace of its own, where that is allowed.
+/// Runs the test of that name again in its own mount namespace, where that is allowed.
 pub fn namespace(name: &str) -> Namespace {
     if std::env::var_os(INSIDE).is_some() {
         return Namespace::Inside;
@@ -65,7 +65,7 @@ fn what_is_mounted_in_a_pulled_directory_is_left_alone_and_named() {
     home.run(&["pull", "app", "copy"]).good();
     let volume = home.path("volume");
     let (volume, uploads) = (volume.to_str().expect("plain"), home.path("copy/uploads"));
-    // A bind mount of the same file system: its device tells nothing.
+    // A bind mount of the same file system, which has the same device number.
     for arguments in [&["--bind", volume][..], &["-t", "tmpfs", "none"]] {
         mount(arguments, &uploads);
         write(&home.path("tree"), "file", "two");
@@ -175,7 +175,7 @@ fn a_tar_file_is_written_to_what_is_there() {
     fs::set_permissions(home.path("new.tar"), fs::Permissions::from_mode(0o600)).expect("set");
     home.run(&["pull", "app", "--tar", "new.tar"]).good();
     assert_eq!(fs::metadata(home.path("new.tar")).expect("a file").permissions().mode() & 0o777, 0o600);
-    // Through a link, and to where one leads to nothing yet.
+    // Through a link to a file, and through one to a file that does not exist yet.
     for (link, to) in [("link", "new.tar"), ("dangling", "made.tar")] {
         std::os::unix::fs::symlink(to, home.path(link)).expect("linked");
         home.run(&["pull", "app", "--tar", link]).good();

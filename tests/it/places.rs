@@ -1,4 +1,4 @@
-//! What a pull or a delivery finds in its place and did not put there is still there afterwards, or set aside.
+//! Files that a pull or a delivery finds in its place and did not put there stay there, or are set aside.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -13,7 +13,7 @@ use whit::agent::pull::{PlaceError, Pulled};
 use crate::trees::{assert_same, change_byte, snapshot, some_tree, write};
 use crate::world::{World, pull_as, within};
 
-/// A proxy with a release of `tree`, pulled into `copy`.
+/// Returns a proxy with a release of `tree`, pulled into `copy`.
 async fn pulled_world() -> World {
     let world = World::start();
     some_tree(&world.path("tree"), 1);
@@ -82,7 +82,7 @@ async fn what_was_edited_is_set_aside_and_the_release_wins() {
         fs::remove_file(copy.join("link")).expect("removed");
         symlink("README", copy.join("link")).expect("linked");
         fs::remove_file(copy.join("empty")).expect("removed");
-        // Another time and another inode, and the same content: nothing was edited.
+        // A different time and inode with the same content: nothing was edited.
         fs::copy(copy.join("README"), copy.join("README.2")).expect("copied");
         fs::rename(copy.join("README.2"), copy.join("README")).expect("renamed");
         let pulled = world.pull("app", &copy).await.expect("pulled");
@@ -111,7 +111,7 @@ async fn a_directory_made_in_the_place_of_a_pulled_one_is_not_replaced() {
         write(&copy, "README", "my own");
         assert_eq!(not_pulled(world.pull("app", &copy).await), (1, vec!["README".to_owned()]));
         assert_eq!(fs::read(copy.join("README")).expect("it is there"), b"my own");
-        // As one that was restored from a backup: it holds what the release held, and nothing else.
+        // As if restored from a backup: it has the release's files, and nothing else.
         fs::remove_dir_all(&copy).expect("removed");
         some_tree(&copy, 1);
         fs::remove_dir_all(world.path("tree")).expect("removed");
@@ -136,7 +136,7 @@ async fn the_mark_of_an_earlier_whit_is_believed_as_far_as_the_content_is_the_re
         write(&copy, "mine", "mine");
         assert!(not_pulled(world.pull("app", &copy).await).0 > 0);
         fs::remove_file(copy.join("mine")).expect("removed");
-        // A mark that was damaged says nothing.
+        // A damaged mark proves nothing.
         world.pull("app", &copy).await.expect("pulled");
         change_byte(&mark, 100);
         assert!(not_pulled(world.pull("app", &copy).await).0 > 0);
@@ -149,7 +149,7 @@ async fn what_changes_while_a_killed_pull_is_ended_is_set_aside() {
     within(async {
         let world = pulled_world().await;
         let (tree, copy) = (world.path("tree"), world.path("copy"));
-        // As where a pull was killed right after it exchanged the two: the mark of the new one was written.
+        // As if a pull was killed right after it exchanged the two: the mark of the new one was written.
         fs::remove_dir_all(&tree).expect("removed");
         some_tree(&tree, 2);
         world.push("app", &tree).await;

@@ -1,6 +1,6 @@
-//! Random histories of a person and of whit in the same places: whatever the person made is still there.
+//! Random histories of a person and of whit in the same places: everything the person made is still there.
 //!
-//! In a mount namespace of the test's own, as root; without it, without mounts and other owners.
+//! They run in the test's own mount namespace, as root; without it, there are no mounts and no other owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use crate::trees::{Entry, is_slow, snapshot, write};
 
 const SEED: &str = "WHIT_TEST_SEED";
 
-/// Numbers that a seed gives.
+/// Random numbers from a seed.
 struct Random(u64);
 
 impl Random {
@@ -32,16 +32,16 @@ impl Random {
     }
 }
 
-/// The places, and what the person made in them.
+/// The places, and the person's changes in them.
 struct History {
     home: Home,
     random: Random,
-    /// True if mounts and other owners are to be had.
+    /// True if the test can mount and change owners.
     is_root: bool,
     number: usize,
     /// Files that the person added to the pulled directory, by their path in it.
     added: BTreeMap<PathBuf, String>,
-    /// What the person wrote into files of the release.
+    /// The person's edits to files of the release.
     edits: BTreeSet<String>,
     mounts: Vec<PathBuf>,
     said: Vec<String>,
@@ -76,7 +76,7 @@ impl History {
         format!("{what} {}", self.number)
     }
 
-    /// All folders or files below the pulled directory that are on its own file system, and no links.
+    /// Returns all folders or files below the pulled directory that are on its own file system and are not links.
     fn below(&self, folders: bool) -> Vec<PathBuf> {
         let top = self.home.path("copy");
         let mut all = if folders { vec![top.clone()] } else { Vec::new() };
@@ -131,7 +131,7 @@ impl History {
                 let at = self.random.one(&folders).join(format!("link-{}", self.number));
                 symlink(self.home.path("outside"), at).expect("linked");
             }
-            // A directory of the person's own in the place of the pulled one, at times.
+            // Sometimes the person replaces the pulled directory with a directory of their own.
             4 if self.random.below(4) == 0 && self.mounts.is_empty() => {
                 fs::rename(&copy, self.home.path(&format!("moved-{}", self.number))).expect("renamed");
                 self.added.clear();
@@ -153,7 +153,7 @@ impl History {
             7 if !self.mounts.is_empty() => {
                 let number = self.random.below(self.mounts.len());
                 self.mounts.remove(number);
-                // A copy that was set aside took it along: by its path or not, all of them go.
+                // A copy that was set aside may have taken the mount along, under another path; so all are unmounted.
                 self.unmount_all();
             }
             8 if !files.is_empty() => {
@@ -167,7 +167,7 @@ impl History {
     fn mount(&mut self, at: &Path) {
         let is_free = self.mounts.iter().all(|mount| !at.starts_with(mount) && !mount.starts_with(at));
         let volume = self.home.path("volume");
-        // What a person made below would only be out of sight.
+        // A mount would only hide what the person made below.
         let hides = self.below(false).iter().filter(|file| file.starts_with(at)).any(|file| {
             let content = fs::read_to_string(file).expect("text");
             self.edits.contains(&content) || self.added.values().any(|added| *added == content)
@@ -233,7 +233,7 @@ impl History {
         }
     }
 
-    /// Asserts that whatever the person made is there.
+    /// Asserts that everything the person made is there.
     fn check(&self, outside: &BTreeMap<std::ffi::OsString, Entry>) {
         assert_eq!(snapshot(&self.home.path("outside")), *outside);
         let customers = fs::read(self.home.path("volume/customers"));

@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::trees::{assert_same, change_byte, noise, some_tree, write};
 use crate::world::patience;
 
-/// A user's home, and the program run in it.
+/// A user's home, in which the program runs.
 pub struct Home(tempfile::TempDir);
 
-/// What a run of the program left.
+/// The output of a run of the program.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -25,20 +25,20 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Asserts that it went well; gives what it printed.
+    /// Asserts success; returns the output.
     pub fn good(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
 
-    /// Asserts that it went well; gives what it printed as JSON, which is one line.
+    /// Asserts success; returns the output as JSON, which is one line.
     pub fn json(self) -> Value {
         let out = self.good();
         assert_eq!(out.lines().count(), 1, "{out}");
         serde_json::from_str(&out).expect("JSON")
     }
 
-    /// Asserts that it ended with `code` and with one error, and a hint where one is asked for.
+    /// Asserts that it ended with `code` and with one error, and with a hint where one is due.
     pub fn failed(self, code: i32, words: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         let errors = self.err.lines().filter(|line| line.starts_with("error: ")).count();
@@ -60,7 +60,7 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// The program, with nothing of this process's environment that could change what it does.
+    /// Returns the program, without any environment variable of this process that could change it.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
         for (name, _) in std::env::vars_os() {
@@ -78,12 +78,12 @@ impl Home {
         finish(self.command(arguments).spawn().expect("it starts"))
     }
 
-    /// A proxy that listens on a free port.
+    /// Starts a proxy that listens on a free port.
     pub fn serve(&self, arguments: &[&str]) -> Served {
         self.serve_at("127.0.0.1:0", arguments)
     }
 
-    /// A proxy that listens at `address`.
+    /// Starts a proxy that listens at `address`.
     pub fn serve_at(&self, address: &str, arguments: &[&str]) -> Served {
         let mut all = vec!["serve", "--listen", address];
         all.extend(arguments);
@@ -91,7 +91,7 @@ impl Home {
     }
 }
 
-/// A process that is killed where a test ends before it.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -127,7 +127,7 @@ fn reading(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
     })
 }
 
-/// What a run leaves, once it has ended.
+/// Returns the output of a process once it has ended.
 pub fn finish(mut child: Child) -> Ran {
     let out = reading(child.stdout.take().expect("piped"));
     let err = reading(child.stderr.take().expect("piped"));
@@ -180,14 +180,14 @@ impl Served {
         self.running.wait()
     }
 
-    /// Stops it, and gives what it said on standard error and nobody has read.
+    /// Stops it, and returns the lines on standard error that nobody has read.
     pub fn said(mut self) -> Vec<String> {
         kill_process(self.running.pid(), Signal::TERM).expect("it runs");
         assert!(self.running.wait().success());
         self.lines.iter().collect()
     }
 
-    /// Ends it as a power failure would end a process.
+    /// Kills it, as a power failure would.
     pub fn kill(self) {
         assert!(!self.stop(Signal::KILL).success());
     }
@@ -328,7 +328,7 @@ fn a_proxy_says_where_it_is_and_its_first_start_how_to_log_in() {
     assert_eq!(home.run(&["push", "app", "tree", "--json"]).json()["sequence"], 1);
     assert_eq!(proxy.stop(Signal::TERM).code(), Some(0));
 
-    // With nobody there, it says so and what to do, once.
+    // With no proxy there, it says so and what to do, once.
     let away = home.run(&["push", "app", "tree", "--retry-for", "2s"]).failed(6, "could not reach");
     assert_eq!(away.hints(), 1, "{away:?}");
     let again = home.serve(&["--data", "data", "--json"]);
@@ -338,7 +338,7 @@ fn a_proxy_says_where_it_is_and_its_first_start_how_to_log_in() {
     assert!(!said_by_a_start(&home).contains("whit login"), "the token is shown once");
 }
 
-/// All that a later start says on standard error.
+/// Returns everything that a later start prints on standard error.
 fn said_by_a_start(home: &Home) -> String {
     let proxy = home.serve(&["--data", "data"]);
     kill_process(proxy.running.pid(), Signal::TERM).expect("it runs");
@@ -386,10 +386,10 @@ fn tokens_are_made_used_and_revoked_beside_a_running_proxy() {
     let tokens = home.run(&["token", "list", "--data", "data", "--json"]).json();
     let bob = tokens.as_array().and_then(|list| list.iter().find(|token| token["user"] == "bob").cloned());
     assert_eq!(bob.expect("bob's")["state"], "revoked");
-    // Not that of another folder, which is not made either.
+    // A token of another folder is not revoked, and that folder is not created.
     home.run(&["token", "revoke", id, "--data", "dta"]).failed(3, "dta");
     assert!(!home.path("dta").exists());
-    // One whose record is gone, or that never had one here.
+    // A token whose record is gone, or that never had one here.
     let unrecorded = home.run(&["token", "revoke", "0000000000000000", "--data", "data"]).good();
     assert!(unrecorded.contains("no token with this id is recorded"), "{unrecorded}");
     fs::write(home.path("data/identity/tokens").join(id), "").expect("damaged");

@@ -1,4 +1,4 @@
-//! Pulls over real QUIC: what crosses, what is repaired, what is refused.
+//! Pulls over real QUIC: what is sent, what is repaired, what is refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +36,7 @@ async fn a_pull_into_a_new_folder_is_the_release_and_a_second_one_fetches_nothin
         assert_eq!((again.fetched_chunks, again.fetched_bytes), (0, 0));
         assert!(again.wire.up + again.wire.down < 12_000, "{again:?}");
         assert_same(&tree, &copy);
-        // An empty folder that is there already is as good as none.
+        // An existing empty folder is as good as none.
         fs::create_dir_all(world.path("empty")).expect("created");
         world.pull("app", &world.path("empty")).await.expect("pulled");
     })
@@ -68,7 +68,7 @@ async fn an_update_is_told_what_differs_inside_changed_chunks() {
     within(async {
         let world = World::start();
         let (tree, copy) = (world.path("tree"), world.path("copy"));
-        // Nothing of it compresses: whole chunks would cross as they are.
+        // Incompressible, so whole chunks would be sent as they are.
         let old = noise(7, 3_000_000);
         write(&tree, "bin/server", &old);
         world.push("app", &tree).await;
@@ -93,7 +93,7 @@ async fn an_update_is_told_by_the_segments_that_the_directory_has() {
     within(async {
         let world = World::start();
         let (tree, copy) = (world.path("tree"), world.path("copy"));
-        // A manifest of some 100 KB, most of which is ids that nothing compresses.
+        // A manifest of some 100 KB, mostly of ids, which do not compress.
         for file in 0..1000 {
             write(&tree, &format!("{:02}/{file}", file % 40), noise(file, 5_000));
         }
@@ -133,7 +133,7 @@ async fn what_was_changed_locally_is_repaired() {
     .await;
 }
 
-/// Says when chunks begin to arrive.
+/// Reports when chunks begin to arrive.
 #[derive(Default)]
 struct Arrivals {
     bytes: AtomicU64,
@@ -148,7 +148,7 @@ impl Monitor for Arrivals {
     }
 }
 
-/// Modules that import one another by names that are new in each build.
+/// Writes modules that import each other by names that are new in each build.
 fn modules(tree: &Path, build: u64) {
     for module in 0..40 {
         let mut content = Vec::new();
@@ -233,13 +233,13 @@ async fn a_directory_that_a_pull_left_moved_aside_is_put_back() {
         world.push("app", &tree).await;
         world.pull("app", &copy).await.expect("pulled");
         let old = world.path(".copy.whit/old");
-        // As where a file system cannot exchange two directories, and the pull ended between its two renames.
+        // As if the file system cannot exchange two directories and the pull ended between its two renames.
         fs::rename(&copy, &old).expect("renamed");
         let pulled = world.pull("app", &copy).await.expect("pulled");
         assert_eq!(pulled.fetched_bytes, 0, "it has what was moved aside: {pulled:?}");
         assert!(!old.exists());
         assert_same(&tree, &copy);
-        // Or behind the second one.
+        // Or after the second one.
         some_tree(&old, 2);
         world.pull("app", &copy).await.expect("pulled");
         assert!(!old.exists());
@@ -268,7 +268,7 @@ async fn a_folder_that_no_pull_has_made_is_left_alone_unless_told_otherwise() {
         }
         let error = world.pull("app", &tree.join("README")).await.expect_err("a file");
         assert_eq!(error.fault(), Fault::Input, "{error}");
-        // A replacement that fails leaves what was there, and no right to replace it.
+        // A replacement that fails leaves the old files, and no permission to replace them.
         let error = pull_as(world.access(), "app@v9", &home, true).await.expect_err("no such release");
         assert_eq!(error.fault(), Fault::Missing, "{error}");
         assert_eq!(snapshot(&home), before);

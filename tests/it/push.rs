@@ -1,4 +1,4 @@
-//! Pushes over real QUIC: what crosses, and what the receipt says of it.
+//! Pushes over real QUIC: what is sent, and what the receipt says of it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use whit::agent::{Error, Receipt};
 use crate::trees::{assert_same, change_byte, is_slow, noise, some_tree, text, write};
 use crate::world::{World, ask_as, delivered, push_as, push_options, releases_as, web, within};
 
-/// What every receipt of a push that was not dry must say.
+/// Asserts what every receipt of a real push must say.
 fn assert_consistent(receipt: &Receipt) {
     let Receipt { bytes, chunks, wire, .. } = receipt;
     assert!(bytes.unseen <= bytes.logical, "{receipt:?}");
@@ -130,7 +130,7 @@ async fn a_dry_run_tells_the_cost_and_stores_nothing() {
         assert_eq!(error.fault(), Fault::Missing);
         let real = world.push("app", &world.path("tree")).await;
         assert_eq!((real.chunks, real.bytes.unseen), (told.chunks, told.bytes.unseen));
-        // ManifestForm of the bytes that would cross, to the compressor's whim.
+        // The forecast of sent bytes is exact except for what the compressor varies.
         assert!(real.bytes.sent.abs_diff(told.bytes.sent) < 20_000, "{told:?} {real:?}");
         let again = world.push_with(&dry).await;
         assert_eq!((again.chunks.unseen, again.unchanged, again.sequence), (0, true, None));
@@ -205,7 +205,7 @@ async fn what_is_ignored_or_excluded_stays_out() {
         }
         write(&tree, ".whitignore", "*.log\n/cache/\n");
         write(&tree, "sub/.whitignore", "!important.log\n");
-        // Those of git mean nothing here.
+        // Git's patterns have no effect here.
         write(&tree, ".gitignore", "keep\n");
         let selection = Selection { exclude: vec!["tmp/".to_owned()], ..Selection::default() };
         world.push_with(&PushOptions { selection, ..push_options("app", &tree) }).await;
@@ -375,7 +375,7 @@ async fn spaces_do_not_see_one_another() {
         let told = push_as(&elsewhere, &dry).await.expect("answered");
         assert_eq!((told.chunks.unseen, told.unchanged), (first.chunks.unseen, false));
 
-        // What is in another space and what is nowhere is told in the same words.
+        // Content of another space and content of no space get the same error text.
         let told = |error: Error| {
             (
                 error.to_string().replace("none", "app"),

@@ -1,4 +1,4 @@
-//! Messages and replies that no honest machine of a push sends are refused, and nothing of them is kept.
+//! Messages and replies that no honest machine of a push sends are refused, and nothing of them is stored.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ use crate::push_simulator::{edited, numbered, parcel, unread_yet};
 use crate::space_view::{Memory, Release, open, release};
 use crate::walker::{raw, raw_segments};
 
-/// A proxy that waits for the chunks of `new`, listed as changes to a base or by names, and its last replies.
+/// Returns a proxy that waits for the chunks of `new`, listed against a base or by name, and its last replies.
 fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<PushReply>) {
     let mut memory = Memory::holding(old);
     let opening = Opening::Base(old.root.release(), old.segments.clone());
@@ -47,7 +47,7 @@ fn parcels_that_lie_are_refused_and_nothing_of_them_is_kept() {
     };
     let honest = |basis, payload: &[u8]| parcel(&missing, basis, Codec::Zstd, payload);
     let whole = zstd(&[], &plain);
-    // Of its own memory: zstd takes no prefix that overlaps what it compresses.
+    // A copy: zstd takes no prefix that overlaps its input.
     let against = zstd(&plain.clone(), &plain);
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).expect("zeros compress");
     let few = u32::try_from(missing.len()).expect("few");
@@ -173,12 +173,12 @@ fn a_segment_that_gives_a_chunk_another_length_is_refused() {
     assert_eq!(replies.expect("the truth"), [expected]);
     let lie = Memory::holding_one(b"held!").push_of(&[chunk(b"new", 3), chunk(b"new", 2)]);
     assert!(matches!(lie, Err(Error::Length { .. })), "{lie:?}");
-    // A held chunk under another length counts as unseen: no bytes will fit both name and length.
+    // A stored chunk with another length counts as unseen: no bytes will match both name and length.
     let lie = Memory::holding_one(b"held!").push_of(&[chunk(b"held!", 6)]).expect("it is asked for");
     assert_eq!(lie, [PushReply::Missing([true].into_iter().collect())]);
 }
 
-/// Makes messages near those of an honest push of `release`, and some far from any.
+/// Makes messages similar to those of an honest push of `release`, and some very different ones.
 fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent {
     let part = |at: usize| release.parts.get(at % release.parts.len().max(1)).map(|part| part.0.clone());
     let chunks: Vec<&Vec<u8>> = release.content.values().collect();
@@ -253,7 +253,7 @@ proptest! {
     ) {
         let release = release(&numbered(&files));
         let mut begin = open(&release, dry_run);
-        // The view asserts that whatever it is given to keep and to commit is whole.
+        // The view asserts that whatever it is given to store or commit is whole.
         let mut memory = Memory::default();
         match opening {
             0 => begin.manifest = ManifestForm::Short(Vec::new()),

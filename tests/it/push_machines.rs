@@ -1,4 +1,4 @@
-//! The two machines of a push agree, whatever the turns, the opening and what the space has.
+//! The two machines of a push agree, whatever the turns, the opening and the content of the space.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -41,7 +41,7 @@ fn changed(files: &Files, changes: &[(usize, u8)]) -> Files {
     files
 }
 
-/// Never in any of [`files`] with fewer turns than this.
+/// No push of [`files`] takes this many turns.
 const ENDLESS: usize = 1_000_000;
 
 /// Pushes until the release is committed, as an agent does: in full after a mismatch.
@@ -54,7 +54,7 @@ fn push_through(push: &mut Push<'_>, memory: &mut Memory, dice: &mut Dice) {
     assert_eq!(end, End::Committed);
 }
 
-/// Asserts that all chunks are there, and that none was stored twice or was there before.
+/// Asserts that all chunks are there, and that none was sent twice or was there before.
 fn assert_kept(memory: &Memory, release: &Release, before: &HashSet<ChunkId>, brought: &HashSet<ChunkId>) {
     assert!(memory.releases.contains_key(&release.root.release()));
     let kept: HashSet<ChunkId> = memory.content_kept.iter().copied().collect();
@@ -87,7 +87,7 @@ proptest! {
         push.talk(&mut memory, &mut dice, broken_off);
         push_through(&mut push, &mut memory, &mut dice);
         assert_kept(&memory, &release, &before, &HashSet::new());
-        // And once more: recognized at once.
+        // The same push again is recognized at once.
         prop_assert_eq!(push.talk(&mut memory, &mut dice, ENDLESS), End::Committed);
     }
 
@@ -106,7 +106,7 @@ proptest! {
         let (old, new) = (release(&old), release(&new));
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
         if evicting {
-            // No chunk of a segment that stays: these the proxy has, or it does not know the base.
+            // No chunk of a segment that stays is needed: the proxy has them, or it does not know the base.
             let stay: HashSet<_> = new.segments.iter().collect();
             let parts = old.segments.iter().zip(&old.parts).filter(|(node, _)| stay.contains(node));
             let needed: HashSet<ChunkId> = parts.flat_map(|(_, part)| &part.1).map(|chunk| chunk.id).collect();
@@ -132,7 +132,7 @@ proptest! {
         }
         let mut brought = HashSet::new();
         if push.talk(&mut memory, &mut dice, broken_off) == End::BrokenOff && bringing {
-            // Another push brings some of the chunks before this one comes again.
+            // Another push sends some of the chunks before this one runs again.
             for (id, bytes) in &new.content {
                 if id.as_bytes()[1] < 128 && !memory.chunks.contains_key(id) {
                     memory.chunks.insert(*id, bytes.clone());
@@ -155,7 +155,7 @@ proptest! {
         let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
         let (old, new) = (release(&old), release(&new));
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
-        // The first chunk that is new to the space is taken for another that begins alike.
+        // The first chunk that is new to the space is confused with another of the same short id.
         let chunks = new.parts.iter().flat_map(|part| &part.1);
         let Some(unseen) = chunks.copied().find(|chunk| !memory.chunks.contains_key(&chunk.id)) else {
             return Ok(());
@@ -184,7 +184,7 @@ proptest! {
         let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
         let (old, new) = (release(&old), release(&new));
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
-        // Some of what is new is there, but not for this token.
+        // Some of the new content is there, but this token may not read it.
         let held: HashSet<ChunkId> = memory.chunks.keys().copied().collect();
         let hidden: HashMap<ChunkId, Vec<u8>> = new
             .content
@@ -214,7 +214,7 @@ proptest! {
         }
         push.talk(&mut memory, &mut dice, broken_off);
         push.seen.clear();
-        // What a push that broke off has sent counts as anybody's: it is proven too.
+        // Chunks that an interrupted push sent count as anybody's, so they must be proven too.
         let sent: Vec<ChunkId> = memory.content_kept.clone();
         memory.unreadable.as_mut().expect("there is some").extend(sent);
         push_through(&mut push, &mut memory, &mut dice);
@@ -250,7 +250,7 @@ proptest! {
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
         let opening = Opening::Base(old.root.release(), believed.segments.clone());
         let mut push = Push { opening, ..Push::based(&new, &believed, &memory) };
-        // The view holds whatever is committed to what was meant.
+        // The view checks whatever is committed against the intended release.
         let end = push.talk(&mut memory, &mut dice, ENDLESS);
         prop_assert!(matches!(end, End::Committed | End::Mismatch | End::Refused(_)), "{:?}", end);
         let mut push = Push::new(&new, Opening::Full);
@@ -281,7 +281,7 @@ proptest! {
 fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
     let (old, new) = edited(20);
     let mut memory = Memory::holding(&old);
-    // Both where the agent has no base, and where its base is gone and the application has another release.
+    // The agent has no base; or its base is gone and the application has another release.
     for opening in [Opening::Short, Opening::Base(ReleaseId::of(b"gone"), old.segments.clone())] {
         let mut memory = memory.clone();
         let mut push = Push { base: Some(&old), opening, ..Push::new(&new, Opening::Short) };

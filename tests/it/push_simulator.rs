@@ -1,4 +1,4 @@
-//! Simulates a push: both machines in one thread, without sockets or files, in turns that dice decide.
+//! Simulates a push: both machines in one thread, without sockets or files; dice decide whose turn it is.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -21,7 +21,7 @@ use protocol::wire::{
 use crate::space_view::{Files, Memory, Release, open, release};
 use crate::walker::raw;
 
-/// xorshift: small choices of a conversation, from a number of the test's.
+/// xorshift: small choices of a conversation, from a number that the test gives.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -53,7 +53,7 @@ pub enum End {
     Refused(String),
 }
 
-/// The chunks that an agent sends with their segments, before it is asked.
+/// The chunks that an agent sends with their segments, before they are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offering {
     /// Those that its base lacks.
@@ -65,7 +65,7 @@ pub enum Offering {
 /// The agent of one push.
 pub struct Push<'a> {
     pub release: &'a Release,
-    /// What the agent believes to be the base.
+    /// The release that the agent takes for the base.
     pub base: Option<&'a Release>,
     pub opening: Opening,
     pub offering: Offering,
@@ -74,9 +74,9 @@ pub struct Push<'a> {
     pub readable: HashSet<ChunkId>,
     /// Chunks of segments that were sent.
     pub seen: HashSet<ChunkId>,
-    /// True if it proves by what it does not have.
+    /// True if it claims to have chunks that it does not have.
     pub bluffs: bool,
-    /// How many chunks the proxy said were missing.
+    /// Number of chunks that the proxy reported as missing.
     pub missing: usize,
 }
 
@@ -96,23 +96,23 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// Sends changes to `base`; all that `memory` has can be read.
+    /// Creates a push of changes to `base`; all of `memory` is readable.
     pub fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
         let opening = Opening::Base(base.root.release(), base.segments.clone());
         let readable = memory.chunks.keys().copied().collect();
         Self { base: Some(base), readable, ..Self::new(release, opening) }
     }
 
-    /// Runs both machines; `dice` decides whose turn it is. Breaks off after `steps` turns.
+    /// Runs both machines; `dice` decides whose turn it is. Stops after `steps` turns.
     pub fn talk(&mut self, memory: &mut Memory, dice: &mut Dice, steps: usize) -> End {
         let begin = open(self.release, self.dry_run);
-        // What the agent has not read yet; none once it has said so.
+        // The segments that the agent has not read yet; none once it has said that there are no more.
         let mut unread = (self.opening == Opening::Growing).then(|| self.release.segments.iter().copied());
         let read = if unread.is_some() { Vec::new() } else { self.release.segments.clone() };
         let begin = if unread.is_some() { unread_yet(begin) } else { begin };
         let (mut agent, begin, first) = Agent::new(begin, read, self.opening.clone());
         let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
-        // What the agent is still compressing: messages, then that a job is done.
+        // The agent's compression jobs: their messages, then the end of each.
         let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
         let mut committed = self.act(&mut agent, first, &mut to_proxy, &mut feeding, dice);
         let (mut proxy, first) = Proxy::open(begin, memory).expect("an honest agent");
@@ -133,7 +133,7 @@ impl<'a> Push<'a> {
                 && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty()))
             {
                 if proxy.is_finished() {
-                    // The proxy listens no longer.
+                    // The proxy no longer reads.
                     to_proxy.clear();
                     continue;
                 }
@@ -223,7 +223,7 @@ impl<'a> Push<'a> {
             });
             for chunk in chunks {
                 let right = !known.contains(&chunk.id);
-                // An agent decides where a chunk stands first.
+                // The agent offers a chunk only where it occurs first.
                 let first = wanted.eager && self.seen.insert(chunk.id);
                 let offers = if self.offering == Offering::Wrong { dice.percent(50) } else { right };
                 offered.push(first && offers);
@@ -304,7 +304,7 @@ impl<'a> Push<'a> {
         messages
     }
 
-    /// Draws runs of the base's chunks, and their bytes; none where the proxy lacks one of them.
+    /// Draws runs of the base's chunks, and their bytes; none if the proxy lacks one of them.
     fn prefix(&self, dice: &mut Dice) -> (Vec<Span>, Vec<u8>) {
         let Some(base) = self.base.filter(|base| !base.parts.is_empty()) else { return Default::default() };
         let (mut spans, mut prefix) = (Vec::new(), Vec::new());
@@ -372,7 +372,7 @@ pub fn numbered(files: &[Vec<u16>]) -> Files {
     (0..).zip(files.iter().cloned()).collect()
 }
 
-/// A release of one file of text chunks, and the next one, in which every third is a little different.
+/// Returns a release of one file of text chunks, and the next one, in which every third differs a little.
 pub fn edited(chunks: u16) -> (Release, Release) {
     let old: Vec<u16> = (0..chunks).collect();
     let mut new = old.clone();

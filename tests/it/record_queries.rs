@@ -1,5 +1,5 @@
-//! Executables that an agent offers, or tells by an older one, to the proxy's half of a push: honest ones, and all that
-//! is not.
+//! The proxy's half of a push, with executables that an agent offers, or encodes against an older one: honest ones, and
+//! every kind of lie.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,14 +28,14 @@ use delta::relink::linked::{Program, link};
 const OLD: Program = Program { functions: 300, changed: None, shift: 0 };
 /// Every chunk of it differs.
 const NEW: Program = Program { functions: 300, changed: Some(11), shift: 777 };
-/// Cut at places that content does not decide: what moves, differs.
+/// Chunks of fixed length: whatever moves, differs.
 const CHUNK_BYTES: usize = 2048;
 
 fn small(count: usize) -> u32 {
     u32::try_from(count).expect("small")
 }
 
-/// A release of files.
+/// Returns a release of files.
 fn release(files: &[(&str, &[u8])]) -> Release {
     let mut builder = Builder::new(Profile::DEFAULT);
     let (mut parts, mut content) = (Vec::new(), HashMap::new());
@@ -64,7 +64,7 @@ fn release(files: &[(&str, &[u8])]) -> Release {
     Release { root, segments, parts, content }
 }
 
-/// A program linked anew, and the two releases that consist of it.
+/// A relinked program, and the two releases that consist of it.
 struct Relinked {
     file: Vec<u8>,
     new_parts: Normalised,
@@ -108,7 +108,7 @@ impl Relinked {
         FromAgent::Segments(raw_segments(&parts))
     }
 
-    /// A proxy that has the older release, and hears of the new one.
+    /// Returns a proxy that has the older release and hears of the new one.
     fn proxy(&self, opening: Opening, dry_run: bool) -> (Memory, Proxy) {
         let mut memory = Memory::holding(&self.old);
         let begin = open(&self.new, dry_run);
@@ -121,7 +121,7 @@ impl Relinked {
         self.proxy(Opening::Short, false)
     }
 
-    /// One that knows which chunks are missing, told by the older release.
+    /// Returns a proxy that knows which chunks are missing, listed against the older release.
     fn by_base(&self) -> (Memory, Proxy) {
         let opening = Opening::Base(self.old.root.release(), self.old.segments.clone());
         let (mut memory, mut proxy) = self.proxy(opening, false);
@@ -129,7 +129,7 @@ impl Relinked {
         (memory, proxy)
     }
 
-    /// One that has answered the offer, and the answer.
+    /// Returns a proxy that has answered the offer, and its answer.
     fn answered(&self) -> (Memory, Proxy, RecordAnswer) {
         let (mut memory, mut proxy) = self.by_names();
         let offer = FromAgent::RecordQuery(self.offer());
@@ -141,25 +141,25 @@ impl Relinked {
         (memory, proxy, answer.clone())
     }
 
-    /// What tells the new file by the records that were answered.
+    /// Encodes the new file against the answered records.
     fn payload(&self, answer: &RecordAnswer) -> Vec<u8> {
         let answer = Answer::decode(&answer.answer).expect("an answer");
         let agreed = answer.agreed(self.records.hashes()).expect("to this offer");
         Payload::new(self.new_parts.clone(), &self.records, &agreed, 3).encode()
     }
 
-    /// What tells the new file by the old one.
+    /// Encodes the new file against the old one.
     fn kept(&self) -> Vec<u8> {
         let old = normalise(link(&OLD)).expect("an executable");
         Encoded::new(&old, &self.new_parts, 3).encode()
     }
 
-    /// All of the older file's chunks.
+    /// Returns all of the older file's chunks.
     fn spans(&self) -> Vec<Span> {
         vec![Span { segment: SegmentIndex::new(0), first: 0, count: small(self.old.content.len()) }]
     }
 
-    /// A parcel of all chunks.
+    /// Returns a parcel of all chunks.
     fn parcel(&self, basis: Basis, payload: &[u8]) -> Parcel {
         let lengths = self.file.chunks(CHUNK_BYTES).map(|chunk| small(chunk.len())).collect();
         Parcel { lengths, basis, codec: Codec::Raw, payload_bytes: small(payload.len()) }
@@ -184,7 +184,7 @@ fn send(
     Ok(replies)
 }
 
-/// Asserts that a parcel was refused, or ends the push, and that nothing of it was kept.
+/// Asserts that a parcel was refused, or ends the push, and that nothing of it was stored.
 fn assert_refused(what: &str, result: &Result<Vec<PushReply>, Error>, memory: &Memory, proxy: &mut Proxy) {
     assert!(memory.content_kept.is_empty(), "{what}");
     assert_eq!(memory.releases.len(), 1, "{what}");
@@ -229,7 +229,7 @@ fn names_may_come_in_parts_before_the_segments() {
     assert!(matches!(replies.first(), Some(PushReply::RecordAnswer(_))), "{replies:?}");
 }
 
-/// Whether an error is the one that is meant.
+/// Returns whether an error is the expected one.
 type Fits = fn(&Error) -> bool;
 
 #[test]
@@ -278,7 +278,7 @@ fn names_after_the_last_of_a_file_are_refused_whether_it_was_answered_or_not() {
     assert!(!replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))), "{replies:?}");
     let again = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
     assert!(matches!(again, Err(Error::OutOfTurn(_))), "{again:?}");
-    // That the file goes on is no more than that.
+    // An offer that only continues the file is within bounds.
     let on = RecordQuery { names: Vec::new(), ..relinked.offer() };
     assert_eq!(proxy.receive(FromAgent::RecordQuery(on), &mut memory).expect("within bounds"), []);
 }
@@ -338,7 +338,7 @@ fn an_offer_that_lies_is_not_answered_and_the_push_goes_on_without_it() {
     }
 }
 
-/// A proxy that was offered nothing and waits for chunks.
+/// Returns a proxy that was offered nothing and waits for chunks.
 fn proxy_clone(relinked: &Relinked) -> (Memory, Proxy) {
     let (mut memory, mut proxy) = relinked.by_names();
     proxy.receive(relinked.segments(), &mut memory).expect("honest");
@@ -355,7 +355,7 @@ fn a_damaged_older_file_costs_the_method_and_not_the_push() {
     let replies = proxy.receive(relinked.segments(), &mut memory).expect("honest");
     assert!(matches!(replies.last(), Some(PushReply::Missing(_))), "{replies:?}");
     assert!(!replies.iter().any(|reply| matches!(reply, PushReply::RecordAnswer(_))), "{replies:?}");
-    // Or it goes between the answer and what is told by it.
+    // Or it is lost between the answer and the payload encoded against it.
     let (mut memory, mut proxy, answer) = relinked.answered();
     let payload = relinked.payload(&answer);
     memory.chunks.remove(&gone);
@@ -364,7 +364,7 @@ fn a_damaged_older_file_costs_the_method_and_not_the_push() {
     assert_eq!(result.expect("no fault of the agent"), [PushReply::Mismatch]);
 }
 
-/// Cuts that do not add up to the chunks of a file, for a parcel of so many.
+/// Returns cuts that do not add up to the chunks of a file, for a parcel of `chunks` chunks.
 fn lying_cuts(chunks: usize, bytes: usize) -> Vec<(&'static str, Vec<Cut>)> {
     let all = small(chunks);
     let cut = |skipped, chunks| Cut { skipped, chunks };
@@ -381,7 +381,7 @@ fn lying_cuts(chunks: usize, bytes: usize) -> Vec<(&'static str, Vec<Cut>)> {
     ]
 }
 
-/// Payloads that make nothing, or not this file.
+/// Returns payloads that rebuild nothing, or not this file.
 fn lying_payloads(honest: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let bomb = compress_against(&[], &vec![0; 64 << 20], 3);
     let varint = |mut value: u64| {
@@ -537,7 +537,7 @@ fn a_file_told_by_an_older_one_that_lies_is_refused_and_nothing_of_it_is_kept() 
 
 #[test]
 fn little_is_not_told_by_much() {
-    // One small chunk is new, of a program a hundred times as long.
+    // One small chunk is new, in a program a hundred times as long.
     let long = link(&Program { functions: 1500, ..OLD });
     let (old, new) =
         (release(&[("note", b"old"), ("program", &long)]), release(&[("note", b"new"), ("program", &long)]));
@@ -559,7 +559,7 @@ fn little_is_not_told_by_much() {
     assert!(matches!(result, Err(Error::Limit { max: 192, .. })), "{result:?}");
 }
 
-/// An agent that was asked for its segments, with offers or without.
+/// Returns an agent whose segments were requested, with offers or without.
 fn agent(relinked: &Relinked, offers: bool) -> Agent {
     let begin = open(&relinked.new, false);
     let (mut agent, _, _) = Agent::new(begin, relinked.new.segments.clone(), Opening::Short);
@@ -643,7 +643,7 @@ proptest! {
             let (mut memory, mut proxy) = if by_base { relinked.by_base() } else { relinked.by_names() };
             for (which, at, number, noise) in steps {
                 let mut bytes = if by_base { kept.clone() } else { payload.clone() };
-                // One in two is honest.
+                // Half of them are honest.
                 if number % 2 == 0 {
                     let at = at.index(bytes.len());
                     let end = bytes.len().min(at + noise.len());

@@ -1,4 +1,4 @@
-//! Executables linked anew, pushed by the program.
+//! Relinked executables, pushed by the program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ fn push(home: &Home, more: &[&str]) -> Value {
     home.run(&[&arguments, more].concat()).json()
 }
 
-/// Pushes the old program, then a new one; gives the receipt of the second push.
+/// Pushes the old program, then a new one; returns the receipt of the second push.
 fn relink(new: Program, more: &[&str]) -> Value {
     relink_after(new, more, |_| ())
 }
 
-/// The same, with something that happens between the two.
+/// The same, with an action between the two.
 fn relink_after(new: Program, more: &[&str], between: impl Fn(&Home)) -> Value {
     let home = Home::new();
     for name in ["lib/a.so", "read.me"] {
@@ -94,14 +94,14 @@ fn a_machine_that_holds_the_older_program_pulls_what_changed_over_a_slow_link() 
     };
     let (slow, fast) = (pull("slow", &["--link", "20mbit"]), pull("fast", &[]));
     assert!(slow * 2 < fast, "{slow} and {fast}");
-    // A directory that is not what it was: the program comes as other files do.
+    // A directory that was changed: the program is sent as other files are.
     let mut edited = link(&OLD);
     edited.truncate(1 << 20);
     fs::write(home.path("again/program"), &edited).expect("written");
     pull("again", &["--link", "20mbit"]);
 }
 
-/// All files below a folder.
+/// Returns all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
@@ -111,7 +111,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn a_push_that_was_cut_goes_on_as_cheaply() {
     let whole = relink(ONE, &[]);
     let again = relink_after(ONE, &[], |home| {
-        // The mark that a killed push leaves: what is new may have crossed, and is not offered.
+        // The mark that a killed push leaves: new content may have arrived, and is not offered.
         let all = files(&home.path(""));
         let memory = all.iter().find(|path| path.extension().is_some_and(|extension| extension == "memory"));
         let memory = memory.expect("a memory");
@@ -124,7 +124,7 @@ fn a_push_that_was_cut_goes_on_as_cheaply() {
     assert_eq!(again["round_trips"], 3, "one more: the proxy says what has crossed");
 }
 
-/// Pushes an archive with the old program in it, then one with a new one, whose members stand in another order.
+/// Pushes an archive with the old program in it, then one with a new one, with its members in another order.
 fn relink_packed(new: Program, more: &[&str]) -> Value {
     let home = Home::new();
     let beside = |name, seed| (name, text(seed, 400_000));

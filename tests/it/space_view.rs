@@ -1,4 +1,4 @@
-//! A space in memory that believes nothing it is not shown, and releases to push into it.
+//! A space in memory that verifies everything, and releases to push into it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,26 +24,26 @@ use crate::walker::raw_segments;
 pub struct Memory {
     pub chunks: HashMap<ChunkId, Vec<u8>>,
     segments: HashMap<ChunkId, (Vec<u8>, Vec<ChunkRef>)>,
-    /// The content that was given to be kept, in order.
+    /// The content that was given to be stored, in order.
     pub content_kept: Vec<ChunkId>,
     pub releases: HashMap<ReleaseId, Vec<NodeRef>>,
     latest: Option<ReleaseId>,
-    /// Chunks that are found for short ids that are not theirs.
+    /// Chunks that are wrongly found for short ids.
     pub alike: HashMap<ShortId, ChunkRef>,
-    /// What chunks are like that were kept, or that a release brought.
+    /// Sketches of chunks that were stored, or that belong to a release.
     pub sketches: Vec<(ShortId, Sketch)>,
-    /// What the token may not read; none where it may read all.
+    /// Chunks that the token may not read; none if it may read all.
     pub unreadable: Option<HashSet<ChunkId>>,
     nonces: u8,
 }
 
 impl Memory {
-    /// A space that has a release.
+    /// Creates a space that has a release.
     pub fn holding(release: &Release) -> Self {
         let mut memory = Self { chunks: release.content.clone(), ..Self::default() };
         let sketch = |(id, bytes): (&ChunkId, &Vec<u8>)| Some(((*id).into(), Sketch::of(bytes)?));
         memory.sketches = release.content.iter().filter_map(sketch).collect();
-        // The same whatever the order of a map.
+        // Independent of the order of a map.
         memory.sketches.sort_unstable_by_key(|(id, _)| *id.as_bytes());
         for (node, part) in release.segments.iter().zip(&release.parts) {
             memory.segments.insert(node.id, part.clone());
@@ -53,13 +53,13 @@ impl Memory {
         memory
     }
 
-    /// A space that has one chunk.
+    /// Creates a space that has one chunk.
     pub fn holding_one(chunk: &[u8]) -> Self {
         let chunks = HashMap::from([(ChunkId::of(chunk), chunk.to_vec())]);
         Self { chunks, ..Self::default() }
     }
 
-    /// What comes of a push, in full, of one segment that lists these chunks.
+    /// Returns the result of a push, in full, of one segment that lists these chunks.
     pub fn push_of(mut self, chunks: &[(ChunkId, u32)]) -> Result<Vec<PushReply>, Error> {
         let path = EntryPath::new("file").expect("a plain path");
         let size = chunks.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
@@ -215,7 +215,7 @@ pub struct Release {
 /// Files by their numbers; each number in one stands for a chunk.
 pub type Files = BTreeMap<u32, Vec<u16>>;
 
-/// What a number stands for: each 300th is nearly the same.
+/// Returns the bytes that a number stands for; numbers 300 apart stand for nearly the same bytes.
 fn bytes_of(chunk: u16) -> Vec<u8> {
     let (kind, edit) = (u64::from(chunk % 300), chunk / 300);
     let mut bytes = noise(kind, 300 + usize::from(chunk % 300) * 4);
@@ -272,7 +272,7 @@ fn opening(root: &Root, segments: usize) -> Open {
     }
 }
 
-/// How a push of the release opens, before it is said how it is told.
+/// Returns the opening of a push of the release, before it lists the segments.
 pub fn open(release: &Release, dry_run: bool) -> Open {
     Open { dry_run, ..opening(&release.root, release.segments.len()) }
 }

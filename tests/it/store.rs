@@ -1,4 +1,4 @@
-//! What a crash, damage or a full disk leaves of a store, and how pushes heal it.
+//! A store after a crash, damage or a full disk, and how pushes heal it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn frame(seed: u64) -> Frame {
     Frame::compress(FrameKind::Content, chunks.iter().map(Vec::as_slice), &mut Compressor::new(LEVEL_DEFAULT))
 }
 
-/// How many of the frames' chunks the store gives back; what it gives is what it was given.
+/// Returns how many of the frames' chunks the store can read; the reader verifies them.
 fn readable(store: &Store, frames: &[Frame]) -> usize {
     let mut reader = store.reader();
     let chunks = frames.iter().flat_map(|frame| &frame.chunks);
@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.expect("cp runs").success());
 }
 
-/// The only file with that ending below a folder.
+/// Returns the only file with that ending below a folder.
 pub fn only(folder: &Path, ending: &str) -> PathBuf {
     let mut found = all(folder, ending);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -63,7 +63,7 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).expect("written");
 }
 
-/// Where the payloads of a pack's frames of one kind begin and end.
+/// Returns the ranges of the payloads of a pack's frames of one kind.
 pub fn payloads(pack: &Path, kind: FrameKind) -> Vec<std::ops::Range<usize>> {
     let bytes = fs::read(pack).expect("a pack");
     let scanner = Scanner::new(&bytes).expect("a pack");
@@ -122,7 +122,7 @@ fn a_torn_tail_is_cut_and_every_whole_frame_before_it_kept() {
         let whole = ends.iter().filter(|end| **end <= length).count().saturating_sub(1);
         assert_eq!(readable(&store, &frames), 2 * whole, "cut to {length}");
         assert!(!path.exists(), "cut to {length}");
-        // It goes on where it was.
+        // The store continues after its last whole frame.
         store.append(&frames[2]).expect("appended");
         store.sync().expect("synced");
         assert!(readable(&store, &frames[2..]) == 2);
@@ -182,7 +182,7 @@ fn an_index_that_is_gone_or_damaged_is_rebuilt() {
     }
 }
 
-/// A world whose space has one sealed pack with one release, `app`, of `tree`; its proxy is stopped.
+/// Returns a world whose space has one sealed pack with one release, `app`, of `tree`; its proxy is stopped.
 async fn one_release() -> (World, PathBuf) {
     let mut world = World::start();
     some_tree(&world.path("tree"), 1);
@@ -192,7 +192,7 @@ async fn one_release() -> (World, PathBuf) {
     (world, pack)
 }
 
-/// Asserts that a push brings what is missing, and that the release is then whole.
+/// Asserts that a push sends what is missing, and that the release is then whole.
 async fn assert_heals(world: &World) -> Receipt {
     let receipt = world.push("app", &world.path("tree")).await;
     let target = tempfile::tempdir().expect("a temporary folder");
@@ -232,7 +232,7 @@ async fn a_pack_that_is_gone_or_damaged_is_noticed_and_the_next_push_brings_it_a
     .await;
 }
 
-/// Flips a byte in one of the content frames, and asserts that it goes nowhere and is healed.
+/// Flips a byte in one of the content frames, and asserts that it is never delivered and is healed.
 async fn flip_and_heal(which: usize) {
     let (mut world, pack) = one_release().await;
     let payload = payloads(&pack, FrameKind::Content)[which].clone();
@@ -257,7 +257,7 @@ async fn flip_and_heal(which: usize) {
     let healed = push_as(world.access(), &to_web).await.expect("pushed");
     delivered(&healed.delivered);
     assert_same(&world.path("tree"), &fs::canonicalize(world.path("web/current")).expect("a copy"));
-    // And stays so once what was brought is sealed.
+    // Nothing is missing either once the new content is sealed.
     world.stop().await;
     world.again();
     assert_eq!(assert_heals(&world).await.chunks.unseen, 0);
@@ -331,7 +331,7 @@ async fn a_damaged_record_is_set_aside_and_the_others_stay() {
         world.stop().await;
         let folder = world.space().join("releases/app");
         let good = fs::read(folder.join("0000000003.record")).expect("a record");
-        // The history would mend them.
+        // The history would repair them.
         fs::remove_file(folder.join("history")).expect("removed");
         flip(&folder.join("0000000002.record"), 20);
         fs::write(folder.join("0000000003.record"), b"").expect("written");
@@ -343,7 +343,7 @@ async fn a_damaged_record_is_set_aside_and_the_others_stay() {
         assert_eq!((receipt.chunks.unseen, receipt.unchanged), (0, false));
         world.stop().await;
 
-        // A record of a newer version is no damage: the proxy says so and touches nothing.
+        // A record of a newer version is not damaged: the proxy reports it and touches nothing.
         let mut newer = good[..good.len() - 16].to_vec();
         newer[0] = 2;
         newer.extend_from_slice(&blake3::hash(&newer).as_bytes()[..16]);
@@ -365,7 +365,7 @@ async fn every_truncation_and_every_flip_of_a_record_is_noticed() {
     fs::create_dir_all(&app).expect("created");
     let read = |bytes: &[u8]| {
         fs::write(app.join("0000000001.record"), bytes).expect("written");
-        // It would mend the record.
+        // It would repair the record.
         drop(fs::remove_file(app.join("history")));
         try_records(folder.path()).map(|records| records.apps().len())
     };
@@ -380,7 +380,7 @@ async fn every_truncation_and_every_flip_of_a_record_is_noticed() {
     }
 }
 
-/// A file system of a few MiB, as long as it is held.
+/// A file system of a few MiB, unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -404,7 +404,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_a_push_loses_nothing_and_works_again_with_room() {
     within(async {
-        // With a reserve the refusal comes before the disk is full; without one the disk itself says no.
+        // With a reserve the refusal comes before the disk is full; without one the disk itself fails.
         for reserve in [2 << 20, 0] {
             let place = tempfile::tempdir().expect("a temporary folder");
             let Some(disk) = SmallDisk::mount(place.path().join("disk"), 12) else {

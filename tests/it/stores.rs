@@ -1,8 +1,8 @@
-//! Stores that earlier versions made, checked in as they were left (`tests/stores/make`): each is opened, brought
-//! up to date, verified, pulled from and pushed to.
+//! Stores of earlier versions, checked in as those left them (`tests/stores/make`): each is opened, updated, verified,
+//! pulled from and pushed to.
 //!
-//! Where this fails, whoever installs the new version cannot use their data any more. A changed format needs a
-//! new version that reads the old one (FORMAT, *Versions*); no store here is ever made again.
+//! If this fails, users cannot read their data with the new version. A changed format needs a new version that reads
+//! the old one (FORMAT, *Versions*); no store here is ever regenerated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use whit::restore::OutsideLinks;
 use crate::trees::assert_same;
 use crate::world::{World, ask_as, pull_as, push_as, push_options, releases_as, web, within};
 
-/// Every store that there is.
+/// Returns every checked-in store.
 fn stores() -> Vec<PathBuf> {
     let all = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stores")).expect("a folder");
     let paths = all.map(|entry| entry.expect("an entry").path());
@@ -95,14 +95,14 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
             for (selector, tree) in [("app@v1", "1"), ("app@v2", "2"), ("app@v4", "4")] {
                 old.pulls(selector, tree).await;
             }
-            // The delivery that was written down then is made now.
+            // The delivery recorded then is made now.
             let current = old.folder.path().join("web/current");
             while !current.exists() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             assert_same(&old.trees.join("4"), &fs::canonicalize(&current).expect("a copy"));
 
-            // What is pinned stays; what was removed is collected; what is pushed again is known.
+            // A pinned release stays; a removed one is collected; one that is pushed again is known.
             let remove = |selector: &str| {
                 let release = selector.parse().expect("a selector");
                 Operation::Remove { release, all_labels: true }
@@ -124,7 +124,7 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
     }
 }
 
-/// A content has one name for ever: else every stored release would be unlike every new one.
+/// A content has one id for ever: otherwise no stored release would match a new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pushed_today_gets_the_id_that_it_got_then() {
     within(async {

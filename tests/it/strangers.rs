@@ -1,4 +1,4 @@
-//! Peers that nobody knows, and neighbours who want everything: what they get is little, and others get theirs.
+//! Unknown peers, and neighbours who want everything: they get little, and others get their share.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::program::Home;
 use crate::trees::{noise, write};
 use crate::world::{World, ask_as, releases_as, web, within};
 
-/// A push that says no more than how it begins.
+/// Returns a push that consists only of its opening.
 fn standing(number: u64) -> Operation {
     Operation::Push(Open {
         app: "app".parse().expect("a name"),
@@ -55,7 +55,7 @@ async fn who_shows_no_good_token_in_time_is_sent_off() {
         {}
         assert!(begin.elapsed() < Duration::from_secs(10));
 
-        // Who has shown one may be silent for longer.
+        // A peer that has shown a token may be silent for longer.
         let known = session(world.access()).await;
         known.ask(&Operation::Identify, |_| {}).await.expect("an answer");
         let silent = link::connect(&world.access().url, &link::Options::default()).await.expect("connected");
@@ -71,7 +71,7 @@ async fn an_agent_that_has_nothing_to_ask_for_yet_says_who_it_is() {
     let options = link::Options { introduction_time: Duration::from_millis(20), ..link::Options::default() };
     within(async {
         let session = Session::open(world.access(), &options).await.expect("a session");
-        // One that came later and says nothing is sent off.
+        // A later connection that says nothing is closed.
         let silent = link::connect(&world.access().url, &options).await.expect("connected");
         assert!(silent.closed().await.is_err());
         session.ask(&Operation::Identify, |_| {}).await.expect("the proxy knows it");
@@ -105,7 +105,8 @@ async fn a_user_who_takes_what_there_is_leaves_as_much_for_others() {
     .await;
 }
 
-/// Segments of many directories with short names, each with a chunk that never comes: little on its way, much in memory.
+/// Returns segments of many directories with short names, each with a chunk that never comes: small on the link, large
+/// in memory.
 fn swelling(number: u32) -> FromAgent {
     let segment = |at: u32| {
         let mut bytes = vec![0x11];
@@ -137,7 +138,7 @@ async fn what_pushes_hold_in_memory_is_shared_by_the_users() {
                 Some(PushReply::WantSegments(_) | PushReply::Missing(_)) => {
                     messages += 1;
                     assert!(messages < 20, "it goes on and on");
-                    // A proxy that refuses listens no longer.
+                    // A proxy that has refused no longer reads.
                     drop(sender.send(&swelling(messages)).await);
                 }
                 Some(_) => {}
@@ -198,7 +199,7 @@ async fn a_stranger_who_stays_does_not_keep_a_proxy_from_stopping() {
     within(async {
         let stranger =
             link::connect(&world.access().url, &link::Options::default()).await.expect("connected");
-        // By the time that one who came later is answered, it is there.
+        // Once a later agent has its answer, the stranger is connected.
         let known = session(world.access()).await;
         known.ask(&Operation::Identify, |_| {}).await.expect("an answer");
         known.finish().await;

@@ -1,4 +1,4 @@
-//! Trees of files: made, and compared.
+//! Creates and compares trees of files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,14 +6,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that no compressor makes smaller; the same for the same seed.
+/// Returns bytes that no compressor makes smaller; the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-/// Text that a compressor makes much smaller, without repeated chunks.
+/// Returns text that a compressor makes much smaller, without repeated chunks.
 pub fn text(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length + 64);
     for line in 0u64.. {
@@ -34,7 +34,7 @@ pub fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     fs::write(path, bytes).expect("written");
 }
 
-/// A tree of 5 files and some 1.1 MB, with a link and an empty folder.
+/// Writes a tree of 5 files and some 1.1 MB, with a link and an empty folder.
 pub fn some_tree(folder: &Path, seed: u64) {
     write(folder, "bin/server", noise(seed, 600_000));
     write(folder, "bin/tool", noise(seed + 1, 300_000));
@@ -46,7 +46,7 @@ pub fn some_tree(folder: &Path, seed: u64) {
     fs::set_permissions(folder.join("bin/server"), fs::Permissions::from_mode(0o755)).expect("changed");
 }
 
-/// An entry of a tree, as far as whit keeps it.
+/// An entry of a tree, as far as whit stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     Folder(u32),
@@ -54,7 +54,7 @@ pub enum Entry {
     File { mode: u32, bytes: usize, hash: blake3::Hash },
 }
 
-/// All entries below a folder, by path.
+/// Returns all entries below a folder, by path.
 pub fn snapshot(folder: &Path) -> BTreeMap<OsString, Entry> {
     let mut entries = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -78,7 +78,7 @@ pub fn snapshot(folder: &Path) -> BTreeMap<OsString, Entry> {
     entries
 }
 
-/// The regular files below a folder, in no order.
+/// Returns the regular files below a folder, in no order.
 pub fn walk_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
@@ -101,7 +101,7 @@ pub fn assert_same(expected: &Path, found: &Path) {
     assert_eq!(expected.len(), found.len(), "there is more than there should be");
 }
 
-/// Makes the byte at `at` another.
+/// Changes the byte at `at`.
 pub fn change_byte(path: &Path, at: usize) {
     let mut bytes = fs::read(path).expect("a file");
     bytes[at] = bytes[at].wrapping_add(1);

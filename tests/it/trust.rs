@@ -1,4 +1,4 @@
-//! Whom a proxy serves, and with what fault it refuses the others.
+//! Which agents a proxy serves, and with which fault it refuses the others.
 
 use ground::faults::{Fault, Faulty};
 use protocol::address::{Fingerprint, ProxyUrl};
@@ -112,7 +112,7 @@ async fn a_token_allows_what_it_names_and_nothing_else() {
         let Answer::Applications(apps) = &answers[0] else { panic!("{answers:?}") };
         assert_eq!(apps.iter().map(|app| app.app.as_str()).collect::<Vec<_>>(), ["web-1"]);
         for allowed in ["web-1", "web-2"] {
-            // A token learns whether an application exists only if it allows it.
+            // A token may learn whether an application exists only if it allows it.
             let fault = releases_as(&narrow, allowed).await.err().map(|error| error.fault());
             assert_eq!(fault, (allowed == "web-2").then_some(Fault::Missing));
         }

@@ -1,5 +1,5 @@
-//! An agent of the test's own: it drives the agent's half of a push over a raw link, step by step, and
-//! knows exactly which chunks it has sent and which were acknowledged.
+//! An agent for tests: it drives the agent's half of a push over a raw link, step by step, and records exactly which
+//! chunks it has sent and which were acknowledged.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -20,19 +20,19 @@ use whit::agent::Access;
 use whit::agent::scan::{Located, Scan, Selection, scan};
 use whit::net::link::{self, Connection, Receiver, Sender};
 
-/// Chunks in one message: few, so that there are many messages, each far within a frame.
+/// Chunks in one message: few, so that there are many messages, each much smaller than a frame.
 const CHUNKS_PER_BATCH: usize = 4;
 
-/// Where a walk stands after one step.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Step {
-    /// The proxy said something.
+    /// A reply was read.
     Heard,
     /// A batch of chunks was sent.
     Sent,
     /// The commit was sent.
     Committing,
-    /// The release is safe.
+    /// The release is committed.
     Committed(Box<Record>),
 }
 
@@ -43,7 +43,7 @@ pub struct Walker {
     receiver: Receiver,
     machine: Agent,
     scan: Scan,
-    /// What to send, in order; none ends a job.
+    /// Chunks to send, in order; none marks the end of a job.
     waiting: VecDeque<Option<Vec<Located>>>,
     batches: Vec<Vec<ChunkId>>,
     acknowledged: usize,
@@ -84,7 +84,7 @@ impl Walker {
         })
     }
 
-    /// Takes one step: hears what the proxy has said, else sends a batch where one waits, else waits.
+    /// Takes one step: reads a reply if there is one; otherwise sends a waiting batch; otherwise waits.
     pub async fn step(&mut self) -> link::Result<Step> {
         let reply = if self.waiting.is_empty() {
             Some(self.receiver.receive::<PushReply>().await)
@@ -108,7 +108,7 @@ impl Walker {
         Ok(Step::Sent)
     }
 
-    /// Steps until the release is safe.
+    /// Steps until the release is committed.
     pub async fn finish(&mut self) -> link::Result<Record> {
         loop {
             if let Step::Committed(record) = self.step().await? {
@@ -117,12 +117,12 @@ impl Walker {
         }
     }
 
-    /// Every chunk that was sent.
+    /// Returns every chunk that was sent.
     pub fn sent(&self) -> Vec<ChunkId> {
         self.batches.iter().flatten().copied().collect()
     }
 
-    /// The chunks that the proxy has said are safe.
+    /// Returns the chunks that the proxy has acknowledged.
     pub fn acknowledged(&self) -> HashSet<ChunkId> {
         self.batches[..self.acknowledged].iter().flatten().copied().collect()
     }
@@ -178,7 +178,7 @@ fn read(chunks: &[Located]) -> Batch {
     raw(&chunks.iter().map(part).collect::<Vec<_>>())
 }
 
-/// A batch that is not compressed.
+/// Makes a batch that is not compressed.
 pub fn raw(parts: &[Vec<u8>]) -> Batch {
     let lengths = parts.iter().map(|part| u32::try_from(part.len()).expect("small")).collect();
     Batch { codec: Codec::Raw, lengths, payload: parts.concat() }
@@ -188,7 +188,7 @@ fn thin(segments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     segments.iter().map(|segment| shorten(segment).expect("a segment")).collect()
 }
 
-/// Segments as they are, against nothing and with no chunk offered.
+/// Makes a batch of uncompressed segments, without a base and without offered chunks.
 pub fn raw_segments(parts: &[Vec<u8>]) -> SegmentBatch {
     SegmentBatch::new(parts, None, Marks::default())
 }

@@ -1,4 +1,4 @@
-//! A proxy of the test's own on a free port, and what an agent does with it.
+//! A proxy of the test on a free port, and an agent's operations on it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,12 +28,12 @@ use whit::store::{Records, Store};
 
 use crate::trees::is_slow;
 
-/// A test that takes longer hangs.
+/// Returns the time after which a test counts as hanging.
 pub fn patience() -> Duration {
     Duration::from_secs(if is_slow() { 1800 } else { 180 })
 }
 
-/// Runs a test's work, within [`patience`].
+/// Runs a test's work within [`patience`].
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(patience(), work).await.expect("the test hangs")
 }
@@ -48,12 +48,12 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a proxy with one destination, `web`, and little disk kept in reserve.
+    /// Starts a proxy with one destination, `web`, and a small disk reserve.
     pub fn start() -> Self {
         Self::start_with(|_| {})
     }
 
-    /// Starts a proxy that was changed by `change`.
+    /// Starts a proxy with options changed by `change`.
     pub fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = Options::new(&folder.path().join("data"), ([127, 0, 0, 1], 0).into());
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// Starts the proxy again on what [`World::stop`] left; its port is another.
+    /// Starts the proxy again after [`World::stop`]; it has another port.
     pub fn again(&mut self) {
         let (proxy, _, access) = serve(&self.options);
         self.access = access;
@@ -86,38 +86,38 @@ impl World {
         change(&mut self.options);
     }
 
-    /// Everything is below this folder.
+    /// Returns a path in the folder that everything is in.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The proxy's address, and a token that allows everything in the space `default`.
+    /// Returns the proxy's address, and a token that allows everything in the space `default`.
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Access with a token of the test's own choice; it begins as one that allows everything.
+    /// Returns access with a token changed by `change`; before, it allows everything.
     pub fn access_with(&self, change: impl FnOnce(&mut Grant)) -> Access {
         Access { url: self.access.url.clone(), token: token(&self.identity, change) }
     }
 
-    /// Access to another space.
+    /// Returns access to another space.
     pub fn access_to(&self, space: &str) -> Access {
         let space: SpaceName = space.parse().expect("a name");
         self.access_with(|grant| grant.space = space)
     }
 
-    /// The proxy's keys and tokens.
+    /// Returns the proxy's keys and tokens.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The folder of the space `default`.
+    /// Returns the folder of the space `default`.
     pub fn space(&self) -> PathBuf {
         self.path("data/spaces/default")
     }
 
-    /// The store of the space `default`; the proxy must be stopped.
+    /// Opens the store of the space `default`; the proxy must be stopped.
     pub fn store(&self) -> Store {
         Store::open(&self.space(), self.options.store).expect("a store")
     }
@@ -137,29 +137,29 @@ impl World {
         push_as(&self.access, options).await.expect("pushed")
     }
 
-    /// Pulls into a folder, which must be new or made by a pull.
+    /// Pulls into a folder, which must be new or from an earlier pull.
     pub async fn pull(&self, selector: &str, target: &Path) -> agent::Result<Pulled> {
         pull_as(&self.access, selector, target, false).await
     }
 
-    /// The application's releases, newest first.
+    /// Returns the application's releases, newest first.
     pub async fn releases(&self, app: &str) -> agent::Result<Vec<Record>> {
         releases_as(&self.access, app).await
     }
 }
 
-/// The records of a store that stands alone in a folder.
+/// Opens the records of a store that stands alone in a folder.
 pub fn try_records(folder: &Path) -> whit::store::Result<Records> {
     let ledger = Arc::new(FileLedger::of_space(folder, Instant::now));
     Records::open(ledger, "alone".parse().expect("a name"), folder.join("releases"))
 }
 
-/// As [`try_records`].
+/// Opens the records as [`try_records`] does; panics if that fails.
 pub fn records(folder: &Path) -> Records {
     try_records(folder).expect("records")
 }
 
-/// The one destination of every world.
+/// Returns the only destination of every world.
 pub fn web() -> DestinationName {
     "web".parse().expect("a name")
 }
@@ -181,12 +181,12 @@ fn run(proxy: Proxy) -> (oneshot::Sender<()>, JoinHandle<()>) {
     (stop, tokio::spawn(proxy.run(async { drop(stopped.await) })))
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// A token that allows everything in the space `default`, unless it is changed.
+/// Makes a token that allows everything in the space `default`, unless `change` changes it.
 pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
     let made = identity.create_token(|id| {
         let mut grant = Grant {
@@ -205,17 +205,17 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
     made.expect("a token").1
 }
 
-/// The default options of a push.
+/// Returns the default options of a push.
 pub fn push_options(app: &str, path: &Path) -> PushOptions {
     PushOptions { threads: 2, ..PushOptions::new(app.parse().expect("a name"), path.to_owned()) }
 }
 
-/// Pushes over a connection of its own.
+/// Pushes over its own connection.
 pub async fn push_as(access: &Access, options: &PushOptions) -> agent::Result<Receipt> {
     push_noted(access, options).await.0
 }
 
-/// Pushes over a connection of its own; also gives the notes.
+/// Pushes over its own connection; also returns the notes.
 pub async fn push_noted(access: &Access, options: &PushOptions) -> (agent::Result<Receipt>, Vec<String>) {
     let notes = Arc::new(Notes::default());
     let result = push_heard(access, options, Arc::clone(&notes) as _).await;
@@ -223,7 +223,7 @@ pub async fn push_noted(access: &Access, options: &PushOptions) -> (agent::Resul
     (result, notes)
 }
 
-/// Pushes over a connection of its own; `monitor` hears of it.
+/// Pushes over its own connection; `monitor` observes it.
 pub async fn push_heard(
     access: &Access,
     options: &PushOptions,
@@ -235,11 +235,11 @@ pub async fn push_heard(
         session.finish().await;
         receipt
     };
-    // The future of a push is large, and part of those of all tests.
+    // The future of a push is large, and part of the futures of all tests.
     Box::pin(result).await
 }
 
-/// Pulls over a connection of its own.
+/// Pulls over its own connection.
 pub async fn pull_as(access: &Access, selector: &str, target: &Path, delete: bool) -> agent::Result<Pulled> {
     pull_with(
         access,
@@ -250,7 +250,7 @@ pub async fn pull_as(access: &Access, selector: &str, target: &Path, delete: boo
     .await
 }
 
-/// The same, with all that can be chosen.
+/// The same, with all options.
 pub async fn pull_with(
     access: &Access,
     selector: &str,
@@ -266,7 +266,7 @@ pub async fn pull_with(
     pulled
 }
 
-/// Asks over a connection of its own.
+/// Asks over its own connection.
 pub async fn ask_as(access: &Access, question: &Operation) -> agent::Result<Vec<Answer>> {
     let session = Session::open(access, &link::Options::default()).await?;
     let mut answers = Vec::new();
@@ -275,7 +275,7 @@ pub async fn ask_as(access: &Access, question: &Operation) -> agent::Result<Vec<
     asked.map(|()| answers)
 }
 
-/// An application's releases, newest first.
+/// Returns an application's releases, newest first.
 pub async fn releases_as(access: &Access, app: &str) -> agent::Result<Vec<Record>> {
     let answers = ask_as(access, &Operation::Releases(app.parse().expect("a name"))).await?;
     let records = answers.into_iter().flat_map(|answer| match answer {
@@ -285,7 +285,7 @@ pub async fn releases_as(access: &Access, app: &str) -> agent::Result<Vec<Record
     Ok(records.collect())
 }
 
-/// The report of the one delivery that was asked for.
+/// Returns the report of the only requested delivery.
 pub fn delivered(events: &[DeliveryEvent]) -> &DeliveryReport {
     match events {
         [DeliveryEvent { state: DeliveryState::Delivered(report), .. }] => report,

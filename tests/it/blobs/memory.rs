@@ -1,4 +1,4 @@
-//! Blobs in memory: the second kind, which shows what a store may count on.
+//! Blobs in memory: the second kind, which shows what a store may rely on.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,14 +28,14 @@ impl MemoryBlobs {
         found.on(action, &self.location(name))
     }
 
-    /// Changes one byte of a blob, as no kind should.
+    /// Changes one byte of a blob, which no real kind may do.
     pub fn damage(&self, name: PackId, at: usize) {
         let mut bytes = self.found(name, "damage").expect("it is there").to_vec();
         bytes[at] ^= 1;
         self.blobs().insert(name, Arc::new(bytes));
     }
 
-    /// How many blobs were set aside.
+    /// Returns the number of blobs set aside.
     pub fn aside(&self) -> usize {
         self.aside.lock().expect("no other thread panicked").len()
     }
@@ -88,7 +88,7 @@ impl Blob for MemoryBlob {
     fn read(&self, offset: u64, length: usize) -> Result<Cow<'_, [u8]>> {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let rest = self.0.get(offset..).unwrap_or_default();
-        // A copy, as over a network: the store must not count on borrowed bytes.
+        // A copy, as over a network: the store must not rely on borrowed bytes.
         Ok(Cow::Owned(rest[..length.min(rest.len())].to_vec()))
     }
 

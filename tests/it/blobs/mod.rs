@@ -25,7 +25,7 @@ use self::suite::{Subject, name};
 use crate::collecting::Mounted;
 use crate::trees::noise;
 
-/// A local kind below `folder`, and the folder for the files that are put.
+/// Returns a local kind below `folder`, and the folder for the files to put.
 fn local(folder: &Path) -> (LocalBlobs, std::path::PathBuf) {
     let staging = folder.join("staging");
     fs::create_dir_all(&staging).expect("created");
@@ -50,7 +50,7 @@ fn a_local_folder_has_its_blobs_when_it_is_opened_again_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (blobs, staging) = local(folder.path());
     Subject { blobs: &blobs, staging: &staging }.put(name(1), b"content").expect("put");
-    // What lies beside the blobs, and what only looks like one.
+    // Files beside the blobs, and files that only look like blobs.
     for other in ["unsynced", "open/x.part", "ab/readme", "zz/00000000000000000000000000000000.pack"] {
         let path = folder.path().join("blobs").join(other);
         fs::create_dir_all(path.parent().expect("a folder")).expect("created");
@@ -82,7 +82,7 @@ fn a_local_folder_that_cannot_take_a_blob_says_which_and_why() {
     assert!(!full.blobs.list().expect("listed").contains(&name(seed)));
 }
 
-/// A release of one file: its chunks, its root, and the frame of its manifest.
+/// Returns a release of one file: its chunks, its root, and the frame of its manifest.
 fn release(contents: &[Vec<u8>]) -> (Vec<ChunkRef>, Root, Frame) {
     let chunk =
         |bytes: &Vec<u8>| ChunkRef { id: ChunkId::of(bytes), bytes: bytes.len().try_into().expect("few") };
@@ -173,7 +173,7 @@ fn a_store_works_over_blobs_in_memory() {
     assert_eq!(readable(&store), chunks.len());
     assert!(verify_releases(&store).expect("verified").is_empty());
 
-    // An index that is gone is rebuilt from the blobs.
+    // A deleted index is rebuilt from the blobs.
     drop(store);
     fs::remove_dir_all(folder.path().join("index")).expect("removed");
     assert_eq!(readable(&open()), chunks.len());

@@ -1,4 +1,4 @@
-//! What every kind of blobs must do: the contract of `store/blobs`, function by function.
+//! Tests that every kind of blobs must pass: the contract of `store/blobs`, function by function.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,13 @@ use whit::store::blobs::Blobs;
 
 use crate::trees::noise;
 
-/// A kind that holds no blob yet, and a folder for the files that are put.
+/// A kind without any blob, and a folder for the files to put.
 pub struct Subject<'a> {
     pub blobs: &'a dyn Blobs,
     pub staging: &'a Path,
 }
 
-/// The name that is drawn from `seed`.
+/// Returns the name drawn from `seed`.
 pub fn name(seed: u64) -> PackId {
     PackId::from_bytes(noise(seed, 16).try_into().expect("16 bytes"))
 }

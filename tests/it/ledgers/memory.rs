@@ -1,4 +1,4 @@
-//! A ledger in memory: what the contract asks of a kind, and nothing else.
+//! A ledger in memory, with what the contract demands of a kind and nothing else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -21,12 +21,12 @@ struct Value {
 pub struct MemoryLedger {
     values: Mutex<BTreeMap<Key, Value>>,
     leases: Mutex<HashMap<SpaceName, Arc<InProcess>>>,
-    /// How many more values there is room for; any number where none.
+    /// Number of values that still fit; unlimited if none.
     room: Mutex<Option<usize>>,
 }
 
 impl MemoryLedger {
-    /// Lets it take so many values more, or any number.
+    /// Limits the ledger to this many more values, or removes the limit.
     pub fn fill(&self, room: Option<usize>) {
         *self.room.lock().expect("no panic") = room;
     }

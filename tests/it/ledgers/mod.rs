@@ -49,7 +49,7 @@ fn memory_keeps_the_contract() {
     });
 }
 
-/// Three records of which the first two are written: a removal or the third is refused.
+/// Applies changes that write three records: the first two are written, and a removal or the third is refused.
 fn fails_in_the_middle(ledger: &dyn Ledger) -> Error {
     let remove = Change::Remove { key: Key::Delivery { number: 1 } };
     let changes = [create(record(1), b"one"), create(record(2), b"two"), remove, create(record(3), b"three")];
@@ -178,7 +178,7 @@ fn whoever_changes_another_key_does_not_wait_for_a_long_removal() {
     assert!(ledger.list(&records()).expect("listed").is_empty());
 }
 
-/// Two proxies whose stores share a ledger, each with its own folder.
+/// Returns two proxies whose stores share a ledger, each with its own folder.
 fn two_proxies(ledger: &Arc<MemoryLedger>, folder: &Path) -> [Records; 2] {
     ["one", "other"].map(|name| {
         let ledger = Arc::<MemoryLedger>::clone(ledger);
@@ -228,7 +228,7 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     assert_eq!(recorded.expect("recorded").sequence, 1);
     let deliveries = ledger.list(&Table::Deliveries).expect("listed");
     assert_eq!(deliveries, [Key::Delivery { number: 1 }, Key::Delivery { number: 2 }]);
-    // A record that was written before the disk was full counts, though its push fails.
+    // A record written before the disk was full counts, though its push fails.
     ledger.fill(Some(1));
     let error = proxy.add_with(pushed(2), || vec![deliver(3)]).expect_err("the second does not fit");
     assert_eq!(error.fault(), Fault::Full);
@@ -242,7 +242,7 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     assert_eq!(proxy.add(pushed(5)).expect("recorded").sequence, 4, "no number is left out");
 }
 
-/// Notes the destinations that it is asked to deliver to.
+/// Records the destinations that it is asked to deliver to.
 #[derive(Default)]
 struct Spy(Mutex<Vec<DestinationName>>);
 

@@ -1,4 +1,4 @@
-//! What every kind of ledger must do, as functions over any of them.
+//! Tests that every kind of ledger must pass.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ fn put(key: Key, value: &[u8]) -> Change {
     Change::Put { key, value: value.to_vec() }
 }
 
-/// Runs all of it, each part on a ledger of its own.
+/// Runs the whole suite, each part on its own ledger.
 pub fn run(on_new: impl Fn(&dyn Fn(Open<'_>))) {
     let parts: [fn(Open<'_>); 9] = [
         a_key_is_created_once,
@@ -143,7 +143,7 @@ fn a_retired_key_is_not_listed_and_not_forgotten(open: Open<'_>) {
 }
 
 fn a_thousand_keys_are_listed_in_order(open: Open<'_>) {
-    // In no order, and beyond the digits that a name is padded to.
+    // Unordered, and with more digits than names are padded to.
     let numbers = || {
         (0..500u64).map(|step| 1 + step * 7 % 500).chain((0..500).map(|step| 9_999_999_900 + step * 3 % 500))
     };
@@ -197,7 +197,7 @@ fn values_are_opaque(open: Open<'_>) {
 
 fn the_last_use_is_known(open: Open<'_>) {
     let ledger = open();
-    // Some file systems count in larger steps than the clock.
+    // Some file systems have coarser times than the clock.
     let before = SystemTime::now() - Duration::from_secs(2);
     assert_eq!(ledger.touched(&record(1)).expect("known"), None);
     ledger.apply(&[create(record(1), b"a record")]).expect("created");
