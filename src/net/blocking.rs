@@ -1,7 +1,7 @@
 //! Blocking work beside async tasks, each on a thread of its own.
 //!
-//! Tokio's pool has work wait for a thread in use where the system gives no further one: for ever, where that one waits
-//! for the work. Here it fails at once.
+//! If the system grants no further thread, Tokio's pool queues work until a thread is free, which never happens if that
+//! thread waits for the work. Here it fails at once.
 
 use std::future::Future;
 use std::io;

@@ -8,8 +8,8 @@
 //! lock            held while the keys are made
 //! ```
 //!
-//! Which tokens there are, and which were revoked, is in the ledger ([`Tokens`]). Neither a key nor a token is ever
-//! written to a log. The calls block on the disk.
+//! The ledger ([`Tokens`]) knows which tokens exist and which were revoked. Neither a key nor a token is ever written
+//! to a log. The calls block on the disk.
 
 use std::fmt;
 use std::fs;
@@ -30,7 +30,7 @@ use protocol::token::{self, Grant, Issuer, PUBLIC_KEY_BYTES, TokenId};
 
 /// A key in PKCS#8 form takes 83 bytes; anything beyond this is no key.
 const KEY_BYTES_MAX: u64 = 256;
-/// Making two keys takes milliseconds; a lock held longer than this is a sign of a sick disk.
+/// Making two keys takes milliseconds; a lock that lasts longer than this means that something is wrong with the disk.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 /// RFC 8410, section 4: what precedes the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo`.
 const KEY_INFO_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -101,7 +101,7 @@ impl Identity {
     /// [`Identity::open_over`].
     ///
     /// # Errors
-    /// As [`Identity::open_over`].
+    /// Those of [`Identity::open_over`].
     pub fn open_or_create(folder: &Path) -> Result<(Self, bool)> {
         Self::open_over(folder, Arc::new(FileLedger::of_identity(folder)))
     }
@@ -141,7 +141,7 @@ impl Identity {
         Fingerprint::of_key(&self.key_info())
     }
 
-    /// Returns the public TLS key as the 44 bytes of DER that cross the wire.
+    /// Returns the public TLS key as the 44 bytes of DER that the handshake sends.
     pub fn key_info(&self) -> [u8; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES] {
         let mut info = [0; KEY_INFO_PREFIX.len() + PUBLIC_KEY_BYTES];
         let (prefix, key) = info.split_at_mut(KEY_INFO_PREFIX.len());
@@ -215,7 +215,7 @@ impl Identity {
     /// ledger.
     ///
     /// # Errors
-    /// As [`Identity::check`].
+    /// Those of [`Identity::check`].
     pub fn check_again(&self, grant: &Grant, now: u64) -> Result<()> {
         match grant.expires {
             Some(since) if grant.is_expired(now) => Err(token::Error::Expired { since, now }.into()),

@@ -79,7 +79,7 @@ impl Tokens {
 pub struct Listed {
     /// The id to revoke it by.
     pub id: TokenId,
-    /// Its grant; none where that is damaged or gone. The token may still be good.
+    /// The token's grant; none if that is damaged or gone. The token may still be valid.
     pub grant: Option<Grant>,
     /// True if the token was entered, its grant damaged or not.
     pub is_recorded: bool,

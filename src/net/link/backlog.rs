@@ -136,7 +136,7 @@ impl Backlog {
         Some(self.open(said))
     }
 
-    /// Returns the reply that tells the agent that the proxy is at work, if it is: the same count again.
+    /// Returns the reply that shows the agent that the proxy is at work, if it is: the same count again.
     pub fn alive(&self) -> Option<PushReply> {
         let is_at_work = self.shared.is_at_work.load(Ordering::Relaxed);
         is_at_work.then(|| PushReply::Stored(self.shared.stored.load(Ordering::Acquire)))

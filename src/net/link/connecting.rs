@@ -108,7 +108,7 @@ async fn attempt(
 /// Connects over a simulated network.
 ///
 /// # Errors
-/// As [`connect`], but for the time that it may take.
+/// Those of [`connect`], except that the time is not limited.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub async fn connect_over(

@@ -13,7 +13,7 @@ use super::{Error, Options, Receiver, Result, Sender, transport};
 use ground::faults::Fault;
 use ground::limits::REQUESTS_PER_CONNECTION;
 
-/// How long an agent's last datagram may take to leave: it waits for the socket, not for the peer.
+/// The longest wait for an agent's last datagram to leave: it waits for the socket, not for the peer.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(50);
 /// The bytes to which an agent's first datagram is padded (RFC 9000, section 14.1); quinn's proxy side does not count
 /// it.

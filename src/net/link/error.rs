@@ -10,7 +10,7 @@ use ground::faults::{Fault, faulty};
 use ground::limits::MESSAGE_BYTES_MAX;
 use protocol::address::Fingerprint;
 
-/// Bytes of a peer's explanation that are kept.
+/// The most bytes of a peer's explanation that are stored.
 const REASON_BYTES_MAX: usize = 512;
 /// RFC 8446, section 6: alerts of a peer that shares no version, cipher, key type or protocol.
 const ALERTS_OF_OTHERS: [u8; 6] = [40, 43, 70, 109, 110, 120];

@@ -18,11 +18,11 @@ use crate::net::identity::Identity;
 use ground::faults::Fault;
 use ground::limits::STRANGER_DRAIN_MAX;
 
-/// How long the last datagrams of a stopping proxy may take to leave.
+/// The longest wait for the last datagrams of a stopping proxy to leave.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(200);
-/// 64 KiB: bytes kept of an agent that sends before its connection is accepted, which happens at once.
+/// 64 KiB: the most bytes buffered for an agent that sends before its connection is accepted, which happens at once.
 const INCOMING_BYTES_MAX: u64 = 64 * 1024;
-/// 8 MiB: the same of all.
+/// 8 MiB: the same for all agents together.
 const INCOMING_BYTES_TOTAL: u64 = 8 * 1024 * 1024;
 /// Connections that wait to be accepted.
 const INCOMING_MAX: usize = 4096;
@@ -132,7 +132,7 @@ impl Listener {
         let is_loaded =
             4 * strangers >= self.options.strangers_max || 2 * open >= self.options.connections_max;
         if is_loaded && incoming.may_retry() {
-            // Whoever writes a false sender's address never sees the answer, and takes no place.
+            // The sender of a forged address never sees the answer, and takes no place.
             drop(incoming.retry());
             return;
         }

@@ -42,20 +42,20 @@ use std::time::Duration;
 
 use ground::limits;
 
-/// How a link behaves; the same on both sides unless said otherwise.
+/// Options of a link; the same on both sides unless stated otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a peer may stay silent inside a message before it is given up.
+    /// The longest silence of a peer inside a message.
     pub silence_max: Duration,
-    /// How long a peer may say nothing between two messages; that it lives at all, the connection knows.
+    /// The longest silence of a peer between two messages; the connection itself finds out whether the peer is there.
     pub pause_max: Duration,
-    /// How long an agent that retries for less hears nothing at all before it takes the peer for gone.
+    /// The shortest time without any packet after which an agent that retries for less takes the peer for gone.
     pub unheard_min: Duration,
-    /// How long a request may go on without progress, even if its peer sends messages.
+    /// The longest time of a request without progress, even if its peer sends messages.
     pub progress_max: Duration,
-    /// How long a connection may take to be made.
+    /// The longest time to establish a connection.
     pub connect_time_max: Duration,
-    /// When an agent that has asked for nothing yet identifies itself.
+    /// The time after which an agent without a request identifies itself.
     pub introduction_time: Duration,
     /// Connections that a listener holds at a time, those that are ending included; more are refused.
     pub connections_max: usize,

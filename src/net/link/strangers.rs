@@ -68,7 +68,7 @@ pub(super) struct Strangers {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    /// In the order in which they came.
+    /// The strangers, in the order in which they came.
     all: BTreeMap<u64, (Origin, Hold)>,
     by_origin: HashMap<Origin, usize>,
     /// Addresses that have shown a good token, with the number of strangers by then.
@@ -194,7 +194,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let gone = self.strangers.inner().remove(self.number);
-        // A connection's last handle closes it: not while the lock is held.
+        // Dropping a connection's last handle closes it, which must not happen under the lock.
         drop(gone);
     }
 }

@@ -270,7 +270,7 @@ impl Receiver {
         self.received_bytes
     }
 
-    /// As [`Sender::sent_bytes`].
+    /// Returns what [`Sender::sent_bytes`] returns.
     pub fn sent_bytes(&self) -> u64 {
         self.traffic.sent_bytes()
     }
@@ -295,7 +295,7 @@ impl Receiver {
 
     /// Reads until `arrived` has at least `wanted` bytes, and no more than `most`; false where the stream ends before.
     async fn fill_some(&mut self, wanted: usize, most: usize) -> Result<bool> {
-        // Before a message's first byte the peer may be at work; inside a message it has to go on.
+        // Before a message's first byte the peer may be at work; once a message has begun, it must keep sending.
         let patience = if self.arrived.is_empty() { self.deadlines.pause } else { self.deadlines.silence };
         let mut deadline = Instant::now() + patience;
         let mut progress = self.arrived.len();

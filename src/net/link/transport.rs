@@ -1,4 +1,4 @@
-//! How QUIC is tuned, and the sockets below it.
+//! The settings of QUIC, and the sockets below it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -41,7 +41,7 @@ const IDLE_MILLISECONDS: u32 = 60_000;
 /// 2 MiB: bursts of a fast link while the process does not run; the system may allow less.
 const SOCKET_BYTES: usize = 2 * 1024 * 1024;
 
-/// Which end of the connection.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Agent,
