@@ -23,13 +23,13 @@ pub struct Proof {
 
 /// Checks the whole manifest, and rebuilds each archive that the release `latest` does not have.
 ///
-/// `alone` is held while an archive is rebuilt, which keeps one processor busy; `alive` is called again and again; what
-/// is rebuilt is kept for deliveries where `keep` says so. Memory: 32 B for each archive of the two releases, and one
-/// archive's chunks. Time: what encoding the streams takes, some 30 MB/s, 3 to 5 for
-/// xz and high levels of zstd, whose encoder takes up to 220 MiB.
+/// `alone` is locked while an archive is rebuilt, which keeps one processor busy; `alive` is called regularly; rebuilt
+/// archives are stored for deliveries if `keep` says so. Memory: 32 B for each archive of the two releases, and one
+/// archive's chunks. Time: that of encoding the streams, some 30 MB/s, 3 to 5 for xz and high levels of zstd, whose
+/// encoder takes up to 220 MiB.
 ///
 /// # Errors
-/// A damaged manifest, or a chunk that cannot be had.
+/// A damaged manifest, or a chunk that cannot be read.
 pub fn prove(
     store: &Store,
     root: &Root,

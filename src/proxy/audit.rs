@@ -1,4 +1,4 @@
-//! Who did what when: one line of JSON for each push, delivery and change that somebody asked for.
+//! The audit log: one line of JSON for each push, delivery and requested change, with its user and time.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -19,15 +19,15 @@ pub struct Entry<'a> {
     pub time: u64,
     /// `push`, `deliver`, `remove`, `pin` or `unpin`.
     pub action: &'static str,
-    /// On whose behalf.
+    /// The user on whose behalf it was done.
     pub user: &'a UserName,
-    /// In which space.
+    /// The space.
     pub space: &'a SpaceName,
-    /// Of which application.
+    /// The application.
     pub app: &'a AppName,
-    /// Which release.
+    /// The release.
     pub release: ReleaseId,
-    /// Where to, if anywhere.
+    /// The destinations, if any.
     pub destinations: &'a [DestinationName],
 }
 

@@ -1,4 +1,4 @@
-//! Checks again and again that a conversation's token is still good, however long the conversation takes.
+//! Checks regularly that a conversation's token is still valid, however long the conversation takes.
 
 use std::sync::Mutex;
 use std::time::Duration;

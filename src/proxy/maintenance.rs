@@ -1,4 +1,4 @@
-//! What keeps a proxy healthy: retention, collecting garbage, verifying, healing.
+//! Maintenance of a proxy: retention, collecting garbage, verifying, healing.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -30,25 +30,25 @@ const HEALED_TOGETHER: usize = 64;
 /// Retention, and how often maintenance runs.
 #[derive(Debug, Clone)]
 pub struct MaintenanceOptions {
-    /// Which releases may go.
+    /// The retention rules.
     pub rules: Rules,
-    /// How often releases expire and garbage is collected; never where none.
+    /// The time between two runs of retention and collection; none for never.
     pub collect_every: Option<Duration>,
-    /// How often all packs are read and checked; never where none.
+    /// The time between two verifications of all packs; none for never.
     pub verify_every: Option<Duration>,
-    /// How fast they are read in the background.
+    /// The reading rate of background verification.
     pub verify_bytes_per_second: u64,
-    /// How long a space may be idle before it is closed; none for ever.
+    /// The idle time after which a space is closed; none for never.
     pub idle_after: Option<Duration>,
-    /// How often to look for damage that was met, and for idle spaces; 5 s.
+    /// The time between two looks for reported damage and idle spaces; 5 s.
     pub look_every: Duration,
-    /// How long, at its end, a proxy sees to each space that it used and that is not known to be whole; not at
-    /// all where none. For one that lives too short for maintenance of its own.
+    /// The time that a stopping proxy may spend on verifying and repairing the spaces it used that are not known to be
+    /// whole; none for no time. It serves proxies that stop too soon for regular maintenance.
     pub mend_at_end: Option<Duration>,
 }
 
 impl Default for MaintenanceOptions {
-    /// Nothing expires; nothing runs by itself: for a proxy inside a command.
+    /// Nothing expires and nothing runs by itself: for a proxy inside a command.
     fn default() -> Self {
         Self {
             rules: Rules::default(),
@@ -150,7 +150,8 @@ impl Maintenance {
 fn verify_suspect(shared: &Shared, store: &Arc<Store>) -> store::Result<()> {
     let is_unsure = store.take_doubt();
     if !store.take_suspicion() {
-        // What the end of an open pack had may never have been acknowledged: the releases tell.
+        // Frames cut off the end of an open pack may never have been acknowledged: only the releases show whether they
+        // are needed.
         let lacks = is_unsure && !store::verify_releases(store)?.is_empty();
         if !lacks {
             return Ok(());

@@ -1,4 +1,5 @@
-//! What one push or pull holds in memory, of what all may: shared by the users, so that no agent takes all there is.
+//! The share that one push or pull has of all memory for pushes and pulls; users share it, so that no agent takes
+//! everything.
 
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use ground::limits::REQUEST_HELD_FREE;
 use ground::shares::{Share, Shares};
 use protocol::wire::Refusal;
 
-/// 1 MiB: what is taken at a time.
+/// 1 MiB: the unit in which memory is taken.
 const UNIT: usize = 1024 * 1024;
 
-/// The shares of one push or pull.
+/// The units of one push or pull.
 #[derive(Debug)]
 pub(super) struct MemoryShare {
     of: Arc<Shares<Owner>>,
@@ -25,10 +26,10 @@ impl MemoryShare {
         Self { of: Arc::clone(of), owner, units: Vec::new() }
     }
 
-    /// Sets the bytes that it holds now.
+    /// Sets the bytes that it uses now.
     ///
     /// # Errors
-    /// More than is left for others, or than there is.
+    /// This is more than others leave, or than there is.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         let units = bytes.saturating_sub(REQUEST_HELD_FREE).div_ceil(UNIT);
         self.units.truncate(units);

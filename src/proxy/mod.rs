@@ -1,4 +1,4 @@
-//! The proxy's role: it answers requests, keeps spaces, and has releases delivered.
+//! The proxy's role: it answers requests, stores spaces, and delivers releases.
 
 mod audit;
 mod difference;
@@ -56,7 +56,7 @@ use self::maintenance::Maintenance;
 use self::pull::PatchCache;
 use self::spaces::Spaces;
 
-/// Why a proxy cannot run.
+/// The reason why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data folder.
@@ -74,7 +74,7 @@ pub enum Error {
     /// The deliveries that an earlier run left.
     #[error(transparent)]
     Deliveries(#[from] delivery::Error),
-    /// Another process has the data folder.
+    /// Another process uses the data folder.
     #[error("{} is in use by another whit", .0.display())]
     InUse(PathBuf),
 }
@@ -91,13 +91,13 @@ faulty! {
 pub struct Options {
     /// The data folder.
     pub data: PathBuf,
-    /// Where to listen; port 0 picks a free one.
+    /// The address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
     /// The host in the address for agents, if it is not the address listened on.
     pub public_host: Option<String>,
-    /// Holds records, deliveries, tokens and leases; `None` for files in the data folder.
+    /// Stores records, deliveries, tokens and leases; `None` for files in the data folder.
     pub ledger: Option<Arc<dyn Ledger>>,
-    /// Where releases can be delivered.
+    /// The destinations of releases.
     pub destinations: Destinations,
     /// The stores.
     pub store: store::Options,
@@ -105,11 +105,11 @@ pub struct Options {
     pub link: link::Options,
     /// Retention, and how often maintenance runs.
     pub maintenance: MaintenanceOptions,
-    /// How long to wait for the data folder's lock.
+    /// The longest wait for the data folder's lock.
     pub lock_patience: Duration,
-    /// How long work under way may take when the proxy is stopped.
+    /// The time that a stopping proxy allows for work under way.
     pub drain_patience: Duration,
-    /// How long a peer may take to show a valid token.
+    /// The time that a peer may take to show a valid token.
     pub stranger_patience: Duration,
     /// Connections on which a valid token was shown; users share them.
     pub connections_max: u64,
@@ -153,7 +153,7 @@ struct Shared {
     /// Locked while an executable is encoded or decoded, for a push or a pull, or archives are rebuilt as a proof: each
     /// takes up to a gigabyte.
     heavy_work: Arc<Mutex<()>>,
-    /// How long a peer may take to show a valid token.
+    /// The time that a peer may take to show a valid token.
     stranger_patience: Duration,
     /// Connections on which a valid token was shown.
     connections: Arc<Shares<Owner>>,
@@ -165,13 +165,13 @@ struct Shared {
     turns: Arc<Shares<Owner>>,
     /// Questions that read whole releases, at work or waiting.
     readers: Arc<Shares<Owner>>,
-    /// Those of them at work.
+    /// Limits how many of these questions are at work.
     desks: Arc<Semaphore>,
     /// Cached patches and payloads for pulling machines.
     patches: PatchCache,
 }
 
-/// The user who holds a share: all tokens of a user share.
+/// The user whose share it is: all tokens of a user have one share.
 type Owner = (SpaceName, UserName);
 
 /// A proxy that listens.
@@ -252,7 +252,7 @@ impl Proxy {
         &self.shared.identity
     }
 
-    /// Serves until `stop` is done, then lets what is under way end, for at most the options' patience.
+    /// Serves until `stop` is done, then lets work under way end, for at most the options' patience.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
@@ -294,7 +294,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Returns the file that says who uses a data folder, and locks it.
+/// Returns the lock file of a data folder, which also names its user.
 pub fn lock_path(data: &Path) -> PathBuf {
     data.join("lock")
 }
@@ -318,7 +318,7 @@ fn owner(grant: &Grant) -> Owner {
     (grant.space.clone(), grant.user.clone())
 }
 
-/// Tells the agent no, in words that every conversation knows.
+/// Sends the agent a refusal, in the message that every conversation knows.
 async fn refuse(mut sender: Sender, refusal: Refusal) {
     tracing::info!(fault = ?refusal.fault, text = refusal.text, "refused");
     // The agent may have gone already.
@@ -409,7 +409,7 @@ impl Granted {
         to.iter().map(delivery).collect()
     }
 
-    /// Writes down what was done with a release on the token's behalf.
+    /// Appends an operation on a release, on the token's behalf, to the audit log.
     fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
         self.shared.audit.write(&audit::Entry {
             time: now(),

@@ -135,7 +135,7 @@ async fn next(
 ) -> Result<Option<FromAgent>, Refusal> {
     let progress_max = receiver.progress_max();
     let mut taken = progress.pulse.taken();
-    // Kept across the loop, so that its deadlines go on.
+    // Kept across the loop, so that its deadlines are not restarted.
     let receive = receiver.receive::<FromAgent>();
     tokio::pin!(receive);
     loop {
@@ -167,7 +167,7 @@ fn stalled(time: Duration) -> Refusal {
     Refusal { fault: Fault::Retry, text, hint: Some(hint) }
 }
 
-/// Runs the state machine against the space. Gives the deliveries that the agent may follow.
+/// Runs the state machine against the space. Returns the deliveries that the agent may follow.
 fn run(
     granted: &Arc<Granted>,
     open: Open,
@@ -186,7 +186,7 @@ fn run(
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
-                // Deliveries are written down before the push is acknowledged, with the record if there is a new one.
+                // Deliveries are recorded before the push is acknowledged, with the record if there is a new one.
                 let events = if dry_run {
                     Vec::new()
                 } else {
@@ -242,7 +242,7 @@ impl Granted {
     }
 }
 
-/// Writes down what a push did, and queues its deliveries if they are not queued yet, as it wrote no record.
+/// Records what a push did, and queues its deliveries if they are not queued yet because it wrote no record.
 fn queue(
     granted: &Granted,
     record: &Record,
@@ -275,15 +275,15 @@ fn queue(
 pub(super) struct Followed {
     last: Option<DeliveryEvent>,
     failures: u32,
-    /// How often the last event was repeated.
+    /// Number of repetitions of the last event.
     again: u32,
 }
 
 impl Followed {
-    /// Returns the next event to tell; the last one again where nothing happens for a while, so that the agent
-    /// knows that the proxy is at it; none when the delivery has ended or has failed a few times.
+    /// Returns the next event to report; repeats the last one if nothing happens for a while, so that the agent knows
+    /// that the proxy is at work; none when the delivery has ended or has failed a few times.
     pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
-        // Do not follow a hanging delivery for ever.
+        // Do not follow a hanging delivery without end.
         if self.failures == TRIES_REPORTED || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
             return None;
         }
@@ -303,11 +303,11 @@ impl Followed {
     }
 }
 
-/// The reason to stop reporting deliveries, which go on.
+/// The reason to stop reporting deliveries, which continue.
 pub(super) enum Unheard {
     /// The agent is gone.
     Gone,
-    /// Its token is no longer good.
+    /// The agent's token is no longer valid.
     Refused(Refusal),
 }
 
@@ -328,7 +328,7 @@ pub(super) async fn next_event(
     }
 }
 
-/// Tells the agent how its deliveries go on, until each has ended or has failed a few times.
+/// Reports the progress of an agent's deliveries, until each has ended or has failed a few times.
 async fn follow(events: Vec<Events>, granted: &Granted, sender: &mut Sender) -> Result<(), Unheard> {
     let mut checks = checks();
     for mut deliveries in events {

@@ -71,7 +71,7 @@ async fn desk(granted: &Granted) -> Result<(Share<Owner>, OwnedSemaphorePermit),
     Ok((share, permit.expect("it is never closed")))
 }
 
-/// Works the answer out, in parts; `give` says whether anybody still listens.
+/// Computes the answer, in parts; `give` returns whether the agent still listens.
 fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> bool) -> Result<(), Refusal> {
     let refusal = |error: &dyn Faulty| Refusal::of(error);
     match question {

@@ -13,7 +13,7 @@ use protocol::token::Grant;
 /// The applications that a token may read.
 #[derive(Debug, Clone, Default)]
 pub struct ReadScope {
-    /// None for all present and future applications.
+    /// The applications; none for all present and future ones.
     applications: Option<Vec<Pattern>>,
 }
 
@@ -62,7 +62,7 @@ impl Readable {
         (self.nodes.len() + self.unread.len() + self.chunks.len()) * size_of::<NodeRef>()
     }
 
-    /// Returns the segment whose name begins so.
+    /// Returns the segment whose name begins with these bytes.
     pub fn segment(&self, name: SegmentName) -> Option<NodeRef> {
         self.nodes.get(&name).copied()
     }

@@ -6,7 +6,7 @@ use super::refuse;
 use crate::net::link::{Receiver, Sender};
 use protocol::wire::Refusal;
 
-/// How long a refused agent may take to finish its message.
+/// The time that a refused agent may take to finish its message.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Refuses a request that may not have come whole. Reads up to `bytes_max` more of it, as the agent reads the answer

@@ -145,7 +145,7 @@ impl Spaces {
         let slots: Vec<(SpaceName, Arc<Slot>)> =
             self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
         for (name, slot) in &slots {
-            // Whoever holds the lock opens or closes it.
+            // The holder of the lock opens or closes the space.
             let Ok(mut held) = slot.store.try_lock() else { continue };
             let Some(store) = &*held else { continue };
             if Arc::strong_count(store) > 1 {

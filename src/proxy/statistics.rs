@@ -1,4 +1,4 @@
-//! Counts what a space, or one application in it, holds and what it saved.
+//! Counts the content of a space, or of one application in it, and the bytes saved.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use recode::codec::Method;
 /// Upper bounds of the classes of chunk sizes, in bytes.
 const CLASSES: [u32; 6] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 
-/// Why nothing could be counted.
+/// The reason why nothing could be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store.
@@ -161,7 +161,7 @@ fn count_methods(plan: &Plan, methods: &mut HashMap<Method, (u64, u64)>) -> u64 
     let count = |piece: &Piece| match piece {
         Piece::Framing(bytes) | Piece::Content(bytes) => *bytes,
         Piece::Packed { method, plain, .. } => {
-            // What is nested counts as the bytes that are in it: how many it packs to is not known.
+            // Nested archives count with their content's bytes; their packed size is unknown.
             let bytes = count_methods(plain, methods);
             let counted = methods.entry(*method).or_default();
             *counted = (counted.0 + 1, counted.1 + bytes);

@@ -55,9 +55,9 @@ pub struct StoreView {
     replies: Replies,
     app: AppName,
     app_latest: Option<Record>,
-    /// For reading what the push builds on.
+    /// Reads the content that the push builds on.
     reader: StoreReader<Arc<Store>>,
-    /// How many frames the store had at the end of each message of content that is not yet reported.
+    /// The number of frames in the store after each message of content that is not yet reported.
     unreported: VecDeque<u64>,
     reported: u64,
     unsynced_bytes: u64,
@@ -80,7 +80,7 @@ impl StoreView {
     /// Begins a push of `app` by `user` at `now`, seconds since 1970; reports to `replies` what is durable.
     ///
     /// # Errors
-    /// No lease can be had.
+    /// No lease could be created.
     pub fn new(
         store: Arc<Store>,
         app: AppName,
@@ -224,7 +224,7 @@ impl StoreView {
             created: self.now,
             user: self.user.clone(),
             labels: open.labels.clone(),
-            // The root says it; a record counts.
+            // The root has the folder mode; a record has only counts.
             totals: Totals { folder_mode: None, ..totals },
             cost,
         };

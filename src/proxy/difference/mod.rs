@@ -254,7 +254,7 @@ mod tests {
         let before = vec![("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![3])];
         let after = vec![("a".to_owned(), vec![1, 9, 9, 2, 9, 3]), ("b".to_owned(), vec![9; 5000])];
         assert_eq!(found(1000, &before, &after), expected(&before, &after));
-        // Of many that are the same, few are held.
+        // Of thousands of equal chunks, only a few are remembered.
         assert_eq!(found(4, &before, &vec![("a".to_owned(), vec![1, 2]), after[1].clone()]).len(), 1);
     }
 }

@@ -13,8 +13,8 @@ use ground::limits::{FRAME_CHUNKS_MAX, PULL_THIN_BYTES_MAX, SEGMENT_BATCH_BYTES}
 use protocol::likeness::{ChangedBase, Edges, SegmentsReplaced, prefix_of};
 use protocol::wire::{Marks, Refusal, SegmentBatch};
 
-/// 512 KiB: new segments up to this are compressed as small as they get, which takes a second for 2 MB; many
-/// machines may pull at a time.
+/// 512 KiB: new segments up to this size are compressed as far as possible, which takes a second for 2 MB; many
+/// machines may pull at the same time.
 const SMALL_BYTES: u64 = 512 * 1024;
 
 /// A release that both sides have.
@@ -22,7 +22,7 @@ pub(super) struct Base {
     segments: Vec<NodeRef>,
     outline: Outline,
     present: HashSet<NodeRef>,
-    /// Its content where the pulled release differs.
+    /// The base's content where the pulled release differs.
     pub changed: ChangedBase,
 }
 
@@ -74,8 +74,8 @@ impl Base {
         is_bounded.then(|| self.outline.clone())
     }
 
-    /// Gives `send` the new segments, in order, thin and compressed against those that they replace,
-    /// until it returns false: nobody listens.
+    /// Passes the new segments to `send`, in order, thin and compressed against those that they replace, until it
+    /// returns false because nobody listens.
     ///
     /// Memory: one batch and its prefix.
     pub fn tell(

@@ -66,7 +66,7 @@ pub async fn serve(
             if let Err(refusal) = read(receiver, &requests_in, &granted, &open).await {
                 drop(held_in.send(refusal));
             }
-            // Only now: the task that serves requests then ends and reports the reason.
+            // Dropped only now: the task that serves requests then ends, and reports the reason.
             drop(requests_in);
         })
     };
@@ -114,7 +114,7 @@ async fn read(
 ) -> Result<(), Refusal> {
     let mut watch = Watch::new(Instant::now(), receiver.progress_max());
     loop {
-        // While something is to be sent it is not the agent's turn.
+        // While something is being sent it is not the agent's turn.
         if open.load(Ordering::Relaxed) > 0 {
             watch.renew(Instant::now());
         }
@@ -154,7 +154,7 @@ fn run(
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
-    // What a pull was promised stays until it is done, whatever is removed meanwhile.
+    // What the pull was promised is kept until it ends, whatever is removed meanwhile.
     let lease = store.lease().map_err(|error| Refusal::of(&error))?;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     store.records().touch(&record.app, &record.release);
@@ -229,10 +229,10 @@ fn read_segment(reader: &mut StoreReader<&Store>, node: &NodeRef) -> Result<Vec<
 /// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once
 /// for all.
 const PATCH_BYTES: usize = 1024 * 1024;
-/// How long the units of one request wait for other heavy work to end.
+/// The longest wait of one request's units for other heavy work to end.
 const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Reads what is wanted and sends it, neighbours together.
+/// Reads the wanted chunks and sends them, neighbouring ones together.
 struct Supply<'a> {
     reader: StoreReader<&'a Store>,
     leaves: Vec<NodeRef>,
@@ -317,7 +317,7 @@ impl Supply<'_> {
         self.send_unit(unit, deadline)
     }
 
-    /// Returns what the wanted chunks resemble in the agent's release, each with the first of them.
+    /// Returns the runs of the agent's release that the wanted chunks resemble, each with the first of these chunks.
     fn likenesses(
         &mut self,
         new: &[(SegmentIndex, Thin, Vec<Option<ChunkRef>>)],

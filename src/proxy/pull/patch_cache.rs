@@ -1,4 +1,4 @@
-//! What a pull makes for one machine, held for others that pull the same.
+//! A cache of payloads that were made for one pull, for other machines that pull the same.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -8,9 +8,9 @@ use format::recipe::ChunkRef;
 use ground::limits::RECORD_QUERIES_MAX;
 use ground::poison::Unpoisoned as _;
 
-/// 64 MiB: payloads that are held.
+/// 64 MiB: the most bytes of cached payloads.
 pub(super) const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How often a pull that waits for other heavy work looks again.
+/// The interval at which a waiting pull checks whether other heavy work has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Payloads made for one machine, cached for others.
@@ -36,15 +36,15 @@ impl PatchCache {
     }
 }
 
-/// What all pulls share: the cache, and the lock for work that takes much memory.
+/// Shared by all pulls: the cache, and the lock for work that takes much memory.
 pub(super) struct PatchMaker<'a> {
     pub cache: &'a PatchCache,
     pub heavy_work: &'a Mutex<()>,
 }
 
 impl PatchMaker<'_> {
-    /// Returns the payload of that name; makes it, alone in the process, where the cache lacks it. An empty one means
-    /// that none pays, `None` that other heavy work did not end by the `deadline`.
+    /// Returns the payload of that name; if the cache lacks it, makes it, alone in the process. An empty one means that
+    /// no payload pays, `None` that other heavy work did not end by the `deadline`.
     pub fn payload(
         &self,
         name: blake3::Hash,
@@ -52,7 +52,7 @@ impl PatchMaker<'_> {
         make: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Option<Arc<Vec<u8>>> {
         let _alone = loop {
-            // Another machine may have had it made meanwhile.
+            // It may have been made meanwhile for another machine.
             if let Some(payload) = self.cache.find(name) {
                 return Some(payload);
             }

@@ -25,16 +25,16 @@ use protocol::wire::{Basis, Cut, Parcel, Span};
 const LEVEL: i32 = 9;
 /// Files of one pull that are looked at.
 const FILES_MAX: usize = 256;
-/// How long an agent waits for a payload to be made: far below its patience.
+/// The longest wait of an agent for a payload: far less than its deadline.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// An executable that the agent has an older one of, as a parcel of all its chunks, and the payload.
+/// An executable of which the agent has an older version: a parcel of all its chunks, and the payload.
 pub(super) type ExecutableParcel = (Parcel, Arc<Vec<u8>>);
 
 /// A file of the pulled release.
 struct File {
     size: u64,
-    /// Where its first chunk is listed.
+    /// The place of its first chunk in the manifest.
     at: RefAt,
     chunks: Vec<ChunkRef>,
 }
@@ -42,8 +42,8 @@ struct File {
 /// Chooses the new executables to send by their functions, for an agent that has all of `base`.
 ///
 /// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`]
-/// files or half of what is held for other machines, and where it no longer `goes_on`, asked before each file. What is
-/// not encoded so is pulled as other files are.
+/// files or half of [`CACHE_BYTES_MAX`], and once it no longer `goes_on`, which is called before each file. Files that
+/// are not encoded this way are pulled as other files are.
 pub(super) fn encode(
     base: &Base,
     leaves: &[NodeRef],
