@@ -10,13 +10,13 @@ use format::recipe::{ChunkRef, Container};
 use recode::archive::{self, PREFIX_BYTES, Plan, decode_head, head_bytes, rebuild};
 use recode::codec::Permits;
 
-/// 256 KiB: what is hashed and handed on at once.
+/// 256 KiB: the most that is hashed and passed on at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// An archive's entry and its chunks.
 #[derive(Debug, Clone, Copy)]
 pub struct Archive<'a> {
-    /// Which, for errors.
+    /// The entry's path, for errors.
     pub path: &'a EntryPath,
     /// Its bytes.
     pub size: u64,
@@ -51,7 +51,7 @@ pub fn write_archive(
     let other = || Error::OtherArtifact(path.clone());
     let written = rebuild(&plan, &mut framing, &mut content, &mut out).and_then(|()| out.flush());
     shared.settle(written, other)?;
-    // Nothing is left in it; its end would try to write again after an error.
+    // Nothing is left in it; dropping it would try to write again after an error.
     drop(out);
     let same = checked.left == 0 && checked.hasher.finalize().as_bytes() == container.artifact.as_bytes();
     if same { Ok(()) } else { Err(other()) }
@@ -68,7 +68,7 @@ pub fn read_plan(archive: Archive<'_>, reader: &mut dyn ChunkReader) -> Result<P
 /// The beginning of a stream.
 struct Head {
     plan: Plan,
-    /// Its bytes, and those of what follows.
+    /// Its bytes, and those after them.
     bytes: u64,
     framing_bytes: u64,
     content_bytes: u64,
@@ -143,12 +143,12 @@ impl Shared<'_> {
     }
 }
 
-/// Some neighbouring bytes of a stream.
+/// Some adjacent bytes of a stream.
 struct StreamSection<'a, 'b> {
     shared: &'a Shared<'b>,
     chunks: std::slice::Iter<'a, ChunkRef>,
     chunk: Vec<u8>,
-    /// Where the next byte is in `chunk`; after its end where it is not read yet.
+    /// The place of the next byte in `chunk`; after its end if it is not read yet.
     at: usize,
     left: u64,
 }
@@ -189,7 +189,7 @@ impl Read for StreamSection<'_, '_> {
     }
 }
 
-/// Hashes what goes out and lets no more through than the archive has.
+/// Hashes the output, and lets no more bytes through than the archive has.
 struct Checked<'a, 'b> {
     take: &'a mut dyn FnMut(&[u8]) -> Result<(), Error>,
     hasher: blake3::Hasher,

@@ -203,7 +203,7 @@ mod tests {
             return;
         }
         let mut source = MemorySource::default();
-        // 40 MiB of nothing: no room as holes, more than there is as a copy.
+        // 40 MiB of zeros: they need no room as holes, and more than there is as a copy.
         let holes = zeros(&mut source, 640);
         let size = holes.len() as u64 * u64::from(CHUNK_BYTES_MAX);
         let mut items = vec![Item::File { path: path("a"), mode: 0o644, size, recipe: Recipe::Chunks }];

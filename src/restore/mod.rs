@@ -43,7 +43,7 @@ use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 use ground::threads;
 
-/// Why a release could not be rebuilt.
+/// The reason why a release could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The manifest is not one that an honest builder makes.
@@ -113,7 +113,7 @@ pub enum Error {
     /// The end of a stream was not taken.
     #[error("could not finish the output: {0}")]
     OutputEnd(io::Error),
-    /// No thread writes it.
+    /// The threads that write cannot be started.
     #[error(transparent)]
     Threads(#[from] threads::Error),
     /// The caller asked to stop.

@@ -16,16 +16,16 @@ use ground::poison::Unpoisoned as _;
 
 /// 1 MiB: a smaller archive is rebuilt as quickly as it is found.
 const ARCHIVE_BYTES_MIN: u64 = 1024 * 1024;
-/// 256 KiB: what is written at once.
+/// 256 KiB: the most that is written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// The cache of one space. Memory: none; it is what its folder holds.
+/// The cache of one space. It takes no memory: the folder is the cache.
 #[derive(Debug)]
 pub struct Rebuilt {
     folder: PathBuf,
     bytes_max: u64,
     reserve_bytes: u64,
-    /// Held while room is made.
+    /// Locked while room is made.
     making_room: Mutex<()>,
 }
 
@@ -44,13 +44,13 @@ impl Rebuilt {
         Self { folder, bytes_max, reserve_bytes, making_room: Mutex::new(()) }
     }
 
-    /// Returns a kept archive of `size` bytes; its content is not verified.
+    /// Returns a stored archive of `size` bytes; its content is not verified.
     pub fn get(&self, archive: &ArtifactId, size: u64) -> Option<File> {
         let file = File::open(self.path(archive)).ok()?;
         if file.metadata().ok()?.len() != size {
             return None;
         }
-        // So that it goes last; where that is refused, it goes sooner.
+        // It is then removed last; if that is refused, it is removed sooner.
         drop(file.set_modified(SystemTime::now()));
         Some(file)
     }
@@ -60,7 +60,7 @@ impl Rebuilt {
         drop(fs::remove_file(self.path(archive)));
     }
 
-    /// Begins to keep an archive. Returns `None` if it is kept already, too small or too large, or there is no room.
+    /// Begins to store an archive. Returns `None` if it is stored already, too small or too large, or there is no room.
     pub fn keep(&self, archive: &ArtifactId, size: u64) -> Option<Keeping> {
         let path = self.path(archive);
         if !(ARCHIVE_BYTES_MIN..=self.bytes_max / 2).contains(&size) || path.exists() {
@@ -103,7 +103,7 @@ impl Rebuilt {
         damaged
     }
 
-    /// Returns the bytes of all kept archives.
+    /// Returns the bytes of all stored archives.
     pub fn bytes(&self) -> u64 {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
@@ -119,7 +119,7 @@ impl Rebuilt {
         self.folder.join(archive.to_string())
     }
 
-    /// Removes what was used longest ago until `size` more bytes fit.
+    /// Removes the archives used longest ago until `size` more bytes fit.
     fn make_room(&self, size: u64) -> std::io::Result<()> {
         let _alone = self.making_room.lock().unpoisoned();
         let mut kept: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
@@ -143,10 +143,10 @@ impl Rebuilt {
     }
 }
 
-/// An archive that is being written to the cache. A failure to write it is silent: the archive is then not kept.
+/// An archive that is being written to the cache. A failure to write it is silent: the archive is then not stored.
 #[derive(Debug)]
 pub struct Keeping {
-    /// None once a write has failed; the file goes with it.
+    /// The file, which is dropped once a write has failed.
     file: Option<BufWriter<NamedTempFile>>,
     path: PathBuf,
 }
@@ -157,7 +157,7 @@ impl Keeping {
         self.file = self.file.take().and_then(|mut file| file.write_all(bytes).is_ok().then_some(file));
     }
 
-    /// Keeps the archive, which is complete. Does not sync it: after a loss of power it is rebuilt.
+    /// Stores the archive, which is complete. Does not sync it: after a power loss it is rebuilt.
     pub fn end(self) {
         if let Some(file) = self.file.and_then(|file| file.into_inner().ok()) {
             drop(file.persist(&self.path));

@@ -50,7 +50,7 @@ impl Entry {
     }
 }
 
-/// Some of everything: empty files and folders, links, odd modes and names, a file of several parts.
+/// Returns some of everything: empty files and folders, links, odd modes and names, a file of several parts.
 pub(crate) fn one_of_each() -> Vec<Entry> {
     vec![
         Entry::file("README", 0o644, "read me"),
@@ -197,7 +197,7 @@ impl MemorySource {
         }
     }
 
-    /// How many chunks of artifacts were read since this was last asked.
+    /// Returns how many chunks of artifacts were read since the last call.
     pub(crate) fn content_reads(&self) -> u64 {
         self.content_reads.swap(0, Ordering::Relaxed)
     }

@@ -5,7 +5,7 @@ use format::recipe::ChunkRef;
 use ground::faults::{Fault, faulty};
 use ground::ids::ChunkId;
 
-/// Why a chunk could not be had.
+/// The reason why a chunk could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The source does not have it.
@@ -16,7 +16,7 @@ pub enum SourceError {
     Damaged {
         /// The chunk.
         id: ChunkId,
-        /// Where it should be: for the reader's own log, not for a peer.
+        /// The place where it should be: for the reader's own log, not for a peer.
         location: String,
     },
     /// A file cannot be read.

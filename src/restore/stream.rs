@@ -9,7 +9,7 @@ use format::manifest::{EntryPath, Item, Root, Shape};
 use format::recipe::{ChunkRef, Recipe};
 use recode::codec::Permits;
 
-/// 1 MiB: what is handed on at once.
+/// 1 MiB: the most that is passed on at once.
 const WRITE_BYTES: usize = 1024 * 1024;
 
 /// Writes the file at `path` and returns its bytes; no path is needed where the release is a single file.
@@ -18,8 +18,8 @@ const WRITE_BYTES: usize = 1024 * 1024;
 /// for each of its chunks.
 ///
 /// # Errors
-/// No such file, a damaged manifest, a chunk that cannot be had, or `out` fails. Whoever reads `out`
-/// must then throw away what came.
+/// No such file, a damaged manifest, a chunk that cannot be read, or `out` fails. The caller must then discard what was
+/// written to `out`.
 pub fn write_file(
     root: &Root,
     source: &dyn ChunkSource,
@@ -68,8 +68,7 @@ pub fn write_file(
 /// about 1 MiB.
 ///
 /// # Errors
-/// A damaged manifest, a chunk that cannot be had, or `out` fails; the archive is then cut short and
-/// lacks its end.
+/// A damaged manifest, a chunk that cannot be read, or `out` fails; the archive is then cut short and lacks its end.
 pub fn write_tar(
     root: &Root,
     source: &dyn ChunkSource,
@@ -128,7 +127,7 @@ impl OpenEntry {
     }
 }
 
-/// Gathers chunks and hands them on in large pieces.
+/// Collects chunks and passes them on in large pieces.
 struct ChunkBuffer<'a> {
     reader: &'a mut dyn ChunkReader,
     out: &'a mut dyn Write,
@@ -149,7 +148,7 @@ impl<'a> ChunkBuffer<'a> {
         if self.buffer.len() < WRITE_BYTES { Ok(()) } else { self.flush(&open.path) }
     }
 
-    /// Ends a file: an archive comes now.
+    /// Ends a file; an archive is written now.
     fn end(&mut self, open: &OpenEntry) -> Result<(), Error> {
         let Some(container) = open.recipe.container() else { return Ok(()) };
         let Self { reader, out, buffer } = self;

@@ -18,14 +18,14 @@ pub struct Items<'a> {
     root: &'a Root,
     reader: &'a mut dyn ChunkReader,
     segments: Segments,
-    /// None once the manifest has ended or failed.
+    /// Checks the manifest's items; none once it has ended or failed.
     checks: Option<manifest::Reader>,
     ready: vec::IntoIter<Item>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Items<'a> {
-    /// Starts before the first item of `root`, whose parts `reader` gives.
+    /// Starts before the first item of `root`; `reader` returns its parts.
     pub fn new(root: &'a Root, reader: &'a mut dyn ChunkReader) -> Self {
         let (segments, checks) = (Segments::new(root), Some(manifest::Reader::new()));
         Self { root, reader, segments, checks, ready: Vec::new().into_iter(), buffer: Vec::new() }
@@ -98,7 +98,7 @@ pub fn leaves(root: &Root, reader: &mut dyn ChunkReader) -> Result<Vec<NodeRef>,
 /// Appends a chunk to `out` and checks that it is as long as `chunk` says: offsets are computed from that.
 ///
 /// # Errors
-/// It cannot be had, or has another length.
+/// The chunk cannot be read, or has another length.
 pub(super) fn read_chunk(
     reader: &mut dyn ChunkReader,
     chunk: &ChunkRef,

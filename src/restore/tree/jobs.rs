@@ -1,4 +1,4 @@
-//! What the planner hands to the workers.
+//! The jobs that the planner gives to the workers.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) struct Whole {
     pub(super) same: bool,
 }
 
-/// Some neighbouring chunks of a file that the planner has created.
+/// Some adjacent chunks of a file that the planner has created.
 pub(super) struct Part {
     pub(super) output: Arc<Output>,
     pub(super) offset: u64,
@@ -54,12 +54,12 @@ pub(super) struct Output {
     pub(super) rebuilt: AtomicBool,
 }
 
-/// Where a file's bytes may be found without asking the source. They are verified in any case.
+/// The local file that may have a file's bytes, so that the source need not send them. They are verified in any case.
 pub(super) enum LocalBytes {
-    /// Nowhere.
+    /// No file.
     None,
-    /// In the earlier copy's file.
+    /// The earlier copy's file.
     Earlier(File),
-    /// In the new file itself, which is a reflink of the earlier one.
+    /// The new file itself, which is a reflink of the earlier one.
     InPlace,
 }

@@ -36,14 +36,14 @@ use format::manifest::Root;
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
 
-/// How [`write_tree`] works.
+/// The options of [`write_tree`].
 #[derive(Debug, Clone, Copy)]
 pub struct TreeOptions<'a> {
     /// Workers; one for each processor by default.
     pub threads: NonZeroUsize,
     /// An earlier complete copy, whose unchanged files are reused; none by default.
     pub previous: Option<Previous<'a>>,
-    /// How unchanged files are reused.
+    /// The way to reuse unchanged files.
     pub reuse: Reuse,
     /// Stops the work soon after it becomes true.
     pub cancelled: Option<&'a AtomicBool>,
@@ -51,7 +51,7 @@ pub struct TreeOptions<'a> {
     pub sync: bool,
     /// The permission bits of the new folder itself; those of the release by default.
     pub folder_mode: Option<u16>,
-    /// How to treat links that lead outside the release; refused by default.
+    /// The treatment of links that lead outside the release; refused by default.
     pub outside_links: OutsideLinks,
 }
 
@@ -67,13 +67,13 @@ impl Default for TreeOptions<'_> {
 /// An earlier complete copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Previous<'a> {
-    /// Where it lies. What it holds is verified, never trusted.
+    /// The folder of the copy. Its content is verified, never trusted.
     pub folder: &'a Path,
     /// The release it was made from, readable from the same source.
     pub root: &'a Root,
 }
 
-/// How a file of an earlier copy is reused.
+/// The way to reuse a file of an earlier copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reuse {
@@ -85,7 +85,7 @@ pub enum Reuse {
     HardLink,
 }
 
-/// How to treat links that lead outside the release.
+/// The treatment of links that lead outside the release.
 ///
 /// Nothing is ever written through a link. But a program at the destination, as a web server, may read through one what
 /// lies outside. So the destination's owner decides, not the pushing user.
@@ -207,7 +207,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
-            // Whoever cleans up next meets what is left; the error that led here matters more.
+            // The next cleanup finds the folder; the error that led here matters more.
             drop(files::remove(folder));
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Site<'a> {
     failed: Mutex<Option<Error>>,
     reused_files: AtomicU64,
     reused_bytes: AtomicU64,
-    /// For archives with xz or zstd in them.
+    /// Permits for archives that contain xz or zstd.
     pub(super) turns: Permits,
 }
 
@@ -227,7 +227,7 @@ impl<'a> Site<'a> {
         self.on(rustix::fs::unlinkat(&self.folder, path.as_bytes(), AtFlags::empty()), "remove", path)
     }
 
-    /// The path for messages and for what takes a path.
+    /// Returns the path for messages and for functions that need one.
     pub(super) fn path(&self, path: &EntryPath) -> PathBuf {
         self.place.join(OsStr::from_bytes(path.as_bytes()))
     }

@@ -19,7 +19,7 @@ use ground::limits::CHUNK_BYTES_MAX;
 use ground::monitor::Phase;
 use ground::poison::Unpoisoned as _;
 
-/// 1 MiB: what is written at once.
+/// 1 MiB: the most that is written at once.
 const WRITE_BYTES: usize = 1024 * 1024;
 
 /// One thread's reader and buffer.
@@ -32,7 +32,7 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Starts with nothing to do; archives that are `rebuilt` are taken from there, and kept there.
+    /// Starts with nothing to do; rebuilt archives are read from `rebuilt`, and stored there.
     pub(super) fn new(
         site: &'a Site<'a>,
         reader: &'a mut dyn ChunkReader,
@@ -181,7 +181,7 @@ impl<'a> Worker<'a> {
     /// Writes `chunks` from `offset` on.
     fn fill(&mut self, output: &Output, offset: u64, chunks: &[ChunkRef]) -> Result<(), Error> {
         self.buffer.clear();
-        // Where the buffer's first byte goes, and where the next chunk does.
+        // The offset of the buffer's first byte, and that of the next chunk.
         let (mut begin, mut next) = (offset, offset);
         for chunk in chunks {
             let pending = self.buffer.len();
