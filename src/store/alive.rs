@@ -1,4 +1,4 @@
-//! The part of a pack that is alive: which of its chunks a collection must keep.
+//! The live part of a pack: the chunks that a collection must keep.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,9 +9,9 @@ use super::{Result, Store};
 /// Bytes in a footer for each chunk, with room for its frame.
 const FOOTER_CHUNK_BYTES: u64 = 60;
 
-/// How to sweep packs.
+/// The options of a sweep of packs.
 pub struct Sweep<'a> {
-    /// Only count.
+    /// True to count only.
     pub dry_run: bool,
     /// Count all chunks that are not alive as dead, not only condemned ones: for a dry run.
     pub all: bool,
@@ -88,7 +88,7 @@ impl Alive {
 
 /// A frame with live chunks.
 pub struct LiveFrame {
-    /// Where it begins in the pack.
+    /// The frame's offset in the pack.
     pub offset: u64,
     /// For each of its chunks, in order, whether it is alive.
     pub alive: Vec<bool>,

@@ -1,4 +1,4 @@
-//! What a store keeps outside its own folder.
+//! The parts of a store that may be outside its own folder.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -42,7 +42,7 @@ const OPEN_DEAD_CHUNKS_MIN: usize = 64;
 const SEAL_CHUNK_BYTES: u64 = 64;
 const SEAL_BYTES: u64 = 256 * 1024;
 
-/// The chunks chosen for removal, and the leases that it waits for.
+/// The chunks chosen for removal, and the leases that the collector waits for.
 #[derive(Debug, Default)]
 pub struct Condemned {
     names: RwLock<HashSet<u64>>,
@@ -63,7 +63,7 @@ impl Condemned {
         if !frame.chunks.iter().any(|chunk| self.has(&chunk.id)) {
             return append();
         }
-        // Held meanwhile: no sweep finds the new copy sealed and its chunk still condemned.
+        // Locked meanwhile, so that no sweep finds the new copy sealed and its chunk still condemned.
         let mut names = self.names.write().unpoisoned();
         let position = append()?;
         for chunk in &frame.chunks {
@@ -80,7 +80,7 @@ impl Condemned {
         self.names.read().unpoisoned().is_empty()
     }
 
-    /// Starts a run, one at a time; returns the leases that the last one waits for. Repairs of packs hold it too.
+    /// Starts a run, one at a time; returns the leases that the last one waits for. Repairs of packs lock it too.
     pub fn begin(&self) -> MutexGuard<'_, Vec<LeaseNumber>> {
         self.run.lock().unpoisoned()
     }
@@ -210,7 +210,7 @@ fn collectable(store: &Store) -> Result<Vec<(u32, Arc<Pack>)>> {
 /// Seals the open pack where much of it is dead, in a dry run too: as long as it is written to it gives nothing back, and a
 /// proxy that little is pushed to would keep what was removed until its next start.
 ///
-/// Not while a push goes on, whose chunks no release names yet.
+/// Does nothing during a push, whose chunks no release names yet.
 fn seal_garbage(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Result<()> {
     if store.leases.first_pack()?.is_some() {
         return Ok(());

@@ -27,12 +27,12 @@ const EXTENSION: &str = "place";
 #[derive(Debug)]
 pub struct Copies {
     folder: PathBuf,
-    /// Held while a place is noted.
+    /// Locked while a place is noted.
     noting: Mutex<()>,
 }
 
 impl Copies {
-    /// Opens the places kept in `folder`.
+    /// Opens the places recorded in `folder`.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, noting: Mutex::new(()) }
     }

@@ -26,18 +26,18 @@ pub enum Error {
     /// A pack.
     #[error("pack {}: {source}", .path.display())]
     Pack {
-        /// Where it lies.
+        /// The pack's location.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: pack::Error,
     },
-    /// The index knows of a pack, or of chunks in it, otherwise than the disk.
+    /// The index and the disk disagree about a pack, or about chunks in it.
     #[error("the index does not match pack {pack}")]
     Catalogue {
         /// The pack.
         pack: PackId,
     },
-    /// The index knows of a pack that the disk does not have.
+    /// The index has a pack that the disk does not have.
     #[error("pack {pack} is missing")]
     PackGone {
         /// The pack.
@@ -50,7 +50,7 @@ pub enum Error {
         folder: PathBuf,
         /// Bytes left.
         free: u64,
-        /// Bytes kept.
+        /// Reserved bytes.
         reserve: u64,
     },
     /// An earlier write or sync failed: what was written since the last sync may be lost.
@@ -64,19 +64,19 @@ pub enum Error {
     Manifest {
         /// The release.
         release: ReleaseId,
-        /// Why not.
+        /// The reason.
         source: Box<restore::Error>,
     },
     /// A damaged record.
     #[error("the record {place} is damaged")]
     Record {
-        /// Where it lies.
+        /// The record's location.
         place: String,
     },
     /// A record of a newer whit.
     #[error("the record {place} has version {version}, unknown to this version")]
     RecordVersion {
-        /// Where it lies.
+        /// The record's location.
         place: String,
         /// Its version.
         version: u8,
@@ -89,18 +89,18 @@ pub enum Error {
         /// The release.
         release: ReleaseId,
     },
-    /// Nothing of that name.
+    /// No application has this name.
     #[error("there is no application `{0}` here")]
     NoApp(AppName),
-    /// Nothing of that name.
+    /// No release fits the selector.
     #[error("there is no release `{0}`")]
     NoRelease(Selector),
     /// Several releases fit.
     #[error("`{selector}` matches {} releases: {}", .candidates.len(), listed(.candidates))]
     Ambiguous {
-        /// What was asked for.
+        /// The selector.
         selector: Selector,
-        /// Those that begin so.
+        /// The releases that fit.
         candidates: Vec<ReleaseId>,
     },
 }

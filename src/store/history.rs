@@ -69,7 +69,7 @@ impl Pushed {
 /// Reads the history below an application's folder, in order, up to the first damage; and whether there was none.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn read(folder: &Path) -> files::Result<(Vec<Record>, bool)> {
     let Some(bytes) = files::read_if_there(&path(folder), BYTES_MAX)? else { return Ok((Vec::new(), true)) };
     let (mut records, mut rest) = (Vec::new(), bytes.as_slice());
@@ -80,7 +80,7 @@ pub fn read(folder: &Path) -> files::Result<(Vec<Record>, bool)> {
     Ok((records, rest.is_empty()))
 }
 
-/// Returns the record of that number, as the history last had it.
+/// Returns the latest record of that number in the history.
 pub fn find(folder: &Path, sequence: u64) -> Option<Record> {
     let (records, _) = read(folder).ok()?;
     records.into_iter().rfind(|record| record.sequence == sequence)

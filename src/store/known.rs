@@ -30,18 +30,18 @@ pub struct Of {
 /// An application in memory.
 #[derive(Debug)]
 pub struct App {
-    /// Its number in `releases`.
+    /// The release's number in `releases`.
     pub number: u32,
     /// Oldest first.
     pub pushed: Vec<Pushed>,
-    /// None where every record is gone.
+    /// The release; none once every record of it is gone.
     pub latest: Option<Record>,
     /// The highest number of any record, removed ones too: numbers are never given twice.
     pub last_number: u64,
 }
 
 impl Known {
-    /// The application, a new one without pushes where it is unknown.
+    /// Returns the application, a new one without pushes if it is unknown.
     pub fn app(&mut self, name: &AppName) -> &mut App {
         self.apps.entry(name.clone()).or_insert_with(|| {
             self.names.push(name.clone());
@@ -50,17 +50,17 @@ impl Known {
         })
     }
 
-    /// The highest number of any record of the application, removed ones too; 0 without any.
+    /// Returns the highest number of any record of the application, removed ones too; 0 without any.
     pub fn last_number(&self, app: &AppName) -> u64 {
         self.apps.get(app).map_or(0, |app| app.last_number)
     }
 
-    /// The application's latest record.
+    /// Returns the application's latest record.
     pub fn latest(&self, app: &AppName) -> Option<&Record> {
         self.apps.get(app)?.latest.as_ref()
     }
 
-    /// The application's pushes, oldest first; none where there is no such application.
+    /// Returns the application's pushes, oldest first; none if there is no such application.
     pub fn pushed(&self, app: &AppName) -> &[Pushed] {
         self.apps.get(app).map_or(&[], |app| app.pushed.as_slice())
     }

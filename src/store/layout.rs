@@ -8,7 +8,7 @@ pub const OPEN: &str = "open";
 pub const DAMAGED: &str = "damaged";
 /// Below [`PACKS`]: the mark that a sync of an open pack failed.
 pub const UNSYNCED: &str = "unsynced";
-/// Below [`PACKS`]: the pack from which verifying goes on.
+/// Below [`PACKS`]: the pack at which verifying continues.
 pub const VERIFY_CURSOR: &str = "verify.cursor";
 /// The records of releases.
 pub const RELEASES: &str = "releases";

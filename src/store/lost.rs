@@ -41,7 +41,7 @@ pub struct DamagedCopy {
     pub id: ChunkId,
     /// The pack that holds the copy.
     pub pack: PackId,
-    /// Where its frame begins.
+    /// The offset of the chunk's frame.
     pub frame_offset: u32,
 }
 
@@ -75,7 +75,7 @@ pub struct Lost {
     path: PathBuf,
     copies: RwLock<HashSet<DamagedCopy>>,
     writing: Mutex<()>,
-    /// How often damage was noted since the store was opened.
+    /// The number of damages noted since the store was opened.
     met: AtomicU64,
 }
 

@@ -21,7 +21,7 @@ impl Live {
         self.names.binary_search(&id.prefix()).is_ok()
     }
 
-    /// How many distinct chunks are named.
+    /// The number of distinct chunks that are named.
     pub fn len(&self) -> usize {
         self.names.len()
     }

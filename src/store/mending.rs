@@ -18,7 +18,7 @@ impl Records {
         self.unreadable.lock().unpoisoned().clone()
     }
 
-    /// Says for people where a record lies.
+    /// Describes a record's location for people.
     pub fn describe(&self, record: &Key) -> String {
         self.ledger.describe(record)
     }

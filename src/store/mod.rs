@@ -104,10 +104,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the store that lies whole in `folder`: see [`Store::open_over`].
+    /// Opens or creates the store that is wholly in `folder`: see [`Store::open_over`].
     ///
     /// # Errors
-    /// As [`Store::open_over`].
+    /// Those of [`Store::open_over`].
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
         Self::open_over(folder, Backend::in_folder(folder, options.now), options)
     }
@@ -324,7 +324,7 @@ impl Store {
     /// Returns the root of a release.
     ///
     /// # Errors
-    /// It is not there, or damaged.
+    /// The release is missing or damaged.
     pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
         let id = ChunkId::from(*release);
         let place = self.find(&id).map_err(|error| reader::unanswered(&error))?;

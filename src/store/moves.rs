@@ -10,7 +10,7 @@ use ground::poison::Unpoisoned as _;
 pub struct Moves {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Held by a change; a lookup that found nothing meanwhile waits for it.
+    /// Locked by a change; a lookup that found nothing meanwhile waits for it.
     lock: RwLock<()>,
 }
 

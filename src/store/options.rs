@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// For a store that serves one pull, which needs room only for its own bytes and index.
+    /// Options of a store that serves one pull, which needs room only for its own bytes and index.
     pub const PASSING: Self = Self {
         reserve_bytes: 1024 * 1024,
         rebuilt_bytes: 0,

@@ -17,7 +17,7 @@ use format::pack::{self, Footer, PackId};
 pub struct PackFile {
     /// The pack's name.
     pub id: PackId,
-    /// Where the file lies.
+    /// The path of the file.
     pub path: PathBuf,
     file: File,
 }

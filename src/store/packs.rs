@@ -45,7 +45,7 @@ impl Pack {
         matches!(self.body, Body::Open { .. })
     }
 
-    /// Returns where the pack lies, for messages alone.
+    /// Returns the pack's location, for messages alone.
     pub fn location(&self) -> PathBuf {
         match &self.body {
             Body::Sealed { blobs, .. } => blobs.location(self.id),
@@ -119,12 +119,12 @@ impl Pack {
 pub struct Packs(RwLock<HashMap<u32, Arc<Pack>>>);
 
 impl Packs {
-    /// The pack with that number.
+    /// Returns the pack with that number.
     pub fn by_number(&self, number: u32) -> Option<Arc<Pack>> {
         self.0.read().unpoisoned().get(&number).cloned()
     }
 
-    /// The pack of that name and its number.
+    /// Returns the pack of that name and its number.
     pub fn by_id(&self, id: PackId) -> Option<(u32, Arc<Pack>)> {
         let packs = self.0.read().unpoisoned();
         packs.iter().find(|(_, pack)| pack.id == id).map(|(number, pack)| (*number, Arc::clone(pack)))
@@ -135,7 +135,7 @@ impl Packs {
         self.0.write().unpoisoned().insert(number, Arc::new(pack));
     }
 
-    /// The sealed packs, by number.
+    /// Returns the sealed packs, by number.
     pub fn sealed(&self) -> Vec<(u32, Arc<Pack>)> {
         let mut packs = self.all();
         packs.retain(|(_, pack)| !pack.is_open());
@@ -153,7 +153,7 @@ impl Packs {
         self.0.write().unpoisoned().clear();
     }
 
-    /// All packs, in no order.
+    /// Returns all packs, in no order.
     pub fn all(&self) -> Vec<(u32, Arc<Pack>)> {
         let packs = self.0.read().unpoisoned();
         packs.iter().map(|(number, pack)| (*number, Arc::clone(pack))).collect()
@@ -211,7 +211,7 @@ pub fn named_in_frame(pack: &Pack, offset: u64) -> super::Result<Vec<ChunkId>> {
 pub struct FrameSummary {
     /// The kind of its chunks.
     pub kind: FrameKind,
-    /// Where it begins in the pack.
+    /// The offset of the frame in the pack.
     pub offset: u64,
     /// Its bytes in the pack.
     pub bytes: u64,

@@ -1,15 +1,15 @@
 //! The location of a chunk, and its 16 bytes in an index.
 
-/// Where a chunk lies.
+/// The location of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The pack's number in this index.
     pub pack: u32,
-    /// Where its frame begins in the pack.
+    /// The offset of the chunk's frame in the pack.
     pub frame_offset: u32,
-    /// Where it begins in the frame's plain bytes.
+    /// The offset of the chunk in the frame's plain bytes.
     pub plain_offset: u32,
-    /// Its plain bytes.
+    /// The length of the chunk in bytes.
     pub bytes: u32,
 }
 

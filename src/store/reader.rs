@@ -1,4 +1,4 @@
-//! Reads chunks out of packs, with the last frames kept decoded.
+//! Reads chunks out of packs, and caches the frames it decoded last.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -15,7 +15,7 @@ use format::recipe::ChunkRef;
 use ground::faults::Faulty;
 use ground::ids::ChunkId;
 
-/// Frames kept decoded by one reader: some 2 MiB; neighbours of the next chunk are mostly in the last.
+/// Decoded frames cached by one reader: some 2 MiB; the next chunk is mostly in the same frame as the last.
 const FRAMES_KEPT: usize = 8;
 /// Copies of one chunk that are tried: the recent one, and that of the index.
 const COPIES_TRIED: usize = 2;
@@ -26,9 +26,9 @@ pub struct StoreReader<S> {
     store: S,
     zstd: Decompressor,
     frames: VecDeque<Decoded>,
-    /// Which frame, counted since the start, holds a chunk, and where.
+    /// The frame of each chunk, counted since the start, and the chunk's range in it.
     chunks: HashMap<ChunkId, (u64, Range<usize>)>,
-    /// How many frames were dropped from the front.
+    /// The number of frames dropped from the front.
     dropped: u64,
 }
 
@@ -108,7 +108,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
         }
         let is_known = self.store.find(&chunk.id).ok().flatten();
         if let Some(place) = is_known.filter(|place| place.bytes != chunk.bytes) {
-            // The manifest lies about the chunk; the chunk is not damaged for that.
+            // The manifest has a wrong length for the chunk; the chunk itself is not damaged.
             let location = format!("a manifest of {} B, expected {} B", chunk.bytes, place.bytes);
             return Err(SourceError::Damaged { id: chunk.id, location });
         }

@@ -6,10 +6,10 @@ use format::record::Record;
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 16;
 
-/// Why bytes are no record.
+/// The reason why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRecord {
-    /// They are damaged.
+    /// The bytes are damaged.
     Damaged,
     /// A newer whit wrote them, in this version.
     Version(u8),
@@ -28,7 +28,7 @@ impl Records {
     /// Decodes a record.
     ///
     /// # Errors
-    /// The bytes are none.
+    /// The bytes are not a record.
     pub fn decode(bytes: &[u8]) -> Result<Record, NoRecord> {
         let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(NoRecord::Damaged)?;
         if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {

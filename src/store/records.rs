@@ -16,10 +16,10 @@ use format::record::{AppSummary, Record};
 use ground::ids::{AppName, ReleaseId, Selector, SpaceName};
 use ground::poison::Unpoisoned as _;
 
-/// How often the last use of a release is noted.
+/// The interval at which the last use of a release is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
-/// Where a lookup found a release.
+/// The result of a lookup of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// The application's latest release is this one.
@@ -33,7 +33,7 @@ pub enum Found {
 pub struct Records {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) space: SpaceName,
-    /// Where the applications' histories are, this process's cache of the ledger.
+    /// The folder of the applications' histories, this process's cache of the ledger.
     histories: PathBuf,
     /// Damaged records that no admin has given up yet.
     pub(super) unreadable: Mutex<Vec<Key>>,
@@ -108,7 +108,7 @@ impl Records {
         let mut memory = self.write();
         let Some(pushed) = memory.pushed(app).iter().find(|pushed| pushed.sequence == sequence).cloned()
         else {
-            // It was removed since.
+            // The record was removed since.
             return Ok(None);
         };
         if let Some(mended) = self.mend(app, &pushed)? {
@@ -205,7 +205,7 @@ impl Records {
         self.read().seen(release, may_see).is_some()
     }
 
-    /// The application's latest record.
+    /// Returns the application's latest record.
     pub fn latest(&self, app: &AppName) -> Option<Record> {
         self.read().latest(app).cloned()
     }
@@ -313,7 +313,8 @@ impl Records {
         self.ledger.has(&self.pin_key(app, release)).unwrap_or(true)
     }
 
-    /// Notes that the release was used now, at its latest record. At most once an hour, as nothing asks more exactly.
+    /// Notes that the release was used now, at its latest record. At most once an hour, as nothing needs more
+    /// precision.
     pub fn touch(&self, app: &AppName, release: &ReleaseId) {
         let sequence = {
             let memory = self.read();
@@ -347,17 +348,17 @@ impl Records {
         Key::Pin { space: self.space.clone(), app: app.clone(), release: *release }
     }
 
-    /// The folder of an application's history.
+    /// Returns the folder of an application's history.
     pub(super) fn history(&self, app: &AppName) -> PathBuf {
         self.histories.join(app.as_str())
     }
 
-    /// All releases that have a record.
+    /// Returns all releases that have a record.
     pub fn releases(&self) -> HashSet<ReleaseId> {
         self.read().releases.keys().copied().collect()
     }
 
-    /// All applications, by name.
+    /// Returns all applications, by name.
     pub fn apps(&self) -> Vec<AppSummary> {
         let summary = |(name, app): (&AppName, &App)| {
             let latest = app.latest.clone()?;
@@ -370,7 +371,7 @@ impl Records {
     /// as an id, which an older version of whit may have given.
     ///
     /// # Errors
-    /// Nothing fits, or digits that several releases share.
+    /// Nothing fits, or several releases share the digits.
     pub fn select(&self, selector: &Selector) -> Result<Record> {
         let nothing = || Error::NoRelease(selector.clone());
         let memory = self.read();

@@ -42,7 +42,7 @@ pub struct Opened {
 /// The packs that an earlier process left open.
 #[derive(Debug, Default)]
 pub struct LeftOpen {
-    /// How many there were.
+    /// The number of packs.
     pub packs: usize,
     /// True if bytes were cut off that may have been a frame: one being written or, if the file was damaged, an acknowledged
     /// one.
@@ -100,7 +100,7 @@ pub fn seal_open_packs(folder: &Path, blobs: &dyn Blobs) -> Result<LeftOpen> {
                 continue;
             }
             let rest = &map[usize::try_from(valid).unwrap_or(usize::MAX).min(map.len())..];
-            // A file without its header never held a frame that was acknowledged, unless it was damaged.
+            // A file without its header never had an acknowledged frame, unless it was damaged.
             left.cut |= map.len() > HEADER_BYTES && !rest.is_empty() && !begins_footer(rest);
             valid
         };

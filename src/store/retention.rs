@@ -1,4 +1,4 @@
-//! Which releases may go: by number, by age, by label, by the size of the whole store.
+//! Retention: selects releases to remove, by number, by age, by label, by the size of the whole store.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -58,13 +58,13 @@ impl Retention {
 /// The rules of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// For applications that fit a pattern, the first that fits.
+    /// Rules for applications; the first pattern that fits decides.
     pub apps: Vec<(Pattern, Retention)>,
     /// Bytes on disk beyond which the least recently used releases go.
     pub size_max: Option<u64>,
 }
 
-/// Removes the records of releases that may go; collecting then frees their chunks. Returns what went.
+/// Removes the records of releases that may be removed; collecting then frees their chunks. Returns the removed ones.
 ///
 /// # Errors
 /// The disk's.

@@ -17,7 +17,7 @@ use format::pack::{FooterView, PackId};
 use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 
-/// What the store and its writer share.
+/// The state that the store and its writer share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The space's `packs` folder, with the packs that are written to.
@@ -76,7 +76,7 @@ impl Shared {
             match packs::check_sealed(pack) {
                 Ok(footer) => footers.push((*number, pack.id, footer)),
                 Err(error) if only_sealed => {
-                    // Memory still knows its chunks, and verifying sees to it.
+                    // Memory still knows its chunks, and verifying will repair it.
                     tracing::error!(path = %pack.location().display(), %error, "a sealed pack is damaged");
                     self.recent.sealed.lock().unpoisoned().remove(number);
                 }

@@ -1,4 +1,4 @@
-//! Which stored chunk a sketch is like: a table on disk, of bounded size, of hints.
+//! Finds stored chunks similar to a sketch: a table of hints on disk, of bounded size.
 //!
 //! ```text
 //! offset  bytes  field
@@ -34,10 +34,10 @@ const BUCKET_BYTES: usize = SLOT_BYTES * SLOTS;
 const BUCKETS_FIRST: u64 = 1024;
 /// 168 MB: for some 4 million chunks, 64 GB; of more, the latest are found.
 const BUCKETS_MAX: u64 = 2 * 1024 * 1024;
-/// How much larger the next table is.
+/// The factor by which the next table is larger.
 const GROWTH: u64 = 4;
 
-/// Entries that are held in memory until they are written together: 1 MB, those of some 20,000 chunks.
+/// Entries collected in memory before they are written together: 1 MB, those of some 20,000 chunks.
 const PENDING_MAX: usize = 64 * 1024;
 /// The most that the file system allocates for one entry.
 const PAGE_BYTES: u64 = 4096;
@@ -79,7 +79,7 @@ struct Table {
 }
 
 impl Sketches {
-    /// Opens the table at `path`; the first sketch overwrites a file that is no table.
+    /// Opens the table at `path`; the first sketch overwrites a file that is not a table.
     pub fn open(path: PathBuf, reserve_bytes: u64) -> Self {
         let table = Table::open(&path).map_or(State::Absent, State::There);
         Self { path, reserve_bytes, held: Mutex::new(Held { table, pending: HashMap::new() }) }
@@ -320,12 +320,12 @@ impl Table {
     }
 }
 
-/// The outcome for an entry.
+/// The result of adding an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Put {
     There,
     Written,
-    /// Another gave way.
+    /// Another entry was replaced.
     Displacing,
 }
 

@@ -40,7 +40,7 @@ impl Unsealed {
     }
 }
 
-/// 1 M chunks, some 100 MB: the most held in memory where the disk has no room for the index.
+/// 1 M chunks, some 100 MB: the most indexed in memory while the disk has no room for the index.
 const UNINDEXED_MAX: usize = 1024 * 1024;
 
 /// Returns the places of the chunks of sealed packs, which could not be indexed for `why`.

@@ -1,6 +1,6 @@
 //! Blobs: immutable named bytes, the sealed packs of one space.
 //!
-//! A store needs little of what keeps its packs, so that this can be a folder or any object store:
+//! A store needs little of the place of its packs, so that this can be a folder or any object store:
 //!
 //! - **Names are random and never used again.** So no operation has a condition, and nothing here needs a lock. (Some
 //!   object stores ignore conditions silently.)
@@ -33,37 +33,37 @@ pub trait Blobs: Send + Sync + Debug {
     /// A put that a crash or an error cut short may be repeated with the same bytes.
     ///
     /// # Errors
-    /// No room, or the system's: the file is still at `from`, or the blob is there.
+    /// No room, or the system's error: the file is still at `from`, or the blob exists.
     fn put(&self, name: PackId, from: &Path) -> Result<()>;
 
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// It does not exist, or cannot be read.
+    /// The blob does not exist, or cannot be read.
     fn open(&self, name: PackId) -> Result<Box<dyn Blob>>;
 
     /// Returns the bytes of a blob, without opening it.
     ///
     /// # Errors
-    /// It does not exist, or cannot be examined.
+    /// The blob does not exist, or cannot be examined.
     fn bytes(&self, name: PackId) -> Result<u64>;
 
     /// Returns the names of all blobs, in no order. Other things beside them are left out.
     ///
     /// # Errors
-    /// They cannot be listed.
+    /// The blobs cannot be listed.
     fn list(&self) -> Result<Vec<PackId>>;
 
     /// Removes a blob; a missing one is no error.
     ///
     /// # Errors
-    /// It is still there.
+    /// The blob still exists.
     fn remove(&self, name: PackId) -> Result<()>;
 
     /// Removes a damaged blob, but keeps its bytes where people can look at them.
     ///
     /// # Errors
-    /// It is still there.
+    /// The blob still exists.
     fn set_aside(&self, name: PackId) -> Result<()>;
 
     /// Returns where the blob is, a path or an address: for messages alone.
@@ -78,7 +78,7 @@ pub trait Blob: Send + Sync + Debug {
     /// Returns the bytes of a range, as far as the blob has them: borrowed where they are in memory.
     ///
     /// # Errors
-    /// The bytes cannot be had now, or never.
+    /// The bytes cannot be read, now or ever.
     fn read(&self, offset: u64, length: usize) -> Result<Cow<'_, [u8]>>;
 
     /// Says that the `length` bytes at `offset` are not needed for now, so that memory need not hold them.

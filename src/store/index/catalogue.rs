@@ -44,7 +44,7 @@ impl Catalogue {
     /// Opens or creates the catalogue in `folder`.
     ///
     /// # Errors
-    /// It is damaged, locked by another process, or unreadable.
+    /// The catalogue is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         wait_for_lock(&folder.join(FILE));
         let opened = guarded(|| {
@@ -65,7 +65,7 @@ impl Catalogue {
         Ok(opened)
     }
 
-    /// The runs that count, newest first: their numbers and hashes.
+    /// Returns the runs that count, newest first: their numbers and hashes.
     ///
     /// # Errors
     /// The catalogue is damaged.
@@ -100,7 +100,7 @@ impl Catalogue {
         self.sync()
     }
 
-    /// The first pack number that was never given.
+    /// Returns the first pack number that was never given.
     ///
     /// # Errors
     /// The catalogue is damaged.
@@ -111,7 +111,7 @@ impl Catalogue {
         }
     }
 
-    /// The packs taken in: number, id, chunks.
+    /// Returns the indexed packs: number, id, chunks.
     ///
     /// # Errors
     /// The catalogue is damaged.
@@ -143,7 +143,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Strikes packs out; durable after [`Catalogue::sync`].
+    /// Removes packs; durable after [`Catalogue::sync`].
     ///
     /// # Errors
     /// The catalogue is damaged or the disk full.

@@ -10,7 +10,7 @@ pub enum Error {
     /// sled found its files damaged, or the disk failed.
     #[error("the index failed: {0}")]
     Failed(#[from] sled::Error),
-    /// sled panicked, which is how it meets most damage.
+    /// sled panicked, which it does at most damage.
     #[error("the index is damaged: {0}")]
     Panicked(String),
     /// A malformed entry.

@@ -42,12 +42,12 @@ impl Filter {
         bits.all(|bit| self.0[block][bit / 64] & (1 << (bit % 64)) != 0)
     }
 
-    /// The filter's blocks as bytes.
+    /// Returns the filter's blocks as bytes.
     pub fn encode(&self) -> impl Iterator<Item = u8> + '_ {
         self.0.iter().flatten().flat_map(|word| word.to_le_bytes())
     }
 
-    /// Reads what [`Filter::encode`] gave; none where there is no block.
+    /// Reads the output of [`Filter::encode`]; none if there is no block.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let blocks = words.as_chunks::<{ BLOCK_BYTES / 8 }>().0.to_vec();

@@ -4,8 +4,8 @@
 //! the space is open: memory does not grow with the chunks. A run never changes; a place in it counts while the
 //! catalogue has its pack, and newer runs come first.
 //!
-//! By the catalogue [`super::recovery`] notices an index that is empty, cut short or out of date. A wrong answer is never
-//! dangerous: what a place gives is verified.
+//! [`super::recovery`] uses the catalogue to notice an index that is empty, cut short or out of date. A wrong place
+//! does no harm: the content found there is verified.
 
 mod catalogue;
 mod error;
@@ -115,7 +115,7 @@ impl Index {
     /// them last.
     ///
     /// # Errors
-    /// The index is damaged or the disk full; no pack counts as taken in.
+    /// The index is damaged or the disk full; none of the packs counts as indexed.
     pub fn add(&self, run: Unnamed, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
         let mut next_number = self.next_number.lock().unpoisoned();
         crash_points::point("take-in.before");
@@ -203,7 +203,7 @@ impl Index {
         Ok(())
     }
 
-    /// Where the chunk lies, if a pack taken in has it.
+    /// Returns the place of a chunk, if an indexed pack has it.
     ///
     /// # Errors
     /// The index is damaged.
@@ -211,7 +211,7 @@ impl Index {
         Ok(self.find_beginning(id.as_bytes())?.map(|(_, place)| place))
     }
 
-    /// The first chunk whose id begins with the 8 bytes of `name`.
+    /// Returns the first chunk whose id begins with the 8 bytes of `name`.
     ///
     /// # Errors
     /// The index is damaged.
@@ -219,7 +219,7 @@ impl Index {
         self.find_beginning(&name.get().to_le_bytes())
     }
 
-    /// The first chunk whose id begins so.
+    /// Returns the first chunk whose id begins with these bytes.
     ///
     /// # Errors
     /// The index is damaged.
@@ -237,7 +237,7 @@ impl Index {
         Ok(None)
     }
 
-    /// The first pack number that was never given.
+    /// Returns the first pack number that was never given.
     pub fn next_number(&self) -> u32 {
         *self.next_number.lock().unpoisoned()
     }
@@ -261,7 +261,7 @@ impl Index {
         catalogue.sync()
     }
 
-    /// The packs taken in: number, id, chunks.
+    /// Returns the indexed packs: number, id, chunks.
     pub fn packs(&self) -> Vec<(u32, PackId, u32)> {
         self.live().iter().map(|(number, (id, chunks))| (*number, *id, *chunks)).collect()
     }

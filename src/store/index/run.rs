@@ -39,7 +39,7 @@ const FILTER_ENTRIES_MAX: u64 = 32_000_000;
 /// 340 KiB are read at once where a run is read whole.
 const READ_BLOCKS: usize = 85;
 
-/// Why a run cannot be used: it is damaged, cut short, or the disk does not give it.
+/// A run that cannot be used: it is damaged, cut short, or the disk does not return it.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is damaged or cannot be read", .path.display())]
 pub struct Damaged {
@@ -117,7 +117,7 @@ impl Run {
     /// Opens a run and checks its fences and filter.
     ///
     /// # Errors
-    /// It is not there, or not whole.
+    /// The file is missing or incomplete.
     pub fn open(path: &Path) -> Result<Self, Damaged> {
         Self::read(path).ok_or_else(|| Damaged { path: path.to_owned() })
     }

@@ -25,7 +25,7 @@ use format::pack::PackId;
 use ground::faults::{Fault, Faulty};
 use ground::ids::ReleaseId;
 
-/// How to verify.
+/// The options of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
     /// Set damaged packs aside, copy their intact chunks, repair the index.
@@ -192,7 +192,7 @@ pub fn verify_releases(store: &Store) -> Result<Vec<Incomplete>> {
     Ok(incomplete)
 }
 
-/// How much of a release is there.
+/// The part of a release that is stored.
 #[derive(Debug, Clone, Copy)]
 enum Completeness {
     Complete,
