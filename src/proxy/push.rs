@@ -228,6 +228,8 @@ impl Granted {
         record: Record,
         destinations: &[DestinationName],
     ) -> Result<(Record, Vec<Events>), Refusal> {
+        // Another push may be about to queue a later delivery than the one that this plan would follow.
+        let _turn = records.turn();
         self.still_holds()?;
         let deliveries = &self.shared.deliveries;
         let asked = self.deliveries(&record.app, record.release, destinations);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::history::{self, Pushed};
@@ -38,6 +38,8 @@ pub struct Records {
     /// Damaged records that no admin has given up yet.
     pub(super) unreadable: Mutex<Vec<Key>>,
     memory: RwLock<Known>,
+    /// See [`Records::turn`].
+    turn: Mutex<()>,
 }
 
 impl Records {
@@ -47,8 +49,8 @@ impl Records {
     /// # Errors
     /// The ledger cannot be read, or a record is of a newer whit.
     pub fn open(ledger: Arc<dyn Ledger>, space: SpaceName, histories: PathBuf) -> Result<Self> {
-        let (unreadable, memory) = (Mutex::default(), RwLock::default());
-        let records = Self { ledger, space, histories, unreadable, memory };
+        let (unreadable, memory, turn) = (Mutex::default(), RwLock::default(), Mutex::default());
+        let records = Self { ledger, space, histories, unreadable, memory, turn };
         let mut memory = Known::default();
         let apps = records.ledger.apps(&records.space)?;
         for app in &apps {
@@ -118,6 +120,12 @@ impl Records {
         memory.forget(app, |pushed| pushed.sequence == sequence);
         self.find_latest(&mut memory, app)?;
         Ok(None)
+    }
+
+    /// Waits for a turn. Hold it from planning a record's deliveries until they are queued: then deliveries are made in the
+    /// order of their records.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unpoisoned()
     }
 
     /// Writes the record of a push, durably, and gives it the next number.
