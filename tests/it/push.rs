@@ -70,14 +70,22 @@ async fn a_changed_byte_sends_only_its_chunk() {
 async fn a_push_of_a_known_release_for_another_application_sends_no_chunk() {
     within(async {
         let world = World::start();
-        some_tree(&world.path("tree"), 1);
+        write(&world.path("tree"), "a", "one");
         world.push("app", &world.path("tree")).await;
-        let other = world.push("other", &world.path("tree")).await;
-        assert_eq!((other.chunks.unseen, other.unchanged, other.sequence), (0, false, Some(1)));
-        assert_eq!(other.round_trips, 2);
+        let others = ["other-1", "other-2", "other-3", "other-4", "other-5"];
+        let mut round_trips = Vec::new();
+        for app in others {
+            let other = world.push(app, &world.path("tree")).await;
+            assert_eq!((other.chunks.unseen, other.unchanged, other.sequence), (0, false, Some(1)));
+            round_trips.push(other.round_trips);
+        }
+        // Where a busy machine reads the tree slowly, the push begins before all is read, for one more.
+        assert_eq!(round_trips.iter().min(), Some(&2), "{round_trips:?}");
+        assert!(round_trips.iter().all(|count| *count <= 3), "{round_trips:?}");
         let apps = ask_as(world.access(), &Operation::Applications).await.expect("an answer");
         let Answer::Applications(apps) = &apps[0] else { panic!("{apps:?}") };
-        assert_eq!(apps.iter().map(|app| app.app.as_str()).collect::<Vec<_>>(), ["app", "other"]);
+        let names: Vec<&str> = apps.iter().map(|app| app.app.as_str()).collect();
+        assert_eq!(names, ["app", "other-1", "other-2", "other-3", "other-4", "other-5"]);
     })
     .await;
 }
