@@ -24,7 +24,8 @@ use format::manifest::{
 };
 use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
 use format::recipe::{ChunkRef, Container, Recipe};
-use format::record::{Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use format::shown::{Shown, ShownEntry, ShownState};
 use ground::faults::Fault;
 use ground::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Issuer, TokenId, verify};
@@ -36,6 +37,7 @@ use protocol::wire::{
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_bytes::ByteArray;
 use whit::delivery::destination::{self, Destination};
 use whit::delivery::{Deliveries, Delivery, Executor};
 use whit::ledger::FileLedger;
@@ -183,6 +185,18 @@ fn record() -> Record {
     }
 }
 
+fn shown(release: ReleaseId) -> Shown {
+    let entry = |delivery, state| ShownEntry {
+        release,
+        since: 1_750_000_000,
+        delivery,
+        rules: ByteArray::new([0; 32]),
+        state,
+    };
+    let partial = ShownState::Partial { started: 3, done: 1 };
+    Shown { entries: vec![entry(2, partial), entry(1, ShownState::Complete)] }
+}
+
 fn delivery(release: ReleaseId) -> Delivery {
     let (space, app, destination) = (name("shop"), name("web"), name("edge"));
     Delivery { space, app, release, destination, user: Some(name("ada")) }
@@ -238,6 +252,7 @@ struct Spy {
 impl Executor for Spy {
     fn deliver(
         &self,
+        _number: u64,
         delivery: &Delivery,
         _destination: &dyn Destination,
         _cancelled: &AtomicBool,
@@ -334,6 +349,7 @@ fn the_format_is_as_its_document_says() {
         ("footer-1", end),
         ("record-1", record_file(&record())),
         ("delivery-1", delivery_file(&delivery(root.release()))),
+        ("shown-1", shown(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
     ]));
@@ -519,12 +535,23 @@ fn the_protocol_is_as_its_document_says() {
         text: "there is no application `web` here".to_owned(),
         hint: Some("`whit apps` lists what there is".to_owned()),
     };
+    let action = ActionReport {
+        action: "restart".parse().expect("a name"),
+        millis: 30,
+        failure: None,
+        output: "done".to_owned(),
+    };
     let report = DeliveryReport {
         place: "/srv/web/releases/1".to_owned(),
         files: 1,
         bytes: 39,
         reused_bytes: 12,
         already: false,
+        millis: 120,
+        sent_bytes: 27,
+        requests: 2,
+        answer: Some("201".to_owned()),
+        actions: vec![action],
         notes: Vec::new(),
     };
     let chunks = batch(&CONTENT);

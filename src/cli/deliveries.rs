@@ -98,11 +98,8 @@ mod tests {
     fn each_note_of_a_delivery_is_a_line_and_no_name_in_it_makes_another() {
         let report = DeliveryReport {
             place: "/srv/web".to_owned(),
-            files: 1,
-            bytes: 2,
-            reused_bytes: 0,
-            already: false,
             notes: vec!["one\nforged".to_owned(), "two".to_owned()],
+            ..DeliveryReport::default()
         };
         let destination = "web".parse().expect("a name");
         let text = delivery_text(&DeliveryEvent { destination, state: DeliveryState::Delivered(report) });

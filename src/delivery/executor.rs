@@ -2,14 +2,17 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::destination::{Destination, Job};
 use super::pending::Delivery;
+use super::shown_log::ShownInLedger;
 use super::worker::Executor;
+use crate::ledger::Ledger;
 use crate::store::{self, Store};
 use format::record::DeliveryReport;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{ReleaseId, SpaceName};
+use ground::ids::{DeliveryId, ReleaseId, SpaceName};
 use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Refusal;
@@ -23,18 +26,26 @@ type Open = dyn Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync;
 /// Delivers releases from the stores of spaces.
 pub struct StoreExecutor {
     open: Box<Open>,
+    ledger: Arc<dyn Ledger>,
+    /// The first bytes of the proxy's fingerprint.
+    proxy: [u8; 4],
 }
 
 impl StoreExecutor {
-    /// Creates an executor that opens stores by `open`.
-    pub fn new(open: impl Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync + 'static) -> Self {
-        Self { open: Box::new(open) }
+    /// Creates an executor of the proxy whose fingerprint begins with `proxy`; it opens stores by `open`.
+    pub fn new(
+        open: impl Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync + 'static,
+        ledger: Arc<dyn Ledger>,
+        proxy: [u8; 4],
+    ) -> Self {
+        Self { open: Box::new(open), ledger, proxy }
     }
 }
 
 impl Executor for StoreExecutor {
     fn deliver(
         &self,
+        number: u64,
         delivery: &Delivery,
         destination: &dyn Destination,
         cancelled: &AtomicBool,
@@ -44,16 +55,27 @@ impl Executor for StoreExecutor {
         let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
         let notes = Notes { delivery, notes: Mutex::default() };
+        let shown =
+            ShownInLedger::open(Arc::clone(&self.ledger), delivery).map_err(|error| failed(&error))?;
+        let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
         let job = Job {
+            id: DeliveryId { proxy: self.proxy, number },
             app: &delivery.app,
             root: &root,
+            labels: pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
+            created: pushed.as_ref().map_or(0, |pushed| pushed.created),
+            user: delivery.user.as_ref(),
             source: store.as_ref(),
             root_of: &previous,
+            shown: &shown,
             monitor: &notes,
             cancelled,
         };
+        let begun = Instant::now();
+        shown.begin(delivery.release, number, destination.rules()).map_err(|error| failed(&error))?;
         match destination.deliver(&job) {
             Ok(done) => {
+                shown.complete(&done.kept).map_err(|error| failed(&error))?;
                 for folder in destination.folders() {
                     if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
                         tracing::warn!(%error, "the location of a delivered copy could not be recorded");
@@ -66,6 +88,11 @@ impl Executor for StoreExecutor {
                     bytes: done.bytes,
                     reused_bytes: done.reused_bytes,
                     already: done.already,
+                    millis: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    sent_bytes: done.sent_bytes,
+                    requests: done.requests,
+                    answer: done.answer,
+                    actions: Vec::new(),
                     notes: notes.notes.into_inner().unpoisoned(),
                 })
             }

@@ -7,6 +7,7 @@ pub mod destination;
 mod pending;
 mod journal;
 mod queue;
+mod shown_log;
 mod worker;
 mod executor;
 mod deliveries;

@@ -26,6 +26,7 @@ pub trait Executor: Send + Sync {
     /// The fault and the reason; [`Fault::Retry`], [`Fault::Full`] and [`Fault::Corrupt`] are tried again.
     fn deliver(
         &self,
+        number: u64,
         delivery: &Delivery,
         destination: &dyn Destination,
         cancelled: &AtomicBool,
@@ -66,7 +67,7 @@ impl Worker {
 
     fn attempt(&self, queued: &Queued) -> Attempt {
         queued.report(&DeliveryState::Running);
-        match self.executor.deliver(&queued.delivery, self.destination.as_ref(), &self.stop) {
+        match self.executor.deliver(queued.number, &queued.delivery, self.destination.as_ref(), &self.stop) {
             Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
             Err(_) if self.stop.load(Ordering::Relaxed) => Attempt::Stopped,
             Err((fault, reason)) => {

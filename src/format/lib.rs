@@ -7,4 +7,5 @@ pub mod recipe;
 pub mod manifest;
 pub mod pack;
 pub mod record;
+pub mod shown;
 pub mod maintenance;

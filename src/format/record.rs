@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Totals;
 use ground::faults::Fault;
-use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector, UserName};
+use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector, UserName};
 
 /// The cost of a push: bytes and counts as the proxy saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,9 +115,37 @@ pub struct DeliveryReport {
     pub reused_bytes: u64,
     /// True if the destination had this release already.
     pub already: bool,
+    /// Milliseconds from the beginning of the try that succeeded to its end.
+    #[serde(default)]
+    pub millis: u64,
+    /// Bytes that were sent to a service, or written.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Requests to a service.
+    #[serde(default)]
+    pub requests: u64,
+    /// The service's own answer.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// What followed the delivery.
+    #[serde(default)]
+    pub actions: Vec<ActionReport>,
     /// Notes, for example about an old copy that could not be removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// The result of a hook or webhook that followed a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionReport {
+    /// The action.
+    pub action: ActionName,
+    /// Milliseconds that it took.
+    pub millis: u64,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// The end of what it printed, or the receiver's answer.
+    pub output: String,
 }
 
 #[cfg(test)]

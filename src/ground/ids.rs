@@ -247,6 +247,25 @@ word! {
     /// A place for complete copies, as the admin named it.
     DestinationName, "destination"
 }
+word! {
+    /// A hook or webhook that may follow a delivery, as the admin named it.
+    ActionName, "action"
+}
+
+/// One delivery among those of all proxies: `5499220e-17`. Receivers tell repetitions by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// The first bytes of the proxy's fingerprint.
+    pub proxy: [u8; 4],
+    /// Counts the proxy's deliveries; never given twice.
+    pub number: u64,
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", u32::from_be_bytes(self.proxy), self.number)
+    }
+}
 
 /// An application, and which of its releases if not the latest: `APP`, `APP@LABEL` or `APP@RELEASE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

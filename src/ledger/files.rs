@@ -78,7 +78,7 @@ impl FileLedger {
     /// The folder of a table.
     fn folder(&self, table: &Table) -> PathBuf {
         match table {
-            Table::Records { space, app } | Table::Pins { space, app } => {
+            Table::Records { space, app } | Table::Pins { space, app } | Table::Shown { space, app } => {
                 self.releases(space).join(app.as_str())
             }
             Table::Deliveries => self.deliveries.clone(),
@@ -90,11 +90,12 @@ impl FileLedger {
     /// The file of a value that is not retired.
     fn path(&self, key: &Key) -> PathBuf {
         let table = key.table();
-        let mut path = self.folder(&table).join(stem(key));
+        let mut name = stem(key);
         if let Some(extension) = extension(&table) {
-            path.set_extension(extension);
+            name.push('.');
+            name.push_str(extension);
         }
-        path
+        self.folder(&table).join(name)
     }
 
     /// Returns the file of a key, and why it is retired if it is; none where there is no such key.
@@ -242,6 +243,7 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Records { .. } => Some("record"),
         Table::Pins { .. } => Some("pin"),
         Table::Deliveries => Some("delivery"),
+        Table::Shown { .. } => Some("shown"),
         Table::Tokens | Table::Revoked => None,
     }
 }
@@ -252,13 +254,15 @@ fn stem(key: &Key) -> String {
         Key::Record { number, .. } => format!("{number:010}"),
         Key::Delivery { number } => format!("{number:012}"),
         Key::Pin { release, .. } => release.to_string(),
+        Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
     }
 }
 
 /// Reads the name of a file in a table's folder; none for what is no value of the table.
 fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
-    let (stem_found, end) = name.split_once('.').map_or((name, None), |(stem, end)| (stem, Some(end)));
+    // A name of people may hold dots.
+    let (stem_found, end) = name.rsplit_once('.').map_or((name, None), |(stem, end)| (stem, Some(end)));
     let retired = Retired::ALL.into_iter().find(|reason| end == Some(reason.extension()));
     if retired.is_none() && end != extension(table) {
         return None;
@@ -267,6 +271,7 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Records { space, app } => Key::Record { space, app, number: stem_found.parse().ok()? },
         Table::Pins { space, app } => Key::Pin { space, app, release: stem_found.parse().ok()? },
         Table::Deliveries => Key::Delivery { number: stem_found.parse().ok()? },
+        Table::Shown { space, app } => Key::Shown { space, app, destination: stem_found.parse().ok()? },
         Table::Tokens => Key::Token { id: stem_found.parse().ok()? },
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ground::ids::{AppName, ReleaseId, SpaceName};
+use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName};
 use protocol::token::TokenId;
 
 /// The name of a value. Keys of one table are ordered by their last field.
@@ -31,6 +31,15 @@ pub enum Key {
         /// Deliveries are made in the order of their numbers.
         number: u64,
     },
+    /// What a destination shows of an application (FORMAT 5.1).
+    Shown {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The destination.
+        destination: DestinationName,
+    },
     /// The grant of a token (FORMAT 6).
     Token {
         /// The token.
@@ -50,6 +59,7 @@ impl Key {
             Self::Record { space, app, .. } => Table::Records { space: space.clone(), app: app.clone() },
             Self::Pin { space, app, .. } => Table::Pins { space: space.clone(), app: app.clone() },
             Self::Delivery { .. } => Table::Deliveries,
+            Self::Shown { space, app, .. } => Table::Shown { space: space.clone(), app: app.clone() },
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
         }
@@ -64,6 +74,9 @@ impl fmt::Display for Key {
                 write!(f, "the pin of release {} of `{app}` in space `{space}`", release.short())
             }
             Self::Delivery { number } => write!(f, "delivery {number}"),
+            Self::Shown { space, app, destination } => {
+                write!(f, "what destination `{destination}` shows of `{app}` in space `{space}`")
+            }
             Self::Token { id } => write!(f, "the grant of token {id}"),
             Self::Revoked { id } => write!(f, "the revocation of token {id}"),
         }
@@ -89,6 +102,13 @@ pub enum Table {
     },
     /// The deliveries of all spaces.
     Deliveries,
+    /// What destinations show of an application.
+    Shown {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
     /// The grants of tokens.
     Tokens,
     /// The tokens that were revoked.

@@ -208,7 +208,10 @@ impl Proxy {
         let spaces = Spaces::new(options.data.join("spaces"), Arc::clone(&ledger), options.store);
         let spaces = Arc::new(spaces);
         let opened = Arc::clone(&spaces);
-        let executor: Arc<dyn Executor> = Arc::new(StoreExecutor::new(move |space| opened.open(space)));
+        let [a, b, c, d, ..] = *identity.fingerprint().as_bytes();
+        let open = move |space: &SpaceName| opened.open(space);
+        let executor = StoreExecutor::new(open, Arc::clone(&ledger), [a, b, c, d]);
+        let executor: Arc<dyn Executor> = Arc::new(executor);
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor)?;
         let audit = Audit::open(&options.data.join("audit.log"))?;
         lock.describe(&url.to_string())?;

@@ -29,7 +29,7 @@ pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 18] = [
+pub const LAYOUT: [&[&str]; 19] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -40,6 +40,7 @@ pub const LAYOUT: [&[&str]; 18] = [
     &[RELEASES, "APP", "N.damaged"],
     &[RELEASES, "APP", "N.unreadable"],
     &[RELEASES, "APP", "RELEASE.pin"],
+    &[RELEASES, "APP", "DESTINATION.shown"],
     &[RELEASES, "APP", "history"],
     &[INDEX, ""],
     &[INDEX_DAMAGED, ""],

@@ -241,6 +241,11 @@ impl Records {
         if pushed.is_empty() { Err(Error::NoApp(app.clone())) } else { Ok(pushed) }
     }
 
+    /// Returns the application's latest push of a release; none if it has none.
+    pub fn pushed_last(&self, app: &AppName, release: &ReleaseId) -> Option<Pushed> {
+        self.read().pushed(app).iter().rev().find(|pushed| pushed.release == *release).cloned()
+    }
+
     /// Returns all of an application's records, oldest first. Reads each from the ledger.
     ///
     /// # Errors

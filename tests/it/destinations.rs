@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex};
 use format::manifest::{EntryPath, Root};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{AppName, ReleaseId};
+use ground::ids::{AppName, DeliveryId, ReleaseId};
 use ground::monitor::Silent;
 use protocol::wire::{Answer, Operation};
 use whit::agent::push::PushOptions;
-use whit::delivery::destination::{self, Delivered, Destination, Error, Job, KeptCopy};
+use whit::delivery::destination::{
+    self, Check, Delivered, Destination, Error, Job, KeptCopy, Preview, ShownLog,
+};
 use whit::restore::{ChunkReader, ChunkSource, OutsideLinks, SourceError, TreeOptions, write_tree};
 use whit::store::Store;
 
@@ -71,7 +73,21 @@ impl Destination for Memory {
         }
         let reused_bytes = if already { totals.bytes } else { 0 };
         let place = self.describe(Some(job.app));
-        Ok(Delivered { place, files: totals.files, bytes: totals.bytes, reused_bytes, already })
+        let kept = vec![job.release()];
+        let (files, bytes) = (totals.files, totals.bytes);
+        Ok(Delivered { place, files, bytes, reused_bytes, already, kept, ..Delivered::default() })
+    }
+
+    fn plan(&self, _job: &Job<'_>) -> Result<Preview, Error> {
+        Ok(Preview::default())
+    }
+
+    fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
     }
 
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
@@ -99,6 +115,19 @@ impl KeptCopy for ImageCopy {
 struct Subject {
     destination: Arc<dyn Destination>,
     shown: Box<dyn Fn() -> Option<Shown> + Sync>,
+}
+
+/// For kinds that look at their own copies.
+struct NothingShown;
+
+impl ShownLog for NothingShown {
+    fn shown(&self) -> format::shown::Shown {
+        format::shown::Shown::default()
+    }
+
+    fn note(&self, _started: u64, _done: u64) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Returns a directory; its place depends on the application.
@@ -191,10 +220,15 @@ impl Releases {
         let root_of = |release: &ReleaseId| self.store.root(release).ok();
         let (app, root) = (&self.app, &self.roots[number]);
         subject.destination.deliver(&Job {
+            id: DeliveryId { proxy: [0; 4], number: number as u64 },
             app,
             root,
+            labels: &[],
+            created: 0,
+            user: None,
             source,
             root_of: &root_of,
+            shown: &NothingShown,
             monitor: &Silent,
             cancelled,
         })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::restore;
+use crate::{ledger, restore};
 use disk::files;
 use ground::faults::{Fault, faulty};
 
@@ -24,13 +24,16 @@ pub enum Error {
     /// The release could not be rebuilt.
     #[error(transparent)]
     Rebuild(#[from] restore::Error),
+    /// What the destination shows could not be written down.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
     /// The destination's folders could not be changed.
     #[error(transparent)]
     File(#[from] files::Error),
 }
 
 faulty! {
-    Error passes on Rebuild, File;
+    Error passes on Rebuild, Ledger, File;
     Self::NotAFolder(path) | Self::NotALink(path) => Fault::Input,
         format!("move `{}` away, or deliver to another folder", path.display());
     Self::NotOwn(path) => Fault::Input,

@@ -6,23 +6,22 @@
 mod definition;
 mod directory;
 mod error;
+mod job;
 mod mistake;
 mod template;
 
 pub use definition::{Definition, local};
 pub use error::Error;
+pub use job::{Check, Delivered, Job, Preview, ShownLog};
 pub use mistake::Mistake;
 pub use template::{PLACEHOLDER, Template};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use crate::restore::ChunkSource;
-use format::manifest::{EntryPath, Root};
+use format::manifest::EntryPath;
 use ground::ids::{AppName, DestinationName, ReleaseId};
-use ground::monitor::Monitor;
 
 /// Destinations by name.
 pub type Destinations = BTreeMap<DestinationName, Arc<dyn Destination>>;
@@ -47,6 +46,23 @@ pub trait Destination: Send + Sync + Debug {
     /// Readers still see what they saw before.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error>;
 
+    /// Says what [`Destination::deliver`] would do, and changes nothing.
+    ///
+    /// # Errors
+    /// What would fail a delivery already now.
+    fn plan(&self, job: &Job<'_>) -> Result<Preview, Error>;
+
+    /// Tries what a delivery needs, for real: one step after another until one fails. Ends within a minute.
+    fn check(&self) -> Vec<Check>;
+
+    /// Returns the kind's name in a definition.
+    fn kind(&self) -> &'static str;
+
+    /// Returns a hash of what else than the release decides what is shown, like metadata by pattern; zeros where nothing does.
+    fn rules(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
     /// Returns the complete copies of a release that are kept here, the best first; none if the service cannot be read.
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>>;
 
@@ -59,45 +75,6 @@ pub trait Destination: Send + Sync + Debug {
     fn folders(&self) -> &[Template] {
         &[]
     }
-}
-
-/// One delivery to make.
-#[derive(Clone, Copy)]
-pub struct Job<'a> {
-    /// The application.
-    pub app: &'a AppName,
-    /// The root of the release.
-    pub root: &'a Root,
-    /// The chunks of the release, and of earlier ones.
-    pub source: &'a dyn ChunkSource,
-    /// Returns the root of an earlier release, whose copy may save work.
-    pub root_of: &'a dyn Fn(&ReleaseId) -> Option<Root>,
-    /// Receives progress and notes.
-    pub monitor: &'a dyn Monitor,
-    /// Ends the delivery soon after it is set.
-    pub cancelled: &'a AtomicBool,
-}
-
-impl Job<'_> {
-    /// Returns the release to deliver.
-    pub fn release(&self) -> ReleaseId {
-        self.root.release()
-    }
-}
-
-/// The result of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
-    /// The complete copy's place, for people.
-    pub place: String,
-    /// Files of the release.
-    pub files: u64,
-    /// Bytes of the release.
-    pub bytes: u64,
-    /// Bytes that an earlier copy had; all of them where the release was already there.
-    pub reused_bytes: u64,
-    /// True if the release was shown before, so that nothing was done.
-    pub already: bool,
 }
 
 /// A complete copy of a release that a destination keeps. Somebody may have changed it since it was delivered.

@@ -35,7 +35,7 @@ use ground::faults::{Fault, Faulty, faulty};
 use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

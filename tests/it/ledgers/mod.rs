@@ -249,6 +249,7 @@ struct Spy(Mutex<Vec<DestinationName>>);
 impl Executor for Spy {
     fn deliver(
         &self,
+        _number: u64,
         delivery: &Delivery,
         _destination: &dyn Destination,
         _cancelled: &AtomicBool,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::layout::{Layout, Slot};
 use super::mistake::Mistake;
-use super::{Delivered, Destination, Error, Job, KeptCopy, Template};
+use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Preview, Template};
 use crate::restore::{OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree};
 use disk::files;
 use format::manifest::EntryPath;
@@ -102,7 +102,9 @@ impl Destination for Directory {
                 files::sync_folder(&path)?;
                 let (files, bytes) = (root.totals.files, root.totals.bytes);
                 let place = folder.display().to_string();
-                return Ok(Delivered { place, files, bytes, reused_bytes: bytes, already: true });
+                let kept = releases(&layout);
+                let shown = Delivered { place, files, bytes, kept, ..Delivered::default() };
+                return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
             }
             monitor.note("the current copy was changed since its delivery; it is replaced");
         }
@@ -125,8 +127,23 @@ impl Destination for Directory {
             files: written.files,
             bytes: written.bytes,
             reused_bytes: written.reused_bytes,
-            already: false,
+            sent_bytes: written.bytes.saturating_sub(written.reused_bytes),
+            kept: releases(&layout),
+            ..Delivered::default()
         })
+    }
+
+    fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
+        let _ = job;
+        Ok(Preview::default())
+    }
+
+    fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    fn kind(&self) -> &'static str {
+        "dir"
     }
 
     /// The copy that readers see comes first, then the newest.
@@ -143,6 +160,11 @@ impl Destination for Directory {
     fn folders(&self) -> &[Template] {
         std::slice::from_ref(&self.path)
     }
+}
+
+/// Returns the releases that a destination has copies of, the newest copy first; none if they cannot be listed.
+fn releases(layout: &Layout<'_>) -> Vec<ReleaseId> {
+    layout.slots().unwrap_or_default().into_iter().map(|slot| slot.release).collect()
 }
 
 /// The folder of a complete copy.
