@@ -52,8 +52,8 @@
 //! | `ledger` | what must be agreed on: records, deliveries, tokens, leases |
 //! | `store` | packs and index of a space, and its records in memory |
 //! | `net` | QUIC, keys, blocking work |
-//! | `delivery` | destinations, and what goes there |
 //! | `agent` | pushes and pulls |
+//! | `delivery` | destinations, and what goes there |
 //! | `proxy` | answers requests, keeps spaces, delivers |
 //! | `library` | starts a proxy, pushes, pulls, reads a file: for a program of one's own |
 //! | `config` | the configuration file |
@@ -77,13 +77,13 @@ mod net;
 #[cfg(feature = "testing")]
 pub mod net;
 #[cfg(not(feature = "testing"))]
-mod delivery;
-#[cfg(feature = "testing")]
-pub mod delivery;
-#[cfg(not(feature = "testing"))]
 mod agent;
 #[cfg(feature = "testing")]
 pub mod agent;
+#[cfg(not(feature = "testing"))]
+mod delivery;
+#[cfg(feature = "testing")]
+pub mod delivery;
 #[cfg(not(feature = "testing"))]
 mod proxy;
 #[cfg(feature = "testing")]

@@ -1,7 +1,7 @@
 //! A cache of pushed chunks, against which the next push encodes what changed.
 //!
 //! One store of chunks for each proxy, space and application, below the state folder. Without it a push sends more bytes,
-//! never other content. Every chunk is verified when it is read.
+//! never other content. Every chunk is verified when it is read. A push out of a store has that store in its place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::memory::Key;
 use super::scan::{LastOpened, Spool};
-use crate::restore::ChunkReader;
+use crate::restore::{ChunkReader, SharedSource};
 use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, Lock};
@@ -29,9 +29,26 @@ const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Segments that are looked at to judge whether a release is cached.
 const SEGMENTS_LOOKED_AT: usize = 64;
 
-/// The open cache of one application. One process has it at a time.
+/// The content here that a push encodes against.
+pub enum ChunkCache {
+    /// What earlier pushes of the application kept. One process has it at a time.
+    Kept(Kept),
+    /// The store that the release itself is in; nothing is added to it.
+    Stored(Arc<dyn SharedSource>),
+}
+
+impl std::fmt::Debug for ChunkCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kept(_) => "Kept",
+            Self::Stored(_) => "Stored",
+        })
+    }
+}
+
+/// The open cache of one application.
 #[derive(Debug)]
-pub struct ChunkCache {
+pub struct Kept {
     store: Arc<Store>,
     folder: PathBuf,
     _lock: Lock,
@@ -51,12 +68,20 @@ impl ChunkCache {
             drop(files::remove(&content));
             Store::open(&content, options)
         });
-        Some(Self { store: Arc::new(store.ok()?), folder, _lock: lock })
+        Some(Self::Kept(Kept { store: Arc::new(store.ok()?), folder, _lock: lock }))
     }
 
-    /// Returns whether a chunk of this id is cached, whatever its length.
+    /// Returns whether a chunk of this id is cached, whatever its length. A store is taken to have those of its releases.
     pub fn knows(&self, id: &ChunkId) -> bool {
-        self.store.find(id).is_ok_and(|place| place.is_some())
+        match self {
+            Self::Kept(kept) => kept.store.find(id).is_ok_and(|place| place.is_some()),
+            Self::Stored(_) => true,
+        }
+    }
+
+    /// Returns whether the chunk was pushed from here before, so that the proxy most likely has it.
+    pub fn was_pushed(&self, chunk: &ChunkRef) -> bool {
+        matches!(self, Self::Kept(_)) && self.has(chunk)
     }
 
     /// Adds the chunks of a release that are not cached, `bytes_max` at most; does nothing where the chunks of some segments
@@ -93,20 +118,27 @@ impl ChunkCache {
 
     /// Returns whether the chunk is cached.
     pub fn has(&self, chunk: &ChunkRef) -> bool {
-        self.store.holds(chunk).unwrap_or(false)
+        match self {
+            Self::Kept(kept) => kept.store.holds(chunk).unwrap_or(false),
+            Self::Stored(source) => source.holds_chunk(chunk),
+        }
     }
 
     /// Returns a reader of cached chunks.
     pub fn reader(&self) -> CacheReader {
-        CacheReader(StoreReader::new(Arc::clone(&self.store)))
+        CacheReader(match self {
+            Self::Kept(kept) => Box::new(StoreReader::new(Arc::clone(&kept.store))),
+            Self::Stored(source) => Arc::clone(source).shared_reader(),
+        })
     }
 
     /// Adds chunks that follow one another in `plain`; leaves out those that `plain` does not have whole. A failure is logged only.
     pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
+        let Self::Kept(kept) = self else { return };
         let mut compressor = Compressor::new(LEVEL_FAST);
         let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
         let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
-        if let Err(error) = framer.frame_all(parts, |frame| self.store.append(&frame).map(drop)) {
+        if let Err(error) = framer.frame_all(parts, |frame| kept.store.append(&frame).map(drop)) {
             tracing::debug!(%error, "pushed chunks are not cached");
         }
     }
@@ -116,10 +148,10 @@ impl ChunkCache {
     /// # Errors
     /// The state folder cannot be read.
     pub fn finish(self, state: &Path, release_bytes: u64, bytes_max: u64) -> files::Result<()> {
-        self.store.close();
-        let stored = self.store.stored_bytes().unwrap_or(u64::MAX);
+        let Self::Kept(Kept { store, folder, _lock }) = self else { return Ok(()) };
+        store.close();
+        let stored = store.stored_bytes().unwrap_or(u64::MAX);
         let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
-        let Self { store, folder, _lock, .. } = self;
         drop(store);
         if is_old || stored > bytes_max {
             drop(files::remove(&folder.join("content")));
@@ -129,8 +161,7 @@ impl ChunkCache {
 }
 
 /// Reads cached chunks; verifies each.
-#[derive(Debug)]
-pub struct CacheReader(StoreReader<Arc<Store>>);
+pub struct CacheReader(Box<dyn ChunkReader + Send>);
 
 impl CacheReader {
     /// Appends a chunk's bytes; returns false, leaving `out` as it was, where it is not cached or is damaged.

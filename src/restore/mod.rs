@@ -26,7 +26,7 @@ pub use archive::{Archive, each_archive, read_plan, write_archive};
 pub use check::looks_complete;
 pub use free_space::check_fits;
 pub use rebuilt::Rebuilt;
-pub use source::{ChunkReader, ChunkSource, SourceError};
+pub use source::{ChunkReader, ChunkSource, SharedSource, SourceError};
 pub use stream::{write_file, write_tar};
 pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, write_tree};
 pub use walk::{Items, leaves, walk};

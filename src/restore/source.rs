@@ -1,5 +1,7 @@
 //! The source of chunks to rebuild from: a store, or the chunks that a pulling agent fetched and has.
 
+use std::sync::Arc;
+
 use super::Rebuilt;
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, faulty};
@@ -47,6 +49,20 @@ pub trait ChunkSource: Sync {
     fn rebuilt(&self) -> Option<&Rebuilt> {
         None
     }
+
+    /// Returns the same chunks for threads that outlive this borrow; none where the source cannot be shared.
+    fn shared(&self) -> Option<Arc<dyn SharedSource>> {
+        None
+    }
+}
+
+/// A source of chunks that several threads hold.
+pub trait SharedSource: Send + Sync {
+    /// Returns a reader with its own small cache of decoded frames.
+    fn shared_reader(self: Arc<Self>) -> Box<dyn ChunkReader + Send>;
+
+    /// Returns whether the chunk is there, without reading it.
+    fn holds_chunk(&self, chunk: &ChunkRef) -> bool;
 }
 
 /// Reads chunks; neighbours in quick succession are cheap.

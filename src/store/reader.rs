@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Store;
 use super::packs::Pack;
 use super::place::Place;
-use crate::restore::{ChunkReader, SourceError};
+use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SharedSource, SourceError};
 use delta::compression::Decompressor;
 use format::pack::FrameView;
 use format::recipe::ChunkRef;
@@ -156,6 +156,31 @@ impl<S> StoreReader<S> {
         }
         out.extend_from_slice(bytes);
         true
+    }
+}
+
+/// A store whose readers may outlive the borrow.
+impl ChunkSource for Arc<Store> {
+    fn reader(&self) -> Box<dyn ChunkReader + '_> {
+        self.as_ref().reader()
+    }
+
+    fn rebuilt(&self) -> Option<&Rebuilt> {
+        self.as_ref().rebuilt()
+    }
+
+    fn shared(&self) -> Option<Arc<dyn SharedSource>> {
+        Some(Arc::clone(self) as Arc<dyn SharedSource>)
+    }
+}
+
+impl SharedSource for Store {
+    fn shared_reader(self: Arc<Self>) -> Box<dyn ChunkReader + Send> {
+        Box::new(StoreReader::new(self))
+    }
+
+    fn holds_chunk(&self, chunk: &ChunkRef) -> bool {
+        self.holds(chunk).unwrap_or(false)
     }
 }
 

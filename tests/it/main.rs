@@ -46,6 +46,7 @@ mod push_simulator;
 mod relinked;
 mod space_view;
 mod store;
+mod stored_pushes;
 mod stores;
 mod strangers;
 mod trees;

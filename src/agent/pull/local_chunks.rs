@@ -154,7 +154,7 @@ impl LocalReader<'_> {
         }
         let (path, holder) = self.present.files.get(*number as usize)?;
         let file = match holder {
-            Holder::Unread => return None,
+            Holder::Unread | Holder::Stored(_) => return None,
             Holder::Streams(streams) => streams.file(),
             Holder::File => {
                 if self.open.as_ref().is_none_or(|(open, _)| open != number) {

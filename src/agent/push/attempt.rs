@@ -10,11 +10,13 @@ use tokio::sync::mpsc;
 use super::base::Base;
 use super::content::Content;
 use super::driver::{Driver, Outcome};
+use super::earlier::Earlier;
 use super::encode::pipeline::{Output, Pipeline};
 use super::options::PushOptions;
 use super::outbox::Outbox;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::source::{ArchiveForm, FilesRead, Reading, Scanned, Source};
+use super::stored::StoredRelease;
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::link_speed::LinkSpeed;
@@ -39,6 +41,8 @@ pub struct Push<'a> {
     pub session: &'a Session,
     /// The options of a push.
     pub options: &'a PushOptions,
+    /// The release in a store that is pushed; none to push files.
+    pub stored: Option<&'a Arc<StoredRelease>>,
     /// Shows progress.
     pub monitor: &'a Arc<dyn Monitor>,
     /// When the push began.
@@ -127,8 +131,12 @@ impl<'a> Attempt<'a> {
             Source::Scanning(scanning) => (scanning.empty_root(), Vec::new()),
         };
         let names = assumptions.names;
-        let Recalled { cache, base, underway } = recall(options, key, &segments, names).await?;
-        let is_eager = assumptions.is_first && !underway.was_cut();
+        let Recalled { cache, base, underway } = match push.stored {
+            Some(stored) => basis(stored, &segments, names).await?,
+            None => recall(options, key, &segments, names).await?,
+        };
+        let was_cut = underway.was_cut() || push.stored.is_some_and(|stored| stored.was_cut);
+        let is_eager = assumptions.is_first && !was_cut;
         let (form, base) = opening(source, base, names, is_eager);
         let open = open_message(options, &root, &segments);
         let (machine, open, begin) = Agent::with_window(options.window, open, segments, form);
@@ -185,7 +193,7 @@ impl Ended<'_> {
     /// Checks what the proxy recorded, remembers the release, and makes the receipt.
     async fn settle(self, source: &Source) -> Result<Receipt> {
         let Self { outcome, base, rest } = self;
-        let Push { session, options, monitor, begun } = *rest.push;
+        let Push { session, options, monitor, begun, .. } = *rest.push;
         let Source::Scanned(scanned) = source else {
             return Err(protocol::Error::OutOfTurn("Done").into());
         };
@@ -317,16 +325,25 @@ async fn recall(options: &PushOptions, key: Key, segments: &[NodeRef], names: Na
     Ok(blocking::start(move || recall_now(&options, &key, &segments, names)).await?)
 }
 
+/// Reads what a stored release is encoded against.
+async fn basis(stored: &Arc<StoredRelease>, segments: &[NodeRef], names: Names) -> Result<Recalled> {
+    let (stored, segments) = (Arc::clone(stored), segments.to_vec());
+    let (cache, base) = blocking::start(move || stored.basis(&segments)).await?;
+    let base = base.filter(|_| names == Names::Short);
+    Ok(Recalled { cache: Some(cache), base, underway: Underway::nothing() })
+}
+
 fn recall_now(options: &PushOptions, key: &Key, segments: &[NodeRef], names: Names) -> Recalled {
     let memory = |state: &PathBuf| if names == Names::Short { Memory::open(state, key) } else { None };
     let Some(state) = options.state.as_ref().filter(|_| !options.dry_run) else {
         let memory = options.state.as_ref().and_then(memory);
-        let base = memory.and_then(|memory| Base::new(memory, segments, None));
+        let base = memory.and_then(|memory| Base::new(Earlier::Remembered(memory), segments, None));
         return Recalled { cache: None, base, underway: Underway::nothing() };
     };
     let underway = Underway::begin(state, key);
     let cache = (options.cache_bytes_max > 0).then(|| ChunkCache::open(state, key).map(Arc::new)).flatten();
-    let base = memory(state).and_then(|memory| Base::new(memory, segments, cache.clone()));
+    let base =
+        memory(state).and_then(|memory| Base::new(Earlier::Remembered(memory), segments, cache.clone()));
     // Without the base's chunks here, the proxy's block sums save more than the round trips cost.
     Recalled { cache, base: base.filter(Base::is_cached), underway }
 }

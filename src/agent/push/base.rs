@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::earlier::Earlier;
 use super::encode::batcher::{DeltaReference, Match};
 use super::encode::relinked::{ExecutableReference, OlderExecutable, is_executable};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
-use crate::agent::memory::Memory;
 use crate::agent::scan::{Body, Holder, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::probe::{self, SAME_PATH};
@@ -30,7 +30,7 @@ const SAMPLE: usize = 256;
 /// The release that the proxy confirmed last time, compared with the new manifest. Memory: 40 B for each chunk of segments that changed.
 #[derive(Debug)]
 pub struct Base {
-    memory: Memory,
+    earlier: Earlier,
     /// The chunks of segments that the new manifest does not have, and those that were returned as unseen.
     chunks: HashSet<ChunkId>,
     /// The new manifest's segments.
@@ -46,19 +46,19 @@ pub struct Base {
 }
 
 impl Base {
-    /// Compares a memory with the segments of a new manifest; returns none if the memory cannot be read.
-    pub fn new(memory: Memory, new: &[NodeRef], cache: Option<Arc<ChunkCache>>) -> Option<Self> {
+    /// Compares an earlier release with the segments of a new manifest; returns none if the earlier one cannot be read.
+    pub fn new(earlier: Earlier, new: &[NodeRef], cache: Option<Arc<ChunkCache>>) -> Option<Self> {
         let stay: HashSet<&NodeRef> = new.iter().collect();
         let mut chunks = HashSet::new();
-        for (index, node) in SegmentIndex::enumerate(memory.segments()) {
+        for (index, node) in SegmentIndex::enumerate(earlier.segments()) {
             if stay.contains(node) || chunks.len() >= CHUNKS_MAX {
                 continue;
             }
-            let bytes = memory.segment(index).ok()?;
+            let bytes = earlier.segment(index).ok()?;
             chunks.extend(manifest::segment_chunks(&bytes).ok()?.into_iter().map(|chunk| chunk.id));
         }
         Some(Self {
-            memory,
+            earlier,
             chunks,
             new: new.to_vec(),
             cache,
@@ -79,12 +79,12 @@ impl Base {
 
     /// Returns the release.
     pub fn release(&self) -> ReleaseId {
-        self.memory.release()
+        self.earlier.release()
     }
 
     /// Returns its segments.
     pub fn segments(&self) -> &[NodeRef] {
-        self.memory.segments()
+        self.earlier.segments()
     }
 
     /// Marks the chunks that the base does not have and no earlier call has marked.
@@ -120,7 +120,7 @@ impl Base {
         unseen: &Marks,
     ) -> Result<Marks> {
         let cache = self.cache.clone();
-        let was_pushed = |chunk: &ChunkRef| cache.as_ref().is_some_and(|cache| cache.has(chunk));
+        let was_pushed = |chunk: &ChunkRef| cache.as_ref().is_some_and(|cache| cache.was_pushed(chunk));
         let new = references.iter().zip(unseen.iter()).map(|(chunk, mark)| mark && !was_pushed(chunk));
         let new: Marks = new.collect();
         let marked = || references.iter().zip(new.iter()).filter(|(_, mark)| *mark).map(|(chunk, _)| chunk);
@@ -199,9 +199,9 @@ impl Base {
     fn staying(&self) -> Vec<u64> {
         let new: HashSet<&NodeRef> = self.new.iter().collect();
         let mut staying = Vec::new();
-        let stay = SegmentIndex::enumerate(self.memory.segments()).filter(|(_, node)| new.contains(node));
+        let stay = SegmentIndex::enumerate(self.earlier.segments()).filter(|(_, node)| new.contains(node));
         for (index, _) in stay {
-            let Ok(bytes) = self.memory.segment(index) else { continue };
+            let Ok(bytes) = self.earlier.segment(index) else { continue };
             let chunks = manifest::segment_chunks(&bytes).unwrap_or_default();
             staying.extend(chunks.iter().map(|chunk| chunk.id.prefix()));
             if staying.len() >= CHUNKS_MAX {
@@ -217,17 +217,17 @@ impl Base {
     /// `marks` marks the missing ones among the segments' references, in order.
     pub fn matches(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<Match>> {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
-        let memory = &self.memory;
-        let read = |index: SegmentIndex| -> Result<Vec<u8>> { Ok(memory.segment(index)?) };
+        let earlier = &self.earlier;
+        let read = |index: SegmentIndex| earlier.segment(index);
         if self.changed.is_none() {
-            let gaps = Outline::of(memory.segments(), self.new.iter().copied().map(Some));
-            let gaps = gaps.gaps(memory.segments().len());
-            let mut release = CachedRelease { memory, reader: cache.reader() };
+            let gaps = Outline::of(earlier.segments(), self.new.iter().copied().map(Some));
+            let gaps = gaps.gaps(earlier.segments().len());
+            let mut release = CachedRelease { earlier, reader: cache.reader() };
             let edges = protocol::likeness::edges(
-                &ChangedBase::ranges(memory.segments().len(), &gaps),
+                &ChangedBase::ranges(earlier.segments().len(), &gaps),
                 &mut release,
             )?;
-            self.changed = Some(ChangedBase::read(memory.segments(), &gaps, &edges, read)?);
+            self.changed = Some(ChangedBase::read(earlier.segments(), &gaps, &edges, read)?);
         }
         let Some(older) = self.changed.as_ref().filter(|older| !older.is_empty()) else {
             return Ok(Vec::new());
@@ -255,7 +255,7 @@ impl Base {
             .zip(&known)
             .map(|((index, thin), known)| (*index, thin, known.as_slice()))
             .collect();
-        let stays: HashSet<&NodeRef> = memory.segments().iter().collect();
+        let stays: HashSet<&NodeRef> = earlier.segments().iter().collect();
         let likenesses = older.likenesses(&new, &edges, |index| match self.new.get(usize::from(index)) {
             Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(index)?)),
             _ => Ok(None),
@@ -286,7 +286,7 @@ impl Base {
     ) -> Result<Vec<OlderExecutable>> {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
         let mut found: Vec<OlderExecutable> = Vec::new();
-        let mut release = CachedRelease { memory: &self.memory, reader: cache.reader() };
+        let mut release = CachedRelease { earlier: &self.earlier, reader: cache.reader() };
         // The longest match of a file decides.
         let mut matches: Vec<&Match> = matches.iter().collect();
         matches.sort_by_key(|matches| std::cmp::Reverse(matches.count));
@@ -311,13 +311,13 @@ impl Base {
 
     /// Returns the reference for a batch of segments that replace these.
     pub fn prefix(&self, segments: &[SegmentIndex]) -> Result<Vec<u8>> {
-        Ok(prefix_of(segments.iter().map(|index| self.memory.segment(*index)))??)
+        Ok(prefix_of(segments.iter().map(|index| self.earlier.segment(*index)))??)
     }
 }
 
 /// The base release, as far as its chunks are cached here.
 struct CachedRelease<'a> {
-    memory: &'a Memory,
+    earlier: &'a Earlier,
     reader: CacheReader,
 }
 
@@ -325,8 +325,8 @@ impl Release for CachedRelease<'_> {
     type Error = Error;
 
     fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>> {
-        let is_there = usize::from(index) < self.memory.segments().len();
-        Ok(is_there.then(|| self.memory.segment(index)).transpose()?)
+        let is_there = usize::from(index) < self.earlier.segments().len();
+        Ok(is_there.then(|| self.earlier.segment(index)).transpose()?)
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {

@@ -7,6 +7,7 @@ mod attempt;
 mod base;
 mod content;
 mod driver;
+mod earlier;
 mod inbox;
 mod options;
 mod outbox;
@@ -15,11 +16,13 @@ mod rate_limit;
 mod record_queries;
 mod sketches;
 mod source;
+mod stored;
 mod watchdog;
 
 pub use encode::explain::{Explained, Reason};
 pub use options::PushOptions;
 pub use receipt::Receipt;
+pub use stored::StoredRelease;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,8 +45,25 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 /// # Errors
 /// Any of [`Error`]; one that may pass is returned only after [`PushOptions::patience`].
 pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
+    run(&Push { session, options, stored: None, monitor, begun: Instant::now() }).await
+}
+
+/// Pushes a release that is in a store, as [`push`]; what `options` says of files does not apply.
+///
+/// # Errors
+/// As [`push`]; the store's.
+pub async fn push_stored(
+    session: &Session,
+    options: &PushOptions,
+    stored: &Arc<StoredRelease>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Receipt> {
+    run(&Push { session, options, stored: Some(stored), monitor, begun: Instant::now() }).await
+}
+
+async fn run(push: &Push<'_>) -> Result<Receipt> {
+    let Push { session, options, monitor, .. } = *push;
     protocol::check_labels(&options.labels)?;
-    let push = Push { session, options, monitor, begun: Instant::now() };
     let mut assumptions = Assumptions::of(options);
     let mut source: Option<Source> = None;
     let mut backoff: Option<Backoff> = None;
@@ -54,12 +74,12 @@ pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Mo
             let next = match source.take() {
                 // A manifest that was announced while it was read is announced as a whole the next time.
                 Some(earlier) => earlier.whole().await?,
-                None => read(&push, assumptions.reading).await?,
+                None => read(push, assumptions.reading).await?,
             };
             if let Some(backoff) = &mut backoff {
                 backoff.excuse(reading.elapsed());
             }
-            attempt(&push, assumptions, source.insert(next), &stored).await
+            attempt(push, assumptions, source.insert(next), &stored).await
         };
         let error = match attempted.await {
             Ok(receipt) => {
@@ -83,7 +103,7 @@ pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Mo
                 assumptions.names = Names::Full;
             }
             Error::Push(protocol::Error::Unproven(_))
-                if assumptions.reading.archives == ArchiveForm::Unpacked =>
+                if assumptions.reading.archives == ArchiveForm::Unpacked && push.stored.is_none() =>
             {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
                 assumptions.reading.archives = ArchiveForm::Packed;
@@ -124,6 +144,10 @@ async fn reconnect(
 }
 
 async fn read(push: &Push<'_>, reading: Reading) -> Result<Source> {
+    if let Some(stored) = push.stored {
+        let stored = Arc::clone(stored);
+        return Ok(Source::Scanned(Box::new(super::blocking(move || stored.scanned()).await?)));
+    }
     let key = push.session.memory_key(&push.options.app);
     // Announcing a whole manifest saves a round trip, which is worth a short wait.
     let patience = (push.session.counters().rtt * 2).max(READING_SHORT);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::RefusedLinks;
+use crate::restore;
 use disk::files;
 use format::manifest::{self, EntryPath};
 use ground::faults::{Fault, faulty, io_hint};
@@ -30,6 +31,9 @@ pub enum Error {
     /// A name, link or tree that no release can hold.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
+    /// A release in a store cannot be read.
+    #[error(transparent)]
+    Stored(#[from] restore::Error),
     /// Neither a file nor a directory.
     #[error("{} is neither a file nor a directory", .0.display())]
     Kind(PathBuf),
@@ -74,7 +78,7 @@ pub enum Error {
 }
 
 faulty! {
-    Error passes on Threads, Manifest;
+    Error passes on Threads, Manifest, Stored;
     Self::File(error) => error.fault(), hint_of_reading(&error.source, &error.path);
     Self::Changed(_) | Self::Vanished(_) => Fault::Retry, "push when the build has finished, or exclude the path";
     Self::Unread(_) => Fault::Retry;

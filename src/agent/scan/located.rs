@@ -1,6 +1,8 @@
 //! Chunks of a scanned input, and how they are read again.
 
+use std::fmt;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -9,6 +11,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::unpack::Streams;
+use crate::restore::{self, ChunkReader, SharedSource};
 use disk::files::{self, OnPath};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
@@ -48,11 +51,40 @@ pub enum Holder {
     Streams(Streams),
     /// Nowhere: an archive that this scan did not unpack, as the last push had it already.
     Unread,
+    /// A store, chunk by chunk: the release is in it already.
+    Stored(Stored),
 }
 
-/// The input file that was read last, kept open for the next chunk.
-#[derive(Debug, Default)]
-pub struct LastOpened(Option<(Arc<Path>, File)>);
+/// The store that a pushed release is in. Two are equal if they are the same.
+#[derive(Clone)]
+pub struct Stored(pub Arc<dyn SharedSource>);
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Stored {}
+
+impl Hash for Stored {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).cast::<()>().hash(state);
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stored")
+    }
+}
+
+/// The input file that was read last, and the reader of the store, kept open for the next chunk.
+#[derive(Default)]
+pub struct LastOpened {
+    file: Option<(Arc<Path>, File)>,
+    stored: Option<(Stored, Box<dyn ChunkReader + Send>)>,
+}
 
 /// An open holder, and the range in it that is a body.
 pub type Opened = (Arc<File>, Range<u64>);
@@ -74,8 +106,9 @@ impl Located {
     /// The file cannot be read, or has changed since the scan; `plain` may then end in wrong bytes.
     pub fn read_verified(&self, last: &mut LastOpened, plain: &mut Vec<u8>) -> Result<(), Error> {
         let path = &self.path;
-        let file = match (&self.holder, &mut last.0) {
+        let file = match (&self.holder, &mut last.file) {
             (Holder::Unread, _) => return Err(Error::Unread(path.to_path_buf())),
+            (Holder::Stored(stored), _) => return self.read_stored(stored, last, plain),
             (Holder::Streams(streams), _) => streams.file(),
             (Holder::File, Some((opened, file))) if opened == path => file,
             (Holder::File, last) => &last.insert((Arc::clone(path), open(path)?)).1,
@@ -88,16 +121,24 @@ impl Located {
         }
         Ok(())
     }
+
+    fn read_stored(&self, stored: &Stored, last: &mut LastOpened, plain: &mut Vec<u8>) -> Result<(), Error> {
+        let reader = match &mut last.stored {
+            Some((opened, reader)) if opened == stored => reader,
+            opened => &mut opened.insert((stored.clone(), Arc::clone(&stored.0).shared_reader())).1,
+        };
+        Ok(reader.read(&self.chunk, plain).map_err(restore::Error::from)?)
+    }
 }
 
 impl Body {
-    /// Opens the holder; returns it with the range of the content, or none for [`Holder::Unread`].
+    /// Opens the holder; returns it with the range of the content, or none where no file of this machine has it.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub fn open(&self) -> Result<Option<Opened>, Error> {
         match &self.holder {
-            Holder::Unread => Ok(None),
+            Holder::Unread | Holder::Stored(_) => Ok(None),
             Holder::Streams(streams) => Ok(Some((streams.shared(), self.place.clone()))),
             Holder::File => {
                 let file = open(&self.path)?;

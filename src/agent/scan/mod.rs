@@ -16,6 +16,7 @@ mod refused;
 mod selection;
 mod sparse;
 mod spool;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -23,10 +24,11 @@ mod walk;
 
 pub use dropped::Dropped;
 pub use error::Error;
-pub use located::{Body, Holder, LastOpened, Located};
+pub use located::{Body, Holder, LastOpened, Located, Stored};
 pub use refused::RefusedLinks;
 pub use selection::{Links, Selection};
 pub use spool::Spool;
+pub use stored::{StoredScan, list_stored};
 pub use unpack::Archives;
 
 use std::os::unix::ffi::OsStrExt;

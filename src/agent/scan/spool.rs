@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::located::{Holder, Located};
+use super::located::{Holder, Located, Stored};
 use super::unpack::UnpackedArchive;
 use super::{Error, path_below};
 use disk::files::{self, OnPath};
@@ -35,6 +35,8 @@ struct Written {
     unpacked: HashMap<EntryPath, UnpackedArchive>,
     /// Those that were not read.
     unread: HashSet<EntryPath>,
+    /// Where all chunks are read, if the release is in a store.
+    stored: Option<Stored>,
 }
 
 /// The file that a segment's first chunks belong to, and the offset of the first, where it begins inside a file.
@@ -73,7 +75,15 @@ impl Spool {
             begun: false,
             unpacked: HashMap::new(),
             unread: HashSet::new(),
+            stored: None,
         })))
+    }
+
+    /// Starts for a release whose chunks are in a store.
+    pub(super) fn of_stored(stored: Stored) -> Self {
+        let spool = Self::new(PathBuf::new());
+        spool.written().stored = Some(stored);
+        spool
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -180,10 +190,11 @@ impl Written {
     /// Returns where the chunks of a file can be read.
     fn source(&self, path: &EntryPath, is_archive: bool) -> Source<'_> {
         let unpacked = self.unpacked.get(path);
-        let (holder, begin) = match unpacked {
-            Some(unpacked) => (Holder::Streams(unpacked.streams.clone()), unpacked.begin),
-            None if is_archive => (Holder::Unread, 0),
-            None => (Holder::File, 0),
+        let (holder, begin) = match (unpacked, &self.stored) {
+            (_, Some(stored)) => (Holder::Stored(stored.clone()), 0),
+            (Some(unpacked), None) => (Holder::Streams(unpacked.streams.clone()), unpacked.begin),
+            (None, None) if is_archive => (Holder::Unread, 0),
+            (None, None) => (Holder::File, 0),
         };
         let part_ends = unpacked.map(|unpacked| &*unpacked.part_ends);
         Source { path: path_below(&self.base, path).into(), holder, begin, part_ends }
