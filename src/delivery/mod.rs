@@ -9,6 +9,7 @@ mod journal;
 mod queue;
 mod shown_log;
 mod worker;
+mod command;
 mod executor;
 mod deliveries;
 
