@@ -21,7 +21,7 @@ use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
 use crate::delivery::destination::Destinations;
-use crate::restore::{self, OutsideLinks};
+use crate::restore::{self, OutsideLinks, StreamOptions};
 use crate::store::{self, Store};
 use disk::files;
 use format::manifest::EntryPath;
@@ -161,7 +161,8 @@ async fn tar(
     let Aside { fetched, store, .. } = &aside;
     let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
-    let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &local, links, to);
+    let options = StreamOptions { links, ..StreamOptions::default() };
+    let write = |to: &mut dyn Write| restore::write_tar(&fetched.root, &local, &options, to);
     match place {
         TarPlace::Output => {
             write(&mut std::io::stdout().lock())?;

@@ -1,7 +1,7 @@
 //! Rebuilds complete artifacts from a manifest and a source of verified chunks.
 //!
 //! [`write_tree`] writes a release into a new folder, with several threads, and reuses the files of an earlier copy;
-//! [`write_archive`] rebuilds an archive; [`write_file`] and [`write_tar`] stream one artifact or all of them. [`Items`] and
+//! [`write_archive`] rebuilds an archive; [`write_file`], [`write_tar`] and [`write_zip`] stream one artifact or all of them. [`Items`] and
 //! [`walk`] read a manifest in order, [`leaves`] lists its segments. [`check_fits`] compares a release with the free disk
 //! space, [`looks_complete`] a folder with a release without reading a file.
 //!
@@ -10,14 +10,17 @@
 
 mod archive;
 mod check;
+mod entries;
 mod free_space;
 mod hole;
 mod rebuilt;
 mod source;
 mod stream;
 mod tar_header;
+mod tar_writer;
 mod tree;
 mod walk;
+mod zip_writer;
 
 #[cfg(test)]
 mod sample;
@@ -27,9 +30,11 @@ pub use check::looks_complete;
 pub use free_space::check_fits;
 pub use rebuilt::Rebuilt;
 pub use source::{ChunkReader, ChunkSource, SharedSource, SourceError};
-pub use stream::{write_file, write_tar};
+pub use stream::write_file;
+pub use tar_writer::{StreamOptions, write_tar};
 pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, write_tree};
 pub use walk::{Items, leaves, walk};
+pub use zip_writer::write_zip;
 
 #[cfg(test)]
 pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
@@ -102,6 +107,9 @@ pub enum Error {
     /// One file was asked for, without a name, of a release that is a tree.
     #[error("the release is a tree of {0} files: name the one to write")]
     Unnamed(u64),
+    /// A name that the stream's format cannot hold.
+    #[error("a zip archive cannot hold `{0}`: its name or target is not UTF-8")]
+    NotText(EntryPath),
     /// The stream's reader did not take it.
     #[error("could not write `{path}` to the output: {source}")]
     Output {
@@ -130,6 +138,7 @@ faulty! {
     Self::Unnamed(_) => Fault::Input, "`whit pull APP --tar - | tar t` lists a release's files";
     Self::OutsideLink { .. } => Fault::Input,
         "to allow such links, pull with `--links keep`, or set `outside_links` for the destination";
+    Self::NotText(_) => Fault::Input, "use tar, which holds names of any bytes";
     Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source);
     Self::Cancelled => Fault::Interrupted;
 }

@@ -1,9 +1,9 @@
 //! The header of one tar entry, in the GNU format: a function of the entry alone.
 //!
-//! Owner 0, time 0 and no user names, so that equal releases give equal archives. Names and targets
+//! Owner 0, one time and no user names, so that equal releases give equal archives. Names and targets
 //! longer than their fields go before the entry as GNU long-name entries, in bytes, in any encoding.
 
-use format::manifest::Item;
+use format::manifest::{EntryPath, Item};
 
 /// Bytes of a tar block.
 pub const BLOCK_BYTES: usize = 512;
@@ -24,8 +24,9 @@ enum Kind {
     LongName = b'L',
 }
 
-/// Returns all blocks before an entry's content; none for an item that is no entry.
-pub fn header(item: &Item) -> Vec<u8> {
+/// Returns all blocks before an entry's content, the entry below `prefix`, with a time in Unix seconds; none for an item that
+/// is no entry. Times beyond the year 2242 are the last that fits.
+pub fn header(item: &Item, prefix: Option<&EntryPath>, time: u64) -> Vec<u8> {
     let (kind, path, mode, size, target) = match item {
         Item::Directory { path, mode } => (Kind::Directory, path, *mode, 0, &[][..]),
         Item::File { path, mode, size, .. } => (Kind::File, path, *mode, *size, &[][..]),
@@ -35,14 +36,20 @@ pub fn header(item: &Item) -> Vec<u8> {
         Item::HardLink { path, target } => (Kind::HardLink, path, 0o644, 0, target.as_bytes()),
         Item::Chunk(_) | Item::Linked => return Vec::new(),
     };
-    let mut name = path.as_bytes().to_vec();
+    let below = |path: &[u8]| match prefix {
+        Some(prefix) => [prefix.as_bytes(), b"/", path].concat(),
+        None => path.to_vec(),
+    };
+    let mut name = below(path.as_bytes());
+    // A hard link's target is a name in the archive, a symbolic link's a text of its own.
+    let target = if kind == Kind::HardLink { below(target) } else { target.to_vec() };
     if kind == Kind::Directory {
         name.push(b'/');
     }
     let mut blocks = Vec::with_capacity(BLOCK_BYTES);
-    long(Kind::LongTarget, target, &mut blocks);
+    long(Kind::LongTarget, &target, &mut blocks);
     long(Kind::LongName, &name, &mut blocks);
-    block(kind, &name, mode, size, target, &mut blocks);
+    block(kind, &name, Numbers { mode, size, time }, &target, &mut blocks);
     blocks
 }
 
@@ -58,14 +65,22 @@ fn long(kind: Kind, text: &[u8], blocks: &mut Vec<u8>) {
         return;
     }
     let bytes = text.len() as u64 + 1;
-    block(kind, LONG_NAME, 0o644, bytes, &[], blocks);
+    block(kind, LONG_NAME, Numbers { mode: 0o644, size: bytes, time: 0 }, &[], blocks);
     blocks.extend_from_slice(text);
     blocks.push(0);
     blocks.extend_from_slice(padding(bytes));
 }
 
+/// The numbers of a header.
+struct Numbers {
+    mode: u16,
+    size: u64,
+    time: u64,
+}
+
 /// Appends one header block; numbers are octal, and end in a zero byte.
-fn block(kind: Kind, name: &[u8], mode: u16, size: u64, target: &[u8], blocks: &mut Vec<u8>) {
+fn block(kind: Kind, name: &[u8], numbers: Numbers, target: &[u8], blocks: &mut Vec<u8>) {
+    let Numbers { mode, size, time } = numbers;
     let mut block = [0; BLOCK_BYTES];
     let mut put = |offset: usize, bytes: &[u8]| block[offset..offset + bytes.len()].copy_from_slice(bytes);
     put(0, &name[..name.len().min(NAME_BYTES)]);
@@ -81,7 +96,7 @@ fn block(kind: Kind, name: &[u8], mode: u16, size: u64, target: &[u8], blocks: &
         put(128, &size.to_be_bytes());
     }
     // The time of the last change.
-    put(136, b"00000000000");
+    put(136, format!("{:011o}", time.min((1 << 33) - 1)).as_bytes());
     // The checksum is the sum of all bytes, its own taken as spaces.
     put(148, b"        ");
     put(156, &[kind as u8]);
@@ -95,14 +110,13 @@ fn block(kind: Kind, name: &[u8], mode: u16, size: u64, target: &[u8], blocks: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::manifest::EntryPath;
     use format::recipe::Recipe;
 
     #[test]
     fn sizes_beyond_8_gib_are_kept() {
         let path = EntryPath::new("big").expect("a plain path");
         let size = (8 << 30) + 12_345;
-        let bytes = header(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks });
+        let bytes = header(&Item::File { path, mode: 0o644, size, recipe: Recipe::Chunks }, None, 0);
         let read = tar::Header::from_byte_slice(&bytes);
         assert_eq!((read.size().expect("a size"), bytes.len()), (size, BLOCK_BYTES));
     }

@@ -3,6 +3,7 @@
 //! The queue, the proxy and the command line know only the trait [`Destination`]. Each kind is a private module here;
 //! [`Definition`], a destination in a configuration, alone creates kinds.
 
+mod bundle;
 mod definition;
 mod directory;
 mod error;
