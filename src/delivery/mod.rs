@@ -3,13 +3,13 @@
 //! [`Deliveries`] writes a delivery down and queues it; a `worker` for each destination takes the next from its `queue`,
 //! an [`Executor`] reads the release from its store, and the [`destination`] publishes it.
 
+mod command;
 pub mod destination;
 mod pending;
 mod journal;
 mod queue;
 mod shown_log;
 mod worker;
-mod command;
 mod executor;
 mod deliveries;
 

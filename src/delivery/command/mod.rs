@@ -8,16 +8,18 @@
 //!
 //! No shell reads the command: an admin who wants one names it.
 
+mod definition;
 mod input;
 mod supervisor;
 
+pub use definition::{CommandLine, Mistake, Variables, check_names};
 pub use input::Input;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,7 +34,7 @@ use ground::threads;
 /// The wait for a child that keeps the output open after the command has ended.
 const LEFT_OPEN_WAIT: Duration = Duration::from_secs(2);
 /// 8 KiB: the end of the output that is kept, some hundred lines.
-pub const OUTPUT_KEPT_BYTES: usize = 8 * 1024;
+const OUTPUT_KEPT_BYTES: usize = 8 * 1024;
 /// What a command keeps of the proxy's own environment.
 const KEPT_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 
@@ -198,7 +200,13 @@ impl Command {
 
     /// Returns the file that would run; none if it is not there, or nobody may execute it.
     pub fn find(&self) -> Option<PathBuf> {
-        find(&self.program)
+        let may_run =
+            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+        if self.program.components().count() > 1 {
+            return Some(self.program.clone()).filter(may_run);
+        }
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders).map(|folder| folder.join(&self.program)).find(may_run)
     }
 }
 
@@ -218,19 +226,6 @@ impl Drop for KillOnDrop<'_> {
             self.0.abandon();
         }
     }
-}
-
-/// Finds a program as a shell does.
-fn find(program: &Path) -> Option<PathBuf> {
-    let may_run = |path: &PathBuf| {
-        let access = rustix::fs::Access::EXEC_OK;
-        path.is_file() && rustix::fs::access(path, access).is_ok()
-    };
-    if program.components().count() > 1 {
-        return Some(program.to_owned()).filter(may_run);
-    }
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(may_run)
 }
 
 #[cfg(test)]

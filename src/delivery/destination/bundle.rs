@@ -241,7 +241,7 @@ mod tests {
         for format in ALL {
             let (root, source) = release(if format == Bundle::File { Shape::File } else { Shape::Tree });
             let options = StreamOptions::default();
-            let mut write = |cancelled: bool, out: &mut dyn Write| {
+            let write = |cancelled: bool, out: &mut dyn Write| {
                 let cancelled = AtomicBool::new(cancelled);
                 format.write(&root, &source, &options, &cancelled, out).expect_err("it cannot be written")
             };

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Destination;
 use super::directory::Directory;
+use super::exec::Exec;
 use super::mistake::Mistake;
 use crate::restore::OutsideLinks;
 
@@ -16,6 +17,8 @@ use crate::restore::OutsideLinks;
 pub enum Definition {
     /// A folder with releases and a `current` link.
     Dir(Directory),
+    /// A command on the proxy's host.
+    Exec(Exec),
 }
 
 impl Definition {
@@ -26,6 +29,7 @@ impl Definition {
     pub fn check(&self) -> Result<(), (&'static str, Mistake)> {
         match self {
             Self::Dir(directory) => directory.check(),
+            Self::Exec(exec) => exec.check(),
         }
     }
 
@@ -33,6 +37,7 @@ impl Definition {
     pub fn open(&self) -> Arc<dyn Destination> {
         match self {
             Self::Dir(directory) => Arc::new(directory.clone()),
+            Self::Exec(exec) => Arc::new(exec.clone()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::delivery::command::{self, Ended};
 use crate::{ledger, restore};
 use disk::files;
 use ground::faults::{Fault, faulty};
@@ -30,13 +31,35 @@ pub enum Error {
     /// The destination's folders could not be changed.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// A command that was to deliver could not be started.
+    #[error(transparent)]
+    Command(#[from] command::Error),
+    /// A command that was to deliver failed.
+    #[error("the command `{}` {ended}{}{output}", .program.display(), if .output.is_empty() { "" } else { ": " })]
+    CommandFailed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        ended: Ended,
+        /// True if another try may succeed.
+        is_passing: bool,
+        /// The last lines of its output.
+        output: String,
+    },
+    /// A command said success before it had read its input.
+    #[error("the command `{}` ended with success before it had read the release", .0.display())]
+    Unread(PathBuf),
 }
 
 faulty! {
-    Error passes on Rebuild, Ledger, File;
+    Error passes on Rebuild, Ledger, File, Command;
     Self::NotAFolder(path) | Self::NotALink(path) => Fault::Input,
         format!("move `{}` away, or deliver to another folder", path.display());
     Self::NotOwn(path) => Fault::Input,
         format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display());
-    Self::Busy(_) => Fault::Retry;
+    Self::Busy(_) | Self::CommandFailed { is_passing: true, .. } => Fault::Retry;
+    Self::CommandFailed { is_passing: false, .. } => Fault::Input,
+        "when the cause is removed, deliver again: `whit deliver`";
+    Self::Unread(_) => Fault::Input,
+        "let the command read standard input to its end, or set `input = \"none\"` for the destination";
 }

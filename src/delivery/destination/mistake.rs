@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::delivery::command;
+
 /// A mistake in a definition.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
@@ -14,6 +16,12 @@ pub enum Mistake {
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
+    /// A mistake in a command.
+    #[error(transparent)]
+    Command(command::Mistake),
+    /// A folder that this definition needs.
+    #[error("`input = \"directory\"` needs a folder")]
+    NoFolder,
 }
 
 impl Mistake {
@@ -23,6 +31,10 @@ impl Mistake {
             Self::Relative(_) => "give the absolute path, starting with /",
             Self::Placeholder(_) => "the only placeholder is {app}, the application's name",
             Self::Nothing => "give 1 or more, or omit the key",
+            Self::Command(mistake) => mistake.hint(),
+            Self::NoFolder => {
+                "give a folder of the proxy's user, in which a release is written for the command"
+            }
         }
     }
 }

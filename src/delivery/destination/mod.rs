@@ -7,6 +7,7 @@ mod bundle;
 mod definition;
 mod directory;
 mod error;
+mod exec;
 mod job;
 mod mistake;
 mod template;
