@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Debug, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -27,8 +26,8 @@ use format::recipe::{ChunkRef, Container, Recipe};
 use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use format::shown::{Shown, ShownEntry, ShownState};
 use ground::faults::Fault;
-use ground::ids::{ArtifactId, ChunkId, ReleaseId, Selector};
-use protocol::token::{Action, Grant, Issuer, TokenId, verify};
+use ground::ids::{ArtifactId, ChunkId, DeliveryId, ReleaseId, Selector};
+use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Challenge, Cut, FromAgent, Grown, ManifestForm, Marks, Open, Operation,
     Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, RecordAnswer, RecordQuery, Refusal,
@@ -38,8 +37,8 @@ use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteArray;
-use whit::delivery::destination::{self, Destination};
-use whit::delivery::{Deliveries, Delivery, Executor};
+use whit::delivery::destination;
+use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Ended, Executor, Failure, Task};
 use whit::ledger::FileLedger;
 use whit::restore::OutsideLinks;
 use whit::store::Records;
@@ -197,9 +196,28 @@ fn shown(release: ReleaseId) -> Shown {
     Shown { entries: vec![entry(2, partial), entry(1, ShownState::Complete)] }
 }
 
+fn ended(release: ReleaseId) -> Ended {
+    let state = DeliveryState::Failed { reason: "no room".to_owned(), fault: Fault::Full };
+    Ended { delivery: delivery(release), started: 1_750_000_010, ended: 1_750_000_020, state }
+}
+
 fn delivery(release: ReleaseId) -> Delivery {
     let (space, app, destination) = (name("shop"), name("web"), name("edge"));
-    Delivery { space, app, release, destination, user: Some(name("ada")) }
+    Delivery {
+        user: Some(name("ada")),
+        asked: 1_750_000_000,
+        token: Some(TokenId::from_bytes([7; 8])),
+        tries: 2,
+        not_before: 1_750_000_002,
+        then: vec![name("restart")],
+        behalf: vec![Hop {
+            proxy: [0x54, 0x99, 0x22, 0x0e],
+            user: name("eve"),
+            token: Some(TokenId::from_bytes([8; 8])),
+            sequence: 3,
+        }],
+        ..Delivery::new(space, app, release, destination)
+    }
 }
 
 /// Starts a pack with one frame and gives its header, the frame, its footer with the trailer, and all of it.
@@ -250,16 +268,10 @@ struct Spy {
 }
 
 impl Executor for Spy {
-    fn deliver(
-        &self,
-        _number: u64,
-        delivery: &Delivery,
-        _destination: &dyn Destination,
-        _cancelled: &AtomicBool,
-    ) -> Result<DeliveryReport, (Fault, String)> {
+    fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure> {
         let file =
             fs::read(self.folder.join("deliveries/000000000001.delivery")).expect("it is written first");
-        self.seen.lock().expect("no panic").push((delivery.clone(), file));
+        self.seen.lock().expect("no panic").push((task.delivery.clone(), file));
         Ok(DeliveryReport::default())
     }
 }
@@ -275,6 +287,7 @@ fn delivery_file(delivery: &Delivery) -> Vec<u8> {
         Arc::new(FileLedger::of_space(folder.path(), Instant::now)),
         destinations,
         &executor,
+        DeliveryOptions::default(),
     )
     .expect("started");
     let mut events = queue.add(vec![delivery.clone()]).expect("queued").remove(0);
@@ -349,6 +362,7 @@ fn the_format_is_as_its_document_says() {
         ("footer-1", end),
         ("record-1", record_file(&record())),
         ("delivery-1", delivery_file(&delivery(root.release()))),
+        ("ended-1", ended(root.release()).encode()),
         ("shown-1", shown(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
@@ -505,7 +519,8 @@ fn executables_are_told_as_their_document_says() {
 }
 
 fn event(state: DeliveryState) -> DeliveryEvent {
-    DeliveryEvent { destination: name("edge"), state }
+    let id = DeliveryId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 17 };
+    DeliveryEvent { destination: name("edge"), state, id }
 }
 
 /// That of 64 KiB: the hashes of 0 to 2,047, four bytes each, one after another.

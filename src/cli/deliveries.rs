@@ -1,12 +1,13 @@
 //! Destinations on the command line, and the outcome of deliveries for people.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::error::Error;
 use super::output;
 use crate::delivery::destination::{self, Destinations};
 use crate::restore::OutsideLinks;
-use format::record::{DeliveryEvent, DeliveryState};
+use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 use ground::escape;
 use ground::faults::Fault;
 use ground::ids::DestinationName;
@@ -42,45 +43,56 @@ fn local_name(path: &Path) -> Result<DestinationName, Error> {
 
 /// Returns an error if a delivery that was asked for was not made.
 pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
-    for event in deliveries {
-        let (fault, reason, hint) = match &event.state {
-            DeliveryState::Delivered(_) => continue,
+    for DeliveryEvent { destination, state, id } in deliveries {
+        let follow = format!("`whit deliveries --to {destination}` shows delivery {id}");
+        let (fault, reason, hint) = match state {
+            DeliveryState::Delivered(_) | DeliveryState::Skipped { .. } => continue,
             DeliveryState::Failed { reason, fault: Fault::Corrupt }
             | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => (
                 Fault::Corrupt,
                 reason.clone(),
-                "run `whit verify --repair`, then push the release again if content is still missing",
+                "run `whit verify --repair`, then push the release again if content is still missing"
+                    .to_owned(),
             ),
             DeliveryState::Failed { reason, .. } => {
-                (Fault::Input, reason.clone(), "remove the cause, then run `whit deliver`")
+                (Fault::Input, reason.clone(), "remove the cause, then run `whit deliver`".to_owned())
             }
-            DeliveryState::Retrying { reason, .. } => {
-                (Fault::Retry, reason.clone(), "the release is stored; the proxy keeps trying to deliver it")
-            }
-            DeliveryState::Queued | DeliveryState::Running => (
+            DeliveryState::Cancelled { by } => (
+                Fault::Input,
+                format!("{by} cancelled it"),
+                "the release is stored; `whit deliver` delivers it".to_owned(),
+            ),
+            DeliveryState::Retrying { reason, .. } => (
+                Fault::Retry,
+                reason.clone(),
+                format!("the release is stored; the proxy keeps trying to deliver it: {follow}"),
+            ),
+            DeliveryState::Queued | DeliveryState::Running(_) | DeliveryState::Stranded => (
                 Fault::Retry,
                 "it has not ended".to_owned(),
-                "the release is stored; the proxy continues to deliver it",
+                format!("the release is stored; the proxy continues to deliver it: {follow}"),
             ),
         };
-        let text = format!("delivery to {} failed: {reason}", event.destination);
-        return Err(Error::Message { fault, text, hint: Some(hint.to_owned()) });
+        let text = format!("delivery {id} to {destination} failed: {reason}");
+        return Err(Error::Message { fault, text, hint: Some(hint) });
     }
     Ok(())
 }
 
 /// Returns a delivery's state, for people.
 pub fn delivery_text(event: &DeliveryEvent) -> String {
-    let text = match &event.state {
-        DeliveryState::Delivered(report) if report.already => format!("{} has it already", report.place),
-        DeliveryState::Delivered(report) => {
-            let taken_over = output::bytes(report.reused_bytes);
-            format!("{} ({}, {taken_over} of it taken over)", report.place, output::bytes(report.bytes))
+    let DeliveryEvent { destination, state, id } = event;
+    let text = match state {
+        DeliveryState::Delivered(report) => report_text(report),
+        DeliveryState::Failed { reason, .. } => format!("{destination} failed: {reason}"),
+        DeliveryState::Retrying { reason, .. } => {
+            format!("{destination} failed: {reason}; delivery {id} is tried again")
         }
-        DeliveryState::Failed { reason, .. } | DeliveryState::Retrying { reason, .. } => {
-            format!("{} failed: {reason}", event.destination)
-        }
-        DeliveryState::Queued | DeliveryState::Running => format!("{} is under way", event.destination),
+        DeliveryState::Queued => format!("{destination} waits, as delivery {id}"),
+        DeliveryState::Running(_) => format!("{destination} is under way, as delivery {id}"),
+        DeliveryState::Skipped { by } => format!("{destination} takes a later release, by delivery {by}"),
+        DeliveryState::Cancelled { by } => format!("{destination} cancelled by {by}"),
+        DeliveryState::Stranded => format!("{destination} is not configured any more"),
     };
     let notes =
         if let DeliveryState::Delivered(report) = &event.state { report.notes.as_slice() } else { &[] };
@@ -89,10 +101,21 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
         .fold(escape::text(&text), |text, note| format!("{text}\n  note       {}", escape::text(note)))
 }
 
+/// Returns what a delivery did, for people.
+fn report_text(report: &DeliveryReport) -> String {
+    let time = format!("{:.1} s", Duration::from_millis(report.millis).as_secs_f64());
+    if report.already {
+        return format!("{} has it already ({time})", report.place);
+    }
+    let (all, taken_over) = (output::bytes(report.bytes), output::bytes(report.reused_bytes));
+    let answer = report.answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
+    format!("{} ({all}, {taken_over} of it taken over, {time}){answer}", report.place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::record::DeliveryReport;
+    use ground::ids::DeliveryId;
 
     #[test]
     fn each_note_of_a_delivery_is_a_line_and_no_name_in_it_makes_another() {
@@ -102,7 +125,8 @@ mod tests {
             ..DeliveryReport::default()
         };
         let destination = "web".parse().expect("a name");
-        let text = delivery_text(&DeliveryEvent { destination, state: DeliveryState::Delivered(report) });
+        let id = DeliveryId { proxy: [0; 4], number: 1 };
+        let text = delivery_text(&DeliveryEvent { destination, state: DeliveryState::Delivered(report), id });
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[1..], ["  note       one\\nforged", "  note       two"]);
     }

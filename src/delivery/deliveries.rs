@@ -1,6 +1,6 @@
 //! All deliveries of a proxy: a queue and a worker for each destination, and the journal that makes deliveries durable.
 //!
-//! A delivery is in the ledger before anybody hears of it, and is removed when it has ended, so that what a crash
+//! A delivery is in the ledger before anybody hears of it, and is there until its end is, so that what a crash
 //! interrupts goes on at the next start. Deliveries are idempotent: making one again is harmless.
 
 use std::collections::BTreeMap;
@@ -8,20 +8,30 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use tokio::sync::broadcast;
+
+use super::backoff::{Backoff, WAIT_MAX};
+use super::board::{self, Board, now};
 use super::destination::Destinations;
+use super::ending::{Ending, OnEnd};
 use super::journal::Journal;
+use super::listeners::{Events, Listeners};
 use super::pending::Delivery;
-use super::queue::{Events, Queue, Queued};
-use super::worker::{Executor, Worker, give_way};
+use super::policy::Policies;
+use super::queue::{Cancelled, Queue, Queued};
+use super::worker::{Executor, Worker};
 use crate::ledger::{self, Change, Ledger};
 use disk::files::{self, OnPath as _};
+use format::record::DeliveryState;
 use ground::faults::{Fault, faulty};
-use ground::ids::{DestinationName, ReleaseId, SpaceName, UserName};
+use ground::ids::{AppName, DeliveryId, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::DELIVERIES_PER_USER_MAX;
 use ground::poison::Unpoisoned as _;
+use protocol::wire::DeliveryStatus;
 
-/// Why a delivery could not be queued. The failure of a delivery is a state of it.
+/// Why a delivery could not be queued or steered. The failure of a delivery is a state of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The ledger.
@@ -43,12 +53,61 @@ pub enum Error {
         /// The number of deliveries that wait.
         waiting: usize,
     },
+    /// No delivery that is remembered has this id.
+    #[error("there is no delivery {0}")]
+    NoDelivery(DeliveryId),
+    /// Nothing can be done about it any more.
+    #[error("delivery {0} has ended")]
+    HasEnded(DeliveryId),
+    /// It is under way.
+    #[error("delivery {0} is under way")]
+    Runs(DeliveryId),
+    /// Its destination was taken out of the configuration.
+    #[error("destination `{destination}` of delivery {id} is not configured any more")]
+    Stranded {
+        /// The delivery.
+        id: DeliveryId,
+        /// Its destination.
+        destination: DestinationName,
+    },
+    /// Its destination is there, so that it need not be dropped.
+    #[error("destination `{destination}` of delivery {id} is configured")]
+    Configured {
+        /// The delivery.
+        id: DeliveryId,
+        /// Its destination.
+        destination: DestinationName,
+    },
 }
 
 faulty! {
     Error passes on Ledger, Thread;
     Self::Unknown(_) => Fault::Missing, "destinations are defined in the proxy's configuration file";
     Self::TooMany { .. } => Fault::Retry;
+    Self::NoDelivery(_) => Fault::Missing, "`whit deliveries` lists those that wait and those that ended last";
+    Self::HasEnded(_) => Fault::Input, "`whit deliver APP@RELEASE --to DEST` delivers a release again";
+    Self::Runs(_) => Fault::Input, "`whit deliveries --watch` shows how far it is, `whit deliveries cancel` ends it";
+    Self::Stranded { id, .. } => Fault::Missing,
+        format!("define the destination again, or end the delivery: `whit deliveries drop {id}`");
+    Self::Configured { id, .. } => Fault::Input, format!("`whit deliveries cancel {id}` ends it");
+}
+
+/// The options of a proxy's deliveries.
+pub struct DeliveryOptions {
+    /// The first bytes of the proxy's fingerprint, with which the ids of its deliveries begin.
+    pub proxy: [u8; 4],
+    /// What holds for destinations of whatever kind; those that are not named have the defaults.
+    pub policies: Policies,
+    /// Decides by how much waits between tries differ.
+    pub seed: u64,
+    /// Is told of each delivery that ends.
+    pub on_end: Arc<OnEnd>,
+}
+
+impl Default for DeliveryOptions {
+    fn default() -> Self {
+        Self { proxy: [0; 4], policies: Policies::new(), seed: 0, on_end: Arc::new(|_, _| {}) }
+    }
 }
 
 /// The deliveries of a proxy.
@@ -56,12 +115,12 @@ pub struct Deliveries {
     queues: BTreeMap<DestinationName, Arc<Queue>>,
     stop: Arc<AtomicBool>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    journal: Arc<Journal>,
+    ending: Arc<Ending>,
 }
 
 impl std::fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deliveries").field("journal", &self.journal).finish_non_exhaustive()
+        f.debug_struct("Deliveries").field("board", &self.ending.board).finish_non_exhaustive()
     }
 }
 
@@ -74,27 +133,33 @@ impl Deliveries {
         ledger: Arc<dyn Ledger>,
         destinations: Destinations,
         executor: &Arc<dyn Executor>,
+        options: DeliveryOptions,
     ) -> Result<Self, Error> {
+        let DeliveryOptions { proxy, policies, seed, on_end } = options;
         let (journal, left) = Journal::open(ledger)?;
-        let journal = Arc::new(journal);
+        let ending = Arc::new(Ending { journal, board: Board::new(proxy), on_end });
+        let gone = ending.board.take_up(left.ended);
+        ending.journal.forget(&gone);
         let stop = Arc::new(AtomicBool::new(false));
         let (mut queues, mut workers) = (BTreeMap::new(), Vec::new());
         for (name, destination) in destinations {
-            let queue = Arc::new(Queue::default());
+            let policy = policies.get(&name).cloned().unwrap_or_default();
+            let queue = Arc::new(Queue::new(policy.latest_only));
             let worker = Worker {
                 queue: Arc::clone(&queue),
                 destination,
                 executor: Arc::clone(executor),
                 stop: Arc::clone(&stop),
-                journal: Arc::clone(&journal),
+                ending: Arc::clone(&ending),
+                backoff: Mutex::new(Backoff::new(seed.wrapping_add(workers.len() as u64))),
             };
             let thread = std::thread::Builder::new().name(format!("whit-{name}"));
             workers
                 .push(thread.spawn(move || worker.run()).on("start a worker for", Path::new(name.as_str()))?);
             queues.insert(name, queue);
         }
-        let deliveries = Self { queues, stop, workers: Mutex::new(workers), journal };
-        deliveries.take_up(left);
+        let deliveries = Self { queues, stop, workers: Mutex::new(workers), ending };
+        deliveries.take_up(left.pending);
         Ok(deliveries)
     }
 
@@ -135,7 +200,7 @@ impl Deliveries {
             let queue = self.queues.get(&delivery.destination);
             if let Some(events) = queue.and_then(|queue| queue.join(&delivery)) {
                 plan.joined.push(events);
-            } else if plan.new.iter().all(|(_, new)| *new != delivery) {
+            } else if plan.new.iter().all(|(_, new)| !new.covers(&delivery)) {
                 self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
                 plan.new.push((0, delivery));
             }
@@ -146,7 +211,7 @@ impl Deliveries {
     /// Returns the changes that write a plan down, each time under other numbers.
     pub fn changes(&self, plan: &mut Plan) -> Vec<Change> {
         let change = |(number, delivery): &mut (u64, Delivery)| {
-            let (new_number, change) = self.journal.change(delivery);
+            let (new_number, change) = self.ending.journal.change(delivery);
             *number = new_number;
             change
         };
@@ -157,9 +222,9 @@ impl Deliveries {
     pub fn enter(&self, plan: Plan) -> Vec<Events> {
         let mut all = plan.joined;
         for (number, delivery) in plan.new {
-            self.journal.note(number, &delivery);
-            let mut queued = Queued::new(number, delivery);
-            all.push(queued.listen());
+            self.ending.board.add(number, &delivery, DeliveryState::Queued);
+            let queued = self.queued(number, delivery);
+            all.push(queued.listeners.listen(DeliveryState::Queued));
             self.enqueue(queued);
         }
         all
@@ -168,7 +233,7 @@ impl Deliveries {
     /// Queues the deliveries that were written down although the last changes of their plan failed. They would be made after the
     /// next start otherwise, and replace later releases.
     pub fn enter_written(&self, mut plan: Plan) {
-        plan.new.retain(|(number, delivery)| self.journal.has(*number, delivery));
+        plan.new.retain(|(number, delivery)| self.ending.journal.has(*number, delivery));
         drop(self.enter(plan));
     }
 
@@ -179,7 +244,7 @@ impl Deliveries {
     pub fn add(&self, deliveries: Vec<Delivery>) -> Result<Vec<Events>, Error> {
         let mut plan = self.plan(deliveries)?;
         loop {
-            match self.journal.apply(&self.changes(&mut plan)) {
+            match self.ending.journal.apply(&self.changes(&mut plan)) {
                 Ok(()) => return Ok(self.enter(plan)),
                 // Another proxy has taken a number.
                 Err(ledger::Error::Exists(_)) => {}
@@ -193,14 +258,108 @@ impl Deliveries {
 
     /// Returns the releases of a space whose deliveries have not ended.
     pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
-        self.journal.pending(space)
+        self.ending.board.releases(space)
+    }
+
+    /// Returns, of the deliveries of a space after a number, the first `most` for which `is_wanted`, in rising order: those that
+    /// have not ended, and those that ended last.
+    pub fn page(
+        &self,
+        space: &SpaceName,
+        after: u64,
+        most: usize,
+        is_wanted: impl Fn(&AppName, &DestinationName) -> bool,
+    ) -> Vec<DeliveryStatus> {
+        self.ending.board.page(space, after, most, is_wanted)
+    }
+
+    /// Counts the deliveries of a space to a destination that have not ended, and those among them that have failed before, of
+    /// the applications for which `is_wanted`.
+    pub fn count(
+        &self,
+        space: &SpaceName,
+        destination: &DestinationName,
+        is_wanted: impl Fn(&AppName) -> bool,
+    ) -> (usize, usize) {
+        self.ending.board.count(space, destination, is_wanted)
+    }
+
+    /// Returns what receives each further change of any delivery.
+    pub fn watch(&self) -> broadcast::Receiver<board::Change> {
+        self.ending.board.watch()
+    }
+
+    /// Returns the status of a delivery of a space.
+    ///
+    /// # Errors
+    /// [`Error::NoDelivery`].
+    pub fn status(&self, space: &SpaceName, id: DeliveryId) -> Result<DeliveryStatus, Error> {
+        let found = Some(id).filter(|id| *id == self.ending.board.id(id.number));
+        let found = found.and_then(|id| self.ending.board.status(id.number));
+        let (_, status) = found.filter(|(found, _)| found == space).ok_or(Error::NoDelivery(id))?;
+        Ok(status)
+    }
+
+    /// Tries a waiting delivery at once.
+    ///
+    /// # Errors
+    /// It has ended, is under way, or has no destination any more.
+    pub fn retry(&self, id: DeliveryId) -> Result<Events, Error> {
+        let (destination, queue) = self.queue_of(id)?;
+        let queue = queue.ok_or(Error::Stranded { id, destination })?;
+        queue.hurry(id.number).ok_or_else(|| self.missed(id))
+    }
+
+    /// Ends a delivery that waits, or tells one that is under way to end soon. The last of the events says how it ended.
+    ///
+    /// # Errors
+    /// It has ended, or has no destination any more.
+    pub fn cancel(&self, id: DeliveryId, by: &UserName) -> Result<Events, Error> {
+        let (destination, queue) = self.queue_of(id)?;
+        let queue = queue.ok_or(Error::Stranded { id, destination })?;
+        match queue.cancel(id.number, by) {
+            Cancelled::Waiting(queued) => Ok(self.end_cancelled(&queued, by)),
+            Cancelled::Running(events) => Ok(events),
+            Cancelled::Unknown => Err(self.missed(id)),
+        }
+    }
+
+    /// Ends a delivery whose destination is not configured any more.
+    ///
+    /// # Errors
+    /// It has ended, or its destination is configured.
+    pub fn drop_stranded(&self, id: DeliveryId, by: &UserName) -> Result<Events, Error> {
+        let (destination, queue) = self.queue_of(id)?;
+        if queue.is_some() {
+            return Err(Error::Configured { id, destination });
+        }
+        let (delivery, _) = self.ending.board.pending(id.number).ok_or(Error::HasEnded(id))?;
+        Ok(self.end_cancelled(&self.queued(id.number, delivery), by))
+    }
+
+    fn end_cancelled(&self, queued: &Queued, by: &UserName) -> Events {
+        let events = queued.listeners.listen(DeliveryState::Queued);
+        self.ending.end(queued, DeliveryState::Cancelled { by: by.clone() });
+        events
+    }
+
+    /// Returns the destination of a delivery that has not ended, and its queue if it is configured.
+    fn queue_of(&self, id: DeliveryId) -> Result<(DestinationName, Option<&Arc<Queue>>), Error> {
+        let (delivery, _) = self.ending.board.pending(id.number).ok_or(Error::HasEnded(id))?;
+        let queue = self.queues.get(&delivery.destination);
+        Ok((delivery.destination, queue))
+    }
+
+    /// Says why a delivery does not wait.
+    fn missed(&self, id: DeliveryId) -> Error {
+        if self.ending.board.pending(id.number).is_some() { Error::Runs(id) } else { Error::HasEnded(id) }
     }
 
     /// Stops the deliveries under way at their next step. The next start takes up what is left.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         for queue in self.queues.values() {
-            queue.wake();
+            queue.stop();
         }
         for worker in self.workers.lock().unpoisoned().drain(..) {
             if worker.join().is_err() {
@@ -209,21 +368,38 @@ impl Deliveries {
         }
     }
 
+    fn queued(&self, number: u64, delivery: Delivery) -> Queued {
+        let listeners = Listeners::new(self.ending.board.id(number), delivery.destination.clone());
+        Queued::new(number, delivery, listeners)
+    }
+
     fn enqueue(&self, queued: Queued) {
+        let number = queued.number;
         if let Some(queue) = self.queues.get(&queued.delivery.destination) {
             for replaced in queue.push(queued) {
-                give_way(&replaced, Fault::Retry, "it failed", &self.journal);
+                self.ending.give_way(&replaced, number, queue.is_latest_only());
             }
         }
     }
 
     fn take_up(&self, left: Vec<(u64, Delivery)>) {
         for (number, delivery) in left {
-            if self.queues.contains_key(&delivery.destination) {
-                self.enqueue(Queued::new(number, delivery));
-            } else {
-                tracing::warn!(destination = %delivery.destination, "a delivery waits for a destination that is not configured any more");
+            if !self.queues.contains_key(&delivery.destination) {
+                let (id, destination) = (self.ending.board.id(number), &delivery.destination);
+                tracing::warn!(%id, %destination, "a delivery waits for a destination that is not configured any more");
+                self.ending.board.add(number, &delivery, DeliveryState::Stranded);
+                continue;
             }
+            let wait = Duration::from_secs(delivery.not_before.saturating_sub(now())).min(WAIT_MAX);
+            let state = if delivery.tries == 0 {
+                DeliveryState::Queued
+            } else {
+                let reason = "it failed before the proxy's last start".to_owned();
+                DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault: Fault::Retry }
+            };
+            self.ending.board.add(number, &delivery, state);
+            let queued = self.queued(number, delivery);
+            self.enqueue(Queued { not_before: Instant::now() + wait, ..queued });
         }
     }
 }

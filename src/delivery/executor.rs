@@ -1,24 +1,25 @@
 //! Makes deliveries from the stores of a proxy's spaces.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::destination::{Destination, Job};
+use super::destination::Job;
 use super::pending::Delivery;
 use super::shown_log::ShownInLedger;
-use super::worker::Executor;
+use super::worker::{Executor, Failure, Task};
 use crate::ledger::Ledger;
 use crate::store::{self, Store};
-use format::record::DeliveryReport;
-use ground::faults::{Fault, Faulty};
-use ground::ids::{DeliveryId, ReleaseId, SpaceName};
-use ground::monitor::Monitor;
+use format::record::{DeliveryReport, Progress};
+use ground::faults::Faulty;
+use ground::ids::{ReleaseId, SpaceName};
+use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Refusal;
 
 /// The most notes in a report; the log has all.
 const NOTES_MAX: usize = 10;
+/// How often it is told how far a delivery is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens the store of a space.
 type Open = dyn Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync;
@@ -27,39 +28,40 @@ type Open = dyn Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync;
 pub struct StoreExecutor {
     open: Box<Open>,
     ledger: Arc<dyn Ledger>,
-    /// The first bytes of the proxy's fingerprint.
-    proxy: [u8; 4],
 }
 
 impl StoreExecutor {
-    /// Creates an executor of the proxy whose fingerprint begins with `proxy`; it opens stores by `open`.
+    /// Creates an executor that opens stores by `open` and writes down in `ledger` what destinations show.
     pub fn new(
         open: impl Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync + 'static,
         ledger: Arc<dyn Ledger>,
-        proxy: [u8; 4],
     ) -> Self {
-        Self { open: Box::new(open), ledger, proxy }
+        Self { open: Box::new(open), ledger }
     }
 }
 
 impl Executor for StoreExecutor {
-    fn deliver(
-        &self,
-        number: u64,
-        delivery: &Delivery,
-        destination: &dyn Destination,
-        cancelled: &AtomicBool,
-    ) -> Result<DeliveryReport, (Fault, String)> {
-        let failed = |error: &dyn Faulty| (error.fault(), Refusal::of(error).text);
+    fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure> {
+        let Task { id, delivery, destination, cancelled, progress } = *task;
+        let failed = |error: &dyn Faulty| {
+            let Refusal { fault, text, .. } = Refusal::of(error);
+            Failure { fault, reason: text, retry_after: None }
+        };
         let store = (self.open)(&delivery.space).map_err(|error| failed(&error))?;
         let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
         let previous = |release: &ReleaseId| store.root(release).ok();
-        let notes = Notes { delivery, notes: Mutex::default() };
+        let (total, files) = (root.totals.bytes, root.totals.files);
+        let watch = Watch {
+            delivery,
+            notes: Mutex::default(),
+            progress,
+            done: Mutex::new((Progress { bytes: 0, total, files }, Instant::now())),
+        };
         let shown =
             ShownInLedger::open(Arc::clone(&self.ledger), delivery).map_err(|error| failed(&error))?;
         let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
         let job = Job {
-            id: DeliveryId { proxy: self.proxy, number },
+            id,
             app: &delivery.app,
             root: &root,
             labels: pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
@@ -68,11 +70,11 @@ impl Executor for StoreExecutor {
             source: store.as_ref(),
             root_of: &previous,
             shown: &shown,
-            monitor: &notes,
+            monitor: &watch,
             cancelled,
         };
         let begun = Instant::now();
-        shown.begin(delivery.release, number, destination.rules()).map_err(|error| failed(&error))?;
+        shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
         match destination.deliver(&job) {
             Ok(done) => {
                 shown.complete(&done.kept).map_err(|error| failed(&error))?;
@@ -93,21 +95,38 @@ impl Executor for StoreExecutor {
                     requests: done.requests,
                     answer: done.answer,
                     actions: Vec::new(),
-                    notes: notes.notes.into_inner().unpoisoned(),
+                    notes: watch.notes.into_inner().unpoisoned(),
                 })
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(Failure { retry_after: error.retry_after(), ..failed(&error) }),
         }
     }
 }
 
-/// Writes notes on a delivery to the log and into its report.
-struct Notes<'a> {
+/// Writes notes on a delivery to the log and into its report, and tells how far it is.
+struct Watch<'a> {
     delivery: &'a Delivery,
     notes: Mutex<Vec<String>>,
+    progress: &'a (dyn Fn(Progress) + Sync),
+    /// How far it is, and when that was last told.
+    done: Mutex<(Progress, Instant)>,
 }
 
-impl Monitor for Notes<'_> {
+impl Monitor for Watch<'_> {
+    fn advance(&self, _phase: Phase, bytes: u64) {
+        let mut done = self.done.lock().unpoisoned();
+        let (progress, told) = &mut *done;
+        progress.bytes += bytes;
+        let now = Instant::now();
+        if now.saturating_duration_since(*told) < PROGRESS_EVERY {
+            return;
+        }
+        *told = now;
+        let progress = *progress;
+        drop(done);
+        (self.progress)(progress);
+    }
+
     fn note(&self, text: &str) {
         let Delivery { destination, app, .. } = self.delivery;
         tracing::warn!(%destination, %app, "{text}");

@@ -1,45 +1,68 @@
-//! The deliveries that have not ended: in the ledger, and in memory for those who ask.
+//! Deliveries in the ledger: those that have not ended, and those that ended last.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use super::ended::Ended;
 use super::pending::Delivery;
-use crate::ledger::{self, Change, Key, Ledger, Table};
-use ground::ids::{ReleaseId, SpaceName};
+use crate::ledger::{self, Change, Key, Ledger, Retired, Table};
 use ground::poison::Unpoisoned as _;
 
-/// Deliveries by their numbers, which are in the order in which they were asked for.
+/// Writes deliveries down, each under a number of its own. Numbers are in the order in which deliveries were asked for, and
+/// none is given twice: the highest is always in one of the two tables.
 #[derive(Debug)]
 pub(super) struct Journal {
     ledger: Arc<dyn Ledger>,
     next: Mutex<u64>,
-    pending: Mutex<BTreeMap<u64, Delivery>>,
+}
+
+/// What an earlier run left in the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Deliveries that have not ended, in the order of their numbers.
+    pub pending: Vec<(u64, Delivery)>,
+    /// Deliveries that ended.
+    pub ended: Vec<(u64, Ended)>,
 }
 
 impl Journal {
-    /// Opens the journal. Returns the deliveries that an earlier run left, in order.
+    /// Opens the journal. Returns what an earlier run left.
     ///
     /// # Errors
     /// The ledger's.
-    pub fn open(ledger: Arc<dyn Ledger>) -> ledger::Result<(Self, Vec<(u64, Delivery)>)> {
-        ledger.recover(&Table::Deliveries)?;
-        let (mut next, mut left) = (1, Vec::new());
-        for key in ledger.list(&Table::Deliveries)? {
-            let Key::Delivery { number } = key else { continue };
-            next = number + 1;
+    pub fn open(ledger: Arc<dyn Ledger>) -> ledger::Result<(Self, Left)> {
+        let (mut highest, mut left) = (0, Left::default());
+        ledger.recover(&Table::Ended)?;
+        for (key, _) in ledger.scan(&Table::Ended)? {
+            let Key::Ended { number } = key else { continue };
+            highest = highest.max(number);
             let value = ledger.read(&key)?.unwrap_or_default();
-            if let Some(delivery) = Delivery::decode(&value) {
-                left.push((number, delivery));
-            } else {
-                let place = ledger.describe(&key);
-                tracing::error!(place, "a delivery is damaged or of a newer version");
+            match Ended::decode(&value) {
+                Some(ended) => left.ended.push((number, ended)),
+                None => log_damage(&*ledger, &key),
             }
         }
-        let pending = Mutex::new(left.iter().cloned().collect());
-        Ok((Self { ledger, next: Mutex::new(next), pending }, left))
+        ledger.recover(&Table::Deliveries)?;
+        for (key, retired) in ledger.scan(&Table::Deliveries)? {
+            let Key::Delivery { number } = key else { continue };
+            highest = highest.max(number);
+            if retired.is_some() {
+                continue;
+            }
+            if left.ended.binary_search_by_key(&number, |(number, _)| *number).is_ok() {
+                // The last run ended between the two changes of `end`.
+                ledger.apply(&[Change::Remove { key }])?;
+                continue;
+            }
+            let value = ledger.read(&key)?.unwrap_or_default();
+            match Delivery::decode(&value) {
+                Some(delivery) => left.pending.push((number, delivery)),
+                None => log_damage(&*ledger, &key),
+            }
+        }
+        Ok((Self { ledger, next: Mutex::new(highest + 1) }, left))
     }
 
-    /// Returns a number that this process has not given yet, and the change that writes a delivery down under it.
+    /// Returns a number that was never given, and the change that writes a delivery down under it.
     pub fn change(&self, delivery: &Delivery) -> (u64, Change) {
         let mut next = self.next.lock().unpoisoned();
         let number = *next;
@@ -61,28 +84,42 @@ impl Journal {
         value.is_ok_and(|value| value == Some(delivery.encode()))
     }
 
-    /// Notes a delivery that was written down.
-    pub fn note(&self, number: u64, delivery: &Delivery) {
-        self.pending.lock().unpoisoned().insert(number, delivery.clone());
+    /// Writes down that a delivery has failed, and when it is tried again. A failure to do so is logged: after the next start it
+    /// is tried at once.
+    pub fn failed(&self, number: u64, delivery: &Delivery) {
+        let change = Change::Put { key: Key::Delivery { number }, value: delivery.encode() };
+        if let Err(error) = self.ledger.apply(&[change]) {
+            tracing::warn!(%error, number, "the failure of a delivery could not be written down");
+        }
     }
 
-    /// Removes a delivery that has ended.
+    /// Writes down, in one transaction, that a delivery has ended and how.
     ///
-    /// # Errors
-    /// The ledger's: the next start makes the delivery again.
-    pub fn remove(&self, number: u64) -> ledger::Result<()> {
-        self.ledger.apply(&[Change::Remove { key: Key::Delivery { number } }])
+    /// Where that fails, as on a full disk, it is only taken out of the queue: its end is then not known after the next start.
+    pub fn end(&self, number: u64, ended: &Ended) {
+        let key = Key::Delivery { number };
+        let whole = [
+            Change::Put { key: Key::Ended { number }, value: ended.encode() },
+            Change::Remove { key: key.clone() },
+        ];
+        let Err(error) = self.ledger.apply(&whole) else { return };
+        tracing::warn!(%error, number, "the end of a delivery could not be written down");
+        if let Err(error) = self.ledger.apply(&[Change::Retire { key, reason: Retired::Removed }]) {
+            tracing::warn!(%error, number, "a finished delivery will be repeated at the next start");
+        }
     }
 
-    /// Forgets a delivery that has ended.
-    pub fn forget(&self, number: u64) {
-        self.pending.lock().unpoisoned().remove(&number);
+    /// Forgets deliveries that ended long ago.
+    pub fn forget(&self, numbers: &[u64]) {
+        let changes: Vec<Change> =
+            numbers.iter().map(|number| Change::Remove { key: Key::Ended { number: *number } }).collect();
+        if let Err(error) = self.ledger.apply(&changes) {
+            tracing::warn!(%error, "deliveries that ended long ago could not be removed");
+        }
     }
+}
 
-    /// Returns the releases of a space whose deliveries have not ended.
-    pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
-        let pending = self.pending.lock().unpoisoned();
-        let ours = pending.values().filter(|delivery| delivery.space == *space);
-        ours.map(|delivery| delivery.release).collect()
-    }
+fn log_damage(ledger: &dyn Ledger, key: &Key) {
+    let place = ledger.describe(key);
+    tracing::error!(place, "a delivery is damaged or of a newer version");
 }

@@ -5,16 +5,25 @@
 
 mod command;
 pub mod destination;
+mod policy;
 mod pending;
+mod ended;
+mod backoff;
 mod journal;
+mod history;
+mod board;
+mod listeners;
 mod queue;
+mod ending;
 mod shown_log;
 mod worker;
 mod executor;
 mod deliveries;
 
-pub use deliveries::{Deliveries, Error};
+pub use deliveries::{Deliveries, DeliveryOptions, Error};
+pub use ended::Ended;
 pub use executor::StoreExecutor;
+pub use listeners::Events;
 pub use pending::Delivery;
-pub use queue::Events;
-pub use worker::Executor;
+pub use policy::{Policies, Policy};
+pub use worker::{Executor, Failure, Task};

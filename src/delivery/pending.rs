@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use protocol::token::{Hop, TokenId};
 
-/// First byte of a delivery's value (FORMAT 5).
-const VERSION: u8 = 1;
+/// First byte of a delivery's value (FORMAT 5); what version 1 lacks is empty.
+const VERSION: u8 = 2;
+const VERSION_OLDEST: u8 = 1;
 
 /// One delivery, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +23,61 @@ pub struct Delivery {
     /// The user who asked for it; none in those that an older whit wrote down.
     #[serde(default)]
     pub user: Option<UserName>,
+    /// Seconds since 1970 at which it was asked for; 0 in those that an older whit wrote down.
+    #[serde(default)]
+    pub asked: u64,
+    /// The token that asked for it.
+    #[serde(default)]
+    pub token: Option<TokenId>,
+    /// The number of failed tries.
+    #[serde(default)]
+    pub tries: u32,
+    /// Seconds since 1970 before which it is not tried again; 0 if it never failed.
+    #[serde(default)]
+    pub not_before: u64,
+    /// The actions that are to follow, in order.
+    #[serde(default)]
+    pub then: Vec<ActionName>,
+    /// The proxies that the release came through and on whose behalf, the first one first.
+    #[serde(default)]
+    pub behalf: Vec<Hop>,
 }
 
 impl Delivery {
+    /// Creates a delivery that nobody in particular asked for.
+    pub fn new(space: SpaceName, app: AppName, release: ReleaseId, destination: DestinationName) -> Self {
+        Self {
+            space,
+            app,
+            release,
+            destination,
+            user: None,
+            asked: 0,
+            token: None,
+            tries: 0,
+            not_before: 0,
+            then: Vec::new(),
+            behalf: Vec::new(),
+        }
+    }
+
+    /// Returns whether this delivery, once made, has done all that `other` asks for.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self.is_of_same_place(other)
+            && self.release == other.release
+            && other.then.iter().all(|action| self.then.contains(action))
+    }
+
+    /// Returns whether both put a release of one application to one destination.
+    pub(super) fn is_of_same_place(&self, other: &Self) -> bool {
+        self.is_of_same_application(other) && self.destination == other.destination
+    }
+
+    /// Returns whether both put a release of one application somewhere.
+    pub(super) fn is_of_same_application(&self, other: &Self) -> bool {
+        (&self.space, &self.app) == (&other.space, &other.app)
+    }
+
     /// Encodes a delivery.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
@@ -34,7 +88,7 @@ impl Delivery {
     /// Decodes a delivery; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first() {
-            Some((&VERSION, delivery)) => rmp_serde::from_slice(delivery).ok(),
+            Some((&(VERSION_OLDEST..=VERSION), delivery)) => rmp_serde::from_slice(delivery).ok(),
             _ => None,
         }
     }
@@ -44,17 +98,48 @@ impl Delivery {
 mod tests {
     use super::*;
 
+    fn delivery() -> Delivery {
+        let name = "shop".parse().expect("a name");
+        let (app, destination) = ("web".parse().expect("a name"), "edge".parse().expect("a name"));
+        Delivery::new(name, app, ReleaseId::of(b"a root"), destination)
+    }
+
     #[test]
-    fn a_delivery_that_an_older_version_wrote_down_is_nobodys() {
-        let delivery = Delivery {
-            space: "shop".parse().expect("a name"),
-            app: "web".parse().expect("a name"),
-            release: ReleaseId::of(b"a root"),
-            destination: "edge".parse().expect("a name"),
-            user: None,
-        };
+    fn a_delivery_that_an_older_version_wrote_down_is_read() {
+        let delivery = delivery();
         let Delivery { space, app, release, destination, .. } = &delivery;
-        let older = rmp_serde::to_vec(&(space, app, release, destination)).expect("bytes");
-        assert_eq!(Delivery::decode(&[&[VERSION], older.as_slice()].concat()), Some(delivery));
+        let oldest = rmp_serde::to_vec(&(space, app, release, destination)).expect("bytes");
+        assert_eq!(Delivery::decode(&[&[1], oldest.as_slice()].concat()), Some(delivery.clone()));
+        let user: Option<UserName> = Some("ada".parse().expect("a name"));
+        let older = rmp_serde::to_vec(&(space, app, release, destination, &user)).expect("bytes");
+        let expected = Delivery { user, ..delivery };
+        assert_eq!(Delivery::decode(&[&[1], older.as_slice()].concat()), Some(expected));
+    }
+
+    #[test]
+    fn a_delivery_with_everything_is_read_as_it_was_written_and_a_newer_one_is_not() {
+        let delivery = Delivery {
+            asked: 1_800_000_000,
+            token: Some(TokenId::from_bytes([7; 8])),
+            tries: 3,
+            not_before: 1_800_000_060,
+            then: vec!["restart".parse().expect("a name")],
+            ..delivery()
+        };
+        let mut bytes = delivery.encode();
+        assert_eq!(Delivery::decode(&bytes), Some(delivery));
+        bytes[0] = VERSION + 1;
+        assert_eq!(Delivery::decode(&bytes), None);
+    }
+
+    #[test]
+    fn a_delivery_covers_another_of_the_same_release_with_no_more_actions() {
+        let with = |then: &[&str]| {
+            let then = then.iter().map(|action| action.parse().expect("a name")).collect();
+            Delivery { then, ..delivery() }
+        };
+        assert!(with(&["a", "b"]).covers(&with(&["b"])) && with(&[]).covers(&with(&[])));
+        assert!(!with(&["a"]).covers(&with(&["b"])));
+        assert!(!Delivery { release: ReleaseId::of(b"other"), ..delivery() }.covers(&delivery()));
     }
 }

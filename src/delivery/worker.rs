@@ -1,22 +1,19 @@
 //! A destination's worker: makes one delivery after another, tries failed ones again, and reports each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::backoff::{Backoff, TRIES_MAX, WAIT_MAX};
+use super::board::now;
 use super::destination::Destination;
-use super::journal::Journal;
+use super::ending::Ending;
 use super::pending::Delivery;
-use super::queue::{Queue, Queued};
-use disk::crash_points;
-use format::record::{DeliveryReport, DeliveryState};
+use super::queue::{Again, Queue, Queued};
+use format::record::{DeliveryReport, DeliveryState, Progress};
 use ground::faults::Fault;
-
-/// The wait after the first failure; it doubles up to [`WAIT_MAX`].
-const WAIT_MIN: Duration = Duration::from_secs(1);
-const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Tries before a delivery is given up: with the waits above, about a day.
-const TRIES_MAX: u32 = 1450;
+use ground::ids::DeliveryId;
+use ground::poison::Unpoisoned as _;
 
 /// Makes one delivery.
 pub trait Executor: Send + Sync {
@@ -24,13 +21,32 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// The fault and the reason; [`Fault::Retry`], [`Fault::Full`] and [`Fault::Corrupt`] are tried again.
-    fn deliver(
-        &self,
-        number: u64,
-        delivery: &Delivery,
-        destination: &dyn Destination,
-        cancelled: &AtomicBool,
-    ) -> Result<DeliveryReport, (Fault, String)>;
+    fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure>;
+}
+
+/// A delivery to make.
+pub struct Task<'a> {
+    /// Its id, the same at each try.
+    pub id: DeliveryId,
+    /// The delivery.
+    pub delivery: &'a Delivery,
+    /// Where to.
+    pub destination: &'a dyn Destination,
+    /// Ends the delivery soon after it is set.
+    pub cancelled: &'a AtomicBool,
+    /// Is told now and then how far the delivery is; at most once a second is enough.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+/// Why a try failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What can be done about it.
+    pub fault: Fault,
+    /// The reason, for people.
+    pub reason: String,
+    /// The time that the service wants to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 /// The worker of one destination.
@@ -39,73 +55,80 @@ pub(super) struct Worker {
     pub destination: Arc<dyn Destination>,
     pub executor: Arc<dyn Executor>,
     pub stop: Arc<AtomicBool>,
-    pub journal: Arc<Journal>,
-}
-
-/// The outcome of one try.
-enum Attempt {
-    Ended(DeliveryState),
-    Failed(Fault, String),
-    Stopped,
+    pub ending: Arc<Ending>,
+    pub backoff: Mutex<Backoff>,
 }
 
 impl Worker {
     /// Makes deliveries until it is stopped.
     pub fn run(&self) {
-        while let Some(queued) = self.queue.next(|| self.stop.load(Ordering::Relaxed), WAIT_MAX) {
-            match self.attempt(&queued) {
-                Attempt::Stopped => return,
-                Attempt::Ended(state) => end(&queued, &state, &self.journal),
-                Attempt::Failed(fault, reason) => {
-                    if let Some(queued) = self.queue.push_again(again(queued, fault, &reason)) {
-                        give_way(&queued, fault, &reason, &self.journal);
-                    }
+        let is_stopped = || self.stop.load(Ordering::Relaxed);
+        while let Some((queued, cancelled)) = self.queue.next(is_stopped, WAIT_MAX) {
+            match self.attempt(&queued, &cancelled) {
+                Ok(report) => {
+                    self.queue.finish();
+                    self.ending.end(&queued, DeliveryState::Delivered(report));
                 }
+                Err(_) if is_stopped() => return,
+                Err(failure) => self.failed(queued, failure),
             }
         }
     }
 
-    fn attempt(&self, queued: &Queued) -> Attempt {
-        queued.report(&DeliveryState::Running);
-        match self.executor.deliver(queued.number, &queued.delivery, self.destination.as_ref(), &self.stop) {
-            Ok(report) => Attempt::Ended(DeliveryState::Delivered(report)),
-            Err(_) if self.stop.load(Ordering::Relaxed) => Attempt::Stopped,
-            Err((fault, reason)) => {
-                let is_passing =
-                    matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && queued.tries < TRIES_MAX;
-                let Delivery { app, destination, release, .. } = &queued.delivery;
-                let place = self.destination.describe(Some(app));
-                tracing::warn!(%destination, place, ?release, reason, passing = is_passing, "a delivery failed");
-                if is_passing {
-                    Attempt::Failed(fault, reason)
-                } else {
-                    Attempt::Ended(DeliveryState::Failed { reason, fault })
-                }
+    fn attempt(&self, queued: &Queued, cancelled: &AtomicBool) -> Result<DeliveryReport, Failure> {
+        let board = &self.ending.board;
+        let running = |progress| DeliveryState::Running(progress);
+        board.begin(queued.number, running(Progress::default()));
+        queued.listeners.report(&running(Progress::default()));
+        let report = |progress| {
+            board.set(queued.number, running(progress));
+            queued.listeners.report(&running(progress));
+        };
+        self.executor.deliver(&Task {
+            id: board.id(queued.number),
+            delivery: &queued.delivery,
+            destination: self.destination.as_ref(),
+            cancelled,
+            progress: &report,
+        })
+    }
+
+    fn failed(&self, queued: Queued, failure: Failure) {
+        let Failure { fault, reason, retry_after } = failure;
+        let is_passing =
+            matches!(fault, Fault::Retry | Fault::Full | Fault::Corrupt) && queued.delivery.tries < TRIES_MAX;
+        let Delivery { app, destination, release, tries, .. } = &queued.delivery;
+        let place = self.destination.describe(Some(app));
+        let id = self.ending.board.id(queued.number);
+        tracing::warn!(%id, %destination, place, ?release, tries, reason, passing = is_passing, "a delivery failed");
+        if is_passing {
+            return self.again(queued, fault, reason, retry_after);
+        }
+        let state = match self.queue.finish() {
+            Some(by) => DeliveryState::Cancelled { by },
+            None => DeliveryState::Failed { reason, fault },
+        };
+        self.ending.end(&queued, state);
+    }
+
+    /// Schedules the next try of a failed delivery, later each time, unless a later delivery takes its place.
+    fn again(&self, mut queued: Queued, fault: Fault, reason: String, retry_after: Option<Duration>) {
+        let delivery = &mut queued.delivery;
+        delivery.tries += 1;
+        let wait = self.backoff.lock().unpoisoned().wait(delivery.tries, retry_after);
+        delivery.not_before = now() + wait.as_secs();
+        queued.not_before = Instant::now() + wait;
+        // While it is this worker's: once it waits, somebody may end it.
+        self.ending.journal.failed(queued.number, &queued.delivery);
+        let state = DeliveryState::Retrying { reason: reason.clone(), seconds: wait.as_secs(), fault };
+        self.ending.board.failed(queued.number, &queued.delivery, state.clone());
+        queued.listeners.report(&state);
+        match self.queue.push_again(queued) {
+            Again::Waits => {}
+            Again::Cancelled(queued, by) => self.ending.end(&queued, DeliveryState::Cancelled { by }),
+            Again::GivesWay(queued, later) => {
+                self.ending.give_way(&queued, later, self.queue.is_latest_only())
             }
         }
     }
-}
-
-/// Schedules the next try of a failed delivery, later each time.
-fn again(queued: Queued, fault: Fault, reason: &str) -> Queued {
-    let wait = WAIT_MIN.saturating_mul(1 << queued.tries.min(16)).min(WAIT_MAX);
-    queued.report(&DeliveryState::Retrying { reason: reason.to_owned(), seconds: wait.as_secs(), fault });
-    Queued { tries: queued.tries + 1, not_before: Instant::now() + wait, ..queued }
-}
-
-/// Gives up a failed delivery because a later one of its application waits.
-pub(super) fn give_way(queued: &Queued, fault: Fault, reason: &str, journal: &Journal) {
-    let reason = format!("{reason}; a later release takes its place");
-    end(queued, &DeliveryState::Failed { reason, fault }, journal);
-}
-
-fn end(queued: &Queued, state: &DeliveryState, journal: &Journal) {
-    // Removed before it is reported: a reported delivery is not repeated.
-    crash_points::point("delivery.made");
-    if let Err(error) = journal.remove(queued.number) {
-        tracing::warn!(%error, "a finished delivery will be repeated at the next start");
-    }
-    crash_points::point("delivery.removed");
-    queued.report(state);
-    journal.forget(queued.number);
 }

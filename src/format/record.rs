@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Totals;
 use ground::faults::Fault;
-use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector, UserName};
+use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, Selector, UserName};
 
 /// The cost of a push: bytes and counts as the proxy saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub enum DeliveryState {
     /// Durably queued.
     Queued,
     /// Under way.
-    Running,
+    Running(Progress),
     /// Complete and verified.
     Delivered(DeliveryReport),
     /// Failed for now; it will be tried again.
@@ -91,6 +91,39 @@ pub enum DeliveryState {
         /// What can be done about it.
         fault: Fault,
     },
+    /// Left out, as the destination takes only an application's latest release.
+    Skipped {
+        /// The delivery of the later release.
+        by: DeliveryId,
+    },
+    /// Ended by somebody.
+    Cancelled {
+        /// By whom.
+        by: UserName,
+    },
+    /// Its destination is not configured any more.
+    Stranded,
+}
+
+impl DeliveryState {
+    /// Returns whether the delivery has ended, so that no other state follows.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Queued | Self::Running(_) | Self::Retrying { .. } | Self::Stranded => false,
+            Self::Delivered(_) | Self::Failed { .. } | Self::Skipped { .. } | Self::Cancelled { .. } => true,
+        }
+    }
+}
+
+/// How far a delivery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes that are done, taken over ones included.
+    pub bytes: u64,
+    /// Bytes of the release; 0 while that is not known.
+    pub total: u64,
+    /// Files of the release.
+    pub files: u64,
 }
 
 /// A delivery and its state.
@@ -100,6 +133,8 @@ pub struct DeliveryEvent {
     pub destination: DestinationName,
     /// Its state.
     pub state: DeliveryState,
+    /// Its id.
+    pub id: DeliveryId,
 }
 
 /// The result of a finished delivery.

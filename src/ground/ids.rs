@@ -15,6 +15,9 @@ pub enum Error {
     /// Not 64 hexadecimal digits.
     #[error("`{0}` is not an id: expected 64 hexadecimal digits")]
     Id(String),
+    /// No id of a delivery.
+    #[error("`{0}` is not the id of a delivery: expected one like 5499220e-17")]
+    Delivery(String),
     /// A word that is no name.
     #[error("{what} `{name}` is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with . or -")]
     Name {
@@ -264,6 +267,45 @@ pub struct DeliveryId {
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{}", u32::from_be_bytes(self.proxy), self.number)
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts = text.split_once('-').filter(|(proxy, number)| {
+            let are_digits = number.bytes().all(|digit| digit.is_ascii_digit());
+            proxy.len() == 8 && proxy.bytes().all(|digit| digit.is_ascii_hexdigit()) && are_digits
+        });
+        let parts = parts
+            .and_then(|(proxy, number)| Some((u32::from_str_radix(proxy, 16).ok()?, number.parse().ok()?)));
+        match parts {
+            Some((proxy, number)) => Ok(Self { proxy: proxy.to_be_bytes(), number }),
+            None => Err(Error::Delivery(text.chars().take(80).collect())),
+        }
+    }
+}
+
+/// Text where people read, the 4 bytes and the number where machines do.
+impl Serialize for DeliveryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            (serde_bytes::ByteArray::new(self.proxy), self.number).serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeliveryId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            let (proxy, number) = <(serde_bytes::ByteArray<4>, u64)>::deserialize(deserializer)?;
+            Ok(Self { proxy: *proxy, number })
+        }
     }
 }
 

@@ -82,6 +82,7 @@ impl FileLedger {
                 self.releases(space).join(app.as_str())
             }
             Table::Deliveries => self.deliveries.clone(),
+            Table::Ended => self.deliveries.join("ended"),
             Table::Tokens => self.identity.join("tokens"),
             Table::Revoked => self.identity.join("revoked"),
         }
@@ -243,6 +244,7 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Records { .. } => Some("record"),
         Table::Pins { .. } => Some("pin"),
         Table::Deliveries => Some("delivery"),
+        Table::Ended => Some("ended"),
         Table::Shown { .. } => Some("shown"),
         Table::Tokens | Table::Revoked => None,
     }
@@ -252,7 +254,7 @@ fn extension(table: &Table) -> Option<&'static str> {
 fn stem(key: &Key) -> String {
     match key {
         Key::Record { number, .. } => format!("{number:010}"),
-        Key::Delivery { number } => format!("{number:012}"),
+        Key::Delivery { number } | Key::Ended { number } => format!("{number:012}"),
         Key::Pin { release, .. } => release.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
@@ -271,6 +273,7 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Records { space, app } => Key::Record { space, app, number: stem_found.parse().ok()? },
         Table::Pins { space, app } => Key::Pin { space, app, release: stem_found.parse().ok()? },
         Table::Deliveries => Key::Delivery { number: stem_found.parse().ok()? },
+        Table::Ended => Key::Ended { number: stem_found.parse().ok()? },
         Table::Shown { space, app } => Key::Shown { space, app, destination: stem_found.parse().ok()? },
         Table::Tokens => Key::Token { id: stem_found.parse().ok()? },
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },

@@ -31,6 +31,11 @@ pub enum Key {
         /// Deliveries are made in the order of their numbers.
         number: u64,
     },
+    /// A delivery that has ended (FORMAT 5.2).
+    Ended {
+        /// The number that it had.
+        number: u64,
+    },
     /// What a destination shows of an application (FORMAT 5.1).
     Shown {
         /// The space.
@@ -59,6 +64,7 @@ impl Key {
             Self::Record { space, app, .. } => Table::Records { space: space.clone(), app: app.clone() },
             Self::Pin { space, app, .. } => Table::Pins { space: space.clone(), app: app.clone() },
             Self::Delivery { .. } => Table::Deliveries,
+            Self::Ended { .. } => Table::Ended,
             Self::Shown { space, app, .. } => Table::Shown { space: space.clone(), app: app.clone() },
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
@@ -74,6 +80,7 @@ impl fmt::Display for Key {
                 write!(f, "the pin of release {} of `{app}` in space `{space}`", release.short())
             }
             Self::Delivery { number } => write!(f, "delivery {number}"),
+            Self::Ended { number } => write!(f, "the end of delivery {number}"),
             Self::Shown { space, app, destination } => {
                 write!(f, "what destination `{destination}` shows of `{app}` in space `{space}`")
             }
@@ -102,6 +109,8 @@ pub enum Table {
     },
     /// The deliveries of all spaces.
     Deliveries,
+    /// The deliveries of all spaces that ended last.
+    Ended,
     /// What destinations show of an application.
     Shown {
         /// The space.

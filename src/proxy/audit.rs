@@ -8,9 +8,12 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use crate::delivery::{Delivery, Ended};
 use disk::files::{self, OnPath};
-use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use format::record::DeliveryState;
+use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::poison::Unpoisoned as _;
+use protocol::token::{Hop, TokenId};
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +34,35 @@ pub struct Entry<'a> {
     pub destinations: &'a [DestinationName],
 }
 
+/// The line of a delivery that has ended.
+#[derive(Debug, Clone, Serialize)]
+struct End<'a> {
+    /// Seconds since 1970.
+    time: u64,
+    /// `delivered`, `failed`, `skipped` or `cancelled`.
+    action: &'static str,
+    /// The user who asked for it, if that is known.
+    user: Option<&'a UserName>,
+    /// That user's token, if it is known.
+    token: Option<TokenId>,
+    /// The proxies that the release came through and on whose behalf, the first one first.
+    behalf: &'a [Hop],
+    space: &'a SpaceName,
+    app: &'a AppName,
+    release: ReleaseId,
+    /// The destination, alone.
+    destinations: [&'a DestinationName; 1],
+    delivery: DeliveryId,
+    /// The actions that were to follow.
+    then: &'a [ActionName],
+    /// Seconds since 1970 at which it was asked for.
+    asked: u64,
+    /// Failed tries.
+    tries: u32,
+    /// The report, or why there is none.
+    result: &'a DeliveryState,
+}
+
 /// The log, open for appending.
 #[derive(Debug)]
 pub struct Audit(Mutex<File>);
@@ -47,6 +79,38 @@ impl Audit {
 
     /// Appends a line. A failed write is logged and undoes nothing.
     pub fn write(&self, entry: &Entry<'_>) {
+        self.append(entry);
+    }
+
+    /// Appends the line of a delivery that has ended.
+    pub fn write_end(&self, id: DeliveryId, ended: &Ended) {
+        let Ended { delivery, ended: time, state, .. } = ended;
+        let Delivery { space, app, release, destination, user, asked, token, tries, then, behalf, .. } =
+            delivery;
+        self.append(&End {
+            time: *time,
+            action: match state {
+                DeliveryState::Delivered(_) => "delivered",
+                DeliveryState::Skipped { .. } => "skipped",
+                DeliveryState::Cancelled { .. } => "cancelled",
+                _ => "failed",
+            },
+            user: user.as_ref(),
+            token: *token,
+            behalf,
+            space,
+            app,
+            release: *release,
+            destinations: [destination],
+            delivery: id,
+            then,
+            asked: *asked,
+            tries: *tries,
+            result: state,
+        });
+    }
+
+    fn append(&self, entry: &impl Serialize) {
         let mut line = serde_json::to_vec(entry).expect("an entry is plain words and numbers");
         line.push(b'\n');
         if let Err(error) = self.0.lock().unpoisoned().write_all(&line) {

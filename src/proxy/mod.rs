@@ -6,6 +6,7 @@ mod statistics;
 mod admission;
 mod memory_share;
 mod pull;
+mod follow;
 mod push;
 mod query;
 mod archive_proof;
@@ -14,9 +15,11 @@ mod refusal;
 mod connection;
 mod store_view;
 mod current_token;
+mod granted;
 mod spaces;
 mod maintenance;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +31,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::delivery::destination::Destinations;
-use crate::delivery::{self, Deliveries, Delivery, Executor, StoreExecutor};
+use crate::delivery::{self, Deliveries, DeliveryOptions, Ended, Executor, Policies, StoreExecutor};
 use crate::ledger::{FileLedger, Ledger};
 use crate::net::blocking;
 use crate::net::identity::{self, Identity};
@@ -36,14 +39,14 @@ use crate::net::link::{self, Listener, Sender};
 use crate::store;
 use disk::files::{self, Lock};
 use ground::faults::{Fault, faulty};
-use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName, UserName};
+use ground::ids::{SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
     STRANGER_TIME_MAX, STRANGERS_MAX, WINDOW_BYTES_TOTAL,
 };
 use ground::shares::Shares;
 use protocol::address::ProxyUrl;
-use protocol::token::{Action, Grant};
+use protocol::token::Grant;
 use protocol::wire::{Answer, Refusal};
 
 pub use self::maintenance::MaintenanceOptions;
@@ -51,7 +54,7 @@ pub use self::maintenance::MaintenanceOptions;
 pub use self::store_view::StoreView;
 
 use self::audit::Audit;
-use self::current_token::CurrentToken;
+use self::granted::Granted;
 use self::maintenance::Maintenance;
 use self::pull::PatchCache;
 use self::spaces::Spaces;
@@ -99,6 +102,8 @@ pub struct Options {
     pub ledger: Option<Arc<dyn Ledger>>,
     /// The destinations of releases.
     pub destinations: Destinations,
+    /// What holds for destinations of whatever kind; those that are not named have the defaults.
+    pub policies: Policies,
     /// The stores.
     pub store: store::Options,
     /// The link.
@@ -128,6 +133,7 @@ impl Options {
             public_host: None,
             ledger: None,
             destinations: Destinations::new(),
+            policies: Policies::new(),
             store: store::Options::default(),
             link: link::Options::default(),
             maintenance: MaintenanceOptions::default(),
@@ -146,7 +152,7 @@ struct Shared {
     identity: Identity,
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
-    audit: Audit,
+    audit: Arc<Audit>,
     destinations: Destinations,
     /// Tells long maintenance to end.
     stopping: AtomicBool,
@@ -210,10 +216,16 @@ impl Proxy {
         let opened = Arc::clone(&spaces);
         let [a, b, c, d, ..] = *identity.fingerprint().as_bytes();
         let open = move |space: &SpaceName| opened.open(space);
-        let executor = StoreExecutor::new(open, Arc::clone(&ledger), [a, b, c, d]);
-        let executor: Arc<dyn Executor> = Arc::new(executor);
-        let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor)?;
-        let audit = Audit::open(&options.data.join("audit.log"))?;
+        let executor: Arc<dyn Executor> = Arc::new(StoreExecutor::new(open, Arc::clone(&ledger)));
+        let audit = Arc::new(Audit::open(&options.data.join("audit.log"))?);
+        let of_ends = Arc::clone(&audit);
+        let deliveries = DeliveryOptions {
+            proxy: [a, b, c, d],
+            policies: options.policies.clone(),
+            seed: random(),
+            on_end: Arc::new(move |id, ended: &Ended| of_ends.write_end(id, ended)),
+        };
+        let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor, deliveries)?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
@@ -311,6 +323,11 @@ fn public_host_of(address: SocketAddr) -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
+/// Draws a number that differs from start to start; nothing secret depends on it.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -335,98 +352,5 @@ async fn end(sender: Sender, result: Result<(), Refusal>) {
     match result {
         Ok(()) => drop(sender.finish()),
         Err(refusal) => refuse(sender, refusal).await,
-    }
-}
-
-/// A request whose token was checked.
-struct Granted {
-    shared: Arc<Shared>,
-    /// The grant at the beginning of the request, whose bounds hold to its end.
-    grant: Grant,
-    token: CurrentToken,
-}
-
-impl std::fmt::Debug for Granted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Granted").field("grant", &self.grant).finish_non_exhaustive()
-    }
-}
-
-impl Granted {
-    /// Checks that the token allows the action on the application.
-    fn allow(&self, action: Action, app: Option<&AppName>) -> Result<(), Refusal> {
-        if self.grant.allows(action, app) {
-            return Ok(());
-        }
-        let on = app.map(|app| format!(" `{app}`")).unwrap_or_default();
-        Err(Refusal {
-            fault: Fault::Denied,
-            text: format!("the token does not allow {action}{on}"),
-            hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
-        })
-    }
-
-    /// Checks that the token allows the action on all present and future applications. The refusal names none.
-    fn allow_whole_space(&self, action: Action) -> Result<(), Refusal> {
-        self.allow(action, None)?;
-        if self.grant.has_all_applications() {
-            return Ok(());
-        }
-        Err(Refusal {
-            fault: Fault::Denied,
-            text: format!("the token does not allow {action} on all applications of the space"),
-            hint: Some(
-                "name an application; or ask the proxy's admin for a token for all of them".to_owned(),
-            ),
-        })
-    }
-
-    /// Checks that each destination exists, the token allows it, and the user may have another delivery waiting.
-    fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
-        for destination in destinations {
-            if !self.grant.allows_destination(destination) {
-                return Err(Refusal {
-                    fault: Fault::Denied,
-                    text: format!("the token does not allow destination `{destination}`"),
-                    hint: Some(
-                        "ask the proxy's admin for a token that does (`whit token create`)".to_owned(),
-                    ),
-                });
-            }
-            let Grant { space, user, .. } = &self.grant;
-            let room = self.shared.deliveries.check_room(destination, space, Some(user));
-            room.map_err(|error| Refusal::of(&error))?;
-        }
-        Ok(())
-    }
-
-    /// Returns the deliveries of a release to destinations, on the token's behalf.
-    fn deliveries(&self, app: &AppName, release: ReleaseId, to: &[DestinationName]) -> Vec<Delivery> {
-        let delivery = |destination: &DestinationName| Delivery {
-            space: self.grant.space.clone(),
-            app: app.clone(),
-            release,
-            destination: destination.clone(),
-            user: Some(self.grant.user.clone()),
-        };
-        to.iter().map(delivery).collect()
-    }
-
-    /// Appends an operation on a release, on the token's behalf, to the audit log.
-    fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
-        self.shared.audit.write(&audit::Entry {
-            time: now(),
-            action,
-            user: &self.grant.user,
-            space: &self.grant.space,
-            app,
-            release,
-            destinations: &[],
-        });
-    }
-
-    /// Returns the space that the token names. Blocks for the disk at its first use.
-    fn store(&self) -> Result<Arc<store::Store>, Refusal> {
-        self.shared.spaces.open(&self.grant.space).map_err(|error| Refusal::of(&error))
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Interval;
 
 use super::audit::Entry;
 use super::current_token::checks;
+use super::follow::{Following, Unheard};
 use super::memory_share::MemoryShare;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
@@ -16,10 +17,10 @@ use crate::net::blocking;
 use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
 use crate::store::Records;
 use disk::crash_points;
-use format::record::{DeliveryEvent, DeliveryState, Record};
+use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::DestinationName;
-use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
+use ground::limits::ALIVE_EVERY;
 use ground::poison::Unpoisoned as _;
 use ground::stall::Watch;
 use protocol::Error;
@@ -29,8 +30,6 @@ use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
 const MESSAGES_AHEAD: usize = 8;
-/// Failed tries of a delivery that are reported to an agent before its push ends; the delivery continues.
-const TRIES_REPORTED: u32 = 3;
 
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiver: Receiver) {
@@ -272,72 +271,11 @@ fn queue(
     )
 }
 
-/// The last report to the agent about one delivery.
-#[derive(Debug, Default)]
-pub(super) struct Followed {
-    last: Option<DeliveryEvent>,
-    failures: u32,
-    /// Number of repetitions of the last event.
-    again: u32,
-}
-
-impl Followed {
-    /// Returns the next event to report; repeats the last one if nothing happens for a while, so that the agent knows
-    /// that the proxy is at work; none when the delivery has ended or has failed a few times.
-    pub(super) async fn next(&mut self, events: &mut Events) -> Option<DeliveryEvent> {
-        // Do not follow a hanging delivery without end.
-        if self.failures == TRIES_REPORTED || ALIVE_EVERY * self.again >= WORK_TIME_MAX {
-            return None;
-        }
-        self.again += 1;
-        loop {
-            match (tokio::time::timeout(ALIVE_EVERY, events.recv()).await, &self.last) {
-                (Ok(event), _) => {
-                    let event = event?;
-                    self.failures += u32::from(matches!(event.state, DeliveryState::Retrying { .. }));
-                    (self.last, self.again) = (Some(event.clone()), 0);
-                    return Some(event);
-                }
-                (Err(_), Some(last)) => return Some(last.clone()),
-                (Err(_), None) => {}
-            }
-        }
-    }
-}
-
-/// The reason to stop reporting deliveries, which continue.
-pub(super) enum Unheard {
-    /// The agent is gone.
-    Gone,
-    /// The agent's token is no longer valid.
-    Refused(Refusal),
-}
-
-/// Returns the next event to report, as [`Followed::next`], while the token is good.
-pub(super) async fn next_event(
-    followed: &mut Followed,
-    events: &mut Events,
-    granted: &Granted,
-    checks: &mut Interval,
-) -> Result<Option<DeliveryEvent>, Unheard> {
-    let next = followed.next(events);
-    tokio::pin!(next);
-    loop {
-        tokio::select! {
-            event = &mut next => return Ok(event),
-            _ = checks.tick() => granted.still_holds().map_err(Unheard::Refused)?,
-        }
-    }
-}
-
 /// Reports the progress of an agent's deliveries, until each has ended or has failed a few times.
 async fn follow(events: Vec<Events>, granted: &Granted, sender: &mut Sender) -> Result<(), Unheard> {
-    let mut checks = checks();
-    for mut deliveries in events {
-        let mut followed = Followed::default();
-        while let Some(event) = next_event(&mut followed, &mut deliveries, granted, &mut checks).await? {
-            sender.send(&PushReply::Delivery(event)).await.map_err(|_| Unheard::Gone)?;
-        }
+    let (mut following, mut checks) = (Following::new(events), checks());
+    while let Some(event) = following.next(granted, &mut checks).await? {
+        sender.send(&PushReply::Delivery(event)).await.map_err(|_| Unheard::Gone)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::Entry;
 use super::current_token::checks;
-use super::push::{Followed, Unheard, next_event};
+use super::follow::{Following, Unheard};
 use super::{Granted, Owner, now, owner};
 use crate::net::blocking;
 use crate::net::link::Sender;
@@ -203,21 +203,16 @@ pub async fn deliver(
     if sender.send(&Answer::Meant(record)).await.is_err() {
         return Ok(());
     }
-    let mut checks = checks();
-    for mut deliveries in events {
-        let mut followed = Followed::default();
-        loop {
-            let event = match next_event(&mut followed, &mut deliveries, &granted, &mut checks).await {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(Unheard::Refused(refusal)) => return Err(refusal),
-                Err(Unheard::Gone) => return Ok(()),
-            };
-            if sender.send(&Answer::Delivery(event)).await.is_err() {
-                // The agent is gone; the delivery continues.
-                return Ok(());
-            }
+    let (mut following, mut checks) = (Following::new(events), checks());
+    loop {
+        let event = match following.next(&granted, &mut checks).await {
+            Ok(Some(event)) => event,
+            Ok(None) | Err(Unheard::Gone) => return Ok(()),
+            Err(Unheard::Refused(refusal)) => return Err(refusal),
+        };
+        if sender.send(&Answer::Delivery(event)).await.is_err() {
+            // The agent is gone; the delivery continues.
+            return Ok(());
         }
     }
-    Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use format::record::{DeliveryReport, DeliveryState};
+use format::record::{DeliveryReport, DeliveryState, Progress};
 use ground::faults::Fault;
 use whit::config::Config;
 
@@ -106,7 +106,7 @@ fn delivery_states() -> BTreeSet<String> {
     let report = DeliveryReport { notes: vec![reason.clone()], ..DeliveryReport::default() };
     let states = [
         DeliveryState::Queued,
-        DeliveryState::Running,
+        DeliveryState::Running(Progress::default()),
         DeliveryState::Delivered(report),
         DeliveryState::Retrying { reason: reason.clone(), seconds: 1, fault },
         DeliveryState::Failed { reason, fault },

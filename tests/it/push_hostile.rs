@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use format::manifest::{self, SegmentIndex};
 use format::record::{DeliveryEvent, DeliveryState};
-use ground::ids::{ChunkId, ReleaseId};
+use ground::ids::{ChunkId, DeliveryId, ReleaseId};
 use protocol::Error;
 use protocol::push::{Action, Agent, Opening, Proxy, Segments};
 use protocol::wire::{
@@ -316,7 +316,10 @@ proptest! {
                 2 | 3 => PushReply::Missing(marks),
                 4 => PushReply::Stored(u64::MAX),
                 5 => PushReply::Committed { record: Memory::record(&begin), existing: right },
-                6 => PushReply::Delivery(DeliveryEvent { destination, state: DeliveryState::Running }),
+                6 => {
+                    let (state, id) = (DeliveryState::Queued, DeliveryId { proxy: [0; 4], number: 1 });
+                    PushReply::Delivery(DeliveryEvent { destination, state, id })
+                },
                 7 => PushReply::Done,
                 8 => PushReply::Mismatch,
                 9 => PushReply::BlockSums(BlockSums { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),

@@ -359,7 +359,7 @@ impl Driver<'_> {
             return Err(Error::OutOfTurn("more delivery reports than allowed"));
         }
         match &event.state {
-            DeliveryState::Running => {
+            DeliveryState::Running(progress) if progress.bytes == 0 => {
                 self.monitor.note(&format!("delivering to {}", event.destination));
             }
             DeliveryState::Retrying { reason, seconds, .. } => {
@@ -367,7 +367,7 @@ impl Driver<'_> {
                     format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
                 self.monitor.note(&text);
             }
-            DeliveryState::Queued | DeliveryState::Delivered(_) | DeliveryState::Failed { .. } => {}
+            _ => {}
         }
         // The receipt shows each delivery's last state.
         self.outcome.deliveries.retain(|earlier| earlier.destination != event.destination);

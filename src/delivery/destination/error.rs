@@ -1,6 +1,7 @@
 //! Why a release could not be delivered.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::delivery::command::{self, Ended};
 use crate::{ledger, restore};
@@ -49,6 +50,14 @@ pub enum Error {
     /// A command said success before it had read its input.
     #[error("the command `{}` ended with success before it had read the release", .0.display())]
     Unread(PathBuf),
+}
+
+impl Error {
+    /// Returns the time for which a service asks to be left alone; none if it asks for none.
+    #[expect(clippy::unused_self, reason = "kinds that ask services say it by their variant")]
+    pub fn retry_after(&self) -> Option<Duration> {
+        None
+    }
 }
 
 faulty! {

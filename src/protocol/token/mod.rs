@@ -7,9 +7,11 @@
 //! Layout: FORMAT 6.
 
 mod grant;
+mod hop;
 mod signed;
 
 pub use grant::{Action, Grant, TokenId};
+pub use hop::Hop;
 pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
 
 use std::time::{Duration, SystemTime};

@@ -6,6 +6,7 @@
 
 mod marks;
 mod batch;
+mod deliveries;
 mod head;
 mod parcel;
 mod possession;
@@ -16,6 +17,7 @@ mod reply;
 pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
+pub use deliveries::{DeliveriesWanted, DeliveryStatus, Steering};
 pub use head::RequestHead;
 pub use marks::Marks;
 pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};

@@ -5,7 +5,6 @@ mod suite;
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -17,8 +16,8 @@ use protocol::token::claimed;
 use protocol::wire::{Answer, Operation};
 use whit::agent::Access;
 use whit::agent::push::PushOptions;
-use whit::delivery::destination::{self, Destination};
-use whit::delivery::{Deliveries, Delivery, Executor};
+use whit::delivery::destination;
+use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Executor, Failure, Task};
 use whit::ledger::{Change, Error, FileLedger, Key, Ledger, Retired, Table};
 use whit::restore::OutsideLinks;
 use whit::store::Records;
@@ -247,14 +246,8 @@ fn a_record_and_its_deliveries_are_one_transaction() {
 struct Spy(Mutex<Vec<DestinationName>>);
 
 impl Executor for Spy {
-    fn deliver(
-        &self,
-        _number: u64,
-        delivery: &Delivery,
-        _destination: &dyn Destination,
-        _cancelled: &AtomicBool,
-    ) -> Result<DeliveryReport, (Fault, String)> {
-        self.0.lock().expect("no panic").push(delivery.destination.clone());
+    fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure> {
+        self.0.lock().expect("no panic").push(task.delivery.destination.clone());
         Ok(DeliveryReport::default())
     }
 }
@@ -267,14 +260,9 @@ fn a_delivery_that_was_written_down_before_the_disk_was_full_is_made_at_once() {
     let names: [DestinationName; 2] = ["one", "other"].map(|name| name.parse().expect("a name"));
     let unused = || destination::local("unused", OutsideLinks::Refuse);
     let destinations = names.iter().map(|name| (name.clone(), unused())).collect();
-    let deliveries = Deliveries::start(kind, destinations, &executor).expect("started");
-    let delivery = |to: &DestinationName| Delivery {
-        space: space(),
-        app: app(),
-        release: ReleaseId::of(b"a root"),
-        destination: to.clone(),
-        user: None,
-    };
+    let deliveries =
+        Deliveries::start(kind, destinations, &executor, DeliveryOptions::default()).expect("started");
+    let delivery = |to: &DestinationName| Delivery::new(space(), app(), ReleaseId::of(b"a root"), to.clone());
     ledger.fill(Some(1));
     let error = deliveries.add(names.iter().map(delivery).collect()).expect_err("the second does not fit");
     assert_eq!(error.fault(), Fault::Full);

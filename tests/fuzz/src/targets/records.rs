@@ -36,11 +36,14 @@ fn whole(body: &[u8]) -> Vec<u8> {
 pub fn seeds() -> Vec<Vec<u8>> {
     let record = Records::encode(&super::wire::record());
     let delivery = Delivery {
-        space: "shop".parse().expect("a name"),
-        app: "web".parse().expect("a name"),
-        release: ReleaseId::of(b"a root"),
-        destination: "edge".parse().expect("a name"),
         user: Some("ada".parse().expect("a name")),
+        asked: 1_800_000_000,
+        ..Delivery::new(
+            "shop".parse().expect("a name"),
+            "web".parse().expect("a name"),
+            ReleaseId::of(b"a root"),
+            "edge".parse().expect("a name"),
+        )
     };
     vec![
         [&[0], record.as_slice()].concat(),

@@ -6,7 +6,7 @@ use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use format::manifest::{NodeRef, Outline, Profile, SegmentIndex, SegmentName, Shape, Totals};
 use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
 use ground::faults::Fault;
-use ground::ids::{ChunkId, ReleaseId};
+use ground::ids::{ChunkId, DeliveryId, ReleaseId};
 use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant, TokenId};
@@ -229,7 +229,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
     let signed = BlockSums { region: 0, first: 1, chunks: 1, rule: 0, signature: vec![64, 64, 20, 1, 2, 3] };
     let remove = Operation::Verify { repair: true, seconds_max: Some(9) };
-    let event = |state| DeliveryEvent { destination: word("edge"), state };
+    let event = |state| DeliveryEvent {
+        destination: word("edge"),
+        state,
+        id: DeliveryId { proxy: [1; 4], number: 17 },
+    };
     let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
     let summary = AppSummary { app: word("web"), releases: 1, latest: record() };
     let change = Change { kind: ChangeKind::Added, path: b"a/b".to_vec(), bytes: 9, unseen_bytes: 3 };

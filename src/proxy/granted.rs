@@ -1,0 +1,104 @@
+//! A request whose token was checked, and what the token allows.
+
+use std::sync::Arc;
+
+use super::current_token::CurrentToken;
+use super::{Shared, audit, now};
+use crate::delivery::Delivery;
+use crate::store;
+use ground::faults::Fault;
+use ground::ids::{AppName, DestinationName, ReleaseId};
+use protocol::token::{Action, Grant};
+use protocol::wire::Refusal;
+
+/// A request whose token was checked.
+pub(super) struct Granted {
+    pub shared: Arc<Shared>,
+    /// The grant at the beginning of the request, whose bounds hold to its end.
+    pub grant: Grant,
+    pub token: CurrentToken,
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Granted").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+impl Granted {
+    /// Checks that the token allows the action on the application.
+    pub fn allow(&self, action: Action, app: Option<&AppName>) -> Result<(), Refusal> {
+        if self.grant.allows(action, app) {
+            return Ok(());
+        }
+        let on = app.map(|app| format!(" `{app}`")).unwrap_or_default();
+        Err(Refusal {
+            fault: Fault::Denied,
+            text: format!("the token does not allow {action}{on}"),
+            hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
+        })
+    }
+
+    /// Checks that the token allows the action on all present and future applications. The refusal names none.
+    pub fn allow_whole_space(&self, action: Action) -> Result<(), Refusal> {
+        self.allow(action, None)?;
+        if self.grant.has_all_applications() {
+            return Ok(());
+        }
+        Err(Refusal {
+            fault: Fault::Denied,
+            text: format!("the token does not allow {action} on all applications of the space"),
+            hint: Some(
+                "name an application; or ask the proxy's admin for a token for all of them".to_owned(),
+            ),
+        })
+    }
+
+    /// Checks that each destination exists, the token allows it, and the user may have another delivery waiting.
+    pub fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
+        for destination in destinations {
+            if !self.grant.allows_destination(destination) {
+                return Err(Refusal {
+                    fault: Fault::Denied,
+                    text: format!("the token does not allow destination `{destination}`"),
+                    hint: Some(
+                        "ask the proxy's admin for a token that does (`whit token create`)".to_owned(),
+                    ),
+                });
+            }
+            let Grant { space, user, .. } = &self.grant;
+            let room = self.shared.deliveries.check_room(destination, space, Some(user));
+            room.map_err(|error| Refusal::of(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the deliveries of a release to destinations, on the token's behalf.
+    pub fn deliveries(&self, app: &AppName, release: ReleaseId, to: &[DestinationName]) -> Vec<Delivery> {
+        let delivery = |destination: &DestinationName| Delivery {
+            user: Some(self.grant.user.clone()),
+            asked: now(),
+            token: Some(self.grant.id),
+            ..Delivery::new(self.grant.space.clone(), app.clone(), release, destination.clone())
+        };
+        to.iter().map(delivery).collect()
+    }
+
+    /// Appends an operation on a release, on the token's behalf, to the audit log.
+    pub fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
+        self.shared.audit.write(&audit::Entry {
+            time: now(),
+            action,
+            user: &self.grant.user,
+            space: &self.grant.space,
+            app,
+            release,
+            destinations: &[],
+        });
+    }
+
+    /// Returns the space that the token names. Blocks for the disk at its first use.
+    pub fn store(&self) -> Result<Arc<store::Store>, Refusal> {
+        self.shared.spaces.open(&self.grant.space).map_err(|error| Refusal::of(&error))
+    }
+}
