@@ -8,7 +8,9 @@ use serde::Deserialize;
 use super::Destination;
 use super::directory::Directory;
 use super::exec::Exec;
+use super::http::Http;
 use super::mistake::Mistake;
+use super::s3::S3;
 use crate::restore::OutsideLinks;
 
 /// The definition of one destination.
@@ -19,6 +21,10 @@ pub enum Definition {
     Dir(Directory),
     /// A command on the proxy's host.
     Exec(Exec),
+    /// An HTTP server.
+    Http(Http),
+    /// A bucket.
+    S3(S3),
 }
 
 impl Definition {
@@ -30,6 +36,8 @@ impl Definition {
         match self {
             Self::Dir(directory) => directory.check(),
             Self::Exec(exec) => exec.check(),
+            Self::Http(http) => http.check(),
+            Self::S3(s3) => s3.check(),
         }
     }
 
@@ -38,6 +46,8 @@ impl Definition {
         match self {
             Self::Dir(directory) => Arc::new(directory.clone()),
             Self::Exec(exec) => Arc::new(exec.clone()),
+            Self::Http(http) => http.open(),
+            Self::S3(s3) => s3.open(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::delivery::command::{self, Ended};
 use crate::{ledger, restore};
 use disk::files;
 use ground::faults::{Fault, faulty};
+use ground::threads;
 
 /// Why a release could not be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,64 @@ pub enum Error {
     /// What the destination shows could not be written down.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
+    /// A service refused a request, or could not be reached.
+    #[error("{what}: {reason}")]
+    Service {
+        /// The request and what it was about; without secrets.
+        what: String,
+        /// The answer, or why there is none.
+        reason: String,
+        /// What can be done about it.
+        fault: Fault,
+        /// The service's own wish when to try again.
+        retry_after: Option<Duration>,
+    },
+    /// A service said that it stored something, and has it not.
+    #[error("{0} is not there as it was sent, although the service said so")]
+    Unverified(String),
+    /// A name that the service cannot hold.
+    #[error("`{path}` cannot be delivered here: its name {reason}")]
+    KeyName {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A link that leads to no file of the release.
+    #[error("the link `{0}` leads to no file of the release")]
+    Link(String),
+    /// More would be removed than the definition allows.
+    #[error("{deleted} of {files} files would be removed, more than max_delete = {most}")]
+    MaxDelete {
+        /// Files of the current release that would go.
+        deleted: u64,
+        /// Files of the current release.
+        files: u64,
+        /// What the definition allows.
+        most: String,
+    },
+    /// What readers see is not the release that was delivered.
+    #[error("the probe of {url} did not find the release: {reason}")]
+    Probe {
+        /// The address, without secrets.
+        url: String,
+        /// What was found instead.
+        reason: String,
+    },
+    /// Files with secrets of a definition.
+    #[error("{name}: {reason}")]
+    Secret {
+        /// The file or variable.
+        name: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// The delivery was cancelled, or the proxy stops.
+    #[error("the delivery was cancelled")]
+    Cancelled,
+    /// The threads that deliver cannot be started.
+    #[error(transparent)]
+    Threads(#[from] threads::Error),
     /// The destination's folders could not be changed.
     #[error(transparent)]
     File(#[from] files::Error),
@@ -52,16 +111,8 @@ pub enum Error {
     Unread(PathBuf),
 }
 
-impl Error {
-    /// Returns the time for which a service asks to be left alone; none if it asks for none.
-    #[expect(clippy::unused_self, reason = "kinds that ask services say it by their variant")]
-    pub fn retry_after(&self) -> Option<Duration> {
-        None
-    }
-}
-
 faulty! {
-    Error passes on Rebuild, Ledger, File, Command;
+    Error passes on Rebuild, Ledger, Threads, File, Command;
     Self::NotAFolder(path) | Self::NotALink(path) => Fault::Input,
         format!("move `{}` away, or deliver to another folder", path.display());
     Self::NotOwn(path) => Fault::Input,
@@ -71,4 +122,23 @@ faulty! {
         "when the cause is removed, deliver again: `whit deliver`";
     Self::Unread(_) => Fault::Input,
         "let the command read standard input to its end, or set `input = \"none\"` for the destination";
+    Self::Service { fault, .. } => *fault;
+    Self::Unverified(_) => Fault::Retry, "look at the service: it may be full, or something else may change its content";
+    Self::KeyName { .. } => Fault::Input, "rename the file, or leave it out with --exclude";
+    Self::Link(_) => Fault::Input, "set `links = \"skip\"` for the destination, or push with --links follow";
+    Self::MaxDelete { .. } => Fault::Input,
+        "look at `whit deliver --dry-run`; if that is meant, raise `max_delete` for this delivery";
+    Self::Probe { .. } => Fault::Retry, "what was delivered is there: look at what serves it, and at caches before it";
+    Self::Secret { .. } => Fault::Input, "correct the destination's definition, then restart the proxy";
+    Self::Cancelled => Fault::Interrupted;
+}
+
+impl Error {
+    /// Returns when the service wishes to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Service { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }

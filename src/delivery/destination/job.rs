@@ -27,7 +27,7 @@ pub struct Job<'a> {
     /// The chunks of the release, and of earlier ones.
     pub source: &'a dyn ChunkSource,
     /// Returns the root of an earlier release, whose copy may save work.
-    pub root_of: &'a dyn Fn(&ReleaseId) -> Option<Root>,
+    pub root_of: &'a (dyn Fn(&ReleaseId) -> Option<Root> + Sync),
     /// What the destination shows, and the journal of this delivery.
     pub shown: &'a dyn ShownLog,
     /// Receives progress and notes.
@@ -87,6 +87,13 @@ pub struct Preview {
     pub keep: Vec<(String, u64)>,
     /// Files that would be removed.
     pub delete: Vec<String>,
+}
+
+impl Check {
+    /// Notes how a step went.
+    pub fn of(step: &str, result: Result<(), &Error>) -> Self {
+        Self { step: step.to_owned(), failure: result.err().map(ToString::to_string) }
+    }
 }
 
 /// A step of trying a destination.

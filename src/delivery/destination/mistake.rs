@@ -13,6 +13,23 @@ pub enum Mistake {
     /// Something in braces that is no placeholder.
     #[error("`{0}` is not a placeholder")]
     Placeholder(String),
+    /// A number beyond its bounds.
+    #[error("expected {least} to {most}")]
+    Range {
+        /// The least.
+        least: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A value that no header can have.
+    #[error("`{}` is no value of a header", ground::escape::text(.0))]
+    Header(String),
+    /// An address that is none, or not of a kind that fits.
+    #[error("`{0}` is not an address that starts with http:// or https://")]
+    Url(String),
+    /// Keys that exclude one another, or need one another.
+    #[error("{0}")]
+    Keys(&'static str),
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
@@ -30,6 +47,10 @@ impl Mistake {
         match self {
             Self::Relative(_) => "give the absolute path, starting with /",
             Self::Placeholder(_) => "the only placeholder is {app}, the application's name",
+            Self::Range { .. } => "give a number within these bounds, or omit the key",
+            Self::Header(_) => "use printable ASCII",
+            Self::Url(_) => "give an address like https://files.example.com/{app}/, without user or password",
+            Self::Keys(_) => "docs/CONFIG.md says which keys belong together",
             Self::Nothing => "give 1 or more, or omit the key",
             Self::Command(mistake) => mistake.hint(),
             Self::NoFolder => {

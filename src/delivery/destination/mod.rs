@@ -5,11 +5,16 @@
 
 mod bundle;
 mod definition;
+mod driver;
+mod http;
 mod directory;
 mod error;
 mod exec;
 mod job;
 mod mistake;
+mod objects;
+mod s3;
+mod secret;
 mod template;
 
 pub use definition::{Definition, local};

@@ -1,9 +1,9 @@
 //! A directory destination: its folders, what is kept, what is in the way.
 
-use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ struct Bench {
     app: AppName,
     folder: tempfile::TempDir,
     source: MemorySource,
-    roots: RefCell<Vec<Root>>,
+    roots: Mutex<Vec<Root>>,
 }
 
 impl Bench {
@@ -34,7 +34,7 @@ impl Bench {
             app: "app".parse().expect("a name"),
             folder,
             source: MemorySource::default(),
-            roots: RefCell::default(),
+            roots: Mutex::default(),
         }
     }
 
@@ -51,7 +51,7 @@ impl Bench {
 
     fn root(&mut self, version: u64) -> Root {
         let root = self.source.release(Shape::Tree, &Self::entries(version));
-        self.roots.borrow_mut().push(root.clone());
+        self.roots.lock().expect("no panic").push(root.clone());
         root
     }
 
@@ -74,7 +74,9 @@ impl Bench {
     }
 
     fn deliver(&self, directory: &Directory, root: &Root) -> Result<Delivered, Error> {
-        let known = |id: &ReleaseId| self.roots.borrow().iter().find(|root| root.release() == *id).cloned();
+        let known = |id: &ReleaseId| {
+            self.roots.lock().expect("no panic").iter().find(|root| root.release() == *id).cloned()
+        };
         directory.deliver(&Job { root_of: &known, ..self.job(root) })
     }
 }

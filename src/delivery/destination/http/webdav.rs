@@ -1,0 +1,260 @@
+//! One file after another by PUT and DELETE, as WebDAV servers take them (RFC 4918; nginx's `dav_methods`).
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use reqwest::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, RANGE,
+};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use tokio::sync::mpsc;
+
+use super::super::Error;
+use super::super::objects::{Content, Metadata, Object, Service, Stored};
+use super::Verify;
+use super::client::{Client, received};
+use ground::poison::Unpoisoned as _;
+
+/// Files up to this size are sent from memory.
+const WHOLE_BYTES_MAX: u64 = 1024 * 1024;
+/// Pieces of a larger file that wait to be sent.
+const PIECES_AHEAD: usize = 4;
+
+/// The files below one address.
+pub(super) struct WebDav<'a> {
+    client: &'a Client<'a>,
+    base: String,
+    cancelled: &'a AtomicBool,
+    verify: Verify,
+    /// Collections that are there, by their paths.
+    made: Mutex<HashSet<String>>,
+}
+
+impl<'a> WebDav<'a> {
+    /// Takes the address of all files, which ends with a slash.
+    pub fn new(client: &'a Client<'a>, base: String, cancelled: &'a AtomicBool, verify: Verify) -> Self {
+        Self { client, base, cancelled, verify, made: Mutex::default() }
+    }
+
+    /// Returns a key's address: each byte that is not plain is written `%XX`, so that no name is taken for another.
+    fn url(&self, key: &str) -> String {
+        let mut url = self.base.clone();
+        for byte in key.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+                url.push(char::from(byte));
+            } else {
+                url.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        url
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Response>, Error> {
+        let what = format!("HEAD {}", self.describe(key));
+        let request = self.client.request(Method::HEAD, &self.url(key));
+        let response = self.client.answer(&what, request, self.cancelled)?;
+        match response.status() {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
+            _ => self.client.success(&what, response, self.cancelled).map(Some),
+        }
+    }
+
+    /// Sends a file once.
+    fn put_once(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Response, Error> {
+        let what = format!("PUT {}", self.describe(object.key));
+        let request = self.client.request(Method::PUT, &self.url(object.key));
+        let request = with_metadata(request, object.metadata).header(CONTENT_LENGTH, object.size);
+        if object.size <= WHOLE_BYTES_MAX {
+            let request = request.body(content.bytes()?);
+            return self.client.answer(&what, request, self.cancelled);
+        }
+        let (pieces_in, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
+        let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
+            pieces.recv().await.map(|piece| (piece, pieces))
+        });
+        let sending = self.client.driver().start(request.body(Body::wrap_stream(stream)).send())?;
+        let read = content.read(&mut |piece| {
+            // A server that says no early stops listening: its answer says why.
+            drop(pieces_in.blocking_send(Ok(Bytes::copy_from_slice(piece))));
+            if sending.is_finished() { Err(Error::Cancelled) } else { Ok(()) }
+        });
+        if read.is_err() && !sending.is_finished() {
+            // The request must not end as if this were all.
+            drop(pieces_in.blocking_send(Err(std::io::Error::other("the content ends early"))));
+            sending.abort();
+            return read.map(|()| unreachable!("it is an error"));
+        }
+        drop(pieces_in);
+        let timeout = self.client.timeout;
+        self.client.driver().run(self.cancelled, async {
+            let answered = tokio::time::timeout(timeout, sending).await;
+            match answered.map(|joined| joined.map_err(|_| Error::Cancelled)) {
+                Ok(joined) => received(&what, Ok(joined?)),
+                Err(elapsed) => received(&what, Err(elapsed)),
+            }
+        })
+    }
+
+    /// Makes the collections above a file. Servers that make them by themselves are never asked to.
+    fn make_parents(&self, key: &str) -> Result<(), Error> {
+        for (end, _) in key.match_indices('/') {
+            let folder = &key[..=end];
+            if !self.made.lock().unpoisoned().insert(folder.to_owned()) {
+                continue;
+            }
+            let what = format!("MKCOL {}", self.describe(folder));
+            let method = Method::from_bytes(b"MKCOL").expect("a token");
+            let response =
+                self.client.answer(&what, self.client.request(method, &self.url(folder)), self.cancelled)?;
+            // 405: it is there already (RFC 4918, section 9.3.1).
+            if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+                self.client.success(&what, response, self.cancelled)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the server's file has the content.
+    fn same_content(&self, key: &str, content: &mut Content<'_, '_>) -> Result<bool, Error> {
+        let mut hasher = blake3::Hasher::new();
+        content.read(&mut |piece| {
+            hasher.update(piece);
+            Ok(())
+        })?;
+        let what = format!("GET {}", self.describe(key));
+        let request = self.client.request(Method::GET, &self.url(key));
+        let mut response = self.client.send(&what, request, self.cancelled)?;
+        let mut found = blake3::Hasher::new();
+        let timeout = self.client.timeout;
+        self.client.driver().run(self.cancelled, async {
+            while let Some(piece) = received(&what, tokio::time::timeout(timeout, response.chunk()).await)? {
+                found.update(&piece);
+            }
+            Ok(())
+        })?;
+        Ok(found.finalize() == hasher.finalize())
+    }
+}
+
+impl Service for WebDav<'_> {
+    fn describe(&self, key: &str) -> String {
+        format!("{}{}", self.base, ground::escape::text(key))
+    }
+
+    fn refuses(&self, key: &str) -> Option<String> {
+        key.contains('\0').then(|| "holds a NUL".to_owned())
+    }
+
+    fn put(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
+        let mut response = self.put_once(object, content)?;
+        if matches!(response.status(), StatusCode::CONFLICT | StatusCode::NOT_FOUND)
+            && object.key.contains('/')
+        {
+            self.make_parents(object.key)?;
+            response = self.put_once(object, content)?;
+        }
+        let what = format!("PUT {}", self.describe(object.key));
+        let response = self.client.success(&what, response, self.cancelled)?;
+        Ok(Stored { tag: text(response.headers(), ETAG.as_str()) })
+    }
+
+    fn has(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<bool, Error> {
+        let Some(found) = self.head(object.key)? else { return Ok(false) };
+        if size(&found).is_some_and(|size| size != object.size)
+            || !has_metadata(found.headers(), object.metadata)
+        {
+            return Ok(false);
+        }
+        self.same_content(object.key, content)
+    }
+
+    fn verify(
+        &self,
+        object: &Object<'_>,
+        stored: &Stored,
+        content: &mut Content<'_, '_>,
+    ) -> Result<bool, Error> {
+        let Some(found) = self.head(object.key)? else { return Ok(false) };
+        let tag = text(found.headers(), ETAG.as_str());
+        let is_same = size(&found).is_none_or(|size| size == object.size)
+            && stored.tag.as_ref().zip(tag.as_ref()).is_none_or(|(stored, found)| stored == found);
+        match self.verify {
+            Verify::Size => Ok(is_same),
+            Verify::Content => Ok(is_same && self.same_content(object.key, content)?),
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<(), Error> {
+        let what = format!("DELETE {}", self.describe(key));
+        let response =
+            self.client.answer(&what, self.client.request(Method::DELETE, &self.url(key)), self.cancelled)?;
+        match response.status() {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(()),
+            _ => self.client.success(&what, response, self.cancelled).map(drop),
+        }
+    }
+
+    fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>> {
+        if bytes == 0 {
+            return Some(Vec::new());
+        }
+        let what = format!("GET {}", self.describe(key));
+        let end = offset + u64::from(bytes) - 1;
+        let request =
+            self.client.request(Method::GET, &self.url(key)).header(RANGE, format!("bytes={offset}-{end}"));
+        let mut response = self.client.send(&what, request, self.cancelled).ok()?;
+        // A server that knows no ranges sends all of it.
+        let skip = if response.status() == StatusCode::PARTIAL_CONTENT {
+            0
+        } else {
+            usize::try_from(offset).ok()?
+        };
+        let (wanted, timeout) = (skip + bytes as usize, self.client.timeout);
+        let mut found = Vec::new();
+        let read = self.client.driver().run(self.cancelled, async {
+            while found.len() < wanted {
+                match received(&what, tokio::time::timeout(timeout, response.chunk()).await)? {
+                    Some(piece) => found.extend_from_slice(&piece),
+                    None => break,
+                }
+            }
+            Ok(())
+        });
+        read.ok()?;
+        found.get(skip..wanted).map(<[u8]>::to_vec)
+    }
+
+    fn requests(&self) -> u64 {
+        self.client.requests()
+    }
+}
+
+fn with_metadata(request: RequestBuilder, metadata: &Metadata) -> RequestBuilder {
+    let mut request = request.header(CONTENT_TYPE, &metadata.content_type);
+    if let Some(value) = &metadata.cache_control {
+        request = request.header(CACHE_CONTROL, value);
+    }
+    if let Some(value) = &metadata.content_encoding {
+        request = request.header(CONTENT_ENCODING, value);
+    }
+    request
+}
+
+/// Returns whether an answer has the metadata that rules name.
+fn has_metadata(headers: &HeaderMap, metadata: &Metadata) -> bool {
+    let is = |name: &str, value: &str| text(headers, name).as_deref() == Some(value);
+    (!metadata.is_type_ruled || is(CONTENT_TYPE.as_str(), &metadata.content_type))
+        && metadata.cache_control.as_ref().is_none_or(|value| is(CACHE_CONTROL.as_str(), value))
+        && metadata.content_encoding.as_ref().is_none_or(|value| is(CONTENT_ENCODING.as_str(), value))
+}
+
+/// The length that an answer to HEAD says.
+fn size(response: &Response) -> Option<u64> {
+    text(response.headers(), CONTENT_LENGTH.as_str())?.parse().ok()
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}

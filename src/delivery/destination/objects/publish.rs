@@ -1,0 +1,395 @@
+//! Carries decisions out: several requests at a time, one class after another.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::super::{Delivered, Error, Job, Preview};
+use super::decisions::{self, Class, Decisions, Step, decide};
+use super::options::Options;
+use super::service::{Content, Object, Service, Source};
+use crate::restore::{ChunkReader, ReleaseEntries, ReleaseEntry, ReleaseFile};
+use ground::escape;
+use ground::monitor::Phase;
+use ground::poison::Unpoisoned as _;
+
+/// The journal is written at most so often: what a crash costs is this time's objects, compared or written again.
+const JOURNAL_EVERY: Duration = Duration::from_secs(1);
+
+/// A service, the options, and where an application's objects begin.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The service.
+    pub service: &'a dyn Service,
+    /// How files become objects.
+    pub options: &'a Options,
+    /// What comes before each file's path in its key: empty, or with a slash at its end.
+    pub prefix: &'a str,
+    /// A hash of what decides metadata.
+    pub rules: [u8; 32],
+    /// Checks from outside that readers see the release; after entry points, before deletions.
+    pub probe: &'a (dyn Fn() -> Result<(), Error> + Sync),
+}
+
+/// Says what [`deliver`] would do. Asks the service where the ledger does not know.
+///
+/// # Errors
+/// As of [`deliver`].
+pub fn plan(place: &Place<'_>, job: &Job<'_>) -> Result<Preview, Error> {
+    let decisions = decide(job, place.options, place.rules, now())?;
+    let run = Run::new(place, job, &decisions);
+    let mut preview = Preview::default();
+    let mut reader = job.source.reader();
+    run.each_file(&mut |file| {
+        for path in run.paths(&file)? {
+            let (step, bytes) = decisions.steps[&*path];
+            let is_there = match step {
+                Step::Keep => true,
+                Step::Put(_) => false,
+                Step::Compare(_) => run.has(&path, &file, &mut *reader)?,
+            };
+            let to = if is_there { &mut preview.keep } else { &mut preview.put };
+            to.push((escape::text(&path).to_string(), bytes));
+        }
+        Ok(())
+    })?;
+    preview.delete = decisions.deletes.iter().map(|path| escape::text(path).to_string()).collect();
+    Ok(preview)
+}
+
+/// Makes the place show the job's release.
+///
+/// # Errors
+/// Entry points that readers see are still those from before, unless only the probe or a deletion failed. Trying again goes
+/// on where this try came to.
+pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
+    let decisions = decide(job, place.options, place.rules, now())?;
+    let (deleted, files) = (decisions.current_deleted, decisions.current_files);
+    if let Some(most) = place.options.max_delete.filter(|most| most.is_exceeded(deleted, files)) {
+        return Err(Error::MaxDelete { deleted, files, most: most.to_string() });
+    }
+    if decisions.skipped_links > 0 {
+        job.monitor.note(&format!("{} symbolic links were left out", decisions.skipped_links));
+    }
+    let run = Run::new(place, job, &decisions);
+    run.check_names()?;
+    let begun = place.service.requests();
+    let done = decisions::done(&job.shown.shown(), job.id.number);
+    let mut first = 0;
+    for class in Class::ALL {
+        first = run.class(class, first, done)?;
+    }
+    run.stamp()?;
+    (place.probe)()?;
+    run.delete()?;
+    let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
+    let sent_bytes = run.sent.load(Ordering::Relaxed);
+    Ok(Delivered {
+        place: place.service.describe(place.prefix),
+        files,
+        bytes,
+        reused_bytes: bytes.saturating_sub(sent_bytes),
+        already: sent_bytes == 0 && decisions.deletes.is_empty() && run.puts.load(Ordering::Relaxed) == 0,
+        sent_bytes,
+        requests: place.service.requests() - begun,
+        answer: None,
+        kept: decisions.kept.clone(),
+    })
+}
+
+/// One delivery under way.
+struct Run<'a> {
+    place: &'a Place<'a>,
+    job: &'a Job<'a>,
+    decisions: &'a Decisions,
+    sent: AtomicU64,
+    puts: AtomicU64,
+    /// Set by the first failure, and by whoever cancels: all threads end.
+    ends: AtomicBool,
+}
+
+/// A file and those of its paths that are to be written in this turn, each with its place in the plan.
+type Turn = (ReleaseFile, Vec<(u64, Box<str>)>);
+
+impl<'a> Run<'a> {
+    fn new(place: &'a Place<'a>, job: &'a Job<'a>, decisions: &'a Decisions) -> Self {
+        let (sent, puts, ends) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { place, job, decisions, sent, puts, ends }
+    }
+
+    fn key(&self, path: &str) -> String {
+        format!("{}{path}", self.place.prefix)
+    }
+
+    /// Checks all names before anything is written.
+    fn check_names(&self) -> Result<(), Error> {
+        for path in self.decisions.steps.keys() {
+            if let Some(reason) = self.place.service.refuses(&self.key(path)) {
+                return Err(Error::KeyName { path: escape::text(path).to_string(), reason });
+            }
+        }
+        match &self.place.options.stamp {
+            Some(stamp) if self.decisions.steps.contains_key(stamp.as_str()) => {
+                let reason = "is that of the destination's stamp".to_owned();
+                Err(Error::KeyName { path: stamp.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands each file of the release to `visit`.
+    fn each_file(&self, visit: &mut dyn FnMut(ReleaseFile) -> Result<(), Error>) -> Result<(), Error> {
+        for entry in ReleaseEntries::new(self.job.root, &mut *self.job.source.reader()) {
+            if self.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if let ReleaseEntry::File(file) = entry? {
+                visit(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the path of a file, and those of links to it.
+    fn paths(&self, file: &ReleaseFile) -> Result<Vec<Box<str>>, Error> {
+        let path = std::str::from_utf8(file.path.as_bytes());
+        let path = path
+            .map_err(|_| Error::KeyName { path: file.path.to_string(), reason: "is not UTF-8".to_owned() })?;
+        let aliases = self.decisions.aliases.get(path).into_iter().flatten().cloned();
+        Ok(std::iter::once(path.into()).chain(aliases).collect())
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) || self.job.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Writes and verifies the objects of a class. `first` is the place of its first object in the plan; returns the place
+    /// after its last. Objects before `done` were written by an earlier try.
+    fn class(&self, class: Class, first: u64, done: u64) -> Result<u64, Error> {
+        let journal = Journal::new(self, first.max(done));
+        let mut next = first;
+        let threads = NonZeroUsize::new(self.place.options.parallel).unwrap_or(NonZeroUsize::MIN).get();
+        let (turns_in, turns) = mpsc::sync_channel::<Turn>(threads);
+        let turns = Mutex::new(turns);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let fail = |error: Error| {
+            self.ends.store(true, Ordering::Relaxed);
+            // A thread that was told to end is not the cause.
+            let mut failure = failure.lock().unpoisoned();
+            if failure.is_none() || matches!(*failure, Some(Error::Cancelled)) {
+                *failure = Some(error);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let work = || {
+                    let mut reader = self.job.source.reader();
+                    loop {
+                        let turn = turns.lock().unpoisoned().recv();
+                        let Ok((file, paths)) = turn else { return };
+                        for (place, path) in paths {
+                            if self.is_cancelled() {
+                                fail(Error::Cancelled);
+                                continue;
+                            }
+                            let written =
+                                self.write(&path, &file, &mut *reader).and_then(|()| journal.done(place));
+                            if let Err(error) = written {
+                                fail(error);
+                            }
+                        }
+                    }
+                };
+                if let Err(source) =
+                    std::thread::Builder::new().name("whit-put".to_owned()).spawn_scoped(scope, work)
+                {
+                    fail(ground::threads::Error::Start(source).into());
+                    break;
+                }
+            }
+            let given = self.each_file(&mut |file| {
+                let mut paths = Vec::new();
+                for path in self.paths(&file)? {
+                    let (step, _) = self.decisions.steps[&*path];
+                    if matches!(step, Step::Put(of) | Step::Compare(of) if of == class) {
+                        if next >= done {
+                            paths.push((next, path));
+                        }
+                        next += 1;
+                    }
+                }
+                if paths.is_empty() || turns_in.send((file, paths)).is_ok() {
+                    Ok(())
+                } else {
+                    Err(Error::Cancelled)
+                }
+            });
+            drop(turns_in);
+            if let Err(error) = given {
+                fail(error);
+            }
+        });
+        match failure.into_inner().unpoisoned() {
+            Some(_) if self.job.cancelled.load(Ordering::Relaxed) => Err(Error::Cancelled),
+            Some(error) => Err(error),
+            None => {
+                journal.end(next.max(done))?;
+                Ok(next)
+            }
+        }
+    }
+
+    /// Writes one object and verifies it, unless it is there.
+    fn write(&self, path: &str, file: &ReleaseFile, reader: &mut dyn ChunkReader) -> Result<(), Error> {
+        let (step, _) = self.decisions.steps[path];
+        if matches!(step, Step::Compare(_)) && self.has(path, file, reader)? {
+            return Ok(());
+        }
+        self.put(
+            path,
+            file.size,
+            &mut Content { source: Source::File(file, reader), cancelled: self.job.cancelled },
+        )
+    }
+
+    fn put(&self, path: &str, size: u64, content: &mut Content<'_, '_>) -> Result<(), Error> {
+        let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
+        let object = Object { key: &key, size, metadata: &metadata };
+        let stored = self.place.service.put(&object, content)?;
+        if !self.place.service.verify(&object, &stored, content)? {
+            return Err(Error::Unverified(self.place.service.describe(&key)));
+        }
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(size, Ordering::Relaxed);
+        self.job.monitor.advance(Phase::Transfer, size);
+        Ok(())
+    }
+
+    fn has(&self, path: &str, file: &ReleaseFile, reader: &mut dyn ChunkReader) -> Result<bool, Error> {
+        let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
+        let object = Object { key: &key, size: file.size, metadata: &metadata };
+        let mut content = Content { source: Source::File(file, reader), cancelled: self.job.cancelled };
+        self.place.service.has(&object, &mut content)
+    }
+
+    /// Writes the release's id where the options say.
+    fn stamp(&self) -> Result<(), Error> {
+        let Some(stamp) = &self.place.options.stamp else { return Ok(()) };
+        let bytes = format!("{}\n", self.job.release()).into_bytes();
+        let (key, metadata) = (self.key(stamp), self.place.options.metadata_of(stamp));
+        let object = Object { key: &key, size: bytes.len() as u64, metadata: &metadata };
+        let mut content = Content { source: Source::Bytes(&bytes), cancelled: self.job.cancelled };
+        if self.place.service.has(&object, &mut content)? {
+            return Ok(());
+        }
+        self.put(stamp, bytes.len() as u64, &mut content)
+    }
+
+    /// Removes what no release that stays has, and what earlier tries of others left.
+    fn delete(&self) -> Result<(), Error> {
+        let mut paths = self.decisions.deletes.clone();
+        paths.extend(self.leftovers()?);
+        let next = AtomicU64::new(0);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..self.place.options.parallel.min(paths.len()) {
+                let work = || {
+                    while let Some(path) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
+                        .ok()
+                        .and_then(|next| paths.get(next))
+                    {
+                        let deleted = if self.is_cancelled() {
+                            Err(Error::Cancelled)
+                        } else {
+                            self.place.service.delete(&self.key(path))
+                        };
+                        if let Err(error) = deleted {
+                            self.ends.store(true, Ordering::Relaxed);
+                            failure.lock().unpoisoned().get_or_insert(error);
+                        }
+                    }
+                };
+                if std::thread::Builder::new()
+                    .name("whit-delete".to_owned())
+                    .spawn_scoped(scope, work)
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        match failure.into_inner().unpoisoned() {
+            Some(error) => Err(error),
+            None if (next.load(Ordering::Relaxed) as usize) < paths.len() => Err(Error::Cancelled),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the paths that deliveries which did not end put there: those whose objects have the content that they would have.
+    fn leftovers(&self) -> Result<Vec<Box<str>>, Error> {
+        let releases: BTreeSet<_> = self.decisions.leftovers.iter().map(|(_, release)| *release).collect();
+        let mut found = Vec::new();
+        for release in releases {
+            let Some(root) = (self.job.root_of)(&release) else { continue };
+            let mut reader = self.job.source.reader();
+            for entry in ReleaseEntries::new(&root, &mut *self.job.source.reader()) {
+                let ReleaseEntry::File(file) = entry? else { continue };
+                let Ok(path) = std::str::from_utf8(file.path.as_bytes()) else { continue };
+                let is_left = self.decisions.leftovers.binary_search_by(|(left, _)| (**left).cmp(path));
+                let is_left = is_left.is_ok_and(|place| self.decisions.leftovers[place].1 == release);
+                if is_left && self.has(path, &file, &mut *reader)? {
+                    found.push(path.into());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Writes down how far a delivery has come.
+struct Journal<'a> {
+    run: &'a Run<'a>,
+    state: Mutex<JournalState>,
+}
+
+struct JournalState {
+    /// All before this one are done.
+    done: u64,
+    /// Those after it that are done.
+    ahead: BTreeSet<u64>,
+    written: Instant,
+}
+
+impl<'a> Journal<'a> {
+    fn new(run: &'a Run<'a>, done: u64) -> Self {
+        let state = JournalState { done, ahead: BTreeSet::new(), written: Instant::now() };
+        Self { run, state: Mutex::new(state) }
+    }
+
+    fn done(&self, place: u64) -> Result<(), Error> {
+        let mut state = self.state.lock().unpoisoned();
+        state.ahead.insert(place);
+        while state.ahead.first() == Some(&state.done) {
+            state.ahead.pop_first();
+            state.done += 1;
+        }
+        if state.written.elapsed() < JOURNAL_EVERY {
+            return Ok(());
+        }
+        state.written = Instant::now();
+        let (started, done) = (state.ahead.last().map_or(state.done, |last| last + 1), state.done);
+        drop(state);
+        self.run.job.shown.note(started, done)
+    }
+
+    /// Writes down that all before `place` are done.
+    fn end(&self, place: u64) -> Result<(), Error> {
+        self.run.job.shown.note(place, place)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

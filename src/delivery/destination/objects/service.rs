@@ -1,0 +1,129 @@
+//! What a service of objects must be able to do, and an object's content and metadata.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::Error;
+use crate::restore::{ChunkReader, ReleaseFile};
+
+/// A service that keeps one object under each key. Methods block, may be called from many threads, and end soon after
+/// `Content::cancelled` is set; each has deadlines of its own.
+pub trait Service: Sync {
+    /// Names the object at a key, for people: without secrets.
+    fn describe(&self, key: &str) -> String;
+
+    /// Says why a key is not possible here, if it is not.
+    fn refuses(&self, key: &str) -> Option<String>;
+
+    /// Stores an object, in place of one that has the key.
+    ///
+    /// # Errors
+    /// It is not stored, or that is not known; readers see the object that was there, or the new one.
+    fn put(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error>;
+
+    /// Returns whether there is an object of that content under the key, with all metadata that rules name. What cannot be
+    /// compared differs.
+    ///
+    /// # Errors
+    /// The service does not answer.
+    fn has(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<bool, Error>;
+
+    /// Returns whether the object that was just stored is there: by its size, and by its tag where the service says one.
+    ///
+    /// # Errors
+    /// The service does not answer.
+    fn verify(
+        &self,
+        object: &Object<'_>,
+        stored: &Stored,
+        content: &mut Content<'_, '_>,
+    ) -> Result<bool, Error>;
+
+    /// Removes an object. One that is not there is no error.
+    ///
+    /// # Errors
+    /// It may still be there.
+    fn delete(&self, key: &str) -> Result<(), Error>;
+
+    /// Returns `bytes` bytes of an object from `offset` on; none if it lacks them or cannot be read.
+    fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>>;
+
+    /// Returns the number of requests so far.
+    fn requests(&self) -> u64;
+}
+
+/// What a service answered to a put.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Its tag of the content (`ETag`), if it said one.
+    pub tag: Option<String>,
+}
+
+/// An object to store or to look for.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<'a> {
+    /// The key, below which nothing is added.
+    pub key: &'a str,
+    /// Bytes of its content.
+    pub size: u64,
+    /// What goes with it.
+    pub metadata: &'a Metadata,
+}
+
+/// What is stored with an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The media type.
+    pub content_type: String,
+    /// True if a rule names the media type; it was found by the file's name otherwise.
+    pub is_type_ruled: bool,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+}
+
+/// The content of an object, which can be read as often as needed.
+pub struct Content<'a, 'b> {
+    pub(super) source: Source<'a, 'b>,
+    pub(super) cancelled: &'a AtomicBool,
+}
+
+/// Where the content comes from.
+pub(super) enum Source<'a, 'b> {
+    /// A file of the release.
+    File(&'a ReleaseFile, &'a mut (dyn ChunkReader + 'b)),
+    /// Some bytes.
+    Bytes(&'a [u8]),
+}
+
+impl Content<'_, '_> {
+    /// Hands the content to `take`, in pieces of some 256 KiB.
+    ///
+    /// # Errors
+    /// It cannot be read: nothing that was taken may be used. The delivery is cancelled; `take` fails.
+    pub fn read(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let cancelled = self.cancelled;
+        match &mut self.source {
+            Source::Bytes(bytes) => take(bytes),
+            Source::File(file, reader) => file.read(*reader, &mut |piece| {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Err(Error::Cancelled);
+                }
+                take(piece)
+            }),
+        }
+    }
+
+    /// Returns all of it; for small objects.
+    ///
+    /// # Errors
+    /// As [`Content::read`].
+    pub fn bytes(&mut self) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.read(&mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+}
