@@ -67,6 +67,7 @@ impl Served {
                 destinations: Vec::new(),
                 issued: 0,
                 expires: None,
+                on_behalf: false,
             });
             let access = Access { url: proxy.url().clone(), token: token.expect("a token") };
             (access, tokio::spawn(proxy.run(async { drop(stopped.await) })))

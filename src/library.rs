@@ -156,6 +156,7 @@ pub(crate) fn own_token(identity: &Identity) -> Result<String, identity::Error> 
         destinations: vec![Pattern::any()],
         issued: now,
         expires: Some(now + TOKEN_SECONDS),
+        on_behalf: false,
     })
 }
 

@@ -326,6 +326,7 @@ fn grant() -> Grant {
         destinations: vec![name("*")],
         issued: 1_700_000_000,
         expires: Some(1_800_000_000),
+        on_behalf: false,
     }
 }
 
@@ -411,7 +412,13 @@ fn open() -> Open {
         segments: 1,
         manifest: ManifestForm::Short(pack_short_names([segment.node.name()].into_iter())),
         dry_run: false,
+        behalf: Vec::new(),
     }
+}
+
+fn hop() -> Hop {
+    let token = Some(TokenId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8]));
+    Hop { proxy: [0x54, 0x99, 0x22, 0x0e], user: name("ada"), token, sequence: 17 }
 }
 
 fn batch(parts: &[&[u8]]) -> Batch {
@@ -595,6 +602,7 @@ fn the_protocol_is_as_its_document_says() {
         ),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),
+        ("open-behalf", message(&Open { behalf: vec![hop()], ..open() })),
         ("open-base", message(&Open { manifest: told_by_base(), ..open() })),
         ("open-growing", message(&Open { manifest: ManifestForm::Growing, ..open() })),
         ("from-agent-grown", message(&FromAgent::Grown(grown()))),

@@ -65,6 +65,9 @@ struct CreateArgs {
     /// How long the token is valid, like `30d` or `12h` [default: until it is revoked].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     expires: Option<Duration>,
+    /// For another proxy that delivers to this one: its pushes may say on whose behalf they are made.
+    #[arg(long)]
+    on_behalf: bool,
 }
 
 /// Runs the command.
@@ -117,6 +120,7 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
         destinations: all(&arguments.destinations),
         issued: now,
         expires: arguments.expires.map(|time| now + time.as_secs()),
+        on_behalf: arguments.on_behalf,
     })?;
     output.report(&json!({ "id": id, "token": token }), || token.clone())
 }
@@ -132,6 +136,7 @@ pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> 
         destinations: vec![Pattern::any()],
         issued: now(),
         expires: None,
+        on_behalf: false,
     })?;
     Ok(token)
 }
@@ -149,7 +154,7 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         Some(grant) => json!({
             "id": grant.id, "user": grant.user, "space": grant.space, "allow": grant.actions,
             "apps": grant.applications, "to": grant.destinations, "issued": grant.issued,
-            "expires": grant.expires, "state": state(token),
+            "expires": grant.expires, "on_behalf": grant.on_behalf, "state": state(token),
         }),
         None => json!({ "id": token.id, "state": state(token), "recorded": token.is_recorded }),
     };
@@ -160,7 +165,10 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
             (row[0], row[7]) = (id, state(token).to_owned());
             return row;
         };
-        let actions: Vec<String> = grant.actions.iter().map(ToString::to_string).collect();
+        let mut actions: Vec<String> = grant.actions.iter().map(ToString::to_string).collect();
+        if grant.on_behalf {
+            actions.push("on-behalf".to_owned());
+        }
         let patterns =
             |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
         vec![

@@ -135,6 +135,8 @@ pub const PULL_REQUESTS_OPEN: usize = 16;
 pub const SKETCHES_MAX: usize = 4096;
 /// Labels, destinations or patterns in one request or token.
 pub const LIST_MAX: usize = 64;
+/// Proxies that a release may come through.
+pub const HOPS_MAX: usize = 8;
 /// Deliveries of one user that may wait for one destination; the same one asked for again waits with the first.
 pub const DELIVERIES_PER_USER_MAX: usize = 64;
 /// Bytes of a token as text.

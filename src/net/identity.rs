@@ -302,6 +302,7 @@ mod tests {
             destinations: vec![],
             issued,
             expires: None,
+            on_behalf: false,
         }
     }
 

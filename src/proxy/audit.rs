@@ -32,6 +32,11 @@ pub struct Entry<'a> {
     pub release: ReleaseId,
     /// The destinations, if any.
     pub destinations: &'a [DestinationName],
+    /// The user's token.
+    pub token: TokenId,
+    /// The proxies that a pushed release came through and on whose behalf, the first one first.
+    #[serde(skip_serializing_if = "<[Hop]>::is_empty")]
+    pub behalf: &'a [Hop],
 }
 
 /// The line of a delivery that has ended.

@@ -36,7 +36,12 @@ fn continues(new: &Grant, first: &Grant) -> bool {
         || first.applications.iter().all(|pattern| new.applications.contains(pattern));
     let destinations = new.destinations.iter().any(ground::pattern::Pattern::is_any)
         || first.destinations.iter().all(|pattern| new.destinations.contains(pattern));
-    (&new.user, &new.space) == (&first.user, &first.space) && actions && applications && destinations
+    let behalf = new.on_behalf || !first.on_behalf;
+    (&new.user, &new.space) == (&first.user, &first.space)
+        && actions
+        && applications
+        && destinations
+        && behalf
 }
 
 impl Granted {
@@ -99,6 +104,7 @@ mod tests {
             destinations: vec![pattern("edge")],
             issued: 0,
             expires: Some(10),
+            on_behalf: false,
         };
         let other = |change: &dyn Fn(&mut Grant)| {
             let mut grant = Grant { id: TokenId::from_bytes([2; 8]), expires: None, ..first.clone() };

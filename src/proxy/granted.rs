@@ -94,6 +94,8 @@ impl Granted {
             app,
             release,
             destinations: &[],
+            token: self.grant.id,
+            behalf: &[],
         });
     }
 

@@ -1,6 +1,7 @@
 //! The proxy's role: it answers requests, stores spaces, and delivers releases.
 
 mod audit;
+mod behalf;
 mod difference;
 mod statistics;
 mod admission;

@@ -25,7 +25,7 @@ use ground::poison::Unpoisoned as _;
 use ground::stall::Watch;
 use protocol::Error;
 use protocol::push::Proxy;
-use protocol::token::Action;
+use protocol::token::{Action, Hop};
 use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.
@@ -36,6 +36,7 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     let destinations = &open.destinations;
     let allowed =
         granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
+    let allowed = allowed.and_then(|()| granted.allow_behalf(&open.behalf));
     if let Err(refusal) = allowed {
         return refuse(sender, refusal).await;
     }
@@ -180,6 +181,7 @@ fn run(
     let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
     let refusal = |error: Error| Refusal::of(&error as &dyn Faulty);
     let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
+    let behalf = open.behalf.clone();
     let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(refusal)?;
     let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     loop {
@@ -189,7 +191,7 @@ fn run(
                 let events = if dry_run {
                     Vec::new()
                 } else {
-                    queue(granted, record, &destinations, view.take_queued())?
+                    queue(granted, record, &destinations, &behalf, view.take_queued())?
                 };
                 crash_points::point("commit.queued");
                 replies.say(reply).map_err(beyond)?;
@@ -248,6 +250,7 @@ fn queue(
     granted: &Granted,
     record: &Record,
     destinations: &[DestinationName],
+    behalf: &[Hop],
     queued: Option<Vec<Events>>,
 ) -> Result<Vec<Events>, Refusal> {
     if queued.is_none() {
@@ -261,6 +264,8 @@ fn queue(
         app: &record.app,
         release: record.release,
         destinations,
+        token: granted.grant.id,
+        behalf,
     });
     queued.map_or_else(
         || {

@@ -194,6 +194,8 @@ pub async fn deliver(
             app: &record.app,
             release: record.release,
             destinations: &wanted,
+            token: grant.id,
+            behalf: &[],
         });
         let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted);
         let events = shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;

@@ -80,6 +80,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
         segments: u32::try_from(scan.segments.len()).expect("few"),
         manifest,
         dry_run: false,
+        behalf: Vec::new(),
     }
 }
 

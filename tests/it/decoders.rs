@@ -185,6 +185,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         segments: 1,
         manifest: ManifestForm::Short(vec![7; 4]),
         dry_run: false,
+        behalf: Vec::new(),
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
     let batch = raw(&[segment, b"more".to_vec()]);

@@ -77,6 +77,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         segments: u32::try_from(segments.len()).expect("few"),
         manifest: ManifestForm::Full(pack_names(segments.iter().map(NodeRef::name))),
         dry_run: false,
+        behalf: Vec::new(),
     }
 }
 

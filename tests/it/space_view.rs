@@ -269,6 +269,7 @@ fn opening(root: &Root, segments: usize) -> Open {
         segments: u32::try_from(segments).expect("few"),
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
+        behalf: Vec::new(),
     }
 }
 

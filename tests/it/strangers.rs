@@ -28,6 +28,7 @@ fn standing(number: u64) -> Operation {
         segments: 1,
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
+        behalf: Vec::new(),
     })
 }
 

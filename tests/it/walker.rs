@@ -65,6 +65,7 @@ impl Walker {
             segments: u32::try_from(scan.segments.len()).expect("few"),
             manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
+            behalf: Vec::new(),
         };
         let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
         assert_eq!(first, [], "without a base the proxy speaks next");

@@ -198,6 +198,7 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
             destinations: vec![Pattern::any()],
             issued: now(),
             expires: None,
+            on_behalf: false,
         };
         change(&mut grant);
         grant

@@ -95,6 +95,7 @@ impl Build {
             segments: u32::try_from(self.nodes.len()).expect("few"),
             manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
+            behalf: Vec::new(),
         }
     }
 

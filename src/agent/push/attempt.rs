@@ -265,6 +265,7 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         segments: u32::try_from(segments.len()).expect("a manifest's segments are bounded"),
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: options.dry_run,
+        behalf: options.behalf.clone(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::agent::chunk_cache::CACHE_BYTES_DEFAULT;
 use crate::agent::scan::Selection;
 use ground::ids::{AppName, DestinationName, Label};
 use protocol::push::Window;
+use protocol::token::Hop;
 
 /// The options of a push.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct PushOptions {
     pub raw: bool,
     /// True if the receipt explains, file by file, why bytes crossed. Costs as much processor time again.
     pub explain: bool,
+    /// The proxies that the release came through and on whose behalf, where it is one that pushes.
+    pub behalf: Vec<Hop>,
 }
 
 impl PushOptions {
@@ -66,6 +69,7 @@ impl PushOptions {
             window: Window::default(),
             raw: false,
             explain: false,
+            behalf: Vec::new(),
         }
     }
 }

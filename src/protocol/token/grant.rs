@@ -131,6 +131,9 @@ pub struct Grant {
     pub issued: u64,
     /// From when on it is refused, Unix seconds; never where absent.
     pub expires: Option<u64>,
+    /// True for another proxy's token: its pushes say on whose behalf they are made.
+    #[serde(default)]
+    pub on_behalf: bool,
 }
 
 impl Grant {
@@ -193,6 +196,7 @@ mod tests {
             destinations: vec![],
             issued: 0,
             expires: Some(10),
+            on_behalf: false,
         };
         assert!(grant.allows(Action::Push, Some(&name("web-1"))));
         assert!(grant.allows(Action::Push, None));
@@ -204,6 +208,15 @@ mod tests {
             Grant { applications: vec!["api".parse().expect("a pattern"), Pattern::any()], ..grant.clone() };
         assert!(all.has_all_applications() && !grant.has_application(&name("api")));
         assert!(!grant.is_expired(9) && grant.is_expired(10));
+    }
+
+    #[test]
+    fn a_grant_of_before_there_were_chains_speaks_for_its_own_user() {
+        let (id, issued, expires) = (TokenId::from_bytes([1; 8]), 5_u64, None::<u64>);
+        let older = (id, "ada", "shop", [Action::Push], ["web"], ["edge"], issued, expires);
+        let older = rmp_serde::to_vec(&older).expect("bytes");
+        let grant: Grant = rmp_serde::from_slice(&older).expect("a grant");
+        assert!(!grant.on_behalf && grant.allows(Action::Push, None));
     }
 
     #[test]

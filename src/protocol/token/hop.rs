@@ -19,6 +19,13 @@ pub struct Hop {
     pub sequence: u64,
 }
 
+impl Hop {
+    /// Returns the proxy's eight digits, as they are shown.
+    pub fn proxy_text(&self) -> String {
+        format!("{:08x}", u32::from_be_bytes(self.proxy))
+    }
+}
+
 /// Eight digits where people read, 4 bytes where machines do.
 mod short_fingerprint {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};

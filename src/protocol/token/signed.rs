@@ -176,6 +176,7 @@ mod tests {
             destinations: vec![Pattern::any()],
             issued: 1_700_000_000,
             expires: Some(1_800_000_000),
+            on_behalf: false,
         }
     }
 
@@ -270,6 +271,7 @@ mod tests {
                 destinations: vec![],
                 issued,
                 expires,
+                on_behalf: false,
             };
             let text = issuer(7).sign(&grant).expect("a small grant");
             prop_assert_eq!(verify(&text, issuer(7).public_key(), 0), Ok(grant));

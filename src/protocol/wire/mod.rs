@@ -31,6 +31,7 @@ pub use sketches::Sketches;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
+use crate::token::Hop;
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty, faulty};
@@ -186,6 +187,9 @@ pub struct Open {
     pub manifest: ManifestForm,
     /// Negotiate only: nothing is stored.
     pub dry_run: bool,
+    /// The proxies that the release came through and on whose behalf, the first one first; none of an agent that reads files.
+    #[serde(default)]
+    pub behalf: Vec<Hop>,
 }
 
 /// How a push lists the segments of its manifest.

@@ -168,6 +168,7 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         segments: u32::try_from(segments).expect("few segments"),
         manifest: ManifestForm::Short(Vec::new()),
         dry_run,
+        behalf: Vec::new(),
     }
 }
 

@@ -195,6 +195,7 @@ pub fn grant() -> Grant {
         destinations: vec![Pattern::any()],
         issued: 1_700_000_000,
         expires: Some(1_800_000_000),
+        on_behalf: false,
     }
 }
 
@@ -211,6 +212,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         segments: 2,
         manifest: ManifestForm::Short(pack_short_names([1, 2].map(SegmentName::new).into_iter())),
         dry_run: false,
+        behalf: Vec::new(),
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
     let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);
