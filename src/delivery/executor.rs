@@ -11,9 +11,10 @@ use crate::ledger::Ledger;
 use crate::store::{self, Store};
 use format::record::{DeliveryReport, Progress};
 use ground::faults::Faulty;
-use ground::ids::{ReleaseId, SpaceName};
+use ground::ids::{DeliveryId, ReleaseId, SpaceName};
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
+use protocol::token::Hop;
 use protocol::wire::Refusal;
 
 /// The most notes in a report; the log has all.
@@ -60,6 +61,8 @@ impl Executor for StoreExecutor {
         let shown =
             ShownInLedger::open(Arc::clone(&self.ledger), delivery).map_err(|error| failed(&error))?;
         let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
+        let mut behalf = delivery.behalf.clone();
+        behalf.push(hop(id, delivery, pushed.as_ref().map_or(0, |pushed| pushed.sequence)));
         let job = Job {
             id,
             app: &delivery.app,
@@ -67,7 +70,8 @@ impl Executor for StoreExecutor {
             labels: pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
             created: pushed.as_ref().map_or(0, |pushed| pushed.created),
             user: delivery.user.as_ref(),
-            source: store.as_ref(),
+            behalf: &behalf,
+            source: &store,
             root_of: &previous,
             shown: &shown,
             monitor: &watch,
@@ -101,6 +105,13 @@ impl Executor for StoreExecutor {
             Err(error) => Err(Failure { retry_after: error.retry_after(), ..failed(&error) }),
         }
     }
+}
+
+/// Returns this proxy as a hop of the release's way.
+fn hop(id: DeliveryId, delivery: &Delivery, sequence: u64) -> Hop {
+    // An older whit wrote down no user.
+    let user = delivery.user.clone().unwrap_or_else(|| "unknown".parse().expect("a word"));
+    Hop { proxy: id.proxy, user, token: delivery.token, sequence }
 }
 
 /// Writes notes on a delivery to the log and into its report, and tells how far it is.

@@ -8,7 +8,7 @@ use crate::delivery::Delivery;
 use crate::store;
 use ground::faults::Fault;
 use ground::ids::{AppName, DestinationName, ReleaseId};
-use protocol::token::{Action, Grant};
+use protocol::token::{Action, Grant, Hop};
 use protocol::wire::Refusal;
 
 /// A request whose token was checked.
@@ -73,12 +73,19 @@ impl Granted {
         Ok(())
     }
 
-    /// Returns the deliveries of a release to destinations, on the token's behalf.
-    pub fn deliveries(&self, app: &AppName, release: ReleaseId, to: &[DestinationName]) -> Vec<Delivery> {
+    /// Returns the deliveries of a release to destinations, on the token's behalf; `behalf` are the proxies before this one.
+    pub fn deliveries(
+        &self,
+        app: &AppName,
+        release: ReleaseId,
+        to: &[DestinationName],
+        behalf: &[Hop],
+    ) -> Vec<Delivery> {
         let delivery = |destination: &DestinationName| Delivery {
             user: Some(self.grant.user.clone()),
             asked: now(),
             token: Some(self.grant.id),
+            behalf: behalf.to_vec(),
             ..Delivery::new(self.grant.space.clone(), app.clone(), release, destination.clone())
         };
         to.iter().map(delivery).collect()

@@ -227,13 +227,13 @@ impl Granted {
         &self,
         records: &Records,
         record: Record,
-        destinations: &[DestinationName],
+        open: &Open,
     ) -> Result<(Record, Vec<Events>), Refusal> {
         // Another push may be about to queue a later delivery than the one that this plan would follow.
         let _turn = records.turn();
         self.still_holds()?;
         let deliveries = &self.shared.deliveries;
-        let asked = self.deliveries(&record.app, record.release, destinations);
+        let asked = self.deliveries(&record.app, record.release, &open.destinations, &open.behalf);
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
         match records.add_with(record, || deliveries.changes(&mut plan)) {
             Ok(record) => Ok((record, deliveries.enter(plan))),
@@ -269,7 +269,7 @@ fn queue(
     });
     queued.map_or_else(
         || {
-            let deliveries = granted.deliveries(&record.app, record.release, destinations);
+            let deliveries = granted.deliveries(&record.app, record.release, destinations, behalf);
             granted.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
         },
         Ok,

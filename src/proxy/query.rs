@@ -197,7 +197,7 @@ pub async fn deliver(
             token: grant.id,
             behalf: &[],
         });
-        let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted);
+        let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted, &[]);
         let events = shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;
         Ok::<_, Refusal>((record, events))
     });

@@ -232,7 +232,7 @@ impl StoreView {
         let Some(granted) = &self.granted else {
             return records.add(record).map_err(|error| Refusal::of(&error));
         };
-        let (record, queued) = granted.record(records, record, &open.destinations)?;
+        let (record, queued) = granted.record(records, record, &open)?;
         self.queued = Some(queued);
         Ok(record)
     }

@@ -226,6 +226,7 @@ impl Releases {
             labels: &[],
             created: 0,
             user: None,
+            behalf: &[],
             source,
             root_of: &root_of,
             shown: &NothingShown,

@@ -8,6 +8,7 @@ use format::manifest::Root;
 use format::shown::Shown;
 use ground::ids::{AppName, DeliveryId, Label, ReleaseId, UserName};
 use ground::monitor::Monitor;
+use protocol::token::Hop;
 
 /// One delivery to make.
 #[derive(Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Job<'a> {
     pub created: u64,
     /// The user who asked for the delivery, if that is known.
     pub user: Option<&'a UserName>,
+    /// The proxies that the release came through and on whose behalf, the first one first, this one last.
+    pub behalf: &'a [Hop],
     /// The chunks of the release, and of earlier ones.
     pub source: &'a dyn ChunkSource,
     /// Returns the root of an earlier release, whose copy may save work.

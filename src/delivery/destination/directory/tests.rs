@@ -65,6 +65,7 @@ impl Bench {
             labels: &[],
             created: 0,
             user: None,
+            behalf: &[],
             source,
             root_of,
             shown: &NothingShown,
