@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::places::Relation;
-use crate::delivery::destination;
-use ground::ids::{AppName, DestinationName};
+use crate::delivery::{actions, destination};
+use ground::ids::{ActionName, AppName, DestinationName};
 use ground::pattern::Pattern;
 use protocol::address;
 
@@ -14,6 +14,12 @@ pub enum Mistake {
     /// A mistake in a destination's own keys.
     #[error(transparent)]
     Definition(destination::Mistake),
+    /// A mistake in the keys of a hook or webhook.
+    #[error(transparent)]
+    Action(actions::Mistake),
+    /// A hook and a webhook of one name.
+    #[error("there is a hook named `{0}`, too")]
+    Twice(ActionName),
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
@@ -62,6 +68,8 @@ impl Mistake {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Definition(mistake) => mistake.hint(),
+            Self::Action(mistake) => mistake.hint(),
+            Self::Twice(_) => "`--then` names either: give each a name of its own",
             Self::Nothing => "give 1 or more, or omit the key",
             Self::Host(_) => "give a name or an IP address, without a port: `listen` has the port",
             Self::Unreached(_) => "the first rule that matches applies: put the more specific one first",

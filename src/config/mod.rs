@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::delivery::actions::{self, HookDefinition, WebhookDefinition};
 use crate::delivery::destination::{Definition, Destinations, Template};
 use crate::proxy::MaintenanceOptions;
 use crate::store::{
@@ -21,7 +22,7 @@ use crate::store::{
 };
 use disk::files;
 use ground::faults::{Fault, faulty};
-use ground::ids::DestinationName;
+use ground::ids::{ActionName, DestinationName};
 use ground::pattern::Pattern;
 use protocol::address;
 
@@ -91,6 +92,10 @@ pub struct Config {
     pub idle_minutes: u64,
     /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, Definition>,
+    /// Commands that follow deliveries, by name.
+    pub hooks: BTreeMap<ActionName, HookDefinition>,
+    /// Messages that follow deliveries, by name.
+    pub webhooks: BTreeMap<ActionName, WebhookDefinition>,
 }
 
 impl Default for Config {
@@ -108,6 +113,8 @@ impl Default for Config {
             verify_days: 7,
             idle_minutes: 10,
             destinations: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
         }
     }
 }
@@ -185,7 +192,18 @@ impl Config {
                 earlier.push((name, folder.clone()));
             }
         }
-        None
+        self.mistaken_action()
+    }
+
+    fn mistaken_action(&self) -> Option<(String, Mistake)> {
+        if let Some(name) = self.hooks.keys().find(|name| self.webhooks.contains_key(*name)) {
+            return Some((format!("webhooks.{name}"), Mistake::Twice(name.clone())));
+        }
+        self.actions().iter().find_map(|(name, definition)| {
+            let table = if self.hooks.contains_key(name) { "hooks" } else { "webhooks" };
+            let (key, mistake) = definition.check().err()?;
+            Some((format!("{table}.{name}.{key}"), Mistake::Action(mistake)))
+        })
     }
 
     /// Checks the destinations of the file at `path` against the folder of the proxy's own data.
@@ -234,6 +252,14 @@ impl Config {
             idle_after: every(self.idle_minutes, Duration::from_secs(60)),
             ..MaintenanceOptions::default()
         }
+    }
+
+    /// Returns the hooks and webhooks that are defined.
+    pub fn actions(&self) -> actions::Definitions {
+        let hooks = self.hooks.iter().map(|(name, hook)| (name, actions::Definition::Hook(hook.clone())));
+        let webhooks = self.webhooks.iter();
+        let webhooks = webhooks.map(|(name, webhook)| (name, actions::Definition::Webhook(webhook.clone())));
+        hooks.chain(webhooks).map(|(name, definition)| (name.clone(), definition)).collect()
     }
 
     /// Returns the destinations that are defined.
@@ -316,6 +342,28 @@ mod tests {
     fn refusal(text: &str) -> (String, String) {
         let error = read(text).expect_err(text);
         (error.to_string(), error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn an_action_that_cannot_be_meant_is_refused_by_its_key_and_shows_no_secret() {
+        let webhook = "secret_files = [\"/nowhere/secret\"]\nurl = \"https://example.com/hunter2\"";
+        for (text, key) in [
+            ("[hooks.a]\ncommand = []".to_owned(), "hooks.a.command: "),
+            ("[hooks.a]\ncommand = [\"./a\"]".to_owned(), "hooks.a.command: "),
+            ("[hooks.a]\ncommand = [\"true\"]\non = []".to_owned(), "hooks.a.on: "),
+            ("[hooks.a]\ncommand = [\"true\"]\nenv = { WHIT_APP = \"x\" }".to_owned(), "hooks.a.env: "),
+            ("[hooks.a]\ncommand = [\"true\"]\nseconds = 0".to_owned(), "hooks.a.seconds: "),
+            ("[webhooks.a]\nurl = \"https://example.com\"".to_owned(), "webhooks.a.secret_files: "),
+            (format!("[webhooks.a]\n{webhook}\ntimeout = 61"), "webhooks.a.timeout: "),
+            (format!("[webhooks.a]\n{}", webhook.replace("https", "ftp")), "webhooks.a.url: "),
+            (format!("[hooks.a]\ncommand = [\"true\"]\n[webhooks.a]\n{webhook}"), "webhooks.a: "),
+        ] {
+            let (refused, hint) = refusal(&text);
+            assert!(refused.contains(key) && !hint.is_empty(), "{refused}; {hint}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        let config = read(&format!("[webhooks.a]\n{webhook}")).expect("a configuration");
+        assert!(config.actions().len() == 1 && !format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! an [`Executor`] reads the release from its store, and the [`destination`] publishes it.
 
 mod command;
+pub mod actions;
 pub mod destination;
 mod policy;
 mod pending;

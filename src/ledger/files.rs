@@ -29,6 +29,7 @@ const MODE: u32 = 0o600;
 pub struct FileLedger {
     spaces: Spaces,
     deliveries: PathBuf,
+    notices: PathBuf,
     identity: PathBuf,
     /// Held for a key while what a change expects is looked at and the change is made.
     locks: [Mutex<()>; LOCKS],
@@ -48,24 +49,24 @@ enum Spaces {
 impl FileLedger {
     /// The ledger of a proxy, in its data folder. Its leases lapse by the clock `now`.
     pub fn of_data(data: &Path, now: fn() -> Instant) -> Self {
-        Self::new(Spaces::Below(data.join("spaces")), data.join("deliveries"), data.join("identity"), now)
+        Self::new(Spaces::Below(data.join("spaces")), data, data.join("identity"), now)
     }
 
     /// The ledger of a store that stands alone: all spaces are this one.
     pub fn of_space(folder: &Path, now: fn() -> Instant) -> Self {
-        let below = |name: &str| folder.join(name);
-        Self::new(Spaces::Alone(folder.to_owned()), below("deliveries"), below("identity"), now)
+        Self::new(Spaces::Alone(folder.to_owned()), folder, folder.join("identity"), now)
     }
 
     /// The ledger of the tokens in a proxy's folder `identity`.
     pub fn of_identity(folder: &Path) -> Self {
         let spaces = Spaces::Below(folder.join("spaces"));
-        Self::new(spaces, folder.join("deliveries"), folder.to_owned(), Instant::now)
+        Self::new(spaces, folder, folder.to_owned(), Instant::now)
     }
 
-    fn new(spaces: Spaces, deliveries: PathBuf, identity: PathBuf, now: fn() -> Instant) -> Self {
+    fn new(spaces: Spaces, data: &Path, identity: PathBuf, now: fn() -> Instant) -> Self {
         let locks = array::from_fn(|_| Mutex::default());
-        Self { spaces, deliveries, identity, locks, leases: Mutex::default(), now }
+        let (deliveries, notices) = (data.join("deliveries"), data.join("notices"));
+        Self { spaces, deliveries, notices, identity, locks, leases: Mutex::default(), now }
     }
 
     fn releases(&self, space: &SpaceName) -> PathBuf {
@@ -83,6 +84,7 @@ impl FileLedger {
             }
             Table::Deliveries => self.deliveries.clone(),
             Table::Ended => self.deliveries.join("ended"),
+            Table::Notices => self.notices.clone(),
             Table::Tokens => self.identity.join("tokens"),
             Table::Revoked => self.identity.join("revoked"),
         }
@@ -246,6 +248,7 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Deliveries => Some("delivery"),
         Table::Ended => Some("ended"),
         Table::Shown { .. } => Some("shown"),
+        Table::Notices => Some("notice"),
         Table::Tokens | Table::Revoked => None,
     }
 }
@@ -254,7 +257,7 @@ fn extension(table: &Table) -> Option<&'static str> {
 fn stem(key: &Key) -> String {
     match key {
         Key::Record { number, .. } => format!("{number:010}"),
-        Key::Delivery { number } | Key::Ended { number } => format!("{number:012}"),
+        Key::Delivery { number } | Key::Ended { number } | Key::Notice { number } => format!("{number:012}"),
         Key::Pin { release, .. } => release.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
@@ -275,6 +278,7 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Deliveries => Key::Delivery { number: stem_found.parse().ok()? },
         Table::Ended => Key::Ended { number: stem_found.parse().ok()? },
         Table::Shown { space, app } => Key::Shown { space, app, destination: stem_found.parse().ok()? },
+        Table::Notices => Key::Notice { number: stem_found.parse().ok()? },
         Table::Tokens => Key::Token { id: stem_found.parse().ok()? },
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
     };

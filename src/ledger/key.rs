@@ -45,6 +45,11 @@ pub enum Key {
         /// The destination.
         destination: DestinationName,
     },
+    /// An action that is to follow an event (FORMAT 5.2).
+    Notice {
+        /// Counts them.
+        number: u64,
+    },
     /// The grant of a token (FORMAT 6).
     Token {
         /// The token.
@@ -66,6 +71,7 @@ impl Key {
             Self::Delivery { .. } => Table::Deliveries,
             Self::Ended { .. } => Table::Ended,
             Self::Shown { space, app, .. } => Table::Shown { space: space.clone(), app: app.clone() },
+            Self::Notice { .. } => Table::Notices,
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
         }
@@ -84,6 +90,7 @@ impl fmt::Display for Key {
             Self::Shown { space, app, destination } => {
                 write!(f, "what destination `{destination}` shows of `{app}` in space `{space}`")
             }
+            Self::Notice { number } => write!(f, "notice {number}"),
             Self::Token { id } => write!(f, "the grant of token {id}"),
             Self::Revoked { id } => write!(f, "the revocation of token {id}"),
         }
@@ -118,6 +125,8 @@ pub enum Table {
         /// The application.
         app: AppName,
     },
+    /// The actions that are to follow events, of all spaces.
+    Notices,
     /// The grants of tokens.
     Tokens,
     /// The tokens that were revoked.

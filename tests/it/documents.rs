@@ -86,6 +86,8 @@ fn every_key_of_a_configuration_is_documented_and_no_other() {
     }
     let destination = "| key of a destination";
     assert_eq!(keys(&text, destination), of_destinations);
+    assert_eq!(keys(&text, "| key of a hook"), known("[hooks.a]\nunknown = 1"));
+    assert_eq!(keys(&text, "| key of a webhook"), known("[webhooks.a]\nunknown = 1"));
     let meaning = |head, key: &str| table(&text, head).into_iter().find(|row| row[0] == key).expect("a key");
     assert!(kinds.iter().all(|kind| meaning(destination, "`kind`")[1].contains(&format!("`{kind}`"))));
     let defaults = Config::default();

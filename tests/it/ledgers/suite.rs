@@ -90,6 +90,7 @@ fn every_table_has_its_own_keys(open: Open<'_>) {
         Key::Pin { space: space(), app: app(), release },
         Key::Delivery { number: 7 },
         Key::Ended { number: 7 },
+        Key::Notice { number: 7 },
         Key::Shown { space: space(), app: app(), destination: "edge.eu".parse().expect("a name") },
         Key::Token { id },
         Key::Revoked { id },
