@@ -37,6 +37,7 @@ use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteArray;
+use whit::delivery::actions::{Changed, Event, Happened, Notice};
 use whit::delivery::destination;
 use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Ended, Executor, Failure, Task};
 use whit::ledger::FileLedger;
@@ -194,6 +195,25 @@ fn shown(release: ReleaseId) -> Shown {
     };
     let partial = ShownState::Partial { started: 3, done: 1 };
     Shown { entries: vec![entry(2, partial), entry(1, ShownState::Complete)] }
+}
+
+fn notice(release: ReleaseId) -> Notice {
+    let happened = Happened {
+        event: Event::Delivered,
+        time: 1_750_000_020,
+        id: "5499220e-17".to_owned(),
+        space: name("shop"),
+        app: name("web"),
+        release,
+        labels: vec![name("v1.2.3")],
+        previous: Some(ReleaseId::of(b"before")),
+        destination: Some(name("edge")),
+        place: Some("an edge".to_owned()),
+        user: Some(name("ada")),
+        reason: None,
+        changed: Changed { paths: vec!["index.html".to_owned()], truncated: false },
+    };
+    Notice { action: name("cdn"), happened }
 }
 
 fn ended(release: ReleaseId) -> Ended {
@@ -365,6 +385,7 @@ fn the_format_is_as_its_document_says() {
         ("delivery-1", delivery_file(&delivery(root.release()))),
         ("ended-1", ended(root.release()).encode()),
         ("shown-1", shown(root.release()).encode()),
+        ("notice-1", notice(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
     ]));

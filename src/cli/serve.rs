@@ -78,6 +78,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     let mut options = Options::new(&data, listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, PORT).into()));
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
     options.destinations = config.destinations();
+    options.actions = config.actions();
     options.maintenance = config.maintenance();
     options.store = config.store();
     let (mut interrupt, mut terminate) =

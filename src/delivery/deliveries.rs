@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use super::backoff::{Backoff, WAIT_MAX};
 use super::board::{self, Board, now};
 use super::destination::Destinations;
-use super::ending::{Ending, OnEnd};
+use super::ending::{Ending, OnEnd, OnFailure};
 use super::journal::Journal;
 use super::listeners::{Events, Listeners};
 use super::pending::Delivery;
@@ -102,11 +102,14 @@ pub struct DeliveryOptions {
     pub seed: u64,
     /// Is told of each delivery that ends.
     pub on_end: Arc<OnEnd>,
+    /// Is told of each delivery that fails for the first time, or ends without success.
+    pub on_failure: Arc<OnFailure>,
 }
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { proxy: [0; 4], policies: Policies::new(), seed: 0, on_end: Arc::new(|_, _| {}) }
+        let (on_end, on_failure) = (Arc::new(|_, _: &_| {}), Arc::new(|_, _, _: &_, _: &_| {}));
+        Self { proxy: [0; 4], policies: Policies::new(), seed: 0, on_end, on_failure }
     }
 }
 
@@ -135,9 +138,9 @@ impl Deliveries {
         executor: &Arc<dyn Executor>,
         options: DeliveryOptions,
     ) -> Result<Self, Error> {
-        let DeliveryOptions { proxy, policies, seed, on_end } = options;
+        let DeliveryOptions { proxy, policies, seed, on_end, on_failure } = options;
         let (journal, left) = Journal::open(ledger)?;
-        let ending = Arc::new(Ending { journal, board: Board::new(proxy), on_end });
+        let ending = Arc::new(Ending { journal, board: Board::new(proxy), on_end, on_failure });
         let gone = ending.board.take_up(left.ended);
         ending.journal.forget(&gone);
         let stop = Arc::new(AtomicBool::new(false));

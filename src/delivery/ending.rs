@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::actions::Event;
 use super::board::{Board, now};
 use super::ended::Ended;
 use super::journal::Journal;
+use super::pending::Delivery;
 use super::queue::Queued;
 use disk::crash_points;
 use format::record::DeliveryState;
@@ -14,11 +16,15 @@ use ground::ids::DeliveryId;
 /// Is told of each delivery that ends.
 pub type OnEnd = dyn Fn(DeliveryId, &Ended) + Send + Sync;
 
+/// Is told of each delivery that fails for the first time, or ends without success, with the reason.
+pub type OnFailure = dyn Fn(Event, DeliveryId, &Delivery, &str) + Send + Sync;
+
 /// Ends deliveries.
 pub(super) struct Ending {
     pub journal: Journal,
     pub board: Board,
     pub on_end: Arc<OnEnd>,
+    pub on_failure: Arc<OnFailure>,
 }
 
 impl Ending {
@@ -27,6 +33,9 @@ impl Ending {
         let number = queued.number;
         let started = self.board.started(number).unwrap_or_default();
         let ended = Ended { delivery: queued.delivery.clone(), started, ended: now(), state };
+        if let DeliveryState::Failed { reason, .. } = &ended.state {
+            (self.on_failure)(Event::GivenUp, self.board.id(number), &ended.delivery, reason);
+        }
         crash_points::point("delivery.made");
         // Written down before it is reported: a reported delivery is not repeated.
         self.journal.end(number, &ended);

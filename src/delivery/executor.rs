@@ -1,16 +1,19 @@
 //! Makes deliveries from the stores of a proxy's spaces.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::destination::Job;
+use super::actions::{Actions, Event};
+use super::destination::{Job, ShownLog as _};
 use super::pending::Delivery;
 use super::shown_log::ShownInLedger;
+use super::telling::Story;
 use super::worker::{Executor, Failure, Task};
 use crate::ledger::Ledger;
 use crate::store::{self, Store};
 use format::record::{DeliveryReport, Progress};
-use ground::faults::Faulty;
+use ground::faults::{Fault, Faulty};
 use ground::ids::{DeliveryId, ReleaseId, SpaceName};
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
@@ -29,15 +32,30 @@ type Open = dyn Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync;
 pub struct StoreExecutor {
     open: Box<Open>,
     ledger: Arc<dyn Ledger>,
+    actions: Arc<Actions>,
 }
 
 impl StoreExecutor {
-    /// Creates an executor that opens stores by `open` and writes down in `ledger` what destinations show.
+    /// Creates an executor that opens stores by `open`, writes down in `ledger` what destinations show, and tells `actions`.
     pub fn new(
         open: impl Fn(&SpaceName) -> store::Result<Arc<Store>> + Send + Sync + 'static,
         ledger: Arc<dyn Ledger>,
+        actions: Arc<Actions>,
     ) -> Self {
-        Self { open: Box::new(open), ledger }
+        Self { open: Box::new(open), ledger, actions }
+    }
+
+    /// Tells actions what happened to a delivery, besides its success.
+    pub fn tell(&self, event: Event, id: DeliveryId, delivery: &Delivery, reason: &str) {
+        let store = match (self.open)(&delivery.space) {
+            Ok(store) => store,
+            Err(error) => return tracing::warn!(%id, %error, "nobody is told of a failed delivery"),
+        };
+        let shown = ShownInLedger::open(Arc::clone(&self.ledger), delivery).map(|log| log.shown());
+        let previous = shown.ok().and_then(|shown| shown.current().map(|entry| entry.release));
+        let story = Story { event, id, delivery, store: &store, previous, place: None, reason: Some(reason) };
+        // Nothing of it runs here.
+        story.tell(&self.actions, &AtomicBool::new(false));
     }
 }
 
@@ -79,6 +97,9 @@ impl Executor for StoreExecutor {
         };
         let begun = Instant::now();
         shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
+        let others = shown.shown();
+        let mut others = others.complete().filter(|entry| entry.delivery != id.number);
+        let previous = others.next().map(|entry| entry.release);
         match destination.deliver(&job) {
             Ok(done) => {
                 shown.complete(&done.kept).map_err(|error| failed(&error))?;
@@ -88,6 +109,9 @@ impl Executor for StoreExecutor {
                     }
                 }
                 store.records().touch(&delivery.app, &delivery.release);
+                let (event, place) = (Event::Delivered, Some(done.place.as_str()));
+                let story = Story { event, id, delivery, store: &store, previous, place, reason: None };
+                let actions = story.tell(&self.actions, cancelled).ok_or_else(interrupted)?;
                 Ok(DeliveryReport {
                     place: done.place,
                     files: done.files,
@@ -98,7 +122,7 @@ impl Executor for StoreExecutor {
                     sent_bytes: done.sent_bytes,
                     requests: done.requests,
                     answer: done.answer,
-                    actions: Vec::new(),
+                    actions,
                     notes: watch.notes.into_inner().unpoisoned(),
                 })
             }
@@ -112,6 +136,12 @@ fn hop(id: DeliveryId, delivery: &Delivery, sequence: u64) -> Hop {
     // An older whit wrote down no user.
     let user = delivery.user.clone().unwrap_or_else(|| "unknown".parse().expect("a word"));
     Hop { proxy: id.proxy, user, token: delivery.token, sequence }
+}
+
+/// Returns the failure of a delivery that was stopped after it was made, during what follows it.
+fn interrupted() -> Failure {
+    let reason = "stopped during an action; the copy is complete".to_owned();
+    Failure { fault: Fault::Interrupted, reason, retry_after: None }
 }
 
 /// Writes notes on a delivery to the log and into its report, and tells how far it is.

@@ -17,6 +17,7 @@ mod listeners;
 mod queue;
 mod ending;
 mod shown_log;
+mod telling;
 mod worker;
 mod executor;
 mod deliveries;

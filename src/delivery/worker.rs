@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::actions::Event;
 use super::backoff::{Backoff, TRIES_MAX, WAIT_MAX};
 use super::board::now;
 use super::destination::Destination;
@@ -101,6 +102,9 @@ impl Worker {
         let place = self.destination.describe(Some(app));
         let id = self.ending.board.id(queued.number);
         tracing::warn!(%id, %destination, place, ?release, tries, reason, passing = is_passing, "a delivery failed");
+        if *tries == 0 {
+            (self.ending.on_failure)(Event::Failed, id, &queued.delivery, &reason);
+        }
         if is_passing {
             return self.again(queued, fault, reason, retry_after);
         }

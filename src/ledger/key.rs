@@ -45,7 +45,7 @@ pub enum Key {
         /// The destination.
         destination: DestinationName,
     },
-    /// An action that is to follow an event (FORMAT 5.2).
+    /// An action that is to follow an event (FORMAT 5.3).
     Notice {
         /// Counts them.
         number: u64,

@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::delivery::actions::{self, Actions};
 use crate::delivery::destination::Destinations;
 use crate::delivery::{self, Deliveries, DeliveryOptions, Ended, Executor, Policies, StoreExecutor};
 use crate::ledger::{FileLedger, Ledger};
@@ -78,13 +79,16 @@ pub enum Error {
     /// The deliveries that an earlier run left.
     #[error(transparent)]
     Deliveries(#[from] delivery::Error),
+    /// The actions that an earlier run left.
+    #[error(transparent)]
+    Actions(#[from] actions::Error),
     /// Another process uses the data folder.
     #[error("{} is in use by another whit", .0.display())]
     InUse(PathBuf),
 }
 
 faulty! {
-    Error passes on File, Identity, Link, Deliveries;
+    Error passes on File, Identity, Link, Deliveries, Actions;
     Self::Address(error) => error.fault(),
         "give this host's public name with --public-host";
     Self::InUse(_) => Fault::Retry, "stop the other process, or give another --data";
@@ -105,6 +109,8 @@ pub struct Options {
     pub destinations: Destinations,
     /// What holds for destinations of whatever kind; those that are not named have the defaults.
     pub policies: Policies,
+    /// What may follow deliveries.
+    pub actions: actions::Definitions,
     /// The stores.
     pub store: store::Options,
     /// The link.
@@ -135,6 +141,7 @@ impl Options {
             ledger: None,
             destinations: Destinations::new(),
             policies: Policies::new(),
+            actions: actions::Definitions::new(),
             store: store::Options::default(),
             link: link::Options::default(),
             maintenance: MaintenanceOptions::default(),
@@ -153,6 +160,7 @@ struct Shared {
     identity: Identity,
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
+    actions: Arc<Actions>,
     audit: Arc<Audit>,
     destinations: Destinations,
     /// Tells long maintenance to end.
@@ -217,7 +225,9 @@ impl Proxy {
         let opened = Arc::clone(&spaces);
         let [a, b, c, d, ..] = *identity.fingerprint().as_bytes();
         let open = move |space: &SpaceName| opened.open(space);
-        let executor: Arc<dyn Executor> = Arc::new(StoreExecutor::new(open, Arc::clone(&ledger)));
+        let actions = Arc::new(Actions::start(&options.actions, &ledger)?);
+        let executor = Arc::new(StoreExecutor::new(open, Arc::clone(&ledger), Arc::clone(&actions)));
+        let teller = Arc::clone(&executor);
         let audit = Arc::new(Audit::open(&options.data.join("audit.log"))?);
         let of_ends = Arc::clone(&audit);
         let deliveries = DeliveryOptions {
@@ -225,7 +235,11 @@ impl Proxy {
             policies: options.policies.clone(),
             seed: random(),
             on_end: Arc::new(move |id, ended: &Ended| of_ends.write_end(id, ended)),
+            on_failure: Arc::new(move |event, id, delivery: &_, reason: &_| {
+                teller.tell(event, id, delivery, reason);
+            }),
         };
+        let executor: Arc<dyn Executor> = executor;
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor, deliveries)?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
@@ -235,6 +249,7 @@ impl Proxy {
             identity,
             spaces,
             deliveries,
+            actions,
             audit,
             destinations,
             stopping,
@@ -296,6 +311,7 @@ impl Proxy {
             shared.stopping.store(true, Ordering::Relaxed);
             maintenance.stop();
             shared.deliveries.stop();
+            shared.actions.stop();
             shared.spaces.close();
         });
         if stopped.await.is_err() {

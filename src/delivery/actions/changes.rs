@@ -10,8 +10,8 @@ use ground::escape;
 
 /// The most paths in a list: as many as a CDN takes in one invalidation, and few enough to send.
 const PATHS_MAX: usize = 1000;
-/// 128 KiB: the most that the paths of a list take.
-const BYTES_MAX: usize = 128 * 1024;
+/// 32 KiB, half of what a value of the ledger may have: the most that the paths of a list take.
+const BYTES_MAX: usize = 32 * 1024;
 
 /// Returns the paths of files and links that `after` has and `before` has not, or has otherwise, or has not any more; of a first
 /// release all. Both manifests are read; memory is that of the list.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Happened;
 use ground::ids::ActionName;
 
-/// First byte of a notice's value (FORMAT 5.2).
+/// First byte of a notice's value (FORMAT 5.3).
 const VERSION: u8 = 1;
 
 /// One action that is to follow one event.

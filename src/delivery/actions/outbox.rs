@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::definition::Definition;
+use super::event::Event;
 use super::hook;
 use super::notice::Notice;
 use super::webhook::{Sender, Unsent};
@@ -82,11 +83,12 @@ impl Outbox {
         &self.definition
     }
 
-    /// Writes a notice down under `number`, unless the same waits already, and waits a moment for its first try.
+    /// Writes a notice down under `number`, unless the same waits already. After a delivery, waits a moment for the first try.
     ///
     /// # Errors
     /// The ledger's.
     pub fn add(&self, number: u64, notice: Notice) -> ledger::Result<Tried> {
+        let is_awaited = notice.happened.event == Event::Delivered;
         let (listener, tried) = sync_channel(1);
         {
             let mut waiting = self.waiting();
@@ -112,7 +114,8 @@ impl Outbox {
         }
         self.more.notify_all();
         let pending = Tried { failure: None, output: String::new(), is_pending: true };
-        Ok(tried.recv_timeout(FIRST_WAIT).unwrap_or(pending))
+        let wait = if is_awaited { FIRST_WAIT } else { Duration::ZERO };
+        Ok(tried.recv_timeout(wait).unwrap_or(pending))
     }
 
     /// Makes notices until it is stopped.
