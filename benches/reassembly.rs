@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use disk::files;
+use disk::files::{self, Folder};
 use format::chunking::Profile;
 use format::manifest::{Builder, EntryPath, Item, Root, Shape};
 use format::recipe::{ChunkRef, Recipe};
@@ -108,7 +108,8 @@ fn rebuild(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (original, made) = (folder.path().join("original"), folder.path().join("made"));
     let plain = TreeOptions { sync: false, ..TreeOptions::default() };
-    let previous = Some(Previous { folder: &original, root: &root });
+    let earlier = Folder::open(&original).expect("opened");
+    let previous = Some(Previous { folder: &earlier, root: &root });
     let write = |options: &TreeOptions<'_>| {
         write_tree(&root, &memory, &made, options, &Silent).expect("written");
     };

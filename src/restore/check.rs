@@ -1,31 +1,45 @@
 //! Compares a folder with a release, cheaply: names, kinds, sizes, modes and links, no content.
 
-use std::path::Path;
+use rustix::fs::{AtFlags, FileType};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-
-use super::{ChunkSource, Error, Items};
+use super::{ChunkSource, Error, Items, Mapping};
+use disk::files::Folder;
 use format::manifest::{Item, Root};
 
-/// Returns whether every entry of `root` lies below `folder` with its kind, size, mode and target.
+/// Returns whether every entry of `root` lies below `folder` with its kind, size, mode, owner and target, as `mapping`
+/// says.
 ///
 /// Other files there do not count, as applications add files. Contents are not
 /// read. Costs one `lstat` for each entry.
 ///
 /// # Errors
 /// The manifest cannot be read; a folder that cannot be examined is only not complete.
-pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> Result<bool, Error> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(below) = rustix::fs::open(folder, flags, Mode::empty()) else { return Ok(false) };
-    let stat = |path: &[u8]| rustix::fs::statat(&below, path, AtFlags::SYMLINK_NOFOLLOW).ok();
+pub fn looks_complete(
+    root: &Root,
+    source: &dyn ChunkSource,
+    folder: &Folder,
+    mapping: &Mapping<'_>,
+) -> Result<bool, Error> {
+    let stat = |path: &[u8]| rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).ok();
+    let leads_to = |path: &[u8], target: &[u8]| {
+        rustix::fs::readlinkat(folder, path, Vec::new()).is_ok_and(|found| found.as_bytes() == target)
+    };
+    if !mapping.linked.iter().all(|linked| leads_to(linked.path.as_bytes(), &linked.target)) {
+        return Ok(false);
+    }
     for item in Items::new(root, &mut *source.reader()) {
-        let there = match item? {
+        let item = item?;
+        if item.path().is_some_and(|path| mapping.leaves_out(path)) {
+            continue;
+        }
+        let there = match item {
             Item::Chunk(_) | Item::Linked => true,
-            Item::Directory { path, mode } => {
-                stat(path.as_bytes()).is_some_and(|found| is(&found, FileType::Directory, mode))
-            }
+            Item::Directory { path, mode } => stat(path.as_bytes()).is_some_and(|found| {
+                mapping.is(&found, FileType::Directory, mapping.mode_of_directory(mode))
+            }),
             Item::File { path, mode, size, .. } => stat(path.as_bytes()).is_some_and(|found| {
-                is(&found, FileType::RegularFile, mode) && u64::try_from(found.st_size) == Ok(size)
+                mapping.is(&found, FileType::RegularFile, mapping.mode_of_file(mode))
+                    && u64::try_from(found.st_size) == Ok(size)
             }),
             // Where the file system refused the link, a copy is in its place.
             Item::HardLink { path, target } => {
@@ -35,8 +49,7 @@ pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> R
                 })
             }
             Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
-                rustix::fs::readlinkat(&below, path.as_bytes(), Vec::new())
-                    .is_ok_and(|found| found.as_bytes() == target)
+                leads_to(path.as_bytes(), &target)
             }
         };
         if !there {
@@ -44,10 +57,6 @@ pub fn looks_complete(root: &Root, source: &dyn ChunkSource, folder: &Path) -> R
         }
     }
     Ok(true)
-}
-
-fn is(found: &Stat, kind: FileType, mode: u16) -> bool {
-    FileType::from_raw_mode(found.st_mode) == kind && found.st_mode & 0o7777 == u32::from(mode)
 }
 
 #[cfg(test)]
@@ -68,7 +77,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let copy = folder.path().join("copy");
         let options = TreeOptions { sync: false, ..TreeOptions::default() };
-        let complete = || looks_complete(&root, &source, &copy).expect("an honest manifest");
+        let complete = || {
+            Folder::open(&copy).is_ok_and(|held| {
+                looks_complete(&root, &source, &held, &Mapping::default()).expect("an honest manifest")
+            })
+        };
         let changes: [(&str, &dyn Fn()); 5] = [
             ("a removed file", &|| fs::remove_file(copy.join("README")).expect("removed")),
             ("another size", &|| fs::write(copy.join("README"), "read").expect("written")),

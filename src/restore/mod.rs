@@ -13,6 +13,7 @@ mod check;
 mod entries;
 mod free_space;
 mod hole;
+mod mapping;
 mod rebuilt;
 mod release;
 mod source;
@@ -29,6 +30,7 @@ mod sample;
 pub use archive::{Archive, each_archive, read_plan, write_archive};
 pub use check::looks_complete;
 pub use free_space::check_fits;
+pub use mapping::{Linked, Mapping};
 pub use rebuilt::Rebuilt;
 pub use release::{ReleaseEntries, ReleaseEntry, ReleaseFile};
 pub use source::{ChunkReader, ChunkSource, SharedSource, SourceError};
@@ -103,6 +105,17 @@ pub enum Error {
         /// Its target.
         target: Vec<u8>,
     },
+    /// What lies above a link to something that is kept elsewhere is no directory.
+    #[error("`{0}` cannot be linked in: the release has something else than a directory above it")]
+    NoDirectory(EntryPath),
+    /// A file whose other name is left out.
+    #[error("`{path}` is another name of `{left_out}`, which is left out")]
+    LeftOut {
+        /// The name that remains.
+        path: EntryPath,
+        /// The name that is left out.
+        left_out: EntryPath,
+    },
     /// The release has no file of this name.
     #[error("the release has no file `{0}`")]
     Missing(EntryPath),
@@ -141,6 +154,8 @@ faulty! {
     Self::OutsideLink { .. } => Fault::Input,
         "to allow such links, pull with `--links keep`, or set `outside_links` for the destination";
     Self::NotText(_) => Fault::Input, "use tar, which holds names of any bytes";
+    Self::NoDirectory(_) | Self::LeftOut { .. } => Fault::Input,
+        "change what the destination's `shared` names, or what the release has there";
     Self::Output { source, .. } | Self::OutputEnd(source) => Fault::of_io(source);
     Self::Cancelled => Fault::Interrupted;
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Mistake;
 use crate::delivery::command::{self, Ended};
 use crate::{ledger, restore};
 use disk::files;
@@ -21,6 +22,22 @@ pub enum Error {
     /// A folder of whit's own that others may write to.
     #[error("`{}` belongs to another user, or others may write to it", .0.display())]
     NotOwn(PathBuf),
+    /// A shared file that neither the destination nor the release has.
+    #[error("the shared file `{}` does not exist", .0.display())]
+    SharedMissing(PathBuf),
+    /// What the proxy creates cannot be given to the configured owner.
+    #[error("files cannot be given to {}: {source}", accounts(*.owner, *.group))]
+    Owner {
+        /// The user.
+        owner: Option<u32>,
+        /// The group.
+        group: Option<u32>,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The definition does not fit this machine any more.
+    #[error(transparent)]
+    Mistake(#[from] Mistake),
     /// Another delivery to the same folder is under way.
     #[error("another delivery to `{}` is under way", .0.display())]
     Busy(PathBuf),
@@ -117,6 +134,11 @@ faulty! {
         format!("move `{}` away, or deliver to another folder", path.display());
     Self::NotOwn(path) => Fault::Input,
         format!("remove `{}`, or make it the proxy's own (chown, chmod go-w)", path.display());
+    Self::SharedMissing(path) => Fault::Input,
+        format!("create `{}`; if it is a folder, write its name in `shared` with a slash at the end", path.display());
+    Self::Owner { .. } => Fault::Denied,
+        "run the proxy as root, or with CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE; it may give files to its own groups";
+    Self::Mistake(mistake) => Fault::Input, mistake.hint();
     Self::Busy(_) | Self::CommandFailed { is_passing: true, .. } => Fault::Retry;
     Self::CommandFailed { is_passing: false, .. } => Fault::Input,
         "when the cause is removed, deliver again: `whit deliver`";
@@ -141,4 +163,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn accounts(owner: Option<u32>, group: Option<u32>) -> String {
+    let named = |kind: &str, number: Option<u32>| number.map(|number| format!("{kind} {number}"));
+    let both: Vec<String> = named("user", owner).into_iter().chain(named("group", group)).collect();
+    both.join(", ")
 }

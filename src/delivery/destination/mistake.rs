@@ -39,6 +39,29 @@ pub enum Mistake {
     /// A folder that this definition needs.
     #[error("`input = \"directory\"` needs a folder")]
     NoFolder,
+    /// A shared path that could lead elsewhere.
+    #[error("`{0}` is not a path inside a release")]
+    Shared(String),
+    /// A shared path that another one covers.
+    #[error("`{0}` lies in another shared path")]
+    Overlap(String),
+    /// More than are supported.
+    #[error("more than {0} are given")]
+    Many(usize),
+    /// A user or group that this machine does not know.
+    #[error("there is no {kind} `{name}`")]
+    Account {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Permission bits that are none.
+    #[error("`{0}` are not permissions")]
+    Permissions(String),
+    /// Permission bits that lock out the owner.
+    #[error("the owner needs more permissions")]
+    Closed,
 }
 
 impl Mistake {
@@ -56,6 +79,12 @@ impl Mistake {
             Self::NoFolder => {
                 "give a folder of the proxy's user, in which a release is written for the command"
             }
+            Self::Shared(_) => "give a relative path like `uploads` or `config/local.toml`, without `..`",
+            Self::Overlap(_) => "give the upper path alone",
+            Self::Many(_) => "share the folders above them",
+            Self::Account { .. } => "create it on this machine, or give a number",
+            Self::Permissions(_) => "give three octal digits as text, like \"640\"",
+            Self::Closed => "give 4 or more of files, 5 or more of folders to the owner",
         }
     }
 }

@@ -3,19 +3,23 @@
 //! A file is written aside, synced, renamed to its name, and its folder synced, so that a crash leaves
 //! the old content or the new, never half. Every error names the path and what was done to it.
 
+mod folder;
 mod removal;
 
+pub use folder::{Folder, open_beneath};
 pub use removal::{Mount, examine, open_folder, remove, too_deep};
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::path::Arg;
 
 use crate::crash_points;
 use ground::faults::{Fault, faulty, io_hint};
@@ -230,21 +234,24 @@ impl Lock {
     /// # Errors
     /// The lock file cannot be created.
     pub fn take(path: &Path, patience: Duration) -> Result<Option<Self>> {
-        let mut options = OpenOptions::new();
+        Self::take_in(CWD, path, path.to_owned(), patience)
+    }
+
+    /// Takes the lock `name` of `folder`; `path` is for messages.
+    fn take_in(folder: impl AsFd, name: impl Arg, path: PathBuf, patience: Duration) -> Result<Option<Self>> {
         // A link of that name would redirect the write to another file.
-        let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open");
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = file.custom_flags(nofollow);
-        let file = file.open(path).on("open", path)?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR).on("open", &path)?;
+        let file = File::from(file);
         let deadline = Instant::now() + patience;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Self { file, path: path.to_owned() })),
+                Ok(()) => return Ok(Some(Self { file, path })),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error).on("lock", path),
+                Err(error) => return Err(error).on("lock", &path),
             }
         }
     }

@@ -77,23 +77,30 @@ pub fn open_folder(below: impl AsFd, name: impl rustix::path::Arg) -> rustix::io
 /// # Errors
 /// The first entry that could not be removed. All others are removed all the same, except the folders above it.
 pub fn remove(path: &Path) -> Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.on("examine", path)?,
-    };
-    if !kind.is_dir() {
-        return fs::remove_file(path).on("remove", path);
-    }
     let (parent, name) = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => (parent, name),
         (_, Some(name)) => (Path::new("."), name),
         _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)).on("remove", path),
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let above = rustix::fs::openat(CWD, parent, flags, Mode::empty()).on("open", parent)?;
-    let mount = Mount::of_open(&above).on("examine", parent)?;
+    match rustix::fs::openat(CWD, parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        above => remove_in(above.on("open", parent)?, name, path),
+    }
+}
+
+/// Removes `name` of `above` as [`remove`] does; `path` is for messages.
+pub(super) fn remove_in(above: impl AsFd, name: &OsStr, path: &Path) -> Result<()> {
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL).on("remove", path)?;
+    let kind = match rustix::fs::statat(&above, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => FileType::from_raw_mode(found.on("examine", path)?.st_mode),
+    };
+    if kind != FileType::Directory {
+        return rustix::fs::unlinkat(&above, &name, AtFlags::empty()).on("remove", path);
+    }
+    let mount = Mount::of_open(&above).on("examine", path)?;
     let mut removal = Removal { top: path, mount, depth: 0, failed: None };
-    let name = CString::new(name.as_bytes()).expect("a path of the system holds no NUL");
     removal.folder(above.as_fd(), &name, path);
     removal.failed.map_or(Ok(()), Err)
 }

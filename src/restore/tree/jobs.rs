@@ -4,6 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rustix::fs::Timespec;
+
 use format::manifest::EntryPath;
 use format::recipe::{ChunkRef, Container};
 
@@ -50,8 +52,17 @@ pub(super) struct Output {
     pub(super) path: EntryPath,
     pub(super) file: File,
     pub(super) basis: LocalBytes,
+    /// When the earlier copy's file was modified.
+    pub(super) modified: Option<Timespec>,
     /// True if a chunk had to come from the source although there is a basis.
     pub(super) rebuilt: AtomicBool,
+}
+
+/// The earlier copy's file. Nothing is known of its content.
+pub(super) struct Earlier {
+    pub(super) file: File,
+    /// When it was modified.
+    pub(super) modified: Timespec,
 }
 
 /// The local file that may have a file's bytes, so that the source need not send them. They are verified in any case.

@@ -4,9 +4,11 @@
 //! into jobs. Workers take jobs from a short queue, decode, verify and write. The first error stops all
 //! of them, and what was written is removed.
 //!
-//! Everything is created relative to a folder that did not exist before, is closed to other users until
+//! Everything is created relative to a folder that did not exist before, is held open, is closed to other users until
 //! it is complete, and is never reached through a symbolic link: the manifest's reader lets entries
-//! appear only below real directories.
+//! appear only below real directories. So nobody but the process's own user and the superuser can put a link in the way
+//! of a path below it. Times and owners are given to open files and directories, the owner last. The earlier copy is open
+//! to others: its files are opened beneath it, through no link, and hashed.
 
 mod jobs;
 mod planner;
@@ -14,10 +16,10 @@ mod same;
 mod site;
 mod worker;
 
-use std::fs;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -29,9 +31,9 @@ use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
 use super::free_space::{FreeSpace, can_reflink};
-use super::{ChunkSource, Error};
+use super::{ChunkSource, Error, Mapping};
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files::{self, Folder, OnPath};
 use format::manifest::Root;
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
@@ -53,6 +55,13 @@ pub struct TreeOptions<'a> {
     pub folder_mode: Option<u16>,
     /// The treatment of links that lead outside the release; refused by default.
     pub outside_links: OutsideLinks,
+    /// The folder that the new one is made in, held open; found by its path by default.
+    pub above: Option<&'a Folder>,
+    /// What the copy has instead of what the release says; nothing by default.
+    pub mapping: Mapping<'a>,
+    /// The time of modification of all that the earlier copy does not have with the same content, in seconds since
+    /// 1970; what it has keeps its own. By default all get the time at which they are written.
+    pub time: Option<u64>,
 }
 
 impl Default for TreeOptions<'_> {
@@ -60,7 +69,18 @@ impl Default for TreeOptions<'_> {
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (previous, reuse, cancelled) = (None, Reuse::default(), None);
         let outside_links = OutsideLinks::default();
-        Self { threads, previous, reuse, cancelled, sync: true, folder_mode: None, outside_links }
+        Self {
+            threads,
+            previous,
+            reuse,
+            cancelled,
+            sync: true,
+            folder_mode: None,
+            outside_links,
+            above: None,
+            mapping: Mapping::default(),
+            time: None,
+        }
     }
 }
 
@@ -68,7 +88,7 @@ impl Default for TreeOptions<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Previous<'a> {
     /// The folder of the copy. Its content is verified, never trusted.
-    pub folder: &'a Path,
+    pub folder: &'a Folder,
     /// The release it was made from, readable from the same source.
     pub root: &'a Root,
 }
@@ -114,6 +134,8 @@ pub struct Written {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Entries that were left out, as a link to something that is kept elsewhere has their place.
+    pub left_out: u64,
 }
 
 /// Jobs that wait for each worker: enough to keep it busy, few enough to hold in memory.
@@ -138,18 +160,26 @@ pub fn write_tree(
         Some(previous) => SameFiles::find(root, previous, source, monitor)?,
         None => SameFiles::default(),
     };
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let shares = || options.reuse == Reuse::HardLink || can_reflink(above);
-    FreeSpace::at(above)?.check_tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
-    let unfinished = Unfinished::create(folder)?;
-    let site = Site::open(folder, options, monitor)?;
+    let opened = if options.above.is_none() {
+        let path = folder.parent().filter(|above| !above.as_os_str().is_empty());
+        Some(Folder::led_to(path.unwrap_or(Path::new(".")))?)
+    } else {
+        None
+    };
+    let above = options.above.or(opened.as_ref()).expect("one of them is there");
+    // The open folder itself, whatever has its path by now.
+    let open = format!("/proc/self/fd/{}", above.as_fd().as_raw_fd());
+    let shares = || options.reuse == Reuse::HardLink || can_reflink(Path::new(&open));
+    FreeSpace::at(above.path())?.check_tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
+    let (unfinished, made) = Unfinished::create(above, folder)?;
+    let site = Site::new(&made, options, monitor);
     let mut written = write_entries(root, source, &site, &same, options.threads)?;
     site.tally(&mut written);
     let mode = options.folder_mode.unwrap_or(root.totals.folder_mode());
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode.into())).on("set the mode of", folder)?;
+    site.finish_directory(&made, Some(options.mapping.mode_of_directory(mode))).on("finish", folder)?;
     crash_points::point("tree.written");
     if options.sync {
-        files::sync_file_system(folder)?;
+        made.sync_file_system()?;
     }
     crash_points::point("tree.synced");
     unfinished.keep();
@@ -184,31 +214,38 @@ fn write_entries(
     });
     site.outcome()?;
     planner.link(&mut *source.reader())?;
-    planner.seal_directories(&mut *source.reader())?;
+    site.create_linked()?;
+    planner.finish_directories(&mut *source.reader())?;
     Ok(planner.written())
 }
 
 /// Removes a folder unless it was completed.
-struct Unfinished {
-    folder: Option<PathBuf>,
+struct Unfinished<'a> {
+    above: &'a Folder,
+    name: Option<&'a OsStr>,
 }
 
-impl Unfinished {
-    fn create(folder: &Path) -> Result<Self, files::Error> {
-        fs::DirBuilder::new().mode(0o700).create(folder).on("create", folder)?;
-        Ok(Self { folder: Some(folder.to_owned()) })
+impl<'a> Unfinished<'a> {
+    fn create(above: &'a Folder, folder: &'a Path) -> Result<(Self, Folder), files::Error> {
+        let name = folder.file_name().unwrap_or_default();
+        if !above.make(name, 0o700)? {
+            return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists)).on("create", folder);
+        }
+        let unfinished = Self { above, name: Some(name) };
+        let made = above.below(name)?;
+        Ok((unfinished, made))
     }
 
     fn keep(mut self) {
-        self.folder = None;
+        self.name = None;
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(folder) = &self.folder {
+        if let Some(name) = self.name {
             // The next cleanup finds the folder; the error that led here matters more.
-            drop(files::remove(folder));
+            drop(self.above.remove(name));
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Planner<'a> {
     batch_chunks: usize,
     sealed_directories: bool,
     hard_links: bool,
+    /// Files, and their bytes, that the manifest has so far.
+    met: (u64, u64),
     written: Written,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Planner<'a> {
             batch_chunks: 0,
             sealed_directories: false,
             hard_links: false,
+            met: (0, 0),
             written: Written::default(),
         }
     }
@@ -77,11 +80,19 @@ impl<'a> Planner<'a> {
     /// A damaged manifest, an entry that cannot be made, or [`Error::Cancelled`] after another thread failed.
     pub(super) fn run(&mut self, reader: &mut dyn ChunkReader) -> Result<(), Error> {
         for item in Items::new(self.root, reader) {
-            match item? {
+            let item = item?;
+            if item.path().is_some_and(|path| self.site.mapping.leaves_out(path)) {
+                self.end_file()?;
+                self.site.go_on()?;
+                self.leave_out(&item)?;
+                continue;
+            }
+            match item {
                 Item::Chunk(chunk) => self.chunk(chunk)?,
                 Item::Directory { path, mode } => {
                     self.end_file()?;
                     self.site.go_on()?;
+                    let mode = self.site.mapping.mode_of_directory(mode);
                     self.site.create_directory(&path, mode)?;
                     self.sealed_directories |= waits_for_its_mode(mode);
                     self.written.directories += 1;
@@ -131,16 +142,27 @@ impl<'a> Planner<'a> {
         size: u64,
         container: Option<Container>,
     ) -> Result<(), Error> {
-        let same = self.same.has(self.written.files);
+        let same = self.same.has(self.met.0);
+        self.meet(size)?;
         self.written.files += 1;
-        self.written.bytes = self.written.bytes.saturating_add(size);
-        // The root's totals bound what a release may take, before anything is written.
-        if self.written.bytes > self.root.totals.bytes || self.written.files > self.root.totals.files {
-            return Err(manifest::Error::Totals.into());
-        }
+        self.written.bytes += size;
+        let mode = self.site.mapping.mode_of_file(mode);
         let file = Whole { path, mode, size, chunks: Vec::new(), same };
         self.open = Some(OpenFile { file, container, output: None, offset: 0, gathered: 0 });
         Ok(())
+    }
+
+    /// Counts a file. The root's totals bound what a release may take, before anything is written.
+    fn meet(&mut self, size: u64) -> Result<(), Error> {
+        self.met = (self.met.0 + 1, self.met.1.saturating_add(size));
+        let is_within = self.met.1 <= self.root.totals.bytes && self.met.0 <= self.root.totals.files;
+        if is_within { Ok(()) } else { Err(manifest::Error::Totals.into()) }
+    }
+
+    /// Counts an entry that is left out. Its chunks follow it, and belong to no open file.
+    fn leave_out(&mut self, item: &Item) -> Result<(), Error> {
+        self.written.left_out += 1;
+        if let Item::File { size, .. } = item { self.meet(*size) } else { Ok(()) }
     }
 
     fn chunk(&mut self, chunk: ChunkRef) -> Result<(), Error> {
@@ -181,10 +203,7 @@ impl<'a> Planner<'a> {
         }
         match self.open.take() {
             None => Ok(()),
-            Some(OpenFile { output: Some(output), .. }) => {
-                worker::finish(self.site, output);
-                Ok(())
-            }
+            Some(OpenFile { output: Some(output), .. }) => Ok(worker::finish(self.site, output)?),
             Some(OpenFile { file, container: Some(container), .. }) => {
                 self.send(Job::Archive(file, container))
             }
@@ -231,6 +250,12 @@ impl<'a> Planner<'a> {
         for item in Items::new(self.root, reader) {
             let Item::HardLink { path, target } = item? else { continue };
             self.site.go_on()?;
+            if self.site.mapping.leaves_out(&path) {
+                continue;
+            }
+            if self.site.mapping.leaves_out(&target) {
+                return Err(Error::LeftOut { path, left_out: target });
+            }
             let first = copies.get(&target).unwrap_or(&target);
             if !self.site.link_within(first, &path)? {
                 // Where the file system allows no further name, or no hard links at all, the name gets a copy.
@@ -241,36 +266,44 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Gives directories that their owner may not write to their modes, each after what lies below it.
+    /// Gives directories their time and owner, and those that their owner may not write to their mode, each after what
+    /// lies below it.
     ///
-    /// Reads the manifest once more, and only where there are such directories, so that no list of them
+    /// Reads the manifest once more, and only where one of these is wanted, so that no list of directories
     /// is kept. Memory: one path for each open directory.
     ///
     /// # Errors
-    /// The manifest cannot be read any more, or a mode cannot be set.
-    pub(super) fn seal_directories(&self, reader: &mut dyn ChunkReader) -> Result<(), Error> {
-        if !self.sealed_directories {
+    /// The manifest cannot be read any more, or a directory cannot be finished.
+    pub(super) fn finish_directories(&self, reader: &mut dyn ChunkReader) -> Result<(), Error> {
+        if !self.sealed_directories && !self.site.finishes() {
             return Ok(());
         }
         let mut above: Vec<(EntryPath, u16)> = Vec::new();
         for item in Items::new(self.root, reader) {
             let Item::Directory { path, mode } = item? else { continue };
+            if self.site.mapping.leaves_out(&path) {
+                continue;
+            }
+            self.site.go_on()?;
+            let mode = self.site.mapping.mode_of_directory(mode);
             while above.last().is_some_and(|(last, _)| path.parent() != Some(last.as_bytes())) {
-                self.seal(above.pop())?;
+                self.finish(above.pop())?;
             }
             above.push((path, mode));
         }
         while !above.is_empty() {
-            self.seal(above.pop())?;
+            self.finish(above.pop())?;
         }
         Ok(())
     }
 
-    fn seal(&self, directory: Option<(EntryPath, u16)>) -> Result<(), files::Error> {
-        match directory {
-            Some((path, mode)) if waits_for_its_mode(mode) => self.site.set_mode(&path, mode),
-            _ => Ok(()),
+    fn finish(&self, directory: Option<(EntryPath, u16)>) -> Result<(), files::Error> {
+        let Some((path, mode)) = directory else { return Ok(()) };
+        let mode = waits_for_its_mode(mode).then_some(mode);
+        if mode.is_none() && !self.site.finishes() {
+            return Ok(());
         }
+        self.site.finish_directory_at(&path, mode)
     }
 }
 
@@ -294,9 +327,10 @@ fn reserve(site: &Site<'_>, output: &Output, offset: u64, chunks: &[ChunkRef]) -
 fn create(site: &Site<'_>, wanted: &Whole) -> Result<Output, files::Error> {
     let file = site.create_file(&wanted.path, wanted.mode)?;
     let earlier = if wanted.same { site.open_earlier(&wanted.path, wanted.size) } else { None };
+    let modified = earlier.as_ref().map(|earlier| earlier.modified);
     let basis = site.basis(earlier, &file, wanted)?;
     if !matches!(basis, LocalBytes::InPlace) {
         site.set_length(&file, wanted)?;
     }
-    Ok(Output { path: wanted.path.clone(), file, basis, rebuilt: AtomicBool::new(false) })
+    Ok(Output { path: wanted.path.clone(), file, basis, modified, rebuilt: AtomicBool::new(false) })
 }

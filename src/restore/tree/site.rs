@@ -3,21 +3,21 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use super::jobs::{LocalBytes, Whole};
+use super::jobs::{Earlier, LocalBytes, Whole};
 use super::{OutsideLinks, Reuse, TreeOptions, Written};
-use crate::restore::Error;
 use crate::restore::free_space::FreeSpace;
-use disk::files::{self, OnPath};
+use crate::restore::{Error, Linked, Mapping};
+use disk::files::{self, Folder, open_beneath};
 use format::manifest::{EntryPath, MODE_MASK};
 use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
@@ -25,9 +25,11 @@ use recode::codec::Permits;
 
 /// The state shared by all threads of one [`super::write_tree`].
 pub(super) struct Site<'a> {
-    place: &'a Path,
-    folder: OwnedFd,
-    earlier: Option<OwnedFd>,
+    folder: &'a Folder,
+    earlier: Option<&'a Folder>,
+    pub(super) mapping: Mapping<'a>,
+    /// The time of what is new.
+    time: Option<Timespec>,
     pub(super) reuse: Reuse,
     pub(super) outside_links: OutsideLinks,
     /// False once the file system has refused a reflink.
@@ -43,22 +45,14 @@ pub(super) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// Opens the new folder, and the earlier copy if it is there.
-    pub(super) fn open(
-        place: &'a Path,
-        options: &TreeOptions<'a>,
-        monitor: &'a dyn Monitor,
-    ) -> Result<Self, files::Error> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(place, flags, Mode::empty()).on("open", place)?;
-        let earlier = options.previous.and_then(|earlier| {
-            let opened = rustix::fs::open(earlier.folder, flags, Mode::empty()).on("open", earlier.folder);
-            opened.inspect_err(|error| monitor.note(&format!("no earlier copy is used: {error}"))).ok()
-        });
-        Ok(Self {
-            place,
+    /// Starts with the new folder, which is empty.
+    pub(super) fn new(folder: &'a Folder, options: &TreeOptions<'a>, monitor: &'a dyn Monitor) -> Self {
+        let time = options.time.map(|time| i64::try_from(time).unwrap_or(i64::MAX));
+        Self {
             folder,
-            earlier,
+            earlier: options.previous.map(|earlier| earlier.folder),
+            mapping: options.mapping,
+            time: time.map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 }),
             reuse: options.reuse,
             outside_links: options.outside_links,
             reflinks: AtomicBool::new(true),
@@ -69,7 +63,7 @@ impl<'a> Site<'a> {
             reused_files: AtomicU64::new(0),
             reused_bytes: AtomicU64::new(0),
             turns: Permits::default(),
-        })
+        }
     }
 
     /// Keeps the first error and stops all threads.
@@ -119,7 +113,7 @@ impl<'a> Site<'a> {
     /// Creates a file with its mode, readable and writable here whatever the mode says.
     pub(super) fn create_file(&self, path: &EntryPath, mode: u16) -> Result<File, files::Error> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, path.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
+        let file = rustix::fs::openat(self.folder, path.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
         let file = self.on(file, "create", path)?;
         // The mode given at creation is subject to the process's mask; this one is exact.
         self.on(rustix::fs::fchmod(&file, bits(mode)), "set the mode of", path)?;
@@ -133,30 +127,116 @@ impl<'a> Site<'a> {
 
     /// Creates a directory; one that its owner may not write to gets its mode at the end.
     pub(super) fn create_directory(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
-        let created = rustix::fs::mkdirat(&self.folder, path.as_bytes(), Mode::RWXU);
+        let created = rustix::fs::mkdirat(self.folder, path.as_bytes(), Mode::RWXU);
         self.on(created, "create", path)?;
         if waits_for_its_mode(mode) { Ok(()) } else { self.set_mode(path, mode) }
     }
 
     /// Sets the mode of a directory that was created here.
-    pub(super) fn set_mode(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
-        let set = rustix::fs::chmodat(&self.folder, path.as_bytes(), bits(mode), AtFlags::empty());
+    fn set_mode(&self, path: &EntryPath, mode: u16) -> Result<(), files::Error> {
+        let set = rustix::fs::chmodat(self.folder, path.as_bytes(), bits(mode), AtFlags::empty());
         self.on(set, "set the mode of", path)
     }
 
     /// Creates a symbolic link.
     pub(super) fn create_symlink(&self, path: &EntryPath, target: &[u8]) -> Result<(), files::Error> {
-        self.on(rustix::fs::symlinkat(target, &self.folder, path.as_bytes()), "create", path)
+        let name = path.as_bytes();
+        self.on(rustix::fs::symlinkat(target, self.folder, name), "create", path)?;
+        if let Some(time) = self.time {
+            let set = rustix::fs::utimensat(self.folder, name, &modified(time), AtFlags::SYMLINK_NOFOLLOW);
+            self.on(set, "set the time of", path)?;
+        }
+        if let Some((owner, group)) = self.owner() {
+            let given = rustix::fs::chownat(self.folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW);
+            self.on(given, "change the owner of", path)?;
+        }
+        Ok(())
     }
 
-    /// Opens the earlier copy's file if it is a file of `size` bytes. Nothing else is known of it.
-    pub(super) fn open_earlier(&self, path: &EntryPath, size: u64) -> Option<File> {
-        // NONBLOCK: an application may have put a pipe there.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.earlier.as_ref()?, path.as_bytes(), flags, Mode::empty()).ok()?;
+    /// Creates the links of the mapping, and the directories above them that the release lacks.
+    pub(super) fn create_linked(&self) -> Result<(), Error> {
+        for Linked { path, target } in self.mapping.linked {
+            let slashes = path.as_bytes().iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            let mut made = Vec::new();
+            for (slash, _) in slashes {
+                let above = EntryPath::new(&path.as_bytes()[..slash])?;
+                match rustix::fs::mkdirat(self.folder, above.as_bytes(), Mode::RWXU) {
+                    Err(Errno::EXIST) => {}
+                    created => {
+                        self.on(created, "create", &above)?;
+                        made.push(above);
+                        continue;
+                    }
+                }
+                let directory = OFlags::PATH | OFlags::DIRECTORY;
+                open_beneath(self.folder, above.as_bytes(), directory)
+                    .map_err(|_| Error::NoDirectory(path.clone()))?;
+            }
+            self.create_symlink(path, target)?;
+            for above in made.iter().rev() {
+                self.finish_directory_at(above, Some(self.mapping.mode_of_directory(0o755)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether anything gets a time or an owner.
+    pub(super) fn finishes(&self) -> bool {
+        self.time.is_some() || self.owner().is_some()
+    }
+
+    /// Gives a complete file its time, the given one or that of what is new, and its owner.
+    pub(super) fn finish_file(
+        &self,
+        file: &File,
+        path: &EntryPath,
+        time: Option<Timespec>,
+    ) -> Result<(), files::Error> {
+        self.on(self.finish(file, time), "set the time or owner of", path)
+    }
+
+    /// Gives a complete directory its mode, if there is one, time and owner.
+    pub(super) fn finish_directory(&self, directory: impl AsFd, mode: Option<u16>) -> rustix::io::Result<()> {
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&directory, bits(mode))?;
+        }
+        self.finish(directory, None)
+    }
+
+    /// Does the same for a directory that was created here.
+    pub(super) fn finish_directory_at(
+        &self,
+        path: &EntryPath,
+        mode: Option<u16>,
+    ) -> Result<(), files::Error> {
+        let opened = open_beneath(self.folder, path.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY);
+        let directory = self.on(opened, "open", path)?;
+        self.on(self.finish_directory(directory, mode), "set the mode, time or owner of", path)
+    }
+
+    /// Gives an open entry its time and owner, in this order: who is not its owner any more may not set its time.
+    fn finish(&self, entry: impl AsFd, time: Option<Timespec>) -> rustix::io::Result<()> {
+        if let Some(new) = self.time {
+            rustix::fs::futimens(&entry, &modified(time.unwrap_or(new)))?;
+        }
+        match self.owner() {
+            Some((owner, group)) => rustix::fs::fchown(&entry, owner, group),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the user and group that all belongs to, where there is any.
+    fn owner(&self) -> Option<(Option<Uid>, Option<Gid>)> {
+        let (owner, group) = (self.mapping.owner.map(Uid::from_raw), self.mapping.group.map(Gid::from_raw));
+        (owner.is_some() || group.is_some()).then_some((owner, group))
+    }
+
+    /// Opens the earlier copy's file if it is a file of `size` bytes, through no link. Nothing else is known of it.
+    pub(super) fn open_earlier(&self, path: &EntryPath, size: u64) -> Option<Earlier> {
+        let file = self.earlier?.open_file(path.as_bytes()).ok()?;
         let stat = rustix::fs::fstat(&file).ok()?;
-        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        (regular && u64::try_from(stat.st_size) == Ok(size)).then(|| file.into())
+        let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).ok()? };
+        (u64::try_from(stat.st_size) == Ok(size)).then_some(Earlier { file, modified })
     }
 
     /// Makes `earlier` the basis of the new `file`: by a reflink where the file system can.
@@ -164,11 +244,11 @@ impl<'a> Site<'a> {
     /// The reflink is verified after it is made, so that nobody can change it in between.
     pub(super) fn basis(
         &self,
-        earlier: Option<File>,
+        earlier: Option<Earlier>,
         file: &File,
         wanted: &Whole,
     ) -> Result<LocalBytes, files::Error> {
-        let Some(earlier) = earlier else { return Ok(LocalBytes::None) };
+        let Some(Earlier { file: earlier, .. }) = earlier else { return Ok(LocalBytes::None) };
         if !self.may_reflink() {
             return Ok(LocalBytes::Earlier(earlier));
         }
@@ -191,19 +271,21 @@ impl<'a> Site<'a> {
     /// A mode is a file's, not a name's: to change it would change the earlier copy.
     pub(super) fn hard_link(&self, earlier: &File, wanted: &Whole) -> bool {
         let Ok(stat) = rustix::fs::fstat(earlier) else { return false };
+        let owner = self.mapping.owner.unwrap_or(rustix::process::geteuid().as_raw());
         let equal = stat.st_mode & 0o7777 == u32::from(wanted.mode)
-            && stat.st_uid == rustix::process::geteuid().as_raw()
+            && stat.st_uid == owner
+            && self.mapping.is_owner(&stat)
             && u64::try_from(stat.st_size) == Ok(wanted.size);
         // The open file itself, not whatever has its name by now.
         let opened = format!("/proc/self/fd/{}", earlier.as_raw_fd());
         let path = wanted.path.as_bytes();
-        equal && rustix::fs::linkat(CWD, opened, &self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
+        equal && rustix::fs::linkat(CWD, opened, self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
     }
 
     /// Gives a file that was created here one more name; returns false if the file system refuses.
     pub(super) fn link_within(&self, file: &EntryPath, path: &EntryPath) -> Result<bool, files::Error> {
         let (file, name) = (file.as_bytes(), path.as_bytes());
-        match rustix::fs::linkat(&self.folder, file, &self.folder, name, AtFlags::empty()) {
+        match rustix::fs::linkat(self.folder, file, self.folder, name, AtFlags::empty()) {
             Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             result => self.on(result, "link", path).map(|()| true),
         }
@@ -213,29 +295,35 @@ impl<'a> Site<'a> {
     /// release was compared with the room, and has no holes: it is compared by itself.
     pub(super) fn copy_within(&self, from: &EntryPath, to: &EntryPath) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, from.as_bytes(), flags, Mode::empty());
+        let file = rustix::fs::openat(self.folder, from.as_bytes(), flags, Mode::empty());
         let mut file: File = self.on(file, "open", from)?.into();
         let found = self.on(file.metadata(), "examine", from)?;
-        FreeSpace::at(self.place)?.check_bytes(found.len())?;
+        FreeSpace::at(self.folder.path())?.check_bytes(found.len())?;
         let mode = u16::try_from(found.mode() & u32::from(MODE_MASK)).expect("nine bits fit");
         let mut copy = self.create_file(to, mode)?;
-        Ok(self.on(io::copy(&mut file, &mut copy), "write", to).map(drop)?)
+        self.on(io::copy(&mut file, &mut copy), "write", to)?;
+        let time = Timespec { tv_sec: found.mtime(), tv_nsec: found.mtime_nsec() };
+        Ok(self.finish_file(&copy, to, Some(time))?)
     }
 
     /// Removes a file that was created here.
     pub(super) fn remove_file(&self, path: &EntryPath) -> Result<(), files::Error> {
-        self.on(rustix::fs::unlinkat(&self.folder, path.as_bytes(), AtFlags::empty()), "remove", path)
+        self.on(rustix::fs::unlinkat(self.folder, path.as_bytes(), AtFlags::empty()), "remove", path)
     }
 
     /// Returns the path for messages and for functions that need one.
     pub(super) fn path(&self, path: &EntryPath) -> PathBuf {
-        self.place.join(OsStr::from_bytes(path.as_bytes()))
+        self.folder.at(OsStr::from_bytes(path.as_bytes()))
     }
 }
 
 /// Returns whether a directory of this mode could not be filled by its owner.
 pub(super) fn waits_for_its_mode(mode: u16) -> bool {
     mode & 0o700 != 0o700
+}
+
+fn modified(time: Timespec) -> Timestamps {
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time }
 }
 
 fn bits(mode: u16) -> Mode {

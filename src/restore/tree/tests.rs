@@ -1,5 +1,6 @@
 //! Whole releases, written to real folders and read back.
 
+use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::Ordering;
@@ -32,7 +33,8 @@ fn write_after(
     write(&old_root, &source, &copy).expect("written");
     change(&copy);
     source.content_reads();
-    let previous = Some(Previous { folder: &copy, root: &old_root });
+    let earlier = Folder::open(&copy).expect("opened");
+    let previous = Some(Previous { folder: &earlier, root: &old_root });
     let options = TreeOptions { previous, reuse, sync: false, ..TreeOptions::default() };
     let next = folder.path().join("next");
     let written = write_tree(&new_root, &source, &next, &options, &Silent).expect("written");
@@ -115,12 +117,14 @@ fn hard_links_are_linked_again() {
     let inode = |name: &str| fs::metadata(copy.join(name)).expect("it is there").ino();
     assert_eq!([inode("d/c"), inode("e")], [inode("a"); 2]);
     assert_ne!(inode("d/b"), inode("a"));
-    assert!(crate::restore::looks_complete(&root, &source, &copy).expect("read"));
+    let held = Folder::open(&copy).expect("opened");
+    assert!(crate::restore::looks_complete(&root, &source, &held, &Mapping::default()).expect("read"));
     let mut found = Vec::new();
     crate::restore::write_file(&root, &source, Some(&path("e")), &mut found).expect("written");
     assert_eq!(found, noise(1, 100));
     // From an earlier copy they are linked, too.
-    let previous = Some(Previous { folder: &copy, root: &root });
+    let earlier = Folder::open(&copy).expect("opened");
+    let previous = Some(Previous { folder: &earlier, root: &root });
     for reuse in [Reuse::Copy, Reuse::HardLink] {
         let next = folder.path().join(format!("{reuse:?}"));
         let options = TreeOptions { previous, reuse, sync: false, ..TreeOptions::default() };
@@ -286,8 +290,9 @@ fn an_earlier_copy_or_manifest_that_is_gone_is_no_error() {
     let (root, source) = MemorySource::of(Shape::Tree, &one_of_each());
     let lost = manifest::NodeRef { id: ChunkId::of(b"lost"), bytes: 4 };
     let damaged = Root { children: vec![lost], ..root.clone() };
-    for (at, earlier) in [(folder.path(), &damaged), (Path::new("/nowhere"), &root)] {
-        let previous = Some(Previous { folder: at, root: earlier });
+    let empty = Folder::open(folder.path()).expect("opened");
+    for earlier in [&damaged, &root] {
+        let previous = Some(Previous { folder: &empty, root: earlier });
         let options = TreeOptions { previous, sync: false, ..TreeOptions::default() };
         let copy = folder.path().join("copy");
         let written = write_tree(&root, &source, &copy, &options, &Silent).expect("written");
@@ -404,7 +409,8 @@ proptest! {
         let threads = NonZeroUsize::new(threads).expect("at least one");
         let mut options = TreeOptions { threads, sync: false, ..TreeOptions::default() };
         write_tree(&old_root, &source, &copy, &options, &Silent).expect("written");
-        options.previous = Some(Previous { folder: &copy, root: &old_root });
+        let earlier = Folder::open(&copy).expect("opened");
+        options.previous = Some(Previous { folder: &earlier, root: &old_root });
         write_tree(&new_root, &source, &next, &options, &Silent).expect("written");
         let readable = rustix::process::geteuid().is_root();
         if readable {

@@ -61,8 +61,7 @@ impl<'a> Worker<'a> {
             Job::Archive(file, container) => self.archive(&file, container),
             Job::Part(part) => {
                 self.fill(&part.output, part.offset, &part.chunks)?;
-                finish(self.site, part.output);
-                Ok(())
+                Ok(finish(self.site, part.output)?)
             }
         }
     }
@@ -74,11 +73,12 @@ impl<'a> Worker<'a> {
         if let Some(earlier) = &earlier
             && links
             && !reflinks
-            && self.link(earlier, &wanted)
+            && self.link(&earlier.file, &wanted)
         {
             return Ok(());
         }
         let file = site.create_file(&wanted.path, wanted.mode)?;
+        let modified = earlier.as_ref().map(|earlier| earlier.modified);
         let basis = site.basis(earlier, &file, &wanted)?;
         if links && reflinks && matches!(basis, LocalBytes::Earlier(_)) {
             // The first refused reflink: now that this is known, a link can be tried.
@@ -88,10 +88,9 @@ impl<'a> Worker<'a> {
         if !matches!(basis, LocalBytes::InPlace) && wanted.chunks.iter().any(is_hole) {
             site.set_length(&file, &wanted)?;
         }
-        let output = Output { path: wanted.path, file, basis, rebuilt: AtomicBool::new(false) };
+        let output = Output { path: wanted.path, file, basis, modified, rebuilt: AtomicBool::new(false) };
         self.fill(&output, 0, &wanted.chunks)?;
-        finish(site, Arc::new(output));
-        Ok(())
+        Ok(finish(site, Arc::new(output))?)
     }
 
     /// Writes an archive: the earlier one's bytes where it is the same, else those that were rebuilt before, else
@@ -102,8 +101,8 @@ impl<'a> Worker<'a> {
         if let Some(earlier) = &earlier
             && site.reuse == Reuse::HardLink
             && !site.may_reflink()
-            && is_artifact(earlier, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?
-            && site.hard_link(earlier, wanted)
+            && is_artifact(&earlier.file, wanted.size, container, &mut self.buffer, |_, _| Ok(()))?
+            && site.hard_link(&earlier.file, wanted)
         {
             self.reused_archive(wanted);
             return Ok(());
@@ -113,6 +112,7 @@ impl<'a> Worker<'a> {
             site.go_on()?;
             Ok(site.on(file.write_all_at(bytes, offset), "write", &wanted.path)?)
         };
+        let modified = earlier.as_ref().map(|earlier| earlier.modified);
         let is_there = match &site.basis(earlier, &file, wanted)? {
             LocalBytes::None => false,
             LocalBytes::InPlace => {
@@ -124,14 +124,14 @@ impl<'a> Worker<'a> {
         };
         if is_there {
             self.reused_archive(wanted);
-            return Ok(());
+            return Ok(site.finish_file(&file, &wanted.path, modified)?);
         }
         if let Some(rebuilt) = self.rebuilt
             && let Some(before) = rebuilt.get(&container.artifact, wanted.size)
         {
             if is_artifact(&before, wanted.size, container, &mut self.buffer, write)? {
                 site.monitor.advance(Phase::Rebuild, wanted.size);
-                return Ok(());
+                return Ok(site.finish_file(&file, &wanted.path, None)?);
             }
             rebuilt.forget(&container.artifact);
         }
@@ -150,7 +150,7 @@ impl<'a> Worker<'a> {
         if let Some(keeping) = keeping {
             keeping.end();
         }
-        Ok(())
+        Ok(site.finish_file(&file, &wanted.path, None)?)
     }
 
     fn reused_archive(&self, wanted: &Whole) {
@@ -271,12 +271,12 @@ fn is_artifact(
     Ok(hasher.finalize().as_bytes() == container.artifact.as_bytes())
 }
 
-/// Drops a file; the last thread to do so counts it.
-pub(super) fn finish(site: &Site<'_>, output: Arc<Output>) {
-    if let Some(output) = Arc::into_inner(output) {
-        let whole = !matches!(output.basis, LocalBytes::None) && !output.rebuilt.into_inner();
-        if whole {
-            site.reused_whole();
-        }
+/// Drops a file; the last thread to do so counts it, and gives it its time and owner.
+pub(super) fn finish(site: &Site<'_>, output: Arc<Output>) -> Result<(), files::Error> {
+    let Some(output) = Arc::into_inner(output) else { return Ok(()) };
+    let whole = !matches!(output.basis, LocalBytes::None) && !output.rebuilt.into_inner();
+    if whole {
+        site.reused_whole();
     }
+    site.finish_file(&output.file, &output.path, output.modified.filter(|_| whole))
 }

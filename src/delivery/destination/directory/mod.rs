@@ -2,24 +2,32 @@
 //!
 //! `PATH/current` is a relative link to a complete copy. Whoever opens files through it sees the old
 //! release or the new one, and whoever has resolved it once keeps a whole copy, as the one just left is
-//! never removed. Copies are never changed after they are complete: a damaged one is replaced by another.
+//! never removed. Copies are never changed after they are complete: a damaged one is replaced by another, which gets
+//! its name.
 
+mod copies;
 mod layout;
+mod permissions;
+mod preview;
+mod shared;
+mod trial;
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use self::layout::{Layout, Slot};
+use self::copies::{Copies, Slot};
+use self::layout::Layout;
+use self::permissions::{Account, Kind, Permissions};
+use self::shared::{SHARED_PATHS_MAX, SharedPath};
 use super::mistake::Mistake;
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Preview, Template};
-use crate::restore::{OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree};
-use disk::files;
-use format::manifest::EntryPath;
+use crate::restore::{
+    Linked, Mapping, OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree,
+};
+use disk::files::Folder;
+use format::manifest::{EntryPath, Root};
 use ground::ids::{AppName, ReleaseId};
 use ground::monitor::Monitor;
 
@@ -41,6 +49,17 @@ pub struct Directory {
     /// How to treat links that lead outside a release; refused by default. A definition says `true` to keep them.
     #[serde(default, deserialize_with = "outside_links")]
     pub outside_links: OutsideLinks,
+    /// Paths of the application that live beside the releases and are linked into each copy; none by default.
+    #[serde(default)]
+    pub shared: Vec<SharedPath>,
+    /// The user that copies belong to; the proxy's own by default.
+    pub owner: Option<Account>,
+    /// The group that copies belong to; the one that the system gives by default.
+    pub group: Option<Account>,
+    /// The permission bits of files, executable ones by all who may read them; those of the release by default.
+    pub file_mode: Option<Permissions>,
+    /// The permission bits of directories; those of the release by default.
+    pub dir_mode: Option<Permissions>,
 }
 
 fn keep_default() -> usize {
@@ -56,7 +75,17 @@ impl Directory {
     /// Creates a destination at `path` with the defaults.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (reuse, outside_links) = (Reuse::default(), OutsideLinks::default());
-        Self { path: Template::new(path), keep: KEEP_DEFAULT, reuse, outside_links }
+        Self {
+            path: Template::new(path),
+            keep: KEEP_DEFAULT,
+            reuse,
+            outside_links,
+            shared: Vec::new(),
+            owner: None,
+            group: None,
+            file_mode: None,
+            dir_mode: None,
+        }
     }
 
     /// Checks what the types cannot say.
@@ -70,14 +99,60 @@ impl Directory {
         if let Some(text) = self.path.unknown_placeholder() {
             return Err(("path", Mistake::Placeholder(text)));
         }
+        if self.shared.len() > SHARED_PATHS_MAX {
+            return Err(("shared", Mistake::Many(SHARED_PATHS_MAX)));
+        }
+        if let Some(path) = shared::overlap(&self.shared) {
+            return Err(("shared", Mistake::Overlap(path.to_string())));
+        }
+        // The proxy itself could not read, or not fill, what has fewer.
+        for (key, mode, least) in [("file_mode", self.file_mode, 0o400), ("dir_mode", self.dir_mode, 0o500)] {
+            if mode.is_some_and(|mode| mode.bits() & least != least) {
+                return Err((key, Mistake::Closed));
+            }
+        }
+        self.owner().map_err(|mistake| ("owner", mistake))?;
+        self.group().map_err(|mistake| ("group", mistake))?;
         if self.keep == 0 { Err(("keep", Mistake::Nothing)) } else { Ok(()) }
     }
 
+    fn owner(&self) -> Result<Option<u32>, Mistake> {
+        self.owner.as_ref().map(|owner| owner.number(Kind::User)).transpose()
+    }
+
+    fn group(&self) -> Result<Option<u32>, Mistake> {
+        self.group.as_ref().map(|group| group.number(Kind::Group)).transpose()
+    }
+
+    /// Returns what copies have instead of what their release says. Names of accounts are looked up each time, as their
+    /// numbers may change.
+    fn mapping<'a>(&self, linked: &'a [Linked]) -> Result<Mapping<'a>, Error> {
+        Ok(Mapping {
+            owner: self.owner()?,
+            group: self.group()?,
+            file_mode: self.file_mode.map(Permissions::bits),
+            directory_mode: self.dir_mode.map(Permissions::bits),
+            linked,
+        })
+    }
+
+    /// Returns the copy that has most of a release's files, with the release it was made from: a kept copy of the same
+    /// one, else the current one.
+    fn basis(copies: &Copies, left: Option<Slot>, job: &Job<'_>) -> Result<Option<(Folder, Root)>, Error> {
+        let slots = copies.slots()?;
+        let same = slots.into_iter().find(|slot| slot.release == job.release());
+        let found = match same {
+            Some(slot) => Some((slot, job.root.clone())),
+            None => left.and_then(|slot| Some((slot, (job.root_of)(&slot.release)?))),
+        };
+        Ok(found.and_then(|(slot, root)| Some((copies.open(slot)?, root))))
+    }
+
     /// Removes all but the newest copies; the next delivery tries a failed removal again.
-    fn remove_old(&self, layout: &Layout<'_>, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
+    fn remove_old(&self, layout: &Layout, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
         let protected = |slot: &Slot| *slot == current || Some(*slot) == left;
         let note = |error| monitor.note(&format!("an old copy was not removed: {error}"));
-        let slots = layout.slots().map_err(note).unwrap_or_default();
+        let slots = layout.copies.slots().map_err(note).unwrap_or_default();
         let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
         for slot in slots.into_iter().filter(|slot| !protected(slot)).skip(room) {
             // A copy that cannot be removed does not keep the others.
@@ -87,59 +162,97 @@ impl Directory {
 }
 
 impl Destination for Directory {
-    /// Does nothing if the release is current and complete by names, sizes and modes. Otherwise writes a new copy, from a
-    /// kept copy of the same release or the current one as far as their bytes are right, so that nothing an application
-    /// changed in its folder comes back.
+    /// Does nothing if the release is current and complete by names, sizes, modes, owners and links. Otherwise writes a
+    /// new copy, from a kept copy of the same release or the current one as far as their bytes are right, so that
+    /// nothing an application changed in its folder comes back.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
         let Job { root, source, monitor, .. } = *job;
         let (path, release) = (self.path.of(job.app), job.release());
+        let linked = shared::links(&self.shared);
+        let mapping = self.mapping(&linked)?;
         let layout = Layout::open(&path)?;
-        let left = layout::current(&path)?;
+        let copies = &layout.copies;
+        let missing = shared::missing(&self.shared, Some(&copies.folder), job)?;
+        trial::try_owner(&layout.private, &mapping)?;
+        let create = || shared::create(&missing, &copies.folder, &layout.private, job, &mapping);
+        let (files, bytes) = (root.totals.files, root.totals.bytes);
+
+        let left = copies.current()?;
         if let Some(current) = left.filter(|slot| slot.release == release) {
-            let folder = layout.folder(current);
-            if looks_complete(root, source, &folder)? {
+            let copy = copies.open(current);
+            if copy.map_or(Ok(false), |copy| looks_complete(root, source, &copy, &mapping))? {
+                create()?;
                 // The delivery before may have been killed before its last sync.
-                files::sync_folder(&path)?;
-                let (files, bytes) = (root.totals.files, root.totals.bytes);
-                let place = folder.display().to_string();
-                let kept = releases(&layout);
+                copies.folder.sync()?;
+                let (place, kept) = (copies.place(current).display().to_string(), copies.kept());
                 let shown = Delivered { place, files, bytes, kept, ..Delivered::default() };
                 return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
             }
             monitor.note("the current copy was changed since its delivery; it is replaced");
         }
 
-        let existing = layout.slots()?.into_iter().find(|slot| slot.release == release);
-        let basis = existing.map(|slot| (slot, Some(root.clone())));
-        let basis = basis.or_else(|| left.map(|slot| (slot, (job.root_of)(&slot.release))));
-        let basis = basis.and_then(|(slot, root)| root.map(|root| (layout.folder(slot), root)));
+        let basis = Self::basis(copies, left, job)?;
         let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root });
-        let (reuse, outside_links, cancelled) = (self.reuse, self.outside_links, Some(job.cancelled));
-        let options = TreeOptions { previous, reuse, cancelled, outside_links, ..TreeOptions::default() };
-
-        let staging = layout.staging(release);
+        let options = TreeOptions {
+            previous,
+            reuse: self.reuse,
+            cancelled: Some(job.cancelled),
+            outside_links: self.outside_links,
+            above: Some(&layout.private),
+            mapping,
+            time: (job.created > 0).then(|| copies.free_time(&release, job.created)),
+            ..TreeOptions::default()
+        };
+        let staging = layout.private.at(Layout::staging(release));
         let written = write_tree(root, source, &staging, &options, monitor)?;
-        let slot = layout.publish(&staging, release)?;
-        layout.switch(slot)?;
-        self.remove_old(&layout, slot, left, monitor);
+        if written.left_out > 0 {
+            let (count, shared) = (written.left_out, copies.folder.at("shared"));
+            monitor.note(&format!(
+                "{count} entries of the release are at shared paths and were left out: {} has their place",
+                shared.display()
+            ));
+        }
+        create()?;
+        let published = layout.publish(release)?;
+        let mut left = left;
+        if left == Some(published.slot) {
+            // Whoever has the copy open that had this name keeps it.
+            left = published.set_aside;
+        } else {
+            layout.switch(published.slot)?;
+        }
+        self.remove_old(&layout, published.slot, left, monitor);
         Ok(Delivered {
-            place: layout.folder(slot).display().to_string(),
-            files: written.files,
-            bytes: written.bytes,
+            place: copies.place(published.slot).display().to_string(),
+            files,
+            bytes,
             reused_bytes: written.reused_bytes,
             sent_bytes: written.bytes.saturating_sub(written.reused_bytes),
-            kept: releases(&layout),
+            kept: copies.kept(),
             ..Delivered::default()
         })
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        let _ = job;
-        Ok(Preview::default())
+        let (linked, copies) = (shared::links(&self.shared), Copies::look(&self.path.of(job.app))?);
+        let mapping = self.mapping(&linked)?;
+        shared::missing(&self.shared, copies.as_ref().map(|copies| &copies.folder), job)?;
+        let current = copies.as_ref().map_or(Ok(None), Copies::current)?;
+        let current = current.and_then(|slot| (job.root_of)(&slot.release));
+        preview::compare(job.root, current.as_ref(), job.source, &mapping)
     }
 
     fn check(&self) -> Vec<Check> {
-        Vec::new()
+        trial::steps(self.path.as_path(), self.path.depends_on_app(), self.mapping(&[]))
+    }
+
+    fn rules(&self) -> [u8; 32] {
+        let Self { shared, owner, group, file_mode, dir_mode, .. } = self;
+        let rules = (shared, owner, group, file_mode, dir_mode);
+        if rules == (&Vec::new(), &None, &None, &None, &None) {
+            return [0; 32];
+        }
+        blake3::hash(format!("{rules:?}").as_bytes()).into()
     }
 
     fn kind(&self) -> &'static str {
@@ -148,7 +261,8 @@ impl Destination for Directory {
 
     /// The copy that readers see comes first, then the newest.
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
-        let copies = layout::copies(&self.path.of(app), release);
+        let copies = Copies::look(&self.path.of(app)).ok().flatten();
+        let copies = copies.map_or_else(Vec::new, |copies| copies.of(release));
         copies.into_iter().map(|folder| Box::new(FolderCopy(folder)) as Box<dyn KeptCopy>).collect()
     }
 
@@ -162,24 +276,13 @@ impl Destination for Directory {
     }
 }
 
-/// Returns the releases that a destination has copies of, the newest copy first; none if they cannot be listed.
-fn releases(layout: &Layout<'_>) -> Vec<ReleaseId> {
-    layout.slots().unwrap_or_default().into_iter().map(|slot| slot.release).collect()
-}
-
 /// The folder of a complete copy.
-struct FolderCopy(PathBuf);
+struct FolderCopy(Folder);
 
 impl KeptCopy for FolderCopy {
     fn read(&self, path: &EntryPath, offset: u64, bytes: u32) -> Option<Vec<u8>> {
-        // Somebody may have put a link or a FIFO there since: do not follow it or wait for it.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let mut options = File::options();
-        let file = options.read(true).custom_flags(flags.bits().cast_signed());
-        let file = file.open(self.0.join(OsStr::from_bytes(path.as_bytes()))).ok()?;
-        if !file.metadata().ok()?.is_file() {
-            return None;
-        }
+        // Somebody may have put a link or a pipe there since.
+        let file = self.0.open_file(path.as_bytes()).ok()?;
         let mut content = vec![0; bytes as usize];
         file.read_exact_at(&mut content, offset).ok()?;
         Some(content)

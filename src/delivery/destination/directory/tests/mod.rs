@@ -1,5 +1,9 @@
 //! A directory destination: its folders, what is kept, what is in the way.
 
+mod attributes;
+mod races;
+mod sharing;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -75,10 +79,22 @@ impl Bench {
     }
 
     fn deliver(&self, directory: &Directory, root: &Root) -> Result<Delivered, Error> {
+        self.deliver_at(directory, root, 0)
+    }
+
+    /// Delivers a release that was pushed at `created`.
+    fn deliver_at(&self, directory: &Directory, root: &Root, created: u64) -> Result<Delivered, Error> {
         let known = |id: &ReleaseId| {
             self.roots.lock().expect("no panic").iter().find(|root| root.release() == *id).cloned()
         };
-        directory.deliver(&Job { root_of: &known, ..self.job(root) })
+        directory.deliver(&Job { root_of: &known, created, ..self.job(root) })
+    }
+
+    /// Adds a release of these entries.
+    fn release(&mut self, entries: &[Entry]) -> Root {
+        let root = self.source.release(Shape::Tree, entries);
+        self.roots.lock().expect("no panic").push(root.clone());
+        root
     }
 }
 
@@ -102,7 +118,8 @@ fn shown(directory: &Directory) -> Vec<Entry> {
 }
 
 fn current(directory: &Directory) -> Result<Option<ReleaseId>, Error> {
-    Ok(layout::current(directory.path.as_path())?.map(|slot| slot.release))
+    let copies = Copies::look(directory.path.as_path())?;
+    Ok(copies.map_or(Ok(None), |copies| copies.current())?.map(|slot| slot.release))
 }
 
 fn count(folder: &Path) -> usize {
@@ -151,12 +168,15 @@ fn a_current_copy_that_was_changed_is_replaced_and_left_as_it_is() {
     let mut bench = Bench::new();
     let (directory, root) = (bench.directory(), bench.root(1));
     let first = bench.deliver(&directory, &root).expect("delivered");
+    let inode = |place: &str| fs::metadata(place).expect("a folder").ino();
+    let (held, old) = (fs::File::open(&first.place).expect("opened"), inode(&first.place));
     fs::remove_file(Path::new(&first.place).join("README")).expect("removed");
     let second = bench.deliver(&directory, &root).expect("delivered");
-    assert!(!second.already && second.place != first.place);
+    assert!(!second.already && second.place == first.place);
     assert_eq!(shown(&directory), sorted(&Bench::entries(1)));
+    assert_eq!((held.metadata().expect("a folder").ino(), inode(&format!("{}.1", first.place))), (old, old));
     assert!(
-        !Path::new(&first.place).join("README").exists(),
+        !Path::new(&format!("{}.1", first.place)).join("README").exists(),
         "a copy that someone may have open is not touched"
     );
 }
