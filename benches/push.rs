@@ -68,6 +68,7 @@ impl Served {
                 issued: 0,
                 expires: None,
                 on_behalf: false,
+                then: Vec::new(),
             });
             let access = Access { url: proxy.url().clone(), token: token.expect("a token") };
             (access, tokio::spawn(proxy.run(async { drop(stopped.await) })))

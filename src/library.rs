@@ -157,6 +157,7 @@ pub(crate) fn own_token(identity: &Identity) -> Result<String, identity::Error> 
         issued: now,
         expires: Some(now + TOKEN_SECONDS),
         on_behalf: false,
+        then: Vec::new(),
     })
 }
 

@@ -347,6 +347,7 @@ fn grant() -> Grant {
         issued: 1_700_000_000,
         expires: Some(1_800_000_000),
         on_behalf: false,
+        then: Vec::new(),
     }
 }
 
@@ -434,6 +435,7 @@ fn open() -> Open {
         manifest: ManifestForm::Short(pack_short_names([segment.node.name()].into_iter())),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::links::WrittenLinks;
 use super::output::Output;
 use super::progress::waiting;
 use format::record::{DeliveryEvent, DeliveryState};
-use ground::ids::Selector;
+use ground::ids::{ActionName, Selector};
 use protocol::wire::{Answer, Operation};
 
 /// Deliver a stored release again.
@@ -21,6 +21,9 @@ pub struct DeliverArgs {
     /// A destination of the proxy, or dir:PATH with a proxy inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
     to: Vec<String>,
+    /// An action of the proxy that is to follow each delivery, like restart; may be given several times.
+    #[arg(long, value_name = "ACTION")]
+    then: Vec<ActionName>,
     /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration decides for other
     /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
@@ -33,7 +36,7 @@ pub struct DeliverArgs {
 pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
     let (destinations, local) = destinations(&arguments.to, arguments.links.into())?;
     let open = arguments.access.open(output, local).await?;
-    let question = Operation::Deliver { release: arguments.release, destinations };
+    let question = Operation::Deliver { release: arguments.release, destinations, then: arguments.then };
     let mut events: Vec<DeliveryEvent> = Vec::new();
     let waits = waiting(output, "delivering");
     open.run(async |session| {

@@ -7,10 +7,10 @@ use super::error::Error;
 use super::output;
 use crate::delivery::destination::{self, Destinations};
 use crate::restore::OutsideLinks;
-use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
+use format::record::{ActionReport, DeliveryEvent, DeliveryReport, DeliveryState};
 use ground::escape;
 use ground::faults::Fault;
-use ground::ids::DestinationName;
+use ground::ids::{ActionName, DestinationName};
 
 /// Returns the names to send, and the destinations that `dir:PATH` defines for the proxy inside the command.
 ///
@@ -46,7 +46,14 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     for DeliveryEvent { destination, state, id } in deliveries {
         let follow = format!("`whit deliveries --to {destination}` shows delivery {id}");
         let (fault, reason, hint) = match state {
-            DeliveryState::Delivered(_) | DeliveryState::Skipped { .. } => continue,
+            DeliveryState::Delivered(report) => {
+                let Some((action, reason)) = failed_action(report) else { continue };
+                let text = format!("delivered to {destination}, but the action {action} failed: {reason}");
+                let hint =
+                    "the complete copy is there; remove the cause, then run `whit deliver` with `--then`";
+                return Err(Error::Message { fault: Fault::Retry, text, hint: Some(hint.to_owned()) });
+            }
+            DeliveryState::Skipped { .. } => continue,
             DeliveryState::Failed { reason, fault: Fault::Corrupt }
             | DeliveryState::Retrying { reason, fault: Fault::Corrupt, .. } => (
                 Fault::Corrupt,
@@ -79,6 +86,11 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns the first action that failed after a delivery, and why.
+fn failed_action(report: &DeliveryReport) -> Option<(&ActionName, &str)> {
+    report.actions.iter().find_map(|done| Some((&done.action, done.failure.as_deref()?)))
+}
+
 /// Returns a delivery's state, for people.
 pub fn delivery_text(event: &DeliveryEvent) -> String {
     let DeliveryEvent { destination, state, id } = event;
@@ -94,11 +106,20 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
         DeliveryState::Cancelled { by } => format!("{destination} cancelled by {by}"),
         DeliveryState::Stranded => format!("{destination} is not configured any more"),
     };
-    let notes =
-        if let DeliveryState::Delivered(report) = &event.state { report.notes.as_slice() } else { &[] };
-    notes
-        .iter()
-        .fold(escape::text(&text), |text, note| format!("{text}\n  note       {}", escape::text(note)))
+    let mut text = escape::text(&text);
+    let DeliveryState::Delivered(report) = state else { return text };
+    for note in &report.notes {
+        text.push_str(&format!("\n  note       {}", escape::text(note)));
+    }
+    for ActionReport { action, millis, failure, output } in &report.actions {
+        let time = format!("{:.1} s", Duration::from_millis(*millis).as_secs_f64());
+        let how = failure.as_ref().map(|reason| format!("failed: {reason} ")).unwrap_or_default();
+        text.push_str(&format!("\n  then       {action} {}({time})", escape::text(&how)));
+        for line in output.lines() {
+            text.push_str(&format!("\n             {}", escape::text(line)));
+        }
+    }
+    text
 }
 
 /// Returns what a delivery did, for people.

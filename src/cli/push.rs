@@ -16,7 +16,7 @@ use crate::agent::push::{PushOptions, push};
 use crate::agent::scan::{Links, Selection};
 use crate::config;
 use crate::restore::OutsideLinks;
-use ground::ids::AppName;
+use ground::ids::{ActionName, AppName};
 
 const HELP: &str = "\
 PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
@@ -45,6 +45,9 @@ pub struct PushArgs {
     /// command; may be given several times.
     #[arg(long, value_name = "DEST")]
     to: Vec<String>,
+    /// An action of the proxy that is to follow each delivery, like restart; may be given several times.
+    #[arg(long, value_name = "ACTION")]
+    then: Vec<ActionName>,
     /// Leave out matching paths, in gitignore syntax; may be given several times.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
@@ -143,6 +146,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         patience: arguments.retry_for.into(),
         raw: arguments.raw,
         explain: arguments.explain,
+        then: arguments.then,
         ..PushOptions::new(app, arguments.path)
     };
     let open = arguments.access.open_within(options.patience, output, local).await?;

@@ -68,6 +68,9 @@ struct CreateArgs {
     /// For another proxy that delivers to this one: its pushes may say on whose behalf they are made.
     #[arg(long)]
     on_behalf: bool,
+    /// Actions that deliveries may ask for to follow, as names or patterns; may be given several times [default: none].
+    #[arg(long, value_name = "PATTERN")]
+    then: Vec<Pattern>,
 }
 
 /// Runs the command.
@@ -121,6 +124,7 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
         issued: now,
         expires: arguments.expires.map(|time| now + time.as_secs()),
         on_behalf: arguments.on_behalf,
+        then: arguments.then.clone(),
     })?;
     output.report(&json!({ "id": id, "token": token }), || token.clone())
 }
@@ -137,6 +141,7 @@ pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> 
         issued: now(),
         expires: None,
         on_behalf: false,
+        then: vec![Pattern::any()],
     })?;
     Ok(token)
 }
@@ -154,7 +159,7 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         Some(grant) => json!({
             "id": grant.id, "user": grant.user, "space": grant.space, "allow": grant.actions,
             "apps": grant.applications, "to": grant.destinations, "issued": grant.issued,
-            "expires": grant.expires, "on_behalf": grant.on_behalf, "state": state(token),
+            "expires": grant.expires, "on_behalf": grant.on_behalf, "then": grant.then, "state": state(token),
         }),
         None => json!({ "id": token.id, "state": state(token), "recorded": token.is_recorded }),
     };
@@ -169,6 +174,7 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         if grant.on_behalf {
             actions.push("on-behalf".to_owned());
         }
+        actions.extend(grant.then.iter().map(|pattern| format!("then:{}", pattern.as_str())));
         let patterns =
             |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");
         vec![

@@ -303,6 +303,7 @@ mod tests {
             issued,
             expires: None,
             on_behalf: false,
+            then: Vec::new(),
         }
     }
 

@@ -73,8 +73,8 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
         Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
-        Operation::Deliver { release, destinations } => {
-            let delivered = query::deliver(&granted, &release, &destinations, &mut sender).await;
+        Operation::Deliver { release, destinations, then } => {
+            let delivered = query::deliver(&granted, &release, &destinations, &then, &mut sender).await;
             end(sender, delivered).await;
         }
         question => {
@@ -84,13 +84,15 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
     }
 }
 
-/// A destination that is named twice gets one delivery.
+/// A destination that is named twice gets one delivery, an action that is named twice follows once.
 fn each_destination_once(mut operation: Operation) -> Operation {
-    if let Operation::Push(Open { destinations, .. }) | Operation::Deliver { destinations, .. } =
+    if let Operation::Push(Open { destinations, then, .. }) | Operation::Deliver { destinations, then, .. } =
         &mut operation
     {
         let mut named = HashSet::new();
         destinations.retain(|destination| named.insert(destination.clone()));
+        let mut named = HashSet::new();
+        then.retain(|action| named.insert(action.clone()));
     }
     operation
 }

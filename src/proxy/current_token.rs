@@ -36,12 +36,15 @@ fn continues(new: &Grant, first: &Grant) -> bool {
         || first.applications.iter().all(|pattern| new.applications.contains(pattern));
     let destinations = new.destinations.iter().any(ground::pattern::Pattern::is_any)
         || first.destinations.iter().all(|pattern| new.destinations.contains(pattern));
+    let then = new.then.iter().any(ground::pattern::Pattern::is_any)
+        || first.then.iter().all(|pattern| new.then.contains(pattern));
     let behalf = new.on_behalf || !first.on_behalf;
     (&new.user, &new.space) == (&first.user, &first.space)
         && actions
         && applications
         && destinations
         && behalf
+        && then
 }
 
 impl Granted {
@@ -105,6 +108,7 @@ mod tests {
             issued: 0,
             expires: Some(10),
             on_behalf: false,
+            then: Vec::new(),
         };
         let other = |change: &dyn Fn(&mut Grant)| {
             let mut grant = Grant { id: TokenId::from_bytes([2; 8]), expires: None, ..first.clone() };

@@ -7,7 +7,7 @@ use super::{Shared, audit, now};
 use crate::delivery::Delivery;
 use crate::store;
 use ground::faults::Fault;
-use ground::ids::{AppName, DestinationName, ReleaseId};
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId};
 use protocol::token::{Action, Grant, Hop};
 use protocol::wire::Refusal;
 
@@ -73,19 +73,41 @@ impl Granted {
         Ok(())
     }
 
-    /// Returns the deliveries of a release to destinations, on the token's behalf; `behalf` are the proxies before this one.
+    /// Checks that the token and the admin allow actions to follow an application's deliveries to destinations.
+    pub fn allow_then(
+        &self,
+        app: &AppName,
+        destinations: &[DestinationName],
+        then: &[ActionName],
+    ) -> Result<(), Refusal> {
+        if let Some(action) = then.iter().find(|action| !self.grant.allows_then(action)) {
+            return Err(Refusal {
+                fault: Fault::Denied,
+                text: format!("the token does not allow the action `{action}`"),
+                hint: Some(
+                    "ask the proxy's admin for a token that does (`whit token create --then`)".to_owned(),
+                ),
+            });
+        }
+        self.shared.actions.check(app, destinations, then).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Returns the deliveries of a release to destinations, on the token's behalf; `behalf` are the proxies before this one,
+    /// `then` the actions that follow.
     pub fn deliveries(
         &self,
         app: &AppName,
         release: ReleaseId,
         to: &[DestinationName],
         behalf: &[Hop],
+        then: &[ActionName],
     ) -> Vec<Delivery> {
         let delivery = |destination: &DestinationName| Delivery {
             user: Some(self.grant.user.clone()),
             asked: now(),
             token: Some(self.grant.id),
             behalf: behalf.to_vec(),
+            then: then.to_vec(),
             ..Delivery::new(self.grant.space.clone(), app.clone(), release, destination.clone())
         };
         to.iter().map(delivery).collect()

@@ -19,7 +19,7 @@ use crate::store::Records;
 use disk::crash_points;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
-use ground::ids::DestinationName;
+use ground::ids::{ActionName, DestinationName};
 use ground::limits::ALIVE_EVERY;
 use ground::poison::Unpoisoned as _;
 use ground::stall::Watch;
@@ -37,6 +37,7 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     let allowed =
         granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
     let allowed = allowed.and_then(|()| granted.allow_behalf(&open.behalf));
+    let allowed = allowed.and_then(|()| granted.allow_then(&open.app, destinations, &open.then));
     if let Err(refusal) = allowed {
         return refuse(sender, refusal).await;
     }
@@ -180,19 +181,20 @@ fn run(
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
     let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
     let refusal = |error: Error| Refusal::of(&error as &dyn Faulty);
-    let (dry_run, destinations) = (open.dry_run, open.destinations.clone());
-    let behalf = open.behalf.clone();
+    let asked = Asked {
+        destinations: open.destinations.clone(),
+        behalf: open.behalf.clone(),
+        then: open.then.clone(),
+    };
+    let dry_run = open.dry_run;
     let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(refusal)?;
     let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     loop {
         for reply in next {
             if let PushReply::Committed { record, .. } = &reply {
                 // Deliveries are recorded before the push is acknowledged, with the record if there is a new one.
-                let events = if dry_run {
-                    Vec::new()
-                } else {
-                    queue(granted, record, &destinations, &behalf, view.take_queued())?
-                };
+                let events =
+                    if dry_run { Vec::new() } else { queue(granted, record, &asked, view.take_queued())? };
                 crash_points::point("commit.queued");
                 replies.say(reply).map_err(beyond)?;
                 return Ok(events);
@@ -233,7 +235,8 @@ impl Granted {
         let _turn = records.turn();
         self.still_holds()?;
         let deliveries = &self.shared.deliveries;
-        let asked = self.deliveries(&record.app, record.release, &open.destinations, &open.behalf);
+        let Open { destinations, behalf, then, .. } = open;
+        let asked = self.deliveries(&record.app, record.release, destinations, behalf, then);
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
         match records.add_with(record, || deliveries.changes(&mut plan)) {
             Ok(record) => Ok((record, deliveries.enter(plan))),
@@ -245,14 +248,21 @@ impl Granted {
     }
 }
 
+/// What a push asks for besides its release.
+struct Asked {
+    destinations: Vec<DestinationName>,
+    behalf: Vec<Hop>,
+    then: Vec<ActionName>,
+}
+
 /// Records what a push did, and queues its deliveries if they are not queued yet because it wrote no record.
 fn queue(
     granted: &Granted,
     record: &Record,
-    destinations: &[DestinationName],
-    behalf: &[Hop],
+    asked: &Asked,
     queued: Option<Vec<Events>>,
 ) -> Result<Vec<Events>, Refusal> {
+    let Asked { destinations, behalf, then } = asked;
     if queued.is_none() {
         granted.still_holds()?;
     }
@@ -269,7 +279,7 @@ fn queue(
     });
     queued.map_or_else(
         || {
-            let deliveries = granted.deliveries(&record.app, record.release, destinations, behalf);
+            let deliveries = granted.deliveries(&record.app, record.release, destinations, behalf, then);
             granted.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
         },
         Ok,

@@ -14,7 +14,7 @@ use crate::proxy::difference;
 use crate::proxy::statistics;
 use crate::store::Store;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{DestinationName, Selector};
+use ground::ids::{ActionName, DestinationName, Selector};
 use ground::shares::Share;
 use protocol::token::Action;
 use protocol::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
@@ -174,11 +174,14 @@ pub async fn deliver(
     granted: &Arc<Granted>,
     release: &Selector,
     destinations: &[DestinationName],
+    then: &[ActionName],
     sender: &mut Sender,
 ) -> Result<(), Refusal> {
     granted.allow(Action::Deliver, Some(&release.app))?;
     granted.allow_destinations(destinations)?;
+    granted.allow_then(&release.app, destinations, then)?;
     let (granted, selector, wanted) = (Arc::clone(granted), release.clone(), destinations.to_vec());
+    let then = then.to_vec();
     let on_behalf = Arc::clone(&granted);
     let queued = blocking::start(move || {
         let Granted { shared, grant, .. } = &*on_behalf;
@@ -197,7 +200,7 @@ pub async fn deliver(
             token: grant.id,
             behalf: &[],
         });
-        let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted, &[]);
+        let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted, &[], &then);
         let events = shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;
         Ok::<_, Refusal>((record, events))
     });

@@ -81,6 +81,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
         manifest,
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     }
 }
 
@@ -308,7 +309,7 @@ async fn no_question_tells_of_another_application() {
                 Operation::Statistics(Some(app.parse().expect("a name"))),
                 Operation::Difference { from: selector("mine"), to: selector(&named) },
                 Operation::Difference { from: selector(&named), to: selector("mine") },
-                Operation::Deliver { release: selector(&named), destinations: vec![web()] },
+                Operation::Deliver { release: selector(&named), destinations: vec![web()], then: Vec::new() },
                 Operation::Pull { release: selector(&named), have: None },
                 Operation::Pin { release: selector(&named), pinned: true },
                 Operation::Remove { release: selector(&named), all_labels: true },
@@ -407,6 +408,7 @@ async fn an_id_means_its_release_in_a_store_whose_labels_say_otherwise() {
         let deliver = Operation::Deliver {
             release: format!("app@{}", &id[..12]).parse().expect("a selector"),
             destinations: vec![web()],
+            then: Vec::new(),
         };
         ask_as(world.access(), &deliver).await.expect("delivered");
         assert_same(&good, &world.path("web/current").canonicalize().expect("a copy"));

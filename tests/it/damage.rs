@@ -164,7 +164,7 @@ async fn damage_is_corrupt_to_every_request_that_meets_it() {
             let error = world.pull("app", &world.path("copy")).await.expect_err("damaged");
             assert_eq!(error.fault(), Fault::Corrupt, "{error}");
             let (release, destinations) = ("app".parse().expect("a selector"), vec![web()]);
-            let deliver = Operation::Deliver { release, destinations };
+            let deliver = Operation::Deliver { release, destinations, then: Vec::new() };
             let told = ask_as(world.access(), &deliver).await.expect("told");
             let failed = |answer: &Answer| match answer {
                 Answer::Delivery(DeliveryEvent { state, .. }) => {

@@ -186,6 +186,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         manifest: ManifestForm::Short(vec![7; 4]),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
     let batch = raw(&[segment, b"more".to_vec()]);
@@ -194,7 +195,11 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
     for operation in [
         Operation::Push(open),
         Operation::Pull { release: "app@v1".parse().expect("a selector"), have: None },
-        Operation::Deliver { release: "app".parse().expect("a selector"), destinations: vec![] },
+        Operation::Deliver {
+            release: "app".parse().expect("a selector"),
+            destinations: vec![],
+            then: Vec::new(),
+        },
         Operation::Statistics(None),
         Operation::Identify,
     ] {

@@ -78,6 +78,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         manifest: ManifestForm::Full(pack_names(segments.iter().map(NodeRef::name))),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     }
 }
 

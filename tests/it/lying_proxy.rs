@@ -280,7 +280,10 @@ async fn another_release_than_was_asked_for_is_refused_by_whoever_asks() {
             let selector = || named.parse().expect("a selector");
             let latest = || "app".parse().expect("a selector");
             for (operation, says) in [
-                (Operation::Deliver { release: selector(), destinations: vec![web()] }, vec![record.clone()]),
+                (
+                    Operation::Deliver { release: selector(), destinations: vec![web()], then: Vec::new() },
+                    vec![record.clone()],
+                ),
                 (Operation::Difference { from: selector(), to: latest() }, vec![record.clone(); 2]),
                 (Operation::Difference { from: latest(), to: selector() }, vec![record.clone(); 2]),
                 (Operation::Pin { release: selector(), pinned: true }, vec![record.clone()]),

@@ -313,6 +313,7 @@ async fn a_delivery_inside_a_push_is_complete_and_later_ones_cost_no_agent_bytes
         let back = Operation::Deliver {
             release: format!("app@{}", first.release.short()).parse().expect("a selector"),
             destinations: vec![web()],
+            then: Vec::new(),
         };
         let session = whit::agent::Session::open(world.access(), &whit::net::link::Options::default()).await;
         let session = session.expect("a session");

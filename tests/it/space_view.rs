@@ -270,6 +270,7 @@ fn opening(root: &Root, segments: usize) -> Open {
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     }
 }
 

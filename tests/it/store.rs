@@ -238,8 +238,11 @@ async fn flip_and_heal(which: usize) {
     let payload = payloads(&pack, FrameKind::Content)[which].clone();
     flip(&pack, usize::midpoint(payload.start, payload.end));
     world.again();
-    let deliver =
-        Operation::Deliver { release: "app".parse().expect("a selector"), destinations: vec![web()] };
+    let deliver = Operation::Deliver {
+        release: "app".parse().expect("a selector"),
+        destinations: vec![web()],
+        then: Vec::new(),
+    };
     let answers = ask_as(world.access(), &deliver).await.expect("told");
     let failed = |answer: &Answer| {
         matches!(answer, Answer::Delivery(DeliveryEvent { state: DeliveryState::Retrying { .. }, .. }))

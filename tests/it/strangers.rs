@@ -29,6 +29,7 @@ fn standing(number: u64) -> Operation {
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     })
 }
 
@@ -184,7 +185,7 @@ async fn the_same_destination_many_times_is_one_delivery() {
         write(&world.path("tree"), "a", noise(1, 1000));
         world.push("app", &world.path("tree")).await;
         let release = "app".parse().expect("a selector");
-        let question = Operation::Deliver { release, destinations: vec![web(); 64] };
+        let question = Operation::Deliver { release, destinations: vec![web(); 64], then: Vec::new() };
         let answers = ask_as(world.access(), &question).await.expect("delivered");
         let ended = |answer: &&protocol::wire::Answer| format!("{answer:?}").contains("Delivered");
         assert_eq!(answers.iter().filter(ended).count(), 1, "{answers:?}");

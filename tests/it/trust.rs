@@ -106,6 +106,7 @@ async fn a_token_allows_what_it_names_and_nothing_else() {
         let deliver = Operation::Deliver {
             release: "web-1".parse().expect("a selector"),
             destinations: vec!["edge-1".parse().expect("a name")],
+            then: Vec::new(),
         };
         assert_denied(&ask_as(&narrow, &deliver).await.expect_err("no deliveries"), "deliver");
         let answers = ask_as(&narrow, &Operation::Applications).await.expect("allowed");

@@ -66,6 +66,7 @@ impl Walker {
             manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
             behalf: Vec::new(),
+            then: Vec::new(),
         };
         let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
         assert_eq!(first, [], "without a base the proxy speaks next");

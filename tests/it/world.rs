@@ -199,6 +199,7 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
             issued: now(),
             expires: None,
             on_behalf: false,
+            then: Vec::new(),
         };
         change(&mut grant);
         grant

@@ -96,6 +96,7 @@ impl Build {
             manifest: ManifestForm::Short(Vec::new()),
             dry_run: false,
             behalf: Vec::new(),
+            then: Vec::new(),
         }
     }
 

@@ -266,6 +266,7 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         manifest: ManifestForm::Short(Vec::new()),
         dry_run: options.dry_run,
         behalf: options.behalf.clone(),
+        then: options.then.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agent::chunk_cache::CACHE_BYTES_DEFAULT;
 use crate::agent::scan::Selection;
-use ground::ids::{AppName, DestinationName, Label};
+use ground::ids::{ActionName, AppName, DestinationName, Label};
 use protocol::push::Window;
 use protocol::token::Hop;
 
@@ -47,6 +47,8 @@ pub struct PushOptions {
     pub explain: bool,
     /// The proxies that the release came through and on whose behalf, where it is one that pushes.
     pub behalf: Vec<Hop>,
+    /// The actions that are to follow each delivery, in order.
+    pub then: Vec<ActionName>,
 }
 
 impl PushOptions {
@@ -70,6 +72,7 @@ impl PushOptions {
             raw: false,
             explain: false,
             behalf: Vec::new(),
+            then: Vec::new(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Error;
 use crate::address::from_hex;
-use ground::ids::{AppName, DestinationName, SpaceName, UserName};
+use ground::ids::{ActionName, AppName, DestinationName, SpaceName, UserName};
 use ground::limits::LIST_MAX;
 use ground::pattern::Pattern;
 
@@ -134,6 +134,9 @@ pub struct Grant {
     /// True for another proxy's token: its pushes say on whose behalf they are made.
     #[serde(default)]
     pub on_behalf: bool,
+    /// The actions that its deliveries may ask for to follow; none matches none.
+    #[serde(default)]
+    pub then: Vec<Pattern>,
 }
 
 impl Grant {
@@ -158,6 +161,11 @@ impl Grant {
         self.destinations.iter().any(|pattern| pattern.matches(destination.as_str()))
     }
 
+    /// Returns whether `action` may be asked for to follow a delivery.
+    pub fn allows_then(&self, action: &ActionName) -> bool {
+        self.then.iter().any(|pattern| pattern.matches(action.as_str()))
+    }
+
     /// Returns whether the token's time is over at `now`, Unix seconds.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
@@ -172,6 +180,7 @@ impl Grant {
             ("actions", self.actions.len()),
             ("applications", self.applications.len()),
             ("destinations", self.destinations.len()),
+            ("actions that follow", self.then.len()),
         ];
         match lists.into_iter().find(|(_, length)| *length > LIST_MAX) {
             None => Ok(()),
@@ -197,6 +206,7 @@ mod tests {
             issued: 0,
             expires: Some(10),
             on_behalf: false,
+            then: Vec::new(),
         };
         assert!(grant.allows(Action::Push, Some(&name("web-1"))));
         assert!(grant.allows(Action::Push, None));
@@ -217,6 +227,7 @@ mod tests {
         let older = rmp_serde::to_vec(&older).expect("bytes");
         let grant: Grant = rmp_serde::from_slice(&older).expect("a grant");
         assert!(!grant.on_behalf && grant.allows(Action::Push, None));
+        assert!(!grant.allows_then(&"restart".parse().expect("a name")));
     }
 
     #[test]

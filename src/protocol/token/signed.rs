@@ -177,6 +177,7 @@ mod tests {
             issued: 1_700_000_000,
             expires: Some(1_800_000_000),
             on_behalf: false,
+            then: Vec::new(),
         }
     }
 
@@ -272,6 +273,7 @@ mod tests {
                 issued,
                 expires,
                 on_behalf: false,
+                then: Vec::new(),
             };
             let text = issuer(7).sign(&grant).expect("a small grant");
             prop_assert_eq!(verify(&text, issuer(7).public_key(), 0), Ok(grant));

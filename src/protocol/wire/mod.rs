@@ -35,7 +35,7 @@ use crate::token::Hop;
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty, faulty};
-use ground::ids::{AppName, DestinationName, Label, ReleaseId, Selector};
+use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
 pub const VERSION: u16 = 8;
@@ -100,6 +100,9 @@ pub enum Operation {
         release: Selector,
         /// Where to.
         destinations: Vec<DestinationName>,
+        /// The actions that are to follow each delivery, in order.
+        #[serde(default)]
+        then: Vec<ActionName>,
     },
     /// Who am I, and who are you.
     Identify,
@@ -190,6 +193,9 @@ pub struct Open {
     /// The proxies that the release came through and on whose behalf, the first one first; none of an agent that reads files.
     #[serde(default)]
     pub behalf: Vec<Hop>,
+    /// The actions that are to follow each delivery, in order.
+    #[serde(default)]
+    pub then: Vec<ActionName>,
 }
 
 /// How a push lists the segments of its manifest.

@@ -169,6 +169,7 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         manifest: ManifestForm::Short(Vec::new()),
         dry_run,
         behalf: Vec::new(),
+        then: Vec::new(),
     }
 }
 

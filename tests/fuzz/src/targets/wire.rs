@@ -196,6 +196,7 @@ pub fn grant() -> Grant {
         issued: 1_700_000_000,
         expires: Some(1_800_000_000),
         on_behalf: false,
+        then: Vec::new(),
     }
 }
 
@@ -213,6 +214,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         manifest: ManifestForm::Short(pack_short_names([1, 2].map(SegmentName::new).into_iter())),
         dry_run: false,
         behalf: Vec::new(),
+        then: Vec::new(),
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
     let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);
