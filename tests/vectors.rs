@@ -17,6 +17,7 @@ use delta::relink::{
 };
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
+use format::current::{CurrentEntry, LabelMeaning, MovedBy};
 use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, SegmentIndex, Shape, Thin,
     decode_node, decode_segment, shorten,
@@ -221,6 +222,32 @@ fn ended(release: ReleaseId) -> Ended {
     Ended { delivery: delivery(release), started: 1_750_000_010, ended: 1_750_000_020, state }
 }
 
+/// The log's entry of a push after another.
+fn current(release: ReleaseId) -> CurrentEntry {
+    let before = ReleaseId::of(b"the release before");
+    let entry = CurrentEntry {
+        release,
+        from: Some(before),
+        record: Some(2),
+        by: MovedBy::Push,
+        user: name("ada"),
+        token: "0102030405060708".to_owned(),
+        time: 1_750_000_000,
+        because: None,
+        back: vec![before],
+        bad: Vec::new(),
+    };
+    assert_eq!(CurrentEntry::decode(&entry.encode()).as_ref(), Ok(&entry));
+    entry
+}
+
+/// A label that was given after the second push.
+fn labelled(release: ReleaseId) -> LabelMeaning {
+    let meaning = LabelMeaning { release: Some(release), after: 2, user: name("ada"), time: 1_750_000_000 };
+    assert_eq!(LabelMeaning::decode(&meaning.encode()).as_ref(), Ok(&meaning));
+    meaning
+}
+
 fn delivery(release: ReleaseId) -> Delivery {
     let (space, app, destination) = (name("shop"), name("web"), name("edge"));
     Delivery {
@@ -383,6 +410,8 @@ fn the_format_is_as_its_document_says() {
         ("frame-1", frame),
         ("footer-1", end),
         ("record-1", record_file(&record())),
+        ("current-1", current(root.release()).encode()),
+        ("label-1", labelled(root.release()).encode()),
         ("delivery-1", delivery_file(&delivery(root.release()))),
         ("ended-1", ended(root.release()).encode()),
         ("shown-1", shown(root.release()).encode()),
@@ -436,6 +465,8 @@ fn open() -> Open {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     }
 }
 

@@ -222,9 +222,11 @@ impl Session {
     /// The connection is lost, the proxy refused, it answered for another release, or [`Error::Endless`].
     pub async fn ask(&self, operation: &Operation, mut take: impl FnMut(Answer)) -> Result<()> {
         let time_max = match operation {
-            Operation::Deliver { .. } | Operation::Collect { .. } | Operation::Verify { .. } => {
-                ANSWER_TIME_LONG_MAX
-            }
+            Operation::Deliver { .. }
+            | Operation::Promote { .. }
+            | Operation::Rollback { .. }
+            | Operation::Collect { .. }
+            | Operation::Verify { .. } => ANSWER_TIME_LONG_MAX,
             _ => ANSWER_TIME_MAX,
         };
         let (sender, mut receiver) = self.request(operation).await?;

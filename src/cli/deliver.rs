@@ -13,10 +13,10 @@ use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{ActionName, Selector};
 use protocol::wire::{Answer, Operation};
 
-/// Deliver a stored release again.
+/// Deliver a stored release to a destination. The current release stays as it is.
 #[derive(Debug, Args)]
 pub struct DeliverArgs {
-    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
+    /// APP, APP@LABEL, APP@RELEASE or APP@latest; APP alone is its current release.
     release: Selector,
     /// A destination of the proxy, or dir:PATH with a proxy inside the command; may be given several times.
     #[arg(long, value_name = "DEST", required = true)]
@@ -60,7 +60,7 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
 }
 
 /// Says how one delivery ended.
-fn line(event: &DeliveryEvent) -> String {
+pub(super) fn line(event: &DeliveryEvent) -> String {
     let delivered = matches!(event.state, DeliveryState::Delivered(_));
     let to = if delivered { "delivered to " } else { "not delivered: " };
     format!("{to}{}", delivery_text(event))

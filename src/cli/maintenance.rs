@@ -30,7 +30,8 @@ Exit code 5 if anything is damaged or missing.";
 const RM_HELP: &str = "\
 Removes all pushes of the release's content to the application, with their labels. The next `whit gc` removes the
 content, unless other releases have it. If you name a label, and other labels name the same release or a label
-would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2.";
+would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2. The current
+release, the one that a rollback goes back to, and releases that a destination has or waits for stay without --force.";
 
 /// Remove what no release needs any more.
 #[derive(Debug, Args)]
@@ -75,6 +76,9 @@ pub struct RemoveArgs {
     /// Remove the release although other labels name it too.
     #[arg(long)]
     all_labels: bool,
+    /// Remove the release although it is current, or the one before, or at a destination. Copies stay where they are.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -194,11 +198,12 @@ fn verified_text(verified: &Verified, repair: bool) -> String {
 
 /// Runs `whit rm`.
 pub async fn remove(arguments: RemoveArgs, output: &Output) -> Result<(), Error> {
-    let RemoveArgs { release, all_labels, access } = arguments;
+    let RemoveArgs { release, all_labels, force, access } = arguments;
     if release.at.is_none() {
         return Err(Error::input("no release given, only an application", "give APP@RELEASE or APP@LABEL"));
     }
-    for answer in ask(&access, output, Operation::Remove { release: release.clone(), all_labels }).await? {
+    let question = Operation::Remove { release: release.clone(), all_labels, force };
+    for answer in ask(&access, output, question).await? {
         if let Answer::Removed(removal) = answer {
             let others = removal.labels.iter().filter(|fate| !fate.named);
             let labels: Vec<&str> = others.map(|fate| fate.label.as_str()).collect();

@@ -8,12 +8,14 @@ mod deliveries;
 mod demo;
 mod embedded;
 mod error;
+mod labels;
 mod links;
 mod log;
 mod login;
 mod maintenance;
 mod output;
 mod progress;
+mod promote;
 mod pull;
 mod push;
 mod queries;
@@ -70,8 +72,18 @@ enum Command {
     Pull(pull::PullArgs),
     /// Write one file of a release to standard output.
     Cat(pull::CatArgs),
-    /// Deliver a stored release again.
+    /// Deliver a stored release to a destination. The current release stays as it is.
     Deliver(deliver::DeliverArgs),
+    /// Make a stored release current.
+    Promote(promote::PromoteArgs),
+    /// Make the release current that was before.
+    Rollback(promote::RollbackArgs),
+    /// Show which release of an application is current, and why.
+    Current(promote::CurrentArgs),
+    /// Give labels to a stored release.
+    Label(labels::LabelArgs),
+    /// Take labels away from the releases that have them.
+    Unlabel(labels::UnlabelArgs),
     /// List applications.
     Apps(queries::AppsArgs),
     /// List an application's releases, newest first.
@@ -152,6 +164,11 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Pull(arguments) => pull::run(arguments, output).await,
         Command::Cat(arguments) => pull::cat(arguments, output).await,
         Command::Deliver(arguments) => deliver::run(arguments, output).await,
+        Command::Promote(arguments) => promote::promote(arguments, output).await,
+        Command::Rollback(arguments) => promote::rollback(arguments, output).await,
+        Command::Current(arguments) => promote::current(arguments, output).await,
+        Command::Label(arguments) => labels::label(arguments, output).await,
+        Command::Unlabel(arguments) => labels::unlabel(arguments, output).await,
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,
         Command::Diff(arguments) => queries::diff(arguments, output).await,

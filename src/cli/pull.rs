@@ -44,7 +44,7 @@ there, and what an interrupted pull has fetched.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct PullArgs {
-    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
+    /// APP, APP@LABEL, APP@RELEASE or APP@latest; APP alone is its current release.
     release: Selector,
     /// The directory; created if missing.
     #[arg(required_unless_present = "tar")]
@@ -70,7 +70,7 @@ pub struct PullArgs {
 /// Write one file of a release to standard output.
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// APP, APP@LABEL or APP@RELEASE; APP alone is its latest release.
+    /// APP, APP@LABEL, APP@RELEASE or APP@latest; APP alone is its current release.
     release: Selector,
     /// The file's path in the release; not needed if the release is a single file.
     path: Option<String>,

@@ -60,6 +60,13 @@ pub struct PushArgs {
     /// Negotiate and report what would be sent; store nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Leave the current release as it is: `whit promote` makes this one current later. The first release of an application
+    /// becomes current all the same.
+    #[arg(long)]
+    no_current: bool,
+    /// Make the release current although it was rolled back, and move labels that name other releases.
+    #[arg(long = "move")]
+    moves: bool,
     /// Read every file, also those with the size and times of the last push.
     #[arg(long)]
     checksum: bool,
@@ -137,6 +144,8 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
         dry_run: arguments.dry_run,
+        keeps_current: arguments.no_current,
+        moves: arguments.moves,
         threads: threads(),
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
         state,

@@ -8,6 +8,7 @@ use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
 use crate::delivery::destination::Destinations;
+use format::current::Standing;
 use format::record::{AppSummary, Record};
 use ground::escape;
 use ground::ids::{AppName, Label, Selector};
@@ -32,7 +33,7 @@ pub struct ReleasesArgs {
 /// Show which files differ between two releases, and how many bytes of each the earlier one lacks.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The earlier release: APP, APP@LABEL or APP@RELEASE.
+    /// The earlier release: APP@LABEL, APP@RELEASE or APP@latest; APP alone is its current release.
     from: Selector,
     /// The later release.
     to: Selector,
@@ -72,6 +73,8 @@ fn words(question: &Operation) -> (&'static str, bool) {
         Operation::Remove { .. } => ("removing a release", true),
         Operation::Pin { pinned: true, .. } => ("pinning a release", true),
         Operation::Pin { pinned: false, .. } => ("unpinning a release", true),
+        Operation::Label { .. } => ("labelling a release", true),
+        Operation::Unlabel { .. } => ("taking labels away", true),
         _ => ("waiting for the answer", false),
     }
 }
@@ -101,16 +104,33 @@ pub async fn apps(arguments: AppsArgs, output: &Output) -> Result<(), Error> {
 
 /// Runs `whit releases`.
 pub async fn releases(arguments: ReleasesArgs, output: &Output) -> Result<(), Error> {
-    let mut releases: Vec<Record> = Vec::new();
+    let (mut releases, mut standing) = (Vec::new(), Standing::default());
     for answer in ask(&arguments.access, output, Operation::Releases(arguments.app)).await? {
-        if let Answer::Releases(part) = answer {
-            releases.extend(part);
+        match answer {
+            Answer::Releases(part) => releases.extend(part),
+            Answer::Standing(found) => standing = found,
+            _ => {}
         }
     }
+    let is_current = |record: &Record| standing.current == Some(record.release);
+    let is_bad = |record: &Record| standing.bad.contains(&record.release);
+    let as_json = |record: &Record| {
+        let mut row = json!(record);
+        (row["current"], row["bad"]) = (json!(is_current(record)), json!(is_bad(record)));
+        row
+    };
     let row = |record: &Record| {
         vec![
             record.sequence.to_string(),
             format!("@{}", record.release.short()),
+            if is_current(record) {
+                "current"
+            } else if is_bad(record) {
+                "bad"
+            } else {
+                ""
+            }
+            .to_owned(),
             output::time(record.created),
             record.user.to_string(),
             output::count(record.totals.files),
@@ -120,9 +140,11 @@ pub async fn releases(arguments: ReleasesArgs, output: &Output) -> Result<(), Er
             record.labels.iter().map(Label::as_str).collect::<Vec<_>>().join(" "),
         ]
     };
-    output.report(&releases, || {
+    output.report(&releases.iter().map(as_json).collect::<Vec<_>>(), || {
         let rows: Vec<Vec<String>> = releases.iter().map(row).collect();
-        output::table(&["#", "RELEASE", "PUSHED", "USER", "FILES", "SIZE", "UNSEEN", "SENT", "LABELS"], &rows)
+        let columns =
+            ["#", "RELEASE", "STATE", "PUSHED", "USER", "FILES", "SIZE", "UNSEEN", "SENT", "LABELS"];
+        output::table(&columns, &rows)
     })
 }
 

@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 67] = [
+pub const POINTS: [&str; 68] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -37,6 +37,7 @@ pub const POINTS: [&str; 67] = [
     "record.half",
     "record.written",
     "record.renamed",
+    "commit.current",
     "commit.recorded",
     "delivery.created",
     "delivery.half",

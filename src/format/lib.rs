@@ -8,4 +8,5 @@ pub mod manifest;
 pub mod pack;
 pub mod record;
 pub mod shown;
+pub mod current;
 pub mod maintenance;

@@ -42,9 +42,10 @@ impl Record {
     /// Returns whether `selector` can mean this record, as far as the agent can know.
     ///
     /// A whole id means only its release. Fewer digits mean a release whose id begins with them, or one with that label,
-    /// from before such labels were refused. Only the proxy knows which release a label means, or is the latest.
+    /// from before such labels were refused. Only the proxy knows which release a label means, is current, or is the latest.
     pub fn is_meant_by(&self, selector: &Selector) -> bool {
-        let is_labelled = selector.at.as_ref().is_none_or(|at| self.labels.contains(at));
+        let is_word = selector.is_current() || selector.is_latest();
+        let is_labelled = is_word || selector.at.as_ref().is_some_and(|at| self.labels.contains(at));
         let is_release = match (selector.release(), selector.digits()) {
             (Some(release), _) => self.release == release,
             (None, Some(digits)) => is_labelled || self.release.to_string().starts_with(&digits),
@@ -211,5 +212,6 @@ mod tests {
         assert!(means("web@20261130", &evil) && !means("web@20261130", &good));
         assert!(means("web@v1", &good) && !means("web@v1", &evil) && !means("api@v1", &good));
         assert!(means("web", &good) && !means("api", &good));
+        assert!(means("web@latest", &good) && means("web@current", &evil) && !means("api@latest", &good));
     }
 }

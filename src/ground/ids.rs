@@ -309,12 +309,12 @@ impl<'de> Deserialize<'de> for DeliveryId {
     }
 }
 
-/// An application, and which of its releases if not the latest: `APP`, `APP@LABEL` or `APP@RELEASE`.
+/// An application, and which of its releases if not the current one: `APP`, `APP@LABEL`, `APP@RELEASE`, or `APP@latest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// The application.
     pub app: AppName,
-    /// A label, or a release's id, or at least six of its first digits; none for the latest.
+    /// A label, or a release's id, or at least six of its first digits, or `latest`; none, or `current`, for the current one.
     pub at: Option<Label>,
 }
 
@@ -338,6 +338,11 @@ impl fmt::Display for Selector {
     }
 }
 
+/// The word of a selector for the current release, as no word is.
+const CURRENT: &str = "current";
+/// The word of a selector for the release that was pushed last.
+const LATEST: &str = "latest";
+
 /// Fewer hexadecimal digits than this do not name a release.
 pub const ID_DIGITS_MIN: usize = 6;
 /// The digits of a whole id.
@@ -354,6 +359,11 @@ impl Label {
     pub fn reads_as_id(&self) -> bool {
         reads_as_id(&self.0)
     }
+
+    /// Returns whether the word means the current or the latest release in a selector: no push gives such a label any more.
+    pub fn is_reserved(&self) -> bool {
+        matches!(self.as_str(), CURRENT | LATEST)
+    }
 }
 
 impl Selector {
@@ -361,6 +371,16 @@ impl Selector {
     pub fn digits(&self) -> Option<String> {
         let at = self.at.as_ref().filter(|at| at.reads_as_id())?;
         Some(at.as_str().to_ascii_lowercase())
+    }
+
+    /// Returns whether the selector means the current release.
+    pub fn is_current(&self) -> bool {
+        self.at.as_ref().is_none_or(|at| at.as_str() == CURRENT)
+    }
+
+    /// Returns whether the selector means the release that was pushed last.
+    pub fn is_latest(&self) -> bool {
+        self.at.as_ref().is_some_and(|at| at.as_str() == LATEST)
     }
 
     /// Returns the release, where the selector names it by its whole id, which then means nothing else.
@@ -400,6 +420,9 @@ mod tests {
         assert_eq!(selector("ABCDEF").digits().as_deref(), Some("abcdef"));
         assert_eq!(selector("ABCDEF").release(), None);
         assert_eq!(selector("v1").digits(), None);
+        assert!(selector("current").is_current() && selector("latest").is_latest());
+        assert!(!selector("v1").is_current() && !selector("v1").is_latest());
+        assert!(label("latest").is_reserved() && !label("Latest").is_reserved());
     }
 
     #[test]

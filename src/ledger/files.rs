@@ -82,6 +82,9 @@ impl FileLedger {
             Table::Records { space, app } | Table::Pins { space, app } | Table::Shown { space, app } => {
                 self.releases(space).join(app.as_str())
             }
+            // Beside the records, so that neither is slower to list for the other.
+            Table::Current { space, app } => self.releases(space).join(app.as_str()).join("current"),
+            Table::Labels { space, app } => self.releases(space).join(app.as_str()).join("labels"),
             Table::Deliveries => self.deliveries.clone(),
             Table::Ended => self.deliveries.join("ended"),
             Table::Notices => self.notices.clone(),
@@ -153,8 +156,10 @@ impl FileLedger {
             }
             Change::Remove { key } => files::remove(&self.path(key))?,
         }
-        if matches!(change, Change::Create { key: Key::Record { .. }, .. }) {
-            crash_points::point("commit.recorded");
+        match change {
+            Change::Create { key: Key::Current { .. }, .. } => crash_points::point("commit.current"),
+            Change::Create { key: Key::Record { .. }, .. } => crash_points::point("commit.recorded"),
+            _ => {}
         }
         Ok(())
     }
@@ -249,6 +254,8 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Ended => Some("ended"),
         Table::Shown { .. } => Some("shown"),
         Table::Notices => Some("notice"),
+        Table::Current { .. } => Some("current"),
+        Table::Labels { .. } => Some("label"),
         Table::Tokens | Table::Revoked => None,
     }
 }
@@ -256,11 +263,12 @@ fn extension(table: &Table) -> Option<&'static str> {
 /// The name of a key's file, but for its end.
 fn stem(key: &Key) -> String {
     match key {
-        Key::Record { number, .. } => format!("{number:010}"),
+        Key::Record { number, .. } | Key::Current { number, .. } => format!("{number:010}"),
         Key::Delivery { number } | Key::Ended { number } | Key::Notice { number } => format!("{number:012}"),
         Key::Pin { release, .. } => release.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
+        Key::Label { label, .. } => label.to_string(),
     }
 }
 
@@ -281,6 +289,8 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Notices => Key::Notice { number: stem_found.parse().ok()? },
         Table::Tokens => Key::Token { id: stem_found.parse().ok()? },
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
+        Table::Current { space, app } => Key::Current { space, app, number: stem_found.parse().ok()? },
+        Table::Labels { space, app } => Key::Label { space, app, label: stem_found.parse().ok()? },
     };
     // A number that is written otherwise is of no file that was ever made.
     (stem(&key) == stem_found).then_some((key, retired))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ground::ids::{AppName, DestinationName, ReleaseId, SpaceName};
+use ground::ids::{AppName, DestinationName, Label, ReleaseId, SpaceName};
 use protocol::token::TokenId;
 
 /// The name of a value. Keys of one table are ordered by their last field.
@@ -60,6 +60,24 @@ pub enum Key {
         /// The token.
         id: TokenId,
     },
+    /// An entry of the log of an application's current release (FORMAT 4.1).
+    Current {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// Counts the entries from 1.
+        number: u64,
+    },
+    /// The meaning that a label was given or lost after its push (FORMAT 4.2).
+    Label {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The label.
+        label: Label,
+    },
 }
 
 impl Key {
@@ -74,6 +92,8 @@ impl Key {
             Self::Notice { .. } => Table::Notices,
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
+            Self::Current { space, app, .. } => Table::Current { space: space.clone(), app: app.clone() },
+            Self::Label { space, app, .. } => Table::Labels { space: space.clone(), app: app.clone() },
         }
     }
 }
@@ -93,6 +113,10 @@ impl fmt::Display for Key {
             Self::Notice { number } => write!(f, "notice {number}"),
             Self::Token { id } => write!(f, "the grant of token {id}"),
             Self::Revoked { id } => write!(f, "the revocation of token {id}"),
+            Self::Current { space, app, number } => {
+                write!(f, "entry {number} of the log of `{app}` in space `{space}`")
+            }
+            Self::Label { space, app, label } => write!(f, "label `{label}` of `{app}` in space `{space}`"),
         }
     }
 }
@@ -131,4 +155,18 @@ pub enum Table {
     Tokens,
     /// The tokens that were revoked.
     Revoked,
+    /// The log of an application's current release.
+    Current {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The labels of an application that were given or lost after their pushes.
+    Labels {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
 }

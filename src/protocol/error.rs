@@ -57,6 +57,9 @@ pub enum Error {
     /// A label that would be read as an id, or as the first digits of one.
     #[error("the label `{0}` looks like a release id (6 to 64 hexadecimal digits)")]
     Label(Label),
+    /// A label that a selector would take for something else.
+    #[error("`{0}` is no label: `APP@{0}` always means the application's {0} release")]
+    Reserved(Label),
     /// The commit came before all segments that were wanted.
     #[error("{0} segments are still missing at the commit")]
     Incomplete(usize),
@@ -68,12 +71,20 @@ pub enum Error {
     Space(Refusal),
 }
 
-/// Refuses labels that a selector would read as a release's id.
+/// Refuses labels that a selector would read as a release's id, or as a word for the current or the latest release.
 ///
 /// # Errors
-/// [`Error::Label`] names the first.
+/// [`Error::Label`] or [`Error::Reserved`] names the first.
 pub fn check_labels(labels: &[Label]) -> Result<(), Error> {
-    labels.iter().find(|label| label.reads_as_id()).map_or(Ok(()), |label| Err(Error::Label(label.clone())))
+    for label in labels {
+        if label.reads_as_id() {
+            return Err(Error::Label(label.clone()));
+        }
+        if label.is_reserved() {
+            return Err(Error::Reserved(label.clone()));
+        }
+    }
+    Ok(())
 }
 
 faulty! {
@@ -83,6 +94,7 @@ faulty! {
     Self::Profile(chunking::Error::Bounds(_)) => Fault::Input;
     Self::Label(label) => Fault::Input,
         format!("add a character that is no hexadecimal digit, like `v-{label}`");
+    Self::Reserved(_) => Fault::Input, "choose another word";
     Self::Limit { .. } => Fault::Full;
     Self::Mismatch | Self::Unproven(_) => Fault::Retry;
     Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt;

@@ -8,19 +8,20 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use super::now;
 use crate::delivery::{Delivery, Ended};
 use disk::files::{self, OnPath};
 use format::record::DeliveryState;
-use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, ReleaseId, SpaceName, UserName};
+use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, SpaceName, UserName};
 use ground::poison::Unpoisoned as _;
-use protocol::token::{Hop, TokenId};
+use protocol::token::{Grant, Hop, TokenId};
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry<'a> {
     /// Seconds since 1970.
     pub time: u64,
-    /// `push`, `deliver`, `remove`, `pin` or `unpin`.
+    /// `push`, `deliver`, `promote`, `rollback`, `remove`, `pin`, `unpin`, `label` or `unlabel`.
     pub action: &'static str,
     /// The user on whose behalf it was done.
     pub user: &'a UserName,
@@ -37,6 +38,21 @@ pub struct Entry<'a> {
     /// The proxies that a pushed release came through and on whose behalf, the first one first.
     #[serde(skip_serializing_if = "<[Hop]>::is_empty")]
     pub behalf: &'a [Hop],
+    /// The labels that were given or taken away.
+    #[serde(skip_serializing_if = "<[Label]>::is_empty")]
+    pub labels: &'a [Label],
+    /// The user's reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    /// Returns a line about a release, on behalf of a token's user, without destinations.
+    pub fn of(grant: &'a Grant, action: &'static str, app: &'a AppName, release: ReleaseId) -> Self {
+        let Grant { user, space, id, .. } = grant;
+        let (time, token, destinations, behalf, labels) = (now(), *id, &[][..], &[][..], &[][..]);
+        Self { time, action, user, space, app, release, destinations, token, behalf, labels, because: None }
+    }
 }
 
 /// The line of a delivery that has ended.

@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use super::admission::{self, Admitted};
 use super::current_token::CurrentToken;
+use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
 use super::{Granted, Shared, end, owner, pull, push, query, refuse};
 use crate::net::link::{Connection, Receiver, Sender};
@@ -77,6 +78,16 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
             let delivered = query::deliver(&granted, &release, &destinations, &then, &mut sender).await;
             end(sender, delivered).await;
         }
+        Operation::Promote { release, destinations, because, then } => {
+            let wanted = Wanted { target: Target::Promote(release), destinations, because, then };
+            let moved = promotion::serve(&granted, wanted, &mut sender).await;
+            end(sender, moved).await;
+        }
+        Operation::Rollback { app, destinations, because, then } => {
+            let wanted = Wanted { target: Target::Rollback(app), destinations, because, then };
+            let moved = promotion::serve(&granted, wanted, &mut sender).await;
+            end(sender, moved).await;
+        }
         question => {
             let answered = query::answer(granted, question, &mut sender).await;
             end(sender, answered).await;
@@ -86,8 +97,10 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
 
 /// A destination that is named twice gets one delivery, an action that is named twice follows once.
 fn each_destination_once(mut operation: Operation) -> Operation {
-    if let Operation::Push(Open { destinations, then, .. }) | Operation::Deliver { destinations, then, .. } =
-        &mut operation
+    if let Operation::Push(Open { destinations, then, .. })
+    | Operation::Deliver { destinations, then, .. }
+    | Operation::Promote { destinations, then, .. }
+    | Operation::Rollback { destinations, then, .. } = &mut operation
     {
         let mut named = HashSet::new();
         destinations.retain(|destination| named.insert(destination.clone()));

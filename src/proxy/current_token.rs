@@ -31,7 +31,7 @@ impl CurrentToken {
 
 /// Returns whether `new` allows all that `first` allows, for the same user in the same space.
 fn continues(new: &Grant, first: &Grant) -> bool {
-    let actions = first.actions.iter().all(|action| new.actions.contains(action));
+    let actions = first.actions.iter().all(|action| new.allows(*action, None));
     let applications = new.has_all_applications()
         || first.applications.iter().all(|pattern| new.applications.contains(pattern));
     let destinations = new.destinations.iter().any(ground::pattern::Pattern::is_any)

@@ -115,17 +115,7 @@ impl Granted {
 
     /// Appends an operation on a release, on the token's behalf, to the audit log.
     pub fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
-        self.shared.audit.write(&audit::Entry {
-            time: now(),
-            action,
-            user: &self.grant.user,
-            space: &self.grant.space,
-            app,
-            release,
-            destinations: &[],
-            token: self.grant.id,
-            behalf: &[],
-        });
+        self.shared.audit.write(&audit::Entry::of(&self.grant, action, app, release));
     }
 
     /// Returns the space that the token names. Blocks for the disk at its first use.

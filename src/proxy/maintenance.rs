@@ -19,8 +19,8 @@ use format::maintenance::{Collected, Incomplete, Removal, Verified};
 use format::manifest::{EntryPath, Item};
 use format::recipe::Recipe;
 use format::record::Record;
-use ground::faults::Faulty;
-use ground::ids::{ChunkId, Selector, SpaceName};
+use ground::faults::{Fault, Faulty};
+use ground::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
 use protocol::token::Action;
 use protocol::wire::{Answer, Operation, Refusal};
 
@@ -194,7 +194,7 @@ fn each_space(
 /// Lets releases expire, collects, and evicts releases while the store is too large; returns false where garbage waits
 /// for pushes under way.
 fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
-    for (app, release) in expire(store, rules)? {
+    for (app, release) in expire(store, rules, &shared.deliveries.pending(space))? {
         tracing::info!(%app, release = ?release, "a release expired");
     }
     let collected = collect(shared, store, space, false)?;
@@ -205,11 +205,11 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     if store.stored_bytes()? <= size_max {
         return Ok(!collected.waits_for_pushes);
     }
-    let mut eviction = Eviction::of(store, size_max)?;
+    let mut eviction = Eviction::of(store, size_max, &shared.deliveries.pending(space))?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
         let Some((app, release)) = eviction.next(store)? else {
             tracing::warn!(%space, "the store exceeds size_max_mib, and nothing more may be evicted: beyond the fair \
-                shares are only latest and pinned releases");
+                shares are only releases that are current, the ones before, at destinations, latest or pinned");
             break;
         };
         tracing::info!(%app, release = ?release, "the store exceeded size_max_mib: evicted a release");
@@ -329,13 +329,18 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
             let pass = Pass { repair, duration_max, bytes_per_second: None };
             Ok(vec![Answer::Verified(Box::new(verify(shared, &store, pass).map_err(refusal)?))])
         }
-        Operation::Remove { release: selector, all_labels } => {
+        Operation::Remove { release: selector, all_labels, force } => {
             let (store, record) = select(granted, &selector)?;
             let (app, release) = (record.app.clone(), record.release);
             let records = store.records().of(&app).map_err(refusal)?;
             let mut removal = Removal::of(&records, &selector, record.clone());
             if all_labels || !removal.takes_more() {
-                store.records().remove(&app, &release).map_err(refusal)?;
+                if force {
+                    store.records().remove_held(&app, &release).map_err(refusal)?;
+                } else {
+                    check_queued(granted, &app, release)?;
+                    store.records().remove(&app, &release).map_err(refusal)?;
+                }
                 granted.audit("remove", &app, release);
                 removal.removed = true;
             }
@@ -351,6 +356,21 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
         }
         _ => unreachable!("only requests of an admin come here"),
     }
+}
+
+/// Checks that no delivery of a release waits.
+fn check_queued(granted: &Granted, app: &AppName, release: ReleaseId) -> Result<(), Refusal> {
+    if !granted.shared.deliveries.pending(&granted.grant.space).contains(&release) {
+        return Ok(());
+    }
+    Err(Refusal {
+        fault: Fault::Input,
+        text: format!(
+            "release {} of `{app}` may not be removed: a delivery of it has not ended",
+            release.short()
+        ),
+        hint: Some("wait for the delivery, or add --force".to_owned()),
+    })
 }
 
 /// Returns the release that an admin means, if the token allows it.

@@ -19,6 +19,7 @@ mod current_token;
 mod granted;
 mod spaces;
 mod maintenance;
+mod promotion;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;

@@ -15,7 +15,7 @@ use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
-use crate::store::Records;
+use crate::store::{Intent, Records};
 use disk::crash_points;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
@@ -224,7 +224,7 @@ fn run(
 }
 
 impl Granted {
-    /// Writes a record and, in one transaction with it, its deliveries; queues these.
+    /// Writes a record and, in one transaction with it, that its release is current, and its deliveries; queues these.
     pub(super) fn record(
         &self,
         records: &Records,
@@ -237,8 +237,10 @@ impl Granted {
         let deliveries = &self.shared.deliveries;
         let Open { destinations, behalf, then, .. } = open;
         let asked = self.deliveries(&record.app, record.release, destinations, behalf, then);
+        let token = self.grant.id.to_string();
+        let intent = Intent { token: &token, keeps_current: open.keeps_current, moves: open.moves };
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
-        match records.add_with(record, || deliveries.changes(&mut plan)) {
+        match records.add_with(record, intent, || deliveries.changes(&mut plan)) {
             Ok(record) => Ok((record, deliveries.enter(plan))),
             Err(error) => {
                 deliveries.enter_written(plan);
@@ -267,15 +269,9 @@ fn queue(
         granted.still_holds()?;
     }
     granted.shared.audit.write(&Entry {
-        time: now(),
-        action: "push",
-        user: &granted.grant.user,
-        space: &granted.grant.space,
-        app: &record.app,
-        release: record.release,
         destinations,
-        token: granted.grant.id,
         behalf,
+        ..Entry::of(&granted.grant, "push", &record.app, record.release)
     });
     queued.map_or_else(
         || {

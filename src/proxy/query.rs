@@ -8,6 +8,7 @@ use super::audit::Entry;
 use super::current_token::checks;
 use super::follow::{Following, Unheard};
 use super::{Granted, Owner, now, owner};
+use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::difference;
@@ -20,7 +21,7 @@ use protocol::token::Action;
 use protocol::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
 
 /// Rows in one message: with paths of the longest kind still below its bound.
-const ROWS_PER_MESSAGE: usize = 200;
+pub(super) const ROWS_PER_MESSAGE: usize = 200;
 
 /// Answers a question.
 ///
@@ -98,6 +99,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         Operation::Releases(app) => {
             granted.allow(Action::Read, Some(&app))?;
             let store = granted.store()?;
+            give(Answer::Standing(store.records().standing(&app)));
             let mut before = u64::MAX;
             loop {
                 let records = store.records().before(&app, before, ROWS_PER_MESSAGE);
@@ -131,9 +133,14 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 give(answer);
             }
         }
-        Operation::Push(_) | Operation::Pull { .. } | Operation::Deliver { .. } => {
-            unreachable!("these are served by themselves")
+        Operation::Current { .. } | Operation::Label { .. } | Operation::Unlabel { .. } => {
+            super::promotion::answer(granted, question, &give)?;
         }
+        Operation::Push(_)
+        | Operation::Pull { .. }
+        | Operation::Deliver { .. }
+        | Operation::Promote { .. }
+        | Operation::Rollback { .. } => unreachable!("these are served by themselves"),
     }
     Ok(())
 }
@@ -185,20 +192,12 @@ pub async fn deliver(
     let on_behalf = Arc::clone(&granted);
     let queued = blocking::start(move || {
         let Granted { shared, grant, .. } = &*on_behalf;
-        let (space, user) = (&grant.space, &grant.user);
         on_behalf.still_holds()?;
-        let store = shared.spaces.open(space).map_err(|error| Refusal::of(&error))?;
+        let store = shared.spaces.open(&grant.space).map_err(|error| Refusal::of(&error))?;
         let record = store.select(&selector).map_err(|error| Refusal::of(&error))?;
         shared.audit.write(&Entry {
-            time: now(),
-            action: "deliver",
-            user,
-            space,
-            app: &record.app,
-            release: record.release,
             destinations: &wanted,
-            token: grant.id,
-            behalf: &[],
+            ..Entry::of(&on_behalf.grant, "deliver", &record.app, record.release)
         });
         let deliveries = on_behalf.deliveries(&record.app, record.release, &wanted, &[], &then);
         let events = shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;
@@ -208,9 +207,18 @@ pub async fn deliver(
     if sender.send(&Answer::Meant(record)).await.is_err() {
         return Ok(());
     }
+    follow(events, &granted, sender).await
+}
+
+/// Reports the progress of deliveries until each has ended, or has failed a few times.
+pub(super) async fn follow(
+    events: Vec<Events>,
+    granted: &Granted,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
     let (mut following, mut checks) = (Following::new(events), checks());
     loop {
-        let event = match following.next(&granted, &mut checks).await {
+        let event = match following.next(granted, &mut checks).await {
             Ok(Some(event)) => event,
             Ok(None) | Err(Unheard::Gone) => return Ok(()),
             Err(Unheard::Refused(refusal)) => return Err(refusal),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::holder::Holder;
 use super::index;
 use crate::ledger;
 use crate::restore;
@@ -9,7 +10,7 @@ use disk::files;
 use format::pack::{self, PackId};
 use ground::escape;
 use ground::faults::{Fault, faulty};
-use ground::ids::{AppName, ReleaseId, Selector};
+use ground::ids::{AppName, Label, ReleaseId, Selector};
 
 /// The errors of a store.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,64 @@ pub enum Error {
         /// The release.
         release: ReleaseId,
     },
+    /// A release that something holds.
+    #[error("release {} of `{app}` may not be removed: {holder}", .release.short())]
+    Held {
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+        /// What holds it.
+        holder: Holder,
+    },
+    /// A push of a release that a rollback left.
+    #[error("release {} of `{app}` was rolled back: this push would make it current again", .release.short())]
+    RolledBack {
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// A label that names another release.
+    #[error("label `{label}` of `{app}` names release {}", .release.short())]
+    LabelTaken {
+        /// The application.
+        app: AppName,
+        /// The label.
+        label: Label,
+        /// The release that it names.
+        release: ReleaseId,
+    },
+    /// A label that names nothing.
+    #[error("no release of `{app}` has the label `{label}`")]
+    NoLabel {
+        /// The application.
+        app: AppName,
+        /// The label.
+        label: Label,
+    },
+    /// Labels beyond the limit.
+    #[error("more than {max} labels of `{app}` would have been given or taken away after their pushes")]
+    TooManyLabels {
+        /// The application.
+        app: AppName,
+        /// The limit.
+        max: usize,
+    },
+    /// A release that was removed meanwhile.
+    #[error("release {} of `{app}` is not stored any more", .release.short())]
+    NoReleaseOf {
+        /// The application.
+        app: AppName,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// There is nothing to roll back to.
+    #[error("`{0}` has no stored release that was current before and was not rolled back")]
+    NothingBefore(AppName),
+    /// Somebody moved the current release meanwhile.
+    #[error("the current release of `{0}` was moved meanwhile")]
+    CurrentMoved(AppName),
     /// No application has this name.
     #[error("there is no application `{0}` here")]
     NoApp(AppName),
@@ -122,6 +181,21 @@ faulty! {
         format!("`whit releases {}` lists what there is", selector.app);
     Self::Ambiguous { .. } => Fault::Input, "give more digits";
     Self::Pinned { .. } => Fault::Input, "`whit unpin` it first";
+    Self::Held { app, holder: Holder::Current | Holder::Previous, .. } => Fault::Input, format!(
+        "make another release current with `whit promote` or `whit rollback {app}`, or add --force"
+    );
+    Self::Held { holder: Holder::Shown(destination), .. } => Fault::Input, format!(
+        "deliver another release to `{destination}` first, or add --force"
+    );
+    Self::RolledBack { .. } => Fault::Input,
+        "the content is stored: add --move to make it current, or --no-current to only keep it";
+    Self::LabelTaken { .. } => Fault::Input, "add --move to move it, or choose another label";
+    Self::NoLabel { app, .. } => Fault::Missing, format!("`whit releases {app}` lists labels");
+    Self::TooManyLabels { .. } => Fault::Full, "remove releases whose labels nobody needs (`whit rm`)";
+    Self::NoReleaseOf { app, .. } => Fault::Missing, format!("`whit releases {app}` lists what there is");
+    Self::NothingBefore(app) => Fault::Missing,
+        format!("`whit releases {app}` lists what there is, `whit promote {app}@RELEASE` makes one current");
+    Self::CurrentMoved(app) => Fault::Retry, format!("look at `whit current {app}`, then decide again");
 }
 
 /// An error names this many releases, and counts the others.

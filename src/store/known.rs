@@ -1,8 +1,12 @@
 //! The releases of a space in memory: their applications, and the often needed facts of each push.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use super::head::Head;
 use super::history::Pushed;
+use super::labels::Labels;
+use format::current::BACK_MAX;
 use format::record::Record;
 use ground::ids::{AppName, ReleaseId};
 
@@ -38,6 +42,63 @@ pub struct App {
     pub latest: Option<Record>,
     /// The highest number of any record, removed ones too: numbers are never given twice.
     pub last_number: u64,
+    /// The newest entry of its log that counts; none for an application of before there were logs.
+    pub head: Option<Head>,
+    /// The highest number of any entry of its log.
+    pub last_entry: u64,
+    /// The labels that were given or taken away after their pushes.
+    pub labels: Labels,
+}
+
+impl App {
+    fn new(number: u32) -> Self {
+        Self {
+            number,
+            pushed: Vec::new(),
+            latest: None,
+            last_number: 0,
+            head: None,
+            last_entry: 0,
+            labels: Labels::default(),
+        }
+    }
+
+    /// Returns whether the application has a record of the release.
+    pub fn has(&self, release: &ReleaseId) -> bool {
+        self.pushed.iter().any(|pushed| pushed.release == *release)
+    }
+
+    /// Returns the newest entry of its log; where there is none, each push counts as one.
+    pub fn head(&self) -> Cow<'_, Head> {
+        self.head
+            .as_ref()
+            .map_or_else(|| Cow::Owned(Head::without_log(&self.recent(BACK_MAX + 1))), Cow::Borrowed)
+    }
+
+    /// Returns its latest distinct releases, newest first, at most `most`.
+    pub fn recent(&self, most: usize) -> Vec<ReleaseId> {
+        let mut releases = Vec::new();
+        for pushed in self.pushed.iter().rev() {
+            if !releases.contains(&pushed.release) {
+                releases.push(pushed.release);
+            }
+            if releases.len() == most {
+                break;
+            }
+        }
+        releases
+    }
+
+    /// Returns the current release: what the log says where that is stored, else the latest release.
+    pub fn current(&self) -> Option<ReleaseId> {
+        let logged = self.head.as_ref().and_then(|head| head.current(|release| self.has(release)));
+        logged.or_else(|| self.pushed.last().map(|pushed| pushed.release))
+    }
+
+    /// Returns the release that a rollback goes to.
+    pub fn previous(&self) -> Option<ReleaseId> {
+        self.head().previous(|release| self.has(release))
+    }
 }
 
 impl Known {
@@ -46,7 +107,7 @@ impl Known {
         self.apps.entry(name.clone()).or_insert_with(|| {
             self.names.push(name.clone());
             let number = u32::try_from(self.names.len() - 1).expect("a space has fewer applications");
-            App { number, pushed: Vec::new(), latest: None, last_number: 0 }
+            App::new(number)
         })
     }
 

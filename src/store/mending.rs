@@ -41,7 +41,8 @@ impl Records {
     pub fn damaged_on_disk(&self, repair: bool) -> Result<Vec<String>> {
         let mut damaged = Vec::new();
         for summary in self.apps() {
-            for pushed in self.pushed(&summary.app).unwrap_or_default() {
+            let pushed = self.read().pushed(&summary.app).to_vec();
+            for pushed in pushed {
                 let key = self.key(&summary.app, pushed.sequence);
                 let found = match self.ledger.read(&key) {
                     Ok(bytes) => bytes.and_then(|bytes| Self::decode(&bytes).ok()),

@@ -3,17 +3,18 @@
 //! Memory holds the often needed facts ([`Pushed`]) and each application's latest record: some 250 B for each push. No
 //! push, and no question about one release, reads all records.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::current_entry::{Entry, Intent};
 use super::history::{self, Pushed};
 use super::known::{App, Known};
 use super::{Error, Result};
-use crate::ledger::{self, Change, Key, Ledger, Retired};
+use crate::ledger::{self, Change, Key, Ledger};
 use format::record::{AppSummary, Record};
-use ground::ids::{AppName, ReleaseId, Selector, SpaceName};
+use ground::ids::{AppName, ReleaseId, SpaceName};
 use ground::poison::Unpoisoned as _;
 
 /// The interval at which the last use of a release is noted.
@@ -61,6 +62,8 @@ impl Records {
             }
             let known = memory.app(app);
             (known.pushed, known.last_number) = (pushed, last_number);
+            records.open_log(&mut memory, app)?;
+            records.open_labels(&mut memory, app)?;
         }
         for app in &apps {
             records.find_latest(&mut memory, app)?;
@@ -69,7 +72,7 @@ impl Records {
         Ok(records)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Known> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.memory.read().unpoisoned()
     }
 
@@ -101,11 +104,11 @@ impl Records {
         Ok(())
     }
 
-    /// Reads a record; one that is damaged and that no history knows is set aside and forgotten.
-    fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
+    /// Reads a record, with the labels that it shows now; one that is damaged and that no history knows is set aside and forgotten.
+    pub(super) fn read_record(&self, app: &AppName, sequence: u64) -> Result<Option<Record>> {
         let key = self.key(app, sequence);
         if let Some(record) = self.read_value(&key)? {
-            return Ok(Some(record));
+            return Ok(Some(labelled(&self.read(), record)));
         }
         let mut memory = self.write();
         let Some(pushed) = memory.pushed(app).iter().find(|pushed| pushed.sequence == sequence).cloned()
@@ -114,7 +117,7 @@ impl Records {
             return Ok(None);
         };
         if let Some(mended) = self.mend(app, &pushed)? {
-            return Ok(Some(mended));
+            return Ok(Some(labelled(&memory, mended)));
         }
         self.set_aside(&key)?;
         memory.forget(app, |pushed| pushed.sequence == sequence);
@@ -128,42 +131,63 @@ impl Records {
         self.turn.lock().unpoisoned()
     }
 
-    /// Writes the record of a push, durably, and gives it the next number.
+    /// Writes the record of a push, durably, and gives it the next number. The release becomes current, and labels move to it.
     ///
     /// # Errors
     /// The ledger's.
     pub fn add(&self, record: Record) -> Result<Record> {
-        self.add_with(record, Vec::new)
+        self.add_with(record, Intent { token: "", keeps_current: false, moves: true }, Vec::new)
     }
 
-    /// Writes the record of a push and gives it the next number. In the same transaction, after the record, come the changes
-    /// that `more` returns; where one of their keys exists already, `more` is asked for others.
+    /// Writes the record of a push and gives it the next number. In the same transaction come the entry that makes the release
+    /// current, before the record, and after it the changes that `more` returns; where one of their keys exists already, `more`
+    /// is asked for others.
     ///
     /// # Errors
-    /// The ledger's.
-    pub fn add_with(&self, mut record: Record, mut more: impl FnMut() -> Vec<Change>) -> Result<Record> {
+    /// As [`Records::check_push`]; the ledger's.
+    pub fn add_with(
+        &self,
+        mut record: Record,
+        intent: Intent<'_>,
+        mut more: impl FnMut() -> Vec<Change>,
+    ) -> Result<Record> {
         let mut memory = self.write();
         loop {
+            self.check(&memory, &record.app, &record.release, &record.labels, intent)?;
             record.sequence = memory.last_number(&record.app) + 1;
             let key = self.key(&record.app, record.sequence);
-            let mut changes = vec![Change::Create { key: key.clone(), value: Self::encode(&record) }];
+            let moved = self.moved_by_push(&memory, &record, intent);
+            let mut changes: Vec<Change> = moved.iter().map(Entry::change).collect();
+            changes.push(Change::Create { key: key.clone(), value: Self::encode(&record) });
             changes.extend(more());
             match self.ledger.apply(&changes) {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.remember(&mut memory, &record);
+                    if let Some(moved) = moved {
+                        self.enter(&mut memory, &record.app, moved);
+                    }
+                    return Ok(labelled(&memory, record));
+                }
                 // Another proxy recorded a push.
-                Err(ledger::Error::Exists(taken)) if taken == key => self.catch_up(&mut memory, &key)?,
+                Err(ledger::Error::Exists(taken)) if taken == key => {
+                    self.catch_up(&mut memory, &key)?;
+                    self.read_log(&mut memory, &record.app)?;
+                }
+                // Another proxy moved the current release.
+                Err(ledger::Error::Exists(Key::Current { .. })) => self.read_log(&mut memory, &record.app)?,
                 Err(ledger::Error::Exists(_)) => {}
                 Err(error) => {
                     // The record may be there all the same: then its chunks stay, and its number is taken.
                     if self.ledger.has(&key).unwrap_or(false) {
                         self.catch_up(&mut memory, &key)?;
+                        self.read_log(&mut memory, &record.app)?;
+                    } else if let Some(moved) = moved {
+                        self.take_back(&moved);
                     }
                     return Err(error.into());
                 }
             }
         }
-        self.remember(&mut memory, &record);
-        Ok(record)
     }
 
     /// Takes in a record that is in the ledger and not in memory.
@@ -199,7 +223,7 @@ impl Records {
     ) -> Option<Found> {
         let memory = self.read();
         if let Some(latest) = memory.latest(app).filter(|last| last.release == *release) {
-            return Some(Found::Latest(latest.clone()));
+            return Some(Found::Latest(labelled(&memory, latest.clone())));
         }
         let (name, sequence) = memory.seen(release, may_see)?;
         let name = name.clone();
@@ -215,35 +239,32 @@ impl Records {
 
     /// Returns the application's latest record.
     pub fn latest(&self, app: &AppName) -> Option<Record> {
-        self.read().latest(app).cloned()
+        let memory = self.read();
+        memory.latest(app).cloned().map(|latest| labelled(&memory, latest))
     }
 
     /// Returns the application's latest distinct releases, newest first, at most `most`.
     pub fn recent(&self, app: &AppName, most: usize) -> Vec<ReleaseId> {
-        let mut releases = Vec::new();
-        for pushed in self.read().pushed(app).iter().rev() {
-            if !releases.contains(&pushed.release) {
-                releases.push(pushed.release);
-            }
-            if releases.len() == most {
-                break;
-            }
-        }
-        releases
+        self.read().apps.get(app).map(|app| app.recent(most)).unwrap_or_default()
     }
 
-    /// Returns the application's pushes, as memory has them, oldest first.
+    /// Returns the application's pushes, oldest first, with the labels that they show now.
     ///
     /// # Errors
     /// There is no such application.
     pub fn pushed(&self, app: &AppName) -> Result<Vec<Pushed>> {
-        let pushed = self.read().pushed(app).to_vec();
+        let memory = self.read();
+        let pushed = memory.apps.get(app).map(|app| app.labels.applied(&app.pushed)).unwrap_or_default();
         if pushed.is_empty() { Err(Error::NoApp(app.clone())) } else { Ok(pushed) }
     }
 
-    /// Returns the application's latest push of a release; none if it has none.
+    /// Returns the application's latest push of a release, with the labels that it shows now; none if it has none.
     pub fn pushed_last(&self, app: &AppName, release: &ReleaseId) -> Option<Pushed> {
-        self.read().pushed(app).iter().rev().find(|pushed| pushed.release == *release).cloned()
+        let memory = self.read();
+        let app = memory.apps.get(app)?;
+        let pushed = app.pushed.iter().rev().find(|pushed| pushed.release == *release)?;
+        let labels = app.labels.of(&pushed.labels, pushed, &app.pushed).into();
+        Some(Pushed { labels, ..pushed.clone() })
     }
 
     /// Returns all of an application's records, oldest first. Reads each from the ledger.
@@ -280,29 +301,6 @@ impl Records {
             }
         }
         Ok(records)
-    }
-
-    /// Removes the records of a release of an application. Returns their number.
-    ///
-    /// The ledger retires them: who pushed what when is not forgotten.
-    ///
-    /// # Errors
-    /// The ledger's; [`Error::Pinned`] where the release is pinned.
-    pub fn remove(&self, app: &AppName, release: &ReleaseId) -> Result<usize> {
-        if self.is_pinned(app, release) {
-            return Err(Error::Pinned { app: app.clone(), release: *release });
-        }
-        let mut memory = self.write();
-        if memory.pushed(app).is_empty() {
-            return Err(Error::NoApp(app.clone()));
-        }
-        let those = memory.pushed(app).iter().filter(|pushed| pushed.release == *release);
-        let numbers: Vec<u64> = those.map(|pushed| pushed.sequence).collect();
-        let retire = |number: &u64| Change::Retire { key: self.key(app, *number), reason: Retired::Removed };
-        self.ledger.apply(&numbers.iter().map(retire).collect::<Vec<_>>())?;
-        memory.forget(app, |pushed| pushed.release == *release);
-        self.find_latest(&mut memory, app)?;
-        Ok(numbers.len())
     }
 
     /// Keeps a release from being removed, by anybody, until it is unpinned.
@@ -373,43 +371,22 @@ impl Records {
 
     /// Returns all applications, by name.
     pub fn apps(&self) -> Vec<AppSummary> {
+        let memory = self.read();
         let summary = |(name, app): (&AppName, &App)| {
-            let latest = app.latest.clone()?;
+            let latest = labelled(&memory, app.latest.clone()?);
             Some(AppSummary { app: name.clone(), releases: app.pushed.len() as u64, latest })
         };
-        self.read().apps.iter().filter_map(summary).collect()
+        memory.apps.iter().filter_map(summary).collect()
     }
+}
 
-    /// Returns the newest record that a selector means. A release's id or its first digits come before a label that reads
-    /// as an id, which an older version of whit may have given.
-    ///
-    /// # Errors
-    /// Nothing fits, or several releases share the digits.
-    pub fn select(&self, selector: &Selector) -> Result<Record> {
-        let nothing = || Error::NoRelease(selector.clone());
-        let memory = self.read();
-        let pushed = memory.pushed(&selector.app);
-        if pushed.is_empty() {
-            return Err(Error::NoApp(selector.app.clone()));
+/// Returns a record with the labels that it shows now.
+fn labelled(memory: &Known, record: Record) -> Record {
+    match memory.apps.get(&record.app) {
+        Some(app) if !app.labels.is_empty() => {
+            let labels = app.labels.of(&record.labels, &Pushed::from(&record), &app.pushed);
+            Record { labels, ..record }
         }
-        let Some(at) = &selector.at else { return memory.latest(&selector.app).cloned().ok_or_else(nothing) };
-        let newest = |fits: &dyn Fn(&Pushed) -> bool| pushed.iter().rev().find(|pushed| fits(pushed));
-        let found = if let Some(release) = selector.release() {
-            newest(&|pushed| pushed.release == release)
-        } else {
-            let digits = selector.digits();
-            let begins = |pushed: &Pushed| digits.as_ref().is_some_and(|digits| pushed.begins_with(digits));
-            let fits = pushed.iter().filter(|pushed| begins(pushed));
-            let candidates: BTreeSet<ReleaseId> = fits.map(|pushed| pushed.release).collect();
-            if candidates.len() > 1 {
-                let candidates = candidates.into_iter().collect();
-                return Err(Error::Ambiguous { selector: selector.clone(), candidates });
-            }
-            newest(&begins).or_else(|| newest(&|pushed| pushed.labels.contains(at)))
-        };
-        let found = found.ok_or_else(nothing)?;
-        let sequence = found.sequence;
-        drop(memory);
-        self.read_record(&selector.app, sequence)?.ok_or_else(nothing)
+        _ => record,
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::marking::plain_bytes;
-use super::{Pushed, Result, Store};
+use super::{Error, Pushed, Result, Store};
 use ground::ids::{AppName, ReleaseId, UserName};
 use ground::pattern::Pattern;
 
-/// The rules of an application. A release stays while any rule keeps it, and the latest always stays.
+/// The rules of an application. A release stays while any rule keeps it; the latest, and what nobody may remove, always stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
     /// The number of latest distinct releases to keep; none keeps all.
@@ -28,7 +28,9 @@ impl Retention {
     }
 
     /// Returns the releases of one application that may go; `pushed` are its pushes, oldest first. Time O(pushes).
-    pub fn expired(&self, pushed: &[Pushed], is_pinned: impl Fn(&ReleaseId) -> bool) -> Vec<ReleaseId> {
+    ///
+    /// Releases for which `is_held` holds stay.
+    pub fn expired(&self, pushed: &[Pushed], is_held: impl Fn(&ReleaseId) -> bool) -> Vec<ReleaseId> {
         let now = pushed.last().map_or(0, |latest| latest.created);
         if !self.is_limited() {
             return Vec::new();
@@ -50,7 +52,7 @@ impl Retention {
         }
         let last = self.keep_last.unwrap_or(0).max(1);
         kept.extend(newest_first.iter().take(last).copied());
-        newest_first.retain(|release| !kept.contains(release) && !is_pinned(release));
+        newest_first.retain(|release| !kept.contains(release) && !is_held(release));
         newest_first
     }
 }
@@ -66,21 +68,39 @@ pub struct Rules {
 
 /// Removes the records of releases that may be removed; collecting then frees their chunks. Returns the removed ones.
 ///
+/// Those that `queued` lists stay, as deliveries of them wait.
+///
 /// # Errors
 /// The disk's.
-pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>> {
-    let mut gone = Vec::new();
-    for summary in store.records().apps() {
+pub fn expire(store: &Store, rules: &Rules, queued: &[ReleaseId]) -> Result<Vec<(AppName, ReleaseId)>> {
+    let (records, mut gone) = (store.records(), Vec::new());
+    for summary in records.apps() {
         let app = summary.app;
         let rule = rules.apps.iter().find(|(pattern, _)| pattern.matches(app.as_str()));
         let Some((_, retention)) = rule else { continue };
-        let pushed = store.records().pushed(&app)?;
-        for release in retention.expired(&pushed, |release| store.records().is_pinned(&app, release)) {
-            store.records().remove(&app, &release)?;
-            gone.push((app.clone(), release));
+        if !retention.is_limited() {
+            continue;
+        }
+        let held = records.held(&app)?;
+        let is_held = |release: &ReleaseId| {
+            held.contains(release) || queued.contains(release) || records.is_pinned(&app, release)
+        };
+        for release in retention.expired(&records.pushed(&app)?, is_held) {
+            if is_removed(records.remove(&app, &release))? {
+                gone.push((app.clone(), release));
+            }
         }
     }
     Ok(gone)
+}
+
+/// Returns whether a release was removed: it may be held since, or gone already.
+fn is_removed(removed: Result<usize>) -> Result<bool> {
+    match removed {
+        Ok(_) => Ok(true),
+        Err(Error::Held { .. } | Error::Pinned { .. } | Error::NoApp(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The releases that may be evicted from a store that is too large, in order.
@@ -88,7 +108,8 @@ pub fn expire(store: &Store, rules: &Rules) -> Result<Vec<(AppName, ReleaseId)>>
 /// The user who takes the most gives first: of the application that takes the most, the release that was used longest ago. A
 /// user within a fair share loses nothing to others, however many applications these have; nor does an application to the
 /// user's others. Shares are as large as they can be: room that some do not use is the others' (max-min fairness). An
-/// application is of the user who pushed its latest release. The latest release of each application and pinned ones stay.
+/// application is of the user who pushed its latest release. The latest release of each application stays, the current one and
+/// the one before, those that destinations have or wait for, and pinned ones.
 #[derive(Debug)]
 pub struct Eviction {
     size_max: u64,
@@ -107,11 +128,11 @@ struct AppUsage {
 
 impl Eviction {
     /// Computes the bytes that each application takes. Reads the manifests of all releases; memory: 16 B for each chunk
-    /// reference in distinct segments of one application.
+    /// reference in distinct segments of one application. Deliveries of the releases that `queued` lists wait.
     ///
     /// # Errors
     /// The disk's.
-    pub fn of(store: &Store, size_max: u64) -> Result<Self> {
+    pub fn of(store: &Store, size_max: u64, queued: &[ReleaseId]) -> Result<Self> {
         let records = store.records();
         let mut apps = Vec::new();
         for summary in records.apps() {
@@ -122,7 +143,11 @@ impl Eviction {
                 *used = records.last_used(&app, &pushed).max(*used);
             }
             let bytes = plain_bytes(store, uses.keys());
-            uses.retain(|release, _| *release != summary.latest.release && !records.is_pinned(&app, release));
+            let held = records.held(&app)?;
+            uses.retain(|release, _| {
+                let stays = *release == summary.latest.release || queued.contains(release);
+                !stays && !held.contains(release) && !records.is_pinned(&app, release)
+            });
             let mut releases: Vec<(u64, ReleaseId)> =
                 uses.into_iter().map(|(release, used)| (used, release)).collect();
             releases.sort_unstable_by(|one, other| other.cmp(one));
@@ -150,7 +175,9 @@ impl Eviction {
         let most = beyond.max_by_key(|(taking, (of_user, _))| (*of_user, taking.bytes));
         let Some((most, _)) = most else { return Ok(None) };
         let Some((_, release)) = most.releases.pop() else { return Ok(None) };
-        store.records().remove(&most.app, &release)?;
+        if !is_removed(store.records().remove(&most.app, &release))? {
+            return self.next(store);
+        }
         let left = store.records().pushed(&most.app).unwrap_or_default();
         let left: HashSet<ReleaseId> = left.iter().map(|pushed| pushed.release).collect();
         most.bytes = plain_bytes(store, left.iter());

@@ -36,7 +36,7 @@ fn clock(file: &Path) -> Option<Vec<String>> {
 fn remove(world: &mut World, version: u64) {
     let release =
         world.acknowledged.iter().find(|(_, known)| **known == version).expect("it was pushed").0.clone();
-    let done = world.run(&["rm", &format!("{APP}@{release}")]);
+    let done = world.run(&["rm", &format!("{APP}@{release}"), "--force"]);
     assert!(done.is_good(), "{done:?}");
     world.acknowledged.remove(&release);
 }

@@ -129,7 +129,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             let mut served = world.serve(None);
             for version in [1, 2] {
                 let release = release_of(world, version);
-                assert!(world.run(&["rm", &format!("{APP}@{release}")]).is_good());
+                assert!(world.run(&["rm", &format!("{APP}@{release}"), "--force"]).is_good());
                 world.acknowledged.remove(&release);
             }
             served.kill();
@@ -169,7 +169,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             return died(served.ended(SOON));
         }
         Act::Push => world.begin_push(NEW),
-        Act::Remove => world.begin(&["rm", &format!("{APP}@{first}")], None),
+        Act::Remove => world.begin(&["rm", &format!("{APP}@{first}"), "--force"], None),
         Act::Collect => world.begin(&["gc"], None),
         Act::Repair => world.begin(&["verify", "--repair"], None),
         Act::Start | Act::Rebuild | Act::Merge | Act::Pull => world.begin(&["releases", APP], None),
@@ -210,7 +210,7 @@ fn goes_on(world: &mut World, act: Act) {
         // Version 1 was pushed first; it may be removed already.
         for release in world.releases() {
             if world.pulls(&release, &[1]).is_some() {
-                assert!(world.run(&["rm", &format!("{APP}@{release}")]).is_good());
+                assert!(world.run(&["rm", &format!("{APP}@{release}"), "--force"]).is_good());
             }
         }
     }

@@ -82,6 +82,8 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     }
 }
 
@@ -312,7 +314,22 @@ async fn no_question_tells_of_another_application() {
                 Operation::Deliver { release: selector(&named), destinations: vec![web()], then: Vec::new() },
                 Operation::Pull { release: selector(&named), have: None },
                 Operation::Pin { release: selector(&named), pinned: true },
-                Operation::Remove { release: selector(&named), all_labels: true },
+                Operation::Remove { release: selector(&named), all_labels: true, force: true },
+                Operation::Promote {
+                    release: selector(&named),
+                    destinations: Vec::new(),
+                    because: None,
+                    then: Vec::new(),
+                },
+                Operation::Rollback {
+                    app: app.parse().expect("a name"),
+                    destinations: Vec::new(),
+                    because: None,
+                    then: Vec::new(),
+                },
+                Operation::Current { app: app.parse().expect("a name"), log: true },
+                Operation::Label { release: selector(&named), labels: Vec::new(), moves: true },
+                Operation::Unlabel { app: app.parse().expect("a name"), labels: Vec::new() },
             ]
         };
         let told = async |operation: &Operation, app: &str| {
@@ -588,7 +605,8 @@ async fn what_other_labels_mean_is_not_removed_unasked() {
         }
         let remove = async |at: &str, all_labels| {
             let release = format!("app@{at}").parse().expect("a selector");
-            let answers = ask_as(world.access(), &Operation::Remove { release, all_labels }).await;
+            let answers =
+                ask_as(world.access(), &Operation::Remove { release, all_labels, force: true }).await;
             match answers.expect("answered").into_iter().next() {
                 Some(Answer::Removed(removal)) => *removal,
                 other => panic!("{other:?}"),

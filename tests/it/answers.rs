@@ -47,7 +47,7 @@ fn the_command_line_comes_before_the_environment_and_that_before_a_login() {
     run_with(&home, &far, &["push", "app", "tree", "--label", "v1"]).good();
 
     // A folder on the command line takes precedence, and one note says what it overrides.
-    let removed = run_with(&home, &far, &["rm", "app@v1", "--data", "near"]);
+    let removed = run_with(&home, &far, &["rm", "app@v1", "--force", "--data", "near"]);
     assert_eq!(removed.err.matches("WHIT_PROXY is set, --data is used").count(), 1, "{removed:?}");
     assert!(removed.err.contains("removing a release in near"), "{removed:?}");
     removed.good();
@@ -85,7 +85,7 @@ fn json_is_one_document_whatever_happens() {
     fs::write(home.path("bad.toml"), "lisen = 1").expect("written");
     fs::write(home.path("good.toml"), "[destinations.web]\nkind = \"dir\"\npath = \"/nowhere/{app}\"")
         .expect("written");
-    let commands: [(i32, &[&str]); 35] = [
+    let commands: [(i32, &[&str]); 44] = [
         (0, &["push", "app", "tree"]),
         (0, &["push", "app", "tree", "--dry-run", "--explain"]),
         (0, &["pull", "app", "copy"]),
@@ -96,6 +96,15 @@ fn json_is_one_document_whatever_happens() {
         (0, &["stats"]),
         (0, &["pin", "app@v1"]),
         (0, &["unpin", "app@v1"]),
+        (0, &["promote", "app@v1", "--because", "it works"]),
+        (0, &["rollback", "app", "--to", "dir:web"]),
+        (0, &["current", "app"]),
+        (0, &["current", "app", "--log"]),
+        (0, &["label", "app", "good"]),
+        (2, &["label", "app@v1", "good"]),
+        (0, &["unlabel", "app", "good"]),
+        (2, &["promote", "app"]),
+        (3, &["unlabel", "app", "good"]),
         (0, &["gc", "--dry-run"]),
         (0, &["gc"]),
         (0, &["verify"]),

@@ -184,7 +184,7 @@ async fn a_proxy_may_have_lost_all_or_the_base() {
         push_as(world.access(), &push_options("app", &tree)).await.expect("pushed");
         let base = format!("app@{}", &receipt.release.to_string()[..12]);
         let release = base.parse().expect("a selector");
-        let remove = Operation::Remove { release, all_labels: false };
+        let remove = Operation::Remove { release, all_labels: false, force: true };
         ask_as(world.access(), &remove).await.expect("removed");
         for _ in 0..2 {
             ask_as(world.access(), &Operation::Collect { dry_run: false }).await.expect("collected");

@@ -27,7 +27,8 @@ async fn collected(world: &World, dry_run: bool) -> Collected {
 }
 
 async fn remove(world: &World, selector: &str) {
-    let remove = Operation::Remove { release: selector.parse().expect("a selector"), all_labels: true };
+    let remove =
+        Operation::Remove { release: selector.parse().expect("a selector"), all_labels: true, force: true };
     ask_as(world.access(), &remove).await.expect("removed");
 }
 

@@ -133,7 +133,8 @@ async fn damage_that_no_release_needs_is_not_built_on_by_a_later_push() {
         world.stop().await;
         damage_content(&sealed(&world), 1);
         world.again();
-        let remove = Operation::Remove { release: "app".parse().expect("a selector"), all_labels: true };
+        let remove =
+            Operation::Remove { release: "app".parse().expect("a selector"), all_labels: true, force: true };
         ask_as(world.access(), &remove).await.expect("removed");
         let found = verify(&world, false).await;
         assert_eq!((found.damaged.len(), found.incomplete.len()), (1, 0), "{found:?}");

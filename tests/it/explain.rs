@@ -81,7 +81,7 @@ fn what_the_proxy_let_go_is_said_to_be_evicted() {
     push(&home, &[]);
     let releases = home.run(&["releases", "app", "--json"]).json().to_string();
     let digits = releases.split("\"release\":\"").nth(1).and_then(|rest| rest.get(..12)).expect("a release");
-    home.run(&["rm", &format!("app@{digits}")]).good();
+    home.run(&["rm", &format!("app@{digits}"), "--force"]).good();
     home.run(&["gc"]).good();
     write(&tree, "changed.txt", text(3, 5_000));
     let receipt = push(&home, &[]);

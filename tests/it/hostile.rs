@@ -79,6 +79,8 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     }
 }
 

@@ -287,7 +287,10 @@ async fn another_release_than_was_asked_for_is_refused_by_whoever_asks() {
                 (Operation::Difference { from: selector(), to: latest() }, vec![record.clone(); 2]),
                 (Operation::Difference { from: latest(), to: selector() }, vec![record.clone(); 2]),
                 (Operation::Pin { release: selector(), pinned: true }, vec![record.clone()]),
-                (Operation::Remove { release: selector(), all_labels: false }, vec![record.clone()]),
+                (
+                    Operation::Remove { release: selector(), all_labels: false, force: false },
+                    vec![record.clone()],
+                ),
             ] {
                 let error = answered(&operation, says.into_iter().map(Answer::Meant).collect()).await;
                 assert!(matches!(error, Error::OtherRelease { .. }), "{operation:?}: {error}");

@@ -15,6 +15,7 @@ mod collecting;
 mod container;
 mod damage;
 mod credit;
+mod current;
 mod decoders;
 mod deflate;
 mod deflate_programs;

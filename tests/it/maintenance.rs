@@ -36,7 +36,7 @@ async fn remove(world: &World, selector: &str) -> whit::agent::Result<Vec<Answer
 }
 
 fn removing(selector: &str, all_labels: bool) -> Operation {
-    Operation::Remove { release: selector.parse().expect("a selector"), all_labels }
+    Operation::Remove { release: selector.parse().expect("a selector"), all_labels, force: true }
 }
 
 /// Pushes three trees that share one file, as releases `v0`, `v1`, `v2`, and seals their packs.

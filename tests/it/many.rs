@@ -250,7 +250,7 @@ async fn held_to(world: &mut World, size_max: u64) {
 async fn the_release_that_was_used_longest_ago_is_evicted_not_the_one_pushed_longest_ago() {
     within(async {
         let mut world = World::start();
-        for (number, name) in (0..).zip(["v0", "v1", "v2"]) {
+        for (number, name) in (0..).zip(["v0", "v1", "v2", "v3"]) {
             push_noise(&world, "app", name, number, 400_000).await;
             // Each release has its own pack, so that all of it can be collected.
             world.stop().await;
@@ -260,7 +260,7 @@ async fn the_release_that_was_used_longest_ago_is_evicted_not_the_one_pushed_lon
         // As if they had been pushed hours ago.
         let folder = world.space().join("releases/app");
         fs::remove_file(folder.join("history")).expect("removed");
-        for (number, hours) in [(1, 9), (2, 8), (3, 7)] {
+        for (number, hours) in [(1, 9), (2, 8), (3, 7), (4, 6)] {
             let path = folder.join(format!("{number:010}.record"));
             let mut record = Records::decode(&fs::read(&path).expect("a record")).expect("a record");
             record.created -= 3600 * hours;
@@ -271,8 +271,9 @@ async fn the_release_that_was_used_longest_ago_is_evicted_not_the_one_pushed_lon
         }
         world.again();
         world.pull("app@v0", &world.path("copy")).await.expect("pulled");
-        held_to(&mut world, 1_000_000).await;
-        assert_eq!(left(&world, "app", 2).await, ["v2", "v0"]);
+        held_to(&mut world, 1_400_000).await;
+        // The last is current, and a rollback goes back to the one before: neither goes.
+        assert_eq!(left(&world, "app", 3).await, ["v3", "v2", "v0"]);
     })
     .await;
 }
@@ -288,13 +289,13 @@ async fn an_application_that_takes_more_than_its_share_takes_nothing_from_the_ot
         for (number, name) in (10..).zip(["v0", "v1", "v2"]) {
             push_noise(&world, "eve", name, number, 1_500_000).await;
         }
-        // Eve's latest release alone is larger than the limit.
+        // Eve's latest release alone is larger than the limit; a rollback goes back to the one before.
         held_to(&mut world, 1_200_000).await;
-        assert_eq!(left(&world, "eve", 1).await, ["v2"]);
+        assert_eq!(left(&world, "eve", 2).await, ["v2", "v1"]);
         assert_eq!(left(&world, "web", 3).await, ["v2", "v1", "v0"]);
         // Without her, the others' older releases are removed, as many as necessary.
         held_to(&mut world, 500_000).await;
-        assert_eq!(left(&world, "web", 1).await, ["v2"]);
+        assert_eq!(left(&world, "web", 2).await, ["v2", "v1"]);
     })
     .await;
 }

@@ -413,7 +413,7 @@ fn a_release_with_other_labels_is_removed_only_with_all_of_them() {
         "{told}"
     );
     assert_eq!(told["error"]["fault"], "input", "{told}");
-    home.run(&["rm", "app@v1", "--all-labels"]).good();
+    home.run(&["rm", "app@v1", "--all-labels", "--force"]).good();
     home.run(&["releases", "app"]).failed(3, "app");
     home.run(&["push", "app", "tree", "--label", "20261130"]).failed(2, "looks like a release id");
 }

@@ -322,7 +322,7 @@ async fn the_newest_release_with_a_label_is_meant() {
         for version in ["one", "two"] {
             write(&tree, "version", version);
             let labels = vec!["stable".parse().expect("a label")];
-            world.push_with(&PushOptions { labels, ..push_options("app", &tree) }).await;
+            world.push_with(&PushOptions { labels, moves: true, ..push_options("app", &tree) }).await;
         }
         world.pull("app@stable", &world.path("copy")).await.expect("pulled");
         assert_eq!(fs::read(world.path("copy/version")).expect("a file"), b"two");

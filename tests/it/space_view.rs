@@ -271,6 +271,8 @@ fn opening(root: &Root, segments: usize) -> Open {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     }
 }
 

@@ -105,7 +105,7 @@ async fn stores_of_every_format_are_opened_verified_and_pulled_from() {
             // A pinned release stays; a removed one is collected; one that is pushed again is known.
             let remove = |selector: &str| {
                 let release = selector.parse().expect("a selector");
-                Operation::Remove { release, all_labels: true }
+                Operation::Remove { release, all_labels: true, force: true }
             };
             assert_eq!(
                 ask_as(&old.access, &remove("app@v1")).await.expect_err("pinned").fault(),

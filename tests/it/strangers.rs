@@ -30,6 +30,8 @@ fn standing(number: u64) -> Operation {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     })
 }
 

@@ -67,6 +67,8 @@ impl Walker {
             dry_run: false,
             behalf: Vec::new(),
             then: Vec::new(),
+            keeps_current: false,
+            moves: false,
         };
         let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
         assert_eq!(first, [], "without a base the proxy speaks next");

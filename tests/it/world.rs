@@ -281,6 +281,7 @@ pub async fn ask_as(access: &Access, question: &Operation) -> agent::Result<Vec<
 pub async fn releases_as(access: &Access, app: &str) -> agent::Result<Vec<Record>> {
     let answers = ask_as(access, &Operation::Releases(app.parse().expect("a name"))).await?;
     let records = answers.into_iter().flat_map(|answer| match answer {
+        Answer::Standing(_) => Vec::new(),
         Answer::Releases(records) => records,
         other => panic!("{other:?} is no list of releases"),
     });

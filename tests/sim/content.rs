@@ -97,6 +97,8 @@ impl Build {
             dry_run: false,
             behalf: Vec::new(),
             then: Vec::new(),
+            keeps_current: false,
+            moves: false,
         }
     }
 

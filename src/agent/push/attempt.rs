@@ -267,6 +267,8 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         dry_run: options.dry_run,
         behalf: options.behalf.clone(),
         then: options.then.clone(),
+        keeps_current: options.keeps_current,
+        moves: options.moves,
     }
 }
 

@@ -25,6 +25,10 @@ pub struct PushOptions {
     pub destinations: Vec<DestinationName>,
     /// Negotiate only.
     pub dry_run: bool,
+    /// Leave the application's current release as it is, where there is one.
+    pub keeps_current: bool,
+    /// Make the release current although it was rolled back, and move labels that name other releases.
+    pub moves: bool,
     /// Workers for hashing and compressing.
     pub threads: usize,
     /// Bytes a second that the link carries, where it is not to be measured.
@@ -61,6 +65,8 @@ impl PushOptions {
             labels: Vec::new(),
             destinations: Vec::new(),
             dry_run: false,
+            keeps_current: false,
+            moves: false,
             threads: 1,
             link_rate: None,
             state: None,

@@ -77,12 +77,15 @@ pub enum Action {
     Deliver,
     /// Remove and pin releases, collect garbage, verify.
     Admin,
+    /// Make stored releases current, deliver them with that, and label them. [`Action::Deliver`] allows it too.
+    Promote,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 5] = [Self::Push, Self::Pull, Self::Read, Self::Deliver, Self::Admin];
-    /// The everyday actions of agents: all but [`Action::Admin`].
+    pub const ALL: [Self; 6] =
+        [Self::Push, Self::Pull, Self::Read, Self::Deliver, Self::Admin, Self::Promote];
+    /// The everyday actions of agents: all but [`Action::Admin`], and [`Action::Promote`], which is allowed with them.
     pub const USUAL: [Self; 4] = [Self::Push, Self::Pull, Self::Read, Self::Deliver];
 
     /// Returns the action's word.
@@ -93,6 +96,7 @@ impl Action {
             Self::Read => "read",
             Self::Deliver => "deliver",
             Self::Admin => "admin",
+            Self::Promote => "promote",
         }
     }
 }
@@ -142,7 +146,10 @@ pub struct Grant {
 impl Grant {
     /// Returns whether `action` is allowed with `application`, or with some application where none is given.
     pub fn allows(&self, action: Action, application: Option<&AppName>) -> bool {
-        self.actions.contains(&action) && application.is_none_or(|name| self.has_application(name))
+        // A token of before there was `promote` could deliver any release anywhere it names.
+        let is_covered = action == Action::Promote && self.actions.contains(&Action::Deliver);
+        (is_covered || self.actions.contains(&action))
+            && application.is_none_or(|name| self.has_application(name))
     }
 
     /// Returns whether the token names all present and future applications.
@@ -212,6 +219,12 @@ mod tests {
         assert!(grant.allows(Action::Push, None));
         assert!(!grant.allows(Action::Push, Some(&name("api"))));
         assert!(!grant.allows(Action::Pull, Some(&name("web-1"))));
+        assert!(!grant.allows(Action::Promote, Some(&name("web-1"))));
+        let delivers = Grant { actions: vec![Action::Deliver], ..grant.clone() };
+        assert!(
+            delivers.allows(Action::Promote, Some(&name("web-1"))) && !delivers.allows(Action::Push, None)
+        );
+        assert!(!delivers.allows(Action::Promote, Some(&name("api"))));
         assert!(!grant.allows_destination(&"edge".parse().expect("a name")));
         assert!(!grant.has_all_applications() && grant.has_application(&name("web-1")));
         let all =

@@ -8,6 +8,7 @@ mod marks;
 mod batch;
 mod deliveries;
 mod head;
+mod operation;
 mod parcel;
 mod possession;
 mod sketches;
@@ -20,11 +21,12 @@ pub use batch::{
 pub use deliveries::{DeliveriesWanted, DeliveryStatus, Steering};
 pub use head::RequestHead;
 pub use marks::Marks;
+pub use operation::Operation;
 pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};
 pub use possession::{Challenge, Possession};
 pub use query::{
-    Answer, ArchiveStatistics, Change, ChangeKind, MethodStatistics, ProxyInfo, SizeClass, Statistics,
-    UserStatistics,
+    Answer, ArchiveStatistics, Change, ChangeKind, LogEntry, MethodStatistics, Moved, ProxyInfo, SizeClass,
+    Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
 
@@ -35,7 +37,7 @@ use crate::token::Hop;
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty, faulty};
-use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector};
+use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
 pub const VERSION: u16 = 8;
@@ -82,91 +84,6 @@ impl Request {
     }
 }
 
-/// A request of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operation {
-    /// Push a release: [`FromAgent`] and [`PushReply`] follow.
-    Push(Open),
-    /// Pull a release: [`PullRequest`] and [`PullReply`] follow.
-    Pull {
-        /// Which release.
-        release: Selector,
-        /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
-        have: Option<ReleaseId>,
-    },
-    /// Deliver a release again: each change of a delivery's state is answered.
-    Deliver {
-        /// Which release.
-        release: Selector,
-        /// Where to.
-        destinations: Vec<DestinationName>,
-        /// The actions that are to follow each delivery, in order.
-        #[serde(default)]
-        then: Vec<ActionName>,
-    },
-    /// Who am I, and who are you.
-    Identify,
-    /// All applications of the space.
-    Applications,
-    /// An application's releases, newest first.
-    Releases(AppName),
-    /// Which files differ between two releases.
-    Difference {
-        /// Before.
-        from: Selector,
-        /// After.
-        to: Selector,
-    },
-    /// Counts of an application, or of the whole space.
-    Statistics(Option<AppName>),
-    /// Collect garbage in the space.
-    Collect {
-        /// Only say what would be removed.
-        dry_run: bool,
-    },
-    /// Verify the space's packs and releases.
-    Verify {
-        /// Repair what can be repaired.
-        repair: bool,
-        /// Stop after this many seconds; the next run continues from there.
-        seconds_max: Option<u64>,
-    },
-    /// Remove a release: its chunks go at the next collection, unless others name them.
-    Remove {
-        /// Which.
-        release: Selector,
-        /// True if labels that were not named may go with it.
-        all_labels: bool,
-    },
-    /// Keep a release from being removed, or end that.
-    Pin {
-        /// Which.
-        release: Selector,
-        /// True to keep it.
-        pinned: bool,
-    },
-}
-
-impl Operation {
-    /// Returns the releases that a question names; the answer identifies each by [`Answer::Meant`] first.
-    pub fn selectors(&self) -> Vec<&Selector> {
-        match self {
-            Self::Deliver { release, .. } | Self::Pin { release, .. } | Self::Remove { release, .. } => {
-                vec![release]
-            }
-            Self::Difference { from, to } => vec![from, to],
-            Self::Push(_)
-            | Self::Pull { .. }
-            | Self::Identify
-            | Self::Applications
-            | Self::Releases(_)
-            | Self::Statistics(_)
-            | Self::Collect { .. }
-            | Self::Verify { .. } => Vec::new(),
-        }
-    }
-}
-
 /// The first message of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -196,6 +113,10 @@ pub struct Open {
     /// The actions that are to follow each delivery, in order.
     #[serde(default)]
     pub then: Vec<ActionName>,
+    /// Leave the application's current release as it is, where there is one.
+    pub keeps_current: bool,
+    /// Make the release current although it was rolled back, and move labels that name others.
+    pub moves: bool,
 }
 
 /// How a push lists the segments of its manifest.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
+use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
-use ground::ids::{AppName, SpaceName, UserName};
+use ground::ids::{AppName, Label, ReleaseId, SpaceName, UserName};
 
 /// A part of an answer; the stream's end ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,56 @@ pub enum Answer {
     Delivery(DeliveryEvent),
     /// No.
     Refused(Refusal),
+    /// Where the application's releases stand. Comes before its releases, or its log.
+    Standing(Standing),
+    /// The current release was moved, or was this one already.
+    Moved(Box<Moved>),
+    /// Some entries of the log of current releases, newest first.
+    Log(Vec<LogEntry>),
+    /// The labels that were taken away.
+    Unlabelled(Vec<Label>),
+}
+
+/// A move of the current release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The release that is current now.
+    pub record: Record,
+    /// The release that was current before.
+    pub from: Option<ReleaseId>,
+    /// The number of the entry in the log; none where the release was current already.
+    pub number: Option<u64>,
+    /// True if the release before is bad from now on.
+    pub rolled_back: bool,
+}
+
+/// An entry of the log of current releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Counts the application's entries from 1.
+    pub number: u64,
+    /// The release that became current.
+    pub release: ReleaseId,
+    /// The release that was current before.
+    pub from: Option<ReleaseId>,
+    /// What moved it.
+    pub by: MovedBy,
+    /// On whose behalf.
+    pub user: UserName,
+    /// The id of the token that allowed it; empty where none was needed.
+    pub token: String,
+    /// Seconds since 1970, by the proxy's clock.
+    pub time: u64,
+    /// The user's reason.
+    pub because: Option<String>,
+}
+
+impl LogEntry {
+    /// Returns an entry without what is for the store alone.
+    pub fn of(number: u64, entry: CurrentEntry) -> Self {
+        let CurrentEntry { release, from, by, user, token, time, because, .. } = entry;
+        Self { number, release, from, by, user, token, time, because }
+    }
 }
 
 /// Who answers, and whom.

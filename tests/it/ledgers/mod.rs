@@ -20,7 +20,7 @@ use whit::delivery::destination;
 use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Executor, Failure, Task};
 use whit::ledger::{Change, Error, FileLedger, Key, Ledger, Retired, Table};
 use whit::restore::OutsideLinks;
-use whit::store::Records;
+use whit::store::{Intent, Records};
 
 use self::memory::MemoryLedger;
 use self::suite::{app, create, record, records, space};
@@ -223,13 +223,14 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     let deliver = |number| create(Key::Delivery { number }, b"a delivery");
     ledger.apply(&[deliver(1)]).expect("another proxy's");
     let mut next = 1..;
-    let recorded = proxy.add_with(pushed(1), || next.next().map(deliver).into_iter().collect());
+    let moves = Intent { token: "", keeps_current: false, moves: true };
+    let recorded = proxy.add_with(pushed(1), moves, || next.next().map(deliver).into_iter().collect());
     assert_eq!(recorded.expect("recorded").sequence, 1);
     let deliveries = ledger.list(&Table::Deliveries).expect("listed");
     assert_eq!(deliveries, [Key::Delivery { number: 1 }, Key::Delivery { number: 2 }]);
     // A record written before the disk was full counts, though its push fails.
     ledger.fill(Some(1));
-    let error = proxy.add_with(pushed(2), || vec![deliver(3)]).expect_err("the second does not fit");
+    let error = proxy.add_with(pushed(2), moves, || vec![deliver(3)]).expect_err("the second does not fit");
     assert_eq!(error.fault(), Fault::Full);
     ledger.fill(None);
     assert!(proxy.has(&pushed(2).release, |_| true));
@@ -296,7 +297,7 @@ async fn a_proxy_works_over_a_ledger_in_memory_and_writes_none_of_it_to_files() 
             async move { ask_as(&access, &operation).await }
         };
         let one = || "app@one".parse().expect("a selector");
-        let remove = || Operation::Remove { release: one(), all_labels: true };
+        let remove = || Operation::Remove { release: one(), all_labels: true, force: true };
         ask(Operation::Pin { release: one(), pinned: true }).await.expect("pinned");
         assert_eq!(ask(remove()).await.expect_err("pinned").fault(), Fault::Input);
         ask(Operation::Pin { release: one(), pinned: false }).await.expect("unpinned");

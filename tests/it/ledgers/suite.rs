@@ -94,6 +94,8 @@ fn every_table_has_its_own_keys(open: Open<'_>) {
         Key::Shown { space: space(), app: app(), destination: "edge.eu".parse().expect("a name") },
         Key::Token { id },
         Key::Revoked { id },
+        Key::Current { space: space(), app: app(), number: 7 },
+        Key::Label { space: space(), app: app(), label: "v1.2.3".parse().expect("a label") },
     ];
     let ledger = open();
     for key in &keys {

@@ -170,6 +170,8 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         dry_run,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     }
 }
 

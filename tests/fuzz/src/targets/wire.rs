@@ -215,6 +215,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         dry_run: false,
         behalf: Vec::new(),
         then: Vec::new(),
+        keeps_current: false,
+        moves: false,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
     let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);

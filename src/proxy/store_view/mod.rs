@@ -1,5 +1,7 @@
 //! A space as the proxy's half of a push sees it.
 
+mod recording;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,11 +17,10 @@ use crate::net::identity;
 use crate::net::link::Replies;
 use crate::restore::{self, ChunkReader, SourceError};
 use crate::store::{FaultInjection, Found, Store, StoreReader};
-use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use disk::crash_points;
-use format::manifest::{self, EntryPath, NodeRef, Reference, Root, SegmentName, Totals};
-use format::pack::{Frame, FrameEnd, FrameKind, Framer};
+use format::manifest::{self, EntryPath, NodeRef, Reference, SegmentName};
+use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::faults::Fault;
@@ -214,53 +215,15 @@ impl StoreView {
             }
         }));
     }
-
-    /// Writes the record of the push and, in one transaction with it, the deliveries that it asks for.
-    fn write_record(&mut self, open: &Open, totals: Totals, cost: Cost) -> Result<Record, Refusal> {
-        let record = Record {
-            app: open.app.clone(),
-            release: open.release,
-            sequence: 0,
-            created: self.now,
-            user: self.user.clone(),
-            labels: open.labels.clone(),
-            // The root has the folder mode; a record has only counts.
-            totals: Totals { folder_mode: None, ..totals },
-            cost,
-        };
-        let records = self.store.records();
-        let Some(granted) = &self.granted else {
-            return records.add(record).map_err(|error| Refusal::of(&error));
-        };
-        let (record, queued) = granted.record(records, record, &open)?;
-        self.queued = Some(queued);
-        Ok(record)
-    }
-
-    /// Takes the deliveries that were recorded with the push; none where it wrote no record.
-    pub(super) fn take_queued(&mut self) -> Option<Vec<Events>> {
-        self.queued.take()
-    }
-
-    /// Stores the nodes between the segments and the root, and the root.
-    fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
-        let mut nodes = Vec::new();
-        let (root, segments) = (&proposal.root, proposal.segments.clone());
-        Root::above(root.profile, root.shape, root.totals, segments, |node| nodes.push(node.bytes))
-            .map_err(|error| Refusal::of(&error))?;
-        nodes.push(root.encode());
-        let mut compressor = Compressor::new(LEVEL_DEFAULT);
-        let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, &mut compressor);
-        framer.frame_all(nodes.iter().map(|node| (ChunkRef::of(node), node.as_slice())), |frame| {
-            self.keep(frame)
-        })
-    }
 }
 
 impl SpaceView for StoreView {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         // Another push may have been faster.
-        self.app_latest = self.store.records().latest(&self.app);
+        let records = self.store.records();
+        self.app_latest = records.latest(&self.app);
+        let allowed = records.check_push(&open.app, &open.release, &open.labels, recording::intent(open));
+        allowed.map_err(|error| Refusal::of(&error))?;
         if !self.store.is_whole() {
             // Some chunk may be gone: ask for the segments, and for what they lack.
             return Ok(None);
@@ -269,7 +232,10 @@ impl SpaceView for StoreView {
             None => Ok(None),
             Some(Found::Latest(record)) if open.dry_run => Ok(Some((record, true))),
             Some(Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, false))),
-            Some(Found::Latest(record)) if open.labels.iter().all(|label| record.labels.contains(label)) => {
+            Some(Found::Latest(record))
+                if open.labels.iter().all(|label| record.labels.contains(label))
+                    && (open.keeps_current || self.is_current(&record)) =>
+            {
                 Ok(Some((record, true)))
             }
             Some(Found::Latest(record)) => {

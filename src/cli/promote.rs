@@ -1,0 +1,213 @@
+//! `whit promote`, `rollback` and `current`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::access::AccessArgs;
+use super::deliver::line;
+use super::deliveries::{delivered_all, destinations};
+use super::error::Error;
+use super::links::WrittenLinks;
+use super::output::{self, Output};
+use super::progress::waiting;
+use super::queries::ask;
+use format::current::Standing;
+use format::record::{DeliveryEvent, DeliveryState};
+use ground::escape;
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, Selector};
+use protocol::wire::{Answer, LogEntry, Moved, Operation};
+
+const PROMOTE_HELP: &str = "\
+The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy
+has the release. A release that was rolled back is good again once it is promoted. If the release is current already,
+it is only delivered.
+
+  whit promote web@v1.2.3 --to production --because 'v1.2.4 is slow'";
+
+const ROLLBACK_HELP: &str = "\
+Goes back to the last release that was current before, is still stored, and was not itself rolled back. The release
+that it leaves is bad from now on: later rollbacks pass it over, and a push of the same content needs --move, until it
+is promoted. Nothing is sent from here. `whit releases` shows which release is current, and which are bad.
+
+  whit rollback web --to production --because 'the cart is empty'";
+
+/// Make a stored release current.
+#[derive(Debug, Args)]
+#[command(after_help = PROMOTE_HELP)]
+pub struct PromoteArgs {
+    /// APP@LABEL, APP@RELEASE or APP@latest.
+    release: Selector,
+    #[command(flatten)]
+    how: MoveArgs,
+}
+
+/// Make the release current that was before.
+#[derive(Debug, Args)]
+#[command(after_help = ROLLBACK_HELP)]
+pub struct RollbackArgs {
+    /// The application.
+    app: AppName,
+    #[command(flatten)]
+    how: MoveArgs,
+}
+
+/// How to move the current release.
+#[derive(Debug, Args)]
+struct MoveArgs {
+    /// Deliver the release there: a destination of the proxy, or dir:PATH with a proxy inside the command; may be given
+    /// several times.
+    #[arg(long, value_name = "DEST")]
+    to: Vec<String>,
+    /// An action of the proxy that is to follow each delivery, like restart; may be given several times.
+    #[arg(long, value_name = "ACTION")]
+    then: Vec<ActionName>,
+    /// Why, for `whit current --log` and the audit log.
+    #[arg(long, value_name = "TEXT")]
+    because: Option<String>,
+    /// How to treat symbolic links that lead outside the release, at each dir:PATH; the configuration decides for other
+    /// destinations.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    links: WrittenLinks,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Show which release of an application is current, and why.
+#[derive(Debug, Args)]
+pub struct CurrentArgs {
+    /// The application.
+    app: AppName,
+    /// List every move, newest first; the proxy keeps the last 1,000.
+    #[arg(long)]
+    log: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs `whit promote`.
+pub async fn promote(arguments: PromoteArgs, output: &Output) -> Result<(), Error> {
+    let PromoteArgs { release, how } = arguments;
+    if release.is_current() {
+        return Err(Error::input(
+            "no release given, only an application",
+            "give APP@RELEASE, APP@LABEL or APP@latest",
+        ));
+    }
+    let question = |destinations, because, then| Operation::Promote { release, destinations, because, then };
+    move_current(how, output, question).await
+}
+
+/// Runs `whit rollback`.
+pub async fn rollback(arguments: RollbackArgs, output: &Output) -> Result<(), Error> {
+    let RollbackArgs { app, how } = arguments;
+    let question = |destinations, because, then| Operation::Rollback { app, destinations, because, then };
+    move_current(how, output, question).await
+}
+
+async fn move_current(
+    how: MoveArgs,
+    output: &Output,
+    question: impl FnOnce(Vec<DestinationName>, Option<String>, Vec<ActionName>) -> Operation,
+) -> Result<(), Error> {
+    let (destinations, local) = destinations(&how.to, how.links.into())?;
+    let question = question(destinations, how.because, how.then);
+    let open = how.access.open(output, local).await?;
+    let mut moved: Option<Box<Moved>> = None;
+    let mut events: Vec<DeliveryEvent> = Vec::new();
+    let waits = waiting(output, "moving the current release");
+    open.run(async |session| {
+        let take = |answer| match answer {
+            Answer::Moved(found) => moved = Some(found),
+            Answer::Delivery(event) => {
+                if matches!(event.state, DeliveryState::Retrying { .. }) {
+                    waits.note(&line(&event));
+                }
+                events.retain(|earlier: &DeliveryEvent| earlier.destination != event.destination);
+                events.push(event);
+            }
+            _ => {}
+        };
+        Ok(session.ask(&question, take).await?)
+    })
+    .await?;
+    drop(waits);
+    let moved = moved.ok_or(crate::agent::Error::Ended)?;
+    output.report_with(&moved_fields(&moved, &events), delivered_all(&events), || moved_text(&moved, &events))
+}
+
+/// Returns the fields of the record, and what moved.
+fn moved_fields(moved: &Moved, events: &[DeliveryEvent]) -> Value {
+    let Moved { record, from, number, rolled_back } = moved;
+    let mut value = json!(record);
+    value["moved"] = json!(number.is_some());
+    value["number"] = json!(number);
+    value["from"] = json!(from);
+    value["rolled_back"] = json!(rolled_back);
+    value["delivered"] = json!(events);
+    value
+}
+
+fn moved_text(moved: &Moved, events: &[DeliveryEvent]) -> String {
+    let Moved { record, from, number, rolled_back } = moved;
+    let is = if number.is_some() { "is current" } else { "is current already" };
+    let mut lines = vec![format!("{}@{} {is}", record.app, record.release.short())];
+    if let Some(from) = from.filter(|_| number.is_some()) {
+        let bad = if *rolled_back { ", which is bad from now on" } else { "" };
+        lines.push(format!("  before     @{}{bad}", from.short()));
+    }
+    lines.extend(events.iter().map(line));
+    lines.join("\n")
+}
+
+/// Runs `whit current`.
+pub async fn current(arguments: CurrentArgs, output: &Output) -> Result<(), Error> {
+    let CurrentArgs { app, log, access } = arguments;
+    let (mut standing, mut entries) = (Standing::default(), Vec::new());
+    for answer in ask(&access, output, Operation::Current { app: app.clone(), log }).await? {
+        match answer {
+            Answer::Standing(found) => standing = found,
+            Answer::Log(part) => entries.extend(part),
+            _ => {}
+        }
+    }
+    let Standing { current, previous, bad } = &standing;
+    let value = json!({ "app": app, "current": current, "previous": previous, "bad": bad, "log": entries });
+    output.report(&value, || {
+        if log {
+            let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+            return output::table(&["#", "RELEASE", "SINCE", "BY", "USER", "BEFORE", "BECAUSE"], &rows);
+        }
+        current_text(&app, &standing, entries.first())
+    })
+}
+
+fn row(entry: &LogEntry) -> Vec<String> {
+    vec![
+        entry.number.to_string(),
+        format!("@{}", entry.release.short()),
+        output::time(entry.time),
+        entry.by.as_str().to_owned(),
+        entry.user.to_string(),
+        entry.from.map(|from| format!("@{}", from.short())).unwrap_or_default(),
+        entry.because.as_deref().map(escape::text).unwrap_or_default(),
+    ]
+}
+
+fn current_text(app: &AppName, standing: &Standing, last: Option<&LogEntry>) -> String {
+    let short = |release: &ReleaseId| format!("@{}", release.short());
+    let mut lines = vec![format!("{app}{}", standing.current.as_ref().map(short).unwrap_or_default())];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    if let Some(last) = last.filter(|last| Some(last.release) == standing.current) {
+        line("since", format!("{}, {} by {}", output::time(last.time), last.by.as_str(), last.user));
+        if let Some(because) = &last.because {
+            line("because", escape::text(because));
+        }
+    }
+    if let Some(previous) = &standing.previous {
+        line("before", short(previous));
+    }
+    if !standing.bad.is_empty() {
+        line("bad", standing.bad.iter().map(short).collect::<Vec<_>>().join(" "));
+    }
+    lines.join("\n")
+}

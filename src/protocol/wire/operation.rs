@@ -1,0 +1,145 @@
+//! What an agent may ask for.
+
+use serde::{Deserialize, Serialize};
+
+use super::Open;
+use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector};
+
+/// A request of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Push a release: [`FromAgent`] and [`PushReply`] follow.
+    Push(Open),
+    /// Pull a release: [`PullRequest`] and [`PullReply`] follow.
+    Pull {
+        /// Which release.
+        release: Selector,
+        /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
+        have: Option<ReleaseId>,
+    },
+    /// Deliver a release again: each change of a delivery's state is answered.
+    Deliver {
+        /// Which release.
+        release: Selector,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+        /// The actions that are to follow each delivery, in order.
+        #[serde(default)]
+        then: Vec<ActionName>,
+    },
+    /// Who am I, and who are you.
+    Identify,
+    /// All applications of the space.
+    Applications,
+    /// An application's releases, newest first.
+    Releases(AppName),
+    /// Which files differ between two releases.
+    Difference {
+        /// Before.
+        from: Selector,
+        /// After.
+        to: Selector,
+    },
+    /// Counts of an application, or of the whole space.
+    Statistics(Option<AppName>),
+    /// Collect garbage in the space.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Verify the space's packs and releases.
+    Verify {
+        /// Repair what can be repaired.
+        repair: bool,
+        /// Stop after this many seconds; the next run continues from there.
+        seconds_max: Option<u64>,
+    },
+    /// Remove a release: its chunks go at the next collection, unless others name them.
+    Remove {
+        /// Which.
+        release: Selector,
+        /// True if labels that were not named may go with it.
+        all_labels: bool,
+        /// True if it may go although it is current, or the one before, or at a destination.
+        force: bool,
+    },
+    /// Keep a release from being removed, or end that.
+    Pin {
+        /// Which.
+        release: Selector,
+        /// True to keep it.
+        pinned: bool,
+    },
+    /// Make a stored release current, and deliver it: each change of a delivery's state is answered.
+    Promote {
+        /// Which.
+        release: Selector,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+        /// The user's reason.
+        because: Option<String>,
+        /// The actions that are to follow each delivery, in order.
+        then: Vec<ActionName>,
+    },
+    /// Make the release current that was before, and deliver it; the one that is left is bad from then on.
+    Rollback {
+        /// The application.
+        app: AppName,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+        /// The user's reason.
+        because: Option<String>,
+        /// The actions that are to follow each delivery, in order.
+        then: Vec<ActionName>,
+    },
+    /// Which release is current, and why.
+    Current {
+        /// The application.
+        app: AppName,
+        /// True to list all moves, and not only the last.
+        log: bool,
+    },
+    /// Give labels to a stored release.
+    Label {
+        /// Which.
+        release: Selector,
+        /// The labels.
+        labels: Vec<Label>,
+        /// True if labels that name other releases move.
+        moves: bool,
+    },
+    /// Take labels away.
+    Unlabel {
+        /// The application.
+        app: AppName,
+        /// The labels.
+        labels: Vec<Label>,
+    },
+}
+
+impl Operation {
+    /// Returns the releases that a question names; the answer identifies each by [`Answer::Meant`] first.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        match self {
+            Self::Deliver { release, .. }
+            | Self::Pin { release, .. }
+            | Self::Remove { release, .. }
+            | Self::Promote { release, .. }
+            | Self::Label { release, .. } => {
+                vec![release]
+            }
+            Self::Difference { from, to } => vec![from, to],
+            Self::Push(_)
+            | Self::Pull { .. }
+            | Self::Identify
+            | Self::Applications
+            | Self::Releases(_)
+            | Self::Statistics(_)
+            | Self::Collect { .. }
+            | Self::Verify { .. }
+            | Self::Rollback { .. }
+            | Self::Current { .. }
+            | Self::Unlabel { .. } => Vec::new(),
+        }
+    }
+}

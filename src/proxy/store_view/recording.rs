@@ -1,0 +1,70 @@
+//! Records what a push brought: the manifest's upper nodes, then the record and what comes with it.
+
+use super::StoreView;
+use crate::delivery::Events;
+use crate::store::Intent;
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::manifest::{Root, Totals};
+use format::pack::{FrameEnd, FrameKind, Framer};
+use format::recipe::ChunkRef;
+use format::record::{Cost, Record};
+use protocol::wire::{Open, Refusal};
+use protocol::{Proposal, SpaceView};
+
+/// Returns what a push without a token asks.
+pub(super) fn intent(open: &Open) -> Intent<'static> {
+    Intent { token: "", keeps_current: open.keeps_current, moves: open.moves }
+}
+
+impl StoreView {
+    /// Writes the record of the push and, in one transaction with it, the deliveries that it asks for.
+    pub(super) fn write_record(
+        &mut self,
+        open: &Open,
+        totals: Totals,
+        cost: Cost,
+    ) -> Result<Record, Refusal> {
+        let record = Record {
+            app: open.app.clone(),
+            release: open.release,
+            sequence: 0,
+            created: self.now,
+            user: self.user.clone(),
+            labels: open.labels.clone(),
+            // The root has the folder mode; a record has only counts.
+            totals: Totals { folder_mode: None, ..totals },
+            cost,
+        };
+        let records = self.store.records();
+        let Some(granted) = &self.granted else {
+            let added = records.add_with(record, intent(open), Vec::new);
+            return added.map_err(|error| Refusal::of(&error));
+        };
+        let (record, queued) = granted.record(records, record, open)?;
+        self.queued = Some(queued);
+        Ok(record)
+    }
+
+    pub(super) fn is_current(&self, record: &Record) -> bool {
+        self.store.records().standing(&record.app).current == Some(record.release)
+    }
+
+    /// Takes the deliveries that were recorded with the push; none where it wrote no record.
+    pub(in crate::proxy) fn take_queued(&mut self) -> Option<Vec<Events>> {
+        self.queued.take()
+    }
+
+    /// Stores the nodes between the segments and the root, and the root.
+    pub(super) fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
+        let mut nodes = Vec::new();
+        let (root, segments) = (&proposal.root, proposal.segments.clone());
+        Root::above(root.profile, root.shape, root.totals, segments, |node| nodes.push(node.bytes))
+            .map_err(|error| Refusal::of(&error))?;
+        nodes.push(root.encode());
+        let mut compressor = Compressor::new(LEVEL_DEFAULT);
+        let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, &mut compressor);
+        framer.frame_all(nodes.iter().map(|node| (ChunkRef::of(node), node.as_slice())), |frame| {
+            self.keep(frame)
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! What a push asks of the current release and of labels, and an entry of the log that is to be written.
+
+use crate::ledger::{Change, Key};
+use format::current::CurrentEntry;
+
+/// What a push asks of the current release and of labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    /// The id of the token that allows the push, in hexadecimal digits; empty where none was needed.
+    pub token: &'a str,
+    /// True if the current release stays as it is, where there is one.
+    pub keeps_current: bool,
+    /// True if a release that a rollback left becomes current again, and labels of other releases move.
+    pub moves: bool,
+}
+
+/// An entry of the log and its key.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub key: Key,
+    pub entry: CurrentEntry,
+}
+
+impl Entry {
+    /// Returns the change that writes the entry.
+    pub fn change(&self) -> Change {
+        Change::Create { key: self.key.clone(), value: self.entry.encode() }
+    }
+}
