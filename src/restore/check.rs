@@ -1,13 +1,14 @@
 //! Compares a folder with a release, cheaply: names, kinds, sizes, modes and links, no content.
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Stat, Timespec};
 
 use super::{ChunkSource, Error, Items, Mapping};
 use disk::files::Folder;
 use format::manifest::{Item, Root};
 
 /// Returns whether every entry of `root` lies below `folder` with its kind, size, mode, owner and target, as `mapping`
-/// says.
+/// says. Where `until` is given, returns false as well if anything was changed after that time, also by an entry that was
+/// added; but in the folder itself.
 ///
 /// Other files there do not count, as applications add files. Contents are not
 /// read. Costs one `lstat` for each entry.
@@ -19,13 +20,24 @@ pub fn looks_complete(
     source: &dyn ChunkSource,
     folder: &Folder,
     mapping: &Mapping<'_>,
+    until: Option<Timespec>,
 ) -> Result<bool, Error> {
-    let stat = |path: &[u8]| rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).ok();
-    let leads_to = |path: &[u8], target: &[u8]| {
-        rustix::fs::readlinkat(folder, path, Vec::new()).is_ok_and(|found| found.as_bytes() == target)
+    let is_old = |found: &Stat| {
+        let changed = (found.st_ctime, i64::try_from(found.st_ctime_nsec).unwrap_or(i64::MAX));
+        until.is_none_or(|until| changed <= (until.tv_sec, until.tv_nsec))
     };
-    if !mapping.linked.iter().all(|linked| leads_to(linked.path.as_bytes(), &linked.target)) {
-        return Ok(false);
+    let stat = |path: &[u8]| rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).ok().filter(&is_old);
+    let leads_to = |path: &[u8], target: &[u8]| {
+        let found = rustix::fs::readlinkat(folder, path, Vec::new());
+        found.is_ok_and(|found| found.as_bytes() == target) && (until.is_none() || stat(path).is_some())
+    };
+    for linked in mapping.linked {
+        let path = linked.path.as_bytes();
+        let mut above =
+            path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(slash, _)| &path[..slash]);
+        if !leads_to(path, &linked.target) || !above.all(|above| stat(above).is_some()) {
+            return Ok(false);
+        }
     }
     for item in Items::new(root, &mut *source.reader()) {
         let item = item?;
@@ -79,7 +91,7 @@ mod tests {
         let options = TreeOptions { sync: false, ..TreeOptions::default() };
         let complete = || {
             Folder::open(&copy).is_ok_and(|held| {
-                looks_complete(&root, &source, &held, &Mapping::default()).expect("an honest manifest")
+                looks_complete(&root, &source, &held, &Mapping::default(), None).expect("an honest manifest")
             })
         };
         let changes: [(&str, &dyn Fn()); 5] = [

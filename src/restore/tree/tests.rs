@@ -118,7 +118,7 @@ fn hard_links_are_linked_again() {
     assert_eq!([inode("d/c"), inode("e")], [inode("a"); 2]);
     assert_ne!(inode("d/b"), inode("a"));
     let held = Folder::open(&copy).expect("opened");
-    assert!(crate::restore::looks_complete(&root, &source, &held, &Mapping::default()).expect("read"));
+    assert!(crate::restore::looks_complete(&root, &source, &held, &Mapping::default(), None).expect("read"));
     let mut found = Vec::new();
     crate::restore::write_file(&root, &source, Some(&path("e")), &mut found).expect("written");
     assert_eq!(found, noise(1, 100));

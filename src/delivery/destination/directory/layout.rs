@@ -6,6 +6,7 @@
 //! PATH/shared/                   what lives beside the releases and is linked into them; never removed
 //! PATH/.whit/lock                held by the delivery under way
 //! PATH/.whit/staging-ID/         a copy being written
+//! PATH/.whit/whole-ID            when the copy ID was last changed before it got its name
 //! PATH/.whit/current-next        the link before it gets its name
 //! PATH/.whit/removed-ID/         an old copy being removed, or what is left of it where something is mounted in it
 //! ```
@@ -26,6 +27,7 @@ use std::time::Duration;
 use super::copies::{Copies, Slot, check_link, not_a_folder};
 use super::shared::SEED;
 use super::trial::TRIAL;
+use super::untouched::{self, WHOLE};
 use crate::delivery::destination::Error;
 use disk::crash_points;
 use disk::files::{Folder, Lock};
@@ -75,7 +77,19 @@ impl Layout {
                 layout.private.rename(&name, &layout.private, &layout.removed(&name)?)?;
             }
         }
+        layout.forget_removed()?;
         Ok(layout)
+    }
+
+    /// Removes what is known of copies that are not there any more.
+    fn forget_removed(&self) -> Result<(), Error> {
+        let kept: Vec<String> = self.copies.kept().into_iter().map(untouched::name).collect();
+        for name in self.private.names()? {
+            if name.starts_with(WHOLE) && !kept.contains(&name) {
+                self.private.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the name in `.whit` of the folder in which a copy is written.
@@ -132,6 +146,9 @@ impl Layout {
     /// # Errors
     /// Each later delivery tries again to remove what is left.
     pub(super) fn remove(&self, slot: Slot) -> Result<(), Error> {
+        if slot.number == 0 {
+            self.private.remove(untouched::name(slot.release))?;
+        }
         let aside = self.removed(&slot.name())?;
         self.copies.releases.rename(&slot.name(), &self.private, &aside)?;
         crash_points::point("copy.removing");

@@ -11,6 +11,7 @@ mod permissions;
 mod preview;
 mod shared;
 mod trial;
+mod untouched;
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -164,7 +165,7 @@ impl Directory {
 impl Destination for Directory {
     /// Does nothing if the release is current and complete by names, sizes, modes, owners and links. Otherwise writes a
     /// new copy, from a kept copy of the same release or the current one as far as their bytes are right, so that
-    /// nothing an application changed in its folder comes back.
+    /// nothing an application changed in its folder comes back. A kept copy that nobody has changed is shown as it is.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
         let Job { root, source, monitor, .. } = *job;
         let (path, release) = (self.path.of(job.app), job.release());
@@ -180,7 +181,7 @@ impl Destination for Directory {
         let left = copies.current()?;
         if let Some(current) = left.filter(|slot| slot.release == release) {
             let copy = copies.open(current);
-            if copy.map_or(Ok(false), |copy| looks_complete(root, source, &copy, &mapping))? {
+            if copy.map_or(Ok(false), |copy| looks_complete(root, source, &copy, &mapping, None))? {
                 create()?;
                 // The delivery before may have been killed before its last sync.
                 copies.folder.sync()?;
@@ -189,6 +190,18 @@ impl Destination for Directory {
                 return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
             }
             monitor.note("the current copy was changed since its delivery; it is replaced");
+        }
+
+        let plain = Slot { release, number: 0 };
+        if left != Some(plain)
+            && let Some(copy) = copies.open(plain)
+            && untouched::is_untouched(&layout.private, &copy, root, source, &mapping)?
+        {
+            create()?;
+            layout.switch(plain)?;
+            self.remove_old(&layout, plain, left, monitor);
+            let (place, kept) = (copies.place(plain).display().to_string(), copies.kept());
+            return Ok(Delivered { place, files, bytes, reused_bytes: bytes, kept, ..Delivered::default() });
         }
 
         let basis = Self::basis(copies, left, job)?;
@@ -213,6 +226,7 @@ impl Destination for Directory {
             ));
         }
         create()?;
+        untouched::note(&layout.private, &layout.private.below(Layout::staging(release))?, release)?;
         let published = layout.publish(release)?;
         let mut left = left;
         if left == Some(published.slot) {

@@ -173,3 +173,43 @@ fn a_copy_that_was_set_aside_when_the_process_was_killed_is_replaced() {
     assert_eq!(shown(&directory), sorted(&Bench::entries(1)));
     assert_eq!(second.kept, [root.release()]);
 }
+
+#[test]
+fn going_back_to_a_kept_copy_that_nobody_changed_writes_and_reads_no_file() {
+    let mut bench = Bench::new();
+    let directory = Directory { keep: 10, ..sharing_a_folder(&bench) };
+    let (one, two) = (bench.root(1), bench.root(2));
+    let changes: [(&str, bool, &dyn Fn(&Path)); 6] = [
+        ("nothing", true, &|_| {}),
+        ("one file, with its size and time", false, &|copy| {
+            let file = fs::File::options().write(true).open(copy.join("README")).expect("opened");
+            let time = file.metadata().expect("a file").modified().expect("a time");
+            std::os::unix::fs::FileExt::write_all_at(&file, b"R", 0).expect("written");
+            file.set_modified(time).expect("set");
+        }),
+        ("a new file", false, &|copy| fs::write(copy.join("bin/cache"), "x").expect("written")),
+        ("a new file at the top", false, &|copy| fs::write(copy.join("cache"), "x").expect("written")),
+        ("a new file beside a link", false, &|copy| fs::write(copy.join("var/x"), "x").expect("written")),
+        ("what is shared", true, &|copy| fs::write(copy.join("var/data/x"), "x").expect("written")),
+    ];
+    for (name, is_kept, change) in changes {
+        let first = bench.deliver_at(&directory, &one, 1000).expect("delivered");
+        let inode = || fs::metadata(directory.path.as_path().join("current")).expect("a copy").ino();
+        let before = inode();
+        bench.deliver_at(&directory, &two, 2000).expect("delivered");
+        change(Path::new(&first.place));
+        let back = bench.deliver_at(&directory, &one, 1000).expect("delivered");
+        assert_eq!((inode() == before, &back.place, back.already), (is_kept, &first.place, false), "{name}");
+        let shown = |name: &str| directory.path.as_path().join("current").join(name);
+        assert_eq!(fs::read_to_string(shown("README")).expect("a file"), "read me", "{name}");
+        assert!(
+            !shown("cache").exists() && !shown("bin/cache").exists() && !shown("var/x").exists(),
+            "{name}"
+        );
+    }
+}
+
+fn sharing_a_folder(bench: &Bench) -> Directory {
+    let shared = SharedPath::try_from("var/data/".to_owned()).expect("a path");
+    Directory { shared: vec![shared], ..bench.directory() }
+}

@@ -137,7 +137,7 @@ fn the_first_delivery_makes_the_folder_and_a_complete_copy() {
     assert_eq!(current(&directory).expect("a link"), Some(root.release()));
     let link = fs::read_link(directory.path.as_path().join("current")).expect("a link");
     assert_eq!(link, Path::new("releases").join(root.release().to_string()));
-    assert_eq!(count(&directory.path.as_path().join(".whit")), 1, "only the lock");
+    assert_eq!(count(&directory.path.as_path().join(".whit")), 2, "the lock, and what is known of the copy");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn what_a_killed_delivery_left_is_removed() {
     fs::create_dir_all(private.join("removed-x/y")).expect("created");
     std::os::unix::fs::symlink("releases/x", private.join("current-next")).expect("linked");
     bench.deliver(&directory, &root).expect("delivered");
-    assert_eq!(count(&private), 1, "only the lock");
+    assert_eq!(count(&private), 2, "the lock, and what is known of the copy");
     assert_eq!(shown(&directory), sorted(&Bench::entries(1)));
 }
 
@@ -251,7 +251,7 @@ fn a_delivery_that_fails_changes_nothing() {
     assert_eq!(shown(&directory), sorted(&Bench::entries(1)));
     assert_eq!(
         (count(&directory.path.as_path().join("releases")), count(&directory.path.as_path().join(".whit"))),
-        (1, 1)
+        (1, 2)
     );
 }
 

@@ -66,7 +66,7 @@ fn what_is_shared_lives_on_and_what_the_release_has_there_is_left_out() {
     assert_eq!(text(&directory, "shared/uploads/mine"), "mine");
     assert_eq!(text(&directory, "current/config/local.toml"), "settings 1");
     assert_eq!(text(&directory, "current/version"), "5");
-    assert_eq!(count(&at(&directory, ".whit")), 1, "only the lock");
+    assert_eq!(count(&at(&directory, ".whit")), 3, "the lock, and what is known of two copies");
 }
 
 #[test]
