@@ -6,10 +6,12 @@ use std::task::Poll;
 use tokio::time::{Interval, timeout};
 
 use super::Granted;
+use super::current_token::checks;
 use crate::delivery::Events;
+use crate::net::link::Sender;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
-use protocol::wire::Refusal;
+use protocol::wire::{Answer, Refusal};
 
 /// Failed tries of a delivery that are reported to an agent before its command ends; the delivery continues.
 const TRIES_REPORTED: u32 = 3;
@@ -100,4 +102,24 @@ async fn first(deliveries: &mut [Followed]) -> (usize, Option<DeliveryEvent>) {
         Poll::Pending
     })
     .await
+}
+
+/// Reports the progress of deliveries until each has ended, or has failed a few times.
+pub(super) async fn follow(
+    events: Vec<Events>,
+    granted: &Granted,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    let (mut following, mut checks) = (Following::new(events), checks());
+    loop {
+        let event = match following.next(granted, &mut checks).await {
+            Ok(Some(event)) => event,
+            Ok(None) | Err(Unheard::Gone) => return Ok(()),
+            Err(Unheard::Refused(refusal)) => return Err(refusal),
+        };
+        if sender.send(&Answer::Delivery(event)).await.is_err() {
+            // The agent is gone; the delivery continues.
+            return Ok(());
+        }
+    }
 }

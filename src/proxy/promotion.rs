@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::audit::Entry;
-use super::query::{ROWS_PER_MESSAGE, follow};
+use super::follow::follow;
 use super::{Granted, now};
 use crate::delivery::Events;
 use crate::net::blocking;
@@ -16,6 +16,9 @@ use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Select
 use ground::limits::LIST_MAX;
 use protocol::token::Action;
 use protocol::wire::{Answer, LogEntry, Moved, Operation, Refusal};
+
+/// Entries of a log in one message: with the longest reasons below its bound.
+const LOG_ROWS: usize = 200;
 
 /// Where the current release goes.
 #[derive(Debug, Clone)]
@@ -169,7 +172,7 @@ fn show(granted: &Granted, app: &AppName, log: bool, give: &impl Fn(Answer) -> b
     give(Answer::Standing(standing));
     let mut before = u64::MAX;
     loop {
-        let most = if log { ROWS_PER_MESSAGE } else { 1 };
+        let most = if log { LOG_ROWS } else { 1 };
         let entries = store.records().log(app, before, most).map_err(refusal)?;
         let Some((last, _)) = entries.last() else { break };
         before = *last;

@@ -6,9 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::Entry;
 use super::current_token::checks;
-use super::follow::{Following, Unheard};
+use super::follow::follow;
 use super::{Granted, Owner, now, owner};
-use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::difference;
@@ -21,7 +20,7 @@ use protocol::token::Action;
 use protocol::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
 
 /// Rows in one message: with paths of the longest kind still below its bound.
-pub(super) const ROWS_PER_MESSAGE: usize = 200;
+const ROWS_PER_MESSAGE: usize = 200;
 
 /// Answers a question.
 ///
@@ -208,24 +207,4 @@ pub async fn deliver(
         return Ok(());
     }
     follow(events, &granted, sender).await
-}
-
-/// Reports the progress of deliveries until each has ended, or has failed a few times.
-pub(super) async fn follow(
-    events: Vec<Events>,
-    granted: &Granted,
-    sender: &mut Sender,
-) -> Result<(), Refusal> {
-    let (mut following, mut checks) = (Following::new(events), checks());
-    loop {
-        let event = match following.next(granted, &mut checks).await {
-            Ok(Some(event)) => event,
-            Ok(None) | Err(Unheard::Gone) => return Ok(()),
-            Err(Unheard::Refused(refusal)) => return Err(refusal),
-        };
-        if sender.send(&Answer::Delivery(event)).await.is_err() {
-            // The agent is gone; the delivery continues.
-            return Ok(());
-        }
-    }
 }

@@ -7,6 +7,7 @@
 use super::current_entry::{Entry, Intent};
 use super::head::{Head, Mover};
 use super::known::{App, Known};
+use super::push_check::check_push;
 use super::records::Records;
 use super::{Error, Result};
 use crate::ledger::{self, Change, Key, Table};
@@ -60,23 +61,7 @@ impl Records {
         labels: &[Label],
         intent: Intent<'_>,
     ) -> Result<()> {
-        self.check(&self.read(), app, release, labels, intent)
-    }
-
-    pub(super) fn check(
-        &self,
-        memory: &Known,
-        app: &AppName,
-        release: &ReleaseId,
-        labels: &[Label],
-        intent: Intent<'_>,
-    ) -> Result<()> {
-        let Some(known) = memory.apps.get(app).filter(|_| !intent.moves) else { return Ok(()) };
-        let is_bad = known.head.as_ref().is_some_and(|head| head.is_bad(release));
-        if is_bad && !intent.keeps_current {
-            return Err(Error::RolledBack { app: app.clone(), release: *release });
-        }
-        super::labelling::check_free(known, app, release, labels)
+        check_push(&self.read(), app, release, labels, intent)
     }
 
     /// Returns the entry that a push comes with; none where the current release stays.

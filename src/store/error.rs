@@ -188,7 +188,7 @@ faulty! {
         "deliver another release to `{destination}` first, or add --force"
     );
     Self::RolledBack { .. } => Fault::Input,
-        "the content is stored: add --move to make it current, or --no-current to only keep it";
+        "add --move to make it current again, or --no-current to only store it";
     Self::LabelTaken { .. } => Fault::Input, "add --move to move it, or choose another label";
     Self::NoLabel { app, .. } => Fault::Missing, format!("`whit releases {app}` lists labels");
     Self::TooManyLabels { .. } => Fault::Full, "remove releases whose labels nobody needs (`whit rm`)";

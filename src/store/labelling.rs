@@ -2,6 +2,7 @@
 
 use super::head::Mover;
 use super::known::{App, Known};
+use super::push_check::check_free;
 use super::records::Records;
 use super::{Error, Result};
 use crate::ledger::{Change, Key, Table};
@@ -123,16 +124,6 @@ impl Records {
         }
         Ok(())
     }
-}
-
-/// Checks that none of the labels names another release.
-pub(super) fn check_free(known: &App, app: &AppName, release: &ReleaseId, labels: &[Label]) -> Result<()> {
-    for label in labels {
-        if let Some(named) = known.labels.release(label, &known.pushed).filter(|named| named != release) {
-            return Err(Error::LabelTaken { app: app.clone(), label: label.clone(), release: named });
-        }
-    }
-    Ok(())
 }
 
 /// Returns the meanings of labels that name nothing from now on, once the records of releases for which `goes` holds are gone.

@@ -30,6 +30,7 @@ mod options;
 mod pack_file;
 mod packs;
 mod place;
+mod push_check;
 mod reader;
 mod recent;
 mod record_value;

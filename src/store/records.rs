@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::current_entry::{Entry, Intent};
 use super::history::{self, Pushed};
 use super::known::{App, Known};
+use super::push_check::check_push;
 use super::{Error, Result};
 use crate::ledger::{self, Change, Key, Ledger};
 use format::record::{AppSummary, Record};
@@ -153,7 +154,7 @@ impl Records {
     ) -> Result<Record> {
         let mut memory = self.write();
         loop {
-            self.check(&memory, &record.app, &record.release, &record.labels, intent)?;
+            check_push(&memory, &record.app, &record.release, &record.labels, intent)?;
             record.sequence = memory.last_number(&record.app) + 1;
             let key = self.key(&record.app, record.sequence);
             let moved = self.moved_by_push(&memory, &record, intent);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::head::Mover;
 use super::holder::Holder;
-use super::known::Known;
+use super::known::{App, Known};
 use super::labelling;
 use super::records::Records;
 use super::{Error, Result};
@@ -21,8 +21,8 @@ impl Records {
         let mut held: HashSet<ReleaseId> = self.shown(app)?.into_iter().map(|(_, release)| release).collect();
         let memory = self.read();
         let known = memory.apps.get(app);
-        held.extend(known.and_then(|known| known.current()));
-        held.extend(known.and_then(|known| known.previous()));
+        held.extend(known.and_then(App::current));
+        held.extend(known.and_then(App::previous));
         Ok(held)
     }
 

@@ -111,8 +111,10 @@ async fn neither_a_push_nor_a_start_reads_the_records_of_all_releases() {
         world.stop().await;
         world.again();
         write(&tree, "file", "four");
+        // A record from before has that label.
+        let labels = vec![label("v4")];
         let receipt =
-            world.push_with(&PushOptions { labels: vec![label("v4")], ..push_options("app", &tree) }).await;
+            world.push_with(&PushOptions { labels, moves: true, ..push_options("app", &tree) }).await;
         assert_eq!(receipt.sequence, Some(503));
         world.pull("app@v4", &world.path("copy")).await.expect("pulled");
         assert_eq!((2..=500).filter(is_damaged).count(), 499);
@@ -144,7 +146,7 @@ fn a_history_that_is_gone_damaged_or_behind_is_made_good_from_the_records() {
     for number in [3, 7, 40] {
         let release = record(number).release;
         assert_eq!(
-            records.remove(&record(1).app, &release).expect("removed"),
+            records.remove_held(&record(1).app, &release).expect("removed"),
             if number == 7 { 2 } else { 1 }
         );
     }
@@ -289,8 +291,8 @@ async fn an_application_that_takes_more_than_its_share_takes_nothing_from_the_ot
         for (number, name) in (10..).zip(["v0", "v1", "v2"]) {
             push_noise(&world, "eve", name, number, 1_500_000).await;
         }
-        // Eve's latest release alone is larger than the limit; a rollback goes back to the one before.
-        held_to(&mut world, 1_200_000).await;
+        // Eve's latest release and the one that a rollback goes back to are larger than the limit.
+        held_to(&mut world, 1_600_000).await;
         assert_eq!(left(&world, "eve", 2).await, ["v2", "v1"]);
         assert_eq!(left(&world, "web", 3).await, ["v2", "v1", "v0"]);
         // Without her, the others' older releases are removed, as many as necessary.

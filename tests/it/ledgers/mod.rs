@@ -228,17 +228,22 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     assert_eq!(recorded.expect("recorded").sequence, 1);
     let deliveries = ledger.list(&Table::Deliveries).expect("listed");
     assert_eq!(deliveries, [Key::Delivery { number: 1 }, Key::Delivery { number: 2 }]);
-    // A record written before the disk was full counts, though its push fails.
-    ledger.fill(Some(1));
+    // A record written before the disk was full counts, though its push fails; so does the entry before it.
+    ledger.fill(Some(2));
     let error = proxy.add_with(pushed(2), moves, || vec![deliver(3)]).expect_err("the second does not fit");
     assert_eq!(error.fault(), Fault::Full);
     ledger.fill(None);
     assert!(proxy.has(&pushed(2).release, |_| true));
+    assert_eq!(proxy.standing(&app()).current, Some(pushed(2).release));
     assert_eq!(proxy.add(pushed(3)).expect("recorded").sequence, 3);
-    ledger.fill(Some(0));
-    assert_eq!(proxy.add(pushed(4)).expect_err("nothing fits").fault(), Fault::Full);
-    ledger.fill(None);
-    assert!(!proxy.has(&pushed(4).release, |_| true));
+    for fit in [0, 1] {
+        // Neither nothing nor an entry alone makes the release current.
+        ledger.fill(Some(fit));
+        assert_eq!(proxy.add(pushed(4)).expect_err("no record fits").fault(), Fault::Full);
+        ledger.fill(None);
+        assert!(!proxy.has(&pushed(4).release, |_| true));
+        assert_eq!(proxy.standing(&app()).current, Some(pushed(3).release));
+    }
     assert_eq!(proxy.add(pushed(5)).expect("recorded").sequence, 4, "no number is left out");
 }
 
