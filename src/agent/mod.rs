@@ -7,10 +7,12 @@ pub mod scan;
 
 mod backoff;
 mod chunk_cache;
+mod delivery_progress;
 mod link_speed;
 mod session;
 mod token_renewal;
 
+pub use delivery_progress::DeliveryProgress;
 pub use push::Receipt;
 pub use session::{Access, Session};
 

@@ -221,10 +221,24 @@ impl Session {
     /// # Errors
     /// The connection is lost, the proxy refused, it answered for another release, or [`Error::Endless`].
     pub async fn ask(&self, operation: &Operation, mut take: impl FnMut(Answer)) -> Result<()> {
+        let take = |answer| {
+            take(answer);
+            true
+        };
+        self.ask_while(operation, take).await
+    }
+
+    /// Asks a question as [`Session::ask`] does, until `take` returns false.
+    ///
+    /// # Errors
+    /// As [`Session::ask`].
+    pub async fn ask_while(&self, operation: &Operation, mut take: impl FnMut(Answer) -> bool) -> Result<()> {
         let time_max = match operation {
             Operation::Deliver { .. }
             | Operation::Promote { .. }
             | Operation::Rollback { .. }
+            | Operation::PlanDelivery { .. }
+            | Operation::Deliveries(_)
             | Operation::Collect { .. }
             | Operation::Verify { .. } => ANSWER_TIME_LONG_MAX,
             _ => ANSWER_TIME_MAX,
@@ -246,7 +260,11 @@ impl Session {
                     _ if asked.len() > 0 => {
                         return Err(Error::OutOfTurn("another message before the release"));
                     }
-                    answer => take(answer),
+                    answer => {
+                        if !take(answer) {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             if asked.len() > 0 { Err(Error::Ended) } else { Ok(()) }

@@ -1,14 +1,18 @@
 //! `whit deliver`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::json;
 
 use super::access::AccessArgs;
 use super::deliveries::{delivered_all, delivery_text, destinations};
+use super::dry_run;
 use super::error::Error;
 use super::links::WrittenLinks;
 use super::output::Output;
-use super::progress::waiting;
+use super::progress::monitor;
+use crate::agent::DeliveryProgress;
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{ActionName, Selector};
 use protocol::wire::{Answer, Operation};
@@ -28,6 +32,15 @@ pub struct DeliverArgs {
     /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: WrittenLinks,
+    /// End once the deliveries are queued, without waiting for them.
+    #[arg(long, conflicts_with = "dry_run")]
+    no_wait: bool,
+    /// List what would be written, kept and removed; deliver nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: list all files, not only the first thousand of each kind.
+    #[arg(long, requires = "dry_run")]
+    all: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -36,24 +49,26 @@ pub struct DeliverArgs {
 pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
     let (destinations, local) = destinations(&arguments.to, arguments.links.into())?;
     let open = arguments.access.open(output, local).await?;
+    if arguments.dry_run {
+        return dry_run::run(open, arguments.release, destinations, arguments.all, output).await;
+    }
+    let leaves_after = arguments.no_wait.then(|| destinations.iter().collect::<BTreeSet<_>>().len());
     let question = Operation::Deliver { release: arguments.release, destinations, then: arguments.then };
-    let mut events: Vec<DeliveryEvent> = Vec::new();
-    let waits = waiting(output, "delivering");
+    let mut progress = DeliveryProgress::default();
+    let monitor = monitor(output, "sending");
     open.run(async |session| {
         let take = |answer| {
             if let Answer::Delivery(event) = answer {
-                if matches!(event.state, DeliveryState::Retrying { .. }) {
-                    waits.note(&line(&event));
-                }
-                events.retain(|earlier: &DeliveryEvent| earlier.destination != event.destination);
-                events.push(event);
+                progress.take(event, &*monitor);
             }
+            leaves_after != Some(progress.deliveries().len())
         };
-        Ok(session.ask(&question, take).await?)
+        Ok(session.ask_while(&question, take).await?)
     })
     .await?;
-    drop(waits);
-    let ended = delivered_all(&events);
+    drop(monitor);
+    let events = progress.into_deliveries();
+    let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&events) };
     // An array has no field for an error.
     let value = if ended.is_ok() { json!(events) } else { json!({ "delivered": events }) };
     output.report_with(&value, ended, || events.iter().map(line).collect::<Vec<_>>().join("\n"))
@@ -61,7 +76,10 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
 
 /// Says how one delivery ended.
 pub(super) fn line(event: &DeliveryEvent) -> String {
-    let delivered = matches!(event.state, DeliveryState::Delivered(_));
-    let to = if delivered { "delivered to " } else { "not delivered: " };
+    let to = match event.state {
+        DeliveryState::Delivered(_) => "delivered to ",
+        DeliveryState::Queued | DeliveryState::Running(_) => "delivery to ",
+        _ => "not delivered: ",
+    };
     format!("{to}{}", delivery_text(event))
 }

@@ -123,7 +123,7 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
 }
 
 /// Returns what a delivery did, for people.
-fn report_text(report: &DeliveryReport) -> String {
+pub fn report_text(report: &DeliveryReport) -> String {
     let time = format!("{:.1} s", Duration::from_millis(report.millis).as_secs_f64());
     if report.already {
         return format!("{} has it already ({time})", report.place);

@@ -5,7 +5,10 @@ mod access;
 mod bench;
 mod deliver;
 mod deliveries;
+mod delivery_queue;
+mod destinations;
 mod demo;
+mod dry_run;
 mod embedded;
 mod error;
 mod labels;
@@ -84,6 +87,10 @@ enum Command {
     Label(labels::LabelArgs),
     /// Take labels away from the releases that have them.
     Unlabel(labels::UnlabelArgs),
+    /// List deliveries, or retry or end one.
+    Deliveries(delivery_queue::DeliveriesArgs),
+    /// List the proxy's destinations that the token allows, or try them.
+    Destinations(destinations::DestinationsArgs),
     /// List applications.
     Apps(queries::AppsArgs),
     /// List an application's releases, newest first.
@@ -169,6 +176,8 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Current(arguments) => promote::current(arguments, output).await,
         Command::Label(arguments) => labels::label(arguments, output).await,
         Command::Unlabel(arguments) => labels::unlabel(arguments, output).await,
+        Command::Deliveries(arguments) => delivery_queue::run(arguments, output).await,
+        Command::Destinations(arguments) => destinations::run(arguments, output).await,
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,
         Command::Diff(arguments) => queries::diff(arguments, output).await,

@@ -71,6 +71,7 @@ fn words(phase: Phase, transfer: &'static str) -> &'static str {
         Phase::Negotiate => "comparing",
         Phase::Transfer => transfer,
         Phase::Rebuild => "writing",
+        Phase::Deliver => "delivering",
     }
 }
 

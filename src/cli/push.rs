@@ -57,6 +57,9 @@ pub struct PushArgs {
     /// Push a tree without files, too; it is refused otherwise.
     #[arg(long)]
     allow_empty: bool,
+    /// End once the release is stored and its deliveries are queued, without waiting for them.
+    #[arg(long)]
+    no_wait: bool,
     /// Negotiate and report what would be sent; store nothing.
     #[arg(long)]
     dry_run: bool,
@@ -143,6 +146,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         },
         labels: arguments.label.iter().map(|label| label.parse()).collect::<Result<_, _>>()?,
         destinations,
+        no_wait: arguments.no_wait,
         dry_run: arguments.dry_run,
         keeps_current: arguments.no_current,
         moves: arguments.moves,
@@ -165,5 +169,6 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let receipt = Box::pin(receipt).await;
     drop(monitor);
     let receipt = receipt?;
-    output.report_with(&receipt, delivered_all(&receipt.delivered), || receipt_text(&receipt))
+    let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&receipt.delivered) };
+    output.report_with(&receipt, ended, || receipt_text(&receipt))
 }

@@ -79,6 +79,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     options.public_host = arguments.public_host.or_else(|| config.public_host.clone());
     options.destinations = config.destinations();
     options.actions = config.actions();
+    options.policies = config.policies();
     options.maintenance = config.maintenance();
     options.store = config.store();
     let (mut interrupt, mut terminate) =

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::delivery::actions::{self, HookDefinition, WebhookDefinition};
 use crate::delivery::destination::{Definition, Destinations, Template};
+use crate::delivery::{Policies, Policy};
 use crate::proxy::MaintenanceOptions;
 use crate::store::{
     self,
@@ -91,7 +92,7 @@ pub struct Config {
     /// Minutes after which an unused space is closed; 0 for never.
     pub idle_minutes: u64,
     /// Destinations by name.
-    pub destinations: BTreeMap<DestinationName, Definition>,
+    pub destinations: BTreeMap<DestinationName, DestinationConfig>,
     /// Commands that follow deliveries, by name.
     pub hooks: BTreeMap<ActionName, HookDefinition>,
     /// Messages that follow deliveries, by name.
@@ -117,6 +118,17 @@ impl Default for Config {
             webhooks: BTreeMap::new(),
         }
     }
+}
+
+/// The definition of a destination: the keys that every kind has, and those of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DestinationConfig {
+    /// The keys that every kind has.
+    #[serde(flatten)]
+    pub policy: Policy,
+    /// The kind, with its keys.
+    #[serde(flatten)]
+    pub definition: Definition,
 }
 
 /// A retention rule. A release stays while any of its keys keeps it; the latest always stays.
@@ -177,7 +189,7 @@ impl Config {
             }
         }
         let mut earlier: Vec<(&DestinationName, Template)> = Vec::new();
-        for (name, definition) in &self.destinations {
+        for (name, DestinationConfig { definition, .. }) in &self.destinations {
             let found = |key: &str, mistake| Some((format!("destinations.{name}.{key}"), mistake));
             if let Err((key, mistake)) = definition.check() {
                 return found(key, Mistake::Definition(mistake));
@@ -264,7 +276,12 @@ impl Config {
 
     /// Returns the destinations that are defined.
     pub fn destinations(&self) -> Destinations {
-        self.destinations.iter().map(|(name, definition)| (name.clone(), definition.open())).collect()
+        self.destinations.iter().map(|(name, defined)| (name.clone(), defined.definition.open())).collect()
+    }
+
+    /// Returns what holds for each destination, whatever its kind.
+    pub fn policies(&self) -> Policies {
+        self.destinations.iter().map(|(name, defined)| (name.clone(), defined.policy.clone())).collect()
     }
 }
 

@@ -292,6 +292,11 @@ impl Deliveries {
         self.ending.board.watch()
     }
 
+    /// Returns the id that a delivery with this number has.
+    pub fn id(&self, number: u64) -> DeliveryId {
+        self.ending.board.id(number)
+    }
+
     /// Returns the status of a delivery of a space.
     ///
     /// # Errors

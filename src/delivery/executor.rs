@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::actions::{Actions, Event};
-use super::destination::{Job, ShownLog as _};
+use super::destination::{Destination, Job, Preview, ShownLog as _};
 use super::pending::Delivery;
 use super::shown_log::ShownInLedger;
 use super::telling::Story;
 use super::worker::{Executor, Failure, Task};
 use crate::ledger::Ledger;
-use crate::store::{self, Store};
+use crate::store::{self, Pushed, Store};
+use format::manifest::Root;
 use format::record::{DeliveryReport, Progress};
 use ground::faults::{Fault, Faulty};
 use ground::ids::{DeliveryId, ReleaseId, SpaceName};
-use ground::monitor::{Monitor, Phase};
+use ground::monitor::{Monitor, Phase, Silent};
 use ground::poison::Unpoisoned as _;
 use protocol::token::Hop;
 use protocol::wire::Refusal;
@@ -57,18 +58,29 @@ impl StoreExecutor {
         // Nothing of it runs here.
         story.tell(&self.actions, &AtomicBool::new(false));
     }
+
+    /// Says what a delivery would do, and changes nothing.
+    ///
+    /// # Errors
+    /// What would fail the delivery already now.
+    pub fn plan(
+        &self,
+        id: DeliveryId,
+        delivery: &Delivery,
+        destination: &dyn Destination,
+        cancelled: &AtomicBool,
+    ) -> Result<Preview, Failure> {
+        let release = Release::open(self, id, delivery)?;
+        let root_of = |earlier: &ReleaseId| release.store.root(earlier).ok();
+        destination.plan(&release.job(id, delivery, &root_of, cancelled)).map_err(|error| failed(&error))
+    }
 }
 
 impl Executor for StoreExecutor {
     fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure> {
         let Task { id, delivery, destination, cancelled, progress } = *task;
-        let failed = |error: &dyn Faulty| {
-            let Refusal { fault, text, .. } = Refusal::of(error);
-            Failure { fault, reason: text, retry_after: None }
-        };
-        let store = (self.open)(&delivery.space).map_err(|error| failed(&error))?;
-        let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
-        let previous = |release: &ReleaseId| store.root(release).ok();
+        let release = Release::open(self, id, delivery)?;
+        let Release { store, root, shown, .. } = &release;
         let (total, files) = (root.totals.bytes, root.totals.files);
         let watch = Watch {
             delivery,
@@ -76,57 +88,87 @@ impl Executor for StoreExecutor {
             progress,
             done: Mutex::new((Progress { bytes: 0, total, files }, Instant::now())),
         };
-        let shown =
-            ShownInLedger::open(Arc::clone(&self.ledger), delivery).map_err(|error| failed(&error))?;
-        let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
-        let mut behalf = delivery.behalf.clone();
-        behalf.push(hop(id, delivery, pushed.as_ref().map_or(0, |pushed| pushed.sequence)));
-        let job = Job {
-            id,
-            app: &delivery.app,
-            root: &root,
-            labels: pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
-            created: pushed.as_ref().map_or(0, |pushed| pushed.created),
-            user: delivery.user.as_ref(),
-            behalf: &behalf,
-            source: &store,
-            root_of: &previous,
-            shown: &shown,
-            monitor: &watch,
-            cancelled,
-        };
+        let root_of = |earlier: &ReleaseId| store.root(earlier).ok();
+        let job = Job { monitor: &watch, ..release.job(id, delivery, &root_of, cancelled) };
         let begun = Instant::now();
         shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
         let others = shown.shown();
         let mut others = others.complete().filter(|entry| entry.delivery != id.number);
         let previous = others.next().map(|entry| entry.release);
-        match destination.deliver(&job) {
-            Ok(done) => {
-                shown.complete(&done.kept).map_err(|error| failed(&error))?;
-                for folder in destination.folders() {
-                    if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
-                        tracing::warn!(%error, "the location of a delivered copy could not be recorded");
-                    }
-                }
-                store.records().touch(&delivery.app, &delivery.release);
-                let (event, place) = (Event::Delivered, Some(done.place.as_str()));
-                let story = Story { event, id, delivery, store: &store, previous, place, reason: None };
-                let actions = story.tell(&self.actions, cancelled).ok_or_else(interrupted)?;
-                Ok(DeliveryReport {
-                    place: done.place,
-                    files: done.files,
-                    bytes: done.bytes,
-                    reused_bytes: done.reused_bytes,
-                    already: done.already,
-                    millis: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    sent_bytes: done.sent_bytes,
-                    requests: done.requests,
-                    answer: done.answer,
-                    actions,
-                    notes: watch.notes.into_inner().unpoisoned(),
-                })
+        let done = destination.deliver(&job);
+        let done = done.map_err(|error| Failure { retry_after: error.retry_after(), ..failed(&error) })?;
+        shown.complete(&done.kept).map_err(|error| failed(&error))?;
+        for folder in destination.folders() {
+            if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
+                tracing::warn!(%error, "the location of a delivered copy could not be recorded");
             }
-            Err(error) => Err(Failure { retry_after: error.retry_after(), ..failed(&error) }),
+        }
+        store.records().touch(&delivery.app, &delivery.release);
+        let (event, place) = (Event::Delivered, Some(done.place.as_str()));
+        let story = Story { event, id, delivery, store, previous, place, reason: None };
+        let actions = story.tell(&self.actions, cancelled).ok_or_else(interrupted)?;
+        Ok(DeliveryReport {
+            place: done.place,
+            files: done.files,
+            bytes: done.bytes,
+            reused_bytes: done.reused_bytes,
+            already: done.already,
+            millis: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            sent_bytes: done.sent_bytes,
+            requests: done.requests,
+            answer: done.answer,
+            actions,
+            notes: watch.notes.into_inner().unpoisoned(),
+        })
+    }
+}
+
+fn failed(error: &dyn Faulty) -> Failure {
+    let Refusal { fault, text, .. } = Refusal::of(error);
+    Failure { fault, reason: text, retry_after: None }
+}
+
+/// The release of a delivery, and what its destination shows.
+struct Release {
+    store: Arc<Store>,
+    root: Root,
+    pushed: Option<Pushed>,
+    shown: ShownInLedger,
+    behalf: Vec<Hop>,
+}
+
+impl Release {
+    fn open(executor: &StoreExecutor, id: DeliveryId, delivery: &Delivery) -> Result<Self, Failure> {
+        let store = (executor.open)(&delivery.space).map_err(|error| failed(&error))?;
+        let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
+        let shown = ShownInLedger::open(Arc::clone(&executor.ledger), delivery);
+        let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
+        let mut behalf = delivery.behalf.clone();
+        behalf.push(hop(id, delivery, pushed.as_ref().map_or(0, |pushed| pushed.sequence)));
+        Ok(Self { store, root, pushed, shown: shown.map_err(|error| failed(&error))?, behalf })
+    }
+
+    /// Returns the job that delivers it, without a monitor.
+    fn job<'a>(
+        &'a self,
+        id: DeliveryId,
+        delivery: &'a Delivery,
+        root_of: &'a (dyn Fn(&ReleaseId) -> Option<Root> + Sync),
+        cancelled: &'a AtomicBool,
+    ) -> Job<'a> {
+        Job {
+            id,
+            app: &delivery.app,
+            root: &self.root,
+            labels: self.pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
+            created: self.pushed.as_ref().map_or(0, |pushed| pushed.created),
+            user: delivery.user.as_ref(),
+            behalf: &self.behalf,
+            source: &self.store,
+            root_of,
+            shown: &self.shown,
+            monitor: &Silent,
+            cancelled,
         }
     }
 }

@@ -28,4 +28,6 @@ pub use executor::StoreExecutor;
 pub use listeners::Events;
 pub use pending::Delivery;
 pub use policy::{Policies, Policy};
-pub use worker::{Executor, Failure, Task};
+pub use worker::Executor;
+#[cfg(feature = "testing")]
+pub use worker::{Failure, Task};

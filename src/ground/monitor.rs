@@ -13,6 +13,8 @@ pub enum Phase {
     Transfer,
     /// Artifacts are rebuilt and written.
     Rebuild,
+    /// The proxy makes deliveries.
+    Deliver,
 }
 
 /// Receives progress. It is called often and from many threads, so it must be cheap and must not fail.

@@ -8,9 +8,10 @@ use tracing::Instrument;
 
 use super::admission::{self, Admitted};
 use super::current_token::CurrentToken;
+use super::granted::Granted;
 use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
-use super::{Granted, Shared, end, owner, pull, push, query, refuse};
+use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse};
 use crate::net::link::{Connection, Receiver, Sender};
 use ground::faults::Fault;
 use ground::limits::STRANGER_WINDOW;
@@ -88,6 +89,22 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
             let moved = promotion::serve(&granted, wanted, &mut sender).await;
             end(sender, moved).await;
         }
+        Operation::Deliveries(wanted) => {
+            let listed = deliveries::list(&granted, &wanted, &mut sender).await;
+            end(sender, listed).await;
+        }
+        Operation::Steer { delivery, how } => {
+            let steered = deliveries::steer(&granted, delivery, how, &mut sender).await;
+            end(sender, steered).await;
+        }
+        Operation::CheckDestinations(name) => {
+            let checked = deliveries::check(&granted, name.as_ref(), &mut sender).await;
+            end(sender, checked).await;
+        }
+        Operation::PlanDelivery { release, destinations, all } => {
+            let planned = preview::serve(&granted, &release, &destinations, all, &mut sender).await;
+            end(sender, planned).await;
+        }
         question => {
             let answered = query::answer(granted, question, &mut sender).await;
             end(sender, answered).await;
@@ -97,6 +114,10 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
 
 /// A destination that is named twice gets one delivery, an action that is named twice follows once.
 fn each_destination_once(mut operation: Operation) -> Operation {
+    if let Operation::PlanDelivery { destinations, .. } = &mut operation {
+        let mut named = HashSet::new();
+        destinations.retain(|destination| named.insert(destination.clone()));
+    }
     if let Operation::Push(Open { destinations, then, .. })
     | Operation::Deliver { destinations, then, .. }
     | Operation::Promote { destinations, then, .. }

@@ -9,7 +9,7 @@ use crate::store;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId};
 use protocol::token::{Action, Grant, Hop};
-use protocol::wire::Refusal;
+use protocol::wire::{DeliveryStatus, Refusal};
 
 /// A request whose token was checked.
 pub(super) struct Granted {
@@ -57,20 +57,24 @@ impl Granted {
     /// Checks that each destination exists, the token allows it, and the user may have another delivery waiting.
     pub fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {
-            if !self.grant.allows_destination(destination) {
-                return Err(Refusal {
-                    fault: Fault::Denied,
-                    text: format!("the token does not allow destination `{destination}`"),
-                    hint: Some(
-                        "ask the proxy's admin for a token that does (`whit token create`)".to_owned(),
-                    ),
-                });
-            }
+            self.allow_destination(destination)?;
             let Grant { space, user, .. } = &self.grant;
             let room = self.shared.deliveries.check_room(destination, space, Some(user));
             room.map_err(|error| Refusal::of(&error))?;
         }
         Ok(())
+    }
+
+    /// Checks that the token allows the destination.
+    pub fn allow_destination(&self, destination: &DestinationName) -> Result<(), Refusal> {
+        if self.grant.allows_destination(destination) {
+            return Ok(());
+        }
+        Err(Refusal {
+            fault: Fault::Denied,
+            text: format!("the token does not allow destination `{destination}`"),
+            hint: Some("ask the proxy's admin for a token that does (`whit token create`)".to_owned()),
+        })
     }
 
     /// Checks that the token and the admin allow actions to follow an application's deliveries to destinations.
@@ -116,6 +120,15 @@ impl Granted {
     /// Appends an operation on a release, on the token's behalf, to the audit log.
     pub fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
         self.shared.audit.write(&audit::Entry::of(&self.grant, action, app, release));
+    }
+
+    /// Appends an operation on a delivery, on the token's behalf, to the audit log.
+    pub fn audit_delivery(&self, action: &'static str, delivery: &DeliveryStatus) {
+        self.shared.audit.write(&audit::Entry {
+            destinations: std::slice::from_ref(&delivery.destination),
+            behalf: &delivery.behalf,
+            ..audit::Entry::of(&self.grant, action, &delivery.app, delivery.release)
+        });
     }
 
     /// Returns the space that the token names. Blocks for the disk at its first use.

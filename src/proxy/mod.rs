@@ -9,6 +9,8 @@ mod memory_share;
 mod pull;
 mod follow;
 mod push;
+mod deliveries;
+mod preview;
 mod query;
 mod archive_proof;
 mod read_scope;
@@ -162,6 +164,8 @@ struct Shared {
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
     actions: Arc<Actions>,
+    /// Says what deliveries would do.
+    executor: Arc<StoreExecutor>,
     audit: Arc<Audit>,
     destinations: Destinations,
     /// Tells long maintenance to end.
@@ -229,6 +233,7 @@ impl Proxy {
         let actions = Arc::new(Actions::start(&options.actions, &ledger)?);
         let executor = Arc::new(StoreExecutor::new(open, Arc::clone(&ledger), Arc::clone(&actions)));
         let teller = Arc::clone(&executor);
+        let makes: Arc<dyn Executor> = Arc::<StoreExecutor>::clone(&executor);
         let audit = Arc::new(Audit::open(&options.data.join("audit.log"))?);
         let of_ends = Arc::clone(&audit);
         let deliveries = DeliveryOptions {
@@ -240,8 +245,7 @@ impl Proxy {
                 teller.tell(event, id, delivery, reason);
             }),
         };
-        let executor: Arc<dyn Executor> = executor;
-        let deliveries = Deliveries::start(ledger, options.destinations.clone(), &executor, deliveries)?;
+        let deliveries = Deliveries::start(ledger, options.destinations.clone(), &makes, deliveries)?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = AtomicBool::new(false);
@@ -251,6 +255,7 @@ impl Proxy {
             spaces,
             deliveries,
             actions,
+            executor,
             audit,
             destinations,
             stopping,

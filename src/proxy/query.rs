@@ -10,8 +10,8 @@ use super::follow::follow;
 use super::{Granted, Owner, now, owner};
 use crate::net::blocking;
 use crate::net::link::Sender;
-use crate::proxy::difference;
 use crate::proxy::statistics;
+use crate::proxy::{deliveries, difference};
 use crate::store::Store;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ActionName, DestinationName, Selector};
@@ -124,6 +124,13 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 statistics::count(&*granted.store()?, app.as_ref()).map_err(|error| refusal(&error))?;
             give(Answer::Statistics(Box::new(counted)));
         }
+        Operation::Destinations => {
+            for part in deliveries::destinations(granted).chunks(ROWS_PER_MESSAGE) {
+                if !give(Answer::Destinations(part.to_vec())) {
+                    break;
+                }
+            }
+        }
         Operation::Collect { .. }
         | Operation::Verify { .. }
         | Operation::Remove { .. }
@@ -139,7 +146,11 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::Pull { .. }
         | Operation::Deliver { .. }
         | Operation::Promote { .. }
-        | Operation::Rollback { .. } => unreachable!("these are served by themselves"),
+        | Operation::Rollback { .. }
+        | Operation::Deliveries(_)
+        | Operation::Steer { .. }
+        | Operation::CheckDestinations(_)
+        | Operation::PlanDelivery { .. } => unreachable!("these are served by themselves"),
     }
     Ok(())
 }

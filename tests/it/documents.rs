@@ -80,7 +80,7 @@ fn every_key_of_a_configuration_is_documented_and_no_other() {
     assert_eq!(keys(&text, all), known("unknown = 1"));
     assert_eq!(keys(&text, "| key of a `keep` rule"), known("[[keep]]\nunknown = 1"));
     let kinds = known("[destinations.web]\nkind = 'unknown'");
-    let mut of_destinations = BTreeSet::from(["kind".to_owned()]);
+    let mut of_destinations = BTreeSet::from(["kind", "latest_only"].map(str::to_owned));
     for kind in &kinds {
         of_destinations.extend(known(&format!("[destinations.web]\nkind = '{kind}'\nunknown = 1")));
     }

@@ -19,6 +19,7 @@ mod current;
 mod decoders;
 mod deflate;
 mod deflate_programs;
+mod deliveries;
 mod destinations;
 mod documents;
 mod examples;

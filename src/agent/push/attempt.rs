@@ -168,6 +168,7 @@ impl<'a> Attempt<'a> {
             is_dry_run: options.dry_run,
             watchdog: Watchdog::new(session.quiet_max(options.patience), stored),
             outcome: Outcome::new(root.totals.bytes, options.explain),
+            leaves_after: options.no_wait.then_some(options.destinations.len()),
             is_finished: false,
         };
         let rest = Rest { push, key, cache, underway };
@@ -247,7 +248,7 @@ impl Ended<'_> {
             seconds: (ended - begun).as_secs_f64(),
             peak_rss: receipt::peak_rss(),
             explained: outcome.explained.unwrap_or_default().finish(),
-            delivered: outcome.deliveries,
+            delivered: outcome.deliveries.into_deliveries(),
         })
     }
 }

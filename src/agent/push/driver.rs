@@ -16,10 +16,11 @@ use super::outbox::Outbox;
 use super::receipt::ReceiptBytes;
 use super::source::{Source, SourceEvent};
 use super::watchdog::Watchdog;
+use crate::agent::delivery_progress::DeliveryProgress;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, blocking};
 use crate::net::link::Receiver;
-use format::record::{DeliveryEvent, DeliveryState, Record};
+use format::record::{DeliveryEvent, Record};
 use ground::faults::Faulty;
 use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PEER_PAUSE_MAX};
 use ground::monitor::{Monitor, Phase};
@@ -50,6 +51,8 @@ pub struct Driver<'a> {
     pub watchdog: Watchdog<'a>,
     /// The result of the push so far.
     pub outcome: Outcome,
+    /// Ends the conversation once this number of deliveries was heard of, where nobody waits for their ends.
+    pub leaves_after: Option<usize>,
     /// True if the conversation is over.
     pub is_finished: bool,
 }
@@ -64,7 +67,7 @@ pub struct Outcome {
     /// What the proxy recorded.
     pub committed: Option<Committed>,
     /// The last state of each delivery.
-    pub deliveries: Vec<DeliveryEvent>,
+    pub deliveries: DeliveryProgress,
     /// Why bytes crossed, file by file; none where nobody asked.
     pub explained: Option<Explanation>,
     /// Dependent exchanges, the handshake's aside.
@@ -89,7 +92,7 @@ impl Outcome {
             bytes: ReceiptBytes { logical: logical_bytes, ..ReceiptBytes::default() },
             unseen_chunks: 0,
             committed: None,
-            deliveries: Vec::new(),
+            deliveries: DeliveryProgress::default(),
             explained: explains.then(Explanation::default),
             round_trips: 0,
         }
@@ -191,7 +194,7 @@ impl Driver<'_> {
             let Ok(Ok(Some(reply))) = tokio::time::timeout(patience, inbox.next()).await else {
                 return Err(error);
             };
-            if !self.watchdog.heard(&reply, &self.outcome.deliveries) {
+            if !self.watchdog.heard(&reply, self.outcome.deliveries.deliveries()) {
                 self.check()?;
             }
             for action in self.machine.receive(reply)? {
@@ -206,7 +209,7 @@ impl Driver<'_> {
     }
 
     async fn reply(&mut self, reply: PushReply) -> Result<()> {
-        if !self.watchdog.heard(&reply, &self.outcome.deliveries) {
+        if !self.watchdog.heard(&reply, self.outcome.deliveries.deliveries()) {
             self.check()?;
         }
         if reply == PushReply::WantNames {
@@ -355,23 +358,12 @@ impl Driver<'_> {
     fn delivery(&mut self, event: DeliveryEvent) -> Result<()> {
         let committed = self.outcome.committed.as_ref();
         let is_late = committed.is_some_and(|committed| committed.at.elapsed() > ANSWER_TIME_LONG_MAX);
-        if is_late || self.outcome.deliveries.len() > LIST_MAX {
+        if is_late || self.outcome.deliveries.deliveries().len() > LIST_MAX {
             return Err(Error::OutOfTurn("more delivery reports than allowed"));
         }
-        match &event.state {
-            DeliveryState::Running(progress) if progress.bytes == 0 => {
-                self.monitor.note(&format!("delivering to {}", event.destination));
-            }
-            DeliveryState::Retrying { reason, seconds, .. } => {
-                let text =
-                    format!("delivery to {} failed: {reason}; next try in {seconds} s", event.destination);
-                self.monitor.note(&text);
-            }
-            _ => {}
-        }
-        // The receipt shows each delivery's last state.
-        self.outcome.deliveries.retain(|earlier| earlier.destination != event.destination);
-        self.outcome.deliveries.push(event);
+        self.outcome.deliveries.take(event, &*self.monitor);
+        // The receipt says that they are queued.
+        self.is_finished = self.leaves_after == Some(self.outcome.deliveries.deliveries().len());
         Ok(())
     }
 }

@@ -23,6 +23,8 @@ pub struct PushOptions {
     pub labels: Vec<Label>,
     /// Where to deliver it.
     pub destinations: Vec<DestinationName>,
+    /// End once the deliveries are queued, without waiting for them.
+    pub no_wait: bool,
     /// Negotiate only.
     pub dry_run: bool,
     /// Leave the application's current release as it is, where there is one.
@@ -64,6 +66,7 @@ impl PushOptions {
             selection: Selection::default(),
             labels: Vec::new(),
             destinations: Vec::new(),
+            no_wait: false,
             dry_run: false,
             keeps_current: false,
             moves: false,

@@ -59,3 +59,53 @@ pub struct DeliveryStatus {
     /// Its state; the seconds of one that waits to be tried again are those that are left.
     pub state: DeliveryState,
 }
+
+/// A destination that the token allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationStatus {
+    /// Its name.
+    pub name: DestinationName,
+    /// Its kind.
+    pub kind: String,
+    /// Its place, with `{app}` where the application's name goes.
+    pub place: String,
+    /// Deliveries that have not ended, of applications that the token may see.
+    pub waiting: u64,
+    /// Those among them that have failed before.
+    pub failing: u64,
+}
+
+/// The result of trying a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationCheck {
+    /// Its name.
+    pub name: DestinationName,
+    /// The steps, up to the first that failed.
+    pub steps: Vec<CheckStep>,
+}
+
+/// One step of trying a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStep {
+    /// What was tried.
+    pub step: String,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// A part of what a delivery would do. Lists go on in the next part of the same destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryPlan {
+    /// The destination.
+    pub destination: DestinationName,
+    /// How many files would be written, would stay and would be removed.
+    pub files: [u64; 3],
+    /// Bytes of those that would be written, and of those that would stay.
+    pub bytes: [u64; 2],
+    /// Files that would be written, with their bytes.
+    pub put: Vec<(String, u64)>,
+    /// Files that would stay as they are.
+    pub keep: Vec<(String, u64)>,
+    /// Files that would be removed.
+    pub delete: Vec<String>,
+}

@@ -18,7 +18,9 @@ mod reply;
 pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
-pub use deliveries::{DeliveriesWanted, DeliveryStatus, Steering};
+pub use deliveries::{
+    CheckStep, DeliveriesWanted, DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationStatus, Steering,
+};
 pub use head::RequestHead;
 pub use marks::Marks;
 pub use operation::Operation;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Open;
-use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector};
+use super::{DeliveriesWanted, Open, Steering};
+use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, Selector};
 
 /// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +115,28 @@ pub enum Operation {
         /// The labels.
         labels: Vec<Label>,
     },
+    /// Deliveries that have not ended, and those that ended last; then each change.
+    Deliveries(DeliveriesWanted),
+    /// Retry or end a delivery.
+    Steer {
+        /// Which.
+        delivery: DeliveryId,
+        /// What is done.
+        how: Steering,
+    },
+    /// The destinations that the token allows.
+    Destinations,
+    /// Try a destination, or all that the token allows.
+    CheckDestinations(Option<DestinationName>),
+    /// Say what a delivery would do.
+    PlanDelivery {
+        /// Which release.
+        release: Selector,
+        /// Where to.
+        destinations: Vec<DestinationName>,
+        /// True for whole lists of files, false for the first thousand of each.
+        all: bool,
+    },
 }
 
 impl Operation {
@@ -125,6 +147,7 @@ impl Operation {
             | Self::Pin { release, .. }
             | Self::Remove { release, .. }
             | Self::Promote { release, .. }
+            | Self::PlanDelivery { release, .. }
             | Self::Label { release, .. } => {
                 vec![release]
             }
@@ -139,7 +162,11 @@ impl Operation {
             | Self::Verify { .. }
             | Self::Rollback { .. }
             | Self::Current { .. }
-            | Self::Unlabel { .. } => Vec::new(),
+            | Self::Unlabel { .. }
+            | Self::Deliveries(_)
+            | Self::Steer { .. }
+            | Self::Destinations
+            | Self::CheckDestinations(_) => Vec::new(),
         }
     }
 }

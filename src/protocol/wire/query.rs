@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::{DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationStatus, Refusal};
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
@@ -44,6 +44,14 @@ pub enum Answer {
     Log(Vec<LogEntry>),
     /// The labels that were taken away.
     Unlabelled(Vec<Label>),
+    /// Some deliveries; none says only that the proxy is there.
+    Deliveries(Vec<DeliveryStatus>),
+    /// The destinations that the token allows.
+    Destinations(Vec<DestinationStatus>),
+    /// The result of trying one destination.
+    Checked(DestinationCheck),
+    /// A part of what a delivery would do.
+    Planned(Box<DeliveryPlan>),
 }
 
 /// A move of the current release.
