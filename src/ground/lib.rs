@@ -8,6 +8,7 @@ pub mod leb128;
 pub mod ids;
 pub mod faults;
 pub mod pattern;
+pub mod rate;
 pub mod monitor;
 pub mod threads;
 pub mod poison;

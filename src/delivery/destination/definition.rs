@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Destination;
 use super::directory::Directory;
 use super::exec::Exec;
+use super::far_proxy::FarProxy;
 use super::http::Http;
 use super::mistake::Mistake;
 use super::s3::S3;
@@ -25,6 +26,8 @@ pub enum Definition {
     Http(Http),
     /// A bucket.
     S3(S3),
+    /// Another proxy.
+    Proxy(FarProxy),
 }
 
 impl Definition {
@@ -38,6 +41,7 @@ impl Definition {
             Self::Exec(exec) => exec.check(),
             Self::Http(http) => http.check(),
             Self::S3(s3) => s3.check(),
+            Self::Proxy(proxy) => proxy.check(),
         }
     }
 
@@ -48,6 +52,7 @@ impl Definition {
             Self::Exec(exec) => Arc::new(exec.clone()),
             Self::Http(http) => http.open(),
             Self::S3(s3) => s3.open(),
+            Self::Proxy(proxy) => proxy.open(),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Mistake;
 use crate::delivery::command::{self, Ended};
-use crate::{ledger, restore};
+use crate::{agent, ledger, restore};
 use disk::files;
 use ground::faults::{Fault, faulty};
+use ground::ids::DestinationName;
 use ground::threads;
 
 /// Why a release could not be delivered.
@@ -59,6 +60,29 @@ pub enum Error {
         /// The service's own wish when to try again.
         retry_after: Option<Duration>,
     },
+    /// Another proxy cannot be reached, or refuses.
+    #[error("{proxy}: {source}")]
+    Proxy {
+        /// The proxy's host and port.
+        proxy: String,
+        /// Why.
+        source: Box<agent::Error>,
+    },
+    /// Another proxy has the release, and could not deliver it on.
+    #[error("{proxy} has the release; its delivery to {destination} failed: {reason}")]
+    Onward {
+        /// The proxy's host and port.
+        proxy: String,
+        /// Its destination.
+        destination: DestinationName,
+        /// What it says.
+        reason: String,
+        /// True if it tries again.
+        is_passing: bool,
+    },
+    /// A source of chunks that only its owner can read.
+    #[error("only a release in a store can be delivered to another proxy")]
+    NotStored,
     /// A service said that it stored something, and has it not.
     #[error("{0} is not there as it was sent, although the service said so")]
     Unverified(String),
@@ -145,6 +169,11 @@ faulty! {
     Self::Unread(_) => Fault::Input,
         "let the command read standard input to its end, or set `input = \"none\"` for the destination";
     Self::Service { fault, .. } => *fault;
+    Self::Proxy { source, .. } => source.fault();
+    Self::Onward { is_passing: true, .. } => Fault::Retry;
+    Self::Onward { is_passing: false, .. } => Fault::Input,
+        "look there: `whit deliveries` with a token of that proxy; then deliver again from here";
+    Self::NotStored => Fault::Bug;
     Self::Unverified(_) => Fault::Retry, "look at the service: it may be full, or something else may change its content";
     Self::KeyName { .. } => Fault::Input, "rename the file, or leave it out with --exclude";
     Self::Link(_) => Fault::Input, "set `links = \"skip\"` for the destination, or push with --links follow";

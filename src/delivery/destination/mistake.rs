@@ -30,6 +30,12 @@ pub enum Mistake {
     /// Keys that exclude one another, or need one another.
     #[error("{0}")]
     Keys(&'static str),
+    /// A rate that is none.
+    #[error("`{0}` is not a rate")]
+    Rate(String),
+    /// What gives no name of an application.
+    #[error("`{0}` makes no name of an application")]
+    App(String),
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
@@ -74,6 +80,8 @@ impl Mistake {
             Self::Header(_) => "use printable ASCII",
             Self::Url(_) => "give an address like https://files.example.com/{app}/, without user or password",
             Self::Keys(_) => "docs/CONFIG.md says which keys belong together",
+            Self::Rate(_) => "write it like 20mbit",
+            Self::App(_) => "use lower-case letters, digits, `-`, `_` and `.` around {app}",
             Self::Nothing => "give 1 or more, or omit the key",
             Self::Command(mistake) => mistake.hint(),
             Self::NoFolder => {

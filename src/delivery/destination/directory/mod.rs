@@ -8,7 +8,6 @@
 mod copies;
 mod layout;
 mod permissions;
-mod preview;
 mod shared;
 mod trial;
 mod untouched;
@@ -253,7 +252,7 @@ impl Destination for Directory {
         shared::missing(&self.shared, copies.as_ref().map(|copies| &copies.folder), job)?;
         let current = copies.as_ref().map_or(Ok(None), Copies::current)?;
         let current = current.and_then(|slot| (job.root_of)(&slot.release));
-        preview::compare(job.root, current.as_ref(), job.source, &mapping)
+        super::preview::compare(job.root, current.as_ref(), job.source, &mapping)
     }
 
     fn check(&self) -> Vec<Check> {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::delivery::destination::{Error, Preview};
+use super::{Error, Preview};
 use crate::restore::{ChunkSource, Mapping, ReleaseEntries, ReleaseEntry};
 use format::manifest::{EntryPath, Root};
 
