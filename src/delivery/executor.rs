@@ -159,6 +159,7 @@ impl Release {
         Job {
             id,
             app: &delivery.app,
+            destination: &delivery.destination,
             root: &self.root,
             labels: self.pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
             created: self.pushed.as_ref().map_or(0, |pushed| pushed.created),

@@ -129,7 +129,7 @@ async fn what_nobody_may_ask_for_is_refused_before_anything_is_sent() {
         }
         let nowhere = PushOptions { destinations: Vec::new(), ..then(&world, &["first"]) };
         assert_eq!(push_as(&all, &nowhere).await.expect_err("no delivery").fault(), Fault::Input);
-        assert!(world.releases("app").await.expect("listed").is_empty());
+        assert_eq!(world.releases("app").await.expect_err("nothing was pushed").fault(), Fault::Missing);
         push_as(&some, &then(&world, &["second"])).await.expect("allowed");
     })
     .await;

@@ -218,10 +218,11 @@ impl Releases {
         cancelled: &AtomicBool,
     ) -> Result<Delivered, Error> {
         let root_of = |release: &ReleaseId| self.store.root(release).ok();
-        let (app, root) = (&self.app, &self.roots[number]);
+        let (app, destination, root) = (&self.app, &web(), &self.roots[number]);
         subject.destination.deliver(&Job {
             id: DeliveryId { proxy: [0; 4], number: number as u64 },
             app,
+            destination,
             root,
             labels: &[],
             created: 0,

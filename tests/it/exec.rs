@@ -79,6 +79,7 @@ async fn a_command_gets_the_release_in_the_form_that_it_wants() {
             "WHIT_PREVIOUS=".to_owned(),
             format!("WHIT_DELIVERY={}", tar.delivered[0].id),
             "WHIT_USER=ada".to_owned(),
+            "WHIT_DESTINATION=tar".to_owned(),
         ] {
             assert!(variables.lines().any(|found| found == line), "{line} in {variables}");
         }

@@ -135,6 +135,7 @@ impl Exec {
             ("WHIT_LABEL", labels.first().copied().unwrap_or_default().into()),
             ("WHIT_LABELS", labels.join(" ").into()),
             ("WHIT_PREVIOUS", previous.into()),
+            ("WHIT_DESTINATION", job.destination.as_str().into()),
             ("WHIT_DELIVERY", job.id.to_string().into()),
             ("WHIT_USER", job.user.map_or("", |user| user.as_str()).into()),
         ];
