@@ -18,7 +18,7 @@ use disk::files::Lock;
 use format::manifest::{Root, Shape};
 use format::shown::Shown;
 use ground::faults::{Fault, Faulty};
-use ground::ids::DeliveryId;
+use ground::ids::{DeliveryId, DestinationName};
 use ground::monitor::Silent;
 
 static GOES_ON: AtomicBool = AtomicBool::new(false);
