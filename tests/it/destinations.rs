@@ -227,6 +227,7 @@ impl Releases {
             labels: &[],
             created: 0,
             user: None,
+            is_current: true,
             behalf: &[],
             source,
             root_of: &root_of,

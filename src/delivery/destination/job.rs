@@ -27,6 +27,8 @@ pub struct Job<'a> {
     pub created: u64,
     /// The user who asked for the delivery, if that is known.
     pub user: Option<&'a UserName>,
+    /// True if the release is the application's current one.
+    pub is_current: bool,
     /// The proxies that the release came through and on whose behalf, the first one first, this one last.
     pub behalf: &'a [Hop],
     /// The chunks of the release, and of earlier ones.

@@ -72,6 +72,7 @@ impl Bench {
             labels: &[],
             created: 0,
             user: None,
+            is_current: true,
             behalf: &[],
             source,
             root_of,
