@@ -1,5 +1,6 @@
 //! A destination's worker: makes one delivery after another, tries failed ones again, and reports each.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -85,12 +86,18 @@ impl Worker {
             board.set(queued.number, running(progress));
             queued.listeners.report(&running(progress));
         };
-        self.executor.deliver(&Task {
+        let task = Task {
             id: board.id(queued.number),
             delivery: &queued.delivery,
             destination: self.destination.as_ref(),
             cancelled,
             progress: &report,
+        };
+        // A mistake in one kind of destination ends one delivery, not all that come after it.
+        let made = panic::catch_unwind(AssertUnwindSafe(|| self.executor.deliver(&task)));
+        made.unwrap_or_else(|_| {
+            let reason = "a mistake in whit ended the delivery; the log has its place".to_owned();
+            Err(Failure { fault: Fault::Bug, reason, retry_after: None })
         })
     }
 

@@ -3,7 +3,6 @@
 //! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` runs the large tests at full size.
 
 mod access;
-mod actions;
 mod alike;
 mod answers;
 mod archives;
@@ -24,7 +23,6 @@ mod deliveries;
 mod destinations;
 mod documents;
 mod examples;
-mod exec;
 mod executables;
 mod explain;
 mod flow;
@@ -38,6 +36,7 @@ mod many;
 mod meant;
 mod memory;
 mod mounts;
+mod objects;
 mod record_queries;
 mod places;
 mod places_random;

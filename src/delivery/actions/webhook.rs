@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 use super::definition::WebhookDefinition;
 use super::event::Happened;
 use super::signature::{Secret, signatures};
+use crate::net::link::use_our_cryptography;
 use ground::escape;
 
 /// How often the flag that cancels is looked at.
@@ -90,7 +91,7 @@ impl Sender {
 
     fn request(&mut self, happened: &Happened, now: u64) -> Result<reqwest::RequestBuilder, Unsent> {
         let WebhookDefinition { url, secret_files, secret_env, .. } = &self.definition;
-        let files = secret_files.iter().map(|path| Secret::read(path));
+        let files = secret_files.iter().map(Secret::read);
         let variables = secret_env.iter().map(|name| Secret::from_variable(name));
         let secrets: Result<Vec<Secret>, _> = files.chain(variables).collect();
         let secrets = secrets.map_err(|error| Unsent::because(error.to_string()))?;
@@ -107,8 +108,7 @@ impl Sender {
 }
 
 fn client() -> Result<reqwest::Client, Unsent> {
-    // The process has one provider of cryptography; whoever is first names it.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    use_our_cryptography();
     let builder = reqwest::Client::builder().user_agent(concat!("whit/", env!("CARGO_PKG_VERSION")));
     let client = builder.redirect(Policy::none()).no_proxy().pool_max_idle_per_host(0).build();
     client.map_err(|error| Unsent::because(chain(&error.without_url())))

@@ -98,6 +98,11 @@ impl Bundle {
     }
 }
 
+/// Fills the placeholders of a bundle's name or address.
+pub fn name(template: &str, app: &str, release: &str, label: &str) -> String {
+    template.replace("{app}", app).replace("{release}", release).replace("{label}", label)
+}
+
 /// The word of a configuration, which is the end of a file's name, too.
 impl fmt::Display for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

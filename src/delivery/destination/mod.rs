@@ -18,6 +18,7 @@ mod preview;
 mod s3;
 mod secret;
 mod template;
+mod web;
 
 pub use definition::{Definition, local};
 pub use error::Error;

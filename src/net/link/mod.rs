@@ -37,6 +37,7 @@ pub use stream::{Receiver, Sender};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use tap::Datagrams;
+pub use tls::use_our_cryptography;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! TLS 1.3 with raw public keys (RFC 7250): the proxy's key is its certificate, the pin is the trust.
 //!
-//! The crypto provider is named here and installed nowhere, so that a program which uses whit as a
-//! library keeps its own.
+//! QUIC names its crypto provider itself, so that a program which uses whit as a library keeps its own. HTTP clients use the
+//! process's: [`use_our_cryptography`] names ours where the program has none.
 
 use std::sync::{Arc, OnceLock};
 
@@ -45,6 +45,11 @@ pub(super) fn client(pin: Arc<Pin>, protocol: &[u8]) -> QuicClientConfig {
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     QuicClientConfig::try_from(config).expect("AES-128-GCM, which QUIC begins with, is among the suites")
+}
+
+/// Makes ring the process's provider of cryptography, for HTTP clients, unless the program has named one.
+pub fn use_our_cryptography() {
+    drop(ring::default_provider().install_default());
 }
 
 /// ring's algorithms; AES-128-GCM first, as it takes half of what `ChaCha20` takes where AES is in the CPU.

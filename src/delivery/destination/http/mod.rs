@@ -1,21 +1,19 @@
 //! An HTTP server: one PUT for each file below an address (`WebDAV`: nginx, Apache), or one request with all of a release.
 
-mod client;
-mod probe;
 mod webdav;
-
-pub use probe::Probe;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use self::client::Client;
 use self::webdav::WebDav;
+use super::bundle::{self, Bundle};
 use super::driver::Driver;
 use super::objects::{self, Options, Place};
 use super::secret::SecretFrom;
+use super::web::{Client, ClientOptions, PATIENCE_SECONDS, Probe};
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Mistake, PLACEHOLDER, Preview};
 use format::manifest::EntryPath;
 use ground::ids::{AppName, ReleaseId};
@@ -31,7 +29,7 @@ pub struct Http {
 }
 
 /// Its own keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Keys {
     /// Where the files go; `{app}` stands for the application. Ends with a slash, or one is added.
     url: String,
@@ -58,10 +56,34 @@ struct Keys {
     verify: Verify,
     /// An address that must answer with the release's id.
     probe: Option<Probe>,
+    /// How long it may take until it does.
+    #[serde(default = "probe_seconds")]
+    probe_seconds: u64,
+    /// All of a release in one request, in this format, to `url` as it is.
+    bundle: Option<Bundle>,
+    /// How a bundle is sent.
+    #[serde(default)]
+    method: SendBy,
+}
+
+fn probe_seconds() -> u64 {
+    PATIENCE_SECONDS
 }
 
 fn timeout() -> u64 {
     TIMEOUT_SECONDS
+}
+
+/// How a bundle is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+enum SendBy {
+    /// In place of what the address has.
+    #[default]
+    #[serde(rename = "PUT")]
+    Put,
+    /// To a server that makes something of it.
+    #[serde(rename = "POST")]
+    Post,
 }
 
 /// How a written file is verified.
@@ -88,6 +110,9 @@ const KEYS: &[&str] = &[
     "timeout",
     "verify",
     "probe",
+    "probe_seconds",
+    "bundle",
+    "method",
     "last",
     "keep",
     "keep_hours",
@@ -112,7 +137,7 @@ impl Http {
     /// The first key whose value is a mistake.
     pub fn check(&self) -> Result<(), (&'static str, Mistake)> {
         let keys = &self.keys;
-        let url = keys.url.replace(PLACEHOLDER, "app");
+        let url = bundle::name(&keys.url, "app", "release", "label");
         let parsed = reqwest::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         // A password in an address would be shown wherever the address is.
         let is_plain = |url: &reqwest::Url| {
@@ -133,6 +158,12 @@ impl Http {
         if keys.client_cert.is_some() != keys.client_key.is_some() {
             return Err(("client_cert", Mistake::Keys("`client_cert` and `client_key` belong together")));
         }
+        if keys.bundle.is_none() && keys.method == SendBy::Post {
+            return Err(("method", Mistake::Keys("`method` is of a `bundle`")));
+        }
+        if keys.bundle.is_none() && ["{release}", "{label}"].iter().any(|word| keys.url.contains(word)) {
+            return Err(("url", Mistake::Keys("`{release}` and `{label}` are of the address of a `bundle`")));
+        }
         if keys.timeout == 0 {
             return Err(("timeout", Mistake::Nothing));
         }
@@ -152,6 +183,19 @@ impl Http {
     }
 }
 
+impl Keys {
+    fn client(&self) -> ClientOptions {
+        ClientOptions {
+            token: self.token.clone(),
+            user: self.user.clone().zip(self.password.clone()),
+            certificate: self.client_cert.clone().zip(self.client_key.clone()),
+            ca_file: self.ca_file.clone(),
+            redirects: self.redirects,
+            timeout: Some(Duration::from_secs(self.timeout)),
+        }
+    }
+}
+
 /// An HTTP server that releases are written to.
 #[derive(Debug)]
 struct HttpDestination {
@@ -160,6 +204,12 @@ struct HttpDestination {
 }
 
 impl HttpDestination {
+    /// Returns the address of a job's bundle.
+    fn bundle_url(&self, job: &Job<'_>) -> String {
+        let label = job.labels.first().map_or_else(|| job.release().short(), ToString::to_string);
+        bundle::name(&self.definition.keys.url, job.app.as_str(), &job.release().to_string(), &label)
+    }
+
     /// Makes the place of a job's files, and hands it to `work`.
     fn with_place<T>(
         &self,
@@ -167,27 +217,37 @@ impl HttpDestination {
         work: impl FnOnce(&Place<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Http { keys, options } = &self.definition;
-        let client = Client::open(keys, &self.driver)?;
-        let service = WebDav::new(&client, self.definition.url(Some(job.app)), job.cancelled, keys.verify);
-        let probe = || keys.probe.as_ref().map_or(Ok(()), |probe| probe.find(&client, job));
+        let client = Client::open(&keys.client(), &self.driver)?;
+        let base =
+            if keys.bundle.is_some() { self.bundle_url(job) } else { self.definition.url(Some(job.app)) };
+        let service = WebDav::new(&client, base, job.cancelled, keys.verify);
+        let service = if keys.method == SendBy::Post { service.posting() } else { service };
+        let probe =
+            || keys.probe.as_ref().map_or(Ok(()), |probe| probe.find(&client, job, keys.probe_seconds));
         work(&Place { service: &service, options, prefix: "", rules: options.rules(), probe: &probe })
     }
 }
 
 impl Destination for HttpDestination {
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        self.with_place(job, |place| objects::deliver(place, job))
+        self.with_place(job, |place| match self.definition.keys.bundle {
+            None => objects::deliver(place, job),
+            Some(bundle) => objects::deliver_bundle(place, job, bundle, ""),
+        })
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        self.with_place(job, |place| objects::plan(place, job))
+        self.with_place(job, |place| match self.definition.keys.bundle {
+            None => objects::plan(place, job),
+            Some(_) => Ok(objects::plan_bundle(place, job, "")),
+        })
     }
 
     /// Writes, reads and removes a file of its own.
     fn check(&self) -> Vec<Check> {
         let never = std::sync::atomic::AtomicBool::new(false);
         let mut checks = Vec::new();
-        let client = Client::open(&self.definition.keys, &self.driver);
+        let client = Client::open(&self.definition.keys.client(), &self.driver);
         checks.push(Check::of("read the credentials", client.as_ref().map(|_| ())));
         let Ok(client) = client else { return checks };
         let app = "whit-check".parse().expect("a name");
@@ -207,12 +267,19 @@ impl Destination for HttpDestination {
 
     /// Files that were changed since are found by their hashes, by whoever reads.
     fn read_back(&self, app: &AppName, _release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
+        if self.definition.keys.bundle.is_some() {
+            return Vec::new();
+        }
         let definition = self.definition.clone();
         vec![Box::new(HttpCopy { url: definition.url(Some(app)), definition, driver: Driver::default() })]
     }
 
     fn describe(&self, app: Option<&AppName>) -> String {
-        self.definition.url(app)
+        match (self.definition.keys.bundle, app) {
+            (None, app) => self.definition.url(app),
+            (Some(_), None) => self.definition.keys.url.clone(),
+            (Some(_), Some(app)) => self.definition.keys.url.replace(PLACEHOLDER, app.as_str()),
+        }
     }
 }
 
@@ -226,7 +293,7 @@ struct HttpCopy {
 impl KeptCopy for HttpCopy {
     fn read(&self, path: &EntryPath, offset: u64, bytes: u32) -> Option<Vec<u8>> {
         let never = std::sync::atomic::AtomicBool::new(false);
-        let client = Client::open(&self.definition.keys, &self.driver).ok()?;
+        let client = Client::open(&self.definition.keys.client(), &self.driver).ok()?;
         let service = WebDav::new(&client, self.url.clone(), &never, Verify::Size);
         let key = std::str::from_utf8(path.as_bytes()).ok()?;
         objects::Service::read(&service, key, offset, bytes)

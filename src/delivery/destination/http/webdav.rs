@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::super::Error;
 use super::super::objects::{Content, Metadata, Object, Service, Stored};
+use super::super::web::{Client, received};
 use super::Verify;
-use super::client::{Client, received};
 use ground::poison::Unpoisoned as _;
 
 /// Files up to this size are sent from memory.
@@ -28,6 +28,8 @@ pub(super) struct WebDav<'a> {
     base: String,
     cancelled: &'a AtomicBool,
     verify: Verify,
+    /// How a file is sent.
+    method: Method,
     /// Collections that are there, by their paths.
     made: Mutex<HashSet<String>>,
 }
@@ -35,7 +37,12 @@ pub(super) struct WebDav<'a> {
 impl<'a> WebDav<'a> {
     /// Takes the address of all files, which ends with a slash.
     pub fn new(client: &'a Client<'a>, base: String, cancelled: &'a AtomicBool, verify: Verify) -> Self {
-        Self { client, base, cancelled, verify, made: Mutex::default() }
+        Self { client, base, cancelled, verify, method: Method::PUT, made: Mutex::default() }
+    }
+
+    /// Sends by POST instead of PUT.
+    pub fn posting(self) -> Self {
+        Self { method: Method::POST, ..self }
     }
 
     /// Returns a key's address: each byte that is not plain is written `%XX`, so that no name is taken for another.
@@ -62,22 +69,29 @@ impl<'a> WebDav<'a> {
     }
 
     /// Sends a file once.
-    fn put_once(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Response, Error> {
-        let what = format!("PUT {}", self.describe(object.key));
-        let request = self.client.request(Method::PUT, &self.url(object.key));
-        let request = with_metadata(request, object.metadata).header(CONTENT_LENGTH, object.size);
-        if object.size <= WHOLE_BYTES_MAX {
-            let request = request.body(content.bytes()?);
-            return self.client.answer(&what, request, self.cancelled);
+    fn put_once(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<(Response, u64), Error> {
+        let what = format!("{} {}", self.method, self.describe(object.key));
+        let mut request = self.client.request(self.method.clone(), &self.url(object.key));
+        request = with_metadata(request, object.metadata);
+        if let Some(size) = object.size {
+            request = request.header(CONTENT_LENGTH, size);
         }
+        if object.size.is_some_and(|size| size <= WHOLE_BYTES_MAX) {
+            let bytes = content.bytes()?;
+            let sent = bytes.len() as u64;
+            return Ok((self.client.answer(&what, request.body(bytes), self.cancelled)?, sent));
+        }
+        let mut sent = 0;
         let (pieces_in, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
         let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
             pieces.recv().await.map(|piece| (piece, pieces))
         });
-        let sending = self.client.driver().start(request.body(Body::wrap_stream(stream)).send())?;
+        let request = request.body(Body::wrap_stream(stream));
+        let sending = self.client.driver().start(async move { request.send().await })?;
         let read = content.read(&mut |piece| {
             // A server that says no early stops listening: its answer says why.
             drop(pieces_in.blocking_send(Ok(Bytes::copy_from_slice(piece))));
+            sent += piece.len() as u64;
             if sending.is_finished() { Err(Error::Cancelled) } else { Ok(()) }
         });
         if read.is_err() && !sending.is_finished() {
@@ -88,13 +102,14 @@ impl<'a> WebDav<'a> {
         }
         drop(pieces_in);
         let timeout = self.client.timeout;
-        self.client.driver().run(self.cancelled, async {
+        let answer = self.client.driver().run(self.cancelled, async {
             let answered = tokio::time::timeout(timeout, sending).await;
             match answered.map(|joined| joined.map_err(|_| Error::Cancelled)) {
                 Ok(joined) => received(&what, Ok(joined?)),
                 Err(elapsed) => received(&what, Err(elapsed)),
             }
-        })
+        })?;
+        Ok((answer, sent))
     }
 
     /// Makes the collections above a file. Servers that make them by themselves are never asked to.
@@ -148,21 +163,21 @@ impl Service for WebDav<'_> {
     }
 
     fn put(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
-        let mut response = self.put_once(object, content)?;
+        let (mut response, mut bytes) = self.put_once(object, content)?;
         if matches!(response.status(), StatusCode::CONFLICT | StatusCode::NOT_FOUND)
             && object.key.contains('/')
         {
             self.make_parents(object.key)?;
-            response = self.put_once(object, content)?;
+            (response, bytes) = self.put_once(object, content)?;
         }
-        let what = format!("PUT {}", self.describe(object.key));
+        let what = format!("{} {}", self.method, self.describe(object.key));
         let response = self.client.success(&what, response, self.cancelled)?;
-        Ok(Stored { tag: text(response.headers(), ETAG.as_str()) })
+        Ok(Stored { tag: text(response.headers(), ETAG.as_str()), bytes })
     }
 
     fn has(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<bool, Error> {
         let Some(found) = self.head(object.key)? else { return Ok(false) };
-        if size(&found).is_some_and(|size| size != object.size)
+        if object.size.zip(size(&found)).is_some_and(|(size, found)| size != found)
             || !has_metadata(found.headers(), object.metadata)
         {
             return Ok(false);
@@ -176,9 +191,13 @@ impl Service for WebDav<'_> {
         stored: &Stored,
         content: &mut Content<'_, '_>,
     ) -> Result<bool, Error> {
+        if self.method == Method::POST {
+            // What a server makes of a form is its own matter.
+            return Ok(true);
+        }
         let Some(found) = self.head(object.key)? else { return Ok(false) };
         let tag = text(found.headers(), ETAG.as_str());
-        let is_same = size(&found).is_none_or(|size| size == object.size)
+        let is_same = size(&found).is_none_or(|size| size == stored.bytes)
             && stored.tag.as_ref().zip(tag.as_ref()).is_none_or(|(stored, found)| stored == found);
         match self.verify {
             Verify::Size => Ok(is_same),

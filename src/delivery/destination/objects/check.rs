@@ -17,7 +17,7 @@ pub fn check(service: &dyn Service, options: &Options, prefix: &str) -> Vec<Chec
     let key = format!("{prefix}.whit-check-{random:016x}");
     let text = b"whit tries whether it can write here".as_slice();
     let (metadata, never) = (options.metadata_of("check.txt"), AtomicBool::new(false));
-    let object = Object { key: &key, size: text.len() as u64, metadata: &metadata };
+    let object = Object { key: &key, size: Some(text.len() as u64), metadata: &metadata };
     let mut content = Content { source: Source::Bytes(text), cancelled: &never };
     let mut checks = Vec::new();
     let mut step = |name: &str, result: Result<(), Error>| {

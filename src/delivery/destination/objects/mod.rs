@@ -15,5 +15,5 @@ mod service;
 pub use check::check;
 pub use keys::deserialize;
 pub use options::Options;
-pub use publish::{Place, deliver, plan};
+pub use publish::{Place, deliver, deliver_bundle, plan, plan_bundle};
 pub use service::{Content, Metadata, Object, Service, Stored};

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::super::bundle::Bundle;
 use super::super::{Delivered, Error, Job, Preview};
 use super::decisions::{self, Class, Decisions, Step, decide};
 use super::options::Options;
@@ -99,6 +100,55 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
     })
 }
 
+/// Makes the place show the job's release as one object, unless the ledger says that it does.
+///
+/// # Errors
+/// As of [`deliver`].
+pub fn deliver_bundle(
+    place: &Place<'_>,
+    job: &Job<'_>,
+    bundle: Bundle,
+    key: &str,
+) -> Result<Delivered, Error> {
+    let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
+    let shown = Delivered { place: place.service.describe(key), files, bytes, ..Delivered::default() };
+    let shown = Delivered { kept: vec![job.release()], ..shown };
+    let log = job.shown.shown();
+    let current = log.current().filter(|entry| entry.release == job.release() && *entry.rules == place.rules);
+    // A later delivery that did not end may have replaced it.
+    let is_alone = log.partial().all(|entry| entry.delivery == job.id.number);
+    if current.is_some() && is_alone {
+        (place.probe)()?;
+        return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
+    }
+    if let Some(reason) = place.service.refuses(key) {
+        return Err(Error::KeyName { path: escape::text(key).to_string(), reason });
+    }
+    let begun = place.service.requests();
+    let metadata = place.options.metadata_of(key);
+    let object = Object { key, size: None, metadata: &metadata };
+    let mut content = Content { source: Source::Bundle(bundle, job), cancelled: job.cancelled };
+    let stored = place.service.put(&object, &mut content)?;
+    let object = Object { size: Some(stored.bytes), ..object };
+    if !place.service.verify(&object, &stored, &mut content)? {
+        return Err(Error::Unverified(place.service.describe(key)));
+    }
+    job.monitor.advance(Phase::Transfer, bytes);
+    (place.probe)()?;
+    let requests = place.service.requests() - begun;
+    Ok(Delivered { sent_bytes: stored.bytes, requests, ..shown })
+}
+
+/// Says what [`deliver_bundle`] would do.
+pub fn plan_bundle(place: &Place<'_>, job: &Job<'_>, key: &str) -> Preview {
+    let object = (escape::text(&place.service.describe(key)).to_string(), job.root.totals.bytes);
+    let log = job.shown.shown();
+    let is_shown =
+        log.current().is_some_and(|entry| entry.release == job.release() && *entry.rules == place.rules);
+    let (put, keep) = if is_shown { (Vec::new(), vec![object]) } else { (vec![object], Vec::new()) };
+    Preview { put, keep, delete: Vec::new() }
+}
+
 /// One delivery under way.
 struct Run<'a> {
     place: &'a Place<'a>,
@@ -172,7 +222,8 @@ impl<'a> Run<'a> {
         let mut next = first;
         let threads = NonZeroUsize::new(self.place.options.parallel).unwrap_or(NonZeroUsize::MIN).get();
         let (turns_in, turns) = mpsc::sync_channel::<Turn>(threads);
-        let turns = Mutex::new(turns);
+        // Once no thread is left, nobody waits for one to take its turn.
+        let turns = Arc::new(Mutex::new(turns));
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         let fail = |error: Error| {
             self.ends.store(true, Ordering::Relaxed);
@@ -184,7 +235,8 @@ impl<'a> Run<'a> {
         };
         std::thread::scope(|scope| {
             for _ in 0..threads {
-                let work = || {
+                let (turns, fail, journal) = (Arc::clone(&turns), &fail, &journal);
+                let work = move || {
                     let mut reader = self.job.source.reader();
                     loop {
                         let turn = turns.lock().unpoisoned().recv();
@@ -209,6 +261,7 @@ impl<'a> Run<'a> {
                     break;
                 }
             }
+            drop(turns);
             let given = self.each_file(&mut |file| {
                 let mut paths = Vec::new();
                 for path in self.paths(&file)? {
@@ -256,7 +309,7 @@ impl<'a> Run<'a> {
 
     fn put(&self, path: &str, size: u64, content: &mut Content<'_, '_>) -> Result<(), Error> {
         let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
-        let object = Object { key: &key, size, metadata: &metadata };
+        let object = Object { key: &key, size: Some(size), metadata: &metadata };
         let stored = self.place.service.put(&object, content)?;
         if !self.place.service.verify(&object, &stored, content)? {
             return Err(Error::Unverified(self.place.service.describe(&key)));
@@ -269,7 +322,7 @@ impl<'a> Run<'a> {
 
     fn has(&self, path: &str, file: &ReleaseFile, reader: &mut dyn ChunkReader) -> Result<bool, Error> {
         let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
-        let object = Object { key: &key, size: file.size, metadata: &metadata };
+        let object = Object { key: &key, size: Some(file.size), metadata: &metadata };
         let mut content = Content { source: Source::File(file, reader), cancelled: self.job.cancelled };
         self.place.service.has(&object, &mut content)
     }
@@ -279,7 +332,7 @@ impl<'a> Run<'a> {
         let Some(stamp) = &self.place.options.stamp else { return Ok(()) };
         let bytes = format!("{}\n", self.job.release()).into_bytes();
         let (key, metadata) = (self.key(stamp), self.place.options.metadata_of(stamp));
-        let object = Object { key: &key, size: bytes.len() as u64, metadata: &metadata };
+        let object = Object { key: &key, size: Some(bytes.len() as u64), metadata: &metadata };
         let mut content = Content { source: Source::Bytes(&bytes), cancelled: self.job.cancelled };
         if self.place.service.has(&object, &mut content)? {
             return Ok(());

@@ -1,9 +1,14 @@
 //! What a service of objects must be able to do, and an object's content and metadata.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::Error;
-use crate::restore::{ChunkReader, ReleaseFile};
+use super::super::bundle::Bundle;
+use super::super::{Error, Job};
+use crate::restore::{ChunkReader, ReleaseFile, StreamOptions};
+
+/// 256 KiB: the least of a bundle that is passed on at once, but for its end.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// A service that keeps one object under each key. Methods block, may be called from many threads, and end soon after
 /// `Content::cancelled` is set; each has deadlines of its own.
@@ -56,6 +61,8 @@ pub trait Service: Sync {
 pub struct Stored {
     /// Its tag of the content (`ETag`), if it said one.
     pub tag: Option<String>,
+    /// Bytes that were sent.
+    pub bytes: u64,
 }
 
 /// An object to store or to look for.
@@ -63,8 +70,8 @@ pub struct Stored {
 pub struct Object<'a> {
     /// The key, below which nothing is added.
     pub key: &'a str,
-    /// Bytes of its content.
-    pub size: u64,
+    /// Bytes of its content; none where they are known at its end.
+    pub size: Option<u64>,
     /// What goes with it.
     pub metadata: &'a Metadata,
 }
@@ -94,6 +101,8 @@ pub(super) enum Source<'a, 'b> {
     File(&'a ReleaseFile, &'a mut (dyn ChunkReader + 'b)),
     /// Some bytes.
     Bytes(&'a [u8]),
+    /// All of a release, as one stream.
+    Bundle(Bundle, &'a Job<'b>),
 }
 
 impl Content<'_, '_> {
@@ -105,6 +114,7 @@ impl Content<'_, '_> {
         let cancelled = self.cancelled;
         match &mut self.source {
             Source::Bytes(bytes) => take(bytes),
+            Source::Bundle(bundle, job) => stream(*bundle, job, take),
             Source::File(file, reader) => file.read(*reader, &mut |piece| {
                 if cancelled.load(Ordering::Relaxed) {
                     return Err(Error::Cancelled);
@@ -125,5 +135,49 @@ impl Content<'_, '_> {
             Ok(())
         })?;
         Ok(bytes)
+    }
+}
+
+/// Hands a bundle to `take` in pieces.
+fn stream(
+    bundle: Bundle,
+    job: &Job<'_>,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let options = StreamOptions { time: job.created, ..StreamOptions::default() };
+    let mut out = Taking { take, buffer: Vec::with_capacity(PIECE_BYTES), failure: None };
+    let written = bundle.write(job.root, job.source, &options, job.cancelled, &mut out);
+    match (out.failure, written) {
+        (Some(error), _) => Err(error),
+        (None, Err(_)) if job.cancelled.load(Ordering::Relaxed) => Err(Error::Cancelled),
+        (None, written) => Ok(written.map(drop)?),
+    }
+}
+
+/// Collects what is written, and passes it on in pieces.
+struct Taking<'a> {
+    take: &'a mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    buffer: Vec<u8>,
+    failure: Option<Error>,
+}
+
+impl Write for Taking<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty()
+            && let Err(error) = (self.take)(&self.buffer)
+        {
+            self.failure = Some(error);
+            return Err(io::Error::other("the service takes no more"));
+        }
+        self.buffer.clear();
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ use super::super::Error;
 use super::super::driver::Driver;
 use super::super::objects::{Content, Metadata, Object, Service, Stored};
 use super::{Keys, credentials};
+use crate::net::link::use_our_cryptography;
 use ground::escape;
 use ground::faults::Fault;
 
@@ -54,8 +55,7 @@ impl<'a> Bucket<'a> {
     /// # Errors
     /// The definition names something that cannot be read, or the parts do not fit one another.
     pub fn open(keys: &Keys, driver: &'a Driver, cancelled: &'a AtomicBool) -> Result<Self, Error> {
-        // The process has one provider of cryptography; whoever is first names it.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        use_our_cryptography();
         let requests = Arc::new(AtomicU64::new(0));
         let options = ClientOptions::new().with_connect_timeout(CONNECT_TIME).with_timeout(REQUEST_TIME);
         let is_plain = keys.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
@@ -112,13 +112,18 @@ impl<'a> Bucket<'a> {
     /// Sends an object in parts, one after the other; several objects go at a time.
     fn put_parts(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
         let path = self.path(object.key)?;
-        let hash = hash_of(content)?;
-        let options =
-            PutMultipartOptions { attributes: attributes(object.metadata, &hash), ..Default::default() };
+        // A bundle is made anew each time that it is read.
+        let hash = if object.size.is_some() { Some(hash_of(content)?) } else { None };
+        let options = PutMultipartOptions {
+            attributes: attributes(object.metadata, hash.as_ref()),
+            ..Default::default()
+        };
         let named = |method: &'static str| (method, object.key);
         let mut upload = self.run(named("begin PUT"), self.store.put_multipart_opts(&path, options))?;
         let mut part = Vec::with_capacity(PART_BYTES);
+        let mut bytes = 0;
         let mut sent = content.read(&mut |piece| {
+            bytes += piece.len() as u64;
             part.extend_from_slice(piece);
             if part.len() < PART_BYTES {
                 return Ok(());
@@ -132,7 +137,7 @@ impl<'a> Bucket<'a> {
         }
         let ended = sent.and_then(|()| self.run(named("end PUT"), upload.complete()));
         match ended {
-            Ok(stored) => Ok(Stored { tag: stored.e_tag }),
+            Ok(stored) => Ok(Stored { tag: stored.e_tag, bytes }),
             Err(error) => {
                 // Parts of an upload that was not ended cost money.
                 let never = AtomicBool::new(false);
@@ -163,15 +168,16 @@ impl Service for Bucket<'_> {
     }
 
     fn put(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
-        if object.size > PARTS_MAX * PART_BYTES as u64 {
+        if object.size.is_some_and(|size| size > PARTS_MAX * PART_BYTES as u64) {
             let reason = format!("is of a file beyond {} GB", PARTS_MAX * PART_BYTES as u64 / 1_000_000_000);
             return Err(Error::KeyName { path: object.key.to_owned(), reason });
         }
-        if object.size > PART_BYTES as u64 {
+        if object.size.is_none_or(|size| size > PART_BYTES as u64) {
             return self.put_parts(object, content);
         }
         let (path, bytes) = (self.path(object.key)?, content.bytes()?);
-        let attributes = attributes(object.metadata, &blake3::hash(&bytes));
+        let attributes = attributes(object.metadata, Some(&blake3::hash(&bytes)));
+        let size = bytes.len() as u64;
         let sum = hex(&Md5::digest(&bytes));
         let options = PutOptions { attributes, ..PutOptions::default() };
         let stored = self.run(("PUT", object.key), self.store.put_opts(&path, bytes.into(), options))?;
@@ -180,13 +186,15 @@ impl Service for Bucket<'_> {
         if is_other {
             Err(Error::Unverified(self.describe(object.key)))
         } else {
-            Ok(Stored { tag: stored.e_tag })
+            Ok(Stored { tag: stored.e_tag, bytes: size })
         }
     }
 
     fn has(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<bool, Error> {
         let Some(head) = self.head(object.key)? else { return Ok(false) };
-        if head.size != object.size || !has_metadata(&head.attributes, object.metadata) {
+        if object.size.is_some_and(|size| head.size != size)
+            || !has_metadata(&head.attributes, object.metadata)
+        {
             return Ok(false);
         }
         if let Some(found) = head.attributes.get(&Attribute::Metadata(HASH.into())) {
@@ -210,7 +218,7 @@ impl Service for Bucket<'_> {
         let Some(head) = self.head(object.key)? else { return Ok(false) };
         let is_same_tag =
             stored.tag.as_ref().zip(head.tag.as_ref()).is_none_or(|(stored, found)| stored == found);
-        Ok(head.size == object.size && is_same_tag)
+        Ok(head.size == stored.bytes && is_same_tag)
     }
 
     fn delete(&self, key: &str) -> Result<(), Error> {
@@ -247,7 +255,7 @@ fn hash_of(content: &mut Content<'_, '_>) -> Result<blake3::Hash, Error> {
     Ok(hasher.finalize())
 }
 
-fn attributes(metadata: &Metadata, hash: &blake3::Hash) -> Attributes {
+fn attributes(metadata: &Metadata, hash: Option<&blake3::Hash>) -> Attributes {
     let mut attributes = Attributes::new();
     attributes.insert(Attribute::ContentType, metadata.content_type.clone().into());
     if let Some(value) = &metadata.cache_control {
@@ -256,7 +264,9 @@ fn attributes(metadata: &Metadata, hash: &blake3::Hash) -> Attributes {
     if let Some(value) = &metadata.content_encoding {
         attributes.insert(Attribute::ContentEncoding, value.clone().into());
     }
-    attributes.insert(Attribute::Metadata(HASH.into()), hash.to_hex().to_string().into());
+    if let Some(hash) = hash {
+        attributes.insert(Attribute::Metadata(HASH.into()), hash.to_hex().to_string().into());
+    }
     attributes
 }
 

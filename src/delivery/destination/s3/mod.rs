@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Deserializer};
 
 use self::bucket::Bucket;
+use super::bundle::{self, Bundle};
 use super::driver::Driver;
-use super::http::Probe;
 use super::objects::{self, Options, Place, Service as _};
 use super::secret::SecretFrom;
+use super::web::{PATIENCE_SECONDS, Probe};
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Mistake, PLACEHOLDER, Preview};
 use format::manifest::EntryPath;
 use ground::ids::{AppName, ReleaseId};
@@ -46,6 +47,22 @@ struct Keys {
     profile: Option<String>,
     /// An address that must answer with the release's id.
     probe: Option<Probe>,
+    /// How long it may take until it does.
+    #[serde(default = "probe_seconds")]
+    probe_seconds: u64,
+    /// All of a release as one object, in this format.
+    bundle: Option<Bundle>,
+    /// The bundle's name below the prefix.
+    #[serde(default = "name")]
+    name: String,
+}
+
+fn probe_seconds() -> u64 {
+    PATIENCE_SECONDS
+}
+
+fn name() -> String {
+    "{app}-{release}.{format}".to_owned()
 }
 
 /// All keys, with those of [`Options`].
@@ -59,6 +76,9 @@ const KEYS: &[&str] = &[
     "secret_key",
     "profile",
     "probe",
+    "probe_seconds",
+    "bundle",
+    "name",
     "last",
     "keep",
     "keep_hours",
@@ -133,6 +153,14 @@ struct S3Destination {
 }
 
 impl S3Destination {
+    /// Returns the key of a job's bundle.
+    fn key_of(&self, job: &Job<'_>, bundle: Bundle) -> String {
+        let label = job.labels.first().map_or_else(|| job.release().short(), ToString::to_string);
+        let name =
+            bundle::name(&self.definition.keys.name, job.app.as_str(), &job.release().to_string(), &label);
+        format!("{}{}", self.definition.prefix(Some(job.app)), name.replace("{format}", &bundle.to_string()))
+    }
+
     fn with_place<T>(
         &self,
         job: &Job<'_>,
@@ -141,18 +169,28 @@ impl S3Destination {
         let S3 { keys, options } = &self.definition;
         let bucket = Bucket::open(keys, &self.driver, job.cancelled)?;
         let prefix = self.definition.prefix(Some(job.app));
-        let probe = || keys.probe.as_ref().map_or(Ok(()), |probe| probe.find_plainly(&self.driver, job));
+        let probe = || {
+            keys.probe
+                .as_ref()
+                .map_or(Ok(()), |probe| probe.find_plainly(&self.driver, job, keys.probe_seconds))
+        };
         work(&Place { service: &bucket, options, prefix: &prefix, rules: options.rules(), probe: &probe })
     }
 }
 
 impl Destination for S3Destination {
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        self.with_place(job, |place| objects::deliver(place, job))
+        self.with_place(job, |place| match self.definition.keys.bundle {
+            None => objects::deliver(place, job),
+            Some(bundle) => objects::deliver_bundle(place, job, bundle, &self.key_of(job, bundle)),
+        })
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        self.with_place(job, |place| objects::plan(place, job))
+        self.with_place(job, |place| match self.definition.keys.bundle {
+            None => objects::plan(place, job),
+            Some(bundle) => Ok(objects::plan_bundle(place, job, &self.key_of(job, bundle))),
+        })
     }
 
     fn check(&self) -> Vec<Check> {
@@ -179,6 +217,9 @@ impl Destination for S3Destination {
     }
 
     fn read_back(&self, app: &AppName, _release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
+        if self.definition.keys.bundle.is_some() {
+            return Vec::new();
+        }
         let definition = self.definition.clone();
         vec![Box::new(S3Copy { prefix: definition.prefix(Some(app)), definition, driver: Driver::default() })]
     }

@@ -1,5 +1,6 @@
 //! An HTTP client with a definition's credentials, deadlines and faults.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -8,13 +9,16 @@ use reqwest::redirect::Policy;
 use reqwest::tls::{Certificate, Identity};
 use reqwest::{RequestBuilder, Response, StatusCode};
 
+use super::super::Error;
 use super::super::driver::Driver;
-use super::super::{Error, secret};
-use super::Keys;
+use super::super::secret::{Secret, SecretFrom};
+use crate::net::link::use_our_cryptography;
 use disk::files;
 use ground::escape;
 use ground::faults::Fault;
 
+/// The time without a byte after which a request has failed, by default.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// The time that a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The longest wait that a service may ask for.
@@ -26,19 +30,36 @@ const PEM_BYTES_MAX: u64 = 1024 * 1024;
 /// The most bytes of an answer that are read for people.
 const ANSWER_BYTES_MAX: usize = 512;
 
+/// What a client shows of itself, and what it accepts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<SecretFrom>,
+    /// The user and password of `Authorization: Basic`.
+    pub user: Option<(String, SecretFrom)>,
+    /// PEM files with a certificate and its chain, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A PEM file with authorities that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether redirects are followed.
+    pub redirects: bool,
+    /// The time without a byte after which a request has failed; a minute without it.
+    pub timeout: Option<Duration>,
+}
+
 /// A client for one destination.
-pub(super) struct Client<'a> {
+pub struct Client<'a> {
     http: reqwest::Client,
     driver: &'a Driver,
     authorization: Option<Authorization>,
     requests: AtomicU64,
     /// The time without a byte after which a request has failed.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
 }
 
 enum Authorization {
-    Bearer(secret::Secret),
-    Basic { user: String, password: secret::Secret },
+    Bearer(Secret),
+    Basic { user: String, password: Secret },
 }
 
 impl<'a> Client<'a> {
@@ -46,28 +67,29 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// [`Error::Secret`], or a file that cannot be read.
-    pub fn open(keys: &Keys, driver: &'a Driver) -> Result<Self, Error> {
-        let bearer = keys.token.as_ref().map(|token| token.read().map(Authorization::Bearer)).transpose()?;
-        let basic = keys.user.as_ref().zip(keys.password.as_ref());
-        let basic = basic.map(|(user, password)| {
-            Ok::<_, Error>(Authorization::Basic { user: user.clone(), password: password.read()? })
-        });
-        let timeout = Duration::from_secs(keys.timeout);
-        let redirects = if keys.redirects { Policy::limited(REDIRECTS_MAX) } else { Policy::none() };
-        // The process has one provider of cryptography; whoever is first names it.
-        drop(rustls::crypto::ring::default_provider().install_default());
+    pub fn open(options: &ClientOptions, driver: &'a Driver) -> Result<Self, Error> {
+        let authorization = match (&options.token, &options.user) {
+            (Some(token), _) => Some(Authorization::Bearer(token.read()?)),
+            (None, Some((user, password))) => {
+                Some(Authorization::Basic { user: user.clone(), password: password.read()? })
+            }
+            (None, None) => None,
+        };
+        let timeout = options.timeout.unwrap_or(ANSWER_TIME);
+        let redirects = if options.redirects { Policy::limited(REDIRECTS_MAX) } else { Policy::none() };
+        use_our_cryptography();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("whit/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects)
             .connect_timeout(CONNECT_TIME)
             .read_timeout(timeout);
-        if let Some(path) = &keys.ca_file {
+        if let Some(path) = &options.ca_file {
             let pem = files::read_bounded(path, PEM_BYTES_MAX)?;
             let certificates = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
             let certificates = certificates.ok_or_else(|| bad_pem(path, "holds no certificate in PEM"))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        if let Some((cert, key)) = keys.client_cert.as_ref().zip(keys.client_key.as_ref()) {
+        if let Some((cert, key)) = &options.certificate {
             let mut pem = files::read_bounded(key, PEM_BYTES_MAX)?;
             pem.push(b'\n');
             pem.extend(files::read_bounded(cert, PEM_BYTES_MAX)?);
@@ -81,7 +103,6 @@ impl<'a> Client<'a> {
             fault: Fault::Input,
             retry_after: None,
         })?;
-        let authorization = bearer.map_or_else(|| basic.transpose(), |bearer| Ok(Some(bearer)))?;
         Ok(Self { http, driver, authorization, requests: AtomicU64::new(0), timeout })
     }
 
@@ -90,7 +111,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// It cannot be created.
     pub fn plain(driver: &'a Driver) -> Result<Self, Error> {
-        Self::open(&Keys { timeout: super::TIMEOUT_SECONDS, ..Keys::default() }, driver)
+        Self::open(&ClientOptions::default(), driver)
     }
 
     /// Returns the number of requests so far.
@@ -132,8 +153,9 @@ impl<'a> Client<'a> {
         request: RequestBuilder,
         cancelled: &AtomicBool,
     ) -> Result<Response, Error> {
-        let within = tokio::time::timeout(self.timeout, request.send());
-        self.driver.run(cancelled, async { received(what, within.await) })
+        self.driver.run(cancelled, async {
+            received(what, tokio::time::timeout(self.timeout, request.send()).await)
+        })
     }
 
     /// As [`Client::answer`]; a status that is no success is an error.
@@ -165,7 +187,7 @@ impl<'a> Client<'a> {
 }
 
 /// Returns the answer that came, or why there is none.
-pub(super) fn received<T>(
+pub fn received<T>(
     what: &str,
     result: Result<Result<T, reqwest::Error>, tokio::time::error::Elapsed>,
 ) -> Result<T, Error> {

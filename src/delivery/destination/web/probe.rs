@@ -9,8 +9,8 @@ use super::super::driver::Driver;
 use super::super::{Error, Job, PLACEHOLDER};
 use super::client::{Client, received};
 
-/// How long what serves the release may take to show it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long what serves the release may take to show it, by default.
+pub const PATIENCE_SECONDS: u64 = 30;
 /// The wait between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The most bytes of an answer that are searched.
@@ -26,15 +26,15 @@ impl Probe {
     ///
     /// # Errors
     /// As of `find`.
-    pub fn find_plainly(&self, driver: &Driver, job: &Job<'_>) -> Result<(), Error> {
-        self.find(&Client::plain(driver)?, job)
+    pub fn find_plainly(&self, driver: &Driver, job: &Job<'_>, seconds: u64) -> Result<(), Error> {
+        self.find(&Client::plain(driver)?, job, seconds)
     }
 
-    /// Looks until the release is found, for at most half a minute. Answers of caches do not count.
+    /// Looks until the release is found, for at most so many seconds. Answers of caches do not count.
     ///
     /// # Errors
     /// [`Error::Probe`]; cancelled.
-    pub(super) fn find(&self, client: &Client<'_>, job: &Job<'_>) -> Result<(), Error> {
+    pub fn find(&self, client: &Client<'_>, job: &Job<'_>, seconds: u64) -> Result<(), Error> {
         let url = self.0.replace(PLACEHOLDER, job.app.as_str());
         let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let begun = Instant::now();
@@ -50,7 +50,7 @@ impl Probe {
                 Err(Error::Service { reason, .. }) => reason,
                 Err(error) => return Err(error),
             };
-            if begun.elapsed() >= PATIENCE {
+            if begun.elapsed() >= Duration::from_secs(seconds) {
                 return Err(Error::Probe { url: shown, reason });
             }
             client.driver().run(job.cancelled, async {

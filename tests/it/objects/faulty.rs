@@ -1,0 +1,327 @@
+//! A server that misbehaves on purpose, and what a delivery makes of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ground::faults::Fault;
+use whit::delivery::destination::{Definition, Destination};
+
+use super::{deliver, fail, files, options, site};
+use crate::world::{World, push_as, web, within};
+
+/// One request: method, path, headers.
+pub struct Asked {
+    pub method: String,
+    pub path: String,
+    pub headers: HashMap<String, String>,
+    /// Counts the requests of this method from 1.
+    pub number: usize,
+}
+
+/// What to do with a request.
+pub enum Do {
+    /// What WebDAV says.
+    Serve,
+    /// Answer this status with these header lines, and keep nothing.
+    Answer(&'static str),
+    /// Close without an answer.
+    Close,
+    /// Never answer.
+    Hang,
+}
+
+type Rule = dyn Fn(&Asked) -> Do + Send + Sync;
+
+/// A server of the test: files in memory, and a rule that may do something else.
+pub struct Faulty {
+    port: u16,
+    pub files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    pub asked: Arc<Mutex<Vec<String>>>,
+    rule: Arc<Mutex<Arc<Rule>>>,
+}
+
+impl Faulty {
+    pub fn start(rule: impl Fn(&Asked) -> Do + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("it listens").port();
+        let files = Arc::<Mutex<BTreeMap<String, Vec<u8>>>>::default();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let rule: Arc<Mutex<Arc<Rule>>> = Arc::new(Mutex::new(Arc::new(rule)));
+        let shared = (Arc::clone(&files), Arc::clone(&asked), Arc::clone(&rule));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (files, asked, rule) =
+                    (Arc::clone(&shared.0), Arc::clone(&shared.1), Arc::clone(&shared.2));
+                std::thread::spawn(move || serve(stream, &files, &asked, &rule));
+            }
+        });
+        Self { port, files, asked, rule }
+    }
+
+    pub fn change(&self, rule: impl Fn(&Asked) -> Do + Send + Sync + 'static) {
+        *self.rule.lock().expect("no panic") = Arc::new(rule);
+    }
+
+    pub fn destination(&self, more: &str) -> Arc<dyn Destination> {
+        let text =
+            format!("kind = 'http'\nurl = 'http://127.0.0.1:{}/{{app}}'\ntimeout = 2\n{more}", self.port);
+        toml::from_str::<Definition>(&text).expect("a definition").open()
+    }
+
+    pub fn world(&self, more: &str) -> World {
+        let destination = self.destination(more);
+        World::start_with(|options| {
+            options.destinations.insert(web(), destination);
+        })
+    }
+
+    fn shown(&self) -> BTreeMap<String, Vec<u8>> {
+        let files = self.files.lock().expect("no panic");
+        files
+            .iter()
+            .map(|(path, bytes)| (path.trim_start_matches("/web/").to_owned(), bytes.clone()))
+            .collect()
+    }
+
+    fn count(&self, method: &str) -> usize {
+        self.asked.lock().expect("no panic").iter().filter(|line| line.starts_with(method)).count()
+    }
+}
+
+fn serve(
+    stream: TcpStream,
+    files: &Mutex<BTreeMap<String, Vec<u8>>>,
+    asked: &Mutex<Vec<String>>,
+    rule: &Mutex<Arc<Rule>>,
+) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
+    let mut writer = stream;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':') {
+                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            }
+        }
+        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let number = {
+            let mut asked = asked.lock().expect("no panic");
+            asked.push(format!("{method} {path}"));
+            asked.iter().filter(|line| line.starts_with(&format!("{method} "))).count()
+        };
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        let request = Asked { method, path, headers, number };
+        let rule = Arc::clone(&rule.lock().expect("no panic"));
+        let answer = match rule(&request) {
+            Do::Serve => answer(&request, body, files),
+            Do::Answer(head) => (head.to_owned(), Vec::new()),
+            Do::Close => return,
+            Do::Hang => {
+                std::thread::sleep(Duration::from_secs(30));
+                return;
+            }
+        };
+        let length = if request.method == "HEAD" { answer.1.len() } else { answer.1.len() };
+        let head = format!("HTTP/1.1 {}\r\nContent-Length: {length}\r\n\r\n", answer.0);
+        let body = if request.method == "HEAD" { &[][..] } else { &answer.1 };
+        if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(request: &Asked, body: Vec<u8>, files: &Mutex<BTreeMap<String, Vec<u8>>>) -> (String, Vec<u8>) {
+    let mut files = files.lock().expect("no panic");
+    let found = files.get(&request.path).cloned();
+    match (request.method.as_str(), found) {
+        ("PUT", _) => {
+            files.insert(request.path.clone(), body);
+            ("201 Created".to_owned(), Vec::new())
+        }
+        ("DELETE", Some(_)) => {
+            files.remove(&request.path);
+            ("204 No Content".to_owned(), Vec::new())
+        }
+        (_, Some(found)) => ("200 OK".to_owned(), found),
+        (_, None) => ("404 Not Found".to_owned(), Vec::new()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_the_request_and_the_status_and_never_a_secret() {
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "hunter2").expect("written");
+    for (status, fault) in [
+        ("401 Unauthorized", Fault::Denied),
+        ("403 Forbidden", Fault::Denied),
+        ("400 Bad Request", Fault::Input),
+    ] {
+        let server =
+            Faulty::start(move |asked| if asked.method == "PUT" { Do::Answer(status) } else { Do::Serve });
+        let world = server.world(&format!("token = {{ file = '{}' }}\n", secret.path().display()));
+        site(&world.path("tree"));
+        let (found, reason) = within(fail(&world)).await;
+        assert_eq!(found, fault, "{reason}");
+        assert!(
+            reason.contains("PUT http://127.0.0.1:")
+                && reason.contains(status)
+                && !reason.contains("hunter2"),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_sent_with_each_request() {
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "hunter2\n").expect("written");
+    let shown = secret.path().display().to_string();
+    for (keys, expected) in [
+        (format!("token = {{ file = '{shown}' }}\n"), "Bearer hunter2"),
+        (format!("user = 'me'\npassword = {{ file = '{shown}' }}\n"), "Basic bWU6aHVudGVyMg=="),
+    ] {
+        let server = Faulty::start(move |asked| {
+            let is_known = asked.headers.get("authorization").is_some_and(|found| found == expected);
+            if is_known { Do::Serve } else { Do::Answer("401 Unauthorized") }
+        });
+        let world = server.world(&keys);
+        site(&world.path("tree"));
+        within(deliver(&world)).await;
+        assert_eq!(server.shown(), files(&world.path("tree")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_in_the_middle_is_tried_again_and_only_the_rest_is_sent() {
+    let server = Faulty::start(|asked| {
+        if asked.method == "PUT" && asked.number == 20 {
+            Do::Answer("500 Internal Server Error")
+        } else {
+            Do::Serve
+        }
+    });
+    let world = server.world("parallel = 1\n");
+    for number in 0..40 {
+        crate::trees::write(&world.path("tree"), &format!("f{number:02}"), number.to_string());
+    }
+    within(deliver(&world)).await;
+    assert_eq!(server.shown(), files(&world.path("tree")));
+    // A second's work at most is compared again: what was written is not sent again.
+    assert_eq!(server.count("PUT"), 41);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_that_keeps_nothing_is_no_success() {
+    let server =
+        Faulty::start(|asked| if asked.method == "PUT" { Do::Answer("201 Created") } else { Do::Serve });
+    let world = server.world("");
+    site(&world.path("tree"));
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(fault == Fault::Retry && reason.contains("is not there"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_are_refused_unless_they_are_allowed() {
+    let rule = |asked: &Asked| {
+        if asked.path.starts_with("/web/") && asked.method == "PUT" && !asked.path.contains("elsewhere") {
+            Do::Answer("307 Temporary Redirect\r\nLocation: /elsewhere?token=secret")
+        } else {
+            Do::Serve
+        }
+    };
+    let server = Faulty::start(rule);
+    let world = server.world("");
+    site(&world.path("tree"));
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(
+        fault == Fault::Input && reason.contains("`/elsewhere`") && !reason.contains("secret"),
+        "{reason}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_or_closes_is_an_error_within_its_time() {
+    for hangs in [true, false] {
+        let server = Faulty::start(move |asked| match asked.method.as_str() {
+            "PUT" if hangs => Do::Hang,
+            "PUT" => Do::Close,
+            _ => Do::Serve,
+        });
+        let world = server.world("");
+        site(&world.path("tree"));
+        let (fault, reason) = within(fail(&world)).await;
+        assert_eq!(fault, Fault::Retry, "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_a_cache_answers_or_that_shows_another_release_fails_the_delivery() {
+    let server = Faulty::start(|_| Do::Serve);
+    let probe = format!(
+        "stamp = 'release.txt'\nprobe = 'http://127.0.0.1:{}/{{app}}/release.txt'\nprobe_seconds = 1\n",
+        server.port
+    );
+    let world = server.world(&probe);
+    site(&world.path("tree"));
+    within(deliver(&world)).await;
+    // From now on an old page is served, by a cache that says so.
+    server.change(|asked| {
+        if asked.method == "GET" && asked.path.ends_with("release.txt") {
+            Do::Answer("200 OK\r\nAge: 5")
+        } else {
+            Do::Serve
+        }
+    });
+    crate::trees::write(&world.path("tree"), "new", "new");
+    std::fs::remove_file(world.path("tree/app.1.js")).expect("removed");
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(fault == Fault::Retry && reason.contains("a cache answered"), "{reason}");
+    assert!(server.shown().contains_key("app.1.js"), "nothing is deleted before the probe succeeds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_delivery_left_is_removed_by_the_next_and_what_was_there_before_is_not() {
+    let server = Faulty::start(|asked| {
+        if asked.method == "PUT" && asked.path.ends_with("zz") {
+            Do::Answer("400 Bad Request")
+        } else {
+            Do::Serve
+        }
+    });
+    let world = server.world("");
+    let tree = world.path("tree");
+    server.files.lock().expect("no panic").insert("/web/theirs".to_owned(), b"theirs".to_vec());
+    site(&tree);
+    within(deliver(&world)).await;
+    for name in ["half", "zz"] {
+        crate::trees::write(&tree, name, name);
+    }
+    within(fail(&world)).await;
+    assert!(server.shown().contains_key("half"));
+    for name in ["half", "zz"] {
+        std::fs::remove_file(tree.join(name)).expect("removed");
+    }
+    crate::trees::write(&tree, "other", "other");
+    let receipt = within(push_as(world.access(), &options(&world))).await.expect("pushed");
+    assert!(!receipt.delivered.is_empty());
+    let mut expected = files(&tree);
+    expected.insert("theirs".to_owned(), b"theirs".to_vec());
+    assert_eq!(server.shown(), expected);
+}
