@@ -106,20 +106,16 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
         DeliveryState::Cancelled { by } => format!("{destination} cancelled by {by}"),
         DeliveryState::Stranded => format!("{destination} is not configured any more"),
     };
-    let mut text = escape::text(&text);
-    let DeliveryState::Delivered(report) = state else { return text };
-    for note in &report.notes {
-        text.push_str(&format!("\n  note       {}", escape::text(note)));
-    }
+    let mut lines = vec![escape::text(&text)];
+    let DeliveryState::Delivered(report) = state else { return lines.concat() };
+    lines.extend(report.notes.iter().map(|note| format!("  note       {}", escape::text(note))));
     for ActionReport { action, millis, failure, output } in &report.actions {
         let time = format!("{:.1} s", Duration::from_millis(*millis).as_secs_f64());
         let how = failure.as_ref().map(|reason| format!("failed: {reason} ")).unwrap_or_default();
-        text.push_str(&format!("\n  then       {action} {}({time})", escape::text(&how)));
-        for line in output.lines() {
-            text.push_str(&format!("\n             {}", escape::text(line)));
-        }
+        lines.push(format!("  then       {action} {}({time})", escape::text(&how)));
+        lines.extend(output.lines().map(|line| format!("             {}", escape::text(line))));
     }
-    text
+    lines.join("\n")
 }
 
 /// Returns what a delivery did, for people.

@@ -159,10 +159,12 @@ impl Release {
         Job {
             id,
             app: &delivery.app,
+            destination: &delivery.destination,
             root: &self.root,
             labels: self.pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
             created: self.pushed.as_ref().map_or(0, |pushed| pushed.created),
             user: delivery.user.as_ref(),
+            is_current: self.store.records().standing(&delivery.app).current == Some(delivery.release),
             behalf: &self.behalf,
             source: &self.store,
             root_of,

@@ -49,7 +49,7 @@ pub fn header(item: &Item, prefix: Option<&EntryPath>, time: u64) -> Vec<u8> {
     let mut blocks = Vec::with_capacity(BLOCK_BYTES);
     long(Kind::LongTarget, &target, &mut blocks);
     long(Kind::LongName, &name, &mut blocks);
-    block(kind, &name, Numbers { mode, size, time }, &target, &mut blocks);
+    block(kind, &name, &Numbers { mode, size, time }, &target, &mut blocks);
     blocks
 }
 
@@ -65,7 +65,7 @@ fn long(kind: Kind, text: &[u8], blocks: &mut Vec<u8>) {
         return;
     }
     let bytes = text.len() as u64 + 1;
-    block(kind, LONG_NAME, Numbers { mode: 0o644, size: bytes, time: 0 }, &[], blocks);
+    block(kind, LONG_NAME, &Numbers { mode: 0o644, size: bytes, time: 0 }, &[], blocks);
     blocks.extend_from_slice(text);
     blocks.push(0);
     blocks.extend_from_slice(padding(bytes));
@@ -79,8 +79,8 @@ struct Numbers {
 }
 
 /// Appends one header block; numbers are octal, and end in a zero byte.
-fn block(kind: Kind, name: &[u8], numbers: Numbers, target: &[u8], blocks: &mut Vec<u8>) {
-    let Numbers { mode, size, time } = numbers;
+fn block(kind: Kind, name: &[u8], numbers: &Numbers, target: &[u8], blocks: &mut Vec<u8>) {
+    let Numbers { mode, size, time } = *numbers;
     let mut block = [0; BLOCK_BYTES];
     let mut put = |offset: usize, bytes: &[u8]| block[offset..offset + bytes.len()].copy_from_slice(bytes);
     put(0, &name[..name.len().min(NAME_BYTES)]);

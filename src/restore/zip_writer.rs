@@ -57,7 +57,7 @@ impl Zip<'_> {
                 self.writer.add_symlink(name, text(path, target)?, options.unix_permissions(0o777))?;
             }
             Item::HardLink { path, target } => {
-                let up = path.as_bytes().iter().filter(|byte| **byte == b'/').count();
+                let up = path.as_bytes().split(|byte| *byte == b'/').count() - 1;
                 let target = format!("{}{}", "../".repeat(up), text(path, target.as_bytes())?);
                 self.writer.add_symlink(name, target, options.unix_permissions(0o777))?;
             }

@@ -218,14 +218,16 @@ impl Releases {
         cancelled: &AtomicBool,
     ) -> Result<Delivered, Error> {
         let root_of = |release: &ReleaseId| self.store.root(release).ok();
-        let (app, root) = (&self.app, &self.roots[number]);
+        let (app, destination, root) = (&self.app, &web(), &self.roots[number]);
         subject.destination.deliver(&Job {
             id: DeliveryId { proxy: [0; 4], number: number as u64 },
             app,
+            destination,
             root,
             labels: &[],
             created: 0,
             user: None,
+            is_current: true,
             behalf: &[],
             source,
             root_of: &root_of,

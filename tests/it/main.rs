@@ -3,6 +3,7 @@
 //! One binary, so that the crate is linked once. `WHIT_SLOW_TESTS=1` runs the large tests at full size.
 
 mod access;
+mod actions;
 mod alike;
 mod answers;
 mod archives;
@@ -23,6 +24,7 @@ mod deliveries;
 mod destinations;
 mod documents;
 mod examples;
+mod exec;
 mod executables;
 mod explain;
 mod flow;

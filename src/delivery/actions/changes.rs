@@ -106,20 +106,20 @@ struct List {
 
 impl List {
     fn add(&mut self, path: &EntryPath) {
-        self.insert(escape::bytes(path.as_bytes()));
+        self.insert(&escape::bytes(path.as_bytes()));
         while self.paths.len() > PATHS_MAX || self.bytes > BYTES_MAX {
             let folders = |path: &String| path.matches('/').count();
             let deepest = || self.paths.iter().map(folders).max().unwrap_or_default();
             self.depth = Some(self.depth.map_or_else(deepest, |depth| depth.saturating_sub(1)));
             self.bytes = 0;
             for path in std::mem::take(&mut self.paths) {
-                self.insert(path);
+                self.insert(&path);
             }
         }
     }
 
-    fn insert(&mut self, path: String) {
-        let path = self.depth.map_or(path.clone(), |depth| shortened(&path, depth));
+    fn insert(&mut self, path: &str) {
+        let path = self.depth.map_or_else(|| path.to_owned(), |depth| shortened(path, depth));
         let bytes = path.len();
         if self.paths.insert(path) {
             self.bytes += bytes;

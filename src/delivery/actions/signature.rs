@@ -1,7 +1,7 @@
 //! Signatures of webhooks, by <https://www.standardwebhooks.com>.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -47,10 +47,10 @@ impl Secret {
     ///
     /// # Errors
     /// It cannot be read, or holds no secret.
-    pub fn read(path: &PathBuf) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let text = files::read_bounded(path, SECRET_BYTES_MAX)?;
         let secret = std::str::from_utf8(&text).ok().and_then(Self::parse);
-        secret.ok_or_else(|| Error::NoSecret(path.clone()))
+        secret.ok_or_else(|| Error::NoSecret(path.to_owned()))
     }
 
     /// Reads a secret from a variable of the proxy's environment.

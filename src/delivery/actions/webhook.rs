@@ -91,7 +91,7 @@ impl Sender {
 
     fn request(&mut self, happened: &Happened, now: u64) -> Result<reqwest::RequestBuilder, Unsent> {
         let WebhookDefinition { url, secret_files, secret_env, .. } = &self.definition;
-        let files = secret_files.iter().map(Secret::read);
+        let files = secret_files.iter().map(|path| Secret::read(path));
         let variables = secret_env.iter().map(|name| Secret::from_variable(name));
         let secrets: Result<Vec<Secret>, _> = files.chain(variables).collect();
         let secrets = secrets.map_err(|error| Unsent::because(error.to_string()))?;

@@ -1,6 +1,6 @@
 //! A command on the proxy's host that takes a whole release: on its standard input as a bundle, or as a directory.
 //!
-//! Status 0 means delivered. Status 75 (EX_TEMPFAIL of sysexits.h), a signal and a time that is over mean that another try
+//! Status 0 means delivered. Status 75 (`EX_TEMPFAIL` of sysexits.h), a signal and a time that is over mean that another try
 //! may help; every other status fails the delivery. A delivery may run the command again, after a crash for example:
 //! `WHIT_DELIVERY` is the same each time. What the command makes of a release, and whether readers see all of it at once, is
 //! its own affair.
@@ -19,9 +19,9 @@ use crate::delivery::command::{Command, CommandLine, Ended, Input, Ran, Variable
 use crate::restore::{self, OutsideLinks, StreamOptions, TreeOptions, walk, write_tree};
 use disk::files::{self, Lock};
 use format::manifest::Item;
-use ground::ids::{AppName, ReleaseId};
+use ground::ids::{AppName, Label, ReleaseId};
 
-/// The status by which a command asks for another try: EX_TEMPFAIL of sysexits.h.
+/// The status by which a command asks for another try: `EX_TEMPFAIL` of sysexits.h.
 const TRY_AGAIN: i32 = 75;
 /// The most of a command's last lines in a report.
 const ANSWER_BYTES: usize = 2000;
@@ -128,13 +128,14 @@ impl Exec {
     /// Returns the command for one delivery.
     fn command(&self, job: &Job<'_>, directory: Option<&Path>) -> Command {
         let previous = previous(job).map(|release| release.to_string()).unwrap_or_default();
-        let labels: Vec<&str> = job.labels.iter().map(|label| label.as_str()).collect();
+        let labels: Vec<&str> = job.labels.iter().map(Label::as_str).collect();
         let mut own: Vec<(&str, OsString)> = vec![
             ("WHIT_APP", job.app.as_str().into()),
             ("WHIT_RELEASE", job.release().to_string().into()),
             ("WHIT_LABEL", labels.first().copied().unwrap_or_default().into()),
             ("WHIT_LABELS", labels.join(" ").into()),
             ("WHIT_PREVIOUS", previous.into()),
+            ("WHIT_DESTINATION", job.destination.as_str().into()),
             ("WHIT_DELIVERY", job.id.to_string().into()),
             ("WHIT_USER", job.user.map_or("", |user| user.as_str()).into()),
         ];

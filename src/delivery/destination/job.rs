@@ -6,7 +6,7 @@ use super::Error;
 use crate::restore::ChunkSource;
 use format::manifest::Root;
 use format::shown::Shown;
-use ground::ids::{AppName, DeliveryId, Label, ReleaseId, UserName};
+use ground::ids::{AppName, DeliveryId, DestinationName, Label, ReleaseId, UserName};
 use ground::monitor::Monitor;
 use protocol::token::Hop;
 
@@ -17,6 +17,8 @@ pub struct Job<'a> {
     pub id: DeliveryId,
     /// The application.
     pub app: &'a AppName,
+    /// The name of the destination.
+    pub destination: &'a DestinationName,
     /// The root of the release.
     pub root: &'a Root,
     /// The labels of the release.
@@ -25,6 +27,8 @@ pub struct Job<'a> {
     pub created: u64,
     /// The user who asked for the delivery, if that is known.
     pub user: Option<&'a UserName>,
+    /// True if the release is the application's current one.
+    pub is_current: bool,
     /// The proxies that the release came through and on whose behalf, the first one first, this one last.
     pub behalf: &'a [Hop],
     /// The chunks of the release, and of earlier ones.

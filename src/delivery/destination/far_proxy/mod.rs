@@ -111,6 +111,8 @@ impl FarProxy {
         Ok(PushOptions {
             labels: if self.labels { job.labels.to_vec() } else { Vec::new() },
             destinations: self.to.clone(),
+            // What is not current here does not become so there.
+            keeps_current: !job.is_current,
             threads: THREADS,
             upload_rate_max: self.limit.as_deref().and_then(bytes_a_second),
             patience: PATIENCE,

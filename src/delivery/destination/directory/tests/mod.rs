@@ -18,7 +18,7 @@ use disk::files::Lock;
 use format::manifest::{Root, Shape};
 use format::shown::Shown;
 use ground::faults::{Fault, Faulty};
-use ground::ids::DeliveryId;
+use ground::ids::{DeliveryId, DestinationName};
 use ground::monitor::Silent;
 
 static GOES_ON: AtomicBool = AtomicBool::new(false);
@@ -26,6 +26,7 @@ static GOES_ON: AtomicBool = AtomicBool::new(false);
 /// A destination, a source, and the releases made so far.
 struct Bench {
     app: AppName,
+    destination: DestinationName,
     folder: tempfile::TempDir,
     source: MemorySource,
     roots: Mutex<Vec<Root>>,
@@ -36,6 +37,7 @@ impl Bench {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self {
             app: "app".parse().expect("a name"),
+            destination: "web".parse().expect("a name"),
             folder,
             source: MemorySource::default(),
             roots: Mutex::default(),
@@ -65,10 +67,12 @@ impl Bench {
         Job {
             id,
             app: &self.app,
+            destination: &self.destination,
             root,
             labels: &[],
             created: 0,
             user: None,
+            is_current: true,
             behalf: &[],
             source,
             root_of,

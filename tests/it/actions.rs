@@ -1,0 +1,373 @@
+//! What follows deliveries: hooks, and webhooks as their receiver sees them.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use format::record::{ActionReport, DeliveryState};
+use ground::faults::{Fault, Faulty as _};
+use ground::pattern::Pattern;
+use ring::hmac;
+use whit::agent::push::PushOptions;
+use whit::agent::{Access, Receipt};
+
+use crate::exec::configure;
+use crate::trees::{some_tree, walk_files, write};
+use crate::world::{World, delivered, push_as, push_options, within};
+
+fn may_then(world: &World) -> Access {
+    world.access_with(|grant| grant.then = vec![Pattern::any()])
+}
+
+fn then(world: &World, actions: &[&str]) -> PushOptions {
+    PushOptions {
+        destinations: vec!["out".parse().expect("a name")],
+        then: actions.iter().map(|name| name.parse().expect("a name")).collect(),
+        ..push_options("app", &world.path("tree"))
+    }
+}
+
+async fn push(world: &World, actions: &[&str]) -> Receipt {
+    push_as(&may_then(world), &then(world, actions)).await.expect("pushed")
+}
+
+fn actions(receipt: &Receipt) -> &[ActionReport] {
+    &delivered(&receipt.delivered).actions
+}
+
+/// A world with a directory `out` and more of a configuration, and a small tree.
+fn world(text: &str) -> World {
+    let text = format!("[destinations.out]\nkind = \"dir\"\npath = \"OUT/dir\"\n{text}");
+    let world = World::start_with(|options| configure(options, &text));
+    some_tree(&world.path("tree"), 1);
+    world
+}
+
+const HOOKS: &str = r#"
+[hooks.first]
+command = ["/bin/sh", "-c", "echo first >> OUT/order; readlink OUT/dir/current; echo $WHIT_DESTINATION $WHIT_EVENT"]
+[hooks.second]
+command = ["/bin/sh", "-c", "echo second >> OUT/order; cat > OUT/body"]
+[hooks.fails]
+command = ["/bin/sh", "-c", "echo it broke >&2; exit 4"]
+[hooks.slow]
+command = ["/bin/sh", "-c", "sleep 1000"]
+seconds = 1
+[hooks.other]
+command = ["/bin/true"]
+apps = ["other-*"]
+[hooks.elsewhere]
+command = ["/bin/true"]
+destinations = ["else*"]
+[hooks.always]
+command = ["/bin/sh", "-c", "echo always >> OUT/order; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end"]
+always = true
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_run_in_the_order_asked_for_once_the_destination_shows_the_release() {
+    within(async {
+        let world = world(HOOKS);
+        let receipt = push(&world, &["second", "first", "second"]).await;
+        let [second, first, always] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert_eq!([&second.failure, &first.failure, &always.failure], [&None, &None, &None]);
+        assert!(
+            first.output.ends_with("out delivered") && first.output.starts_with("releases/"),
+            "{first:?}"
+        );
+        assert!(always.output.ends_with("end") && always.output.len() < 2500);
+        assert_eq!(fs::read_to_string(world.path("out/order")).expect("written"), "second\nfirst\nalways\n");
+        let body = fs::read(world.path("out/body")).expect("written");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["type"], "delivery.delivered");
+        assert_eq!(body["data"]["delivery"], receipt.delivered[0].id.to_string());
+        let changed = body["data"]["changed"].as_array().expect("a list").len();
+        assert!(changed >= walk_files(&world.path("tree")).len());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_fails_or_hangs_is_said_and_the_copy_is_there() {
+    within(async {
+        let world = world(HOOKS);
+        let receipt = push(&world, &["fails", "slow"]).await;
+        let [fails, slow, _] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert_eq!(
+            (fails.failure.as_deref(), fails.output.as_str()),
+            (Some("it ended with status 4"), "it broke")
+        );
+        assert!(slow.failure.as_ref().is_some_and(|why| why.contains("took longer")), "{slow:?}");
+        assert!(world.path("out/dir/current").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_may_ask_for_is_refused_before_anything_is_sent() {
+    within(async {
+        let world = world(HOOKS);
+        let some = world.access_with(|grant| grant.then = vec!["sec*".parse().expect("a pattern")]);
+        let all = may_then(&world);
+        for (access, action, fault) in [
+            (world.access(), "second", Fault::Denied),
+            (&some, "first", Fault::Denied),
+            (&all, "unknown", Fault::Missing),
+            (&all, "other", Fault::Denied),
+            (&all, "elsewhere", Fault::Denied),
+        ] {
+            let error = push_as(access, &then(&world, &[action])).await.expect_err(action);
+            assert_eq!(error.fault(), fault, "{action}: {error}");
+            assert!(error.to_string().contains(&format!("`{action}`")), "{error}");
+        }
+        let nowhere = PushOptions { destinations: Vec::new(), ..then(&world, &["first"]) };
+        assert_eq!(push_as(&all, &nowhere).await.expect_err("no delivery").fault(), Fault::Input);
+        assert_eq!(world.releases("app").await.expect_err("nothing was pushed").fault(), Fault::Missing);
+        push_as(&some, &then(&world, &["second"])).await.expect("allowed");
+    })
+    .await;
+}
+
+/// A message that a receiver heard.
+#[derive(Debug, Clone)]
+struct Message {
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(found, _)| found == name);
+        &found.unwrap_or_else(|| panic!("{name} in {:?}", self.headers)).1
+    }
+
+    /// Returns whether some signature of the message is by a secret, computed anew from what arrived.
+    fn is_signed_by(&self, secret: &str) -> bool {
+        let key = STANDARD.decode(secret.strip_prefix("whsec_").expect("a secret")).expect("base64");
+        let mut signed =
+            format!("{}.{}.", self.header("webhook-id"), self.header("webhook-timestamp")).into_bytes();
+        signed.extend_from_slice(&self.body);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &signed);
+        let expected = format!("v1,{}", STANDARD.encode(tag));
+        self.header("webhook-signature").split(' ').any(|signature| signature == expected)
+    }
+}
+
+/// An HTTP server that hears webhooks, and answers with the given heads, then with 200.
+struct Receiver {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<Message>>>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Receiver {
+    fn start(answers: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (heard, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let mut answers: VecDeque<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+        let (hears, ends) = (Arc::clone(&heard), Arc::clone(&ended));
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(mut stream) = stream else { continue };
+                let Some(message) = read(&stream) else { continue };
+                hears.lock().expect("no panic").push(message);
+                let answer = answers.pop_front().unwrap_or_else(|| "200 OK".to_owned());
+                let head = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                drop(stream.write_all(head.as_bytes()));
+            }
+        });
+        Self { address, heard, ended, thread: Some(thread) }
+    }
+
+    fn heard(&self) -> Vec<Message> {
+        self.heard.lock().expect("no panic").clone()
+    }
+
+    /// Waits until so many messages were heard.
+    async fn hears(&self, count: usize) -> Vec<Message> {
+        loop {
+            let heard = self.heard();
+            if heard.len() >= count {
+                return heard;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Message> {
+    let mut reader = BufReader::new(stream);
+    let (mut headers, mut line) = (Vec::new(), String::new());
+    reader.read_line(&mut line).ok()?;
+    assert!(line.starts_with("POST /hook?key=hunter2 "), "{line}");
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let bytes = headers.iter().find(|(name, _)| name == "content-length")?.1.parse().ok()?;
+    let mut body = vec![0; bytes];
+    reader.read_exact(&mut body).ok()?;
+    Some(Message { headers, body })
+}
+
+const OLD: &str = "whsec_b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQ=";
+const NEW: &str = "whsec_bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXc=";
+
+fn webhook(receiver: &Receiver, more: &str) -> String {
+    let address = receiver.address;
+    format!(
+        "[webhooks.chat]\nurl = \"http://{address}/hook?key=hunter2\"\nsecret_files = [\"OUT/new\", \"OUT/old\"]\n{more}\n"
+    )
+}
+
+fn with_secrets(text: &str) -> World {
+    let world = world(text);
+    fs::write(world.path("out/new"), format!("{NEW}\n")).expect("written");
+    fs::write(world.path("out/old"), OLD).expect("written");
+    world
+}
+
+/// Panics if anything that a proxy wrote down, or said, has a secret.
+fn shows_no_secret(world: &World, receipt: &Receipt) {
+    let said = format!("{receipt:?}");
+    for secret in ["hunter2", "b2xkIG9s", "bmV3IG5l"] {
+        assert!(!said.contains(secret), "{said}");
+        for path in walk_files(&world.path("data")) {
+            let content = fs::read(&path).unwrap_or_default();
+            let found = content.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{secret} in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_is_signed_by_each_secret_and_lists_what_changed() {
+    within(async {
+        let receiver = Receiver::start(&[]);
+        let world = with_secrets(&webhook(&receiver, ""));
+        let first = push(&world, &["chat"]).await;
+        assert_eq!(actions(&first)[0].output, "200 OK");
+        write(&world.path("tree"), "changed", "now");
+        let second = push(&world, &["chat"]).await;
+        let heard = receiver.hears(2).await;
+        for message in &heard {
+            assert!(message.is_signed_by(OLD) && message.is_signed_by(NEW));
+            assert_eq!(message.header("content-type"), "application/json");
+        }
+        let id = format!("{}-delivered", second.delivered[0].id);
+        assert_eq!(heard[1].header("webhook-id"), id);
+        let body: serde_json::Value = serde_json::from_slice(&heard[1].body).expect("JSON");
+        assert_eq!(body["data"]["changed"], serde_json::json!(["changed"]));
+        assert_eq!(body["data"]["previous"], first.release.to_string());
+        assert_eq!(body["data"]["user"], "ada");
+        shows_no_secret(&world, &second);
+        // Nobody asked: nobody is told.
+        world.push_with(&PushOptions { then: Vec::new(), ..then(&world, &[]) }).await;
+        assert_eq!(receiver.heard().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_is_tried_again_until_it_is_received_also_by_another_run() {
+    within(async {
+        let receiver = Receiver::start(&["500 Broken", "503 Busy"]);
+        let mut world = with_secrets(&webhook(&receiver, "always = true"));
+        let receipt = push(&world, &[]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert!(report.failure.is_none() && report.output.starts_with("pending: "), "{report:?}");
+        assert!(report.output.contains("500"), "{report:?}");
+        world.stop().await;
+        assert_eq!(walk_files(&world.path("data/notices")).len(), 1);
+        world.again();
+        let heard = receiver.hears(3).await;
+        for message in &heard {
+            assert_eq!(message.header("webhook-id"), heard[0].header("webhook-id"));
+            assert!(message.body == heard[0].body && message.is_signed_by(NEW));
+        }
+        while !walk_files(&world.path("data/notices")).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(receiver.heard().len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirect_and_a_receiver_that_is_gone_are_no_success_and_hold_up_nothing() {
+    within(async {
+        let elsewhere = Receiver::start(&[]);
+        let to = format!("307 Moved\r\nLocation: http://{}/hook?key=hunter2", elsewhere.address);
+        let receiver = Receiver::start(&[&to, &to, &to, &to]);
+        let world = with_secrets(&webhook(&receiver, ""));
+        let receipt = push(&world, &["chat"]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert!(report.output.contains("redirects are not followed"), "{report:?}");
+        assert!(elsewhere.heard().is_empty());
+        shows_no_secret(&world, &receipt);
+        drop(receiver);
+        write(&world.path("tree"), "changed", "now");
+        let receipt = push(&world, &["chat"]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert!(report.failure.is_none() && report.output.starts_with("pending: "), "{report:?}");
+        shows_no_secret(&world, &receipt);
+        assert!(elsewhere.heard().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_told_once_and_a_secret_that_is_gone_is_not_worked_around() {
+    within(async {
+        let receiver = Receiver::start(&[]);
+        let text = webhook(&receiver, "always = true\non = [\"failed\", \"given_up\", \"delivered\"]");
+        let broken = "[destinations.broken]\nkind = \"exec\"\ncommand = [\"/bin/false\"]\ninput = \"none\"\n";
+        let world = with_secrets(&format!("{text}{broken}"));
+        let options =
+            PushOptions { destinations: vec!["broken".parse().expect("a name")], ..then(&world, &[]) };
+        let receipt = push_as(&may_then(&world), &options).await.expect("pushed");
+        assert!(matches!(receipt.delivered[0].state, DeliveryState::Failed { .. }));
+        let heard = receiver.hears(2).await;
+        let types = heard.iter().map(|message| {
+            let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+            assert!(
+                body["data"]["reason"].as_str().is_some_and(|reason| reason.contains("status 1")),
+                "{body}"
+            );
+            body["type"].clone()
+        });
+        assert_eq!(types.collect::<Vec<_>>(), ["delivery.failed", "delivery.given_up"]);
+        fs::remove_file(world.path("out/new")).expect("removed");
+        let receipt = push(&world, &[]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert!(report.output.starts_with("pending: ") && report.output.contains("out/new"), "{report:?}");
+        assert_eq!(receiver.heard().len(), 2, "one secret alone does not sign");
+        fs::write(world.path("out/new"), NEW).expect("written");
+        assert!(receiver.hears(3).await[2].is_signed_by(NEW));
+    })
+    .await;
+}
