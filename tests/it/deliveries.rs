@@ -129,7 +129,8 @@ async fn queue(world: &World, app: &str, content: &str, to: &[&str]) -> Receipt 
     world.push_with(&options).await
 }
 
-async fn list(access: &Access) -> Vec<DeliveryStatus> {
+/// Returns the deliveries that a proxy remembers.
+pub async fn list(access: &Access) -> Vec<DeliveryStatus> {
     let answers = ask_as(access, &Operation::Deliveries(DeliveriesWanted::default())).await;
     let rows = answers.expect("a list").into_iter().flat_map(|answer| match answer {
         Answer::Deliveries(rows) => rows,
@@ -138,8 +139,8 @@ async fn list(access: &Access) -> Vec<DeliveryStatus> {
     rows.collect()
 }
 
-/// Waits until the list fits.
-async fn until(access: &Access, fits: impl Fn(&[DeliveryStatus]) -> bool) -> Vec<DeliveryStatus> {
+/// Waits until the list of deliveries fits.
+pub async fn until(access: &Access, fits: impl Fn(&[DeliveryStatus]) -> bool) -> Vec<DeliveryStatus> {
     loop {
         let rows = list(access).await;
         if fits(&rows) {

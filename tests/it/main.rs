@@ -10,6 +10,7 @@ mod archives;
 mod bench;
 mod blobs;
 mod building;
+mod chain;
 mod changing;
 mod codec;
 mod collecting;

@@ -116,6 +116,7 @@ impl FarProxy {
             threads: THREADS,
             upload_rate_max: self.limit.as_deref().and_then(bytes_a_second),
             patience: PATIENCE,
+            no_wait: !self.wait,
             behalf: job.behalf.to_vec(),
             ..PushOptions::new(self.app_of(job.app)?, PathBuf::new())
         })
@@ -274,7 +275,7 @@ fn answer(receipt: &Receipt) -> String {
         Some(sequence) => format!("release {sequence} of {} there", receipt.app),
         None => format!("a release of {} there", receipt.app),
     };
-    for DeliveryEvent { destination, state, .. } in &receipt.delivered {
+    for DeliveryEvent { id, destination, state } in &receipt.delivered {
         let became = match state {
             DeliveryState::Delivered(report) if report.already => format!("{} had it", report.place),
             DeliveryState::Delivered(report) => format!("delivered to {}", report.place),
@@ -283,7 +284,7 @@ fn answer(receipt: &Receipt) -> String {
             DeliveryState::Retrying { reason, .. } => format!("tries again: {reason}"),
             DeliveryState::Cancelled { by } => format!("cancelled by `{by}`"),
             DeliveryState::Queued | DeliveryState::Running(_) | DeliveryState::Stranded => {
-                "has not ended yet".to_owned()
+                format!("delivery {id} there has not ended yet")
             }
         };
         let part = format!("; {destination}: {became}");
