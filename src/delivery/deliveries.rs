@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
+use super::actions::Event;
 use super::backoff::{Backoff, WAIT_MAX};
 use super::board::{self, Board, now};
 use super::destination::Destinations;
@@ -102,7 +103,7 @@ pub struct DeliveryOptions {
     pub seed: u64,
     /// Is told of each delivery that ends.
     pub on_end: Arc<OnEnd>,
-    /// Is told of each delivery that fails for the first time, or ends without success.
+    /// Is told of each delivery that fails for the first time, ends without success, or is found to have no destination.
     pub on_failure: Arc<OnFailure>,
 }
 
@@ -396,6 +397,8 @@ impl Deliveries {
                 let (id, destination) = (self.ending.board.id(number), &delivery.destination);
                 tracing::warn!(%id, %destination, "a delivery waits for a destination that is not configured any more");
                 self.ending.board.add(number, &delivery, DeliveryState::Stranded);
+                let reason = Error::Stranded { id, destination: destination.clone() }.to_string();
+                (self.ending.on_failure)(Event::Held, id, &delivery, &reason);
                 continue;
             }
             let wait = Duration::from_secs(delivery.not_before.saturating_sub(now())).min(WAIT_MAX);

@@ -16,7 +16,8 @@ use ground::ids::DeliveryId;
 /// Is told of each delivery that ends.
 pub type OnEnd = dyn Fn(DeliveryId, &Ended) + Send + Sync;
 
-/// Is told of each delivery that fails for the first time, or ends without success, with the reason.
+/// Is told of each delivery that fails for the first time, ends without success, or is found to have no destination; with the
+/// reason.
 pub type OnFailure = dyn Fn(Event, DeliveryId, &Delivery, &str) + Send + Sync;
 
 /// Ends deliveries.

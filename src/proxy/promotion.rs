@@ -1,15 +1,17 @@
 //! Moves the current release of an application, and labels.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::audit::Entry;
 use super::follow::follow;
 use super::{Granted, now};
 use crate::delivery::Events;
+use crate::delivery::actions::{Changed, Event, Happened};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::store::{self, Mover, Store};
-use format::current::REASON_BYTES_MAX;
+use format::current::{CurrentEntry, REASON_BYTES_MAX};
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId, Selector};
@@ -93,7 +95,7 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     let store = granted.store()?;
     let records = store.records();
     // No push may move it between the look and the move, or queue a delivery before these.
-    let _turn = records.turn();
+    let turn = records.turn();
     granted.still_holds()?;
     let (record, from) = find(&store, target)?;
     let (app, release) = (&record.app, record.release);
@@ -121,6 +123,10 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
         destinations,
         ..Entry::of(&granted.grant, if is_rollback { "rollback" } else { "promote" }, app, release)
     });
+    drop(turn);
+    if let (true, Some((number, entry))) = (is_rollback, &moved) {
+        tell_rollback(granted, then, &record, *number, entry);
+    }
     let mut answers = Vec::new();
     if !is_rollback {
         answers.push(Answer::Meant(record.clone()));
@@ -129,6 +135,37 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     let from = moved.map_or(Some(release), |(_, entry)| entry.from);
     answers.push(Answer::Moved(Box::new(Moved { record, from, number, rolled_back: is_rollback })));
     Ok((answers, events))
+}
+
+/// Leaves what follows a rollback to the actions' outboxes.
+fn tell_rollback(
+    granted: &Granted,
+    then: &[ActionName],
+    record: &Record,
+    number: u64,
+    CurrentEntry { release, from, time, user, because, .. }: &CurrentEntry,
+) {
+    let (shared, space) = (&granted.shared, &granted.grant.space);
+    // Without names, which may have dots: the signature of a webhook separates its parts by them.
+    let change = blake3::hash(format!("{space}/{}/{number}/{time}", record.app).as_bytes());
+    let (proxy, change) = (shared.identity.fingerprint().to_string(), change.to_hex());
+    let happened = Happened {
+        event: Event::RolledBack,
+        time: *time,
+        id: format!("{}-{}", &proxy[..8], &change[..16]),
+        space: space.clone(),
+        app: record.app.clone(),
+        release: *release,
+        labels: record.labels.clone(),
+        previous: *from,
+        destination: None,
+        place: None,
+        user: Some(user.clone()),
+        reason: because.clone(),
+        changed: Changed::default(),
+    };
+    // Nothing of it runs here.
+    drop(shared.actions.follow(&happened, then, &AtomicBool::new(false)));
 }
 
 /// Returns the record that is to be current, and the release that is current now.

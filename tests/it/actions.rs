@@ -14,13 +14,14 @@ use base64::engine::general_purpose::STANDARD;
 use format::record::{ActionReport, DeliveryState};
 use ground::faults::{Fault, Faulty as _};
 use ground::pattern::Pattern;
+use protocol::wire::Operation;
 use ring::hmac;
 use whit::agent::push::PushOptions;
 use whit::agent::{Access, Receipt};
 
 use crate::exec::configure;
 use crate::trees::{some_tree, walk_files, write};
-use crate::world::{World, delivered, push_as, push_options, within};
+use crate::world::{World, ask_as, delivered, push_as, push_options, within};
 
 fn may_then(world: &World) -> Access {
     world.access_with(|grant| grant.then = vec![Pattern::any()])
@@ -368,6 +369,59 @@ async fn failures_are_told_once_and_a_secret_that_is_gone_is_not_worked_around()
         assert_eq!(receiver.heard().len(), 2, "one secret alone does not sign");
         fs::write(world.path("out/new"), NEW).expect("written");
         assert!(receiver.hears(3).await[2].is_signed_by(NEW));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_is_told_with_what_it_left_and_why() {
+    within(async {
+        let receiver = Receiver::start(&[]);
+        let world = with_secrets(&webhook(&receiver, "always = true\non = [\"rolled_back\"]"));
+        let first = push(&world, &[]).await;
+        write(&world.path("tree"), "changed", "now");
+        let second = push(&world, &[]).await;
+        let rollback = Operation::Rollback {
+            app: "app".parse().expect("a name"),
+            destinations: Vec::new(),
+            because: Some("it is slow".to_owned()),
+            then: Vec::new(),
+        };
+        ask_as(world.access(), &rollback).await.expect("rolled back");
+        let message = receiver.hears(1).await.remove(0);
+        assert!(message.is_signed_by(NEW));
+        let id = message.header("webhook-id");
+        assert!(id.ends_with("-rolled_back") && !id.contains('.'), "{id}");
+        let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+        assert_eq!(body["type"], "application.rolled_back");
+        let data = &body["data"];
+        assert_eq!(data["release"], first.release.to_string());
+        assert_eq!(data["previous"], second.release.to_string());
+        assert_eq!((&data["reason"], &data["user"]), (&"it is slow".into(), &"ada".into()));
+        assert!(data["destination"].is_null() && data["app"] == "app", "{body}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_whose_destination_is_gone_is_told_to_be_held() {
+    within(async {
+        let receiver = Receiver::start(&[]);
+        let text = webhook(&receiver, "always = true\non = [\"held\"]");
+        let away = "[destinations.away]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"exit 75\"]\ninput = \"none\"\n";
+        let mut world = with_secrets(&format!("{text}{away}"));
+        let to_away = vec!["away".parse().expect("a name")];
+        let options = PushOptions { destinations: to_away, no_wait: true, ..then(&world, &[]) };
+        let receipt = world.push_with(&options).await;
+        world.stop().await;
+        world.change(|options| options.destinations.retain(|name, _| name.as_str() != "away"));
+        world.again();
+        let message = receiver.hears(1).await.remove(0);
+        assert_eq!(message.header("webhook-id"), format!("{}-held", receipt.delivered[0].id));
+        let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+        assert_eq!((&body["type"], &body["data"]["destination"]), (&"delivery.held".into(), &"away".into()));
+        let reason = body["data"]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("not configured any more"), "{reason}");
     })
     .await;
 }

@@ -17,9 +17,9 @@ pub enum Event {
     Failed,
     /// A delivery ended without success.
     GivenUp,
-    /// A rollout waits for a person.
+    /// A delivery waits for a person: its destination is not configured any more. Told at each start of the proxy.
     Held,
-    /// An application's current release went back to an earlier one.
+    /// A rollback made an earlier release of an application current.
     RolledBack,
 }
 
