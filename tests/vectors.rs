@@ -601,6 +601,7 @@ fn proxy_info() -> ProxyInfo {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one message after another")]
 fn the_protocol_is_as_its_document_says() {
     let (segment, root) = manifest();
     let short = pack_short_names([segment.node.name()].into_iter());

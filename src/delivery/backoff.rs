@@ -49,7 +49,7 @@ impl Backoff {
         wait.saturating_mul(u32::try_from(thousandths).expect("it is small")) / 1000
     }
 
-    /// SplitMix64, Steele et al. 2014.
+    /// `SplitMix64`, Steele et al. 2014.
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;

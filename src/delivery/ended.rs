@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pending::Delivery;
 use format::record::{DeliveryReport, DeliveryState};
+use ground::escape;
 
 /// First byte of the value (FORMAT 5.2).
 const VERSION: u8 = 1;
@@ -40,7 +41,7 @@ impl Ended {
                 ..report
             }),
             DeliveryState::Failed { mut reason, fault } => {
-                reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+                reason.truncate(escape::boundary(&reason, REASON_BYTES_MAX));
                 DeliveryState::Failed { reason, fault }
             }
             state => state,

@@ -77,7 +77,7 @@ struct Running {
 #[derive(Debug)]
 pub(super) enum Cancelled {
     /// It waited, and was taken out.
-    Waiting(Queued),
+    Waiting(Box<Queued>),
     /// It is under way and will end soon.
     Running(Events),
     /// It is not here.
@@ -205,7 +205,10 @@ impl Queue {
     pub fn cancel(&self, number: u64, by: &UserName) -> Cancelled {
         let mut waiting = self.waiting();
         if let Some(place) = waiting.entries.iter().position(|queued| queued.number == number) {
-            return waiting.entries.remove(place).map_or(Cancelled::Unknown, Cancelled::Waiting);
+            return waiting
+                .entries
+                .remove(place)
+                .map_or(Cancelled::Unknown, |queued| Cancelled::Waiting(Box::new(queued)));
         }
         match waiting.running.as_mut().filter(|running| running.number == number) {
             Some(running) => {
@@ -359,7 +362,7 @@ mod tests {
         let (queue, ada) = (Queue::default(), "ada".parse().expect("a name"));
         queue.push(queued("eve", "web", 1));
         queue.push(queued("eve", "web", 2));
-        assert!(matches!(queue.cancel(2, &ada), Cancelled::Waiting(Queued { number: 2, .. })));
+        assert!(matches!(queue.cancel(2, &ada), Cancelled::Waiting(queued) if queued.number == 2));
         let (queued, cancelled) = queue.next(|| false, Duration::ZERO).expect("one is ready");
         assert!(matches!(queue.cancel(1, &ada), Cancelled::Running(_)));
         assert!(cancelled.load(Ordering::Relaxed));

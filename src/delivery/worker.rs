@@ -131,14 +131,14 @@ impl Worker {
         queued.not_before = Instant::now() + wait;
         // While it is this worker's: once it waits, somebody may end it.
         self.ending.journal.failed(queued.number, &queued.delivery);
-        let state = DeliveryState::Retrying { reason: reason.clone(), seconds: wait.as_secs(), fault };
+        let state = DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault };
         self.ending.board.failed(queued.number, &queued.delivery, state.clone());
         queued.listeners.report(&state);
         match self.queue.push_again(queued) {
             Again::Waits => {}
             Again::Cancelled(queued, by) => self.ending.end(&queued, DeliveryState::Cancelled { by }),
             Again::GivesWay(queued, later) => {
-                self.ending.give_way(&queued, later, self.queue.is_latest_only())
+                self.ending.give_way(&queued, later, self.queue.is_latest_only());
             }
         }
     }

@@ -33,6 +33,11 @@ pub fn text(text: &str) -> String {
     out
 }
 
+/// Returns the last boundary of characters at or before `most` bytes of a text, at which it may be cut.
+pub fn boundary(text: &str, most: usize) -> usize {
+    (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
+}
+
 /// Escapes whit's own text with names in it, as [`text`], but keeps its lines.
 pub fn lines(lines: &str) -> String {
     lines.split('\n').map(text).collect::<Vec<_>>().join("\n")

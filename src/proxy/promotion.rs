@@ -53,8 +53,8 @@ pub struct Wanted {
     pub then: Vec<ActionName>,
 }
 
-fn refusal(error: store::Error) -> Refusal {
-    Refusal::of(&error as &dyn Faulty)
+fn refusal(error: &store::Error) -> Refusal {
+    Refusal::of(error as &dyn Faulty)
 }
 
 /// Makes a release current, delivers it, and reports the deliveries' progress.
@@ -113,14 +113,14 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
         Ok(moved) => moved,
         Err(error) => {
             deliveries.enter_written(plan);
-            return Err(refusal(error));
+            return Err(refusal(&error));
         }
     };
     let events = deliveries.enter(plan);
     let is_rollback = matches!(target, Target::Rollback(_));
     granted.shared.audit.write(&Entry {
-        because,
         destinations,
+        because,
         ..Entry::of(&granted.grant, if is_rollback { "rollback" } else { "promote" }, app, release)
     });
     drop(turn);
@@ -172,18 +172,18 @@ fn tell_rollback(
 fn find(store: &Store, target: &Target) -> Result<(Record, ReleaseId), Refusal> {
     let records = store.records();
     let standing = records.standing(target.app());
-    let no_app = || refusal(store::Error::NoApp(target.app().clone()));
+    let no_app = || refusal(&store::Error::NoApp(target.app().clone()));
     let current = standing.current.ok_or_else(no_app)?;
     let selector = match target {
         Target::Promote(selector) => selector.clone(),
         Target::Rollback(app) => {
-            let nothing = || refusal(store::Error::NothingBefore(app.clone()));
+            let nothing = || refusal(&store::Error::NothingBefore(app.clone()));
             let previous = standing.previous.ok_or_else(nothing)?;
             let at = previous.to_string().parse().expect("64 digits are a word");
             Selector { app: app.clone(), at: Some(at) }
         }
     };
-    Ok((store.select(&selector).map_err(refusal)?, current))
+    Ok((store.select(&selector).map_err(|error| refusal(&error))?, current))
 }
 
 /// Answers questions about the current release, and moves labels.
@@ -204,13 +204,13 @@ fn show(granted: &Granted, app: &AppName, log: bool, give: &impl Fn(Answer) -> b
     let store = granted.store()?;
     let standing = store.records().standing(app);
     if standing.current.is_none() {
-        return Err(refusal(store::Error::NoApp(app.clone())));
+        return Err(refusal(&store::Error::NoApp(app.clone())));
     }
     give(Answer::Standing(standing));
     let mut before = u64::MAX;
     loop {
         let most = if log { LOG_ROWS } else { 1 };
-        let entries = store.records().log(app, before, most).map_err(refusal)?;
+        let entries = store.records().log(app, before, most).map_err(|error| refusal(&error))?;
         let Some((last, _)) = entries.last() else { break };
         before = *last;
         let rows = entries.into_iter().map(|(number, entry)| LogEntry::of(number, entry));
@@ -245,15 +245,15 @@ fn label(
     allow_labels(granted, &selector.app, labels)?;
     protocol::check_labels(labels).map_err(|error| Refusal::of(&error))?;
     let store = granted.store()?;
-    let meant = store.select(selector).map_err(refusal)?;
+    let meant = store.select(selector).map_err(|error| refusal(&error))?;
     let (app, release) = (meant.app.clone(), meant.release);
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because: None };
-    store.records().label(&app, &release, labels, moves, &mover).map_err(refusal)?;
+    store.records().label(&app, &release, labels, moves, &mover).map_err(|error| refusal(&error))?;
     granted.shared.audit.write(&Entry { labels, ..Entry::of(&granted.grant, "label", &app, release) });
     // Read again: it shows its new labels.
     let at = Some(release.to_string().parse().expect("64 digits are a word"));
-    let record = store.select(&Selector { app, at }).map_err(refusal)?;
+    let record = store.select(&Selector { app, at }).map_err(|error| refusal(&error))?;
     give(Answer::Meant(meant));
     give(Answer::Done(record));
     Ok(())
@@ -269,7 +269,7 @@ fn unlabel(
     let store = granted.store()?;
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because: None };
-    let releases = store.records().unlabel(app, labels, &mover).map_err(refusal)?;
+    let releases = store.records().unlabel(app, labels, &mover).map_err(|error| refusal(&error))?;
     for (label, release) in labels.iter().zip(releases) {
         let labels = std::slice::from_ref(label);
         granted.shared.audit.write(&Entry { labels, ..Entry::of(&granted.grant, "unlabel", app, release) });

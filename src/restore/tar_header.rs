@@ -72,6 +72,7 @@ fn long(kind: Kind, text: &[u8], blocks: &mut Vec<u8>) {
 }
 
 /// The numbers of a header.
+#[derive(Clone, Copy)]
 struct Numbers {
     mode: u16,
     size: u64,

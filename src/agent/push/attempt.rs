@@ -342,13 +342,13 @@ fn recall_now(options: &PushOptions, key: &Key, segments: &[NodeRef], names: Nam
     let memory = |state: &PathBuf| if names == Names::Short { Memory::open(state, key) } else { None };
     let Some(state) = options.state.as_ref().filter(|_| !options.dry_run) else {
         let memory = options.state.as_ref().and_then(memory);
-        let base = memory.and_then(|memory| Base::new(Earlier::Remembered(memory), segments, None));
+        let base = memory.and_then(|memory| Base::new(Earlier::Remembered(Box::new(memory)), segments, None));
         return Recalled { cache: None, base, underway: Underway::nothing() };
     };
     let underway = Underway::begin(state, key);
     let cache = (options.cache_bytes_max > 0).then(|| ChunkCache::open(state, key).map(Arc::new)).flatten();
-    let base =
-        memory(state).and_then(|memory| Base::new(Earlier::Remembered(memory), segments, cache.clone()));
+    let base = memory(state)
+        .and_then(|memory| Base::new(Earlier::Remembered(Box::new(memory)), segments, cache.clone()));
     // Without the base's chunks here, the proxy's block sums save more than the round trips cost.
     Recalled { cache, base: base.filter(Base::is_cached), underway }
 }

@@ -326,7 +326,7 @@ impl Release for CachedRelease<'_> {
 
     fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>> {
         let is_there = usize::from(index) < self.earlier.segments().len();
-        Ok(is_there.then(|| self.earlier.segment(index)).transpose()?)
+        is_there.then(|| self.earlier.segment(index)).transpose()
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {

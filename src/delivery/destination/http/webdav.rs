@@ -1,4 +1,4 @@
-//! One file after another by PUT and DELETE, as WebDAV servers take them (RFC 4918; nginx's `dav_methods`).
+//! One file after another by PUT and DELETE, as `WebDAV` servers take them (RFC 4918; nginx's `dav_methods`).
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -52,7 +52,8 @@ impl<'a> WebDav<'a> {
             if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
                 url.push(char::from(byte));
             } else {
-                url.push_str(&format!("%{byte:02X}"));
+                url.push('%');
+                url.push_str(&hex(byte));
             }
         }
         url
@@ -248,6 +249,11 @@ impl Service for WebDav<'_> {
     fn requests(&self) -> u64 {
         self.client.requests()
     }
+}
+
+/// Two hexadecimal digits.
+fn hex(byte: u8) -> String {
+    format!("{byte:02X}")
 }
 
 fn with_metadata(request: RequestBuilder, metadata: &Metadata) -> RequestBuilder {

@@ -20,32 +20,19 @@ pub fn check(service: &dyn Service, options: &Options, prefix: &str) -> Vec<Chec
     let object = Object { key: &key, size: Some(text.len() as u64), metadata: &metadata };
     let mut content = Content { source: Source::Bytes(text), cancelled: &never };
     let mut checks = Vec::new();
-    let mut step = |name: &str, result: Result<(), Error>| {
-        checks.push(Check::of(&format!("{name} {}", service.describe(&key)), result.as_ref().map(|()| ())));
-        result.is_ok()
+    let mut step = |name: &str, result: Result<(), &Error>| {
+        checks.push(Check::of(&format!("{name} {}", service.describe(&key)), result));
     };
-    let unverified = || Error::Unverified(service.describe(&key));
+    let unverified = Error::Unverified(service.describe(&key));
     let stored = service.put(&object, &mut content);
-    let is_stored = step("write", stored.as_ref().map(|_| ()).map_err(|error| clone(error)));
+    step("write", stored.as_ref().map(drop));
     if let Ok(stored) = stored {
         let found = service.verify(&object, &stored, &mut content);
-        step("find", found.and_then(|found| if found { Ok(()) } else { Err(unverified()) }));
+        step("find", found.as_ref().map_or_else(Err, |found| found.then_some(()).ok_or(&unverified)));
         let read = service.read(&key, 0, u32::try_from(text.len()).expect("short"));
-        step("read", if read.as_deref() == Some(text) { Ok(()) } else { Err(unverified()) });
-    }
-    if is_stored {
-        step("remove", service.delete(&key));
+        step("read", if read.as_deref() == Some(text) { Ok(()) } else { Err(&unverified) });
+        let deleted = service.delete(&key);
+        step("remove", deleted.as_ref().copied());
     }
     checks
-}
-
-/// An error's text, to be shown again.
-fn clone(error: &Error) -> Error {
-    use ground::faults::Faulty as _;
-    Error::Service {
-        what: "put".to_owned(),
-        reason: error.to_string(),
-        fault: error.fault(),
-        retry_after: None,
-    }
 }

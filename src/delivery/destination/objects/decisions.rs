@@ -61,6 +61,9 @@ pub struct Decisions {
     pub current_deleted: u64,
 }
 
+/// For each path of a release: the name of its content, and its bytes.
+type Objects = BTreeMap<Box<str>, ([u8; 16], u64)>;
+
 /// The files of one release at the destination.
 struct Earlier {
     files: HashMap<Box<str>, [u8; 16]>,
@@ -126,7 +129,7 @@ impl Decisions {
     /// Decides which earlier releases stay, and what goes.
     fn retain(
         &mut self,
-        new: &BTreeMap<Box<str>, ([u8; 16], u64)>,
+        new: &Objects,
         shown: &Shown,
         complete: &[(ReleaseId, Option<Earlier>)],
         partial: &[(ReleaseId, Earlier)],
@@ -190,7 +193,7 @@ fn files(
     source: &dyn ChunkSource,
     options: &Options,
     mut decisions: Option<&mut Decisions>,
-) -> Result<BTreeMap<Box<str>, ([u8; 16], u64)>, Error> {
+) -> Result<Objects, Error> {
     let (mut found, mut links) = (BTreeMap::new(), Vec::new());
     let mut skipped = 0;
     for entry in ReleaseEntries::new(root, &mut *source.reader()) {

@@ -52,11 +52,11 @@ pub fn plan(place: &Place<'_>, job: &Job<'_>) -> Result<Preview, Error> {
                 Step::Compare(_) => run.has(&path, &file, &mut *reader)?,
             };
             let to = if is_there { &mut preview.keep } else { &mut preview.put };
-            to.push((escape::text(&path).to_string(), bytes));
+            to.push((escape::text(&path), bytes));
         }
         Ok(())
     })?;
-    preview.delete = decisions.deletes.iter().map(|path| escape::text(path).to_string()).collect();
+    preview.delete = decisions.deletes.iter().map(|path| escape::text(path)).collect();
     Ok(preview)
 }
 
@@ -122,7 +122,7 @@ pub fn deliver_bundle(
         return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
     }
     if let Some(reason) = place.service.refuses(key) {
-        return Err(Error::KeyName { path: escape::text(key).to_string(), reason });
+        return Err(Error::KeyName { path: escape::text(key), reason });
     }
     let begun = place.service.requests();
     let metadata = place.options.metadata_of(key);
@@ -141,7 +141,7 @@ pub fn deliver_bundle(
 
 /// Says what [`deliver_bundle`] would do.
 pub fn plan_bundle(place: &Place<'_>, job: &Job<'_>, key: &str) -> Preview {
-    let object = (escape::text(&place.service.describe(key)).to_string(), job.root.totals.bytes);
+    let object = (escape::text(&place.service.describe(key)), job.root.totals.bytes);
     let log = job.shown.shown();
     let is_shown =
         log.current().is_some_and(|entry| entry.release == job.release() && *entry.rules == place.rules);
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
     fn check_names(&self) -> Result<(), Error> {
         for path in self.decisions.steps.keys() {
             if let Some(reason) = self.place.service.refuses(&self.key(path)) {
-                return Err(Error::KeyName { path: escape::text(path).to_string(), reason });
+                return Err(Error::KeyName { path: escape::text(path), reason });
             }
         }
         match &self.place.options.stamp {
@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
         });
         match failure.into_inner().unpoisoned() {
             Some(error) => Err(error),
-            None if (next.load(Ordering::Relaxed) as usize) < paths.len() => Err(Error::Cancelled),
+            None if next.load(Ordering::Relaxed) < paths.len() as u64 => Err(Error::Cancelled),
             None => Ok(()),
         }
     }

@@ -85,16 +85,16 @@ impl<'a> Bucket<'a> {
         })
     }
 
-    fn path(&self, key: &str) -> Result<Path, Error> {
+    fn path(key: &str) -> Result<Path, Error> {
         Path::parse(key).map_err(|_| Error::KeyName {
-            path: escape::text(key).to_string(),
+            path: escape::text(key),
             reason: "is not possible as a key".to_owned(),
         })
     }
 
     /// Returns the object's head, without its content; none if there is none.
     fn head(&self, key: &str) -> Result<Option<Head>, Error> {
-        let path = self.path(key)?;
+        let path = Self::path(key)?;
         self.driver.run(self.cancelled, async {
             let options = GetOptions { head: true, ..GetOptions::default() };
             match self.store.get_opts(&path, options).await {
@@ -111,7 +111,7 @@ impl<'a> Bucket<'a> {
 
     /// Sends an object in parts, one after the other; several objects go at a time.
     fn put_parts(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
-        let path = self.path(object.key)?;
+        let path = Self::path(object.key)?;
         // A bundle is made anew each time that it is read.
         let hash = if object.size.is_some() { Some(hash_of(content)?) } else { None };
         let options = PutMultipartOptions {
@@ -175,7 +175,7 @@ impl Service for Bucket<'_> {
         if object.size.is_none_or(|size| size > PART_BYTES as u64) {
             return self.put_parts(object, content);
         }
-        let (path, bytes) = (self.path(object.key)?, content.bytes()?);
+        let (path, bytes) = (Self::path(object.key)?, content.bytes()?);
         let attributes = attributes(object.metadata, Some(&blake3::hash(&bytes)));
         let size = bytes.len() as u64;
         let sum = hex(&Md5::digest(&bytes));
@@ -222,7 +222,7 @@ impl Service for Bucket<'_> {
     }
 
     fn delete(&self, key: &str) -> Result<(), Error> {
-        let path = self.path(key)?;
+        let path = Self::path(key)?;
         self.driver.run(self.cancelled, async {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -235,7 +235,7 @@ impl Service for Bucket<'_> {
         if bytes == 0 {
             return Some(Vec::new());
         }
-        let path = self.path(key).ok()?;
+        let path = Self::path(key).ok()?;
         let range = offset..offset + u64::from(bytes);
         let found = self.run(("GET", key), self.store.get_range(&path, range)).ok()?;
         (found.len() == bytes as usize).then(|| found.to_vec())
@@ -286,7 +286,7 @@ fn sum_of_tag(tag: &str) -> Option<&str> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn failed(what: String, error: &object_store::Error) -> Error {
@@ -294,13 +294,15 @@ fn failed(what: String, error: &object_store::Error) -> Error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Fault::Denied
         }
-        object_store::Error::NotFound { .. } | object_store::Error::InvalidPath { .. } => Fault::Input,
-        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => Fault::Input,
+        object_store::Error::NotFound { .. }
+        | object_store::Error::InvalidPath { .. }
+        | object_store::Error::NotSupported { .. }
+        | object_store::Error::NotImplemented { .. } => Fault::Input,
         _ => Fault::Retry,
     };
     let text = error.to_string();
     // Answers are pages of XML: their beginning says enough.
-    let reason: String = escape::text(&text).to_string().chars().take(400).collect();
+    let reason: String = escape::text(&text).chars().take(400).collect();
     Error::Service { what, reason, fault, retry_after: None }
 }
 

@@ -217,7 +217,7 @@ async fn beginning(mut response: Response) -> String {
     let text = String::from_utf8_lossy(&bytes);
     // A page is no sentence.
     let text = if text.contains('<') { "" } else { text.trim() };
-    escape::text(text).to_string()
+    escape::text(text)
 }
 
 /// Returns the error of an answer that says no.
@@ -258,7 +258,7 @@ fn reason(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    escape::text(&text).to_string()
+    escape::text(&text)
 }
 
 fn bad_pem(path: &std::path::Path, reason: &str) -> Error {

@@ -44,10 +44,9 @@ impl Probe {
             // Another address each time: no cache has it.
             let mark = if url.contains('?') { '&' } else { '?' };
             let fresh = format!("{url}{mark}whit-probe={}-{looks}", job.id);
-            let reason = match self.look(client, job, &fresh, &shown) {
+            let reason = match look(client, job, &fresh, &shown) {
                 Ok(None) => return Ok(()),
-                Ok(Some(reason)) => reason,
-                Err(Error::Service { reason, .. }) => reason,
+                Ok(Some(reason)) | Err(Error::Service { reason, .. }) => reason,
                 Err(error) => return Err(error),
             };
             if begun.elapsed() >= Duration::from_secs(seconds) {
@@ -59,44 +58,38 @@ impl Probe {
             })?;
         }
     }
+}
 
-    /// Returns why the answer is not the release's; none if it is.
-    fn look(
-        &self,
-        client: &Client<'_>,
-        job: &Job<'_>,
-        url: &str,
-        shown: &str,
-    ) -> Result<Option<String>, Error> {
-        let request = client.anonymous(url).header(CACHE_CONTROL, "no-cache").header(PRAGMA, "no-cache");
-        let what = format!("GET {shown}");
-        let mut response = client.send(&what, request, job.cancelled)?;
-        if is_cached(response.headers()) {
-            return Ok(Some("a cache answered".to_owned()));
-        }
-        let release = job.release();
-        let ids = [release.to_string(), release.short()];
-        let in_header = response
-            .headers()
-            .values()
-            .any(|value| value.to_str().is_ok_and(|value| ids.iter().any(|id| value.contains(id))));
-        if in_header {
-            return Ok(None);
-        }
-        let mut body = Vec::new();
-        client.driver().run(job.cancelled, async {
-            while body.len() < ANSWER_BYTES_MAX {
-                match received(&what, tokio::time::timeout(client.timeout, response.chunk()).await)? {
-                    Some(piece) => body.extend_from_slice(&piece),
-                    None => break,
-                }
-            }
-            Ok(())
-        })?;
-        let text = String::from_utf8_lossy(&body);
-        let found = ids.iter().any(|id| text.contains(id));
-        Ok((!found).then(|| format!("the answer does not hold {}", release.short())))
+/// Returns why the answer is not the release's; none if it is.
+fn look(client: &Client<'_>, job: &Job<'_>, url: &str, shown: &str) -> Result<Option<String>, Error> {
+    let request = client.anonymous(url).header(CACHE_CONTROL, "no-cache").header(PRAGMA, "no-cache");
+    let what = format!("GET {shown}");
+    let mut response = client.send(&what, request, job.cancelled)?;
+    if is_cached(response.headers()) {
+        return Ok(Some("a cache answered".to_owned()));
     }
+    let release = job.release();
+    let ids = [release.to_string(), release.short()];
+    let in_header = response
+        .headers()
+        .values()
+        .any(|value| value.to_str().is_ok_and(|value| ids.iter().any(|id| value.contains(id))));
+    if in_header {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    client.driver().run(job.cancelled, async {
+        while body.len() < ANSWER_BYTES_MAX {
+            match received(&what, tokio::time::timeout(client.timeout, response.chunk()).await)? {
+                Some(piece) => body.extend_from_slice(&piece),
+                None => break,
+            }
+        }
+        Ok(())
+    })?;
+    let text = String::from_utf8_lossy(&body);
+    let found = ids.iter().any(|id| text.contains(id));
+    Ok((!found).then(|| format!("the answer does not hold {}", release.short())))
 }
 
 /// Returns whether a cache says that the answer is its own.
