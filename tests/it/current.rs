@@ -50,24 +50,24 @@ fn labelled(world: &World, content: &str, text: &str, moves: bool) -> PushOption
 async fn rollback_as(access: &Access) -> agent::Result<Moved> {
     let app = "app".parse().expect("a name");
     let because = Some("it is slow".to_owned());
-    moved(
+    Ok(moved(
         ask_as(access, &Operation::Rollback { app, destinations: Vec::new(), because, then: Vec::new() })
             .await?,
-    )
+    ))
 }
 
-fn moved(answers: Vec<Answer>) -> agent::Result<Moved> {
+fn moved(answers: Vec<Answer>) -> Moved {
     let mut moved = answers.into_iter().filter_map(|answer| match answer {
         Answer::Moved(moved) => Some(*moved),
         _ => None,
     });
-    Ok(moved.next().expect("it says what moved"))
+    moved.next().expect("it says what moved")
 }
 
 async fn promote(world: &World, selector: &str) -> agent::Result<Moved> {
     let release = selector.parse().expect("a selector");
     let promote = Operation::Promote { release, destinations: Vec::new(), because: None, then: Vec::new() };
-    moved(ask_as(world.access(), &promote).await?)
+    Ok(moved(ask_as(world.access(), &promote).await?))
 }
 
 async fn standing(world: &World) -> (Standing, Vec<(MovedBy, ReleaseId)>) {

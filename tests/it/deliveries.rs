@@ -152,11 +152,11 @@ pub async fn until(access: &Access, fits: impl Fn(&[DeliveryStatus]) -> bool) ->
 
 async fn steer(access: &Access, id: DeliveryId, how: Steering) -> agent::Result<DeliveryStatus> {
     let answers = ask_as(access, &Operation::Steer { delivery: id, how }).await?;
-    let rows = answers.into_iter().filter_map(|answer| match answer {
+    let mut rows = answers.into_iter().filter_map(|answer| match answer {
         Answer::Deliveries(rows) => rows.into_iter().next(),
         other => panic!("{other:?}"),
     });
-    Ok(rows.last().expect("the delivery"))
+    Ok(rows.next_back().expect("the delivery"))
 }
 
 const STAYS_DOWN: Mode = Mode::Fails(Fault::Retry, Some(Duration::from_secs(3600)));

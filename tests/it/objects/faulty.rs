@@ -23,7 +23,7 @@ pub struct Asked {
 
 /// What to do with a request.
 pub enum Do {
-    /// What WebDAV says.
+    /// What `WebDAV` says.
     Serve,
     /// Answer this status with these header lines, and keep nothing.
     Answer(&'static str),
@@ -138,7 +138,7 @@ fn serve(
                 return;
             }
         };
-        let length = if request.method == "HEAD" { answer.1.len() } else { answer.1.len() };
+        let length = answer.1.len();
         let head = format!("HTTP/1.1 {}\r\nContent-Length: {length}\r\n\r\n", answer.0);
         let body = if request.method == "HEAD" { &[][..] } else { &answer.1 };
         if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).is_err() {

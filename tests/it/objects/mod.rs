@@ -1,4 +1,4 @@
-//! Releases as objects of real servers: nginx by WebDAV, and S3.
+//! Releases as objects of real servers: nginx by `WebDAV`, and S3.
 
 mod faulty;
 mod servers;
@@ -11,6 +11,7 @@ use std::path::Path;
 use format::record::{DeliveryReport, DeliveryState};
 use ground::faults::Fault;
 use whit::agent::push::{PushOptions, Receipt};
+use whit::net::blocking;
 
 use self::servers::{Server, nginx, s3};
 use crate::trees::{noise, walk_files, write};
@@ -222,7 +223,7 @@ async fn a_release_is_stamped_and_every_step_of_a_check_succeeds() {
         let stamp = String::from_utf8(server.files()["release.txt"].clone()).expect("text");
         assert_eq!(stamp.trim(), receipt.release.to_string());
         let destination = server.destination("");
-        let checks = tokio::task::spawn_blocking(move || destination.check()).await.expect("no panic");
+        let checks = blocking::start(move || destination.check()).await.expect("a thread");
         assert!(checks.len() >= 4 && checks.iter().all(|check| check.failure.is_none()), "{checks:?}");
         assert_eq!(server.files().len(), 6, "a check leaves nothing");
     })

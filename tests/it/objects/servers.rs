@@ -1,4 +1,4 @@
-//! Servers that releases are written to: nginx with WebDAV, and an S3 server within the test.
+//! Servers that releases are written to: nginx with `WebDAV`, and an S3 server within the test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -74,7 +74,7 @@ impl Server {
     }
 }
 
-/// Starts nginx with WebDAV below `folder`; none where it is not installed.
+/// Starts nginx with `WebDAV` below `folder`; none where it is not installed.
 pub fn nginx(folder: &Path) -> Option<Server> {
     let program = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"]
         .into_iter()

@@ -20,7 +20,7 @@ fn what_is_new_has_its_releases_time_and_what_is_unchanged_keeps_its_own() {
     let mut bench = Bench::new();
     for reuse in [Reuse::Copy, Reuse::HardLink] {
         let path = Template::new(bench.folder.path().join(format!("{reuse:?}")));
-        let directory = Directory { reuse, path, ..bench.directory() };
+        let directory = Directory { path, reuse, ..bench.directory() };
         let (one, two) = (bench.root(1), bench.root(2));
         bench.deliver_at(&directory, &one, 1000).expect("delivered");
         assert_eq!(times(&directory, &PATHS), [1000; 4], "{reuse:?}");
@@ -174,12 +174,15 @@ fn a_copy_that_was_set_aside_when_the_process_was_killed_is_replaced() {
     assert_eq!(second.kept, [root.release()]);
 }
 
+/// A change of a copy, whether the copy is whole after it, and how it is made.
+type Change<'a> = (&'a str, bool, &'a dyn Fn(&Path));
+
 #[test]
 fn going_back_to_a_kept_copy_that_nobody_changed_writes_and_reads_no_file() {
     let mut bench = Bench::new();
     let directory = Directory { keep: 10, ..sharing_a_folder(&bench) };
     let (one, two) = (bench.root(1), bench.root(2));
-    let changes: [(&str, bool, &dyn Fn(&Path)); 6] = [
+    let changes: [Change<'_>; 6] = [
         ("nothing", true, &|_| {}),
         ("one file, with its size and time", false, &|copy| {
             let file = fs::File::options().write(true).open(copy.join("README")).expect("opened");
