@@ -118,7 +118,7 @@ async fn each_hop_of_a_chain_carries_what_changed_and_on_whose_behalf() {
             for (hop, report) in [first, &second].into_iter().enumerate() {
                 assert!(report.sent_bytes <= most, "hop {hop}: {} B, pushed {most} B", report.sent_bytes);
             }
-            assert_eq!(audit(&region, "push").len(), build as usize);
+            assert_eq!(audit(&region, "push").len() as u64, build);
         }
         assert!(last_report(&region).reused_bytes > 2_000_000);
         // The last proxy's log names the first user, with where, and the token's own.
@@ -238,7 +238,7 @@ async fn a_delivery_that_waits_for_no_other_ends_once_those_are_queued() {
 /// Tries a destination, which is work for a thread.
 async fn check(destination: &Arc<dyn Destination>) -> Vec<Check> {
     let destination = Arc::clone(destination);
-    tokio::task::spawn_blocking(move || destination.check()).await.expect("no panic")
+    whit::net::blocking::start(move || destination.check()).await.expect("a thread")
 }
 
 fn failure(receipt: &Receipt) -> (Fault, &str) {
@@ -271,7 +271,7 @@ async fn a_token_that_does_not_allow_a_chain_or_was_revoked_fails_a_delivery_at_
         let steps = check(&revoked).await;
         assert!(steps.iter().all(|step| step.failure.is_none()), "{steps:?}");
         let office = World::start_with(|options| {
-            options.destinations = BTreeMap::from([(name("region"), revoked.clone())])
+            options.destinations = BTreeMap::from([(name("region"), revoked.clone())]);
         });
         region.identity().revoke(id.expect("made")).expect("revoked");
         let receipt = push(&office, &built, &["region"]).await;
