@@ -174,13 +174,13 @@ impl Remote {
         let release = job.release();
         let was_begun = |state| matches!(state, ShownState::Partial { started, .. } if started > 0);
         let is_cut = |state, of: ReleaseId| of == release && was_begun(state);
+        let mut confirmed: Vec<ReleaseId> = shown.complete().map(|entry| entry.release).collect();
+        // Of a release that it has already, nothing is sent before it is asked for.
+        confirmed.sort_by_key(|earlier| *earlier != release);
         let stored = Arc::new(StoredRelease {
             root: job.root.clone(),
             source: job.source.shared().ok_or(Error::NotStored)?,
-            base: shown
-                .complete()
-                .filter(|entry| entry.release != release)
-                .find_map(|entry| (job.root_of)(&entry.release)),
+            base: confirmed.into_iter().find_map(|earlier| (job.root_of)(&earlier)),
             was_cut: shown.partial().any(|entry| is_cut(entry.state, entry.release)),
         });
         if !options.dry_run {
