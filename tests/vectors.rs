@@ -17,6 +17,7 @@ use delta::relink::{
 };
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
+use format::cache_mark::CacheMark;
 use format::current::{CurrentEntry, LabelMeaning, MovedBy};
 use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, SegmentIndex, Shape, Thin,
@@ -31,8 +32,8 @@ use ground::ids::{ArtifactId, ChunkId, DeliveryId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Challenge, Cut, FromAgent, Grown, ManifestForm, Marks, Open, Operation,
-    Parcel, Possession, ProxyInfo, PullReply, PullRequest, PushReply, RecordAnswer, RecordQuery, Refusal,
-    Request, Section, SegmentBatch, Sketches, Span, pack_short_names,
+    Parcel, Possession, Primed, ProxyInfo, PullReply, PullRequest, PushReply, RecordAnswer, RecordQuery,
+    Refusal, Request, Section, SegmentBatch, Sketches, Span, pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -248,6 +249,13 @@ fn labelled(release: ReleaseId) -> LabelMeaning {
     meaning
 }
 
+/// What fills the cache for a day.
+fn cached() -> CacheMark {
+    let mark = CacheMark { user: name("ada"), until: 1_750_086_400, bytes: 39, sent_bytes: 27 };
+    assert_eq!(CacheMark::decode(&mark.encode()).as_ref(), Some(&mark));
+    mark
+}
+
 fn delivery(release: ReleaseId) -> Delivery {
     let (space, app, destination) = (name("shop"), name("web"), name("edge"));
     Delivery {
@@ -412,6 +420,7 @@ fn the_format_is_as_its_document_says() {
         ("record-1", record_file(&record())),
         ("current-1", current(root.release()).encode()),
         ("label-1", labelled(root.release()).encode()),
+        ("cached-1", cached().encode()),
         ("delivery-1", delivery_file(&delivery(root.release()))),
         ("ended-1", ended(root.release()).encode()),
         ("shown-1", shown(root.release()).encode()),
@@ -467,6 +476,7 @@ fn open() -> Open {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     }
 }
 
@@ -590,6 +600,10 @@ fn sketch() -> Sketch {
     Sketch::of(&bytes).expect("it is long")
 }
 
+fn primed(release: ReleaseId) -> Primed {
+    Primed { release, files: 2, bytes: 39, unseen_bytes: 27, until: 1_750_086_400 }
+}
+
 fn proxy_info() -> ProxyInfo {
     ProxyInfo {
         whit: "0.1.0".to_owned(),
@@ -697,6 +711,7 @@ fn the_protocol_is_as_its_document_says() {
         ("push-reply-committed", message(&PushReply::Committed { record: record(), existing: false })),
         ("push-reply-delivery-queued", message(&PushReply::Delivery(event(DeliveryState::Queued)))),
         ("push-reply-delivered", message(&PushReply::Delivery(event(DeliveryState::Delivered(report))))),
+        ("push-reply-cached", message(&PushReply::Cached(1_750_086_400))),
         ("push-reply-done", message(&PushReply::Done)),
         ("push-reply-refused", message(&PushReply::Refused(refusal))),
         ("pull-want-segments", message(&PullRequest::WantSegments(marks(&[true])))),
@@ -711,6 +726,7 @@ fn the_protocol_is_as_its_document_says() {
         ("pull-reply-thin", message(&PullReply::Thin(SegmentBatch::new(&[thin], None, Marks::default())))),
         ("pull-reply-chunks", message(&PullReply::Chunks(chunks))),
         ("answer-identity", message(&Answer::Identity(proxy_info()))),
+        ("answer-primed", message(&Answer::Primed(primed(root.release())))),
     ]);
     messages.extend(of_access());
     Document::open("PROTOCOL.md").check(&messages);

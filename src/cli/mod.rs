@@ -18,6 +18,7 @@ mod login;
 mod maintenance;
 mod output;
 mod progress;
+mod prime;
 mod promote;
 mod pull;
 mod push;
@@ -71,6 +72,8 @@ struct OutputArgs {
 enum Command {
     /// Push a directory or file as a release of an application.
     Push(push::PushArgs),
+    /// Fill the proxy's cache with an older copy, so that even a first push sends only what changed.
+    Prime(prime::PrimeArgs),
     /// Make a directory equal to a release.
     Pull(pull::PullArgs),
     /// Write one file of a release to standard output.
@@ -168,6 +171,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Login(arguments) => login::run(arguments, output).await,
         Command::Push(arguments) => push::run(arguments, output).await,
+        Command::Prime(arguments) => prime::run(arguments, output).await,
         Command::Pull(arguments) => pull::run(arguments, output).await,
         Command::Cat(arguments) => pull::cat(arguments, output).await,
         Command::Deliver(arguments) => deliver::run(arguments, output).await,

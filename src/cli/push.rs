@@ -70,6 +70,9 @@ pub struct PushArgs {
     /// Make the release current although it was rolled back, and move labels that name other releases.
     #[arg(long = "move")]
     moves: bool,
+    /// Make no release: only fill the proxy's cache, where the content is kept for a time. The next push finds it.
+    #[arg(long, conflicts_with_all = ["label", "to", "then", "no_current", "moves", "no_wait", "dry_run"])]
+    cache_only: bool,
     /// Read every file, also those with the size and times of the last push.
     #[arg(long)]
     checksum: bool,
@@ -150,6 +153,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         dry_run: arguments.dry_run,
         keeps_current: arguments.no_current,
         moves: arguments.moves,
+        cache_only: arguments.cache_only,
         threads: threads(),
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
         state,

@@ -233,8 +233,12 @@ fn stats_text(statistics: &Statistics) -> String {
     lines.push("  users".to_owned());
     for user in &statistics.users {
         let (pushes, pushed) = (output::count(user.pushes), output::bytes(user.pushed_bytes));
+        let cached = match user.cached_bytes {
+            0 => String::new(),
+            bytes => format!(", {} cached", output::bytes(bytes)),
+        };
         lines.push(format!(
-            "    {}: {pushes} pushes of {pushed}, {} saved",
+            "    {}: {pushes} pushes of {pushed}, {} saved{cached}",
             user.user,
             output::bytes(user.saved_bytes)
         ));

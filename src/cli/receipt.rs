@@ -7,6 +7,7 @@ use crate::agent::push::{Explained, Reason, Receipt};
 /// Returns a receipt for people.
 pub fn receipt_text(receipt: &Receipt) -> String {
     let what = match (receipt.dry_run, receipt.unchanged) {
+        _ if receipt.cached_until.is_some() => "cached",
         (true, _) => "would push",
         (false, true) => "unchanged",
         (false, false) => "pushed",
@@ -56,6 +57,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         ),
     );
     line("time", format!("{:.2} s", receipt.seconds));
+    if let Some(until) = receipt.cached_until {
+        line("kept", format!("without a release, until {}", output::time(until)));
+    }
     for event in &receipt.delivered {
         line("delivery", delivery_text(event));
     }

@@ -87,6 +87,8 @@ pub struct Config {
     pub size_max_mib: Option<u64>,
     /// Minutes between two collections of garbage; 0 for never.
     pub collect_minutes: u64,
+    /// Hours for which content that was pushed without a release is kept; 0 keeps none.
+    pub cache_hours: u64,
     /// Days between two checks of everything stored; 0 for never.
     pub verify_days: u64,
     /// Minutes after which an unused space is closed; 0 for never.
@@ -111,6 +113,7 @@ impl Default for Config {
             keep: Vec::new(),
             size_max_mib: None,
             collect_minutes: 60,
+            cache_hours: store.cached_for.as_secs() / HOUR,
             verify_days: 7,
             idle_minutes: 10,
             destinations: BTreeMap::new(),
@@ -147,6 +150,9 @@ pub struct KeepConfig {
 }
 
 const MEBIBYTE: u64 = 1024 * 1024;
+const HOUR: u64 = 3600;
+/// A year: more is the business of releases.
+const CACHE_HOURS_MAX: u64 = 365 * 24;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest configuration file.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
@@ -240,6 +246,7 @@ impl Config {
         store::Options {
             reserve_bytes: self.reserve_mib.saturating_mul(MEBIBYTE),
             rebuilt_bytes: self.rebuilt_mib.saturating_mul(MEBIBYTE),
+            cached_for: Duration::from_secs(self.cache_hours.min(CACHE_HOURS_MAX) * HOUR),
             ..store::Options::default()
         }
     }

@@ -9,4 +9,5 @@ pub mod pack;
 pub mod record;
 pub mod shown;
 pub mod current;
+pub mod cache_mark;
 pub mod maintenance;

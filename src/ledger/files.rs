@@ -85,6 +85,7 @@ impl FileLedger {
             // Beside the records, so that neither is slower to list for the other.
             Table::Current { space, app } => self.releases(space).join(app.as_str()).join("current"),
             Table::Labels { space, app } => self.releases(space).join(app.as_str()).join("labels"),
+            Table::Cached { space, app } => self.releases(space).join(app.as_str()).join("cached"),
             Table::Deliveries => self.deliveries.clone(),
             Table::Ended => self.deliveries.join("ended"),
             Table::Notices => self.notices.clone(),
@@ -256,6 +257,7 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Notices => Some("notice"),
         Table::Current { .. } => Some("current"),
         Table::Labels { .. } => Some("label"),
+        Table::Cached { .. } => Some("cached"),
         Table::Tokens | Table::Revoked => None,
     }
 }
@@ -265,7 +267,7 @@ fn stem(key: &Key) -> String {
     match key {
         Key::Record { number, .. } | Key::Current { number, .. } => format!("{number:010}"),
         Key::Delivery { number } | Key::Ended { number } | Key::Notice { number } => format!("{number:012}"),
-        Key::Pin { release, .. } => release.to_string(),
+        Key::Pin { release, .. } | Key::Cached { release, .. } => release.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
         Key::Label { label, .. } => label.to_string(),
@@ -291,6 +293,7 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
         Table::Current { space, app } => Key::Current { space, app, number: stem_found.parse().ok()? },
         Table::Labels { space, app } => Key::Label { space, app, label: stem_found.parse().ok()? },
+        Table::Cached { space, app } => Key::Cached { space, app, release: stem_found.parse().ok()? },
     };
     // A number that is written otherwise is of no file that was ever made.
     (stem(&key) == stem_found).then_some((key, retired))

@@ -78,6 +78,15 @@ pub enum Key {
         /// The label.
         label: Label,
     },
+    /// The mark of content that was pushed without a release (FORMAT 4.3).
+    Cached {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The release that the content would make.
+        release: ReleaseId,
+    },
 }
 
 impl Key {
@@ -94,6 +103,7 @@ impl Key {
             Self::Revoked { .. } => Table::Revoked,
             Self::Current { space, app, .. } => Table::Current { space: space.clone(), app: app.clone() },
             Self::Label { space, app, .. } => Table::Labels { space: space.clone(), app: app.clone() },
+            Self::Cached { space, app, .. } => Table::Cached { space: space.clone(), app: app.clone() },
         }
     }
 }
@@ -117,6 +127,9 @@ impl fmt::Display for Key {
                 write!(f, "entry {number} of the log of `{app}` in space `{space}`")
             }
             Self::Label { space, app, label } => write!(f, "label `{label}` of `{app}` in space `{space}`"),
+            Self::Cached { space, app, release } => {
+                write!(f, "the mark of cached content {} of `{app}` in space `{space}`", release.short())
+            }
         }
     }
 }
@@ -164,6 +177,13 @@ pub enum Table {
     },
     /// The labels of an application that were given or lost after their pushes.
     Labels {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The cached content of an application.
+    Cached {
         /// The space.
         space: SpaceName,
         /// The application.

@@ -60,6 +60,9 @@ pub enum Error {
     /// A label that a selector would take for something else.
     #[error("`{0}` is no label: `APP@{0}` always means the application's {0} release")]
     Reserved(Label),
+    /// A push that only fills the cache and asks for what a release has.
+    #[error("a push that only fills the cache makes no release: it has no labels, destinations or actions")]
+    NoRelease,
     /// The commit came before all segments that were wanted.
     #[error("{0} segments are still missing at the commit")]
     Incomplete(usize),
@@ -95,6 +98,7 @@ faulty! {
     Self::Label(label) => Fault::Input,
         format!("add a character that is no hexadecimal digit, like `v-{label}`");
     Self::Reserved(_) => Fault::Input, "choose another word";
+    Self::NoRelease => Fault::Input;
     Self::Limit { .. } => Fault::Full;
     Self::Mismatch | Self::Unproven(_) => Fault::Retry;
     Self::Unasked(_) | Self::Length { .. } => Fault::Corrupt;

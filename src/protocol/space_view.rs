@@ -8,6 +8,7 @@ use format::manifest::{EntryPath, NodeRef, Reference, Root, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
+use ground::faults::Fault;
 use ground::ids::{ReleaseId, ShortId};
 
 /// A space, as a push sees it. Errors are the refusals that the agent gets.
@@ -117,6 +118,18 @@ pub trait SpaceView {
     /// # Errors
     /// The manifest is not what its root says, or the disk failed.
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal>;
+
+    /// Stores all that was kept, and keeps it for a time without a release; returns until when, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`SpaceView::commit`]; the space keeps nothing without a release.
+    fn cache(&mut self, _: &Proposal) -> Result<u64, Refusal> {
+        Err(Refusal {
+            fault: Fault::Input,
+            text: "this proxy keeps no content without a release".to_owned(),
+            hint: Some("push without --cache-only".to_owned()),
+        })
+    }
 }
 
 /// A complete push, to be recorded.

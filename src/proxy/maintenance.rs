@@ -116,7 +116,8 @@ impl Maintenance {
                     let is_due = |space: &SpaceName| is_first || used.contains(space);
                     each_space(&shared, is_due, |store, space| {
                         let tidied = tidy(&shared, store, space, &options.rules);
-                        if !matches!(tidied, Ok(true)) {
+                        // Cached content lapses although nobody uses the space.
+                        if !matches!(tidied, Ok(true)) || store.records().has_cached() {
                             shared.spaces.note_used(space);
                         }
                         tidied.map(drop)
@@ -197,6 +198,10 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     for (app, release) in expire(store, rules, &shared.deliveries.pending(space))? {
         tracing::info!(%app, release = ?release, "a release expired");
     }
+    let lapsed = store.records().lapse()?;
+    if lapsed > 0 {
+        tracing::info!(%space, lapsed, "cached content lapsed");
+    }
     let collected = collect(shared, store, space, false)?;
     if collected.packs_removed > 0 {
         tracing::info!(%space, bytes = collected.reclaimed_bytes, chunks = collected.removed_chunks, "garbage was collected");
@@ -204,6 +209,14 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     let Some(size_max) = rules.size_max else { return Ok(!collected.waits_for_pushes) };
     if store.stored_bytes()? <= size_max {
         return Ok(!collected.waits_for_pushes);
+    }
+    // What makes no release goes first.
+    while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
+        let Some((app, release)) = store.records().lapse_next()? else { break };
+        tracing::info!(%app, release = ?release, "the store exceeded size_max_mib: cached content went");
+        if collect(shared, store, space, false)?.waits_for_pushes {
+            return Ok(false);
+        }
     }
     let mut eviction = Eviction::of(store, size_max, &shared.deliveries.pending(space))?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
@@ -319,6 +332,9 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
         Operation::Collect { dry_run } => {
             granted.allow_whole_space(Action::Admin)?;
             let store = granted.store()?;
+            if !dry_run {
+                store.records().lapse().map_err(refusal)?;
+            }
             let collected = collect(shared, &store, &granted.grant.space, dry_run).map_err(refusal)?;
             Ok(vec![Answer::Collected(collected)])
         }

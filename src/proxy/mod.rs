@@ -21,6 +21,7 @@ mod current_token;
 mod granted;
 mod spaces;
 mod maintenance;
+mod prime;
 mod promotion;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};

@@ -178,6 +178,10 @@ fn run(
 ) -> Result<Vec<Events>, Refusal> {
     replies.at_work(true);
     let store = granted.store()?;
+    if open.cache_only {
+        store.check_cache().map_err(|error| Refusal::of(&error))?;
+    }
+    let (app, release) = (open.app.clone(), open.release);
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
     let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
     let refusal = |error: Error| Refusal::of(&error as &dyn Faulty);
@@ -191,6 +195,9 @@ fn run(
     let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     loop {
         for reply in next {
+            if matches!(reply, PushReply::Cached(_)) {
+                granted.audit("cache", &app, release);
+            }
             if let PushReply::Committed { record, .. } = &reply {
                 // Deliveries are recorded before the push is acknowledged, with the record if there is a new one.
                 let events =

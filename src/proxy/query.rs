@@ -11,7 +11,7 @@ use super::{Granted, Owner, now, owner};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::statistics;
-use crate::proxy::{deliveries, difference};
+use crate::proxy::{deliveries, difference, prime};
 use crate::store::Store;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ActionName, DestinationName, Selector};
@@ -27,9 +27,11 @@ const ROWS_PER_MESSAGE: usize = 200;
 /// # Errors
 /// The text for the agent.
 pub async fn answer(granted: Arc<Granted>, question: Operation, sender: &mut Sender) -> Result<(), Refusal> {
-    // Both read whole releases, so only a few work at a time, shared by the users.
+    // These read whole releases, so only a few work at a time, shared by the users.
     let _desk = match &question {
-        Operation::Difference { .. } | Operation::Statistics(_) => Some(desk(&granted).await?),
+        Operation::Difference { .. } | Operation::Statistics(_) | Operation::Prime { .. } => {
+            Some(desk(&granted).await?)
+        }
         _ => None,
     };
     let (answers_in, mut answers) = tokio::sync::mpsc::channel(4);
@@ -138,6 +140,9 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
             for answer in super::maintenance::serve(granted, question)? {
                 give(answer);
             }
+        }
+        Operation::Prime { app, destination } => {
+            give(Answer::Primed(prime::prime(granted, &app, &destination)?));
         }
         Operation::Current { .. } | Operation::Label { .. } | Operation::Unlabel { .. } => {
             super::promotion::answer(granted, question, &give)?;

@@ -57,7 +57,11 @@ pub fn count(store: &Store, app: Option<&AppName>) -> Result<Statistics, Error> 
         let all = apps.iter().map(|summary| store.records().of(&summary.app));
         all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
     };
-    let mut statistics = Statistics { app: app.cloned(), users: users(&records), ..Statistics::default() };
+    let mut statistics = Statistics {
+        app: app.cloned(),
+        users: users(&records, &store.records().cached_bytes(app)?),
+        ..Statistics::default()
+    };
     for record in &records {
         statistics.releases += 1;
         statistics.files += record.totals.files;
@@ -171,15 +175,20 @@ fn count_methods(plan: &Plan, methods: &mut HashMap<Method, (u64, u64)>) -> u64 
     plan.pieces().iter().map(count).sum()
 }
 
-fn users(records: &[Record]) -> Vec<UserStatistics> {
+fn users(records: &[Record], cached: &BTreeMap<UserName, u64>) -> Vec<UserStatistics> {
+    let nothing = |user: &UserName| UserStatistics {
+        user: user.clone(),
+        pushes: 0,
+        pushed_bytes: 0,
+        saved_bytes: 0,
+        cached_bytes: 0,
+    };
     let mut users: BTreeMap<&UserName, UserStatistics> = BTreeMap::new();
+    for (user, bytes) in cached {
+        users.entry(user).or_insert_with(|| nothing(user)).cached_bytes = *bytes;
+    }
     for record in records {
-        let user = users.entry(&record.user).or_insert_with(|| UserStatistics {
-            user: record.user.clone(),
-            pushes: 0,
-            pushed_bytes: 0,
-            saved_bytes: 0,
-        });
+        let user = users.entry(&record.user).or_insert_with(|| nothing(&record.user));
         user.pushes += 1;
         user.pushed_bytes += record.totals.bytes;
         user.saved_bytes += record.totals.bytes.saturating_sub(record.cost.sent_bytes);

@@ -195,7 +195,7 @@ fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
     // Deliveries first: one that ends meanwhile was made of a release that is named here.
     let mut releases: HashSet<ReleaseId> = roots().into_iter().collect();
     releases.extend(store.records().releases());
-    mark(store, &releases)
+    mark(store, &releases, &store.records().cached_anywhere())
 }
 
 /// Returns the sealed packs, except those begun for pushes that are under way.

@@ -148,6 +148,9 @@ pub enum Error {
     /// Somebody moved the current release meanwhile.
     #[error("the current release of `{0}` was moved meanwhile")]
     CurrentMoved(AppName),
+    /// Content is kept only with a release.
+    #[error("this proxy keeps no content without a release")]
+    NoCache,
     /// No application has this name.
     #[error("there is no application `{0}` here")]
     NoApp(AppName),
@@ -168,6 +171,8 @@ faulty! {
     Error passes on File, Ledger, Index;
     Self::Pack { source, .. } => source.fault();
     Self::Manifest { source, .. } => source.fault();
+    Self::NoCache => Fault::Input,
+        "push a release; the proxy's admin sets `cache_hours` to keep more";
     Self::NoRoom { folder, .. } => Fault::Full, format!(
         "make room on the file system of {}, or remove old releases with `whit rm` and `whit gc`",
         folder.display()

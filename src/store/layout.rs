@@ -29,7 +29,7 @@ pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 21] = [
+pub const LAYOUT: [&[&str]; 22] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -43,6 +43,7 @@ pub const LAYOUT: [&[&str]; 21] = [
     &[RELEASES, "APP", "DESTINATION.shown"],
     &[RELEASES, "APP", "current", "N.current"],
     &[RELEASES, "APP", "labels", "LABEL.label"],
+    &[RELEASES, "APP", "cached", "RELEASE.cached"],
     &[RELEASES, "APP", "history"],
     &[INDEX, ""],
     &[INDEX_DAMAGED, ""],

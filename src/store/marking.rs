@@ -27,16 +27,22 @@ impl Live {
     }
 }
 
-/// Marks all chunks of `releases`: content, segments, nodes and roots.
+/// Marks all chunks of `releases`: content, segments, nodes and roots; and those of `cached` manifests, as far as these can be
+/// read.
 ///
 /// Each distinct segment is read once. Memory: 8 B for each chunk reference of distinct segments.
-pub fn mark(store: &Store, releases: &HashSet<ReleaseId>) -> Live {
+pub fn mark(store: &Store, releases: &HashSet<ReleaseId>, cached: &HashSet<ReleaseId>) -> Live {
     let mut marking = Marking { store, names: Vec::new(), bytes: None, seen: HashSet::new() };
     let mut reader = super::StoreReader::new(store);
     let mut unreadable = Vec::new();
     for release in releases {
         if marking.release(release, &mut reader).is_err() {
             unreadable.push(*release);
+        }
+    }
+    for cached in cached.difference(releases) {
+        if let Err(error) = marking.release(cached, &mut reader) {
+            tracing::debug!(release = ?cached, %error, "cached content cannot be read; some of it will be sent again");
         }
     }
     let mut names = marking.names;

@@ -7,6 +7,7 @@
 mod alive;
 mod backend;
 pub mod blobs;
+mod cached;
 mod collection;
 mod copies;
 mod current;

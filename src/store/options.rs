@@ -1,6 +1,6 @@
 //! The options of a store.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
 use super::FaultInjection;
@@ -15,6 +15,8 @@ pub struct Options {
     pub rebuilt_bytes: u64,
     /// Bytes at which a pack is sealed; [`PACK_BYTES_TARGET`].
     pub pack_bytes: u64,
+    /// How long content that was pushed without a release is kept; 24 hours. Zero keeps none.
+    pub cached_for: Duration,
     /// New chunks that memory answers for until the index has them; [`INDEX_RECENT_CHUNKS`].
     pub recent_chunks: usize,
     /// The clock by which leases lapse; the system's.
@@ -30,6 +32,7 @@ impl Options {
         reserve_bytes: 1024 * 1024,
         rebuilt_bytes: 0,
         pack_bytes: PACK_BYTES_TARGET,
+        cached_for: Duration::ZERO,
         recent_chunks: INDEX_RECENT_CHUNKS,
         now: Instant::now,
         #[cfg(feature = "testing")]
@@ -43,6 +46,7 @@ impl Default for Options {
             reserve_bytes: 64 * 1024 * 1024,
             rebuilt_bytes: 1024 * 1024 * 1024,
             pack_bytes: PACK_BYTES_TARGET,
+            cached_for: Duration::from_secs(24 * 3600),
             recent_chunks: INDEX_RECENT_CHUNKS,
             now: Instant::now,
             #[cfg(feature = "testing")]

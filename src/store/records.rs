@@ -161,6 +161,8 @@ impl Records {
             let mut changes: Vec<Change> = moved.iter().map(Entry::change).collect();
             changes.push(Change::Create { key: key.clone(), value: Self::encode(&record) });
             changes.extend(more());
+            // Last: until the record is there, the mark keeps its chunks.
+            changes.extend(self.uncached(&record.app, &record.release));
             match self.ledger.apply(&changes) {
                 Ok(()) => {
                     self.remember(&mut memory, &record);

@@ -92,7 +92,9 @@ impl Records {
             None => Vec::new(),
         };
         let retire = |number: &u64| Change::Retire { key: self.key(app, *number), reason: Retired::Removed };
-        let retired = numbers.iter().map(retire).collect();
+        let mut retired: Vec<Change> = numbers.iter().map(retire).collect();
+        // Whoever removes a release wants its bytes back.
+        retired.extend(self.uncached(app, release));
         self.mean(&mut memory, app, meant, retired)?;
         memory.forget(app, |pushed| pushed.release == *release);
         self.find_latest(&mut memory, app)?;

@@ -84,6 +84,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     }
 }
 

@@ -189,6 +189,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
     let batch = raw(&[segment, b"more".to_vec()]);

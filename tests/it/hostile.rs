@@ -81,6 +81,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     }
 }
 

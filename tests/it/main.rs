@@ -43,6 +43,7 @@ mod objects;
 mod record_queries;
 mod places;
 mod places_random;
+mod priming;
 mod program;
 mod pull;
 mod push;

@@ -204,7 +204,7 @@ impl<'a> Push<'a> {
                     to_proxy.push_back(FromAgent::Proof(self.proof(&segments, &challenge)));
                 }
                 Action::Committed { .. } => committed = true,
-                Action::Stored(_) | Action::Delivery(_) | Action::Finish => {}
+                Action::Stored(_) | Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
             }
         }
         committed

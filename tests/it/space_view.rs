@@ -273,6 +273,7 @@ fn opening(root: &Root, segments: usize) -> Open {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     }
 }
 

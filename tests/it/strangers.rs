@@ -32,6 +32,7 @@ fn standing(number: u64) -> Operation {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     })
 }
 

@@ -69,6 +69,7 @@ impl Walker {
             then: Vec::new(),
             keeps_current: false,
             moves: false,
+            cache_only: false,
         };
         let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
         assert_eq!(first, [], "without a base the proxy speaks next");
@@ -165,7 +166,7 @@ impl Walker {
                 Action::Prove { .. } => panic!("its token allows all"),
                 Action::Stored(batches) => self.acknowledged = usize::try_from(batches).expect("few"),
                 Action::Committed { record, .. } => step = Step::Committed(Box::new(record)),
-                Action::Delivery(_) | Action::Finish => {}
+                Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
             }
         }
         Ok(step)

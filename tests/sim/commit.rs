@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, walk};
@@ -51,6 +51,7 @@ fn commit_at(look: u32, mistake: Option<FaultInjection>) -> (bool, bool) {
         reserve_bytes: 0,
         rebuilt_bytes: 0,
         pack_bytes: 18 * 1024,
+        cached_for: Duration::from_secs(3600),
         recent_chunks: 40,
         now,
         fault_injection: mistake,

@@ -99,6 +99,7 @@ impl Build {
             then: Vec::new(),
             keeps_current: false,
             moves: false,
+            cache_only: false,
         }
     }
 

@@ -100,7 +100,7 @@ async fn push(connection: &Connection, window: Window, build: &Build, pool: &Poo
                 }
                 Action::Finish => return Ok(signatures),
                 Action::Prove { .. } => unreachable!("nothing here is to be proven"),
-                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
         }
     }

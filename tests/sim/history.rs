@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -116,6 +116,7 @@ impl History {
             reserve_bytes: 0,
             rebuilt_bytes: 0,
             pack_bytes: PACK_BYTES,
+            cached_for: Duration::from_secs(3600),
             now: || NOW.get(),
             fault_injection: mistake,
         };

@@ -180,7 +180,7 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
                 }
                 Action::Prove { .. } => return Err("there is nothing to prove".to_owned()),
                 Action::Finish => return Ok(()),
-                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
         }
     }

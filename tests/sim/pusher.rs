@@ -232,7 +232,7 @@ impl Pusher {
                 }
                 Action::Prove { .. } => unreachable!("the view lets everything be read"),
                 Action::Finish => self.answered = true,
-                Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
         }
     }

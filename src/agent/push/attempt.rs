@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::base::Base;
 use super::content::Content;
-use super::driver::{Driver, Outcome};
+use super::driver::{Driver, Kept, Outcome};
 use super::earlier::Earlier;
 use super::encode::pipeline::{Output, Pipeline};
 use super::options::PushOptions;
@@ -200,7 +200,13 @@ impl Ended<'_> {
         };
         let Scanned { root, unpacked, dropped, seen, .. } = scanned.as_ref();
         let committed = outcome.committed;
-        let recorded = committed.as_ref().map(|committed| &committed.record);
+        let (recorded, cached_until) = match committed.as_ref().map(|committed| &committed.kept) {
+            Some(Kept::Release(record)) if !options.cache_only => (Some(record), None),
+            Some(Kept::Until(until)) if options.cache_only => (None, Some(*until)),
+            Some(Kept::Release(_)) => return Err(protocol::Error::OutOfTurn("Committed").into()),
+            Some(Kept::Until(_)) => return Err(protocol::Error::OutOfTurn("Cached").into()),
+            None => (None, None),
+        };
         let release = check_pushed(recorded, &options.app, root.release())?;
         let counters = session.counters();
         let ended = committed.as_ref().map_or_else(Instant::now, |committed| committed.at);
@@ -226,7 +232,8 @@ impl Ended<'_> {
                     rest.underway.end();
                 }
             };
-            // The release is pushed, remembered or not.
+            // The release is pushed, remembered or not. After a push into the cache, the mark of one under way stays: the proxy
+            // has chunks that the next push does not send unasked.
             if let Err(error) = blocking::start(work).await {
                 monitor.note(&format!("this push is not remembered: {error}"));
             }
@@ -235,6 +242,7 @@ impl Ended<'_> {
             release,
             app: options.app.clone(),
             sequence,
+            cached_until,
             unchanged: committed.is_some_and(|committed| committed.existing),
             dry_run: options.dry_run,
             files: root.totals.files,
@@ -270,6 +278,7 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         then: options.then.clone(),
         keeps_current: options.keeps_current,
         moves: options.moves,
+        cache_only: options.cache_only,
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Outcome {
     pub bytes: ReceiptBytes,
     /// Chunks that were sent, or are to be.
     pub unseen_chunks: u64,
-    /// What the proxy recorded.
+    /// What the proxy recorded or keeps.
     pub committed: Option<Committed>,
     /// The last state of each delivery.
     pub deliveries: DeliveryProgress,
@@ -74,15 +74,24 @@ pub struct Outcome {
     pub round_trips: u32,
 }
 
-/// What the proxy recorded.
+/// What the proxy recorded or keeps.
 #[derive(Debug)]
 pub struct Committed {
-    /// The record.
-    pub record: Record,
+    /// The record, or for how long the content is kept without one.
+    pub kept: Kept,
     /// True if the application's latest release was this one already.
     pub existing: bool,
     /// When the agent heard of it.
     pub at: Instant,
+}
+
+/// How a proxy keeps what was pushed.
+#[derive(Debug)]
+pub enum Kept {
+    /// As a release.
+    Release(Record),
+    /// In its cache, until then: seconds since 1970.
+    Until(u64),
 }
 
 impl Outcome {
@@ -280,14 +289,19 @@ impl Driver<'_> {
             }
             Action::Stored(_) => {}
             Action::Committed { record, existing } => {
-                self.outcome.committed = Some(Committed { record, existing, at: Instant::now() });
-                // Whatever was still to be sent is not needed.
-                self.jobs = None;
+                self.committed(Kept::Release(record), existing);
             }
+            Action::Cached(until) => self.committed(Kept::Until(until), false),
             Action::Delivery(event) => self.delivery(event)?,
             Action::Finish => self.is_finished = true,
         }
         Ok(Vec::new())
+    }
+
+    /// Notes that all is safe: whatever was still to be sent is not needed.
+    fn committed(&mut self, kept: Kept, existing: bool) {
+        self.outcome.committed = Some(Committed { kept, existing, at: Instant::now() });
+        self.jobs = None;
     }
 
     /// Asks the content, which hashes, compresses and reads files, off the async threads.

@@ -55,6 +55,8 @@ pub struct PushOptions {
     pub behalf: Vec<Hop>,
     /// The actions that are to follow each delivery, in order.
     pub then: Vec<ActionName>,
+    /// Only fill the proxy's cache, for a later push, and make no release: without labels, destinations and actions.
+    pub cache_only: bool,
 }
 
 impl PushOptions {
@@ -82,6 +84,7 @@ impl PushOptions {
             explain: false,
             behalf: Vec::new(),
             then: Vec::new(),
+            cache_only: false,
         }
     }
 }

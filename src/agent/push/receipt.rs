@@ -16,6 +16,9 @@ pub struct Receipt {
     pub app: AppName,
     /// Counts the application's pushes from 1; none for a dry run.
     pub sequence: Option<u64>,
+    /// Seconds since 1970 until which the content is kept, where it only filled the proxy's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_until: Option<u64>,
     /// True if the application's latest release was this one already.
     pub unchanged: bool,
     /// True if nothing was stored.

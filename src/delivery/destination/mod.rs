@@ -28,6 +28,7 @@ pub use template::{PLACEHOLDER, Template};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use format::manifest::EntryPath;
@@ -75,6 +76,15 @@ pub trait Destination: Send + Sync + Debug {
 
     /// Returns the complete copies of a release that are kept here, the best first; none if the service cannot be read.
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>>;
+
+    /// Returns the folder of this machine that has the files which readers of the application see, whoever put them there; none
+    /// where the kind has them nowhere that they can be listed and read.
+    ///
+    /// # Errors
+    /// There is nothing, or it cannot be read.
+    fn held(&self, _: &AppName) -> Result<Option<PathBuf>, Error> {
+        Ok(None)
+    }
 
     /// Returns the place of an application's copies, for people; without an application, the place with `{app}` in it. Equal
     /// at every call, and without secrets.

@@ -27,8 +27,8 @@ pub use operation::Operation;
 pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};
 pub use possession::{Challenge, Possession};
 pub use query::{
-    Answer, ArchiveStatistics, Change, ChangeKind, LogEntry, MethodStatistics, Moved, ProxyInfo, SizeClass,
-    Statistics, UserStatistics,
+    Answer, ArchiveStatistics, Change, ChangeKind, LogEntry, MethodStatistics, Moved, Primed, ProxyInfo,
+    SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
 
@@ -88,6 +88,7 @@ impl Request {
 
 /// The first message of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an element of the message")]
 pub struct Open {
     /// The application.
     pub app: AppName,
@@ -119,6 +120,8 @@ pub struct Open {
     pub keeps_current: bool,
     /// Make the release current although it was rolled back, and move labels that name others.
     pub moves: bool,
+    /// Only fill the cache: the content is kept for a time, and no release is made. Without labels, destinations and actions.
+    pub cache_only: bool,
 }
 
 /// How a push lists the segments of its manifest.
@@ -246,6 +249,8 @@ pub enum PushReply {
     Done,
     /// No.
     Refused(Refusal),
+    /// The content is on stable storage, without a release, and is kept until then: seconds since 1970.
+    Cached(u64),
 }
 
 /// A message of the agent after its request to pull.

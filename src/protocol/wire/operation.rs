@@ -137,6 +137,13 @@ pub enum Operation {
         /// True for whole lists of files, false for the first thousand of each.
         all: bool,
     },
+    /// Fill the cache with what a destination holds of an application, for its first push.
+    Prime {
+        /// The application.
+        app: AppName,
+        /// The destination.
+        destination: DestinationName,
+    },
 }
 
 impl Operation {
@@ -166,7 +173,8 @@ impl Operation {
             | Self::Deliveries(_)
             | Self::Steer { .. }
             | Self::Destinations
-            | Self::CheckDestinations(_) => Vec::new(),
+            | Self::CheckDestinations(_)
+            | Self::Prime { .. } => Vec::new(),
         }
     }
 }

@@ -52,6 +52,23 @@ pub enum Answer {
     Checked(DestinationCheck),
     /// A part of what a delivery would do.
     Planned(Box<DeliveryPlan>),
+    /// What was taken into the cache.
+    Primed(Primed),
+}
+
+/// What was taken into the cache from a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Primed {
+    /// The release that it would make.
+    pub release: ReleaseId,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of the chunks that the space did not have.
+    pub unseen_bytes: u64,
+    /// Seconds since 1970 until which it is kept.
+    pub until: u64,
 }
 
 /// A move of the current release.
@@ -159,6 +176,8 @@ pub struct UserStatistics {
     pub pushed_bytes: u64,
     /// Bytes of them that did not have to cross.
     pub saved_bytes: u64,
+    /// Bytes of the content that was pushed only to fill the cache, and is still kept.
+    pub cached_bytes: u64,
 }
 
 /// Counts of a space, or of one application in it.

@@ -22,6 +22,7 @@ impl PushReply {
             Self::Delivery(_) => "Delivery",
             Self::Done => "Done",
             Self::Refused(_) => "Refused",
+            Self::Cached(_) => "Cached",
         }
     }
 

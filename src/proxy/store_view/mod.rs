@@ -36,6 +36,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// Releases among which a push looks for its base, and their segments: 2 MB.
 const RECENT_MAX: usize = 8;
+/// Of these, manifests that are only cached.
+const RECENT_CACHED_MAX: usize = 4;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
 
 /// Returns the refusal for known chunks that were collected since, as the lease had lapsed, or are damaged.
@@ -56,6 +58,8 @@ pub struct StoreView {
     replies: Replies,
     app: AppName,
     app_latest: Option<Record>,
+    /// What the application has in the cache, the latest first.
+    cached: Vec<ReleaseId>,
     /// Reads the content that the push builds on.
     reader: StoreReader<Arc<Store>>,
     /// The number of frames in the store after each message of content that is not yet reported.
@@ -91,6 +95,9 @@ impl StoreView {
     ) -> Result<Self, Refusal> {
         let app_latest = store.records().latest(&app);
         let lease = store.lease().map_err(|error| Refusal::of(&error))?;
+        // Under the lease: what lapses from now on stays until the push has ended.
+        let cached = store.records().cached_now(&app).map_err(|error| Refusal::of(&error))?;
+        let cached = cached.into_iter().map(|(release, _)| release).collect();
         let last_sync = store.now();
         let damage_met = store.damage_met();
         let reader = StoreReader::new(Arc::clone(&store));
@@ -101,6 +108,7 @@ impl StoreView {
             replies,
             app,
             app_latest,
+            cached,
             reader,
             unreported: VecDeque::new(),
             reported: 0,
@@ -253,17 +261,29 @@ impl SpaceView for StoreView {
             return Ok(None);
         }
         let release = match release {
-            None => self.app_latest.as_ref().map(|latest| latest.release),
+            None => {
+                let latest = self.app_latest.as_ref().map(|latest| latest.release);
+                latest.or_else(|| self.cached.first().copied())
+            }
             Some(release) => {
                 let is_there = self.store.records().has(release, |app| self.scope.has(app));
-                is_there.then_some(*release)
+                (is_there || self.cached.contains(release)).then_some(*release)
             }
         };
         let mut reader = StoreReader::new(&*self.store);
-        let leaves = release.and_then(|release| {
+        let mut leaves = release.and_then(|release| {
             let root = self.store.root(&release).ok()?;
             restore::leaves(&root, &mut reader).ok()
         });
+        if release.is_some_and(|release| self.cached.contains(&release)) {
+            // Nobody heals what is only cached.
+            for leaf in leaves.clone().unwrap_or_default() {
+                if !self.is_complete(&leaf, &mut reader)? {
+                    leaves = None;
+                    break;
+                }
+            }
+        }
         if let Some(leaves) = leaves.as_ref().filter(|_| !self.scope.is_whole()) {
             self.readable.add(leaves);
         }
@@ -271,7 +291,9 @@ impl SpaceView for StoreView {
     }
 
     fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
-        let releases = self.store.records().recent(&self.app, RECENT_MAX);
+        let cached = self.cached.iter().copied().take(RECENT_CACHED_MAX);
+        let mut releases: Vec<ReleaseId> = cached.collect();
+        releases.extend(self.store.records().recent(&self.app, RECENT_MAX - releases.len()));
         let (mut recent, mut segments) = (Vec::new(), 0);
         for release in releases {
             let Some(base) = self.base(Some(&release))? else { continue };
@@ -409,5 +431,9 @@ impl SpaceView for StoreView {
         self.store.suspect_if_incomplete();
         self.store.sketches().flush();
         Ok((record, existing))
+    }
+
+    fn cache(&mut self, proposal: &Proposal) -> Result<u64, Refusal> {
+        self.fill_cache(proposal)
     }
 }

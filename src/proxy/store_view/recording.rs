@@ -2,7 +2,7 @@
 
 use super::StoreView;
 use crate::delivery::Events;
-use crate::store::Intent;
+use crate::store::{Error, Intent};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::manifest::{Root, Totals};
 use format::pack::{FrameEnd, FrameKind, Framer};
@@ -52,6 +52,23 @@ impl StoreView {
     /// Takes the deliveries that were recorded with the push; none where it wrote no record.
     pub(in crate::proxy) fn take_queued(&mut self) -> Option<Vec<Events>> {
         self.queued.take()
+    }
+
+    /// Stores the manifest of what was pushed without a release, and keeps it for a time.
+    pub(super) fn fill_cache(&mut self, proposal: &Proposal) -> Result<u64, Refusal> {
+        let refusal = |error: Error| Refusal::of(&error);
+        self.keep_promise(&proposal.segments)?;
+        self.keep_nodes(proposal)?;
+        self.store.sync().map_err(refusal)?;
+        self.report();
+        // No longer than the token is good, and only where all of it is there.
+        self.granted.as_ref().map_or(Ok(()), |granted| granted.still_holds())?;
+        self.keep_promise(&proposal.segments)?;
+        let Open { app, release, .. } = &proposal.open;
+        let bytes = [proposal.root.totals.bytes, proposal.cost.sent_bytes];
+        let until = self.store.cache(app, release, &self.user, bytes).map_err(refusal)?;
+        self.store.sketches().flush();
+        Ok(until)
     }
 
     /// Stores the nodes between the segments and the root, and the root.

@@ -67,10 +67,13 @@ impl Ledger for MemoryLedger {
         let mut apps: Vec<AppName> = values
             .keys()
             .filter_map(|key| match key {
-                Key::Record { space: of, app, .. } if of == space => Some(app.clone()),
+                Key::Record { space: of, app, .. } | Key::Cached { space: of, app, .. } if of == space => {
+                    Some(app.clone())
+                }
                 _ => None,
             })
             .collect();
+        apps.sort();
         apps.dedup();
         Ok(apps)
     }

@@ -12,6 +12,8 @@ mod shared;
 mod trial;
 mod untouched;
 
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -26,7 +28,7 @@ use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Preview, Templa
 use crate::restore::{
     Linked, Mapping, OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree,
 };
-use disk::files::Folder;
+use disk::files::{Folder, OnPath as _};
 use format::manifest::{EntryPath, Root};
 use ground::ids::{AppName, ReleaseId};
 use ground::monitor::Monitor;
@@ -277,6 +279,21 @@ impl Destination for Directory {
         let copies = Copies::look(&self.path.of(app)).ok().flatten();
         let copies = copies.map_or_else(Vec::new, |copies| copies.of(release));
         copies.into_iter().map(|folder| Box::new(FolderCopy(folder)) as Box<dyn KeptCopy>).collect()
+    }
+
+    /// What `current` leads to, in a folder that has it, whether a delivery made it or somebody else; else all of the folder.
+    fn held(&self, app: &AppName) -> Result<Option<PathBuf>, Error> {
+        let path = self.path.of(app);
+        let path = fs::canonicalize(&path).on("find", &path)?;
+        let current = path.join("current");
+        match fs::canonicalize(&current) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(path)),
+            // Somebody who may write here shows no folder that is elsewhere.
+            found => match found.on("find", &current)? {
+                found if found.starts_with(&path) && found.is_dir() => Ok(Some(found)),
+                _ => Err(Error::NotAFolder(current)),
+            },
+        }
     }
 
     fn describe(&self, app: Option<&AppName>) -> String {

@@ -2,6 +2,9 @@
 
 mod pending;
 mod opening;
+mod window;
+
+pub use window::Window;
 
 use std::collections::VecDeque;
 
@@ -14,7 +17,7 @@ use format::record::{DeliveryEvent, Record};
 use ground::ids::ReleaseId;
 use ground::limits::{
     ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, MESSAGE_ITEMS_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN,
-    RECORD_QUERIES_MAX, SEGMENT_BATCH_BYTES,
+    RECORD_QUERIES_MAX,
 };
 
 /// Names in one message: 256 KiB at most.
@@ -51,6 +54,8 @@ pub enum Action {
         /// True if the application's latest release was this one already.
         existing: bool,
     },
+    /// The content is safe, without a release, until then: seconds since 1970.
+    Cached(u64),
     /// A delivery has a new state.
     Delivery(DeliveryEvent),
     /// There is nothing more to do.
@@ -85,23 +90,6 @@ pub struct Segments {
     pub eager: bool,
     /// True if the proxy accepts record queries about executables in them.
     pub executables: bool,
-}
-
-/// Bounds what an agent has under way at a time.
-///
-/// Any window will do; with a smaller one, a push waits for answers more often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// Steps: from 1 to [`PUSH_STEPS_OPEN`], which the proxy's credit is for.
-    pub steps: usize,
-    /// Plain bytes of the segments of one step.
-    pub step_bytes: usize,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { steps: PUSH_STEPS_OPEN, step_bytes: SEGMENT_BATCH_BYTES }
-    }
 }
 
 /// How an agent opens a push. The machine makes the [`ManifestForm`](crate::wire::ManifestForm) to send from it and the
@@ -306,10 +294,9 @@ impl Agent {
                 State::Opened | State::Named | State::Sending | State::Committing,
                 PushReply::Committed { record, existing },
             ) if !self.is_growing() && (self.state != State::Sending || self.is_based()) => {
-                self.waiting.clear();
-                self.turn(State::Delivering);
-                Ok(vec![Action::Committed { record, existing }])
+                Ok(self.safe(Action::Committed { record, existing }))
             }
+            (State::Committing, PushReply::Cached(until)) => Ok(self.safe(Action::Cached(until))),
             (State::Delivering, PushReply::Delivery(event)) => Ok(vec![Action::Delivery(event)]),
             // Also from a proxy that only says that it is at work.
             (
@@ -324,6 +311,13 @@ impl Agent {
             }
             (_, reply) => Err(Error::OutOfTurn(reply.name())),
         }
+    }
+
+    /// Notes that the proxy has all that it wants.
+    fn safe(&mut self, action: Action) -> Vec<Action> {
+        self.waiting.clear();
+        self.turn(State::Delivering);
+        vec![action]
     }
 
     /// Returns whether the proxy has nothing more to say: a dry run, all of whose segments were answered.

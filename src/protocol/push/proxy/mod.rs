@@ -412,6 +412,11 @@ impl Proxy {
         }
         self.keep_segments(view)?;
         let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
+        if self.open.cache_only {
+            let until = view.cache(&proposal).map_err(Error::Space)?;
+            self.state = State::Finished;
+            return Ok(vec![PushReply::Cached(until)]);
+        }
         if let Some(path) = view.prove(&proposal).map_err(Error::Space)? {
             self.state = State::Finished;
             return Ok(vec![PushReply::Unproven(ByteBuf::from(path.as_bytes().to_vec()))]);

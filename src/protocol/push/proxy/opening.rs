@@ -31,6 +31,11 @@ impl Proxy {
         limit("labels", open.labels.len(), LIST_MAX)?;
         crate::check_labels(&open.labels)?;
         limit("destinations", open.destinations.len(), LIST_MAX)?;
+        if open.cache_only
+            && !(open.labels.is_empty() && open.destinations.is_empty() && open.then.is_empty())
+        {
+            return Err(Error::NoRelease);
+        }
         limit("segments", open.segments as usize, MANIFEST_SEGMENTS_MAX)?;
         open.profile.check().map_err(Error::Profile)?;
         let form = std::mem::replace(&mut open.manifest, ManifestForm::Short(Vec::new()));
@@ -103,8 +108,11 @@ impl Proxy {
         Ok(Vec::new())
     }
 
-    /// Ends the push where the space has the release already.
+    /// Ends the push where the space has the release already. What fills the cache makes no release.
     fn recognize(&mut self, view: &mut impl SpaceView) -> Result<Option<PushReply>, Error> {
+        if self.open.cache_only {
+            return Ok(None);
+        }
         let recognized = view.recognize(&self.open).map_err(Error::Space)?;
         Ok(recognized.map(|(record, existing)| {
             self.state = State::Finished;

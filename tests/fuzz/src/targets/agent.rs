@@ -76,7 +76,10 @@ pub fn run(bytes: &[u8]) {
                         assert!(!segments.is_empty());
                     }
                     Action::Finish => return,
-                    Action::Stored(_) | Action::Committed { .. } | Action::Delivery(_) => {}
+                    Action::Stored(_)
+                    | Action::Committed { .. }
+                    | Action::Cached(_)
+                    | Action::Delivery(_) => {}
                 }
             }
             actions = more;
@@ -172,6 +175,7 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     }
 }
 

@@ -208,7 +208,8 @@ impl Talk<'_> {
             | PushReply::Prove(_)
             | PushReply::Mismatch
             | PushReply::Unproven(_)
-            | PushReply::Committed { .. } => {}
+            | PushReply::Committed { .. }
+            | PushReply::Cached(_) => {}
             reply => panic!("not by this half: {reply:?}"),
         }
     }

@@ -217,6 +217,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         then: Vec::new(),
         keeps_current: false,
         moves: false,
+        cache_only: false,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
     let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);
@@ -243,7 +244,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let report = DeliveryReport { place: "/srv".to_owned(), files: 1, ..DeliveryReport::default() };
     let summary = AppSummary { app: word("web"), releases: 1, latest: record() };
     let change = Change { kind: ChangeKind::Added, path: b"a/b".to_vec(), bytes: 9, unseen_bytes: 3 };
-    let user = UserStatistics { user: word("ada"), pushes: 1, pushed_bytes: 2, saved_bytes: 1 };
+    let user =
+        UserStatistics { user: word("ada"), pushes: 1, pushed_bytes: 2, saved_bytes: 1, cached_bytes: 3 };
     let statistics = Statistics {
         app: Some(word("web")),
         sizes: vec![SizeClass::default()],
