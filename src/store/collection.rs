@@ -194,8 +194,10 @@ fn unreadable(store: &Store, live: &Live) -> u64 {
 fn live(store: &Store, roots: &dyn Fn() -> Vec<ReleaseId>) -> Live {
     // Deliveries first: one that ends meanwhile was made of a release that is named here.
     let mut releases: HashSet<ReleaseId> = roots().into_iter().collect();
+    // Before the records: what was cached has its record before its mark goes.
+    let cached = store.records().cached_anywhere();
     releases.extend(store.records().releases());
-    mark(store, &releases, &store.records().cached_anywhere())
+    mark(store, &releases, &cached)
 }
 
 /// Returns the sealed packs, except those begun for pushes that are under way.
