@@ -136,6 +136,7 @@ impl Records {
     ///
     /// # Errors
     /// The ledger's.
+    #[cfg(any(test, feature = "testing"))]
     pub fn add(&self, record: Record) -> Result<Record> {
         self.add_with(record, Intent { token: "", keeps_current: false, moves: true }, Vec::new)
     }

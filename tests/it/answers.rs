@@ -160,7 +160,7 @@ fn a_delivery_that_fails_is_told_in_the_same_document() {
     let receipt = document(&pushed);
     assert_eq!((&receipt["sequence"], &receipt["error"]["exit_code"]), (&1.into(), &2.into()), "{pushed:?}");
     assert!(receipt["delivered"][0]["state"]["failed"]["reason"].is_string(), "{pushed:?}");
-    pushed.failed(2, "delivery to");
+    pushed.failed(2, "delivery ");
     let delivered = home.run(&["deliver", "app", "--to", "dir:web", "--json"]);
     let told = document(&delivered);
     assert!(told["delivered"][0]["state"]["failed"].is_object() && told["error"].is_object(), "{told}");

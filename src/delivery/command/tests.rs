@@ -38,8 +38,16 @@ fn run_with(script: &str, input: &[u8]) -> (Ran, Input<io::Error>) {
 /// Returns whether the process whose number a file holds has ended.
 fn has_ended(file: &Path) -> bool {
     let pid = fs::read_to_string(file).expect("the script wrote it");
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
-    status.is_empty() || status.contains("State:\tZ")
+    let begin = Instant::now();
+    // A process that was killed is gone when the kernel comes to it.
+    while begin.elapsed() < LONG {
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
+        if status.is_empty() || status.contains("State:\tZ") {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// Waits until a script has written a file.
