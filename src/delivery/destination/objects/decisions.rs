@@ -195,39 +195,52 @@ fn files(
     mut decisions: Option<&mut Decisions>,
 ) -> Result<Objects, Error> {
     let (mut found, mut links) = (BTreeMap::new(), Vec::new());
-    let mut skipped = 0;
+    let (mut skipped, mut impossible) = (0, None);
     for entry in ReleaseEntries::new(root, &mut *source.reader()) {
-        match entry? {
-            ReleaseEntry::Directory(_) => {}
-            ReleaseEntry::File(file) => {
-                found.insert(text(&file.path)?, (file.content_name(), file.size));
+        let taken = match entry? {
+            ReleaseEntry::Directory(_) => continue,
+            ReleaseEntry::Symlink { .. } if options.links == LinkForm::Skip => {
+                skipped += 1;
+                continue;
             }
-            ReleaseEntry::HardLink { path, target } => links.push((text(&path)?, text(&target)?)),
-            ReleaseEntry::Symlink { .. } if options.links == LinkForm::Skip => skipped += 1,
-            ReleaseEntry::Symlink { path, target } => {
-                let path = text(&path)?;
+            ReleaseEntry::File(file) => text(&file.path).map(|path| {
+                found.insert(path, (file.content_name(), file.size));
+            }),
+            ReleaseEntry::HardLink { path, target } => {
+                text(&path).and_then(|path| Ok(links.push((path, text(&target)?))))
+            }
+            ReleaseEntry::Symlink { path, target } => text(&path).and_then(|path| {
                 let target = resolve(&path, &target).ok_or_else(|| Error::Link(path.to_string()))?;
                 links.push((path, target));
-            }
-        }
+                Ok(())
+            }),
+        };
+        impossible = impossible.or(taken.err());
     }
     let targets: HashMap<&str, &str> = links.iter().map(|(path, target)| (&**path, &**target)).collect();
     let mut copies = Vec::new();
     for (path, target) in &links {
         // A link may lead to a link; forty in a row are a circle, as for the kernel.
         let steps = std::iter::successors(Some(&**target), |end| targets.get(end).copied());
-        let file = steps.take(40).find(|end| found.contains_key(*end));
-        let file = file.ok_or_else(|| Error::Link(path.to_string()))?;
+        let Some(file) = steps.take(40).find(|end| found.contains_key(*end)) else {
+            impossible.get_or_insert_with(|| Error::Link(path.to_string()));
+            continue;
+        };
         copies.push((path.clone(), found[file]));
         if let Some(decisions) = &mut decisions {
             decisions.aliases.entry(file.into()).or_default().push(path.clone());
         }
     }
     found.extend(copies);
-    if let Some(decisions) = decisions {
-        decisions.skipped_links = skipped;
+    match (decisions, impossible) {
+        // Of an earlier release, what is not possible was never delivered.
+        (None, _) => Ok(found),
+        (Some(_), Some(error)) => Err(error),
+        (Some(decisions), None) => {
+            decisions.skipped_links = skipped;
+            Ok(found)
+        }
     }
-    Ok(found)
 }
 
 /// Returns a path as text.
