@@ -183,8 +183,8 @@ mod tests {
 
     const NOW: u64 = 1_750_000_000;
     /// FORMAT 6: the vector of a key whose seed is 32 times 7.
-    const VECTOR: &str = "whit1.ksQICHHzqrwm5FiYxAgBAgMEBQYHCKNhZGGkc2hvcJKkcHVzaKRyZWFkkaV3ZWItKpGhKs5lU_EAzmtJ0gA\
-        .MMH5x0DwITsk73Auci-t1UMtuo3c8dzqqD2YvGh-CD9SUumI86YOCFe_krOL8_6NsNjAXIKy2YR2J4ybPGEPDA";
+    const VECTOR: &str = "whit1.ksQICHHzqrwm5FiaxAgBAgMEBQYHCKNhZGGkc2hvcJKkcHVzaKRyZWFkkaV3ZWItKpGhKs5lU_EAzmtJ0gDCkA\
+        .wubNoJnU2AbCBnzysA_XUcKGcu0ofd4sTECULToDI-P7WRK_DspBy-sTpjnRq7kTzARqbyQqVluF0WhTE4eXBQ";
 
     #[test]
     fn a_token_is_its_vector() {
