@@ -206,9 +206,10 @@ fn files(
             ReleaseEntry::File(file) => text(&file.path).map(|path| {
                 found.insert(path, (file.content_name(), file.size));
             }),
-            ReleaseEntry::HardLink { path, target } => {
-                text(&path).and_then(|path| Ok(links.push((path, text(&target)?))))
-            }
+            ReleaseEntry::HardLink { path, target } => text(&path).and_then(|path| {
+                links.push((path, text(&target)?));
+                Ok(())
+            }),
             ReleaseEntry::Symlink { path, target } => text(&path).and_then(|path| {
                 let target = resolve(&path, &target).ok_or_else(|| Error::Link(path.to_string()))?;
                 links.push((path, target));
