@@ -325,3 +325,36 @@ async fn what_a_failed_delivery_left_is_removed_by_the_next_and_what_was_there_b
     expected.insert("theirs".to_owned(), b"theirs".to_vec());
     assert_eq!(server.shown(), expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_are_made_where_a_server_makes_none_the_topmost_first() {
+    let made: Arc<Mutex<Vec<String>>> = Arc::default();
+    let known = Arc::clone(&made);
+    let server = Faulty::start(move |asked| {
+        let mut known = known.lock().expect("no panic");
+        let above = |path: &str| {
+            path.trim_end_matches('/')
+                .rsplit_once('/')
+                .map_or(String::new(), |(above, _)| format!("{above}/"))
+        };
+        let has = |known: &[String], folder: &str| folder == "/" || known.iter().any(|one| one == folder);
+        match asked.method.as_str() {
+            "PUT" if !has(&known, &above(&asked.path)) => Do::Answer("409 Conflict"),
+            "MKCOL" if has(&known, &asked.path) => Do::Answer("405 Method Not Allowed"),
+            "MKCOL" if !has(&known, &above(&asked.path)) => Do::Answer("409 Conflict"),
+            "MKCOL" => {
+                known.push(asked.path.clone());
+                Do::Answer("201 Created")
+            }
+            _ => Do::Serve,
+        }
+    });
+    let world = server.world("");
+    let tree = world.path("tree");
+    for number in 0..40 {
+        crate::trees::write(&tree, &format!("a/b{}/c/f{number}", number % 3), number.to_string());
+    }
+    within(deliver(&world)).await;
+    assert_eq!(server.shown(), files(&tree));
+    assert_eq!(made.lock().expect("no panic").len(), 8, "web, a, and three times b and c");
+}

@@ -30,7 +30,7 @@ pub(super) struct WebDav<'a> {
     verify: Verify,
     /// How a file is sent.
     method: Method,
-    /// Collections that are there, by their paths.
+    /// Addresses of collections that are there.
     made: Mutex<HashSet<String>>,
 }
 
@@ -113,21 +113,26 @@ impl<'a> WebDav<'a> {
         Ok((answer, sent))
     }
 
-    /// Makes the collections above a file. Servers that make them by themselves are never asked to.
+    /// Makes the collections above a file, those of the address included. Servers that make them by themselves are never asked to.
     fn make_parents(&self, key: &str) -> Result<(), Error> {
-        for (end, _) in key.match_indices('/') {
-            let folder = &key[..=end];
-            if !self.made.lock().unpoisoned().insert(folder.to_owned()) {
+        let url = self.url(key);
+        let host = url.find("://").map_or(0, |at| at + 3);
+        let top = url[host..].find('/').map_or(url.len(), |at| host + at + 1);
+        // One at a time: nobody may write into a collection that another thread is about to make.
+        let mut made = self.made.lock().unpoisoned();
+        for (end, _) in url.match_indices('/').filter(|(end, _)| *end >= top) {
+            let folder = &url[..=end];
+            if made.contains(folder) {
                 continue;
             }
-            let what = format!("MKCOL {}", self.describe(folder));
+            let what = format!("MKCOL {}", ground::escape::text(folder));
             let method = Method::from_bytes(b"MKCOL").expect("a token");
-            let response =
-                self.client.answer(&what, self.client.request(method, &self.url(folder)), self.cancelled)?;
+            let response = self.client.answer(&what, self.client.request(method, folder), self.cancelled)?;
             // 405: it is there already (RFC 4918, section 9.3.1).
             if response.status() != StatusCode::METHOD_NOT_ALLOWED {
                 self.client.success(&what, response, self.cancelled)?;
             }
+            made.insert(folder.to_owned());
         }
         Ok(())
     }
@@ -165,9 +170,8 @@ impl Service for WebDav<'_> {
 
     fn put(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
         let (mut response, mut bytes) = self.put_once(object, content)?;
-        if matches!(response.status(), StatusCode::CONFLICT | StatusCode::NOT_FOUND)
-            && object.key.contains('/')
-        {
+        let is_homeless = matches!(response.status(), StatusCode::CONFLICT | StatusCode::NOT_FOUND);
+        if is_homeless && self.method == Method::PUT {
             self.make_parents(object.key)?;
             (response, bytes) = self.put_once(object, content)?;
         }

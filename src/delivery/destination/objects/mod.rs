@@ -5,15 +5,18 @@
 //! options say. Which objects are there is known from the ledger; where that knows nothing, they are compared instead of
 //! written again.
 
+mod bundled;
 mod check;
 mod decisions;
+mod journal;
 mod keys;
 mod options;
 mod publish;
 mod service;
 
+pub use bundled::{deliver_bundle, plan_bundle};
 pub use check::check;
 pub use keys::deserialize;
 pub use options::Options;
-pub use publish::{Place, deliver, deliver_bundle, plan, plan_bundle};
-pub use service::{Content, Metadata, Object, Service, Stored};
+pub use publish::{Place, deliver, plan};
+pub use service::{Content, Listing, Metadata, Object, Service, Stored};

@@ -4,20 +4,17 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::bundle::Bundle;
 use super::super::{Delivered, Error, Job, Preview};
 use super::decisions::{self, Class, Decisions, Step, decide};
+use super::journal::Journal;
 use super::options::Options;
-use super::service::{Content, Object, Service, Source};
+use super::service::{Content, Listing, Metadata, Object, Service, Source, Stored};
 use crate::restore::{ChunkReader, ReleaseEntries, ReleaseEntry, ReleaseFile};
 use ground::escape;
 use ground::monitor::Phase;
 use ground::poison::Unpoisoned as _;
-
-/// The journal is written at most so often: what a crash costs is this time's objects, compared or written again.
-const JOURNAL_EVERY: Duration = Duration::from_secs(1);
 
 /// A service, the options, and where an application's objects begin.
 #[derive(Clone, Copy)]
@@ -74,9 +71,13 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
     if decisions.skipped_links > 0 {
         job.monitor.note(&format!("{} symbolic links were left out", decisions.skipped_links));
     }
-    let run = Run::new(place, job, &decisions);
+    let mut run = Run::new(place, job, &decisions);
     run.check_names()?;
     let begun = place.service.requests();
+    let compares = decisions.steps.values().filter(|(step, _)| matches!(step, Step::Compare(_))).count();
+    if compares >= LIST_FROM {
+        run.there = place.service.list(place.prefix)?;
+    }
     let done = decisions::done(&job.shown.shown(), job.id.number);
     let mut first = 0;
     for class in Class::ALL {
@@ -100,60 +101,20 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
     })
 }
 
-/// Makes the place show the job's release as one object, unless the ledger says that it does.
-///
-/// # Errors
-/// As of [`deliver`].
-pub fn deliver_bundle(
-    place: &Place<'_>,
-    job: &Job<'_>,
-    bundle: Bundle,
-    key: &str,
-) -> Result<Delivered, Error> {
-    let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
-    let shown = Delivered { place: place.service.describe(key), files, bytes, ..Delivered::default() };
-    let shown = Delivered { kept: vec![job.release()], ..shown };
-    let log = job.shown.shown();
-    let current = log.current().filter(|entry| entry.release == job.release() && *entry.rules == place.rules);
-    // A later delivery that did not end may have replaced it.
-    let is_alone = log.partial().all(|entry| entry.delivery == job.id.number);
-    if current.is_some() && is_alone {
-        (place.probe)()?;
-        return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
-    }
-    if let Some(reason) = place.service.refuses(key) {
-        return Err(Error::KeyName { path: escape::text(key), reason });
-    }
-    let begun = place.service.requests();
-    let metadata = place.options.metadata_of(key);
-    let object = Object { key, size: None, metadata: &metadata };
-    let mut content = Content { source: Source::Bundle(bundle, job), cancelled: job.cancelled };
-    let stored = place.service.put(&object, &mut content)?;
-    let object = Object { size: Some(stored.bytes), ..object };
-    if !place.service.verify(&object, &stored, &mut content)? {
-        return Err(Error::Unverified(place.service.describe(key)));
-    }
-    job.monitor.advance(Phase::Transfer, bytes);
-    (place.probe)()?;
-    let requests = place.service.requests() - begun;
-    Ok(Delivered { sent_bytes: stored.bytes, requests, ..shown })
-}
-
-/// Says what [`deliver_bundle`] would do.
-pub fn plan_bundle(place: &Place<'_>, job: &Job<'_>, key: &str) -> Preview {
-    let object = (escape::text(&place.service.describe(key)), job.root.totals.bytes);
-    let log = job.shown.shown();
-    let is_shown =
-        log.current().is_some_and(|entry| entry.release == job.release() && *entry.rules == place.rules);
-    let (put, keep) = if is_shown { (Vec::new(), vec![object]) } else { (vec![object], Vec::new()) };
-    Preview { put, keep, delete: Vec::new() }
-}
+/// 32: one page of a list answers for more than so many questions about single objects.
+const LIST_FROM: usize = 32;
 
 /// One delivery under way.
 struct Run<'a> {
     place: &'a Place<'a>,
     job: &'a Job<'a>,
     decisions: &'a Decisions,
+    /// What the service had at the beginning, where much is to be compared and it can list.
+    there: Option<Listing>,
+    /// What was written and is still to be verified, by its key.
+    unverified: Mutex<Vec<(String, Stored)>>,
+    /// True while a class is so large that a list verifies it with fewer requests.
+    verifies_by_list: AtomicBool,
     sent: AtomicU64,
     puts: AtomicU64,
     /// Set by the first failure, and by whoever cancels: all threads end.
@@ -166,7 +127,17 @@ type Turn = (ReleaseFile, Vec<(u64, Box<str>)>);
 impl<'a> Run<'a> {
     fn new(place: &'a Place<'a>, job: &'a Job<'a>, decisions: &'a Decisions) -> Self {
         let (sent, puts, ends) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Self { place, job, decisions, sent, puts, ends }
+        Self {
+            place,
+            job,
+            decisions,
+            there: None,
+            unverified: Mutex::default(),
+            verifies_by_list: AtomicBool::new(false),
+            sent,
+            puts,
+            ends,
+        }
     }
 
     fn key(&self, path: &str) -> String {
@@ -218,7 +189,10 @@ impl<'a> Run<'a> {
     /// Writes and verifies the objects of a class. `first` is the place of its first object in the plan; returns the place
     /// after its last. Objects before `done` were written by an earlier try.
     fn class(&self, class: Class, first: u64, done: u64) -> Result<u64, Error> {
-        let journal = Journal::new(self, first.max(done));
+        let journal = Journal::new(self.job.shown, first.max(done));
+        let is_of = |step: &Step| matches!(step, Step::Put(of) | Step::Compare(of) if *of == class);
+        let steps = self.decisions.steps.values().filter(|(step, _)| is_of(step)).count();
+        self.verifies_by_list.store(steps >= LIST_FROM && self.place.service.lists(), Ordering::Relaxed);
         let mut next = first;
         let threads = NonZeroUsize::new(self.place.options.parallel).unwrap_or(NonZeroUsize::MIN).get();
         let (turns_in, turns) = mpsc::sync_channel::<Turn>(threads);
@@ -266,7 +240,7 @@ impl<'a> Run<'a> {
                 let mut paths = Vec::new();
                 for path in self.paths(&file)? {
                     let (step, _) = self.decisions.steps[&*path];
-                    if matches!(step, Step::Put(of) | Step::Compare(of) if of == class) {
+                    if is_of(&step) {
                         if next >= done {
                             paths.push((next, path));
                         }
@@ -288,6 +262,12 @@ impl<'a> Run<'a> {
             Some(_) if self.job.cancelled.load(Ordering::Relaxed) => Err(Error::Cancelled),
             Some(error) => Err(error),
             None => {
+                if let Err(error) = self.verify() {
+                    // What is not there is written again.
+                    self.job.shown.note(first, first)?;
+                    return Err(error);
+                }
+                self.verifies_by_list.store(false, Ordering::Relaxed);
                 journal.end(next.max(done))?;
                 Ok(next)
             }
@@ -311,7 +291,9 @@ impl<'a> Run<'a> {
         let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
         let object = Object { key: &key, size: Some(size), metadata: &metadata };
         let stored = self.place.service.put(&object, content)?;
-        if !self.place.service.verify(&object, &stored, content)? {
+        if self.verifies_by_list.load(Ordering::Relaxed) {
+            self.unverified.lock().unpoisoned().push((key, stored));
+        } else if !self.place.service.verify(&object, &stored, content)? {
             return Err(Error::Unverified(self.place.service.describe(&key)));
         }
         self.puts.fetch_add(1, Ordering::Relaxed);
@@ -320,8 +302,38 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Verifies what was written since the last call, and forgets it.
+    fn verify(&self) -> Result<(), Error> {
+        let written = std::mem::take(&mut *self.unverified.lock().unpoisoned());
+        if written.is_empty() {
+            return Ok(());
+        }
+        let listing = self.place.service.list(self.place.prefix)?;
+        for (key, stored) in &written {
+            let is_there = if let Some(listing) = &listing {
+                listing.get(key).is_some_and(|(size, tag)| {
+                    let is_same = |(stored, found)| stored == found;
+                    *size == stored.bytes && stored.tag.as_ref().zip(tag.as_ref()).is_none_or(is_same)
+                })
+            } else {
+                let metadata = Metadata::default();
+                let object = Object { key, size: Some(stored.bytes), metadata: &metadata };
+                let mut nothing = Content { source: Source::Bytes(&[]), cancelled: self.job.cancelled };
+                self.place.service.verify(&object, stored, &mut nothing)?
+            };
+            if !is_there {
+                return Err(Error::Unverified(self.place.service.describe(key)));
+            }
+        }
+        Ok(())
+    }
+
     fn has(&self, path: &str, file: &ReleaseFile, reader: &mut dyn ChunkReader) -> Result<bool, Error> {
         let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
+        let listed = self.there.as_ref().map(|there| there.get(&key));
+        if listed.is_some_and(|found| found.is_none_or(|(size, _)| *size != file.size)) {
+            return Ok(false);
+        }
         let object = Object { key: &key, size: Some(file.size), metadata: &metadata };
         let mut content = Content { source: Source::File(file, reader), cancelled: self.job.cancelled };
         self.place.service.has(&object, &mut content)
@@ -398,48 +410,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(found)
-    }
-}
-
-/// Writes down how far a delivery has come.
-struct Journal<'a> {
-    run: &'a Run<'a>,
-    state: Mutex<JournalState>,
-}
-
-struct JournalState {
-    /// All before this one are done.
-    done: u64,
-    /// Those after it that are done.
-    ahead: BTreeSet<u64>,
-    written: Instant,
-}
-
-impl<'a> Journal<'a> {
-    fn new(run: &'a Run<'a>, done: u64) -> Self {
-        let state = JournalState { done, ahead: BTreeSet::new(), written: Instant::now() };
-        Self { run, state: Mutex::new(state) }
-    }
-
-    fn done(&self, place: u64) -> Result<(), Error> {
-        let mut state = self.state.lock().unpoisoned();
-        state.ahead.insert(place);
-        while state.ahead.first() == Some(&state.done) {
-            state.ahead.pop_first();
-            state.done += 1;
-        }
-        if state.written.elapsed() < JOURNAL_EVERY {
-            return Ok(());
-        }
-        state.written = Instant::now();
-        let (started, done) = (state.ahead.last().map_or(state.done, |last| last + 1), state.done);
-        drop(state);
-        self.run.job.shown.note(started, done)
-    }
-
-    /// Writes down that all before `place` are done.
-    fn end(&self, place: u64) -> Result<(), Error> {
-        self.run.job.shown.note(place, place)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a service of objects must be able to do, and an object's content and metadata.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,12 +50,30 @@ pub trait Service: Sync {
     /// It may still be there.
     fn delete(&self, key: &str) -> Result<(), Error>;
 
+    /// Returns whether the service can list its objects.
+    fn lists(&self) -> bool {
+        false
+    }
+
+    /// Lists the objects whose keys begin with a prefix, a page of many at a request; none where the service cannot, or has more
+    /// than fit in memory.
+    ///
+    /// # Errors
+    /// The service does not answer.
+    fn list(&self, prefix: &str) -> Result<Option<Listing>, Error> {
+        let _ = prefix;
+        Ok(None)
+    }
+
     /// Returns `bytes` bytes of an object from `offset` on; none if it lacks them or cannot be read.
     fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>>;
 
     /// Returns the number of requests so far.
     fn requests(&self) -> u64;
 }
+
+/// Objects by key: bytes, and the tag if the service says one.
+pub type Listing = HashMap<String, (u64, Option<String>)>;
 
 /// What a service answered to a put.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

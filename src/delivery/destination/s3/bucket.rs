@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use md5::{Digest as _, Md5};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{
@@ -19,7 +20,7 @@ use object_store::{
 
 use super::super::Error;
 use super::super::driver::Driver;
-use super::super::objects::{Content, Metadata, Object, Service, Stored};
+use super::super::objects::{Content, Listing, Metadata, Object, Service, Stored};
 use super::{Keys, credentials};
 use crate::net::link::use_our_cryptography;
 use ground::escape;
@@ -29,6 +30,8 @@ use ground::faults::Fault;
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// S3's limit of a key.
 const KEY_BYTES_MAX: usize = 1024;
+/// Objects that are listed at most: some 200 MB of memory.
+const LISTED_MAX: usize = 1_000_000;
 /// S3's limit of parts.
 const PARTS_MAX: u64 = 10_000;
 /// The user-defined metadata with the content's BLAKE3, by which it is known later without reading it.
@@ -228,6 +231,26 @@ impl Service for Bucket<'_> {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(failed(format!("DELETE {}", self.describe(key)), &error)),
             }
+        })
+    }
+
+    fn lists(&self) -> bool {
+        true
+    }
+
+    fn list(&self, prefix: &str) -> Result<Option<Listing>, Error> {
+        let below = Self::path(prefix)?;
+        self.driver.run(self.cancelled, async {
+            let (mut found, mut objects) = (Listing::new(), self.store.list(Some(&below)));
+            while let Some(object) = objects.next().await {
+                let object =
+                    object.map_err(|error| failed(format!("LIST {}", self.describe(prefix)), &error))?;
+                if found.len() == LISTED_MAX {
+                    return Ok(None);
+                }
+                found.insert(object.location.to_string(), (object.size, object.e_tag));
+            }
+            Ok(Some(found))
         })
     }
 
