@@ -8,9 +8,9 @@ use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, Relea
 /// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Push a release: [`FromAgent`] and [`PushReply`] follow.
+    /// Push a release: [`FromAgent`](super::FromAgent) and [`PushReply`](super::PushReply) follow.
     Push(Open),
-    /// Pull a release: [`PullRequest`] and [`PullReply`] follow.
+    /// Pull a release: [`PullRequest`](super::PullRequest) and [`PullReply`](super::PullReply) follow.
     Pull {
         /// Which release.
         release: Selector,
@@ -147,7 +147,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Returns the releases that a question names; the answer identifies each by [`Answer::Meant`] first.
+    /// Returns the releases that a question names; the answer identifies each by [`Answer::Meant`](super::Answer::Meant) first.
     pub fn selectors(&self) -> Vec<&Selector> {
         match self {
             Self::Deliver { release, .. }

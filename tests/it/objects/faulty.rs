@@ -339,9 +339,8 @@ async fn collections_are_made_where_a_server_makes_none_the_topmost_first() {
         };
         let has = |known: &[String], folder: &str| folder == "/" || known.iter().any(|one| one == folder);
         match asked.method.as_str() {
-            "PUT" if !has(&known, &above(&asked.path)) => Do::Answer("409 Conflict"),
             "MKCOL" if has(&known, &asked.path) => Do::Answer("405 Method Not Allowed"),
-            "MKCOL" if !has(&known, &above(&asked.path)) => Do::Answer("409 Conflict"),
+            "PUT" | "MKCOL" if !has(&known, &above(&asked.path)) => Do::Answer("409 Conflict"),
             "MKCOL" => {
                 known.push(asked.path.clone());
                 Do::Answer("201 Created")
