@@ -132,6 +132,10 @@ async fn what_only_older_releases_have_stays_for_as_many_releases_as_were_asked_
                 server.files().into_keys().filter(|path| path.starts_with("app.")).collect();
             assert_eq!(scripts, [format!("app.{}.js", number - 1), format!("app.{number}.js")]);
         }
+        // The same release once more takes nobody's place.
+        deliver(&world).await;
+        let scripts: Vec<_> = server.files().into_keys().filter(|path| path.starts_with("app.")).collect();
+        assert_eq!(scripts, ["app.3.js", "app.4.js"]);
         // A release comes back: what it needs is there or is written again.
         fs::remove_file(tree.join("app.4.js")).expect("removed");
         write(&tree, "app.1.js", noise(1, 200_000));

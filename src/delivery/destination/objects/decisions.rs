@@ -3,7 +3,7 @@
 //! Pure, but for reading manifests. A decision follows from the new release, from what the ledger says is there, and from the
 //! options; so a delivery that is tried again decides the same, and goes on where it was.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::super::{Error, Job};
@@ -120,7 +120,7 @@ pub fn decide(job: &Job<'_>, options: &Options, rules: [u8; 32], now: u64) -> Re
         };
         decisions.steps.insert(path.clone(), (step, *size));
     }
-    decisions.retain(&new, &shown, &complete, &partial, (options, now));
+    decisions.retain(&new, &shown, &complete, &partial, (options, job.release(), now));
     decisions.kept.insert(0, job.release());
     Ok(decisions)
 }
@@ -133,9 +133,9 @@ impl Decisions {
         shown: &Shown,
         complete: &[(ReleaseId, Option<Earlier>)],
         partial: &[(ReleaseId, Earlier)],
-        (options, now): (&Options, u64),
+        (options, release, now): (&Options, ReleaseId, u64),
     ) {
-        let stay = staying(shown, options.keep, options.keep_time(), now);
+        let stay = staying(shown, release, options.keep, options.keep_time(), now);
         let (kept, gone): (Vec<_>, Vec<_>) = complete.iter().enumerate().partition(|(place, _)| stay[*place]);
         self.kept = kept.iter().map(|(_, (release, _))| *release).collect();
         let kept = |path: &str| {
@@ -171,14 +171,18 @@ impl Decisions {
     }
 }
 
-/// Returns for each complete entry whether its objects stay beside a new release: the first `keep - 1`, and those that were
-/// replaced at most `time` ago.
-fn staying(shown: &Shown, keep: usize, time: Duration, now: u64) -> Vec<bool> {
-    let mut replaced = now;
-    let stays = shown.complete().enumerate().map(|(place, entry)| {
+/// Returns for each complete entry whether its objects stay beside `release`: those of `keep - 1` other releases, the latest
+/// ones, and those that were replaced at most `time` ago.
+fn staying(shown: &Shown, release: ReleaseId, keep: usize, time: Duration, now: u64) -> Vec<bool> {
+    let (mut replaced, mut others) = (now, BTreeSet::new());
+    let stays = shown.complete().map(|entry| {
         let within = now.saturating_sub(replaced) < time.as_secs();
         replaced = entry.since;
-        place + 1 < keep || within
+        // A release that is delivered again takes nobody's place.
+        if entry.release != release {
+            others.insert(entry.release);
+        }
+        entry.release == release || others.len() < keep || within
     });
     stays.collect()
 }
