@@ -357,3 +357,34 @@ async fn collections_are_made_where_a_server_makes_none_the_topmost_first() {
     assert_eq!(server.shown(), files(&tree));
     assert_eq!(made.lock().expect("no panic").len(), 8, "web, a, and three times b and c");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_reading_in_the_middle_of_a_file_is_an_error_within_its_time() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("it listens").port();
+    let held: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    let connections = Arc::clone(&held);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // There is nothing, it says, and reads no further.
+            let mut head = [0; 512];
+            if stream.read(&mut head).is_ok_and(|_| head.starts_with(b"HEAD")) {
+                drop(
+                    stream.write_all(
+                        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                    ),
+                );
+            } else {
+                connections.lock().expect("no panic").push(stream);
+            }
+        }
+    });
+    let text = format!("kind = 'http'\nurl = 'http://127.0.0.1:{port}/{{app}}'\ntimeout = 1\n");
+    let destination = toml::from_str::<Definition>(&text).expect("a definition").open();
+    let world = World::start_with(|options| {
+        options.destinations.insert(web(), destination);
+    });
+    crate::trees::write(&world.path("tree"), "large", crate::trees::noise(1, 30_000_000));
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(fault == Fault::Retry && reason.contains("takes no more bytes"), "{reason}");
+}

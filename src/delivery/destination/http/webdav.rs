@@ -15,6 +15,7 @@ use super::super::Error;
 use super::super::objects::{Content, Metadata, Object, Service, Stored};
 use super::super::web::{Client, received};
 use super::Verify;
+use ground::faults::Fault;
 use ground::poison::Unpoisoned as _;
 
 /// Files up to this size are sent from memory.
@@ -82,24 +83,33 @@ impl<'a> WebDav<'a> {
             let sent = bytes.len() as u64;
             return Ok((self.client.answer(&what, request.body(bytes), self.cancelled)?, sent));
         }
-        let mut sent = 0;
-        let (pieces_in, pieces) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES_AHEAD);
+        let (mut sent, mut held, mut is_answered) = (0, None, false);
+        let (pieces_in, pieces) = mpsc::channel::<Bytes>(PIECES_AHEAD);
         let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
-            pieces.recv().await.map(|piece| (piece, pieces))
+            pieces.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), pieces))
         });
         let request = request.body(Body::wrap_stream(stream));
         let sending = self.client.driver().start(async move { request.send().await })?;
-        let read = content.read(&mut |piece| {
+        let mut pass = |piece: Bytes| {
             // A server that says no early stops listening: its answer says why.
-            drop(pieces_in.blocking_send(Ok(Bytes::copy_from_slice(piece))));
+            is_answered = sending.is_finished();
+            if is_answered { Err(Error::Cancelled) } else { self.pass(&what, &pieces_in, piece) }
+        };
+        // The last piece waits until all was read and verified: a part is never taken for the whole.
+        let read = content.read(&mut |piece| {
             sent += piece.len() as u64;
-            if sending.is_finished() { Err(Error::Cancelled) } else { Ok(()) }
+            held.replace(Bytes::copy_from_slice(piece)).map_or(Ok(()), &mut pass)
         });
-        if read.is_err() && !sending.is_finished() {
-            // The request must not end as if this were all.
-            drop(pieces_in.blocking_send(Err(std::io::Error::other("the content ends early"))));
+        let read = read.and_then(|()| held.take().map_or(Ok(()), &mut pass));
+        if let Err(error) = read
+            && !is_answered
+        {
             sending.abort();
-            return read.map(|()| unreachable!("it is an error"));
+            let never = AtomicBool::new(false);
+            // The body must not end before the request has.
+            let ended = self.client.driver().run(&never, async { Ok(sending.await) })?;
+            drop(ended);
+            return Err(error);
         }
         drop(pieces_in);
         let timeout = self.client.timeout;
@@ -111,6 +121,22 @@ impl<'a> WebDav<'a> {
             }
         })?;
         Ok((answer, sent))
+    }
+
+    /// Passes a piece to a request under way, which must take it within the client's time.
+    fn pass(&self, what: &str, pieces: &mpsc::Sender<Bytes>, piece: Bytes) -> Result<(), Error> {
+        self.client.driver().run(self.cancelled, async {
+            match tokio::time::timeout(self.client.timeout, pieces.send(piece)).await {
+                // One that has ended says why by its answer.
+                Ok(_) => Ok(()),
+                Err(_) => Err(Error::Service {
+                    what: what.to_owned(),
+                    reason: "the server takes no more bytes".to_owned(),
+                    fault: Fault::Retry,
+                    retry_after: None,
+                }),
+            }
+        })
     }
 
     /// Makes the collections above a file, those of the address included. Servers that make them by themselves are never asked to.
@@ -139,9 +165,10 @@ impl<'a> WebDav<'a> {
 
     /// Returns whether the server's file has the content.
     fn same_content(&self, key: &str, content: &mut Content<'_, '_>) -> Result<bool, Error> {
-        let mut hasher = blake3::Hasher::new();
+        let (mut hasher, mut left) = (blake3::Hasher::new(), 0);
         content.read(&mut |piece| {
             hasher.update(piece);
+            left += piece.len();
             Ok(())
         })?;
         let what = format!("GET {}", self.describe(key));
@@ -151,11 +178,15 @@ impl<'a> WebDav<'a> {
         let timeout = self.client.timeout;
         self.client.driver().run(self.cancelled, async {
             while let Some(piece) = received(&what, tokio::time::timeout(timeout, response.chunk()).await)? {
+                // A server that never ends is not read to its end.
+                if piece.len() > left {
+                    return Ok(false);
+                }
+                left -= piece.len();
                 found.update(&piece);
             }
-            Ok(())
-        })?;
-        Ok(found.finalize() == hasher.finalize())
+            Ok(found.finalize() == hasher.finalize())
+        })
     }
 }
 
