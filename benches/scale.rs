@@ -254,6 +254,7 @@ fn fill(folder: &Path, count: u64) {
             labels: vec!["v1".parse().expect("a label")],
             totals,
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         store.records().add(record).expect("recorded");
     }
@@ -339,6 +340,7 @@ fn releases(count: u64) {
             labels: vec![format!("v{sequence}").parse().expect("a label")],
             totals: format::manifest::Totals::default(),
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         fs::write(records.join(format!("{sequence:010}.record")), Records::encode(&record)).expect("written");
     }

@@ -93,7 +93,7 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
         TokenCommand::Create(create) => create_token(&identity, create, output),
         TokenCommand::List => list(&identity, output),
         TokenCommand::Revoke { id } => {
-            let id: TokenId = id.parse().map_err(identity_error)?;
+            let id: TokenId = id.parse()?;
             let recorded = identity.revoke(id)?;
             output.report(&json!({ "revoked": id, "recorded": recorded }), || {
                 let unrecorded = "; no token with this id is recorded here";
@@ -101,10 +101,6 @@ pub fn run(arguments: &TokenArgs, output: &Output) -> Result<(), Error> {
             })
         }
     }
-}
-
-fn identity_error(error: protocol::token::Error) -> Error {
-    crate::net::identity::Error::Token(error).into()
 }
 
 fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) -> Result<(), Error> {

@@ -6,6 +6,7 @@ pub mod chunking;
 pub mod recipe;
 pub mod manifest;
 pub mod pack;
+pub mod hop;
 pub mod record;
 pub mod shown;
 pub mod current;

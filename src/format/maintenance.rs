@@ -159,6 +159,7 @@ mod tests {
             labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
             totals: Totals::default(),
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         (1..).zip(pushes).map(record).collect()
     }

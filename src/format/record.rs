@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hop::Hop;
 use crate::manifest::Totals;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, Selector, UserName};
@@ -36,6 +37,9 @@ pub struct Record {
     pub totals: Totals,
     /// The cost of the push.
     pub cost: Cost,
+    /// The proxies that the release came through and on whose behalf, the first one first; none of a push from a build host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behalf: Vec<Hop>,
 }
 
 impl Record {
@@ -201,6 +205,7 @@ mod tests {
             labels: labels.iter().map(|label| label.parse().expect("a word")).collect(),
             totals: Totals::default(),
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         let means = |at: &str, record: &Record| record.is_meant_by(&at.parse().expect("a selector"));
         let whole = release.to_string();

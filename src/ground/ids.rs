@@ -18,6 +18,9 @@ pub enum Error {
     /// No id of a delivery.
     #[error("`{0}` is not the id of a delivery: expected one like 5499220e-17")]
     Delivery(String),
+    /// No id of a token.
+    #[error("`{0}` is not a token's id: expected 16 hexadecimal digits")]
+    Token(String),
     /// A word that is no name.
     #[error("{what} `{name}` is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with . or -")]
     Name {

@@ -6,6 +6,7 @@ pub mod limits;
 pub mod escape;
 pub mod leb128;
 pub mod ids;
+pub mod token_id;
 pub mod faults;
 pub mod pattern;
 pub mod rate;

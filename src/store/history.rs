@@ -138,6 +138,7 @@ mod tests {
             labels: (0..sequence % 3).map(|label| format!("v{label}").parse().expect("a label")).collect(),
             totals: format::manifest::Totals::default(),
             cost: format::record::Cost::default(),
+            behalf: Vec::new(),
         }
     }
 

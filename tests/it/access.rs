@@ -461,6 +461,7 @@ fn digits_that_several_releases_share_are_an_error_that_lists_them() {
             labels: vec!["abababab".parse().expect("a word")],
             totals: Totals::default(),
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         records.add(add).expect("recorded");
     }

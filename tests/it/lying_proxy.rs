@@ -52,6 +52,7 @@ impl Forged {
             labels: Vec::new(),
             totals: self.root.totals,
             cost: Cost::default(),
+            behalf: Vec::new(),
         };
         PullReply::Release { record, root: self.root.encode(), segments }
     }

@@ -81,6 +81,7 @@ fn record(number: u64) -> Record {
         labels: vec![format!("v{number}").parse().expect("a label")],
         totals: format::manifest::Totals::default(),
         cost: Cost::default(),
+        behalf: Vec::new(),
     }
 }
 

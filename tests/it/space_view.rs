@@ -86,6 +86,7 @@ impl Memory {
             labels: Vec::new(),
             totals: open.totals,
             cost: Cost::default(),
+            behalf: Vec::new(),
         }
     }
 

@@ -468,6 +468,7 @@ fn digits_that_two_releases_share_are_ambiguous_and_more_digits_are_not() {
             labels: Vec::new(),
             totals: format::manifest::Totals::default(),
             cost: format::record::Cost::default(),
+            behalf: Vec::new(),
         };
         records.add(record).expect("written");
     }

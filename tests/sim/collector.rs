@@ -40,6 +40,7 @@ fn survives(mistake: Option<FaultInjection>) -> bool {
         labels: Vec::new(),
         totals: build.root.totals,
         cost: Cost::default(),
+        behalf: Vec::new(),
     };
     store.records().add(record).expect("recorded");
     let again = live.iter().map(|chunk| pool.bytes(&chunk.id));

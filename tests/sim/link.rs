@@ -111,6 +111,7 @@ impl SpaceView for Memory {
             labels: Vec::new(),
             totals: open.totals,
             cost: proposal.cost,
+            behalf: Vec::new(),
         };
         Ok((record, false))
     }

@@ -87,6 +87,7 @@ pub struct Committed {
 
 /// How a proxy keeps what was pushed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each push")]
 pub enum Kept {
     /// As a release.
     Release(Record),

@@ -33,6 +33,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few wait at a time")]
 enum Said {
     Reply(PushReply),
     /// The count of `Stored`, read when it is taken.

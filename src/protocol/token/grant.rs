@@ -3,65 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::address::from_hex;
 use ground::ids::{ActionName, AppName, DestinationName, SpaceName, UserName};
 use ground::limits::LIST_MAX;
 use ground::pattern::Pattern;
-
-/// The id by which a token is listed and revoked: 8 random bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenId([u8; 8]);
-
-impl TokenId {
-    /// Takes over 8 bytes that the caller drew at random.
-    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for TokenId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        from_hex(text).map(Self).ok_or_else(|| Error::Id(text.chars().take(80).collect()))
-    }
-}
-
-/// Text (16 digits) where people read, 8 bytes where machines do.
-impl Serialize for TokenId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_bytes(&self.0)
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-        } else {
-            serde_bytes::ByteArray::<8>::deserialize(deserializer).map(|bytes| Self(*bytes))
-        }
-    }
-}
+use ground::token_id::TokenId;
 
 /// An action on an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -250,9 +198,5 @@ mod tests {
             assert_eq!(serde_json::to_string(&action).expect("a word"), format!("\"{action}\""));
         }
         assert!("Push".parse::<Action>().is_err());
-        let id = TokenId::from_bytes([0, 1, 2, 3, 0xfc, 0xfd, 0xfe, 0xff]);
-        assert_eq!(id.to_string(), "00010203fcfdfeff");
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert!("00010203fcfdfef".parse::<TokenId>().is_err());
     }
 }

@@ -7,11 +7,11 @@
 //! Layout: FORMAT 6.
 
 mod grant;
-mod hop;
 mod signed;
 
-pub use grant::{Action, Grant, TokenId};
-pub use hop::Hop;
+pub use format::hop::Hop;
+pub use grant::{Action, Grant};
+pub use ground::token_id::TokenId;
 pub use signed::{Issuer, PUBLIC_KEY_BYTES, claimed, claimed_space, verify};
 
 use std::time::{Duration, SystemTime};
@@ -58,9 +58,6 @@ pub enum Error {
     /// A word that is no action.
     #[error("`{0}` is not an action: use push, pull, read, deliver or admin")]
     Action(String),
-    /// A word that is no token's id.
-    #[error("`{0}` is not a token's id: expected 16 hexadecimal digits")]
-    Id(String),
     /// Bytes that are no Ed25519 key.
     #[error("the token key is not an Ed25519 key in PKCS#8 form")]
     Key,
@@ -77,7 +74,7 @@ faulty! {
     Self::TooLarge { .. } | Self::TooMany { .. } => Fault::Input,
         "use patterns such as `web-*` instead of many names";
     Self::Key => Fault::Corrupt, "restore the proxy's identity from a backup";
-    Self::Action(_) | Self::Id(_) => Fault::Input;
+    Self::Action(_) => Fault::Input;
 }
 
 /// Unix seconds for people.

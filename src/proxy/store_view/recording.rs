@@ -34,6 +34,7 @@ impl StoreView {
             // The root has the folder mode; a record has only counts.
             totals: Totals { folder_mode: None, ..totals },
             cost,
+            behalf: open.behalf.clone(),
         };
         let records = self.store.records();
         let Some(granted) = &self.granted else {

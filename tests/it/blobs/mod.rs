@@ -133,6 +133,7 @@ fn a_store_works_over_blobs_in_memory() {
         labels: Vec::new(),
         totals: root.totals,
         cost: Cost::default(),
+        behalf: Vec::new(),
     };
     store.records().add(record).expect("recorded");
     store.settle().expect("sealed");

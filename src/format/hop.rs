@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TokenId;
 use ground::ids::UserName;
+use ground::token_id::TokenId;
 
 /// One hop of a release's way through a chain of proxies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Hop {
     pub token: Option<TokenId>,
     /// The number of the release's record there.
     pub sequence: u64,
+    /// The number of the delivery that passes it on: the same at each try. None from an older whit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<u64>,
 }
 
 impl Hop {
