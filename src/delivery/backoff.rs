@@ -12,8 +12,8 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(600);
 const TRIES_USUAL: u32 = 64;
 /// Tries before a delivery is given up: with the waits, about a day.
 pub(super) const TRIES_MAX: u32 = 204;
-/// The longest wait that a service may ask for.
-const ASKED_MAX: Duration = Duration::from_secs(3600);
+/// The longest wait that a service may ask for, and so of all waits.
+pub(super) const ASKED_MAX: Duration = Duration::from_secs(3600);
 /// A wait is this much shorter or longer, in thousandths, so that deliveries that failed together do not come together.
 const JITTER: u64 = 250;
 

@@ -8,7 +8,9 @@ use tokio::sync::broadcast;
 
 use super::ended::Ended;
 use super::history::History;
+use super::listeners::{Events, Listeners};
 use super::pending::Delivery;
+use super::queue::Queued;
 use format::record::DeliveryState;
 use ground::ids::{AppName, DeliveryId, DestinationName, ReleaseId, SpaceName};
 use ground::poison::Unpoisoned as _;
@@ -39,6 +41,7 @@ struct State {
 struct Entry {
     delivery: Delivery,
     state: DeliveryState,
+    listeners: Arc<Listeners>,
     started: Option<u64>,
 }
 
@@ -54,11 +57,12 @@ impl Board {
     }
 
     /// Adds a delivery that has not ended.
-    pub fn add(&self, number: u64, delivery: &Delivery, state: DeliveryState) {
-        let entry = Entry { delivery: delivery.clone(), state, started: None };
+    pub fn add(&self, queued: &Queued, state: DeliveryState) {
+        let (delivery, listeners) = (queued.delivery.clone(), Arc::clone(&queued.listeners));
+        let entry = Entry { delivery, state, listeners, started: None };
         let mut board = self.state();
-        self.tell(number, &entry);
-        board.pending.insert(number, entry);
+        self.tell(queued.number, &entry);
+        board.pending.insert(queued.number, entry);
     }
 
     /// Adds deliveries that an earlier run ended. Returns the numbers of those that are no longer kept.
@@ -79,6 +83,23 @@ impl Board {
     /// Notes that a delivery has failed, with its number of tries.
     pub fn failed(&self, number: u64, delivery: &Delivery, state: DeliveryState) {
         self.change(number, |entry| (entry.state, entry.delivery) = (state, delivery.clone()));
+    }
+
+    /// Notes that a delivery is tried as soon as its worker is free.
+    pub fn hurry(&self, number: u64) {
+        self.change(number, |entry| entry.delivery.not_before = 0);
+    }
+
+    /// Returns the number of the latest delivery that is wanted, and its further states; of one that has ended, the last state.
+    pub fn follow(&self, is_wanted: impl Fn(&Delivery) -> bool) -> Option<(u64, Events)> {
+        let board = self.state();
+        let mut pending = board.pending.iter().rev();
+        if let Some((number, entry)) = pending.find(|(_, entry)| is_wanted(&entry.delivery)) {
+            return Some((*number, entry.listeners.listen(entry.state.clone())));
+        }
+        let (number, ended) = board.history.last(|ended| is_wanted(&ended.delivery))?;
+        let listeners = Listeners::new(self.id(number), ended.delivery.destination.clone());
+        Some((number, listeners.listen(ended.state.clone())))
     }
 
     fn change(&self, number: u64, change: impl FnOnce(&mut Entry)) {
@@ -127,6 +148,15 @@ impl Board {
         let board = self.state();
         let ours = board.pending.values().filter(|entry| entry.delivery.space == *space);
         ours.map(|entry| entry.delivery.release).collect()
+    }
+
+    /// Returns whether a delivery of a release of a space has not ended.
+    pub fn has(&self, space: &SpaceName, release: &ReleaseId) -> bool {
+        let board = self.state();
+        board
+            .pending
+            .values()
+            .any(|entry| (&entry.delivery.space, &entry.delivery.release) == (space, release))
     }
 
     /// Returns, of the deliveries of a space after a number, the first `most` for which `is_wanted`, in rising order.
@@ -194,7 +224,7 @@ impl Board {
     }
 
     fn waiting(&self, number: u64, entry: &Entry) -> DeliveryStatus {
-        let Entry { delivery, state, started } = entry;
+        let Entry { delivery, state, started, .. } = entry;
         let mut state = state.clone();
         if let DeliveryState::Retrying { seconds, .. } = &mut state {
             *seconds = delivery.not_before.saturating_sub(now());

@@ -13,85 +13,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
 use super::actions::Event;
-use super::backoff::{Backoff, WAIT_MAX};
+use super::backoff::{ASKED_MAX, Backoff};
 use super::board::{self, Board, now};
 use super::destination::Destinations;
 use super::ending::{Ending, OnEnd, OnFailure};
+use super::error::Error;
 use super::journal::Journal;
 use super::listeners::{Events, Listeners};
-use super::pending::Delivery;
+use super::pending::{Delivery, LastFailure};
 use super::policy::Policies;
 use super::queue::{Cancelled, Queue, Queued};
 use super::worker::{Executor, Worker};
 use crate::ledger::{self, Change, Ledger};
-use disk::files::{self, OnPath as _};
+use disk::files::OnPath as _;
 use format::record::DeliveryState;
-use ground::faults::{Fault, faulty};
+use ground::faults::Fault;
 use ground::ids::{AppName, DeliveryId, DestinationName, ReleaseId, SpaceName, UserName};
 use ground::limits::DELIVERIES_PER_USER_MAX;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::DeliveryStatus;
-
-/// Why a delivery could not be queued or steered. The failure of a delivery is a state of it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] ledger::Error),
-    /// A worker's thread.
-    #[error(transparent)]
-    Thread(#[from] files::Error),
-    /// The admin has not defined it.
-    #[error("there is no destination `{0}`")]
-    Unknown(DestinationName),
-    /// One user's limit.
-    #[error(
-        "destination `{destination}`: {waiting} deliveries of this user are waiting already, at most {DELIVERIES_PER_USER_MAX} may"
-    )]
-    TooMany {
-        /// The destination.
-        destination: DestinationName,
-        /// The number of deliveries that wait.
-        waiting: usize,
-    },
-    /// No delivery that is remembered has this id.
-    #[error("there is no delivery {0}")]
-    NoDelivery(DeliveryId),
-    /// Nothing can be done about it any more.
-    #[error("delivery {0} has ended")]
-    HasEnded(DeliveryId),
-    /// It is under way.
-    #[error("delivery {0} is under way")]
-    Runs(DeliveryId),
-    /// Its destination was taken out of the configuration.
-    #[error("destination `{destination}` of delivery {id} is not configured any more")]
-    Stranded {
-        /// The delivery.
-        id: DeliveryId,
-        /// Its destination.
-        destination: DestinationName,
-    },
-    /// Its destination is there, so that it need not be dropped.
-    #[error("destination `{destination}` of delivery {id} is configured")]
-    Configured {
-        /// The delivery.
-        id: DeliveryId,
-        /// Its destination.
-        destination: DestinationName,
-    },
-}
-
-faulty! {
-    Error passes on Ledger, Thread;
-    Self::Unknown(_) => Fault::Missing, "destinations are defined in the proxy's configuration file";
-    Self::TooMany { .. } => Fault::Retry;
-    Self::NoDelivery(_) => Fault::Missing, "`whit deliveries` lists those that wait and those that ended last";
-    Self::HasEnded(_) => Fault::Input, "`whit deliver APP@RELEASE --to DEST` delivers a release again";
-    Self::Runs(_) => Fault::Input, "`whit deliveries --watch` shows how far it is, `whit deliveries cancel` ends it";
-    Self::Stranded { id, .. } => Fault::Missing,
-        format!("define the destination again, or end the delivery: `whit deliveries drop {id}`");
-    Self::Configured { id, .. } => Fault::Input, format!("`whit deliveries cancel {id}` ends it");
-}
 
 /// The options of a proxy's deliveries.
 pub struct DeliveryOptions {
@@ -120,6 +60,8 @@ pub struct Deliveries {
     stop: Arc<AtomicBool>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     ending: Arc<Ending>,
+    /// Held while a delivery without a worker is ended, so that it ends once.
+    dropping: Mutex<()>,
 }
 
 impl std::fmt::Debug for Deliveries {
@@ -162,7 +104,8 @@ impl Deliveries {
                 .push(thread.spawn(move || worker.run()).on("start a worker for", Path::new(name.as_str()))?);
             queues.insert(name, queue);
         }
-        let deliveries = Self { queues, stop, workers: Mutex::new(workers), ending };
+        let deliveries =
+            Self { queues, stop, workers: Mutex::new(workers), ending, dropping: Mutex::default() };
         deliveries.take_up(left.pending);
         Ok(deliveries)
     }
@@ -195,6 +138,9 @@ impl Deliveries {
 
     /// Plans deliveries: each follows the same delivery if that waits already, and is to be written down otherwise.
     ///
+    /// What another proxy asked for before, by the same delivery of its own, is followed whatever became of it: made again after
+    /// a later release, it would put the older one in its place.
+    ///
     /// # Errors
     /// An unknown destination, or too many waiting deliveries.
     pub fn plan(&self, deliveries: Vec<Delivery>) -> Result<Plan, Error> {
@@ -202,7 +148,10 @@ impl Deliveries {
         for delivery in deliveries {
             self.check(&delivery.destination)?;
             let queue = self.queues.get(&delivery.destination);
-            if let Some(events) = queue.and_then(|queue| queue.join(&delivery)) {
+            let repeated = || self.ending.board.follow(|earlier| earlier.is_repeated_by(&delivery));
+            let joined = queue.and_then(|queue| queue.join(&delivery)).or_else(repeated);
+            if let Some((number, events)) = joined {
+                self.hurry(number, queue);
                 plan.joined.push(events);
             } else if plan.new.iter().all(|(_, new)| !new.covers(&delivery)) {
                 self.check_room(&delivery.destination, &delivery.space, delivery.user.as_ref())?;
@@ -226,8 +175,8 @@ impl Deliveries {
     pub fn enter(&self, plan: Plan) -> Vec<Events> {
         let mut all = plan.joined;
         for (number, delivery) in plan.new {
-            self.ending.board.add(number, &delivery, DeliveryState::Queued);
             let queued = self.queued(number, delivery);
+            self.ending.board.add(&queued, DeliveryState::Queued);
             all.push(queued.listeners.listen(DeliveryState::Queued));
             self.enqueue(queued);
         }
@@ -263,6 +212,11 @@ impl Deliveries {
     /// Returns the releases of a space whose deliveries have not ended.
     pub fn pending(&self, space: &SpaceName) -> Vec<ReleaseId> {
         self.ending.board.releases(space)
+    }
+
+    /// Returns whether a delivery of a release of a space has not ended.
+    pub fn is_pending(&self, space: &SpaceName, release: &ReleaseId) -> bool {
+        self.ending.board.has(space, release)
     }
 
     /// Returns, of the deliveries of a space after a number, the first `most` for which `is_wanted`, in rising order: those that
@@ -316,7 +270,14 @@ impl Deliveries {
     pub fn retry(&self, id: DeliveryId) -> Result<Events, Error> {
         let (destination, queue) = self.queue_of(id)?;
         let queue = queue.ok_or(Error::Stranded { id, destination })?;
+        self.ending.board.hurry(id.number);
         queue.hurry(id.number).ok_or_else(|| self.missed(id))
+    }
+
+    /// Lets a delivery that waits be tried at once: what made it fail may be gone.
+    fn hurry(&self, number: u64, queue: Option<&Arc<Queue>>) {
+        self.ending.board.hurry(number);
+        drop(queue.and_then(|queue| queue.hurry(number)));
     }
 
     /// Ends a delivery that waits, or tells one that is under way to end soon. The last of the events says how it ended.
@@ -342,8 +303,37 @@ impl Deliveries {
         if queue.is_some() {
             return Err(Error::Configured { id, destination });
         }
+        let _dropping = self.dropping.lock().unpoisoned();
         let (delivery, _) = self.ending.board.pending(id.number).ok_or(Error::HasEnded(id))?;
         Ok(self.end_cancelled(&self.queued(id.number, delivery), by))
+    }
+
+    /// Ends the deliveries of a space that wait for a destination which is not configured any more, of the applications for which
+    /// `is_wanted`. Returns them as they were.
+    ///
+    /// # Errors
+    /// [`Error::InUse`].
+    pub fn drop_destination(
+        &self,
+        space: &SpaceName,
+        destination: &DestinationName,
+        by: &UserName,
+        is_wanted: impl Fn(&AppName) -> bool,
+    ) -> Result<Vec<DeliveryStatus>, Error> {
+        if self.queues.contains_key(destination) {
+            return Err(Error::InUse(destination.clone()));
+        }
+        let _dropping = self.dropping.lock().unpoisoned();
+        let board = &self.ending.board;
+        let is_ours = |app: &AppName, to: &DestinationName| to == destination && is_wanted(app);
+        let mut waiting = board.page(space, 0, usize::MAX, is_ours);
+        waiting.retain(|status| !status.state.is_last());
+        for DeliveryStatus { id, .. } in &waiting {
+            if let Some((delivery, _)) = board.pending(id.number) {
+                drop(self.end_cancelled(&self.queued(id.number, delivery), by));
+            }
+        }
+        Ok(waiting)
     }
 
     fn end_cancelled(&self, queued: &Queued, by: &UserName) -> Events {
@@ -392,24 +382,28 @@ impl Deliveries {
     }
 
     fn take_up(&self, left: Vec<(u64, Delivery)>) {
-        for (number, delivery) in left {
+        for (number, mut delivery) in left {
             if !self.queues.contains_key(&delivery.destination) {
                 let (id, destination) = (self.ending.board.id(number), &delivery.destination);
                 tracing::warn!(%id, %destination, "a delivery waits for a destination that is not configured any more");
-                self.ending.board.add(number, &delivery, DeliveryState::Stranded);
+                self.ending.board.add(&self.queued(number, delivery.clone()), DeliveryState::Stranded);
                 let reason = Error::Stranded { id, destination: destination.clone() }.to_string();
                 (self.ending.on_failure)(Event::Held, id, &delivery, &reason);
                 continue;
             }
-            let wait = Duration::from_secs(delivery.not_before.saturating_sub(now())).min(WAIT_MAX);
+            // Bounded, as the clock may have been set back.
+            let wait = Duration::from_secs(delivery.not_before.saturating_sub(now())).min(ASKED_MAX);
             let state = if delivery.tries == 0 {
                 DeliveryState::Queued
             } else {
-                let reason = "it failed before the proxy's last start".to_owned();
-                DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault: Fault::Retry }
+                delivery.not_before = now() + wait.as_secs();
+                let unknown =
+                    || LastFailure::new("it failed before the proxy's last start".to_owned(), Fault::Retry);
+                let LastFailure { reason, fault } = delivery.failure.clone().unwrap_or_else(unknown);
+                DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault }
             };
-            self.ending.board.add(number, &delivery, state);
             let queued = self.queued(number, delivery);
+            self.ending.board.add(&queued, state);
             self.enqueue(Queued { not_before: Instant::now() + wait, ..queued });
         }
     }

@@ -33,7 +33,9 @@ impl Ending {
     pub fn end(&self, queued: &Queued, state: DeliveryState) {
         let number = queued.number;
         let started = self.board.started(number).unwrap_or_default();
-        let ended = Ended { delivery: queued.delivery.clone(), started, ended: now(), state };
+        // The state says why it failed, if it did.
+        let delivery = Delivery { failure: None, ..queued.delivery.clone() };
+        let ended = Ended { delivery, started, ended: now(), state };
         if let DeliveryState::Failed { reason, .. } = &ended.state {
             (self.on_failure)(Event::GivenUp, self.board.id(number), &ended.delivery, reason);
         }

@@ -133,6 +133,7 @@ struct Release {
     store: Arc<Store>,
     root: Root,
     pushed: Option<Pushed>,
+    created: u64,
     shown: ShownInLedger,
     behalf: Vec<Hop>,
 }
@@ -143,9 +144,10 @@ impl Release {
         let root = store.root(&delivery.release).map_err(|error| failed(&error))?;
         let shown = ShownInLedger::open(Arc::clone(&executor.ledger), delivery);
         let pushed = store.records().pushed_last(&delivery.app, &delivery.release);
+        let created = store.records().first_created(&delivery.app, &delivery.release).unwrap_or_default();
         let mut behalf = delivery.behalf.clone();
         behalf.push(hop(id, delivery, pushed.as_ref().map_or(0, |pushed| pushed.sequence)));
-        Ok(Self { store, root, pushed, shown: shown.map_err(|error| failed(&error))?, behalf })
+        Ok(Self { store, root, pushed, created, shown: shown.map_err(|error| failed(&error))?, behalf })
     }
 
     /// Returns the job that delivers it, without a monitor.
@@ -162,7 +164,7 @@ impl Release {
             destination: &delivery.destination,
             root: &self.root,
             labels: self.pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
-            created: self.pushed.as_ref().map_or(0, |pushed| pushed.created),
+            created: self.created,
             user: delivery.user.as_ref(),
             is_current: self.store.records().standing(&delivery.app).current == Some(delivery.release),
             behalf: &self.behalf,
@@ -179,7 +181,7 @@ impl Release {
 fn hop(id: DeliveryId, delivery: &Delivery, sequence: u64) -> Hop {
     // An older whit wrote down no user.
     let user = delivery.user.clone().unwrap_or_else(|| "unknown".parse().expect("a word"));
-    Hop { proxy: id.proxy, user, token: delivery.token, sequence }
+    Hop { proxy: id.proxy, user, token: delivery.token, sequence, delivery: Some(id.number) }
 }
 
 /// Returns the failure of a delivery that was stopped after it was made, during what follows it.

@@ -55,6 +55,12 @@ impl History {
         self.entries.get(&number)
     }
 
+    /// Returns the last that is wanted.
+    pub fn last(&self, is_wanted: impl Fn(&Ended) -> bool) -> Option<(u64, &Ended)> {
+        let mut latest = self.entries.iter().rev().map(|(number, ended)| (*number, &**ended));
+        latest.find(|(_, ended)| is_wanted(ended))
+    }
+
     /// Returns those after a number, in rising order.
     pub fn after(&self, number: u64) -> impl Iterator<Item = (u64, &Arc<Ended>)> {
         self.entries.range(number.saturating_add(1)..).map(|(number, ended)| (*number, ended))

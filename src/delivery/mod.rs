@@ -8,6 +8,7 @@ pub mod actions;
 pub mod destination;
 mod policy;
 mod pending;
+mod error;
 mod ended;
 mod backoff;
 mod journal;
@@ -22,11 +23,12 @@ mod worker;
 mod executor;
 mod deliveries;
 
-pub use deliveries::{Deliveries, DeliveryOptions, Error};
+pub use deliveries::{Deliveries, DeliveryOptions};
 pub use ended::Ended;
+pub use error::Error;
 pub use executor::StoreExecutor;
 pub use listeners::Events;
-pub use pending::Delivery;
+pub use pending::{Delivery, LastFailure};
 pub use policy::{Policies, Policy};
 pub use worker::Executor;
 #[cfg(feature = "testing")]

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use ground::escape;
+use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, SpaceName, UserName};
 use protocol::token::{Hop, TokenId};
 
-/// First byte of a delivery's value (FORMAT 5); what version 1 lacks is empty.
-const VERSION: u8 = 2;
+/// First byte of a delivery's value (FORMAT 5); what earlier versions lack is empty.
+const VERSION: u8 = 3;
 const VERSION_OLDEST: u8 = 1;
+/// Bytes of a failure's reason; more says no more.
+const REASON_BYTES_MAX: usize = 4096;
 
 /// One delivery, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,26 @@ pub struct Delivery {
     /// The proxies that the release came through and on whose behalf, the first one first.
     #[serde(default)]
     pub behalf: Vec<Hop>,
+    /// Why the last try failed, while there is to be another.
+    #[serde(default)]
+    pub failure: Option<LastFailure>,
+}
+
+/// Why the last try of a delivery failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// The reason, for people.
+    pub reason: String,
+    /// What can be done about it.
+    pub fault: Fault,
+}
+
+impl LastFailure {
+    /// Creates one; leaves out the end of a long reason.
+    pub fn new(mut reason: String, fault: Fault) -> Self {
+        reason.truncate(escape::boundary(&reason, REASON_BYTES_MAX));
+        Self { reason, fault }
+    }
 }
 
 impl Delivery {
@@ -58,6 +82,7 @@ impl Delivery {
             not_before: 0,
             then: Vec::new(),
             behalf: Vec::new(),
+            failure: None,
         }
     }
 
@@ -66,6 +91,14 @@ impl Delivery {
         self.is_of_same_place(other)
             && self.release == other.release
             && other.then.iter().all(|action| self.then.contains(action))
+    }
+
+    /// Returns whether another proxy asks for the same once more, as it did not hear how it went.
+    pub(super) fn is_repeated_by(&self, other: &Self) -> bool {
+        let is_numbered = self.behalf.last().is_some_and(|hop| hop.delivery.is_some());
+        is_numbered
+            && self.is_of_same_place(other)
+            && (&self.release, &self.behalf, &self.then) == (&other.release, &other.behalf, &other.then)
     }
 
     /// Returns whether both put a release of one application to one destination.
@@ -124,12 +157,19 @@ mod tests {
             tries: 3,
             not_before: 1_800_000_060,
             then: vec!["restart".parse().expect("a name")],
+            failure: Some(LastFailure::new("refused".to_owned(), Fault::Retry)),
             ..delivery()
         };
         let mut bytes = delivery.encode();
         assert_eq!(Delivery::decode(&bytes), Some(delivery));
         bytes[0] = VERSION + 1;
         assert_eq!(Delivery::decode(&bytes), None);
+    }
+
+    #[test]
+    fn a_reason_without_end_is_cut_between_two_characters() {
+        let failure = LastFailure::new("ä".repeat(1_000_000), Fault::Full);
+        assert_eq!(failure.reason, "ä".repeat(REASON_BYTES_MAX / 2));
     }
 
     #[test]

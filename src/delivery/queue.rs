@@ -111,8 +111,8 @@ impl Queue {
         self.waiting().entries.iter().filter(|queued| queued.owner() == *owner).count()
     }
 
-    /// Returns the events of the application's last waiting delivery, if that does all that this one asks for.
-    pub fn join(&self, delivery: &Delivery) -> Option<Events> {
+    /// Returns the number and the events of the application's last waiting delivery, if that does all that this one asks for.
+    pub fn join(&self, delivery: &Delivery) -> Option<(u64, Events)> {
         let mut waiting = self.waiting();
         let is_of_same = |queued: &&mut Queued| queued.delivery.is_of_same_application(delivery);
         let last = waiting.entries.iter_mut().rev().find(is_of_same)?;
@@ -121,10 +121,10 @@ impl Queue {
         }
         // The user may have removed the cause of a failure: try at once.
         last.not_before = Instant::now();
-        let events = last.listeners.listen(DeliveryState::Queued);
+        let joined = (last.number, last.listeners.listen(DeliveryState::Queued));
         drop(waiting);
         self.more.notify_one();
-        Some(events)
+        Some(joined)
     }
 
     /// Adds a delivery at the end. Returns those that it replaces.
@@ -317,7 +317,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(queued("eve", "web", 0));
         let again = queued("bob", "web", 0).delivery;
-        let mut events = queue.join(&again).expect("it waits already");
+        let (_, mut events) = queue.join(&again).expect("it waits already");
         assert!(matches!(events.try_recv(), Ok(DeliveryEvent { state: DeliveryState::Queued, .. })));
         let more = Delivery { then: vec!["restart".parse().expect("a name")], ..again.clone() };
         assert!(queue.join(&more).is_none(), "it asks for more");

@@ -10,7 +10,7 @@ use super::backoff::{Backoff, TRIES_MAX, WAIT_MAX};
 use super::board::now;
 use super::destination::Destination;
 use super::ending::Ending;
-use super::pending::Delivery;
+use super::pending::{Delivery, LastFailure};
 use super::queue::{Again, Queue, Queued};
 use format::record::{DeliveryReport, DeliveryState, Progress};
 use ground::faults::Fault;
@@ -128,6 +128,7 @@ impl Worker {
         delivery.tries += 1;
         let wait = self.backoff.lock().unpoisoned().wait(delivery.tries, retry_after);
         delivery.not_before = now() + wait.as_secs();
+        delivery.failure = Some(LastFailure::new(reason.clone(), fault));
         queued.not_before = Instant::now() + wait;
         // While it is this worker's: once it waits, somebody may end it.
         self.ending.journal.failed(queued.number, &queued.delivery);

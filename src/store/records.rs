@@ -271,6 +271,13 @@ impl Records {
         Some(Pushed { labels, ..pushed.clone() })
     }
 
+    /// Returns when the application's first push of a release was made, of those that are stored; none if it has none.
+    pub fn first_created(&self, app: &AppName, release: &ReleaseId) -> Option<u64> {
+        let memory = self.read();
+        let mut pushed = memory.apps.get(app)?.pushed.iter();
+        pushed.find(|pushed| pushed.release == *release).map(|pushed| pushed.created)
+    }
+
     /// Returns all of an application's records, oldest first. Reads each from the ledger.
     ///
     /// # Errors

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 use ground::faults::Fault;
 use ground::ids::DestinationName;
 use protocol::token::Grant;
+use protocol::wire::{Answer, Operation, Steering};
 use serde_json::Value;
 use whit::agent::Receipt;
 use whit::agent::push::PushOptions;
@@ -17,10 +19,10 @@ use whit::delivery::destination::{self, Check, Definition, Destination};
 use whit::restore::OutsideLinks;
 
 use crate::archives::zip;
-use crate::deliveries::{list, until};
+use crate::deliveries::{list, steer, until};
 use crate::exec::configure;
 use crate::trees::{assert_same, noise, text, walk_files, write};
-use crate::world::{World, delivered, push_options, within};
+use crate::world::{World, ask_as, delivered, push_options, within};
 
 fn name(text: &str) -> DestinationName {
     text.parse().expect("a name")
@@ -135,6 +137,12 @@ async fn each_hop_of_a_chain_carries_what_changed_and_on_whose_behalf() {
             assert_eq!(line["behalf"][0]["proxy"].as_str(), Some(&fingerprint[..8]));
             assert_eq!(line["behalf"][0]["sequence"], 2);
         }
+        // So does the release's record.
+        for (world, expected) in [(&office, vec![]), (&region, vec!["ada"]), (&edge, vec!["ada", "office"])] {
+            let releases = world.releases("web").await.expect("listed");
+            let users: Vec<&str> = releases[0].behalf.iter().map(|hop| hop.user.as_str()).collect();
+            assert_eq!(users, expected);
+        }
         let listed = list(edge.access()).await;
         let users: Vec<&str> = listed[0].behalf.iter().map(|hop| hop.user.as_str()).collect();
         assert_eq!(users, ["ada", "office"]);
@@ -238,7 +246,7 @@ async fn a_delivery_that_waits_for_no_other_ends_once_those_are_queued() {
 /// Tries a destination, which is work for a thread.
 async fn check(destination: &Arc<dyn Destination>) -> Vec<Check> {
     let destination = Arc::clone(destination);
-    whit::net::blocking::start(move || destination.check()).await.expect("a thread")
+    whit::net::blocking::start(move || destination.check(&AtomicBool::new(false))).await.expect("a thread")
 }
 
 fn failure(receipt: &Receipt) -> (Fault, &str) {
@@ -301,6 +309,52 @@ async fn proxies_that_deliver_to_one_another_end_at_the_first_that_has_it_alread
         let (fault, reason) = failure(&receipt);
         assert_eq!(fault, Fault::Input);
         assert!(reason.contains("the release came through this proxy before"), "{reason}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_try_after_a_later_release_of_another_writer_does_not_bring_the_older_one_back() {
+    within(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let place = r#"
+            [destinations.live]
+            kind = "exec"
+            input = "none"
+            command = ["/bin/sh", "-c", "test -e OUT/up || exit 75; echo $WHIT_RELEASE >> OUT/made"]
+        "#;
+        let region = World::start_with(|options| configure(options, place));
+        let office = before(&region, "region", "office", folder.path(), "to = ['live']");
+        let [older, later] = [1, 2].map(|build| {
+            let built = folder.path().join(format!("build{build}"));
+            write(&built, "file", build.to_string());
+            built
+        });
+        let no_wait = |built: &Path, to: &str| PushOptions {
+            destinations: vec![name(to)],
+            no_wait: true,
+            ..push_options("web", built)
+        };
+        office.push_with(&no_wait(&older, "region")).await;
+        // The region's proxy has it, and goes on trying; this one will ask again.
+        let waits =
+            until(office.access(), |rows| matches!(rows[0].state, DeliveryState::Retrying { .. })).await;
+        fs::write(region.path("out/up"), "").expect("written");
+        let later = region.push_with(&no_wait(&later, "live")).await.release;
+        until(region.access(), |rows| rows.iter().all(|row| row.state.is_last())).await;
+        steer(office.access(), waits[0].id, Steering::Retry).await.expect("retried");
+        let ended = until(office.access(), |rows| rows[0].state.is_last()).await;
+        let made = fs::read_to_string(region.path("out/made")).expect("written");
+        assert_eq!(made.lines().last(), Some(later.to_string().as_str()), "{made}");
+        assert_eq!(list(region.access()).await.len(), 2, "the same request is one delivery");
+        let asked = Operation::Current { app: "web".parse().expect("a name"), log: false };
+        let answers = ask_as(region.access(), &asked).await.expect("answered");
+        let Some(Answer::Standing(standing)) = answers.first() else { panic!("{answers:?}") };
+        assert_eq!(standing.current, Some(later), "and what is current stays so");
+        // What became of it there decides here.
+        let first = list(region.access()).await.remove(0).state;
+        let is_made = matches!(first, DeliveryState::Delivered(_));
+        assert_eq!(matches!(ended[0].state, DeliveryState::Delivered(_)), is_made, "{first:?} {ended:?}");
     })
     .await;
 }

@@ -23,7 +23,7 @@ pub struct Job<'a> {
     pub root: &'a Root,
     /// The labels of the release.
     pub labels: &'a [Label],
-    /// Seconds since 1970 at which the release was pushed.
+    /// Seconds since 1970 at which the release was first pushed: the one time of what is new in it, however often it is pushed.
     pub created: u64,
     /// The user who asked for the delivery, if that is known.
     pub user: Option<&'a UserName>,

@@ -32,6 +32,9 @@ use protocol::token::{Action, Grant, claimed};
 const KEPT_MAX: usize = 3;
 /// How long one try goes on connecting while the other proxy stores nothing new; then the queue decides.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The step of a delivery whose push has begun, and of one whose release the other proxy has recorded.
+const BEGUN: u64 = 1;
+const RECORDED: u64 = 2;
 /// Threads that encode.
 const THREADS: usize = 2;
 /// Bytes of the other proxy's answer in a report.
@@ -111,8 +114,8 @@ impl FarProxy {
         Ok(PushOptions {
             labels: if self.labels { job.labels.to_vec() } else { Vec::new() },
             destinations: self.to.clone(),
-            // What is not current here does not become so there.
-            keeps_current: !job.is_current,
+            // What is not current here does not become so there. What became so there stays so, unless others moved it since.
+            keeps_current: !job.is_current || started(job) >= RECORDED,
             threads: THREADS,
             upload_rate_max: self.limit.as_deref().and_then(bytes_a_second),
             patience: PATIENCE,
@@ -172,7 +175,7 @@ impl Remote {
     fn push(&self, job: &Job<'_>, options: &PushOptions) -> Result<Receipt, Error> {
         let shown = job.shown.shown();
         let release = job.release();
-        let was_begun = |state| matches!(state, ShownState::Partial { started, .. } if started > 0);
+        let was_begun = |state| matches!(state, ShownState::Partial { started, .. } if started >= BEGUN);
         let is_cut = |state, of: ReleaseId| of == release && was_begun(state);
         let mut confirmed: Vec<ReleaseId> = shown.complete().map(|entry| entry.release).collect();
         // Of a release that it has already, nothing is sent before it is asked for.
@@ -183,8 +186,8 @@ impl Remote {
             base: confirmed.into_iter().find_map(|earlier| (job.root_of)(&earlier)),
             was_cut: shown.partial().any(|entry| is_cut(entry.state, entry.release)),
         });
-        if !options.dry_run {
-            job.shown.note(1, 0)?;
+        if !options.dry_run && started(job) < BEGUN {
+            job.shown.note(BEGUN, 0)?;
         }
         self.visits().make(job.cancelled, job.monitor, async |session, monitor| {
             Box::pin(push_stored(session, options, &stored, monitor)).await
@@ -196,6 +199,7 @@ impl Destination for Remote {
     /// Ends when the other proxy has the release and, with `wait`, when its deliveries have ended.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
         let receipt = self.push(job, &self.definition.options(job)?)?;
+        job.shown.note(RECORDED, 0)?;
         if self.definition.wait {
             self.definition.judge(&receipt.delivered)?;
         }
@@ -225,14 +229,13 @@ impl Destination for Remote {
         Ok(Preview { delete: Vec::new(), ..planned })
     }
 
-    fn check(&self) -> Vec<Check> {
+    fn check(&self, cancelled: &AtomicBool) -> Vec<Check> {
         let place = self.definition.place();
         let token = self.definition.token.read();
         let mut checks = vec![Check::of("read the token", token.as_ref().map(|_| ()))];
         let Ok(token) = token else { return checks };
         let silent: &dyn Monitor = &Silent;
-        let never = AtomicBool::new(false);
-        let asked = self.visits().make(&never, silent, async |session, _| visit::identify(session).await);
+        let asked = self.visits().make(cancelled, silent, async |session, _| visit::identify(session).await);
         match asked {
             Err(error) => checks.push(Check::of(&format!("reach {place} and show the token"), Err(&error))),
             Ok(info) => {
@@ -266,6 +269,15 @@ impl Destination for Remote {
     fn describe(&self, app: Option<&AppName>) -> String {
         let name = app.map(|app| self.definition.app.replace(PLACEHOLDER, app.as_str()));
         format!("{} of {}", name.as_deref().unwrap_or(&self.definition.app), self.definition.place())
+    }
+}
+
+/// Returns the step that earlier tries of the delivery have reached.
+fn started(job: &Job<'_>) -> u64 {
+    let shown = job.shown.shown();
+    match shown.entries.first().filter(|entry| entry.delivery == job.id.number).map(|entry| entry.state) {
+        Some(ShownState::Partial { started, .. }) => started,
+        _ => 0,
     }
 }
 
