@@ -1,16 +1,15 @@
 //! Moves the current release of an application, and labels.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::audit::Entry;
 use super::follow::follow;
 use super::{Granted, now};
 use crate::delivery::Events;
-use crate::delivery::actions::{Changed, Event, Happened};
+use crate::delivery::actions::{Changed, Event, Happened, Planned};
 use crate::net::blocking;
 use crate::net::link::Sender;
-use crate::store::{self, Mover, Store};
+use crate::store::{self, Mover, Store, Together};
 use format::current::{CurrentEntry, REASON_BYTES_MAX};
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
@@ -104,19 +103,27 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     let deliveries = &granted.shared.deliveries;
     let asked = granted.deliveries(app, release, destinations, &[], then);
     let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
-    let more = || deliveries.changes(&mut plan);
+    let (actions, mut notices) = (&granted.shared.actions, Planned::default());
     let moved = match target {
-        Target::Promote(_) => records.promote(app, &release, &mover, more),
-        Target::Rollback(_) => records.roll_back(app, (&from, &release), &mover, more).map(Some),
+        Target::Promote(_) => records.promote(app, &release, &mover, || deliveries.changes(&mut plan)),
+        Target::Rollback(_) => {
+            let more = |number, entry: &_| {
+                notices = actions.plan(&rolled_back(granted, &record, number, entry), then, number);
+                Together { before: notices.changes(), after: deliveries.changes(&mut plan) }
+            };
+            records.roll_back(app, (&from, &release), &mover, more).map(Some)
+        }
     };
     let moved = match moved {
         Ok(moved) => moved,
         Err(error) => {
             deliveries.enter_written(plan);
+            actions.settle(notices);
             return Err(refusal(&error));
         }
     };
     let events = deliveries.enter(plan);
+    actions.enter(notices);
     let is_rollback = matches!(target, Target::Rollback(_));
     granted.shared.audit.write(&Entry {
         destinations,
@@ -124,9 +131,6 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
         ..Entry::of(&granted.grant, if is_rollback { "rollback" } else { "promote" }, app, release)
     });
     drop(turn);
-    if let (true, Some((number, entry))) = (is_rollback, &moved) {
-        tell_rollback(granted, then, &record, *number, entry);
-    }
     let mut answers = Vec::new();
     if !is_rollback {
         answers.push(Answer::Meant(record.clone()));
@@ -137,19 +141,18 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     Ok((answers, events))
 }
 
-/// Leaves what follows a rollback to the actions' outboxes.
-fn tell_rollback(
+/// Returns what a rollback tells.
+fn rolled_back(
     granted: &Granted,
-    then: &[ActionName],
     record: &Record,
     number: u64,
     CurrentEntry { release, from, time, user, because, .. }: &CurrentEntry,
-) {
+) -> Happened {
     let (shared, space) = (&granted.shared, &granted.grant.space);
     // Without names, which may have dots: the signature of a webhook separates its parts by them.
     let change = blake3::hash(format!("{space}/{}/{number}/{time}", record.app).as_bytes());
     let (proxy, change) = (shared.identity.fingerprint().to_string(), change.to_hex());
-    let happened = Happened {
+    Happened {
         event: Event::RolledBack,
         time: *time,
         id: format!("{}-{}", &proxy[..8], &change[..16]),
@@ -163,9 +166,7 @@ fn tell_rollback(
         user: Some(user.clone()),
         reason: because.clone(),
         changed: Changed::default(),
-    };
-    // Nothing of it runs here.
-    drop(shared.actions.follow(&happened, then, &AtomicBool::new(false)));
+    }
 }
 
 /// Returns the record that is to be current, and the release that is current now.

@@ -4,7 +4,7 @@
 //! so a crash leaves both or neither, whatever the ledger. All moves of an application are made under the lock of the
 //! records, so that none is lost.
 
-use super::current_entry::{Entry, Intent};
+use super::current_entry::{Entry, Intent, Together};
 use super::head::{Head, Mover};
 use super::known::{App, Known};
 use super::push_check::check_push;
@@ -100,9 +100,12 @@ impl Records {
         app: &AppName,
         release: &ReleaseId,
         mover: &Mover<'_>,
-        more: impl FnMut() -> Vec<Change>,
+        mut more: impl FnMut() -> Vec<Change>,
     ) -> Result<Option<(u64, CurrentEntry)>> {
-        self.move_to(app, release, MovedBy::Promote, mover, more)
+        self.move_to(app, release, MovedBy::Promote, mover, |_| Together {
+            before: Vec::new(),
+            after: more(),
+        })
     }
 
     /// Makes `to` current instead of `from`, which is bad from now on. Otherwise as [`Records::promote`].
@@ -114,13 +117,15 @@ impl Records {
         app: &AppName,
         (from, to): (&ReleaseId, &ReleaseId),
         mover: &Mover<'_>,
-        more: impl FnMut() -> Vec<Change>,
+        mut more: impl FnMut(u64, &CurrentEntry) -> Together,
     ) -> Result<(u64, CurrentEntry)> {
         let moved = || Error::CurrentMoved(app.clone());
         if self.standing(app).current != Some(*from) {
             return Err(moved());
         }
-        self.move_to(app, to, MovedBy::Rollback, mover, more)?.ok_or_else(moved)
+        let together =
+            |entry: Option<&Entry>| entry.map(|entry| more(entry.number(), &entry.entry)).unwrap_or_default();
+        self.move_to(app, to, MovedBy::Rollback, mover, together)?.ok_or_else(moved)
     }
 
     fn move_to(
@@ -129,7 +134,7 @@ impl Records {
         release: &ReleaseId,
         by: MovedBy,
         mover: &Mover<'_>,
-        mut more: impl FnMut() -> Vec<Change>,
+        mut more: impl FnMut(Option<&Entry>) -> Together,
     ) -> Result<Option<(u64, CurrentEntry)>> {
         let mut memory = self.write();
         loop {
@@ -141,8 +146,9 @@ impl Records {
                 key: self.next_entry(Some(known), app),
                 entry: head.moved(*release, by, None, mover),
             });
-            let mut changes: Vec<Change> = entry.iter().map(Entry::change).collect();
-            changes.extend(more());
+            let Together { before: mut changes, after } = more(entry.as_ref());
+            changes.extend(entry.iter().map(Entry::change));
+            changes.extend(after);
             match self.ledger.apply(&changes) {
                 Ok(()) => {
                     let Some(entry) = entry else { return Ok(None) };

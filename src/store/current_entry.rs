@@ -21,7 +21,24 @@ pub(super) struct Entry {
     pub entry: CurrentEntry,
 }
 
+/// Changes of one transaction with a move of the current release.
+#[derive(Debug, Default)]
+pub struct Together {
+    /// Those before the entry, which count only with it.
+    pub before: Vec<Change>,
+    /// Those after the entry.
+    pub after: Vec<Change>,
+}
+
 impl Entry {
+    /// Returns the number of the entry.
+    pub fn number(&self) -> u64 {
+        match self.key {
+            Key::Current { number, .. } => number,
+            _ => unreachable!("entries have keys of their table"),
+        }
+    }
+
     /// Returns the change that writes the entry.
     pub fn change(&self) -> Change {
         Change::Create { key: self.key.clone(), value: self.entry.encode() }

@@ -50,7 +50,7 @@ mod writer;
 pub use backend::Backend;
 pub use collection::collect;
 pub use copies::Copies;
-pub use current_entry::Intent;
+pub use current_entry::{Intent, Together};
 pub use error::Error;
 pub use fault_injection::FaultInjection;
 pub use head::Mover;
@@ -283,6 +283,11 @@ impl Store {
     /// Returns the folders to which applications were delivered.
     pub fn copies(&self) -> &Copies {
         &self.copies
+    }
+
+    /// Returns a folder for temporary files that take as much room as content, and how many bytes these must leave free.
+    pub fn scratch(&self) -> (&Path, u64) {
+        (&self.shared.folder, self.options.reserve_bytes)
     }
 
     /// Appends a frame, which is readable at once and durable after [`Store::sync`]. Returns the number of frames with it.

@@ -18,10 +18,13 @@ use protocol::wire::Operation;
 use ring::hmac;
 use whit::agent::push::PushOptions;
 use whit::agent::{Access, Receipt};
+use whit::delivery::actions::{Changed, Event, Happened, Notice};
+use whit::ledger::{Change, Key, Ledger, Table};
 
 use crate::exec::configure;
+use crate::ledgers::memory::MemoryLedger;
 use crate::trees::{some_tree, walk_files, write};
-use crate::world::{World, ask_as, delivered, push_as, push_options, within};
+use crate::world::{World, ask_as, delivered, now, push_as, push_options, within};
 
 fn may_then(world: &World) -> Access {
     world.access_with(|grant| grant.then = vec![Pattern::any()])
@@ -45,8 +48,15 @@ fn actions(receipt: &Receipt) -> &[ActionReport] {
 
 /// A world with a directory `out` and more of a configuration, and a small tree.
 fn world(text: &str) -> World {
+    world_over(None, text)
+}
+
+fn world_over(ledger: Option<Arc<dyn Ledger>>, text: &str) -> World {
     let text = format!("[destinations.out]\nkind = \"dir\"\npath = \"OUT/dir\"\n{text}");
-    let world = World::start_with(|options| configure(options, &text));
+    let world = World::start_with(|options| {
+        options.ledger = ledger;
+        configure(options, &text);
+    });
     some_tree(&world.path("tree"), 1);
     world
 }
@@ -246,7 +256,11 @@ fn webhook(receiver: &Receiver, more: &str) -> String {
 }
 
 fn with_secrets(text: &str) -> World {
-    let world = world(text);
+    with_secrets_over(None, text)
+}
+
+fn with_secrets_over(ledger: Option<Arc<dyn Ledger>>, text: &str) -> World {
+    let world = world_over(ledger, text);
     fs::write(world.path("out/new"), format!("{NEW}\n")).expect("written");
     fs::write(world.path("out/old"), OLD).expect("written");
     world
@@ -373,6 +387,75 @@ async fn failures_are_told_once_and_a_secret_that_is_gone_is_not_worked_around()
     .await;
 }
 
+fn rollback() -> Operation {
+    Operation::Rollback {
+        app: "app".parse().expect("a name"),
+        destinations: Vec::new(),
+        because: Some("it is slow".to_owned()),
+        then: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_is_told_if_it_was_written_down_and_only_then() {
+    within(async {
+        let receiver = Receiver::start(&[]);
+        let ledger = Arc::new(MemoryLedger::default());
+        let text = webhook(&receiver, "always = true\non = [\"rolled_back\"]");
+        let mut world = with_secrets_over(Some(Arc::<MemoryLedger>::clone(&ledger) as _), &text);
+        let first = push(&world, &[]).await.release;
+        write(&world.path("tree"), "changed", "now");
+        push(&world, &[]).await;
+        let notices = || ledger.list(&Table::Notices).expect("listed");
+        // There is room for the message, and not for the log's entry.
+        ledger.fill(Some(1));
+        let full = ask_as(world.access(), &rollback()).await.expect_err("it cannot be written down");
+        assert_eq!(full.fault(), Fault::Full, "{full}");
+        assert!(notices().is_empty() && receiver.heard().is_empty());
+        // There is room for both, and not for the delivery: the release is current, whoever asked hears of the failure.
+        ledger.fill(Some(2));
+        let destinations = vec!["out".parse().expect("a name")];
+        let Operation::Rollback { app, because, then, .. } = rollback() else { unreachable!() };
+        let to_out = Operation::Rollback { app, destinations, because, then };
+        ask_as(world.access(), &to_out).await.expect_err("the delivery cannot be written down");
+        ledger.fill(None);
+        let message = receiver.hears(1).await.remove(0);
+        let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+        assert_eq!(body["data"]["release"], first.to_string());
+        world.stop().await;
+        // Killed between the two: the entry of the message is not there.
+        let (space, app) = ("default".parse().expect("a name"), "app".parse().expect("a name"));
+        let happened = Happened {
+            event: Event::RolledBack,
+            time: now(),
+            id: "5499220e-0".to_owned(),
+            space,
+            app,
+            release: first,
+            labels: Vec::new(),
+            previous: None,
+            destination: None,
+            place: None,
+            user: None,
+            reason: None,
+            changed: Changed::default(),
+        };
+        let put = |number, entry| {
+            let action = "chat".parse().expect("a name");
+            let notice = Notice { action, happened: happened.clone(), entry };
+            Change::Put { key: Key::Notice { number }, value: notice.encode() }
+        };
+        ledger.apply(&[put(70, Some(1000)), put(71, None)]).expect("written");
+        world.again();
+        receiver.hears(2).await;
+        while !notices().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(receiver.heard().len(), 2, "what never happened is not told");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_is_told_with_what_it_left_and_why() {
     within(async {
@@ -381,13 +464,7 @@ async fn a_rollback_is_told_with_what_it_left_and_why() {
         let first = push(&world, &[]).await;
         write(&world.path("tree"), "changed", "now");
         let second = push(&world, &[]).await;
-        let rollback = Operation::Rollback {
-            app: "app".parse().expect("a name"),
-            destinations: Vec::new(),
-            because: Some("it is slow".to_owned()),
-            then: Vec::new(),
-        };
-        ask_as(world.access(), &rollback).await.expect("rolled back");
+        ask_as(world.access(), &rollback()).await.expect("rolled back");
         let message = receiver.hears(1).await.remove(0);
         assert!(message.is_signed_by(NEW));
         let id = message.header("webhook-id");
@@ -422,6 +499,30 @@ async fn a_delivery_whose_destination_is_gone_is_told_to_be_held() {
         assert_eq!((&body["type"], &body["data"]["destination"]), (&"delivery.held".into(), &"away".into()));
         let reason = body["data"]["reason"].as_str().expect("a reason");
         assert!(reason.contains("not configured any more"), "{reason}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_hangs_holds_up_the_first_delivery_alone() {
+    within(async {
+        // Connections are made, and nobody answers.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("an address");
+        let hook = format!(
+            "[webhooks.chat]\nurl = \"http://{address}/\"\nsecret_files = [\"OUT/new\"]\ntimeout = 60\n"
+        );
+        let world = with_secrets(&hook);
+        let mut waited = Vec::new();
+        for change in 0..3 {
+            write(&world.path("tree"), "changed", change.to_string());
+            let receipt = push(&world, &["chat"]).await;
+            let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+            assert!(report.failure.is_none() && report.output.starts_with("pending: "), "{report:?}");
+            waited.push(report.millis >= 2000);
+        }
+        assert_eq!(waited, [true, false, false]);
+        assert_eq!(walk_files(&world.path("data/notices")).len(), 3, "none is lost");
     })
     .await;
 }

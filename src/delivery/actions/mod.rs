@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use self::outbox::{Outbox, Tried};
-use crate::ledger::{self, Key, Ledger, Table};
+use crate::ledger::{self, Change, Key, Ledger, Table};
 use disk::files::{self, OnPath as _};
 use format::record::ActionReport;
 use ground::faults::{Fault, faulty};
@@ -34,6 +34,9 @@ use ground::poison::Unpoisoned as _;
 
 /// Definitions by name.
 pub type Definitions = BTreeMap<ActionName, Definition>;
+
+/// Notices that an earlier run left, by action.
+type Left = BTreeMap<ActionName, BTreeMap<u64, Notice>>;
 
 /// Why actions could not be started, or may not be asked for.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +81,25 @@ faulty! {
 #[derive(Debug)]
 pub struct Actions {
     outboxes: BTreeMap<ActionName, Arc<Outbox>>,
+    ledger: Arc<dyn Ledger>,
     next: AtomicU64,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Notices that are to be written down together with what they tell.
+#[derive(Debug, Default)]
+pub struct Planned(Vec<(u64, Notice)>);
+
+impl Planned {
+    /// Returns the changes that write the notices down.
+    pub fn changes(&self) -> Vec<Change> {
+        let change = |(number, notice): &(u64, Notice)| Change::Put {
+            key: Key::Notice { number: *number },
+            value: notice.encode(),
+        };
+        self.0.iter().map(change).collect()
+    }
 }
 
 impl Actions {
@@ -89,25 +108,7 @@ impl Actions {
     /// # Errors
     /// The ledger cannot be read, or a thread not be started.
     pub fn start(definitions: &Definitions, ledger: &Arc<dyn Ledger>) -> Result<Self, Error> {
-        let mut left: BTreeMap<ActionName, BTreeMap<u64, Notice>> = BTreeMap::new();
-        let mut next = 1;
-        ledger.recover(&Table::Notices)?;
-        for key in ledger.list(&Table::Notices)? {
-            let Key::Notice { number } = key else { continue };
-            next = number + 1;
-            match Notice::decode(&ledger.read(&key)?.unwrap_or_default()) {
-                Some(notice) if definitions.contains_key(&notice.action) => {
-                    left.entry(notice.action.clone()).or_default().insert(number, notice);
-                }
-                Some(notice) => {
-                    tracing::warn!(action = %notice.action, "a message waits for an action that is not configured any more");
-                }
-                None => {
-                    let place = ledger.describe(&key);
-                    tracing::error!(place, "a message is damaged or of a newer version");
-                }
-            }
-        }
+        let (mut left, next) = take_up(definitions, &**ledger)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (mut outboxes, mut threads) = (BTreeMap::new(), Vec::new());
         for (name, definition) in definitions {
@@ -120,7 +121,8 @@ impl Actions {
             threads.push(thread.on("start a thread for", Path::new(name.as_str()))?);
             outboxes.insert(name.clone(), outbox);
         }
-        Ok(Self { outboxes, next: AtomicU64::new(next), stop, threads: Mutex::new(threads) })
+        let (ledger, next) = (Arc::clone(ledger), AtomicU64::new(next));
+        Ok(Self { outboxes, ledger, next, stop, threads: Mutex::new(threads) })
     }
 
     /// Checks that actions may be asked for with an application's deliveries to some destinations.
@@ -194,8 +196,47 @@ impl Actions {
         Some(reports)
     }
 
+    /// Plans what follows a move of a current release, which is told together with `entry`, its number in the log. Nothing of it
+    /// runs before [`Actions::enter`].
+    pub fn plan(&self, happened: &Happened, asked: &[ActionName], entry: u64) -> Planned {
+        let follows = |(name, outbox): &(&ActionName, &Arc<Outbox>)| {
+            outbox.definition().follows(happened, asked.contains(name))
+        };
+        let planned = |(action, outbox): (&ActionName, &Arc<Outbox>)| {
+            if !outbox.has_room() {
+                tracing::error!(%action, id = happened.message_id(), "too many of this action wait already: one is not made");
+                return None;
+            }
+            let notice = Notice { action: action.clone(), happened: happened.clone(), entry: Some(entry) };
+            Some((self.next.fetch_add(1, Ordering::Relaxed), notice))
+        };
+        Planned(self.outboxes.iter().filter(follows).filter_map(planned).collect())
+    }
+
+    /// Makes what was planned and is written down.
+    pub fn enter(&self, planned: Planned) {
+        for (number, notice) in planned.0 {
+            if let Some(outbox) = self.outboxes.get(&notice.action) {
+                outbox.enter(number, notice);
+            }
+        }
+    }
+
+    /// Makes what was planned, if what it tells was written down although the transaction failed; removes it otherwise.
+    pub fn settle(&self, planned: Planned) {
+        let (real, void): (Vec<_>, Vec<_>) = planned.0.into_iter().partition(|(_, notice)| {
+            // Where that cannot be known, the next start looks again.
+            notice.counts(&*self.ledger).unwrap_or(false)
+        });
+        self.enter(Planned(real));
+        let removed = void.iter().map(|(number, _)| Change::Remove { key: Key::Notice { number: *number } });
+        if let Err(error) = self.ledger.apply(&removed.collect::<Vec<_>>()) {
+            tracing::debug!(%error, "messages of what did not happen are removed at the next start");
+        }
+    }
+
     fn add(&self, outbox: &Outbox, action: &ActionName, happened: &Happened) -> Tried {
-        let notice = Notice { action: action.clone(), happened: happened.clone() };
+        let notice = Notice { action: action.clone(), happened: happened.clone(), entry: None };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         outbox.add(number, notice).unwrap_or_else(|error| {
             tracing::error!(%action, %error, "a message could not be written down");
@@ -219,6 +260,32 @@ impl Drop for Actions {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Reads what an earlier run left, by action, and the first number that it did not use. Removes what never counted, and what waits
+/// for longer than a day for an action that is gone.
+fn take_up(definitions: &Definitions, ledger: &dyn Ledger) -> ledger::Result<(Left, u64)> {
+    let mut left = Left::new();
+    let mut next = 1;
+    ledger.recover(&Table::Notices)?;
+    for key in ledger.list(&Table::Notices)? {
+        let Key::Notice { number } = key else { continue };
+        next = number + 1;
+        let Some(notice) = Notice::decode(&ledger.read(&key)?.unwrap_or_default()) else {
+            let place = ledger.describe(&key);
+            tracing::error!(place, "a message is damaged or of a newer version");
+            continue;
+        };
+        let is_defined = definitions.contains_key(&notice.action);
+        if !notice.counts(ledger)? || !(is_defined || outbox::is_in_time(&notice)) {
+            ledger.apply(&[Change::Remove { key }])?;
+        } else if is_defined {
+            left.entry(notice.action.clone()).or_default().insert(number, notice);
+        } else {
+            tracing::warn!(action = %notice.action, "a message waits for an action that is not configured any more");
+        }
+    }
+    Ok((left, next))
 }
 
 /// Returns the report of an action. One that is tried again has not failed.

@@ -34,9 +34,22 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 struct Waiting {
     notice: Arc<Notice>,
     tries: u32,
+    since: Instant,
     not_before: Instant,
     /// Receives the result of the next try.
     listener: Option<SyncSender<Tried>>,
+}
+
+impl Waiting {
+    fn new(notice: Notice) -> Self {
+        let now = Instant::now();
+        Self { notice: Arc::new(notice), tries: 0, since: now, not_before: now, listener: None }
+    }
+
+    /// Returns whether it has failed before, or has waited for longer than anybody waits for it.
+    fn is_late(&self) -> bool {
+        self.tries > 0 || self.since.elapsed() >= FIRST_WAIT
+    }
 }
 
 /// The result of a try, for people.
@@ -68,13 +81,7 @@ impl Outbox {
         stop: Arc<AtomicBool>,
         left: BTreeMap<u64, Notice>,
     ) -> Self {
-        let waiting = |notice| Waiting {
-            notice: Arc::new(notice),
-            tries: 0,
-            not_before: Instant::now(),
-            listener: None,
-        };
-        let waiting = left.into_iter().map(|(number, notice)| (number, waiting(notice))).collect();
+        let waiting = left.into_iter().map(|(number, notice)| (number, Waiting::new(notice))).collect();
         Self { definition, ledger, stop, waiting: Mutex::new(waiting), more: Condvar::new() }
     }
 
@@ -83,15 +90,17 @@ impl Outbox {
         &self.definition
     }
 
-    /// Writes a notice down under `number`, unless the same waits already. After a delivery, waits a moment for the first try.
+    /// Writes a notice down under `number`, unless the same waits already. After a delivery, waits a moment for the first try,
+    /// unless earlier ones of the action are late already: a receiver that hangs holds up nobody.
     ///
     /// # Errors
     /// The ledger's.
     pub fn add(&self, number: u64, notice: Notice) -> ledger::Result<Tried> {
-        let is_awaited = notice.happened.event == Event::Delivered;
         let (listener, tried) = sync_channel(1);
-        {
+        let is_delivered = notice.happened.event == Event::Delivered;
+        let is_late = {
             let mut waiting = self.waiting();
+            let is_late = waiting.values().any(|other| other.is_late() && !other.notice.is_same(&notice));
             let same = waiting.values_mut().find(|waiting| waiting.notice.is_same(&notice));
             if let Some(same) = same {
                 same.listener = Some(listener);
@@ -103,19 +112,25 @@ impl Outbox {
                 }
                 let change = Change::Put { key: Key::Notice { number }, value: notice.encode() };
                 self.ledger.apply(&[change])?;
-                let new = Waiting {
-                    notice: Arc::new(notice),
-                    tries: 0,
-                    not_before: Instant::now(),
-                    listener: Some(listener),
-                };
-                waiting.insert(number, new);
+                waiting.insert(number, Waiting { listener: Some(listener), ..Waiting::new(notice) });
             }
-        }
+            is_late
+        };
         self.more.notify_all();
         let pending = Tried { failure: None, output: String::new(), is_pending: true };
-        let wait = if is_awaited { FIRST_WAIT } else { Duration::ZERO };
+        let wait = if is_delivered && !is_late { FIRST_WAIT } else { Duration::ZERO };
         Ok(tried.recv_timeout(wait).unwrap_or(pending))
+    }
+
+    /// Returns whether another notice may wait.
+    pub fn has_room(&self) -> bool {
+        self.waiting().len() < WAITING_MAX
+    }
+
+    /// Takes in a notice that is written down.
+    pub fn enter(&self, number: u64, notice: Notice) {
+        self.waiting().insert(number, Waiting::new(notice));
+        self.more.notify_all();
     }
 
     /// Makes notices until it is stopped.
@@ -179,7 +194,6 @@ impl Outbox {
     /// Removes a notice that was made or is given up, and schedules another.
     fn settle(&self, number: u64, notice: &Notice, result: Result<String, Unsent>) {
         let action = &notice.action;
-        let age = now().saturating_sub(notice.happened.time);
         let (tried, wait) = match result {
             Ok(output) => (Tried { failure: None, output, is_pending: false }, None),
             Err(Unsent { reason, retry_after, is_final }) => {
@@ -189,7 +203,7 @@ impl Outbox {
                     waiting.tries
                 });
                 drop(waiting);
-                let is_pending = !is_final && age < GIVEN_UP_SECONDS;
+                let is_pending = !is_final && is_in_time(notice);
                 let id = notice.happened.message_id();
                 tracing::warn!(%action, id, reason, is_pending, "an action failed");
                 let wait = is_pending.then(|| retry_after.unwrap_or_default().max(backoff(&id, tries)));
@@ -225,6 +239,11 @@ fn backoff(id: &str, tries: u32) -> Duration {
     let wait = WAIT_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     let chance = blake3::hash(format!("{id} {tries}").as_bytes()).as_bytes()[0];
     wait.mul_f64(0.75 + f64::from(chance) / 510.0)
+}
+
+/// Returns whether a notice is still tried: for a day.
+pub fn is_in_time(notice: &Notice) -> bool {
+    now().saturating_sub(notice.happened.time) < GIVEN_UP_SECONDS
 }
 
 fn now() -> u64 {

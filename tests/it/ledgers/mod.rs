@@ -1,6 +1,6 @@
 //! Ledgers: every kind passes one suite, and a proxy works over any of them.
 
-mod memory;
+pub mod memory;
 mod suite;
 
 use std::fs;
@@ -127,6 +127,7 @@ fn pushed(seed: u64) -> Record {
         labels: Vec::new(),
         totals: Totals::default(),
         cost: Cost::default(),
+        behalf: Vec::new(),
     }
 }
 
