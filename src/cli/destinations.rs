@@ -9,22 +9,33 @@ use super::queries::ask;
 use ground::escape;
 use ground::faults::Fault;
 use ground::ids::DestinationName;
-use protocol::wire::{Answer, DestinationCheck, DestinationStatus, Operation};
+use protocol::wire::{Answer, DestinationCheck, DestinationDropped, DestinationStatus, Operation};
 
-/// List the proxy's destinations that the token allows, or try them.
+/// List the proxy's destinations that the token allows, try them, or let go of one that is gone.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DestinationsArgs {
     #[command(subcommand)]
-    check: Option<CheckCommand>,
+    command: Option<DestinationsCommand>,
     #[command(flatten)]
     access: AccessArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum CheckCommand {
+enum DestinationsCommand {
     /// Try for real what a delivery needs, from the proxy. Exit code 2 if something fails.
     Check(CheckArgs),
+    /// Let go of a destination that is not configured any more: end what waits for it, and keep no releases for it.
+    Drop(DropArgs),
+}
+
+/// The destination that is gone.
+#[derive(Debug, Args)]
+struct DropArgs {
+    /// Its name.
+    name: DestinationName,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// The destinations to try.
@@ -38,8 +49,9 @@ struct CheckArgs {
 
 /// Runs the command.
 pub async fn run(arguments: DestinationsArgs, output: &Output) -> Result<(), Error> {
-    match arguments.check {
-        Some(CheckCommand::Check(checked)) => check(checked, output).await,
+    match arguments.command {
+        Some(DestinationsCommand::Check(checked)) => check(checked, output).await,
+        Some(DestinationsCommand::Drop(dropped)) => drop_destination(dropped, output).await,
         None => list(&arguments.access, output).await,
     }
 }
@@ -79,6 +91,22 @@ async fn check(arguments: CheckArgs, output: &Output) -> Result<(), Error> {
         None => Ok(()),
     };
     output.report_with(&checks, ended, || checks.iter().map(check_text).collect::<Vec<_>>().join("\n"))
+}
+
+async fn drop_destination(arguments: DropArgs, output: &Output) -> Result<(), Error> {
+    let question = Operation::DropDestination(arguments.name);
+    for answer in ask(&arguments.access, output, question).await? {
+        if let Answer::Dropped(dropped) = answer {
+            let DestinationDropped { name, deliveries, releases } = &dropped;
+            let (deliveries, releases) = (output::count(*deliveries), output::count(*releases));
+            return output.report(&dropped, || {
+                format!(
+                    "dropped {name}: {deliveries} deliveries ended, {releases} releases no longer kept for it"
+                )
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_text(checked: &DestinationCheck) -> String {

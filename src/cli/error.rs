@@ -94,7 +94,9 @@ fn general_hint(fault: Fault) -> Option<&'static str> {
         Fault::Version => Some("update the older of the two sides"),
         Fault::Bug => Some("this is a bug in whit: please report it, with the command"),
         Fault::Denied => Some("check the permissions, or ask the proxy's admin for another token"),
-        Fault::Interrupted => Some("run the command again: it continues where it stopped"),
+        Fault::Interrupted => {
+            Some("run it again: it continues where it stopped; queued deliveries go on by themselves")
+        }
         Fault::Input => Some("check the arguments: the command's `--help` lists them"),
         Fault::Missing => None,
     }

@@ -2,29 +2,33 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
+use super::audit::Entry;
 use super::current_token::checks;
 use super::follow::{Following, Unheard};
 use super::granted::Granted;
-use crate::delivery::destination::Destination;
+use crate::delivery::destination::{Check, Destination};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use ground::ids::{AppName, DeliveryId, DestinationName};
 use ground::limits::ALIVE_EVERY;
 use protocol::token::Action;
 use protocol::wire::{
-    Answer, CheckStep, DeliveriesWanted, DeliveryStatus, DestinationCheck, DestinationStatus, Refusal,
-    Steering,
+    Answer, CheckStep, DeliveriesWanted, DeliveryStatus, DestinationCheck, DestinationDropped,
+    DestinationStatus, Refusal, Steering,
 };
 
 /// Deliveries in one message: with reports, notes and outputs of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 16;
 /// How long all steps of trying one destination may take.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long they may take to end after that.
+const CANCEL_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Lists the deliveries of the space that the token may see and, if that is wanted, each change until the agent is gone.
 ///
@@ -170,6 +174,46 @@ pub(super) fn destinations(granted: &Granted) -> Vec<DestinationStatus> {
     allowed.map(status).collect()
 }
 
+/// Lets go of a destination that is not configured any more, of the applications that the token allows.
+///
+/// # Errors
+/// The text for the agent.
+pub(super) fn drop_destination(
+    granted: &Granted,
+    name: DestinationName,
+) -> Result<DestinationDropped, Refusal> {
+    granted.allow(Action::Deliver, None)?;
+    granted.allow_destination(&name)?;
+    let Granted { shared, grant, .. } = granted;
+    let is_wanted = |app: &AppName| grant.allows(Action::Deliver, Some(app));
+    let ended = shared.deliveries.drop_destination(&grant.space, &name, &grant.user, is_wanted);
+    let ended = ended.map_err(|error| Refusal::of(&error))?;
+    let store = granted.store()?;
+    let forgotten = store.records().forget_shown(&name, is_wanted).map_err(|error| Refusal::of(&error))?;
+    if ended.is_empty() && forgotten.is_empty() {
+        return Err(Refusal::of(&crate::delivery::Error::Unknown(name)));
+    }
+    for status in &ended {
+        granted.audit_delivery("drop", status);
+    }
+    let destinations = std::slice::from_ref(&name);
+    for (app, release) in &forgotten {
+        shared.audit.write(&Entry { destinations, ..Entry::of(grant, "drop", app, *release) });
+    }
+    let (deliveries, releases) = (ended.len() as u64, forgotten.len() as u64);
+    Ok(DestinationDropped { name, deliveries, releases })
+}
+
+/// Ends what is tried when it is dropped: at the end of its time, and when the agent is gone.
+#[derive(Default)]
+struct EndsWith(Arc<AtomicBool>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Tries one destination, or all that the token allows, and answers with the steps of each. One hangs no other up: each has a
 /// thread and a minute.
 ///
@@ -193,18 +237,24 @@ pub(super) async fn check(
     for name in names {
         let Some(destination) = shared.destinations.get(&name).map(Arc::clone) else { continue };
         granted.still_holds()?;
-        let checked = timeout(CHECK_TIME_MAX, blocking::start(move || destination.check())).await;
-        let steps = match checked {
-            Ok(Ok(steps)) => steps
-                .into_iter()
-                .map(|check| CheckStep { step: check.step, failure: check.failure })
-                .collect(),
-            Ok(Err(error)) => return Err(Refusal::of(&error)),
-            Err(_) => {
-                let failure = format!("it did not end within {} s", CHECK_TIME_MAX.as_secs());
-                vec![CheckStep { step: "answer in time".to_owned(), failure: Some(failure) }]
-            }
+        let until = EndsWith::default();
+        let cancelled = Arc::clone(&until.0);
+        let mut checking = blocking::start(move || destination.check(&cancelled));
+        let checked = timeout(CHECK_TIME_MAX, &mut checking).await;
+        let is_late = checked.is_err();
+        drop(until);
+        let checked = match checked {
+            Ok(checked) => checked,
+            // It says which step it was at, unless a file system hangs.
+            Err(_) => timeout(CANCEL_TIME_MAX, checking).await.unwrap_or(Ok(Vec::new())),
         };
+        let checked = checked.map_err(|error| Refusal::of(&error))?;
+        let step = |check: Check| CheckStep { step: check.step, failure: check.failure };
+        let mut steps: Vec<CheckStep> = checked.into_iter().map(step).collect();
+        if is_late {
+            let failure = format!("it did not end within {} s", CHECK_TIME_MAX.as_secs());
+            steps.push(CheckStep { step: "answer in time".to_owned(), failure: Some(failure) });
+        }
         if sender.send(&Answer::Checked(DestinationCheck { name, steps })).await.is_err() {
             return Ok(());
         }

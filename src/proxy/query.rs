@@ -133,6 +133,9 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 }
             }
         }
+        Operation::DropDestination(name) => {
+            give(Answer::Dropped(deliveries::drop_destination(granted, name)?));
+        }
         Operation::Collect { .. }
         | Operation::Verify { .. }
         | Operation::Remove { .. }
@@ -209,6 +212,8 @@ pub async fn deliver(
         let Granted { shared, grant, .. } = &*on_behalf;
         on_behalf.still_holds()?;
         let store = shared.spaces.open(&grant.space).map_err(|error| Refusal::of(&error))?;
+        // Until it is queued, nobody removes the release.
+        let _turn = store.records().turn();
         let record = store.select(&selector).map_err(|error| Refusal::of(&error))?;
         shared.audit.write(&Entry {
             destinations: &wanted,

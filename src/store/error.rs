@@ -190,7 +190,7 @@ faulty! {
         "make another release current with `whit promote` or `whit rollback {app}`, or add --force"
     );
     Self::Held { holder: Holder::Shown(destination), .. } => Fault::Input, format!(
-        "deliver another release to `{destination}` first, or add --force"
+        "deliver another release to `{destination}` first, or add --force; if it is gone for good: `whit destinations drop {destination}`"
     );
     Self::RolledBack { .. } => Fault::Input,
         "add --move to make it current again, or --no-current to only store it";

@@ -51,6 +51,36 @@ impl Records {
         Ok(all)
     }
 
+    /// Forgets what a destination shows and keeps, of the applications for which `is_wanted`. Returns the releases that it no
+    /// longer holds.
+    ///
+    /// # Errors
+    /// The ledger's; what was forgotten before stays so.
+    pub fn forget_shown(
+        &self,
+        destination: &DestinationName,
+        is_wanted: impl Fn(&AppName) -> bool,
+    ) -> Result<Vec<(AppName, ReleaseId)>> {
+        let mut forgotten = Vec::new();
+        for app in self.ledger.apps(&self.space)?.into_iter().filter(is_wanted) {
+            let mut releases: Vec<ReleaseId> = self
+                .shown(&app)?
+                .into_iter()
+                .filter(|(shown, _)| shown == destination)
+                .map(|(_, release)| release)
+                .collect();
+            releases.sort_unstable();
+            releases.dedup();
+            let (space, destination) = (self.space.clone(), destination.clone());
+            let key = Key::Shown { space, app: app.clone(), destination };
+            if self.ledger.has(&key)? {
+                self.ledger.apply(&[Change::Remove { key }])?;
+            }
+            forgotten.extend(releases.into_iter().map(|release| (app.clone(), release)));
+        }
+        Ok(forgotten)
+    }
+
     /// Removes the records of a release of an application that nothing holds. Returns their number.
     ///
     /// The ledger retires them: who pushed what when is not forgotten.

@@ -75,6 +75,17 @@ pub struct DestinationStatus {
     pub failing: u64,
 }
 
+/// What a destination that is not configured any more no longer holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationDropped {
+    /// Its name.
+    pub name: DestinationName,
+    /// Deliveries that waited for it, and were ended.
+    pub deliveries: u64,
+    /// Releases that it showed or kept, which only other rules keep now.
+    pub releases: u64,
+}
+
 /// The result of trying a destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationCheck {

@@ -19,7 +19,8 @@ pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
 pub use deliveries::{
-    CheckStep, DeliveriesWanted, DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationStatus, Steering,
+    CheckStep, DeliveriesWanted, DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped,
+    DestinationStatus, Steering,
 };
 pub use head::RequestHead;
 pub use marks::Marks;

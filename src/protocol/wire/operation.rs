@@ -144,6 +144,8 @@ pub enum Operation {
         /// The destination.
         destination: DestinationName,
     },
+    /// Let go of a destination that is not configured any more: what waits for it, and what it shows and keeps.
+    DropDestination(DestinationName),
 }
 
 impl Operation {
@@ -174,7 +176,8 @@ impl Operation {
             | Self::Steer { .. }
             | Self::Destinations
             | Self::CheckDestinations(_)
-            | Self::Prime { .. } => Vec::new(),
+            | Self::Prime { .. }
+            | Self::DropDestination(_) => Vec::new(),
         }
     }
 }

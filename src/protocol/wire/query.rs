@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationStatus, Refusal};
+use super::{DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, Refusal};
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
@@ -54,6 +54,8 @@ pub enum Answer {
     Planned(Box<DeliveryPlan>),
     /// What was taken into the cache.
     Primed(Primed),
+    /// What a destination that is gone no longer holds.
+    Dropped(DestinationDropped),
 }
 
 /// What was taken into the cache from a destination.
