@@ -82,7 +82,7 @@ impl Destination for Memory {
         Ok(Preview::default())
     }
 
-    fn check(&self) -> Vec<Check> {
+    fn check(&self, _cancelled: &AtomicBool) -> Vec<Check> {
         Vec::new()
     }
 

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -261,7 +262,7 @@ impl Destination for Exec {
     }
 
     /// Runs nothing.
-    fn check(&self) -> Vec<Check> {
+    fn check(&self, _cancelled: &AtomicBool) -> Vec<Check> {
         let folder = self.folder.as_deref().unwrap_or(Path::new("/"));
         let command = self.command_with(Vec::new(), folder);
         let program = format!("`{}` may be run", command.program.display());

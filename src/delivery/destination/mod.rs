@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use format::manifest::EntryPath;
 use ground::ids::{AppName, DestinationName, ReleaseId};
@@ -63,8 +64,8 @@ pub trait Destination: Send + Sync + Debug {
     /// What would fail a delivery already now.
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error>;
 
-    /// Tries what a delivery needs, for real: one step after another until one fails. Ends within a minute.
-    fn check(&self) -> Vec<Check>;
+    /// Tries what a delivery needs, for real: one step after another until one fails. Ends soon after `cancelled` is set, but for a file system that hangs.
+    fn check(&self, cancelled: &AtomicBool) -> Vec<Check>;
 
     /// Returns the kind's name in a definition.
     fn kind(&self) -> &'static str;

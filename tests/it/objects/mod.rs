@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use format::record::{DeliveryReport, DeliveryState};
 use ground::faults::Fault;
@@ -227,7 +228,8 @@ async fn a_release_is_stamped_and_every_step_of_a_check_succeeds() {
         let stamp = String::from_utf8(server.files()["release.txt"].clone()).expect("text");
         assert_eq!(stamp.trim(), receipt.release.to_string());
         let destination = server.destination("");
-        let checks = blocking::start(move || destination.check()).await.expect("a thread");
+        let checks =
+            blocking::start(move || destination.check(&AtomicBool::new(false))).await.expect("a thread");
         assert!(checks.len() >= 4 && checks.iter().all(|check| check.failure.is_none()), "{checks:?}");
         assert_eq!(server.files().len(), 6, "a check leaves nothing");
     })

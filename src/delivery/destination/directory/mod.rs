@@ -16,6 +16,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Deserializer};
 
@@ -257,8 +258,8 @@ impl Destination for Directory {
         super::preview::compare(job.root, current.as_ref(), job.source, &mapping)
     }
 
-    fn check(&self) -> Vec<Check> {
-        trial::steps(self.path.as_path(), self.path.depends_on_app(), self.mapping(&[]))
+    fn check(&self, cancelled: &AtomicBool) -> Vec<Check> {
+        trial::steps(self.path.as_path(), self.path.depends_on_app(), self.mapping(&[]), cancelled)
     }
 
     fn rules(&self) -> [u8; 32] {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid};
 
@@ -40,8 +41,13 @@ pub(super) fn try_owner(private: &Folder, mapping: &Mapping<'_>) -> Result<(), E
     removed.map_err(|error| denied(error.source))
 }
 
-/// Tries one step after another until one fails.
-pub(super) fn steps(place: &Path, is_template: bool, mapping: Result<Mapping<'_>, Error>) -> Vec<Check> {
+/// Tries one step after another until one fails, or `cancelled` is set.
+pub(super) fn steps(
+    place: &Path,
+    is_template: bool,
+    mapping: Result<Mapping<'_>, Error>,
+    cancelled: &AtomicBool,
+) -> Vec<Check> {
     let mut steps = Vec::new();
     let mut done = |step: &str, failure: Option<String>| {
         let failed = failure.is_some();
@@ -73,8 +79,9 @@ pub(super) fn steps(place: &Path, is_template: bool, mapping: Result<Mapping<'_>
         return steps;
     }
     let trial = tried.expect("it was made");
+    let is_wanted = || !cancelled.load(Ordering::Relaxed);
     let mut go_on = !done("write, link and rename in it", write(&trial).err().map(|error| error.to_string()));
-    if go_on && (mapping.owner.is_some() || mapping.group.is_some()) {
+    if go_on && is_wanted() && (mapping.owner.is_some() || mapping.group.is_some()) {
         let given = try_owner(&trial, &mapping);
         go_on = !done("give files to the owner and group", given.err().map(|error| error.to_string()));
     }

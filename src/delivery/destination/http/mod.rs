@@ -4,6 +4,7 @@ mod webdav;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -244,16 +245,15 @@ impl Destination for HttpDestination {
     }
 
     /// Writes, reads and removes a file of its own.
-    fn check(&self) -> Vec<Check> {
-        let never = std::sync::atomic::AtomicBool::new(false);
+    fn check(&self, cancelled: &AtomicBool) -> Vec<Check> {
         let mut checks = Vec::new();
         let client = Client::open(&self.definition.keys.client(), &self.driver);
         checks.push(Check::of("read the credentials", client.as_ref().map(|_| ())));
         let Ok(client) = client else { return checks };
         let app = "whit-check".parse().expect("a name");
         let service =
-            WebDav::new(&client, self.definition.url(Some(&app)), &never, self.definition.keys.verify);
-        checks.extend(objects::check(&service, &self.definition.options, ""));
+            WebDav::new(&client, self.definition.url(Some(&app)), cancelled, self.definition.keys.verify);
+        checks.extend(objects::check(&service, &self.definition.options, "", cancelled));
         checks
     }
 

@@ -7,7 +7,7 @@ use super::options::Options;
 use super::service::{Content, Object, Service, Source};
 
 /// Writes an object with a name that no release has, finds it, reads it, and removes it.
-pub fn check(service: &dyn Service, options: &Options, prefix: &str) -> Vec<Check> {
+pub fn check(service: &dyn Service, options: &Options, prefix: &str, cancelled: &AtomicBool) -> Vec<Check> {
     let random = u64::from_le_bytes(
         *blake3::hash(format!("{:?}", std::time::Instant::now()).as_bytes())
             .as_bytes()
@@ -16,9 +16,9 @@ pub fn check(service: &dyn Service, options: &Options, prefix: &str) -> Vec<Chec
     );
     let key = format!("{prefix}.whit-check-{random:016x}");
     let text = b"whit tries whether it can write here".as_slice();
-    let (metadata, never) = (options.metadata_of("check.txt"), AtomicBool::new(false));
+    let metadata = options.metadata_of("check.txt");
     let object = Object { key: &key, size: Some(text.len() as u64), metadata: &metadata };
-    let mut content = Content { source: Source::Bytes(text), cancelled: &never };
+    let mut content = Content { source: Source::Bytes(text), cancelled };
     let mut checks = Vec::new();
     let mut step = |name: &str, result: Result<(), &Error>| {
         checks.push(Check::of(&format!("{name} {}", service.describe(&key)), result));

@@ -193,9 +193,8 @@ impl Destination for S3Destination {
         })
     }
 
-    fn check(&self) -> Vec<Check> {
-        let never = AtomicBool::new(false);
-        let bucket = Bucket::open(&self.definition.keys, &self.driver, &never);
+    fn check(&self, cancelled: &AtomicBool) -> Vec<Check> {
+        let bucket = Bucket::open(&self.definition.keys, &self.driver, cancelled);
         let mut checks = vec![Check::of("find the credentials", bucket.as_ref().map(|_| ()))];
         if let Ok(bucket) = bucket {
             let app = "whit-check".parse().expect("a name");
@@ -203,6 +202,7 @@ impl Destination for S3Destination {
                 &bucket,
                 &self.definition.options,
                 &self.definition.prefix(Some(&app)),
+                cancelled,
             ));
         }
         checks
