@@ -72,7 +72,9 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
         hint: Some("give a directory that has the same files: `whit prime APP DIR`".to_owned()),
     })?;
     let selection = Selection { needs_files: true, ..Selection::everything() };
-    let archives = Archives::new(std::env::temp_dir());
+    // Not where the system has its temporary files, which may be in memory.
+    let (scratch, reserve_bytes) = store.scratch();
+    let archives = Archives::leaving(scratch.to_owned(), reserve_bytes);
     let reader = Reader {
         selection: &selection,
         profile: Profile::DEFAULT,

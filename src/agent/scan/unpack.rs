@@ -17,7 +17,7 @@ use disk::mmap::Mapping;
 use format::chunking::Profile;
 use format::recipe::{ChunkRef, Container};
 use ground::ids::{ArtifactId, ChunkId};
-use ground::limits::STREAM_CHUNKS_MAX;
+use ground::limits::{ROOM_RESERVE_BYTES, STREAM_CHUNKS_MAX};
 use recode::archive::{self, HEAD_BYTES_MAX, begins_archive};
 use recode::archive::{
     LeftPacked, Limits, Part, Parts, Piece, Plan, Planner, Scratch, Take, encode_head, unpack,
@@ -39,7 +39,8 @@ const STREAMS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// 64 KiB: bytes written or compared at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where archives are unpacked in one scan, and how many bytes they may take.
+/// Where archives are unpacked in one scan, and how many bytes they may take: what is free there, but for a reserve. Archives
+/// beyond that are chunked as they are.
 #[derive(Debug)]
 pub struct Archives {
     folder: PathBuf,
@@ -50,16 +51,49 @@ pub struct Archives {
 impl Archives {
     /// Temporary files go to `folder`, which exists.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, bytes_left: AtomicU64::new(STREAMS_BYTES_MAX), turns: Arc::default() }
+        Self::leaving(folder, ROOM_RESERVE_BYTES)
     }
 
-    fn reserve(&self, bytes: u64) -> bool {
+    /// Temporary files go to `folder`, which exists, and leave `reserve_bytes` of its file system free.
+    pub fn leaving(folder: PathBuf, reserve_bytes: u64) -> Self {
+        // Where it cannot be known, creating a file there says why.
+        let free = files::free_bytes(&folder).unwrap_or(u64::MAX).saturating_sub(reserve_bytes);
+        Self::within(folder, free.min(STREAMS_BYTES_MAX))
+    }
+
+    /// Temporary files take at most `bytes` of `folder`.
+    fn within(folder: PathBuf, bytes: u64) -> Self {
+        Self { folder, bytes_left: AtomicU64::new(bytes), turns: Arc::default() }
+    }
+
+    /// Takes bytes of what is left, until they are given back; none where so many are not left.
+    fn reserve(&self, bytes: u64) -> Option<Reserved<'_>> {
         let spend = |left: u64| left.checked_sub(bytes);
-        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
+        Some(Reserved { archives: self, bytes })
     }
 
     fn create(&self) -> files::Result<File> {
         tempfile::tempfile_in(&self.folder).on("create a temporary file in", &self.folder)
+    }
+}
+
+/// Bytes that temporary files take; given back when it is dropped.
+struct Reserved<'a> {
+    archives: &'a Archives,
+    bytes: u64,
+}
+
+impl Reserved<'_> {
+    /// Takes them to the end of the scan.
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.archives.bytes_left.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -144,8 +178,11 @@ impl<'a> Unpacker<'a> {
             }
             return self.take_bytes(&archive, profile, buffer);
         }
+        let Some(_copy_room) = self.archives.reserve(size) else { return Ok(None) };
         let copy = self.archives.create()?;
-        let copied = io::copy(&mut FileSection::new(file, 0, size), &mut &copy).on("copy", path)?;
+        let folder = &self.archives.folder;
+        let copied =
+            io::copy(&mut FileSection::new(file, 0, size), &mut &copy).on("copy an archive to", folder)?;
         if copied != size {
             return Ok(None);
         }
@@ -169,9 +206,7 @@ impl<'a> Unpacker<'a> {
         let artifact = ArtifactId::of(archive);
         let container = Container { stream_bytes: lengths.all(), artifact };
         let bounded = head.len() <= HEAD_BYTES_MAX && container.is_bounded(archive.len() as u64);
-        if !bounded || !self.archives.reserve(lengths.all()) {
-            return Ok(None);
-        }
+        let Some(room) = self.archives.reserve(lengths.all()).filter(|_| bounded) else { return Ok(None) };
         let folder = &self.archives.folder;
         let (streams, begin) = match &self.streams {
             Some((streams, end)) => (streams.clone(), *end),
@@ -183,6 +218,7 @@ impl<'a> Unpacker<'a> {
         if chunks.len() as u64 > STREAM_CHUNKS_MAX {
             return Ok(None);
         }
+        room.keep();
         self.streams = Some((streams.clone(), begin + lengths.all()));
         let part_ends = parts.lengths().scan(0, |end, length| {
             *end += length;
@@ -197,34 +233,39 @@ impl<'a> Unpacker<'a> {
 struct Nested<'a>(&'a Archives);
 
 /// A nested archive.
-enum Held {
+enum Held<'a> {
     Memory(Vec<u8>),
-    Mapped(Mapping, usize),
+    Mapped(Mapping, usize, #[expect(dead_code, reason = "it is given back with the file")] Reserved<'a>),
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for Held<'_> {
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Memory(bytes) => bytes,
             // What the disk does not give is no archive.
-            Self::Mapped(map, length) => map.range(0, *length).unwrap_or_default(),
+            Self::Mapped(map, length, _) => map.range(0, *length).unwrap_or_default(),
         }
     }
 }
 
-impl Scratch for Nested<'_> {
-    type Held = Held;
+impl<'a> Scratch for Nested<'a> {
+    type Held = Held<'a>;
 
-    fn hold(&mut self, bytes: u64, fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>) -> Option<Held> {
+    fn hold(
+        &mut self,
+        bytes: u64,
+        fill: &mut dyn FnMut(&mut Take<'_>) -> io::Result<()>,
+    ) -> Option<Held<'a>> {
         if bytes <= NESTED_MEMORY_MAX {
             return archive::Memory.hold(bytes, fill).map(Held::Memory);
         }
+        let room = self.0.reserve(bytes)?;
         let file = self.0.create().ok()?;
         let mut writer = BufWriter::with_capacity(BUFFER_BYTES, &file);
         fill(&mut |piece| writer.write_all(piece)).and_then(|()| writer.flush()).ok()?;
         drop(writer);
         let map = Mapping::of_own(&file, &self.0.folder).ok()?;
-        Some(Held::Mapped(map, usize::try_from(bytes).ok()?))
+        Some(Held::Mapped(map, usize::try_from(bytes).ok()?, room))
     }
 }
 
@@ -341,5 +382,56 @@ impl Read for FileSection<'_> {
         self.offset += read as u64;
         self.left -= read as u64;
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recode::deflate::{Encoder, Method};
+
+    use super::super::{Reader, Scan, Selection};
+    use super::*;
+    use ground::monitor::Silent;
+
+    #[test]
+    fn an_archive_beyond_the_room_that_is_left_is_chunked_as_it_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text: String = (0..2000_u32).map(|n| blake3::hash(&n.to_le_bytes()).to_string()).collect();
+        let (mut encoder, mut file) =
+            (Encoder::new(&Method::STOCK), vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+        encoder.write(text.as_bytes(), &mut file);
+        encoder.finish(&mut file);
+        file.extend([0; 8]);
+        let top = folder.path().join("a.gz");
+        std::fs::write(&top, file).expect("written");
+        let scan = |archives: Option<&Archives>| -> Scan {
+            let selection = Selection::default();
+            let reader = Reader {
+                selection: &selection,
+                profile: Profile::DEFAULT,
+                threads: 1,
+                memory: None,
+                archives,
+                on_segment: None,
+                monitor: &Silent,
+            };
+            reader.scan(&top).expect("a scan")
+        };
+        let within = |bytes| Archives::within(folder.path().to_owned(), bytes);
+        let packed = scan(None).root;
+        assert_eq!(scan(Some(&within(text.len() as u64))).root, packed);
+        assert_ne!(scan(Some(&within(2 * text.len() as u64))).root, packed);
+        // Nothing is left on a full disk.
+        assert_eq!(scan(Some(&Archives::leaving(folder.path().to_owned(), u64::MAX))).root, packed);
+    }
+
+    #[test]
+    fn room_is_given_back_unless_it_is_kept() {
+        let archives = Archives::within(std::env::temp_dir(), 10);
+        let some = archives.reserve(6).expect("there is room");
+        assert!(archives.reserve(5).is_none());
+        drop(some);
+        archives.reserve(6).expect("there is room").keep();
+        assert!(archives.reserve(5).is_none() && archives.reserve(4).is_some());
     }
 }
