@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::current_token::CurrentToken;
 use super::{Shared, audit, now};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Events};
 use crate::store;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId};
@@ -115,6 +115,30 @@ impl Granted {
             ..Delivery::new(self.grant.space.clone(), app.clone(), release, destination.clone())
         };
         to.iter().map(delivery).collect()
+    }
+
+    /// Queues deliveries of a release that was stored before.
+    pub fn queue(
+        &self,
+        app: &AppName,
+        release: ReleaseId,
+        to: &[DestinationName],
+        behalf: &[Hop],
+        then: &[ActionName],
+    ) -> Result<Vec<Events>, Refusal> {
+        if to.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = self.store()?;
+        // Until they are queued, nobody removes the release.
+        let _turn = store.records().turn();
+        if !store.records().has(&release, |other| other == app) {
+            let text = format!("release {} of `{app}` was removed meanwhile", release.short());
+            let hint = Some("push again: it is stored again".to_owned());
+            return Err(Refusal { fault: Fault::Retry, text, hint });
+        }
+        let deliveries = self.deliveries(app, release, to, behalf, then);
+        self.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
     }
 
     /// Appends an operation on a release, on the token's behalf, to the audit log.

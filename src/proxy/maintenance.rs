@@ -195,7 +195,8 @@ fn each_space(
 /// Lets releases expire, collects, and evicts releases while the store is too large; returns false where garbage waits
 /// for pushes under way.
 fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
-    for (app, release) in expire(store, rules, &shared.deliveries.pending(space))? {
+    let is_queued = |release: &ReleaseId| shared.deliveries.is_pending(space, release);
+    for (app, release) in expire(store, rules, &is_queued)? {
         tracing::info!(%app, release = ?release, "a release expired");
     }
     let lapsed = store.records().lapse()?;
@@ -220,7 +221,7 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     }
     let mut eviction = Eviction::of(store, size_max, &shared.deliveries.pending(space))?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
-        let Some((app, release)) = eviction.next(store)? else {
+        let Some((app, release)) = eviction.next(store, &is_queued)? else {
             tracing::warn!(%space, "the store exceeds size_max_mib, and nothing more may be evicted: beyond the fair \
                 shares are only releases that are current, the ones before, at destinations, latest or pinned");
             break;
@@ -351,6 +352,7 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
             let records = store.records().of(&app).map_err(refusal)?;
             let mut removal = Removal::of(&records, &selector, record.clone());
             if all_labels || !removal.takes_more() {
+                let _turn = store.records().turn();
                 if force {
                     store.records().remove_held(&app, &release).map_err(refusal)?;
                 } else {
@@ -376,7 +378,7 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
 
 /// Checks that no delivery of a release waits.
 fn check_queued(granted: &Granted, app: &AppName, release: ReleaseId) -> Result<(), Refusal> {
-    if !granted.shared.deliveries.pending(&granted.grant.space).contains(&release) {
+    if !granted.shared.deliveries.is_pending(&granted.grant.space, &release) {
         return Ok(());
     }
     Err(Refusal {

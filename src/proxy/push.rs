@@ -280,13 +280,7 @@ fn queue(
         behalf,
         ..Entry::of(&granted.grant, "push", &record.app, record.release)
     });
-    queued.map_or_else(
-        || {
-            let deliveries = granted.deliveries(&record.app, record.release, destinations, behalf, then);
-            granted.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
-        },
-        Ok,
-    )
+    queued.map_or_else(|| granted.queue(&record.app, record.release, destinations, behalf, then), Ok)
 }
 
 /// Reports the progress of an agent's deliveries, until each has ended or has failed a few times.

@@ -68,11 +68,15 @@ pub struct Rules {
 
 /// Removes the records of releases that may be removed; collecting then frees their chunks. Returns the removed ones.
 ///
-/// Those that `queued` lists stay, as deliveries of them wait.
+/// Those for which `is_queued` is true, also in the moment of their removal, stay, as deliveries of them wait.
 ///
 /// # Errors
 /// The disk's.
-pub fn expire(store: &Store, rules: &Rules, queued: &[ReleaseId]) -> Result<Vec<(AppName, ReleaseId)>> {
+pub fn expire(
+    store: &Store,
+    rules: &Rules,
+    is_queued: &dyn Fn(&ReleaseId) -> bool,
+) -> Result<Vec<(AppName, ReleaseId)>> {
     let (records, mut gone) = (store.records(), Vec::new());
     for summary in records.apps() {
         let app = summary.app;
@@ -83,10 +87,10 @@ pub fn expire(store: &Store, rules: &Rules, queued: &[ReleaseId]) -> Result<Vec<
         }
         let held = records.held(&app)?;
         let is_held = |release: &ReleaseId| {
-            held.contains(release) || queued.contains(release) || records.is_pinned(&app, release)
+            held.contains(release) || is_queued(release) || records.is_pinned(&app, release)
         };
         for release in retention.expired(&records.pushed(&app)?, is_held) {
-            if is_removed(records.remove(&app, &release))? {
+            if remove(store, &app, &release, is_queued)? {
                 gone.push((app.clone(), release));
             }
         }
@@ -94,9 +98,19 @@ pub fn expire(store: &Store, rules: &Rules, queued: &[ReleaseId]) -> Result<Vec<
     Ok(gone)
 }
 
-/// Returns whether a release was removed: it may be held since, or gone already.
-fn is_removed(removed: Result<usize>) -> Result<bool> {
-    match removed {
+/// Removes the records of a release unless it is held since, or gone already. Returns whether it did.
+fn remove(
+    store: &Store,
+    app: &AppName,
+    release: &ReleaseId,
+    is_queued: &dyn Fn(&ReleaseId) -> bool,
+) -> Result<bool> {
+    // Who queues a delivery has the turn from finding its release until it is queued.
+    let _turn = store.records().turn();
+    if is_queued(release) {
+        return Ok(false);
+    }
+    match store.records().remove(app, release) {
         Ok(_) => Ok(true),
         Err(Error::Held { .. } | Error::Pinned { .. } | Error::NoApp(_)) => Ok(false),
         Err(error) => Err(error),
@@ -160,7 +174,11 @@ impl Eviction {
     ///
     /// # Errors
     /// The disk's.
-    pub fn next(&mut self, store: &Store) -> Result<Option<(AppName, ReleaseId)>> {
+    pub fn next(
+        &mut self,
+        store: &Store,
+        is_queued: &dyn Fn(&ReleaseId) -> bool,
+    ) -> Result<Option<(AppName, ReleaseId)>> {
         // Plain bytes as if they were stored: chunks are shared and compressed.
         let plain: u64 = self.apps.iter().map(|taking| taking.bytes).sum();
         let stored = store.stored_bytes()?;
@@ -175,8 +193,8 @@ impl Eviction {
         let most = beyond.max_by_key(|(taking, (of_user, _))| (*of_user, taking.bytes));
         let Some((most, _)) = most else { return Ok(None) };
         let Some((_, release)) = most.releases.pop() else { return Ok(None) };
-        if !is_removed(store.records().remove(&most.app, &release))? {
-            return self.next(store);
+        if !remove(store, &most.app, &release, is_queued)? {
+            return self.next(store, is_queued);
         }
         let left = store.records().pushed(&most.app).unwrap_or_default();
         let left: HashSet<ReleaseId> = left.iter().map(|pushed| pushed.release).collect();
