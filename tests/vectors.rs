@@ -18,22 +18,24 @@ use delta::relink::{
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
 use format::cache_mark::CacheMark;
-use format::current::{CurrentEntry, LabelMeaning, MovedBy};
+use format::current::{CurrentEntry, LabelMeaning, MovedBy, Standing};
 use format::manifest::{
     Builder, EntryPath, Item, NodeRef, Outline, Profile, Root, Segment, SegmentIndex, Shape, Thin,
     decode_node, decode_segment, shorten,
 };
 use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
 use format::recipe::{ChunkRef, Container, Recipe};
-use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Progress, Record};
 use format::shown::{Shown, ShownEntry, ShownState};
 use ground::faults::Fault;
 use ground::ids::{ArtifactId, ChunkId, DeliveryId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
-    Answer, Basis, Batch, BlockSums, Challenge, Cut, FromAgent, Grown, ManifestForm, Marks, Open, Operation,
-    Parcel, Possession, Primed, ProxyInfo, PullReply, PullRequest, PushReply, RecordAnswer, RecordQuery,
-    Refusal, Request, Section, SegmentBatch, Sketches, Span, pack_short_names,
+    Answer, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, Grown, LogEntry,
+    ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply,
+    PullRequest, PushReply, RecordAnswer, RecordQuery, Refusal, Request, Section, SegmentBatch, Sketches,
+    Span, Steering, pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -184,6 +186,7 @@ fn record() -> Record {
         labels: vec![name("v1.2.3")],
         totals: root.totals,
         cost: Cost { unseen_chunks: 2, unseen_bytes: 39, sent_bytes: 39 },
+        behalf: Vec::new(),
     }
 }
 
@@ -215,7 +218,7 @@ fn notice(release: ReleaseId) -> Notice {
         reason: None,
         changed: Changed { paths: vec!["index.html".to_owned()], truncated: false },
     };
-    Notice { action: name("cdn"), happened }
+    Notice { action: name("cdn"), happened, entry: None }
 }
 
 fn ended(release: ReleaseId) -> Ended {
@@ -270,6 +273,7 @@ fn delivery(release: ReleaseId) -> Delivery {
             user: name("eve"),
             token: Some(TokenId::from_bytes([8; 8])),
             sequence: 3,
+            delivery: Some(4),
         }],
         ..Delivery::new(space, app, release, destination)
     }
@@ -482,7 +486,7 @@ fn open() -> Open {
 
 fn hop() -> Hop {
     let token = Some(TokenId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8]));
-    Hop { proxy: [0x54, 0x99, 0x22, 0x0e], user: name("ada"), token, sequence: 17 }
+    Hop { proxy: [0x54, 0x99, 0x22, 0x0e], user: name("ada"), token, sequence: 17, delivery: Some(9) }
 }
 
 fn batch(parts: &[&[u8]]) -> Batch {
@@ -729,6 +733,9 @@ fn the_protocol_is_as_its_document_says() {
         ("answer-primed", message(&Answer::Primed(primed(root.release())))),
     ]);
     messages.extend(of_access());
+    messages.extend(questions_of_deliveries());
+    messages.extend(answers_of_deliveries());
+    messages.extend(of_the_current_release());
     Document::open("PROTOCOL.md").check(&messages);
 }
 
@@ -744,5 +751,127 @@ fn of_access() -> [(&'static str, Vec<u8>); 4] {
         ("from-agent-proof", message(&FromAgent::Proof(possession.proof()))),
         ("from-agent-renew", message(&FromAgent::Renew("whit1.x.y".to_owned()))),
         ("answer-meant", message(&Answer::Meant(record()))),
+    ]
+}
+
+/// What is asked about deliveries and destinations.
+fn questions_of_deliveries() -> [(&'static str, Vec<u8>); 8] {
+    let delivery = DeliveryId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 17 };
+    let (edge, selector) = (|| name("edge"), || name::<Selector>("web@v1.2.3"));
+    let wanted = DeliveriesWanted { app: Some(name("web")), destination: Some(edge()), watch: true };
+    let plan = Operation::PlanDelivery { release: selector(), destinations: vec![edge()], all: true };
+    let then = vec![name("restart")];
+    [
+        (
+            "operation-deliver",
+            message(&Operation::Deliver { release: selector(), destinations: vec![edge()], then }),
+        ),
+        ("operation-deliveries", message(&Operation::Deliveries(wanted))),
+        ("operation-steer", message(&Operation::Steer { delivery, how: Steering::Cancel })),
+        ("operation-destinations", message(&Operation::Destinations)),
+        ("operation-check-destinations", message(&Operation::CheckDestinations(Some(edge())))),
+        ("operation-plan-delivery", message(&plan)),
+        ("operation-prime", message(&Operation::Prime { app: name("web"), destination: edge() })),
+        ("operation-drop-destination", message(&Operation::DropDestination(edge()))),
+    ]
+}
+
+/// The status of a delivery that came through another proxy.
+fn status(state: DeliveryState) -> DeliveryStatus {
+    let DeliveryEvent { id, destination, state } = event(state);
+    DeliveryStatus {
+        id,
+        destination,
+        app: name("web"),
+        release: manifest().1.release(),
+        user: Some(name("ada")),
+        token: Some(TokenId::from_bytes([7; 8])),
+        behalf: vec![hop()],
+        then: vec![name("restart")],
+        asked: 1_750_000_000,
+        started: Some(1_750_000_001),
+        ended: state.is_last().then_some(1_750_000_002),
+        tries: 1,
+        state,
+    }
+}
+
+/// What is answered about deliveries and destinations.
+fn answers_of_deliveries() -> [(&'static str, Vec<u8>); 9] {
+    let retrying = DeliveryState::Retrying { reason: "refused".to_owned(), seconds: 4, fault: Fault::Retry };
+    let later = DeliveryId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 18 };
+    let place = "https://edge.example/{app}/".to_owned();
+    let destination =
+        DestinationStatus { name: name("edge"), kind: "http".to_owned(), place, waiting: 2, failing: 1 };
+    let step = |step: &str, failure: Option<&str>| CheckStep {
+        step: step.to_owned(),
+        failure: failure.map(str::to_owned),
+    };
+    let steps = vec![step("write", None), step("find", Some("404"))];
+    let plan = DeliveryPlan {
+        destination: name("edge"),
+        files: [1, 1, 1],
+        bytes: [39, 12],
+        put: vec![("bin/app".to_owned(), 39)],
+        keep: vec![("index.html".to_owned(), 12)],
+        delete: vec!["old".to_owned()],
+    };
+    let delivery = |state| message(&Answer::Delivery(event(state)));
+    [
+        ("answer-deliveries", message(&Answer::Deliveries(vec![status(retrying)]))),
+        (
+            "answer-delivery-running",
+            delivery(DeliveryState::Running(Progress { bytes: 12, total: 39, files: 1 })),
+        ),
+        ("answer-delivery-skipped", delivery(DeliveryState::Skipped { by: later })),
+        ("answer-delivery-cancelled", delivery(DeliveryState::Cancelled { by: name("eve") })),
+        ("answer-delivery-stranded", delivery(DeliveryState::Stranded)),
+        ("answer-destinations", message(&Answer::Destinations(vec![destination]))),
+        ("answer-checked", message(&Answer::Checked(DestinationCheck { name: name("edge"), steps }))),
+        ("answer-planned", message(&Answer::Planned(Box::new(plan)))),
+        (
+            "answer-dropped",
+            message(&Answer::Dropped(DestinationDropped { name: name("edge"), deliveries: 2, releases: 1 })),
+        ),
+    ]
+}
+
+/// What is asked and answered about the current release and labels.
+fn of_the_current_release() -> [(&'static str, Vec<u8>); 9] {
+    let (app, release) = (|| name("web"), || name::<Selector>("web@v1.2.3"));
+    let (to, because) = (|| vec![name("edge")], || Some("slow".to_owned()));
+    let labels = || vec![name("stable")];
+    let current = manifest().1.release();
+    let before = ReleaseId::of(b"the release before");
+    let promote =
+        Operation::Promote { release: release(), destinations: to(), because: because(), then: Vec::new() };
+    let rollback = Operation::Rollback {
+        app: app(),
+        destinations: to(),
+        because: because(),
+        then: vec![name("restart")],
+    };
+    let standing = Standing { current: Some(current), previous: Some(before), bad: Vec::new() };
+    let moved = Moved { record: record(), from: Some(before), number: Some(3), rolled_back: true };
+    let entry = LogEntry {
+        number: 3,
+        release: current,
+        from: Some(before),
+        by: MovedBy::Rollback,
+        user: name("ada"),
+        token: "0102030405060708".to_owned(),
+        time: 1_750_000_000,
+        because: because(),
+    };
+    [
+        ("operation-promote", message(&promote)),
+        ("operation-rollback", message(&rollback)),
+        ("operation-current", message(&Operation::Current { app: app(), log: true })),
+        ("operation-label", message(&Operation::Label { release: release(), labels: labels(), moves: true })),
+        ("operation-unlabel", message(&Operation::Unlabel { app: app(), labels: labels() })),
+        ("answer-standing", message(&Answer::Standing(standing))),
+        ("answer-moved", message(&Answer::Moved(Box::new(moved)))),
+        ("answer-log", message(&Answer::Log(vec![entry]))),
+        ("answer-unlabelled", message(&Answer::Unlabelled(labels()))),
     ]
 }

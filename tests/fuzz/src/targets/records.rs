@@ -1,21 +1,42 @@
-//! Small files that the proxy wrote and reads again: records of releases, deliveries.
+//! Small files that the proxy wrote and reads again: records of releases, deliveries, the log of current releases.
 //!
 //! The first byte selects one, and says whether the checksum is corrected.
 
+use std::fmt::Debug;
+
+use format::cache_mark::CacheMark;
+use format::current::{CurrentEntry, LabelMeaning, MovedBy};
+use format::record::DeliveryState;
+use format::shown::Shown;
+use ground::faults::Fault;
 use ground::ids::ReleaseId;
-use whit::delivery::Delivery;
+use whit::delivery::actions::{Changed, Event, Happened, Notice};
+use whit::delivery::{Delivery, Ended, LastFailure};
 use whit::store::{NoRecord, Records};
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };
-    match mode % 3 {
+    match mode % 9 {
         0 => record(bytes),
         1 => record(&whole(bytes)),
-        _ => {
-            if let Some(delivery) = Delivery::decode(bytes) {
-                assert_eq!(Delivery::decode(&delivery.encode()), Some(delivery));
-            }
-        }
+        2 => again(Delivery::decode, Delivery::encode, bytes),
+        3 => again(Ended::decode, Ended::encode, bytes),
+        4 => again(Notice::decode, Notice::encode, bytes),
+        5 => again(Shown::decode, Shown::encode, bytes),
+        6 => again(|bytes| CurrentEntry::decode(bytes).ok(), CurrentEntry::encode, &whole(bytes)),
+        7 => again(|bytes| LabelMeaning::decode(bytes).ok(), LabelMeaning::encode, &whole(bytes)),
+        _ => again(CacheMark::decode, CacheMark::encode, bytes),
+    }
+}
+
+/// What can be read is the same when it was written again.
+fn again<T: PartialEq + Debug>(
+    decode: impl Fn(&[u8]) -> Option<T>,
+    encode: impl Fn(&T) -> Vec<u8>,
+    bytes: &[u8],
+) {
+    if let Some(value) = decode(bytes) {
+        assert_eq!(decode(&encode(&value)), Some(value));
     }
 }
 
@@ -38,6 +59,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let delivery = Delivery {
         user: Some("ada".parse().expect("a name")),
         asked: 1_800_000_000,
+        tries: 1,
+        failure: Some(LastFailure::new("refused".to_owned(), Fault::Retry)),
         ..Delivery::new(
             "shop".parse().expect("a name"),
             "web".parse().expect("a name"),
@@ -45,9 +68,56 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "edge".parse().expect("a name"),
         )
     };
-    vec![
-        [&[0], record.as_slice()].concat(),
-        [&[1], &record[..record.len() - 16]].concat(),
-        [&[2], delivery.encode().as_slice()].concat(),
+    let release = ReleaseId::of(b"a root");
+    let user = || "ada".parse().expect("a name");
+    let mut shown = Shown::default();
+    shown.begin(release, 1, [0; 32], 10);
+    shown.complete_first(&[release], 11);
+    shown.begin(ReleaseId::of(b"another"), 2, [0; 32], 12);
+    let current = CurrentEntry {
+        release,
+        from: None,
+        record: Some(1),
+        by: MovedBy::Push,
+        user: user(),
+        token: String::new(),
+        time: 10,
+        because: Some("good".to_owned()),
+        back: vec![ReleaseId::of(b"before")],
+        bad: vec![ReleaseId::of(b"bad")],
+    };
+    let label = LabelMeaning { release: Some(release), after: 1, user: user(), time: 10 };
+    let cached = CacheMark { user: user(), until: 20, bytes: 9, sent_bytes: 3 };
+    let happened = Happened {
+        event: Event::RolledBack,
+        time: 10,
+        id: "01010101-17".to_owned(),
+        space: "shop".parse().expect("a name"),
+        app: "web".parse().expect("a name"),
+        release,
+        labels: vec!["v1".parse().expect("a word")],
+        previous: None,
+        destination: None,
+        place: None,
+        user: Some(user()),
+        reason: Some("slow".to_owned()),
+        changed: Changed::default(),
+    };
+    let notice = Notice { action: "chat".parse().expect("a name"), happened, entry: Some(3) };
+    let state = DeliveryState::Failed { reason: "no room".to_owned(), fault: Fault::Full };
+    let ended = Ended { delivery: delivery.clone(), started: 1, ended: 2, state };
+    let body = |sealed: Vec<u8>| sealed[..sealed.len() - 16].to_vec();
+    [
+        (0, record.clone()),
+        (1, body(record)),
+        (2, delivery.encode()),
+        (3, ended.encode()),
+        (4, notice.encode()),
+        (5, shown.encode()),
+        (6, body(current.encode())),
+        (7, body(label.encode())),
+        (8, cached.encode()),
     ]
+    .map(|(which, bytes): (u8, Vec<u8>)| [&[which], bytes.as_slice()].concat())
+    .to_vec()
 }

@@ -3,17 +3,20 @@
 use std::fmt::Debug;
 
 use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
+use format::current::{MovedBy, Standing};
 use format::manifest::{NodeRef, Outline, Profile, SegmentIndex, SegmentName, Shape, Totals};
-use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Record};
+use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Progress, Record};
 use ground::faults::Fault;
-use ground::ids::{ChunkId, DeliveryId, ReleaseId};
+use ground::ids::{ChunkId, DeliveryId, ReleaseId, Selector};
 use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
 use ground::pattern::Pattern;
-use protocol::token::{Action, Grant, TokenId};
+use protocol::token::{Action, Grant, Hop, TokenId};
 use protocol::wire::{
-    Answer, Basis, Batch, BlockSums, Change, ChangeKind, FromAgent, ManifestForm, Marks, Open, Operation,
-    Parcel, ProxyInfo, PullReply, PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, SizeClass,
-    Span, Statistics, UserStatistics, pack_names, pack_short_names, unpack_names, unpack_short_names,
+    Answer, Basis, Batch, BlockSums, Change, ChangeKind, CheckStep, DeliveriesWanted, DeliveryPlan,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, LogEntry,
+    ManifestForm, Marks, Moved, Open, Operation, Parcel, ProxyInfo, PullReply, PullRequest, PushReply,
+    Refusal, Request, Section, SegmentBatch, SizeClass, Span, Statistics, Steering, UserStatistics,
+    pack_names, pack_short_names, unpack_names, unpack_short_names,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,6 +185,7 @@ pub fn record() -> Record {
         labels: vec![word("v1.2.3")],
         totals: Totals { files: 3, directories: 1, symlinks: 0, chunks: 9, bytes: 70_000, folder_mode: None },
         cost: Cost { unseen_chunks: 2, unseen_bytes: 30_000, sent_bytes: 9_000 },
+        behalf: Vec::new(),
     }
 }
 
@@ -259,7 +263,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         expires: None,
         now: 1_700_000_000,
     };
-    let select = |text| word::<ground::ids::Selector>(text);
+    let select = |text| word::<Selector>(text);
     let root = super::manifest::seeds().pop().expect("a root");
     [
         (0, encode(&Request::new("whit1.a.b", &push))),
@@ -312,6 +316,101 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (11, encode(&grant())),
     ]
     .into_iter()
+    .chain(seeds_of_deliveries())
+    .chain(seeds_of_the_current_release())
     .map(|(which, bytes): (u8, Vec<u8>)| [&[which], bytes.as_slice()].concat())
     .collect()
+}
+
+fn seeds_of_deliveries() -> Vec<(u8, Vec<u8>)> {
+    let id = DeliveryId { proxy: [1; 4], number: 17 };
+    let (edge, release) = (|| word("edge"), || word::<Selector>("web@v1"));
+    let token = Some(TokenId::from_bytes([7; 8]));
+    let hop = Hop { proxy: [2; 4], user: word("eve"), token, sequence: 3, delivery: Some(4) };
+    let retrying = DeliveryState::Retrying { reason: "down".to_owned(), seconds: 4, fault: Fault::Retry };
+    let status = DeliveryStatus {
+        id,
+        destination: edge(),
+        app: word("web"),
+        release: ReleaseId::of(b"a root"),
+        user: Some(word("ada")),
+        token,
+        behalf: vec![hop],
+        then: vec![word("restart")],
+        asked: 1_700_000_000,
+        started: Some(1_700_000_001),
+        ended: None,
+        tries: 1,
+        state: retrying,
+    };
+    let place = "/srv/{app}".to_owned();
+    let listed = DestinationStatus { name: edge(), kind: "dir".to_owned(), place, waiting: 2, failing: 1 };
+    let steps = vec![CheckStep { step: "write".to_owned(), failure: Some("full".to_owned()) }];
+    let plan = DeliveryPlan {
+        destination: edge(),
+        files: [1, 1, 1],
+        bytes: [9, 3],
+        put: vec![("a".to_owned(), 9)],
+        keep: vec![("b".to_owned(), 3)],
+        delete: vec!["c".to_owned()],
+    };
+    let wanted = DeliveriesWanted { app: Some(word("web")), destination: Some(edge()), watch: true };
+    let event = |state| Answer::Delivery(DeliveryEvent { destination: edge(), state, id });
+    let (to, then) = (vec![edge()], vec![word("restart")]);
+    vec![
+        (1, encode(&Operation::Deliver { release: release(), destinations: to.clone(), then })),
+        (1, encode(&Operation::Deliveries(wanted))),
+        (1, encode(&Operation::Steer { delivery: id, how: Steering::Retry })),
+        (1, encode(&Operation::CheckDestinations(Some(edge())))),
+        (1, encode(&Operation::PlanDelivery { release: release(), destinations: to, all: true })),
+        (1, encode(&Operation::Prime { app: word("web"), destination: edge() })),
+        (1, encode(&Operation::DropDestination(edge()))),
+        (7, encode(&Answer::Deliveries(vec![status]))),
+        (7, encode(&event(DeliveryState::Running(Progress { bytes: 1, total: 2, files: 3 })))),
+        (7, encode(&event(DeliveryState::Skipped { by: id }))),
+        (7, encode(&event(DeliveryState::Cancelled { by: word("eve") }))),
+        (7, encode(&event(DeliveryState::Stranded))),
+        (7, encode(&Answer::Destinations(vec![listed]))),
+        (7, encode(&Answer::Checked(DestinationCheck { name: edge(), steps }))),
+        (7, encode(&Answer::Planned(Box::new(plan)))),
+        (7, encode(&Answer::Dropped(DestinationDropped { name: edge(), deliveries: 2, releases: 1 }))),
+    ]
+}
+
+fn seeds_of_the_current_release() -> Vec<(u8, Vec<u8>)> {
+    let (app, release) = (|| word("web"), || word::<Selector>("web@v1"));
+    let (destinations, because) = (|| vec![word("edge")], || Some("slow".to_owned()));
+    let (labels, then) = (|| vec![word("stable")], || vec![word("restart")]);
+    let [one, two] = [1_u8, 2].map(|number| ReleaseId::of(&[number]));
+    let standing = Standing { current: Some(one), previous: Some(two), bad: vec![two] };
+    let moved = Moved { record: record(), from: Some(two), number: Some(3), rolled_back: true };
+    let entry = LogEntry {
+        number: 3,
+        release: one,
+        from: Some(two),
+        by: MovedBy::Rollback,
+        user: word("ada"),
+        token: String::new(),
+        time: 1_700_000_000,
+        because: because(),
+    };
+    let promote = Operation::Promote {
+        release: release(),
+        destinations: destinations(),
+        because: because(),
+        then: then(),
+    };
+    let rollback =
+        Operation::Rollback { app: app(), destinations: destinations(), because: because(), then: then() };
+    vec![
+        (1, encode(&promote)),
+        (1, encode(&rollback)),
+        (1, encode(&Operation::Current { app: app(), log: true })),
+        (1, encode(&Operation::Label { release: release(), labels: labels(), moves: true })),
+        (1, encode(&Operation::Unlabel { app: app(), labels: labels() })),
+        (7, encode(&Answer::Standing(standing))),
+        (7, encode(&Answer::Moved(Box::new(moved)))),
+        (7, encode(&Answer::Log(vec![entry]))),
+        (7, encode(&Answer::Unlabelled(labels()))),
+    ]
 }
