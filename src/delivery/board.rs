@@ -159,6 +159,16 @@ impl Board {
             .any(|entry| (&entry.delivery.space, &entry.delivery.release) == (space, release))
     }
 
+    /// Returns the release that was delivered last where a delivery goes, if that is remembered.
+    pub fn delivered_last(&self, delivery: &Delivery) -> Option<ReleaseId> {
+        let is_there = |ended: &Ended| {
+            matches!(ended.state, DeliveryState::Delivered(_))
+                && ended.delivery.is_of_same_application(delivery)
+                && ended.delivery.destination == delivery.destination
+        };
+        self.state().history.last(is_there).map(|(_, ended)| ended.delivery.release)
+    }
+
     /// Returns, of the deliveries of a space after a number, the first `most` for which `is_wanted`, in rising order.
     pub fn page(
         &self,

@@ -12,8 +12,10 @@ use super::telling::Story;
 use super::worker::{Executor, Failure, Task};
 use crate::ledger::Ledger;
 use crate::store::{self, Pushed, Store};
+use disk::crash_points;
 use format::manifest::Root;
 use format::record::{DeliveryReport, Progress};
+use format::shown::Shown;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{DeliveryId, ReleaseId, SpaceName};
 use ground::monitor::{Monitor, Phase, Silent};
@@ -53,7 +55,7 @@ impl StoreExecutor {
             Err(error) => return tracing::warn!(%id, %error, "nobody is told of a failed delivery"),
         };
         let shown = ShownInLedger::open(Arc::clone(&self.ledger), delivery).map(|log| log.shown());
-        let previous = shown.ok().and_then(|shown| shown.current().map(|entry| entry.release));
+        let previous = shown.ok().and_then(|shown| shown_before(&shown, id));
         let story = Story { event, id, delivery, store: &store, previous, place: None, reason: Some(reason) };
         // Nothing of it runs here.
         story.tell(&self.actions, &AtomicBool::new(false));
@@ -78,7 +80,7 @@ impl StoreExecutor {
 
 impl Executor for StoreExecutor {
     fn deliver(&self, task: &Task<'_>) -> Result<DeliveryReport, Failure> {
-        let Task { id, delivery, destination, cancelled, progress } = *task;
+        let Task { id, delivery, last, destination, cancelled, progress } = *task;
         let release = Release::open(self, id, delivery)?;
         let Release { store, root, shown, .. } = &release;
         let (total, files) = (root.totals.bytes, root.totals.files);
@@ -92,12 +94,13 @@ impl Executor for StoreExecutor {
         let job = Job { monitor: &watch, ..release.job(id, delivery, &root_of, cancelled) };
         let begun = Instant::now();
         shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
-        let others = shown.shown();
-        let mut others = others.complete().filter(|entry| entry.delivery != id.number);
-        let previous = others.next().map(|entry| entry.release);
+        // A try that was cut off after the place had changed may have left nothing of what was there.
+        let previous = shown_before(&shown.shown(), id).or(last);
         let done = destination.deliver(&job);
         let done = done.map_err(|error| Failure { retry_after: error.retry_after(), ..failed(&error) })?;
+        crash_points::point("delivery.there");
         shown.complete(&done.kept).map_err(|error| failed(&error))?;
+        crash_points::point("delivery.shown");
         for folder in destination.folders() {
             if let Err(error) = store.copies().note(&delivery.app, &folder.of(&delivery.app)) {
                 tracing::warn!(%error, "the location of a delivered copy could not be recorded");
@@ -107,6 +110,7 @@ impl Executor for StoreExecutor {
         let (event, place) = (Event::Delivered, Some(done.place.as_str()));
         let story = Story { event, id, delivery, store, previous, place, reason: None };
         let actions = story.tell(&self.actions, cancelled).ok_or_else(interrupted)?;
+        crash_points::point("delivery.told");
         Ok(DeliveryReport {
             place: done.place,
             files: done.files,
@@ -121,6 +125,11 @@ impl Executor for StoreExecutor {
             notes: watch.notes.into_inner().unpoisoned(),
         })
     }
+}
+
+/// Returns the release that a place showed before a delivery.
+fn shown_before(shown: &Shown, id: DeliveryId) -> Option<ReleaseId> {
+    shown.complete().find(|entry| entry.delivery != id.number).map(|entry| entry.release)
 }
 
 fn failed(error: &dyn Faulty) -> Failure {

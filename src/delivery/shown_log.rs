@@ -72,6 +72,10 @@ impl ShownLog for ShownInLedger {
     fn note(&self, started: u64, done: u64) -> Result<(), destination::Error> {
         Ok(self.change(|shown| shown.note(started, done))?)
     }
+
+    fn switch(&self, kept: &[ReleaseId]) -> Result<(), destination::Error> {
+        Ok(self.change(|shown| shown.switch(kept, now()))?)
+    }
 }
 
 fn now() -> u64 {

@@ -14,7 +14,7 @@ use super::pending::{Delivery, LastFailure};
 use super::queue::{Again, Queue, Queued};
 use format::record::{DeliveryReport, DeliveryState, Progress};
 use ground::faults::Fault;
-use ground::ids::DeliveryId;
+use ground::ids::{DeliveryId, ReleaseId};
 use ground::poison::Unpoisoned as _;
 
 /// Makes one delivery.
@@ -32,6 +32,8 @@ pub struct Task<'a> {
     pub id: DeliveryId,
     /// The delivery.
     pub delivery: &'a Delivery,
+    /// The release that was delivered there last, if that is remembered.
+    pub last: Option<ReleaseId>,
     /// Where to.
     pub destination: &'a dyn Destination,
     /// Ends the delivery soon after it is set.
@@ -89,6 +91,7 @@ impl Worker {
         let task = Task {
             id: board.id(queued.number),
             delivery: &queued.delivery,
+            last: board.delivered_last(&queued.delivery),
             destination: self.destination.as_ref(),
             cancelled,
             progress: &report,

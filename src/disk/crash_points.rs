@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 68] = [
+pub const POINTS: [&str; 85] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -52,8 +52,27 @@ pub const POINTS: [&str; 68] = [
     "current.renamed",
     "copy.removing",
     "copy.removed",
+    "delivery.there",
+    "shown.half",
+    "shown.written",
+    "shown.renamed",
+    "delivery.shown",
+    "delivery.told",
     "delivery.made",
     "delivery.removed",
+    // One is made to a server, object by object.
+    "object.written",
+    "class.verified",
+    "class.journalled",
+    "stamp.before",
+    "stamp.written",
+    "release.shown",
+    "deletions.before",
+    "object.deleted",
+    "deletions.after",
+    // One is made to another proxy.
+    "release.begun",
+    "release.passed",
     // A release is removed, and garbage collected.
     "removed.renamed",
     "collect.condemned",

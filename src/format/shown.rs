@@ -82,6 +82,19 @@ impl Shown {
         }
     }
 
+    /// Notes that readers see the release of the delivery that began last, and that what only earlier releases had begins to
+    /// go, but for those that are kept: a later delivery must not take them for whole.
+    pub fn switch(&mut self, kept: &[ReleaseId], now: u64) {
+        for entry in self.entries.iter_mut().skip(1) {
+            if entry.state == ShownState::Complete && !kept.contains(&entry.release) {
+                entry.state = ShownState::Partial { started: u64::MAX, done: 0 };
+            }
+        }
+        if let Some(first) = self.entries.first_mut() {
+            (first.state, first.since) = (ShownState::Complete, now);
+        }
+    }
+
     /// Notes that the delivery that began last ended well, and which earlier releases are still there.
     pub fn complete_first(&mut self, kept: &[ReleaseId], now: u64) {
         let Some(first) = self.entries.first_mut() else { return };
@@ -138,5 +151,21 @@ mod tests {
         let releases: Vec<_> = shown.complete().map(|entry| entry.release).collect();
         assert_eq!((releases, shown.partial().count()), (vec![three, one], 0));
         assert_eq!(Shown::decode(&shown.encode()), Some(shown));
+    }
+
+    #[test]
+    fn a_release_whose_files_begin_to_go_is_whole_no_more() {
+        let [one, two, three] = [1_u8, 2, 3].map(|number| ReleaseId::of(&[number]));
+        let mut shown = Shown::default();
+        for (number, release) in [(1, one), (2, two)] {
+            shown.begin(release, number, [0; 32], 10);
+            shown.complete_first(&[two, one], 11);
+        }
+        shown.begin(three, 3, [0; 32], 20);
+        shown.switch(&[three, two], 21);
+        let complete = |shown: &Shown| shown.complete().map(|entry| entry.release).collect::<Vec<_>>();
+        assert_eq!((complete(&shown), shown.partial().count()), (vec![three, two], 1));
+        shown.complete_first(&[three, two], 22);
+        assert_eq!((complete(&shown), shown.partial().count()), (vec![three, two], 0));
     }
 }

@@ -128,6 +128,10 @@ impl ShownLog for NothingShown {
     fn note(&self, _started: u64, _done: u64) -> Result<(), Error> {
         Ok(())
     }
+
+    fn switch(&self, _kept: &[ReleaseId]) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Returns a directory; its place depends on the application.

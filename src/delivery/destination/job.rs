@@ -60,6 +60,13 @@ pub trait ShownLog: Sync {
     /// # Errors
     /// The ledger's.
     fn note(&self, started: u64, done: u64) -> Result<(), Error>;
+
+    /// Writes down that readers see this delivery's release, before anything is removed that only releases not `kept` have;
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// The ledger's.
+    fn switch(&self, kept: &[ReleaseId]) -> Result<(), Error>;
 }
 
 /// The result of a delivery.

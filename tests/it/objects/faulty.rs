@@ -78,7 +78,7 @@ impl Faulty {
         })
     }
 
-    fn shown(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn shown(&self) -> BTreeMap<String, Vec<u8>> {
         let files = self.files.lock().expect("no panic");
         files
             .iter()
@@ -86,7 +86,7 @@ impl Faulty {
             .collect()
     }
 
-    fn count(&self, method: &str) -> usize {
+    pub fn count(&self, method: &str) -> usize {
         self.asked.lock().expect("no panic").iter().filter(|line| line.starts_with(method)).count()
     }
 }

@@ -1,17 +1,22 @@
 //! Releases as objects of real servers: nginx by `WebDAV`, and S3.
 
 mod faulty;
+mod garage;
+mod interrupted;
+mod readers;
 mod servers;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use format::record::{DeliveryReport, DeliveryState};
 use ground::faults::Fault;
 use whit::agent::push::{PushOptions, Receipt};
+use whit::delivery::destination::{Definition, Destination};
 use whit::net::blocking;
 
 use self::servers::{Server, nginx, s3};
@@ -26,12 +31,19 @@ async fn with_each<F: Future<Output = ()>>(more: &str, test: impl Fn(World, Serv
         fs::create_dir(&below).expect("a folder");
         let server = if name == "nginx" { nginx(&below) } else { Some(s3(&below)) };
         let Some(server) = server else { continue };
-        let destination = server.destination(more);
+        let place = destination(&server, more);
         let world = World::start_with(|options| {
-            options.destinations.insert(web(), destination);
+            options.destinations.insert(web(), place);
         });
         within(test(world, server)).await;
     }
+}
+
+/// Creates a destination of a server, with more keys.
+fn destination(server: &Server, more: &str) -> Arc<dyn Destination> {
+    let definition: Definition = toml::from_str(&format!("{}{more}", server.keys)).expect("a definition");
+    definition.check().expect("no mistakes");
+    definition.open()
 }
 
 fn options(world: &World) -> PushOptions {
@@ -63,6 +75,13 @@ fn files(tree: &Path) -> BTreeMap<String, Vec<u8>> {
         .into_iter()
         .map(|path| (name(&path).expect("text"), fs::read(&path).expect("a file")))
         .collect()
+}
+
+/// Checks that two places have the same files; says only which differ.
+fn assert_same_files(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+    let names = found.keys().chain(expected.keys());
+    let other: Vec<&String> = names.filter(|name| found.get(*name) != expected.get(*name)).collect();
+    assert!(other.is_empty(), "{other:?} differ; there is {:?}", found.keys());
 }
 
 fn site(tree: &Path) {
@@ -153,9 +172,9 @@ async fn a_first_delivery_into_a_filled_place_compares_and_deletes_nothing_of_ot
         let tree = world.path("tree");
         site(&tree);
         // Another proxy filled it, of which this one knows nothing.
-        let destination = server.destination("");
+        let place = destination(&server, "");
         let other = World::start_with(|options| {
-            options.destinations.insert(web(), destination);
+            options.destinations.insert(web(), place);
         });
         site(&other.path("tree"));
         write(&other.path("tree"), "about/index.html", "old");
@@ -227,9 +246,8 @@ async fn a_release_is_stamped_and_every_step_of_a_check_succeeds() {
         let receipt = world.push_with(&options(&world)).await;
         let stamp = String::from_utf8(server.files()["release.txt"].clone()).expect("text");
         assert_eq!(stamp.trim(), receipt.release.to_string());
-        let destination = server.destination("");
-        let checks =
-            blocking::start(move || destination.check(&AtomicBool::new(false))).await.expect("a thread");
+        let place = destination(&server, "");
+        let checks = blocking::start(move || place.check(&AtomicBool::new(false))).await.expect("a thread");
         assert!(checks.len() >= 4 && checks.iter().all(|check| check.failure.is_none()), "{checks:?}");
         assert_eq!(server.files().len(), 6, "a check leaves nothing");
     })
@@ -242,7 +260,7 @@ async fn a_changed_rule_of_metadata_is_a_change_of_the_files_that_it_is_of() {
     let server = s3(folder.path());
     let rule = |age: u32| format!("[[metadata]]\nfiles = ['*.js']\ncache_control = 'max-age={age}'\n");
     let mut world = World::start_with(|options| {
-        options.destinations.insert(web(), server.destination(&rule(60)));
+        options.destinations.insert(web(), destination(&server, &rule(60)));
     });
     within(async {
         let tree = world.path("tree");
@@ -250,7 +268,7 @@ async fn a_changed_rule_of_metadata_is_a_change_of_the_files_that_it_is_of() {
         deliver(&world).await;
         world.stop().await;
         world.change(|options| {
-            options.destinations.insert(web(), server.destination(&rule(90)));
+            options.destinations.insert(web(), destination(&server, &rule(90)));
         });
         world.again();
         let second = deliver(&world).await;

@@ -1,18 +1,16 @@
-//! Servers that releases are written to: nginx with `WebDAV`, and an S3 server within the test.
+//! Servers that releases are written to: nginx with `WebDAV`, and an S3 server within the test. `tests/crash` has them too.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use whit::delivery::destination::{Definition, Destination};
 
 use crate::trees::walk_files;
 
@@ -52,13 +50,6 @@ impl Drop for Running {
 }
 
 impl Server {
-    /// Creates a destination of this server, with more keys.
-    pub fn destination(&self, more: &str) -> Arc<dyn Destination> {
-        let definition: Definition = toml::from_str(&format!("{}{more}", self.keys)).expect("a definition");
-        definition.check().expect("no mistakes");
-        definition.open()
-    }
-
     /// Returns what readers see, by path.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let name =
@@ -94,7 +85,7 @@ pub fn nginx(folder: &Path) -> Option<Server> {
          http {{ log_format whit '$request_method $uri'; access_log {log} whit;\n\
          client_body_temp_path {shown}/body; proxy_temp_path {shown}/p; fastcgi_temp_path {shown}/f; uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;\n\
          server {{ listen 127.0.0.1:{port}; root {root}; client_max_body_size 0;\n\
-         location / {{ dav_methods PUT DELETE MKCOL; create_full_put_path on; }} }} }}\n",
+         location / {{ dav_methods PUT DELETE MKCOL; create_full_put_path on; autoindex on; index no-index; }} }} }}\n",
         root = root.display(),
         log = log.display(),
     );

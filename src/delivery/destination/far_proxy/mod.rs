@@ -20,6 +20,7 @@ use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Mistake, PLACEH
 use crate::agent::Receipt;
 use crate::agent::push::{PushOptions, StoredRelease, push_stored};
 use crate::restore::Mapping;
+use disk::crash_points;
 use format::record::{DeliveryEvent, DeliveryState};
 use format::shown::ShownState;
 use ground::ids::{AppName, DestinationName, ReleaseId};
@@ -188,6 +189,7 @@ impl Remote {
         });
         if !options.dry_run && started(job) < BEGUN {
             job.shown.note(BEGUN, 0)?;
+            crash_points::point("release.begun");
         }
         self.visits().make(job.cancelled, job.monitor, async |session, monitor| {
             Box::pin(push_stored(session, options, &stored, monitor)).await
@@ -199,6 +201,7 @@ impl Destination for Remote {
     /// Ends when the other proxy has the release and, with `wait`, when its deliveries have ended.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
         let receipt = self.push(job, &self.definition.options(job)?)?;
+        crash_points::point("release.passed");
         job.shown.note(RECORDED, 0)?;
         if self.definition.wait {
             self.definition.judge(&receipt.delivered)?;

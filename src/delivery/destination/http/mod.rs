@@ -176,6 +176,11 @@ impl Http {
         Arc::new(HttpDestination { definition: self.clone(), driver: Driver::default() })
     }
 
+    /// Returns what decides, beside a release, which files are where.
+    fn rules(&self) -> [u8; 32] {
+        self.options.rules(self.keys.url.trim_end_matches('/'))
+    }
+
     /// Returns the address of an application's files, with a slash at its end.
     fn url(&self, app: Option<&AppName>) -> String {
         let url = self.keys.url.trim_end_matches('/');
@@ -225,7 +230,7 @@ impl HttpDestination {
         let service = if keys.method == SendBy::Post { service.posting() } else { service };
         let probe =
             || keys.probe.as_ref().map_or(Ok(()), |probe| probe.find(&client, job, keys.probe_seconds));
-        work(&Place { service: &service, options, prefix: "", rules: options.rules(), probe: &probe })
+        work(&Place { service: &service, options, prefix: "", rules: self.definition.rules(), probe: &probe })
     }
 }
 
@@ -262,7 +267,7 @@ impl Destination for HttpDestination {
     }
 
     fn rules(&self) -> [u8; 32] {
-        self.definition.options.rules()
+        self.definition.rules()
     }
 
     /// Files that were changed since are found by their hashes, by whoever reads.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::super::{Error, Job};
-use super::options::{LinkForm, Options};
+use super::options::{LinkForm, Options, is_same_place};
 use crate::restore::{ChunkSource, ReleaseEntries, ReleaseEntry};
 use format::manifest::{EntryPath, Root};
 use format::shown::{Shown, ShownEntry, ShownState};
@@ -76,7 +76,9 @@ struct Earlier {
 /// # Errors
 /// A manifest cannot be read; a name or a link of the new release is not possible.
 pub fn decide(job: &Job<'_>, options: &Options, rules: [u8; 32], now: u64) -> Result<Decisions, Error> {
-    let shown = job.shown.shown();
+    let mut shown = job.shown.shown();
+    // The definition may have been of another place before.
+    shown.entries.retain(|entry| is_same_place(&entry.rules, &rules));
     let mut decisions = Decisions::default();
     let new = files(job.root, job.source, options, Some(&mut decisions))?;
     let is_ours = |entry: &ShownEntry| entry.delivery == job.id.number && entry.release == job.release();
@@ -105,8 +107,11 @@ pub fn decide(job: &Job<'_>, options: &Options, rules: [u8; 32], now: u64) -> Re
         };
         let before = known.iter().find_map(|earlier| Some((earlier.files.get(path)?, earlier.rules)));
         let is_unsure = partial.iter().any(|(_, earlier)| earlier.files.contains_key(path));
+        let is_touched = partial.iter().any(|(_, earlier)| {
+            earlier.files.get(path).is_some_and(|other| other != content || earlier.rules != rules)
+        });
         let step = match before {
-            Some((old, old_rules)) if old == content && !is_unsure => {
+            Some((old, old_rules)) if old == content && !is_touched => {
                 if old_rules == rules {
                     Step::Keep
                 } else {

@@ -217,15 +217,18 @@ impl Options {
         metadata
     }
 
-    /// Returns a hash of the rules that decide an object's metadata; zeros without any.
-    pub fn rules(&self) -> [u8; 32] {
-        if self.metadata.is_empty() {
-            return [0; 32];
-        }
+    /// Returns what decides, beside a release, which objects are where: 16 bytes of a hash of the place, then as many of one of
+    /// the metadata, the forms of links, and the order in which a delivery's steps are counted.
+    pub fn rules(&self, place: &str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut text = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         };
+        text(if self.links == LinkForm::Skip { "skip" } else { "copy" });
+        for pattern in &self.last {
+            text(if pattern.of_name { "last name" } else { "last path" });
+            text(pattern.as_str());
+        }
         for rule in &self.metadata {
             for pattern in &rule.files {
                 text(if pattern.of_name { "name" } else { "path" });
@@ -235,8 +238,18 @@ impl Options {
                 text(value.as_deref().unwrap_or("\0"));
             }
         }
-        *hasher.finalize().as_bytes()
+        let mut rules = *hasher.finalize().as_bytes();
+        rules[..PLACE_BYTES].copy_from_slice(&blake3::hash(place.as_bytes()).as_bytes()[..PLACE_BYTES]);
+        rules
     }
+}
+
+/// Bytes of [`Options::rules`] that tell places apart.
+const PLACE_BYTES: usize = 16;
+
+/// Returns whether two deliveries with these rules were to the same place.
+pub fn is_same_place(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one[..PLACE_BYTES] == other[..PLACE_BYTES]
 }
 
 #[cfg(test)]
@@ -267,8 +280,16 @@ mod tests {
         assert_eq!(html.cache_control.as_deref(), Some("no-cache"));
         assert_eq!((html.content_type.as_str(), html.is_type_ruled), ("text/html; charset=utf-8", false));
         assert_eq!(both.metadata_of("no-extension").content_type, "application/octet-stream");
-        assert_eq!(Options::default().rules(), [0; 32]);
-        assert_ne!(both.rules(), options(&text.replace("60", "61")).rules());
+        let rules = both.rules("here");
+        let mut others = vec![both.rules("there")];
+        for other in
+            [text.replace("60", "61"), format!("last = ['a']\n{text}"), format!("links = 'skip'\n{text}")]
+        {
+            others.push(options(&other).rules("here"));
+        }
+        assert!(others.iter().all(|other| *other != rules));
+        let places: Vec<bool> = others.iter().map(|other| is_same_place(other, &rules)).collect();
+        assert_eq!(places, [false, true, true, true]);
     }
 
     #[test]

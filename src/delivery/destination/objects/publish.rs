@@ -12,6 +12,7 @@ use super::journal::Journal;
 use super::options::Options;
 use super::service::{Content, Listing, Metadata, Object, Service, Source, Stored};
 use crate::restore::{ChunkReader, ReleaseEntries, ReleaseEntry, ReleaseFile};
+use disk::crash_points;
 use ground::escape;
 use ground::monitor::Phase;
 use ground::poison::Unpoisoned as _;
@@ -25,7 +26,7 @@ pub struct Place<'a> {
     pub options: &'a Options,
     /// What comes before each file's path in its key: empty, or with a slash at its end.
     pub prefix: &'a str,
-    /// A hash of what decides metadata.
+    /// What decides, beside a release, which objects are where.
     pub rules: [u8; 32],
     /// Checks from outside that readers see the release; after entry points, before deletions.
     pub probe: &'a (dyn Fn() -> Result<(), Error> + Sync),
@@ -61,7 +62,7 @@ pub fn plan(place: &Place<'_>, job: &Job<'_>) -> Result<Preview, Error> {
 ///
 /// # Errors
 /// Entry points that readers see are still those from before, unless only the probe or a deletion failed. Trying again goes
-/// on where this try came to.
+/// on where this try came to. The ledger knows that readers see the release before anything is removed.
 pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
     let decisions = decide(job, place.options, place.rules, now())?;
     let (deleted, files) = (decisions.current_deleted, decisions.current_files);
@@ -85,6 +86,7 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
     }
     run.stamp()?;
     (place.probe)()?;
+    crash_points::point("release.shown");
     run.delete()?;
     let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
     let sent_bytes = run.sent.load(Ordering::Relaxed);
@@ -220,8 +222,10 @@ impl<'a> Run<'a> {
                                 fail(Error::Cancelled);
                                 continue;
                             }
-                            let written =
-                                self.write(&path, &file, &mut *reader).and_then(|()| journal.done(place));
+                            let written = self.write(&path, &file, &mut *reader).and_then(|()| {
+                                crash_points::point("object.written");
+                                journal.done(place)
+                            });
                             if let Err(error) = written {
                                 fail(error);
                             }
@@ -243,6 +247,10 @@ impl<'a> Run<'a> {
                     if is_of(&step) {
                         if next >= done {
                             paths.push((next, path));
+                        } else if self.verifies_by_list.load(Ordering::Relaxed) {
+                            // An earlier try may have ended before it verified what it wrote.
+                            let stored = Stored { tag: None, bytes: file.size };
+                            self.unverified.lock().unpoisoned().push((self.key(&path), stored));
                         }
                         next += 1;
                     }
@@ -268,7 +276,9 @@ impl<'a> Run<'a> {
                     return Err(error);
                 }
                 self.verifies_by_list.store(false, Ordering::Relaxed);
+                crash_points::point("class.verified");
                 journal.end(next.max(done))?;
+                crash_points::point("class.journalled");
                 Ok(next)
             }
         }
@@ -349,13 +359,21 @@ impl<'a> Run<'a> {
         if self.place.service.has(&object, &mut content)? {
             return Ok(());
         }
-        self.put(stamp, bytes.len() as u64, &mut content)
+        crash_points::point("stamp.before");
+        self.put(stamp, bytes.len() as u64, &mut content)?;
+        crash_points::point("stamp.written");
+        Ok(())
     }
 
     /// Removes what no release that stays has, and what earlier tries of others left.
     fn delete(&self) -> Result<(), Error> {
         let mut paths = self.decisions.deletes.clone();
         paths.extend(self.leftovers()?);
+        if paths.is_empty() {
+            return Ok(());
+        }
+        self.job.shown.switch(&self.decisions.kept)?;
+        crash_points::point("deletions.before");
         let next = AtomicU64::new(0);
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         std::thread::scope(|scope| {
@@ -368,7 +386,9 @@ impl<'a> Run<'a> {
                         let deleted = if self.is_cancelled() {
                             Err(Error::Cancelled)
                         } else {
-                            self.place.service.delete(&self.key(path))
+                            let deleted = self.place.service.delete(&self.key(path));
+                            crash_points::point("object.deleted");
+                            deleted
                         };
                         if let Err(error) = deleted {
                             self.ends.store(true, Ordering::Relaxed);
@@ -388,7 +408,10 @@ impl<'a> Run<'a> {
         match failure.into_inner().unpoisoned() {
             Some(error) => Err(error),
             None if next.load(Ordering::Relaxed) < paths.len() as u64 => Err(Error::Cancelled),
-            None => Ok(()),
+            None => {
+                crash_points::point("deletions.after");
+                Ok(())
+            }
         }
     }
 

@@ -137,6 +137,13 @@ impl S3 {
         Arc::new(S3Destination { definition: self.clone(), driver: Driver::default() })
     }
 
+    /// Returns what decides, beside a release, which objects are where.
+    fn rules(&self) -> [u8; 32] {
+        let Keys { bucket, endpoint, prefix, .. } = &self.keys;
+        let endpoint = endpoint.as_deref().unwrap_or_default().trim_end_matches('/');
+        self.options.rules(&format!("{endpoint} {bucket} {}", prefix.trim_matches('/')))
+    }
+
     /// Returns what an application's keys begin with.
     fn prefix(&self, app: Option<&AppName>) -> String {
         let prefix = self.keys.prefix.trim_matches('/');
@@ -174,7 +181,13 @@ impl S3Destination {
                 .as_ref()
                 .map_or(Ok(()), |probe| probe.find_plainly(&self.driver, job, keys.probe_seconds))
         };
-        work(&Place { service: &bucket, options, prefix: &prefix, rules: options.rules(), probe: &probe })
+        work(&Place {
+            service: &bucket,
+            options,
+            prefix: &prefix,
+            rules: self.definition.rules(),
+            probe: &probe,
+        })
     }
 }
 
@@ -213,7 +226,7 @@ impl Destination for S3Destination {
     }
 
     fn rules(&self) -> [u8; 32] {
-        self.definition.options.rules()
+        self.definition.rules()
     }
 
     fn read_back(&self, app: &AppName, _release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {

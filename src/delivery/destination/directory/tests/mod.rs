@@ -113,6 +113,10 @@ impl ShownLog for NothingShown {
     fn note(&self, _started: u64, _done: u64) -> Result<(), Error> {
         Ok(())
     }
+
+    fn switch(&self, _kept: &[ReleaseId]) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 fn shown(directory: &Directory) -> Vec<Entry> {
