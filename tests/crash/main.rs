@@ -6,9 +6,16 @@
 
 mod clocks;
 mod damage;
+mod delivering;
 mod disk;
+mod hooks;
 mod kills;
 mod memory;
+mod passing_on;
 mod points;
+mod points_of_services;
+#[path = "../it/objects/servers.rs"]
+mod servers;
+mod site;
 mod trees;
 mod world;

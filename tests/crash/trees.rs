@@ -64,13 +64,19 @@ impl Shape {
     /// Some 1 MiB, three quarters of it changing: small enough for many rounds, several frames long.
     pub const SMALL: Self = Self { files: 40, changing: 30, file_bytes: 28_000 };
 
+    /// Returns the path and the content of a file of a version.
+    pub fn file(self, file: u64, version: u64) -> (String, Vec<u8>) {
+        let seed = if file < self.changing { file + 1000 * version } else { file };
+        let name = if file % 3 == 0 { format!("deep/{file}") } else { format!("{file}") };
+        (name, noise(seed, self.file_bytes))
+    }
+
     /// Creates version `version` in the new folder `folder`.
     pub fn write(self, folder: &Path, version: u64) {
         fs::create_dir_all(folder.join("deep/er")).expect("created");
         for file in 0..self.files {
-            let seed = if file < self.changing { file + 1000 * version } else { file };
-            let name = if file % 3 == 0 { format!("deep/{file}") } else { format!("{file}") };
-            fs::write(folder.join(name), noise(seed, self.file_bytes)).expect("written");
+            let (name, content) = self.file(file, version);
+            fs::write(folder.join(name), content).expect("written");
         }
         fs::write(folder.join("version"), version.to_string()).expect("written");
         fs::write(folder.join("run"), "#!/bin/sh\n").expect("written");
@@ -127,6 +133,12 @@ pub fn read(folder: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
         }
     }
     found
+}
+
+/// Returns the files below a folder.
+pub fn walk_files(folder: &Path) -> Vec<PathBuf> {
+    let found = read(folder).into_iter().filter(|(_, (kind, ..))| *kind == 'f');
+    found.map(|(path, _)| folder.join(path)).collect()
 }
 
 /// Returns whether two folders are the same, bit for bit.

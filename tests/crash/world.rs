@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::trees::{self, Shape};
 
 /// Long enough for a slow machine; whatever takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The result of a command.
 #[derive(Debug)]
@@ -303,6 +303,33 @@ impl World {
         let token = Process::spawn(&mut create).done(PATIENCE);
         assert!(token.is_good(), "{token:?}");
         std::mem::replace(&mut self.token, token.out.trim().to_owned())
+    }
+
+    /// Returns a new token; `more` says what it allows.
+    pub fn new_token(&self, more: &[&str]) -> String {
+        let mut create = self.command();
+        create.args(["token", "create", "--user", "tester", "--data"]).arg(self.path("data")).args(more);
+        let token = Process::spawn(&mut create).done(PATIENCE);
+        assert!(token.is_good(), "{token:?}");
+        token.out.trim().to_owned()
+    }
+
+    /// Returns the proxy's address once it has been started.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Adds to the proxy's configuration, for its next start.
+    pub fn configure_more(&self, text: &str) {
+        let mut config = fs::read_to_string(self.path("whit.toml")).expect("a configuration");
+        config.push_str(text);
+        fs::write(self.path("whit.toml"), config).expect("written");
+    }
+
+    /// Starts the push of a folder to a destination.
+    pub fn begin_push_to(&self, folder: &Path, destination: &str) -> Process {
+        let folder = folder.display().to_string();
+        self.begin(&["push", APP, &folder, "--to", destination, "--retry-for", "0s"], None)
     }
 
     pub fn use_token(&mut self, token: String) {
