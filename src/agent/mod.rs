@@ -52,9 +52,6 @@ pub enum Error {
     /// The proxy sent a batch that breaks its bounds.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// The proxy sent a chunk that is not the one asked for.
-    #[error("the proxy sent a chunk whose bytes do not match its name")]
-    WrongChunk,
     /// The proxy answered with another release than was asked for.
     #[error("the proxy answered `{asked}` with release {} of `{app}`", .found.short())]
     OtherRelease {
@@ -123,7 +120,6 @@ fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) ->
 
 faulty! {
     Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads;
-    Self::WrongChunk => Fault::Corrupt;
     Self::OtherRelease { .. } => Fault::Corrupt, "do not use this release from this proxy: report it to the proxy's admin";
     Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";
     Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;

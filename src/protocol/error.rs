@@ -47,7 +47,7 @@ pub enum Error {
     #[error("the proxy does not rebuild the archive `{0}` byte for byte")]
     Unproven(EntryPath),
     /// Beyond a limit.
-    #[error("the push exceeds a limit: at most {max} {what}")]
+    #[error("the peer sent more than allowed: at most {max} {what}")]
     Limit {
         /// The limited quantity.
         what: &'static str,

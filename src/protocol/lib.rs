@@ -6,10 +6,13 @@ pub mod address;
 pub mod token;
 pub mod wire;
 mod error;
+mod content_view;
 mod space_view;
 pub mod likeness;
 pub mod transfer;
 pub mod push;
+pub mod pull;
 
+pub use content_view::{ContentView, StorageView};
 pub use error::{Error, check_labels};
 pub use space_view::{Proposal, SpaceView};

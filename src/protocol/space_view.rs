@@ -1,18 +1,16 @@
 //! What the proxy's half of a push needs of the space it pushes into.
 
-use std::sync::{Arc, Mutex};
-
+use crate::StorageView;
 use crate::wire::{Open, Refusal};
 use delta::similar::Sketch;
-use format::manifest::{EntryPath, NodeRef, Reference, Root, SegmentName};
-use format::pack::Frame;
+use format::manifest::{EntryPath, NodeRef, Root, SegmentName};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::faults::Fault;
 use ground::ids::{ReleaseId, ShortId};
 
 /// A space, as a push sees it. Errors are the refusals that the agent gets.
-pub trait SpaceView {
+pub trait SpaceView: StorageView {
     /// Returns, where the space has the release already, the record for this push, written unless it is
     /// a dry run, and whether the application's latest release was this one already.
     ///
@@ -42,13 +40,6 @@ pub trait SpaceView {
     /// The space cannot be read.
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal>;
 
-    /// Returns the chunk that each reference means, where the space holds it, or will once what it was given to keep is
-    /// stored.
-    ///
-    /// # Errors
-    /// The space cannot be read.
-    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal>;
-
     /// Returns whether the token lets the agent read the whole space, so that it has nothing to prove.
     fn reads_all(&self) -> bool {
         true
@@ -69,23 +60,6 @@ pub trait SpaceView {
     fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
         Ok([0; 32])
     }
-
-    /// Appends the bytes of a chunk that the space holds.
-    ///
-    /// # Errors
-    /// It is not there, or damaged.
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal>;
-
-    /// Returns the lock of heavy work, which takes memory: one at a time in the process.
-    fn heavy_work(&self) -> Arc<Mutex<()>> {
-        Arc::default()
-    }
-
-    /// Takes a frame over, to be stored soon.
-    ///
-    /// # Errors
-    /// There is no room, or the disk failed.
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal>;
 
     /// Takes sketches of chunks that were given to keep.
     fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}

@@ -14,7 +14,7 @@ use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
 use crate::net::blocking;
-use crate::net::link::{BeyondCredit, Pulse, Receiver, Replies, Sender, replies};
+use crate::net::link::{Pulse, Receiver, Replies, Sender, replies};
 use crate::store::{Intent, Records};
 use disk::crash_points;
 use format::record::Record;
@@ -26,6 +26,7 @@ use ground::stall::Watch;
 use protocol::Error;
 use protocol::push::Proxy;
 use protocol::token::{Action, Hop};
+use protocol::transfer::BeyondCredit;
 use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 
 /// Messages from the agent that wait for the state machine. A full queue makes the link wait, and bounds memory.

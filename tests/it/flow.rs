@@ -433,7 +433,7 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
             }
         }
         let refusal = refusal(&mut receiver).await;
-        assert_eq!(refusal.fault, Fault::Input, "{refusal:?}");
+        assert_eq!(refusal.fault, Fault::Bug, "{refusal:?}");
     })
     .await;
 }

@@ -13,7 +13,7 @@ use crate::push_simulator::{Dice, End, Offering, Push, edited, numbered};
 use crate::space_view::{Files, Memory, Release, open, release};
 use crate::walker::raw_segments;
 
-fn files() -> impl Strategy<Value = Vec<Vec<u16>>> {
+pub fn files() -> impl Strategy<Value = Vec<Vec<u16>>> {
     prop_oneof![
         4 => proptest::collection::vec(proptest::collection::vec(0u16..300, 0..20), 0..60),
         // Many segments.
@@ -22,7 +22,7 @@ fn files() -> impl Strategy<Value = Vec<Vec<u16>>> {
 }
 
 /// Changes files: other chunks, more, fewer, copies.
-fn changed(files: &Files, changes: &[(usize, u8)]) -> Files {
+pub fn changed(files: &Files, changes: &[(usize, u8)]) -> Files {
     let mut files: BTreeMap<u32, Vec<u16>> = files.clone();
     for (at, kind) in changes {
         let Some(key) = files.keys().nth(at % files.len().max(1)).copied() else { continue };

@@ -14,7 +14,7 @@ use ground::ids::{ChunkId, ReleaseId, ShortId};
 use protocol::Error;
 use protocol::push::Proxy;
 use protocol::wire::{Batch, FromAgent, ManifestForm, Open, PushReply, Refusal};
-use protocol::{Proposal, SpaceView};
+use protocol::{ContentView, Proposal, SpaceView, StorageView};
 
 use crate::trees::noise;
 use crate::walker::raw_segments;
@@ -95,6 +95,49 @@ impl Memory {
     }
 }
 
+impl ContentView for Memory {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let segment = self.segments.get(&chunk.id).map(|(bytes, _)| bytes);
+        let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
+        out.extend_from_slice(segment.or_else(|| self.chunks.get(&chunk.id)).ok_or_else(missing)?);
+        Ok(())
+    }
+}
+
+impl StorageView for Memory {
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let mut by_short: HashMap<ShortId, ChunkRef> = HashMap::new();
+        for (id, bytes) in &self.chunks {
+            let bytes = u32::try_from(bytes.len()).expect("small");
+            by_short.insert(ShortId::from(*id), ChunkRef { id: *id, bytes });
+        }
+        let find = |reference: &Reference| match reference {
+            Reference::Short(short) => self.alike.get(short).or_else(|| by_short.get(short)).copied(),
+            Reference::Full(chunk) => self.has(chunk).then_some(*chunk),
+        };
+        Ok(references.iter().map(find).collect())
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let (mut zstd, mut plain) = (delta::compression::Decompressor::new(), Vec::new());
+        let lengths = frame.chunks.iter().map(|chunk| chunk.bytes).collect();
+        let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
+        let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");
+        for (chunk, part) in frame.chunks.iter().zip(parts) {
+            let bytes = plain[part].to_vec();
+            assert_eq!(chunk.id, ChunkId::of(&bytes), "only what is what its name says is kept");
+            if frame.kind == FrameKind::Content {
+                self.content_kept.push(chunk.id);
+                self.chunks.insert(chunk.id, bytes);
+            } else {
+                let chunks = manifest::segment_chunks(&bytes).expect("only segments are kept as such");
+                self.segments.insert(chunk.id, (bytes, chunks));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl SpaceView for Memory {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         let known = self.releases.contains_key(&open.release);
@@ -117,19 +160,6 @@ impl SpaceView for Memory {
         Ok(names.iter().map(resolve).collect())
     }
 
-    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
-        let mut by_short: HashMap<ShortId, ChunkRef> = HashMap::new();
-        for (id, bytes) in &self.chunks {
-            let bytes = u32::try_from(bytes.len()).expect("small");
-            by_short.insert(ShortId::from(*id), ChunkRef { id: *id, bytes });
-        }
-        let find = |reference: &Reference| match reference {
-            Reference::Short(short) => self.alike.get(short).or_else(|| by_short.get(short)).copied(),
-            Reference::Full(chunk) => self.has(chunk).then_some(*chunk),
-        };
-        Ok(references.iter().map(find).collect())
-    }
-
     fn reads_all(&self) -> bool {
         self.unreadable.is_none()
     }
@@ -141,32 +171,6 @@ impl SpaceView for Memory {
     fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
         self.nonces += 1;
         Ok([self.nonces; 32])
-    }
-
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let segment = self.segments.get(&chunk.id).map(|(bytes, _)| bytes);
-        let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
-        out.extend_from_slice(segment.or_else(|| self.chunks.get(&chunk.id)).ok_or_else(missing)?);
-        Ok(())
-    }
-
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let (mut zstd, mut plain) = (delta::compression::Decompressor::new(), Vec::new());
-        let lengths = frame.chunks.iter().map(|chunk| chunk.bytes).collect();
-        let batch = Batch { codec: frame.codec, lengths, payload: frame.payload };
-        let parts = batch.open(&mut zstd, &mut plain).expect("only whole frames are kept");
-        for (chunk, part) in frame.chunks.iter().zip(parts) {
-            let bytes = plain[part].to_vec();
-            assert_eq!(chunk.id, ChunkId::of(&bytes), "only what is what its name says is kept");
-            if frame.kind == FrameKind::Content {
-                self.content_kept.push(chunk.id);
-                self.chunks.insert(chunk.id, bytes);
-            } else {
-                let chunks = manifest::segment_chunks(&bytes).expect("only segments are kept as such");
-                self.segments.insert(chunk.id, (bytes, chunks));
-            }
-        }
-        Ok(())
     }
 
     fn sketch(&mut self, chunks: Vec<(ShortId, Sketch)>) {

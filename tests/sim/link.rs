@@ -18,7 +18,7 @@ use ground::ids::{ChunkId, ReleaseId, ShortId};
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
 use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
 use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
-use protocol::{Proposal, SpaceView};
+use protocol::{ContentView, Proposal, SpaceView, StorageView};
 use whit::net::identity::Identity;
 use whit::net::link::{self, Connection, Counters, Listener, Options, connect_over};
 
@@ -49,6 +49,55 @@ impl Memory {
         let chunks = build.chunks().map(|id| (id, pool.bytes(&id).to_vec()));
         Self { chunks: segments.chain(chunks).collect(), committed: None, latest: Some(build.nodes.clone()) }
     }
+
+    /// Adds the content of another release.
+    pub fn with(mut self, build: &Build, pool: &Pool) -> Self {
+        self.chunks.extend(Self::holding(build, pool).chunks);
+        self
+    }
+
+    /// Returns the segments of the application's release.
+    pub fn latest(&self) -> &[NodeRef] {
+        self.latest.as_deref().unwrap_or_default()
+    }
+
+    /// Asserts that all of a release is here.
+    pub fn assert_has(&self, build: &Build, pool: &Pool) {
+        let all = Self::holding(build, pool).chunks;
+        assert!(all.iter().all(|(id, bytes)| self.chunks.get(id) == Some(bytes)));
+    }
+}
+
+impl ContentView for Memory {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        out.extend_from_slice(&self.chunks[&chunk.id]);
+        Ok(())
+    }
+}
+
+impl StorageView for Memory {
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let find = |reference: &Reference| {
+            let short = reference.short();
+            let (id, bytes) = self.chunks.iter().find(|(id, _)| ShortId::from(**id) == short)?;
+            Some(ChunkRef { id: *id, bytes: u32::try_from(bytes.len()).expect("chunks are small") })
+        };
+        Ok(references.iter().map(find).collect())
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let mut plain = Vec::new();
+        let bytes = usize::try_from(frame.plain_bytes()).expect("frames are small");
+        let decoded = Decompressor::new().decompress(frame.codec, &frame.payload, bytes, &mut plain);
+        decoded.expect("the state machine decoded it before");
+        let mut rest = plain.as_slice();
+        for chunk in &frame.chunks {
+            let (bytes, after) = rest.split_at(chunk.bytes as usize);
+            self.chunks.insert(chunk.id, bytes.to_vec());
+            rest = after;
+        }
+        Ok(())
+    }
 }
 
 impl SpaceView for Memory {
@@ -64,35 +113,7 @@ impl SpaceView for Memory {
         Ok(vec![None; names.len()])
     }
 
-    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
-        let find = |reference: &Reference| {
-            let short = reference.short();
-            let (id, bytes) = self.chunks.iter().find(|(id, _)| ShortId::from(**id) == short)?;
-            Some(ChunkRef { id: *id, bytes: u32::try_from(bytes.len()).expect("chunks are small") })
-        };
-        Ok(references.iter().map(find).collect())
-    }
-
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        out.extend_from_slice(&self.chunks[&chunk.id]);
-        Ok(())
-    }
-
     fn kept_message(&mut self) {}
-
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let mut plain = Vec::new();
-        let bytes = usize::try_from(frame.plain_bytes()).expect("frames are small");
-        let decoded = Decompressor::new().decompress(frame.codec, &frame.payload, bytes, &mut plain);
-        decoded.expect("the state machine decoded it before");
-        let mut rest = plain.as_slice();
-        for chunk in &frame.chunks {
-            let (bytes, after) = rest.split_at(chunk.bytes as usize);
-            self.chunks.insert(chunk.id, bytes.to_vec());
-            rest = after;
-        }
-        Ok(())
-    }
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         let open = &proposal.open;

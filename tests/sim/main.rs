@@ -12,6 +12,7 @@ mod flow;
 mod history;
 mod link;
 mod network;
+mod pulling;
 mod pusher;
 mod random;
 mod rebuilding;

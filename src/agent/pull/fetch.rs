@@ -1,27 +1,36 @@
 //! Asks the proxy for a release and fetches what is missing into a store.
+//!
+//! The state machine, the directory and the store work on one blocking thread; two tasks move messages.
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::assembly::{Assembly, Received};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::directory_view::PullView;
 use super::local_chunks::DirectoryChunks;
-use super::stream::PullStream;
-use super::window::Window;
 use crate::agent::link_speed::LinkSpeed;
-use crate::agent::{Error, Result, Session, blocking};
-use crate::restore::check_fits;
+use crate::agent::{Error, Result, Session};
+use crate::net::blocking;
+use crate::net::link::{Receiver, Sender};
 use crate::store::Store;
-use format::manifest::{self, Reference, Root, SegmentIndex};
+use format::manifest::{NodeRef, Root};
 use format::record::Record;
-use ground::ids::{ReleaseId, Selector};
+use ground::ids::Selector;
+use ground::limits::{PULL_PROGRESS_TIME_MAX, PULL_REQUESTS_OPEN};
 use ground::monitor::{Monitor, Phase};
+use ground::stall::Watch;
+use protocol::pull::{Agent, Fetched as Counts, Window};
 use protocol::wire::{Operation, PullReply, PullRequest};
 
-/// Segments whose chunks are asked for in one request: some 60 MB of content.
-const WINDOW_SEGMENTS: usize = 64;
-/// Requests for chunks under way.
-const WINDOWS_OPEN: usize = 4;
+/// Replies read ahead of the machine: some 2 MB. It fills where the disk is slower than the link; then the link waits, and
+/// the machine's requests, which the proxy reads at any time, do not.
+const REPLIES_AHEAD: usize = 4;
+/// How long to wait for the reason of a proxy that has refused: it is on its way.
+const HEAR_OUT: Duration = Duration::from_secs(5);
 
 /// A release whose chunks are all here.
 #[derive(Debug)]
@@ -37,12 +46,12 @@ pub struct Fetched {
 }
 
 /// Says how to fetch a release.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FetchOptions<'a> {
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
     /// Where the release will be written; nothing is fetched unless there is room for it.
-    pub place: Option<&'a Path>,
+    pub place: Option<PathBuf>,
     /// The link's speed. On a slow link executables cross by their functions, which takes both sides seconds.
-    pub link: Option<&'a LinkSpeed>,
+    pub link: Option<LinkSpeed>,
 }
 
 /// Fetches the chunks and segments of a release that neither `present` nor `store` has, into `store`, and verifies all.
@@ -54,111 +63,163 @@ pub async fn fetch(
     selector: &Selector,
     present: &Arc<DirectoryChunks>,
     store: &Arc<Store>,
-    options: FetchOptions<'_>,
+    options: FetchOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
     monitor.begin(Phase::Negotiate, None);
-    let have = present.release();
-    let fetched = match fetch_from(session, selector, have, present, store, options, monitor).await {
-        // Chunks that came stay: only the manifest comes again, in full.
-        Err(Error::Push(protocol::Error::Mismatch)) if have.is_some() => {
-            fetch_from(session, selector, None, present, store, options, monitor).await?
-        }
-        fetched => fetched?,
+    let fetch = Fetch {
+        selector: selector.clone(),
+        present: Arc::clone(present),
+        store: Arc::clone(store),
+        options,
+        monitor: Arc::clone(monitor),
     };
-    let store = Arc::clone(store);
-    blocking(move || store.sync()).await?;
-    Ok(fetched)
-}
-
-/// Fetches a release that comes as changes to the directory's release, or by names.
-async fn fetch_from(
-    session: &Session,
-    selector: &Selector,
-    have: Option<ReleaseId>,
-    present: &Arc<DirectoryChunks>,
-    store: &Arc<Store>,
-    options: FetchOptions<'_>,
-    monitor: &Arc<dyn Monitor>,
-) -> Result<Fetched> {
-    let operation = Operation::Pull { release: selector.clone(), have };
-    let mut stream = PullStream::new(session.request(&operation).await?, session.renewals());
-    let (record, root, listing) = stream.listing(selector, present, store).await?;
-    if let Some(place) = options.place {
-        check_fits(place, root.totals)?;
-    }
-    let is_thin = !listing.thin.is_empty();
-    let mut fetched = Fetched { record, root, chunks: 0, bytes: 0 };
-    if is_thin && options.link.is_some_and(LinkSpeed::is_slow) {
-        let bytes_max = fetched.root.totals.bytes;
-        (fetched.chunks, fetched.bytes) = stream.executables(bytes_max, present, store).await?;
-    }
-    let assembly = Assembly::new(listing, present, store);
-    let assembly = stream.chunks(&mut fetched, assembly, monitor).await?;
-    stream.sender.finish()?;
-    let finished = blocking(move || {
-        let finished = assembly.finish(&fetched.root);
-        finished.map(|()| fetched)
-    });
-    match finished.await {
-        Err(Error::Manifest(manifest::Error::OtherRoot { .. })) if is_thin => {
-            Err(protocol::Error::Mismatch.into())
+    match fetch.clone().run(session, true).await {
+        // Chunks that came stay: only the manifest comes again, in full.
+        Err(Error::Push(protocol::Error::Mismatch)) if present.release().is_some() => {
+            fetch.run(session, false).await
         }
-        finished => finished,
+        fetched => fetched,
     }
 }
 
-impl PullStream {
-    /// Fetches all chunks that neither side has, a few windows of segments at a time.
-    async fn chunks(
-        &mut self,
-        fetched: &mut Fetched,
-        mut assembly: Assembly,
-        monitor: &Arc<dyn Monitor>,
-    ) -> Result<Assembly> {
-        let segments = assembly.segments();
-        let (mut next, mut announced) = (0, 0);
-        let mut open: VecDeque<Window> = VecDeque::new();
-        loop {
-            while open.len() < WINDOWS_OPEN && next < segments {
-                let (first, end) = (next, segments.min(next + WINDOW_SEGMENTS));
-                next = end;
-                let work = move || assembly.open(first..end).map(|opened| (assembly, opened));
-                let (marks, window);
-                (assembly, (marks, window)) = blocking(work).await?;
-                if !window.expected.is_empty() {
-                    fetched.chunks += window.expected.len() as u64;
-                    let of = |one: &Reference| {
-                        one.full().map_or(fetched.root.profile.average, |chunk| chunk.bytes)
-                    };
-                    announced += window.expected.iter().map(|one| u64::from(of(one))).sum::<u64>();
-                    monitor.begin(Phase::Transfer, Some(announced));
-                    let count = u32::try_from(end - first).expect("at most 64");
-                    let first = SegmentIndex::of(first);
-                    self.ask(&PullRequest::WantChunks { first, count, marks }).await?;
-                    open.push_back(window);
+/// One pull.
+#[derive(Clone)]
+struct Fetch {
+    selector: Selector,
+    present: Arc<DirectoryChunks>,
+    store: Arc<Store>,
+    options: FetchOptions,
+    monitor: Arc<dyn Monitor>,
+}
+
+impl Fetch {
+    /// Pulls over one stream; by the release that the directory holds where `by_base` says so.
+    async fn run(self, session: &Session, by_base: bool) -> Result<Fetched> {
+        let have = self.present.release().filter(|_| by_base);
+        let base = if have.is_some() { self.present.release_segments().to_vec() } else { Vec::new() };
+        let operation = Operation::Pull { release: self.selector.clone(), have };
+        let (sender, receiver) = session.request(&operation).await?;
+        let (replies_in, replies) = mpsc::channel(REPLIES_AHEAD);
+        let (requests, requests_in) = mpsc::channel(PULL_REQUESTS_OPEN);
+        // Dropped with this future: then the thread sees the end, and ends too.
+        let _reader = Task(tokio::spawn(read(receiver, replies_in)));
+        let mut writer = Task(tokio::spawn(write(sender, requests_in, session.renewals())));
+        let talk = Talk { replies, requests, runtime: Handle::current() };
+        let fetched = blocking::start(move || self.converse(talk, base)).await??;
+        (&mut writer.0).await.unwrap_or(Err(Error::Ended))?;
+        Ok(fetched)
+    }
+
+    /// Runs the state machine until the release is here whole and stored. Blocks.
+    fn converse(self, mut talk: Talk, base: Vec<NodeRef>) -> Result<Fetched> {
+        let Self { selector, present, store, options: FetchOptions { place, link }, monitor } = self;
+        let mut view = PullView::new(&selector, &present, &store, place, link);
+        let mut machine = Agent::new(Window::default(), base);
+        let mut shown = Counts::default();
+        while !machine.is_finished() {
+            let reply = talk.reply()?;
+            let requests = machine.receive(reply, &mut view).map_err(|error| view.reason(error))?;
+            for request in requests {
+                talk.ask(request)?;
+            }
+            let counts = machine.fetched();
+            if counts.expected_bytes > shown.expected_bytes {
+                monitor.begin(Phase::Transfer, Some(counts.expected_bytes));
+            }
+            if counts.bytes > shown.bytes {
+                monitor.advance(Phase::Transfer, counts.bytes - shown.bytes);
+            }
+            shown = counts;
+        }
+        store.sync()?;
+        let (record, root) = machine.into_release().expect("it has finished");
+        Ok(Fetched { record, root, chunks: shown.chunks, bytes: shown.bytes })
+    }
+}
+
+/// The conversation, as the machine's thread sees it. Dropped, it ends the agent's half.
+struct Talk {
+    replies: mpsc::Receiver<Result<PullReply>>,
+    requests: mpsc::Sender<PullRequest>,
+    runtime: Handle,
+}
+
+impl Talk {
+    /// Waits for the proxy's next message.
+    fn reply(&mut self) -> Result<PullReply> {
+        self.replies.blocking_recv().unwrap_or(Err(Error::Ended))
+    }
+
+    /// Sends a request. There is room for as many as may be open.
+    fn ask(&mut self, request: PullRequest) -> Result<()> {
+        if self.requests.blocking_send(request).is_ok() {
+            return Ok(());
+        }
+        // A proxy that refuses closes its half first: what it said before is the better reason.
+        let heard = async {
+            while let Some(Ok(reply)) = self.replies.recv().await {
+                if let PullReply::Refused(refusal) = reply {
+                    return Error::Refused(refusal);
                 }
             }
-            let Some(mut window) = open.pop_front() else { return Ok(assembly) };
-            let received = match self.reply().await? {
-                PullReply::Chunks(batch) => Received::Batch(batch),
-                PullReply::Parcel(parcel) => {
-                    let (parcel, payload) = self.payload(parcel).await?;
-                    Received::Parcel(parcel, payload)
-                }
-                _ => return Err(Error::OutOfTurn("another message before the chunks")),
-            };
-            let bytes;
-            let work = move || {
-                let bytes = assembly.take(received, &mut window)?;
-                Ok::<_, Error>((assembly, window, bytes))
-            };
-            (assembly, window, bytes) = blocking(work).await?;
-            fetched.bytes += bytes;
-            monitor.advance(Phase::Transfer, bytes);
-            if !window.expected.is_empty() {
-                open.push_front(window);
+            Error::Ended
+        };
+        let heard = self.runtime.block_on(async { tokio::time::timeout(HEAR_OUT, heard).await });
+        Err(heard.unwrap_or(Error::Ended))
+    }
+}
+
+/// A task that ends with its owner.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads the proxy's messages. The release and the requests bound what the proxy may send; one that sends too slowly ends
+/// the pull.
+async fn read(mut receiver: Receiver, replies: mpsc::Sender<Result<PullReply>>) {
+    let mut heard = Instant::now();
+    let mut watch = Watch::new(heard, PULL_PROGRESS_TIME_MAX);
+    loop {
+        // The machine's own work is not the proxy's time.
+        watch.hear(receiver.received_bytes(), heard, Instant::now());
+        let received = receiver.receive::<PullReply>().await;
+        heard = Instant::now();
+        watch.hear(receiver.received_bytes(), heard, heard);
+        let reply = match received {
+            Ok(Some(PullReply::Refused(refusal))) => Err(Error::Refused(refusal)),
+            Ok(Some(_)) if watch.left(heard).is_none() => {
+                Err(Error::Stalled(PULL_PROGRESS_TIME_MAX.as_secs()))
             }
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => Err(Error::Ended),
+            Err(error) => Err(error.into()),
+        };
+        let ends = reply.is_err();
+        if replies.send(reply).await.is_err() || ends {
+            return;
         }
     }
+}
+
+/// Sends the agent's messages and new tokens, until the machine is done; then ends the agent's half.
+async fn write(
+    mut sender: Sender,
+    mut requests: mpsc::Receiver<PullRequest>,
+    mut renewals: mpsc::Receiver<String>,
+) -> Result<()> {
+    loop {
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => sender.send(&request).await?,
+                None => break,
+            },
+            Some(token) = renewals.recv() => sender.send(&PullRequest::Renew(token)).await?,
+        }
+    }
+    Ok(sender.finish()?)
 }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::Store;
-use format::manifest::{self, NodeRef, SegmentIndex, SegmentName};
+use format::manifest::{NodeRef, SegmentIndex, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
-use protocol::wire::Span;
 
 /// Chunks of the directory held in memory: some 130 MB. Further ones are fetched again, which costs bytes only.
 const CHUNKS_MAX: usize = 2 * 1024 * 1024;
@@ -87,28 +86,10 @@ impl DirectoryChunks {
         self.release.as_ref().map_or(&[], |(_, segments)| segments)
     }
 
-    /// Returns the chunks of a run, in the order of the release that the directory holds, at most `bytes_max` bytes.
-    pub fn chunks_of(&self, span: Span, bytes_max: usize) -> Option<Vec<ChunkRef>> {
-        let (_, segments) = self.release.as_ref()?;
-        let (mut chunks, mut bytes) = (Vec::new(), 0);
-        let mut first = span.first as usize;
-        for node in segments.iter().skip(span.segment.into()) {
-            if chunks.len() == span.count as usize {
-                break;
-            }
-            let (_, segment) = self.segment(node.name())?;
-            let listed = manifest::segment_chunks(segment).ok()?;
-            let left = span.count as usize - chunks.len();
-            for chunk in listed.into_iter().skip(first).take(left) {
-                bytes += chunk.bytes as usize;
-                if bytes > bytes_max {
-                    return None;
-                }
-                chunks.push(chunk);
-            }
-            first = 0;
-        }
-        (chunks.len() == span.count as usize).then_some(chunks)
+    /// Returns the bytes of a segment, if the directory's manifest has it.
+    pub fn segment_bytes(&self, segment: &ChunkRef) -> Option<&[u8]> {
+        let (node, bytes) = self.segment(segment.id.into())?;
+        (node.id == segment.id).then_some(bytes)
     }
 }
 
@@ -123,11 +104,12 @@ pub struct LocalChunks<'a> {
 
 impl ChunkSource for LocalChunks<'_> {
     fn reader(&self) -> Box<dyn ChunkReader + '_> {
-        Box::new(LocalReader { present: self.present, fetched: self.fetched.reader(), open: None })
+        Box::new(LocalReader::of(self))
     }
 }
 
-struct LocalReader<'a> {
+/// Reads chunks of the directory, and those fetched.
+pub(super) struct LocalReader<'a> {
     present: &'a DirectoryChunks,
     fetched: Box<dyn ChunkReader + 'a>,
     open: Option<(u32, File)>,
@@ -144,7 +126,12 @@ impl ChunkReader for LocalReader<'_> {
     }
 }
 
-impl LocalReader<'_> {
+impl<'a> LocalReader<'a> {
+    /// Begins to read.
+    pub fn of(chunks: &LocalChunks<'a>) -> Self {
+        Self { present: chunks.present, fetched: chunks.fetched.reader(), open: None }
+    }
+
     /// Appends the chunk if the directory's file still holds it.
     fn read_present(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Option<()> {
         let PresentChunk { chunk: present, file: number, offset } =

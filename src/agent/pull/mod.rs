@@ -5,11 +5,7 @@
 //! with it in one step.
 
 mod local_chunks;
-mod stream;
-mod assembly;
-mod listing;
-mod window;
-mod executables;
+mod directory_view;
 mod fetch;
 mod place;
 mod mark;

@@ -109,7 +109,7 @@ pub async fn pull_tree(
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
     let link = options.link_rate.map(LinkSpeed::given);
-    let how = FetchOptions { place: Some(staging.folder()), link: link.as_ref() };
+    let how = FetchOptions { place: Some(staging.folder().to_owned()), link };
     let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {

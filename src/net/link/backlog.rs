@@ -5,24 +5,20 @@
 //! the queue: an agent may have only so much under way that all answers fit (PROTOCOL 3, *Credit*); more is refused. Of
 //! `Stored`, which is a count, the queue holds only the last.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use ground::limits::PUSH_REPLIES_MAX;
+use ground::poison::Unpoisoned as _;
+use protocol::transfer::{BeyondCredit, Bounds, Credit};
 use protocol::wire::PushReply;
 
-/// More replies wait than the agent may have asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the proxy sent more than {PUSH_REPLIES_MAX} B of unread answers")]
-pub struct BeyondCredit;
-
 /// The state that both ends share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    /// Bytes of the replies in the queue.
-    bytes: AtomicUsize,
+    /// Of the replies in the queue.
+    credit: Mutex<Credit>,
     /// The number of replies that were taken and dealt with.
     taken: AtomicU64,
     stored: AtomicU64,
@@ -30,6 +26,12 @@ struct Shared {
     is_stored_due: AtomicBool,
     /// True if this side works on the agent's messages.
     is_at_work: AtomicBool,
+}
+
+impl Shared {
+    fn credit(&self) -> MutexGuard<'_, Credit> {
+        self.credit.lock().unpoisoned()
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +65,13 @@ pub struct Backlog {
 /// Makes both ends.
 pub fn replies() -> (Replies, Backlog) {
     let (said, heard) = unbounded_channel();
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        credit: Mutex::new(Credit::new(Bounds::PUSH)),
+        taken: AtomicU64::new(0),
+        stored: AtomicU64::new(0),
+        is_stored_due: AtomicBool::new(false),
+        is_at_work: AtomicBool::new(false),
+    });
     (Replies { said, shared: Arc::clone(&shared) }, Backlog { said: heard, shared, bytes: 0 })
 }
 
@@ -77,10 +85,7 @@ impl Replies {
             self.stored(messages);
             return Ok(());
         }
-        let bytes = reply.weight();
-        if self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > PUSH_REPLIES_MAX {
-            return Err(BeyondCredit);
-        }
+        self.shared.credit().hold(reply.weight())?;
         drop(self.said.send(Said::Reply(reply)));
         Ok(())
     }
@@ -95,7 +100,7 @@ impl Replies {
 
     /// Returns the bytes that were said and not taken up.
     pub fn memory_bytes(&self) -> usize {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.shared.credit().bytes()
     }
 
     /// Sets whether this side works on the agent's messages: while it does, the agent gets signs of life.
@@ -145,7 +150,7 @@ impl Backlog {
 
     fn done(&mut self) {
         if self.bytes > 0 {
-            self.shared.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+            self.shared.credit().release(std::mem::take(&mut self.bytes));
             self.shared.taken.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -183,7 +188,7 @@ mod tests {
         assert!((0..PUSH_STEPS_OPEN).any(|_| replies.say(signature(ANSWER_SIGNED_MAX)).is_err()));
         while backlog.try_next().is_some() {}
         // What was refused ends the push.
-        assert!(replies.shared.bytes.load(Ordering::Relaxed) <= ANSWER_SIGNED_MAX + 64);
+        assert!(replies.memory_bytes() <= ANSWER_SIGNED_MAX + 64);
     }
 
     #[test]

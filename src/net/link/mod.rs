@@ -25,7 +25,7 @@ mod tests;
 mod tls;
 mod transport;
 
-pub use backlog::{Backlog, BeyondCredit, Pulse, Replies, replies};
+pub use backlog::{Backlog, Pulse, Replies, replies};
 pub use connecting::connect;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -1,16 +1,17 @@
 //! Makes block sums of older content that missing chunks resemble, for an agent that does not have it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::likeness::{ChangedBase, Edges, Likeness};
-use crate::transfer::{Region, Regions};
+use crate::likeness::{BaseRelease, Edges, Likeness, NewSegment};
+use crate::transfer::{Region, Regions, read_segment};
 use crate::wire::{BlockSums, PushReply, Sketches};
 use crate::{Error, SpaceView};
 use delta::probe;
 use delta::rsync::{self, Geometry, Signature};
-use delta::similar::Rule;
-use format::manifest::{NodeRef, Outline, RefAt, Reference, SegmentIndex, Thin};
+use delta::similar::{Rule, Sketch};
+use format::manifest::{NodeRef, Outline, RefAt, Reference, SegmentIndex};
+use format::pack::split;
 use format::recipe::ChunkRef;
 use ground::limits::{ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
 
@@ -54,16 +55,26 @@ fn signature_of(basis: &[u8], edits: u64) -> Option<Signature> {
     pays.then(|| Signature::new([basis], block_bytes, bits).ok()).flatten()
 }
 
-/// A new segment: its index, its received form, and what is known of its references.
-pub(super) type Arrived = (SegmentIndex, Thin, Vec<Reference>, Vec<Option<ChunkRef>>);
+/// Gives the view sketches of the parts of `plain` that are wanted.
+pub(super) fn keep_sketches(
+    plain: &[u8],
+    lengths: &[u32],
+    arrived: &[Option<ChunkRef>],
+    view: &mut impl SpaceView,
+) {
+    let sketched = arrived
+        .iter()
+        .zip(split(plain, lengths))
+        .filter_map(|(chunk, part)| Some(((*chunk)?.id.into(), Sketch::of(part)?)));
+    view.sketch(sketched.collect());
+}
 
 /// Makes the block sums of one push. Memory: the changed part of the base's manifest, and 40 B for each chunk
 /// with block sums, which are bounded.
 #[derive(Debug, Default)]
 pub(super) struct BlockSumMaker {
-    /// The part of the base that is not in the new release, computed at the first use.
-    changed: Option<ChangedBase>,
-    changed_bytes: usize,
+    /// The release that the push builds on, read at the first use.
+    base: Option<BaseRelease>,
     regions: Regions,
     /// Chunks of all regions.
     chunks: usize,
@@ -76,7 +87,7 @@ pub(super) struct BlockSumMaker {
 impl BlockSumMaker {
     /// Returns the bytes of memory that it holds, about.
     pub fn memory_bytes(&self) -> usize {
-        self.changed_bytes + self.chunks * size_of::<ChunkRef>()
+        self.base.as_ref().map_or(0, BaseRelease::memory_bytes) + self.chunks * size_of::<ChunkRef>()
     }
 
     /// Returns the regions with block sums.
@@ -85,41 +96,28 @@ impl BlockSumMaker {
     }
 
     /// Returns what missing chunks of `new` segments resemble in `base`; `segments` are all of the manifest, as far as
-    /// known,
-    /// `edges` those in `new`.
+    /// known, `edges` those in `new`.
     pub fn likenesses(
         &mut self,
         base: &[NodeRef],
         segments: &[Option<NodeRef>],
-        new: &[Arrived],
+        new: &[NewSegment],
         edges: &Edges,
         view: &mut impl SpaceView,
     ) -> Result<Vec<Likeness>, Error> {
         if base.is_empty() {
             return Ok(Vec::new());
         }
-        let mut read = |node: &NodeRef| {
-            let mut bytes = Vec::new();
-            view.read(&(*node).into(), &mut bytes).map_err(Error::Space)?;
-            Ok::<_, Error>(bytes)
+        let base = match &mut self.base {
+            Some(base) => base,
+            unread => {
+                let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
+                let read = |_: SegmentIndex, node: &NodeRef| read_segment(node, view);
+                unread.insert(BaseRelease::read(base.to_vec(), &gaps, &Edges::new(), read)?)
+            }
         };
-        if self.changed.is_none() {
-            let gaps = Outline::of(base, segments.iter().copied()).gaps(base.len());
-            let older =
-                ChangedBase::read(base, &gaps, &Edges::new(), |index| read(&base[usize::from(index)]))?;
-            self.changed_bytes = older.memory_bytes();
-            self.changed = Some(older);
-        }
-        let Some(older) = self.changed.as_ref().filter(|older| !older.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let new: Vec<_> =
-            new.iter().map(|(index, thin, _, known)| (*index, thin, known.as_slice())).collect();
-        let present: HashSet<&NodeRef> = base.iter().collect();
-        older.likenesses(&new, edges, |index| {
-            let stays = segments.get(usize::from(index)).copied().flatten();
-            stays.filter(|node| present.contains(node)).map(|node| read(&node)).transpose()
-        })
+        let node = |index: SegmentIndex| segments.get(usize::from(index)).copied().flatten();
+        base.likenesses(new, edges, node, |_, node| read_segment(node, view))
     }
 
     /// Signs the older content that chunks resemble which were asked for; `asked` numbers these, by the places of

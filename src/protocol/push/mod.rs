@@ -4,7 +4,7 @@
 //! of the agent and works on a [`SpaceView`](crate::SpaceView), its view of a space. Whatever order the peer chooses,
 //! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
 
-mod storing;
+mod naming;
 mod record_queries;
 mod block_sums;
 mod proving;

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use serde_bytes::ByteArray;
 
-use super::block_sums::Arrived;
+use crate::likeness::NewSegment;
 use crate::wire::{Challenge, Marks, Possession, PushReply, Refusal};
 use crate::{Error, SpaceView};
 use format::recipe::ChunkRef;
@@ -62,16 +62,16 @@ impl Proving {
     /// proves nothing; and those beyond the bound of one push.
     pub fn challenge(
         &mut self,
-        segments: &mut [Arrived],
+        segments: &mut [NewSegment],
         eager: &Marks,
         dry_run: bool,
         view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
-        let references: usize = segments.iter().map(|(_, _, _, known)| known.len()).sum();
+        let references: usize = segments.iter().map(|(_, _, known)| known.len()).sum();
         let mut eager = eager.iter();
         let (mut challenges, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut chunks: Vec<ChunkRef> = Vec::new();
-        let known = segments.iter_mut().flat_map(|(_, _, _, known)| known);
+        let known = segments.iter_mut().flat_map(|(_, _, known)| known);
         for (place, known) in known.enumerate() {
             let is_eager = eager.next() == Some(true);
             let Some(chunk) = *known else { continue };

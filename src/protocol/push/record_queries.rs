@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::likeness::{BaseFile, Edge, Edges, Likeness, Release, Target};
 use crate::transfer::{Answered, read_chunks};
 use crate::wire::{PushReply, RecordAnswer, RecordQuery, Span};
-use crate::{Error, SpaceView};
+use crate::{ContentView, Error, SpaceView};
 use delta::relink::{RecordIndex, RecordNames, Records, normalise_unproven};
 use format::manifest::{NodeRef, RefAt, SegmentIndex};
 use format::recipe::ChunkRef;
@@ -220,7 +220,7 @@ struct Base<'a, S> {
     view: &'a mut S,
 }
 
-impl<S: SpaceView> Release for Base<'_, S> {
+impl<S: ContentView> Release for Base<'_, S> {
     type Error = Error;
 
     fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Error> {
@@ -242,8 +242,8 @@ impl<S: SpaceView> Release for Base<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Proposal;
     use crate::wire::{Open, Refusal};
+    use crate::{Proposal, StorageView};
     use delta::relink::linked;
     use delta::similar::Rule;
     use format::manifest::{EntryPath, Item, Reference, SegmentName};
@@ -270,6 +270,25 @@ mod tests {
         }
     }
 
+    impl ContentView for Counting {
+        fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+            self.reads += 1;
+            let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
+            out.extend_from_slice(self.held.get(&chunk.id).ok_or_else(missing)?);
+            Ok(())
+        }
+    }
+
+    impl StorageView for Counting {
+        fn find(&mut self, _: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+            unreachable!("it is only read")
+        }
+
+        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
+            unreachable!("it is only read")
+        }
+    }
+
     impl SpaceView for Counting {
         fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
             unreachable!("it is only read")
@@ -280,21 +299,6 @@ mod tests {
         }
 
         fn resolve(&mut self, _: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-            unreachable!("it is only read")
-        }
-
-        fn find(&mut self, _: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
-            unreachable!("it is only read")
-        }
-
-        fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-            self.reads += 1;
-            let missing = || Refusal { fault: Fault::Corrupt, text: "no such chunk".to_owned(), hint: None };
-            out.extend_from_slice(self.held.get(&chunk.id).ok_or_else(missing)?);
-            Ok(())
-        }
-
-        fn keep(&mut self, _: Frame) -> Result<(), Refusal> {
             unreachable!("it is only read")
         }
 

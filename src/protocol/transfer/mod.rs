@@ -3,7 +3,11 @@
 mod parcel;
 mod relinked;
 mod incomplete;
+mod credit;
+mod storing;
 
+pub use credit::{BeyondCredit, Bounds, Credit};
 pub use incomplete::{Complete, Incomplete};
-pub use parcel::{Parcels, Region, Regions, decode_parcel, open as open_parcel};
-pub use relinked::{Answered, make as make_executable, open_kept, open_records, read_chunks};
+pub use parcel::{Parcels, Region, Regions, open as open_parcel};
+pub use relinked::{Answered, open_kept, open_records, read_chunks};
+pub use storing::{SegmentBuffer, keep_chunks, read_segment};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::wire::{Basis, Parcel, ParcelError, Section, Span};
-use crate::{Error, SpaceView};
+use crate::{ContentView, Error};
 use delta::compression::{self, Codec, Decompressor};
 use delta::patch;
 use delta::rsync::{Delta, Geometry};
@@ -86,7 +86,7 @@ pub fn open(
     payload: &[u8],
     base: &[NodeRef],
     regions: &Regions,
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut reference = Vec::new();
@@ -97,7 +97,7 @@ pub fn open(
         }
         _ => {}
     }
-    *plain = decode_parcel(parcel, payload, &reference)?;
+    *plain = decode(parcel, payload, &reference)?;
     Ok(())
 }
 
@@ -105,7 +105,7 @@ pub fn open(
 ///
 /// # Errors
 /// [`Error::Parcel`] where it does not decode, [`Error::OutOfTurn`] for a parcel of another kind.
-pub fn decode_parcel(parcel: &Parcel, payload: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
+fn decode(parcel: &Parcel, payload: &[u8], reference: &[u8]) -> Result<Vec<u8>, Error> {
     let bytes = parcel.plain_bytes()?;
     match &parcel.basis {
         Basis::Patch(_) => Ok(patch::decompress(payload, reference, bytes).map_err(ParcelError::from)?),
@@ -138,7 +138,7 @@ fn open_deltas(
     sections: &[Section],
     payload: &[u8],
     regions: &Regions,
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let (mut stretches, mut literal_bytes) = (Vec::new(), 0);
@@ -208,7 +208,7 @@ pub fn read_spans(
     spans: &[Span],
     base: &[NodeRef],
     bytes_max: usize,
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut segments_left = SPAN_SEGMENTS_MAX;
@@ -220,7 +220,7 @@ fn read_span(
     base: &[NodeRef],
     bytes_max: usize,
     segments_left: &mut usize,
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let mut left = span.count as usize;

@@ -5,7 +5,7 @@
 
 use super::parcel::read_spans;
 use crate::wire::{Cut, Parcel, Span};
-use crate::{Error, SpaceView};
+use crate::{ContentView, Error};
 use delta::relink::{Encoded, Payload, RecordIndex, RecordNames, Records, normalise_unproven, rebuild};
 use format::manifest::NodeRef;
 use format::recipe::ChunkRef;
@@ -34,7 +34,7 @@ pub fn open_kept(
     cuts: &[Cut],
     payload: &[u8],
     base: &[NodeRef],
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let heavy_work = view.heavy_work();
@@ -50,12 +50,8 @@ pub fn open_kept(
     make(old, parcel, cuts, payload, plain)
 }
 
-/// Rebuilds the new file from an older one's bytes; appends the parcel's chunks to `plain`. Memory: 4 times the larger
-/// file.
-///
-/// # Errors
-/// [`Error::Mismatch`] where the payload is not one for that file.
-pub fn make(
+/// Rebuilds the new file from an older one's bytes; appends the parcel's chunks to `plain`.
+fn make(
     old: Vec<u8>,
     parcel: &Parcel,
     cuts: &[Cut],
@@ -80,7 +76,7 @@ pub fn open_records(
     answered: Option<Answered>,
     cuts: &[Cut],
     payload: &[u8],
-    view: &mut impl SpaceView,
+    view: &mut impl ContentView,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let answered = answered.ok_or(Error::OutOfTurn("code records that were not requested"))?;
@@ -98,7 +94,7 @@ pub fn open_records(
 }
 
 /// Returns the bytes of consecutive chunks; none where one is damaged, which costs the method, not the push.
-pub fn read_chunks(chunks: &[ChunkRef], view: &mut impl SpaceView) -> Option<Vec<u8>> {
+pub fn read_chunks(chunks: &[ChunkRef], view: &mut impl ContentView) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     chunks.iter().try_for_each(|chunk| view.read(chunk, &mut bytes)).ok()?;
     Some(bytes)

@@ -308,6 +308,24 @@ pub enum PullReply {
     Refused(Refusal),
 }
 
+impl PullReply {
+    /// Returns the message's name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Release { .. } => "Release",
+            Self::Outline(_) => "Outline",
+            Self::Thin(_) => "Thin",
+            Self::Names(_) => "Names",
+            Self::Segments(_) => "Segments",
+            Self::Executables(_) => "Executables",
+            Self::Chunks(_) => "Chunks",
+            Self::Parcel(_) => "Parcel",
+            Self::Piece(_) => "Piece",
+            Self::Refused(_) => "Refused",
+        }
+    }
+}
+
 /// Why a proxy does not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]

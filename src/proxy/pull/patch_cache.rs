@@ -9,7 +9,7 @@ use ground::limits::RECORD_QUERIES_MAX;
 use ground::poison::Unpoisoned as _;
 
 /// 64 MiB: the most bytes of cached payloads.
-pub(super) const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The interval at which a waiting pull checks whether other heavy work has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -37,6 +37,7 @@ impl PatchCache {
 }
 
 /// Shared by all pulls: the cache, and the lock for work that takes much memory.
+#[derive(Clone, Copy)]
 pub(super) struct PatchMaker<'a> {
     pub cache: &'a PatchCache,
     pub heavy_work: &'a Mutex<()>,

@@ -27,7 +27,7 @@ use ground::faults::Fault;
 use ground::ids::{AppName, ReleaseId, ShortId, UserName};
 use ground::limits::ALIVE_EVERY;
 use protocol::wire::{Open, Refusal};
-use protocol::{Proposal, SpaceView};
+use protocol::{ContentView, Proposal, SpaceView, StorageView};
 
 /// Content written since the last sync after which another is begun: what an interrupted push sends again.
 const SYNC_BYTES: u64 = 16 * 1024 * 1024;
@@ -225,6 +225,39 @@ impl StoreView {
     }
 }
 
+impl ContentView for StoreView {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.reader.read(chunk, out).map_err(|error| match error {
+            // It was there when the push asked, and was collected since.
+            SourceError::Unknown(_) if !self.lease.holds() => lapsed(),
+            error => Refusal::of(&error),
+        })
+    }
+
+    fn heavy_work(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.heavy_work)
+    }
+}
+
+impl StorageView for StoreView {
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        self.lease.renew();
+        let find = |reference: &Reference| match reference {
+            Reference::Short(short) => self.store.find_short(*short).map_err(|error| Refusal::of(&error)),
+            Reference::Full(chunk) => Ok(self.has(chunk)?.then_some(*chunk)),
+        };
+        references.iter().map(find).collect()
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        self.lease.brought(frame.payload.len() as u64);
+        self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
+        self.unsynced_bytes += frame.payload.len() as u64;
+        self.sync_beside();
+        Ok(())
+    }
+}
+
 impl SpaceView for StoreView {
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal> {
         // Another push may have been faster.
@@ -328,15 +361,6 @@ impl SpaceView for StoreView {
         Ok(resolved)
     }
 
-    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
-        self.lease.renew();
-        let find = |reference: &Reference| match reference {
-            Reference::Short(short) => self.store.find_short(*short).map_err(|error| Refusal::of(&error)),
-            Reference::Full(chunk) => Ok(self.has(chunk)?.then_some(*chunk)),
-        };
-        references.iter().map(find).collect()
-    }
-
     fn reads_all(&self) -> bool {
         self.scope.is_whole()
     }
@@ -347,26 +371,6 @@ impl SpaceView for StoreView {
 
     fn nonce(&mut self) -> Result<[u8; 32], Refusal> {
         identity::random().map_err(|error| Refusal::of(&error))
-    }
-
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.reader.read(chunk, out).map_err(|error| match error {
-            // It was there when the push asked, and was collected since.
-            SourceError::Unknown(_) if !self.lease.holds() => lapsed(),
-            error => Refusal::of(&error),
-        })
-    }
-
-    fn heavy_work(&self) -> Arc<Mutex<()>> {
-        Arc::clone(&self.heavy_work)
-    }
-
-    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        self.lease.brought(frame.payload.len() as u64);
-        self.store.append(&frame).map_err(|error| Refusal::of(&error))?;
-        self.unsynced_bytes += frame.payload.len() as u64;
-        self.sync_beside();
-        Ok(())
     }
 
     fn sketch(&mut self, chunks: Vec<(ShortId, Sketch)>) {

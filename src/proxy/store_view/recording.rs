@@ -9,7 +9,7 @@ use format::pack::{FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use protocol::wire::{Open, Refusal};
-use protocol::{Proposal, SpaceView};
+use protocol::{Proposal, StorageView};
 
 /// Returns what a push without a token asks.
 pub(super) fn intent(open: &Open) -> Intent<'static> {

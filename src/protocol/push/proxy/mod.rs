@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_bytes::{ByteArray, ByteBuf};
 
-use super::block_sums::BlockSumMaker;
+use super::block_sums::{self, BlockSumMaker};
+use super::naming;
 use super::proving::Proving;
 use super::record_queries::{Listed, RecordQueries};
-use super::storing;
 use crate::likeness::{self, SegmentsReplaced};
-use crate::transfer::{self, Complete, Incomplete, Parcels};
+use crate::transfer::{self, Complete, Incomplete, Parcels, SegmentBuffer};
 use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
 use crate::{Error, Proposal, SpaceView};
 use delta::compression::{Compressor, Decompressor};
@@ -20,7 +20,7 @@ use format::pack::{Frame, FrameKind, split};
 use format::recipe::ChunkRef;
 use format::record::Cost;
 use ground::ids::{ChunkId, ShortId};
-use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT, SEGMENT_BATCH_BYTES};
+use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT};
 
 /// Returns whether the reference is in the release that the agent remembers.
 fn needs_base(basis: &Basis) -> bool {
@@ -67,8 +67,7 @@ pub struct Proxy {
     parcels: Parcels,
     commit_ordered: bool,
     /// Complete segments that are not stored yet.
-    complete: Vec<Vec<u8>>,
-    complete_bytes: usize,
+    complete: SegmentBuffer,
     cost: Cost,
     progress: u64,
     zstd: Decompressor,
@@ -105,7 +104,7 @@ impl Proxy {
             + self.record_queries.memory_bytes()
             + self.block_sum_maker.memory_bytes()
             + self.proving.as_ref().map_or(0, Proving::memory_bytes)
-            + self.complete_bytes
+            + self.complete.memory_bytes()
     }
 
     /// Takes a message of the agent and returns the replies.
@@ -173,11 +172,7 @@ impl Proxy {
         let mut base = Vec::new();
         if batch.against_base {
             let replaced = self.replaced.by(&indexes).into_iter().map(|index| self.base[usize::from(index)]);
-            let read = |node: NodeRef| {
-                let mut bytes = Vec::new();
-                view.read(&node.into(), &mut bytes).map(|()| bytes)
-            };
-            base = likeness::prefix_of(replaced.map(read)).map_err(Error::Space)??;
+            base = likeness::prefix_of(replaced.map(|node| transfer::read_segment(&node, view)))??;
         }
         let (mut marks, mut chunks) = (Vec::new(), 0);
         let mut segments = Vec::with_capacity(count);
@@ -185,18 +180,17 @@ impl Proxy {
             let thin = Thin::decode(&bytes)?;
             let references: Vec<Reference> = thin.references().collect();
             let known = view.find(&references).map_err(Error::Space)?;
-            segments.push((index, thin, references, known));
+            segments.push((index, thin, known));
         }
         let challenges = match &mut self.proving {
             Some(proving) => proving.challenge(&mut segments, &batch.eager, self.open.dry_run, view)?,
             None => Vec::new(),
         };
         if !self.others.is_empty() {
-            let known =
-                segments.iter().flat_map(|(_, _, _, known)| known.iter().copied().flatten()).collect();
-            storing::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
+            let known = segments.iter().flat_map(|(_, _, known)| known.iter().copied().flatten()).collect();
+            naming::choose_base(&mut self.base, std::mem::take(&mut self.others), &known, view);
         }
-        let listed = Listed::of(segments.iter().map(|(index, _, _, known)| (*index, known.as_slice())));
+        let listed = Listed::of(segments.iter().map(|(index, _, known)| (*index, known.as_slice())));
         let mut likenesses = if self.is_by_base || self.open.dry_run {
             // The agent knows by itself, or nothing will come.
             Vec::new()
@@ -207,7 +201,8 @@ impl Proxy {
         let mut replies = challenges;
         replies.extend(self.record_queries.answer(&mut likenesses, &listed, &self.base, view));
         let (mut asked_at, mut unexplained) = (HashMap::new(), 0);
-        for (index, thin, references, known) in segments {
+        for (index, thin, known) in segments {
+            let references: Vec<Reference> = thin.references().collect();
             if self.open.dry_run {
                 // Nothing will come, and the same chunk may be counted again.
                 self.waiting.clear();
@@ -264,14 +259,14 @@ impl Proxy {
         let parts = batch.open(&mut self.zstd, &mut plain)?;
         let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
         self.cost.sent_bytes += batch.payload.len() as u64;
-        storing::sketch(&plain, &batch.lengths, &arrived, view);
+        block_sums::keep_sketches(&plain, &batch.lengths, &arrived, view);
         if arrived.iter().all(Option::is_some) {
             let chunks = arrived.into_iter().flatten().collect();
             let frame =
                 Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
             view.keep(frame).map_err(Error::Space)?;
         } else {
-            storing::anew(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
+            transfer::keep_chunks(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
         }
         self.plain = plain;
         self.end_message(complete, view)
@@ -324,8 +319,8 @@ impl Proxy {
             arrived => arrived?,
         };
         self.cost.sent_bytes += payload.len() as u64;
-        storing::sketch(&plain, &parcel.lengths, &arrived, view);
-        storing::anew(&plain, &parcel.lengths, &arrived, &mut self.compressor, view)?;
+        block_sums::keep_sketches(&plain, &parcel.lengths, &arrived, view);
+        transfer::keep_chunks(&plain, &parcel.lengths, &arrived, &mut self.compressor, view)?;
         self.end_message(complete, view)
     }
 
@@ -378,17 +373,7 @@ impl Proxy {
     /// Takes a complete segment; keeps it with its neighbours.
     fn take(&mut self, complete: Complete, view: &mut impl SpaceView) -> Result<(), Error> {
         self.segments[usize::from(complete.index)] = Some(complete.node());
-        self.complete_bytes += complete.bytes.len();
-        self.complete.push(complete.bytes);
-        if self.complete_bytes >= SEGMENT_BATCH_BYTES {
-            self.keep_segments(view)?;
-        }
-        Ok(())
-    }
-
-    fn keep_segments(&mut self, view: &mut impl SpaceView) -> Result<(), Error> {
-        self.complete_bytes = 0;
-        storing::segments(&std::mem::take(&mut self.complete), &mut self.compressor, view)
+        self.complete.add(complete.bytes, &mut self.compressor, view)
     }
 
     /// Commits where that was ordered and nothing is missing.
@@ -410,7 +395,7 @@ impl Proxy {
             }
             return Ok(self.mismatch());
         }
-        self.keep_segments(view)?;
+        self.complete.flush(&mut self.compressor, view)?;
         let proposal = Proposal { open: self.open.clone(), root, segments, cost: self.cost };
         if self.open.cache_only {
             let until = view.cache(&proposal).map_err(Error::Space)?;

@@ -5,11 +5,10 @@ use std::collections::{HashSet, VecDeque};
 use super::{Proxy, State};
 use crate::likeness::SegmentsReplaced;
 use crate::push::block_sums::BlockSumMaker;
+use crate::push::naming::{self, Named};
 use crate::push::proving::Proving;
 use crate::push::record_queries::RecordQueries;
-use crate::push::storing::{self, Named};
-use crate::transfer::Incomplete;
-use crate::transfer::Parcels;
+use crate::transfer::{Incomplete, Parcels, SegmentBuffer};
 use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
 use crate::{Error, SpaceView};
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
@@ -56,8 +55,7 @@ impl Proxy {
             eager: HashSet::new(),
             parcels: Parcels::default(),
             commit_ordered: false,
-            complete: Vec::new(),
-            complete_bytes: 0,
+            complete: SegmentBuffer::default(),
             cost: Cost::default(),
             progress: 0,
             zstd: Decompressor::new(),
@@ -183,7 +181,7 @@ impl Proxy {
             return Ok(Vec::new());
         }
         let names = std::mem::take(&mut self.names);
-        let Named { segments, base, others } = storing::named(&names, is_full, view)?;
+        let Named { segments, base, others } = naming::named(&names, is_full, view)?;
         (self.base, self.others) = (base, others);
         let marks: Marks = segments.iter().map(Option::is_none).collect();
         self.begin_receiving(segments);

@@ -17,6 +17,7 @@ mod parcel;
 mod patch;
 mod plan;
 mod proxy;
+mod pull;
 mod records;
 mod script;
 mod token;
@@ -29,12 +30,14 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
     Target { name: "pack", run: pack::run, seeds: pack::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
     Target { name: "push_proxy", run: proxy::run, seeds: proxy::seeds },
     Target { name: "push_agent", run: agent::run, seeds: agent::seeds },
+    Target { name: "pull_agent", run: pull::run_agent, seeds: pull::seeds_agent },
+    Target { name: "pull_proxy", run: pull::run_proxy, seeds: pull::seeds_proxy },
     Target { name: "parcel", run: parcel::run, seeds: parcel::seeds },
     Target { name: "delta", run: delta::run, seeds: delta::seeds },
     Target { name: "patch", run: patch::run, seeds: patch::seeds },

@@ -22,7 +22,7 @@ use protocol::wire::{
     Batch, FromAgent, Grown, ManifestForm, Open, Parcel, PushReply, Refusal, SegmentBatch, Sketches,
     pack_names, pack_short_names,
 };
-use protocol::{Proposal, SpaceView};
+use protocol::{ContentView, Proposal, SpaceView, StorageView};
 use whit::restore;
 use whit::restore::{ChunkReader, SourceError, walk};
 
@@ -84,14 +84,14 @@ fn is_beside(reply: &PushReply) -> bool {
 }
 
 /// The agent's content: segments and chunks, some of which are false.
-struct Release {
-    segments: Vec<Vec<u8>>,
-    chunks: Vec<Vec<u8>>,
-    root: Root,
+pub struct Release {
+    pub segments: Vec<Vec<u8>>,
+    pub chunks: Vec<Vec<u8>>,
+    pub root: Root,
 }
 
 impl Release {
-    fn read(script: &mut Script<'_>) -> Self {
+    pub fn read(script: &mut Script<'_>) -> Self {
         let (mut segments, mut chunks) = (Vec::new(), Vec::new());
         let mut totals = Totals::default();
         for number in 0..script.below(6) {
@@ -131,7 +131,7 @@ impl Release {
     }
 }
 
-fn node(bytes: &[u8]) -> NodeRef {
+pub fn node(bytes: &[u8]) -> NodeRef {
     NodeRef { id: ChunkId::of(bytes), bytes: u32::try_from(bytes.len()).expect("a small segment") }
 }
 
@@ -321,7 +321,7 @@ pub struct Space {
 }
 
 impl Space {
-    fn holding(release: &Release, script: &mut Script<'_>) -> Self {
+    pub fn holding(release: &Release, script: &mut Script<'_>) -> Self {
         let mut space = Self::default();
         let flags = script.byte();
         for (at, chunk) in release.chunks.iter().enumerate() {
@@ -341,6 +341,11 @@ impl Space {
         space
     }
 
+    /// Returns the segments of these names.
+    pub fn resolved(&self, names: &[SegmentName]) -> Vec<Option<NodeRef>> {
+        names.iter().map(|name| self.known.get(name).copied()).collect()
+    }
+
     fn is_complete(&self, segment: &[u8]) -> bool {
         let whole = |chunk: &ChunkRef| {
             self.chunks.get(&chunk.id).is_some_and(|bytes| bytes.len() == chunk.bytes as usize)
@@ -349,20 +354,15 @@ impl Space {
     }
 }
 
-impl SpaceView for Space {
-    fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
-        Ok(self.recognized.then(|| (super::wire::record(), true)))
+impl ContentView for Space {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let missing = || Refusal { fault: Fault::Corrupt, text: String::new(), hint: None };
+        out.extend_from_slice(self.chunks.get(&chunk.id).ok_or_else(missing)?);
+        Ok(())
     }
+}
 
-    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
-        Ok(names.iter().map(|name| self.known.get(name).copied()).collect())
-    }
-
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
-        let known = release.is_none_or(|release| *release == base_release());
-        Ok(known.then(|| self.base.clone()))
-    }
-
+impl StorageView for Space {
     fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
         let find = |reference: &Reference| {
             let (id, bytes) = self.chunks.iter().find(|(id, _)| ShortId::from(**id) == reference.short())?;
@@ -371,25 +371,6 @@ impl SpaceView for Space {
         };
         Ok(references.iter().map(find).collect())
     }
-
-    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let missing = || Refusal { fault: Fault::Corrupt, text: String::new(), hint: None };
-        out.extend_from_slice(self.chunks.get(&chunk.id).ok_or_else(missing)?);
-        Ok(())
-    }
-
-    fn has_sketches(&mut self) -> bool {
-        !self.chunks.is_empty()
-    }
-
-    fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
-        // A hint need not be right: it is a stored chunk, or none.
-        let at = usize::from(sketch.to_bytes()[0]);
-        let id = self.chunks.keys().nth(at % 4).copied().unwrap_or_else(|| ChunkId::of(b"gone"));
-        Some((id.into(), 1 + at % 3))
-    }
-
-    fn kept_message(&mut self) {}
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
         assert!((1..=FRAME_CHUNKS_MAX).contains(&frame.chunks.len()));
@@ -407,6 +388,34 @@ impl SpaceView for Space {
         }
         Ok(())
     }
+}
+
+impl SpaceView for Space {
+    fn recognize(&mut self, _: &Open) -> Result<Option<(Record, bool)>, Refusal> {
+        Ok(self.recognized.then(|| (super::wire::record(), true)))
+    }
+
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        Ok(self.resolved(names))
+    }
+
+    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        let known = release.is_none_or(|release| *release == base_release());
+        Ok(known.then(|| self.base.clone()))
+    }
+
+    fn has_sketches(&mut self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    fn most_similar(&mut self, sketch: &Sketch) -> Option<(ShortId, usize)> {
+        // A hint need not be right: it is a stored chunk, or none.
+        let at = usize::from(sketch.to_bytes()[0]);
+        let id = self.chunks.keys().nth(at % 4).copied().unwrap_or_else(|| ChunkId::of(b"gone"));
+        Some((id.into(), 1 + at % 3))
+    }
+
+    fn kept_message(&mut self) {}
 
     fn commit(&mut self, proposal: Proposal) -> Result<(Record, bool), Refusal> {
         assert!(!proposal.open.dry_run);

@@ -1,50 +1,15 @@
-//! Stores received chunks as frames, and resolves the names of segments.
+//! Resolves the names of segments, and chooses the release that a push builds on.
 
 use std::collections::{HashMap, HashSet};
 
+use crate::transfer::read_segment;
 use crate::wire::{unpack_names, unpack_short_names};
 use crate::{Error, SpaceView};
-use delta::compression::Compressor;
-use delta::similar::Sketch;
 use format::manifest::{self, NodeRef};
-use format::pack::{FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
 
 /// Segments of one release that are looked at to find out how much a push has of it: 1 MB.
 const LOOKED_AT_MAX: usize = 512;
-
-/// Stores the parts of `plain` that are wanted, in frames of its own.
-pub(super) fn anew(
-    plain: &[u8],
-    lengths: &[u32],
-    arrived: &[Option<ChunkRef>],
-    compressor: &mut Compressor,
-    view: &mut impl SpaceView,
-) -> Result<(), Error> {
-    let framer = Framer::new(FrameKind::Content, FrameEnd::Reached, compressor);
-    let parts = arrived.iter().zip(split(plain, lengths)).filter_map(|(chunk, part)| Some(((*chunk)?, part)));
-    framer.frame_all(parts, |frame| view.keep(frame)).map_err(Error::Space)
-}
-
-/// Gives the view sketches of the parts of `plain` that are wanted.
-pub(super) fn sketch(plain: &[u8], lengths: &[u32], arrived: &[Option<ChunkRef>], view: &mut impl SpaceView) {
-    let sketched = arrived
-        .iter()
-        .zip(split(plain, lengths))
-        .filter_map(|(chunk, part)| Some(((*chunk)?.id.into(), Sketch::of(part)?)));
-    view.sketch(sketched.collect());
-}
-
-/// Stores segments, neighbours in one frame.
-pub(super) fn segments(
-    segments: &[Vec<u8>],
-    compressor: &mut Compressor,
-    view: &mut impl SpaceView,
-) -> Result<(), Error> {
-    let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, compressor).with_target(usize::MAX);
-    let parts = segments.iter().map(|segment| (ChunkRef::of(segment), segment.as_slice()));
-    framer.frame_all(parts, |frame| view.keep(frame)).map_err(Error::Space)
-}
 
 /// Segments that were found by their names.
 pub(super) struct Named {
@@ -90,8 +55,7 @@ pub(super) fn choose_base(
     let mut shared = |segments: &[NodeRef]| {
         let (mut bytes, mut left) = (0, known.clone());
         for node in segments.iter().take(LOOKED_AT_MAX) {
-            let mut segment = Vec::new();
-            view.read(&(*node).into(), &mut segment).ok()?;
+            let segment = read_segment(node, view).ok()?;
             let chunks = manifest::segment_chunks(&segment).ok()?;
             let found = chunks.iter().filter(|chunk| left.remove(*chunk));
             bytes += found.map(|chunk| u64::from(chunk.bytes)).sum::<u64>();

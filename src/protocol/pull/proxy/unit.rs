@@ -1,9 +1,9 @@
 //! Wanted chunks that are sent together, and the older chunks that they are encoded against.
 
+use crate::likeness::Likeness;
+use crate::wire::Span;
 use format::recipe::ChunkRef;
 use ground::limits::FRAME_CHUNKS_MAX;
-use protocol::likeness::Likeness;
-use protocol::wire::Span;
 
 /// 4 MiB: plain bytes of a unit.
 const UNIT_BYTES: usize = 4 * 1024 * 1024;
@@ -11,7 +11,7 @@ const UNIT_BYTES: usize = 4 * 1024 * 1024;
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 
 /// Chunks for one parcel, or for frames where they resemble nothing.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Unit {
     /// Wanted chunks, in order.
     pub chunks: Vec<ChunkRef>,

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::base::Base;
-use super::patch_cache::{CACHE_BYTES_MAX, PatchMaker, name_of};
-use super::read_segment;
-use crate::restore::{self, ChunkReader};
-use crate::store::{Store, StoreReader};
+use crate::likeness::{BaseFile, Edges, NewSegment, Release, Target};
+use crate::pull::{Method, ReleaseView};
+use crate::transfer::read_segment;
+use crate::wire::{Basis, Cut, Parcel, Span};
+use crate::{ContentView, Error};
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use delta::probe::{EXECUTABLE, Estimate};
 use delta::relink::{self, Encoded, MAGIC, normalise_unproven};
@@ -18,15 +18,13 @@ use format::recipe::{ChunkRef, Recipe};
 use ground::limits::{
     EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN, EXECUTABLE_CHUNKS_MAX,
 };
-use protocol::likeness::{BaseFile, Edges, Release, Target};
-use protocol::wire::{Basis, Cut, Parcel, Span};
 
 /// zstd's level for the payload of an executable: made once for all machines that pull it.
 const LEVEL: i32 = 9;
 /// Files of one pull that are looked at.
 const FILES_MAX: usize = 256;
-/// The longest wait of an agent for a payload: far less than its deadline.
-const TIME_MAX: Duration = Duration::from_secs(60);
+/// 32 MiB: the payloads of one pull together.
+const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// An executable of which the agent has an older version: a parcel of all its chunks, and the payload.
 pub(super) type ExecutableParcel = (Parcel, Arc<Vec<u8>>);
@@ -41,22 +39,16 @@ struct File {
 
 /// Chooses the new executables to send by their functions, for an agent that has all of `base`.
 ///
-/// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops after a minute, at [`FILES_MAX`]
-/// files or half of [`CACHE_BYTES_MAX`], and once it no longer `goes_on`, which is called before each file. Files that
-/// are not encoded this way are pulled as other files are.
-pub(super) fn encode(
-    base: &Base,
-    leaves: &[NodeRef],
-    reader: &mut StoreReader<&Store>,
-    maker: &PatchMaker<'_>,
-    mut goes_on: impl FnMut() -> bool,
-) -> Vec<ExecutableParcel> {
-    let (deadline, mut encoded, mut bytes) = (Instant::now() + TIME_MAX, Vec::new(), 0);
-    for file in new_executables(base, leaves, reader).unwrap_or_default().iter().take(FILES_MAX) {
-        if !goes_on() || Instant::now() >= deadline || bytes > CACHE_BYTES_MAX / 2 {
+/// Memory: 4 times the largest, one at a time in the process, and the payloads. Stops at [`FILES_MAX`] files or
+/// [`PAYLOAD_BYTES_MAX`], and where the view no longer goes on, which is asked before each file. Files that are not encoded
+/// this way are pulled as other files are.
+pub(super) fn encode(base: &Base, leaves: &[NodeRef], view: &mut impl ReleaseView) -> Vec<ExecutableParcel> {
+    let (mut encoded, mut bytes) = (Vec::new(), 0);
+    for file in new_executables(base, leaves, view).unwrap_or_default().iter().take(FILES_MAX) {
+        if !view.goes_on() || bytes > PAYLOAD_BYTES_MAX {
             break;
         }
-        if let Some((parcel, payload)) = encode_one(file, base, leaves, reader, maker, deadline) {
+        if let Some((parcel, payload)) = encode_one(file, base, leaves, view) {
             bytes += payload.len();
             encoded.push((parcel, payload));
         }
@@ -65,11 +57,7 @@ pub(super) fn encode(
 }
 
 /// Files that new segments list, and that begin as executables do.
-fn new_executables(
-    base: &Base,
-    leaves: &[NodeRef],
-    reader: &mut StoreReader<&Store>,
-) -> Result<Vec<File>, restore::Error> {
+fn new_executables(base: &Base, leaves: &[NodeRef], view: &mut impl ContentView) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
     for gap in base.gaps() {
         let mut file: Option<File> = None;
@@ -78,7 +66,7 @@ fn new_executables(
                 break;
             }
             let mut number = 0;
-            for item in manifest::decode_segment(&read_segment(reader, node)?)? {
+            for item in manifest::decode_segment(&read_segment(node, view)?)? {
                 match item {
                     Item::Chunk(chunk) => {
                         if let Some(file) = &mut file
@@ -112,7 +100,7 @@ fn new_executables(
         begin.clear();
         let is_whole = file.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>() == file.size;
         let first = file.chunks.first().filter(|_| is_whole);
-        first.is_some_and(|chunk| reader.read(chunk, &mut begin).is_ok()) && begin.starts_with(MAGIC)
+        first.is_some_and(|chunk| view.read(chunk, &mut begin).is_ok()) && begin.starts_with(MAGIC)
     });
     Ok(files)
 }
@@ -121,13 +109,11 @@ fn encode_one(
     file: &File,
     base: &Base,
     leaves: &[NodeRef],
-    reader: &mut StoreReader<&Store>,
-    maker: &PatchMaker<'_>,
-    deadline: Instant,
+    view: &mut impl ReleaseView,
 ) -> Option<ExecutableParcel> {
-    let span = alike(file, base, leaves, reader)?;
+    let span = alike(file, base, leaves, view)?;
     let new = Target { chunks: file.chunks.len(), ..Target::default() };
-    let mut release = BaseRelease { segments: base.segments(), reader };
+    let mut release = InBase { segments: base.release.segments(), view };
     let whole = BaseFile::like(&span, &new, &mut release).ok()??;
     // No more than the agent will read for it.
     let bytes_max =
@@ -140,11 +126,10 @@ fn encode_one(
     if !relink::is_linked_anew(missing, file.chunks.len()) {
         return None;
     }
-    let name = name_of("whit pull executable", &whole.chunks, &file.chunks);
-    let payload = maker.payload(name, deadline, || {
+    let payload = view.payload(Method::Relinked, &whole.chunks, &file.chunks, |view| {
         let mut read = |chunks: &[ChunkRef]| {
             let mut bytes = Vec::new();
-            chunks.iter().try_for_each(|chunk| reader.read(chunk, &mut bytes)).ok().map(|()| bytes)
+            chunks.iter().try_for_each(|chunk| view.read(chunk, &mut bytes)).ok().map(|()| bytes)
         };
         let (old, new) = (read(&whole.chunks)?, read(&file.chunks)?);
         let otherwise = otherwise_bytes(&old, &new);
@@ -164,11 +149,11 @@ fn encode_one(
 }
 
 /// Returns the older chunks that most of the file resembles.
-fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<&Store>) -> Option<Span> {
-    let (mut left, mut segments) = (file.chunks.len(), Vec::new());
+fn alike(file: &File, base: &Base, leaves: &[NodeRef], view: &mut impl ContentView) -> Option<Span> {
+    let (mut left, mut segments) = (file.chunks.len(), Vec::<NewSegment>::new());
     let RefAt { mut segment, reference: mut first } = file.at;
     while left > 0 {
-        let thin = Thin::decode(&read_segment(reader, leaves.get(usize::from(segment))?).ok()?).ok()?;
+        let thin = Thin::decode(&read_segment(leaves.get(usize::from(segment))?, view).ok()?).ok()?;
         let known: Vec<Option<ChunkRef>> = (0..)
             .zip(thin.references())
             .map(|(number, one)| if number < first { one.full() } else { None })
@@ -177,8 +162,9 @@ fn alike(file: &File, base: &Base, leaves: &[NodeRef], reader: &mut StoreReader<
         segments.push((segment, thin, known));
         (segment, first) = (segment.next(), 0);
     }
-    let new: Vec<_> = segments.iter().map(|(index, thin, known)| (*index, thin, known.as_slice())).collect();
-    let likenesses = base.changed.likenesses(&new, &Edges::new(), |_| Ok::<_, manifest::Error>(None)).ok()?;
+    let stays = |_: SegmentIndex| None;
+    let likenesses =
+        base.release.likenesses(&segments, &Edges::new(), stays, |_, node| read_segment(node, view)).ok()?;
     let of = likenesses
         .into_iter()
         .filter(|likeness| likeness.new.first().copied().unwrap_or_default() >= file.at);
@@ -199,19 +185,19 @@ fn otherwise_bytes(old: &[u8], new: &[u8]) -> usize {
 }
 
 /// The release that the agent has, for the search of a whole file in it.
-struct BaseRelease<'a, 'b> {
+struct InBase<'a, V> {
     segments: &'a [NodeRef],
-    reader: &'a mut StoreReader<&'b Store>,
+    view: &'a mut V,
 }
 
-impl Release for BaseRelease<'_, '_> {
-    type Error = restore::Error;
+impl<V: ContentView> Release for InBase<'_, V> {
+    type Error = Error;
 
-    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Self::Error> {
-        self.segments.get(usize::from(index)).map(|node| read_segment(self.reader, node)).transpose()
+    fn segment(&mut self, index: SegmentIndex) -> Result<Option<Vec<u8>>, Error> {
+        self.segments.get(usize::from(index)).map(|node| read_segment(node, self.view)).transpose()
     }
 
     fn chunk(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
-        self.reader.read(chunk, out).is_ok()
+        self.view.read(chunk, out).is_ok()
     }
 }

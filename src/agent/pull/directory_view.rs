@@ -1,0 +1,133 @@
+//! The directory that is pulled into, and the store of what was fetched, as the agent's half of a pull sees them.
+
+use std::path::PathBuf;
+
+use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
+use crate::agent::link_speed::LinkSpeed;
+use crate::agent::{Error, Result, check_meant};
+use crate::restore::{self, ChunkReader as _, SourceError, check_fits};
+use crate::store::Store;
+use format::manifest::{NodeRef, Reference, Root, SegmentName};
+use format::pack::Frame;
+use format::recipe::ChunkRef;
+use format::record::Record;
+use ground::ids::Selector;
+use protocol::pull::DirectoryView;
+use protocol::wire::Refusal;
+use protocol::{ContentView, StorageView};
+
+/// One pull's view of its directory. Every call reads files, hashes or compresses: none is for an async thread.
+pub(super) struct PullView<'a> {
+    asked: &'a Selector,
+    present: &'a DirectoryChunks,
+    store: &'a Store,
+    reader: LocalReader<'a>,
+    /// Where the release will be written; it is fetched only where there is room.
+    place: Option<PathBuf>,
+    link: Option<LinkSpeed>,
+    /// The last error, as the user is to see it.
+    failed: Option<Error>,
+}
+
+impl<'a> PullView<'a> {
+    /// Begins a pull of what `asked` means.
+    pub fn new(
+        asked: &'a Selector,
+        present: &'a DirectoryChunks,
+        store: &'a Store,
+        place: Option<PathBuf>,
+        link: Option<LinkSpeed>,
+    ) -> Self {
+        let reader = LocalReader::of(&LocalChunks { present, fetched: store });
+        Self { asked, present, store, reader, place, link, failed: None }
+    }
+
+    /// Returns the error that a failing view is the reason of.
+    pub fn reason(&mut self, error: protocol::Error) -> Error {
+        match error {
+            protocol::Error::Space(refusal) => self.failed.take().unwrap_or(Error::Refused(refusal)),
+            protocol::Error::Refused(refusal) => Error::Refused(refusal),
+            protocol::Error::OutOfTurn(message) => Error::OutOfTurn(message),
+            error => error.into(),
+        }
+    }
+
+    fn noted<T>(&mut self, result: Result<T>) -> Result<T, Refusal> {
+        result.map_err(|error| {
+            let refusal = Refusal::of(&error);
+            self.failed = Some(error);
+            refusal
+        })
+    }
+
+    fn find_one(&self, reference: &Reference) -> Result<Option<ChunkRef>> {
+        Ok(match reference {
+            Reference::Short(short) => match self.present.find_short(*short) {
+                Some(chunk) => Some(chunk),
+                None => self.store.find_short(*short)?,
+            },
+            Reference::Full(chunk) => {
+                (self.present.has(&chunk.id) || self.store.holds(chunk)?).then_some(*chunk)
+            }
+        })
+    }
+}
+
+impl ContentView for PullView<'_> {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if let Some(bytes) = self.present.segment_bytes(chunk) {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let read = self.reader.read(chunk, out).map_err(|error| match error {
+            // It was there when the directory was scanned.
+            SourceError::Unknown(_) => Error::DirectoryChanged,
+            error => restore::Error::from(error).into(),
+        });
+        self.noted(read)
+    }
+}
+
+impl StorageView for PullView<'_> {
+    fn find(&mut self, references: &[Reference]) -> Result<Vec<Option<ChunkRef>>, Refusal> {
+        let found = references.iter().map(|reference| self.find_one(reference)).collect();
+        self.noted(found)
+    }
+
+    fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
+        let kept = self.store.append(&frame).map(drop).map_err(Error::from);
+        self.noted(kept)
+    }
+}
+
+impl DirectoryView for PullView<'_> {
+    fn announced(&mut self, record: &Record, root: &Root) -> Result<(), Refusal> {
+        let meant = check_meant(record, self.asked);
+        let fits = meant.and_then(|()| match &self.place {
+            Some(place) => Ok(check_fits(place, root.totals)?),
+            None => Ok(()),
+        });
+        self.noted(fits)
+    }
+
+    fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
+        let find = |name: &SegmentName| match self.present.segment(*name) {
+            Some((node, _)) => Ok(Some(*node)),
+            None => Ok(self.store.find_name(*name)?),
+        };
+        let found = names.iter().map(find).collect();
+        self.noted(found)
+    }
+
+    fn is_unkept(&mut self, segment: &NodeRef) -> Result<bool, Refusal> {
+        if self.present.segment(segment.name()).is_none() {
+            return Ok(false);
+        }
+        let found = self.store.find(&segment.id).map(|found| found.is_none()).map_err(Error::from);
+        self.noted(found)
+    }
+
+    fn wants_executables(&self) -> bool {
+        self.link.as_ref().is_some_and(LinkSpeed::is_slow)
+    }
+}

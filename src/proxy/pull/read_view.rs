@@ -1,0 +1,104 @@
+//! The content of the release that is pulled, as the proxy's half of a pull sees it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::patch_cache::{PatchMaker, name_of};
+use crate::ledger::Lease;
+use crate::proxy::Shared;
+use crate::restore::{self, ChunkReader, SourceError};
+use crate::store::{Store, StoreReader};
+use format::manifest::{NodeRef, Root};
+use format::recipe::ChunkRef;
+use ground::faults::{Fault, Faulty};
+use protocol::ContentView;
+use protocol::pull::{Method, ReleaseView};
+use protocol::wire::{PullReply, PullRequest, Refusal};
+
+/// The longest wait of one request for chunks until other heavy work ends.
+const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
+/// The longest time for executables: far less than the agent's deadline.
+const RELINK_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Reads from a space, under the lease of one pull.
+pub(super) struct ReadView<'a> {
+    reader: StoreReader<&'a Store>,
+    lease: &'a Lease,
+    replies: &'a mpsc::Sender<PullReply>,
+    maker: PatchMaker<'a>,
+    /// When the current request is no longer to wait, or to make more.
+    deadline: Instant,
+}
+
+impl<'a> ReadView<'a> {
+    pub fn new(
+        store: &'a Store,
+        lease: &'a Lease,
+        replies: &'a mpsc::Sender<PullReply>,
+        shared: &'a Shared,
+    ) -> Self {
+        let maker = PatchMaker { cache: &shared.patches, heavy_work: &shared.heavy_work };
+        Self { reader: StoreReader::new(store), lease, replies, maker, deadline: Instant::now() }
+    }
+
+    /// Returns the segments of a manifest, in order.
+    pub fn segments(&mut self, root: &Root) -> Result<Vec<NodeRef>, Refusal> {
+        restore::leaves(root, &mut self.reader).map_err(|error| match error {
+            restore::Error::Source(error) => unreadable(&error),
+            error => Refusal::of(&error),
+        })
+    }
+}
+
+impl ContentView for ReadView<'_> {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.reader.read(chunk, out).map_err(|error| match error {
+            SourceError::Unknown(_) if !self.lease.holds() => Refusal {
+                fault: Fault::Retry,
+                text: "the pull took so long that the release was removed meanwhile".to_owned(),
+                hint: Some("pull again: received content is kept".to_owned()),
+            },
+            error => unreadable(&error),
+        })
+    }
+}
+
+impl ReleaseView for ReadView<'_> {
+    fn begin(&mut self, request: &PullRequest) {
+        self.lease.renew();
+        let time_max = match request {
+            PullRequest::WantExecutables => RELINK_TIME_MAX,
+            _ => PATCH_TIME_MAX,
+        };
+        self.deadline = Instant::now() + time_max;
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.lease.renew();
+        !self.replies.is_closed() && Instant::now() < self.deadline
+    }
+
+    fn payload(
+        &mut self,
+        method: Method,
+        old: &[ChunkRef],
+        new: &[ChunkRef],
+        make: impl FnOnce(&mut Self) -> Option<Vec<u8>>,
+    ) -> Option<Arc<Vec<u8>>> {
+        let kind = match method {
+            Method::Patch => "whit pull patch",
+            Method::Relinked => "whit pull executable",
+        };
+        let (maker, deadline) = (self.maker, self.deadline);
+        maker.payload(name_of(kind, old, new), deadline, || make(self))
+    }
+}
+
+/// Returns the refusal for content that cannot be read.
+pub(super) fn unreadable(error: &SourceError) -> Refusal {
+    let hint = (error.fault() == Fault::Corrupt)
+        .then(|| "push the release again from where it was built: only lost content is sent".to_owned());
+    Refusal { hint, ..Refusal::of(error) }
+}

@@ -1,0 +1,4 @@
+//! Fuzzes the target `pull_proxy`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (whit_fuzz::targets::target("pull_proxy").run)(bytes));
