@@ -5,9 +5,11 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::thread::JoinHandle;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -77,9 +79,48 @@ impl<T> Future for Running<T> {
     }
 }
 
+/// Waits on this thread until `future` ends, at most for `time`. For futures that others complete: channels and tasks, not
+/// timers and sockets.
+///
+/// Needs no runtime, so that a thread that waits is not in the way of one that ends.
+pub fn wait<T>(future: impl Future<Output = T>, time: Duration) -> Option<T> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    let begin = Instant::now();
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return Some(value);
+        }
+        let left = time.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return None;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_ends_with_what_it_waits_for_or_with_its_time() {
+        let (done, mut end) = oneshot::channel();
+        assert_eq!(wait(&mut end, Duration::ZERO), None);
+        let other = std::thread::spawn(move || done.send(7));
+        assert_eq!(wait(end, Duration::from_secs(600)), Some(Ok(7)));
+        assert_eq!(other.join().expect("it does not panic"), Ok(()));
+    }
 
     #[tokio::test]
     async fn what_work_gives_and_that_it_panicked_is_known() {

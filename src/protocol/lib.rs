@@ -8,6 +8,7 @@ pub mod wire;
 mod error;
 mod content_view;
 mod space_view;
+mod input_view;
 pub mod likeness;
 pub mod transfer;
 pub mod push;
@@ -15,4 +16,5 @@ pub mod pull;
 
 pub use content_view::{ContentView, StorageView};
 pub use error::{Error, check_labels};
+pub use input_view::{Chunks, InputView, Segments};
 pub use space_view::{Proposal, SpaceView};

@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 
 use ground::limits::{PUSH_REPLIES_MAX, PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
-use protocol::push::{Action, Agent, Opening, Proxy, Window};
+use protocol::push::{Agent, Opening, Proxy, Window};
 use protocol::wire::{FromAgent, PushReply};
 
-use crate::push_simulator::{Dice, Push};
+use crate::push_simulator::{Dice, Push, take};
 use crate::space_view::{Files, Memory, Release, open, release};
 
 /// The capacity of each queue, in messages.
@@ -57,7 +57,7 @@ fn weight(replies: &VecDeque<PushReply>) -> usize {
 impl<'a> Conversation<'a> {
     fn begin(push: Push<'a>, release: &Release, window: Window, mut memory: Memory, queues: Queues) -> Self {
         let opening = push.opening.clone();
-        let (agent, begin, first) =
+        let (agent, begin) =
             Agent::with_window(window, open(release, false), release.segments.clone(), opening);
         let (proxy, replies) = Proxy::open(begin, &mut memory).expect("an honest agent");
         let mut conversation = Self {
@@ -78,12 +78,11 @@ impl<'a> Conversation<'a> {
             committed: false,
             held_max: 0,
         };
-        conversation.act(first, &mut Dice(1));
+        let mut dice = Dice(1);
+        let view = &mut conversation.push.view(&mut conversation.feeding, &mut dice);
+        let first = conversation.agent.begin(view).expect("a whole input");
+        take(first, &mut conversation.sending);
         conversation
-    }
-
-    fn act(&mut self, actions: Vec<Action>, dice: &mut Dice) {
-        self.committed |= self.push.act(&mut self.agent, actions, &mut self.sending, &mut self.feeding, dice);
     }
 
     /// Lets one of the participants do one thing; returns whether it could.
@@ -95,8 +94,9 @@ impl<'a> Conversation<'a> {
             0 if !self.sending.is_empty() => pass(&mut self.sending, &mut self.up, link),
             0 if !self.inbox.is_empty() => {
                 let reply = self.inbox.pop_front().expect("there is one");
-                let actions = self.agent.receive(reply).expect("an honest proxy");
-                self.act(actions, dice);
+                let view = &mut self.push.view(&mut self.feeding, dice);
+                let actions = self.agent.receive(reply, view).expect("an honest proxy");
+                self.committed |= take(actions, &mut self.sending);
                 true
             }
             0 => match self.fed.pop_front() {
@@ -105,8 +105,9 @@ impl<'a> Conversation<'a> {
                     true
                 }
                 Some(None) => {
-                    let actions = self.agent.chunks_sent();
-                    self.act(actions, dice);
+                    let view = &mut self.push.view(&mut self.feeding, dice);
+                    let actions = self.agent.chunks_sent(view).expect("a whole input");
+                    take(actions, &mut self.sending);
                     true
                 }
                 None => false,

@@ -15,6 +15,7 @@ mod changing;
 mod codec;
 mod collecting;
 mod container;
+mod conversation;
 mod damage;
 mod credit;
 mod current;

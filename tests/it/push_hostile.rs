@@ -7,11 +7,12 @@ use format::manifest::{self, SegmentIndex};
 use format::record::{DeliveryEvent, DeliveryState};
 use ground::ids::{ChunkId, DeliveryId, ReleaseId};
 use protocol::Error;
-use protocol::push::{Action, Agent, Opening, Proxy, Segments};
+use protocol::push::{Agent, Opening, Proxy};
 use protocol::wire::{
-    Basis, Batch, BlockSums, FromAgent, Grown, ManifestForm, Marks, Parcel, PushReply, Section, SegmentBatch,
-    Span,
+    Basis, Batch, BlockSums, Challenge, FromAgent, Grown, ManifestForm, Marks, Parcel, PushReply, Section,
+    SegmentBatch, Sketches, Span,
 };
+use protocol::{Chunks, InputView, Segments};
 
 use crate::push_simulator::{edited, numbered, parcel, unread_yet};
 use crate::space_view::{Memory, Release, open, release};
@@ -22,7 +23,7 @@ fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<P
     let mut memory = Memory::holding(old);
     let opening = Opening::Base(old.root.release(), old.segments.clone());
     let opening = if by_base { opening } else { Opening::Short };
-    let (_, begin, _) = Agent::new(open(new, false), new.segments.clone(), opening);
+    let (_, begin) = Agent::new(open(new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
     let parts: Vec<Vec<u8>> = new.parts.iter().map(|part| part.0.clone()).collect();
     let replies = proxy.receive(FromAgent::Segments(raw_segments(&parts)), &mut memory).expect("honest");
@@ -240,6 +241,45 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
     }
 }
 
+/// An input of this many segments that answers whatever it is asked.
+#[derive(Default)]
+pub struct AnyInput {
+    segments: usize,
+    /// Marks of the chunks that are sent unasked, fitting or not.
+    eager: Marks,
+    /// The chunks that it was asked for.
+    pub encoded: Vec<Chunks>,
+}
+
+impl AnyInput {
+    pub fn new(segments: usize) -> Self {
+        Self { segments, ..Self::default() }
+    }
+}
+
+impl InputView for AnyInput {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        assert!(wanted.segments.iter().all(|index| usize::from(*index) < self.segments));
+        let eager = if wanted.eager { self.eager.clone() } else { Marks::default() };
+        Ok(SegmentBatch::new(&[b"a segment".to_vec()], None, eager))
+    }
+
+    fn prove(&mut self, _: &[SegmentIndex], _: &Challenge) -> Result<[u8; 32], Error> {
+        Ok([0; 32])
+    }
+
+    fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>, Error> {
+        Ok((chunks.marks.marked() > 1).then(|| Sketches::new(&[None])))
+    }
+
+    fn encode(&mut self, chunks: Chunks) -> Result<(), Error> {
+        self.encoded.push(chunks);
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -300,13 +340,15 @@ proptest! {
         };
         let mut unread = release.segments.iter().copied();
         let grows = opening == Opening::Growing;
-        let (mut agent, begin, mut actions) = if grows {
+        let (mut agent, begin) = if grows {
             Agent::new(unread_yet(open(&release, false)), Vec::new(), opening)
         } else {
             Agent::new(open(&release, dry_run), release.segments.clone(), opening)
         };
+        let count = release.segments.len();
+        let mut input = AnyInput::new(count);
+        agent.begin(&mut input).expect("it answers everything");
         for (which, marks, right) in replies {
-            let count = release.segments.len();
             let marks: Marks =
                 if right { (0..count).map(|at| marks.get(at) != Some(&false)).collect() } else { marks.into_iter().collect() };
             let destination = "web".parse().expect("a name");
@@ -324,30 +366,26 @@ proptest! {
                 8 => PushReply::Mismatch,
                 9 => PushReply::BlockSums(BlockSums { region: 0, first: 0, chunks: 1, rule: 9, signature: Vec::new() }),
                 10 => {
-                    actions.extend(agent.eager_marked(marks));
-                    PushReply::WantNames
+                    input.eager = marks;
+                    PushReply::WantSketches
                 }
+                11 if right => PushReply::Alike,
                 12 if grows => {
-                    actions.extend(if right {
-                        agent.grow(unread.by_ref().take(2))
+                    if right {
+                        agent.grow(unread.by_ref().take(2), &mut input)
                     } else {
-                        agent.grown(release.root.release(), release.root.totals)
-                    });
+                        agent.grown(release.root.release(), release.root.totals, &mut input)
+                    }
+                    .expect("it answers everything");
                     continue;
                 }
                 _ => {
-                    actions.extend(agent.chunks_sent());
+                    agent.chunks_sent(&mut input).expect("it answers everything");
                     continue;
                 }
             };
-            for action in actions.drain(..) {
-                if let Action::SendSegments(Segments { segments, .. }) = action {
-                    prop_assert!(segments.iter().all(|index| usize::from(*index) < count));
-                }
-            }
-            match agent.receive(reply) {
-                Ok(received) => actions = received,
-                Err(Error::OutOfTurn(_) | Error::Mismatch) => {}
+            match agent.receive(reply, &mut input) {
+                Ok(_) | Err(Error::OutOfTurn(_) | Error::Mismatch) => {}
                 Err(error) => prop_assert!(false, "{}", error),
             }
         }

@@ -1,6 +1,6 @@
 //! The two machines of a push agree, whatever the turns, the opening and the content of the space.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -294,7 +294,7 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
         assert!(memory.releases.contains_key(&new.root.release()));
     }
     let (mut proxy, replies) = {
-        let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
+        let (_, begin) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
         Proxy::open(begin, &mut memory).expect("an honest agent")
     };
     assert!(matches!(replies.as_slice(), [PushReply::WantRecordQueries, PushReply::WantSegments(_)]));
@@ -310,17 +310,19 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
 #[test]
 fn an_agent_proves_each_chunk_once() {
     let (_, new) = edited(20);
-    let (mut agent, _, _) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
+    let (mut agent, _) = Agent::new(open(&new, false), new.segments.clone(), Opening::Short);
+    let (mut push, mut feeding, mut dice) = (Push::new(&new, Opening::Short), VecDeque::new(), Dice(1));
+    let mut receive = |reply| agent.receive(reply, &mut push.view(&mut feeding, &mut dice));
     let wants = PushReply::WantSegments(new.segments.iter().map(|_| true).collect());
-    let actions = agent.receive(wants).expect("in turn");
-    let sends = |action: &Action| matches!(action, Action::SendSegments(_));
+    let actions = receive(wants).expect("in turn");
+    let sends = |action: &Action| matches!(action, Action::Send(FromAgent::Segments(_)));
     assert!(actions.iter().any(sends), "{actions:?}");
     let prove = |marks: [bool; 3]| PushReply::Prove(Challenge::new([1; 32], marks.into_iter().collect()));
     for marks in [[true, false, false], [false, true, true]] {
-        let actions = agent.receive(prove(marks)).expect("honest");
-        assert!(matches!(actions.as_slice(), [Action::Prove { .. }]), "{actions:?}");
+        let actions = receive(prove(marks)).expect("honest");
+        assert!(matches!(actions.as_slice(), [Action::Send(FromAgent::Proof(_))]), "{actions:?}");
     }
     for marks in [[true, false, false], [false; 3]] {
-        assert!(agent.receive(prove(marks)).is_err(), "it would read on and on");
+        assert!(receive(prove(marks)).is_err(), "it would read on and on");
     }
 }

@@ -2,21 +2,19 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use serde_bytes::ByteArray;
-
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use delta::rsync::{Matcher, Signature};
 use delta::similar::Sketch;
 use format::manifest::{self, NodeRef, Root, SegmentIndex, Totals};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
-use protocol::Error;
 use protocol::likeness::prefix_of;
-use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Segments};
+use protocol::push::{Action, Agent, Opening, Proxy};
 use protocol::wire::{
     Basis, BlockSums, Challenge, FromAgent, Marks, Open, Parcel, Possession, PushReply, Section,
     SegmentBatch, Sketches, Span,
 };
+use protocol::{Chunks, Error, InputView, Segments};
 
 use crate::space_view::{Files, Memory, Release, open, release};
 use crate::walker::raw;
@@ -110,11 +108,12 @@ impl<'a> Push<'a> {
         let mut unread = (self.opening == Opening::Growing).then(|| self.release.segments.iter().copied());
         let read = if unread.is_some() { Vec::new() } else { self.release.segments.clone() };
         let begin = if unread.is_some() { unread_yet(begin) } else { begin };
-        let (mut agent, begin, first) = Agent::new(begin, read, self.opening.clone());
+        let (mut agent, begin) = Agent::new(begin, read, self.opening.clone());
         let mut to_proxy: VecDeque<FromAgent> = VecDeque::new();
         // The agent's compression jobs: their messages, then the end of each.
         let mut feeding: VecDeque<Option<FromAgent>> = VecDeque::new();
-        let mut committed = self.act(&mut agent, first, &mut to_proxy, &mut feeding, dice);
+        let first = agent.begin(&mut self.view(&mut feeding, dice)).expect("a whole input");
+        let mut committed = take(first, &mut to_proxy);
         let (mut proxy, first) = Proxy::open(begin, memory).expect("an honest agent");
         let mut to_agent: VecDeque<PushReply> = first.into();
         for _ in 0..steps {
@@ -123,11 +122,12 @@ impl<'a> Push<'a> {
             if let Some(rest) = unread.as_mut().filter(|_| all_wait || dice.percent(30)) {
                 let some: Vec<NodeRef> = rest.take(dice.below(5)).collect();
                 let is_over = rest.len() == 0 && dice.percent(50);
-                actions = agent.grow(some);
+                let root = &self.release.root;
+                let view = &mut self.view(&mut feeding, dice);
+                actions = agent.grow(some, view).expect("a whole input");
                 if is_over {
                     unread = None;
-                    let root = &self.release.root;
-                    actions.extend(agent.grown(root.release(), root.totals));
+                    actions.extend(agent.grown(root.release(), root.totals, view).expect("a whole input"));
                 }
             } else if !to_proxy.is_empty()
                 && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty()))
@@ -143,15 +143,18 @@ impl<'a> Push<'a> {
                     Err(error) => return End::Refused(error.to_string()),
                 }
             } else if !to_agent.is_empty() && (feeding.is_empty() || dice.percent(50)) {
-                match agent.receive(to_agent.pop_front().expect("there is one")) {
+                let reply = to_agent.pop_front().expect("there is one");
+                match agent.receive(reply, &mut self.view(&mut feeding, dice)) {
                     Ok(received) => actions = received,
                     Err(Error::Mismatch) => return End::Mismatch,
                     Err(error) => panic!("an honest proxy: {error}"),
                 }
             } else if let Some(fed) = feeding.pop_front() {
-                match fed {
-                    Some(message) => to_proxy.push_back(message),
-                    None => actions = agent.chunks_sent(),
+                if let Some(message) = fed {
+                    to_proxy.push_back(message);
+                } else {
+                    let sent = agent.chunks_sent(&mut self.view(&mut feeding, dice));
+                    actions = sent.expect("a whole input");
                 }
             } else if committed {
                 return End::Committed;
@@ -161,53 +164,18 @@ impl<'a> Push<'a> {
             if actions.contains(&Action::Finish) {
                 return if committed { End::Committed } else { End::Finished };
             }
-            committed |= self.act(&mut agent, actions, &mut to_proxy, &mut feeding, dice);
+            committed |= take(actions, &mut to_proxy);
         }
         End::BrokenOff
     }
 
-    /// Carries out the agent's actions; returns whether the release is committed.
-    pub fn act(
-        &mut self,
-        agent: &mut Agent,
-        actions: Vec<Action>,
-        to_proxy: &mut VecDeque<FromAgent>,
-        feeding: &mut VecDeque<Option<FromAgent>>,
-        dice: &mut Dice,
-    ) -> bool {
-        let mut committed = false;
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            match action {
-                Action::Send(message) => to_proxy.push_back(message),
-                Action::SendSegments(segments) => {
-                    let batch = self.batch(&segments, dice);
-                    let offered = batch.eager.clone();
-                    to_proxy.push_back(FromAgent::Segments(batch));
-                    if segments.eager {
-                        actions.extend(agent.eager_marked(offered));
-                    }
-                }
-                Action::Sketch(chunks) => {
-                    let sketches = dice.percent(70).then(|| self.sketches(&chunks));
-                    actions.extend(agent.sketched(chunks, sketches));
-                }
-                Action::SendChunks(Chunks { segments, marks, block_sums, .. }) => {
-                    self.missing += marks.marked();
-                    if !self.dry_run {
-                        let messages = self.chunks(&segments, &marks, &block_sums, agent.is_based(), dice);
-                        feeding.extend(messages.into_iter().map(Some));
-                    }
-                    feeding.push_back(None);
-                }
-                Action::Prove { segments, challenge } => {
-                    to_proxy.push_back(FromAgent::Proof(self.proof(&segments, &challenge)));
-                }
-                Action::Committed { .. } => committed = true,
-                Action::Stored(_) | Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
-            }
-        }
-        committed
+    /// Returns the agent's view of its input; `feeding` takes the messages of each compression job, then its end.
+    pub fn view<'v>(
+        &'v mut self,
+        feeding: &'v mut VecDeque<Option<FromAgent>>,
+        dice: &'v mut Dice,
+    ) -> View<'v, 'a> {
+        View { push: self, feeding, dice }
     }
 
     fn batch(&mut self, wanted: &Segments, dice: &mut Dice) -> SegmentBatch {
@@ -239,13 +207,13 @@ impl<'a> Push<'a> {
     }
 
     /// Proves that the agent has the chunks that the challenge marks.
-    fn proof(&self, segments: &[SegmentIndex], challenge: &Challenge) -> ByteArray<32> {
+    fn proof(&self, segments: &[SegmentIndex], challenge: &Challenge) -> [u8; 32] {
         let all = segments.iter().flat_map(|index| &self.release.parts[usize::from(*index)].1);
         let mut possession = Possession::new(&challenge.nonce);
         for (chunk, _) in all.zip(challenge.marks.iter()).filter(|(_, mark)| *mark) {
             possession.add(if self.bluffs { b"a guess" } else { &self.release.content[&chunk.id] });
         }
-        possession.proof()
+        possession.proof().into_array()
     }
 
     /// Sketches the chunks that have no block sums.
@@ -326,6 +294,53 @@ impl<'a> Push<'a> {
         }
         (spans, prefix)
     }
+}
+
+/// The input of one push.
+pub struct View<'v, 'a> {
+    push: &'v mut Push<'a>,
+    feeding: &'v mut VecDeque<Option<FromAgent>>,
+    dice: &'v mut Dice,
+}
+
+impl InputView for View<'_, '_> {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        Ok(self.push.batch(wanted, self.dice))
+    }
+
+    fn prove(&mut self, segments: &[SegmentIndex], challenge: &Challenge) -> Result<[u8; 32], Error> {
+        Ok(self.push.proof(segments, challenge))
+    }
+
+    fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>, Error> {
+        Ok(self.dice.percent(70).then(|| self.push.sketches(chunks)))
+    }
+
+    fn encode(&mut self, chunks: Chunks) -> Result<(), Error> {
+        let Chunks { segments, marks, block_sums, is_based, .. } = chunks;
+        self.push.missing += marks.marked();
+        if !self.push.dry_run {
+            let messages = self.push.chunks(&segments, &marks, &block_sums, is_based, self.dice);
+            self.feeding.extend(messages.into_iter().map(Some));
+        }
+        self.feeding.push_back(None);
+        Ok(())
+    }
+}
+
+/// Queues what is to be sent; returns whether the release is committed.
+pub fn take(actions: Vec<Action>, to_proxy: &mut VecDeque<FromAgent>) -> bool {
+    let mut committed = false;
+    for action in actions {
+        match action {
+            Action::Send(message) => to_proxy.push_back(message),
+            Action::Committed { .. } => committed = true,
+            Action::Stored(_) | Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
+        }
+    }
+    committed
 }
 
 pub fn parcel(chunks: &[Vec<u8>], basis: Basis, codec: Codec, payload: &[u8]) -> Parcel {

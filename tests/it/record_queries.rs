@@ -15,11 +15,12 @@ use ground::limits::{
     RECORD_QUERIES_MAX, RECORD_QUERY_BYTES_MAX,
 };
 use protocol::Error;
-use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
+use protocol::push::{Agent, Opening, Proxy};
 use protocol::wire::{
     Basis, BlockSums, Cut, FromAgent, Marks, Parcel, PushReply, RecordAnswer, RecordQuery, Span,
 };
 
+use crate::push_hostile::AnyInput;
 use crate::space_view::{Memory, Release, open};
 use crate::trees::noise;
 use crate::walker::{raw, raw_segments};
@@ -112,7 +113,7 @@ impl Relinked {
     fn proxy(&self, opening: Opening, dry_run: bool) -> (Memory, Proxy) {
         let mut memory = Memory::holding(&self.old);
         let begin = open(&self.new, dry_run);
-        let (_, begin, _) = Agent::new(begin, self.new.segments.clone(), opening);
+        let (_, begin) = Agent::new(begin, self.new.segments.clone(), opening);
         let (proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
         (memory, proxy)
     }
@@ -543,7 +544,7 @@ fn little_is_not_told_by_much() {
         (release(&[("note", b"old"), ("program", &long)]), release(&[("note", b"new"), ("program", &long)]));
     let mut memory = Memory::holding(&old);
     let opening = Opening::Base(old.root.release(), old.segments.clone());
-    let (_, begin, _) = Agent::new(open(&new, false), new.segments.clone(), opening);
+    let (_, begin) = Agent::new(open(&new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
     let changed = new.parts.iter().zip(&new.segments).filter(|(_, node)| !old.segments.contains(node));
     let changed: Vec<Vec<u8>> = changed.map(|(part, _)| part.0.clone()).collect();
@@ -559,16 +560,17 @@ fn little_is_not_told_by_much() {
     assert!(matches!(result, Err(Error::Limit { max: 192, .. })), "{result:?}");
 }
 
-/// Returns an agent whose segments were requested, with offers or without.
-fn agent(relinked: &Relinked, offers: bool) -> Agent {
+/// Returns an agent whose segments were requested, with offers or without, and its input.
+fn agent(relinked: &Relinked, offers: bool) -> (Agent, AnyInput) {
     let begin = open(&relinked.new, false);
-    let (mut agent, _, _) = Agent::new(begin, relinked.new.segments.clone(), Opening::Short);
+    let (mut agent, _) = Agent::new(begin, relinked.new.segments.clone(), Opening::Short);
+    let mut input = AnyInput::new(relinked.new.segments.len());
     if offers {
-        assert_eq!(agent.receive(PushReply::WantRecordQueries).expect("honest"), []);
+        assert_eq!(agent.receive(PushReply::WantRecordQueries, &mut input).expect("honest"), []);
     }
     let all: Marks = relinked.new.segments.iter().map(|_| true).collect();
-    agent.receive(PushReply::WantSegments(all)).expect("honest");
-    agent
+    agent.receive(PushReply::WantSegments(all), &mut input).expect("honest");
+    (agent, input)
 }
 
 fn answer(bytes: usize) -> PushReply {
@@ -578,48 +580,41 @@ fn answer(bytes: usize) -> PushReply {
 #[test]
 fn an_agent_takes_answers_where_it_was_asked_to_offer_and_no_more_than_fit_its_offers() {
     let relinked = Relinked::new();
-    let unasked = agent(&relinked, false).receive(answer(3));
+    let (mut agent_without, mut input) = agent(&relinked, false);
+    let unasked = agent_without.receive(answer(3), &mut input);
     assert!(matches!(unasked, Err(Error::OutOfTurn("RecordAnswer"))), "{unasked:?}");
 
-    let mut asked = agent(&relinked, true);
-    assert_eq!(asked.receive(answer(3)).expect("honest"), []);
+    let (mut asked, mut input) = agent(&relinked, true);
+    assert_eq!(asked.receive(answer(3), &mut input).expect("honest"), []);
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
-    let actions = asked.receive(missing).expect("honest");
-    let answers = actions.iter().find_map(|action| match action {
-        Action::SendChunks(Chunks { answers, .. }) => Some(answers.len()),
-        _ => None,
-    });
-    assert_eq!(answers, Some(1));
+    asked.receive(missing, &mut input).expect("honest");
+    assert_eq!(input.encoded.first().map(|chunks| chunks.answers.len()), Some(1));
 
-    let mut long = agent(&relinked, true);
-    long.receive(answer(ANSWER_BYTES_MAX)).expect("as much as there may be");
-    let over = long.receive(answer(1));
+    let (mut long, mut input) = agent(&relinked, true);
+    long.receive(answer(ANSWER_BYTES_MAX), &mut input).expect("as much as there may be");
+    let over = long.receive(answer(1), &mut input);
     assert!(matches!(over, Err(Error::Limit { max: ANSWER_BYTES_MAX, .. })), "{over:?}");
 
-    let mut many = agent(&relinked, true);
+    let (mut many, mut input) = agent(&relinked, true);
     for _ in 0..RECORD_QUERIES_MAX {
-        many.receive(answer(0)).expect("as many as there may be");
+        many.receive(answer(0), &mut input).expect("as many as there may be");
     }
-    let over = many.receive(answer(0));
+    let over = many.receive(answer(0), &mut input);
     assert!(matches!(over, Err(Error::OutOfTurn("RecordAnswer"))), "{over:?}");
 }
 
 #[test]
 fn signatures_that_no_memory_would_hold_are_let_go() {
     let relinked = Relinked::new();
-    let mut agent = agent(&relinked, true);
+    let (mut agent, mut input) = agent(&relinked, true);
     let signature = vec![0; 1 << 20];
     for _ in 0..40 {
         let signed = BlockSums { region: 0, first: 0, chunks: 1, rule: 0, signature: signature.clone() };
-        assert_eq!(agent.receive(PushReply::BlockSums(signed)).expect("within bounds"), []);
+        assert_eq!(agent.receive(PushReply::BlockSums(signed), &mut input).expect("within bounds"), []);
     }
     let missing = PushReply::Missing(vec![true; relinked.chunks()].into_iter().collect());
-    let actions = agent.receive(missing).expect("honest");
-    let signed = actions.iter().find_map(|action| match action {
-        Action::SendChunks(Chunks { block_sums, .. }) => Some(block_sums.len()),
-        _ => None,
-    });
-    assert_eq!(signed, Some(32));
+    agent.receive(missing, &mut input).expect("honest");
+    assert_eq!(input.encoded.first().map(|chunks| chunks.block_sums.len()), Some(32));
 }
 
 proptest! {

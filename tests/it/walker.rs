@@ -8,14 +8,15 @@ use std::path::Path;
 
 use delta::compression::Codec;
 use format::chunking::Profile;
-use format::manifest::shorten;
+use format::manifest::{SegmentIndex, shorten};
 use format::record::Record;
 use ground::ids::ChunkId;
 use ground::monitor::Silent;
-use protocol::push::{Action, Agent, Chunks, Opening, Segments};
+use protocol::push::{Action, Agent, Opening};
 use protocol::wire::{
-    Batch, FromAgent, ManifestForm, Marks, Open, Operation, PushReply, Request, SegmentBatch,
+    Batch, Challenge, FromAgent, ManifestForm, Marks, Open, Operation, PushReply, Request, SegmentBatch,
 };
+use protocol::{Chunks, Error, InputView, Segments};
 use whit::agent::Access;
 use whit::agent::scan::{Located, Scan, Selection, scan};
 use whit::net::link::{self, Connection, Receiver, Sender};
@@ -42,12 +43,43 @@ pub struct Walker {
     sender: Sender,
     receiver: Receiver,
     machine: Agent,
-    scan: Scan,
-    /// Chunks to send, in order; none marks the end of a job.
-    waiting: VecDeque<Option<Vec<Located>>>,
+    input: Input,
     batches: Vec<Vec<ChunkId>>,
     acknowledged: usize,
     committing: bool,
+}
+
+/// The pushed files.
+struct Input {
+    scan: Scan,
+    /// Chunks to send, in order; none marks the end of a job.
+    waiting: VecDeque<Option<Vec<Located>>>,
+}
+
+impl InputView for Input {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        let segment = |index: &SegmentIndex| self.scan.spool.segment(*index).expect("a segment");
+        let parts: Vec<Vec<u8>> = wanted.segments.iter().map(segment).collect();
+        Ok(raw_segments(&if wanted.full { parts } else { thin(&parts) }))
+    }
+
+    fn prove(&mut self, _: &[SegmentIndex], _: &Challenge) -> Result<[u8; 32], Error> {
+        panic!("its token allows all")
+    }
+
+    fn encode(&mut self, Chunks { segments, marks, .. }: Chunks) -> Result<(), Error> {
+        let mut marks = marks.iter();
+        let mut missing = Vec::new();
+        for segment in segments {
+            let chunks = self.scan.spool.chunks(segment).expect("a segment");
+            missing.extend(chunks.into_iter().filter(|_| marks.next() == Some(true)));
+        }
+        self.waiting.extend(missing.chunks(CHUNKS_PER_BATCH).map(|part| Some(part.to_vec())));
+        self.waiting.push_back(None);
+        Ok(())
+    }
 }
 
 impl Walker {
@@ -71,8 +103,7 @@ impl Walker {
             moves: false,
             cache_only: false,
         };
-        let (machine, open, first) = Agent::new(open, scan.segments.clone(), Opening::Short);
-        assert_eq!(first, [], "without a base the proxy speaks next");
+        let (machine, open) = Agent::new(open, scan.segments.clone(), Opening::Short);
         let connection = link::connect(&access.url, &link::Options::default()).await?;
         let (mut sender, receiver) = connection.open().await?;
         sender.send(&Request::new(&access.token, &Operation::Push(open))).await?;
@@ -81,8 +112,7 @@ impl Walker {
             sender,
             receiver,
             machine,
-            scan,
-            waiting: VecDeque::new(),
+            input: Input { scan, waiting: VecDeque::new() },
             batches: Vec::new(),
             acknowledged: 0,
             committing: false,
@@ -91,7 +121,7 @@ impl Walker {
 
     /// Takes one step: reads a reply if there is one; otherwise sends a waiting batch; otherwise waits.
     pub async fn step(&mut self) -> link::Result<Step> {
-        let reply = if self.waiting.is_empty() {
+        let reply = if self.input.waiting.is_empty() {
             Some(self.receiver.receive::<PushReply>().await)
         } else {
             tokio::select! {
@@ -101,11 +131,12 @@ impl Walker {
             }
         };
         if let Some(reply) = reply {
-            let actions = self.machine.receive(reply?.ok_or(link::Error::Ended)?).expect("an honest proxy");
+            let reply = reply?.ok_or(link::Error::Ended)?;
+            let actions = self.machine.receive(reply, &mut self.input).expect("an honest proxy");
             return self.act(actions).await;
         }
-        let Some(chunks) = self.waiting.pop_front().flatten() else {
-            let actions = self.machine.chunks_sent();
+        let Some(chunks) = self.input.waiting.pop_front().flatten() else {
+            let actions = self.machine.chunks_sent(&mut self.input).expect("a whole input");
             return self.act(actions).await;
         };
         self.batches.push(chunks.iter().map(|located| located.chunk.id).collect());
@@ -134,8 +165,7 @@ impl Walker {
 
     async fn act(&mut self, actions: Vec<Action>) -> link::Result<Step> {
         let mut step = Step::Heard;
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
+        for action in actions {
             match action {
                 Action::Send(message) => {
                     self.committing |= matches!(message, FromAgent::Commit);
@@ -144,26 +174,6 @@ impl Walker {
                         step = Step::Committing;
                     }
                 }
-                Action::SendSegments(Segments { segments, full, .. }) => {
-                    let parts: Vec<Vec<u8>> = segments
-                        .iter()
-                        .map(|place| self.scan.spool.segment(*place).expect("a segment"))
-                        .collect();
-                    let parts = if full { parts } else { thin(&parts) };
-                    self.sender.send(&FromAgent::Segments(raw_segments(&parts))).await?;
-                }
-                Action::Sketch(chunks) => actions.extend(self.machine.sketched(chunks, None)),
-                Action::SendChunks(Chunks { segments, marks, .. }) => {
-                    let mut marks = marks.iter();
-                    let mut missing = Vec::new();
-                    for segment in segments {
-                        let chunks = self.scan.spool.chunks(segment).expect("a segment");
-                        missing.extend(chunks.into_iter().filter(|_| marks.next() == Some(true)));
-                    }
-                    self.waiting.extend(missing.chunks(CHUNKS_PER_BATCH).map(|part| Some(part.to_vec())));
-                    self.waiting.push_back(None);
-                }
-                Action::Prove { .. } => panic!("its token allows all"),
                 Action::Stored(batches) => self.acknowledged = usize::try_from(batches).expect("few"),
                 Action::Committed { record, .. } => step = Step::Committed(Box::new(record)),
                 Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}

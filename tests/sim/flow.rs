@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Window};
+use protocol::push::{Action, Agent, Opening, Proxy, Window};
 use protocol::wire::{FromAgent, Operation, PushReply, Request};
 use whit::net::identity::Identity;
 use whit::net::link::{Connection, Listener, Options, Replies, connect_over, replies};
@@ -17,7 +17,7 @@ use whit::net::link::{Connection, Listener, Options, Replies, connect_over, repl
 use crate::content::{Build, Pool};
 use crate::link::{AGENT, Memory, PROXY};
 use crate::network::{Network, Weather};
-use crate::pusher::{batch, segment_batch, wanted};
+use crate::pusher::{Whole, batch};
 use crate::random::{Random, seeds};
 
 /// The longest time without anything useful: ten datagrams at the slowest rate, and the queue before them.
@@ -67,7 +67,7 @@ async fn serve(mut listener: Listener, mut memory: Memory) -> Result<Memory, Str
 async fn push(connection: &Connection, window: Window, build: &Build, pool: &Pool) -> Result<usize, String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
-    let (mut machine, open, _) = Agent::with_window(window, open, build.nodes.clone(), Opening::Short);
+    let (mut machine, open) = Agent::with_window(window, open, build.nodes.clone(), Opening::Short);
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     sender.send(&Request::new("", &Operation::Push(open))).await.map_err(|error| told(&error))?;
     let (said, mut backlog) = replies();
@@ -79,29 +79,27 @@ async fn push(connection: &Connection, window: Window, build: &Build, pool: &Poo
         }
         Ok::<_, String>(())
     });
-    let mut signatures = 0;
+    let (mut signatures, mut input) = (0, Whole::new(build));
     while let Some(reply) = backlog.next().await {
         signatures += usize::from(matches!(reply, PushReply::BlockSums(_)));
-        let mut actions = machine.receive(reply).map_err(|error| told(&error))?;
-        while !actions.is_empty() {
-            match actions.remove(0) {
-                Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
-                Action::SendSegments(segments) => {
-                    let message = FromAgent::Segments(segment_batch(build, None, &segments, |_| false));
-                    sender.send(&message).await.map_err(|error| told(&error))?;
+        let mut actions = machine.receive(reply, &mut input).map_err(|error| told(&error))?;
+        loop {
+            for action in actions {
+                match action {
+                    Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
+                    Action::Finish => return Ok(signatures),
+                    Action::Stored(_)
+                    | Action::Committed { .. }
+                    | Action::Cached(_)
+                    | Action::Delivery(_) => {}
                 }
-                Action::Sketch(chunks) => actions.extend(machine.sketched(chunks, None)),
-                Action::SendChunks(Chunks { segments, marks, .. }) => {
-                    for id in wanted(build, &segments, &marks) {
-                        let message = FromAgent::Chunks(batch([pool.bytes(&id)].into_iter()));
-                        sender.send(&message).await.map_err(|error| told(&error))?;
-                    }
-                    actions.extend(machine.chunks_sent());
-                }
-                Action::Finish => return Ok(signatures),
-                Action::Prove { .. } => unreachable!("nothing here is to be proven"),
-                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
+            let Some(chunks) = input.encoding.pop_front() else { break };
+            for id in chunks {
+                let message = FromAgent::Chunks(batch([pool.bytes(&id)].into_iter()));
+                sender.send(&message).await.map_err(|error| told(&error))?;
+            }
+            actions = machine.chunks_sent(&mut input).map_err(|error| told(&error))?;
         }
     }
     Err(reader.await.expect("it does not panic").err().unwrap_or_else(|| "the proxy ended".to_owned()))

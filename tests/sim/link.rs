@@ -16,7 +16,7 @@ use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
-use protocol::push::{Action, Agent, Chunks, Opening, Proxy};
+use protocol::push::{Action, Agent, Opening, Proxy};
 use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
 use protocol::{ContentView, Proposal, SpaceView, StorageView};
 use whit::net::identity::Identity;
@@ -24,7 +24,7 @@ use whit::net::link::{self, Connection, Counters, Listener, Options, connect_ove
 
 use crate::content::{Build, Pool};
 use crate::network::{Network, Sent, Weather};
-use crate::pusher::{batch, segment_batch, wanted};
+use crate::pusher::{Whole, batch};
 use crate::random::{Random, seeds};
 
 pub const PROXY: &str = "10.0.0.1:4433";
@@ -177,33 +177,32 @@ async fn serve(mut listener: Listener) -> Result<Memory, String> {
 async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(), String> {
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let open = build.open("app".parse().expect("a name"));
-    let (mut machine, open, first) = Agent::new(open, build.nodes.clone(), Opening::Short);
-    assert_eq!(first, [], "without a base the proxy speaks next");
+    let (mut machine, open) = Agent::new(open, build.nodes.clone(), Opening::Short);
+    let mut input = Whole::new(build);
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
     let request = Request::new("", &Operation::Push(open));
     sender.send(&request).await.map_err(|error| told(&error))?;
     loop {
         let reply = receiver.receive::<PushReply>().await.map_err(|error| told(&error))?;
-        let mut actions = machine.receive(reply.ok_or("the proxy ended")?).map_err(|error| told(&error))?;
-        while !actions.is_empty() {
-            match actions.remove(0) {
-                Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
-                Action::SendSegments(segments) => {
-                    let message = FromAgent::Segments(segment_batch(build, None, &segments, |_| false));
-                    sender.send(&message).await.map_err(|error| told(&error))?;
+        let reply = reply.ok_or("the proxy ended")?;
+        let mut actions = machine.receive(reply, &mut input).map_err(|error| told(&error))?;
+        loop {
+            for action in actions {
+                match action {
+                    Action::Send(message) => sender.send(&message).await.map_err(|error| told(&error))?,
+                    Action::Finish => return Ok(()),
+                    Action::Stored(_)
+                    | Action::Committed { .. }
+                    | Action::Cached(_)
+                    | Action::Delivery(_) => {}
                 }
-                Action::Sketch(chunks) => actions.extend(machine.sketched(chunks, None)),
-                Action::SendChunks(Chunks { segments, marks, .. }) => {
-                    for chunks in wanted(build, &segments, &marks).chunks(BATCH) {
-                        let message = FromAgent::Chunks(batch(chunks.iter().map(|id| pool.bytes(id))));
-                        sender.send(&message).await.map_err(|error| told(&error))?;
-                    }
-                    actions.extend(machine.chunks_sent());
-                }
-                Action::Prove { .. } => return Err("there is nothing to prove".to_owned()),
-                Action::Finish => return Ok(()),
-                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
+            let Some(chunks) = input.encoding.pop_front() else { break };
+            for chunks in chunks.chunks(BATCH) {
+                let message = FromAgent::Chunks(batch(chunks.iter().map(|id| pool.bytes(id))));
+                sender.send(&message).await.map_err(|error| told(&error))?;
+            }
+            actions = machine.chunks_sent(&mut input).map_err(|error| told(&error))?;
         }
     }
 }

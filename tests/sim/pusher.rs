@@ -9,10 +9,12 @@ use delta::similar::Sketch;
 use format::manifest::{SegmentIndex, shorten};
 use ground::faults::Fault;
 use ground::ids::{AppName, ChunkId};
-use protocol::Error;
 use protocol::likeness::prefix_of;
-use protocol::push::{Action, Agent, Chunks, Opening, Proxy, Segments};
-use protocol::wire::{Basis, Batch, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span};
+use protocol::push::{Action, Agent, Opening, Proxy};
+use protocol::wire::{
+    Basis, Batch, Challenge, FromAgent, Marks, Open, Parcel, PushReply, SegmentBatch, Sketches, Span,
+};
+use protocol::{Chunks, Error, InputView, Segments};
 use whit::net::link::{Backlog, replies};
 use whit::proxy::StoreView;
 use whit::store::Store;
@@ -35,6 +37,7 @@ pub enum Stepped {
 
 /// A push under way.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each changes on its own")]
 pub struct Pusher {
     pub number: u64,
     pub app: AppName,
@@ -53,8 +56,7 @@ pub struct Pusher {
     parcels: VecDeque<Vec<ChunkId>>,
     bytes_left: usize,
     base: Option<Rc<Build>>,
-    /// The first actions to carry out.
-    begin: Vec<Action>,
+    begun: bool,
     offered: HashSet<ChunkId>,
     acknowledged: usize,
     dry_run: bool,
@@ -73,7 +75,7 @@ impl Pusher {
     ) -> Self {
         let open = Open { dry_run, ..build.open(app.clone()) };
         let opening = base.map_or(Opening::Short, |base| Opening::Base(base.release, base.nodes.clone()));
-        let (agent, open, begin) = Agent::new(open, build.nodes.clone(), opening);
+        let (agent, open) = Agent::new(open, build.nodes.clone(), opening);
         let (replies, stored) = replies();
         let user = "sim".parse().expect("a name");
         Self {
@@ -92,7 +94,7 @@ impl Pusher {
             parcels: VecDeque::new(),
             bytes_left: 0,
             base: base.map(Rc::clone),
-            begin,
+            begun: false,
             offered: HashSet::new(),
             acknowledged: 0,
             dry_run,
@@ -115,8 +117,9 @@ impl Pusher {
         if self.answered {
             return Ok(Stepped::Answered);
         }
-        let begin = std::mem::take(&mut self.begin);
-        self.act(begin, random, pool);
+        if !std::mem::replace(&mut self.begun, true) {
+            self.act(random, pool, |agent, input| agent.begin(input))?;
+        }
         let up = !self.to_proxy.is_empty() && (self.to_agent.is_empty() || random.percent(50));
         if self.open.is_some() || up {
             return self.step_of_proxy();
@@ -125,8 +128,7 @@ impl Pusher {
         if let PushReply::Stored(count) = &reply {
             self.acknowledged = usize::try_from(*count).unwrap_or(usize::MAX);
         }
-        let actions = self.agent.receive(reply).map_err(|error| self.tell(&error.to_string()))?;
-        self.act(actions, random, pool);
+        self.act(random, pool, |agent, input| agent.receive(reply, input))?;
         Ok(if self.answered { Stepped::Answered } else { Stepped::Going })
     }
 
@@ -188,53 +190,41 @@ impl Pusher {
         }
     }
 
-    fn act(&mut self, actions: Vec<Action>, random: &mut Random, pool: &Pool) {
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            match action {
-                Action::Send(message) => self.to_proxy.push_back(message),
-                Action::SendSegments(segments) => {
-                    let known: HashSet<ChunkId> = self.base.iter().flat_map(|base| base.chunks()).collect();
-                    let offers = |chunk: ChunkId| !known.contains(&chunk) && self.offered.insert(chunk);
-                    let batch = segment_batch(&self.build, self.base.as_deref(), &segments, offers);
-                    let offered = batch.eager.clone();
-                    self.to_proxy.push_back(FromAgent::Segments(batch));
-                    if segments.eager {
-                        actions.extend(self.agent.eager_marked(offered));
-                    }
+    /// Has the agent do something, and encodes at once what it asks for.
+    fn act(
+        &mut self,
+        random: &mut Random,
+        pool: &Pool,
+        first: impl FnOnce(&mut Agent, &mut Input<'_>) -> Result<Vec<Action>, Error>,
+    ) -> Result<(), String> {
+        let (build, base) = (Rc::clone(&self.build), self.base.clone());
+        let mut input = Input {
+            build: &build,
+            base: base.as_deref(),
+            pool,
+            random,
+            offered: std::mem::take(&mut self.offered),
+            encoded: VecDeque::new(),
+            parcels: std::mem::take(&mut self.parcels),
+        };
+        let mut actions = first(&mut self.agent, &mut input);
+        loop {
+            for action in actions.map_err(|error| self.tell(&error.to_string()))? {
+                match action {
+                    Action::Send(message) => self.to_proxy.push_back(message),
+                    Action::Finish => self.answered = true,
+                    Action::Stored(_)
+                    | Action::Committed { .. }
+                    | Action::Cached(_)
+                    | Action::Delivery(_) => {}
                 }
-                Action::Sketch(chunks) => {
-                    let missing = wanted(&self.build, &chunks.segments, &chunks.marks);
-                    let sketch = |id: &ChunkId| Sketch::of(pool.bytes(id));
-                    let sketches = Sketches::new(&missing.iter().map(sketch).collect::<Vec<_>>());
-                    let sketches = random.percent(70).then_some(sketches);
-                    actions.extend(self.agent.sketched(chunks, sketches));
-                }
-                Action::SendChunks(Chunks { segments, marks, .. }) => {
-                    let missing = wanted(&self.build, &segments, &marks);
-                    let mut rest = missing.as_slice();
-                    while !rest.is_empty() {
-                        let (frame, after) = rest.split_at(rest.len().min(1 + random.below(6)));
-                        let chunks: Vec<&[u8]> = frame.iter().map(|id| pool.bytes(id)).collect();
-                        if random.percent(50) {
-                            self.to_proxy.push_back(FromAgent::Chunks(batch(chunks.into_iter())));
-                        } else {
-                            let base = self.base.as_deref().filter(|_| self.agent.is_based());
-                            let (parcel, payload) = parcel(&chunks, base, random, pool);
-                            self.parcels.push_back(frame.to_vec());
-                            self.to_proxy.push_back(FromAgent::Parcel(parcel));
-                            self.to_proxy
-                                .extend(payload.chunks(700).map(|piece| FromAgent::Piece(piece.to_vec())));
-                        }
-                        rest = after;
-                    }
-                    actions.extend(self.agent.chunks_sent());
-                }
-                Action::Prove { .. } => unreachable!("the view lets everything be read"),
-                Action::Finish => self.answered = true,
-                Action::Stored(_) | Action::Committed { .. } | Action::Cached(_) | Action::Delivery(_) => {}
             }
+            let Some(messages) = input.encoded.pop_front() else { break };
+            self.to_proxy.extend(messages);
+            actions = self.agent.chunks_sent(&mut input);
         }
+        (self.offered, self.parcels) = (input.offered, input.parcels);
+        Ok(())
     }
 
     fn tell(&self, what: &str) -> String {
@@ -242,8 +232,93 @@ impl Pusher {
     }
 }
 
+/// The input of a push, as the agent sees it.
+struct Input<'a> {
+    build: &'a Build,
+    base: Option<&'a Build>,
+    pool: &'a Pool,
+    random: &'a mut Random,
+    offered: HashSet<ChunkId>,
+    /// The messages of each step's chunks.
+    encoded: VecDeque<Vec<FromAgent>>,
+    /// The chunks of each parcel among them.
+    parcels: VecDeque<Vec<ChunkId>>,
+}
+
+impl InputView for Input<'_> {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        let known: HashSet<ChunkId> = self.base.iter().flat_map(|base| base.chunks()).collect();
+        let offers = |chunk: ChunkId| !known.contains(&chunk) && self.offered.insert(chunk);
+        Ok(segment_batch(self.build, self.base, wanted, offers))
+    }
+
+    fn prove(&mut self, _: &[SegmentIndex], _: &Challenge) -> Result<[u8; 32], Error> {
+        unreachable!("the view lets everything be read")
+    }
+
+    fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>, Error> {
+        let missing = wanted(self.build, &chunks.segments, &chunks.marks);
+        let sketch = |id: &ChunkId| Sketch::of(self.pool.bytes(id));
+        let sketches = Sketches::new(&missing.iter().map(sketch).collect::<Vec<_>>());
+        Ok(self.random.percent(70).then_some(sketches))
+    }
+
+    fn encode(&mut self, Chunks { segments, marks, is_based, .. }: Chunks) -> Result<(), Error> {
+        let missing = wanted(self.build, &segments, &marks);
+        let (mut rest, mut messages) = (missing.as_slice(), Vec::new());
+        while !rest.is_empty() {
+            let (frame, after) = rest.split_at(rest.len().min(1 + self.random.below(6)));
+            let chunks: Vec<&[u8]> = frame.iter().map(|id| self.pool.bytes(id)).collect();
+            if self.random.percent(50) {
+                messages.push(FromAgent::Chunks(batch(chunks.into_iter())));
+            } else {
+                let base = self.base.filter(|_| is_based);
+                let (parcel, payload) = parcel(&chunks, base, self.random, self.pool);
+                self.parcels.push_back(frame.to_vec());
+                messages.push(FromAgent::Parcel(parcel));
+                messages.extend(payload.chunks(700).map(|piece| FromAgent::Piece(piece.to_vec())));
+            }
+            rest = after;
+        }
+        self.encoded.push_back(messages);
+        Ok(())
+    }
+}
+
+/// The input of a push without a base, over a network.
+pub struct Whole<'a> {
+    build: &'a Build,
+    /// The chunks of each step that are to be sent.
+    pub encoding: VecDeque<Vec<ChunkId>>,
+}
+
+impl<'a> Whole<'a> {
+    pub fn new(build: &'a Build) -> Self {
+        Self { build, encoding: VecDeque::new() }
+    }
+}
+
+impl InputView for Whole<'_> {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        Ok(segment_batch(self.build, None, wanted, |_| false))
+    }
+
+    fn prove(&mut self, _: &[SegmentIndex], _: &Challenge) -> Result<[u8; 32], Error> {
+        unreachable!("nothing here is to be proven")
+    }
+
+    fn encode(&mut self, Chunks { segments, marks, .. }: Chunks) -> Result<(), Error> {
+        self.encoding.push_back(wanted(self.build, &segments, &marks));
+        Ok(())
+    }
+}
+
 /// Encodes segments as the agent sends them; `offers` decides which of their chunks are offered.
-pub fn segment_batch(
+fn segment_batch(
     build: &Build,
     base: Option<&Build>,
     wanted: &Segments,
@@ -282,7 +357,7 @@ fn parcel(chunks: &[&[u8]], base: Option<&Build>, random: &mut Random, pool: &Po
 }
 
 /// Returns the marked chunks among all chunk references of some segments.
-pub fn wanted(build: &Build, segments: &[SegmentIndex], marks: &Marks) -> Vec<ChunkId> {
+fn wanted(build: &Build, segments: &[SegmentIndex], marks: &Marks) -> Vec<ChunkId> {
     let references = segments.iter().flat_map(|index| &build.segments[usize::from(*index)].1);
     references.zip(marks.iter()).filter_map(|(chunk, missing)| missing.then_some(chunk.id)).collect()
 }

@@ -5,30 +5,30 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::base::Base;
 use super::content::Content;
-use super::driver::{Driver, Kept, Outcome};
+use super::conversation::{Conversation, Kept, Outcome};
 use super::earlier::Earlier;
-use super::encode::pipeline::{Output, Pipeline};
+use super::encode::pipeline::Pipeline;
 use super::options::PushOptions;
-use super::outbox::Outbox;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
 use super::source::{ArchiveForm, FilesRead, Reading, Scanned, Source};
 use super::stored::StoredRelease;
+use super::stream::{Ending, Inbox, Outbox};
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::memory::{Key, Memory, Underway};
 use crate::agent::scan::{Seen, Spool};
-use crate::agent::{Result, Session, check_pushed};
+use crate::agent::{Error, Result, Session, check_pushed};
 use crate::net::blocking::{self, Running};
-use crate::net::link::Receiver;
 use format::manifest::{NodeRef, Root};
+use ground::faults::Faulty;
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
-use protocol::push::{Action, Agent, Opening};
+use protocol::push::{Agent, Opening};
 use protocol::wire::{ManifestForm, Open, Operation};
 
 /// Batches that wait for the link: with those under way in the pipeline, some 30 MB.
@@ -78,25 +78,29 @@ impl Assumptions {
     }
 }
 
-/// Pushes once; sets `stored` once the proxy has stored something new.
+/// The promise of who calls [`attempt`].
+const READ: &str = "the input is read before it is pushed";
+
+/// Pushes `source` once, which is there before and after; sets `stored` once the proxy has stored something new.
 pub async fn attempt(
     push: &Push<'_>,
     assumptions: Assumptions,
-    source: &mut Source,
-    stored: &AtomicBool,
+    source: &mut Option<Source>,
+    stored: &Arc<AtomicBool>,
 ) -> Result<Receipt> {
-    let attempt = Attempt::open(push, assumptions, source, stored).await?;
-    attempt.drive(source).await?.settle(source).await
+    let attempt = Attempt::open(push, assumptions, source.as_ref().expect(READ), stored).await?;
+    let (outcome, base, rest) = attempt.talk(source).await?;
+    let Some(Source::Scanned(scanned)) = source else {
+        return Err(protocol::Error::OutOfTurn("Done").into());
+    };
+    rest.settle(outcome, base, scanned).await
 }
 
 /// A conversation that was opened.
 struct Attempt<'a> {
-    driver: Driver<'a>,
-    /// The machine's first actions.
-    begin: Vec<Action>,
-    receiver: Receiver,
-    /// The pipeline's output.
-    outputs: mpsc::Receiver<Output>,
+    conversation: Conversation,
+    /// Tells the tasks and the thread of the conversation how it ends. Where it is dropped, they give up.
+    end: watch::Sender<Option<Ending>>,
     pipeline: Running<()>,
     rest: Rest<'a>,
 }
@@ -109,20 +113,13 @@ struct Rest<'a> {
     underway: Underway,
 }
 
-/// A conversation that ended well.
-struct Ended<'a> {
-    outcome: Outcome,
-    base: Option<Base>,
-    rest: Rest<'a>,
-}
-
 impl<'a> Attempt<'a> {
     /// Opens the state folder, sends the request, and starts the pipeline.
     async fn open(
         push: &'a Push<'a>,
         assumptions: Assumptions,
         source: &Source,
-        stored: &'a AtomicBool,
+        stored: &Arc<AtomicBool>,
     ) -> Result<Self> {
         let Push { session, options, monitor, .. } = *push;
         let key = session.memory_key(&options.app);
@@ -139,7 +136,7 @@ impl<'a> Attempt<'a> {
         let is_eager = assumptions.is_first && !was_cut;
         let (form, base) = opening(source, base, names, is_eager);
         let open = open_message(options, &root, &segments);
-        let (machine, open, begin) = Agent::with_window(options.window, open, segments, form);
+        let (machine, open) = Agent::with_window(options.window, open, segments, form);
         monitor.begin(Phase::Negotiate, None);
         let (sender, receiver) = session.request(&Operation::Push(open)).await?;
         let link_rate = options.link_rate.or(options.upload_rate_max);
@@ -158,47 +155,69 @@ impl<'a> Attempt<'a> {
             })
         };
         let is_raw = options.raw || names == Names::Full;
-        let driver = Driver {
+        let (end, ending) = watch::channel(None);
+        let (rate_max, tokens) = (options.upload_rate_max, session.renewals());
+        let conversation = Conversation {
             machine,
-            outbox: Outbox::new(sender, options.upload_rate_max, session.renewals()),
-            content: Some(Content::new(spool.clone(), base, is_raw, options.explain)),
-            jobs: Some(jobs),
-            speed,
+            content: Content::new(spool, base, speed, jobs, Arc::clone(monitor))
+                .raw(is_raw)
+                .explaining(options.explain),
+            outputs,
+            inbox: Inbox::open(receiver),
+            outbox: Outbox::open(sender, rate_max, tokens, Arc::clone(monitor), ending.clone()),
+            ending,
             monitor: Arc::clone(monitor),
-            is_dry_run: options.dry_run,
-            watchdog: Watchdog::new(session.quiet_max(options.patience), stored),
+            watchdog: Watchdog::new(session.quiet_max(options.patience), Arc::clone(stored)),
             outcome: Outcome::new(root.totals.bytes, options.explain),
+            is_dry_run: options.dry_run,
             leaves_after: options.no_wait.then_some(options.destinations.len()),
             is_finished: false,
         };
         let rest = Rest { push, key, cache, underway };
-        Ok(Self { driver, begin, receiver, outputs, pipeline, rest })
+        Ok(Self { conversation, end, pipeline, rest })
     }
 
-    /// Talks until the push is done or fails, and until the pipeline has ended.
-    async fn drive(self, source: &mut Source) -> Result<Ended<'a>> {
-        let Self { mut driver, begin, receiver, outputs, pipeline, rest } = self;
+    /// Talks until the push is done or fails, and until all that took part has ended. Puts the source back.
+    async fn talk(self, source: &mut Option<Source>) -> Result<(Outcome, Option<Base>, Rest<'a>)> {
+        let Self { conversation, end, pipeline, rest } = self;
         let Push { session, options, .. } = *rest.push;
-        let result = tokio::select! {
-            result = driver.run(begin, receiver, outputs, source) => result,
-            error = session.unheard(options.patience) => Err(error),
+        let known = source.take().expect(READ);
+        let mut talking = blocking::start(move || conversation.run(known));
+        let tell = |error: &Error| end.send_replace(Some(Ending::Failed(error.fault())));
+        let (ended, unheard) = tokio::select! {
+            ended = &mut talking => (ended, None),
+            error = session.unheard(options.patience) => {
+                tell(&error);
+                (talking.await, Some(error))
+            }
         };
-        let ended = driver.end(result);
+        let (result, outbox) = match ended {
+            Ok(ended) => {
+                *source = Some(ended.source);
+                (unheard.map_or(ended.result, Err), Some(ended.outbox))
+            }
+            Err(error) => (Err(error.into()), None),
+        };
+        match &result {
+            Ok(_) => drop(end.send_replace(Some(Ending::Well))),
+            Err(error) => drop(tell(error)),
+        }
+        let written = match outbox {
+            Some(outbox) => outbox.finish().await,
+            None => Ok(()),
+        };
         pipeline.await?;
-        let (outcome, base) = ended?;
-        Ok(Ended { outcome, base, rest })
+        let (outcome, base) = result?;
+        written?;
+        Ok((outcome, base, rest))
     }
 }
 
-impl Ended<'_> {
+impl Rest<'_> {
     /// Checks what the proxy recorded, remembers the release, and makes the receipt.
-    async fn settle(self, source: &Source) -> Result<Receipt> {
-        let Self { outcome, base, rest } = self;
-        let Push { session, options, monitor, begun, .. } = *rest.push;
-        let Source::Scanned(scanned) = source else {
-            return Err(protocol::Error::OutOfTurn("Done").into());
-        };
-        let Scanned { root, unpacked, dropped, seen, .. } = scanned.as_ref();
+    async fn settle(self, outcome: Outcome, base: Option<Base>, scanned: &Scanned) -> Result<Receipt> {
+        let Push { session, options, monitor, begun, .. } = *self.push;
+        let Scanned { root, unpacked, dropped, seen, .. } = scanned;
         let committed = outcome.committed;
         let (recorded, cached_until) = match committed.as_ref().map(|committed| &committed.kept) {
             Some(Kept::Release(record)) if !options.cache_only => (Some(record), None),
@@ -220,16 +239,16 @@ impl Ended<'_> {
                 let monitor = Arc::clone(monitor);
                 move || {
                     drop(base);
-                    let cache = rest.cache.and_then(Arc::into_inner).map(|cache| (cache, cache_bytes_max));
+                    let cache = self.cache.and_then(Arc::into_inner).map(|cache| (cache, cache_bytes_max));
                     let confirmed = Confirmed {
                         folder: &folder,
-                        key: &rest.key,
+                        key: &self.key,
                         sequence,
                         root: &root,
                         segments: &segments,
                     };
                     remember(&confirmed, &spool, seen, cache, monitor.as_ref());
-                    rest.underway.end();
+                    self.underway.end();
                 }
             };
             // The release is pushed, remembered or not. After a push into the cache, the mark of one under way stays: the proxy

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::earlier::Earlier;
-use super::encode::batcher::{DeltaReference, Match};
-use super::encode::relinked::{ExecutableReference, OlderExecutable, is_executable};
+use super::encode::batcher::{DeltaReference, ExecutableReference, Match, OlderExecutable};
+use super::encode::relinked::is_executable;
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
 use crate::agent::scan::{Body, Holder, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};

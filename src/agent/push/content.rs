@@ -1,54 +1,99 @@
-//! The content of a push: the scanned input, the base, and what the proxy was asked of them.
+//! The content of a push, as the agent's half of it asks: the scanned input, and the base.
 //!
-//! Every question reads files, hashes or compresses: none is for an async thread.
+//! Every answer reads files, hashes or compresses.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-
-use serde_bytes::ByteArray;
+use std::sync::mpsc::{SyncSender, TrySendError};
 
 use super::base::Base;
-use super::encode::batcher::{Match, merge};
+use super::encode::batcher::{ExecutableReference, Match, OlderExecutable, merge};
 use super::encode::pipeline::Job;
-use super::encode::relinked::{ExecutableReference, OlderExecutable};
-use super::possession::prove;
 use super::record_queries::RecordQueries;
-use super::sketches::Sketcher;
-use crate::agent::Result;
-use crate::agent::scan::Spool;
+use crate::agent::link_speed::LinkSpeed;
+use crate::agent::scan::{Body, LastOpened, Located, Spool};
+use crate::agent::{Error, Result};
+use delta::similar::Sketch;
 use format::manifest::{self, SegmentIndex};
-use protocol::push::{Chunks, Segments};
-use protocol::wire::{BlockSums, Challenge, Marks, RecordAnswer, RecordQuery, SegmentBatch, Sketches};
+use ground::limits::{PUSH_CHUNKS_IN_FLIGHT, SKETCHES_MAX};
+use ground::monitor::{Monitor, Phase};
+use protocol::wire::{
+    BlockSums, Challenge, Marks, Possession, RecordAnswer, RecordQuery, SegmentBatch, Sketches,
+};
+use protocol::{Chunks, InputView, Segments};
 
-/// Answers the questions of one push about its content.
-#[derive(Debug)]
+/// 32 KiB: to sketch fewer bytes is not worth the round trip.
+const SKETCHED_BYTES_MIN: u64 = 32 * 1024;
+
+/// The scanned input of one push, the base, and what the proxy was asked of them.
 pub struct Content {
     spool: Spool,
     base: Option<Base>,
     record_queries: RecordQueries,
-    sketcher: Sketcher,
+    /// How many more sketches the proxy takes in this push.
+    sketches_left: usize,
+    /// How fast the link is.
+    speed: LinkSpeed,
+    /// Leads to the pipeline; none when no more chunks will be asked for.
+    jobs: Option<SyncSender<Job>>,
+    monitor: Arc<dyn Monitor>,
+    /// Chunks that were sent, or are to be, and their plain bytes.
+    unseen: (u64, u64),
     /// True if executables are sent as other files are.
     is_raw: bool,
     /// True if somebody asked why bytes cross.
     explains: bool,
 }
 
-/// Chunks to send.
-#[derive(Debug)]
-pub struct ToSend {
-    /// The pipeline's job.
-    pub job: Job,
-    /// How many chunks it sends.
-    pub chunks: u64,
-    /// Their plain bytes.
-    pub bytes: u64,
-}
-
 impl Content {
-    /// Begins a push of what was scanned, or is being scanned, into `spool`.
-    pub fn new(spool: Spool, base: Option<Base>, is_raw: bool, explains: bool) -> Self {
-        let (record_queries, sketcher) = (RecordQueries::default(), Sketcher::default());
-        Self { spool, base, record_queries, sketcher, is_raw, explains }
+    /// Begins a push of what was scanned, or is being scanned, into `spool`; `jobs` leads to the pipeline, which takes as many
+    /// as the machine has under way.
+    pub fn new(
+        spool: Spool,
+        base: Option<Base>,
+        speed: LinkSpeed,
+        jobs: SyncSender<Job>,
+        monitor: Arc<dyn Monitor>,
+    ) -> Self {
+        Self {
+            spool,
+            base,
+            record_queries: RecordQueries::default(),
+            sketches_left: PUSH_CHUNKS_IN_FLIGHT,
+            speed,
+            jobs: Some(jobs),
+            monitor,
+            unseen: (0, 0),
+            is_raw: false,
+            explains: false,
+        }
+    }
+
+    /// Sends executables as other files are, if `is_raw` says so.
+    #[must_use]
+    pub fn raw(self, is_raw: bool) -> Self {
+        Self { is_raw, ..self }
+    }
+
+    /// Finds out why bytes cross, if `explains` says so.
+    #[must_use]
+    pub fn explaining(self, explains: bool) -> Self {
+        Self { explains, ..self }
+    }
+
+    /// Returns how many chunks were sent or are to be, and their plain bytes.
+    pub fn unseen(&self) -> (u64, u64) {
+        self.unseen
+    }
+
+    /// Counts from the beginning what is sent.
+    pub fn start_over(&mut self) {
+        self.unseen = (0, 0);
+    }
+
+    /// Encodes nothing more.
+    pub fn stop(&mut self) {
+        self.jobs = None;
     }
 
     /// Returns the base.
@@ -56,54 +101,9 @@ impl Content {
         self.base
     }
 
-    /// Returns queries for the records of executables in these segments.
-    pub fn record_queries(&mut self, segments: &[SegmentIndex]) -> Result<Vec<RecordQuery>> {
-        if self.is_raw { Ok(Vec::new()) } else { self.record_queries.of(&self.spool, segments) }
-    }
-
-    /// Encodes segments, and marks the chunks that are sent eagerly.
-    pub fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
-        let parts = wanted.segments.iter().map(|index| self.spool.segment(*index));
-        let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let mut eager = Marks::default();
-        if let Some(base) = self.base.as_mut().filter(|_| wanted.eager) {
-            let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
-            let references = references.collect::<Result<Vec<_>, _>>()?.concat();
-            let unseen = base.unseen(&references);
-            eager = base.worth_sending(&self.spool, &wanted.segments, &references, &unseen)?;
-        }
-        let against = match (&wanted.against, &self.base) {
-            (Some(segments), Some(base)) => Some(base.prefix(segments)?),
-            _ => None,
-        };
-        if !wanted.full {
-            parts = parts.iter().map(|bytes| manifest::shorten(bytes)).collect::<Result<_, _>>()?;
-        }
-        Ok(SegmentBatch::new(&parts, against.as_deref(), eager))
-    }
-
-    /// Sketches the chunks that resemble nothing known; none where that is not worth a round trip.
-    ///
-    /// `is_based` says whether the proxy has the base too.
-    pub fn sketch(&mut self, chunks: &Chunks, is_based: bool) -> Result<Option<Sketches>> {
-        let answered = self.record_queries.answered(&chunks.answers);
-        let mut is_like = match &mut self.base {
-            Some(base) if is_based => base.resembles(&self.spool, &chunks.segments, &chunks.marks)?,
-            _ => vec![false; chunks.marks.marked()],
-        };
-        for BlockSums { first, chunks, .. } in &chunks.block_sums {
-            is_like
-                .iter_mut()
-                .skip(*first as usize)
-                .take(*chunks as usize)
-                .for_each(|is_like| *is_like = true);
-        }
-        self.sketcher.sketch(&self.spool, chunks, &is_like, &answered)
-    }
-
     /// Finds what the chunks resemble, and makes a job of them.
-    pub fn job(&mut self, chunks: Chunks, is_based: bool) -> Result<ToSend> {
-        let Chunks { segments, marks, block_sums, answers, goes_on } = chunks;
+    fn job(&mut self, chunks: Chunks) -> Result<Job> {
+        let Chunks { segments, marks, block_sums, answers, is_based, goes_on } = chunks;
         let mut wanted = marks.iter();
         let (mut missing, mut present) = (Vec::new(), Vec::new());
         for segment in &segments {
@@ -129,13 +129,123 @@ impl Content {
         if let Some(base) = self.base.as_mut().filter(|_| self.explains) {
             evicted = base.evicted(missing.iter().map(|located| &located.chunk));
         }
-        let bytes = missing.iter().map(|located| u64::from(located.chunk.bytes)).sum();
-        let job = Job { segments, marks, matches, older, evicted: Arc::new(evicted), goes_on };
-        Ok(ToSend { job, chunks: missing.len() as u64, bytes })
+        self.unseen.0 += missing.len() as u64;
+        self.unseen.1 += missing.iter().map(|located| u64::from(located.chunk.bytes)).sum::<u64>();
+        Ok(Job { segments, marks, matches, older, evicted: Arc::new(evicted), goes_on })
     }
 
-    /// Proves that the chunks of a challenge are here.
-    pub fn prove(&self, segments: &[SegmentIndex], challenge: &Challenge) -> Result<ByteArray<32>> {
-        prove(&self.spool, segments, challenge)
+    /// Returns the marked chunks of some segments that resemble nothing known; none in the place of each other one.
+    fn unlike(&mut self, chunks: &Chunks) -> Result<Vec<Option<Located>>> {
+        let answered: Vec<Body> = self.record_queries.answered(&chunks.answers);
+        let mut is_like = match &mut self.base {
+            Some(base) if chunks.is_based => base.resembles(&self.spool, &chunks.segments, &chunks.marks)?,
+            _ => vec![false; chunks.marks.marked()],
+        };
+        for BlockSums { first, chunks, .. } in &chunks.block_sums {
+            let signed = is_like.iter_mut().skip(*first as usize).take(*chunks as usize);
+            signed.for_each(|is_like| *is_like = true);
+        }
+        let (mut marks, mut is_like) = (chunks.marks.iter(), is_like.into_iter());
+        let mut unlike = Vec::new();
+        for segment in &chunks.segments {
+            for located in self.spool.chunks(*segment)? {
+                if marks.next() == Some(true) {
+                    let is_known =
+                        is_like.next() == Some(true) || answered.iter().any(|body| located.is_of(body));
+                    unlike.push((!is_known).then_some(located));
+                }
+            }
+        }
+        Ok(unlike)
+    }
+}
+
+impl InputView for Content {
+    type Error = Error;
+
+    fn record_queries(&mut self, segments: &[SegmentIndex]) -> Result<Vec<RecordQuery>> {
+        if self.is_raw || !self.speed.is_slow() {
+            return Ok(Vec::new());
+        }
+        self.record_queries.of(&self.spool, segments)
+    }
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch> {
+        let parts = wanted.segments.iter().map(|index| self.spool.segment(*index));
+        let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let mut eager = Marks::default();
+        if let Some(base) = self.base.as_mut().filter(|_| wanted.eager) {
+            let references = parts.iter().map(|bytes| manifest::segment_chunks(bytes));
+            let references = references.collect::<Result<Vec<_>, _>>()?.concat();
+            let unseen = base.unseen(&references);
+            eager = base.worth_sending(&self.spool, &wanted.segments, &references, &unseen)?;
+        }
+        let against = match (&wanted.against, &self.base) {
+            (Some(segments), Some(base)) => Some(base.prefix(segments)?),
+            _ => None,
+        };
+        if !wanted.full {
+            parts = parts.iter().map(|bytes| manifest::shorten(bytes)).collect::<Result<_, _>>()?;
+        }
+        Ok(SegmentBatch::new(&parts, against.as_deref(), eager))
+    }
+
+    /// Reads the chunks again. Memory: one chunk.
+    fn prove(&mut self, segments: &[SegmentIndex], challenge: &Challenge) -> Result<[u8; 32]> {
+        let mut marks = challenge.marks.iter();
+        let mut possession = Possession::new(&challenge.nonce);
+        let (mut last, mut plain, mut references) = (LastOpened::default(), Vec::new(), 0);
+        for segment in segments {
+            for located in self.spool.chunks(*segment)? {
+                references += 1;
+                if marks.next() == Some(true) {
+                    plain.clear();
+                    located.read_verified(&mut last, &mut plain)?;
+                    possession.add(&plain);
+                }
+            }
+        }
+        if challenge.marks.fits(references) {
+            Ok(possession.proof().into_array())
+        } else {
+            Err(protocol::Error::OutOfTurn("a challenge about other segments").into())
+        }
+    }
+
+    /// Reads the chunks. One that cannot be read is not sketched, and fails the push when it is sent.
+    fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
+        if !self.speed.is_slow() {
+            return Ok(None);
+        }
+        let unlike = self.unlike(chunks)?;
+        let bytes: u64 = unlike.iter().flatten().map(|located| u64::from(located.chunk.bytes)).sum();
+        if bytes < SKETCHED_BYTES_MIN {
+            return Ok(None);
+        }
+        let (mut last, mut plain) = (LastOpened::default(), Vec::new());
+        let sketch = |located: Option<Located>| {
+            plain.clear();
+            located?.read_verified(&mut last, &mut plain).ok()?;
+            Sketch::of(&plain)
+        };
+        let sketches: Vec<Option<Sketch>> = unlike.into_iter().map(sketch).collect();
+        let count = sketches.iter().flatten().count();
+        if count == 0 || count > self.sketches_left.min(SKETCHES_MAX) {
+            return Ok(None);
+        }
+        self.sketches_left -= count;
+        Ok(Some(Sketches::new(&sketches)))
+    }
+
+    fn encode(&mut self, chunks: Chunks) -> Result<()> {
+        let job = self.job(chunks)?;
+        self.monitor.begin(Phase::Transfer, Some(self.unseen.1));
+        // The pipeline ends only after `jobs` is dropped.
+        if let Some(jobs) = &self.jobs
+            && let Err(TrySendError::Full(_)) = jobs.try_send(job)
+        {
+            return Err(protocol::Error::OutOfTurn("a request for more chunks than allowed at a time").into());
+        }
+        Ok(())
     }
 }

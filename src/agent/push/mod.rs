@@ -6,17 +6,13 @@ pub(super) mod receipt;
 mod attempt;
 mod base;
 mod content;
-mod driver;
+mod conversation;
 mod earlier;
-mod inbox;
 mod options;
-mod outbox;
-mod possession;
-mod rate_limit;
 mod record_queries;
-mod sketches;
 mod source;
 mod stored;
+mod stream;
 mod watchdog;
 
 pub use encode::explain::{Explained, Reason};
@@ -25,7 +21,7 @@ pub use receipt::Receipt;
 pub use stored::StoredRelease;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::attempt::{Assumptions, Names, Push, attempt};
@@ -68,7 +64,7 @@ async fn run(push: &Push<'_>) -> Result<Receipt> {
     let mut source: Option<Source> = None;
     let mut backoff: Option<Backoff> = None;
     loop {
-        let stored = AtomicBool::new(false);
+        let stored = Arc::new(AtomicBool::new(false));
         let attempted = async {
             let reading = Instant::now();
             let next = match source.take() {
@@ -79,7 +75,8 @@ async fn run(push: &Push<'_>) -> Result<Receipt> {
             if let Some(backoff) = &mut backoff {
                 backoff.excuse(reading.elapsed());
             }
-            attempt(push, assumptions, source.insert(next), &stored).await
+            source = Some(next);
+            attempt(push, assumptions, &mut source, &stored).await
         };
         let error = match attempted.await {
             Ok(receipt) => {
@@ -112,7 +109,7 @@ async fn run(push: &Push<'_>) -> Result<Receipt> {
             }
             _ if error.fault() == Fault::Retry && !options.patience.is_zero() => {
                 // Only stored content is progress: a push that fails at the same point each time would never end.
-                if stored.into_inner() {
+                if stored.load(Ordering::Relaxed) {
                     backoff = None;
                 }
                 let backoff = backoff.get_or_insert_with(|| Backoff::new(options.patience));

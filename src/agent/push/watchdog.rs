@@ -1,5 +1,6 @@
 //! Notices, at the agent, a push that no longer makes progress.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(5);
 ///
 /// A proxy may say for a long time that it is at work, but not for ever.
 #[derive(Debug)]
-pub struct Watchdog<'a> {
+pub struct Watchdog {
     /// How long the proxy may owe an answer while nothing moves.
     quiet_max: Duration,
     /// Set once something new was stored.
-    stored: &'a AtomicBool,
+    stored: Arc<AtomicBool>,
     /// When something new was last said or done.
     news: Instant,
     /// When the proxy last said anything, or bytes last left this side.
@@ -32,9 +33,9 @@ pub struct Watchdog<'a> {
     stored_messages: u64,
 }
 
-impl<'a> Watchdog<'a> {
+impl Watchdog {
     /// Begins now.
-    pub fn new(quiet_max: Duration, stored: &'a AtomicBool) -> Self {
+    pub fn new(quiet_max: Duration, stored: Arc<AtomicBool>) -> Self {
         let now = Instant::now();
         Self { quiet_max, stored, news: now, word: now, sent_bytes: 0, sent_messages: 0, stored_messages: 0 }
     }
@@ -100,8 +101,8 @@ mod tests {
 
     #[test]
     fn silence_ends_a_push_and_what_moves_does_not() {
-        let stored = AtomicBool::new(false);
-        let mut watchdog = Watchdog::new(Duration::ZERO, &stored);
+        let stored = Arc::new(AtomicBool::new(false));
+        let mut watchdog = Watchdog::new(Duration::ZERO, Arc::clone(&stored));
         let past =
             Instant::now().checked_sub(Duration::from_secs(1)).expect("a machine that runs for a second");
         watchdog.word = past;
@@ -115,8 +116,8 @@ mod tests {
 
     #[test]
     fn words_alone_end_a_push_at_last() {
-        let stored = AtomicBool::new(false);
-        let mut watchdog = Watchdog::new(Duration::from_secs(60), &stored);
+        let stored = Arc::new(AtomicBool::new(false));
+        let mut watchdog = Watchdog::new(Duration::from_secs(60), Arc::clone(&stored));
         assert!(!watchdog.heard(&PushReply::Stored(0), &[]));
         assert!(!stored.load(Ordering::Relaxed) && watchdog.news < watchdog.word);
         let Some(past) = watchdog.news.checked_sub(WORK_TIME_MAX) else { return };

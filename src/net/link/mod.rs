@@ -33,7 +33,7 @@ pub use connecting::connect_over;
 pub use connection::{Connection, Counters};
 pub use error::{Error, Result};
 pub use listener::Listener;
-pub use stream::{Receiver, Sender};
+pub use stream::{Receiver, Sender, Traffic};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use tap::Datagrams;

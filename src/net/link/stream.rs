@@ -42,15 +42,22 @@ impl Deadlines {
 
 /// The bytes that a connection has sent in all its streams. The count stands still where the peer takes no more.
 #[derive(Clone)]
-pub(super) struct Traffic(quinn::Connection);
+pub struct Traffic(quinn::Connection);
+
+impl fmt::Debug for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Traffic({} B)", self.sent_bytes())
+    }
+}
 
 impl Traffic {
-    pub fn of(connection: &quinn::Connection) -> Self {
+    pub(super) fn of(connection: &quinn::Connection) -> Self {
         Self(connection.clone())
     }
 
-    /// Returns the bytes of UDP payload.
-    fn sent_bytes(&self) -> u64 {
+    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much
+    /// later.
+    pub fn sent_bytes(&self) -> u64 {
         self.0.stats().udp_tx.bytes
     }
 }
@@ -139,10 +146,9 @@ impl Sender {
         }
     }
 
-    /// Returns the bytes of UDP payload that the connection has sent so far. Bytes handed to a stream may leave much
-    /// later.
-    pub fn sent_bytes(&self) -> u64 {
-        self.traffic.sent_bytes()
+    /// Returns the count of what the connection has sent, for one who watches while another sends.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     /// Ends the stream after the last message; does not wait for the peer.
@@ -270,7 +276,7 @@ impl Receiver {
         self.received_bytes
     }
 
-    /// Returns what [`Sender::sent_bytes`] returns.
+    /// Returns the bytes of UDP payload that the connection has sent so far.
     pub fn sent_bytes(&self) -> u64 {
         self.traffic.sent_bytes()
     }

@@ -1,8 +1,9 @@
 //! Both halves of a push as state machines without sockets, files or clocks.
 //!
-//! The [`Agent`] takes the replies of the proxy and returns what to do next; the [`Proxy`] takes the messages
-//! of the agent and works on a [`SpaceView`](crate::SpaceView), its view of a space. Whatever order the peer chooses,
-//! each half stays within its bounds or refuses. The conversation is described in PROTOCOL 3.
+//! The [`Agent`] takes the replies of the proxy and works on an [`InputView`](crate::InputView), its view of the input; the
+//! [`Proxy`] takes the messages of the agent and works on a [`SpaceView`](crate::SpaceView), its view of a space. Both
+//! return what to send. Whatever order the peer chooses, each half stays within its bounds or refuses. The conversation is
+//! described in PROTOCOL 3.
 
 mod naming;
 mod record_queries;
@@ -11,5 +12,5 @@ mod proving;
 mod agent;
 mod proxy;
 
-pub use agent::{Action, Agent, Chunks, Opening, Segments, Window};
+pub use agent::{Action, Agent, Opening, Window};
 pub use proxy::Proxy;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::agent::Result;
 use crate::agent::link_speed::{Encoding, LinkSpeed};
-use crate::agent::scan::Located;
+use crate::agent::scan::{Body, Located};
 use delta::rsync::Signature;
 use delta::similar::Rule;
 use format::recipe::ChunkRef;
@@ -13,7 +13,8 @@ use ground::ids::ChunkId;
 use ground::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX,
 };
-use protocol::wire::{BlockSums, ParcelError, Span};
+use protocol::likeness::BaseFile;
+use protocol::wire::{BlockSums, ParcelError, RecordAnswer, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
@@ -71,17 +72,75 @@ impl DeltaReference {
     }
 }
 
-/// Chunks that are compressed together.
+/// An older executable, and the new one that resembles it.
+#[derive(Debug)]
+pub struct OlderExecutable {
+    /// The new one.
+    pub new: Body,
+    /// The older one.
+    pub reference: ExecutableReference,
+}
+
+/// An older executable, as a reference.
+#[derive(Debug)]
+pub enum ExecutableReference {
+    /// It is cached here, and at the proxy.
+    Cached(BaseFile),
+    /// It is at the proxy, which answered the query for the new one.
+    AtProxy(RecordAnswer),
+}
+
+/// Chunks that are encoded together.
 #[derive(Debug)]
 pub struct Batch {
     /// The chunks, in order.
     pub chunks: Vec<Located>,
     /// What some of them resemble; `first` counts in this batch.
     pub matches: Vec<Match>,
+    /// The older version of the executable that all of them are of: all its missing chunks are here, of any number. Where
+    /// encoding them by its functions does not pay, they are cut into batches like others.
+    pub executable: Option<OlderExecutable>,
     /// How to compress.
     pub encoding: Encoding,
     /// Chunks that the proxy has evicted; empty where nobody asks why bytes cross.
     pub evicted: Arc<HashSet<ChunkId>>,
+}
+
+impl Batch {
+    /// Begins one without chunks.
+    pub fn new(encoding: Encoding, evicted: Arc<HashSet<ChunkId>>) -> Self {
+        Self { chunks: Vec::new(), matches: Vec::new(), executable: None, encoding, evicted }
+    }
+
+    /// Begins one of an executable.
+    pub fn of_executable(older: OlderExecutable, encoding: Encoding) -> Self {
+        Self { executable: Some(older), ..Self::new(encoding, Arc::default()) }
+    }
+
+    /// Returns whether a chunk is of another executable than this batch, or of none.
+    pub fn excludes(&self, located: &Located) -> bool {
+        self.executable.as_ref().is_none_or(|older| !located.is_of(&older.new))
+    }
+
+    /// Adds a chunk, and the match starting there, if any.
+    pub fn push(&mut self, located: Located, matches: Option<Match>) {
+        let first = self.chunks.len();
+        self.matches.extend(matches.map(|matches| Match { first, ..matches }));
+        self.chunks.push(located);
+    }
+
+    /// Cuts the chunks of an executable into batches as those of other files; ends when `take` returns false.
+    pub fn cut(self, speed: &LinkSpeed, mut take: impl FnMut(Self) -> bool) -> bool {
+        let mut batcher = Batcher::new(speed, self.matches);
+        for located in self.chunks {
+            if let Some(batch) = batcher.push(located)
+                && !take(batch)
+            {
+                return false;
+            }
+        }
+        batcher.finish().is_none_or(take)
+    }
 }
 
 /// Collects missing chunks into batches.
@@ -101,8 +160,7 @@ pub struct Batcher<'a> {
 impl<'a> Batcher<'a> {
     /// Starts; `matches` must be sorted by the first chunk.
     pub fn new(speed: &'a LinkSpeed, matches: Vec<Match>) -> Self {
-        let evicted = Arc::default();
-        let batch = Batch { chunks: Vec::new(), matches: Vec::new(), encoding: speed.encoding(), evicted };
+        let batch = Batch::new(speed.encoding(), Arc::default());
         let matches = matches.into();
         Self { speed, matches, count: 0, batch, bytes: 0, reference_bytes: 0, match_left: 0 }
     }
@@ -176,8 +234,7 @@ impl<'a> Batcher<'a> {
     }
 
     fn end(&mut self) -> Batch {
-        let (encoding, evicted) = (self.speed.encoding(), Arc::clone(&self.batch.evicted));
-        let next = Batch { chunks: Vec::new(), matches: Vec::new(), encoding, evicted };
+        let next = Batch::new(self.speed.encoding(), Arc::clone(&self.batch.evicted));
         (self.bytes, self.reference_bytes) = (0, 0);
         let mut batch = std::mem::replace(&mut self.batch, next);
         if self.match_left > 0 {

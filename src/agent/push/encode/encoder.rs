@@ -15,42 +15,32 @@ use delta::rsync::{Matcher, Signature};
 use format::recipe::ChunkRef;
 use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
-use protocol::wire::{self, Basis, Parcel, Section};
-
-/// Encoded chunks, as they cross.
-#[derive(Debug)]
-pub enum Encoded {
-    /// One frame.
-    Batch(wire::Batch),
-    /// A parcel, and its payload.
-    Parcel(Parcel, Vec<u8>),
-}
-
-impl Encoded {
-    /// Returns the encoded bytes.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Batch(batch) => batch.payload.len(),
-            Self::Parcel(parcel, payload) => {
-                let deltas: usize = match &parcel.basis {
-                    Basis::BlockSums(sections) => sections.iter().map(|section| section.delta.len()).sum(),
-                    _ => 0,
-                };
-                payload.len() + deltas
-            }
-        }
-    }
-}
+use protocol::wire::{self, Basis, FromAgent, Parcel, Section};
 
 /// A batch, encoded.
 #[derive(Debug)]
 pub struct EncodedBatch {
-    /// The message.
-    pub encoded: Encoded,
+    /// `Chunks`, or a `Parcel`.
+    pub message: FromAgent,
+    /// The payload of a parcel, which follows in pieces.
+    pub payload: Vec<u8>,
     /// Plain bytes of its chunks.
     pub plain: u64,
     /// Why each of its files crosses; empty where nobody asks.
     pub explained: Vec<Explained>,
+}
+
+impl EncodedBatch {
+    /// Returns the encoded bytes.
+    pub fn bytes(&self) -> usize {
+        match &self.message {
+            FromAgent::Chunks(batch) => batch.payload.len(),
+            FromAgent::Parcel(Parcel { basis: Basis::BlockSums(sections), .. }) => {
+                self.payload.len() + sections.iter().map(|section| section.delta.len()).sum::<usize>()
+            }
+            _ => self.payload.len(),
+        }
+    }
 }
 
 /// Encodes the batches of one worker; holds its working memory.
@@ -63,6 +53,9 @@ pub struct Encoder<'a> {
     pub explain: bool,
     pub budget: &'a PatchBudget,
 }
+
+/// The message of a batch, and the payload that follows it in pieces.
+type Message = (FromAgent, Vec<u8>);
 
 /// The bytes that a push may still send as patches, which take a second for some 10 MB.
 #[derive(Debug)]
@@ -128,8 +121,8 @@ impl<'a> Encoder<'a> {
         batch.chunks.iter().try_for_each(|located| located.read_verified(&mut self.last, &mut plain))?;
         let lengths: Vec<u32> = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
         let mut explained =
-            if self.explain { explain::of_unit(&batch, &plain, self.cached.as_mut()) } else { Vec::new() };
-        let encoded = match batch.encoding {
+            if self.explain { explain::of_batch(&batch, &plain, self.cached.as_mut()) } else { Vec::new() };
+        let (message, payload) = match batch.encoding {
             Encoding::Frames { level } => self.frame(lengths, &plain, level),
             Encoding::Parcels { level } => self.parcel(lengths, &plain, batch.matches, level),
         };
@@ -137,22 +130,23 @@ impl<'a> Encoder<'a> {
             let chunks: Vec<ChunkRef> = batch.chunks.iter().map(|located| located.chunk).collect();
             cache.add(&chunks, &plain);
         }
+        let mut encoded = EncodedBatch { message, payload, plain: plain.len() as u64, explained: Vec::new() };
         explain::settle(&mut explained, encoded.bytes() as u64);
-        let bytes = plain.len() as u64;
+        encoded.explained = explained;
         self.plain = plain;
-        Ok(EncodedBatch { encoded, plain: bytes, explained })
+        Ok(encoded)
     }
 
-    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Encoded {
+    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Message {
         if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
             self.compressor = Some((level, Compressor::new(level)));
         }
         let (_, compressor) = self.compressor.as_mut().expect("just made");
         let (codec, payload) = compressor.compress(plain);
-        Encoded::Batch(wire::Batch { codec, lengths, payload })
+        (FromAgent::Chunks(wire::Batch { codec, lengths, payload }), Vec::new())
     }
 
-    fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], matches: Vec<Match>, level: i32) -> Encoded {
+    fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], matches: Vec<Match>, level: i32) -> Message {
         let (mut spans, mut prefix, mut signed) = (Vec::new(), Vec::new(), Vec::new());
         for Match { first, count, older, .. } in matches {
             match older {
@@ -201,7 +195,7 @@ fn by_deltas(
     plain: &[u8],
     signed: &[(usize, usize, u32, Signature)],
     level: i32,
-) -> Encoded {
+) -> Message {
     let (mut sections, mut literals, mut copied) = (Vec::new(), Vec::new(), Vec::new());
     let mut done_chunks = 0;
     let mut rest = plain;
@@ -254,7 +248,8 @@ fn level_against(bytes: usize, level: i32) -> i32 {
     }
 }
 
-fn encoded(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Encoded {
+/// Returns a parcel and its payload.
+pub fn encoded(lengths: Vec<u32>, basis: Basis, codec: Codec, payload: Vec<u8>) -> Message {
     let payload_bytes = u32::try_from(payload.len()).expect("a parcel is some MiB");
-    Encoded::Parcel(Parcel { lengths, basis, codec, payload_bytes }, payload)
+    (FromAgent::Parcel(Parcel { lengths, basis, codec, payload_bytes }), payload)
 }

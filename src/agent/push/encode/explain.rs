@@ -87,7 +87,7 @@ impl Explanation {
 }
 
 /// Explains a batch whose bytes are `plain`. Each file's `sent` is what it would take alone, until [`settle`].
-pub fn of_unit(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>) -> Vec<Explained> {
+pub fn of_batch(batch: &Batch, plain: &[u8], mut cached: Option<&mut CacheReader>) -> Vec<Explained> {
     let mut explained = Vec::new();
     let mut at = 0;
     let mut rest = plain;

@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Sender;
 
-use super::batcher::{Batch, Batcher, Match};
+use super::batcher::{Batch, Batcher, Match, OlderExecutable};
 use super::encoder::{EncodedBatch, Encoder, PatchBudget};
-use super::relinked::{Executable, OlderExecutable};
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::scan::{Error, Spool};
@@ -43,28 +42,19 @@ pub struct Job {
 
 /// The outputs of the pipeline, in order.
 #[derive(Debug)]
-pub enum Output {
+pub enum Output<B = EncodedBatch> {
     /// Chunks to send.
-    Batch(EncodedBatch),
+    Batch(B),
     /// All chunks of one job were encoded.
     JobDone,
     /// A file cannot be read, or has changed.
     Failed(Error),
 }
 
-enum Ordered {
-    Batch(Receiver<Result<EncodedBatch, Error>>),
-    JobDone,
-    Failed(Error),
-}
-
-/// The work of a worker.
-enum Work {
-    Batch(Batch),
-    Executable(Executable),
-}
-
-type Given = (Work, SyncSender<Result<EncodedBatch, Error>>);
+/// What comes of one batch: an executable may become several.
+type Results = SyncSender<Result<EncodedBatch, Error>>;
+/// The outputs, while workers still encode them.
+type Awaited = Output<Receiver<Result<EncodedBatch, Error>>>;
 
 /// Encodes the missing chunks of one push.
 #[derive(Debug)]
@@ -89,8 +79,8 @@ impl Pipeline<'_> {
         let budget = PatchBudget::new();
         std::thread::scope(|scope| {
             let budget = &budget;
-            let (work_in, work) = sync_channel::<Given>(BATCHES_AHEAD);
-            let (ordered_in, ordered) = sync_channel::<Ordered>(BATCHES_AHEAD);
+            let (work_in, work) = sync_channel::<(Batch, Results)>(BATCHES_AHEAD);
+            let (ordered_in, ordered) = sync_channel::<Awaited>(BATCHES_AHEAD);
             let work = Arc::new(Mutex::new(work));
             let worker = || {
                 let work = Arc::clone(&work);
@@ -111,11 +101,11 @@ impl Pipeline<'_> {
             }
             let mut deferred = None;
             for job in jobs {
-                let gathered = gather(pipeline, job, &mut deferred, |work| {
+                let gathered = gather(pipeline, job, &mut deferred, |batch| {
                     let (sender, receiver) = sync_channel(1);
-                    work_in.send((work, sender)).is_ok() && ordered_in.send(Ordered::Batch(receiver)).is_ok()
+                    work_in.send((batch, sender)).is_ok() && ordered_in.send(Output::Batch(receiver)).is_ok()
                 });
-                let last = gathered.map_or_else(Ordered::Failed, |()| Ordered::JobDone);
+                let last = gathered.map_or_else(Output::Failed, |()| Output::JobDone);
                 if ordered_in.send(last).is_err() {
                     break;
                 }
@@ -126,7 +116,7 @@ impl Pipeline<'_> {
 
 /// An executable whose chunks the next job may continue.
 struct Deferred {
-    executable: Executable,
+    executable: Batch,
     /// The segment that would continue it.
     next: SegmentIndex,
 }
@@ -136,7 +126,7 @@ fn gather(
     pipeline: &Pipeline<'_>,
     job: Job,
     deferred: &mut Option<Deferred>,
-    mut take: impl FnMut(Work) -> bool,
+    mut take: impl FnMut(Batch) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
     let mut batcher = Batcher::new(pipeline.speed, job.matches).with_evicted(job.evicted);
@@ -151,8 +141,8 @@ fn gather(
     for segment in &job.segments {
         let located = pipeline.spool.chunks(*segment)?;
         for located in located {
-            if let Some(executable) = current.take_if(|current| !located.is_of(current.body()))
-                && !take(Work::Executable(executable))
+            if let Some(executable) = current.take_if(|current| current.excludes(&located))
+                && !take(executable)
             {
                 return Ok(());
             }
@@ -162,12 +152,12 @@ fn gather(
             if current.is_none()
                 && let Some(found) = older.iter().position(|older| located.is_of(&older.new))
             {
-                current = Some(Executable::new(older.swap_remove(found), pipeline.speed.encoding()));
+                current = Some(Batch::of_executable(older.swap_remove(found), pipeline.speed.encoding()));
             }
             if let Some(executable) = current.as_mut() {
                 executable.push(located, batcher.skip());
             } else if let Some(batch) = batcher.push(located)
-                && !take(Work::Batch(batch))
+                && !take(batch)
             {
                 return Ok(());
             }
@@ -178,12 +168,12 @@ fn gather(
         *deferred = current.take().map(|executable| Deferred { executable, next: last.next() });
     }
     if let Some(executable) = current
-        && !take(Work::Executable(executable))
+        && !take(executable)
     {
         return Ok(());
     }
     if let Some(batch) = batcher.finish() {
-        take(Work::Batch(batch));
+        take(batch);
     }
     Ok(())
 }
@@ -201,7 +191,7 @@ impl Drop for Ending<'_> {
 
 /// Reads, verifies and encodes batches on a worker's thread.
 fn compress(
-    work: &Mutex<Receiver<Given>>,
+    work: &Mutex<Receiver<(Batch, Results)>>,
     speed: &LinkSpeed,
     mut encoder: Encoder<'_>,
     out: &Sender<Output>,
@@ -209,38 +199,34 @@ fn compress(
     let _ending = Ending(out);
     loop {
         let next = work.lock().unpoisoned().recv();
-        let Ok((work, result)) = next else { break };
+        let Ok((batch, results)) = next else { break };
         // Nobody waits for a result when the push has ended.
-        let give = |encoded| result.send(encoded).is_ok();
-        match work {
-            Work::Batch(batch) => drop(give(encoder.encode(batch))),
-            Work::Executable(executable) => match encoder.encode_executable(&executable) {
-                Ok(Some(encoded)) => drop(give(Ok(encoded))),
-                Ok(None) => drop(executable.batches(speed, |batch| give(encoder.encode(batch)))),
-                Err(error) => drop(give(Err(error))),
-            },
+        let give = |encoded| results.send(encoded).is_ok();
+        if batch.executable.is_none() {
+            give(encoder.encode(batch));
+            continue;
+        }
+        match encoder.encode_executable(&batch) {
+            Ok(Some(encoded)) => drop(give(Ok(encoded))),
+            Ok(None) => drop(batch.cut(speed, |batch| give(encoder.encode(batch)))),
+            Err(error) => drop(give(Err(error))),
         }
     }
 }
 
 /// Forwards what the workers make, in the order of the batches.
-fn forward(ordered: &Receiver<Ordered>, out: &Sender<Output>) {
+fn forward(ordered: &Receiver<Awaited>, out: &Sender<Output>) {
     let _ending = Ending(out);
     for next in ordered {
-        let fed = match next {
-            Ordered::JobDone => Output::JobDone,
-            Ordered::Failed(error) => Output::Failed(error),
-            Ordered::Batch(results) => {
-                for result in results {
-                    let fed = result.map_or_else(Output::Failed, Output::Batch);
-                    if out.blocking_send(fed).is_err() {
-                        return;
-                    }
-                }
-                continue;
-            }
+        let is_heard = match next {
+            Output::JobDone => out.blocking_send(Output::JobDone).is_ok(),
+            Output::Failed(error) => out.blocking_send(Output::Failed(error)).is_ok(),
+            Output::Batch(results) => results.into_iter().all(|result| {
+                let output = result.map_or_else(Output::Failed, Output::Batch);
+                out.blocking_send(output).is_ok()
+            }),
         };
-        if out.blocking_send(fed).is_err() {
+        if !is_heard {
             break;
         }
     }

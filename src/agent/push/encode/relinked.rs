@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::batcher::{Batch, Batcher, Match};
-use super::encoder::{Encoded, EncodedBatch, Encoder, PatchBudget};
+use super::batcher::{Batch, ExecutableReference, OlderExecutable};
+use super::encoder::{EncodedBatch, Encoder, PatchBudget, encoded};
 use super::explain::{Explained, Reason};
-use crate::agent::link_speed::{Encoding, LinkSpeed, SLOW_LEVEL};
+use crate::agent::link_speed::{Encoding, SLOW_LEVEL};
 use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
@@ -16,7 +16,7 @@ use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN};
 use protocol::likeness::BaseFile;
-use protocol::wire::{Basis, Cut, Parcel, RecordAnswer};
+use protocol::wire::{Basis, Cut, RecordAnswer};
 
 /// One in 16: where functions are less of a file, the names of its records are not worth their bytes.
 const FUNCTIONS_SHARE: usize = 16;
@@ -44,84 +44,20 @@ pub fn records_of(body: &Body) -> Option<Records> {
     (functions * FUNCTIONS_SHARE >= parts.stream().len()).then(|| Records::new(&parts))
 }
 
-/// An older executable, and the new one that resembles it.
-#[derive(Debug)]
-pub struct OlderExecutable {
-    /// The new one.
-    pub new: Body,
-    /// The older one.
-    pub reference: ExecutableReference,
-}
-
-/// An older executable, as a reference.
-#[derive(Debug)]
-pub enum ExecutableReference {
-    /// It is cached here, and at the proxy.
-    Cached(BaseFile),
-    /// It is at the proxy, which answered the query for the new one.
-    AtProxy(RecordAnswer),
-}
-
-/// The missing chunks of an executable.
-#[derive(Debug)]
-pub struct Executable {
-    older: OlderExecutable,
-    chunks: Vec<Located>,
-    /// What they resemble, for encoding them as other chunks; `first` counts in `chunks`.
-    matches: Vec<Match>,
-    encoding: Encoding,
-}
-
-impl Executable {
-    /// Begins one without chunks.
-    pub fn new(older: OlderExecutable, encoding: Encoding) -> Self {
-        Self { older, chunks: Vec::new(), matches: Vec::new(), encoding }
-    }
-
-    /// Returns the new executable.
-    pub fn body(&self) -> &Body {
-        &self.older.new
-    }
-
-    /// Adds the next missing chunk, and the match starting there, if any.
-    pub fn push(&mut self, located: Located, matches: Option<Match>) {
-        let first = self.chunks.len();
-        self.matches.extend(matches.map(|matches| Match { first, ..matches }));
-        self.chunks.push(located);
-    }
-
-    /// Cuts the chunks into batches as those of other files; ends when `take` returns false.
-    pub fn batches(self, speed: &LinkSpeed, mut take: impl FnMut(Batch) -> bool) -> bool {
-        let mut batcher = Batcher::new(speed, self.matches);
-        for located in self.chunks {
-            if let Some(batch) = batcher.push(located)
-                && !take(batch)
-            {
-                return false;
-            }
+/// Returns where the chunks of an executable lie in it.
+fn cuts(chunks: &[Located], new: &Body) -> Vec<Cut> {
+    let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), new.place.start);
+    for located in chunks {
+        let skipped = located.offset.saturating_sub(end);
+        if let Some(cut) = cuts.last_mut().filter(|_| skipped == 0) {
+            cut.chunks += 1;
+        } else {
+            let skipped = u32::try_from(skipped).expect("an executable is below 4 GiB");
+            cuts.push(Cut { skipped, chunks: 1 });
         }
-        batcher.finish().is_none_or(take)
+        end = located.offset + u64::from(located.chunk.bytes);
     }
-
-    fn missing_bytes(&self) -> usize {
-        plain_bytes(&self.chunks)
-    }
-
-    /// Returns where the missing chunks lie in the file.
-    fn cuts(&self) -> Vec<Cut> {
-        let (mut cuts, mut end): (Vec<Cut>, u64) = (Vec::new(), self.body().place.start);
-        for located in &self.chunks {
-            let skipped = located.offset.saturating_sub(end);
-            if let Some(cut) = cuts.last_mut().filter(|_| skipped == 0) {
-                cut.chunks += 1;
-            } else {
-                let skipped = u32::try_from(skipped).expect("an executable is below 4 GiB");
-                cuts.push(Cut { skipped, chunks: 1 });
-            }
-            end = located.offset + u64::from(located.chunk.bytes);
-        }
-        cuts
-    }
+    cuts
 }
 
 impl Encoder<'_> {
@@ -131,31 +67,37 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// The file cannot be read, or has changed.
-    pub fn encode_executable(&mut self, executable: &Executable) -> Result<Option<EncodedBatch>, Error> {
-        let Encoding::Parcels { level } = executable.encoding else { return Ok(None) };
+    pub fn encode_executable(&mut self, batch: &Batch) -> Result<Option<EncodedBatch>, Error> {
+        let Encoding::Parcels { level } = batch.encoding else { return Ok(None) };
+        let Some(OlderExecutable { new, reference }) = &batch.executable else { return Ok(None) };
         if level < SLOW_LEVEL {
             return Ok(None);
         }
-        let missing = executable.missing_bytes();
+        let missing = plain_bytes(&batch.chunks);
         let budget = self.budget;
         let _alone = budget.alone();
-        let Some(file) = read_verified(executable)? else { return Ok(None) };
+        let Some(file) = read_verified(&batch.chunks, new)? else { return Ok(None) };
         if !relink::is_linked_anew(missing, file.len()) {
             return Ok(None);
         }
-        let encoded = match &executable.older.reference {
-            ExecutableReference::Cached(whole) => self.by_cached(executable, file, whole, level),
-            ExecutableReference::AtProxy(answer) => by_records(executable, file, answer, level),
+        let cuts = cuts(&batch.chunks, new);
+        let found = match reference {
+            ExecutableReference::Cached(whole) => {
+                let payload = self.by_cached(batch, file, whole, level);
+                payload.map(|payload| (Basis::Executable(vec![whole.span], cuts), payload))
+            }
+            ExecutableReference::AtProxy(answer) => {
+                let payload = by_records(batch, file, answer, level);
+                payload.map(|payload| (Basis::Records(answer.file, cuts), payload))
+            }
         };
-        let Some((basis, payload)) = encoded else { return Ok(None) };
-        self.keep_chunks(executable)?;
-        let lengths = executable.chunks.iter().map(|located| located.chunk.bytes).collect();
-        let payload_bytes = u32::try_from(payload.len()).expect("it is bounded");
-        let parcel = Parcel { lengths, basis, codec: Codec::Raw, payload_bytes };
+        let Some((basis, payload)) = found else { return Ok(None) };
+        self.keep_chunks(&batch.chunks, new)?;
+        let lengths = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
         let explained = self.explain.then(|| Explained {
-            path: ground::escape::json_path(executable.body().path.as_os_str().as_encoded_bytes()),
+            path: ground::escape::json_path(new.path.as_os_str().as_encoded_bytes()),
             reason: Reason::MovedCode,
-            older: match &executable.older.reference {
+            older: match reference {
                 ExecutableReference::Cached(whole) => Some(ground::escape::json_path(&whole.path)),
                 ExecutableReference::AtProxy(_) => None,
             },
@@ -165,16 +107,16 @@ impl Encoder<'_> {
             advice: None,
         });
         let explained = explained.into_iter().collect();
-        Ok(Some(EncodedBatch { encoded: Encoded::Parcel(parcel, payload), plain: missing as u64, explained }))
+        let (message, payload) = encoded(lengths, basis, Codec::Raw, payload);
+        Ok(Some(EncodedBatch { message, payload, plain: missing as u64, explained }))
     }
 
     /// Adds the encoded chunks to the cache. Reads them once more, as encoding consumes the file to save memory.
-    fn keep_chunks(&self, executable: &Executable) -> Result<(), Error> {
+    fn keep_chunks(&self, mut chunks: &[Located], new: &Body) -> Result<(), Error> {
         let Some(cache) = self.cache else { return Ok(()) };
-        let Some(file) = read_verified(executable)? else {
-            return Err(Error::Changed(executable.body().path.to_path_buf()));
+        let Some(file) = read_verified(chunks, new)? else {
+            return Err(Error::Changed(new.path.to_path_buf()));
         };
-        let mut chunks = executable.chunks.as_slice();
         while !chunks.is_empty() {
             let (run, rest) = chunks.split_at(run_length(chunks));
             let refs: Vec<ChunkRef> = run.iter().map(|located| located.chunk).collect();
@@ -184,15 +126,9 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn by_cached(
-        &mut self,
-        executable: &Executable,
-        file: Vec<u8>,
-        whole: &BaseFile,
-        level: i32,
-    ) -> Option<(Basis, Vec<u8>)> {
+    fn by_cached(&mut self, batch: &Batch, file: Vec<u8>, whole: &BaseFile, level: i32) -> Option<Vec<u8>> {
         let older: u64 = whole.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
-        if older > executable.missing_bytes().saturating_mul(EXECUTABLE_BASIS_RATIO_MAX) as u64 {
+        if older > plain_bytes(&batch.chunks).saturating_mul(EXECUTABLE_BASIS_RATIO_MAX) as u64 {
             return None;
         }
         let mut old = Vec::new();
@@ -200,26 +136,19 @@ impl Encoder<'_> {
         if !whole.chunks.iter().all(|chunk| cached.read(chunk, &mut old)) {
             return None;
         }
-        let otherwise = Otherwise::new(executable, &file, &old, level, self.budget);
-        let payload = by_older(old, file, level, &otherwise)?;
-        Some((Basis::Executable(vec![whole.span], executable.cuts()), payload))
+        let otherwise = Otherwise::new(batch, &file, &old, level, self.budget);
+        by_older(old, file, level, &otherwise)
     }
 }
 
 /// Encodes `file` by the records that the proxy has, after proving that its parts make the file.
-fn by_records(
-    executable: &Executable,
-    file: Vec<u8>,
-    answer: &RecordAnswer,
-    level: i32,
-) -> Option<(Basis, Vec<u8>)> {
-    let otherwise = Otherwise::Bytes(compressed_bytes(executable, &file, level));
+fn by_records(batch: &Batch, file: Vec<u8>, answer: &RecordAnswer, level: i32) -> Option<Vec<u8>> {
+    let otherwise = Otherwise::Bytes(compressed_bytes(batch, &file, level));
     let parts = normalise(file)?;
     let records = Records::new(&parts);
     let agreed = Answer::decode(&answer.answer)?.agreed(records.hashes())?;
     let payload = Payload::new(parts, &records, &agreed, level).encode();
-    relink::pays(payload.len(), |bytes| otherwise.is_more_than(bytes))
-        .then(|| (Basis::Records(answer.file, executable.cuts()), payload))
+    relink::pays(payload.len(), |bytes| otherwise.is_more_than(bytes)).then_some(payload)
 }
 
 /// Encodes `file` against `old` where that is shorter than `otherwise`; proves it by rebuilding the file.
@@ -245,18 +174,18 @@ enum Otherwise {
 }
 
 impl Otherwise {
-    fn new(executable: &Executable, file: &[u8], old: &[u8], level: i32, budget: &PatchBudget) -> Self {
-        let missing = executable.missing_bytes();
+    fn new(batch: &Batch, file: &[u8], old: &[u8], level: i32, budget: &PatchBudget) -> Self {
+        let missing = plain_bytes(&batch.chunks);
         let by_patch = budget.would_allow_patch(level, missing);
         if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::REFERENCE_BYTES_MAX {
             let mut new = Vec::with_capacity(missing);
-            for located in &executable.chunks {
+            for located in &batch.chunks {
                 let begin = place(located);
                 new.extend_from_slice(&file[begin..begin + located.chunk.bytes as usize]);
             }
             return Self::Patch { new, old: old.to_vec() };
         }
-        Self::Bytes(sampled_bytes(executable, file, old, level, by_patch))
+        Self::Bytes(sampled_bytes(batch, file, old, level, by_patch))
     }
 
     fn is_more_than(&self, bytes: usize) -> bool {
@@ -268,11 +197,11 @@ impl Otherwise {
 }
 
 /// Estimates by samples what the missing chunks take against the older file.
-fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> usize {
+fn sampled_bytes(batch: &Batch, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> usize {
     let (mut alike, mut alone) = (Vec::new(), Vec::new());
-    let mut regions = executable.matches.iter().peekable();
+    let mut regions = batch.matches.iter().peekable();
     let mut region_end = 0;
-    for (number, located) in executable.chunks.iter().enumerate() {
+    for (number, located) in batch.chunks.iter().enumerate() {
         if let Some(region) = regions.next_if(|region| region.first <= number) {
             region_end = region.first + region.count;
         }
@@ -292,8 +221,8 @@ fn sampled_bytes(executable: &Executable, file: &[u8], old: &[u8], level: i32, b
 }
 
 /// Estimates by samples what the missing chunks take compressed.
-fn compressed_bytes(executable: &Executable, file: &[u8], level: i32) -> usize {
-    by_samples(&executable.chunks, |place| compression::compress_against(&[], &file[place], level).len())
+fn compressed_bytes(batch: &Batch, file: &[u8], level: i32) -> usize {
+    by_samples(&batch.chunks, |place| compression::compress_against(&[], &file[place], level).len())
 }
 
 /// Estimates what all of these chunks take; `encoded` returns what a sample takes, given by its range in the file.
@@ -331,13 +260,13 @@ fn place(located: &Located) -> usize {
 }
 
 /// Reads a whole executable and verifies its missing chunks. Returns none where it has become too large.
-fn read_verified(executable: &Executable) -> Result<Option<Vec<u8>>, Error> {
-    let Some(bytes) = executable.body().read(EXECUTABLE_BYTES_MAX)? else { return Ok(None) };
-    for located in &executable.chunks {
+fn read_verified(chunks: &[Located], new: &Body) -> Result<Option<Vec<u8>>, Error> {
+    let Some(bytes) = new.read(EXECUTABLE_BYTES_MAX)? else { return Ok(None) };
+    for located in chunks {
         let begin = place(located);
         let chunk = bytes.get(begin..begin + located.chunk.bytes as usize);
         if chunk.map(ChunkId::of) != Some(located.chunk.id) {
-            return Err(Error::Changed(executable.body().path.to_path_buf()));
+            return Err(Error::Changed(new.path.to_path_buf()));
         }
     }
     Ok(Some(bytes))

@@ -1,18 +1,83 @@
 //! The agent's half of a push against a proxy that replies whatever it likes.
 
+use std::collections::VecDeque;
+
 use delta::similar::{SKETCH_BYTES, Sketch};
-use format::manifest::{NodeRef, Profile, Shape, Totals};
+use format::manifest::{NodeRef, Profile, SegmentIndex, Shape, Totals};
 use ground::ids::{ChunkId, ReleaseId};
 use ground::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX, SEGMENT_BATCH_BYTES};
-use protocol::push::{Action, Agent, Chunks, Opening, Segments};
+use protocol::push::{Action, Agent, Opening};
 use protocol::wire::{
-    BlockSums, Challenge, FromAgent, ManifestForm, Marks, Open, PushReply, Refusal, Sketches,
+    BlockSums, Challenge, FromAgent, ManifestForm, Marks, Open, PushReply, Refusal, SegmentBatch, Sketches,
 };
+use protocol::{Chunks, Error, InputView, Segments};
 
 use super::script::Script;
 
 /// The most batches of segments without an answer, plus batches whose chunks are being sent.
 const OPEN_MAX: usize = 8;
+
+/// An input that answers whatever it likes, and checks what it is asked.
+struct Input<'a> {
+    script: Script<'a>,
+    segments: Vec<NodeRef>,
+    is_dry_run: bool,
+    is_based: bool,
+    /// Which segments were sent.
+    sent: Vec<bool>,
+    unanswered: usize,
+    /// Batches whose chunks are being encoded.
+    encoding: usize,
+    /// Batches that were sketched and whose chunks wait.
+    held: VecDeque<Vec<SegmentIndex>>,
+}
+
+impl Input<'_> {
+    fn open(&self) -> usize {
+        self.unanswered + self.encoding + self.held.len()
+    }
+}
+
+impl InputView for Input<'_> {
+    type Error = Error;
+
+    fn segments(&mut self, wanted: &Segments) -> Result<SegmentBatch, Error> {
+        let Segments { segments: batch, eager, against, .. } = wanted;
+        self.unanswered += 1;
+        assert!(!batch.is_empty() && self.open() <= OPEN_MAX);
+        assert_eq!(*eager, self.is_based && !self.is_dry_run);
+        assert_eq!(against.is_some(), self.is_based);
+        let bytes: usize = batch.iter().map(|at| self.segments[usize::from(*at)].bytes as usize).sum();
+        assert!(batch.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
+        for index in batch {
+            assert!(!std::mem::replace(&mut self.sent[usize::from(*index)], true), "sent once");
+        }
+        let eager = if *eager { marks(&mut self.script, 20) } else { Marks::default() };
+        Ok(SegmentBatch::new(&[b"a segment".to_vec()], None, eager))
+    }
+
+    fn prove(&mut self, segments: &[SegmentIndex], _: &Challenge) -> Result<[u8; 32], Error> {
+        assert!(!segments.is_empty() && self.unanswered > 0);
+        Ok([0; 32])
+    }
+
+    fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>, Error> {
+        assert!(!self.is_dry_run && !chunks.segments.is_empty());
+        self.held.push_back(chunks.segments.clone());
+        let sketch = Sketch::from_bytes([self.script.byte(); SKETCH_BYTES]);
+        Ok((self.script.below(2) == 0).then(|| Sketches::new(&[Some(sketch)])))
+    }
+
+    fn encode(&mut self, chunks: Chunks) -> Result<(), Error> {
+        assert!(!chunks.segments.is_empty());
+        if self.held.front() == Some(&chunks.segments) {
+            self.held.pop_front();
+        }
+        assert!(!self.held.contains(&chunks.segments), "chunks that wait keep their order");
+        self.encoding += 1;
+        Ok(())
+    }
+}
 
 pub fn run(bytes: &[u8]) {
     let mut script = Script::new(bytes);
@@ -24,96 +89,71 @@ pub fn run(bytes: &[u8]) {
     let flags = script.byte();
     let opening = opening(flags, &segments);
     let told = opening.clone();
-    let (mut agent, open, mut actions) = Agent::new(open(count, flags & 1 == 1), segments.clone(), opening);
+    let (mut agent, open) = Agent::new(open(count, flags & 1 == 1), segments.clone(), opening);
     let mut wanted = wanted(&open.manifest, &told, &segments);
-    let (mut unanswered, mut sending, mut sent) = (0usize, 0usize, vec![false; count]);
-    // Batches that were sketched and whose chunks wait.
-    let mut held = 0usize;
     let mut answered = agent.is_based();
+    let (is_dry_run, is_based) = (open.dry_run, agent.is_based());
+    let (sent, held) = (vec![false; count], VecDeque::new());
+    let mut input = Input { script, segments, is_dry_run, is_based, sent, unanswered: 0, encoding: 0, held };
+    let mut actions = agent.begin(&mut input).expect("the input fails never");
     loop {
-        while !actions.is_empty() {
-            let mut more = Vec::new();
-            for action in actions {
-                match action {
-                    Action::Send(FromAgent::Names(names)) => {
-                        assert!(names.len() <= 8 * MESSAGE_ITEMS_MAX);
-                        // Everything starts over where the proxy does not know the base.
-                        (unanswered, answered, sent) = (0, false, vec![false; count]);
-                    }
-                    Action::Send(FromAgent::Commit) => {
-                        assert!(
-                            !open.dry_run && sending + held == 0 && (agent.is_based() || unanswered == 0)
-                        );
-                        assert_eq!(sent, wanted, "a commit comes after all that was wanted");
-                    }
-                    Action::Send(FromAgent::Sketches(_)) => assert!(held > 0),
-                    Action::Send(_) => panic!("not by this half"),
-                    Action::SendSegments(Segments { segments: batch, eager, against, .. }) => {
-                        unanswered += 1;
-                        assert!(!batch.is_empty() && unanswered + sending + held <= OPEN_MAX);
-                        assert_eq!(eager, agent.is_based() && !open.dry_run);
-                        assert_eq!(against.is_some(), agent.is_based());
-                        let bytes: usize =
-                            batch.iter().map(|at| segments[usize::from(*at)].bytes as usize).sum();
-                        assert!(batch.len() == 1 || bytes <= SEGMENT_BATCH_BYTES);
-                        for index in batch {
-                            assert!(!std::mem::replace(&mut sent[usize::from(index)], true), "sent once");
-                        }
-                        if eager {
-                            more.extend(agent.eager_marked(marks(&mut script, 20)));
-                        }
-                    }
-                    Action::Sketch(chunks) => {
-                        assert!(!open.dry_run && !chunks.segments.is_empty());
-                        let sketches = sketches(&mut script);
-                        held += 1;
-                        more.extend(agent.sketched(chunks, sketches));
-                    }
-                    Action::Prove { segments, .. } => assert!(!segments.is_empty() && unanswered > 0),
-                    Action::SendChunks(Chunks { segments, .. }) => {
-                        held = held.saturating_sub(1);
-                        sending += 1;
-                        assert!(!segments.is_empty());
-                    }
-                    Action::Finish => return,
-                    Action::Stored(_)
-                    | Action::Committed { .. }
-                    | Action::Cached(_)
-                    | Action::Delivery(_) => {}
+        for action in actions {
+            match action {
+                Action::Send(FromAgent::Names(names)) => {
+                    assert!(names.len() <= 8 * MESSAGE_ITEMS_MAX);
+                    // Everything starts over where the proxy does not know the base.
+                    (input.unanswered, answered, input.sent) = (0, false, vec![false; count]);
+                    input.held.clear();
                 }
+                Action::Send(FromAgent::Commit) => {
+                    assert!(!is_dry_run && input.encoding + input.held.len() == 0);
+                    assert!(agent.is_based() || input.unanswered == 0);
+                    assert_eq!(input.sent, wanted, "a commit comes after all that was wanted");
+                }
+                Action::Send(FromAgent::Sketches(_)) => assert!(!input.held.is_empty()),
+                Action::Finish => return,
+                Action::Send(FromAgent::Segments(_) | FromAgent::Proof(_))
+                | Action::Stored(_)
+                | Action::Committed { .. }
+                | Action::Cached(_)
+                | Action::Delivery(_) => {}
+                Action::Send(_) => panic!("not by this half"),
             }
-            actions = more;
         }
-        if script.is_over() {
+        if input.script.is_over() {
             return;
         }
+        input.is_based = agent.is_based();
         let before = agent.round_trips();
-        actions = match reply(&mut script, count) {
-            None if sending == 0 => Vec::new(),
+        actions = match reply(&mut input.script, count) {
+            None if input.encoding == 0 => Vec::new(),
             None => {
-                sending -= 1;
-                agent.chunks_sent()
+                input.encoding -= 1;
+                agent.chunks_sent(&mut input).expect("the input fails never")
             }
             Some(reply) => {
                 let is_answer = matches!(&reply, PushReply::Missing(_));
+                let is_due = input.unanswered > 0;
+                if is_answer {
+                    input.unanswered = input.unanswered.saturating_sub(1);
+                }
                 if let PushReply::WantSegments(marks) = &reply
                     && marks.fits(count)
                     && !answered
                 {
                     (wanted, answered) = (marks.iter().collect(), true);
                 }
-                match agent.receive(reply) {
+                match agent.receive(reply, &mut input) {
                     Ok(actions) => {
-                        if is_answer {
-                            unanswered = unanswered.checked_sub(1).expect("an answer to what was sent");
-                        }
+                        assert!(is_due || !is_answer, "an answer to what was sent");
                         actions
                     }
                     Err(error) => return drop(error.to_string()),
                 }
             }
         };
-        assert!(agent.round_trips() <= before + 1);
+        // One for an answer, and one where sketches are sent after it.
+        assert!(agent.round_trips() <= before + 2);
     }
 }
 
@@ -136,12 +176,6 @@ fn wanted(told: &ManifestForm, opening: &Opening, segments: &[NodeRef]) -> Vec<b
         }
     }
     wanted
-}
-
-/// Returns one sketch, or none at all.
-fn sketches(script: &mut Script<'_>) -> Option<Sketches> {
-    let sketch = Sketch::from_bytes([script.byte(); SKETCH_BYTES]);
-    (script.below(2) == 0).then(|| Sketches::new(&[Some(sketch)]))
 }
 
 /// Chooses how the agent lists its segments.

@@ -62,7 +62,7 @@ pub fn run(bytes: &[u8]) {
     };
     let mut open = super::agent::open(1, false);
     (open.release, open.totals) = (root.release(), root.totals);
-    let (_, open, _) = Agent::new(open, root.children.clone(), opening);
+    let (_, open) = Agent::new(open, root.children.clone(), opening);
     let (mut proxy, _) = Proxy::open(open, &mut space).expect("an honest agent");
     let segments = FromAgent::Segments(SegmentBatch::new(&[segment], None, Marks::default()));
     let replies = proxy.receive(segments, &mut space).expect("an honest agent");
