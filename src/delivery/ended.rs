@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pending::Delivery;
 use format::record::{DeliveryReport, DeliveryState};
+use format::value;
 use ground::escape;
 
 /// First byte of the value (FORMAT 5.2).
@@ -29,7 +30,7 @@ pub struct Ended {
 impl Ended {
     /// Encodes the value. Leaves out a long report's outputs and notes, and the end of a long reason.
     pub fn encode(&self) -> Vec<u8> {
-        let whole = Self::bytes(self);
+        let whole = value::encode(VERSION, self);
         if whole.len() <= BYTES_MAX {
             return whole;
         }
@@ -46,21 +47,12 @@ impl Ended {
             }
             state => state,
         };
-        Self::bytes(&Self { state, ..self.clone() })
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
-        bytes
+        value::encode(VERSION, &Self { state, ..self.clone() })
     }
 
     /// Decodes a value; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first() {
-            Some((&VERSION, ended)) => rmp_serde::from_slice(ended).ok(),
-            _ => None,
-        }
+        value::decode(VERSION..=VERSION, bytes).ok()
     }
 }
 

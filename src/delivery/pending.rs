@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use format::value;
 use ground::escape;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, SpaceName, UserName};
@@ -113,17 +114,12 @@ impl Delivery {
 
     /// Encodes a delivery.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
-        bytes
+        value::encode(VERSION, self)
     }
 
     /// Decodes a delivery; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first() {
-            Some((&(VERSION_OLDEST..=VERSION), delivery)) => rmp_serde::from_slice(delivery).ok(),
-            _ => None,
-        }
+        value::decode(VERSION_OLDEST..=VERSION, bytes).ok()
     }
 }
 

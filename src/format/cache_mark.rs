@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::value;
 use ground::ids::UserName;
 
 /// First byte of the value.
@@ -28,16 +29,11 @@ impl CacheMark {
 
     /// Encodes the value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
-        bytes
+        value::encode(VERSION, self)
     }
 
     /// Decodes a value; none if it is damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first() {
-            Some((&VERSION, mark)) => rmp_serde::from_slice(mark).ok(),
-            _ => None,
-        }
+        value::decode(VERSION..=VERSION, bytes).ok()
     }
 }

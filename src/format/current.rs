@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::value::{self, NoValue};
 use ground::ids::{ReleaseId, UserName};
 
 const VERSION: u8 = 1;
-const CHECK_BYTES: usize = 16;
 
 /// Releases that were current before, as an entry lists them; older ones are forgotten.
 pub const BACK_MAX: usize = 50;
@@ -82,16 +82,17 @@ pub struct CurrentEntry {
 impl CurrentEntry {
     /// Encodes an entry: a version, MessagePack, and a check of both.
     pub fn encode(&self) -> Vec<u8> {
-        sealed(self)
+        value::encode_checked(VERSION, self)
     }
 
     /// Decodes an entry.
     ///
     /// # Errors
-    /// The bytes are not an entry: the version that a newer whit wrote, or none where they are damaged.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Option<u8>> {
-        let entry: Self = unsealed(bytes)?;
-        if entry.back.len() > BACK_MAX || entry.bad.len() > BAD_MAX { Err(None) } else { Ok(entry) }
+    /// The bytes are not an entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NoValue> {
+        let entry: Self = value::decode_checked(VERSION, bytes)?;
+        let is_bounded = entry.back.len() <= BACK_MAX && entry.bad.len() <= BAD_MAX;
+        if is_bounded { Ok(entry) } else { Err(NoValue::Damaged) }
     }
 }
 
@@ -111,35 +112,15 @@ pub struct LabelMeaning {
 impl LabelMeaning {
     /// Encodes a meaning: a version, MessagePack, and a check of both.
     pub fn encode(&self) -> Vec<u8> {
-        sealed(self)
+        value::encode_checked(VERSION, self)
     }
 
     /// Decodes a meaning.
     ///
     /// # Errors
     /// As with [`CurrentEntry::decode`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, Option<u8>> {
-        unsealed(bytes)
-    }
-}
-
-fn sealed(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    rmp_serde::encode::write(&mut bytes, value).expect("a Vec takes every write");
-    let check = blake3::hash(&bytes);
-    bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-    bytes
-}
-
-fn unsealed<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Option<u8>> {
-    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(None)?;
-    if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
-        return Err(None);
-    }
-    match body.split_first() {
-        Some((&VERSION, value)) => rmp_serde::from_slice(value).map_err(|_| None),
-        Some((&version, _)) => Err(Some(version)),
-        None => Err(None),
+    pub fn decode(bytes: &[u8]) -> Result<Self, NoValue> {
+        value::decode_checked(VERSION, bytes)
     }
 }
 
@@ -163,35 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_whole_or_no_entry() {
-        let bytes = entry().encode();
-        assert_eq!(CurrentEntry::decode(&bytes), Ok(entry()));
-        assert!((0..bytes.len()).all(|length| CurrentEntry::decode(&bytes[..length]) == Err(None)));
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            assert_eq!(CurrentEntry::decode(&changed), Err(None), "{at}");
-        }
+    fn an_entry_is_read_as_it_was_written_unless_it_lists_too_much() {
+        assert_eq!(CurrentEntry::decode(&entry().encode()), Ok(entry()));
         let endless = CurrentEntry { back: vec![entry().release; BACK_MAX + 1], ..entry() };
-        assert_eq!(CurrentEntry::decode(&endless.encode()), Err(None));
+        assert_eq!(CurrentEntry::decode(&endless.encode()), Err(NoValue::Damaged));
     }
 
     #[test]
-    fn a_later_version_is_not_taken_for_damage() {
-        let mut bytes = vec![2, 0xc0];
-        bytes.extend_from_slice(&blake3::hash(&bytes).as_bytes()[..CHECK_BYTES]);
-        assert_eq!(CurrentEntry::decode(&bytes), Err(Some(2)));
-        assert_eq!(LabelMeaning::decode(&bytes), Err(Some(2)));
-    }
-
-    #[test]
-    fn the_meaning_of_a_label_is_whole_or_none() {
+    fn the_meaning_of_a_label_is_read_as_it_was_written() {
         let user: UserName = "ada".parse().expect("a name");
         let meaning = LabelMeaning { release: Some(ReleaseId::of(b"x")), after: 3, user, time: 9 };
         for meaning in [meaning.clone(), LabelMeaning { release: None, ..meaning }] {
-            let bytes = meaning.encode();
-            assert_eq!(LabelMeaning::decode(&bytes), Ok(meaning));
-            assert!((0..bytes.len()).all(|length| LabelMeaning::decode(&bytes[..length]) == Err(None)));
+            assert_eq!(LabelMeaning::decode(&meaning.encode()), Ok(meaning));
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: no files, sockets, clocks or randomness.
 
+pub mod value;
 pub mod chunking;
 pub mod recipe;
 pub mod manifest;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
+use crate::value;
 use ground::ids::ReleaseId;
 
 /// First byte of the value.
@@ -82,6 +83,13 @@ impl Shown {
         }
     }
 
+    /// Notes that the delivery that began last has written nothing.
+    pub fn withdraw_first(&mut self) {
+        if self.entries.first().is_some_and(|entry| entry.state != ShownState::Complete) {
+            self.entries.remove(0);
+        }
+    }
+
     /// Notes that readers see the release of the delivery that began last, and that what only earlier releases had begins to
     /// go, but for those that are kept: a later delivery must not take them for whole.
     pub fn switch(&mut self, kept: &[ReleaseId], now: u64) {
@@ -116,17 +124,12 @@ impl Shown {
 
     /// Encodes the value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
-        bytes
+        value::encode(VERSION, self)
     }
 
     /// Decodes a value; none if it is damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first() {
-            Some((&VERSION, shown)) => rmp_serde::from_slice(shown).ok(),
-            _ => None,
-        }
+        value::decode(VERSION..=VERSION, bytes).ok()
     }
 }
 
@@ -140,6 +143,10 @@ mod tests {
         let mut shown = Shown::default();
         shown.begin(one, 1, [0; 32], 10);
         shown.complete_first(&[one], 11);
+        shown.begin(two, 2, [0; 32], 20);
+        shown.withdraw_first();
+        assert_eq!(shown.partial().count(), 0);
+        shown.withdraw_first();
         shown.begin(two, 2, [0; 32], 20);
         shown.note(5, 3);
         assert_eq!(shown.current().map(|entry| entry.release), Some(one));

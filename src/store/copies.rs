@@ -12,11 +12,11 @@ use std::time::SystemTime;
 
 use super::Result;
 use disk::files::{self, OnPath};
+use format::value;
 use ground::ids::AppName;
 use ground::poison::Unpoisoned as _;
 
 const VERSION: u8 = 1;
-const CHECK_BYTES: usize = 16;
 /// A path has at most 4 KiB; the rest fits easily.
 const PLACE_BYTES_MAX: u64 = 8 * 1024;
 /// The most folders remembered; the one delivered to longest ago makes room for another.
@@ -107,21 +107,11 @@ fn name(app: &AppName, place: &Path) -> String {
 }
 
 fn encode(app: &AppName, place: &Path) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    let fields = (app.as_str(), place.as_os_str().as_bytes());
-    rmp_serde::encode::write(&mut bytes, &fields).expect("a Vec takes every write");
-    let check = blake3::hash(&bytes);
-    bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-    bytes
+    value::encode_checked(VERSION, &(app.as_str(), place.as_os_str().as_bytes()))
 }
 
 fn decode(bytes: &[u8]) -> Option<(AppName, PathBuf)> {
-    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    let (version, fields) = body.split_first()?;
-    if *version != VERSION || blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
-        return None;
-    }
-    let (app, place): (String, Vec<u8>) = rmp_serde::from_slice(fields).ok()?;
+    let (app, place): (String, Vec<u8>) = value::decode_checked(VERSION, bytes).ok()?;
     Some((app.parse().ok()?, std::ffi::OsString::from_vec(place).into()))
 }
 

@@ -13,6 +13,7 @@ use super::{Error, Result};
 use crate::ledger::{self, Change, Key, Table};
 use format::current::{CurrentEntry, ENTRIES_MAX, MovedBy, Standing};
 use format::record::Record;
+use format::value::NoValue;
 use ground::ids::{AppName, Label, ReleaseId};
 
 /// Entries that are removed from an application's log at a time.
@@ -228,7 +229,7 @@ impl Records {
         let Some(bytes) = self.ledger.read(key)? else { return Ok(None) };
         match CurrentEntry::decode(&bytes) {
             Ok(entry) => Ok(Some(entry)),
-            Err(None) => {
+            Err(NoValue::Damaged) => {
                 let place = self.ledger.describe(key);
                 tracing::error!(
                     place,
@@ -236,7 +237,9 @@ impl Records {
                 );
                 Ok(None)
             }
-            Err(Some(version)) => Err(Error::RecordVersion { place: self.ledger.describe(key), version }),
+            Err(NoValue::Version(version)) => {
+                Err(Error::RecordVersion { place: self.ledger.describe(key), version })
+            }
         }
     }
 

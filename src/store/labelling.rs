@@ -7,6 +7,7 @@ use super::records::Records;
 use super::{Error, Result};
 use crate::ledger::{Change, Key, Table};
 use format::current::LabelMeaning;
+use format::value::NoValue;
 use ground::ids::{AppName, Label, ReleaseId};
 
 /// Labels of an application that may be given or taken away after their pushes.
@@ -115,11 +116,13 @@ impl Records {
                         known.labels.set(label, meaning);
                     }
                 }
-                Err(None) => {
+                Err(NoValue::Damaged) => {
                     let place = place();
                     tracing::error!(place, "a label is damaged; it means what the records of pushes say");
                 }
-                Err(Some(version)) => return Err(Error::RecordVersion { place: place(), version }),
+                Err(NoValue::Version(version)) => {
+                    return Err(Error::RecordVersion { place: place(), version });
+                }
             }
         }
         Ok(())

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use super::history::{self, Pushed};
-use super::record_value::NoRecord;
 use super::records::Records;
 use super::{Error, Result};
 use crate::ledger::{Change, Key, Retired, Table};
 use format::record::Record;
+use format::value::NoValue;
 use ground::faults::{Fault, Faulty};
 use ground::ids::AppName;
 use ground::poison::Unpoisoned as _;
@@ -92,12 +92,12 @@ impl Records {
         let Some(bytes) = self.ledger.read(key)? else { return Ok(None) };
         match Self::decode(&bytes) {
             Ok(record) => Ok(Some(record)),
-            Err(NoRecord::Damaged) => {
+            Err(NoValue::Damaged) => {
                 let error = Error::Record { place: self.describe(key) };
                 tracing::error!(%error, "a record is damaged");
                 Ok(None)
             }
-            Err(NoRecord::Version(version)) => {
+            Err(NoValue::Version(version)) => {
                 Err(Error::RecordVersion { place: self.describe(key), version })
             }
         }

@@ -63,8 +63,6 @@ pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
 pub use reader::StoreReader;
-#[cfg(feature = "testing")]
-pub use record_value::NoRecord;
 pub use records::{Found, Records};
 pub use sketches::Sketches;
 pub use verification::{Pass, heal, verify_packs, verify_releases};

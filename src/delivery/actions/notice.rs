@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Happened;
 use crate::ledger::{self, Key, Ledger, Table};
 use format::current::CurrentEntry;
+use format::value;
 use ground::ids::ActionName;
 
 /// First byte of a notice's value (FORMAT 5.3); what version 1 lacks is empty.
@@ -27,17 +28,12 @@ pub struct Notice {
 impl Notice {
     /// Encodes a notice.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
-        bytes
+        value::encode(VERSION, self)
     }
 
     /// Decodes a notice; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first() {
-            Some((&(VERSION_OLDEST..=VERSION), notice)) => rmp_serde::from_slice(notice).ok(),
-            _ => None,
-        }
+        value::decode(VERSION_OLDEST..=VERSION, bytes).ok()
     }
 
     /// Returns whether what it tells has happened.

@@ -8,11 +8,12 @@ use format::cache_mark::CacheMark;
 use format::current::{CurrentEntry, LabelMeaning, MovedBy};
 use format::record::DeliveryState;
 use format::shown::Shown;
+use format::value::NoValue;
 use ground::faults::Fault;
 use ground::ids::ReleaseId;
 use whit::delivery::actions::{Changed, Event, Happened, Notice};
 use whit::delivery::{Delivery, Ended, LastFailure};
-use whit::store::{NoRecord, Records};
+use whit::store::Records;
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };
@@ -46,7 +47,7 @@ fn record(bytes: &[u8]) {
             let again = Records::decode(&Records::encode(&record));
             assert_eq!(again.expect("what was written can be read"), record);
         }
-        Err(NoRecord::Damaged | NoRecord::Version(_)) => {}
+        Err(NoValue::Damaged | NoValue::Version(_)) => {}
     }
 }
 
