@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -16,6 +15,7 @@ use crate::net::link;
 use crate::proxy;
 use crate::restore;
 use crate::store::{self, Store};
+use disk::clock::now;
 use format::manifest::EntryPath;
 use ground::faults::faulty;
 use ground::ids::{Selector, SpaceName, UserName};
@@ -146,7 +146,7 @@ pub fn read_file(
 /// Signs a token for whoever may read the data folder anyway.
 pub(crate) fn own_token(identity: &Identity) -> Result<String, identity::Error> {
     let user = std::env::var("USER").ok().and_then(|name| name.parse::<UserName>().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = now();
     identity.sign_own(|id| Grant {
         id,
         user: user.unwrap_or_else(|| "local".parse().expect("a word")),

@@ -1,7 +1,7 @@
 //! `whit token`: creates, lists and revokes tokens, on the proxy's host.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -12,13 +12,14 @@ use crate::config;
 use crate::library::default_space;
 use crate::net::identity::Identity;
 use crate::net::tokens::Listed;
+use disk::clock::now;
 use ground::faults::Fault;
 use ground::ids::{SpaceName, UserName};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant, TokenId};
 
 const HELP: &str = "\
-Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is
+Works on the proxy's data folder, beside a running proxy: a token can be used at once. A revoked one is \
 refused at once; its commands under way end within seconds, and nothing more is recorded or delivered.";
 
 /// Create, list and revoke tokens, on the proxy's host.
@@ -189,8 +190,4 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         output::table(&["ID", "USER", "SPACE", "ALLOW", "APPS", "TO", "EXPIRES", "STATE"], &rows)
             .replace('#', "")
     })
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 
@@ -11,6 +10,7 @@ use super::history::History;
 use super::listeners::{Events, Listeners};
 use super::pending::Delivery;
 use super::queue::Queued;
+use disk::clock::now;
 use format::record::DeliveryState;
 use ground::ids::{AppName, DeliveryId, DestinationName, ReleaseId, SpaceName};
 use ground::poison::Unpoisoned as _;
@@ -276,9 +276,4 @@ fn status(
         tries,
         state,
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

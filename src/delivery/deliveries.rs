@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use super::actions::Event;
 use super::backoff::{ASKED_MAX, Backoff};
-use super::board::{self, Board, now};
+use super::board::{self, Board};
 use super::destination::Destinations;
 use super::ending::{Ending, OnEnd, OnFailure};
 use super::error::Error;
@@ -25,6 +25,7 @@ use super::policy::Policies;
 use super::queue::{Cancelled, Queue, Queued};
 use super::worker::{Executor, Worker};
 use crate::ledger::{self, Change, Ledger};
+use disk::clock::now;
 use disk::files::OnPath as _;
 use format::record::DeliveryState;
 use ground::faults::Fault;
@@ -37,13 +38,13 @@ use protocol::wire::DeliveryStatus;
 pub struct DeliveryOptions {
     /// The first bytes of the proxy's fingerprint, with which the ids of its deliveries begin.
     pub proxy: [u8; 4],
-    /// What holds for destinations of whatever kind; those that are not named have the defaults.
+    /// The policies of destinations; one that has none has the defaults.
     pub policies: Policies,
     /// Decides by how much waits between tries differ.
     pub seed: u64,
-    /// Is told of each delivery that ends.
+    /// Called with each delivery that ends.
     pub on_end: Arc<OnEnd>,
-    /// Is told of each delivery that fails for the first time, ends without success, or is found to have no destination.
+    /// Called with each delivery that fails for the first time, ends without success, or has no destination any more.
     pub on_failure: Arc<OnFailure>,
 }
 
@@ -412,7 +413,7 @@ impl Deliveries {
 /// Deliveries that are to be written down, by themselves or together with something else.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Of deliveries that wait already.
+    /// The events of deliveries that wait already.
     joined: Vec<Events>,
     /// The others, with the numbers that they were last given.
     new: Vec<(u64, Delivery)>,

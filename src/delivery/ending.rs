@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use super::actions::Event;
-use super::board::{Board, now};
+use super::board::Board;
 use super::ended::Ended;
 use super::journal::Journal;
 use super::pending::Delivery;
 use super::queue::Queued;
+use disk::clock::now;
 use disk::crash_points;
 use format::record::DeliveryState;
 use ground::faults::Fault;
 use ground::ids::DeliveryId;
 
-/// Is told of each delivery that ends.
+/// Called with each delivery that ends.
 pub type OnEnd = dyn Fn(DeliveryId, &Ended) + Send + Sync;
 
-/// Is told of each delivery that fails for the first time, ends without success, or is found to have no destination; with the
-/// reason.
+/// Called with each delivery that fails for the first time, ends without success, or has no destination any more, and with
+/// the reason.
 pub type OnFailure = dyn Fn(Event, DeliveryId, &Delivery, &str) + Send + Sync;
 
 /// Ends deliveries.

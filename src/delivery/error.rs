@@ -60,7 +60,8 @@ pub enum Error {
 
 faulty! {
     Error passes on Ledger, Thread;
-    Self::Unknown(_) => Fault::Missing, "destinations are defined in the proxy's configuration file";
+    Self::Unknown(_) => Fault::Missing,
+        "`whit destinations` lists those of the proxy's configuration file; a proxy inside the command delivers to dir:PATH";
     Self::TooMany { .. } => Fault::Retry;
     Self::NoDelivery(_) => Fault::Missing, "`whit deliveries` lists those that wait and those that ended last";
     Self::HasEnded(_) => Fault::Input, "`whit deliver APP@RELEASE --to DEST` delivers a release again";

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::actions::Event;
 use super::backoff::{Backoff, TRIES_MAX, WAIT_MAX};
-use super::board::now;
 use super::destination::Destination;
 use super::ending::Ending;
 use super::pending::{Delivery, LastFailure};
 use super::queue::{Again, Queue, Queued};
+use disk::clock::now;
 use format::record::{DeliveryReport, DeliveryState, Progress};
 use ground::faults::Fault;
 use ground::ids::{DeliveryId, ReleaseId};
@@ -38,14 +38,14 @@ pub struct Task<'a> {
     pub destination: &'a dyn Destination,
     /// Ends the delivery soon after it is set.
     pub cancelled: &'a AtomicBool,
-    /// Is told now and then how far the delivery is; at most once a second is enough.
+    /// Takes how far the delivery is, at most once a second.
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
 /// Why a try failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What can be done about it.
+    /// Says what can be done about it.
     pub fault: Fault,
     /// The reason, for people.
     pub reason: String,
@@ -135,7 +135,8 @@ impl Worker {
         queued.not_before = Instant::now() + wait;
         // While it is this worker's: once it waits, somebody may end it.
         self.ending.journal.failed(queued.number, &queued.delivery);
-        let state = DeliveryState::Retrying { reason, seconds: wait.as_secs(), fault };
+        let seconds = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        let state = DeliveryState::Retrying { reason, seconds, fault };
         self.ending.board.failed(queued.number, &queued.delivery, state.clone());
         queued.listeners.report(&state);
         match self.queue.push_again(queued) {

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use super::now;
 use crate::delivery::{Delivery, Ended};
+use disk::clock::now;
 use disk::files::{self, OnPath};
 use format::record::DeliveryState;
 use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, SpaceName, UserName};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Granted;
+use disk::clock::now;
 use ground::faults::Fault;
 use ground::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
 use ground::poison::Unpoisoned as _;
@@ -51,7 +52,7 @@ impl Granted {
     /// Checks again that the token has neither expired nor been revoked. Looks for one file.
     pub(super) fn still_holds(&self) -> Result<(), Refusal> {
         let current = self.token.0.lock().unpoisoned();
-        let checked = self.shared.identity.check_again(&current.grant, super::now());
+        let checked = self.shared.identity.check_again(&current.grant, now());
         checked.map_err(|error| {
             let hint = "get a new token (`whit token create` on the proxy) and run the command again: what was \
                         acknowledged is not sent twice. A token in a file (WHIT_TOKEN_FILE) may be renewed while a \
@@ -62,7 +63,7 @@ impl Granted {
 
     /// Replaces the token by another of the same user and space, which allows no less than the first.
     pub(super) fn renew(&self, token: &str) -> Result<(), Refusal> {
-        let grant = self.shared.identity.check(token, super::now());
+        let grant = self.shared.identity.check(token, now());
         let grant = grant.map_err(|error| Refusal::of(&error))?;
         if !continues(&grant, &self.grant) {
             return Err(Refusal {

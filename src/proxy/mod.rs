@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -43,6 +43,7 @@ use crate::net::blocking;
 use crate::net::identity::{self, Identity};
 use crate::net::link::{self, Listener, Sender};
 use crate::store;
+use disk::clock::now;
 use disk::files::{self, Lock};
 use ground::faults::{Fault, faulty};
 use ground::ids::{SpaceName, UserName};
@@ -350,11 +351,6 @@ fn public_host_of(address: SocketAddr) -> String {
 /// Draws a number that differs from start to start; nothing secret depends on it.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Returns the space, the user and the token of a request.

@@ -4,10 +4,10 @@
 //! healed, and no collection waits for it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Error, Records, Result, Store};
 use crate::ledger::{Change, Key, Table};
+use disk::clock::now;
 use format::cache_mark::CacheMark;
 use ground::ids::{AppName, ReleaseId, UserName};
 
@@ -171,9 +171,4 @@ impl Records {
     fn cached_key(&self, app: &AppName, release: &ReleaseId) -> Key {
         Key::Cached { space: self.space.clone(), app: app.clone(), release: *release }
     }
-}
-
-/// Returns the seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::definition::Definition;
 use super::event::Event;
@@ -15,6 +15,7 @@ use super::hook;
 use super::notice::Notice;
 use super::webhook::{Sender, Unsent};
 use crate::ledger::{self, Change, Key, Ledger};
+use disk::clock::now;
 use ground::poison::Unpoisoned as _;
 
 /// The wait after the first failure; it doubles up to [`WAIT_MAX`].
@@ -63,7 +64,7 @@ pub struct Tried {
     pub is_pending: bool,
 }
 
-/// What one action still has to make.
+/// The notices that one action still has to make.
 #[derive(Debug)]
 pub struct Outbox {
     definition: Definition,
@@ -234,7 +235,7 @@ impl Outbox {
     }
 }
 
-/// Returns the wait after so many failures, up to a quarter more or less: messages that failed together do not come together.
+/// Returns the wait after `tries` failures, up to a quarter more or less: messages that failed together do not come together.
 fn backoff(id: &str, tries: u32) -> Duration {
     let wait = WAIT_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     let chance = blake3::hash(format!("{id} {tries}").as_bytes()).as_bytes()[0];
@@ -244,10 +245,6 @@ fn backoff(id: &str, tries: u32) -> Duration {
 /// Returns whether a notice is still tried: for a day.
 pub fn is_in_time(notice: &Notice) -> bool {
     now().saturating_sub(notice.happened.time) < GIVEN_UP_SECONDS
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
