@@ -46,11 +46,11 @@ pub(super) fn each_entry(
     for item in Items::new(root, &mut *source.reader()) {
         let item = item?;
         if let (Item::Chunk(chunk), Some(open)) = (&item, &mut open) {
-            open.chunk(*chunk, &mut *reader, &mut buffer, entries)?;
+            open.chunk(*chunk, &mut *reader, &mut buffer, &mut |bytes| entries.content(bytes))?;
             continue;
         }
         if let Some(open) = open.take() {
-            open.end(&mut *reader, entries)?;
+            end(&open, &mut *reader, entries)?;
         }
         match &item {
             Item::OutsideLink { path, target } if links == OutsideLinks::Refuse => {
@@ -62,30 +62,47 @@ pub(super) fn each_entry(
             | Item::HardLink { path, .. } => entries.begin(&item, path)?,
             Item::File { path, size, recipe, .. } => {
                 entries.begin(&item, path)?;
-                open = Some(Open { path: path.clone(), size: *size, recipe: *recipe, chunks: Vec::new() });
+                open = Some(Open::new(path, *size, *recipe));
             }
             Item::Chunk(_) | Item::Linked => {}
         }
     }
-    open.map_or(Ok(()), |open| open.end(&mut *reader, entries))
+    open.map_or(Ok(()), |open| end(&open, &mut *reader, entries))
+}
+
+fn end(open: &Open, reader: &mut dyn ChunkReader, entries: &mut dyn Entries) -> Result<(), Error> {
+    open.end(reader, &mut |bytes| entries.content(bytes))?;
+    entries.end(open.size).map_err(|source| open.output(source))
 }
 
 /// The file on its way.
-struct Open {
-    path: EntryPath,
-    size: u64,
+pub(super) struct Open {
+    pub path: EntryPath,
+    pub size: u64,
     recipe: Recipe,
     /// An archive's, until all are there.
     chunks: Vec<ChunkRef>,
 }
 
+/// Takes the next bytes of a file.
+type Take<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
 impl Open {
-    fn chunk(
+    /// Begins a file.
+    pub fn new(path: &EntryPath, size: u64, recipe: Recipe) -> Self {
+        Self { path: path.clone(), size, recipe, chunks: Vec::new() }
+    }
+
+    /// Adds the file's next chunk. Its bytes go to `take`, unless the file is an archive, which is rebuilt at its end.
+    ///
+    /// # Errors
+    /// The chunk cannot be read, or those of `take`.
+    pub fn chunk(
         &mut self,
         chunk: ChunkRef,
         reader: &mut dyn ChunkReader,
         buffer: &mut Vec<u8>,
-        entries: &mut dyn Entries,
+        take: &mut Take<'_>,
     ) -> Result<(), Error> {
         if self.recipe.container().is_some() {
             self.chunks.push(chunk);
@@ -93,20 +110,23 @@ impl Open {
         }
         buffer.clear();
         read_chunk(reader, &chunk, buffer)?;
-        entries.content(buffer).map_err(|source| self.output(source))
+        take(buffer).map_err(|source| self.output(source))
     }
 
-    fn end(self, reader: &mut dyn ChunkReader, entries: &mut dyn Entries) -> Result<(), Error> {
-        if let Some(container) = self.recipe.container() {
-            let archive = Archive { path: &self.path, size: self.size, container, chunks: &self.chunks };
-            write_archive(archive, reader, &Permits::default(), &mut |bytes| {
-                entries.content(bytes).map_err(|source| self.output(source))
-            })?;
-        }
-        entries.end(self.size).map_err(|source| self.output(source))
+    /// Ends the file: an archive's bytes go to `take` now.
+    ///
+    /// # Errors
+    /// A chunk of an archive cannot be read, or those of `take`.
+    pub fn end(&self, reader: &mut dyn ChunkReader, take: &mut Take<'_>) -> Result<(), Error> {
+        let Some(container) = self.recipe.container() else { return Ok(()) };
+        let archive = Archive { path: &self.path, size: self.size, container, chunks: &self.chunks };
+        write_archive(archive, reader, &Permits::default(), &mut |bytes| {
+            take(bytes).map_err(|source| self.output(source))
+        })
     }
 
-    fn output(&self, source: io::Error) -> Error {
+    /// Returns the error of a reader that did not take the file's bytes.
+    pub fn output(&self, source: io::Error) -> Error {
         Error::Output { path: self.path.clone(), source }
     }
 }

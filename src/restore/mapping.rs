@@ -1,10 +1,10 @@
-//! What a copy has instead of what its release says: owner, modes, and links at the places of what is kept elsewhere.
+//! Maps a release to its copy at a place: owner, modes, and links at the places of what is kept elsewhere.
 
 use rustix::fs::{FileType, Stat};
 
 use format::manifest::EntryPath;
 
-/// What a copy has instead of what its release says; nothing by default.
+/// The owner, modes and links that a copy has instead of its release's; nothing by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mapping<'a> {
     /// The user that all of the copy belongs to; the process's own if none.

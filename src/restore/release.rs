@@ -1,7 +1,9 @@
 //! The files of a release, one by one, each with what rebuilds it.
 
+use std::cmp::Ordering;
+
 use super::walk::read_chunk;
-use super::{Archive, ChunkReader, Error, Items, write_archive};
+use super::{Archive, ChunkReader, ChunkSource, Error, Items, write_archive};
 use format::manifest::{EntryPath, Item, Root};
 use format::recipe::{ChunkRef, Recipe};
 use recode::codec::Permits;
@@ -97,6 +99,59 @@ pub enum ReleaseEntry {
         /// The link's target.
         target: Vec<u8>,
     },
+}
+
+impl ReleaseEntry {
+    /// Returns the path.
+    pub fn path(&self) -> &EntryPath {
+        match self {
+            Self::Directory(path)
+            | Self::File(ReleaseFile { path, .. })
+            | Self::HardLink { path, .. }
+            | Self::Symlink { path, .. } => path,
+        }
+    }
+
+    /// Returns whether both are alike but for their paths: of files the content and the mode, which is taken as `mode_of` maps it.
+    pub fn is_like(&self, other: &Self, mode_of: impl Fn(u16) -> u16) -> bool {
+        match (self, other) {
+            (Self::Directory(_), Self::Directory(_)) => true,
+            (Self::File(one), Self::File(other)) => {
+                mode_of(one.mode) == mode_of(other.mode) && one.content_name() == other.content_name()
+            }
+            (Self::HardLink { target, .. }, Self::HardLink { target: other, .. }) => target == other,
+            (Self::Symlink { target, .. }, Self::Symlink { target: other, .. }) => target == other,
+            _ => false,
+        }
+    }
+}
+
+/// Hands each path of two releases to `visit`, in order, with its entry in `before` and in `after`. Without an earlier release
+/// all of `after` is new. Memory: as of two [`ReleaseEntries`].
+///
+/// # Errors
+/// A manifest cannot be read.
+pub fn each_path(
+    before: Option<&Root>,
+    after: &Root,
+    source: &dyn ChunkSource,
+    visit: &mut dyn FnMut(Option<ReleaseEntry>, Option<ReleaseEntry>),
+) -> Result<(), Error> {
+    let (mut old_reader, mut new_reader) = (source.reader(), source.reader());
+    let mut olds = before.map(|before| ReleaseEntries::new(before, &mut *old_reader)).into_iter().flatten();
+    let mut news = ReleaseEntries::new(after, &mut *new_reader);
+    let (mut old, mut new) = (olds.next().transpose()?, news.next().transpose()?);
+    loop {
+        let order = match (&old, &new) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.path().cmp(new.path()),
+        };
+        let gone = if order.is_le() { std::mem::replace(&mut old, olds.next().transpose()?) } else { None };
+        let come = if order.is_ge() { std::mem::replace(&mut new, news.next().transpose()?) } else { None };
+        visit(gone, come);
+    }
 }
 
 /// The entries of a release in the manifest's order.

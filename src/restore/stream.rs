@@ -2,14 +2,10 @@
 
 use std::io::Write;
 
-use super::walk::read_chunk;
-use super::{Archive, ChunkReader, ChunkSource, Error, Items, write_archive};
+use super::entries::Open;
+use super::pieces::Pieces;
+use super::{ChunkSource, Error, Items};
 use format::manifest::{EntryPath, Item, Root, Shape};
-use format::recipe::{ChunkRef, Recipe};
-use recode::codec::Permits;
-
-/// 1 MiB: the most that is passed on at once.
-const WRITE_BYTES: usize = 1024 * 1024;
 
 /// Writes the file at `path` and returns its bytes; no path is needed where the release is a single file.
 ///
@@ -29,15 +25,17 @@ pub fn write_file(
         return Err(Error::Unnamed(root.totals.files));
     }
     let mut reader = source.reader();
-    let mut content = ChunkBuffer::new(&mut *reader, out);
-    let mut open: Option<OpenEntry> = None;
+    let (mut pieces, mut buffer) = (Pieces::new(out), Vec::new());
+    let mut open: Option<Open> = None;
     for item in Items::new(root, &mut *source.reader()) {
         match (item?, &mut open) {
-            (Item::Chunk(chunk), Some(open)) => content.chunk(chunk, open)?,
+            (Item::Chunk(chunk), Some(open)) => {
+                open.chunk(chunk, &mut *reader, &mut buffer, &mut |bytes| pieces.add(bytes))?;
+            }
             (Item::Chunk(_), None) => {}
             (_, Some(_)) => break,
             (Item::File { path: at, size, recipe, .. }, None) if path.is_none_or(|path| *path == at) => {
-                open = Some(OpenEntry::new(at, size, recipe));
+                open = Some(Open::new(&at, size, recipe));
             }
             (Item::HardLink { path: at, target }, None) if path == Some(&at) => {
                 return write_file(root, source, Some(&target), out);
@@ -51,72 +49,12 @@ pub fn write_file(
     }
     match (open, path) {
         (Some(open), _) => {
-            content.end(&open)?;
-            content.flush(&open.path)?;
-            out.flush().map_err(|source| Error::Output { path: open.path, source })?;
+            open.end(&mut *reader, &mut |bytes| pieces.add(bytes))?;
+            pieces.finish().map_err(|source| open.output(source))?;
             Ok(open.size)
         }
         (None, Some(path)) => Err(Error::Missing(path.clone())),
         (None, None) => Err(format::manifest::Error::Totals.into()),
-    }
-}
-
-/// The file on its way.
-struct OpenEntry {
-    path: EntryPath,
-    size: u64,
-    recipe: Recipe,
-    /// An archive's, until all are there.
-    chunks: Vec<ChunkRef>,
-}
-
-impl OpenEntry {
-    fn new(path: EntryPath, size: u64, recipe: Recipe) -> Self {
-        Self { path, size, recipe, chunks: Vec::new() }
-    }
-}
-
-/// Collects chunks and passes them on in large pieces.
-struct ChunkBuffer<'a> {
-    reader: &'a mut dyn ChunkReader,
-    out: &'a mut dyn Write,
-    buffer: Vec<u8>,
-}
-
-impl<'a> ChunkBuffer<'a> {
-    fn new(reader: &'a mut dyn ChunkReader, out: &'a mut dyn Write) -> Self {
-        Self { reader, out, buffer: Vec::with_capacity(WRITE_BYTES) }
-    }
-
-    fn chunk(&mut self, chunk: ChunkRef, open: &mut OpenEntry) -> Result<(), Error> {
-        if open.recipe.container().is_some() {
-            open.chunks.push(chunk);
-            return Ok(());
-        }
-        read_chunk(self.reader, &chunk, &mut self.buffer)?;
-        if self.buffer.len() < WRITE_BYTES { Ok(()) } else { self.flush(&open.path) }
-    }
-
-    /// Ends a file; an archive is written now.
-    fn end(&mut self, open: &OpenEntry) -> Result<(), Error> {
-        let Some(container) = open.recipe.container() else { return Ok(()) };
-        let Self { reader, out, buffer } = self;
-        let archive = Archive { path: &open.path, size: open.size, container, chunks: &open.chunks };
-        write_archive(archive, *reader, &Permits::default(), &mut |bytes| {
-            buffer.extend_from_slice(bytes);
-            if buffer.len() < WRITE_BYTES {
-                return Ok(());
-            }
-            let written = out.write_all(buffer);
-            buffer.clear();
-            written.map_err(|source| Error::Output { path: open.path.clone(), source })
-        })
-    }
-
-    fn flush(&mut self, path: &EntryPath) -> Result<(), Error> {
-        let written = self.out.write_all(&self.buffer);
-        self.buffer.clear();
-        written.map_err(|source| Error::Output { path: path.clone(), source })
     }
 }
 

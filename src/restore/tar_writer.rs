@@ -3,14 +3,12 @@
 use std::io::{self, Write};
 
 use super::entries::{Entries, each_entry};
+use super::pieces::Pieces;
 use super::tar_header::{BLOCK_BYTES, header, padding};
 use super::{ChunkSource, Error, OutsideLinks};
 use format::manifest::{EntryPath, Item, Root};
 
-/// 1 MiB: the most that is passed on at once.
-const WRITE_BYTES: usize = 1024 * 1024;
-
-/// What a stream of a whole release says besides its entries.
+/// The options of a stream of a whole release.
 #[derive(Debug, Clone, Default)]
 pub struct StreamOptions {
     /// How to treat links that lead outside the release.
@@ -34,21 +32,18 @@ pub fn write_tar(
     options: &StreamOptions,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut tar = Tar { out, buffer: Vec::with_capacity(WRITE_BYTES), options };
+    let mut tar = Tar { pieces: Pieces::new(out), options };
     if let Some(path) = &options.prefix {
         let top = Item::Directory { path: path.clone(), mode: 0o755 };
-        tar.buffer.extend_from_slice(&header(&top, None, options.time));
+        tar.pieces.add(&header(&top, None, options.time)).map_err(Error::OutputEnd)?;
     }
     each_entry(root, source, options.links, &mut tar)?;
     // Two blocks of zeros end an archive.
-    tar.buffer.extend_from_slice(&[0; 2 * BLOCK_BYTES]);
-    tar.out.write_all(&tar.buffer).and_then(|()| tar.out.flush()).map_err(Error::OutputEnd)
+    tar.pieces.add(&[0; 2 * BLOCK_BYTES]).and_then(|()| tar.pieces.finish()).map_err(Error::OutputEnd)
 }
 
 struct Tar<'a> {
-    out: &'a mut dyn Write,
-    /// What is passed on in large pieces.
-    buffer: Vec<u8>,
+    pieces: Pieces<'a>,
     options: &'a StreamOptions,
 }
 
@@ -59,13 +54,7 @@ impl Entries for Tar<'_> {
     }
 
     fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() < WRITE_BYTES {
-            return Ok(());
-        }
-        let written = self.out.write_all(&self.buffer);
-        self.buffer.clear();
-        written
+        self.pieces.add(bytes)
     }
 
     fn end(&mut self, size: u64) -> io::Result<()> {

@@ -1,11 +1,10 @@
 //! The paths in which two releases differ, as a list that stays short.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::event::Changed;
-use crate::restore::{ChunkReader, ChunkSource, Error, Items};
-use format::manifest::{EntryPath, Item, Root};
+use crate::restore::{ChunkSource, Error, ReleaseEntry, each_path};
+use format::manifest::{EntryPath, Root};
 use ground::escape;
 
 /// The most paths in a list: as many as a CDN takes in one invalidation, and few enough to send.
@@ -14,85 +13,21 @@ const PATHS_MAX: usize = 1000;
 const BYTES_MAX: usize = 32 * 1024;
 
 /// Returns the paths of files and links that `after` has and `before` has not, or has otherwise, or has not any more; of a first
-/// release all. Both manifests are read; memory is that of the list.
+/// release all. Both manifests are read. Memory: that of the list, and 36 B for each chunk of one file of each.
 ///
 /// # Errors
 /// A manifest cannot be read.
 pub fn changes(before: Option<&Root>, after: &Root, source: &dyn ChunkSource) -> Result<Changed, Error> {
-    let (mut old_reader, mut new_reader) = (source.reader(), source.reader());
-    let mut old = before.map(|root| Entries::new(root, &mut *old_reader));
-    let mut new = Entries::new(after, &mut *new_reader);
     let mut list = List::default();
-    let mut left = old.as_mut().map_or(Ok(None), Entries::next)?;
-    let mut right = new.next()?;
-    loop {
-        let order = match (&left, &right) {
-            (None, None) => break,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((old, _)), Some((new, _))) => old.cmp(new),
-        };
-        let is_same = order == Ordering::Equal
-            && left.as_ref().map(|left| left.1) == right.as_ref().map(|right| right.1);
-        let path = if order == Ordering::Less { &left } else { &right };
-        if let Some((path, _)) = path.as_ref().filter(|_| !is_same) {
-            list.add(path);
+    let counts = |entry: &ReleaseEntry| !matches!(entry, ReleaseEntry::Directory(_));
+    each_path(before, after, source, &mut |old, new| {
+        let (old, new) = (old.filter(counts), new.filter(counts));
+        let is_same = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.is_like(new, |mode| mode));
+        if let Some(entry) = new.or(old).filter(|_| !is_same) {
+            list.add(entry.path());
         }
-        if order != Ordering::Greater {
-            left = old.as_mut().map_or(Ok(None), Entries::next)?;
-        }
-        if order != Ordering::Less {
-            right = new.next()?;
-        }
-    }
+    })?;
     Ok(list.finish())
-}
-
-/// Files and links of a release, each with a hash of what it is.
-struct Entries<'a> {
-    items: Items<'a>,
-    open: Option<(EntryPath, blake3::Hasher)>,
-}
-
-impl<'a> Entries<'a> {
-    fn new(root: &'a Root, reader: &'a mut dyn ChunkReader) -> Self {
-        Self { items: Items::new(root, reader), open: None }
-    }
-
-    fn next(&mut self) -> Result<Option<(EntryPath, blake3::Hash)>, Error> {
-        loop {
-            let Some(item) = self.items.next().transpose()? else {
-                return Ok(self.open.take().map(|(path, hasher)| (path, hasher.finalize())));
-            };
-            let begun = match &item {
-                Item::Chunk(chunk) => {
-                    if let Some((_, hasher)) = &mut self.open {
-                        hasher.update(chunk.id.as_bytes());
-                    }
-                    continue;
-                }
-                Item::Linked => continue,
-                Item::Directory { .. } => None,
-                Item::File { path, mode, size, recipe, .. } => {
-                    let artifact = recipe.container().map(|container| container.artifact);
-                    Some((path, format!("file {mode} {size} {artifact:?}").into_bytes()))
-                }
-                Item::Symlink { path, target } | Item::OutsideLink { path, target } => {
-                    Some((path, [b"link ", target.as_slice()].concat()))
-                }
-                Item::HardLink { path, target } => Some((path, [b"same ", target.as_bytes()].concat())),
-            };
-            let begun = begun.map(|(path, what)| {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&what);
-                (path.clone(), hasher)
-            });
-            let ended = std::mem::replace(&mut self.open, begun);
-            if let Some((path, hasher)) = ended {
-                return Ok(Some((path, hasher.finalize())));
-            }
-        }
-    }
 }
 
 /// Paths, or, once there are too many, patterns of the folders that hold them, less and less deep.
@@ -100,7 +35,7 @@ impl<'a> Entries<'a> {
 struct List {
     paths: BTreeSet<String>,
     bytes: usize,
-    /// The most folders of a path that are told apart; none while paths are whole.
+    /// The most folders of a path that are kept; none while paths are whole.
     depth: Option<usize>,
 }
 
