@@ -11,13 +11,13 @@ use super::shown_log::ShownInLedger;
 use super::telling::Story;
 use super::worker::{Executor, Failure, Task};
 use crate::ledger::Ledger;
-use crate::store::{self, Pushed, Store};
+use crate::store::{self, Store};
 use disk::crash_points;
 use format::manifest::Root;
 use format::record::{DeliveryReport, Progress};
 use format::shown::Shown;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{DeliveryId, ReleaseId, SpaceName};
+use ground::ids::{DeliveryId, Label, ReleaseId, SpaceName};
 use ground::monitor::{Monitor, Phase, Silent};
 use ground::poison::Unpoisoned as _;
 use protocol::token::Hop;
@@ -25,7 +25,7 @@ use protocol::wire::Refusal;
 
 /// The most notes in a report; the log has all.
 const NOTES_MAX: usize = 10;
-/// How often it is told how far a delivery is.
+/// The least time between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens the store of a space.
@@ -52,7 +52,7 @@ impl StoreExecutor {
     pub fn tell(&self, event: Event, id: DeliveryId, delivery: &Delivery, reason: &str) {
         let store = match (self.open)(&delivery.space) {
             Ok(store) => store,
-            Err(error) => return tracing::warn!(%id, %error, "nobody is told of a failed delivery"),
+            Err(error) => return tracing::warn!(%id, %error, "no action follows a failed delivery"),
         };
         let shown = ShownInLedger::open(Arc::clone(&self.ledger), delivery).map(|log| log.shown());
         let previous = shown.ok().and_then(|shown| shown_before(&shown, id));
@@ -64,7 +64,7 @@ impl StoreExecutor {
     /// Says what a delivery would do, and changes nothing.
     ///
     /// # Errors
-    /// What would fail the delivery already now.
+    /// Those that would fail the delivery already now.
     pub fn plan(
         &self,
         id: DeliveryId,
@@ -93,11 +93,17 @@ impl Executor for StoreExecutor {
         let root_of = |earlier: &ReleaseId| store.root(earlier).ok();
         let job = Job { monitor: &watch, ..release.job(id, delivery, &root_of, cancelled) };
         let begun = Instant::now();
-        shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
+        let is_new =
+            shown.begin(delivery.release, id.number, destination.rules()).map_err(|error| failed(&error))?;
         // A try that was cut off after the place had changed may have left nothing of what was there.
         let previous = shown_before(&shown.shown(), id).or(last);
         let done = destination.deliver(&job);
-        let done = done.map_err(|error| Failure { retry_after: error.retry_after(), ..failed(&error) })?;
+        let done = done.map_err(|error| {
+            if is_new && error.is_before_all() {
+                shown.withdraw();
+            }
+            Failure { retry_after: error.retry_after(), ..failed(&error) }
+        })?;
         crash_points::point("delivery.there");
         shown.complete(&done.kept).map_err(|error| failed(&error))?;
         crash_points::point("delivery.shown");
@@ -132,17 +138,19 @@ fn shown_before(shown: &Shown, id: DeliveryId) -> Option<ReleaseId> {
     shown.complete().find(|entry| entry.delivery != id.number).map(|entry| entry.release)
 }
 
+/// Returns the failure that an error is. Its reason says what to do about it: who reads it may not be who asked.
 fn failed(error: &dyn Faulty) -> Failure {
-    let Refusal { fault, text, .. } = Refusal::of(error);
-    Failure { fault, reason: text, retry_after: None }
+    let Refusal { fault, text, hint } = Refusal::of(error);
+    let reason = hint.map_or_else(|| text.clone(), |hint| format!("{text} ({hint})"));
+    Failure { fault, reason, retry_after: None }
 }
 
 /// The release of a delivery, and what its destination shows.
 struct Release {
     store: Arc<Store>,
     root: Root,
-    pushed: Option<Pushed>,
     created: u64,
+    labels: Vec<Label>,
     shown: ShownInLedger,
     behalf: Vec<Hop>,
 }
@@ -156,7 +164,9 @@ impl Release {
         let created = store.records().first_created(&delivery.app, &delivery.release).unwrap_or_default();
         let mut behalf = delivery.behalf.clone();
         behalf.push(hop(id, delivery, pushed.as_ref().map_or(0, |pushed| pushed.sequence)));
-        Ok(Self { store, root, pushed, created, shown: shown.map_err(|error| failed(&error))?, behalf })
+        let labels = store.records().labels(&delivery.app, &delivery.release);
+        let shown = shown.map_err(|error| failed(&error))?;
+        Ok(Self { store, root, created, labels, shown, behalf })
     }
 
     /// Returns the job that delivers it, without a monitor.
@@ -172,7 +182,7 @@ impl Release {
             app: &delivery.app,
             destination: &delivery.destination,
             root: &self.root,
-            labels: self.pushed.as_ref().map_or(&[], |pushed| &pushed.labels),
+            labels: &self.labels,
             created: self.created,
             user: delivery.user.as_ref(),
             is_current: self.store.records().standing(&delivery.app).current == Some(delivery.release),
@@ -204,20 +214,20 @@ struct Watch<'a> {
     delivery: &'a Delivery,
     notes: Mutex<Vec<String>>,
     progress: &'a (dyn Fn(Progress) + Sync),
-    /// How far it is, and when that was last told.
+    /// How far it is, and when that was last reported.
     done: Mutex<(Progress, Instant)>,
 }
 
 impl Monitor for Watch<'_> {
     fn advance(&self, _phase: Phase, bytes: u64) {
         let mut done = self.done.lock().unpoisoned();
-        let (progress, told) = &mut *done;
+        let (progress, reported) = &mut *done;
         progress.bytes += bytes;
         let now = Instant::now();
-        if now.saturating_duration_since(*told) < PROGRESS_EVERY {
+        if now.saturating_duration_since(*reported) < PROGRESS_EVERY {
             return;
         }
-        *told = now;
+        *reported = now;
         let progress = *progress;
         drop(done);
         (self.progress)(progress);

@@ -1,16 +1,16 @@
-//! What destinations show, in the ledger: read and written around each delivery.
+//! The releases that destinations show, in the ledger: read and written around each delivery.
 
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::destination::{self, ShownLog};
 use super::pending::Delivery;
 use crate::ledger::{self, Change, Key, Ledger};
+use disk::clock::now;
 use format::shown::Shown;
 use ground::ids::ReleaseId;
 use ground::poison::Unpoisoned as _;
 
-/// What one destination shows of one application.
+/// The releases of one application that one destination shows.
 pub(super) struct ShownInLedger {
     ledger: Arc<dyn Ledger>,
     key: Key,
@@ -36,12 +36,22 @@ impl ShownInLedger {
         Ok(Self { ledger, key, shown: Mutex::new(shown.unwrap_or_default()) })
     }
 
-    /// Notes that a delivery begins.
+    /// Notes that a delivery begins. Returns whether this is its first try.
     ///
     /// # Errors
     /// The ledger's.
-    pub fn begin(&self, release: ReleaseId, number: u64, rules: [u8; 32]) -> ledger::Result<()> {
-        self.change(|shown| shown.begin(release, number, rules, now()))
+    pub fn begin(&self, release: ReleaseId, number: u64, rules: [u8; 32]) -> ledger::Result<bool> {
+        let before = self.shown();
+        self.change(|shown| shown.begin(release, number, rules, now()))?;
+        Ok(self.shown() != before)
+    }
+
+    /// Notes that the delivery that began last has written nothing. A failure to do so is logged: the next one compares.
+    pub fn withdraw(&self) {
+        if let Err(error) = self.change(Shown::withdraw_first) {
+            let place = self.ledger.describe(&self.key);
+            tracing::warn!(%error, place, "a delivery that wrote nothing counts as begun");
+        }
     }
 
     /// Notes that the delivery ended well.
@@ -76,8 +86,4 @@ impl ShownLog for ShownInLedger {
     fn switch(&self, kept: &[ReleaseId]) -> Result<(), destination::Error> {
         Ok(self.change(|shown| shown.switch(kept, now()))?)
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,18 +1,19 @@
-//! Tells actions what happened to a delivery.
+//! The events of a delivery, handed to the actions that follow.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::actions::{Actions, Changed, Event, Happened, changes};
 use super::pending::Delivery;
 use crate::store::Store;
+use disk::clock::now;
 use format::record::ActionReport;
+use ground::escape;
 use ground::ids::{DeliveryId, ReleaseId};
 
-/// 4 KiB: the most of a reason, or of a place, that is told.
+/// 4 KiB: the most of a reason or a place that actions get.
 const TEXT_BYTES_MAX: usize = 4096;
 
-/// What happened to a delivery.
+/// An event of a delivery.
 pub(super) struct Story<'a> {
     pub event: Event,
     pub id: DeliveryId,
@@ -25,12 +26,12 @@ pub(super) struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// Makes what follows, or leaves it to its outbox; none if it was cancelled, and is to be told again.
+    /// Runs the actions that follow, or leaves them to their outboxes; none if it was cancelled: the event is then handed over again.
     pub fn tell(&self, actions: &Actions, cancelled: &AtomicBool) -> Option<Vec<ActionReport>> {
         let Delivery { space, app, release, destination, user, then, .. } = self.delivery;
         let mut happened = Happened {
             event: self.event,
-            time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            time: now(),
             id: self.id.to_string(),
             space: space.clone(),
             app: app.clone(),
@@ -46,16 +47,14 @@ impl Story<'_> {
         if !actions.follows(&happened, then) {
             return Some(Vec::new());
         }
-        if let Some(pushed) = self.store.records().pushed_last(app, release) {
-            happened.labels = pushed.labels.to_vec();
-        }
+        happened.labels = self.store.records().labels(app, release);
         if self.event == Event::Delivered {
             happened.changed = self.changed();
         }
         actions.follow(&happened, then, cancelled)
     }
 
-    /// Returns the paths that differ from what was shown before; everything if they cannot be told.
+    /// Returns the paths that differ from what was shown before; everything if they cannot be listed.
     fn changed(&self) -> Changed {
         let before = self.previous.and_then(|release| self.store.root(&release).ok());
         let found = self.store.root(&self.delivery.release).map_err(|error| error.to_string());
@@ -69,9 +68,5 @@ impl Story<'_> {
 }
 
 fn shortened(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    text[..escape::boundary(text, TEXT_BYTES_MAX)].to_owned()
 }

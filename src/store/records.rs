@@ -15,7 +15,7 @@ use super::push_check::check_push;
 use super::{Error, Result};
 use crate::ledger::{self, Change, Key, Ledger};
 use format::record::{AppSummary, Record};
-use ground::ids::{AppName, ReleaseId, SpaceName};
+use ground::ids::{AppName, Label, ReleaseId, SpaceName};
 use ground::poison::Unpoisoned as _;
 
 /// The interval at which the last use of a release is noted.
@@ -276,6 +276,22 @@ impl Records {
         let memory = self.read();
         let mut pushed = memory.apps.get(app)?.pushed.iter();
         pushed.find(|pushed| pushed.release == *release).map(|pushed| pushed.created)
+    }
+
+    /// Returns the labels that name a release, those of its latest push first.
+    pub fn labels(&self, app: &AppName, release: &ReleaseId) -> Vec<Label> {
+        let memory = self.read();
+        let Some(app) = memory.apps.get(app) else { return Vec::new() };
+        let mut labels: Vec<Label> = Vec::new();
+        for pushed in app.pushed.iter().rev().filter(|pushed| pushed.release == *release) {
+            for label in app.labels.of(&pushed.labels, pushed, &app.pushed) {
+                let is_new = !labels.contains(&label);
+                if is_new && app.labels.release(&label, &app.pushed) == Some(*release) {
+                    labels.push(label);
+                }
+            }
+        }
+        labels
     }
 
     /// Returns all of an application's records, oldest first. Reads each from the ledger.

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use format::record::{ActionReport, DeliveryState};
 use ground::faults::{Fault, Faulty as _};
 use ground::pattern::Pattern;
-use protocol::wire::Operation;
+use protocol::wire::{Answer, Operation};
 use ring::hmac;
 use whit::agent::push::PushOptions;
 use whit::agent::{Access, Receipt};
@@ -101,6 +101,36 @@ async fn hooks_run_in_the_order_asked_for_once_the_destination_shows_the_release
         assert_eq!(body["data"]["delivery"], receipt.delivered[0].id.to_string());
         let changed = body["data"]["changed"].as_array().expect("a list").len();
         assert!(changed >= walk_files(&world.path("tree")).len());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_gets_all_labels_that_name_the_release_whichever_push_gave_them() {
+    within(async {
+        let world = world("[hooks.labels]\ncommand = ['/bin/sh', '-c', 'echo $WHIT_LABELS']\n");
+        let push = async |labels: &[&str]| {
+            let labels = labels.iter().map(|text| text.parse().expect("a label")).collect();
+            let options = PushOptions { labels, moves: true, ..then(&world, &["labels"]) };
+            let receipt = push_as(&may_then(&world), &options).await.expect("pushed");
+            actions(&receipt)[0].output.clone()
+        };
+        assert_eq!(push(&["v1", "old"]).await, "v1 old");
+        assert_eq!(push(&["stable"]).await, "stable v1 old");
+        assert_eq!(push(&[]).await, "stable v1 old");
+        write(&world.path("tree"), "index.html", "later");
+        assert_eq!(push(&["stable"]).await, "stable");
+        let selector = "app@v1".parse().expect("a selector");
+        let destinations = vec!["out".parse().expect("a name")];
+        let then = vec!["labels".parse().expect("a name")];
+        let deliver = Operation::Deliver { release: selector, destinations, then };
+        let answers = ask_as(&may_then(&world), &deliver).await.expect("delivered");
+        let states = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Delivery(event) => Some(event.state),
+            _ => None,
+        });
+        let Some(DeliveryState::Delivered(report)) = states.last() else { panic!("delivered") };
+        assert_eq!(report.actions[0].output, "v1 old", "the other one has moved on");
     })
     .await;
 }

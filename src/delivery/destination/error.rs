@@ -164,10 +164,10 @@ faulty! {
         "run the proxy as root, or with CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE; it may give files to its own groups";
     Self::Mistake(mistake) => Fault::Input, mistake.hint();
     Self::Busy(_) | Self::CommandFailed { is_passing: true, .. } => Fault::Retry;
-    Self::CommandFailed { is_passing: false, .. } => Fault::Input,
-        "when the cause is removed, deliver again: `whit deliver`";
+    Self::CommandFailed { is_passing: false, .. } => Fault::Input;
     Self::Unread(_) => Fault::Input,
         "let the command read standard input to its end, or set `input = \"none\"` for the destination";
+    Self::Service { fault: Fault::Denied, .. } => Fault::Denied, "check the credentials in the destination's definition, and their rights";
     Self::Service { fault, .. } => *fault;
     Self::Proxy { source, .. } => source.fault();
     Self::Onward { is_passing: true, .. } => Fault::Retry;
@@ -185,6 +185,11 @@ faulty! {
 }
 
 impl Error {
+    /// Returns whether nothing at all was written before this.
+    pub fn is_before_all(&self) -> bool {
+        matches!(self, Self::MaxDelete { .. } | Self::Link(_))
+    }
+
     /// Returns when the service wishes to be asked again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

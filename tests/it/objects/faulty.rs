@@ -327,6 +327,29 @@ async fn what_a_failed_delivery_left_is_removed_by_the_next_and_what_was_there_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_failure_files_that_are_there_are_not_sent_again_for_metadata_that_the_server_keeps_to_itself()
+ {
+    let server = Faulty::start(|asked| {
+        if asked.method == "PUT" && asked.path.ends_with("zz") {
+            Do::Answer("400 Bad Request")
+        } else {
+            Do::Serve
+        }
+    });
+    let world = server.world("[[metadata]]\nfiles = ['*.js']\ncache_control = 'max-age=60'\n");
+    let tree = world.path("tree");
+    site(&tree);
+    within(deliver(&world)).await;
+    crate::trees::write(&tree, "zz", "refused");
+    within(fail(&world)).await;
+    std::fs::remove_file(tree.join("zz")).expect("removed");
+    crate::trees::write(&tree, "other", "other");
+    let report = within(deliver(&world)).await;
+    assert_eq!(report.sent_bytes, 5, "only the new file: {report:?}");
+    assert_eq!(server.shown(), files(&tree));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn collections_are_made_where_a_server_makes_none_the_topmost_first() {
     let made: Arc<Mutex<Vec<String>>> = Arc::default();
     let known = Arc::clone(&made);

@@ -192,7 +192,8 @@ async fn a_first_delivery_into_a_filled_place_compares_and_deletes_nothing_of_ot
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_deletions_than_allowed_are_refused_before_anything_is_written() {
-    with_each("max_delete = '20%'\n", |world, server| async move {
+    let rules = "max_delete = '20%'\n[[metadata]]\nfiles = ['*']\ncache_control = 'max-age=60'\n";
+    with_each(rules, |world, server| async move {
         let tree = world.path("tree");
         site(&tree);
         deliver(&world).await;
@@ -205,7 +206,11 @@ async fn more_deletions_than_allowed_are_refused_before_anything_is_written() {
             fault == Fault::Input && reason.contains("2 of 5 files") && reason.contains("20%"),
             "{reason}"
         );
+        assert!(reason.contains("raise `max_delete`"), "it says what to do: {reason}");
         assert_eq!(server.files(), before);
+        site(&tree);
+        let again = deliver(&world).await;
+        assert!(again.already && again.requests == 0, "nothing is unsure: {again:?}");
     })
     .await;
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::{Delivered, Error, Job, Preview};
 use super::decisions::{self, Class, Decisions, Step, decide};
@@ -12,6 +11,7 @@ use super::journal::Journal;
 use super::options::Options;
 use super::service::{Content, Listing, Metadata, Object, Service, Source, Stored};
 use crate::restore::{ChunkReader, ReleaseEntries, ReleaseEntry, ReleaseFile};
+use disk::clock::now;
 use disk::crash_points;
 use ground::escape;
 use ground::monitor::Phase;
@@ -434,8 +434,4 @@ impl<'a> Run<'a> {
         }
         Ok(found)
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -21,6 +21,7 @@ use object_store::{
 use super::super::Error;
 use super::super::driver::Driver;
 use super::super::objects::{Content, Listing, Metadata, Object, Service, Stored};
+use super::answer::reason_of;
 use super::{Keys, credentials};
 use crate::net::link::use_our_cryptography;
 use ground::escape;
@@ -323,9 +324,7 @@ fn failed(what: String, error: &object_store::Error) -> Error {
         | object_store::Error::NotImplemented { .. } => Fault::Input,
         _ => Fault::Retry,
     };
-    let text = error.to_string();
-    // Answers are pages of XML: their beginning says enough.
-    let reason: String = escape::text(&text).chars().take(400).collect();
+    let reason = reason_of(&error.to_string());
     Error::Service { what, reason, fault, retry_after: None }
 }
 

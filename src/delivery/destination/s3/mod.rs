@@ -1,5 +1,6 @@
 //! A bucket of S3, or of a service that speaks like it: an object for each file below a prefix.
 
+mod answer;
 mod bucket;
 mod credentials;
 
