@@ -14,10 +14,13 @@ pub struct DeliveryProgress {
 impl DeliveryProgress {
     /// Takes a delivery's new state, and shows on `monitor` how far all are.
     pub fn take(&mut self, event: DeliveryEvent, monitor: &dyn Monitor) {
+        let others_go_on = self
+            .deliveries
+            .iter()
+            .any(|other| other.destination != event.destination && !other.state.is_last());
         let earlier = self.deliveries.iter_mut().find(|earlier| earlier.destination == event.destination);
-        let before = earlier.as_ref().map(|earlier| &earlier.state);
-        if before != Some(&event.state) {
-            note(&event, before, monitor);
+        if earlier.as_ref().is_none_or(|earlier| earlier.state != event.state) {
+            note(&event, others_go_on, monitor);
         }
         match earlier {
             Some(earlier) => *earlier = event,
@@ -48,12 +51,13 @@ impl DeliveryProgress {
     }
 }
 
-/// Says what a person who waits should know at once.
-fn note(event: &DeliveryEvent, before: Option<&DeliveryState>, monitor: &dyn Monitor) {
+/// Says what a person who waits should know at once: a failure, and, while others go on, what has ended.
+fn note(event: &DeliveryEvent, others_go_on: bool, monitor: &dyn Monitor) {
     let DeliveryEvent { destination, state, id } = event;
     match state {
-        DeliveryState::Running(_) if !matches!(before, Some(DeliveryState::Running(_))) => {
-            monitor.note(&format!("delivering to {destination}"));
+        DeliveryState::Delivered(_) if others_go_on => monitor.note(&format!("delivered to {destination}")),
+        DeliveryState::Failed { reason, .. } if others_go_on => {
+            monitor.note(&format!("delivery {id} to {destination} failed: {reason}"));
         }
         DeliveryState::Retrying { reason, seconds, .. } => {
             monitor
@@ -107,7 +111,8 @@ mod tests {
         take("other", retrying);
         let (bytes, total, notes) = heard.0.into_inner().expect("no panic");
         assert_eq!((bytes, total), (110, Some(100)));
-        assert_eq!(notes.len(), 3, "{notes:?}");
+        let failed = "delivery 00000000-1 to other failed: full; next try in 2 s";
+        assert_eq!(notes, ["delivered to one", failed]);
         assert_eq!(shown.deliveries().len(), 2);
     }
 }

@@ -238,6 +238,8 @@ impl Session {
             | Operation::Promote { .. }
             | Operation::Rollback { .. }
             | Operation::PlanDelivery { .. }
+            | Operation::Prime { .. }
+            | Operation::CheckDestinations(_)
             | Operation::Deliveries(_)
             | Operation::Collect { .. }
             | Operation::Verify { .. } => ANSWER_TIME_LONG_MAX,

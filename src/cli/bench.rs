@@ -15,8 +15,8 @@ use ground::faults::Fault;
 use whit_bench::{LinkSpec, Options, Report, Stop};
 
 const HELP: &str = "\
-Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over
-loopback, and counts the bytes in both directions, round trips, processor time, memory and time. Nothing
+Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over \
+loopback, and counts the bytes in both directions, round trips, processor time, memory and time. Nothing \
 leaves the machine. docs/BENCHMARKS.md defines what is counted for each tool.
 
   whit bench ./v1 ./v2 --plot bench.svg

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::access::AccessArgs;
-use super::deliveries::{delivered_all, delivery_text, destinations};
+use super::deliveries::{delivered_all, delivery_text, destinations, interrupted};
 use super::dry_run;
 use super::error::Error;
 use super::links::WrittenLinks;
@@ -35,10 +35,10 @@ pub struct DeliverArgs {
     /// End once the deliveries are queued, without waiting for them.
     #[arg(long, conflicts_with = "dry_run")]
     no_wait: bool,
-    /// List what would be written, kept and removed; deliver nothing.
+    /// List what would be written and removed, and count what stays; deliver nothing.
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run: list all files, not only the first thousand of each kind.
+    /// With --dry-run: list all files, also those that stay, not only the first thousand of each kind.
     #[arg(long, requires = "dry_run")]
     all: bool,
     #[command(flatten)]
@@ -65,7 +65,8 @@ pub async fn run(arguments: DeliverArgs, output: &Output) -> Result<(), Error> {
         };
         Ok(session.ask_while(&question, take).await?)
     })
-    .await?;
+    .await
+    .map_err(|error| interrupted(error, progress.deliveries()))?;
     drop(monitor);
     let events = progress.into_deliveries();
     let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&events) };

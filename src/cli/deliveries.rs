@@ -86,6 +86,23 @@ pub fn delivered_all(deliveries: &[DeliveryEvent]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Adds to an interrupted command's error what goes on without it.
+pub fn interrupted(error: Error, deliveries: &[DeliveryEvent]) -> Error {
+    let goes_on = deliveries.iter().filter(|event| !event.state.is_last());
+    let ids: Vec<String> = goes_on.map(|event| event.id.to_string()).collect();
+    match (error, ids.first()) {
+        (Error::Interrupted, Some(first)) => Error::Message {
+            fault: Fault::Interrupted,
+            text: "interrupted".to_owned(),
+            hint: Some(format!(
+                "the proxy goes on with delivery {}: `whit deliveries cancel {first}` ends it",
+                ids.join(", ")
+            )),
+        },
+        (error, _) => error,
+    }
+}
+
 /// Returns the first action that failed after a delivery, and why.
 fn failed_action(report: &DeliveryReport) -> Option<(&ActionName, &str)> {
     report.actions.iter().find_map(|done| Some((&done.action, done.failure.as_deref()?)))
@@ -108,6 +125,11 @@ pub fn delivery_text(event: &DeliveryEvent) -> String {
     };
     let mut lines = vec![escape::text(&text)];
     let DeliveryState::Delivered(report) = state else { return lines.concat() };
+    let answer = report.answer.iter().flat_map(|answer| answer.lines());
+    for (place, line) in answer.enumerate() {
+        let name = if place == 0 { "answer" } else { "" };
+        lines.push(format!("  {name:<10} {}", escape::text(line)));
+    }
     lines.extend(report.notes.iter().map(|note| format!("  note       {}", escape::text(note))));
     for ActionReport { action, millis, failure, output } in &report.actions {
         let time = format!("{:.1} s", Duration::from_millis(*millis).as_secs_f64());
@@ -124,9 +146,8 @@ pub fn report_text(report: &DeliveryReport) -> String {
     if report.already {
         return format!("{} has it already ({time})", report.place);
     }
-    let (all, taken_over) = (output::bytes(report.bytes), output::bytes(report.reused_bytes));
-    let answer = report.answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
-    format!("{} ({all}, {taken_over} of it taken over, {time}){answer}", report.place)
+    let (all, reused) = (output::bytes(report.bytes), output::bytes(report.reused_bytes));
+    format!("{} ({all}, {reused} reused, {time})", report.place)
 }
 
 #[cfg(test)]
@@ -135,9 +156,25 @@ mod tests {
     use ground::ids::DeliveryId;
 
     #[test]
+    fn whoever_is_interrupted_reads_what_goes_on_and_how_to_end_it() {
+        let event = |number, state| DeliveryEvent {
+            destination: "web".parse().expect("a name"),
+            state,
+            id: DeliveryId { proxy: [0; 4], number },
+        };
+        let delivered = DeliveryState::Delivered(DeliveryReport::default());
+        let hint =
+            |events: &[DeliveryEvent]| interrupted(Error::Interrupted, events).advice().expect("a hint");
+        let both = hint(&[event(1, delivered.clone()), event(2, DeliveryState::Queued)]);
+        assert!(both.contains("delivery 00000000-2: `whit deliveries cancel 00000000-2`"), "{both}");
+        assert!(hint(&[event(1, delivered)]).contains("run the command again"));
+    }
+
+    #[test]
     fn each_note_of_a_delivery_is_a_line_and_no_name_in_it_makes_another() {
         let report = DeliveryReport {
             place: "/srv/web".to_owned(),
+            answer: Some("stored\nas 17".to_owned()),
             notes: vec!["one\nforged".to_owned(), "two".to_owned()],
             ..DeliveryReport::default()
         };
@@ -145,6 +182,8 @@ mod tests {
         let id = DeliveryId { proxy: [0; 4], number: 1 };
         let text = delivery_text(&DeliveryEvent { destination, state: DeliveryState::Delivered(report), id });
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[1..], ["  note       one\\nforged", "  note       two"]);
+        let expected =
+            ["  answer     stored", "             as 17", "  note       one\\nforged", "  note       two"];
+        assert_eq!(lines[1..], expected);
     }
 }

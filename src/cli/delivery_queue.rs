@@ -1,6 +1,6 @@
 //! `whit deliveries`.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
 use super::queries::ask;
-use crate::agent;
+use crate::agent::{self, Session};
 use crate::delivery::destination::Destinations;
 use format::record::DeliveryState;
 use ground::escape;
@@ -20,7 +20,7 @@ use ground::ids::{AppName, DeliveryId, DestinationName};
 use protocol::wire::{Answer, DeliveriesWanted, DeliveryStatus, Operation, Steering};
 
 const HELP: &str = "\
-Lists what waits, what is under way and what ended last, oldest first, of the applications and destinations that the
+Lists what waits, what is under way and what ended last, oldest first, of the applications and destinations that the \
 token allows. --watch goes on with a line for each change, until Ctrl-C.";
 
 /// List deliveries, or retry or end one.
@@ -35,7 +35,7 @@ pub struct DeliveriesArgs {
     /// Only those of this application.
     #[arg(long)]
     app: Option<AppName>,
-    /// How many of those that ended to list.
+    /// How many of those that ended to list first.
     #[arg(long, value_name = "N", default_value_t = 20)]
     last: usize,
     /// Go on with each change.
@@ -78,43 +78,32 @@ pub async fn run(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error
 async fn list(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error> {
     let DeliveriesArgs { to, app, last, access, .. } = arguments;
     let open = access.open(output, Destinations::new()).await?;
-    let question = Operation::Deliveries(DeliveriesWanted { app, destination: to, watch: false });
-    let (mut rows, mut ended) = (Vec::new(), VecDeque::new());
+    let mut known = Known::default();
     let waits = waiting(output, "waiting for the answer");
-    let take = |answer| {
-        let Answer::Deliveries(part) = answer else { return };
-        for row in part {
-            if row.ended.is_none() {
-                rows.push(row);
-            } else if last > 0 {
-                if ended.len() == last {
-                    ended.pop_front();
-                }
-                ended.push_back(row);
-            }
-        }
-    };
-    open.run(async |session| Ok(session.ask(&question, take).await?)).await?;
+    open.run(async |session| known.read(session, app, to).await).await?;
     drop(waits);
-    rows.extend(ended);
-    rows.sort_by_key(|row: &DeliveryStatus| row.id.number);
+    let rows = known.last(last);
     output.report(&rows, || {
-        let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(|status| row(status)).collect();
         output::table(&["DELIVERY", "RELEASE", "TO", "ASKED", "BY", "STATE"], &rows)
     })
 }
 
 /// Prints a line for each delivery, then for each change. A proxy that ends its answer after a day is asked again.
 async fn watch(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error> {
-    let DeliveriesArgs { to, app, access, .. } = arguments;
+    let DeliveriesArgs { to, app, last, access, .. } = arguments;
     let open = access.open(output, Destinations::new()).await?;
-    let question = Operation::Deliveries(DeliveriesWanted { app, destination: to, watch: true });
     open.run(async |session| {
+        let mut known = Known::default();
+        known.read(session, app.clone(), to.clone()).await?;
+        known.last(last).into_iter().try_for_each(|row| print(row, output))?;
+        let question = Operation::Deliveries(DeliveriesWanted { app, destination: to, watch: true });
         loop {
             let mut printed = Ok(());
             let take = |answer| {
                 if let Answer::Deliveries(part) = answer {
-                    printed = part.iter().try_for_each(|row| print(row, output));
+                    let mut news = part.into_iter().filter(|row| known.take(row.clone()));
+                    printed = news.try_for_each(|row| print(&row, output));
                 }
                 printed.is_ok()
             };
@@ -128,6 +117,49 @@ async fn watch(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error> 
         }
     })
     .await
+}
+
+/// The deliveries that were listed, with the states in which they were last seen. A proxy lists some 4,000 at most.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<u64, DeliveryStatus>);
+
+impl Known {
+    /// Asks for what there is.
+    async fn read(
+        &mut self,
+        session: &Session,
+        app: Option<AppName>,
+        destination: Option<DestinationName>,
+    ) -> Result<(), Error> {
+        let question = Operation::Deliveries(DeliveriesWanted { app, destination, watch: false });
+        let take = |answer| {
+            if let Answer::Deliveries(part) = answer {
+                for row in part {
+                    self.take(row);
+                }
+            }
+        };
+        Ok(session.ask(&question, take).await?)
+    }
+
+    /// Notes a delivery. Returns whether its state is news: a proxy lists everything again to whoever watches.
+    fn take(&mut self, status: DeliveryStatus) -> bool {
+        let state = status.state.clone();
+        let before = self.0.insert(status.id.number, status);
+        before.is_none_or(|before| before.state != state)
+    }
+
+    /// Returns the deliveries that have not ended, and the `last` of those that have, oldest first.
+    fn last(&self, last: usize) -> Vec<&DeliveryStatus> {
+        let ended = self.0.values().filter(|status| status.ended.is_some()).count();
+        let mut passed_over = ended.saturating_sub(last);
+        let stays = |status: &&DeliveryStatus| {
+            let is_old = status.ended.is_some() && passed_over > 0;
+            passed_over -= usize::from(is_old);
+            !is_old
+        };
+        self.0.values().filter(stays).collect()
+    }
 }
 
 fn print(status: &DeliveryStatus, output: &Output) -> Result<(), Error> {
@@ -158,6 +190,8 @@ async fn steer(arguments: SteerArgs, how: Steering, output: &Output) -> Result<(
     };
     output.report_with(&status, made, || {
         let [id, release, to, _, _, state] = &row(&status)[..] else { unreachable!("a row has six columns") };
+        // The state may still be that before: its destination's worker takes it now.
+        let state = if how == Steering::Retry { "is tried now" } else { state };
         format!("{id} {release} to {to}: {state}")
     })
 }
@@ -204,11 +238,9 @@ mod tests {
     use format::record::Progress;
     use ground::ids::ReleaseId;
 
-    #[test]
-    fn a_state_says_what_happens_next() {
-        let id = DeliveryId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 17 };
-        let mut status = DeliveryStatus {
-            id,
+    fn status() -> DeliveryStatus {
+        DeliveryStatus {
+            id: DeliveryId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 17 },
             destination: "edge".parse().expect("a name"),
             app: "web".parse().expect("a name"),
             release: ReleaseId::of(b"a root"),
@@ -225,12 +257,33 @@ mod tests {
                 seconds: 75,
                 fault: Fault::Full,
             },
-        };
+        }
+    }
+
+    #[test]
+    fn a_state_says_what_happens_next() {
+        let mut status = status();
+        let id = status.id;
         assert_eq!(row(&status)[5], "failed 3 times: full\\nforged; next try in 1m 15s");
         status.state = DeliveryState::Running(Progress { bytes: 1_000_000, total: 2_000_000, files: 1 });
         assert_eq!(row(&status)[5], "running, 1.00 MB of 2.00 MB");
         status.state = DeliveryState::Stranded;
         assert!(row(&status)[5].contains("whit deliveries drop 5499220e-17"));
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn a_listing_has_what_waits_and_the_last_that_ended_and_the_same_again_is_no_news() {
+        let mut known = Known::default();
+        for number in 1..=5 {
+            let ended = (number != 2).then_some(number);
+            let id = DeliveryId { proxy: [0; 4], number };
+            assert!(known.take(DeliveryStatus { id, ended, state: DeliveryState::Queued, ..status() }));
+        }
+        let numbers = |last| known.last(last).iter().map(|status| status.id.number).collect::<Vec<_>>();
+        assert_eq!([numbers(0), numbers(2), numbers(20)], [vec![2], vec![2, 4, 5], vec![1, 2, 3, 4, 5]]);
+        let again = known.0[&2].clone();
+        assert!(!known.take(again.clone()));
+        assert!(known.take(DeliveryStatus { state: DeliveryState::Stranded, ..again }));
     }
 }

@@ -24,9 +24,9 @@ use ground::faults::Fault;
 use ground::ids::DestinationName;
 
 const HELP: &str = "\
-Without OLD and NEW, takes the largest library whose sources Cargo has unpacked in two releases below
-CARGO_HOME, as it has for this build's own dependencies. Starts a proxy with empty data on a free loopback port,
-pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte. Compresses
+Without OLD and NEW, takes the largest library whose sources Cargo has unpacked in two releases below \
+CARGO_HOME, as it has for this build's own dependencies. Starts a proxy with empty data on a free loopback port, \
+pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte. Compresses \
 as for a link of 20 Mbit/s.";
 
 /// 20 Mbit/s, in bytes a second: a link on which whit is of use. So the bytes do not depend on the machine.

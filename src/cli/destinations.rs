@@ -81,6 +81,10 @@ async fn check(arguments: CheckArgs, output: &Output) -> Result<(), Error> {
             checks.push(checked);
         }
     }
+    if checks.is_empty() {
+        output
+            .note("no destination to try: the proxy's configuration file defines none that the token allows");
+    }
     let failed = checks.iter().find(|checked| checked.steps.iter().any(|step| step.failure.is_some()));
     let ended = match failed {
         Some(DestinationCheck { name, .. }) => Err(Error::Message {

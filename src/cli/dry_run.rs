@@ -10,7 +10,7 @@ use ground::escape;
 use ground::ids::{DestinationName, Selector};
 use protocol::wire::{Answer, DeliveryPlan, Operation};
 
-/// Asks what a delivery would do, and reports it.
+/// Asks what a delivery would do, and reports it: what changes, and with `all` also what stays.
 pub async fn run(
     open: OpenSession,
     release: Selector,
@@ -35,7 +35,7 @@ pub async fn run(
     open.run(async |session| Ok(session.ask(&question, take).await?)).await?;
     drop(waits);
     let value: Vec<Value> = plans.iter().map(plan_json).collect();
-    output.report(&value, || plans.iter().map(plan_text).collect::<Vec<_>>().join("\n"))
+    output.report(&value, || plans.iter().map(|plan| plan_text(plan, all)).collect::<Vec<_>>().join("\n"))
 }
 
 fn plan_json(plan: &DeliveryPlan) -> Value {
@@ -52,7 +52,7 @@ fn plan_json(plan: &DeliveryPlan) -> Value {
     })
 }
 
-fn plan_text(plan: &DeliveryPlan) -> String {
+fn plan_text(plan: &DeliveryPlan, all: bool) -> String {
     let [put, keep, delete] = plan.files;
     let [put_bytes, keep_bytes] = plan.bytes.map(output::bytes);
     let mut lines = vec![format!(
@@ -70,7 +70,9 @@ fn plan_text(plan: &DeliveryPlan) -> String {
         }
     };
     list("put", plan.put.iter().map(|(path, _)| path).collect(), put);
-    list("keep", plan.keep.iter().map(|(path, _)| path).collect(), keep);
     list("delete", plan.delete.iter().collect(), delete);
+    if all {
+        list("keep", plan.keep.iter().map(|(path, _)| path).collect(), keep);
+    }
     lines.join("\n")
 }

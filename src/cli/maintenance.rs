@@ -15,22 +15,22 @@ use ground::ids::Selector;
 use protocol::wire::{Answer, Operation};
 
 const GC_HELP: &str = "\
-Runs beside pushes and may be interrupted at any point. What pushes and pulls under way may still need stays until
-the next run: for 5 minutes if they make no progress, else for an hour. Works on a full disk: it may use the
+Runs beside pushes and may be interrupted at any point. What pushes and pulls under way may still need stays until \
+the next run: for 5 minutes if they make no progress, else for an hour. Works on a full disk: it may use the \
 configuration's reserve, removes packs with nothing in use first, and never needs more room in total than it frees.";
 
 const VERIFY_HELP: &str = "\
-Reads every pack, sealed or open, hashes every chunk, compares the index with the packs, reads the records of
-pushes and the cached archives, then looks for every chunk of every release. The next push of damaged content
-sends it again. --repair sets damaged packs aside once their intact chunks are copied, repairs the index and the
-records, and takes missing chunks from delivered copies, at destinations and from `push --to dir:PATH`. Only a
-push restores manifests, and chunks inside archives.
+Reads every pack, sealed or open, hashes every chunk, compares the index with the packs, reads the records of \
+pushes and the cached archives, then looks for every chunk of every release. The next push of damaged content \
+sends it again. --repair sets damaged packs aside once their intact chunks are copied, repairs the index and the \
+records, and takes missing chunks from delivered copies, at destinations and from `push --to dir:PATH`. Only a \
+push restores manifests, and chunks inside archives. \
 Exit code 5 if anything is damaged or missing.";
 
 const RM_HELP: &str = "\
-Removes all pushes of the release's content to the application, with their labels. The next `whit gc` removes the
-content, unless other releases have it. If you name a label, and other labels name the same release or a label
-would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2. The current
+Removes all pushes of the release's content to the application, with their labels. The next `whit gc` removes the \
+content, unless other releases have it. If you name a label, and other labels name the same release or a label \
+would then name an older release, whit lists those labels, removes nothing, and ends with exit code 2. The current \
 release, the one that a rollback goes back to, and releases that a destination has or waits for stay without --force.";
 
 /// Remove what no release needs any more.

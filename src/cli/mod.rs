@@ -41,10 +41,10 @@ use self::error::Error;
 use self::output::Output;
 
 const AFTER_HELP: &str = "\
-Without a proxy configured, whit keeps everything in a store of your own (--data, WHIT_DATA) and runs
+Without a proxy configured, whit keeps everything in a store of your own (--data, WHIT_DATA) and runs \
 its proxy inside the command: try `whit push myapp ./build`, change something, and push again.
 
-Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allowed, 5 damaged data,
+Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allowed, 5 damaged data, \
 6 try again, 7 no room, 8 incompatible versions, 130 interrupted, 141 nobody read the output to its end.";
 
 /// Sends only the whit that changed: pushes releases to a proxy, which rebuilds and delivers them whole.

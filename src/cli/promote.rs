@@ -1,32 +1,35 @@
 //! `whit promote`, `rollback` and `current`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::access::AccessArgs;
 use super::deliver::line;
-use super::deliveries::{delivered_all, destinations};
+use super::deliveries::{delivered_all, destinations, interrupted};
 use super::error::Error;
 use super::links::WrittenLinks;
 use super::output::{self, Output};
-use super::progress::waiting;
+use super::progress::monitor;
 use super::queries::ask;
+use crate::agent::DeliveryProgress;
 use format::current::Standing;
-use format::record::{DeliveryEvent, DeliveryState};
+use format::record::DeliveryEvent;
 use ground::escape;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, Selector};
 use protocol::wire::{Answer, LogEntry, Moved, Operation};
 
 const PROMOTE_HELP: &str = "\
-The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy
-has the release. A release that was rolled back is good again once it is promoted. If the release is current already,
+The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy \
+has the release. A release that was rolled back is good again once it is promoted. If the release is current already, \
 it is only delivered.
 
   whit promote web@v1.2.3 --to production --because 'v1.2.4 is slow'";
 
 const ROLLBACK_HELP: &str = "\
-Goes back to the last release that was current before, is still stored, and was not itself rolled back. The release
-that it leaves is bad from now on: later rollbacks pass it over, and a push of the same content needs --move, until it
+Goes back to the last release that was current before, is still stored, and was not itself rolled back. The release \
+that it leaves is bad from now on: later rollbacks pass it over, and a push of the same content needs --move, until it \
 is promoted. Nothing is sent from here. `whit releases` shows which release is current, and which are bad.
 
   whit rollback web --to production --because 'the cart is empty'";
@@ -68,6 +71,9 @@ struct MoveArgs {
     /// destinations.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: WrittenLinks,
+    /// End once the deliveries are queued, without waiting for them.
+    #[arg(long, requires = "to")]
+    no_wait: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -110,29 +116,33 @@ async fn move_current(
     question: impl FnOnce(Vec<DestinationName>, Option<String>, Vec<ActionName>) -> Operation,
 ) -> Result<(), Error> {
     let (destinations, local) = destinations(&how.to, how.links.into())?;
+    let leaves_after = how.no_wait.then(|| destinations.iter().collect::<BTreeSet<_>>().len());
     let question = question(destinations, how.because, how.then);
     let open = how.access.open(output, local).await?;
     let mut moved: Option<Box<Moved>> = None;
-    let mut events: Vec<DeliveryEvent> = Vec::new();
-    let waits = waiting(output, "moving the current release");
+    let mut progress = DeliveryProgress::default();
+    let monitor = monitor(output, "sending");
     open.run(async |session| {
-        let take = |answer| match answer {
-            Answer::Moved(found) => moved = Some(found),
-            Answer::Delivery(event) => {
-                if matches!(event.state, DeliveryState::Retrying { .. }) {
-                    waits.note(&line(&event));
-                }
-                events.retain(|earlier: &DeliveryEvent| earlier.destination != event.destination);
-                events.push(event);
+        let take = |answer| {
+            match answer {
+                Answer::Moved(found) => moved = Some(found),
+                Answer::Delivery(event) => progress.take(event, &*monitor),
+                _ => {}
             }
-            _ => {}
+            leaves_after != Some(progress.deliveries().len())
         };
-        Ok(session.ask(&question, take).await?)
+        Ok(session.ask_while(&question, take).await?)
     })
-    .await?;
-    drop(waits);
+    .await
+    .map_err(|error| interrupted(error, progress.deliveries()))?;
+    drop(monitor);
     let moved = moved.ok_or(crate::agent::Error::Ended)?;
-    output.report_with(&moved_fields(&moved, &events), delivered_all(&events), || moved_text(&moved, &events))
+    let events = progress.into_deliveries();
+    if events.is_empty() {
+        output.note("nothing is delivered without --to: destinations show what they showed before");
+    }
+    let ended = if how.no_wait { Ok(()) } else { delivered_all(&events) };
+    output.report_with(&moved_fields(&moved, &events), ended, || moved_text(&moved, &events))
 }
 
 /// Returns the fields of the record, and what moved.

@@ -30,10 +30,10 @@ use ground::faults::{Fault, io_hint};
 use ground::ids::Selector;
 
 const HELP: &str = "\
-Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the
-old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else: a pull refuses,
-and lists them, while there are files that no pull has put there, unless --delete is given. Files of the
-release that you have changed are set aside. `.DIR.whit`, beside DIR, holds them, a list of what was put
+Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the \
+old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else: a pull refuses, \
+and lists them, while there are files that no pull has put there, unless --delete is given. Files of the \
+release that you have changed are set aside. `.DIR.whit`, beside DIR, holds them, a list of what was put \
 there, and what an interrupted pull has fetched.
 
   whit pull web /srv/web

@@ -16,18 +16,22 @@ use crate::agent::push::{PushOptions, push};
 use crate::agent::scan::{Links, Selection};
 use crate::config;
 use crate::restore::OutsideLinks;
+use ground::faults::Fault;
 use ground::ids::{ActionName, AppName};
 
 const HELP: &str = "\
-PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or
---exclude are left out; the last matching pattern counts, and `!` before a pattern includes again. Kept: names
-as bytes, content, permission bits, symbolic links inside the tree, hard links, holes, empty directories. Not
-kept, with a note: owners that differ, set-id and sticky bits, capabilities, ACLs, extended
+PATH is a directory or a file. Files that match `.whitignore` (gitignore syntax, in any folder) or \
+--exclude are left out; the last matching pattern counts, and `!` before a pattern includes again. Kept: names \
+as bytes, content, permission bits, symbolic links inside the tree, hard links, holes, empty directories. Not \
+kept, with a note: owners that differ, set-id and sticky bits, capabilities, ACLs, extended \
 attributes, FIFOs, sockets, devices. Times are not kept.
 
   whit push web ./dist --label v1.2.3 --to production
   whit push web ./dist --dry-run --json | jq .bytes.unseen
   whit push web ./dist --to dir:/srv/web          (without a proxy of your own)";
+
+/// Where a push that was to be delivered is interrupted, nobody here knows how far the proxy was.
+const INTERRUPTED_HINT: &str = "run the command again: it continues where it stopped; `whit deliveries` shows what the proxy goes on with";
 
 /// Push a directory or file as a release of an application.
 #[derive(Debug, Args)]
@@ -166,11 +170,19 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         then: arguments.then,
         ..PushOptions::new(app, arguments.path)
     };
+    let delivers = !options.destinations.is_empty();
     let open = arguments.access.open_within(options.patience, output, local).await?;
     let monitor = monitor(output, "sending");
     let receipt =
         open.run(async |session| Ok(watched(session, &*monitor, push(session, &options, &monitor)).await?));
-    let receipt = Box::pin(receipt).await;
+    let receipt = Box::pin(receipt).await.map_err(|error| match error {
+        Error::Interrupted if delivers => Error::Message {
+            fault: Fault::Interrupted,
+            text: "interrupted".to_owned(),
+            hint: Some(INTERRUPTED_HINT.to_owned()),
+        },
+        error => error,
+    });
     drop(monitor);
     let receipt = receipt?;
     let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&receipt.delivered) };

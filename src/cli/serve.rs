@@ -26,8 +26,8 @@ use ground::ids::UserName;
 const PORT: u16 = 9448;
 
 const HELP: &str = "\
-Prints its address when it is ready, as the first line on standard output, and on its first start the
-`whit login` line to paste on a build host. Further tokens: `whit token create`. Ctrl-C or SIGTERM lets
+Prints its address when it is ready, as the first line on standard output, and on its first start the \
+`whit login` line to paste on a build host. Further tokens: `whit token create`. Ctrl-C or SIGTERM lets \
 requests finish, for at most 30 seconds, then stops. Nothing acknowledged is ever lost.";
 
 /// Run a proxy: receive pushes, keep them, rebuild and deliver complete releases.
@@ -129,8 +129,12 @@ fn report_config(
     let places = config.destinations();
     let places: BTreeMap<_, _> =
         places.iter().map(|(name, place)| (name.to_string(), place.describe(None))).collect();
+    let actions = config.actions();
+    let actions: BTreeMap<_, _> =
+        actions.iter().map(|(name, action)| (name.to_string(), action.describe())).collect();
     let value = json!({
         "config": path.to_string_lossy(), "data": data.to_string_lossy(), "listen": listen, "destinations": places,
+        "actions": actions,
     });
     output.report(&value, || {
         let listen = listen.map_or_else(|| format!("port {PORT} on all addresses"), |to| to.to_string());
@@ -138,6 +142,7 @@ fn report_config(
         lines.push(format!("  data         {}", data.display()));
         lines.push(format!("  listen       {listen}"));
         lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {path}")));
+        lines.extend(actions.iter().map(|(name, action)| format!("  action       {name}: {action}")));
         lines.join("\n")
     })
 }

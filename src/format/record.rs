@@ -123,7 +123,7 @@ impl DeliveryState {
 /// How far a delivery is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Bytes that are done, taken over ones included.
+    /// Bytes that are done, reused ones included.
     pub bytes: u64,
     /// Bytes of the release; 0 while that is not known.
     pub total: u64,

@@ -191,7 +191,7 @@ pub const PEER_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 pub const ANSWER_TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The time for a whole answer.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
-/// The same for operations on a whole store, and for deliveries, which are tried for a day.
+/// The same for operations on a whole store or on what destinations hold, and for deliveries, which are tried for a day.
 pub const ANSWER_TIME_LONG_MAX: Duration = Duration::from_secs(25 * 60 * 60);
 /// The time after which an agent without a request yet identifies itself, so that the proxy does not end the connection.
 pub const INTRODUCTION_TIME: Duration = Duration::from_secs(4);

@@ -66,7 +66,15 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
     })?;
     let store = granted.store()?;
     store.check_cache().map_err(|error| refusal(&error))?;
-    let folder = place.held(app).map_err(|error| refusal(&error))?.ok_or_else(|| Refusal {
+    let folder = place.held(app).map_err(|error| match error.fault() {
+        Fault::Missing => Refusal {
+            text: format!("destination `{destination}` holds nothing of `{app}`"),
+            hint: Some("give a directory that holds an older copy: `whit prime APP DIR`".to_owned()),
+            ..refusal(&error)
+        },
+        _ => refusal(&error),
+    })?;
+    let folder = folder.ok_or_else(|| Refusal {
         fault: Fault::Input,
         text: format!("destination `{destination}` is of kind {}, which cannot be read back", place.kind()),
         hint: Some("give a directory that has the same files: `whit prime APP DIR`".to_owned()),

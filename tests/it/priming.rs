@@ -149,6 +149,7 @@ async fn a_destination_is_read_where_its_readers_look_and_nowhere_else() {
         let place = world.path("web");
         let missing = prime_as(world.access(), "app").await.expect_err("there is nothing");
         assert_eq!(missing.fault(), Fault::Missing, "{missing}");
+        assert!(missing.to_string().contains("`web` holds nothing of `app`"), "{missing}");
         write(&place, "releases/7/index.html", noise(1, 40_000));
         write(&place, "releases/6/index.html", noise(2, 40_000));
         std::os::unix::fs::symlink("releases/7", place.join("current")).expect("a link");

@@ -164,6 +164,16 @@ impl Definition {
         }
     }
 
+    /// Returns what it is and which events it follows, for people; without secrets.
+    pub fn describe(&self) -> String {
+        let what = match self {
+            Self::Hook(hook) => format!("hook {}", hook.command.program().display()),
+            Self::Webhook(_) => "webhook".to_owned(),
+        };
+        let events: Vec<_> = self.events().iter().map(|event| event.as_str()).collect();
+        format!("{what}, after {}", events.join(", "))
+    }
+
     fn events(&self) -> &[Event] {
         match self {
             Self::Hook(hook) => &hook.on,

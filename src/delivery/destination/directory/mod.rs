@@ -223,7 +223,7 @@ impl Destination for Directory {
         if written.left_out > 0 {
             let (count, shared) = (written.left_out, copies.folder.at("shared"));
             monitor.note(&format!(
-                "{count} entries of the release are at shared paths and were left out: {} has their place",
+                "left out of the release, as {} has its place: {count} at shared paths",
                 shared.display()
             ));
         }
