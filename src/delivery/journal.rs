@@ -15,7 +15,7 @@ pub(super) struct Journal {
     next: Mutex<u64>,
 }
 
-/// What an earlier run left in the ledger.
+/// The deliveries that an earlier run left in the ledger.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     /// Deliveries that have not ended, in the order of their numbers.

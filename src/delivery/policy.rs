@@ -1,4 +1,4 @@
-//! What the admin decides for a destination of whatever kind.
+//! The keys of a destination's definition that every kind has.
 
 use std::collections::BTreeMap;
 

@@ -84,7 +84,7 @@ pub(super) enum Cancelled {
     Unknown,
 }
 
-/// What becomes of a delivery that failed.
+/// The fate of a delivery that failed.
 #[derive(Debug)]
 pub(super) enum Again {
     /// It waits for its next try.

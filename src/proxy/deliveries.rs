@@ -75,7 +75,7 @@ pub(super) async fn list(
                     }
                     vec![row.clone()]
                 }
-                // The agent reads more slowly than things change: it is told again how everything stands.
+                // The agent reads more slowly than things change: everything is listed again.
                 Ok(Err(RecvError::Lagged(_))) => break,
                 Ok(Err(RecvError::Closed)) => return Ok(()),
                 Err(_) => Vec::new(),

@@ -39,7 +39,7 @@ impl Target {
     }
 }
 
-/// What is asked for.
+/// A move that is asked for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// Where the current release goes.

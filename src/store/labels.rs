@@ -1,4 +1,4 @@
-//! What labels mean: those that records give, and the meanings that were given or taken away later.
+//! The meanings of labels: those that records give, and the meanings that were given or taken away later.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! What happens to deliveries and releases, as those who asked to be told hear of it.
+//! Events of deliveries and releases, as hooks and webhooks get them.
 
 use std::ffi::OsString;
 
@@ -39,11 +39,11 @@ impl Event {
 /// One event, with all that is said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// Seconds since 1970.
     pub time: u64,
-    /// The delivery, or the change of what is current. Equal wherever the event is told again.
+    /// The delivery, or the change of what is current. Equal wherever the event comes again.
     pub id: String,
     /// The space.
     pub space: SpaceName,

@@ -1,4 +1,4 @@
-//! What follows deliveries: hooks (commands) and webhooks (messages), defined by the admin and asked for by name.
+//! Actions that follow deliveries: hooks (commands) and webhooks (messages), defined by the admin and asked for by name.
 //!
 //! Hooks after a delivery run before it ends, in the order in which they were asked for; their results are part of its report.
 //! Everything else waits in an [`Outbox`], a thread for each action, and is made at least once.
@@ -165,7 +165,7 @@ impl Actions {
     }
 
     /// Makes what follows an event: hooks of a delivery now, one after another, and the rest by its outbox. Returns the
-    /// results; of what waits, how its first try went. None if it was cancelled: the event is to be told again.
+    /// results; of what waits, how its first try went. None if it was cancelled: the event has to come again.
     pub fn follow(
         &self,
         happened: &Happened,

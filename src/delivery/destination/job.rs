@@ -1,4 +1,4 @@
-//! What a destination is given to deliver, and what it says of it.
+//! A job for a destination, and its result.
 
 use std::sync::atomic::AtomicBool;
 
@@ -35,7 +35,7 @@ pub struct Job<'a> {
     pub source: &'a dyn ChunkSource,
     /// Returns the root of an earlier release, whose copy may save work.
     pub root_of: &'a (dyn Fn(&ReleaseId) -> Option<Root> + Sync),
-    /// What the destination shows, and the journal of this delivery.
+    /// The releases that the destination shows, and the journal of this delivery.
     pub shown: &'a dyn ShownLog,
     /// Receives progress and notes.
     pub monitor: &'a dyn Monitor,
@@ -50,7 +50,7 @@ impl Job<'_> {
     }
 }
 
-/// What a destination shows of an application, written down.
+/// The releases of an application that a destination shows, written down.
 pub trait ShownLog: Sync {
     /// Returns it. During a delivery, the first entry is that of the delivery, and is partial.
     fn shown(&self) -> Shown;
@@ -92,7 +92,7 @@ pub struct Delivered {
     pub kept: Vec<ReleaseId>,
 }
 
-/// What a delivery would do. Paths are escaped, for people.
+/// The changes that a delivery would make. Paths are escaped, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preview {
     /// Files that would be written, with their bytes.

@@ -61,7 +61,7 @@ pub trait Destination: Send + Sync + Debug {
     /// Says what [`Destination::deliver`] would do, and changes nothing.
     ///
     /// # Errors
-    /// What would fail a delivery already now.
+    /// Those that would fail a delivery already now.
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error>;
 
     /// Tries what a delivery needs, for real: one step after another until one fails. Ends soon after `cancelled` is set, but for a file system that hangs.

@@ -1,6 +1,6 @@
 //! Another proxy: a delivery pushes the release there, chunk by chunk, and its own deliveries follow.
 //!
-//! What crosses is what a push of the same files would send: only chunks that the other proxy lacks, encoded against the
+//! It sends what a push of the same files would: only chunks that the other proxy lacks, encoded against the
 //! release that it confirmed last. A delivery that was cut off goes on where it was. The token never appears in an error, a
 //! log or `Debug`.
 
@@ -57,10 +57,10 @@ pub struct FarProxy {
     to: Vec<DestinationName>,
     /// The most bits a second that may be sent.
     limit: Option<String>,
-    /// Whether the release keeps its labels.
+    /// True if the release keeps its labels.
     #[serde(default = "yes")]
     labels: bool,
-    /// Whether a delivery waits for those of the other proxy, and fails as they do.
+    /// True if a delivery waits for those of the other proxy, and fails as they do.
     #[serde(default = "yes")]
     wait: bool,
 }

@@ -21,7 +21,7 @@ use protocol::wire::{Answer, Operation, ProxyInfo};
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// How long the other proxy may take to hear that the conversation is over.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
-/// Notes that wait to be told; further ones are dropped.
+/// Notes that wait for the monitor; further ones are dropped.
 const NOTES_MAX: usize = 64;
 
 /// Makes conversations with one proxy.
@@ -70,9 +70,9 @@ async fn converse<T>(
         None => session,
     };
     let relay = Arc::new(Relay::default());
-    let told: Arc<dyn Monitor> = Arc::clone(&relay) as _;
+    let monitored: Arc<dyn Monitor> = Arc::clone(&relay) as _;
     let result = {
-        let work = work(&session, &told);
+        let work = work(&session, &monitored);
         tokio::pin!(work);
         let mut tells = tokio::time::interval(TELL_EVERY);
         loop {

@@ -118,9 +118,9 @@ impl<'de> Deserialize<'de> for FilePattern {
 /// The most files that a delivery may remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxDelete {
-    /// So many.
+    /// A number of files.
     Files(u64),
-    /// So many of a hundred.
+    /// A number of each hundred files.
     Percent(u64),
 }
 

@@ -1,4 +1,4 @@
-//! What a service of objects must be able to do, and an object's content and metadata.
+//! The contract of a service of objects, and an object's content and metadata.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -75,7 +75,7 @@ pub trait Service: Sync {
 /// Objects by key: bytes, and the tag if the service says one.
 pub type Listing = HashMap<String, (u64, Option<String>)>;
 
-/// What a service answered to a put.
+/// A service's answer to a put.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Its tag of the content (`ETag`), if it said one.
@@ -91,11 +91,11 @@ pub struct Object<'a> {
     pub key: &'a str,
     /// Bytes of its content; none where they are known at its end.
     pub size: Option<u64>,
-    /// What goes with it.
+    /// The metadata that goes with it.
     pub metadata: &'a Metadata,
 }
 
-/// What is stored with an object.
+/// The metadata of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The media type.
