@@ -125,11 +125,11 @@ async fn a_hook_gets_all_labels_that_name_the_release_whichever_push_gave_them()
         let then = vec!["labels".parse().expect("a name")];
         let deliver = Operation::Deliver { release: selector, destinations, then };
         let answers = ask_as(&may_then(&world), &deliver).await.expect("delivered");
-        let states = answers.into_iter().filter_map(|answer| match answer {
+        let mut states = answers.into_iter().filter_map(|answer| match answer {
             Answer::Delivery(event) => Some(event.state),
             _ => None,
         });
-        let Some(DeliveryState::Delivered(report)) = states.last() else { panic!("delivered") };
+        let Some(DeliveryState::Delivered(report)) = states.next_back() else { panic!("delivered") };
         assert_eq!(report.actions[0].output, "v1 old", "the other one has moved on");
     })
     .await;

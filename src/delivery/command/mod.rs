@@ -109,7 +109,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Exited(status) => write!(f, "ended with status {status}"),
             Self::Signalled(signal) => write!(f, "was ended by signal {signal}"),
-            Self::TimedOut => f.write_str("took longer than it may, and was ended"),
+            Self::TimedOut => f.write_str("took longer than its `seconds` allow, and was ended"),
             Self::Stopped => f.write_str("was stopped"),
             Self::Stuck => f.write_str("does not end, even by KILL"),
         }
