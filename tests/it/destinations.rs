@@ -1,12 +1,12 @@
-//! The promises of every kind of destination, tested on each kind: directories, and one in memory that is defined here,
-//! to show that the interface is complete.
+//! The promises of every kind of destination, tested on each kind that shows whole releases: directories, commands, and one in
+//! memory that is defined here, to show that the interface is complete. Kinds of objects promise less (`objects`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use format::manifest::{EntryPath, Root};
@@ -17,7 +17,7 @@ use ground::monitor::Silent;
 use protocol::wire::{Answer, Operation};
 use whit::agent::push::PushOptions;
 use whit::delivery::destination::{
-    self, Check, Delivered, Destination, Error, Job, KeptCopy, Preview, ShownLog,
+    self, Check, Definition, Delivered, Destination, Error, Job, KeptCopy, Preview, ShownLog,
 };
 use whit::restore::{ChunkReader, ChunkSource, OutsideLinks, SourceError, TreeOptions, write_tree};
 use whit::store::Store;
@@ -115,17 +115,36 @@ impl KeptCopy for ImageCopy {
 struct Subject {
     destination: Arc<dyn Destination>,
     shown: Box<dyn Fn() -> Option<Shown> + Sync>,
+    /// Whether it keeps copies that can be read.
+    reads_back: bool,
+    log: Log,
+    deliveries: AtomicU64,
 }
 
-/// For kinds that look at their own copies.
-struct NothingShown;
+impl Subject {
+    fn new(destination: Arc<dyn Destination>, shown: impl Fn() -> Option<Shown> + Sync + 'static) -> Self {
+        let (log, deliveries) = (Log::default(), AtomicU64::new(0));
+        Self { destination, shown: Box::new(shown), reads_back: true, log, deliveries }
+    }
+}
 
-impl ShownLog for NothingShown {
+/// What the ledger would say of a place.
+#[derive(Default)]
+struct Log(Mutex<format::shown::Shown>);
+
+impl Log {
+    fn change(&self, change: impl FnOnce(&mut format::shown::Shown)) {
+        change(&mut self.0.lock().expect("no panic"));
+    }
+}
+
+impl ShownLog for Log {
     fn shown(&self) -> format::shown::Shown {
-        format::shown::Shown::default()
+        self.0.lock().expect("no panic").clone()
     }
 
-    fn note(&self, _started: u64, _done: u64) -> Result<(), Error> {
+    fn note(&self, started: u64, done: u64) -> Result<(), Error> {
+        self.change(|shown| shown.note(started, done));
         Ok(())
     }
 
@@ -138,14 +157,26 @@ impl ShownLog for NothingShown {
 fn directory(folder: &Path) -> Subject {
     let current = folder.join("of-app/current");
     let shown = move || fs::canonicalize(&current).ok().map(|copy| snapshot(&copy));
-    let destination = destination::local(folder.join("of-{app}"), OutsideLinks::Refuse);
-    Subject { destination, shown: Box::new(shown) }
+    Subject::new(destination::local(folder.join("of-{app}"), OutsideLinks::Refuse), shown)
+}
+
+/// Returns a command that unpacks a release aside, and then shows it by one rename.
+fn command(folder: &Path) -> Subject {
+    let script = "set -e; rm -rf new link; mkdir new; tar -xpf - -C new; rm -rf old-$WHIT_RELEASE; \
+                  test ! -e $WHIT_RELEASE || mv $WHIT_RELEASE old-$WHIT_RELEASE; mv new $WHIT_RELEASE; \
+                  ln -s $WHIT_RELEASE link; mv -T link current";
+    let text =
+        format!("kind = 'exec'\ncommand = ['/bin/sh', '-c', '{script}']\nfolder = '{}'\n", folder.display());
+    let definition: Definition = toml::from_str(&text).expect("a definition");
+    let current = folder.join("current");
+    let shown = move || fs::canonicalize(&current).ok().map(|copy| snapshot(&copy));
+    Subject { reads_back: false, ..Subject::new(definition.open(), shown) }
 }
 
 fn memory(_folder: &Path) -> Subject {
     let memory = Arc::new(Memory::default());
     let destination: Arc<dyn Destination> = memory.clone();
-    Subject { destination, shown: Box::new(move || memory.shown()) }
+    Subject::new(destination, move || memory.shown())
 }
 
 /// Chunks of a store, until some number were read.
@@ -223,8 +254,11 @@ impl Releases {
     ) -> Result<Delivered, Error> {
         let root_of = |release: &ReleaseId| self.store.root(release).ok();
         let (app, destination, root) = (&self.app, &web(), &self.roots[number]);
-        subject.destination.deliver(&Job {
-            id: DeliveryId { proxy: [0; 4], number: number as u64 },
+        let delivery = subject.deliveries.fetch_add(1, Ordering::Relaxed);
+        let rules = subject.destination.rules();
+        subject.log.change(|shown| shown.begin(root.release(), delivery, rules, delivery));
+        let delivered = subject.destination.deliver(&Job {
+            id: DeliveryId { proxy: [0; 4], number: delivery },
             app,
             destination,
             root,
@@ -235,10 +269,12 @@ impl Releases {
             behalf: &[],
             source,
             root_of: &root_of,
-            shown: &NothingShown,
+            shown: &subject.log,
             monitor: &Silent,
             cancelled,
-        })
+        })?;
+        subject.log.change(|shown| shown.complete_first(&delivered.kept, delivery));
+        Ok(delivered)
     }
 
     /// Compares each remaining copy of a release with what was pushed; returns the number of copies.
@@ -264,7 +300,9 @@ impl Releases {
 async fn each_kind(test: impl Fn(&Releases, &Subject)) {
     within(async {
         let releases = Releases::make().await;
-        for (name, kind) in [("dir", directory as fn(&Path) -> Subject), ("memory", memory)] {
+        for (name, kind) in
+            [("dir", directory as fn(&Path) -> Subject), ("exec", command), ("memory", memory)]
+        {
             println!("{name}");
             let folder = tempfile::tempdir().expect("a temporary folder");
             test(&releases, &kind(folder.path()));
@@ -293,10 +331,11 @@ async fn each_kind_shows_what_was_delivered_last_in_any_order() {
 async fn each_kind_reads_back_exactly_the_releases_bytes_or_nothing() {
     each_kind(|releases, subject| {
         assert_eq!(releases.compare_kept(subject, 0), 0);
+        let one = usize::from(subject.reads_back);
         releases.deliver(subject, 0).expect("delivered");
-        assert_eq!((releases.compare_kept(subject, 0), releases.compare_kept(subject, 1)), (1, 0));
+        assert_eq!((releases.compare_kept(subject, 0), releases.compare_kept(subject, 1)), (one, 0));
         releases.deliver(subject, 1).expect("delivered");
-        assert_eq!((releases.compare_kept(subject, 0), releases.compare_kept(subject, 1)), (1, 1));
+        assert_eq!((releases.compare_kept(subject, 0), releases.compare_kept(subject, 1)), (one, one));
         let other: AppName = "other".parse().expect("a name");
         assert!(subject.destination.read_back(&other, &releases.roots[0].release()).is_empty());
     })
